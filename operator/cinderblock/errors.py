@@ -1,0 +1,120 @@
+"""Every error that Cinderblock raises on purpose, in one tree.
+
+Two axes. *Permanent or transient*: whether doing the same again may help; it decides between ending an operation and
+retrying it. *Reason*: a stable CamelCase word that appears in conditions, Events, reports and exit codes, so that
+people and tools can match on it. The message is for a person: what is wrong, where, and what to do. It never holds a
+secret; what comes from a client library is rewritten at the fence of its room.
+
+    CinderblockError
+    ├── PermanentError            trying again cannot help
+    │   ├── InvalidInput          the request itself is wrong
+    │   ├── NotFound              a thing that was named does not exist
+    │   ├── Conflict              a thing exists and is not ours, or changed under us
+    │   │   └── AlreadyExists     an object of that name is there already
+    │   ├── AccessDenied          credentials are wrong or not sufficient
+    │   ├── KeyUnavailable        the encryption key that the data needs is not there
+    │   ├── IntegrityError        stored bytes are not what was written
+    │   ├── UnsupportedFormat     an object of an unknown format version
+    │   ├── TargetError           the volume refuses: no space, read-only, gone
+    │   └── SourceError           the volume cannot be read
+    └── TransientError            trying again may help
+        ├── StoreUnreachable      the S3 endpoint does not answer, or answers 5xx, or throttles
+        ├── KubeUnavailable       the API server does not answer, or answers 5xx, or throttles
+        └── SourceChanging        files change faster than they can be read
+"""
+
+from __future__ import annotations
+
+
+class CinderblockError(Exception):
+    """Base of the tree.
+
+    Attributes:
+        reason: stable CamelCase word; the class's name unless the raiser gives a finer one.
+        message: one sentence for a person, free of secrets.
+    """
+
+    permanent = True
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or type(self).__name__
+
+
+class PermanentError(CinderblockError):
+    """Trying again cannot help: the operation ends in error."""
+
+
+class TransientError(CinderblockError):
+    """Trying again may help: the operation is repeated, within bounds."""
+
+    permanent = False
+
+
+class InvalidInput(PermanentError):
+    """The request itself is wrong."""
+
+
+class NotFound(PermanentError):
+    """A thing that was named does not exist."""
+
+
+class Conflict(PermanentError):
+    """A thing exists and is not ours, or it changed under us."""
+
+
+class AlreadyExists(Conflict):
+    """An object of that name is there already: whether it is ours, its owner's UID says."""
+
+
+class AccessDenied(PermanentError):
+    """Credentials are wrong or not sufficient."""
+
+
+class KeyUnavailable(PermanentError):
+    """The encryption key that the data needs is not there."""
+
+
+class IntegrityError(PermanentError):
+    """Stored bytes are not what was written. The message names the object."""
+
+
+class UnsupportedFormat(PermanentError):
+    """An object has a format version that this program does not know."""
+
+
+class TargetError(PermanentError):
+    """The volume to be written refuses: no space, read-only, too small, gone."""
+
+
+class SourceError(PermanentError):
+    """The volume to be read cannot be read."""
+
+
+class StoreUnreachable(TransientError):
+    """The S3 endpoint does not answer, answers 5xx, or throttles.
+
+    Attributes:
+        retry_after: seconds that the endpoint asks to wait before the next request, if it says so.
+    """
+
+    retry_after: float | None = None
+
+
+class KubeUnavailable(TransientError):
+    """The API server does not answer, answers 5xx, or throttles."""
+
+
+class SourceChanging(TransientError):
+    """Files change faster than they can be read."""
+
+
+FAIL_REASON_LIMIT = 255
+"""Characters of ``failReason``: Cinder's column is 255 long and cut, not refused (``cinder.objects.backup``)."""
+
+
+def fail_reason(text: str) -> str:
+    """Cut ``text`` to what fits in ``failReason``: one line, at most 255 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= FAIL_REASON_LIMIT else line[: FAIL_REASON_LIMIT - 1] + "…"

@@ -1,0 +1,150 @@
+"""`VolumeBackup`: one backup. ``spec`` is Cinder's create request, ``status`` is Cinder's response, field for field."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cinderblock.model.base import KubeObject, Model, Uid
+from cinderblock.model.conditions import Conditions
+from cinderblock.model.store import Container, Name
+
+CinderString = Annotated[str, Field(max_length=255)]
+"""Cinder's strings are at most 255 characters (API schema: parameter_types.name)."""
+
+Description = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Cinder's descriptions are one line of printable characters (API schema: parameter_types.description)."""
+
+MetadataKey = Annotated[str, Field(max_length=255, pattern=r"^[a-zA-Z0-9_:. /-]{1,255}$")]
+"""Keys as Cinder has them (API schema: parameter_types.extra_specs)."""
+
+Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
+"""Keys and values of the user's own (Cinder: 128 of them, quota_metadata_items)."""
+
+
+class BackupPhase(StrEnum):
+    """Cinder's backup statuses (api-ref v2 "Backup statuses", and error_deleting of cinder.objects.fields)."""
+
+    CREATING = "creating"
+    AVAILABLE = "available"
+    DELETING = "deleting"
+    ERROR = "error"
+    RESTORING = "restoring"
+    ERROR_RESTORING = "error_restoring"
+    ERROR_DELETING = "error_deleting"
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of the stored data when the VolumeBackup is deleted."""
+
+    DELETE = "Delete"
+    RETAIN = "Retain"
+
+
+class VolumeBackupSpec(Model):
+    """The request (api-ref: Create backup). Immutable except name, description and metadata."""
+
+    volume_id: Name
+    """The PersistentVolumeClaim to back up: its UID or its name; a UID wins."""
+    store_name: Name | None = None
+    """The BackupStore; none: the namespace's default store."""
+    name: CinderString | None = None
+    """Cinder's display name; it need not be unique."""
+    description: Description | None = None
+    """Free text, one line."""
+    container: Container | None = None
+    """Bucket; none: the store's."""
+    incremental: bool = False
+    """Send only what changed since the latest available backup of the volume. The result is whole in itself."""
+    force: bool = False
+    """Back up although pods use the volume: a crash-consistent copy through a snapshot."""
+    snapshot_id: Name | None = None
+    """A VolumeSnapshot of the volume (name or UID) to back up instead of its present state."""
+    availability_zone: CinderString | None = None
+    """Kept and shown; it does not steer where movers run."""
+    metadata: Metadata = {}
+    """Keys and values of the user's own."""
+    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
+    """Delete: the stored data goes with the VolumeBackup. Retain: it stays in the store."""
+
+
+class Progress(Model):
+    """How far a running mover is."""
+
+    bytes_done: Annotated[int, Field(ge=0)] = 0
+    """Bytes of the volume that are dealt with."""
+    bytes_total: Annotated[int, Field(ge=0)] = 0
+    """Bytes of the volume that there are to deal with."""
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """The first as a share of the second, rounded down."""
+
+
+class VolumeBackupStatus(Model):
+    """The response (api-ref: Show backup details), and what Kubernetes users want to know beyond it."""
+
+    phase: BackupPhase | None = None
+    """Cinder's status."""
+    id: Uid | None = None
+    """Cinder's id: metadata.uid."""
+    volume_id: Uid | None = None
+    """UID of the PersistentVolumeClaim."""
+    volume_name: Name | None = None
+    """Name of the PersistentVolumeClaim."""
+    store_name: Name | None = None
+    """The BackupStore in use."""
+    name: CinderString | None = None
+    """spec.name as accepted."""
+    description: CinderString | None = None
+    """spec.description as accepted."""
+    container: Container | None = None
+    """The bucket in use."""
+    availability_zone: CinderString | None = None
+    """spec.availabilityZone as accepted."""
+    metadata: Metadata | None = None
+    """spec.metadata as accepted."""
+    snapshot_id: Uid | None = None
+    """UID of the VolumeSnapshot of spec.snapshotId."""
+    size: Annotated[int, Field(ge=0)] | None = None
+    """GiB of the volume, rounded up; of an incremental backup too."""
+    object_count: Annotated[int, Field(ge=0)] | None = None
+    """Data objects of this backup in the store; the manifest is not counted."""
+    fail_reason: Annotated[str, Field(max_length=255)] | None = None
+    """Why the phase is error, error_deleting or error_restoring."""
+    is_incremental: bool | None = None
+    """Whether the backup was made against a parent."""
+    has_dependent_backups: bool | None = None
+    """Whether other backups need this one's data."""
+    parent_id: Uid | None = None
+    """Id of the backup that this one was made against."""
+    created_at: datetime | None = None
+    """When the VolumeBackup was created."""
+    updated_at: datetime | None = None
+    """When this status last changed."""
+    data_timestamp: datetime | None = None
+    """The instant whose data the backup holds: of the snapshot, if there is one."""
+    manifest_key: Annotated[str, Field(max_length=1024)] | None = None
+    """Key of the manifest in the container."""
+    logical_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Bytes of data in the volume, holes and zeros left out."""
+    transferred_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Bytes of data that were not in the parent."""
+    stored_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Bytes of this backup's objects in the store."""
+    progress: Progress | None = None
+    """How far the mover is."""
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """The metadata.generation that this status speaks of."""
+    conditions: Conditions = []
+    """Ready, and while something is awaited Reconciling, or Stalled, with reason and message."""
+
+
+class VolumeBackup(KubeObject):
+    """One copy of a PersistentVolumeClaim in S3, with the fields, statuses and rules of Cinder's backups."""
+
+    api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"
+    kind: Literal["VolumeBackup"] = "VolumeBackup"
+    spec: VolumeBackupSpec
+    status: VolumeBackupStatus = VolumeBackupStatus()

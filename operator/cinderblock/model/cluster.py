@@ -1,0 +1,218 @@
+"""Kubernetes' own objects, cut down to the fields that decisions need. Everything else is ignored when reading."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cinderblock.model.base import KubeObject, Model
+from cinderblock.model.quantity import to_bytes
+from cinderblock.model.task import VolumeMode
+
+DEFAULT_STORAGE_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
+DEFAULT_SNAPSHOT_CLASS_ANNOTATION = "snapshot.storage.kubernetes.io/is-default-class"
+
+
+class ResourceRequests(Model):
+    requests: dict[str, str] = {}
+
+
+class ClaimSpec(Model):
+    access_modes: tuple[str, ...] = ()
+    storage_class_name: str | None = None
+    volume_mode: VolumeMode = VolumeMode.FILESYSTEM
+    volume_name: str = ""
+    resources: ResourceRequests = ResourceRequests()
+
+
+class ClaimStatus(Model):
+    phase: str = ""
+    capacity: dict[str, str] = {}
+
+
+class Claim(KubeObject):
+    """core/v1 PersistentVolumeClaim."""
+
+    spec: ClaimSpec = ClaimSpec()
+    status: ClaimStatus = ClaimStatus()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a PersistentVolume belongs to the claim."""
+        return self.status.phase == "Bound" and bool(self.spec.volume_name)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Bytes that the bound volume has; before binding, bytes that were asked for."""
+        return to_bytes(self.status.capacity.get("storage") or self.spec.resources.requests.get("storage", "0"))
+
+
+class ClaimReference(Model):
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class CsiSource(Model):
+    driver: str = ""
+
+
+class VolumeSpec(Model):
+    capacity: dict[str, str] = {}
+    claim_ref: ClaimReference | None = None
+    csi: CsiSource | None = None
+    persistent_volume_reclaim_policy: str = ""
+    storage_class_name: str = ""
+
+
+class VolumeStatus(Model):
+    phase: str = ""
+
+
+class Volume(KubeObject):
+    """core/v1 PersistentVolume."""
+
+    spec: VolumeSpec = VolumeSpec()
+    status: VolumeStatus = VolumeStatus()
+
+    @property
+    def driver(self) -> str:
+        """Name of the CSI driver; empty for a volume of another kind."""
+        return self.spec.csi.driver if self.spec.csi else ""
+
+
+class SnapshotClass(KubeObject):
+    """snapshot.storage.k8s.io/v1 VolumeSnapshotClass."""
+
+    driver: str = ""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is its driver's default class."""
+        return self.metadata.annotations.get(DEFAULT_SNAPSHOT_CLASS_ANNOTATION) == "true"
+
+
+class StorageClass(KubeObject):
+    """storage.k8s.io/v1 StorageClass."""
+
+    provisioner: str = ""
+    volume_binding_mode: str = "Immediate"
+
+
+class SnapshotSource(Model):
+    persistent_volume_claim_name: str | None = None
+    volume_snapshot_content_name: str | None = None
+
+
+class SnapshotSpec(Model):
+    source: SnapshotSource = SnapshotSource()
+    volume_snapshot_class_name: str | None = None
+
+
+class SnapshotError(Model):
+    message: str = ""
+
+
+class SnapshotStatus(Model):
+    ready_to_use: bool = False
+    creation_time: datetime | None = None
+    restore_size: str | None = None
+    error: SnapshotError | None = None
+
+
+class Snapshot(KubeObject):
+    """snapshot.storage.k8s.io/v1 VolumeSnapshot."""
+
+    spec: SnapshotSpec = SnapshotSpec()
+    status: SnapshotStatus = SnapshotStatus()
+
+
+class JobCondition(Model):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class JobStatus(Model):
+    conditions: tuple[JobCondition, ...] = ()
+
+
+class Job(KubeObject):
+    """batch/v1 Job."""
+
+    status: JobStatus = JobStatus()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a pod of the Job has succeeded."""
+        return any(c.type in ("Complete", "SuccessCriteriaMet") and c.status == "True" for c in self.status.conditions)
+
+    @property
+    def failure(self) -> JobCondition | None:
+        """Why the Job has given up, if it has."""
+        return next((c for c in self.status.conditions if c.type == "Failed" and c.status == "True"), None)
+
+
+class ContainerWaiting(Model):
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerTerminated(Model):
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    finished_at: datetime | None = None
+
+
+class ContainerState(Model):
+    waiting: ContainerWaiting | None = None
+    terminated: ContainerTerminated | None = None
+
+
+class ContainerStatus(Model):
+    name: str = ""
+    state: ContainerState = ContainerState()
+
+
+class PodCondition(Model):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class PodStatus(Model):
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[PodCondition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class Pod(KubeObject):
+    """core/v1 Pod."""
+
+    status: PodStatus = PodStatus()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no container of the pod runs any more."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def terminated(self) -> ContainerTerminated | None:
+        """How the pod's only container ended, if it did."""
+        return next((c.state.terminated for c in self.status.container_statuses if c.state.terminated), None)
+
+    @property
+    def waiting(self) -> ContainerWaiting | None:
+        """Why the pod's only container does not run yet, if the kubelet says so."""
+        return next((c.state.waiting for c in self.status.container_statuses if c.state.waiting), None)
+
+    @property
+    def unschedulable(self) -> str | None:
+        """Why no node was found, if none was."""
+        return next(
+            (c.message for c in self.status.conditions if c.type == "PodScheduled" and c.status == "False"), None
+        )

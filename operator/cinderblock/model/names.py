@@ -1,0 +1,50 @@
+"""Names that are derived, never chosen: children of our objects, keys in a store, labels and finalizers.
+
+A child's name comes from its owner's UID, so creating it twice is creating it once, and a name that is taken by
+somebody else's object is noticed by the owner reference (external-snapshotter names contents the same way).
+"""
+
+from __future__ import annotations
+
+GROUP = "cinderblock.io"
+VERSION = "v1alpha1"
+
+BACKUP_FINALIZER = "cinderblock.io/backup-data"
+"""On a VolumeBackup: stored data has not been dealt with yet."""
+RESTORE_FINALIZER = "cinderblock.io/restore-cleanup"
+"""On a VolumeRestore: a mover or a hidden volume may still exist."""
+STORE_FINALIZER = "cinderblock.io/store-in-use"
+"""On a BackupStore: VolumeBackups need it."""
+JOB_FINALIZER = "cinderblock.io/mover-result"
+"""On a mover Job: its result has not been recorded yet, so no TTL or garbage collector may take it away."""
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "cinderblock"
+OWNER_KIND_LABEL = "cinderblock.io/owner-kind"
+OWNER_UID_LABEL = "cinderblock.io/owner-uid"
+"""On every child: UID of the VolumeBackup or VolumeRestore that it belongs to."""
+OWNER_NAME_ANNOTATION = "cinderblock.io/owner-name"
+"""On every child: name of the same (a label is too short for it)."""
+LET_GO_ANNOTATION = "cinderblock.io/let-go"
+"""On a VolumeBackup in deletion, with the value "leave-data": an administrator gives up the stored data."""
+
+
+def child_name(owner_uid: str) -> str:
+    """Name of the Job, the PersistentVolumeClaim and the VolumeSnapshot that belong to the object with this UID."""
+    return f"cinderblock-{owner_uid}"
+
+
+def backup_prefix(prefix: str) -> str:
+    """Prefix of every manifest of a store: one LIST of it finds every backup."""
+    return f"{prefix}/backups/" if prefix else "backups/"
+
+
+def manifest_key(prefix: str, volume_uid: str, backup_uid: str) -> str:
+    """Key of a backup's manifest."""
+    return f"{backup_prefix(prefix)}{volume_uid}/{backup_uid}.manifest"
+
+
+def pack_prefix(prefix: str, volume_uid: str, backup_uid: str) -> str:
+    """Prefix of every pack that belongs to a backup; ends with a slash."""
+    root = f"{prefix}/packs/" if prefix else "packs/"
+    return f"{root}{volume_uid}/{backup_uid}/"

@@ -1,0 +1,35 @@
+"""Kubernetes quantities of bytes (apimachinery ``resource.Quantity``), as far as volumes use them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from cinderblock.errors import InvalidInput
+
+GIB: Final = 1 << 30
+
+_UNITS: Final[dict[str, int | Decimal]] = {
+    "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
+    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50, "Ei": 1 << 60, "m": Decimal("0.001"),
+}  # fmt: skip
+_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:[eE]([0-9]+))?([kMGTPEm]|[KMGTPE]i)?")
+
+
+def to_bytes(quantity: str) -> int:
+    """Bytes of a quantity such as ``10Gi``, ``1.5T``, ``2e9``; fractions of a byte round up.
+
+    Raises InvalidInput for what is no quantity.
+    """
+    match = _QUANTITY.fullmatch(quantity.strip())
+    if not match:
+        raise InvalidInput(f"{quantity!r} is not a size: write for example 10Gi")
+    number, exponent, unit = match.groups()
+    value = Decimal(number) * Decimal(10) ** int(exponent or 0) * _UNITS[unit or ""]
+    return int(value.to_integral_value(rounding="ROUND_CEILING"))
+
+
+def to_gib(size: int) -> int:
+    """GiB of ``size`` bytes, rounded up: Cinder counts volumes in whole GiB."""
+    return -(-size // GIB)

@@ -1,0 +1,143 @@
+"""`BackupStore`: where backups live, and how movers are to run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cinderblock.model.base import Annotations, KubeObject, LabelKey, Labels, LabelValue, Model
+from cinderblock.model.conditions import Conditions
+
+DEFAULT_STORE_ANNOTATION = "cinderblock.io/is-default-store"
+"""On a BackupStore, with the value "true": used by backups that name no store."""
+
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
+Container = Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]+[a-z0-9]$")]
+"""Name of a bucket (S3: bucket naming rules)."""
+
+
+class SecretReference(Model):
+    """A Secret in the same namespace."""
+
+    name: Name
+    """Name of the Secret."""
+
+
+class Addressing(StrEnum):
+    """How a container appears in a URL."""
+
+    PATH = "path"
+    VIRTUAL = "virtual"
+
+
+class CompressionAlgorithm(StrEnum):
+    """How chunks are compressed before they are sealed."""
+
+    ZSTD = "zstd"
+    NONE = "none"
+
+
+class Compression(Model):
+    """Compression of chunks. A chunk that compression does not make smaller is stored as it is."""
+
+    algorithm: CompressionAlgorithm = CompressionAlgorithm.ZSTD
+    """zstd, or none."""
+    level: Annotated[int, Field(ge=1, le=19)] = 1
+    """zstd level: 1 is fastest, 19 smallest."""
+
+
+class MoverTemplate(Model):
+    """How mover pods are to run. What is left out, the operator's own settings fill in."""
+
+    resources: dict[str, Any] = {}
+    """Resource requests and limits of the mover container (core/v1 ResourceRequirements)."""
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
+    """Labels that a mover's node must have."""
+    tolerations: Annotated[list[dict[str, Any]], Field(max_length=32)] = []
+    """Taints that a mover tolerates (core/v1 Toleration)."""
+    affinity: dict[str, Any] = {}
+    """Affinity of the mover pod (core/v1 Affinity)."""
+    priority_class_name: Name | None = None
+    """PriorityClass of the mover pod."""
+    service_account_name: Name | None = None
+    """ServiceAccount of the mover pod; its token is never mounted. Default: the namespace's own."""
+    security_context: dict[str, Any] = {}
+    """Replaces the mover container's security context (core/v1 SecurityContext), for example to run without root."""
+    pod_security_context: dict[str, Any] = {}
+    """Replaces the mover pod's security context (core/v1 PodSecurityContext)."""
+    labels: Labels = {}
+    """Labels added to the mover pod."""
+    annotations: Annotations = {}
+    """Annotations added to the mover pod."""
+
+
+class Limits(Model):
+    """What a store may be asked to bear."""
+
+    movers: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Movers of this store that may run at once; more wait in condition reason Queued."""
+    upload_bytes_per_second: Annotated[int, Field(ge=65536)] | None = None
+    """Upload limit of each mover, in bytes per second."""
+    download_bytes_per_second: Annotated[int, Field(ge=65536)] | None = None
+    """Download limit of each mover, in bytes per second."""
+
+
+class BackupStoreSpec(Model):
+    """An S3 store. Everything but the container and prefix may be changed while backups exist."""
+
+    endpoint_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
+    """URL of the S3 endpoint; none: AWS."""
+    region: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9-]+$")] = "us-east-1"
+    """Region that requests are signed for."""
+    container: Container = "volumebackups"
+    """Bucket for backups that ask for none (Cinder: backup_s3_store_bucket)."""
+    prefix: Annotated[
+        str, Field(max_length=512, pattern=r"^([A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*)?$")
+    ] = ""
+    """Prefix of every key, without leading or trailing slash."""
+    create_container: bool = True
+    """Create a container that does not exist (Cinder: backup_create_containers)."""
+    addressing: Addressing = Addressing.PATH
+    """How the container appears in URLs: path, or virtual (as part of the host name)."""
+    credentials_secret_ref: SecretReference
+    """Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN if there is one."""
+    ca_secret_ref: SecretReference | None = None
+    """Secret whose key ca.crt holds the PEM certificates that the endpoint is checked against."""
+    encryption_secret_ref: SecretReference | None = None
+    """Secret with one or more encryption keys: each key of it is a key id, each value 32 bytes in base64. The key id
+    named by the Secret's annotation cinderblock.io/active-key seals new backups; without it, the greatest in order of
+    bytes. None: backups are stored unsealed."""
+    compression: Compression = Compression()
+    """Compression of chunks."""
+    volume_snapshot_class_name: Name | None = None
+    """VolumeSnapshotClass for snapshots; none: the default class of the volume's driver."""
+    mover: MoverTemplate = MoverTemplate()
+    """How mover pods are to run."""
+    limits: Limits = Limits()
+    """What the store may be asked to bear."""
+
+
+class BackupStoreStatus(Model):
+    """What the operator knows about a store."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """The metadata.generation that this status speaks of."""
+    conditions: Conditions = []
+    """Ready: whether the store answered when it was last asked."""
+
+
+class BackupStore(KubeObject):
+    """Where backups live: an S3 endpoint, a container, a prefix, credentials and keys."""
+
+    api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"
+    kind: Literal["BackupStore"] = "BackupStore"
+    spec: BackupStoreSpec
+    status: BackupStoreStatus = BackupStoreStatus()
+
+    @property
+    def is_default(self) -> bool:
+        """Whether backups of the namespace that name no store use this one."""
+        return self.metadata.annotations.get(DEFAULT_STORE_ANNOTATION) == "true"

@@ -1,0 +1,132 @@
+"""What the operator asks of a mover (`MoverTask`) and what the mover answers (`MoverReport`).
+
+The task travels in the Job as one environment variable; it holds no secret: credentials, keys and certificates are
+files that the kubelet mounts from Secrets. The report is the container's termination message.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from cinderblock.model.base import Model
+from cinderblock.model.store import Addressing, Compression
+
+TASK_VARIABLE = "CINDERBLOCK_TASK"
+"""Environment variable with the MoverTask as JSON."""
+SECRETS_DIRECTORY = "/etc/cinderblock"
+"""Where Secrets are mounted in a mover: credentials/, encryption/ and ca/ below it, each only if configured."""
+DEVICE_PATH = "/dev/cinderblock-volume"
+"""Where a volume of mode Block appears in a mover."""
+TREE_PATH = "/volume"
+"""Where a volume of mode Filesystem is mounted in a mover."""
+REPORT_LIMIT = 4096
+"""Bytes of a termination message that the kubelet keeps (Kubernetes: core/v1 TerminationMessagePath)."""
+
+
+class VolumeMode(StrEnum):
+    """volumeMode of a PersistentVolumeClaim."""
+
+    FILESYSTEM = "Filesystem"
+    BLOCK = "Block"
+
+
+class Operation(StrEnum):
+    """What a mover does."""
+
+    BACKUP = "backup"
+    RESTORE = "restore"
+
+
+class StoreLocation(Model):
+    """Where to find a store. No credentials."""
+
+    endpoint_url: str | None = None
+    """None: AWS."""
+    region: str = "us-east-1"
+    container: str
+    prefix: str = ""
+    addressing: Addressing = Addressing.PATH
+    create_container: bool = False
+    """Create the container if it does not exist."""
+    upload_bytes_per_second: int | None = None
+    download_bytes_per_second: int | None = None
+
+
+class BackupDescription(Model):
+    """What the manifest of a backup keeps about the volume and the request, so that the store alone explains itself."""
+
+    backup_id: str
+    """UID of the VolumeBackup."""
+    backup_name: str = ""
+    """metadata.name of the VolumeBackup."""
+    namespace: str = ""
+    volume_id: str
+    """UID of the PersistentVolumeClaim."""
+    volume_name: str = ""
+    volume_mode: VolumeMode
+    volume_bytes: int = 0
+    """Capacity of the PersistentVolumeClaim."""
+    storage_class: str = ""
+    access_modes: list[str] = []
+    display_name: str | None = None
+    description: str | None = None
+    metadata: dict[str, str] = {}
+    created_at: datetime
+    data_timestamp: datetime
+    incremental: bool = False
+
+
+class MoverTask(Model):
+    """One run of a mover."""
+
+    operation: Operation
+    store: StoreLocation
+    volume_mode: VolumeMode
+    path: str
+    """Where the volume is in this pod: DEVICE_PATH or TREE_PATH."""
+    backup: BackupDescription
+    """The backup to make, or the backup to restore."""
+    parent_manifest: str | None = None
+    """backup: key of the parent's manifest, if the backup is incremental."""
+    manifest: str
+    """Key of the manifest: to be written by a backup, to be read by a restore."""
+    compression: Compression = Compression()
+    sealed: bool = False
+    """Whether the store has an encryption Secret: a backup is then sealed, and refuses to run without the key."""
+    active_key: str | None = None
+    """Key id that seals a new backup; None: the greatest of those mounted."""
+
+
+class MoverReport(Model):
+    """How a run of a mover ended, in at most REPORT_LIMIT bytes of JSON."""
+
+    succeeded: bool
+    permanent: bool = False
+    """Of a failure: trying again cannot help."""
+    reason: str = ""
+    """Of a failure: stable CamelCase word."""
+    message: str = ""
+    """Of a failure: one sentence. Of a success: what a person should know, or nothing."""
+    manifest: str | None = None
+    """Key of the manifest that was written or read."""
+    object_count: int = 0
+    logical_bytes: int = 0
+    transferred_bytes: int = 0
+    stored_bytes: int = 0
+    restored_bytes: int = 0
+    warnings: Annotated[list[str], Field(max_length=8)] = []
+    """What could not be kept: sockets skipped, owners that may not be set."""
+
+
+class ProgressLine(Model):
+    """One line of a mover's standard output while it works."""
+
+    bytes_done: int
+    bytes_total: int
+    bytes_stored: int = 0
+    bytes_per_second: int = 0
+    seconds_left: int | None = None

@@ -1,0 +1,56 @@
+"""What a process is told by its environment, read once at the start and handed down; nothing else reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cinderblock.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """Settings of the operator process.
+
+    Attributes:
+        mover_image: image of mover pods; the operator's own.
+        mover_image_pull_policy: Always, IfNotPresent or Never.
+        mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
+        max_movers: mover Jobs that may run at once in the whole cluster.
+        workers: objects that are reconciled at the same time.
+        resync_seconds: every object is looked at again at least this often.
+        health_port: port of /healthz and /readyz.
+    """
+
+    mover_image: str
+    mover_image_pull_policy: str = "IfNotPresent"
+    mover_image_pull_secrets: tuple[str, ...] = ()
+    max_movers: int = 16
+    workers: int = 16
+    resync_seconds: float = 600.0
+    health_port: int = 8080
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
+        """Read CINDERBLOCK_* variables. Raises InvalidInput naming the variable that is missing or wrong."""
+        image = environment.get("CINDERBLOCK_MOVER_IMAGE", "")
+        if not image:
+            raise InvalidInput("CINDERBLOCK_MOVER_IMAGE is not set: give the image that movers run, normally our own")
+        secrets = environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS", "")
+        return cls(
+            mover_image=image,
+            mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
+            mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
+            max_movers=_positive(environment, "CINDERBLOCK_MAX_MOVERS", 16),
+            workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
+            resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),
+            health_port=_positive(environment, "CINDERBLOCK_HEALTH_PORT", 8080),
+        )
+
+
+def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
+    """A variable as a whole number above zero."""
+    text = environment.get(name, str(default))
+    if not text.isdecimal() or int(text) < 1:
+        raise InvalidInput(f"{name} is {text!r}: give a whole number above zero")
+    return int(text)

@@ -1,0 +1,33 @@
+"""What the operator is told by its environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from cinderblock.errors import InvalidInput
+from cinderblock.settings import OperatorSettings
+
+IMAGE = {"CINDERBLOCK_MOVER_IMAGE": "example/cinderblock:1"}
+
+
+def test_the_image_of_movers_must_be_given() -> None:
+    with pytest.raises(InvalidInput, match="CINDERBLOCK_MOVER_IMAGE is not set"):
+        OperatorSettings.from_environment({})
+
+
+def test_what_is_not_given_has_a_default() -> None:
+    settings = OperatorSettings.from_environment(IMAGE)
+    assert settings.mover_image == "example/cinderblock:1"
+    assert settings.max_movers == 16
+    assert settings.mover_image_pull_secrets == ()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
+def test_a_number_that_is_none_is_refused_by_name(value: str) -> None:
+    with pytest.raises(InvalidInput, match="CINDERBLOCK_MAX_MOVERS"):
+        OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MAX_MOVERS": value})
+
+
+def test_pull_secrets_are_divided_by_commas() -> None:
+    settings = OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS": "a,b"})
+    assert settings.mover_image_pull_secrets == ("a", "b")
