@@ -1,0 +1,349 @@
+"""The verbs of the API server: plain dicts in, plain dicts out, errors of ours.
+
+Every call has a time limit. Reads are repeated a few times; writes never, because the reconcile loop repeats them with
+fresh eyes. Objects come without ``managedFields``, which are half of their size and which nobody here reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
+from cinderblock.kube.answers import Answer, Call, raise_for, rejected_fields
+from cinderblock.kube.credentials import Credentials, find_source
+from cinderblock.kube.kinds import POD, Kind
+from cinderblock.kube.transport import Request, Transport
+
+FIELD_MANAGER: Final = "cinderblock"
+"""Who owns the fields that we write (server-side apply)."""
+PAGE: Final = 500
+"""Objects per page of a list: the number that client-go's pager and kubectl use."""
+_SERVES_SECONDS: Final = 30.0
+"""How long it is remembered whether the cluster serves a type: CRDs come and go seldom, and a resync is slower."""
+
+_STATUS_ATTEMPTS: Final = 3
+"""How often a status is written over somebody else's change to the same object before it is a conflict."""
+
+_SSA: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
+_JSON_PATCH: Final = "application/json-patch+json"
+
+JsonObject = dict[str, Any]
+JsonObjects = list[JsonObject]
+
+
+class Observer(Protocol):
+    """Sees every request; for tests that count them, or crash before or after one."""
+
+    async def before(self, call: Call) -> None:
+        """Called before a request is sent. What it raises, the caller gets, and nothing is sent."""
+
+    async def after(self, call: Call, status: int) -> None:
+        """Called when the server has answered. What it raises, the caller gets instead of the answer."""
+
+
+class KubeClient:
+    """A client of one API server. Close it with ``aclose``.
+
+    Raised from every method, and therefore not repeated below: KubeUnavailable (no answer, 429, 5xx), AccessDenied
+    (401, 403), InvalidInput (the server finds the request wrong: 400, 422).
+
+    Attributes:
+        observer: sees every request; None: nobody does.
+        calls: how many requests were sent, by verb and resource: ``calls["patch", "jobs.batch"]``.
+    """
+
+    def __init__(
+        self, transport: Transport, *, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.observer = observer
+        self._clock = clock
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self._transport = transport
+        self._served: dict[str, tuple[float, frozenset[str]]] = {}
+
+    async def credentials(self) -> Credentials:
+        """What this client shows the server at this moment; kopf's own connection uses the same."""
+        return await self._transport.credentials()
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject | None:
+        """One object, or None if there is none; None also if the cluster does not serve the type: see ``serves``."""
+        answer = await self._send(Call("get", kind, namespace, name), "GET")
+        if answer.status == 404:
+            return None
+        return _cleaned(answer.json())
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> JsonObjects:
+        """All objects of a type, of one namespace or of all, as they were at one instant.
+
+        Args:
+            kind: the type.
+            namespace: None: all namespaces.
+            labels: label selector, as kubectl takes it: ``app=shop,tier!=cache``.
+            fields: field selector: ``status.phase=available``; what may be selected, the type says.
+
+        Raises:
+            NotFound: the cluster does not serve the type.
+        """
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {"limit": str(PAGE)} | {key: value for key, value in selectors.items() if value}
+        items: JsonObjects = []
+        token = ""
+        while True:
+            answer = await self._send(
+                Call("list", kind, namespace), "GET", query | ({"continue": token} if token else {})
+            )
+            if answer.status == 404:
+                raise NotFound(f"The API server does not serve {kind.resource} in version {kind.version}: install it")
+            if answer.status == 410 and token:
+                # The continuation has outlived the server's memory (5 minutes): begin again, in one piece.
+                items, token, query = [], "", query | {"limit": "0"}
+                continue
+            page = answer.json()
+            items += [_typed(kind, item) for item in page.get("items") or ()]
+            token = str(page.get("metadata", {}).get("continue") or "")
+            if not token:
+                return items
+
+    async def create(self, kind: Kind, body: JsonObject) -> JsonObject:
+        """Create an object in the namespace that its body names. Fields that the server does not know are an error.
+
+        Raises:
+            AlreadyExists: there is one of that name; whose it is, its owner references say.
+            NotFound: there is no such namespace, or the cluster does not serve the type.
+        """
+        metadata = body.get("metadata", {})
+        namespace = metadata.get("namespace")
+        if kind.namespaced and not namespace:
+            raise InvalidInput(f"An object of {kind.resource} cannot be created without a namespace")
+        call = Call("create", kind, namespace, metadata.get("name"))
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        answer = await self._send(call, "POST", query, _identified(kind, body), path=kind.path(namespace))
+        return _cleaned(answer.json())
+
+    async def replace(self, kind: Kind, body: JsonObject, *, subresource: str = "") -> JsonObject:
+        """Put ``body`` in the place of the object of its name; its resourceVersion, if it has one, must be current.
+
+        Raises:
+            NotFound: there is no such object.
+            Conflict: the object has changed since it was read, or is another one (by UID).
+        """
+        metadata = body.get("metadata", {})
+        call = Call("update", kind, metadata.get("namespace"), metadata.get("name", ""), subresource)
+        return await self._write(call, "PUT", _identified(kind, body), "application/json")
+
+    async def merge_patch(
+        self, kind: Kind, name: str, namespace: str | None, patch: JsonObject, *, subresource: str = ""
+    ) -> JsonObject:
+        """Merge ``patch`` into an object (RFC 7386: null removes, lists are replaced).
+
+        ``metadata.resourceVersion`` in the patch is a precondition; so is ``metadata.uid``, except on a subresource.
+
+        Raises:
+            NotFound: there is no such object.
+            Conflict: a precondition does not hold.
+        """
+        return await self._write(Call("patch", kind, namespace, name, subresource), "PATCH", patch, _MERGE)
+
+    async def json_patch(
+        self, kind: Kind, name: str, namespace: str | None, operations: JsonObjects, *, subresource: str = ""
+    ) -> JsonObject:
+        """Apply operations to an object in their order, all or none (RFC 6902).
+
+        Raises:
+            NotFound: there is no such object.
+            Conflict: a ``test`` operation does not hold, or a path is not there.
+        """
+        call = Call("patch", kind, namespace, name, subresource)
+        answer = await self._send(
+            call, "PATCH", {"fieldManager": FIELD_MANAGER}, operations, _JSON_PATCH, accept=(422,)
+        )
+        if answer.status == 422 and rejected_fields(answer):
+            raise_for(call, answer)
+        if answer.status == 422:
+            raise Conflict(f"Could not {call.describe()}: an operation does not fit what is there now")
+        return _cleaned(answer.json())
+
+    async def apply_status(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        status: JsonObject,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+    ) -> JsonObject:
+        """Make ``status`` the part of the object's status that is ours, by server-side apply.
+
+        Fields that we wrote before and that are missing now are removed; fields of others stay.
+
+        The server ignores a UID on /status (a custom resource's metadata is taken from the stored object), so a
+        status could land on a new object of the same name. Only a resourceVersion keeps it from that: without
+        ``resource_version`` the object is read first, and its resourceVersion is used if its UID is the right one.
+
+        Args:
+            kind: the type.
+            name: of the object.
+            namespace: of the object.
+            status: the whole of our status.
+            uid: the object that was read; a new one of the same name is not touched.
+            resource_version: of that object when it was read; it must not have changed since. Saves a read.
+
+        Raises:
+            NotFound: there is no such object.
+            Conflict: it is another object, or has changed (without ``resource_version``: in every one of 3 attempts).
+            InvalidInput: the status does not fit the schema; a new field needs the new CustomResourceDefinition.
+        """
+        if resource_version:
+            return await self._apply_status_at(kind, name, namespace, status, resource_version)
+        for attempt in range(1, _STATUS_ATTEMPTS + 1):
+            seen = await self.get(kind, name, namespace)
+            if seen is None:
+                raise NotFound(f"Could not write the status of {kind.resource} {namespace}/{name}: it is gone")
+            if seen["metadata"]["uid"] != uid:
+                raise Conflict(f"Could not write the status of {kind.resource} {namespace}/{name}: it is a new object")
+            try:
+                return await self._apply_status_at(kind, name, namespace, status, seen["metadata"]["resourceVersion"])
+            except Conflict:
+                if attempt == _STATUS_ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def delete(
+        self, kind: Kind, name: str, namespace: str | None, *, uid: str | None = None, propagation: str = "Background"
+    ) -> None:
+        """Delete an object; one that is not there is deleted already. It stays while it has finalizers.
+
+        Args:
+            kind: the type.
+            name: of the object.
+            namespace: of the object.
+            uid: if given, only the object with this UID.
+            propagation: what becomes of the objects that it owns: Background, Foreground or Orphan.
+
+        Raises:
+            Conflict: the object of that name has another UID.
+        """
+        options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        await self._send(Call("delete", kind, namespace, name), "DELETE", None, options, accept=(404,))
+
+    async def pod_log_tail(
+        self, namespace: str, pod: str, container: str, *, lines: int, limit_bytes: int = 16384
+    ) -> str:
+        """The last lines that a container has printed; nothing if it has not begun, or is gone.
+
+        The kubelet counts ``limit_bytes`` from the *beginning* of these lines, so the last one may be cut.
+        """
+        call = Call("get", POD, namespace, pod, "log")
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(limit_bytes)}
+        answer = await self._send(call, "GET", query, accept=(400, 404))
+        return answer.body.decode(errors="replace") if answer.is_success else ""
+
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the cluster serves this type in this version; remembered for half a minute."""
+        remembered = self._served.get(kind.api_path)
+        if remembered is None or self._clock() - remembered[0] >= _SERVES_SECONDS:
+            answer = await self._transport.exchange(Request("GET", kind.api_path))
+            if not answer.is_success and answer.status != 404:
+                raise_for(Call("list", kind), answer)
+            resources = answer.json().get("resources") or () if answer.is_success else ()
+            remembered = self._clock(), frozenset(resource["name"] for resource in resources)
+            self._served[kind.api_path] = remembered
+        return kind.plural in remembered[1]
+
+    async def server_ready(self) -> bool:
+        """Whether the server says of itself that it is ready (``/readyz``). Raises nothing."""
+        try:
+            return (await self._transport.exchange(Request("GET", "/readyz"))).is_success
+        except KubeUnavailable:
+            return False
+
+    async def aclose(self) -> None:
+        """Give up all connections. May be repeated."""
+        await self._transport.aclose()
+
+    async def _apply_status_at(
+        self, kind: Kind, name: str, namespace: str | None, status: JsonObject, resource_version: str
+    ) -> JsonObject:
+        body = {"metadata": {"name": name, "resourceVersion": resource_version}, "status": status}
+        if namespace:
+            body["metadata"]["namespace"] = namespace
+        call = Call("patch", kind, namespace, name, "status")
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        answer = await self._send(call, "PATCH", query, _identified(kind, body), _SSA)
+        return _cleaned(answer.json())
+
+    async def _write(self, call: Call, method: str, body: JsonObject, content_type: str) -> JsonObject:
+        answer = await self._send(call, method, {"fieldManager": FIELD_MANAGER}, body, content_type)
+        return _cleaned(answer.json())
+
+    async def _send(
+        self,
+        call: Call,
+        method: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        *,
+        path: str = "",
+        accept: tuple[int, ...] = (),
+    ) -> Answer:
+        """One request. Raises for every failure but those in ``accept``, and but 404 and 410 of reads."""
+        path = path or call.kind.path(call.namespace, call.name, call.subresource)
+        self.calls[call.verb, call.kind.resource] += 1
+        if self.observer:
+            await self.observer.before(call)
+        data = None if body is None else json.dumps(body).encode()
+        answer = await self._transport.exchange(Request(method, path, query or {}, data, content_type))
+        if self.observer:
+            await self.observer.after(call, answer.status)
+        expected = accept if call.is_write else (*accept, 404, 410)
+        if not answer.is_success and answer.status not in expected:
+            raise_for(call, answer)
+        return answer
+
+
+async def connect(
+    *,
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+    observer: Observer | None = None,
+) -> KubeClient:
+    """A client for the cluster that ``kubeconfig``, else KUBECONFIG, else the pod, else ~/.kube/config names.
+
+    The credentials are read at once, so that what is wrong with them shows here; nothing is sent.
+
+    Raises:
+        InvalidInput: no or a wrong configuration.
+        AccessDenied: a credential plugin gave nothing.
+    """
+    transport = Transport(find_source(environment, kubeconfig, context))
+    await transport.credentials()
+    return KubeClient(transport, observer=observer)
+
+
+def _identified(kind: Kind, body: JsonObject) -> JsonObject:
+    """``body`` with the apiVersion and kind that it is sent as."""
+    return {**body, "apiVersion": kind.api_version, "kind": kind.kind}
+
+
+def _typed(kind: Kind, item: JsonObject) -> JsonObject:
+    """An item of a list, which lacks apiVersion and kind for the server's own types."""
+    return _cleaned(_identified(kind, item))
+
+
+def _cleaned(body: JsonObject) -> JsonObject:
+    """``body`` without managedFields."""
+    body.get("metadata", {}).pop("managedFields", None)
+    return body

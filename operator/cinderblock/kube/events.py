@@ -1,0 +1,122 @@
+"""Events: what we tell a person who runs ``kubectl describe``. A repeated Event is counted, not stored again.
+
+The name of an Event comes from what it says about which object, so that the second time is a 409, and then
+``series.count`` goes up (events.k8s.io/v1). No memory of earlier Events is needed, and a restart changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from cinderblock.errors import AlreadyExists, Conflict, NotFound, PermanentError
+from cinderblock.kube.client import FIELD_MANAGER, KubeClient
+from cinderblock.kube.kinds import EVENT
+
+NOTE_LIMIT: Final = 1024
+"""Bytes of a note (kubernetes/pkg/apis/core/validation/events.go)."""
+_NAME_LIMIT: Final = 253
+_REPORTER: Final = "cinderblock.io/operator"
+
+_logger = logging.getLogger(__name__)
+
+
+async def record(
+    client: KubeClient,
+    regarding: dict[str, Any],
+    severity: Literal["Normal", "Warning"],
+    reason: str,
+    note: str,
+    *,
+    action: str,
+) -> None:
+    """Record an Event, or count it if the same was recorded before (within the hour that the server keeps it).
+
+    An Event is a courtesy: what stands against it (no permission, a namespace that ends) is logged and that is all.
+
+    Args:
+        client: the API server.
+        regarding: the object that it is about, as read from the API.
+        severity: the Event's type: Normal or Warning.
+        reason: stable CamelCase word, at most 128 bytes.
+        note: sentence for a person, free of secrets; cut at 1024 bytes.
+        action: what we were doing, a CamelCase word of at most 128 bytes.
+
+    Raises:
+        KubeUnavailable: the API server does not answer.
+    """
+    event = _event(regarding, severity, reason, _cut(note), action=action, now=datetime.now(UTC))
+    try:
+        await _create_or_count(client, event)
+    except PermanentError as error:
+        about = f"{regarding.get('kind')} {event['metadata']['namespace']}/{regarding['metadata']['name']}"
+        _logger.warning("Could not record Event %s about %s: %s", reason, about, error.message)
+
+
+async def _create_or_count(client: KubeClient, event: dict[str, Any]) -> None:
+    try:
+        await client.create(EVENT, event)
+    except AlreadyExists:
+        await _count(client, event)
+
+
+async def _count(client: KubeClient, event: dict[str, Any]) -> None:
+    """Add one to the series of an Event that exists; one that another process counts in this moment stays as it is."""
+    name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
+    seen = await client.get(EVENT, name, namespace)
+    if seen is None:
+        return
+    # A series begins with the second Event, so its count is never below two.
+    count = int((seen.get("series") or {}).get("count", 1)) + 1
+    patch = {
+        "metadata": {"resourceVersion": seen["metadata"]["resourceVersion"]},
+        "series": {"count": count, "lastObservedTime": event["eventTime"]},
+    }
+    try:
+        await client.merge_patch(EVENT, name, namespace, patch)
+    except (Conflict, NotFound):
+        _logger.debug("Event %s/%s was counted or removed by somebody else", namespace, name)
+
+
+def _event(
+    regarding: dict[str, Any], severity: str, reason: str, note: str, *, action: str, now: datetime
+) -> dict[str, Any]:
+    metadata = regarding["metadata"]
+    return {
+        "metadata": {
+            "name": _name(metadata, severity, reason, note),
+            "namespace": metadata.get("namespace") or "default",
+        },
+        "eventTime": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "reportingController": _REPORTER,
+        "reportingInstance": f"{FIELD_MANAGER}-{os.uname().nodename}"[:128],
+        "type": severity,
+        "reason": reason,
+        "action": action,
+        "note": note,
+        "regarding": {
+            "apiVersion": regarding.get("apiVersion"),
+            "kind": regarding.get("kind"),
+            "namespace": metadata.get("namespace"),
+            "name": metadata["name"],
+            "uid": metadata.get("uid"),
+            "resourceVersion": metadata.get("resourceVersion"),
+        },
+    }
+
+
+def _name(metadata: dict[str, Any], *said: str) -> str:
+    """``<object>.<16 hex digits of what is said about which object>``, as kubectl's users know Events' names."""
+    digest = hashlib.sha256("\0".join([str(metadata.get("uid", "")), *said]).encode()).hexdigest()[:16]
+    return f"{metadata['name'][: _NAME_LIMIT - len(digest) - 1].rstrip('-.')}.{digest}"
+
+
+def _cut(note: str) -> str:
+    """``note`` in at most NOTE_LIMIT bytes, no character torn."""
+    encoded = note.encode()
+    if len(encoded) <= NOTE_LIMIT:
+        return note
+    return encoded[: NOTE_LIMIT - len("…".encode())].decode(errors="ignore") + "…"

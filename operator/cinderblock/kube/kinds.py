@@ -1,0 +1,89 @@
+"""Where the objects of each type live in the API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from cinderblock.errors import InvalidInput
+from cinderblock.model import names
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One type of object.
+
+    Attributes:
+        group: API group; empty for the core group.
+        version: version of the group that we speak.
+        plural: the type's name in URLs and RBAC rules.
+        kind: the type's name in objects.
+        namespaced: whether objects live in namespaces.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """``apiVersion`` of the objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def resource(self) -> str:
+        """Name for people and counters, as kubectl takes it: ``jobs.batch``."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def api_path(self) -> str:
+        """Path under which the version's own list of resources is served."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
+        """Path of an object, or of a collection if ``name`` is None; of all namespaces if ``namespace`` is None.
+
+        Raises InvalidInput for an object of a namespaced type without a namespace, and for an empty name, which
+        would address the whole collection.
+        """
+        if name is not None and (not name or (self.namespaced and not namespace)):
+            raise InvalidInput(f"An object of {self.resource} needs a name{' and a namespace' * self.namespaced}")
+        parts = [self.api_path]
+        if self.namespaced and namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name is not None:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+BACKUP_STORE: Final = Kind(names.GROUP, names.VERSION, "backupstores", "BackupStore")
+VOLUME_BACKUP: Final = Kind(names.GROUP, names.VERSION, "volumebackups", "VolumeBackup")
+VOLUME_RESTORE: Final = Kind(names.GROUP, names.VERSION, "volumerestores", "VolumeRestore")
+
+NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+SECRET: Final = Kind("", "v1", "secrets", "Secret")
+POD: Final = Kind("", "v1", "pods", "Pod")
+PVC: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+PV: Final = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+JOB: Final = Kind("batch", "v1", "jobs", "Job")
+LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
+"""The new Event API: ``series.count`` and ``note`` are its words; ``kubectl get events`` shows both APIs' objects."""
+
+STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
+CSI_DRIVER: Final = Kind("storage.k8s.io", "v1", "csidrivers", "CSIDriver", namespaced=False)
+VOLUME_ATTACHMENT: Final = Kind("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", namespaced=False)
+
+VOLUME_SNAPSHOT: Final = Kind("snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot")
+VOLUME_SNAPSHOT_CONTENT: Final = Kind(
+    "snapshot.storage.k8s.io", "v1", "volumesnapshotcontents", "VolumeSnapshotContent", namespaced=False
+)
+VOLUME_SNAPSHOT_CLASS: Final = Kind(
+    "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", "VolumeSnapshotClass", namespaced=False
+)

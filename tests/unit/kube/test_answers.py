@@ -1,0 +1,118 @@
+"""What an answer of the API server means, and what of it gets into an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cinderblock.errors import (
+    AccessDenied,
+    AlreadyExists,
+    CinderblockError,
+    Conflict,
+    InvalidInput,
+    KubeUnavailable,
+    NotFound,
+)
+from cinderblock.kube.answers import Answer, Call, raise_for
+from cinderblock.kube.kinds import SECRET, VOLUME_BACKUP, Kind
+
+PATCH = Call("patch", VOLUME_BACKUP, "shop", "nightly", "status")
+
+
+def failure(code: int, message: str = "", reason: str = "", causes: list[dict[str, Any]] | None = None) -> Answer:
+    status = {"kind": "Status", "code": code, "message": message, "reason": reason, "details": {"causes": causes}}
+    return Answer(code, json.dumps(status).encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "meaning"),
+    [
+        (failure(400), InvalidInput),
+        (failure(401), AccessDenied),
+        (failure(403), AccessDenied),
+        (failure(404), NotFound),
+        (failure(405), InvalidInput),
+        (failure(409, reason="AlreadyExists"), AlreadyExists),
+        (failure(409, reason="Conflict"), Conflict),
+        (failure(410, reason="Expired"), KubeUnavailable),
+        (failure(413), InvalidInput),
+        (failure(415), InvalidInput),
+        (failure(422, reason="Invalid"), InvalidInput),
+        (failure(422, causes=[{"field": "metadata.uid", "message": "field is immutable"}]), Conflict),
+        (failure(429), KubeUnavailable),
+        (failure(500), KubeUnavailable),
+        (failure(500, ".status.foo: field not declared in schema"), InvalidInput),
+        (failure(503), KubeUnavailable),
+        (failure(504), KubeUnavailable),
+        (Answer(502, b"<html>Bad Gateway</html>"), KubeUnavailable),
+        (Answer(404, b""), NotFound),
+        (Answer(403, b"[]"), AccessDenied),
+    ],
+)
+def test_a_code_stands_for_an_error(answer: Answer, meaning: type[CinderblockError]) -> None:
+    with pytest.raises(CinderblockError) as caught:
+        raise_for(PATCH, answer)
+    assert type(caught.value) is meaning
+    assert "patch volumebackups.cinderblock.io/status shop/nightly" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sentence", "reason"),
+    [
+        ('pods is forbidden: User "x" cannot list resource "pods"', "AccessDenied"),
+        ('jobs.batch "m" is forbidden: exceeded quota: small, requested: count/jobs=1', "QuotaExceeded"),
+        ('pods "m" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot', "PodSecurityViolation"),
+        ("unable to create new content in namespace shop because it is being terminated", "NamespaceTerminating"),
+    ],
+)
+def test_what_forbids_a_request_is_told_by_the_reason(sentence: str, reason: str) -> None:
+    with pytest.raises(AccessDenied) as caught:
+        raise_for(PATCH, failure(403, sentence))
+    assert caught.value.reason == reason
+    assert caught.value.message.endswith(sentence)
+
+
+def test_causes_are_told_unless_the_sentence_has_them_already() -> None:
+    causes = [{"field": "spec.a", "message": "too long"}, {"field": "spec.b", "message": "too short"}]
+    with pytest.raises(InvalidInput) as caught:
+        raise_for(PATCH, failure(422, "it is invalid: too long", causes=causes))
+    assert caught.value.message.endswith(": it is invalid: too long; too short")
+
+
+def test_a_long_sentence_is_cut() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        raise_for(PATCH, failure(422, "x" * 5000))
+    assert len(caught.value.message) < 1200
+    assert caught.value.message.endswith("…")
+
+
+def test_nothing_that_is_said_about_a_secret_is_passed_on() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        raise_for(Call("create", SECRET, "shop", "s3"), failure(422, 'Invalid value: "hunter2"'))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'"text"', b"\xff"])
+def test_what_is_no_json_object_did_not_come_from_the_api_server(body: bytes) -> None:
+    with pytest.raises(KubeUnavailable, match="not the API server"):
+        Answer(200, body).json()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (Call("list", VOLUME_BACKUP), "list volumebackups.cinderblock.io"),
+        (Call("list", VOLUME_BACKUP, "shop"), "list volumebackups.cinderblock.io shop"),
+        (Call("get", Kind("", "v1", "nodes", "Node", namespaced=False), None, "one"), "get nodes one"),
+    ],
+)
+def test_a_call_describes_itself(call: Call, text: str) -> None:
+    assert call.describe() == text
+
+
+@pytest.mark.parametrize(("verb", "is_write"), [("get", False), ("list", False), ("create", True), ("delete", True)])
+def test_only_get_and_list_are_reads(verb: str, is_write: bool) -> None:
+    assert Call(verb, VOLUME_BACKUP).is_write is is_write

@@ -1,0 +1,225 @@
+"""The client's own rules, against scripted answers: pages, missing types, what an observer sees, what is counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import yaml
+
+from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
+from cinderblock.kube.answers import Call
+from cinderblock.kube.client import PAGE, KubeClient, connect
+from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
+from tests.support.scripted_http import HANG_UP, Asked, Reply, Script, ScriptedServer, scripted
+
+
+class Connect(Protocol):
+    async def __call__(self, script: Script) -> tuple[KubeClient, ScriptedServer]: ...
+
+
+@pytest.fixture
+async def connected(tmp_path: Path) -> AsyncIterator[Connect]:
+    async with AsyncExitStack() as stack:
+
+        async def to(script: Script) -> tuple[KubeClient, ScriptedServer]:
+            server = await stack.enter_async_context(scripted(script))
+            path = tmp_path / "config"
+            content = {
+                "current-context": "x",
+                "contexts": [{"name": "x", "context": {"cluster": "x"}}],
+                "clusters": [{"name": "x", "cluster": {"server": server.url}}],
+            }
+            path.write_text(yaml.safe_dump(content))
+            return await stack.enter_async_context(aclosing(await connect(kubeconfig=str(path)))), server
+
+        yield to
+
+
+def reply(status: int = 200, **body: Any) -> Reply:
+    return Reply(status, json.dumps(body))
+
+
+def page(names: list[str], token: str = "") -> Reply:
+    items = [{"metadata": {"name": name, "managedFields": [{}]}} for name in names]
+    return reply(items=items, metadata={"continue": token})
+
+
+async def test_a_list_is_read_page_by_page(connected: Connect) -> None:
+    client, server = await connected([page(["a", "b"], "more"), page(["c"])])
+    items = await client.list(JOB, "shop", labels="app=x", fields="status.phase!=Done")
+    assert [item["metadata"]["name"] for item in items] == ["a", "b", "c"]
+    selectors = {"limit": str(PAGE), "labelSelector": "app=x", "fieldSelector": "status.phase!=Done"}
+    assert [asked.query for asked in server.asked] == [selectors, {**selectors, "continue": "more"}]
+    assert {asked.path for asked in server.asked} == {"/apis/batch/v1/namespaces/shop/jobs"}
+
+
+async def test_items_of_a_list_say_what_they_are_and_carry_no_managed_fields(connected: Connect) -> None:
+    client, _ = await connected([page(["a"])])
+    assert await client.list(JOB) == [{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}}]
+
+
+async def test_an_empty_list_that_the_server_writes_as_null_is_empty(connected: Connect) -> None:
+    client, _ = await connected([reply(items=None, metadata={})])
+    assert await client.list(JOB) == []
+
+
+async def test_a_list_that_expires_half_way_begins_again_in_one_piece(connected: Connect) -> None:
+    client, server = await connected([page(["a"], "old"), reply(410), page(["b", "a"])])
+    assert [item["metadata"]["name"] for item in await client.list(PV)] == ["b", "a"]
+    assert [asked.query.get("limit") for asked in server.asked] == [str(PAGE), str(PAGE), "0"]
+    assert "continue" not in server.asked[2].query
+
+
+async def test_listing_a_type_that_is_not_served_is_not_an_empty_list(connected: Connect) -> None:
+    client, _ = await connected([Reply(404, "404 page not found")])
+    with pytest.raises(NotFound, match=r"does not serve volumesnapshots\.snapshot\.storage\.k8s\.io in version v1"):
+        await client.list(VOLUME_SNAPSHOT)
+
+
+async def test_an_object_that_is_not_there_is_none(connected: Connect) -> None:
+    client, _ = await connected([reply(404, kind="Status")])
+    assert await client.get(POD, "web", "shop") is None
+
+
+async def test_whether_a_type_is_served_is_remembered_for_a_while(connected: Connect) -> None:
+    now = 1000.0
+    client, server = await connected([Reply(404, "404 page not found"), reply(resources=[{"name": "volumesnapshots"}])])
+    client._clock = lambda: now
+    assert not await client.serves(VOLUME_SNAPSHOT)
+    now += 29
+    assert not await client.serves(VOLUME_SNAPSHOT)
+    assert len(server.asked) == 1
+    now += 1
+    assert await client.serves(VOLUME_SNAPSHOT)
+    assert [asked.path for asked in server.asked] == ["/apis/snapshot.storage.k8s.io/v1"] * 2
+
+
+async def test_a_version_may_be_served_without_the_type(connected: Connect) -> None:
+    client, _ = await connected([reply(resources=[{"name": "volumesnapshots/status"}, {"name": "others"}])])
+    assert not await client.serves(VOLUME_SNAPSHOT)
+
+
+@pytest.mark.parametrize("answer", [Reply(503), reply(403, kind="Status"), HANG_UP])
+async def test_readiness_is_an_answer_and_never_an_error(connected: Connect, answer: Reply | str) -> None:
+    client, server = await connected([answer])
+    client._transport._sleep = no_wait
+    assert not await client.server_ready()
+    server.script = [Reply(200, "ok")]
+    assert await client.server_ready()
+
+
+async def test_a_write_carries_our_name_and_the_objects_type(connected: Connect) -> None:
+    client, server = await connected([reply(201, metadata={"name": "m"})])
+    await client.create(JOB, {"metadata": {"name": "m", "namespace": "shop"}, "spec": {}})
+    (asked,) = server.asked
+    assert asked.query == {"fieldManager": "cinderblock", "fieldValidation": "Strict"}
+    assert json.loads(asked.body) == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "m", "namespace": "shop"},
+        "spec": {},
+    }
+
+
+async def test_an_object_without_a_namespace_is_not_sent(connected: Connect) -> None:
+    client, server = await connected([reply()])
+    with pytest.raises(InvalidInput, match="without a namespace"):
+        await client.create(JOB, {"metadata": {"name": "m"}})
+    assert server.asked == []
+
+
+async def test_a_deletion_names_the_uid_and_what_becomes_of_the_children(connected: Connect) -> None:
+    client, server = await connected([reply()])
+    await client.delete(JOB, "m", "shop", uid="u-1", propagation="Foreground")
+    await client.delete(JOB, "m", "shop")
+    first, second = (json.loads(asked.body) for asked in server.asked)
+    assert first["preconditions"] == {"uid": "u-1"}
+    assert first["propagationPolicy"] == "Foreground"
+    assert "preconditions" not in second
+    assert second["propagationPolicy"] == "Background"
+
+
+async def test_a_status_for_an_object_that_keeps_changing_is_a_conflict_in_the_end(connected: Connect) -> None:
+    current = reply(metadata={"uid": "u-1", "resourceVersion": "7"})
+    client, server = await connected(lambda asked: current if asked.method == "GET" else reply(409, kind="Status"))
+    with pytest.raises(Conflict):
+        await client.apply_status(VOLUME_BACKUP, "b", "shop", {}, uid="u-1")
+    assert [asked.method for asked in server.asked] == ["GET", "PATCH"] * 3
+
+
+@pytest.mark.parametrize(("status", "text"), [(200, "last line\n"), (400, ""), (404, "")])
+async def test_a_log_that_is_not_there_yet_is_empty(connected: Connect, status: int, text: str) -> None:
+    client, server = await connected([Reply(status, "last line\n")])
+    assert await client.pod_log_tail("shop", "web", "mover", lines=3, limit_bytes=100) == text
+    assert server.asked[0].path == "/api/v1/namespaces/shop/pods/web/log"
+    assert server.asked[0].query == {"container": "mover", "tailLines": "3", "limitBytes": "100"}
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+class Recorder:
+    """Writes down what it sees; crashes before or after the call that it is told."""
+
+    def __init__(self, crash: str = "") -> None:
+        self.seen: list[str] = []
+        self._crash = crash
+
+    async def before(self, call: Call) -> None:
+        self._note(f"before {call.describe()}")
+
+    async def after(self, call: Call, status: int) -> None:
+        self._note(f"after {call.describe()}: {status}")
+
+    def _note(self, line: str) -> None:
+        self.seen.append(line)
+        if self._crash and line.startswith(self._crash):
+            raise Crash
+
+
+async def test_an_observer_sees_every_request_before_and_after(connected: Connect) -> None:
+    client, _ = await connected([reply(404, kind="Status")])
+    client.observer = recorder = Recorder()
+    await client.get(POD, "web", "shop")
+    await client.delete(POD, "web", "shop")
+    assert recorder.seen == [
+        "before get pods shop/web",
+        "after get pods shop/web: 404",
+        "before delete pods shop/web",
+        "after delete pods shop/web: 404",
+    ]
+
+
+@pytest.mark.parametrize(("crash", "sent"), [("before delete", 0), ("after delete", 1)])
+async def test_an_observer_can_crash_before_and_after_a_write(connected: Connect, crash: str, sent: int) -> None:
+    client, server = await connected([reply()])
+    client.observer = Recorder(crash)
+    with pytest.raises(Crash):
+        await client.delete(POD, "web", "shop")
+    assert len(server.asked) == sent
+
+
+async def test_requests_are_counted_by_verb_and_resource(connected: Connect) -> None:
+    def answer(asked: Asked) -> Reply:
+        return page(["a"], "more" if "continue" not in asked.query else "")
+
+    client, _ = await connected(answer)
+    await client.list(JOB)
+    await client.delete(JOB, "m", "shop")
+    assert client.calls == {("list", "jobs.batch"): 2, ("delete", "jobs.batch"): 1}
+
+
+async def test_what_is_not_the_api_server_is_unavailable_and_not_an_empty_answer(connected: Connect) -> None:
+    client, _ = await connected([Reply(200, "<html>Log in to the hotel</html>")])
+    with pytest.raises(KubeUnavailable, match="not the API server"):
+        await client.list(JOB)
+
+
+async def no_wait(seconds: float) -> None:
+    del seconds

@@ -1,0 +1,53 @@
+"""Paths and names of types in the API."""
+
+from __future__ import annotations
+
+import pytest
+
+from cinderblock.errors import InvalidInput
+from cinderblock.kube import kinds
+from cinderblock.model.names import GROUP, VERSION
+from cinderblock.model.resources import RESOURCES
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "name", "subresource", "path"),
+    [
+        (kinds.POD, "shop", "web", "log", "/api/v1/namespaces/shop/pods/web/log"),
+        (kinds.POD, "shop", None, "", "/api/v1/namespaces/shop/pods"),
+        (kinds.POD, None, None, "", "/api/v1/pods"),
+        (kinds.PV, None, "pv-1", "", "/api/v1/persistentvolumes/pv-1"),
+        (kinds.PV, "ignored", "pv-1", "", "/api/v1/persistentvolumes/pv-1"),
+        (kinds.JOB, "shop", "move", "status", "/apis/batch/v1/namespaces/shop/jobs/move/status"),
+        (kinds.POD, "shop", "../nodes", "", "/api/v1/namespaces/shop/pods/..%2Fnodes"),
+    ],
+)
+def test_a_path_leads_to_the_object(
+    kind: kinds.Kind, namespace: str | None, name: str | None, subresource: str, path: str
+) -> None:
+    assert kind.path(namespace, name, subresource) == path
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "name"), [(kinds.POD, None, "web"), (kinds.POD, "shop", ""), (kinds.PV, None, "")]
+)
+def test_a_missing_name_or_namespace_never_addresses_a_whole_collection(
+    kind: kinds.Kind, namespace: str | None, name: str
+) -> None:
+    with pytest.raises(InvalidInput, match="needs a name"):
+        kind.path(namespace, name)
+
+
+def test_our_kinds_are_those_of_our_definitions() -> None:
+    ours = {
+        (kind.group, kind.version, kind.plural, kind.kind)
+        for kind in (kinds.BACKUP_STORE, kinds.VOLUME_BACKUP, kinds.VOLUME_RESTORE)
+    }
+    assert ours == {(GROUP, VERSION, resource.plural, resource.kind) for resource in RESOURCES}
+
+
+def test_names_are_those_that_kubectl_takes() -> None:
+    assert kinds.JOB.resource == "jobs.batch"
+    assert kinds.JOB.api_version == "batch/v1"
+    assert kinds.POD.resource == "pods"
+    assert kinds.POD.api_version == "v1"
