@@ -1,0 +1,101 @@
+"""Image files, one for each volume and each snapshot, with what CSI wants remembered in a small file beside each.
+
+An image exists when its file has its name. Everything is written under another name first, so a call that died half
+way leaves nothing that the next call could mistake for a result.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+
+from tests.cluster.csi import commands
+from tests.cluster.csi.refusals import RefusalError
+
+SUFFIX = ".img"
+RECORD_SUFFIX = ".json"
+PARTIAL_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One volume or one snapshot."""
+
+    name: str
+    path: str
+    size: int
+    source: str
+    """What it was made from; empty for a blank one."""
+    created: int
+    """Nanoseconds since the epoch: all that was written before this moment is in the snapshot."""
+
+
+class ImageStore:
+    """A directory of images. It does not lock: the server lets one call in at a time."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(directory, exist_ok=True)
+        for entry in os.listdir(directory):
+            if entry.endswith(PARTIAL_SUFFIX):
+                os.unlink(os.path.join(directory, entry))
+
+    def path(self, name: str) -> str:
+        """Return where the image of that name is, or would be."""
+        if "/" in name or name.startswith("."):
+            raise RefusalError("INVALID_ARGUMENT", f"{name!r} cannot be the name of an image")
+        return os.path.join(self._directory, name + SUFFIX)
+
+    def find(self, name: str) -> Image | None:
+        """Return the image of that name if there is one."""
+        path = self.path(name)
+        try:
+            size = os.stat(path).st_size
+            with open(path + RECORD_SUFFIX, encoding="utf-8") as file:
+                record = json.load(file)
+        except FileNotFoundError:
+            return None
+        return Image(name=name, path=path, size=size, source=record["source"], created=record["created"])
+
+    def get(self, name: str) -> Image:
+        """Return the image of that name or refuse the call."""
+        image = self.find(name)
+        if image is None:
+            raise RefusalError("NOT_FOUND", f"there is no {name}")
+        return image
+
+    def all(self) -> list[Image]:
+        """Return all images in the order of their names."""
+        names = sorted(entry.removesuffix(SUFFIX) for entry in os.listdir(self._directory) if entry.endswith(SUFFIX))
+        return [image for image in map(self.find, names) if image is not None]
+
+    def make_blank(self, name: str, size: int) -> Image:
+        """Make an image of zeros that takes no space."""
+        path = self.path(name)
+        with open(path + PARTIAL_SUFFIX, "wb") as file:
+            file.truncate(size)
+        return self._commit(name, source="", created=time.time_ns())
+
+    def make_copy(self, name: str, original: Image, source: str, size: int) -> Image:
+        """Copy the original, sharing its blocks where the file system can, and its holes everywhere."""
+        partial = self.path(name) + PARTIAL_SUFFIX
+        created = time.time_ns()
+        commands.run("cp", "--reflink=auto", "--sparse=always", original.path, partial)
+        os.truncate(partial, size)
+        return self._commit(name, source, created)
+
+    def delete(self, name: str) -> None:
+        """Remove the image of that name; none is fine."""
+        path = self.path(name)
+        for file in (path, path + RECORD_SUFFIX):
+            if os.path.exists(file):
+                os.unlink(file)
+
+    def _commit(self, name: str, source: str, created: int) -> Image:
+        path = self.path(name)
+        record = path + RECORD_SUFFIX
+        with open(record + PARTIAL_SUFFIX, "w", encoding="utf-8") as file:
+            json.dump({"source": source, "created": created}, file)
+        os.rename(record + PARTIAL_SUFFIX, record)
+        os.rename(path + PARTIAL_SUFFIX, path)
+        return self.get(name)

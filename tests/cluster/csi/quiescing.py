@@ -1,0 +1,79 @@
+"""Holds a volume still while its image is copied, so that the copy is of one moment.
+
+That is so for file systems, which are frozen. A Block volume is only flushed: where blocks cannot be shared, whoever
+writes during the copy may find some of it in there.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+
+from tests.cluster.csi import loops, mounts
+
+FIFREEZE = 0xC0045877
+FITHAW = 0xC0045878
+
+
+@contextlib.contextmanager
+def quiesced(image: str) -> Iterator[None]:
+    """Freeze the file systems on the image, flush everything above it, and thaw at the end, come what may."""
+    with contextlib.ExitStack() as frozen:
+        for loop in loops.attached(image):
+            for target in _file_systems(loop):
+                frozen.enter_context(_frozen(target))
+        flush(image)
+        yield
+
+
+def thaw(image: str) -> None:
+    """Undo the freeze of a driver that was killed during a copy; nothing to undo is fine."""
+    for loop in loops.attached(image):
+        for target in _file_systems(loop):
+            with _opened(target) as descriptor, contextlib.suppress(OSError):
+                fcntl.ioctl(descriptor, FITHAW, 0)
+
+
+def flush(image: str) -> None:
+    """Bring what is written to the image's loop devices into the image."""
+    for path in [*(loop.path for loop in loops.attached(image)), image]:
+        with _opened(path) as descriptor:
+            os.fsync(descriptor)
+
+
+def _file_systems(loop: loops.Loop) -> list[str]:
+    """Return one place where the device's file system is mounted, if it is: freezing one freezes all."""
+    device = loop.device
+    return [mount.target for mount in mounts.table() if mount.device == device and mount.root == "/"][:1]
+
+
+@contextlib.contextmanager
+def _frozen(target: str) -> Iterator[None]:
+    with _opened(target) as descriptor:
+        is_ours = _freeze(descriptor)
+        try:
+            yield
+        finally:
+            if is_ours:
+                fcntl.ioctl(descriptor, FITHAW, 0)
+
+
+def _freeze(descriptor: int) -> bool:
+    """Freeze the file system; False if somebody else did before, whose it is to thaw."""
+    try:
+        fcntl.ioctl(descriptor, FIFREEZE, 0)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

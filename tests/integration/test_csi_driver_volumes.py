@@ -1,0 +1,221 @@
+"""What the backup tests rely on in the CSI driver beyond csi-sanity: data, read-only access, growth, and refusals.
+
+The services are called as plain objects, without gRPC, on real loop devices and real mounts.
+"""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.csi import commands, loops, messages, mounts
+from tests.cluster.csi.cleanup import release
+from tests.cluster.csi.controller import Controller
+from tests.cluster.csi.images import ImageStore
+from tests.cluster.csi.node import Node
+from tests.cluster.csi.quiescing import FIFREEZE, FITHAW
+from tests.cluster.csi.refusals import RefusalError
+from tests.cluster.csi.snapshots import Snapshots
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts and loop devices need root"),
+]
+
+MIB = 1 << 20
+
+
+class Machine:
+    """A driver without its server, and a kubelet of a few lines."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.volumes = ImageStore(os.path.join(directory, "data", "volumes"))
+        snapshots = ImageStore(os.path.join(directory, "data", "snapshots"))
+        self.controller = Controller(self.volumes, snapshots, [])
+        self.snapshots = Snapshots(self.volumes, snapshots)
+        self.node = Node(self.volumes, "node1", block_mode=None)
+
+    def create(self, name: str, size: int, from_snapshot: str = "", from_volume: str = "") -> Any:
+        request = messages.CreateVolumeRequest(name=name, volume_capabilities=[capability()])
+        request.capacity_range.required_bytes = size
+        if from_snapshot:
+            request.volume_content_source.snapshot.snapshot_id = from_snapshot
+        if from_volume:
+            request.volume_content_source.volume.volume_id = from_volume
+        return self.controller.create_volume(request).volume
+
+    def snapshot(self, volume: str, name: str) -> None:
+        self.snapshots.create_snapshot(messages.CreateSnapshotRequest(name=name, source_volume_id=volume))
+
+    def publish(self, volume: str, target: str = "pod", readonly: bool = False, **wish: Any) -> str:
+        path = os.path.join(self.directory, volume, target)
+        words: dict[str, Any] = {"volume_id": volume, "volume_capability": capability(**wish)}
+        words["staging_target_path"] = self.staging(volume)
+        self.node.node_stage_volume(messages.NodeStageVolumeRequest(**words))
+        self.node.node_publish_volume(messages.NodePublishVolumeRequest(target_path=path, readonly=readonly, **words))
+        return path
+
+    def unpublish(self, volume: str, target: str = "pod") -> None:
+        path = os.path.join(self.directory, volume, target)
+        self.node.node_unpublish_volume(messages.NodeUnpublishVolumeRequest(volume_id=volume, target_path=path))
+
+    def unstage(self, volume: str) -> None:
+        staging = self.staging(volume)
+        self.node.node_unstage_volume(messages.NodeUnstageVolumeRequest(volume_id=volume, staging_target_path=staging))
+
+    def delete(self, volume: str) -> None:
+        self.controller.delete_volume(messages.DeleteVolumeRequest(volume_id=volume))
+
+    def staging(self, volume: str) -> str:
+        return os.path.join(self.directory, volume, "staging")
+
+
+def capability(block: bool = False, mode: str = "SINGLE_NODE_WRITER") -> Any:
+    result = messages.VolumeCapability()
+    result.access_mode.mode = messages.VolumeCapability.AccessMode.Mode.Value(mode)
+    if block:
+        result.block.SetInParent()
+    else:
+        result.mount.SetInParent()
+    return result
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with tempfile.TemporaryDirectory(prefix="csi-") as directory:
+        try:
+            yield Machine(directory)
+        finally:
+            release(directory, mounted_below=directory)
+
+
+def write(path: str, data: bytes) -> str:
+    with open(path, "r+b" if os.path.exists(path) else "wb") as file:
+        file.write(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(path: str, length: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(length)).hexdigest()
+
+
+def refused(call: Any, *arguments: Any, **words: Any) -> str:
+    with pytest.raises(RefusalError) as caught:
+        call(*arguments, **words)
+    return caught.value.code
+
+
+def test_a_snapshot_of_a_mounted_volume_holds_what_was_not_yet_synced_and_grows_into_a_larger_volume(
+    machine: Machine,
+) -> None:
+    machine.create("small", 32 * MIB)
+    content = os.urandom(3 * MIB)
+    expected = write(os.path.join(machine.publish("small"), "file"), content)
+    machine.snapshot("small", "moment")
+    machine.create("large", 96 * MIB, from_snapshot="moment")
+    restored = machine.publish("large")
+    assert digest(os.path.join(restored, "file"), len(content)) == expected
+    status = os.statvfs(restored)
+    assert status.f_blocks * status.f_frsize > 64 * MIB
+
+
+def test_a_copy_of_a_block_volume_holds_what_was_not_yet_synced(machine: Machine) -> None:
+    machine.create("raw", 8 * MIB)
+    content = os.urandom(2 * MIB)
+    expected = write(machine.publish("raw", block=True), content)
+    machine.create("clone", 8 * MIB, from_volume="raw")
+    assert digest(machine.publish("clone", block=True), len(content)) == expected
+
+
+def test_many_readers_of_a_volume_from_a_snapshot_see_its_files_and_cannot_write(machine: Machine) -> None:
+    machine.create("source", 32 * MIB)
+    write(os.path.join(machine.publish("source"), "file"), b"kept")
+    machine.snapshot("source", "moment")
+    machine.create("readers", 32 * MIB, from_snapshot="moment")
+    for target in ("one", "two"):
+        published = machine.publish("readers", target, mode="MULTI_NODE_READER_ONLY")
+        assert digest(os.path.join(published, "file"), 4) == hashlib.sha256(b"kept").hexdigest()
+        with pytest.raises(OSError, match="Read-only file system"):
+            write(os.path.join(published, "other"), b"refused")
+
+
+def test_a_reader_of_a_block_volume_cannot_write_while_a_writer_can(machine: Machine) -> None:
+    machine.create("raw", 8 * MIB)
+    writer = machine.publish("raw", "writer", block=True)
+    write(writer, b"first")
+    reader = machine.publish("raw", "reader", readonly=True, block=True)
+    assert digest(reader, 5) == hashlib.sha256(b"first").hexdigest()
+    with pytest.raises(PermissionError):
+        write(reader, b"refused")
+    machine.unpublish("raw", "reader")
+    write(writer, b"again")
+    assert len(loops.attached(machine.volumes.path("raw"))) == 1
+
+
+def test_a_published_volume_is_not_deleted_and_leaves_nothing_once_it_is_unstaged(machine: Machine) -> None:
+    machine.create("used", 32 * MIB)
+    target = machine.publish("used")
+    assert refused(machine.delete, "used") == "FAILED_PRECONDITION"
+    for _ in range(2):
+        machine.unpublish("used")
+        machine.unstage("used")
+        machine.delete("used")
+    assert not os.path.exists(target)
+    assert not loops.attached_below(machine.directory)
+
+
+def test_a_device_that_somebody_still_has_open_keeps_its_volume_staged(machine: Machine) -> None:
+    machine.create("held", 8 * MIB)
+    machine.publish("held", block=True)
+    (loop,) = loops.attached(machine.volumes.path("held"))
+    with open(loop.path, "rb"):
+        machine.unpublish("held")
+        assert refused(machine.unstage, "held") == "FAILED_PRECONDITION"
+        assert refused(machine.publish, "held", block=True) == "FAILED_PRECONDITION"
+    machine.unstage("held")
+    machine.publish("held", block=True)
+
+
+def test_a_file_system_that_was_frozen_by_somebody_else_stays_frozen(machine: Machine) -> None:
+    machine.create("quiet", 32 * MIB)
+    descriptor = os.open(machine.publish("quiet"), os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, FIFREEZE, 0)
+        machine.snapshot("quiet", "moment")
+        fcntl.ioctl(descriptor, FITHAW, 0)
+    finally:
+        os.close(descriptor)
+
+
+def test_an_image_that_ends_within_a_sector_can_be_published(machine: Machine) -> None:
+    odd = machine.volumes.make_blank("odd", 8 * MIB + 100)
+    with open(machine.publish("odd", block=True), "rb") as device:
+        assert device.seek(0, os.SEEK_END) == 8 * MIB
+    assert odd.size == 8 * MIB + 100
+
+
+def test_a_volume_that_holds_something_else_is_not_formatted(machine: Machine) -> None:
+    machine.create("swap", 8 * MIB)
+    image = machine.volumes.path("swap")
+    commands.run("mkswap", image)
+    before = digest(image, 8 * MIB)
+    assert refused(machine.publish, "swap") == "FAILED_PRECONDITION"
+    assert digest(image, 8 * MIB) == before
+
+
+def test_repeating_every_call_changes_nothing(machine: Machine) -> None:
+    for _ in range(2):
+        machine.create("twice", 32 * MIB)
+        target = machine.publish("twice")
+        machine.snapshot("twice", "moment")
+        machine.create("copy", 32 * MIB, from_snapshot="moment")
+    assert [mount.target for mount in mounts.table()].count(os.path.realpath(target)) == 1
+    assert refused(machine.create, "copy", 32 * MIB) == "ALREADY_EXISTS"
+    assert refused(machine.create, "twice", 64 * MIB) == "ALREADY_EXISTS"
+    assert refused(machine.create, "tiny", MIB, from_snapshot="moment") == "OUT_OF_RANGE"
