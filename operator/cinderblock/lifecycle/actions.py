@@ -1,0 +1,106 @@
+"""What a decision may ask for. Each action is idempotent: performing it again changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cinderblock.model.backup import VolumeBackupStatus
+from cinderblock.model.restore import VolumeRestoreStatus
+from cinderblock.model.store import BackupStoreStatus
+
+ChildKind = Literal["Job", "PersistentVolumeClaim", "VolumeSnapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class AddFinalizer:
+    """Put our finalizer on the object itself, before anything is made that would have to be cleaned up."""
+
+    finalizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFinalizer:
+    """Take our finalizer off the object itself: nothing is left to clean up."""
+
+    finalizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateChild:
+    """Create a child; one of that name which is already owned by us is the same one."""
+
+    kind: ChildKind
+    body: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChild:
+    """Delete exactly the child that was seen (by UID); of a Job, let go of our finalizer first."""
+
+    kind: ChildKind
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchVolume:
+    """Merge-patch a PersistentVolume, provided that it is still as it was seen (by resourceVersion)."""
+
+    name: str
+    patch: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateClaim:
+    """Create the claim that a restore was asked for; it belongs to the user, not to the restore."""
+
+    body: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteStoredData:
+    """Remove a backup's manifest, then its packs.
+
+    Attributes:
+        container: the bucket.
+        manifest: key of the manifest.
+        packs: prefix of the packs; ends with a slash.
+        backup_id: the id that the manifest must name; another one stops the deletion.
+    """
+
+    container: str
+    manifest: str
+    packs: str
+    backup_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Record an Event on the object."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+
+
+Action = (
+    AddFinalizer | RemoveFinalizer | CreateChild | DeleteChild | PatchVolume | CreateClaim | DeleteStoredData | Announce
+)
+
+Status = VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now.
+
+    Attributes:
+        status: to be written if it differs from what the object says; None: leave it.
+        actions: to be performed in this order, before the status is written.
+        look_again: seconds until the object is reconciled again even if nothing is heard; None: only the slow resync.
+    """
+
+    status: Status | None
+    actions: tuple[Action, ...] = ()
+    look_again: float | None = None

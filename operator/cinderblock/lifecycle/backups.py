@@ -1,0 +1,393 @@
+"""``decide`` for a VolumeBackup: accept, snapshot, expose, copy, read back, clean up."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from cinderblock.lifecycle import checks, conditions, deletion, movers, objects, outcomes
+from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
+from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
+from cinderblock.model import names
+from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
+from cinderblock.model.cluster import Claim, Snapshot
+from cinderblock.model.quantity import to_bytes, to_gib
+from cinderblock.model.restore import RestorePhase, VolumeRestore
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import BackupDescription, MoverTask, Operation
+
+
+def decide(world: BackupWorld, now: datetime) -> Decision:
+    """What to do about a VolumeBackup.
+
+    Args:
+        world: what was seen of it just now.
+        now: the instant of the decision, with time zone.
+    """
+    decision = _decide(world, now)
+    return _stamp(decision, world.backup.status, now)
+
+
+def _decide(world: BackupWorld, now: datetime) -> Decision:
+    backup = world.backup
+    if backup.metadata.is_being_deleted:
+        return deletion.decide(world, now)
+    phase = checks.own_phase(backup)
+    if phase in checks.WHOLE or (world.manifest is not None and phase is not BackupPhase.ERROR):
+        return _whole(world, now)
+    if phase is BackupPhase.ERROR:
+        return _failed_before(world)
+    if phase is None:
+        return _accept(world, now)
+    return _create(world, now)
+
+
+def _accept(world: BackupWorld, now: datetime) -> Decision:
+    """Put the finalizer on and write down what was chosen, before anything is made.
+
+    A parent is chosen and recorded here, so that its deletion sees a dependent before this backup reads from it.
+    """
+    verdict = checks.first_verdict(world, checks.BEFORE_COPY)
+    if isinstance(verdict, Fail):
+        return _fail(world, now, verdict)
+    actions: tuple[Action, ...] = ()
+    if names.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
+        actions = (AddFinalizer(names.BACKUP_FINALIZER),)
+    if verdict is not None:
+        return _wait(world, now, verdict, actions)
+    accepted = _wait(world, now, Wait("Accepted", "The backup was accepted", look_again=0.0), actions)
+    return _with_parent(world, accepted)
+
+
+def _with_parent(world: BackupWorld, accepted: Decision) -> Decision:
+    """The acceptance of an incremental backup, with the parent that it builds on."""
+    parent = checks.latest_parent(world) if world.backup.spec.incremental else None
+    if parent is None or not isinstance(accepted.status, VolumeBackupStatus):
+        return accepted
+    status = accepted.status.model_copy(update={"parent_id": parent.uid, "is_incremental": True})
+    return Decision(status, accepted.actions, accepted.look_again)
+
+
+def _create(world: BackupWorld, now: datetime) -> Decision:
+    """Go on with the next step that has not been done."""
+    if not _is_accepted(world):
+        return _accept(world, now)
+    if world.mover.job is not None:
+        return _copying(world, now)
+    if world.snapshot is None and world.exposed is None:
+        verdict = checks.first_verdict(world, checks.BEFORE_COPY)
+        if verdict is not None:
+            return _verdict(world, now, verdict)
+    return _prepare(world, now)
+
+
+def _is_accepted(world: BackupWorld) -> bool:
+    """Whether the finalizer is on, and the parent of an incremental backup is recorded."""
+    has_parent = not world.backup.spec.incremental or checks.recorded_parent_id(world) is not None
+    return has_parent and names.BACKUP_FINALIZER in world.backup.metadata.finalizers
+
+
+def _prepare(world: BackupWorld, now: datetime) -> Decision:
+    """Snapshot, expose, start the mover; each step only when the one before it is there."""
+    foreign = _foreign_child(world)
+    if foreign:
+        return _fail(world, now, foreign)
+    claim, snapshot = world.claim, world.given_snapshot or world.snapshot
+    if claim is None:
+        return _fail(world, now, Fail("VolumeNotFound", f"Volume {world.backup.spec.volume_id} could not be found."))
+    if snapshot is None:
+        if world.snapshot_class is None:
+            return _start(world, now, claim, claim)
+        body = objects.snapshot(world.backup, claim.name, world.snapshot_class.name)
+        waiting = Wait("SnapshotNotReady", f"A snapshot of volume {claim.name} is being made", look_again=5.0)
+        told = Announce("Normal", "SnapshotRequested", waiting.message)
+        return _wait(world, now, waiting, (CreateChild("VolumeSnapshot", body), told))
+    if not snapshot.status.ready_to_use:
+        return _verdict(world, now, _snapshot_not_ready(world, snapshot))
+    if world.exposed is None:
+        return _expose(world, now, claim, snapshot)
+    return _start(world, now, claim, world.exposed)
+
+
+def _foreign_child(world: BackupWorld) -> Fail | None:
+    """A child's name taken by somebody else's object: never touched, never used."""
+    for child in (world.snapshot, world.exposed, world.mover.job):
+        if child is not None and not child.metadata.is_owned_by(world.backup.uid):
+            return Fail("NameTaken", f"{type(child).__name__} {child.name} exists and is not ours: remove it.")
+    return None
+
+
+def _snapshot_not_ready(world: BackupWorld, snapshot: Snapshot) -> Wait:
+    error = snapshot.status.error
+    detail = f": {error.message}" if error else ""
+    return Wait(
+        "SnapshotNotReady",
+        f"VolumeSnapshot {snapshot.name} is not ready{detail}",
+        snapshot.metadata.creation_timestamp,
+        world.policy.deadlines.snapshot,
+        5.0,
+    )
+
+
+def _expose(world: BackupWorld, now: datetime, claim: Claim, snapshot: Snapshot) -> Decision:
+    """Make the snapshot mountable, and start the mover at once: a class may bind only when a pod asks for it."""
+    size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
+    request = objects.ClaimRequest(size, claim.spec.storage_class_name, claim.spec.volume_mode, claim.spec.access_modes)
+    body = objects.claim(world.backup, request, from_snapshot=snapshot.name)
+    started = _start(world, now, claim, None)
+    return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
+
+
+def _start(world: BackupWorld, now: datetime, claim: Claim, mounted: Claim | None) -> Decision:
+    """Start the mover on ``mounted``; None: on our own claim, which is being made."""
+    store = world.store.store
+    if store is None:
+        return _fail(world, now, Fail("StoreNotFound", world.store.missing))
+    queued = movers.queued(world.mover, world.policy, store)
+    if queued:
+        return _wait(world, now, queued)
+    parent_problem = checks.parent_is_there(world)
+    if isinstance(parent_problem, Fail):
+        return _fail(world, now, parent_problem)
+    claim_name = mounted.name if mounted else names.child_name(world.backup.uid)
+    job = objects.mover_job(world.backup, _task(world, store, claim), store, claim_name, world.policy.mover)
+    waiting = Wait("MoverPending", "The mover is being started", look_again=5.0)
+    told = Announce("Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} copies volume {claim.name}")
+    return _wait(world, now, waiting, (CreateChild("Job", job), told))
+
+
+def _task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTask:
+    """What the mover is asked to do."""
+    parent = checks.recorded_parent(world)
+    return MoverTask(
+        operation=Operation.BACKUP,
+        store=objects.location(store, _container(world, store)),
+        volume_mode=claim.spec.volume_mode,
+        path=objects.mover_path(claim.spec.volume_mode),
+        backup=_description(world, claim),
+        parent_manifest=parent.status.manifest_key if parent else None,
+        manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
+        compression=store.spec.compression,
+        sealed=store.spec.encryption_secret_ref is not None,
+        active_key=world.store.active_key,
+    )
+
+
+def _description(world: BackupWorld, claim: Claim) -> BackupDescription:
+    backup = world.backup
+    created = backup.metadata.creation_timestamp
+    if created is None:
+        raise ValueError("an object of the API server has a creationTimestamp")
+    return BackupDescription(
+        backup_id=backup.uid,
+        backup_name=backup.name,
+        namespace=backup.namespace,
+        volume_id=claim.uid,
+        volume_name=claim.name,
+        volume_mode=claim.spec.volume_mode,
+        volume_bytes=claim.capacity_bytes,
+        storage_class=claim.spec.storage_class_name or "",
+        access_modes=list(claim.spec.access_modes),
+        display_name=backup.spec.name,
+        description=backup.spec.description,
+        metadata=backup.spec.metadata,
+        created_at=created,
+        data_timestamp=_data_timestamp(world) or created,
+        incremental=backup.spec.incremental,
+    )
+
+
+def _data_timestamp(world: BackupWorld) -> datetime | None:
+    """Cinder: that of the snapshot, else when the backup was created."""
+    snapshot = world.given_snapshot or world.snapshot
+    return (snapshot.status.creation_time if snapshot else None) or world.backup.metadata.creation_timestamp
+
+
+def _copying(world: BackupWorld, now: datetime) -> Decision:
+    """The mover exists: see how it does, and believe only what can be read back from the store."""
+    foreign = _foreign_child(world)
+    if foreign:
+        return _fail(world, now, foreign)
+    verdict = movers.judge(world.mover, world.policy)
+    if isinstance(verdict, Fail):
+        return _fail(world, now, verdict)
+    if isinstance(verdict, Wait):
+        return _verdict(world, now, verdict)
+    if world.manifest_trouble is not None:
+        problem = checks.trouble(world.manifest_trouble, world.policy.deadlines)
+        return _verdict(world, now, problem or Wait("ReadingBack", "The manifest is being read back"))
+    return _fail(
+        world, now, Fail("ManifestMissing", "The mover reported success, but the store has no manifest of the backup")
+    )
+
+
+def _whole(world: BackupWorld, now: datetime) -> Decision:
+    """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
+    before = _base(world)
+    status = _with_manifest(before, world.manifest) if world.manifest else before
+    failed = _newest_failed_restore(world)
+    status = status.model_copy(
+        update={
+            "phase": _derived_phase(world),
+            "fail_reason": failed.status.fail_reason if failed else None,
+            "progress": None,
+            "has_dependent_backups": bool(deletion.dependents(world)),
+            "conditions": conditions.ready(
+                before.conditions,
+                now,
+                world.backup.metadata.generation,
+                "Available",
+                "The backup is whole in the store",
+            ),
+        }
+    )
+    actions = outcomes.cleanup(world.mover.job, world.exposed, world.snapshot)
+    if checks.own_phase(world.backup) not in checks.WHOLE:
+        # What the Job reported is recorded first; the next look at the world removes the Job.
+        actions = (Announce("Normal", "Available", _summary(status)),)
+    return Decision(status, actions, look_again=0.0 if checks.own_phase(world.backup) not in checks.WHOLE else None)
+
+
+def _summary(status: VolumeBackupStatus) -> str:
+    size = f"{status.object_count} objects, {status.stored_bytes} bytes"
+    return f"Backup of volume {status.volume_name} is available: {size}"
+
+
+def _with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeBackupStatus:
+    """What the store says about the backup."""
+    description = manifest.description
+    return status.model_copy(
+        update={
+            "volume_id": description.volume_id,
+            "volume_name": description.volume_name,
+            "size": to_gib(description.volume_bytes),
+            "object_count": manifest.object_count,
+            "logical_bytes": manifest.logical_bytes,
+            "transferred_bytes": manifest.transferred_bytes,
+            "stored_bytes": manifest.stored_bytes,
+            "is_incremental": manifest.parent_id is not None,
+            "parent_id": manifest.parent_id,
+            "data_timestamp": description.data_timestamp,
+            "manifest_key": manifest.key,
+        }
+    )
+
+
+def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
+    """The restores of this backup, oldest first."""
+    own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.uid]
+    return sorted(own, key=checks.age_key)
+
+
+def _derived_phase(world: BackupWorld) -> BackupPhase:
+    """restoring while a restore of it runs; error_restoring if the newest one failed. Derived, never stored."""
+    if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(world)):
+        return BackupPhase.RESTORING
+    return BackupPhase.ERROR_RESTORING if _newest_failed_restore(world) else BackupPhase.AVAILABLE
+
+
+def _newest_failed_restore(world: BackupWorld) -> VolumeRestore | None:
+    restores = _restores_of(world)
+    newest = restores[-1] if restores else None
+    return newest if newest and newest.status.phase is RestorePhase.ERROR_RESTORING else None
+
+
+def _failed_before(world: BackupWorld) -> Decision:
+    """An error is final; what was made on the way is removed."""
+    return Decision(
+        _mirrored(world, world.backup.status), outcomes.cleanup(world.mover.job, world.exposed, world.snapshot)
+    )
+
+
+def _verdict(world: BackupWorld, now: datetime, verdict: Fail | Wait) -> Decision:
+    if isinstance(verdict, Wait):
+        verdict = outcomes.settle(verdict, world.backup.status.conditions, now)
+    return _fail(world, now, verdict) if isinstance(verdict, Fail) else _wait(world, now, verdict)
+
+
+def _wait(
+    world: BackupWorld, now: datetime, wait: Wait, actions: tuple[Action, ...] = (), look_again: float | None = None
+) -> Decision:
+    base = _base(world)
+    status = base.model_copy(
+        update={
+            "phase": BackupPhase.CREATING,
+            "progress": movers.to_progress(world.mover.progress) or base.progress,
+            "conditions": conditions.working(
+                base.conditions,
+                now,
+                world.backup.metadata.generation,
+                wait.reason,
+                outcomes.awaited(wait, base.conditions, now),
+            ),
+        }
+    )
+    return Decision(status, actions, wait.look_again if look_again is None else look_again)
+
+
+def _fail(world: BackupWorld, now: datetime, fail: Fail) -> Decision:
+    base = _base(world)
+    status = base.model_copy(
+        update={
+            "phase": BackupPhase.ERROR,
+            "fail_reason": outcomes.said(fail),
+            "progress": None,
+            "conditions": conditions.stalled(
+                base.conditions, now, world.backup.metadata.generation, fail.reason, fail.message
+            ),
+        }
+    )
+    return Decision(status, (Announce("Warning", fail.reason, fail.message),), look_again=0.0)
+
+
+def _base(world: BackupWorld) -> VolumeBackupStatus:
+    """The status as far as it does not depend on the outcome: Cinder's response repeats the request."""
+    backup, claim, store = world.backup, world.claim, world.store.store
+    status = backup.status if checks.own_phase(backup) else VolumeBackupStatus()
+    update: dict[str, Any] = {"id": backup.uid, "created_at": backup.metadata.creation_timestamp}
+    if claim is not None and status.manifest_key is None:
+        parent = checks.recorded_parent_id(world)
+        update |= {
+            "volume_id": claim.uid,
+            "volume_name": claim.name,
+            "size": to_gib(claim.capacity_bytes),
+            "parent_id": parent,
+            "is_incremental": parent is not None,
+            "data_timestamp": _data_timestamp(world),
+        }
+    if store is not None and status.container is None:
+        update |= {"store_name": store.name, "container": _container(world, store)}
+    if world.given_snapshot is not None:
+        update["snapshot_id"] = world.given_snapshot.uid
+    if status.object_count is None:
+        update |= {"object_count": 0, "has_dependent_backups": False}
+    return _mirrored(world, status.model_copy(update=update))
+
+
+def _mirrored(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStatus:
+    """What the user may change at any time, and the generation that it was read from."""
+    spec = world.backup.spec
+    return status.model_copy(
+        update={
+            "name": spec.name,
+            "description": spec.description,
+            "metadata": spec.metadata or None,
+            "availability_zone": spec.availability_zone,
+            "observed_generation": world.backup.metadata.generation,
+        }
+    )
+
+
+def _container(world: BackupWorld, store: BackupStore) -> str:
+    return world.backup.spec.container or store.spec.container
+
+
+def _stamp(decision: Decision, before: VolumeBackupStatus, now: datetime) -> Decision:
+    """updatedAt moves only when something else does."""
+    status = decision.status
+    if not isinstance(status, VolumeBackupStatus):
+        return decision
+    unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
+    stamped = before if unchanged else status.model_copy(update={"updated_at": now})
+    return Decision(stamped, decision.actions, decision.look_again)

@@ -1,0 +1,235 @@
+"""The rules for making a backup, each a function of the world, in the order in which they are asked.
+
+Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py ``API.create``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from cinderblock.errors import CinderblockError, TransientError
+from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
+from cinderblock.lifecycle.worlds import BackupWorld, StoreView
+from cinderblock.model.backup import BackupPhase, VolumeBackup
+from cinderblock.model.cluster import Claim
+from cinderblock.model.restore import RestorePhase, VolumeRestore
+
+WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
+"""Phases of a backup that is whole in the store."""
+
+IDLE_REASONS = frozenset({"VolumeBusy", "Queued", "Accepted"})
+"""What an operation says while it has not touched its volume yet."""
+
+Check = Callable[[BackupWorld], Verdict]
+
+
+def own_phase(backup: VolumeBackup) -> BackupPhase | None:
+    """The phase, if the status is the object's own: one that came with a copied object counts for nothing."""
+    return backup.status.phase if backup.status.id == backup.uid else None
+
+
+def first_verdict(world: BackupWorld, checks: tuple[Check, ...]) -> Verdict:
+    """What the first check that has something to say says."""
+    return next((verdict for check in checks if (verdict := check(world)) is not None), None)
+
+
+def store_problem(view: StoreView, deadlines: Deadlines) -> Verdict:
+    """The store is missing, refuses, or does not answer."""
+    if view.store is None:
+        return Fail("StoreNotFound", view.missing)
+    if view.trouble is None:
+        return None
+    return trouble(view.trouble, deadlines)
+
+
+def trouble(error: CinderblockError, deadlines: Deadlines) -> Verdict:
+    """A store that was asked and had no good answer: transient ones are waited for."""
+    if isinstance(error, TransientError):
+        return Wait(error.reason, error.message, limit=deadlines.store, look_again=10.0)
+    return Fail(error.reason, error.message)
+
+
+def store_is_usable(world: BackupWorld) -> Verdict:
+    """The store exists, has its Secrets, and answers."""
+    return store_problem(world.store, world.policy.deadlines)
+
+
+def volume_exists(world: BackupWorld) -> Verdict:
+    """Cinder: 404 ``Volume <id> could not be found.``"""
+    if world.claim is None:
+        return Fail("VolumeNotFound", f"Volume {world.backup.spec.volume_id} could not be found.")
+    if world.claim.metadata.is_being_deleted:
+        return Fail("VolumeNotAvailable", _not_available("deleting"))
+    return None
+
+
+def volume_is_bound(world: BackupWorld) -> Verdict:
+    """A claim without a volume has nothing to back up."""
+    if world.claim is not None and not world.claim.is_bound:
+        return Fail("VolumeNotBound", _not_available(world.claim.status.phase.lower() or "pending"))
+    return None
+
+
+def _not_available(status: str) -> str:
+    return f'Invalid volume: Volume to be backed up must be available or in-use, but the current status is "{status}".'
+
+
+def given_snapshot_fits(world: BackupWorld) -> Verdict:
+    """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available."""
+    asked = world.backup.spec.snapshot_id
+    if asked is None or world.claim is None:
+        return None
+    if world.given_snapshot is None:
+        return Fail("SnapshotNotFound", f"Snapshot {asked} could not be found.")
+    source = world.given_snapshot.spec.source.persistent_volume_claim_name
+    if source is not None and source != world.claim.name:
+        return Fail(
+            "SnapshotMismatch",
+            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id {source}.",
+        )
+    if not world.given_snapshot.status.ready_to_use:
+        return Fail(
+            "SnapshotNotAvailable",
+            "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
+            f' "{_snapshot_status(world)}".',
+        )
+    return None
+
+
+def _snapshot_status(world: BackupWorld) -> str:
+    return "error" if world.given_snapshot and world.given_snapshot.status.error else "creating"
+
+
+def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
+    """Cinder: ``Backing up an in-use volume must use the force flag.``; a given snapshot needs no force."""
+    if world.users and not world.backup.spec.force and world.backup.spec.snapshot_id is None:
+        return Fail(
+            "VolumeInUse",
+            "Invalid volume: Backing up an in-use volume must use the force flag."
+            f" Used by pod {', '.join(world.users[:3])}.",
+        )
+    return None
+
+
+def snapshot_can_be_made(world: BackupWorld) -> Verdict:
+    """A volume that pods use can only be copied through a snapshot."""
+    if world.snapshot_class_missing:
+        return Fail("SnapshotClassNotFound", world.snapshot_class_missing)
+    if world.snapshot_class is None and world.users and world.backup.spec.snapshot_id is None:
+        driver = world.volume.driver if world.volume else ""
+        return Fail(
+            "SnapshotClassNotFound",
+            f"No VolumeSnapshotClass for driver {driver or '(not CSI)'}: an in-use volume needs a snapshot"
+            " to be backed up. Create a class, or stop the pods that use the volume.",
+        )
+    return None
+
+
+def parent_is_there(world: BackupWorld) -> Verdict:
+    """Cinder: ``No backups available to do an incremental backup.``"""
+    if not world.backup.spec.incremental:
+        return None
+    if recorded_parent_id(world) is None and latest_parent(world) is None:
+        return Fail("NoParent", "Invalid backup: No backups available to do an incremental backup.")
+    if recorded_parent_id(world) is not None and recorded_parent(world) is None:
+        return Fail(
+            "ParentGone", f"Parent backup {recorded_parent_id(world)} was deleted meanwhile: make the backup again."
+        )
+    return None
+
+
+def volume_is_not_busy(world: BackupWorld) -> Verdict:
+    """One operation per volume at a time, in order of age."""
+    if world.claim is None:
+        return None
+    return busy(world.backup, world.claim, world.siblings, world.restores)
+
+
+def busy(
+    me: VolumeBackup | VolumeRestore,
+    claim: Claim,
+    backups: tuple[VolumeBackup, ...],
+    restores: tuple[VolumeRestore, ...],
+) -> Wait | None:
+    """Wait for the operation on the same volume that is at work, or that was there first."""
+    for backup in backups:
+        unfinished = own_phase(backup) in (None, BackupPhase.CREATING) and not backup.metadata.is_being_deleted
+        if unfinished and names_volume(backup.spec.volume_id, claim) and _goes_first(backup, me):
+            return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", look_again=10.0)
+    for restore in restores:
+        unfinished = restore.status.id != restore.uid or restore.status.phase is RestorePhase.RESTORING
+        if unfinished and names_volume(restore.spec.volume_id, claim) and _goes_first(restore, me):
+            return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", look_again=10.0)
+    return None
+
+
+def names_volume(asked: str | None, claim: Claim) -> bool:
+    """Whether ``asked`` means the claim, by UID or by name."""
+    return asked is not None and asked in (claim.uid, claim.name)
+
+
+def _goes_first(other: VolumeBackup | VolumeRestore, me: VolumeBackup | VolumeRestore) -> bool:
+    """Whether the other one is already at work, or neither is and the other one is older."""
+    return is_at_work(other) or (not is_at_work(me) and age_key(other) < age_key(me))
+
+
+def is_at_work(operation: VolumeBackup | VolumeRestore) -> bool:
+    """Whether an operation has begun to touch its volume."""
+    own = operation.status.id == operation.uid
+    return own and any(c.type == "Reconciling" and c.reason not in IDLE_REASONS for c in operation.status.conditions)
+
+
+def age_key(operation: VolumeBackup | VolumeRestore) -> tuple[datetime | None, str]:
+    """Sorts operations by age; the UID decides within a second."""
+    return (operation.metadata.creation_timestamp, operation.uid)
+
+
+def latest_parent(world: BackupWorld) -> VolumeBackup | None:
+    """The latest available backup by dataTimestamp of the same volume and store; with a snapshot: older than it."""
+    if world.claim is None or world.store.store is None:
+        return None
+    before = world.given_snapshot.status.creation_time if world.given_snapshot else None
+    candidates = [
+        sibling
+        for sibling in world.siblings
+        if own_phase(sibling) in WHOLE
+        and not sibling.metadata.is_being_deleted
+        and sibling.status.volume_id == world.claim.uid
+        and sibling.status.store_name == world.store.store.name
+        and sibling.status.container == (world.backup.spec.container or world.store.store.spec.container)
+        and sibling.status.data_timestamp is not None
+        and (before is None or sibling.status.data_timestamp < before)
+    ]
+    return max(candidates, key=_data_age, default=None)
+
+
+def _data_age(backup: VolumeBackup) -> tuple[float, str]:
+    """Sorts backups by the instant of their data; the UID decides between equal ones."""
+    instant = backup.status.data_timestamp
+    return (instant.timestamp() if instant else 0.0, backup.uid)
+
+
+def recorded_parent_id(world: BackupWorld) -> str | None:
+    """The parent that was chosen when the backup was accepted."""
+    return world.backup.status.parent_id if own_phase(world.backup) else None
+
+
+def recorded_parent(world: BackupWorld) -> VolumeBackup | None:
+    """The recorded parent, unless it is gone or going."""
+    return next(
+        (s for s in world.siblings if s.uid == recorded_parent_id(world) and not s.metadata.is_being_deleted), None
+    )
+
+
+BEFORE_COPY: tuple[Check, ...] = (
+    volume_exists,
+    volume_is_bound,
+    store_is_usable,
+    given_snapshot_fits,
+    volume_is_free_or_forced,
+    snapshot_can_be_made,
+    volume_is_not_busy,
+    parent_is_there,
+)
+"""Asked until the copy begins; what was true then need not stay true (a pod that starts later does no harm)."""

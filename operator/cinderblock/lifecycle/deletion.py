@@ -1,0 +1,169 @@
+"""``decide`` for a VolumeBackup that is being deleted: stop, wait for dependents, remove the data, let go.
+
+Stored data is removed only for an object with a deletionTimestamp and our finalizer, whose manifest names its UID.
+When in doubt, data is kept.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cinderblock.errors import CinderblockError, TransientError, fail_reason
+from cinderblock.lifecycle import checks, conditions, movers, outcomes
+from cinderblock.lifecycle.actions import Action, Announce, Decision, DeleteStoredData, RemoveFinalizer
+from cinderblock.lifecycle.verdicts import Wait
+from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.model import names
+from cinderblock.model.backup import BackupPhase, DeletionPolicy, VolumeBackup, VolumeBackupStatus
+from cinderblock.model.restore import RestorePhase
+
+SLOW_RETRY = 60.0
+"""Seconds between attempts once the phase is error_deleting."""
+
+
+def decide(world: BackupWorld, now: datetime) -> Decision:
+    """What to do about a VolumeBackup with a deletionTimestamp."""
+    if names.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
+        return Decision(None)
+    blocked = _blocked(world)
+    if blocked is not None:
+        return _deleting(world, now, blocked)
+    children = outcomes.cleanup(world.mover.job, world.exposed, world.snapshot)
+    if children or movers.is_at_work(world.mover):
+        return _deleting(world, now, Wait("StoppingMover", "The mover is being stopped", look_again=2.0), children)
+    return _release(world, now)
+
+
+def _blocked(world: BackupWorld) -> Wait | None:
+    """Others still need the data. A finished mover of ours does not wait for them: it is stopped in any case."""
+    if not _had_data(world):
+        return None
+    waiting = dependents(world)
+    if waiting and world.backup.spec.deletion_policy is DeletionPolicy.DELETE:
+        listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
+        return Wait("HasDependentBackups", f"Incremental backups exist for this backup: {listed}", look_again=30.0)
+    running = [
+        r.name
+        for r in world.restores
+        if r.status.backup_id == world.backup.uid and r.status.phase is RestorePhase.RESTORING
+    ]
+    if running:
+        return Wait(
+            "BackupInUse", f"VolumeRestore {', '.join(sorted(running)[:10])} reads this backup", look_again=10.0
+        )
+    return None
+
+
+def _release(world: BackupWorld, now: datetime) -> Decision:
+    """Nothing of ours runs any more: deal with the data, then let go."""
+    backup = world.backup
+    if backup.spec.deletion_policy is DeletionPolicy.RETAIN and world.manifest_stands:
+        return _let_go("Retained", "The VolumeBackup is gone; its data stays in the store (deletionPolicy Retain)")
+    if not _had_data(world):
+        return _let_go("Deleted", "The VolumeBackup is gone; nothing had been stored")
+    if backup.metadata.annotations.get(names.LET_GO_ANNOTATION) == "leave-data":
+        return _let_go(
+            "DataLeft", "The VolumeBackup is gone; its data was left in the store as an administrator asked", True
+        )
+    if world.data_left is False:
+        return _let_go("Deleted", "The VolumeBackup is gone, and so is its data")
+    if world.retained_dependents:
+        needed_by = ", ".join(world.retained_dependents[:10])
+        return _let_go(
+            "DataLeft", f"The VolumeBackup is gone; its data was left for retained backups: {needed_by}", True
+        )
+    trouble = _trouble(world)
+    if trouble is not None:
+        if world.namespace_ending:
+            return _let_go("DataLeft", f"The namespace is being deleted and the data was left: {trouble.message}", True)
+        return _deletion_fails(world, now, trouble)
+    return _delete_data(world, now)
+
+
+def _delete_data(world: BackupWorld, now: datetime) -> Decision:
+    status, store = world.backup.status, world.store.store
+    if store is None or status.volume_id is None or status.container is None:
+        raise ValueError("data can only be removed from a known place")
+    action = DeleteStoredData(
+        container=status.container,
+        manifest=names.manifest_key(store.spec.prefix, status.volume_id, world.backup.uid),
+        packs=names.pack_prefix(store.spec.prefix, status.volume_id, world.backup.uid),
+        backup_id=world.backup.uid,
+    )
+    waiting = Wait("DeletingData", "The backup's objects are being removed from the store", look_again=0.0)
+    return _deleting(world, now, waiting, (action,))
+
+
+def _trouble(world: BackupWorld) -> CinderblockError | None:
+    """Why the store cannot be asked to remove the data."""
+    if world.store.store is None:
+        return TransientError(world.store.missing, reason="StoreNotFound")
+    return world.store.trouble or world.manifest_trouble
+
+
+def _had_data(world: BackupWorld) -> bool:
+    """Whether anything may ever have been stored: the volume and the container had been written down before."""
+    status = world.backup.status
+    return checks.own_phase(world.backup) is not None and bool(status.volume_id and status.container)
+
+
+def _let_go(reason: str, note: str, warning: bool = False) -> Decision:
+    return Decision(
+        None,
+        (Announce("Warning" if warning else "Normal", reason, note), RemoveFinalizer(names.BACKUP_FINALIZER)),
+    )
+
+
+def _deleting(world: BackupWorld, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+    base = _base(world)
+    status = base.model_copy(
+        update={
+            "phase": BackupPhase.DELETING,
+            "has_dependent_backups": bool(dependents(world)),
+            "conditions": conditions.working(
+                base.conditions, now, world.backup.metadata.generation, wait.reason, wait.message
+            ),
+        }
+    )
+    return Decision(status, actions, wait.look_again)
+
+
+def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+    """Retried: quickly at first, slowly once the phase is error_deleting, and for ever: the data is still there."""
+    asked = world.backup.metadata.deletion_timestamp or now
+    if isinstance(trouble, TransientError) and now - asked < world.policy.deadlines.deletion:
+        return _deleting(world, now, Wait(trouble.reason, trouble.message, look_again=10.0))
+    base = _base(world)
+    message = (
+        f"{trouble.message} Retried every {SLOW_RETRY:.0f} s. To give the data up, annotate the VolumeBackup with"
+        f" {names.LET_GO_ANNOTATION}=leave-data."
+    )
+    first_time = base.phase is not BackupPhase.ERROR_DELETING
+    status = base.model_copy(
+        update={
+            "phase": BackupPhase.ERROR_DELETING,
+            "fail_reason": fail_reason(trouble.message),
+            "conditions": conditions.stalled(
+                base.conditions, now, world.backup.metadata.generation, trouble.reason, message
+            ),
+        }
+    )
+    events: tuple[Action, ...] = (Announce("Warning", trouble.reason, message),) if first_time else ()
+    return Decision(status, events, SLOW_RETRY)
+
+
+def _base(world: BackupWorld) -> VolumeBackupStatus:
+    """The object's own status, or the least that one must say."""
+    backup = world.backup
+    if checks.own_phase(backup) is not None:
+        return backup.status
+    return VolumeBackupStatus(id=backup.uid, created_at=backup.metadata.creation_timestamp)
+
+
+def dependents(world: BackupWorld) -> tuple[VolumeBackup, ...]:
+    """The backups of the namespace that need this one's data; computed from what exists, never counted."""
+    return tuple(
+        sibling
+        for sibling in world.siblings
+        if checks.own_phase(sibling) not in (None, BackupPhase.ERROR) and sibling.status.parent_id == world.backup.uid
+    )

@@ -1,0 +1,126 @@
+"""What the state of a mover Job means for the operation that it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.lifecycle.worlds import MoverView, Policy
+from cinderblock.model.backup import Progress
+from cinderblock.model.cluster import Pod
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import MoverReport, ProgressLine
+
+IMAGE_PULL_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
+LAST_WORDS = 200
+"""Characters of a mover's last log line that go into a message when it left no report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The mover says that it has succeeded. The store, not the mover, is then asked whether there is a backup."""
+
+    report: MoverReport
+
+
+def judge(mover: MoverView, policy: Policy) -> Done | Fail | Wait:
+    """What to make of a mover Job that exists."""
+    if mover.job is None:
+        raise ValueError("there is no Job to judge")
+    for pod in reversed(mover.pods):
+        report = read_report(pod)
+        if report and report.succeeded:
+            return Done(report)
+    if mover.job.failure is not None:
+        return _failure(mover)
+    if mover.job.is_complete:
+        return Done(MoverReport(succeeded=True))
+    if mover.job.metadata.is_being_deleted:
+        return Fail("MoverDeleted", "The mover Job was deleted by somebody else before it had finished")
+    return _waiting(mover, policy, mover.job.metadata.creation_timestamp)
+
+
+def is_at_work(mover: MoverView) -> bool:
+    """Whether a pod of the mover may still touch the volume or the store."""
+    return any(not pod.has_ended for pod in mover.pods)
+
+
+def read_report(pod: Pod) -> MoverReport | None:
+    """The report that a mover left as its termination message, if it left one."""
+    ended = pod.terminated
+    if ended is None or not ended.message.startswith("{"):
+        return None
+    try:
+        return MoverReport.model_validate_json(ended.message)
+    except ValidationError:
+        return None
+
+
+def to_progress(line: ProgressLine | None) -> Progress | None:
+    """Progress as the status shows it."""
+    if line is None:
+        return None
+    share = 100 * line.bytes_done // line.bytes_total if line.bytes_total else 0
+    return Progress(bytes_done=line.bytes_done, bytes_total=line.bytes_total, percent=min(100, share))
+
+
+def queued(mover: MoverView, policy: Policy, store: BackupStore) -> Wait | None:
+    """Wait while as many movers run as may."""
+    if mover.running_elsewhere >= policy.mover.limit:
+        return Wait("Queued", f"{mover.running_elsewhere} movers run in the cluster, as many as may", look_again=5.0)
+    limit = store.spec.limits.movers
+    if limit is not None and mover.running_for_store >= limit:
+        return Wait(
+            "Queued", f"{mover.running_for_store} movers use store {store.name}, as many as may", look_again=5.0
+        )
+    return None
+
+
+def _failure(mover: MoverView) -> Fail:
+    """Why a Job has given up: in the words of its last pod, else of the Job."""
+    for pod in reversed(mover.pods):
+        report = read_report(pod)
+        if report:
+            return Fail(report.reason or "MoverFailed", report.message)
+        ended = pod.terminated
+        if ended is not None:
+            return _died(ended.exit_code, ended.reason, ended.message)
+        if pod.status.phase == "Failed":
+            return Fail(pod.status.reason or "MoverFailed", pod.status.message or "The mover's pod failed")
+    failure = mover.job.failure if mover.job else None
+    return Fail("MoverFailed", f"The mover failed: {failure.message if failure else 'no pod of it is left'}")
+
+
+def _died(exit_code: int, reason: str, words: str) -> Fail:
+    """A container that ended without a report."""
+    if reason == "OOMKilled":
+        return Fail("MoverOutOfMemory", "The mover ran out of memory: raise spec.mover.resources of the BackupStore")
+    last = words.strip().splitlines()[-1][:LAST_WORDS] if words.strip() else "it said nothing"
+    return Fail(
+        "MoverDied", f"The mover ended with exit code {exit_code} ({reason or 'no reason'}) and no report: {last}"
+    )
+
+
+def _waiting(mover: MoverView, policy: Policy, since: datetime | None) -> Wait:
+    """What a Job that goes on is doing."""
+    start = policy.deadlines.mover_start
+    if not mover.pods:
+        return Wait("MoverPending", "The mover Job has no pod yet", since, start, 5.0)
+    pod = mover.pods[-1]
+    if pod.has_ended:
+        report = read_report(pod)
+        words = f": {report.message}" if report else ""
+        return Wait("MoverRetrying", f"The mover failed and is started again{words}", None, None, 5.0)
+    if pod.unschedulable:
+        return Wait("MoverUnschedulable", f"No node for the mover: {pod.unschedulable}", since, start)
+    if pod.waiting and pod.waiting.reason in IMAGE_PULL_REASONS:
+        return Wait("ImagePullFailed", f"The mover's image cannot be had: {pod.waiting.message}", since, start)
+    if pod.status.phase != "Running":
+        detail = f": {pod.waiting.reason} {pod.waiting.message}".rstrip() if pod.waiting else ""
+        return Wait("MoverStarting", f"The mover's pod is starting{detail}", since, start, 5.0)
+    return Wait("MoverRunning", "The mover is copying", None, None, 5.0)

@@ -1,0 +1,279 @@
+"""The children that we create, as plain data: VolumeSnapshot, claim and mover Job.
+
+Every child carries from birth the owner reference and the labels by which it is found and cleaned up. Labels and
+annotations of the owner are never copied: a GitOps tool would take the child for its own and prune it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cinderblock.lifecycle.worlds import MoverSettings
+from cinderblock.model import names
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import (
+    DEVICE_PATH,
+    SECRETS_DIRECTORY,
+    TASK_VARIABLE,
+    TREE_PATH,
+    MoverTask,
+    Operation,
+    StoreLocation,
+    VolumeMode,
+)
+
+STORE_LABEL = "cinderblock.io/store"
+"""On a mover Job: UID of the BackupStore that it uses, so that movers can be counted per store."""
+
+EXIT_PERMANENT = 3
+"""Exit code of a mover that says: never try again."""
+
+MOVER_CONTAINER = "mover"
+
+BACKUP_CAPABILITIES = ("DAC_OVERRIDE", "FOWNER")
+"""Reads every file whatever its mode (DAC_READ_SEARCH would do, but Pod Security ``baseline`` forbids it)."""
+RESTORE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
+"""Gives files their owners, modes, device numbers and capabilities back; all allowed by ``baseline``."""
+
+DEFAULT_RESOURCES: dict[str, Any] = {
+    "requests": {"cpu": "100m", "memory": "128Mi"},
+    "limits": {"memory": "512Mi"},
+}
+"""A mover works in 256 MiB, whatever the size of the volume; the limit leaves as much again."""
+
+Owner = VolumeBackup | VolumeRestore
+
+
+def child_metadata(owner: Owner) -> dict[str, Any]:
+    """Metadata of a child: name from the owner's UID, owner reference, labels."""
+    return {
+        "name": names.child_name(owner.uid),
+        "namespace": owner.namespace,
+        "labels": child_labels(owner),
+        "annotations": {names.OWNER_NAME_ANNOTATION: owner.name},
+        "ownerReferences": [
+            {
+                "apiVersion": owner.api_version,
+                "kind": owner.kind,
+                "name": owner.name,
+                "uid": owner.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def child_labels(owner: Owner) -> dict[str, str]:
+    """Labels by which a child is watched and found."""
+    return {
+        names.MANAGED_BY_LABEL: names.MANAGED_BY,
+        names.OWNER_KIND_LABEL: owner.kind,
+        names.OWNER_UID_LABEL: owner.uid,
+    }
+
+
+def snapshot(owner: Owner, claim_name: str, class_name: str) -> dict[str, Any]:
+    """A VolumeSnapshot of a claim."""
+    return {
+        "apiVersion": "snapshot.storage.k8s.io/v1",
+        "kind": "VolumeSnapshot",
+        "metadata": child_metadata(owner),
+        "spec": {
+            "volumeSnapshotClassName": class_name,
+            "source": {"persistentVolumeClaimName": claim_name},
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """What a new claim is to be: size in bytes, StorageClass (None: the cluster's default), mode and access modes."""
+
+    size: int
+    storage_class: str | None
+    volume_mode: VolumeMode
+    access_modes: tuple[str, ...]
+
+
+def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = None) -> dict[str, Any]:
+    """A claim of ours: empty (to be restored into), or made from a VolumeSnapshot (to be backed up)."""
+    spec = _claim_spec(request)
+    if from_snapshot:
+        spec["dataSource"] = {
+            "apiGroup": "snapshot.storage.k8s.io",
+            "kind": "VolumeSnapshot",
+            "name": from_snapshot,
+        }
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": child_metadata(owner), "spec": spec}
+
+
+def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str) -> dict[str, Any]:
+    """The claim that a restore was asked for, bound to the volume that has been filled.
+
+    It has no owner: it outlives the VolumeRestore, and belongs to the user.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": owner.namespace, "labels": dict(owner.spec.labels)},
+        "spec": _claim_spec(request) | {"volumeName": volume_name},
+    }
+
+
+def _claim_spec(request: ClaimRequest) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "accessModes": list(request.access_modes),
+        "volumeMode": request.volume_mode.value,
+        "resources": {"requests": {"storage": str(request.size)}},
+    }
+    if request.storage_class is not None:
+        spec["storageClassName"] = request.storage_class
+    return spec
+
+
+def mover_path(mode: VolumeMode) -> str:
+    """Where a volume of this mode is in a mover."""
+    return DEVICE_PATH if mode is VolumeMode.BLOCK else TREE_PATH
+
+
+def location(store: BackupStore, container: str) -> StoreLocation:
+    """Where a backup of this store is, as a mover is told."""
+    spec = store.spec
+    return StoreLocation(
+        endpoint_url=spec.endpoint_url,
+        region=spec.region,
+        container=container,
+        prefix=spec.prefix,
+        addressing=spec.addressing,
+        create_container=spec.create_container,
+        upload_bytes_per_second=spec.limits.upload_bytes_per_second,
+        download_bytes_per_second=spec.limits.download_bytes_per_second,
+    )
+
+
+def mover_job(
+    owner: Owner, task: MoverTask, store: BackupStore, claim_name: str, settings: MoverSettings
+) -> dict[str, Any]:
+    """The Job that copies bytes between a claim and a store.
+
+    It sees its volume and the store's Secrets, and nothing else: no ServiceAccount token, no writable root.
+    """
+    metadata = child_metadata(owner)
+    metadata["finalizers"] = [names.JOB_FINALIZER]
+    metadata["labels"][STORE_LABEL] = store.uid
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 3,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {
+                            "containerName": MOVER_CONTAINER,
+                            "operator": "In",
+                            "values": [EXIT_PERMANENT],
+                        },
+                    },
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
+            "template": {
+                "metadata": {
+                    "labels": dict(store.spec.mover.labels) | metadata["labels"],
+                    "annotations": dict(store.spec.mover.annotations) | metadata["annotations"],
+                },
+                "spec": _pod_spec(task, store, claim_name, settings),
+            },
+        },
+    }
+
+
+def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str, settings: MoverSettings) -> dict[str, Any]:
+    template = store.spec.mover
+    reads_only = task.operation is Operation.BACKUP
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": template.pod_security_context or {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [_container(task, store, settings)],
+        "volumes": [
+            {
+                "name": "volume",
+                "persistentVolumeClaim": {
+                    "claimName": claim_name,
+                    "readOnly": reads_only and task.volume_mode is VolumeMode.FILESYSTEM,
+                },
+            },
+            *(_secret_volume(name, secret) for name, secret in _secrets(store)),
+        ],
+    }
+    optional = {
+        "nodeSelector": template.node_selector,
+        "tolerations": template.tolerations,
+        "affinity": template.affinity,
+        "priorityClassName": template.priority_class_name,
+        "serviceAccountName": template.service_account_name,
+        "imagePullSecrets": [{"name": name} for name in settings.pull_secrets],
+    }
+    return spec | {key: value for key, value in optional.items() if value}
+
+
+def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": MOVER_CONTAINER,
+        "image": settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "args": ["mover"],
+        "env": [{"name": TASK_VARIABLE, "value": task.model_dump_json(by_alias=True, exclude_none=True)}],
+        "resources": store.spec.mover.resources or DEFAULT_RESOURCES,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": store.spec.mover.security_context or _security_context(task.operation),
+        "volumeMounts": [
+            {"name": name, "mountPath": f"{SECRETS_DIRECTORY}/{name}", "readOnly": True} for name, _ in _secrets(store)
+        ],
+    }
+    if task.volume_mode is VolumeMode.BLOCK:
+        container["volumeDevices"] = [{"name": "volume", "devicePath": DEVICE_PATH}]
+    else:
+        reads_only = task.operation is Operation.BACKUP
+        container["volumeMounts"].append({"name": "volume", "mountPath": TREE_PATH, "readOnly": reads_only})
+    return container
+
+
+def _security_context(operation: Operation) -> dict[str, Any]:
+    """Root with only the capabilities that the copy needs (Pod Security Standards: fits ``baseline``)."""
+    added = BACKUP_CAPABILITIES if operation is Operation.BACKUP else RESTORE_CAPABILITIES
+    return {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "runAsNonRoot": False,
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": list(added)},
+    }
+
+
+def _secrets(store: BackupStore) -> list[tuple[str, str]]:
+    """Which Secrets a mover mounts: name of the directory and of the Secret."""
+    references = {
+        "credentials": store.spec.credentials_secret_ref,
+        "encryption": store.spec.encryption_secret_ref,
+        "ca": store.spec.ca_secret_ref,
+    }
+    return [(directory, reference.name) for directory, reference in references.items() if reference]
+
+
+def _secret_volume(name: str, secret: str) -> dict[str, Any]:
+    # 0444: a mover that a store's template runs as another user must be able to read it, and nobody else is there.
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o444}}

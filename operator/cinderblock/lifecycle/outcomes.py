@@ -1,0 +1,46 @@
+"""How a verdict looks in a status: the parts that backups and restores share."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from cinderblock.errors import fail_reason
+from cinderblock.lifecycle import conditions
+from cinderblock.lifecycle.actions import Action, DeleteChild
+from cinderblock.lifecycle.verdicts import Fail, Wait, overdue
+from cinderblock.model.cluster import Claim, Job, Snapshot
+from cinderblock.model.conditions import Condition
+
+
+def settle(wait: Wait, old: list[Condition], now: datetime) -> Fail | Wait:
+    """A wait that has gone on for too long is a failure with the same reason."""
+    since = conditions.waiting_since(old, wait.reason) or now
+    if overdue(wait, since, now):
+        limit = wait.limit or timedelta()
+        return Fail(wait.reason, f"{wait.message} (waited {int(limit.total_seconds())} s)")
+    return wait
+
+
+def awaited(wait: Wait, old: list[Condition], now: datetime) -> str:
+    """The message of a wait, with the instant until which it may go on."""
+    if wait.limit is None:
+        return wait.message
+    since = wait.since or conditions.waiting_since(old, wait.reason) or now
+    return f"{wait.message} (until {since + wait.limit:%Y-%m-%dT%H:%M:%SZ})"
+
+
+def said(fail: Fail) -> str:
+    """A failure as failReason."""
+    return fail_reason(fail.message)
+
+
+def cleanup(job: Job | None, exposed: Claim | None, snapshot: Snapshot | None) -> tuple[Action, ...]:
+    """Remove what was made for one run. The Job goes first: it uses the claim, which was made from the snapshot."""
+    actions: list[Action] = []
+    if job is not None and (not job.metadata.is_being_deleted or job.metadata.finalizers):
+        actions.append(DeleteChild("Job", job.name, job.uid))
+    if exposed is not None and not exposed.metadata.is_being_deleted:
+        actions.append(DeleteChild("PersistentVolumeClaim", exposed.name, exposed.uid))
+    if snapshot is not None and not snapshot.metadata.is_being_deleted:
+        actions.append(DeleteChild("VolumeSnapshot", snapshot.name, snapshot.uid))
+    return tuple(actions)

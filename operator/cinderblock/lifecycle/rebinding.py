@@ -1,0 +1,139 @@
+"""Hand a filled PersistentVolume over from our hidden claim to a claim of the asked name.
+
+Each step can be seen in the world, so that a crash after any of them is continued:
+
+1. mark the volume with the restore's UID, and keep it when its claim goes (reclaim policy Retain);
+2. delete the mover, then the hidden claim: the volume is Released;
+3. point the volume's claimRef at the asked name, without UID: it is Available, reserved for that claim;
+4. create the claim: it is Bound;
+5. record that the restore is available, and only then give the volume its reclaim policy back and take the mark off
+   (`abandon`): the mark is what tells our claim from somebody else's of the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cinderblock.lifecycle import objects, outcomes, restore_checks
+from cinderblock.lifecycle.actions import Action, CreateClaim, PatchVolume
+from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.lifecycle.worlds import RestoreWorld
+from cinderblock.model.cluster import Claim, Volume
+
+RESTORE_LABEL = "cinderblock.io/restore-uid"
+"""On a PersistentVolume that is being handed over: UID of the VolumeRestore."""
+POLICY_ANNOTATION = "cinderblock.io/reclaim-policy"
+"""On the same: the reclaim policy that it had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do, and what is awaited after it."""
+
+    wait: Wait
+    actions: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The asked claim is bound to the filled volume."""
+
+    claim: Claim
+
+
+def has_begun(world: RestoreWorld) -> bool:
+    """Whether the volume carries our mark: from here on the copy is known to be whole."""
+    return world.volume is not None and _is_marked(world.volume, world)
+
+
+def next_step(world: RestoreWorld) -> Step | Finished | Fail:
+    """The next step of handing over."""
+    volume = world.volume
+    if world.target is not None and volume is not None and world.target.spec.volume_name == volume.name:
+        return _bound(world, world.target)
+    if volume is None:
+        return Step(_rebinding(world, "waiting for the filled volume"))
+    if not _is_marked(volume, world):
+        return Step(_rebinding(world, "keeping the filled volume"), (_mark(world, volume),))
+    if world.target is not None:
+        return Fail("NameTaken", f"PersistentVolumeClaim {world.target.name} was made by somebody else meanwhile.")
+    leftovers = outcomes.cleanup(world.mover.job, world.hidden, None)
+    if leftovers or world.hidden is not None:
+        return Step(_rebinding(world, "releasing the hidden claim", 1.0), leftovers)
+    return _claim(world, volume)
+
+
+def abandon(world: RestoreWorld) -> tuple[Action, ...]:
+    """Let a marked volume go: handed over, it stays with its claim; not handed over, its own policy decides again."""
+    if world.volume is None or not _is_marked(world.volume, world) or world.hidden is not None:
+        return ()
+    return (_unmark(world.volume),)
+
+
+def _bound(world: RestoreWorld, target: Claim) -> Step | Finished:
+    if not target.is_bound:
+        return Step(_rebinding(world, f"waiting for claim {target.name} to be bound", 1.0))
+    return Finished(target)
+
+
+def _claim(world: RestoreWorld, volume: Volume) -> Step:
+    """Reserve the released volume for the asked name, and create the claim."""
+    reference = volume.spec.claim_ref
+    name = restore_checks.asked_name(world)
+    reserved = reference is not None and (reference.namespace, reference.name) == (world.restore.namespace, name)
+    if not reserved:
+        if volume.status.phase != "Released":
+            return Step(_rebinding(world, "waiting for the volume to be released", 1.0))
+        patch = {"spec": {"claimRef": _reference(world.restore.namespace, name)}}
+        return Step(_rebinding(world, f"reserving the volume for claim {name}", 0.0), (_patch(volume, patch),))
+    if world.manifest is None:
+        return Step(_rebinding(world, "waiting for the store"))
+    request = restore_checks.request(world)
+    request = objects.ClaimRequest(
+        request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
+    )
+    body = objects.restored_claim(world.restore, name, request, volume.name)
+    return Step(_rebinding(world, f"creating claim {name}", 1.0), (CreateClaim(body),))
+
+
+def _reference(namespace: str, name: str) -> dict[str, str | None]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": namespace,
+        "name": name,
+        "uid": None,
+        "resourceVersion": None,
+    }
+
+
+def _is_marked(volume: Volume, world: RestoreWorld) -> bool:
+    return volume.metadata.labels.get(RESTORE_LABEL) == world.restore.uid
+
+
+def _mark(world: RestoreWorld, volume: Volume) -> PatchVolume:
+    policy = volume.spec.persistent_volume_reclaim_policy
+    metadata = {"labels": {RESTORE_LABEL: world.restore.uid}, "annotations": {POLICY_ANNOTATION: policy}}
+    return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+
+
+def _unmark(volume: Volume) -> PatchVolume:
+    policy = volume.metadata.annotations.get(POLICY_ANNOTATION) or "Delete"
+    metadata = {"labels": {RESTORE_LABEL: None}, "annotations": {POLICY_ANNOTATION: None}}
+    return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": policy}})
+
+
+def _patch(volume: Volume, patch: dict[str, Any]) -> PatchVolume:
+    """A merge-patch that holds only for the volume as it was seen."""
+    metadata = patch.get("metadata", {}) | {"resourceVersion": volume.metadata.resource_version}
+    return PatchVolume(volume.name, patch | {"metadata": metadata})
+
+
+def _rebinding(world: RestoreWorld, detail: str, look_again: float = 2.0) -> Wait:
+    return Wait(
+        "Rebinding",
+        f"The volume is filled; {detail}",
+        limit=world.policy.deadlines.rebind,
+        look_again=look_again,
+    )

@@ -1,0 +1,162 @@
+"""The rules for restoring, each a function of the world, in the order in which they are asked.
+
+Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py ``API.restore``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cinderblock.lifecycle import checks
+from cinderblock.lifecycle.objects import ClaimRequest
+from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
+from cinderblock.lifecycle.worlds import RestoreWorld
+from cinderblock.model.quantity import to_bytes, to_gib
+from cinderblock.model.restore import RestorePhase, VolumeRestore
+
+Check = Callable[[RestoreWorld], Verdict]
+
+DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
+
+
+def own_phase(restore: VolumeRestore) -> RestorePhase | None:
+    """The phase, if the status is the object's own: one that came with a copied object counts for nothing."""
+    return restore.status.phase if restore.status.id == restore.uid else None
+
+
+def wants_existing(restore: VolumeRestore) -> bool:
+    """Whether an existing volume is to be overwritten. Cinder: volume_id wins over name."""
+    return restore.spec.volume_id is not None
+
+
+def asked_name(world: RestoreWorld) -> str:
+    """Name of the new claim. Cinder: ``restore_backup_<id>``, here as a name that Kubernetes allows."""
+    backup_id = world.backup.uid if world.backup else world.restore.spec.backup_id
+    return world.restore.spec.name or f"restore-backup-{backup_id}"
+
+
+def first_verdict(world: RestoreWorld) -> Verdict:
+    """What the first check that has something to say says."""
+    return next((verdict for check in BEFORE_COPY if (verdict := check(world)) is not None), None)
+
+
+def backup_exists(world: RestoreWorld) -> Verdict:
+    """Cinder: 404 ``Backup <id> could not be found.``"""
+    if world.backup is None:
+        return Fail("BackupNotFound", f"Backup {world.restore.spec.backup_id} could not be found.")
+    return None
+
+
+def backup_is_available(world: RestoreWorld) -> Verdict:
+    """Cinder: ``Backup status must be available``. One that is being restored or failed to be is whole as well."""
+    if world.backup is None:
+        return None
+    if checks.own_phase(world.backup) not in checks.WHOLE or world.backup.metadata.is_being_deleted:
+        return Fail("BackupNotAvailable", "Invalid backup: Backup status must be available")
+    return None
+
+
+def store_is_usable(world: RestoreWorld) -> Verdict:
+    """The store exists, has its Secrets, and answers."""
+    return checks.store_problem(world.store, world.policy.deadlines)
+
+
+def manifest_is_readable(world: RestoreWorld) -> Verdict:
+    """Nothing is touched before the operator itself has read the manifest."""
+    if world.manifest is not None:
+        return None
+    if world.manifest_trouble is not None:
+        return checks.trouble(world.manifest_trouble, world.policy.deadlines)
+    return Fail("ManifestMissing", "The store has no manifest of the backup")
+
+
+def existing_target_fits(world: RestoreWorld) -> Verdict:
+    """Cinder: the volume must exist, be available, and be large enough; and be of the backup's volumeMode."""
+    if not wants_existing(world.restore) or world.manifest is None:
+        return None
+    target, description = world.target, world.manifest.description
+    if target is None:
+        return Fail("VolumeNotFound", f"Volume {world.restore.spec.volume_id} could not be found.")
+    if target.metadata.is_being_deleted or not target.is_bound or world.users:
+        users = f" Used by pod {', '.join(world.users[:3])}." if world.users else ""
+        return Fail("VolumeNotAvailable", f"Invalid volume: Volume to be restored to must be available.{users}")
+    if target.spec.volume_mode is not description.volume_mode:
+        return Fail(
+            "VolumeModeMismatch",
+            f"Invalid volume: volumeMode is {target.spec.volume_mode}, the backup's is {description.volume_mode}.",
+        )
+    if target.capacity_bytes < description.volume_bytes:
+        return _too_small(target.capacity_bytes, description.volume_bytes)
+    return None
+
+
+def new_target_fits(world: RestoreWorld) -> Verdict:
+    """The asked name is free, the size is enough, the StorageClass exists."""
+    if wants_existing(world.restore) or world.manifest is None:
+        return None
+    if world.target is not None:
+        return Fail(
+            "NameTaken", f"PersistentVolumeClaim {world.target.name} exists: give another name, or its volumeId."
+        )
+    size = request(world).size
+    if size < world.manifest.description.volume_bytes:
+        return _too_small(size, world.manifest.description.volume_bytes)
+    asked = world.restore.spec.storage_class_name
+    if asked is not None and asked not in world.classes:
+        return Fail("StorageClassNotFound", f"StorageClass {asked} could not be found.")
+    return None
+
+
+def _too_small(have: int, need: int) -> Fail:
+    """Cinder counts GiB; bytes are added where the GiB would not show the difference."""
+    sizes = f"{to_gib(have)} is too small to restore backup of size {to_gib(need)}"
+    return Fail("VolumeTooSmall", f"Invalid volume: volume size {sizes}. ({have} of {need} bytes)")
+
+
+def target_is_not_busy(world: RestoreWorld) -> Verdict:
+    """One operation per volume at a time, in order of age."""
+    if world.target is None or not wants_existing(world.restore):
+        return None
+    return checks.busy(world.restore, world.target, world.backups, world.restores)
+
+
+def name_is_not_being_made(world: RestoreWorld) -> Verdict:
+    """Two restores for one new name: the older one gets it, the other waits and then finds it taken."""
+    if wants_existing(world.restore):
+        return None
+    for other in world.restores:
+        same = not wants_existing(other) and other.spec.name == world.restore.spec.name is not None
+        running = own_phase(other) is RestorePhase.RESTORING and checks.age_key(other) < checks.age_key(world.restore)
+        if same and running:
+            return Wait("VolumeBusy", f"VolumeRestore {other.name} is making volume {other.spec.name}")
+    return None
+
+
+def request(world: RestoreWorld) -> ClaimRequest:
+    """What the new volume is to be: as asked, else as the backed up volume was."""
+    if world.manifest is None:
+        raise ValueError("the manifest says what the volume was")
+    spec, description = world.restore.spec, world.manifest.description
+    storage_class = spec.storage_class_name
+    if storage_class is None and description.storage_class in world.classes:
+        storage_class = description.storage_class
+    modes = tuple(mode.value for mode in spec.access_modes or ()) or tuple(description.access_modes)
+    return ClaimRequest(
+        size=to_bytes(spec.size) if spec.size else description.volume_bytes,
+        storage_class=storage_class,
+        volume_mode=description.volume_mode,
+        access_modes=modes or DEFAULT_ACCESS_MODES,
+    )
+
+
+BEFORE_COPY: tuple[Check, ...] = (
+    backup_exists,
+    backup_is_available,
+    store_is_usable,
+    manifest_is_readable,
+    existing_target_fits,
+    new_target_fits,
+    name_is_not_being_made,
+    target_is_not_busy,
+)
+"""Asked until the copy begins."""

@@ -1,0 +1,265 @@
+"""``decide`` for a VolumeRestore: check, fill a volume, and hand it over only when it is whole.
+
+A new volume is filled under a hidden claim of ours. When every byte has been written and verified, the PersistentVolume
+is taken over by a claim of the asked name (`rebinding`); a half-restored volume never has a name that an application
+could mount. An existing volume is written in place.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from cinderblock.lifecycle import conditions, movers, objects, outcomes, rebinding, restore_checks
+from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision, RemoveFinalizer
+from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.lifecycle.worlds import RestoreWorld
+from cinderblock.model import names
+from cinderblock.model.cluster import Claim
+from cinderblock.model.restore import RestorePhase, VolumeRestoreStatus
+from cinderblock.model.task import MoverReport, MoverTask, Operation
+
+ENDED = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
+
+
+def decide(world: RestoreWorld, now: datetime) -> Decision:
+    """What to do about a VolumeRestore.
+
+    Args:
+        world: what was seen of it just now.
+        now: the instant of the decision, with time zone.
+    """
+    return _stamp(_decide(world, now), world.restore.status, now)
+
+
+def _decide(world: RestoreWorld, now: datetime) -> Decision:
+    phase = restore_checks.own_phase(world.restore)
+    if world.restore.metadata.is_being_deleted:
+        return _cancel(world, now)
+    if phase in ENDED:
+        return _ended(world)
+    if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+        return _accept(world, now)
+    if rebinding.has_begun(world):
+        return _hand_over(world, now)
+    if world.mover.job is not None:
+        return _copying(world, now)
+    return _prepare(world, now)
+
+
+def _accept(world: RestoreWorld, now: datetime) -> Decision:
+    """Refuse at once what can be known at once; else put the finalizer on before anything is made."""
+    verdict = restore_checks.first_verdict(world)
+    if isinstance(verdict, Fail):
+        return _fail(world, now, verdict)
+    waiting = verdict or Wait("Accepted", "The restore was accepted", look_again=0.0)
+    return _wait(world, now, waiting, (AddFinalizer(names.RESTORE_FINALIZER),))
+
+
+def _prepare(world: RestoreWorld, now: datetime) -> Decision:
+    """Make the hidden claim if a new volume is asked for, and start the mover."""
+    verdict = restore_checks.first_verdict(world)
+    if verdict is not None:
+        return _verdict(world, now, verdict)
+    foreign = _foreign_child(world)
+    if foreign:
+        return _fail(world, now, foreign)
+    if world.store.store is not None:
+        queued = movers.queued(world.mover, world.policy, world.store.store)
+        if queued:
+            return _wait(world, now, queued)
+    if restore_checks.wants_existing(world.restore):
+        return _start(world, now, world.target.name if world.target else "")
+    hidden = names.child_name(world.restore.uid)
+    started = _start(world, now, hidden)
+    if world.hidden is not None:
+        return started
+    body = objects.claim(world.restore, restore_checks.request(world))
+    return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
+
+
+def _foreign_child(world: RestoreWorld) -> Fail | None:
+    """A child's name taken by somebody else's object: never touched, never used."""
+    for child in (world.hidden, world.mover.job):
+        if child is not None and not child.metadata.is_owned_by(world.restore.uid):
+            return Fail("NameTaken", f"{type(child).__name__} {child.name} exists and is not ours: remove it.")
+    return None
+
+
+def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
+    store, manifest = world.store.store, world.manifest
+    if store is None or manifest is None or world.backup is None:
+        raise ValueError("checks let nothing through without a store and a manifest")
+    mode = manifest.description.volume_mode
+    task = MoverTask(
+        operation=Operation.RESTORE,
+        store=objects.location(store, world.backup.status.container or store.spec.container),
+        volume_mode=mode,
+        path=objects.mover_path(mode),
+        backup=manifest.description,
+        manifest=manifest.key,
+        compression=store.spec.compression,
+        sealed=store.spec.encryption_secret_ref is not None,
+    )
+    job = objects.mover_job(world.restore, task, store, claim_name, world.policy.mover)
+    waiting = Wait("MoverPending", "The mover is being started", look_again=5.0)
+    told = Announce(
+        "Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} writes backup {world.backup.name}"
+    )
+    return _wait(world, now, waiting, (CreateChild("Job", job), told))
+
+
+def _copying(world: RestoreWorld, now: datetime) -> Decision:
+    foreign = _foreign_child(world)
+    if foreign:
+        return _fail(world, now, foreign)
+    verdict = movers.judge(world.mover, world.policy)
+    if not isinstance(verdict, movers.Done):
+        return _verdict(world, now, verdict)
+    if restore_checks.wants_existing(world.restore):
+        return _done(world, now, world.target, verdict.report)
+    return _hand_over(world, now, verdict.report)
+
+
+def _hand_over(world: RestoreWorld, now: datetime, report: MoverReport | None = None) -> Decision:
+    """Give the filled volume its name."""
+    step = rebinding.next_step(world)
+    if isinstance(step, Fail):
+        return _fail(world, now, step)
+    if isinstance(step, rebinding.Finished):
+        return _done(world, now, step.claim, report)
+    decision = _verdict(world, now, step.wait)
+    if not isinstance(decision.status, VolumeRestoreStatus) or decision.status.phase in ENDED:
+        return decision
+    status = decision.status
+    if report is not None:
+        # The mover's report goes away with the Job; what it says is written down before.
+        status = status.model_copy(update={"restored_bytes": report.restored_bytes})
+    return Decision(status, step.actions, decision.look_again)
+
+
+def _done(world: RestoreWorld, now: datetime, claim: Claim | None, report: MoverReport | None) -> Decision:
+    base = _base(world)
+    update: dict[str, Any] = {
+        "phase": RestorePhase.AVAILABLE,
+        "progress": None,
+        "fail_reason": None,
+        "conditions": conditions.ready(
+            base.conditions, now, world.restore.metadata.generation, "Restored", _restored_message(report)
+        ),
+    }
+    if claim is not None:
+        update |= {"volume_id": claim.uid, "volume_name": claim.name}
+    if report is not None:
+        update["restored_bytes"] = report.restored_bytes
+    status = base.model_copy(update=update)
+    note = f"Volume {status.volume_name} holds backup {status.backup_name}"
+    return Decision(status, (Announce("Normal", "Restored", note),), look_again=0.0)
+
+
+def _restored_message(report: MoverReport | None) -> str:
+    warnings = report.warnings if report else []
+    words = "Every byte of the backup was written and verified"
+    return f"{words}. {' '.join(warnings)}" if warnings else words
+
+
+def _ended(world: RestoreWorld) -> Decision:
+    """An ended restore is a record; what was made on the way is removed, then the finalizer."""
+    actions = _cleanup(world)
+    status = world.restore.status
+    if status.observed_generation != world.restore.metadata.generation:
+        status = status.model_copy(update={"observed_generation": world.restore.metadata.generation})
+    if not actions and names.RESTORE_FINALIZER in world.restore.metadata.finalizers and not _remains(world):
+        actions = (RemoveFinalizer(names.RESTORE_FINALIZER),)
+    return Decision(status, actions, look_again=5.0 if _remains(world) else None)
+
+
+def _cancel(world: RestoreWorld, now: datetime) -> Decision:
+    """Deleting a VolumeRestore stops it. A new volume that has not been handed over is removed."""
+    if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+        return Decision(None)
+    actions = _cleanup(world)
+    if not actions and not _remains(world):
+        return Decision(None, (RemoveFinalizer(names.RESTORE_FINALIZER),))
+    waiting = Wait("Cancelling", "The restore is being stopped", look_again=2.0)
+    if restore_checks.own_phase(world.restore) in ENDED:
+        return Decision(None, actions, waiting.look_again)
+    return _wait(world, now, waiting, actions)
+
+
+def _cleanup(world: RestoreWorld) -> tuple[Action, ...]:
+    hidden = world.hidden if world.hidden and world.hidden.metadata.is_owned_by(world.restore.uid) else None
+    job = world.mover.job if world.mover.job and world.mover.job.metadata.is_owned_by(world.restore.uid) else None
+    return (*outcomes.cleanup(job, hidden, None), *rebinding.abandon(world))
+
+
+def _remains(world: RestoreWorld) -> bool:
+    """Whether anything that was made on the way is still there."""
+    return world.hidden is not None or world.mover.job is not None or movers.is_at_work(world.mover)
+
+
+def _verdict(world: RestoreWorld, now: datetime, verdict: Fail | Wait) -> Decision:
+    if isinstance(verdict, Wait):
+        verdict = outcomes.settle(verdict, world.restore.status.conditions, now)
+    return _fail(world, now, verdict) if isinstance(verdict, Fail) else _wait(world, now, verdict)
+
+
+def _wait(world: RestoreWorld, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+    base = _base(world)
+    status = base.model_copy(
+        update={
+            "phase": RestorePhase.RESTORING,
+            "progress": movers.to_progress(world.mover.progress) or base.progress,
+            "conditions": conditions.working(
+                base.conditions,
+                now,
+                world.restore.metadata.generation,
+                wait.reason,
+                outcomes.awaited(wait, base.conditions, now),
+            ),
+        }
+    )
+    return Decision(status, actions, wait.look_again)
+
+
+def _fail(world: RestoreWorld, now: datetime, fail: Fail) -> Decision:
+    base = _base(world)
+    status = base.model_copy(
+        update={
+            "phase": RestorePhase.ERROR_RESTORING,
+            "fail_reason": outcomes.said(fail),
+            "progress": None,
+            "conditions": conditions.stalled(
+                base.conditions, now, world.restore.metadata.generation, fail.reason, fail.message
+            ),
+        }
+    )
+    return Decision(status, (Announce("Warning", fail.reason, fail.message),), look_again=0.0)
+
+
+def _base(world: RestoreWorld) -> VolumeRestoreStatus:
+    restore = world.restore
+    status = restore.status if restore_checks.own_phase(restore) else VolumeRestoreStatus()
+    update: dict[str, Any] = {
+        "id": restore.uid,
+        "created_at": restore.metadata.creation_timestamp,
+        "observed_generation": restore.metadata.generation,
+    }
+    if world.backup is not None and status.backup_id is None:
+        update |= {"backup_id": world.backup.uid, "backup_name": world.backup.name}
+    if restore_checks.wants_existing(restore):
+        if world.target is not None:
+            update |= {"volume_id": world.target.uid, "volume_name": world.target.name}
+    elif world.backup is not None:
+        update["volume_name"] = restore_checks.asked_name(world)
+    return status.model_copy(update=update)
+
+
+def _stamp(decision: Decision, before: VolumeRestoreStatus, now: datetime) -> Decision:
+    """updatedAt moves only when something else does."""
+    status = decision.status
+    if not isinstance(status, VolumeRestoreStatus):
+        return decision
+    unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
+    stamped = before if unchanged else status.model_copy(update={"updated_at": now})
+    return Decision(stamped, decision.actions, decision.look_again)

@@ -1,0 +1,40 @@
+"""``decide`` for a BackupStore: say whether it answers, and keep it while backups need it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cinderblock.lifecycle import conditions
+from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
+from cinderblock.lifecycle.worlds import StoreWorld
+from cinderblock.model import names
+from cinderblock.model.store import BackupStoreStatus
+
+LOOK_AGAIN = 60.0
+"""Seconds between looks at a store that does not answer."""
+
+
+def decide(world: StoreWorld, now: datetime) -> Decision:
+    """What to do about a BackupStore: report its state; keep it from going while VolumeBackups need it."""
+    return Decision(_status(world, now), _finalizer(world), LOOK_AGAIN if world.view.trouble or world.used_by else None)
+
+
+def _finalizer(world: StoreWorld) -> tuple[Action, ...]:
+    has = names.STORE_FINALIZER in world.store.metadata.finalizers
+    if world.used_by and not has and not world.store.metadata.is_being_deleted:
+        return (AddFinalizer(names.STORE_FINALIZER),)
+    if has and not world.used_by:
+        return (RemoveFinalizer(names.STORE_FINALIZER),)
+    return ()
+
+
+def _status(world: StoreWorld, now: datetime) -> BackupStoreStatus:
+    old, generation = world.store.status.conditions, world.store.metadata.generation
+    if world.store.metadata.is_being_deleted and world.used_by:
+        listed = ", ".join(sorted(world.used_by)[:10])
+        shown = conditions.working(old, now, generation, "InUse", f"VolumeBackups need this store: {listed}")
+    elif world.view.trouble is not None:
+        shown = conditions.stalled(old, now, generation, world.view.trouble.reason, world.view.trouble.message)
+    else:
+        shown = conditions.ready(old, now, generation, "Answers", "The store answers and the container may be listed")
+    return BackupStoreStatus(observed_generation=generation, conditions=shown)

@@ -1,0 +1,60 @@
+"""What a check says about going on: nothing, wait, or fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The operation ends in error. ``reason`` is stable, ``message`` is for a person and goes to failReason."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The operation waits.
+
+    Attributes:
+        reason: stable CamelCase word.
+        message: what is awaited.
+        since: when the waiting began; None: when this reason was first reported.
+        limit: for how long it may go on before the operation ends in error; None: for as long as it takes.
+        look_again: seconds until the world is read again even if nothing is heard.
+    """
+
+    reason: str
+    message: str
+    since: datetime | None = None
+    limit: timedelta | None = None
+    look_again: float = 10.0
+
+
+Verdict = Fail | Wait | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long an operation may wait for things that others must do.
+
+    Attributes:
+        store: for an endpoint that does not answer.
+        snapshot: for a VolumeSnapshot to become ready (Velero: 10 minutes; full copies on some drivers need longer).
+        mover_start: for the mover's pod to run: a node, its volumes, its image.
+        rebind: for a restored volume to be bound under its final name.
+        deletion: for stored data to be removed before the phase becomes error_deleting; retries go on after it.
+    """
+
+    store: timedelta = timedelta(minutes=5)
+    snapshot: timedelta = timedelta(minutes=30)
+    mover_start: timedelta = timedelta(minutes=15)
+    rebind: timedelta = timedelta(minutes=5)
+    deletion: timedelta = timedelta(minutes=5)
+
+
+def overdue(wait: Wait, since: datetime, now: datetime) -> bool:
+    """Whether ``wait`` has gone on for longer than it may."""
+    return wait.limit is not None and now - (wait.since or since) > wait.limit

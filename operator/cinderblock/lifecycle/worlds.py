@@ -1,0 +1,184 @@
+"""Everything that was seen of one object and its surroundings when it was reconciled. Read live, never remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cinderblock.errors import CinderblockError
+from cinderblock.lifecycle.verdicts import Deadlines
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import BackupDescription, ProgressLine
+
+
+@dataclass(frozen=True, slots=True)
+class MoverSettings:
+    """How mover Jobs are built, as far as the operator's own settings say it."""
+
+    image: str
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    limit: int = 16
+    """Movers that may run at once in the whole cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator was told once at its start."""
+
+    mover: MoverSettings
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """The store of an operation.
+
+    Attributes:
+        store: the BackupStore, if there is one.
+        missing: why there is none, for a person.
+        trouble: why it cannot be used now: a Secret is missing, the endpoint does not answer, ...; None if it
+            answered, or was not asked.
+        active_key: the key id that the encryption Secret names for new backups, if it names one.
+    """
+
+    store: BackupStore | None = None
+    missing: str = ""
+    trouble: CinderblockError | None = None
+    active_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestView:
+    """A manifest as the operator has read it back from the store."""
+
+    key: str
+    description: BackupDescription
+    parent_id: str | None
+    object_count: int
+    logical_bytes: int
+    transferred_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoverView:
+    """The mover Job of an operation.
+
+    Attributes:
+        job: the Job, if there is one.
+        pods: its pods, oldest first.
+        progress: the last line of progress of the running pod.
+        running_elsewhere: mover Jobs in the cluster that have not ended, this one not counted.
+        running_for_store: those among them that use the same BackupStore.
+    """
+
+    job: Job | None = None
+    pods: tuple[Pod, ...] = ()
+    progress: ProgressLine | None = None
+    running_elsewhere: int = 0
+    running_for_store: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupWorld:
+    """What was seen around a VolumeBackup.
+
+    Attributes:
+        backup: the VolumeBackup itself.
+        siblings: the other VolumeBackups of its namespace.
+        restores: the VolumeRestores of its namespace.
+        store: where it goes.
+        claim: the volume to back up, by UID or name.
+        volume: the PersistentVolume bound to it.
+        storage_class: of the claim.
+        users: names of the pods that mount the claim.
+        snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
+        snapshot_class_missing: why the class that the store asks for cannot be used.
+        given_snapshot: the VolumeSnapshot that spec.snapshotId names.
+        snapshot: our VolumeSnapshot.
+        exposed: our claim made from a snapshot, which the mover mounts.
+        mover: the mover Job.
+        manifest: the committed manifest; None: there is none, or it was not looked for.
+        manifest_trouble: why the store could not say whether there is a manifest.
+        manifest_stands: of a deletion: whether the store still holds the manifest.
+        retained_dependents: of a deletion: ids of backups whose manifests in the store name this one as their parent.
+        data_left: whether the store still holds objects of the backup; None: not looked for, or unknown.
+        namespace_ending: whether the namespace is being deleted.
+        policy: the operator's own settings.
+    """
+
+    backup: VolumeBackup
+    policy: Policy
+    siblings: tuple[VolumeBackup, ...] = ()
+    restores: tuple[VolumeRestore, ...] = ()
+    store: StoreView = field(default_factory=StoreView)
+    claim: Claim | None = None
+    volume: Volume | None = None
+    storage_class: StorageClass | None = None
+    users: tuple[str, ...] = ()
+    snapshot_class: SnapshotClass | None = None
+    snapshot_class_missing: str = ""
+    given_snapshot: Snapshot | None = None
+    snapshot: Snapshot | None = None
+    exposed: Claim | None = None
+    mover: MoverView = field(default_factory=MoverView)
+    manifest: ManifestView | None = None
+    manifest_trouble: CinderblockError | None = None
+    manifest_stands: bool = False
+    retained_dependents: tuple[str, ...] = ()
+    data_left: bool | None = None
+    namespace_ending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreWorld:
+    """What was seen around a VolumeRestore.
+
+    Attributes:
+        restore: the VolumeRestore itself.
+        backup: the VolumeBackup that spec.backupId names.
+        backups: all VolumeBackups of the namespace.
+        restores: the other VolumeRestores of the namespace.
+        store: where the backup is.
+        manifest, manifest_trouble: the backup's manifest, or why it could not be read.
+        target: the claim of spec.volumeId, or the one that has the name of the volume to create.
+        users: names of the pods that mount the target.
+        hidden: our claim that a new volume is filled under.
+        volume: the PersistentVolume that was filled, found by our label once it carries it, else through ``hidden``.
+        classes: names of all StorageClasses.
+        mover: the mover Job.
+        policy: the operator's own settings.
+    """
+
+    restore: VolumeRestore
+    policy: Policy
+    backup: VolumeBackup | None = None
+    backups: tuple[VolumeBackup, ...] = ()
+    restores: tuple[VolumeRestore, ...] = ()
+    store: StoreView = field(default_factory=StoreView)
+    manifest: ManifestView | None = None
+    manifest_trouble: CinderblockError | None = None
+    target: Claim | None = None
+    users: tuple[str, ...] = ()
+    hidden: Claim | None = None
+    volume: Volume | None = None
+    classes: tuple[str, ...] = ()
+    mover: MoverView = field(default_factory=MoverView)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWorld:
+    """What was seen around a BackupStore.
+
+    Attributes:
+        store: the BackupStore itself.
+        view: whether it answers.
+        used_by: names of the VolumeBackups of its namespace that need it.
+    """
+
+    store: BackupStore
+    view: StoreView = field(default_factory=StoreView)
+    used_by: tuple[str, ...] = ()
