@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle import checks, conditions, deletion, movers, objects, outcomes
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
 from cinderblock.lifecycle.verdicts import Fail, Wait
@@ -27,6 +28,12 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
     """
     decision = _decide(world, now)
     return _stamp(decision, world.backup.status, now)
+
+
+def refused(world: BackupWorld, now: datetime, error: CinderblockError) -> Decision:
+    """What to do when the API server refused an action: what is wrong ends the backup, what may pass is waited for."""
+    verdict = outcomes.from_refusal(error, world.policy.deadlines)
+    return _stamp(_verdict(world, now, verdict), world.backup.status, now)
 
 
 def _decide(world: BackupWorld, now: datetime) -> Decision:

@@ -50,6 +50,16 @@ def is_at_work(mover: MoverView) -> bool:
     return any(not pod.has_ended for pod in mover.pods)
 
 
+def may_have_committed(mover: MoverView) -> bool:
+    """Whether a manifest may have been written: a container has ended, or the Job says that one had.
+
+    A container that has ended is enough: its pod says so in its phase only later.
+    """
+    job = mover.job
+    ended = any(pod.has_ended or pod.terminated is not None for pod in mover.pods)
+    return ended or (job is not None and (job.is_complete or job.failure is not None))
+
+
 def read_report(pod: Pod) -> MoverReport | None:
     """The report that a mover left as its termination message, if it left one."""
     ended = pod.terminated

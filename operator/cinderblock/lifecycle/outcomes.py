@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from cinderblock.errors import fail_reason
+from cinderblock.errors import CinderblockError, InvalidInput, fail_reason
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, DeleteChild
-from cinderblock.lifecycle.verdicts import Fail, Wait, overdue
+from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait, overdue
 from cinderblock.model.cluster import Claim, Job, Snapshot
 from cinderblock.model.conditions import Condition
 
@@ -19,6 +19,13 @@ def settle(wait: Wait, old: list[Condition], now: datetime) -> Fail | Wait:
         limit = wait.limit or timedelta()
         return Fail(wait.reason, f"{wait.message} (waited {int(limit.total_seconds())} s)")
     return wait
+
+
+def from_refusal(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
+    """What a refusal of the API server means: an invalid object stays invalid; a quota or a policy may be changed."""
+    if isinstance(error, InvalidInput):
+        return Fail(error.reason, error.message)
+    return Wait(error.reason, error.message, limit=deadlines.mover_start, look_again=30.0)
 
 
 def awaited(wait: Wait, old: list[Condition], now: datetime) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle import conditions, movers, objects, outcomes, rebinding, restore_checks
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision, RemoveFinalizer
 from cinderblock.lifecycle.verdicts import Fail, Wait
@@ -30,6 +31,12 @@ def decide(world: RestoreWorld, now: datetime) -> Decision:
         now: the instant of the decision, with time zone.
     """
     return _stamp(_decide(world, now), world.restore.status, now)
+
+
+def refused(world: RestoreWorld, now: datetime, error: CinderblockError) -> Decision:
+    """What to do when the API server refused an action: what is wrong ends the restore, what may pass is waited for."""
+    verdict = outcomes.from_refusal(error, world.policy.deadlines)
+    return _stamp(_verdict(world, now, verdict), world.restore.status, now)
 
 
 def _decide(world: RestoreWorld, now: datetime) -> Decision:

@@ -68,12 +68,18 @@ class Resource:
 
 def _fixed(field: str, mutable: str) -> Rule:
     """``field`` of a spec may be neither changed nor added nor removed once the object exists."""
+    new, old = f"self.{_escaped(field)}", f"oldSelf.{_escaped(field)}"
     return {
-        "rule": f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        "rule": f"has({new}) == has({old}) && (!has({new}) || {new} == {old})",
         "message": f"{field} cannot be changed: {mutable}",
         "fieldPath": f".{field}",
         "reason": "FieldValueForbidden",
     }
+
+
+def _escaped(field: str) -> str:
+    """``field`` as CEL reads it: words of the language stand between underscores (Kubernetes: CEL, "Escaping")."""
+    return f"__{field}__" if field in _CEL_WORDS else field
 
 
 def _all_fixed(model: type[BaseModel], mutable: frozenset[str], sentence: str) -> tuple[Rule, ...]:
@@ -81,6 +87,11 @@ def _all_fixed(model: type[BaseModel], mutable: frozenset[str], sentence: str) -
     fields = [info.alias or name for name, info in model.model_fields.items()]
     return tuple(_fixed(field, sentence) for field in fields if field not in mutable)
 
+
+_CEL_WORDS: Final = (
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+    "loop", "package", "namespace", "return", "var", "void", "while",
+)  # fmt: skip
 
 _AGE: Final = Column("Age", ".metadata.creationTimestamp", "Time since the object was created.", "date")
 _DEFAULT: Final = ".metadata.annotations." + DEFAULT_STORE_ANNOTATION.replace(".", "\\.")

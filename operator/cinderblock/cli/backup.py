@@ -1,0 +1,153 @@
+"""``cinderblock backup``"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import uuid
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Final
+
+from cinderblock.cli.catalog import Catalog
+from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, identifier
+from cinderblock.cli.output import print_fields, print_json, size, warn
+from cinderblock.cli.progress import told
+from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.volumes import default_volume_id, volume_bytes, volume_mode
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.model.names import manifest_key
+from cinderblock.model.store import Compression, CompressionAlgorithm
+from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
+from cinderblock.mover.backup import run_backup
+from cinderblock.store.retrying import PATIENT
+
+DESCRIPTION: Final = """\
+Back up a directory, an image file or a block device. The container is created if it does not exist.
+
+A backup is complete in itself. An incremental one sends only what has changed since the newest backup of the same
+volume and shares the rest with it; it is restored in the same way, in one step.
+
+What changes while it is read is read again; what a program has half written is backed up half written. Back up a
+snapshot, or stop the program, if that matters.
+"""
+
+EPILOG: Final = """\
+examples:
+  cinderblock backup /srv/data --to s3://backups/laptop
+  cinderblock backup /srv/data --to s3://backups/laptop --incremental --limit-rate 10M
+  cinderblock backup /dev/vg/snapshot --to s3://backups --endpoint-url https://minio.example:9000 --ca-file ca.crt
+  head -c 32 /dev/urandom | base64 > 2026.key
+  cinderblock backup disk.img --to s3://backups/images --encryption-key-file 2026.key
+  cinderblock backup /srv/data --to s3://backups/laptop --resume 6f1c2a70-...      (after an interruption)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("path", metavar="PATH", help="directory, image file or block device")
+    parser.add_argument("--incremental", action="store_true", help="send only what changed since the last backup")
+    parser.add_argument(
+        "--volume-id", metavar="ID", type=identifier, help="default: made from the host's name and the path"
+    )
+    parser.add_argument("--name", help="a name for people")
+    parser.add_argument("--description", help="a description for people")
+    parser.add_argument(
+        "--compression-level", type=int, choices=range(20), default=1, metavar="0-19", help="0: none (default: 1)"
+    )
+    parser.add_argument(
+        "--resume", metavar="ID", type=identifier, help="go on with an interrupted backup: send only what is missing"
+    )
+    add_store(parser, "--to")
+    add_keys(parser)
+    add_active_key(parser, "seals the backup")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Back up. Raises what `run_backup` raises."""
+    keys = keys_from(arguments.key_files, arguments.active_key)
+    description = describe(arguments)
+    location = location_from(arguments, create=True)
+    with closing(open_from(arguments, location, PATIENT)) as store:
+        parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
+        task = make_task(arguments, description, location, keys, parent)
+        bounded = task.volume_mode is VolumeMode.BLOCK
+        try:
+            with told("backup", as_json=arguments.json, bounded=bounded) as progress:
+                report = run_backup(task, store, keys, progress)
+        except BaseException:
+            warn(f"the backup is not complete; --resume {description.backup_id} goes on where it ended")
+            raise
+    _tell(description, report, as_json=arguments.json)
+    return SUCCESS
+
+
+def describe(arguments: argparse.Namespace) -> BackupDescription:
+    """What the manifest will say. Raises InvalidInput if the path is nothing that can be backed up."""
+    path = os.path.realpath(arguments.path)
+    mode = volume_mode(path)
+    now = datetime.now(UTC)
+    return BackupDescription(
+        backup_id=arguments.resume or str(uuid.uuid4()),
+        volume_id=arguments.volume_id or default_volume_id(path),
+        volume_name=path,
+        volume_mode=mode,
+        volume_bytes=volume_bytes(path, mode),
+        display_name=arguments.name,
+        description=arguments.description,
+        created_at=now,
+        data_timestamp=now,
+        incremental=arguments.incremental,
+    )
+
+
+def make_task(
+    arguments: argparse.Namespace,
+    description: BackupDescription,
+    location: StoreLocation,
+    keys: KeyRing | None,
+    parent: str | None,
+) -> MoverTask:
+    """The task as the operator would give it to a mover."""
+    level = arguments.compression_level
+    return MoverTask(
+        operation=Operation.BACKUP,
+        store=location,
+        volume_mode=description.volume_mode,
+        path=description.volume_name,
+        backup=description.model_copy(update={"incremental": parent is not None}),
+        parent_manifest=parent,
+        manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
+        compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),
+        sealed=keys is not None,
+        active_key=arguments.active_key,
+    )
+
+
+def _parent(catalog: Catalog, description: BackupDescription) -> str | None:
+    """Manifest to build on. Without one the backup is a full one: a first run need not be told apart."""
+    newest = catalog.newest(description.volume_id)
+    if newest is None or newest.header.backup_id == description.backup_id:
+        warn("there is no backup of this volume yet: making a full one")
+        return None
+    return catalog.manifest_key(description.volume_id, newest.header.backup_id)
+
+
+def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"backupId": description.backup_id, "volumeId": description.volume_id, **report.to_wire()})
+        return
+    for warning in report.warnings:
+        warn(warning)
+    print_fields(
+        {
+            "backup": description.backup_id,
+            "volume": description.volume_id,
+            "data": size(report.logical_bytes),
+            "changed": size(report.transferred_bytes),
+            "stored": f"{size(report.stored_bytes)} in {report.object_count} packs",
+        }
+    )

@@ -1,0 +1,101 @@
+"""``cinderblock delete``"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from functools import partial
+from typing import Final
+
+from cinderblock.cli.catalog import Catalog, Stored
+from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.options import add_json, add_keys, add_store, identifier
+from cinderblock.cli.output import print_fields, print_json
+from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.datapath.manifest import read_header
+from cinderblock.errors import Conflict, IntegrityError, NotFound
+from cinderblock.model.names import pack_prefix
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.retrying import PATIENT
+
+DESCRIPTION: Final = """\
+Delete a backup and everything that belongs to it. The whole id must be given.
+
+Refused while other backups need its packs: delete those first, newest first. In a cluster, delete the VolumeBackup
+instead; one whose data was deleted by hand fails when it is restored.
+
+With --volume-id, what an interrupted backup left is deleted too.
+"""
+
+EPILOG: Final = """\
+examples:
+  cinderblock delete 6f1c2a70-9f0c-4b5e-8a38-2a1f6d9c3e11 --from s3://backups/laptop
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("id", metavar="ID", type=identifier, help="the whole id of the backup")
+    parser.add_argument(
+        "--volume-id", metavar="ID", type=identifier, help="of a backup that was never completed: its volume"
+    )
+    add_store(parser, "--from")
+    add_keys(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Delete. Raises NotFound; Conflict while others need the backup."""
+    keys = keys_from(arguments.key_files)
+    location = location_from(arguments)
+    with closing(open_from(arguments, location, PATIENT)) as store:
+        catalog = Catalog(store, location.prefix, keys)
+        backup = _find(catalog, arguments.id, arguments.volume_id)
+        deleted = delete(store, catalog, location.prefix, backup)
+    if arguments.json:
+        print_json({"backupId": backup.backup_id, "succeeded": True, "objectsDeleted": deleted})
+    else:
+        print_fields({"deleted": backup.backup_id, "objects": str(deleted)})
+    return SUCCESS
+
+
+def delete(store: ObjectStore, catalog: Catalog, prefix: str, backup: Stored) -> int:
+    """Delete a backup, its manifest first, so that none ever points to packs that are gone.
+
+    Returns how many objects were deleted. Raises Conflict if other backups need it, or if the manifest under its key
+    is that of another; KeyUnavailable if it cannot be told whether others need it.
+    """
+    manifests = [stored.key for stored in catalog.stored(backup.volume_id) if stored == backup]
+    if manifests:
+        _check_owner(store, backup)
+        dependents = catalog.dependents(backup)
+        if dependents:
+            raise Conflict(
+                f"Backup {backup.backup_id} is needed by {', '.join(dependents)}: delete those first",
+                reason="HasDependentBackups",
+            )
+        store.delete(manifests)
+    packs = [item.key for item in store.list(pack_prefix(prefix, backup.volume_id, backup.backup_id))]
+    store.delete(packs)
+    return len(manifests) + len(packs)
+
+
+def _check_owner(store: ObjectStore, backup: Stored) -> None:
+    """Leave alone what says it is another backup's; what is too damaged to say so is what its key says."""
+    try:
+        owner = read_header(partial(store.get, backup.key), backup.key).owner
+    except IntegrityError:
+        return
+    if owner != (backup.volume_id, backup.backup_id):
+        raise Conflict(f"{backup.key} is the manifest of another backup ({owner[1]}): nothing was deleted")
+
+
+def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> Stored:
+    """The backup with exactly this id; one without a manifest if its volume is given."""
+    if volume_id is not None:
+        return Stored(catalog.manifest_key(volume_id, backup_id), volume_id, backup_id)
+    backup = catalog.find(backup_id)
+    if backup.backup_id != backup_id:
+        raise NotFound(f"There is no backup {backup_id}; give the whole id to delete {backup.backup_id}")
+    return backup

@@ -1,0 +1,25 @@
+"""Exit codes. Those of the mover (`cinderblock.mover.reporting`), and those that only a person sees."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cinderblock.errors import CinderblockError, IntegrityError
+
+SUCCESS: Final = 0
+USAGE: Final = 2
+"""argparse's own."""
+PERMANENT: Final = 3
+TRANSIENT: Final = 4
+DAMAGED: Final = 5
+INTERRUPTED: Final = 130
+"""128 and the number of SIGINT, as shells have it."""
+UNREAD: Final = 141
+"""128 and the number of SIGPIPE."""
+
+
+def exit_code_for(error: CinderblockError) -> int:
+    """The exit code of a command that ended with this error."""
+    if isinstance(error, IntegrityError):
+        return DAMAGED
+    return PERMANENT if error.permanent else TRANSIENT

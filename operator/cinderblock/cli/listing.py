@@ -1,0 +1,57 @@
+"""``cinderblock list``"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Final
+
+from cinderblock.cli.catalog import Catalog, Listed
+from cinderblock.cli.exits import DAMAGED, SUCCESS
+from cinderblock.cli.options import add_json, add_keys, add_store, identifier
+from cinderblock.cli.output import print_json, print_table
+from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.views import HEADINGS, row, to_wire
+
+DESCRIPTION: Final = """\
+List the backups in a store, oldest first. Of sealed backups whose key is not given only the ids show.
+
+DATA is what a restore writes; STORED is what the backup itself takes up, what it shares with others not counted.
+"""
+
+EPILOG: Final = """\
+examples:
+  cinderblock list --from s3://backups/laptop
+  cinderblock list --from s3://backups/laptop --json | jq -r '.[] | select(.readable) | .id'
+"""
+
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("--volume-id", metavar="ID", type=identifier, help="only backups of this volume")
+    add_store(parser, "--from")
+    add_keys(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List. The exit code tells whether a manifest is damaged; the others are listed all the same."""
+    keys = keys_from(arguments.key_files)
+    location = location_from(arguments)
+    with closing(open_from(arguments, location)) as store:
+        catalog = Catalog(store, location.prefix, keys)
+        found = sorted(catalog.read(catalog.stored(arguments.volume_id)), key=_age)
+    if arguments.json:
+        print_json([to_wire(listed) for listed in found])
+    else:
+        print_table(HEADINGS, map(row, found))
+    return DAMAGED if any(listed.damage for listed in found) else SUCCESS
+
+
+def _age(listed: Listed) -> tuple[datetime, str]:
+    timestamp = listed.summary.description.data_timestamp if listed.summary else _FIRST
+    return timestamp, listed.stored.backup_id

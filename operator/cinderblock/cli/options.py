@@ -1,0 +1,118 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Final, NamedTuple
+
+_UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
+_SLOWEST: Final = 65536
+"""Bytes per second; slower, and servers take a connection for dead (as BackupStore's limits)."""
+_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_STORE: Final = re.compile(
+    r"s3://(?P<container>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
+    r"(?:/(?P<prefix>[A-Za-z0-9_=-][A-Za-z0-9._=-]*(?:/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*)?)?/?"
+)
+"""As BackupStore has container and prefix."""
+
+
+class StoreUrl(NamedTuple):
+    """What ``s3://CONTAINER/PREFIX`` names."""
+
+    container: str
+    prefix: str
+
+
+def store_url(text: str) -> StoreUrl:
+    """Read ``s3://CONTAINER/PREFIX``, with or without a slash at the end."""
+    found = _STORE.fullmatch(text)
+    if found is None:
+        # The text itself is not shown: somebody may have put a password in front of the container.
+        raise argparse.ArgumentTypeError(
+            "give s3://CONTAINER/PREFIX: the container 3 to 63 small letters, digits, dots and hyphens, the prefix "
+            "letters, digits and ._=- between slashes; credentials go into the environment"
+        )
+    return StoreUrl(found["container"], found["prefix"] or "")
+
+
+def rate(text: str) -> int:
+    """Read bytes per second: ``10M``, ``500K``, ``1.5GiB/s``; units of 1024."""
+    found = _RATE.fullmatch(text.strip())
+    value = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if value < _SLOWEST:
+        raise argparse.ArgumentTypeError(f"{text!r}: give bytes per second, at least 64K, for example 10M")
+    return value
+
+
+def identifier(text: str) -> str:
+    """Read an id of a volume or backup, which becomes a part of keys in the store."""
+    if not _ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: an id is 1 to 64 letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def percentage(text: str) -> float:
+    """Read ``5%`` or ``5``."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a percentage above 0 and at most 100")
+    return value
+
+
+def add_store(parser: argparse.ArgumentParser, option: str) -> None:
+    """The store, under the name of ``option``, and how to reach it."""
+    group = parser.add_argument_group("store")
+    group.add_argument(
+        option,
+        dest="store",
+        metavar="s3://CONTAINER/PREFIX",
+        type=store_url,
+        required=True,
+        help="container and prefix; the prefix may be left out",
+    )
+    group.add_argument(
+        "--endpoint-url", metavar="URL", help="the S3 endpoint; default: as the AWS profile has it, else AWS"
+    )
+    group.add_argument("--region", help="default: AWS_REGION, the AWS profile's, or us-east-1")
+    group.add_argument(
+        "--addressing",
+        choices=("path", "virtual"),
+        default="path",
+        help="whether the container is in the path of URLs or in the host name (default: path)",
+    )
+    group.add_argument(
+        "--ca-file", metavar="FILE", help="PEM certificates to check the endpoint against instead of the system's"
+    )
+    group.add_argument(
+        "--limit-rate", metavar="RATE", type=rate, help="bytes per second in either direction, for example 10M"
+    )
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """The encryption keys."""
+    group = parser.add_argument_group("encryption")
+    group.add_argument(
+        "--encryption-key-file",
+        metavar="[ID=]FILE",
+        dest="key_files",
+        action="append",
+        default=[],
+        help="a key, 32 bytes in base64; its id is the file's name unless given; may be repeated",
+    )
+
+
+def add_active_key(parser: argparse.ArgumentParser, use: str) -> None:
+    """Which of the keys is used for what is written."""
+    parser.add_argument(
+        "--active-key", metavar="ID", help=f"id of the key that {use}; default: the last in order of their ids"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Output for programs."""
+    parser.add_argument("--json", action="store_true", help="print JSON; progress goes to standard error, line by line")

@@ -1,0 +1,144 @@
+"""``cinderblock restore``"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from contextlib import closing
+from typing import Final
+
+from cinderblock.cli.catalog import Catalog
+from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.options import add_json, add_keys, add_store, identifier
+from cinderblock.cli.output import print_fields, print_json, size, warn
+from cinderblock.cli.progress import told
+from cinderblock.cli.selection import SelectedTarget, Selection
+from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.device.tree_walk import LOST_FOUND
+from cinderblock.errors import InvalidInput, TargetError
+from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
+from cinderblock.mover.fetching import ChunkFetcher
+from cinderblock.mover.progress import ProgressCallback
+from cinderblock.mover.restore import open_manifest, verify_first_chunk, write_target
+from cinderblock.mover.targets import open_target
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.retrying import PATIENT
+
+DESCRIPTION: Final = """\
+Restore a backup. Every byte is verified before it is written.
+
+A directory is restored into one that does not exist or is empty, an image into a file that does not exist. With
+--overwrite the target may hold something: it becomes exactly the backup, only what differs is fetched, and what is not
+in the backup is REMOVED. A device always needs --overwrite.
+"""
+
+EPILOG: Final = """\
+examples:
+  cinderblock restore 6f1c2a70 --from s3://backups/laptop --target /srv/restored
+  cinderblock restore 6f1c2a70 etc/hosts home/ann --from s3://backups/laptop --target /tmp/some
+  cinderblock restore 6f1c2a70 --from s3://backups --target /dev/vg/volume --overwrite
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or its beginning")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="restore only these, with all below them")
+    parser.add_argument("--target", metavar="PATH", required=True, help="directory, image file or device to restore to")
+    parser.add_argument("--overwrite", action="store_true", help="the target may hold something, which is lost")
+    add_store(parser, "--from")
+    add_keys(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Restore. Raises what `run_restore` raises."""
+    keys = keys_from(arguments.key_files)
+    location = location_from(arguments)
+    with closing(open_from(arguments, location, PATIENT)) as store:
+        catalog = Catalog(store, location.prefix, keys)
+        backup = catalog.find(arguments.id)
+        task = make_task(arguments, catalog.summary(backup).description, location, backup.key)
+        with told("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:
+            report = restore(task, arguments, store, keys, progress)
+    if arguments.json:
+        print_json({"backupId": backup.backup_id, "target": arguments.target, **report.to_wire()})
+        return SUCCESS
+    for warning in report.warnings:
+        warn(warning)
+    print_fields({"restored": backup.backup_id, "to": arguments.target, "fetched": size(report.transferred_bytes)})
+    return SUCCESS
+
+
+def make_task(
+    arguments: argparse.Namespace, description: BackupDescription, location: StoreLocation, manifest: str
+) -> MoverTask:
+    """The task as the operator would give it to a mover. Raises InvalidInput if paths of a device are wanted."""
+    if arguments.paths and description.volume_mode is VolumeMode.BLOCK:
+        raise InvalidInput("This is the backup of a device, which has no paths: restore it as a whole")
+    return MoverTask(
+        operation=Operation.RESTORE,
+        store=location,
+        volume_mode=description.volume_mode,
+        path=arguments.target,
+        backup=description,
+        manifest=manifest,
+    )
+
+
+def restore(
+    task: MoverTask,
+    arguments: argparse.Namespace,
+    store: ObjectStore,
+    keys: KeyRing | None,
+    progress: ProgressCallback,
+) -> MoverReport:
+    """As `run_restore`, with a target that is made if need be, and of some paths only if some are given."""
+    manifest = open_manifest(task, store, keys)
+    selection = None
+    if arguments.paths:
+        selection = Selection(os.fsencode(path) for path in arguments.paths)
+        selection.complete(manifest.entries())
+    fetcher = ChunkFetcher(store, task.store.prefix, manifest)
+    verify_first_chunk(manifest, fetcher)
+    size_of_device = next(manifest.entries()).size if task.volume_mode is VolumeMode.BLOCK else 0
+    prepare_target(task, size_of_device, overwrite=arguments.overwrite and selection is None)
+    with open_target(task.volume_mode, task.path) as target:
+        selected = target if selection is None else SelectedTarget(target, selection)
+        return write_target(selected, task, manifest, fetcher, progress)
+
+
+def prepare_target(task: MoverTask, size_of_device: int, *, overwrite: bool) -> None:
+    """Make sure that there is a target, and that nothing in it is lost unasked.
+
+    Raises InvalidInput if something would be lost, or the target is of another kind; TargetError if it cannot be made.
+    """
+    path = task.path
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        _make_target(task, size_of_device)
+        return
+    except OSError as error:
+        raise TargetError(f"{path} cannot be looked at: {error.strerror}") from error
+    if stat.S_ISDIR(mode) != (task.volume_mode is VolumeMode.FILESYSTEM):
+        kind = "a directory" if task.volume_mode is VolumeMode.FILESYSTEM else "an image file or a device"
+        raise InvalidInput(f"{path} is of the wrong kind: this backup needs {kind}")
+    if not overwrite and (not stat.S_ISDIR(mode) or set(os.listdir(os.fsencode(path))) - {LOST_FOUND}):
+        raise InvalidInput(
+            f"{path} is there already and holds something: choose another target; --overwrite replaces a whole one"
+        )
+
+
+def _make_target(task: MoverTask, size_of_device: int) -> None:
+    try:
+        if task.volume_mode is VolumeMode.FILESYSTEM:
+            os.makedirs(task.path)
+        else:
+            with open(task.path, "xb") as file:
+                file.truncate(size_of_device)
+    except OSError as error:
+        raise TargetError(f"{task.path} cannot be made: {error.strerror}") from error

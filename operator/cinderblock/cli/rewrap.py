@@ -1,0 +1,65 @@
+"""``cinderblock rewrap``"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from functools import partial
+from typing import Final
+
+from cinderblock.cli.catalog import Catalog
+from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, identifier
+from cinderblock.cli.output import print_json, print_table
+from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.datapath.manifest import read_header
+from cinderblock.errors import InvalidInput
+from cinderblock.mover.rewrap import run_rewrap
+from cinderblock.store.retrying import PATIENT
+
+DESCRIPTION: Final = """\
+Change the key that backups are sealed with, so that an old key can be destroyed.
+
+Each backup has a data key of its own, which the given key wraps. Only the wrapping is made anew: one small object per
+backup is replaced, no data is read or sent. Give the old key and the new one. Backups that are not sealed stay so.
+"""
+
+EPILOG: Final = """\
+examples:
+  cinderblock rewrap --from s3://backups/laptop --encryption-key-file 2025.key --encryption-key-file 2026.key
+  cinderblock rewrap 6f1c2a70 --from s3://backups --encryption-key-file a=old --encryption-key-file b=new --active-key b
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument(
+        "ids", nargs="*", metavar="ID", type=identifier, help="only these backups; default: all of the store"
+    )
+    add_store(parser, "--from")
+    add_keys(parser)
+    add_active_key(parser, "wraps from now on")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Re-wrap. Stops at the first backup that fails; what was done stays done. Raises what `run_rewrap` raises."""
+    keys = keys_from(arguments.key_files, arguments.active_key)
+    if keys is None:
+        raise InvalidInput("Give the old key and the new one, each with --encryption-key-file")
+    location = location_from(arguments)
+    with closing(open_from(arguments, location, PATIENT)) as store:
+        catalog = Catalog(store, location.prefix, keys)
+        chosen = [catalog.find(text) for text in arguments.ids] or list(catalog.stored())
+        done: list[tuple[str, str, str]] = []
+        for backup in chosen:
+            before = read_header(partial(store.get, backup.key), backup.key).key_id
+            if before is not None:
+                after = run_rewrap(store, backup.key, keys, arguments.active_key).key_id
+                done.append((backup.backup_id, before, after or ""))
+    if arguments.json:
+        print_json([{"backupId": backup_id, "from": before, "to": after} for backup_id, before, after in done])
+    else:
+        print_table(("ID", "FROM", "TO"), done)
+    return SUCCESS

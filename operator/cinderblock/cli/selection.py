@@ -1,0 +1,74 @@
+"""Some paths of a backup, and not the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.device.content import TargetContent
+from cinderblock.errors import NotFound
+from cinderblock.mover.targets import Target
+
+
+class Selection:
+    """Paths that are wanted, each with all that is below it, and the directories that lead there.
+
+    Args:
+        paths: as a person writes them: relative to the root of the backup, a slash in front does not matter.
+    """
+
+    def __init__(self, paths: Iterable[bytes]) -> None:
+        self._wanted = {path.strip(b"/"): False for path in paths}
+        self._leading = {leading for path in self._wanted for leading in _leading(path)}
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether an entry is to be restored."""
+        if entry.path in self._leading and entry.kind is EntryKind.DIRECTORY:
+            return True
+        for path in (*_leading(entry.path), entry.path):
+            if path in self._wanted:
+                self._wanted[path] = True
+                return True
+        return False
+
+    def complete(self, entries: Iterable[Entry]) -> None:
+        """Look through a backup: a hard link that is wanted makes the file wanted that it is a link to.
+
+        Raises NotFound naming a path that the backup does not have.
+        """
+        links = {entry.target for entry in entries if self.holds(entry) and entry.kind is EntryKind.HARDLINK}
+        missing = [path for path, found in self._wanted.items() if not found]
+        if missing:
+            names = ", ".join(path.decode(errors="backslashreplace") for path in missing)
+            raise NotFound(f"The backup does not have {names}", reason="PathNotFound")
+        for path in links:
+            self._wanted.setdefault(path, True)
+            self._leading.update(_leading(path))
+
+
+class SelectedTarget:
+    """A target that takes only what is selected."""
+
+    def __init__(self, inner: Target, selection: Selection) -> None:
+        self._inner = inner
+        self._selection = selection
+
+    def put(self, entry: Entry) -> TargetContent | None:
+        """See Target."""
+        return self._inner.put(entry) if self._selection.holds(entry) else None
+
+    def finish(self) -> None:
+        """See Target."""
+        self._inner.finish()
+
+    def warnings(self) -> list[str]:
+        """See Target."""
+        return self._inner.warnings()
+
+
+def _leading(path: bytes) -> list[bytes]:
+    """The directories that lead to a path, the root first; not the path itself."""
+    if not path:
+        return []
+    parts = path.split(b"/")
+    return [b"/".join(parts[:length]) for length in range(len(parts))]

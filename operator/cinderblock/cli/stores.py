@@ -1,0 +1,66 @@
+"""Opens what the options name: the store, and the keys."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.errors import InvalidInput
+from cinderblock.model.store import Addressing
+from cinderblock.model.task import StoreLocation
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.open import open_store
+from cinderblock.store.retrying import BRIEF, Patience
+from cinderblock.store.s3.client import ambient_region
+
+
+def location_from(arguments: argparse.Namespace, *, create: bool = False) -> StoreLocation:
+    """Where the options say that the store is; ``create``: a container that does not exist is made."""
+    return StoreLocation(
+        endpoint_url=arguments.endpoint_url,
+        region=arguments.region or ambient_region() or "us-east-1",
+        container=arguments.store.container,
+        prefix=arguments.store.prefix,
+        addressing=Addressing(arguments.addressing),
+        create_container=create,
+        upload_bytes_per_second=arguments.limit_rate,
+        download_bytes_per_second=arguments.limit_rate,
+    )
+
+
+def open_from(arguments: argparse.Namespace, location: StoreLocation, patience: Patience = BRIEF) -> ObjectStore:
+    """Open the store and make sure that it can be used. Raises what `ObjectStore.check` raises."""
+    store = open_store(location, None, arguments.ca_file, patience)
+    try:
+        store.check()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def keys_from(key_files: Iterable[str], active: str | None = None) -> KeyRing | None:
+    """The keys of ``[ID=]FILE`` options; None if there are none.
+
+    Raises InvalidInput for a file that cannot be read or holds no key, KeyUnavailable if ``active`` is not among them.
+    """
+    data: dict[str, bytes] = {}
+    for text in key_files:
+        key_id, path = _id_and_path(text)
+        if key_id in data:
+            raise InvalidInput(f"There are two keys with id {key_id}: give ids of their own, as ID=FILE")
+        try:
+            with open(path, "rb") as file:
+                data[key_id] = file.read(4096)
+        except OSError as error:
+            raise InvalidInput(f"Key file {path} cannot be read: {error.strerror}") from error
+    return KeyRing.from_secret(data, active) if data else None
+
+
+def _id_and_path(text: str) -> tuple[str, str]:
+    key_id, equals, path = text.partition("=")
+    if equals and "/" not in key_id:
+        return key_id, path
+    return os.path.basename(text), text

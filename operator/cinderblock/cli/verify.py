@@ -1,0 +1,70 @@
+"""``cinderblock verify``"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from dataclasses import asdict
+from typing import Final
+
+from cinderblock.cli.catalog import Catalog
+from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.options import add_json, add_keys, add_store, identifier, percentage
+from cinderblock.cli.output import print_fields, print_json, size
+from cinderblock.cli.progress import told
+from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.mover.verify import run_verify
+from cinderblock.store.retrying import PATIENT
+
+DESCRIPTION: Final = """\
+Read a backup back from the store and check every byte, as a restore does, without writing anything.
+
+With --sample only a share of the data is read, another one each time; the manifest is always read as a whole.
+The exit code is 5 if anything is damaged or missing.
+"""
+
+EPILOG: Final = """\
+examples:
+  cinderblock verify 6f1c2a70 --from s3://backups/laptop
+  cinderblock verify 6f1c2a70 --from s3://backups/laptop --sample 5%
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or its beginning")
+    parser.add_argument(
+        "--sample", metavar="PERCENT", type=percentage, default=100.0, help="share of the data to read, such as 5%%"
+    )
+    add_store(parser, "--from")
+    add_keys(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify. Raises IntegrityError, NotFound."""
+    keys = keys_from(arguments.key_files)
+    location = location_from(arguments)
+    with closing(open_from(arguments, location, PATIENT)) as store:
+        backup = Catalog(store, location.prefix, keys).find(arguments.id)
+        with told("verify", as_json=arguments.json) as progress:
+            result = run_verify(
+                store,
+                location.prefix,
+                backup.key,
+                keys,
+                sample_percent=arguments.sample,
+                on_progress=progress,
+            )
+    if arguments.json:
+        print_json({"backupId": backup.backup_id, "succeeded": True, **asdict(result)})
+        return SUCCESS
+    print_fields(
+        {
+            "sound": backup.backup_id,
+            "checked": f"{result.chunks} chunks ({size(result.bytes_fetched)}), {result.packs} packs",
+            "entries": str(result.entries),
+        }
+    )
+    return SUCCESS

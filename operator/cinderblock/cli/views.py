@@ -1,0 +1,79 @@
+"""A backup as `list` and `show` present it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cinderblock.cli.catalog import Listed
+from cinderblock.cli.output import moment, size
+from cinderblock.datapath.manifest import ManifestSummary
+
+
+def to_wire(listed: Listed) -> dict[str, Any]:
+    """A backup as JSON, under the names that a VolumeBackup's status has for the same."""
+    header, summary = listed.header, listed.summary
+    known: dict[str, Any] = {
+        "id": listed.stored.backup_id,
+        "volumeId": listed.stored.volume_id,
+        "manifest": listed.stored.key,
+        "readable": summary is not None,
+    }
+    if listed.damage is not None:
+        known |= {"damage": listed.damage.message}
+    if header is not None:
+        known |= {"parentId": header.parent_id, "keyId": header.key_id}
+    if summary is not None:
+        known |= {
+            "description": summary.description.to_wire(),
+            "objectCount": summary.object_count,
+            "entries": summary.entries,
+            "logicalBytes": summary.logical_bytes,
+            "transferredBytes": summary.transferred_bytes,
+            "storedBytes": summary.stored_bytes,
+            "uses": dict(summary.references),
+        }
+    return known
+
+
+HEADINGS = ("ID", "TIME", "KIND", "DATA", "STORED", "NAME")
+"""Of `row`."""
+
+
+def row(listed: Listed) -> tuple[str, ...]:
+    """A backup as a line of a table."""
+    header, summary = listed.header, listed.summary
+    if header is None:
+        return (listed.stored.backup_id, "?", "?", "?", "?", f"(damaged: {listed.damage})")
+    kind = "full" if header.parent_id is None else "incremental"
+    if summary is None:
+        return (header.backup_id, "?", kind, "?", "?", f"(sealed with {header.key_id})")
+    return (
+        header.backup_id,
+        moment(summary.description.data_timestamp),
+        kind,
+        size(summary.logical_bytes),
+        size(summary.stored_bytes),
+        summary.description.display_name or summary.description.volume_name,
+    )
+
+
+def fields(summary: ManifestSummary) -> dict[str, str]:
+    """A backup as names and values."""
+    header, description = summary.header, summary.description
+    return {
+        "id": header.backup_id,
+        "name": description.display_name or description.backup_name,
+        "description": description.description or "",
+        "volume": f"{description.volume_name} ({header.volume_id})",
+        "namespace": description.namespace,
+        "volume mode": description.volume_mode,
+        "created": moment(description.created_at),
+        "data of": moment(description.data_timestamp),
+        "parent": header.parent_id or "none: a full backup",
+        "sealed with": header.key_id or "nothing: not encrypted",
+        "entries": str(summary.entries),
+        "data": size(summary.logical_bytes),
+        "changed": size(summary.transferred_bytes),
+        "stored": f"{size(summary.stored_bytes)} in {summary.object_count} packs and the manifest",
+        "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
+    }

@@ -1,0 +1,143 @@
+"""Keys: the key ring of a store's encryption Secret, data keys, and how the first wrap the second."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from cinderblock.datapath.seal import KEY_BYTES, TAG_BYTES, Sealer, Slot, derive_key, identity
+from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable
+
+WRAP_SALT_BYTES = 32
+WRAPPED_BYTES = KEY_BYTES + TAG_BYTES
+
+
+class WrappedKey(NamedTuple):
+    """A data key as it is stored in a plain header. Nothing in it is secret.
+
+    Attributes:
+        key_id: which key of the ring wraps it.
+        salt: 32 random bytes, drawn for this wrapping.
+        sealed: the data key, sealed; 48 bytes.
+    """
+
+    key_id: str
+    salt: bytes
+    sealed: bytes
+
+
+class DataKey:
+    """The random key of one backup. Neither its repr nor a message shows it."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEY_BYTES:
+            raise IntegrityError(f"a data key has {KEY_BYTES} bytes, this one has {len(secret)}")
+        self._secret = secret
+
+    @classmethod
+    def random(cls) -> DataKey:
+        """A new key from the kernel's random source."""
+        return cls(os.urandom(KEY_BYTES))
+
+    def sealer(self, object_identity: bytes, label: str) -> Sealer:
+        """What seals the frames of the object with this identity."""
+        return Sealer(derive_key(self._secret, object_identity), object_identity, label)
+
+    def reveal(self) -> bytes:
+        """The secret itself, to be wrapped or to be kept inside a sealed frame, and for nothing else."""
+        return self._secret
+
+
+def object_sealer(data_key: DataKey | None, object_identity: bytes, label: str) -> Sealer:
+    """What seals an object's frames; without a data key it leaves them plain."""
+    if data_key is None:
+        return Sealer(None, object_identity, label)
+    return data_key.sealer(object_identity, label)
+
+
+class KeyRing:
+    """The keys of a store's encryption Secret, by key id. Neither its repr nor a message shows them.
+
+    A key of the ring wraps a data key under a key of its own, derived with 256 random bits, so that the number of
+    wrappings has no bound and each derived key seals exactly one message.
+    """
+
+    __slots__ = ("_active", "_keys")
+
+    def __init__(self, keys: Mapping[str, bytes], active: str) -> None:
+        self._keys = dict(keys)
+        self._active = active
+
+    @classmethod
+    def from_secret(cls, data: Mapping[str, bytes], active: str | None) -> KeyRing:
+        """Read the data of an encryption Secret: each name is a key id, each value 32 bytes in base64.
+
+        Args:
+            data: the Secret's data as bytes (what the kubelet writes into the files of a mounted Secret).
+            active: key id that wraps new data keys; None: the greatest in order of bytes.
+
+        Raises InvalidInput naming a key id that is malformed, or if there is none; KeyUnavailable if ``active`` is
+        not among them. No message holds a value.
+        """
+        keys = {key_id: _decode(key_id, value) for key_id, value in data.items()}
+        if not keys:
+            raise InvalidInput("the encryption Secret is empty: give it at least one key of 32 bytes in base64")
+        chosen = active if active is not None else max(keys, key=str.encode)
+        if chosen not in keys:
+            raise KeyUnavailable(
+                f"key id {chosen!r} is to seal new backups, and the encryption Secret does not hold it"
+            )
+        return cls(keys, chosen)
+
+    @property
+    def active(self) -> str:
+        """Key id that wraps new data keys."""
+        return self._active
+
+    @property
+    def key_ids(self) -> Iterable[str]:
+        """All key ids."""
+        return self._keys.keys()
+
+    def wrap(self, data_key: DataKey, owner: tuple[str, str], key_id: str | None = None) -> WrappedKey:
+        """Wrap a data key for the backup ``owner`` (volume id, backup id) with a key id, by default the active one.
+
+        Raises KeyUnavailable.
+        """
+        chosen = key_id if key_id is not None else self._active
+        salt = os.urandom(WRAP_SALT_BYTES)
+        sealed = self._sealer(chosen, salt, owner).seal(Slot.KEY, 0, data_key.reveal())
+        return WrappedKey(chosen, salt, sealed)
+
+    def unwrap(self, wrapped: WrappedKey, owner: tuple[str, str]) -> DataKey:
+        """Open a wrapped data key. Raises KeyUnavailable; IntegrityError if it does not open."""
+        if len(wrapped.sealed) != WRAPPED_BYTES or len(wrapped.salt) != WRAP_SALT_BYTES:
+            raise IntegrityError(f"the wrapped key of backup {owner[1]} has a wrong length")
+        return DataKey(bytes(self._sealer(wrapped.key_id, wrapped.salt, owner).open(Slot.KEY, 0, wrapped.sealed)))
+
+    def _sealer(self, key_id: str, salt: bytes, owner: tuple[str, str]) -> Sealer:
+        if key_id not in self._keys:
+            raise KeyUnavailable(
+                f"backup {owner[1]} is sealed with key id {key_id!r}, and the encryption Secret does not hold it"
+            )
+        context = identity("key", *owner, key_id)
+        label = f"the wrapped key of backup {owner[1]} (key id {key_id!r}; is it the same key as then?)"
+        return Sealer(derive_key(self._keys[key_id], context + salt), context, label)
+
+
+def _decode(key_id: str, value: bytes) -> bytes:
+    """A value of the Secret as the 32 bytes of a key."""
+    try:
+        key = base64.b64decode(value.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput(
+            f"key id {key_id!r} of the encryption Secret is not base64: give 32 bytes in base64"
+        ) from None
+    if len(key) != KEY_BYTES:
+        raise InvalidInput(f"key id {key_id!r} of the encryption Secret has {len(key)} bytes: give {KEY_BYTES}")
+    return key

@@ -1,0 +1,242 @@
+"""The manifest: the one object that makes a backup exist. It says where every byte of the volume is.
+
+header    plain: whose it is, and how its data key is wrapped (`header`)
+sections  sealed: entries and their extents, sorted by path, about 1 MiB each (`sections`)
+footer    sealed: description, counts, table of packs, index of sections (`footer`)
+trailer   plain: where the footer begins
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cinderblock.datapath.digest import digest_of
+from cinderblock.datapath.entries import Chunk, Entry
+from cinderblock.datapath.footer import (
+    TAIL_BYTES,
+    TRAILER_BYTES,
+    Footer,
+    Section,
+    decode_data_keys,
+    decode_footer,
+    expand_frame,
+    parse_trailer,
+)
+from cinderblock.datapath.header import HEADER_LIMIT, ManifestHeader, parse_header
+from cinderblock.datapath.keys import DataKey, KeyRing
+from cinderblock.datapath.packs import PackTable
+from cinderblock.datapath.reading import RangeReader, read_exactly
+from cinderblock.datapath.seal import Buffer, Sealer, Slot
+from cinderblock.datapath.sections import decode_chunks, decode_section
+from cinderblock.errors import IntegrityError
+from cinderblock.model.task import BackupDescription
+
+__all__ = [
+    "ManifestHeader",
+    "ManifestReader",
+    "ManifestSummary",
+    "RangeReader",
+    "read_header",
+    "read_summary",
+]
+
+READ_BYTES = 4 << 20
+"""Sections are fetched in ranges of about this many bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSummary:
+    """What a manifest says of its backup, the entries left out.
+
+    Attributes:
+        header: the plain part.
+        description: volume and request.
+        chunk_bytes: largest chunk.
+        entries: names in the tree; 1 for a device.
+        object_count: packs of this backup itself.
+        logical_bytes: bytes of data in the volume, holes and zeros left out.
+        transferred_bytes: bytes of data that lie in packs of this backup itself.
+        stored_bytes: bytes of this backup's objects in the store, the manifest among them.
+        manifest_bytes: bytes of the manifest alone.
+        references: how many packs of each ancestor the backup needs, by backup id; empty for a full backup.
+        newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
+    """
+
+    header: ManifestHeader
+    description: BackupDescription
+    chunk_bytes: int
+    entries: int
+    object_count: int
+    logical_bytes: int
+    transferred_bytes: int
+    stored_bytes: int
+    manifest_bytes: int
+    references: Mapping[str, int]
+    newest_ctime_ns: int = 0
+
+
+def read_header(read: RangeReader, label: str = "the manifest") -> ManifestHeader:
+    """The plain header of a manifest, in one request; no key is needed.
+
+    Args:
+        read: reads the object.
+        label: what the object is called in messages, normally its key in the store.
+
+    Raises IntegrityError, UnsupportedFormat, and what ``read`` raises (NotFound: no such backup).
+    """
+    return parse_header(read(0, HEADER_LIMIT), label)
+
+
+def read_summary(read: RangeReader, keys: KeyRing | None, label: str = "the manifest") -> ManifestSummary:
+    """Header and footer of a manifest, verified, in two or three requests.
+
+    What is verified: the header's checksum, the footer's tag and checksum, that the object has the size which its
+    parts add up to, that the header and the sealed description name the same backup, volume and parent, and the total
+    digest over the index of sections. The entries themselves are not read.
+
+    Args:
+        read: reads the object.
+        keys: the store's key ring; None if it has no encryption Secret.
+        label: what the object is called in messages, normally its key in the store.
+
+    Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises.
+    """
+    return ManifestReader(read, keys, label).summary
+
+
+class ManifestReader:
+    """A manifest that is open for reading: header and footer at once, sections as a stream.
+
+    Args:
+        read: reads the object.
+        keys: the store's key ring; None if it has no encryption Secret.
+        label: what the object is called in messages, normally its key in the store.
+
+    Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises; here and while streaming.
+    """
+
+    def __init__(self, read: RangeReader, keys: KeyRing | None, label: str) -> None:
+        self._read = read
+        self._label = label
+        self.header = read_header(read, label)
+        self._data_key = self.header.data_key(keys)
+        self._sealer = self.header.sealer(self._data_key, label)
+        self._footer, manifest_bytes = _read_footer(read, self.header, self._sealer, label)
+        self.summary = _summarize(self.header, self._footer, manifest_bytes)
+
+    @property
+    def packs(self) -> PackTable:
+        """The packs that chunks name by number."""
+        return self._footer.packs
+
+    @property
+    def sections(self) -> int:
+        """How many sections there are."""
+        return len(self._footer.sections)
+
+    def data_keys(self) -> dict[str, DataKey]:
+        """Data keys of this backup and of the ancestors it uses, by backup id; backups not sealed are left out."""
+        keys = decode_data_keys(self._footer.summary, self._label)
+        if self._data_key is not None:
+            keys[self.header.backup_id] = self._data_key
+        return keys
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries in order of path, verified section by section. Entries with many extents come in parts."""
+        for section, plaintext in self._plaintexts():
+            entries = decode_section(plaintext, f"{self._label}, section {section.number}")
+            yield from self._checked(entries)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The chunks that extents use, section by section; one that several sections use comes several times."""
+        for section, plaintext in self._plaintexts():
+            for chunk in decode_chunks(plaintext, f"{self._label}, section {section.number}"):
+                self._check_pack(chunk)
+                yield chunk
+
+    def _checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """Entries whose extents point into packs that the table knows."""
+        for entry in entries:
+            for extent in entry.extents:
+                self._check_pack(extent.chunk)
+            yield entry
+
+    def _check_pack(self, chunk: Chunk) -> None:
+        if chunk.pack >= len(self.packs):
+            raise IntegrityError(f"{self._label}: a chunk names pack {chunk.pack}, and there are {len(self.packs)}")
+
+    def _plaintexts(self) -> Iterator[tuple[Section, Buffer]]:
+        for run in _runs(self._footer.sections):
+            start, length = run[0].offset, sum(section.stored for section in run)
+            data = memoryview(read_exactly(self._read, self.header.length + start, length, self._label))
+            for section in run:
+                begin = section.offset - start
+                yield section, self._open(section, data[begin : begin + section.stored])
+
+    def _open(self, section: Section, frame: Buffer) -> Buffer:
+        opened = self._sealer.open(Slot.CONTENT, section.number, frame)
+        plaintext = expand_frame(opened, section.size, self._label)
+        if digest_of(plaintext) != section.digest:
+            raise IntegrityError(f"{self._label}: section {section.number} was changed")
+        return plaintext
+
+
+def _runs(sections: list[Section]) -> Iterator[list[Section]]:
+    """Sections in groups of about READ_BYTES."""
+    run: list[Section] = []
+    size = 0
+    for section in sections:
+        if run and size + section.stored > READ_BYTES:
+            yield run
+            run, size = [], 0
+        run.append(section)
+        size += section.stored
+    if run:
+        yield run
+
+
+def _read_footer(read: RangeReader, header: ManifestHeader, sealer: Sealer, label: str) -> tuple[Footer, int]:
+    """The footer, and the bytes of the whole object."""
+    tail = read(-TAIL_BYTES, None)
+    trailer = parse_trailer(tail, label)
+    wanted = trailer.stored + TRAILER_BYTES
+    if wanted > len(tail):
+        tail = read(-wanted, None)
+    if wanted > len(tail):
+        raise IntegrityError(f"{label}: cut short, its footer is not there")
+    footer = decode_footer(tail[-wanted:], trailer, sealer, label)
+    size = header.length + trailer.body + wanted
+    is_whole = size == len(tail) if len(tail) < TAIL_BYTES else read(size - 1, None) == tail[-1:]
+    if not is_whole:
+        raise IntegrityError(f"{label}: its parts do not add up to its size")
+    return footer, size
+
+
+def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> ManifestSummary:
+    summary, packs = footer.summary, footer.packs
+    if (summary.description.backup_id, summary.description.volume_id, summary.parent_id) != (
+        header.backup_id,
+        header.volume_id,
+        header.parent_id,
+    ):
+        raise IntegrityError(
+            f"the manifest of backup {header.backup_id}: header and description name different backups"
+        )
+    references = Counter(packs.origin(pack).backup_id for pack in range(len(packs)))
+    del references[header.backup_id]
+    counts = summary.counts
+    return ManifestSummary(
+        header=header,
+        description=summary.description,
+        chunk_bytes=summary.chunk_bytes,
+        entries=counts.entries,
+        object_count=counts.object_count,
+        logical_bytes=counts.logical_bytes,
+        transferred_bytes=counts.transferred_bytes,
+        stored_bytes=counts.pack_bytes + manifest_bytes,
+        manifest_bytes=manifest_bytes,
+        references=dict(references),
+        newest_ctime_ns=summary.newest_ctime_ns,
+    )

@@ -1,0 +1,19 @@
+"""How the data path reads stored objects: by ranges, from wherever they live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cinderblock.errors import IntegrityError
+
+RangeReader = Callable[[int, int | None], bytes]
+"""``read(start, length)`` of one object: a length of None reads to the end, a negative start counts from the end, and
+fewer bytes come back where the object ends earlier. Raises what the store raises; NotFound without an object."""
+
+
+def read_exactly(read: RangeReader, start: int, length: int, label: str) -> bytes:
+    """``length`` bytes from ``start``. Raises IntegrityError naming ``label`` if the object ends earlier."""
+    data = read(start, length)
+    if len(data) != length:
+        raise IntegrityError(f"{label}: cut short, {length} bytes from {start} are not there")
+    return data

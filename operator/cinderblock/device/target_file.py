@@ -1,0 +1,93 @@
+"""One file of a tree while a restore writes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from typing_extensions import override
+
+from cinderblock.datapath.entries import Entry
+from cinderblock.device import attributes
+from cinderblock.device.closing import Closing
+from cinderblock.device.content import Data
+from cinderblock.device.descriptors import clear_file, read_full, write_and_forget
+from cinderblock.device.losses import Losses
+from cinderblock.device.refusals import target_error
+
+
+class TargetFile(Closing):
+    """The content of one file of a tree (a `content.TargetContent`).
+
+    It stands for itself: all goes through its own descriptor, so that it may be filled and finished by any thread
+    while its directory is long done.
+
+    Attributes:
+        entry: what the file is to be.
+    """
+
+    def __init__(self, fd: int, entry: Entry, *, is_new: bool, losses: Losses, on_finish: Callable[[], None]) -> None:
+        """Take over ``fd``, open for reading and writing. Raises OSError if what is too long cannot be cut off."""
+        self.entry = entry
+        self._fd = fd
+        self._is_new = is_new
+        self._losses = losses
+        self._on_finish = on_finish
+        present = 0 if is_new else os.fstat(fd).st_size
+        self._is_blank = present == 0
+        if present > entry.size:
+            os.ftruncate(fd, entry.size)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the file is to have."""
+        return self.entry.size
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the file was new or empty when it was opened: nothing to compare with, and nothing to clear."""
+        return self._is_blank
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """What the file holds now; fewer bytes come back where it ends. Raises TargetError."""
+        try:
+            return read_full(self._fd, offset, buffer)
+        except OSError as error:
+            raise target_error(error, "read", self.entry.path) from error
+
+    def write(self, offset: int, data: Data) -> None:
+        """Put ``data`` at ``offset``. Raises TargetError."""
+        try:
+            write_and_forget(self._fd, offset, data)
+        except OSError as error:
+            raise target_error(error, "write", self.entry.path) from error
+
+    def clear(self, offset: int, length: int) -> None:
+        """Make a range a hole, where the file has data there. Raises TargetError."""
+        if self._is_blank:
+            return
+        try:
+            clear_file(self._fd, offset, length)
+        except OSError as error:
+            raise target_error(error, "make a hole in", self.entry.path) from error
+
+    def finish(self) -> None:
+        """Give the file its size, owner, mode, extended attributes and mtime, and close it. Raises TargetError."""
+        try:
+            status = os.fstat(self._fd)
+            if status.st_size != self.size:
+                os.ftruncate(self._fd, self.size)
+                status = os.fstat(self._fd)
+            attributes.apply(self._fd, self.entry, is_new=self._is_new, losses=self._losses, status=status)
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+        except OSError as error:
+            raise target_error(error, "finish", self.entry.path) from error
+        self._on_finish()
+
+    @override
+    def close(self) -> None:
+        """Give up the descriptor without finishing; after ``finish`` it does nothing. May be repeated."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)

@@ -1,0 +1,201 @@
+"""A file tree as a backup reads it: the walk, and the content of files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from cinderblock.datapath.entries import Entry
+from cinderblock.device.attributes import read_attributes
+from cinderblock.device.closing import Closing
+from cinderblock.device.descriptors import data_ranges, read_and_forget
+from cinderblock.device.directories import DirectoryChain, open_root, parts_of
+from cinderblock.device.ranges import DataRange
+from cinderblock.device.refusals import has_moved, source_error, source_moved
+from cinderblock.device.tree_walk import Skipped, TreeWalk, make_entry
+
+SMALL_FILE = 64 << 10
+"""Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its
+zeros are found by comparing anyway."""
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""O_NONBLOCK: what has become a FIFO in the meantime must not make the backup wait for a writer."""
+
+
+class SourceFile(Closing):
+    """The content of one file of a tree (a `content.SourceContent`).
+
+    Attributes:
+        entry: the file as it was when it was opened; of a file that changed since the walk, its new state.
+    """
+
+    def __init__(self, fd: int, entry: Entry, status: os.stat_result) -> None:
+        self.entry = entry
+        self._fd = fd
+        self._status = status
+
+    @property
+    def size(self) -> int:
+        """Bytes when it was opened."""
+        return self.entry.size
+
+    def data_ranges(self) -> Iterator[DataRange]:
+        """Ranges that are no holes. A file of SMALL_FILE bytes at most, or without holes, is one range."""
+        if self.size <= SMALL_FILE or self._status.st_blocks * 512 >= self.size:
+            if self.size:
+                yield DataRange(0, self.size)
+            return
+        try:
+            yield from data_ranges(self._fd, 0, self.size)
+        except OSError as error:
+            raise source_error(error, "find the holes of", self.entry.path) from error
+
+    def prefetch(self) -> None:
+        """Have the kernel read the content ahead, without waiting for it: many small files are then read at once."""
+        os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_WILLNEED)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from ``offset``; fewer bytes come back only where the file ends. Raises SourceError."""
+        try:
+            return read_and_forget(self._fd, offset, buffer)
+        except OSError as error:
+            raise source_error(error, "read", self.entry.path) from error
+
+    def has_changed(self) -> bool:
+        """Whether size, mtime or ctime are others than when the file was opened: what was read may be torn.
+
+        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock.
+        """
+        try:
+            now = os.fstat(self._fd)
+        except OSError as error:
+            raise source_error(error, "read", self.entry.path) from error
+        return _stamp(now) != _stamp(self._status)
+
+    @override
+    def close(self) -> None:
+        """Give up the descriptor. May be repeated."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class TreeReader(Closing):
+    """A volume of mode Filesystem.
+
+    Attributes:
+        skipped: what walks have left out so far.
+    """
+
+    def __init__(self, root: str | bytes) -> None:
+        """Open the directory ``root``. Raises SourceError."""
+        try:
+            self._root = open_root(root)
+        except OSError as error:
+            raise source_error(error, "open", os.fsencode(root)) from error
+        self.skipped = Skipped()
+        self._chain = DirectoryChain(self._root)
+        self._parent = b""
+        self._lock = threading.Lock()
+        self._no_atime = os.O_NOATIME
+
+    def walk(self) -> Iterator[Entry]:
+        """Every entry without extents: the root first, then by path components (`entries.order_key`).
+
+        The first name of an inode with several is the FILE (or other kind), further names are HARDLINKs to it; a
+        HARDLINK has no attributes of its own. Raises SourceError; SourceChanging if directories move meanwhile.
+        """
+        try:
+            return TreeWalk(self._root, self.skipped).entries()
+        except OSError as error:
+            raise source_error(error, "begin to walk through", b"") from error
+
+    def open_file(self, entry: Entry) -> SourceFile:
+        """Open a FILE of the walk for reading; may be called by several threads, fastest in the order of the walk.
+
+        Raises SourceError; SourceChanging with reason `refusals.VANISHED` if there is no such file any more.
+        """
+        try:
+            fd = self._open(entry.path)
+        except OSError as error:
+            if has_moved(error):
+                raise source_moved(entry.path) from error
+            raise source_error(error, "open", entry.path) from error
+        try:
+            return self._opened(fd, entry)
+        except OSError as error:
+            os.close(fd)
+            raise source_error(error, "read", entry.path) from error
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def used_bytes(self) -> int:
+        """About how many bytes there are to read, for progress: what the file system has in use (statvfs(3)).
+
+        Too much where the volume is only a part of a file system. Raises SourceError.
+        """
+        try:
+            space = os.fstatvfs(self._root)
+        except OSError as error:
+            raise source_error(error, "ask for the space of", b"") from error
+        return (space.f_blocks - space.f_bfree) * space.f_frsize
+
+    @override
+    def close(self) -> None:
+        """Give up all descriptors; files that are open stay open."""
+        self._chain.close()
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def _directory(self, path: bytes) -> int:
+        """Descriptor of a directory, by way of the one that was used last."""
+        if path == self._parent:
+            return self._chain.fd
+        try:
+            fd = self._chain.go_to(parts_of(path))
+        except OSError:
+            self._chain.close()
+            self._chain = DirectoryChain(self._root)
+            self._parent = b""
+            raise
+        self._parent = path
+        return fd
+
+    def _open(self, path: bytes) -> int:
+        """A descriptor of a file. It is opened without the lock, since that takes long on a network file system."""
+        parent, _, name = path.rpartition(b"/")
+        with self._lock:
+            directory = os.dup(self._directory(parent))
+        try:
+            return self._open_in(directory, name)
+        finally:
+            os.close(directory)
+
+    def _open_in(self, directory: int, name: bytes) -> int:
+        """Without touching the file's atime where that is permitted: to its owner, or with CAP_FOWNER (open(2))."""
+        try:
+            return os.open(name, _OPEN_FLAGS | self._no_atime, dir_fd=directory)
+        except PermissionError:
+            if not self._no_atime:
+                raise
+            fd = os.open(name, _OPEN_FLAGS, dir_fd=directory)
+            self._no_atime = 0
+            return fd
+
+    def _opened(self, fd: int, entry: Entry) -> SourceFile:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise source_moved(entry.path)
+        if (status.st_ino, *_stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
+            entry = make_entry(entry.path, status, read_attributes(fd))
+        return SourceFile(fd, entry, status)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,205 @@
+"""Going through a tree, in the order of the manifest, without holding it in memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.device.attributes import Attributes, read_attributes
+from cinderblock.device.directories import DirectoryChain, by_descriptor, mount_id, sorted_names
+from cinderblock.device.refusals import has_moved, printable, source_error, source_rearranged
+from cinderblock.errors import SourceChanging, SourceError
+
+LOST_FOUND = b"lost+found"
+"""Directory of fsck at the root of ext file systems: belongs to the file system, not to the data."""
+
+_KINDS = {
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.DIRECTORY,
+    stat.S_IFLNK: EntryKind.SYMLINK,
+    stat.S_IFIFO: EntryKind.FIFO,
+    stat.S_IFCHR: EntryKind.CHARACTER_DEVICE,
+    stat.S_IFBLK: EntryKind.BLOCK_DEVICE,
+}
+
+
+@dataclass(slots=True)
+class Skipped:
+    """What a walk left out.
+
+    Attributes:
+        sockets: sockets; they mean nothing without the process that listens.
+        mounts: directories on which something else is mounted; they are kept as empty directories.
+        lost_found: names in ``lost+found`` at the root.
+        vanished: names that were removed between being listed and being looked at.
+    """
+
+    sockets: int = 0
+    mounts: int = 0
+    lost_found: int = 0
+    vanished: int = 0
+
+    def sentences(self) -> list[str]:
+        """Short sentences for the report, one for each kind of thing that was left out."""
+        counted = (
+            ("sockets left out", self.sockets),
+            ("mounts inside the volume left out", self.mounts),
+            ("entries of lost+found left out", self.lost_found),
+            ("files that were removed while the volume was read", self.vanished),
+        )
+        return [f"{what}: {number}" for what, number in counted if number]
+
+
+@dataclass(slots=True)
+class _Link:
+    """An inode with several names: where it was first seen, and how many names are still to come."""
+
+    path: bytes
+    remaining: int
+
+
+class TreeWalk:
+    """One pass through a tree.
+
+    In memory: the names of the directories between the root and the current one, and one path per inode that has
+    names still to come.
+    """
+
+    def __init__(self, root_fd: int, skipped: Skipped) -> None:
+        """Begin with an open directory, which must stay open. Raises OSError."""
+        self._skipped = skipped
+        self._root = root_fd
+        self._mount = mount_id(root_fd)
+        self._chain: DirectoryChain
+        self._pending: list[list[bytes]] = []
+        self._prefixes: list[bytes] = []
+        self._links: dict[tuple[int, int], _Link] = {}
+
+    def entries(self) -> Iterator[Entry]:
+        """The root, then everything below it, by path components. Raises SourceError or SourceChanging."""
+        self._chain = DirectoryChain(self._root)
+        try:
+            yield make_entry(b"", os.fstat(self._chain.fd), read_attributes(self._chain.fd))
+            self._list(b"")
+            while self._pending:
+                names = self._pending[-1]
+                if not names:
+                    self._leave()
+                    continue
+                name = names.pop()
+                entry = self._look_at(name)
+                if entry is not None:
+                    yield entry
+                    if entry.kind is EntryKind.DIRECTORY:
+                        self._descend(name, entry.path)
+        finally:
+            self._chain.close()
+
+    def _look_at(self, name: bytes) -> Entry | None:
+        """The entry of a name in the current directory; None if it is left out."""
+        path = self._prefixes[-1] + name
+        fd = self._chain.fd
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if self._is_left_out(path, status):
+                return None
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                holder = self._holder(path, status)
+                if holder is not None:
+                    return Entry(path, EntryKind.HARDLINK, target=holder, inode=status.st_ino)
+            target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
+            return make_entry(path, status, read_attributes(by_descriptor(fd, name)), target)
+        except FileNotFoundError:
+            self._skipped.vanished += 1
+            return None
+        except OSError as error:
+            raise _walk_error(error, "read", path) from error
+
+    def _is_left_out(self, path: bytes, status: os.stat_result) -> bool:
+        if stat.S_ISSOCK(status.st_mode):
+            self._skipped.sockets += 1
+            return True
+        if path == LOST_FOUND and stat.S_ISDIR(status.st_mode):
+            self._count_lost_found()
+            return True
+        return False
+
+    def _count_lost_found(self) -> None:
+        """Only root may look into it; who may not needs not know."""
+        try:
+            self._skipped.lost_found = len(sorted_names(self._chain.enter(LOST_FOUND)))
+        except PermissionError:
+            return
+        self._chain.leave()
+
+    def _holder(self, path: bytes, status: os.stat_result) -> bytes | None:
+        """The path under which an inode was seen before; None if it is seen for the first time."""
+        identity = (status.st_dev, status.st_ino)
+        link = self._links.get(identity)
+        if link is None:
+            self._links[identity] = _Link(path, status.st_nlink - 1)
+            return None
+        link.remaining -= 1
+        if link.remaining <= 0:
+            del self._links[identity]
+        return link.path
+
+    def _descend(self, name: bytes, path: bytes) -> None:
+        """Go into a directory, unless something else is mounted there."""
+        try:
+            fd = self._chain.enter(name)
+            if mount_id(fd) != self._mount:
+                self._skipped.mounts += 1
+                self._chain.leave()
+                return
+        except FileNotFoundError:
+            self._skipped.vanished += 1
+            return
+        except OSError as error:
+            raise _walk_error(error, "open", path) from error
+        self._list(path)
+
+    def _list(self, path: bytes) -> None:
+        try:
+            self._pending.append(sorted_names(self._chain.fd))
+        except OSError as error:
+            raise _walk_error(error, "list", path) from error
+        self._prefixes.append(path + b"/" if path else b"")
+
+    def _leave(self) -> None:
+        path = self._prefixes.pop()
+        self._pending.pop()
+        if self._pending:
+            try:
+                self._chain.leave()
+            except OSError as error:
+                raise _walk_error(error, "leave", path) from error
+
+
+def _walk_error(error: OSError, action: str, path: bytes) -> SourceError | SourceChanging:
+    """Only a name that is not there any more may be left out; whatever else has moved makes the walk worthless."""
+    return source_rearranged(path) if has_moved(error) else source_error(error, action, path)
+
+
+def make_entry(path: bytes, status: os.stat_result, xattrs: Attributes, target: bytes = b"") -> Entry:
+    """The entry of an object, without extents. Raises SourceError for a kind of object that no format knows."""
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is None:
+        raise SourceError(f"cannot read {printable(path)}: it is of an unknown kind (mode {status.st_mode:o})")
+    return Entry(
+        path,
+        kind,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        inode=status.st_ino,
+        size=status.st_size if kind is EntryKind.FILE else 0,
+        target=target,
+        rdev=status.st_rdev if kind in (EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE) else 0,
+        xattrs=xattrs,
+    )

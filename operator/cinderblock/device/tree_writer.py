@@ -1,0 +1,289 @@
+"""A file tree as a restore writes it: a target directory is made exactly equal to a stream of entries, in place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from cinderblock.datapath.entries import Entry, EntryKind, order_key
+from cinderblock.device import attributes
+from cinderblock.device.closing import Closing
+from cinderblock.device.directories import DirectoryChain, by_descriptor, mount_id, open_root, parts_of, sorted_names
+from cinderblock.device.fidelity import assess_target
+from cinderblock.device.losses import Fidelity, Losses
+from cinderblock.device.nodes import is_same_node, make_node
+from cinderblock.device.refusals import printable, target_error
+from cinderblock.device.removal import enter_anyway, make_accessible, make_writable, remove
+from cinderblock.device.syscalls import sync_file_system
+from cinderblock.device.target_file import TargetFile
+from cinderblock.device.tree_walk import LOST_FOUND
+from cinderblock.errors import IntegrityError, TargetError
+
+_OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_UNWRITABLE = frozenset({errno.EPERM, errno.EACCES, errno.ETXTBSY})
+_IMPOSSIBLE_PARTS = frozenset({b"", b".", b".."})
+
+
+@dataclass(slots=True)
+class _Level:
+    """One directory between the root and the current one.
+
+    Attributes:
+        entry: what it is to be.
+        names: what it held before and the stream has not reached yet, descending.
+        last: the name that was put last.
+        is_new: whether this restore made it.
+        is_foreign: whether something else is mounted there: it is left as it is.
+    """
+
+    entry: Entry
+    names: list[bytes]
+    last: bytes = b""
+    is_new: bool = False
+    is_foreign: bool = False
+
+
+class TreeWriter(Closing):
+    """A volume of mode Filesystem that becomes equal to a backup.
+
+    Entries come in the order of `TreeReader.walk`. What the target holds is gone through beside them, so that names
+    that are not in the backup are removed on the way; in memory are only the names of the directories between the root
+    and the current one. ``lost+found`` at the root is left alone.
+
+    Attributes:
+        losses: what could not be kept.
+    """
+
+    def __init__(self, root: str | bytes, fidelity: Fidelity | None = None) -> None:
+        """Open the directory ``root``. Raises TargetError.
+
+        Args:
+            root: an existing directory.
+            fidelity: what cannot be kept; None: ask `fidelity.assess_target`.
+        """
+        self.losses = Losses(fidelity or assess_target(root))
+        try:
+            self._root = open_root(root)
+            self._mount = mount_id(self._root)
+        except OSError as error:
+            raise target_error(error, "open", os.fsencode(root)) from error
+        self._chain = DirectoryChain(self._root)
+        self._link_chain = DirectoryChain(self._root)
+        self._levels: list[_Level] = []
+        self._claimed: set[tuple[int, int]] = set()
+        self._missing_nodes: set[bytes] = set()
+        self._unfinished = 0
+        self._lock = threading.Lock()
+
+    def put(self, entry: Entry) -> TargetFile | None:
+        """Make the target have this entry.
+
+        Returns, of a FILE, the content to be filled and finished by the caller; of all other kinds None, since they
+        are done. Raises TargetError; IntegrityError for a path that no walk gives: out of order, or out of the volume.
+        """
+        if not self._levels:
+            self._begin(entry)
+            return None
+        name = self._go_to_parent_of(entry)
+        try:
+            return self._put_name(entry, name)
+        except OSError as error:
+            raise target_error(error, "create", entry.path) from error
+
+    def finish(self) -> None:
+        """The stream has ended: remove what is left over, set directories' attributes, wait until all is stored.
+
+        Raises TargetError.
+        """
+        if self._unfinished:
+            raise TargetError(f"{self._unfinished} files were begun and not finished: run the restore again")
+        while self._levels:
+            self._leave()
+        try:
+            sync_file_system(self._root)
+        except OSError as error:
+            raise target_error(error, "store", b"") from error
+
+    @override
+    def close(self) -> None:
+        """Give up all descriptors; files that are open stay open."""
+        self._chain.close()
+        self._link_chain.close()
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def _begin(self, entry: Entry) -> None:
+        if entry.path or entry.kind is not EntryKind.DIRECTORY:
+            raise IntegrityError(f"the backup's tree begins with {printable(entry.path)}, not with its root")
+        try:
+            self._open_level(entry, is_new=False)
+        except OSError as error:
+            raise target_error(error, "open", entry.path) from error
+
+    def _go_to_parent_of(self, entry: Entry) -> bytes:
+        """Leave directories until the entry's parent is the current one, and return the entry's name in it."""
+        parent, slash, name = entry.path.rpartition(b"/")
+        if name in _IMPOSSIBLE_PARTS or b"\0" in name or (slash and not parent):
+            raise IntegrityError(f"the backup's tree holds an impossible path: {printable(entry.path)}")
+        while self._levels[-1].entry.path != parent:
+            if len(self._levels) == 1:
+                raise IntegrityError(f"the backup's tree holds {printable(entry.path)} without its directory")
+            self._leave()
+        level = self._levels[-1]
+        if name <= level.last:
+            raise IntegrityError(f"the backup's tree is out of order at {printable(entry.path)}")
+        level.last = name
+        return name
+
+    def _put_name(self, entry: Entry, name: bytes) -> TargetFile | None:
+        level = self._levels[-1]
+        if level.is_foreign:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        present = self._advance(level, name)
+        status = os.stat(name, dir_fd=self._chain.fd, follow_symlinks=False) if present else None
+        if entry.kind is EntryKind.HARDLINK:
+            self._put_link(entry, name, status)
+            return None
+        if status is not None and not self._may_stay(entry, name, status):
+            remove(self._chain.fd, name, entry.path)
+            status = None
+        if entry.kind is EntryKind.FILE:
+            return self._put_file(entry, name, status)
+        if entry.kind is EntryKind.DIRECTORY:
+            self._put_directory(entry, name, is_new=status is None)
+        else:
+            self._put_node(entry, name, is_new=status is None)
+        return None
+
+    def _advance(self, level: _Level, name: bytes) -> bool:
+        """Remove what the target holds before ``name`` and the backup does not; whether it holds ``name`` itself."""
+        while level.names and level.names[-1] < name:
+            self._remove_extra(level, level.names.pop())
+        if level.names and level.names[-1] == name:
+            level.names.pop()
+            return True
+        return False
+
+    def _remove_extra(self, level: _Level, name: bytes) -> None:
+        path = level.entry.path + b"/" + name if level.entry.path else name
+        if path != LOST_FOUND:
+            remove(self._chain.fd, name, path)
+
+    def _may_stay(self, entry: Entry, name: bytes, status: os.stat_result) -> bool:
+        """Whether what the target holds can become the entry without being removed first.
+
+        An inode with several names may hold the content of one entry only: whoever comes first claims it. Other
+        entries get an inode of their own, or are links to it because the backup says so.
+        """
+        if not is_same_node(self._chain.fd, name, entry, status):
+            return False
+        if entry.kind is not EntryKind.DIRECTORY and status.st_nlink > 1:
+            identity = (status.st_dev, status.st_ino)
+            if identity in self._claimed:
+                return False
+            self._claimed.add(identity)
+        return True
+
+    def _put_file(self, entry: Entry, name: bytes, status: os.stat_result | None) -> TargetFile:
+        fd = None if status is None else self._open_present(entry, name)
+        is_new = fd is None
+        if fd is None:
+            fd = os.open(name, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._chain.fd)
+        try:
+            file = TargetFile(fd, entry, is_new=is_new, losses=self.losses, on_finish=self._count_finished)
+        except OSError:
+            os.close(fd)
+            raise
+        with self._lock:
+            self._unfinished += 1
+        return file
+
+    def _open_present(self, entry: Entry, name: bytes) -> int | None:
+        """The file that is there; None if it could not be opened for writing, and was removed.
+
+        A file of somebody else, one under fs-verity, and a program that runs can be removed but not written.
+        """
+        try:
+            return os.open(name, _OPEN_FLAGS, dir_fd=self._chain.fd)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+        try:
+            make_accessible(self._chain.fd, name, stat.S_IRUSR | stat.S_IWUSR)
+            return os.open(name, _OPEN_FLAGS, dir_fd=self._chain.fd)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+        remove(self._chain.fd, name, entry.path)
+        return None
+
+    def _count_finished(self) -> None:
+        with self._lock:
+            self._unfinished -= 1
+
+    def _put_directory(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
+        if is_new:
+            os.mkdir(name, 0o700, dir_fd=self._chain.fd)
+        enter_anyway(self._chain, name)
+        self._open_level(entry, is_new=is_new)
+
+    def _open_level(self, entry: Entry, *, is_new: bool) -> None:
+        """Make the directory that the chain has just entered the current one."""
+        fd = self._chain.fd
+        level = _Level(entry, [], is_new=is_new)
+        if not is_new:
+            level.is_foreign = mount_id(fd) != self._mount
+            if not level.is_foreign:
+                make_writable(fd)
+                attributes.drop_default_acl(fd)
+                level.names = sorted_names(fd)
+        self._levels.append(level)
+
+    def _put_node(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
+        """A symbolic link, FIFO or device node."""
+        if is_new and not make_node(self._chain.fd, name, entry, self.losses):
+            self._missing_nodes.add(entry.path)
+            return
+        attributes.apply(by_descriptor(self._chain.fd, name), entry, is_new=is_new, losses=self.losses)
+
+    def _put_link(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
+        """One more name for an inode that an earlier entry made."""
+        if entry.target in self._missing_nodes:
+            self._remove_present(entry, name, status)
+            return
+        parts = parts_of(entry.target)
+        if not parts or _IMPOSSIBLE_PARTS.intersection(parts) or order_key(entry.target) >= order_key(entry.path):
+            raise IntegrityError(f"the backup's tree holds an impossible hard link: {printable(entry.path)}")
+        directory = self._link_chain.go_to(parts[:-1])
+        holder = os.stat(parts[-1], dir_fd=directory, follow_symlinks=False)
+        if status is not None and (status.st_dev, status.st_ino) == (holder.st_dev, holder.st_ino):
+            return
+        self._remove_present(entry, name, status)
+        os.link(parts[-1], name, src_dir_fd=directory, dst_dir_fd=self._chain.fd, follow_symlinks=False)
+
+    def _remove_present(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
+        if status is not None:
+            remove(self._chain.fd, name, entry.path)
+
+    def _leave(self) -> None:
+        """The stream has passed the current directory: remove what is left over, and set its attributes.
+
+        Only now, since every name that is made or removed in it changes its mtime, and its mode may forbid writing.
+        """
+        level = self._levels[-1]
+        while level.names:
+            self._remove_extra(level, level.names.pop())
+        try:
+            if not level.is_foreign:
+                attributes.apply(self._chain.fd, level.entry, is_new=level.is_new, losses=self.losses)
+            self._levels.pop()
+            if self._levels:
+                self._chain.leave()
+        except OSError as error:
+            raise target_error(error, "finish", level.entry.path) from error

@@ -1,0 +1,62 @@
+"""Workers that take keys from the queue, and the one function that each of them calls: reconcile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from cinderblock.errors import CinderblockError
+from cinderblock.handlers.keys import Key
+from cinderblock.handlers.queue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+Reconcile = Callable[[Key], Awaitable[float | None]]
+"""Brings one object forward; returns the seconds until it wants to be looked at again, or None."""
+
+
+async def work(queue: WorkQueue, reconcile: Reconcile) -> None:
+    """Take keys and reconcile them, for ever. An object that fails comes back later and stops nobody."""
+    while True:
+        key = await queue.take()
+        try:
+            look_again = await _attempt(queue, reconcile, key)
+        finally:
+            await queue.done(key)
+        if look_again is not None:
+            await queue.add(key, look_again)
+
+
+async def _attempt(queue: WorkQueue, reconcile: Reconcile, key: Key) -> float | None:
+    try:
+        look_again = await reconcile(key)
+    except CinderblockError as error:
+        delay = queue.next_retry(key)
+        log.warning("Reconciling failed", extra=_fields(key) | {"reason": error.reason, "retry_in": round(delay, 1)})
+        log.info("%s", error.message, extra=_fields(key))
+        return delay
+    except Exception:
+        # A defect of ours must not take the others down with it: it is logged in full, and this object waits.
+        delay = queue.next_retry(key)
+        log.exception("Reconciling raised an unexpected error", extra=_fields(key) | {"retry_in": round(delay, 1)})
+        return delay
+    queue.succeeded(key)
+    return look_again
+
+
+def _fields(key: Key) -> dict[str, str]:
+    return {"object_kind": key.kind, "object_namespace": key.namespace, "object_name": key.name}
+
+
+async def resync(queue: WorkQueue, list_keys: Callable[[], Awaitable[list[Key]]], seconds: float) -> None:
+    """Put every object into the queue every ``seconds``, spread over a tenth of that time."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            keys = await list_keys()
+        except CinderblockError as error:
+            log.warning("Resync failed: %s", error.message)
+            continue
+        for number, key in enumerate(keys):
+            await queue.add(key, seconds / 10 * number / max(1, len(keys)))

@@ -1,0 +1,161 @@
+"""What all observers share: reading objects as models, and what surrounds a mover."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from cinderblock.datapath.manifest import read_summary
+from cinderblock.errors import CinderblockError, NotFound
+from cinderblock.handlers.stores import Stores
+from cinderblock.kube import kinds, lookups
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
+from cinderblock.lifecycle.worlds import ManifestView, MoverView, Policy, StoreView
+from cinderblock.model import names
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.base import KubeObject, ObjectMeta
+from cinderblock.model.cluster import Claim, Job, Pod
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import ProgressLine
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=KubeObject)
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What observers look with."""
+
+    kube: KubeClient
+    stores: Stores
+    policy: Policy
+
+    async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
+        """One object as a model, or None."""
+        body = await self.kube.get(kind, name, namespace)
+        return model.model_validate(body) if body is not None else None
+
+    async def list(self, model: type[T], kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[T]:
+        """All objects as models. One that does not parse is left out: it must not hide the others."""
+        return parse_all(model, await self.kube.list(kind, namespace, labels=labels))
+
+
+def parse_all(model: type[T], bodies: list[dict[str, Any]]) -> list[T]:
+    """Objects as models; one that does not parse is logged and left out."""
+    parsed = []
+    for body in bodies:
+        try:
+            parsed.append(model.model_validate(body))
+        except ValidationError as error:
+            metadata = ObjectMeta.model_validate(body.get("metadata", {}))
+            problems = error.errors(include_input=False, include_url=False)
+            log.warning("Object %s/%s does not parse: %s", metadata.namespace, metadata.name, problems)
+    return parsed
+
+
+async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
+    """A claim by UID or name. A UID wins, as Cinder's ``volume_id`` is an id."""
+    body = await lookups.find_claim(eyes.kube, namespace, asked)
+    return Claim.model_validate(body) if body is not None else None
+
+
+async def users_of(eyes: Eyes, claim: Claim) -> tuple[str, ...]:
+    """Names of the pods that use a claim and have not ended; our own movers are not counted."""
+    pods = parse_all(Pod, await lookups.pods_using_claim(eyes.kube, claim.namespace, claim.name))
+    return tuple(sorted(p.name for p in pods if p.metadata.labels.get(names.MANAGED_BY_LABEL) != names.MANAGED_BY))
+
+
+async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore, store: BackupStore | None) -> MoverView:
+    """The mover Job of an operation, its pods, and how many others run."""
+    name = names.child_name(owner.uid)
+    job = await eyes.get(Job, kinds.JOB, name, owner.namespace)
+    pods = await _pods(eyes, owner) if job is not None else ()
+    if job is not None:
+        return MoverView(job=job, pods=pods, progress=await _progress(eyes, owner, pods))
+    others = await eyes.list(Job, kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
+    running = [other for other in others if not other.is_complete and other.failure is None]
+    same = [other for other in running if store is not None and other.metadata.labels.get(STORE_LABEL) == store.uid]
+    return MoverView(running_elsewhere=len(running), running_for_store=len(same))
+
+
+async def pods_of(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
+    """The mover pods of an operation, oldest first, whether or not the Job is still there."""
+    return await _pods(eyes, owner)
+
+
+async def _pods(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
+    pods = await eyes.list(Pod, kinds.POD, owner.namespace, labels=f"{names.OWNER_UID_LABEL}={owner.uid}")
+    return tuple(sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
+
+
+async def _progress(eyes: Eyes, owner: VolumeBackup | VolumeRestore, pods: tuple[Pod, ...]) -> ProgressLine | None:
+    """The last line that the running mover printed. No answer is no progress, and no error."""
+    if not pods or pods[-1].status.phase != "Running":
+        return None
+    try:
+        text = await eyes.kube.pod_log_tail(owner.namespace, pods[-1].name, MOVER_CONTAINER, lines=1)
+        return ProgressLine.model_validate_json(text.strip() or "null")
+    except (CinderblockError, ValidationError):
+        return None
+
+
+async def choose_store(eyes: Eyes, namespace: str, asked: str | None) -> StoreView:
+    """The store that is named, or the namespace's default one."""
+    if asked is not None:
+        store = await eyes.get(BackupStore, kinds.BACKUP_STORE, asked, namespace)
+        missing = "" if store else f"BackupStore {asked} could not be found in namespace {namespace}."
+        return StoreView(store, missing)
+    stores = await eyes.list(BackupStore, kinds.BACKUP_STORE, namespace)
+    defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+    if len(defaults) == 1:
+        return StoreView(defaults[0])
+    if not defaults:
+        return StoreView(
+            missing=f"Namespace {namespace} has no default BackupStore: set spec.storeName, or annotate one with"
+            ' cinderblock.io/is-default-store: "true".'
+        )
+    listed = ", ".join(sorted(store.name for store in defaults))
+    return StoreView(missing=f"Namespace {namespace} has several default BackupStores ({listed}): set spec.storeName.")
+
+
+async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:
+    """Ask the store whether it can be used: Secrets, keys, endpoint, credentials, container."""
+    if view.store is None:
+        return view
+    try:
+        opened = await eyes.stores.open(view.store, container)
+        await eyes.stores.keys(view.store)
+        await asyncio.to_thread(opened.check)
+    except CinderblockError as error:
+        return replace(view, trouble=error)
+    return view
+
+
+async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str) -> ManifestView | None:
+    """A manifest, read back and verified; None if there is none. Raises what the store or the format raise."""
+    opened = await eyes.stores.open(store, container)
+    ring = await eyes.stores.keys(store)
+    try:
+        summary = await asyncio.to_thread(read_summary, partial(opened.get, key), ring, key)
+    except NotFound as error:
+        if error.reason in ("ContainerNotFound", "BucketNotFound"):
+            raise
+        return None
+    return ManifestView(
+        key=key,
+        description=summary.description,
+        parent_id=summary.header.parent_id,
+        object_count=summary.object_count,
+        logical_bytes=summary.logical_bytes,
+        transferred_bytes=summary.transferred_bytes,
+        stored_bytes=summary.stored_bytes,
+    )

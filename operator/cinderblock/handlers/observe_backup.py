@@ -1,0 +1,208 @@
+"""Read everything that a decision about a VolumeBackup needs, and not more: a finished one needs little."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+
+from cinderblock.datapath.manifest import read_header
+from cinderblock.errors import CinderblockError
+from cinderblock.handlers.observe import (
+    Eyes,
+    choose_store,
+    find_claim,
+    observe_mover,
+    parse_all,
+    pods_of,
+    probe_store,
+    read_manifest,
+    users_of,
+)
+from cinderblock.kube import kinds, lookups
+from cinderblock.lifecycle import movers
+from cinderblock.lifecycle.checks import WHOLE, own_phase
+from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
+from cinderblock.model import names
+from cinderblock.model.backup import BackupPhase, VolumeBackup
+from cinderblock.model.base import KubeObject
+from cinderblock.model.cluster import Claim, Snapshot, SnapshotClass, Volume
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+from cinderblock.store.base import ObjectStore
+
+
+async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
+    """The world of a VolumeBackup, as far as its phase makes it matter."""
+    namespace = backup.namespace
+    siblings, restores, snapshot, exposed = await asyncio.gather(
+        eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, namespace),
+        eyes.list(VolumeRestore, kinds.VOLUME_RESTORE, namespace),
+        _own_snapshot(eyes, backup),
+        eyes.get(Claim, kinds.PVC, names.child_name(backup.uid), namespace),
+    )
+    world = BackupWorld(
+        backup=backup,
+        policy=eyes.policy,
+        siblings=tuple(s for s in siblings if s.uid != backup.uid),
+        restores=tuple(restores),
+        snapshot=snapshot,
+        exposed=exposed,
+    )
+    if backup.metadata.is_being_deleted:
+        return await _for_deletion(eyes, world)
+    if own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR:
+        return replace(world, mover=await _children_only(eyes, backup))
+    return await _for_creation(eyes, world)
+
+
+async def _children_only(eyes: Eyes, backup: VolumeBackup) -> MoverView:
+    view = await observe_mover(eyes, backup, None)
+    return view if view.job is None else replace(view, pods=await pods_of(eyes, backup))
+
+
+async def _own_snapshot(eyes: Eyes, backup: VolumeBackup) -> Snapshot | None:
+    if not await eyes.kube.serves(kinds.VOLUME_SNAPSHOT):
+        return None
+    return await eyes.get(Snapshot, kinds.VOLUME_SNAPSHOT, names.child_name(backup.uid), backup.namespace)
+
+
+async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    backup = world.backup
+    view, claim = await asyncio.gather(
+        choose_store(eyes, backup.namespace, _store_name(backup)),
+        find_claim(eyes, backup.namespace, _volume_name(backup)),
+    )
+    mover = await observe_mover(eyes, backup, view.store)
+    world = replace(world, store=view, claim=claim, mover=mover)
+    if mover.job is None:
+        world = await _before_copy(eyes, world)
+    return await _with_manifest(eyes, world)
+
+
+def _store_name(backup: VolumeBackup) -> str | None:
+    """The store that was chosen when the backup was accepted; before that, the one that is asked for."""
+    return (backup.status.store_name if own_phase(backup) else None) or backup.spec.store_name
+
+
+def _volume_name(backup: VolumeBackup) -> str:
+    """The volume that was found when the backup was accepted; before that, the one that is asked for."""
+    return (backup.status.volume_id if own_phase(backup) else None) or backup.spec.volume_id
+
+
+async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """What the checks look at before the copy begins."""
+    backup, claim = world.backup, world.claim
+    if world.store.store is not None and world.snapshot is None and world.exposed is None:
+        container = backup.spec.container or world.store.store.spec.container
+        world = replace(world, store=await probe_store(eyes, world.store, container))
+    world = await _with_active_key(eyes, world)
+    if claim is None:
+        return world
+    volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
+    world = replace(world, volume=volume, users=await users_of(eyes, claim))
+    if not await eyes.kube.serves(kinds.VOLUME_SNAPSHOT):
+        return world
+    asked = backup.spec.snapshot_id
+    given = await _given_snapshot(eyes, backup.namespace, asked) if asked else None
+    chosen, missing = await _snapshot_class(eyes, world.store.store, volume.driver if volume else "")
+    return replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
+
+
+async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """The key that a mover is to seal with. A Secret that cannot be read is told by `probe_store`, not here."""
+    if world.store.store is None or world.store.trouble is not None:
+        return world
+    try:
+        active = await eyes.stores.active_key(world.store.store)
+    except CinderblockError as error:
+        return replace(world, store=replace(world.store, trouble=error))
+    return replace(world, store=replace(world.store, active_key=active))
+
+
+async def _given_snapshot(eyes: Eyes, namespace: str, asked: str) -> Snapshot | None:
+    body = await lookups.find_by_reference(eyes.kube, kinds.VOLUME_SNAPSHOT, namespace, asked)
+    return Snapshot.model_validate(body) if body is not None else None
+
+
+async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) -> tuple[SnapshotClass | None, str]:
+    """The class that the store asks for, else the driver's default one or only one; else none, and why."""
+    asked = store.spec.volume_snapshot_class_name if store else None
+    bodies = await eyes.kube.list(kinds.VOLUME_SNAPSHOT_CLASS)
+    classes = parse_all(SnapshotClass, bodies)
+    if asked is not None:
+        chosen = next((c for c in classes if c.name == asked), None)
+        if chosen is None:
+            return None, f"VolumeSnapshotClass {asked} of BackupStore {store.name if store else ''} could not be found."
+        return (chosen if chosen.driver == driver else None), ""
+    body = lookups.choose_snapshot_class(bodies, driver) if driver else None
+    if body is not None:
+        return SnapshotClass.model_validate(body), ""
+    fitting = sorted(c.name for c in classes if driver and c.driver == driver)
+    if fitting:
+        listed = ", ".join(fitting)
+        return None, f"Driver {driver} has several VolumeSnapshotClasses ({listed}): name one in the BackupStore."
+    return None, ""
+
+
+async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """Read the manifest back once there can be one: a pod has ended, or a status was lost that had said so."""
+    store, claim, backup = world.store.store, world.claim, world.backup
+    lost = own_phase(backup) is None and names.BACKUP_FINALIZER in backup.metadata.finalizers
+    if store is None or not (movers.may_have_committed(world.mover) or lost):
+        return world
+    volume_id = backup.status.volume_id if own_phase(backup) else None
+    if volume_id is None and claim is not None:
+        volume_id = claim.uid
+    if volume_id is None:
+        return world
+    container = backup.status.container if own_phase(backup) else None
+    key = names.manifest_key(store.spec.prefix, volume_id, backup.uid)
+    try:
+        manifest = await read_manifest(eyes, store, container or backup.spec.container or store.spec.container, key)
+    except CinderblockError as error:
+        return replace(world, manifest_trouble=error)
+    return replace(world, manifest=manifest)
+
+
+async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    backup, status = world.backup, world.backup.status
+    view = await choose_store(eyes, backup.namespace, _store_name(backup))
+    mover = await observe_mover(eyes, backup, view.store)
+    if mover.job is None:
+        mover = replace(mover, pods=await pods_of(eyes, backup))
+    world = replace(world, store=view, mover=mover, namespace_ending=await _is_ending(eyes, backup.namespace))
+    if own_phase(backup) is None or view.store is None or not status.volume_id or not status.container:
+        return world
+    try:
+        return await _stored(eyes, world, view, status.volume_id, status.container)
+    except CinderblockError as error:
+        return replace(world, store=StoreView(view.store, "", error))
+
+
+async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: str, container: str) -> BackupWorld:
+    """Whether the store still holds objects of the backup."""
+    store = view.store
+    if store is None:
+        return world
+    opened = await eyes.stores.open(store, container)
+    left, stands, retained = await asyncio.to_thread(_look, opened, store.spec.prefix, volume_id, world.backup.uid)
+    return replace(world, data_left=left, manifest_stands=stands, retained_dependents=retained)
+
+
+def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool, tuple[str, ...]]:
+    """Whether anything of the backup is left, whether its manifest is, and whose manifests build on it.
+
+    The last are found in the store itself: a backup that was retained has no VolumeBackup any more that could tell.
+    """
+    own = names.manifest_key(prefix, volume_id, backup_id)
+    manifests = [found.key for found in store.list(names.manifest_key(prefix, volume_id, "").removesuffix(".manifest"))]
+    has_packs = next(iter(store.list(names.pack_prefix(prefix, volume_id, backup_id))), None) is not None
+    headers = [read_header(partial(store.get, key), key) for key in manifests if key != own]
+    retained = tuple(header.backup_id for header in headers if header.parent_id == backup_id)
+    return own in manifests or has_packs, own in manifests, retained
+
+
+async def _is_ending(eyes: Eyes, namespace: str) -> bool:
+    body = await eyes.kube.get(kinds.NAMESPACE, namespace)
+    return body is None or KubeObject.model_validate(body).metadata.is_being_deleted

@@ -1,0 +1,106 @@
+"""Read everything that a decision about a VolumeRestore needs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from cinderblock.errors import CinderblockError
+from cinderblock.handlers.observe import (
+    Eyes,
+    choose_store,
+    find_claim,
+    observe_mover,
+    pods_of,
+    probe_store,
+    read_manifest,
+    users_of,
+)
+from cinderblock.kube import kinds
+from cinderblock.lifecycle import restore_checks
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.restores import ENDED
+from cinderblock.lifecycle.worlds import RestoreWorld
+from cinderblock.model import names
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.cluster import Claim, StorageClass, Volume
+from cinderblock.model.restore import VolumeRestore
+
+
+async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
+    """The world of a VolumeRestore."""
+    namespace = restore.namespace
+    backups, restores, hidden = await asyncio.gather(
+        eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, namespace),
+        eyes.list(VolumeRestore, kinds.VOLUME_RESTORE, namespace),
+        eyes.get(Claim, kinds.PVC, names.child_name(restore.uid), namespace),
+    )
+    world = RestoreWorld(
+        restore=restore,
+        policy=eyes.policy,
+        backup=_find_backup(backups, restore),
+        backups=tuple(backups),
+        restores=tuple(other for other in restores if other.uid != restore.uid),
+        hidden=hidden,
+        volume=await _volume(eyes, restore, hidden),
+    )
+    over = restore.metadata.is_being_deleted or restore_checks.own_phase(restore) in ENDED
+    return await (_children_only(eyes, world) if over else _for_restore(eyes, world))
+
+
+def _find_backup(backups: list[VolumeBackup], restore: VolumeRestore) -> VolumeBackup | None:
+    """By the id that was recorded when the restore was accepted, else by id, UID or name."""
+    asked = restore.spec.backup_id
+    if restore_checks.own_phase(restore) and restore.status.backup_id:
+        asked = restore.status.backup_id
+    by_uid = next((b for b in backups if b.uid == asked), None)
+    return by_uid or next((b for b in backups if b.name == asked), None)
+
+
+async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> Volume | None:
+    """The volume that carries our mark, else the one under the hidden claim."""
+    marked = await eyes.list(Volume, kinds.PV, labels=f"{RESTORE_LABEL}={restore.uid}")
+    if marked:
+        return marked[0]
+    if hidden is not None and hidden.spec.volume_name:
+        return await eyes.get(Volume, kinds.PV, hidden.spec.volume_name)
+    return None
+
+
+async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
+    mover = await observe_mover(eyes, world.restore, None)
+    return replace(world, mover=replace(mover, pods=await pods_of(eyes, world.restore)))
+
+
+async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
+    world = replace(world, target=await _target(eyes, world))
+    if world.target is not None and restore_checks.wants_existing(world.restore):
+        world = replace(world, users=await users_of(eyes, world.target))
+    classes = await eyes.list(StorageClass, kinds.STORAGE_CLASS)
+    world = replace(world, classes=tuple(c.name for c in classes))
+    if world.backup is not None:
+        world = await _with_store(eyes, world, world.backup)
+    return replace(world, mover=await observe_mover(eyes, world.restore, world.store.store))
+
+
+async def _target(eyes: Eyes, world: RestoreWorld) -> Claim | None:
+    """The existing volume to overwrite, or whatever already has the name of the one to create."""
+    namespace = world.restore.namespace
+    if world.restore.spec.volume_id is not None:
+        return await find_claim(eyes, namespace, world.restore.spec.volume_id)
+    return await eyes.get(Claim, kinds.PVC, restore_checks.asked_name(world), namespace)
+
+
+async def _with_store(eyes: Eyes, world: RestoreWorld, backup: VolumeBackup) -> RestoreWorld:
+    """The backup's store, and the manifest as it is there now."""
+    view = await choose_store(eyes, backup.namespace, backup.status.store_name or backup.spec.store_name)
+    if view.store is None or backup.status.manifest_key is None:
+        return replace(world, store=view)
+    container = backup.status.container or view.store.spec.container
+    try:
+        manifest = await read_manifest(eyes, view.store, container, backup.status.manifest_key)
+    except CinderblockError as error:
+        return replace(world, store=view, manifest_trouble=error)
+    if manifest is None:
+        view = await probe_store(eyes, view, container)
+    return replace(world, store=view, manifest=manifest)

@@ -1,0 +1,178 @@
+"""Perform what was decided. Every action may be performed again: it then changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cinderblock.datapath.manifest import read_header
+from cinderblock.errors import AlreadyExists, Conflict, NotFound
+from cinderblock.handlers.observe import Eyes
+from cinderblock.kube import events, kinds
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.actions import (
+    Action,
+    AddFinalizer,
+    Announce,
+    CreateChild,
+    CreateClaim,
+    DeleteChild,
+    DeleteStoredData,
+    PatchVolume,
+    RemoveFinalizer,
+)
+from cinderblock.model import names
+from cinderblock.model.base import KubeObject
+from cinderblock.model.store import BackupStore
+from cinderblock.store.base import ObjectStore
+
+log = logging.getLogger(__name__)
+
+CHILDREN: dict[str, Kind] = {
+    "Job": kinds.JOB,
+    "PersistentVolumeClaim": kinds.PVC,
+    "VolumeSnapshot": kinds.VOLUME_SNAPSHOT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The object whose actions are performed, as it was read.
+
+    Attributes:
+        kind: its kind.
+        seen: the object as a model.
+        body: the object as the API server gave it.
+        store: the BackupStore of an operation, if it is known.
+    """
+
+    kind: Kind
+    seen: KubeObject
+    body: dict[str, Any]
+    store: BackupStore | None = None
+
+
+async def perform(eyes: Eyes, subject: Subject, actions: tuple[Action, ...]) -> None:
+    """Perform ``actions`` in order. Raises what the API server or the store raise; the rest is then left undone."""
+    for action in actions:
+        await _perform_one(eyes, subject, action)
+
+
+async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
+    match action:
+        case AddFinalizer(finalizer):
+            await _set_finalizers(eyes, subject, (*subject.seen.metadata.finalizers, finalizer))
+        case RemoveFinalizer(finalizer):
+            await _set_finalizers(eyes, subject, tuple(f for f in subject.seen.metadata.finalizers if f != finalizer))
+        case CreateChild(kind, body):
+            await _create_child(eyes, subject, CHILDREN[kind], body)
+        case DeleteChild(kind, name, uid):
+            await _delete_child(eyes, subject, CHILDREN[kind], name, uid)
+        case PatchVolume(name, patch):
+            await eyes.kube.merge_patch(kinds.PV, name, None, patch)
+        case CreateClaim(body):
+            await _create_claim(eyes, body)
+        case DeleteStoredData():
+            await _delete_stored_data(eyes, subject, action)
+        case Announce(kind, reason, note):
+            log.info(note, extra=_fields(subject) | {"reason": reason})
+            await events.record(eyes.kube, subject.body, kind, reason, note, action="Reconcile")
+
+
+def _fields(subject: Subject) -> dict[str, str]:
+    seen = subject.seen
+    return {
+        "object_kind": subject.kind.kind,
+        "object_namespace": seen.namespace,
+        "object_name": seen.name,
+        "object_uid": seen.uid,
+    }
+
+
+async def _set_finalizers(eyes: Eyes, subject: Subject, finalizers: tuple[str, ...]) -> None:
+    """Replace the list as it was seen: somebody else's change in between is a Conflict, and we look again."""
+    metadata = {"finalizers": list(finalizers), "resourceVersion": subject.seen.metadata.resource_version}
+    try:
+        await eyes.kube.merge_patch(subject.kind, subject.seen.name, subject.seen.namespace, {"metadata": metadata})
+    except NotFound:
+        log.info("The object is gone already", extra=_fields(subject))
+
+
+async def _create_child(eyes: Eyes, subject: Subject, kind: Kind, body: dict[str, Any]) -> None:
+    """Create, or find that it is there and ours. One that is not ours is a Conflict."""
+    try:
+        await eyes.kube.create(kind, body)
+    except AlreadyExists:
+        name = body["metadata"]["name"]
+        found = await eyes.kube.get(kind, name, subject.seen.namespace)
+        if found is not None and not KubeObject.model_validate(found).metadata.is_owned_by(subject.seen.uid):
+            raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason="NameTaken") from None
+        return
+    log.info("Created %s", kind.kind, extra=_fields(subject))
+
+
+async def _delete_child(eyes: Eyes, subject: Subject, kind: Kind, name: str, uid: str) -> None:
+    """Delete the child that was seen. Our finalizer on a Job has done its work once we come here."""
+    if kind is kinds.JOB:
+        await _release_job(eyes, subject, name, uid)
+    await eyes.kube.delete(kind, name, subject.seen.namespace, uid=uid)
+    log.info("Deleted %s", kind.kind, extra=_fields(subject))
+
+
+async def _release_job(eyes: Eyes, subject: Subject, name: str, uid: str) -> None:
+    body = await eyes.kube.get(kinds.JOB, name, subject.seen.namespace)
+    if body is None or body["metadata"]["uid"] != uid:
+        return
+    job = KubeObject.model_validate(body)
+    if names.JOB_FINALIZER not in job.metadata.finalizers:
+        return
+    kept = [f for f in job.metadata.finalizers if f != names.JOB_FINALIZER]
+    metadata = {"finalizers": kept, "resourceVersion": job.metadata.resource_version}
+    try:
+        await eyes.kube.merge_patch(kinds.JOB, name, subject.seen.namespace, {"metadata": metadata})
+    except NotFound:
+        return
+
+
+async def _create_claim(eyes: Eyes, body: dict[str, Any]) -> None:
+    """Create the restored claim. One that is there already is judged by the next look at the world."""
+    try:
+        await eyes.kube.create(kinds.PVC, body)
+    except AlreadyExists:
+        log.info("The claim exists already: %s", body["metadata"]["name"])
+
+
+async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStoredData) -> None:
+    if subject.store is None:
+        raise NotFound("The BackupStore is gone", reason="StoreNotFound")
+    opened = await eyes.stores.open(subject.store, action.container)
+    count = await asyncio.to_thread(delete_stored_data, opened, action)
+    log.info("Deleted stored data", extra=_fields(subject) | {"objects": count})
+
+
+def delete_stored_data(store: ObjectStore, action: DeleteStoredData) -> int:
+    """Remove a backup's objects: the manifest first, so that no manifest ever points to packs that are gone.
+
+    Returns:
+        How many packs were removed.
+
+    Raises:
+        Conflict: the manifest at that key belongs to another backup; nothing was removed.
+    """
+    try:
+        header = read_header(partial(store.get, action.manifest), action.manifest)
+    except NotFound:
+        header = None
+    if header is not None and header.backup_id != action.backup_id:
+        raise Conflict(
+            f"{action.manifest} belongs to backup {header.backup_id}, not to {action.backup_id}: nothing was removed",
+            reason="ForeignManifest",
+        )
+    if header is not None:
+        store.delete([action.manifest])
+    packs = [found.key for found in store.list(action.packs)]
+    store.delete(packs)
+    return len(packs)

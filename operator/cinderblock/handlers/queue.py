@@ -1,0 +1,94 @@
+"""One queue of keys: each key is in it once, is worked on by one worker at a time, and comes back after a failure.
+
+Delays are kept here too, so that "look again in 10 s" costs no task and no thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from typing import Final
+
+from cinderblock.handlers.keys import Key
+
+FIRST_RETRY: Final = 1.0
+LONGEST_RETRY: Final = 300.0
+"""Seconds before the first and at most before any later attempt (client-go's rate limiter doubles as well)."""
+
+
+class WorkQueue:
+    """Keys that are due now or later. For one event loop; not thread safe."""
+
+    def __init__(self) -> None:
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, Key]] = []
+        self._running: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._changed = asyncio.Condition()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    async def add(self, key: Key, delay: float = 0.0) -> None:
+        """Have ``key`` worked on in ``delay`` seconds, or sooner if that had been asked for before."""
+        due = asyncio.get_running_loop().time() + delay
+        async with self._changed:
+            if due < self._due.get(key, float("inf")):
+                self._due[key] = due
+                heapq.heappush(self._heap, (due, key))
+                self._changed.notify()
+
+    async def take(self) -> Key:
+        """Wait for a key that is due and that nobody works on; it must be given back by `done`."""
+        loop = asyncio.get_running_loop()
+        async with self._changed:
+            while True:
+                key, wait = self._next(loop.time())
+                if key is not None:
+                    return key
+                try:
+                    await asyncio.wait_for(self._changed.wait(), wait)
+                except TimeoutError:
+                    continue
+
+    def _next(self, now: float) -> tuple[Key | None, float | None]:
+        """A key that may be taken now, or else the seconds until the next one is due."""
+        busy: list[tuple[float, Key]] = []
+        found: Key | None = None
+        wait: float | None = None
+        while self._heap:
+            due, key = self._heap[0]
+            if self._due.get(key) != due:
+                heapq.heappop(self._heap)
+            elif due > now:
+                wait = due - now
+                break
+            elif key in self._running:
+                busy.append(heapq.heappop(self._heap))
+            else:
+                heapq.heappop(self._heap)
+                del self._due[key]
+                self._running.add(key)
+                found = key
+                break
+        for item in busy:
+            heapq.heappush(self._heap, item)
+        return found, wait
+
+    async def done(self, key: Key) -> None:
+        """The work on ``key`` has ended; if it was added meanwhile, it may be taken again."""
+        async with self._changed:
+            self._running.discard(key)
+            self._changed.notify()
+
+    def succeeded(self, key: Key) -> None:
+        """Forget earlier failures of ``key``."""
+        self._failures.pop(key, None)
+
+    def next_retry(self, key: Key) -> float:
+        """Count a failure of ``key``; seconds to wait before the next attempt, with jitter."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        longest: float = min(LONGEST_RETRY, FIRST_RETRY * 2**failures)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret

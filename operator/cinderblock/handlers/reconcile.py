@@ -1,0 +1,127 @@
+"""Bring one object forward by one step: read it live, decide, perform, write the status if it changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from cinderblock.errors import Conflict, NotFound, PermanentError
+from cinderblock.handlers import observe_backup, observe_restore, observe_store
+from cinderblock.handlers.keys import RECONCILED, Key
+from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.perform import Subject, perform
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle import backups, restores, stores
+from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, RemoveFinalizer
+from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.model.base import Model
+from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.model.store import BackupStore, BackupStoreStatus
+
+log = logging.getLogger(__name__)
+
+AFTER_CONFLICT = 0.5
+"""Seconds until we look again at an object that changed under us."""
+
+Step = Callable[[Eyes, dict[str, Any]], Awaitable[float | None]]
+
+
+class Reconciler:
+    """The one reconcile function, for every kind of ours."""
+
+    def __init__(self, eyes: Eyes) -> None:
+        self._eyes = eyes
+        self._steps: dict[str, Step] = {
+            "BackupStore": _reconcile_store,
+            "VolumeBackup": _reconcile_backup,
+            "VolumeRestore": _reconcile_restore,
+        }
+
+    async def __call__(self, key: Key) -> float | None:
+        """Bring the object forward. Returns the seconds until it wants to be looked at again, or None.
+
+        Raises what the API server or a store raise.
+        """
+        body = await self._eyes.kube.get(RECONCILED[key.kind], key.name, key.namespace)
+        if body is None:
+            return None
+        try:
+            return await self._steps[key.kind](self._eyes, body)
+        except Conflict as error:
+            log.info("Looking again: %s", error.message)
+            return AFTER_CONFLICT
+        except ValidationError as error:
+            # The CRD lets nothing through that does not parse; an object from before an upgrade might not.
+            problems = error.errors(include_input=False, include_url=False)
+            log.error("%s %s/%s does not parse and is left alone: %s", key.kind, key.namespace, key.name, problems)
+            return None
+
+
+async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
+    backup = VolumeBackup.model_validate(body)
+    world = await observe_backup.observe(eyes, backup)
+    now = datetime.now(UTC)
+    subject = Subject(RECONCILED["VolumeBackup"], backup, body, world.store.store)
+    decision = backups.decide(world, now)
+    try:
+        return await _carry_out(eyes, subject, decision, backup.status)
+    except PermanentError as error:
+        if not _may_tell(subject, decision, error):
+            raise
+        return await _carry_out(eyes, subject, backups.refused(world, now, error), backup.status)
+
+
+async def _reconcile_restore(eyes: Eyes, body: dict[str, Any]) -> float | None:
+    restore = VolumeRestore.model_validate(body)
+    world = await observe_restore.observe(eyes, restore)
+    now = datetime.now(UTC)
+    subject = Subject(RECONCILED["VolumeRestore"], restore, body, world.store.store)
+    decision = restores.decide(world, now)
+    try:
+        return await _carry_out(eyes, subject, decision, restore.status)
+    except PermanentError as error:
+        if not _may_tell(subject, decision, error):
+            raise
+        return await _carry_out(eyes, subject, restores.refused(world, now, error), restore.status)
+
+
+def _may_tell(subject: Subject, decision: Decision, error: PermanentError) -> bool:
+    """Whether a refusal is about a child of an operation that goes on: then its status says so."""
+    creates = any(isinstance(action, CreateChild | CreateClaim) for action in decision.actions)
+    return creates and not isinstance(error, Conflict) and not _is_going(subject)
+
+
+async def _reconcile_store(eyes: Eyes, body: dict[str, Any]) -> float | None:
+    store = BackupStore.model_validate(body)
+    world = await observe_store.observe(eyes, store)
+    decision = stores.decide(world, datetime.now(UTC))
+    return await _carry_out(eyes, Subject(RECONCILED["BackupStore"], store, body, store), decision, store.status)
+
+
+async def _carry_out(
+    eyes: Eyes,
+    subject: Subject,
+    decision: Decision,
+    before: VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus,
+) -> float | None:
+    await perform(eyes, subject, decision.actions)
+    gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
+    if decision.status is not None and decision.status != before and not gone:
+        await _write_status(eyes, subject.kind, subject, decision.status)
+    return decision.look_again
+
+
+def _is_going(subject: Subject) -> bool:
+    return subject.seen.metadata.is_being_deleted
+
+
+async def _write_status(eyes: Eyes, kind: Kind, subject: Subject, status: Model) -> None:
+    seen = subject.seen
+    try:
+        await eyes.kube.apply_status(kind, seen.name, seen.namespace, status.to_wire(), uid=seen.uid)
+    except NotFound:
+        log.info("%s %s/%s is gone already", kind.kind, seen.namespace, seen.name)

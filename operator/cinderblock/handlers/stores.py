@@ -1,0 +1,111 @@
+"""Stores as the operator uses them: opened from a BackupStore and its Secrets, kept open while nothing changed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.errors import NotFound
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import SECRET
+from cinderblock.lifecycle.objects import location
+from cinderblock.model.store import BackupStore
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.credentials import credentials_from_secret
+from cinderblock.store.open import open_store
+from cinderblock.store.retrying import BRIEF
+
+KEPT_OPEN: Final = 64
+"""Stores that are kept open; opening one costs tens of milliseconds of CPU, keeping one a few hundred kB."""
+
+ACTIVE_KEY_ANNOTATION: Final = "cinderblock.io/active-key"
+"""On an encryption Secret: the key id that seals new backups."""
+
+
+class Secret:
+    """A Secret, decoded. Its contents never appear in a repr."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self.data = {key: base64.b64decode(value) for key, value in (body.get("data") or {}).items()}
+        metadata = body["metadata"]
+        self.annotations: dict[str, str] = metadata.get("annotations") or {}
+        self.version = f"{metadata['uid']}/{metadata['resourceVersion']}"
+
+
+class Stores:
+    """Opens stores and remembers them as long as the BackupStore and its Secrets are the same."""
+
+    def __init__(self, kube: KubeClient) -> None:
+        self._kube = kube
+        self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
+        self._certificates = tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
+
+    async def open(self, store: BackupStore, container: str) -> ObjectStore:
+        """The store's container, ready to be used from threads.
+
+        Raises NotFound naming a Secret that is missing, InvalidInput naming a key of it that is missing or malformed.
+        """
+        spec = store.spec
+        credentials = await self._secret(store, spec.credentials_secret_ref.name)
+        certificates = await self._secret(store, spec.ca_secret_ref.name) if spec.ca_secret_ref else None
+        versions = (credentials.version, certificates.version if certificates else "")
+        key = (store.uid, spec.model_dump_json(), container, *versions)
+        if key not in self._open:
+            ca_file = self._write_certificates(store, certificates) if certificates else None
+            place = location(store, container)
+            opened = await asyncio.to_thread(
+                open_store, place, credentials_from_secret(credentials.data), ca_file=ca_file, patience=BRIEF
+            )
+            self._open[key] = opened
+        self._open.move_to_end(key)
+        while len(self._open) > KEPT_OPEN:
+            # Closing is left to the garbage collector: a thread may still be using it.
+            self._open.popitem(last=False)
+        return self._open[key]
+
+    async def keys(self, store: BackupStore) -> KeyRing | None:
+        """The encryption keys of a store; None if its backups are not sealed. Raises as `open` does."""
+        if store.spec.encryption_secret_ref is None:
+            return None
+        secret = await self._secret(store, store.spec.encryption_secret_ref.name)
+        return KeyRing.from_secret(secret.data, secret.annotations.get(ACTIVE_KEY_ANNOTATION))
+
+    async def active_key(self, store: BackupStore) -> str | None:
+        """The key id that the encryption Secret names for new backups, if it names one."""
+        if store.spec.encryption_secret_ref is None:
+            return None
+        secret = await self._secret(store, store.spec.encryption_secret_ref.name)
+        return secret.annotations.get(ACTIVE_KEY_ANNOTATION)
+
+    async def _secret(self, store: BackupStore, name: str) -> Secret:
+        body = await self._kube.get(SECRET, name, store.namespace)
+        if body is None:
+            raise NotFound(
+                f"Secret {name} of BackupStore {store.name} does not exist in namespace {store.namespace}: create it",
+                reason="SecretNotFound",
+            )
+        return Secret(body)
+
+    def _write_certificates(self, store: BackupStore, secret: Secret) -> str:
+        """The CA certificates as a file, which is how boto3 wants them."""
+        if "ca.crt" not in secret.data:
+            raise NotFound(
+                f"The CA Secret of BackupStore {store.name} has no key ca.crt: put the PEM certificates there",
+                reason="SecretIncomplete",
+            )
+        path = os.path.join(self._certificates.name, f"{secret.version.replace('/', '-')}.pem")
+        with open(path, "wb") as file:
+            file.write(secret.data["ca.crt"])
+        return path
+
+    def close(self) -> None:
+        """Close every store."""
+        for opened in self._open.values():
+            opened.close()
+        self._certificates.cleanup()

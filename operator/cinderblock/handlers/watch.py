@@ -1,0 +1,62 @@
+"""kopf's part: every event puts the key of the object that it concerns into the queue, and does nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from cinderblock.handlers.keys import RECONCILED, Key
+from cinderblock.handlers.queue import WorkQueue
+from cinderblock.kube import kinds
+from cinderblock.model import names
+
+STORE_DELAY = 2.0
+"""Seconds by which the look at a store is put off after a change of a backup: many changes make one look."""
+
+CHILD_KINDS = (kinds.JOB, kinds.POD, kinds.PVC, kinds.VOLUME_SNAPSHOT)
+"""Kinds of children; watched with our label only, filtered by the server."""
+
+MANAGED_SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+
+
+class Watch:
+    """Translates events into keys."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self._queue = queue
+        self._names: dict[str, Key] = {}
+
+    def register(self, registry: kopf.OperatorRegistry) -> None:
+        """Hang our handlers into kopf's registry."""
+        for kind in RECONCILED.values():
+            kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(self.on_own)
+        for kind in CHILD_KINDS:
+            labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
+            kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, labels=labels)(self.on_child)
+
+    async def on_own(self, event: Mapping[str, Any], **_: Any) -> None:
+        """An object of ours came, changed or went."""
+        body = event["object"]
+        metadata, status = body.get("metadata", {}), body.get("status") or {}
+        key = Key(body["kind"], metadata["namespace"], metadata["name"])
+        if event["type"] == "DELETED":
+            self._names.pop(metadata["uid"], None)
+        else:
+            self._names[metadata["uid"]] = key
+            await self._queue.add(key)
+        for uid in (status.get("parentId"), status.get("backupId")):
+            if uid in self._names:
+                # A dependent or a restore says something about the backup that it belongs to.
+                await self._queue.add(self._names[uid])
+        if key.kind == "VolumeBackup" and status.get("storeName"):
+            await self._queue.add(Key("BackupStore", key.namespace, status["storeName"]), STORE_DELAY)
+
+    async def on_child(self, event: Mapping[str, Any], **_: Any) -> None:
+        """A child came, changed or went: its owner is concerned."""
+        metadata = event["object"].get("metadata", {})
+        kind = (metadata.get("labels") or {}).get(names.OWNER_KIND_LABEL)
+        name = (metadata.get("annotations") or {}).get(names.OWNER_NAME_ANNOTATION)
+        if kind in RECONCILED and name:
+            await self._queue.add(Key(kind, metadata["namespace"], name))

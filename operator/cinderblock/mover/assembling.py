@@ -1,0 +1,273 @@
+"""Units of work go to several threads, results come back in order and become extents, packs and sections.
+
+Cells of large files are read by the workers; small files are read here, and hashed and encoded by the workers.
+
+Order is kept so that packs hold what lies together in the volume, and so that two runs over the same volume cut and
+store it in the same way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from cinderblock.datapath.chunking import cells
+from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
+from cinderblock.datapath.known import KnownChunks
+from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter
+from cinderblock.device.content import SourceContent
+from cinderblock.device.refusals import VANISHED, printable
+from cinderblock.errors import SourceChanging
+from cinderblock.mover.parent import ParentEntry
+from cinderblock.mover.planning import LargeFile, SmallFiles
+from cinderblock.mover.reading import TRIES, CellResult, Piece, Placed, UnitResult, WorkReader
+from cinderblock.mover.sources import Source
+from cinderblock.mover.uploads import PackUploader
+
+WORKERS = 4
+"""Threads that read, hash and compress. They run in C most of the time; more did not help on 4 cores."""
+LOOKAHEAD_BYTES = 16 << 20
+"""Plaintext that is being read or waits for its turn."""
+
+
+def lookahead(chunk_bytes: int) -> int:
+    """Units that are being read or wait for their turn at once; each has a buffer of one chunk."""
+    return max(WORKERS + 2, LOOKAHEAD_BYTES // chunk_bytes)
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A large file between its first and its last cell.
+
+    Attributes:
+        parts: how many parts are in the manifest already: from then on it cannot be begun anew.
+        is_torn: it became shorter while it was read.
+    """
+
+    entry: Entry
+    content: SourceContent
+    extents: list[Extent] = field(default_factory=list)
+    parts: int = 0
+    is_torn: bool = False
+
+
+class _Pending(NamedTuple):
+    """A unit whose turn has not come."""
+
+    future: Future[Any] | None
+    take: Callable[[Any], None]
+    buffer: bytearray | None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether taking it would not wait."""
+        return self.future is None or self.future.done()
+
+
+class Assembly:
+    """One pass over a volume. What workers do not do happens in the thread that calls `run`.
+
+    Args:
+        source: the volume.
+        reader: what workers do.
+        uploader: where new chunks go.
+        known: what is stored already; new chunks are added.
+        writer: where entries go.
+        chunk_bytes: largest chunk.
+        on_bytes: told how many bytes of the volume are dealt with.
+
+    Attributes:
+        vanished: paths of files that were gone when they were to be read.
+        read_again: how many files changed while they were read and were read once more.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        reader: WorkReader,
+        uploader: PackUploader,
+        known: KnownChunks,
+        writer: ManifestWriter,
+        chunk_bytes: int,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self.vanished: set[bytes] = set()
+        self.read_again = 0
+        self._source = source
+        self._reader = reader
+        self._uploader = uploader
+        self._known = known
+        self._writer = writer
+        self._chunk_bytes = chunk_bytes
+        self._on_bytes = on_bytes
+        self._done = 0
+        self._pending: deque[_Pending] = deque()
+        self._open: list[SourceContent] = []
+        self._free = [bytearray(chunk_bytes) for _ in range(lookahead(chunk_bytes))]
+        self._pool = ThreadPoolExecutor(WORKERS, "read")
+
+    def run(self, units: Iterable[SmallFiles | LargeFile]) -> None:
+        """Read and store everything. Raises SourceError, SourceChanging, and what the store raises."""
+        for unit in units:
+            if isinstance(unit, LargeFile):
+                self._start_large(unit)
+            else:
+                self._start_small(unit)
+        while self._pending:
+            self._take_oldest()
+
+    def close(self) -> None:
+        """Start nothing more, wait for what runs, and close files that a failure left open."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for content in self._open:
+            content.close()
+
+    def _start_small(self, unit: SmallFiles) -> None:
+        if not unit.files:
+            files = [request.entry for request in unit.requests]
+            self._enqueue(_Pending(None, lambda _: self._take_entries(files), None))
+            return
+        buffer = self._buffer()
+        gathered = self._reader.gather(self._source, unit.requests, buffer)
+        future = self._pool.submit(self._reader.complete, gathered)
+        self._enqueue(_Pending(future, self._take_small, buffer))
+
+    def _start_large(self, unit: LargeFile) -> None:
+        try:
+            entry, content = self._source.open(unit.entry)
+        except SourceChanging as error:
+            if error.reason != VANISHED:
+                raise
+            self.vanished.add(unit.entry.path)
+            return
+        self._open.append(content)
+        file = _OpenFile(entry, content)
+        for runs in cells(content.data_ranges(), self._chunk_bytes):
+            buffer = self._buffer()
+            hints = self._hints(unit.before, runs[0].offset)
+            future = self._pool.submit(self._reader.read_cell, content, entry.path, runs, buffer, hints)
+            end = runs[-1].offset + runs[-1].length
+            self._enqueue(_Pending(future, partial(self._take_cell, file, end), buffer))
+        self._enqueue(_Pending(None, lambda _: self._take_large(file), None))
+
+    def _enqueue(self, pending: _Pending) -> None:
+        """Let a unit wait for its turn, which may be now. Units that need no reading have no buffer to limit them."""
+        self._pending.append(pending)
+        while self._pending and (self._pending[0].is_ready or len(self._pending) > 2 * lookahead(self._chunk_bytes)):
+            self._take_oldest()
+
+    def _take_oldest(self) -> None:
+        pending = self._pending.popleft()
+        pending.take(pending.future)
+        if pending.buffer is not None:
+            self._free.append(pending.buffer)
+
+    def _buffer(self) -> bytearray:
+        """A free buffer; results are taken until there is one."""
+        while not self._free:
+            self._take_oldest()
+        return self._free.pop()
+
+    def _hints(self, before: ParentEntry | None, offset: int) -> tuple[Extent, ...]:
+        """What the parent has in the cell of the grid that holds ``offset``."""
+        if before is None:
+            return ()
+        start = offset - offset % self._chunk_bytes
+        return before.extents_from(start, start + self._chunk_bytes)
+
+    def _take_entries(self, entries: Iterable[Entry]) -> None:
+        """Entries that needed no reading."""
+        for entry in entries:
+            self._emit(entry)
+            self._done += entry.size
+        self._on_bytes(self._done)
+
+    def _take_small(self, future: Future[UnitResult]) -> None:
+        """A unit of small files."""
+        result = future.result()
+        chunks = [self._store(piece) for piece in result.pieces]
+        for file in result.files:
+            self.read_again += file.read_again
+            if file.has_vanished:
+                self.vanished.add(file.entry.path)
+                continue
+            extents = _extents(file.runs, chunks[file.piece]) if file.runs else file.entry.extents
+            self._emit(file.entry._replace(extents=extents) if file.runs else file.entry)
+            self._done += file.entry.size
+        self._on_bytes(self._done)
+
+    def _take_cell(self, file: _OpenFile, end: int, future: Future[CellResult]) -> None:
+        """One cell of a large file."""
+        try:
+            result = future.result()
+        except SourceChanging:
+            file.is_torn = True
+        if not file.is_torn:
+            self._add_cell(file, result)
+        self._on_bytes(self._done + end)
+
+    def _add_cell(self, file: _OpenFile, result: CellResult) -> None:
+        if result.piece is None:
+            return
+        file.extents += _extents(result.runs, self._store(result.piece))
+        if len(file.extents) >= EXTENTS_PER_PART:
+            self._writer.add(file.entry._replace(extents=tuple(file.extents)))
+            file.extents = []
+            file.parts += 1
+
+    def _take_large(self, file: _OpenFile) -> None:
+        """The end of a large file: it goes into the manifest if it has not changed while it was read."""
+        try:
+            has_changed = file.is_torn or file.content.has_changed()
+        finally:
+            file.content.close()
+            self._open.remove(file.content)
+        if has_changed:
+            self._read_again(file)
+        elif file.extents or not file.parts:
+            self._writer.add(file.entry._replace(extents=tuple(file.extents)))
+        self._done += file.entry.size
+        self._on_bytes(self._done)
+
+    def _read_again(self, file: _OpenFile) -> None:
+        """Read a large file that changed once more, here and now. What was stored of it in vain stays in its packs."""
+        buffer = bytearray(self._chunk_bytes)
+        for _ in range(TRIES - 1 if not file.parts else 0):
+            self.read_again += 1
+            entry, content = self._source.open(file.entry)
+            again = _OpenFile(entry, content)
+            try:
+                for runs in cells(content.data_ranges(), self._chunk_bytes):
+                    self._add_cell(again, self._reader.read_cell(content, entry.path, runs, buffer, ()))
+                if not content.has_changed():
+                    self._writer.add(entry._replace(extents=tuple(again.extents)))
+                    return
+            except SourceChanging:
+                continue
+            finally:
+                content.close()
+            if again.parts:
+                break
+        raise SourceChanging(f"{printable(file.entry.path)} changes faster than it can be read: back up a snapshot")
+
+    def _store(self, piece: Piece) -> Chunk:
+        """Where a chunk is, after storing it if it is not stored yet."""
+        chunk = piece.known or self._known.find(piece.digest)
+        if chunk is None:
+            chunk = self._uploader.add(piece)
+            self._known.add(chunk)
+        return chunk
+
+    def _emit(self, entry: Entry) -> None:
+        if entry.kind is EntryKind.HARDLINK and entry.target in self.vanished:
+            raise SourceChanging(f"{printable(entry.target)} vanished while it was read: back up a snapshot")
+        self._writer.add(entry)
+
+
+def _extents(runs: Iterable[Placed], chunk: Chunk) -> tuple[Extent, ...]:
+    return tuple([Extent(run.offset, run.length, chunk, run.chunk_offset, run.digest) for run in runs])

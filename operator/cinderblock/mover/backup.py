@@ -1,0 +1,236 @@
+"""The backup engine: reads a volume, stores what is not stored yet, and commits it by writing the manifest.
+
+    walk, compare with the parent (`planning`) -> read, hash, encode by several threads (`reading`)
+    -> in order again (`assembling`): seal into packs, send (`uploads`), describe (`datapath.manifest_writer`) -> commit
+
+Memory. In flight are at most ``(UPLOADS + 1)`` packs and ``2 * lookahead`` chunks that are being read or wait for
+their turn: `bytes_in_flight`, 120 MiB with chunks of 1 MiB. To that come the index of known chunks (at most 36 MiB)
+and the manifest (about 60 bytes for a small file), which is one object and therefore in memory.
+
+Requests. One PUT for each pack of 16 MiB, and for the whole backup: one for the manifest, one for the wrapped key, one
+LIST for each 1000 packs in use; to resume, one GET for each pack that is there; for an incremental, one GET for each
+4 MiB of the parent's manifest, twice.
+
+Crashes. Nothing but the manifest makes a backup exist, and it is written last, when all packs are there and nothing
+else is. A later run for the same backup takes over the packs that it finds (`leftovers`). If the manifest is there
+already, the run reports what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
+
+from cinderblock.datapath.chunking import chunk_bytes_for
+from cinderblock.datapath.codec import Encoder
+from cinderblock.datapath.entries import Chunk
+from cinderblock.datapath.header import ManifestHeader, new_header
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.known import KnownChunks
+from cinderblock.datapath.manifest import ManifestReader, ManifestSummary, read_header, read_summary
+from cinderblock.datapath.manifest_writer import ManifestWriter
+from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
+from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
+from cinderblock.model.names import pack_prefix
+from cinderblock.model.store import Compression, CompressionAlgorithm
+from cinderblock.model.task import MoverReport, MoverTask
+from cinderblock.mover.assembling import Assembly, lookahead
+from cinderblock.mover.leftovers import Leftovers
+from cinderblock.mover.parent import ParentStream
+from cinderblock.mover.planning import plan
+from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
+from cinderblock.mover.reading import WorkReader
+from cinderblock.mover.sources import Source, open_source
+from cinderblock.mover.uploads import UPLOADS, PackOwner, PackUploader
+from cinderblock.store.base import ObjectStore
+
+WARNINGS = 8
+"""What a report has room for."""
+
+
+def bytes_in_flight(chunk_bytes: int) -> int:
+    """Bytes of plaintext, encoded chunks and packs that a backup holds at once at most."""
+    return (UPLOADS + 1) * buffer_bytes(chunk_bytes) + 2 * lookahead(chunk_bytes) * chunk_bytes
+
+
+def run_backup(
+    task: MoverTask,
+    store: ObjectStore,
+    keys: KeyRing | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> MoverReport:
+    """Back up the volume at ``task.path`` to ``task.manifest``.
+
+    Args:
+        task: an operation ``backup``.
+        store: where to.
+        keys: the store's key ring; None if it has no encryption Secret.
+        on_progress: called often, from this thread.
+
+    Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there;
+    InvalidInput for a parent of another volume; Conflict if the manifest's key is taken by another backup; SourceError,
+    SourceChanging, IntegrityError (of the parent), and what the store raises.
+    """
+    if _finished_header(task, store) is not None:
+        return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), [])
+    with open_source(task.volume_mode, task.path) as source:
+        return back_up(source, task, store, keys, on_progress)
+
+
+def back_up(
+    source: Source,
+    task: MoverTask,
+    store: ObjectStore,
+    keys: KeyRing | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> MoverReport:
+    """Back up a volume that is open already; else as `run_backup`."""
+    if task.sealed and keys is None:
+        raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
+    parent = _open_parent(task, store, keys)
+    run = _Run(task, store, keys if task.sealed else None, parent)
+    warnings = run.store_volume(source, on_progress)
+    run.commit()
+    return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), warnings)
+
+
+class _Run:
+    """One run of a mover for one backup: what it writes, from the first pack to the manifest."""
+
+    def __init__(
+        self, task: MoverTask, store: ObjectStore, keys: KeyRing | None, parent: ManifestReader | None
+    ) -> None:
+        self._task = task
+        self._store = store
+        self._parent = parent
+        volume_id, backup_id, prefix = task.backup.volume_id, task.backup.backup_id, task.store.prefix
+        self._packs = PackTable() if parent is None else parent.packs.copy()
+        self._known = KnownChunks()
+        leftovers = Leftovers(store, prefix, volume_id, backup_id)
+        data_key = leftovers.data_key(keys) if keys is not None else None
+        if parent is not None:
+            self._know(parent.chunks())
+        self._know(leftovers.chunks(data_key, self._packs))
+        self._owner = PackOwner(prefix, volume_id, backup_id, new_attempt(), data_key)
+        parent_id = None if parent is None else parent.header.backup_id
+        header = new_header(volume_id, backup_id, parent_id, data_key, keys)
+        self._writer = ManifestWriter(header, header.sealer(data_key, task.manifest), self._packs)
+        self._chunk_bytes = 0
+
+    def _know(self, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            self._known.add(chunk)
+
+    def store_volume(self, source: Source, on_progress: ProgressCallback) -> list[str]:
+        """Read the volume and store all but the manifest. Returns warnings."""
+        task, parent = self._task, self._parent
+        total = source.total_bytes
+        fresh = chunk_bytes_for(max(total, task.backup.volume_bytes))
+        self._chunk_bytes = fresh if parent is None else parent.summary.chunk_bytes
+        stream = ParentStream() if parent is None else ParentStream(parent.entries(), parent.summary.newest_ctime_ns)
+        with ExitStack() as stack:
+            uploader = PackUploader(self._store, self._owner, self._packs, self._chunk_bytes)
+            stack.callback(uploader.close)
+            assembly = Assembly(
+                source,
+                reader=WorkReader(Encoder(_level(task.compression)), self._known),
+                uploader=uploader,
+                known=self._known,
+                writer=self._writer,
+                chunk_bytes=self._chunk_bytes,
+                on_bytes=lambda done: on_progress(Progress(done, max(total, done), uploader.bytes_sent)),
+            )
+            stack.callback(assembly.close)
+            assembly.run(plan(source.entries(), stream, self._chunk_bytes))
+            uploader.finish()
+        return [*_changes(assembly), *source.warnings()]
+
+    def commit(self) -> None:
+        """Make sure that every pack in use is there and nothing else is, and write the manifest.
+
+        Raises IntegrityError if a pack of an ancestor is missing; TransientError if one of this backup is: another
+        mover works, or has worked, for the same backup.
+        """
+        task, packs = self._task, self._writer.finish_entries()
+        for backup_id in {origin.backup_id for origin in packs.origins} - {task.backup.backup_id}:
+            missing = self._wanted(packs, backup_id).items() - self._present(backup_id).items()
+            if missing:
+                raise IntegrityError(f"{min(missing)[0]} is missing or of another size: make a full backup")
+        wanted, present = self._wanted(packs, task.backup.backup_id), self._present(task.backup.backup_id)
+        if wanted.items() - present.items() or _finished_header(task, self._store):
+            raise TransientError(
+                f"another mover has worked for backup {task.backup.backup_id} at the same time: try again",
+                reason="Overtaken",
+            )
+        surplus = sorted(present.keys() - wanted.keys())
+        if surplus:
+            self._store.delete(surplus)
+        ancestors = {} if self._parent is None else self._parent.data_keys()
+        self._store.put(task.manifest, self._writer.finish(task.backup, self._chunk_bytes, ancestors))
+
+    def _wanted(self, packs: PackTable, backup_id: str) -> dict[str, int]:
+        """Size by key of the packs of one backup that the manifest points into."""
+        prefix = pack_prefix(self._task.store.prefix, self._task.backup.volume_id, backup_id)
+        return {
+            prefix + packs.name(pack): packs.size(pack)
+            for pack in range(len(packs))
+            if packs.origin(pack).backup_id == backup_id
+        }
+
+    def _present(self, backup_id: str) -> dict[str, int]:
+        """Size by key of everything that is below a backup's prefix for packs."""
+        prefix = pack_prefix(self._task.store.prefix, self._task.backup.volume_id, backup_id)
+        return {info.key: info.size for info in self._store.list(prefix)}
+
+
+def _level(compression: Compression) -> int | None:
+    return compression.level if compression.algorithm is CompressionAlgorithm.ZSTD else None
+
+
+def _changes(assembly: Assembly) -> list[str]:
+    """What a person should know about a volume that changed while it was read."""
+    counted = (
+        (assembly.read_again, "files changed while they were read, and were read again"),
+        (len(assembly.vanished), "files vanished before they could be read, and were left out"),
+    )
+    return [f"{number} {what}" for number, what in counted if number]
+
+
+def _report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) -> MoverReport:
+    return MoverReport(
+        succeeded=True,
+        manifest=task.manifest,
+        object_count=summary.object_count,
+        logical_bytes=summary.logical_bytes,
+        transferred_bytes=summary.transferred_bytes,
+        stored_bytes=summary.stored_bytes,
+        warnings=warnings[:WARNINGS],
+    )
+
+
+def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> ManifestReader | None:
+    """The manifest of the parent, if the backup is incremental."""
+    key = task.parent_manifest
+    if key is None:
+        return None
+    parent = ManifestReader(partial(store.get, key), keys, key)
+    description = parent.summary.description
+    if (description.volume_id, description.volume_mode) != (task.backup.volume_id, task.volume_mode):
+        raise InvalidInput(f"{key} is a backup of another volume: make a full backup")
+    if not task.sealed and parent.data_keys():
+        raise InvalidInput(f"{key} is sealed, and the store has no encryption Secret any more: make a full backup")
+    return parent
+
+
+def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:
+    """The header of what an earlier run for the same backup has committed, if it has."""
+    try:
+        header = read_header(partial(store.get, task.manifest), task.manifest)
+    except NotFound as error:
+        if error.reason != NotFound.__name__:
+            raise
+        return None
+    if header.owner != (task.backup.volume_id, task.backup.backup_id):
+        raise Conflict(f"{task.manifest} is there already and belongs to backup {header.backup_id}")
+    return header

@@ -1,0 +1,110 @@
+"""Chunks come out of the store: large ranged reads, every byte verified before anybody sees it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+
+from cinderblock.datapath.codec import decode
+from cinderblock.datapath.digest import digest_of
+from cinderblock.datapath.entries import Chunk
+from cinderblock.datapath.keys import DataKey
+from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.datapath.packs import PackTable, open_chunk, pack_sealer, read_range
+from cinderblock.datapath.seal import Buffer, Sealer
+from cinderblock.errors import IntegrityError, NotFound
+from cinderblock.model.names import pack_prefix
+from cinderblock.store.base import ObjectStore
+
+RANGE_BYTES = 8 << 20
+"""One read fetches at most about this much: large enough that the latency of a request does not count, small enough
+that several of them fit into memory."""
+GAP_BYTES = 128 << 10
+"""Up to so many bytes that nobody wants are fetched to save a request: what a line of 1 Gbit/s carries in 1 ms."""
+
+
+class ChunkFetcher:
+    """Reads and verifies the chunks that a manifest points to; may be used by several threads.
+
+    Args:
+        store, prefix: where the packs are.
+        manifest: says which packs there are, and holds their keys.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str, manifest: ManifestReader) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._volume_id = manifest.header.volume_id
+        self._packs: PackTable = manifest.packs
+        self._data_keys: Mapping[str, DataKey] = manifest.data_keys()
+        self._lock = threading.Lock()
+        self._bytes_fetched = 0
+
+    @property
+    def bytes_fetched(self) -> int:
+        """Bytes of packs that were read."""
+        return self._bytes_fetched
+
+    def pack_key(self, pack: int) -> str:
+        """Key of a pack in the store."""
+        prefix = pack_prefix(self._prefix, self._volume_id, self._packs.origin(pack).backup_id)
+        return prefix + self._packs.name(pack)
+
+    def fetch(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Buffer]]:
+        """The plaintexts of chunks, each verified by its tag and its BLAKE3; in order of their place in the packs.
+
+        Holds at most one range of RANGE_BYTES and one chunk at a time. Raises IntegrityError or NotFound naming the
+        pack, and what the store raises.
+        """
+        for run in _runs(chunks):
+            yield from self._fetch_run(run)
+
+    def sealer(self, pack: int) -> Sealer:
+        """What opens the frames of a pack."""
+        backup_id = self._packs.origin(pack).backup_id
+        data_key = self._data_keys.get(backup_id)
+        return pack_sealer(data_key, self._volume_id, backup_id, self._packs.name(pack), self.pack_key(pack))
+
+    def _fetch_run(self, run: list[Chunk]) -> Iterator[tuple[Chunk, Buffer]]:
+        sealer = self.sealer(run[0].pack)
+        try:
+            data = memoryview(read_range(partial(self._store.get, sealer.label), run[0], run[-1], sealer.label))
+        except NotFound as error:
+            if error.reason != NotFound.__name__:
+                raise
+            raise NotFound(f"{sealer.label} is missing: the backup has lost data") from error
+        with self._lock:
+            self._bytes_fetched += len(data)
+        for chunk in run:
+            start = chunk.offset - run[0].offset
+            yield chunk, _verified(sealer, chunk, data[start : start + chunk.stored])
+
+
+def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer) -> Buffer:
+    encoded = open_chunk(sealer, chunk, frame)
+    plaintext = decode(chunk.encoding, encoded, chunk.size, sealer.label)
+    if digest_of(plaintext) != chunk.digest:
+        raise IntegrityError(f"{sealer.label}: chunk {chunk.number} is not what was written")
+    return plaintext
+
+
+def _runs(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks that lie near each other in one pack, in groups of about RANGE_BYTES; each chunk once."""
+    run: list[Chunk] = []
+    for chunk in sorted(set(chunks), key=lambda chunk: (chunk.pack, chunk.offset)):
+        if run and not _fits(run, chunk):
+            yield run
+            run = []
+        run.append(chunk)
+    if run:
+        yield run
+
+
+def _fits(run: list[Chunk], chunk: Chunk) -> bool:
+    last = run[-1]
+    return (
+        chunk.pack == last.pack
+        and chunk.offset - (last.offset + last.stored) <= GAP_BYTES
+        and chunk.offset + chunk.stored - run[0].offset <= RANGE_BYTES
+    )

@@ -1,0 +1,67 @@
+"""How a run ends for those outside: the report in the termination log, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cinderblock.errors import CinderblockError, fail_reason
+from cinderblock.model.task import REPORT_LIMIT, MoverReport
+
+EXIT_SUCCESS = 0
+EXIT_PERMANENT = 3
+"""Doing the same again cannot help: the Job's pod failure policy ends the Job."""
+EXIT_TRANSIENT = 4
+"""Doing the same again may help: the Job starts another pod, within its backoff limit."""
+
+TERMINATION_LOG = "/dev/termination-log"
+"""Where the kubelet looks for a container's termination message (core/v1 terminationMessagePath)."""
+
+_MESSAGE_BYTES = 2048
+_WARNING_CHARACTERS = 255
+
+
+def failure(error: CinderblockError) -> MoverReport:
+    """The report of a run that ended with this error."""
+    return MoverReport(succeeded=False, permanent=error.permanent, reason=error.reason, message=error.message)
+
+
+def exit_code(report: MoverReport) -> int:
+    """What the process is to return."""
+    if report.succeeded:
+        return EXIT_SUCCESS
+    return EXIT_PERMANENT if report.permanent else EXIT_TRANSIENT
+
+
+def encode_report(report: MoverReport) -> bytes:
+    """The report as JSON of at most REPORT_LIMIT bytes: a message is cut, then warnings are left out from the end."""
+    wire = report.to_wire()
+    wire["message"] = _cut(report.message)
+    wire["warnings"] = [fail_reason(warning)[:_WARNING_CHARACTERS] for warning in report.warnings]
+    while len(encoded := _dump(wire)) > REPORT_LIMIT and wire["warnings"]:
+        wire["warnings"].pop()
+    return encoded
+
+
+def write_report(report: MoverReport, path: str) -> None:
+    """Leave the report where the kubelet finds it; without such a file (outside a pod) it is not written."""
+    try:
+        with open(path, "r+b") as file:
+            file.truncate()
+            file.write(encode_report(report))
+    except FileNotFoundError:
+        return
+
+
+def _cut(message: str) -> str:
+    """A message of one line that leaves room for everything else, however many bytes its characters have."""
+    line = " ".join(message.split())
+    data = json.dumps(line, ensure_ascii=False).encode(errors="replace")
+    return (
+        line if len(data) <= _MESSAGE_BYTES else line.encode(errors="replace")[:_MESSAGE_BYTES].decode(errors="ignore")
+    )
+
+
+def _dump(wire: Mapping[str, Any]) -> bytes:
+    return json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

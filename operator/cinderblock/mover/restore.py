@@ -1,0 +1,211 @@
+"""The restore engine: reads one manifest, fetches chunks, verifies each, and makes a volume equal to the backup.
+
+    entries of the manifest in order -> names are made in order (`targets`) -> windows of files (`windows`)
+    -> WORKERS threads compare with the target, fetch, verify, write -> finish
+
+Nothing is written before the first chunk has been fetched and verified. In place, only what differs is fetched and
+written: each run of data is compared by its BLAKE3 with what the target holds. A run that ends without an error has
+verified every byte of the result; one that ends with an error leaves a target that is not to be used, and a later run
+completes it.
+
+Memory. In flight are at most WORKERS ranged reads and twice as many chunks: `bytes_in_flight`, 56 MiB with chunks of
+1 MiB. Open at once are at most `file_limit` files for each of the windows in flight.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from cinderblock.datapath.chunking import SOLID_FILES
+from cinderblock.datapath.entries import Entry, Extent
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.errors import IntegrityError, InvalidInput
+from cinderblock.model.task import MoverReport, MoverTask
+from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
+from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
+from cinderblock.mover.targets import Target, open_target
+from cinderblock.mover.windows import FilledFile, Window
+from cinderblock.store.base import ObjectStore
+
+WORKERS = 4
+"""Threads that fetch, verify and write."""
+WAITING = 2
+"""Windows that wait for a worker."""
+_WARNINGS = 8
+
+
+def bytes_in_flight(chunk_bytes: int) -> int:
+    """Bytes of ranged reads, opened and decoded chunks, and buffers that a restore holds at once at most."""
+    return WORKERS * (RANGE_BYTES + 4 * chunk_bytes)
+
+
+def file_limit() -> int:
+    """Files of a window: what is in flight may take half of the descriptors that the process may have.
+
+    The soft limit is raised to the hard one first: 1024 is the usual soft limit, for the sake of ``select``.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    descriptors = 1 << 20 if hard == resource.RLIM_INFINITY else hard
+    return max(1, min(SOLID_FILES, descriptors // (4 * (WORKERS + WAITING + 1))))
+
+
+def run_restore(
+    task: MoverTask,
+    store: ObjectStore,
+    keys: KeyRing | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> MoverReport:
+    """Restore the backup ``task.manifest`` to the volume at ``task.path``.
+
+    Args:
+        task: an operation ``restore``.
+        store: where from.
+        keys: the store's key ring; None if it has no encryption Secret.
+        on_progress: called often, from this thread.
+
+    Returns the report of a success. Raises NotFound if there is no such backup, or a pack of it is missing;
+    IntegrityError, UnsupportedFormat, KeyUnavailable; InvalidInput for a backup of the other volume mode; TargetError;
+    and what the store raises.
+    """
+    manifest = open_manifest(task, store, keys)
+    fetcher = ChunkFetcher(store, task.store.prefix, manifest)
+    verify_first_chunk(manifest, fetcher)
+    with open_target(task.volume_mode, task.path) as target:
+        return write_target(target, task, manifest, fetcher, on_progress)
+
+
+def open_manifest(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> ManifestReader:
+    """The manifest of the task, which must be that of the task's backup."""
+    manifest = ManifestReader(partial(store.get, task.manifest), keys, task.manifest)
+    if manifest.header.owner != (task.backup.volume_id, task.backup.backup_id):
+        raise IntegrityError(
+            f"{task.manifest} is the manifest of backup {manifest.header.backup_id}, not of {task.backup.backup_id}"
+        )
+    mode = manifest.summary.description.volume_mode
+    if mode is not task.volume_mode:
+        raise InvalidInput(f"{task.manifest} is a backup of a volume of mode {mode}: restore to such a volume")
+    return manifest
+
+
+def verify_first_chunk(manifest: ManifestReader, fetcher: ChunkFetcher) -> None:
+    """Make sure that the store gives data, the key opens it and it is whole, before anything is overwritten."""
+    first = next(manifest.chunks(), None)
+    if first is not None:
+        for _ in fetcher.fetch([first]):
+            pass
+
+
+def write_target(
+    target: Target, task: MoverTask, manifest: ManifestReader, fetcher: ChunkFetcher, on_progress: ProgressCallback
+) -> MoverReport:
+    """Make the target equal to the backup; see `run_restore`."""
+    summary = manifest.summary
+
+    def report_bytes(done: int) -> None:
+        on_progress(Progress(done, summary.logical_bytes, fetcher.bytes_fetched))
+
+    filling = Filling(target, fetcher, summary.chunk_bytes, report_bytes)
+    try:
+        for entry in manifest.entries():
+            filling.put(entry)
+        filling.finish()
+    finally:
+        filling.close()
+    target.finish()
+    return MoverReport(
+        succeeded=True,
+        manifest=task.manifest,
+        object_count=summary.object_count,
+        logical_bytes=summary.logical_bytes,
+        transferred_bytes=fetcher.bytes_fetched,
+        stored_bytes=summary.stored_bytes,
+        restored_bytes=summary.logical_bytes,
+        warnings=target.warnings()[:_WARNINGS],
+    )
+
+
+class Filling:
+    """The stream of entries on its way into the target."""
+
+    def __init__(
+        self, target: Target, fetcher: ChunkFetcher, chunk_bytes: int, on_bytes: Callable[[int], None]
+    ) -> None:
+        self._target = target
+        self._fetcher = fetcher
+        self._chunk_bytes = chunk_bytes
+        self._on_bytes = on_bytes
+        self._file_limit = file_limit()
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(WORKERS, "restore")
+        self._running: deque[tuple[Future[int], Window]] = deque()
+        self._window = Window()
+        self._current: FilledFile | None = None
+        self._open: set[FilledFile] = set()
+        self._done = 0
+        self.bytes_written = 0
+
+    def put(self, entry: Entry) -> None:
+        """Take the next entry, or the next part of the last one. Raises what a worker raised before."""
+        if self._current is None or self._current.path != entry.path:
+            self._end_file()
+            content = self._target.put(entry)
+            if content is None:
+                return
+            self._current = FilledFile(entry, content)
+            self._open.add(self._current)
+        for extent in entry.extents:
+            self._close_window_before(extent)
+            self._window.add_extent(self._current, extent)
+
+    def finish(self) -> None:
+        """The stream has ended: wait until all is written. Raises what a worker raised."""
+        self._end_file()
+        self._start_window()
+        while self._running:
+            self._wait_for_oldest()
+
+    def close(self) -> None:
+        """Start nothing more, wait for what runs, and close files that a failure left open."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for file in self._open:
+            file.content.close()
+
+    def _end_file(self) -> None:
+        if self._current is None:
+            return
+        self._close_window_before(None)
+        self._window.add_end(self._current)
+        self._current.release()
+        if self._current.is_finished:
+            self._open.discard(self._current)
+        self._current = None
+
+    def _close_window_before(self, extent: Extent | None) -> None:
+        if self._window.is_complete(extent, self._file_limit):
+            self._start_window()
+
+    def _start_window(self) -> None:
+        while len(self._running) >= WORKERS + WAITING:
+            self._wait_for_oldest()
+        self._running.append((self._pool.submit(self._write, self._window), self._window))
+        self._window = Window()
+
+    def _write(self, window: Window) -> int:
+        buffer: bytearray | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = bytearray(self._chunk_bytes)
+        return window.write(self._fetcher, buffer)
+
+    def _wait_for_oldest(self) -> None:
+        future, window = self._running.popleft()
+        self.bytes_written += future.result()
+        self._open.difference_update(window.finished())
+        self._done += window.size
+        self._on_bytes(self._done)

@@ -1,0 +1,39 @@
+"""Re-wrapping: a backup's data key under another key of the encryption Secret, the packs untouched."""
+
+from __future__ import annotations
+
+from cinderblock.datapath.header import ManifestHeader, parse_header
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.manifest import read_header, read_summary
+from cinderblock.store.base import ObjectStore
+
+
+def run_rewrap(store: ObjectStore, manifest: str, keys: KeyRing, key_id: str | None = None) -> ManifestHeader:
+    """Wrap the data key of a backup with another key id, and store the manifest anew.
+
+    One object is replaced, whole or not at all. Children of the backup hold its data key inside their own sealed part,
+    so they are not concerned.
+
+    Args:
+        store: where the backup is.
+        manifest: key of its manifest.
+        keys: the store's key ring; it must hold the key id that wraps the data key now.
+        key_id: the one to wrap with; None: the ring's active one.
+
+    Returns the new header. Does nothing if the key id is that already. Raises NotFound, IntegrityError,
+    UnsupportedFormat; KeyUnavailable if one of the two keys is not there; InvalidInput if the backup is not sealed;
+    and what the store raises.
+    """
+    whole = store.get(manifest)
+
+    def read(start: int, length: int | None) -> bytes:
+        first = start if start >= 0 else max(len(whole) + start, 0)
+        return whole[first:] if length is None else whole[first : first + length]
+
+    header = read_header(read, manifest)
+    read_summary(read, keys, manifest)
+    if header.key_id == (key_id or keys.active):
+        return header
+    encoded = header.rewrapped(keys, key_id).encode()
+    store.put(manifest, encoded + whole[header.length :])
+    return parse_header(encoded, manifest)

@@ -1,0 +1,125 @@
+"""The volume that a backup reads: a tree, or a device, which is a tree of one entry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.device.block import BlockSource
+from cinderblock.device.content import SourceContent
+from cinderblock.device.fidelity import assess_source
+from cinderblock.device.tree_reader import TreeReader
+from cinderblock.model.task import VolumeMode
+
+PREFETCHED_BYTES = 1 << 20
+"""Files of this size are read ahead as soon as they are open; larger ones the kernel reads ahead by itself."""
+
+
+class Opened(NamedTuple):
+    """A file that is open for reading, and its entry as of the opening."""
+
+    entry: Entry
+    content: SourceContent
+
+
+class Source(Protocol):
+    """A volume to be backed up."""
+
+    @property
+    def total_bytes(self) -> int:
+        """About how many bytes there are to deal with, for progress."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry without extents, in order of path. Raises SourceError or SourceChanging."""
+
+    def open(self, entry: Entry) -> Opened:
+        """Open a FILE or the DEVICE; several threads may do so.
+
+        Raises SourceError; SourceChanging, with reason `device.refusals.VANISHED` if there is no such file any more.
+        """
+
+    def warnings(self) -> list[str]:
+        """What is not kept, as far as it is known by now."""
+
+
+class DeviceSource:
+    """A volume of mode Block."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with BlockSource(path) as device:
+            self._size = device.size
+
+    @property
+    def total_bytes(self) -> int:
+        """See Source."""
+        return self._size
+
+    def entries(self) -> Iterator[Entry]:
+        """See Source."""
+        yield Entry(b"", EntryKind.DEVICE, size=self._size)
+
+    def open(self, entry: Entry) -> Opened:
+        """See Source."""
+        device = BlockSource(self._path)
+        return Opened(entry._replace(size=device.size), device)
+
+    def warnings(self) -> list[str]:
+        """See Source."""
+        return []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing stays open."""
+
+
+class TreeSource:
+    """A volume of mode Filesystem."""
+
+    def __init__(self, path: str) -> None:
+        self._assessed = assess_source(path).warnings()
+        self._closing = ExitStack()
+        self._reader = self._closing.enter_context(TreeReader(path))
+        space = os.statvfs(path)
+        self._total = (space.f_blocks - space.f_bfree) * space.f_frsize
+
+    @property
+    def total_bytes(self) -> int:
+        """See Source."""
+        return self._total
+
+    def entries(self) -> Iterator[Entry]:
+        """See Source."""
+        return self._reader.walk()
+
+    def open(self, entry: Entry) -> Opened:
+        """See Source."""
+        file = self._reader.open_file(entry)
+        if file.size <= PREFETCHED_BYTES:
+            file.prefetch()
+        return Opened(file.entry, file)
+
+    def warnings(self) -> list[str]:
+        """See Source."""
+        return [*self._assessed, *self._reader.skipped.sentences()]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+
+def open_source(mode: VolumeMode, path: str) -> DeviceSource | TreeSource:
+    """The volume at ``path``, a context manager. Raises SourceError."""
+    return DeviceSource(path) if mode is VolumeMode.BLOCK else TreeSource(path)

@@ -1,0 +1,185 @@
+"""Verification: a backup is read back from the store and checked, without a volume."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from zlib import crc32
+
+from cinderblock.datapath.digest import digest_of
+from cinderblock.datapath.entries import Chunk, Entry, Extent
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.datapath.packs import read_pack
+from cinderblock.datapath.seal import Sealer, Suite
+from cinderblock.errors import IntegrityError, InvalidInput
+from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
+from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
+from cinderblock.store.base import ObjectStore
+
+WORKERS = 4
+"""Threads that fetch and verify."""
+_WAITING = 2
+_BATCH_EXTENTS = 4096
+
+_Batch = dict[Chunk, list[Extent]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was verified; all of it is sound, or there would have been an error.
+
+    Attributes:
+        packs: packs whose index was read.
+        chunks: chunks that were read back, each counted as often as it was read.
+        bytes_fetched: bytes that were read from the store, besides indexes and the manifest.
+        entries: names in the manifest, every section of which was read.
+    """
+
+    packs: int
+    chunks: int
+    bytes_fetched: int
+    entries: int
+
+
+def run_verify(
+    store: ObjectStore,
+    prefix: str,
+    manifest: str,
+    keys: KeyRing | None = None,
+    *,
+    sample_percent: float = 100.0,
+    on_progress: ProgressCallback = ignore_progress,
+) -> Verification:
+    """Read a backup back and check every tag and every hash.
+
+    Args:
+        store, prefix: where the backup is.
+        manifest: key of its manifest.
+        keys: the store's key ring; None if it has no encryption Secret.
+        sample_percent: share of the chunks and packs that are read, drawn anew each time; the manifest is always read
+            as a whole. In (0, 100].
+        on_progress: called often, from this thread.
+
+    Raises IntegrityError or NotFound naming the object that is bad or missing; InvalidInput for an impossible sample;
+    KeyUnavailable, UnsupportedFormat, and what the store raises.
+    """
+    if not 0 < sample_percent <= 100:
+        raise InvalidInput(f"a sample of {sample_percent} %: give more than 0 and at most 100")
+    reader = ManifestReader(partial(store.get, manifest), keys, manifest)
+    sample = _Sample(sample_percent)
+    run = _Run(ChunkFetcher(store, prefix, reader), reader, on_progress)
+    with ThreadPoolExecutor(WORKERS, "verify") as pool:
+        packs = list(pool.map(partial(_check_index, store, run.fetcher), sample.packs(len(reader.packs))))
+        chunks = run.check_chunks(pool, _batches(reader.entries(), sample))
+    return Verification(len(packs), chunks, run.fetcher.bytes_fetched, reader.summary.entries)
+
+
+class _Run:
+    """Batches on their way through the workers."""
+
+    def __init__(self, fetcher: ChunkFetcher, reader: ManifestReader, on_progress: ProgressCallback) -> None:
+        self.fetcher = fetcher
+        self._total = reader.summary.logical_bytes
+        self._on_progress = on_progress
+        self._running: deque[tuple[Future[int], int]] = deque()
+        self._done = 0
+
+    def check_chunks(self, pool: ThreadPoolExecutor, batches: Iterator[_Batch]) -> int:
+        """Check batches; returns how many chunks were read."""
+        chunks = 0
+        try:
+            for batch in batches:
+                size = sum(extent.length for extents in batch.values() for extent in extents)
+                self._running.append((pool.submit(_check_batch, self.fetcher, batch), size))
+                if len(self._running) >= WORKERS + _WAITING:
+                    chunks += self._wait_for_oldest()
+            while self._running:
+                chunks += self._wait_for_oldest()
+        finally:
+            for future, _ in self._running:
+                future.cancel()
+        return chunks
+
+    def _wait_for_oldest(self) -> int:
+        future, size = self._running.popleft()
+        chunks = future.result()
+        self._done += size
+        self._on_progress(Progress(self._done, self._total, self.fetcher.bytes_fetched))
+        return chunks
+
+
+class _Sample:
+    """Draws a share of everything, another one in each run."""
+
+    def __init__(self, percent: float) -> None:
+        self._limit = int(percent / 100 * (1 << 32))
+        self._seed = int.from_bytes(os.urandom(4), "little")
+
+    def holds(self, name: bytes) -> bool:
+        """Whether the thing of this name is drawn."""
+        return crc32(name, self._seed) < self._limit
+
+    def packs(self, count: int) -> list[int]:
+        """Numbers of packs."""
+        return [pack for pack in range(count) if self.holds(pack.to_bytes(4, "little"))]
+
+
+def _batches(entries: Iterator[Entry], sample: _Sample) -> Iterator[_Batch]:
+    """Chunks of about one ranged read, with the extents that point into them.
+
+    A chunk is read once, unless files that share it lie so far apart that they are in several batches.
+    """
+    seen: defaultdict[int, int] = defaultdict(int)
+    batch: _Batch = {}
+    size = count = 0
+    for entry in entries:
+        for extent in entry.extents:
+            chunk = extent.chunk
+            if not sample.holds(chunk.digest) or _is_done(extent, seen):
+                continue
+            if chunk not in batch and (size >= RANGE_BYTES or count >= _BATCH_EXTENTS):
+                yield batch
+                batch, size, count = {}, 0, 0
+            if chunk not in batch:
+                batch[chunk] = []
+                size += chunk.stored
+                seen[chunk.pack] |= 1 << chunk.number
+            batch[chunk].append(extent)
+            count += 1
+    if batch:
+        yield batch
+
+
+def _is_done(extent: Extent, seen: dict[int, int]) -> bool:
+    """Whether an extent is a whole chunk that was met before, so that nothing about it is left to check."""
+    chunk = extent.chunk
+    return extent.length == chunk.size and bool(seen[chunk.pack] >> chunk.number & 1)
+
+
+def _check_batch(fetcher: ChunkFetcher, batch: _Batch) -> int:
+    for chunk, plaintext in fetcher.fetch(batch):
+        view = memoryview(plaintext)
+        for extent in batch[chunk]:
+            run = view[extent.chunk_offset : extent.chunk_offset + extent.length]
+            if extent.length != chunk.size and digest_of(run) != extent.digest:
+                raise IntegrityError(
+                    f"{fetcher.pack_key(chunk.pack)}: a run of chunk {chunk.number} is not as recorded"
+                )
+    return len(batch)
+
+
+def _check_index(store: ObjectStore, fetcher: ChunkFetcher, pack: int) -> None:
+    """The index at the end of a pack."""
+    sealer = fetcher.sealer(pack)
+
+    def sealer_for(suite: Suite) -> Sealer:
+        if suite is not sealer.suite:
+            raise IntegrityError(f"{sealer.label} is not sealed as the manifest says")
+        return sealer
+
+    read_pack(partial(store.get, sealer.label), pack, sealer_for, sealer.label)

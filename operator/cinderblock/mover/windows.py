@@ -1,0 +1,149 @@
+"""Files on their way into the target: grouped into windows, each of which one worker fetches, verifies and writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from cinderblock.datapath.digest import digest_of
+from cinderblock.datapath.entries import Chunk, Entry, Extent
+from cinderblock.device.content import TargetContent
+from cinderblock.device.ranges import DataRange, holes
+from cinderblock.mover.fetching import ChunkFetcher
+
+WINDOW_BYTES = 8 << 20
+"""Data in a window: about one ranged read."""
+WINDOW_EXTENTS = 4096
+
+
+class FilledFile:
+    """A content between ``put`` and ``finish``; the worker that is last with it finishes it."""
+
+    def __init__(self, entry: Entry, content: TargetContent) -> None:
+        self.path = entry.path
+        self.content = content
+        self.position = 0
+        self._size = entry.size
+        self._lock = threading.Lock()
+        self._waiting = 1
+
+    def hold(self) -> None:
+        """One more window has work on it."""
+        with self._lock:
+            self._waiting += 1
+
+    def release(self) -> None:
+        """One window is done with it, or the stream of its extents has ended. The last one finishes it."""
+        with self._lock:
+            self._waiting -= 1
+            is_last = not self._waiting
+        if is_last:
+            self.content.finish()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is complete in the target."""
+        return not self._waiting
+
+    def rest(self) -> DataRange:
+        """What lies behind the last extent: a hole."""
+        return DataRange(self.position, self._size - self.position)
+
+
+@dataclass(slots=True)
+class _Share:
+    """What a window has to do on one file."""
+
+    file: FilledFile
+    extents: list[Extent] = field(default_factory=list)
+    holes: list[DataRange] = field(default_factory=list)
+
+
+class Window:
+    """Work on some files."""
+
+    def __init__(self) -> None:
+        self._shares: list[_Share] = []
+        self._last_chunk: Chunk | None = None
+        self._extents = 0
+        self.size = 0
+
+    @property
+    def files(self) -> int:
+        """How many files it works on."""
+        return len(self._shares)
+
+    def finished(self) -> Iterator[FilledFile]:
+        """Those of its files that are complete in the target."""
+        return (share.file for share in self._shares if share.file.is_finished)
+
+    def is_complete(self, extent: Extent | None, file_limit: int) -> bool:
+        """Whether it should be closed before this extent; not in the middle of a solid chunk, if that can be."""
+        if self.files >= 2 * file_limit or self._extents >= 2 * WINDOW_EXTENTS:
+            return True
+        if extent is not None and self._last_chunk is not None and extent.chunk == self._last_chunk:
+            return False
+        return self.size >= WINDOW_BYTES or self.files >= file_limit or self._extents >= WINDOW_EXTENTS
+
+    def add_extent(self, file: FilledFile, extent: Extent) -> None:
+        """Add a run of data, and the hole before it."""
+        share = self._share(file)
+        share.holes += holes((extent,), file.position, file.position)
+        share.extents.append(extent)
+        file.position = extent.offset + extent.length
+        self._last_chunk = extent.chunk
+        self._extents += 1
+        self.size += extent.length
+
+    def add_end(self, file: FilledFile) -> None:
+        """Add the hole behind the last run of a file."""
+        rest = file.rest()
+        share = self._share(file)
+        if rest.length > 0:
+            share.holes.append(rest)
+
+    def write(self, fetcher: ChunkFetcher, buffer: bytearray) -> int:
+        """Make the target hold it: clear holes, and write what differs.
+
+        Args:
+            fetcher: where plaintexts come from.
+            buffer: as long as a chunk, for comparing.
+
+        Returns the number of bytes that were written. Raises IntegrityError, NotFound, TargetError, and what the store
+        raises.
+        """
+        wanted: dict[Chunk, list[tuple[FilledFile, Extent]]] = {}
+        for share in self._shares:
+            for start, length in share.holes:
+                share.file.content.clear(start, length)
+            for extent in _differing(share, memoryview(buffer)):
+                wanted.setdefault(extent.chunk, []).append((share.file, extent))
+        written = 0
+        for chunk, plaintext in fetcher.fetch(wanted):
+            view = memoryview(plaintext)
+            for file, extent in wanted[chunk]:
+                file.content.write(extent.offset, view[extent.chunk_offset : extent.chunk_offset + extent.length])
+                written += extent.length
+        for share in self._shares:
+            share.file.release()
+        return written
+
+    def _share(self, file: FilledFile) -> _Share:
+        if not self._shares or self._shares[-1].file is not file:
+            file.hold()
+            self._shares.append(_Share(file))
+        return self._shares[-1]
+
+
+def _differing(share: _Share, view: memoryview) -> Iterable[Extent]:
+    """Extents that the target does not hold yet."""
+    content = share.file.content
+    return share.extents if content.is_blank else _compared(content, share.extents, view)
+
+
+def _compared(content: TargetContent, extents: Iterable[Extent], view: memoryview) -> Iterator[Extent]:
+    for extent in extents:
+        part = view[: extent.length]
+        if content.read_into(extent.offset, part) != extent.length or digest_of(part) != extent.digest:
+            yield extent

@@ -1,0 +1,93 @@
+"""Counts what a store is asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from cinderblock.store.base import Body, ObjectInfo, ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What went through a store.
+
+    Attributes:
+        checks, puts, gets, lists, deletes: calls that were begun. A listing is one call, whatever its pages.
+        bytes_put: bytes of bodies that were stored.
+        bytes_got: bytes that were read.
+        keys_listed: objects that listings gave.
+        keys_deleted: keys that were deleted.
+    """
+
+    checks: int = 0
+    puts: int = 0
+    gets: int = 0
+    lists: int = 0
+    deletes: int = 0
+    bytes_put: int = 0
+    bytes_got: int = 0
+    keys_listed: int = 0
+    keys_deleted: int = 0
+
+
+class CountedStore:
+    """A store around a store that counts calls and bytes."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        self._inner = inner
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    @property
+    def counts(self) -> Counts:
+        """What went through until now."""
+        with self._lock:
+            return self._counts
+
+    def check(self) -> None:
+        """See ObjectStore."""
+        self._add(checks=1)
+        self._inner.check()
+
+    def put(self, key: str, body: Body) -> None:
+        """See ObjectStore."""
+        self._add(puts=1)
+        self._inner.put(key, body)
+        self._add(bytes_put=memoryview(body).nbytes)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ObjectStore."""
+        self._add(gets=1)
+        content = self._inner.get(key, start, length)
+        self._add(bytes_got=len(content))
+        return content
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See ObjectStore."""
+        self._add(lists=1)
+        count = 0
+        try:
+            for item in self._inner.list(prefix):
+                count += 1
+                yield item
+        finally:
+            self._add(keys_listed=count)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """See ObjectStore."""
+        self._add(deletes=1)
+        given = list(keys)
+        self._inner.delete(given)
+        self._add(keys_deleted=len(given))
+
+    def close(self) -> None:
+        """See ObjectStore."""
+        self._inner.close()
+
+    def _add(self, **more: int) -> None:
+        with self._lock:
+            self._counts = replace(
+                self._counts, **{name: getattr(self._counts, name) + count for name, count in more.items()}
+            )

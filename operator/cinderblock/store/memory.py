@@ -1,0 +1,49 @@
+"""A store in memory: for tests and for trying things out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+from cinderblock.errors import NotFound
+from cinderblock.store.base import Body, ObjectInfo, checked_body, checked_key, cut
+
+
+class MemoryStore:
+    """A container that lives as long as this object."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[str, bytes] = {}
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def put(self, key: str, body: Body) -> None:
+        """See ObjectStore."""
+        content = bytes(checked_body(checked_key(key), body))
+        with self._lock:
+            self._objects[key] = content
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ObjectStore."""
+        with self._lock:
+            content = self._objects.get(checked_key(key))
+        if content is None:
+            raise NotFound(f"There is no object {key} in memory")
+        return cut(content, start, length)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See ObjectStore. The listing is of the moment when it is asked for."""
+        with self._lock:
+            sizes = {key: len(content) for key, content in self._objects.items() if key.startswith(prefix)}
+        return (ObjectInfo(key, sizes[key]) for key in sorted(sizes))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """See ObjectStore."""
+        for key in keys:
+            with self._lock:
+                self._objects.pop(checked_key(key), None)
+
+    def close(self) -> None:
+        """Nothing is held open; the objects stay."""

@@ -1,0 +1,28 @@
+"""Opens a store as it is used: the one place where wrappers are put around it."""
+
+from __future__ import annotations
+
+from cinderblock.model.task import StoreLocation
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.credentials import Credentials
+from cinderblock.store.retrying import PATIENT, Patience, RetryingStore
+from cinderblock.store.s3.store import S3Store
+
+
+def open_store(
+    location: StoreLocation,
+    credentials: Credentials | None,
+    ca_file: str | None = None,
+    patience: Patience = PATIENT,
+) -> ObjectStore:
+    """Open a store; nothing is sent yet.
+
+    Args:
+        location: where the store is, and its limits in bytes per second.
+        credentials: what to sign with; None: found as every AWS tool finds them (environment, profile, role).
+        ca_file: PEM certificates that the endpoint is checked against instead of the system's.
+        patience: how long calls are repeated while the endpoint does not answer.
+
+    Raises InvalidInput if the location or the CA file is malformed.
+    """
+    return RetryingStore(S3Store(location, credentials, ca_file), patience)
