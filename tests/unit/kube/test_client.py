@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
-from pathlib import Path
+from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 import pytest
-import yaml
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube.answers import Call
-from cinderblock.kube.client import PAGE, KubeClient, connect
+from cinderblock.kube.client import PAGE, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
-from tests.support.scripted_http import HANG_UP, Asked, Reply, Script, ScriptedServer, scripted
+from tests.support.kube_clients import client_of
+from tests.support.scripted_http import HANG_UP, Asked, Reply, Script, ScriptedServer
 
 
 class Connect(Protocol):
@@ -23,19 +22,11 @@ class Connect(Protocol):
 
 
 @pytest.fixture
-async def connected(tmp_path: Path) -> AsyncIterator[Connect]:
+async def connected() -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
         async def to(script: Script) -> tuple[KubeClient, ScriptedServer]:
-            server = await stack.enter_async_context(scripted(script))
-            path = tmp_path / "config"
-            content = {
-                "current-context": "x",
-                "contexts": [{"name": "x", "context": {"cluster": "x"}}],
-                "clusters": [{"name": "x", "cluster": {"server": server.url}}],
-            }
-            path.write_text(yaml.safe_dump(content))
-            return await stack.enter_async_context(aclosing(await connect(kubeconfig=str(path)))), server
+            return await stack.enter_async_context(client_of(script))
 
         yield to
 
@@ -107,7 +98,6 @@ async def test_a_version_may_be_served_without_the_type(connected: Connect) -> N
 @pytest.mark.parametrize("answer", [Reply(503), reply(403, kind="Status"), HANG_UP])
 async def test_readiness_is_an_answer_and_never_an_error(connected: Connect, answer: Reply | str) -> None:
     client, server = await connected([answer])
-    client._transport._sleep = no_wait
     assert not await client.server_ready()
     server.script = [Reply(200, "ok")]
     assert await client.server_ready()
@@ -219,7 +209,3 @@ async def test_what_is_not_the_api_server_is_unavailable_and_not_an_empty_answer
     client, _ = await connected([Reply(200, "<html>Log in to the hotel</html>")])
     with pytest.raises(KubeUnavailable, match="not the API server"):
         await client.list(JOB)
-
-
-async def no_wait(seconds: float) -> None:
-    del seconds

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import Field
 
 from cinderblock.model.backup import BackupPhase, DeletionPolicy
-from cinderblock.model.resources import RESOURCES, VOLUME_BACKUP, VOLUME_RESTORE, Resource, definition
+from cinderblock.model.base import Model
+from cinderblock.model.resources import RESOURCES, VOLUME_BACKUP, VOLUME_RESTORE, Resource, _all_fixed, definition
 from cinderblock.model.restore import AccessMode, RestorePhase
 from crds import generate
 
@@ -167,6 +169,17 @@ def test_backups_are_not_in_the_category_that_delete_all_takes() -> None:
 def test_every_field_of_the_spec_is_fixed_but_those_that_may_change(resource: Resource, mutable: set[str]) -> None:
     fixed = {rule["fieldPath"].removeprefix(".") for rule in resource.rules if "oldSelf" in rule["rule"]}
     assert fixed == set(schema(resource)["properties"]["spec"]["properties"]) - mutable
+
+
+def test_a_field_that_is_called_like_a_word_of_cel_can_be_fixed_too() -> None:
+    class Spec(Model):
+        import_: str = Field(alias="import")
+        plain: str
+
+    for_import, for_plain = _all_fixed(Spec, frozenset(), "no")
+    assert "self.__import__ == oldSelf.__import__" in for_import["rule"]
+    assert for_import["fieldPath"] == ".import"
+    assert "self.plain == oldSelf.plain" in for_plain["rule"]
 
 
 @EVERY

@@ -1,0 +1,65 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+RUN := .venv/bin/python -m
+
+.venv/.ready: pyproject.toml uv.lock tests/setup.sh
+	@tests/setup.sh
+
+.PHONY: setup ## Make the Python environment from the lock
+setup: .venv/.ready
+
+.PHONY: demo ## Show the main job for real: cluster, chart, backup, restore, byte-for-byte check
+demo: setup
+	$(RUN) tests.cluster run -- .venv/bin/python -m tests.demo
+
+.PHONY: test ## Everything: lint, unit, contract, integration, e2e on a real cluster
+test: lint unit integration e2e
+
+.PHONY: test-fast ## Everything but the e2e tests
+test-fast: lint unit integration
+
+.PHONY: lint ## Style, types, arrows between rooms, generated files
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/python crds/generate.py --check
+
+.PHONY: unit ## Unit and contract tests: no cluster, no network
+unit: setup
+	$(RUN) pytest tests/unit tests/contract -m "not integration and not e2e and not bench"
+
+.PHONY: integration ## Tests with a real API server and a real S3 server
+integration: setup
+	$(RUN) tests.cluster tools
+	$(RUN) pytest tests/unit tests/contract tests/integration -m "integration and not e2e and not bench"
+
+.PHONY: e2e ## Tests on a real cluster: kubelet, CSI snapshots, chart, image
+e2e: setup
+	$(RUN) tests.cluster run -- .venv/bin/python -m pytest tests/e2e -m "e2e and not bench"
+
+.PHONY: image ## Build the image from the Dockerfile, without Docker
+image: setup
+	$(RUN) tests.cluster.image
+
+.PHONY: crds ## Write crds/ and the chart's copy of it from the models
+crds: setup
+	.venv/bin/python crds/generate.py
+
+.PHONY: cluster-up ## Start the single-node test cluster
+cluster-up: setup
+	$(RUN) tests.cluster up
+
+.PHONY: cluster-down ## Stop the test cluster and remove everything it left
+cluster-down: setup
+	$(RUN) tests.cluster down
+
+.PHONY: cluster-status ## Tell what of the test cluster runs
+cluster-status: setup
+	$(RUN) tests.cluster status
+
+.PHONY: help ## Show this list
+help:
+	@grep -E '^\.PHONY: .*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = "\\.PHONY: | ## "}; {printf "  make %-15s %s\n", $$2, $$3}'

@@ -1,0 +1,124 @@
+{{- define "cinderblock.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* Prefix of every object's name. 40 characters leave room for what is put behind it. */ -}}
+{{- define "cinderblock.fullname" -}}
+{{- $name := include "cinderblock.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "cinderblock.selector" -}}
+app.kubernetes.io/name: {{ include "cinderblock.name" .context }}
+app.kubernetes.io/instance: {{ .context.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "cinderblock.labels" -}}
+{{ include "cinderblock.selector" . }}
+app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: cinderblock
+app.kubernetes.io/managed-by: {{ .context.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "cinderblock.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Pod Security "restricted", for every pod of the chart. */ -}}
+{{- define "cinderblock.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "cinderblock.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "cinderblock.scheduling" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- /* A pod that does one thing with our image and the API server: a short-lived cousin of the operator. */ -}}
+{{- define "cinderblock.taskPod" -}}
+serviceAccountName: {{ .serviceAccount }}
+restartPolicy: Never
+securityContext: {{- include "cinderblock.podSecurityContext" .context | nindent 2 }}
+containers:
+  - name: {{ .name }}
+    image: {{ include "cinderblock.image" .context }}
+    imagePullPolicy: {{ .context.Values.image.pullPolicy }}
+    args: {{- toYaml .args | nindent 6 }}
+    resources:
+      requests: {cpu: 50m, memory: 64Mi}
+      limits: {memory: 256Mi}
+    securityContext: {{- include "cinderblock.containerSecurityContext" .context | nindent 6 }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+volumes:
+  - name: tmp
+    emptyDir: {}
+{{- with include "cinderblock.scheduling" .context | trim }}
+{{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "cinderblock.embeddedStore.name" -}}
+{{- include "cinderblock.fullname" . }}-store
+{{- end -}}
+
+{{- /* Short of the cluster's domain, which the chart cannot know; pods' resolvers complete it. */ -}}
+{{- define "cinderblock.embeddedStore.endpoint" -}}
+http://{{ include "cinderblock.embeddedStore.name" . }}.{{ .Release.Namespace }}.svc:7070
+{{- end -}}
+
+{{- /* Not empty if the uninstall hook is to be rendered. A lookup finds something only when Helm talks to a cluster:
+       `helm template | kubectl apply` would take the hook for an ordinary Job, and run it at once. */ -}}
+{{- define "cinderblock.uninstall.enabled" -}}
+{{- $mode := .Values.uninstall.releaseFinalizers -}}
+{{- if eq $mode "always" -}}
+true
+{{- else if and (eq $mode "auto") (lookup "v1" "Namespace" "" "kube-system") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* Annotations of an uninstall hook of the given weight; removed when it has succeeded, left to be read if not. */ -}}
+{{- define "cinderblock.uninstall.hook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}

@@ -1,0 +1,64 @@
+"""An API server with its etcd and nothing else, for tests that need no node: `with apiserver.running() as server:`."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import choices, controlplane, crds, kubeconfigs, pki, toolchain
+from tests.cluster.api import Api
+from tests.cluster.scopes import scope
+from tests.cluster.settings import NODE
+
+_ADDRESS = "127.0.0.1"
+_SERVICES = "10.0.0.0/24"
+"""Nothing routes there: without nodes no Service is more than an object."""
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server."""
+
+    url: str
+    token: str
+    """The administrator's."""
+    authority: Path
+    """File with the certificate to verify the server with."""
+    kubeconfig: Path
+    """The administrator's, with the authority inside."""
+
+
+@contextlib.contextmanager
+def running(with_snapshots: bool = False) -> Iterator[ApiServer]:
+    """Run an API server, empty at first, until the block ends; optionally it knows the kinds of CSI snapshots.
+
+    It uses free ports and a temporary directory, and verifies tokens, RBAC and admission like any other.
+    Raises ClusterError if it does not start.
+    """
+    binaries = toolchain.ensure(["etcd", "kube-apiserver"])
+    with scope("apiserver-") as programs:
+        directory = programs.directory
+        etcd_port, peer_port, port = choices.free_ports(3)
+        authority = pki.Authority(directory / "pki")
+        token = pki.tokens(authority.directory, NODE)[pki.ADMINISTRATOR]
+        described = controlplane.ApiServer(
+            binary=binaries["kube-apiserver"],
+            directory=authority.directory,
+            authority=authority,
+            tokens=pki.token_file(authority.directory),
+            etcd_port=etcd_port,
+            port=port,
+            address=_ADDRESS,
+            services=_SERVICES,
+            alternatives=(),
+            has_nodes=False,
+        )
+        programs.start(controlplane.etcd(binaries["etcd"], directory / "etcd", etcd_port, peer_port))
+        programs.start(described.program())
+        url = f"https://{_ADDRESS}:{port}"
+        api = Api(url, authority.certificate, token)
+        programs.wait("kube-apiserver", api.is_ready, 60)
+        if with_snapshots:
+            api.apply_definitions(crds.snapshots())
+        kubeconfig = kubeconfigs.write(directory / "kubeconfig", url, authority.certificate, token)
+        yield ApiServer(url, token, authority.certificate, kubeconfig)

@@ -1,0 +1,70 @@
+"""Programs that come from the distribution: there already, installed now, or named in one message."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster.errors import ClusterError
+
+_SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"
+_PROGRAMS = {
+    "blkid": "util-linux",
+    "buildah": "buildah",
+    "conntrack": "conntrack",
+    "containerd": "containerd",
+    "go": "golang-go",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "losetup": "mount",
+    "mkfs.ext4": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
+    "modprobe": "kmod",
+    "openssl": "openssl",
+    "runc": "runc",
+}
+_PLUGINS = ("containernetworking-plugins", (Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge")))
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def ensure() -> None:
+    """Make sure that every program is there, by apt where that can be. Raises ClusterError."""
+    # A shell of a user, and some of root's, do not look where system programs are.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), _SYSTEM])
+    packages = _missing()
+    if not packages:
+        return
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise ClusterError(f"missing on this machine: {', '.join(packages)}. As root: {' '.join(command)}")
+    print(f"packages: installing {', '.join(packages)}", file=sys.stderr, flush=True)
+    with _no_services():
+        done = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or _missing():
+        raise ClusterError(f"`{' '.join(command)}` did not help:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def _missing() -> list[str]:
+    packages = {package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
+    package, files = _PLUGINS
+    return sorted(packages if any(file.exists() for file in files) else packages | {package})
+
+
+@contextlib.contextmanager
+def _no_services() -> Iterator[None]:
+    """Keep apt from starting services of what it installs: the cluster runs its own, beside nobody's."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    try:
+        _POLICY.chmod(0o755)
+        yield
+    finally:
+        _POLICY.unlink()

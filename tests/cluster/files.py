@@ -1,0 +1,22 @@
+"""Writes small files whole or not at all, and not again if nothing changed: kube-proxy ends when its own is touched."""
+
+import os
+from pathlib import Path
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> Path:
+    """Make the file hold the text, readable as `mode` says from the first byte on; return its path."""
+    if path.exists() and path.read_text() == text:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = partial(path)
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+    beside.rename(path)
+    return path
+
+
+def partial(path: Path) -> Path:
+    """Return where a file's text is before it is whole."""
+    return path.with_name(f".{path.name}.partial")

@@ -1,0 +1,108 @@
+"""The pods' network: a bridge of this machine, which is there before the first pod, and what lets it out."""
+
+import ipaddress
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster import files, surroundings
+from tests.cluster.errors import ClusterError
+from tests.cluster.settings import Settings
+
+_FORGOTTEN_CHAIN = "KUBE-FIREWALL"
+
+
+def start(settings: Settings) -> None:
+    """Make the bridge, its rules and the pods' network configuration. What is there already stays."""
+    _enable_forwarding()
+    if not Path(f"/sys/class/net/{settings.name}").exists():
+        _run("ip", "link", "add", settings.name, "type", "bridge")
+    prefix = ipaddress.IPv4Network(settings.pods).prefixlen
+    _run("ip", "address", "replace", f"{settings.address}/{prefix}", "dev", settings.name)
+    _run("ip", "link", "set", settings.name, "up")
+    for table, chain, rule in _rules(settings):
+        if not _succeeds("iptables", "-w", "-t", table, "-C", chain, *rule):
+            _run("iptables", "-w", "-t", table, "-I", chain, *rule)
+    _write_configuration(settings)
+
+
+def is_up(settings: Settings) -> bool:
+    """Tell whether the bridge is there."""
+    return Path(f"/sys/class/net/{settings.name}").exists()
+
+
+def stop(settings: Settings, proxy: Path | None) -> None:
+    """Remove all that `start`, the pods and the given kube-proxy left. What is gone already is fine."""
+    if proxy:
+        # Its exit code says whether every table could be looked into, not whether ours is clean.
+        _succeeds(str(proxy), "--cleanup")
+        for tool in ("iptables", "ip6tables"):
+            _remove_forgotten_chain(tool)
+    for table, chain, rule in _rules(settings):
+        while _succeeds("iptables", "-w", "-t", table, "-C", chain, *rule):
+            _run("iptables", "-w", "-t", table, "-D", chain, *rule)
+    for link in [*_ports(settings.name), settings.name]:
+        # A pod's link may be vanishing by itself at this moment, with the pod's namespace.
+        _succeeds("ip", "link", "delete", link)
+    for left in surroundings.CNI_RESULTS.glob(f"{settings.name}-*"):
+        left.unlink()
+
+
+def is_proxied_by_another() -> bool:
+    """Tell whether a kube-proxy has left its mark on this machine's packet filter."""
+    return _succeeds("iptables", "-w", "-t", "nat", "-n", "-L", "KUBE-SERVICES")
+
+
+def _enable_forwarding() -> None:
+    bridged = "net/bridge/bridge-nf-call-iptables"
+    if not Path("/proc/sys", bridged).exists() and not _succeeds("modprobe", "br_netfilter"):
+        raise ClusterError("the kernel's br_netfilter is missing: without it Services do not work between pods")
+    surroundings.set_sysctl(bridged, "1")
+    surroundings.set_sysctl("net/ipv4/ip_forward", "1")
+
+
+def _rules(settings: Settings) -> list[tuple[str, str, list[str]]]:
+    """Return table, chain and rule: out under this machine's address; in and out whatever the default policy is."""
+    mark = ["-m", "comment", "--comment", f"cinderblock test cluster {settings.name}"]
+    return [
+        ("nat", "POSTROUTING", ["-s", settings.pods, "!", "-d", settings.pods, *mark, "-j", "MASQUERADE"]),
+        ("filter", "FORWARD", ["-i", settings.name, *mark, "-j", "ACCEPT"]),
+        ("filter", "FORWARD", ["-o", settings.name, *mark, "-j", "ACCEPT"]),
+    ]
+
+
+def _write_configuration(settings: Settings) -> None:
+    ipam = {
+        "type": "host-local",
+        "dataDir": str(settings.directory / "addresses"),
+        "ranges": [[{"subnet": settings.pods, "gateway": settings.address}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    bridge = {"type": "bridge", "bridge": settings.name, "isGateway": True, "hairpinMode": True, "ipam": ipam}
+    text = json.dumps({"cniVersion": "0.4.0", "name": settings.name, "plugins": [bridge]})
+    files.write(settings.directory / "cni" / "10-bridge.conflist", text)
+
+
+def _remove_forgotten_chain(tool: str) -> None:
+    """Remove the one chain that kube-proxy makes and its cleanup leaves, empty."""
+    for chain in ("INPUT", "OUTPUT"):
+        while _succeeds(tool, "-w", "-D", chain, "-j", _FORGOTTEN_CHAIN):
+            pass
+    for action in ("-F", "-X"):
+        _succeeds(tool, "-w", action, _FORGOTTEN_CHAIN)
+
+
+def _ports(bridge: str) -> Iterator[str]:
+    folder = Path(f"/sys/class/net/{bridge}/brif")
+    yield from sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

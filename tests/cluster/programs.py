@@ -1,0 +1,26 @@
+"""What a component of the cluster is, before anything runs: a name and a command line."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program to run, and how."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Settings on top of the environment of whoever starts it."""
+    directory: str = "/"
+    restarts: bool = False
+    """Whether it is started again whenever it ends."""
+
+    def supervised(self, *options: str) -> tuple[str, ...]:
+        """Return the command line under the supervisor."""
+        # -I -S: the supervisor needs the standard library only, and starts twice as fast without the rest.
+        return (sys.executable, "-I", "-S", str(SUPERVISOR), *options, "--", *self.command)

@@ -1,0 +1,176 @@
+"""The CSI drivers of the cluster: what runs for each of them and which objects announce it."""
+
+import base64
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import golang
+from tests.cluster.api import Manifest
+from tests.cluster.pki import Authority
+from tests.cluster.programs import Program
+from tests.cluster.settings import NODE, Settings
+
+PROGRAM_PREFIX = "csi-driver-"
+_ROOT = Path(__file__).parents[2]
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
+# Defaults: the first try again after 1 s, the last one after 5 minutes.
+_RETRIES = ("--retry-interval-start=250ms", "--retry-interval-max=5s")
+_CLIENT_LIMITS = ("--kube-api-qps=200", "--kube-api-burst=400")
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One CSI driver."""
+
+    short: str
+    flags: tuple[str, ...]
+    has_snapshots: bool
+    binding_modes: dict[str, str]
+    """StorageClass -> volumeBindingMode. The first class of the first driver is the cluster's default."""
+
+    @property
+    def name(self) -> str:
+        """The driver's full name."""
+        return f"{self.short}.csi.cinderblock.test"
+
+    @property
+    def program(self) -> str:
+        """What its process is called."""
+        return f"{PROGRAM_PREFIX}{self.short}"
+
+    def socket(self, settings: Settings) -> Path:
+        """Return where sidecars call the driver."""
+        return settings.kubelet_directory / "plugins" / self.name / "csi.sock"
+
+    def data(self, settings: Settings) -> Path:
+        """Return where the driver keeps its volumes, and takes faults."""
+        return settings.directory / "csi" / self.short
+
+
+DRIVERS = (
+    Driver("rawfile", ("--list-snapshots",), True, {"rawfile": "Immediate", "rawfile-wffc": "WaitForFirstConsumer"}),
+    Driver("plain", ("--no-snapshots",), False, {"plain": "Immediate"}),
+)
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """The Kubernetes side of CSI, all of it as processes of this machine."""
+
+    settings: Settings
+    binaries: dict[str, Path]
+    kubeconfig: Path
+    authority: Authority
+
+    def programs(self) -> list[Program]:
+        """Describe every process: the controller of snapshots, each driver and what speaks to it."""
+        common = [self._sidecar("snapshot-controller", "", *_RETRIES, *_CLIENT_LIMITS)]
+        return common + [program for driver in DRIVERS for program in self._of(driver)]
+
+    def _of(self, driver: Driver) -> list[Program]:
+        socket = f"--csi-address={driver.socket(self.settings)}"
+        common = (socket, "--timeout=60s", *_CLIENT_LIMITS)
+        retried = (*common, *_RETRIES, "--extra-create-metadata")
+        programs = [
+            self._driver(driver),
+            self._sidecar("csi-provisioner", driver.short, *retried, "--default-fstype=ext4"),
+        ]
+        if driver.has_snapshots:
+            programs.append(self._sidecar("csi-snapshotter", driver.short, *retried))
+            programs.append(self._metadata(driver, *common))
+        return programs
+
+    def _driver(self, driver: Driver) -> Program:
+        command = (
+            sys.executable,
+            "-m",
+            "tests.cluster.csi",
+            f"--name={driver.name}",
+            f"--data={driver.data(self.settings)}",
+            f"--kubelet-dir={self.settings.kubelet_directory}",
+            f"--node={NODE}",
+            *driver.flags,
+        )
+        # The driver asks go for the protocol files that it is generated from.
+        path = os.pathsep.join([str(golang.go().parent), os.environ.get("PATH", os.defpath)])
+        return Program(driver.program, command, {"PATH": path}, str(_ROOT), restarts=True)
+
+    def _metadata(self, driver: Driver, *flags: str) -> Program:
+        certificate, key = self.authority.server(
+            "snapshot-metadata", ["DNS:localhost", "IP:127.0.0.1", f"IP:{self.settings.address}"]
+        )
+        port = self.settings.ports["snapshot-metadata"]
+        served = (f"--port={port}", f"--tls-cert={certificate}", f"--tls-key={key}")
+        return self._sidecar("csi-snapshot-metadata", driver.short, *flags, *served)
+
+    def _sidecar(self, tool: str, suffix: str, *flags: str) -> Program:
+        command = (str(self.binaries[tool]), f"--kubeconfig={self.kubeconfig}", *flags, "-v=2")
+        return Program("-".join(filter(None, [tool, suffix])), command, restarts=True)
+
+
+def classes() -> list[Manifest]:
+    """Return the objects that make the drivers' volumes available."""
+    names = [(driver, name) for driver in DRIVERS for name in driver.binding_modes]
+    return [_csi_driver(driver) for driver in DRIVERS] + [
+        _storage_class(driver, name, is_default=number == 0) for number, (driver, name) in enumerate(names)
+    ]
+
+
+def snapshot_classes() -> list[Manifest]:
+    """Return the objects that make the drivers' snapshots available."""
+    return [
+        {
+            "apiVersion": "snapshot.storage.k8s.io/v1",
+            "kind": "VolumeSnapshotClass",
+            # Where none is the default, changed blocks of a snapshot without a class are refused.
+            "metadata": {"name": driver.short, "annotations": {_DEFAULT_SNAPSHOT_CLASS: "true"}},
+            "driver": driver.name,
+            "deletionPolicy": "Delete",
+        }
+        for driver in DRIVERS
+        if driver.has_snapshots
+    ]
+
+
+def metadata_services(settings: Settings, authority: Authority) -> list[Manifest]:
+    """Return the objects that tell where changed blocks are asked for. The audience is the driver's name."""
+    certificate = base64.b64encode(authority.certificate.read_bytes()).decode()
+    address = f"{settings.address}:{settings.ports['snapshot-metadata']}"
+    return [
+        {
+            "apiVersion": "cbt.storage.k8s.io/v1alpha1",
+            "kind": "SnapshotMetadataService",
+            "metadata": {"name": driver.name},
+            "spec": {"address": address, "audience": driver.name, "caCert": certificate},
+        }
+        for driver in DRIVERS
+        if driver.has_snapshots
+    ]
+
+
+def _csi_driver(driver: Driver) -> Manifest:
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSIDriver",
+        "metadata": {"name": driver.name},
+        "spec": {
+            "attachRequired": False,
+            "podInfoOnMount": False,
+            "fsGroupPolicy": "File",
+            "volumeLifecycleModes": ["Persistent"],
+        },
+    }
+
+
+def _storage_class(driver: Driver, name: str, is_default: bool) -> Manifest:
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name, "annotations": {_DEFAULT_CLASS: str(is_default).lower()}},
+        "provisioner": driver.name,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": driver.binding_modes[name],
+    }

@@ -1,0 +1,108 @@
+"""A line between a store and its server that can be slow, damage what passes, or break."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass
+class Relay:
+    """The running line.
+
+    Attributes:
+        url: where to connect to instead of the server.
+        flip_up: flip a bit of the first byte equal to this that goes to the server, once.
+        break_up: break the connection, once, when so many bytes have gone to the server.
+        break_down: break the connection, once, when so many bytes have come from the server.
+        pause: seconds of rest after every 64 KiB that go to the server.
+        connections: connections that were made.
+    """
+
+    url: str
+    flip_up: bytes | None = None
+    break_up: int | None = None
+    break_down: int | None = None
+    pause: float = 0.0
+    connections: int = 0
+    _up: int = 0
+    _down: int = 0
+
+    def upwards(self, content: bytes) -> bytes | None:
+        """What becomes of bytes for the server; None: the line breaks."""
+        if self.pause:
+            time.sleep(self.pause)
+        self._up += len(content)
+        if self.break_up is not None and self._up >= self.break_up:
+            self.break_up = None
+            return None
+        if self.flip_up and self.flip_up in content:
+            at, self.flip_up = content.index(self.flip_up), None
+            return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        return content
+
+    def downwards(self, content: bytes) -> bytes | None:
+        """What becomes of bytes from the server; None: the line breaks."""
+        self._down += len(content)
+        if self.break_down is not None and self._down >= self.break_down:
+            self.break_down = None
+            return None
+        return content
+
+
+@contextlib.contextmanager
+def relay(server_url: str) -> Iterator[Relay]:
+    """A line to the server, on a port of its own."""
+    server = urlsplit(server_url)
+    address = (server.hostname or "", server.port or 0)
+    threads: list[threading.Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as sockets:
+        line = Relay(f"{server.scheme}://127.0.0.1:{listener.getsockname()[1]}")
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                line.connections += 1
+                upstream = socket.create_connection(address)
+                for one in (client, upstream):
+                    sockets.callback(_close, one)
+                for arguments in ((client, upstream, line.upwards), (upstream, client, line.downwards)):
+                    threads.append(threading.Thread(target=_copy, args=arguments))
+                    threads[-1].start()
+
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            yield line
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            acceptor.join()
+            sockets.close()
+            for thread in threads:
+                thread.join()
+
+
+def _copy(source: socket.socket, target: socket.socket, change: Callable[[bytes], bytes | None]) -> None:
+    # A line that breaks is what some tests want: both ends then see an end or a reset.
+    with contextlib.suppress(OSError):
+        while content := source.recv(65536):
+            passed = change(content)
+            if passed is None:
+                break
+            target.sendall(passed)
+    for one in (source, target):
+        _close(one)
+
+
+def _close(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()

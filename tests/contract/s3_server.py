@@ -1,0 +1,33 @@
+"""A real S3 server on loopback, with TLS if wanted, in the words of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cinderblock.model.task import StoreLocation
+from cinderblock.store.credentials import Credentials
+from tests.cluster import s3
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """One running server."""
+
+    url: str
+    credentials: Credentials
+
+    def location(self, container: str, **more: object) -> StoreLocation:
+        """Where a container of this server is."""
+        return StoreLocation.model_validate({"endpoint_url": self.url, "container": container, **more})
+
+
+@contextmanager
+def s3_server(certificate: Path | None = None, key: Path | None = None) -> Iterator[S3Server]:
+    """Run a server with nothing in it, which keeps connections open. With a certificate and its key it speaks TLS."""
+    tls = (f"--cert={certificate}", f"--key={key}") if certificate else ()
+    with s3.running("--keep-alive", *tls) as server:
+        url = server.url.replace("http:", "https:") if tls else server.url
+        yield S3Server(url, Credentials(server.access_key, server.secret_key))

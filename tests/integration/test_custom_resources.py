@@ -1,0 +1,269 @@
+"""Our CustomResourceDefinitions, judged by a real API server."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cinderblock.errors import InvalidInput
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.base import KubeObject
+from cinderblock.model.resources import RESOURCES, Resource, definition
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+from tests.support.custom_resources import Case, conditions, examples, install, named
+from tests.support.kubectl import kubectl
+
+pytestmark = pytest.mark.integration
+
+MODELS: dict[Kind, type[KubeObject]] = {
+    BACKUP_STORE: BackupStore,
+    VOLUME_BACKUP: VolumeBackup,
+    VOLUME_RESTORE: VolumeRestore,
+}
+STORE = {"credentialsSecretRef": {"name": "s3"}}
+
+
+async def create(
+    client: KubeClient, kind: Kind, namespace: str, spec: dict[str, Any], name: str = ""
+) -> dict[str, Any]:
+    metadata = {"name": name or f"x-{uuid.uuid4().hex[:8]}", "namespace": namespace}
+    return await client.create(kind, {"metadata": metadata, "spec": spec})
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
+async def test_a_definition_is_established_and_structural(client: KubeClient, resource: Resource) -> None:
+    found = conditions(await install(client, resource))
+    assert found["Established"] == "True"
+    assert found["NamesAccepted"] == "True"
+    assert "NonStructuralSchema" not in found
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
+async def test_the_server_keeps_a_definition_as_it_was_written(client: KubeClient, resource: Resource) -> None:
+    found = await install(client, resource)
+    ours = definition(resource)["spec"]
+    theirs = copy.deepcopy(found["spec"])
+    del theirs["conversion"]
+    assert theirs == ours
+
+
+def test_the_files_apply_without_a_warning(kubeconfig: Path) -> None:
+    done = kubectl(kubeconfig, "replace", "--dry-run=server", "-f", "crds")
+    assert done.stderr == ""
+    assert done.stdout.count("replaced (server dry run)") == len(RESOURCES)
+
+
+@pytest.mark.parametrize("case", examples("accepted"), ids=named)
+async def test_an_example_is_accepted(client: KubeClient, namespace: str, case: Case) -> None:
+    kind, _, spec = case
+    created = await create(client, kind, namespace, spec)
+    assert {key: created["spec"][key] for key in spec} == spec
+    assert MODELS[kind].model_validate(created).name == created["metadata"]["name"]
+
+
+@pytest.mark.parametrize("case", examples("rejected"), ids=named)
+async def test_an_example_is_rejected_with_the_reason(client: KubeClient, namespace: str, case: Case) -> None:
+    kind, _, example = case
+    with pytest.raises(InvalidInput) as caught:
+        await create(client, kind, namespace, example["spec"])
+    assert example["because"] in caught.value.message
+
+
+@pytest.mark.parametrize("case", examples("changed"), ids=named)
+async def test_a_change_is_accepted_or_rejected(client: KubeClient, namespace: str, case: Case) -> None:
+    kind, _, example = case
+    created = await create(client, kind, namespace, example["from"], "changing")
+    if "because" not in example:
+        changed = await client.merge_patch(kind, "changing", namespace, {"spec": example["to"]})
+        assert changed["metadata"]["generation"] == created["metadata"]["generation"] + 1
+        return
+    with pytest.raises(InvalidInput) as caught:
+        await client.merge_patch(kind, "changing", namespace, {"spec": example["to"]})
+    assert example["because"] in caught.value.message
+    assert await client.get(kind, "changing", namespace) == created
+
+
+async def test_a_backup_is_filled_in_with_cinders_defaults(client: KubeClient, namespace: str) -> None:
+    created = await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"})
+    assert created["spec"] == {"volumeId": "data", "incremental": False, "force": False, "deletionPolicy": "Delete"}
+
+
+async def test_a_restore_is_not_filled_in(client: KubeClient, namespace: str) -> None:
+    created = await create(client, VOLUME_RESTORE, namespace, {"backupId": "nightly"})
+    assert created["spec"] == {"backupId": "nightly"}
+
+
+async def test_a_store_is_filled_in_to_the_innermost_field(client: KubeClient, namespace: str) -> None:
+    created = await create(client, BACKUP_STORE, namespace, {**STORE, "compression": {"level": 3}})
+    assert created["spec"] == {
+        **STORE,
+        "region": "us-east-1",
+        "container": "volumebackups",
+        "prefix": "",
+        "createContainer": True,
+        "addressing": "path",
+        "compression": {"algorithm": "zstd", "level": 3},
+    }
+
+
+async def test_a_user_cannot_write_the_status_with_the_spec(client: KubeClient, namespace: str) -> None:
+    body = {
+        "metadata": {"name": "mine", "namespace": namespace},
+        "spec": {"volumeId": "data"},
+        "status": {"phase": "available"},
+    }
+    assert "status" not in await client.create(VOLUME_BACKUP, body)
+    changed = await client.merge_patch(VOLUME_BACKUP, "mine", namespace, {"status": {"phase": "available"}})
+    assert "status" not in changed
+
+
+async def test_writing_the_status_changes_neither_spec_nor_generation(client: KubeClient, namespace: str) -> None:
+    created = await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"}, "mine")
+    patch = {"spec": {"description": "sneaked in"}, "status": {"phase": "error"}}
+    written = await client.merge_patch(VOLUME_BACKUP, "mine", namespace, patch, subresource="status")
+    assert written["status"] == {"phase": "error"}
+    assert written["spec"] == created["spec"]
+    assert written["metadata"]["generation"] == created["metadata"]["generation"]
+
+
+async def test_two_conditions_of_one_type_are_refused(client: KubeClient, namespace: str) -> None:
+    await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"}, "mine")
+    ready = {"type": "Ready", "status": "True", "reason": "Done", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    patch = {"status": {"conditions": [ready, ready]}}
+    with pytest.raises(InvalidInput, match="Duplicate value"):
+        await client.merge_patch(VOLUME_BACKUP, "mine", namespace, patch, subresource="status")
+
+
+SELECTABLE = [
+    (VOLUME_BACKUP, "status.phase", "available"),
+    (VOLUME_BACKUP, "status.id", "id-1"),
+    (VOLUME_BACKUP, "status.volumeId", "volume-1"),
+    (VOLUME_BACKUP, "status.parentId", "parent-1"),
+    (VOLUME_BACKUP, "status.storeName", "offsite"),
+    (VOLUME_BACKUP, "spec.storeName", "wanted"),
+    (VOLUME_BACKUP, "spec.volumeId", "data"),
+    (VOLUME_RESTORE, "status.phase", "restoring"),
+    (VOLUME_RESTORE, "status.id", "id-1"),
+    (VOLUME_RESTORE, "status.backupId", "backup-1"),
+    (VOLUME_RESTORE, "status.volumeId", "volume-1"),
+    (VOLUME_RESTORE, "spec.backupId", "nightly"),
+    (VOLUME_RESTORE, "spec.volumeId", "data"),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), SELECTABLE, ids=lambda x: x.plural if isinstance(x, Kind) else x)
+async def test_objects_are_found_by_a_selectable_field(
+    client: KubeClient, namespace: str, kind: Kind, field: str, value: str
+) -> None:
+    where, key = field.split(".")
+    least: dict[str, Any] = {"volumeId": "other"} if kind is VOLUME_BACKUP else {"backupId": "other"}
+    await create(client, kind, namespace, least, "another")
+    await create(client, kind, namespace, least | ({key: value} if where == "spec" else {}), "wanted")
+    if where == "status":
+        await client.merge_patch(kind, "wanted", namespace, {"status": {key: value}}, subresource="status")
+    found = await client.list(kind, namespace, fields=f"{field}={value}")
+    assert [item["metadata"]["name"] for item in found] == ["wanted"]
+
+
+def test_every_selectable_field_was_tried() -> None:
+    declared = {(resource.plural, path) for resource in RESOURCES for path in resource.selectable}
+    assert {(kind.plural, f".{field}") for kind, field, _ in SELECTABLE} == declared
+
+
+def table(printed: str) -> list[dict[str, str]]:
+    """Rows of what kubectl prints, by column; columns stand where their titles begin."""
+    head, *lines = printed.splitlines()
+    starts = [i for i, letter in enumerate(head) if letter != " " and (i == 0 or head[i - 2 : i] == "  ")]
+    ends = [*starts[1:], None]
+    spans = list(zip(starts, ends, strict=True))
+    return [{head[a:b].strip(): line[a:b].strip() for a, b in spans} for line in lines]
+
+
+async def test_kubectl_lists_backups_as_openstack_does(client: KubeClient, namespace: str, kubeconfig: Path) -> None:
+    spec = {"volumeId": "data", "name": "Nightly", "description": "of the shop", "incremental": True}
+    await create(client, VOLUME_BACKUP, namespace, spec, "nightly")
+    status = {
+        "phase": "error",
+        "id": "id-1",
+        "volumeName": "data",
+        "storeName": "offsite",
+        "container": "shop",
+        "size": 10,
+        "objectCount": 7,
+        "isIncremental": True,
+        "hasDependentBackups": False,
+        "storedBytes": 4096,
+        "failReason": "The bucket is gone",
+        "progress": {"percent": 40, "bytesDone": 4, "bytesTotal": 10},
+    }
+    await client.merge_patch(VOLUME_BACKUP, "nightly", namespace, {"status": status}, subresource="status")
+    (row,) = table(kubectl(kubeconfig, "get", "vb", "-n", namespace).stdout)
+    age = row.pop("AGE")
+    assert age.endswith("s")
+    assert row == {
+        "NAME": "nightly",
+        "STATUS": "error",
+        "VOLUME": "data",
+        "SIZE": "10",
+        "OBJECTS": "7",
+        "CONTAINER": "shop",
+        "INCREMENTAL": "true",
+        "PROGRESS": "40",
+    }
+    (wide,) = table(kubectl(kubeconfig, "get", "vb", "-n", namespace, "-o", "wide").stdout)
+    assert wide.items() >= row.items()
+    assert wide["TITLE"] == "Nightly"
+    assert wide["DESCRIPTION"] == "of the shop"
+    assert wide["STORE"] == "offsite"
+    assert wide["DEPENDENTS"] == "false"
+    assert wide["ID"] == "id-1"
+    assert wide["FAIL REASON"] == "The bucket is gone"
+
+
+async def test_kubectl_lists_restores(client: KubeClient, namespace: str, kubeconfig: Path) -> None:
+    await create(client, VOLUME_RESTORE, namespace, {"backupId": "nightly"}, "back")
+    status = {"phase": "restoring", "backupName": "nightly", "volumeName": "data-2", "progress": {"percent": 7}}
+    await client.merge_patch(VOLUME_RESTORE, "back", namespace, {"status": status}, subresource="status")
+    (row,) = table(kubectl(kubeconfig, "get", "vr", "-n", namespace).stdout)
+    del row["AGE"]
+    assert row == {"NAME": "back", "STATUS": "restoring", "BACKUP": "nightly", "VOLUME": "data-2", "PROGRESS": "7"}
+
+
+async def test_kubectl_lists_stores_and_which_is_the_default(
+    client: KubeClient, namespace: str, kubeconfig: Path
+) -> None:
+    annotations = {"cinderblock.io/is-default-store": "true"}
+    metadata = {"name": "offsite", "namespace": namespace, "annotations": annotations}
+    spec = {**STORE, "endpointUrl": "https://s3.example.com", "container": "shop"}
+    await client.create(BACKUP_STORE, {"metadata": metadata, "spec": spec})
+    ready = {"type": "Ready", "status": "True", "reason": "Answered", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    status = {"status": {"conditions": [ready]}}
+    await client.merge_patch(BACKUP_STORE, "offsite", namespace, status, subresource="status")
+    (row,) = table(kubectl(kubeconfig, "get", "bst", "-n", namespace).stdout)
+    del row["AGE"]
+    assert row == {
+        "NAME": "offsite",
+        "READY": "True",
+        "DEFAULT": "true",
+        "CONTAINER": "shop",
+        "ENDPOINT": "https://s3.example.com",
+    }
+
+
+async def test_one_category_lists_all_our_kinds(client: KubeClient, namespace: str, kubeconfig: Path) -> None:
+    await create(client, BACKUP_STORE, namespace, STORE, "one")
+    await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"}, "two")
+    await create(client, VOLUME_RESTORE, namespace, {"backupId": "two"}, "three")
+    printed = kubectl(kubeconfig, "get", "cinderblock", "-n", namespace, "-o", "name").stdout.split()
+    assert printed == [
+        "backupstore.cinderblock.io/one",
+        "volumebackup.cinderblock.io/two",
+        "volumerestore.cinderblock.io/three",
+    ]

@@ -1,0 +1,33 @@
+"""A real API server takes the examples as they are: no field is unknown, no rule is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, SECRET, VOLUME_BACKUP, VOLUME_RESTORE
+
+pytestmark = pytest.mark.integration
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+KINDS = {kind.kind: kind for kind in (BACKUP_STORE, SECRET, VOLUME_BACKUP, VOLUME_RESTORE)}
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+async def test_the_api_server_takes_the_example(client: KubeClient, namespace: str, path: Path) -> None:
+    for item in _objects(path):
+        if item["kind"] == NAMESPACE.kind:
+            assert item["metadata"]["name"] == "demo"
+            continue
+        assert item["metadata"].pop("namespace") == "demo"
+        item["metadata"]["namespace"] = namespace
+        created = await client.create(KINDS[item["kind"]], item)
+        assert created["metadata"]["uid"]

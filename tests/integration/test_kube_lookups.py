@@ -1,0 +1,118 @@
+"""Look-ups on a real API server, where selectors are checked and defaults are filled in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from cinderblock.kube import lookups
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import (
+    POD,
+    PVC,
+    STORAGE_CLASS,
+    VOLUME_ATTACHMENT,
+    VOLUME_BACKUP,
+    VOLUME_SNAPSHOT_CLASS,
+    Kind,
+)
+
+pytestmark = pytest.mark.integration
+
+SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+DEFAULT_SNAPSHOT_CLASS = {"snapshot.storage.kubernetes.io/is-default-class": "true"}
+DEFAULT_CLASS = {"storageclass.kubernetes.io/is-default-class": "true"}
+
+
+def names(items: list[dict[str, Any]]) -> list[str]:
+    return sorted(item["metadata"]["name"] for item in items)
+
+
+async def create_pod(client: KubeClient, namespace: str, name: str, volume: dict[str, Any], phase: str = "") -> None:
+    container = {"name": "main", "image": "none"}
+    spec = {"containers": [container], "volumes": [volume], "automountServiceAccountToken": False}
+    await client.create(POD, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+    if phase:
+        await client.merge_patch(POD, name, namespace, {"status": {"phase": phase}}, subresource="status")
+
+
+@pytest.fixture(autouse=True)
+async def service_account(client: KubeClient, namespace: str) -> None:
+    """What the controller manager would make; without it no pod is admitted."""
+    await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": namespace}})
+
+
+async def test_pods_that_use_a_claim_are_found_and_ended_ones_are_not(client: KubeClient, namespace: str) -> None:
+    claim = {"name": "data", "persistentVolumeClaim": {"claimName": "data-web-0"}}
+    template = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+    ephemeral = {"name": "web-0", "ephemeral": {"volumeClaimTemplate": template}}
+    await create_pod(client, namespace, "pending", claim)
+    await create_pod(client, namespace, "running", claim, "Running")
+    await create_pod(client, namespace, "done", claim, "Succeeded")
+    await create_pod(client, namespace, "broken", claim, "Failed")
+    await create_pod(client, namespace, "data", ephemeral, "Running")
+    await create_pod(client, namespace, "other", {"name": "data", "emptyDir": {}}, "Running")
+    assert names(await lookups.pods_using_claim(client, namespace, "data-web-0")) == ["data", "pending", "running"]
+    assert await lookups.pods_using_claim(client, namespace, "data-web-1") == []
+
+
+@pytest.fixture
+async def provisioner(client: KubeClient, namespace: str) -> AsyncIterator[str]:
+    """Name of a provisioner; its StorageClasses, which no namespace holds, are removed in the end."""
+    yield f"{namespace}.example.com"
+    for item in await client.list(STORAGE_CLASS):
+        if item["provisioner"] == f"{namespace}.example.com":
+            await client.delete(STORAGE_CLASS, item["metadata"]["name"], None)
+
+
+async def test_the_default_storage_class_is_the_one_that_says_so(client: KubeClient, provisioner: str) -> None:
+    await client.create(STORAGE_CLASS, {"metadata": {"name": f"plain-{provisioner}"}, "provisioner": provisioner})
+    assert await lookups.default_storage_class(client) is None
+    metadata = {"name": f"standard-{provisioner}", "annotations": DEFAULT_CLASS}
+    standard = await client.create(STORAGE_CLASS, {"metadata": metadata, "provisioner": provisioner})
+    assert await lookups.default_storage_class(client) == standard
+
+
+async def test_the_default_snapshot_class_of_a_driver_is_found(client: KubeClient, provisioner: str) -> None:
+    assert await lookups.default_snapshot_class(client, provisioner) is None
+    for name, marks in (("plain", {}), ("marked", DEFAULT_SNAPSHOT_CLASS)):
+        metadata = {"name": f"{name}-{provisioner}", "annotations": marks}
+        body = {"metadata": metadata, "driver": provisioner, "deletionPolicy": "Delete"}
+        await client.create(VOLUME_SNAPSHOT_CLASS, body)
+    found = await lookups.default_snapshot_class(client, provisioner)
+    assert found
+    assert found["metadata"]["name"] == f"marked-{provisioner}"
+
+
+async def test_attachments_of_a_volume_are_found(client: KubeClient, namespace: str) -> None:
+    for node, volume in (("one", namespace), ("two", namespace), ("one", "other")):
+        spec = {"attacher": "csi.example.com", "nodeName": node, "source": {"persistentVolumeName": volume}}
+        metadata = {"name": f"{namespace}-{node}-{volume}"}
+        await client.create(VOLUME_ATTACHMENT, {"metadata": metadata, "spec": spec})
+    found = await lookups.attachments_of(client, namespace)
+    assert sorted(item["spec"]["nodeName"] for item in found) == ["one", "two"]
+
+
+async def test_a_claim_is_found_by_name_and_by_uid_and_a_uid_wins(client: KubeClient, namespace: str) -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    first = await client.create(PVC, {"metadata": {"name": "data", "namespace": namespace}, "spec": spec})
+    uid = first["metadata"]["uid"]
+    misleading = await client.create(PVC, {"metadata": {"name": uid, "namespace": namespace}, "spec": spec})
+    assert await lookups.find_claim(client, namespace, "data") == first
+    assert await lookups.find_claim(client, namespace, uid) == first
+    await client.delete(PVC, "data", namespace)
+    await client.merge_patch(PVC, "data", namespace, {"metadata": {"finalizers": None}})
+    found = await lookups.find_claim(client, namespace, uid)
+    assert found
+    assert found["metadata"]["uid"] == misleading["metadata"]["uid"]
+    assert await lookups.find_claim(client, namespace, "absent") is None
+
+
+async def test_any_kind_is_found_by_reference_in_its_own_namespace_only(client: KubeClient, namespace: str) -> None:
+    body = {"metadata": {"name": "nightly", "namespace": namespace}, "spec": {"volumeId": "data"}}
+    backup = await client.create(VOLUME_BACKUP, body)
+    uid = backup["metadata"]["uid"]
+    assert await lookups.find_by_reference(client, VOLUME_BACKUP, namespace, uid) == backup
+    assert await lookups.find_by_reference(client, VOLUME_BACKUP, "default", uid) is None

@@ -1,0 +1,181 @@
+"""`cinderblock release-finalizers` on a real API server, with the rights of the chart's uninstall hook."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cinderblock.cli.release import DEPLOYMENT, Operator, release_finalizers, stop_operator
+from cinderblock.errors import AccessDenied, KubeUnavailable
+from cinderblock.kube.answers import Call
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, SECRET, VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.model import names
+from tests.support.chart import render
+from tests.support.rights import connect_as, grant
+
+pytestmark = pytest.mark.integration
+
+THEIRS = "example.com/somebody-elses"
+SPECS: dict[Kind, dict[str, Any]] = {
+    BACKUP_STORE: {"credentialsSecretRef": {"name": "s3"}},
+    VOLUME_BACKUP: {"volumeId": "files"},
+    VOLUME_RESTORE: {"backupId": "files-full"},
+}
+FINALIZER = {
+    BACKUP_STORE: names.STORE_FINALIZER,
+    VOLUME_BACKUP: names.BACKUP_FINALIZER,
+    VOLUME_RESTORE: names.RESTORE_FINALIZER,
+}
+CONTAINER = {"name": "only", "image": "localhost/nothing:1"}
+
+
+@pytest.fixture
+async def hook(client: KubeClient, kubeconfig: Path, namespace: str, tmp_path: Path) -> AsyncIterator[KubeClient]:
+    """A client with the uninstall hook's rights."""
+    await grant(client, render("uninstall.releaseFinalizers=always", namespace=namespace))
+    async with aclosing(await connect_as(kubeconfig, namespace, "cinderblock-uninstall", tmp_path)) as connected:
+        yield connected
+
+
+@pytest.mark.parametrize("kind", SPECS, ids=lambda kind: kind.plural)
+async def test_our_finalizer_goes_and_others_stay(
+    client: KubeClient, hook: KubeClient, namespace: str, kind: Kind
+) -> None:
+    await _create(client, namespace, kind, FINALIZER[kind], THEIRS)
+    try:
+        released = await release_finalizers(hook)
+        assert released[kind.resource] >= 1
+        assert await _finalizers(client, namespace, kind) == [THEIRS]
+    finally:
+        await client.merge_patch(kind, "held", namespace, {"metadata": {"finalizers": None}})
+
+
+@pytest.mark.parametrize("kind", SPECS, ids=lambda kind: kind.plural)
+async def test_what_waits_in_deletion_for_the_operator_is_gone(
+    client: KubeClient, hook: KubeClient, namespace: str, kind: Kind
+) -> None:
+    await _create(client, namespace, kind, FINALIZER[kind])
+    await client.delete(kind, "held", namespace)
+    assert await client.get(kind, "held", namespace) is not None
+    await release_finalizers(hook)
+    assert await client.get(kind, "held", namespace) is None
+
+
+async def test_movers_are_released_and_other_jobs_are_not(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+    labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
+    for name, own in (("mover", labels), ("other", {})):
+        pod = {"spec": {"restartPolicy": "Never", "containers": [CONTAINER]}}
+        metadata = {"namespace": namespace, "name": name, "labels": own, "finalizers": [names.JOB_FINALIZER]}
+        await client.create(JOB, {"metadata": metadata, "spec": {"template": pod}})
+    await release_finalizers(hook)
+    jobs = {item["metadata"]["name"]: item["metadata"].get("finalizers") for item in await client.list(JOB, namespace)}
+    assert jobs == {"mover": None, "other": [names.JOB_FINALIZER]}
+
+
+async def test_nothing_is_patched_where_nothing_is_held(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+    await _create(client, namespace, VOLUME_BACKUP, names.BACKUP_FINALIZER)
+    await release_finalizers(hook)
+    before = hook.calls["patch", VOLUME_BACKUP.resource]
+    await release_finalizers(hook)
+    assert hook.calls["patch", VOLUME_BACKUP.resource] == before
+
+
+async def test_an_object_that_changes_meanwhile_is_read_again(
+    client: KubeClient, hook: KubeClient, namespace: str
+) -> None:
+    await _create(client, namespace, VOLUME_BACKUP, names.BACKUP_FINALIZER)
+    hook.observer = _ChangesOnce(client, namespace)
+    await release_finalizers(hook)
+    held = await client.get(VOLUME_BACKUP, "held", namespace)
+    assert held is not None
+    assert held["metadata"]["annotations"] == {"changed": "yes"}
+    assert "finalizers" not in held["metadata"]
+
+
+async def test_the_operator_is_stopped_and_waited_for(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+    await _create_operator(client, namespace)
+    waits = 0
+
+    async def pod_ends_in_the_second_wait(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 2:
+            await client.delete(POD, "operator-1", namespace)
+
+    operator = Operator(namespace, "cinderblock", "app=operator")
+    await stop_operator(hook, operator, sleep=pod_ends_in_the_second_wait)
+    assert waits == 2
+    deployment = await client.get(DEPLOYMENT, "cinderblock", namespace)
+    assert deployment is not None
+    assert deployment["spec"]["replicas"] == 0
+
+
+async def test_an_operator_that_does_not_stop_is_an_error(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+    await _create_operator(client, namespace)
+
+    async def no_time_passes(_: float) -> None:
+        return
+
+    with pytest.raises(KubeUnavailable, match="has not stopped"):
+        await stop_operator(hook, Operator(namespace, "cinderblock", "app=operator"), sleep=no_time_passes)
+
+
+async def test_an_operator_that_is_gone_needs_no_stopping(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+    await stop_operator(hook, Operator(namespace, "cinderblock", "app=operator"))
+    assert await client.get(DEPLOYMENT, "cinderblock", namespace) is None
+
+
+async def test_the_hooks_rights_end_at_finalizers(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+    await _create(client, namespace, VOLUME_BACKUP, names.BACKUP_FINALIZER)
+    with pytest.raises(AccessDenied):
+        await hook.delete(VOLUME_BACKUP, "held", namespace)
+    with pytest.raises(AccessDenied):
+        await hook.get(SECRET, "any", namespace)
+    with pytest.raises(AccessDenied):
+        await stop_operator(hook, Operator(namespace, "another", "app=another"))
+
+
+class _ChangesOnce:
+    """Somebody who changes the object before our first patch of it."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._done = False
+
+    async def before(self, call: Call) -> None:
+        if call.verb == "patch" and call.namespace == self._namespace and not self._done:
+            self._done = True
+            patch = {"metadata": {"annotations": {"changed": "yes"}}}
+            await self._client.merge_patch(VOLUME_BACKUP, "held", self._namespace, patch)
+
+    async def after(self, call: Call, status: int) -> None:
+        return
+
+
+async def _create(client: KubeClient, namespace: str, kind: Kind, *finalizers: str) -> None:
+    metadata = {"namespace": namespace, "name": "held", "finalizers": list(finalizers)}
+    await client.create(kind, {"metadata": metadata, "spec": SPECS[kind]})
+
+
+async def _create_operator(client: KubeClient, namespace: str) -> None:
+    """A Deployment, and a pod that no controller and no node has anything to do with."""
+    labels = {"app": "operator"}
+    pod = {"schedulerName": "nobody", "containers": [CONTAINER]}
+    spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
+    metadata = {"namespace": namespace, "name": "cinderblock"}
+    await client.create(DEPLOYMENT, {"metadata": metadata, "spec": {"replicas": 1, "paused": True} | spec})
+    metadata = {"namespace": namespace, "name": "operator-1"}
+    await client.create(POD, {"metadata": metadata | {"labels": labels}, "spec": pod})
+
+
+async def _finalizers(client: KubeClient, namespace: str, kind: Kind) -> list[str]:
+    found = await client.get(kind, "held", namespace)
+    assert found is not None
+    finalizers: list[str] = found["metadata"].get("finalizers", [])
+    return finalizers

@@ -1,0 +1,125 @@
+"""Backups and restores with few words: a store, keys, and tasks for the mover's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.model.names import manifest_key, pack_prefix
+from cinderblock.model.store import Compression
+from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
+from cinderblock.mover.backup import back_up, run_backup
+from cinderblock.mover.restore import run_restore
+from cinderblock.mover.sources import Source
+from cinderblock.mover.verify import Verification, run_verify
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.memory import MemoryStore
+
+VOLUME = "0b8e0c1e-6f0c-4f0f-9d55-3f6f0a3a1c01"
+PREFIX = "some/where"
+KEYS = {"2024": b"a" * 32, "2025": b"b" * 32}
+NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+
+
+def key_ring(*ids: str) -> KeyRing:
+    """Keys of the given ids, all there are by default; the last of them is active."""
+    chosen = ids or tuple(KEYS)
+    return KeyRing({key_id: KEYS[key_id] for key_id in chosen}, chosen[-1])
+
+
+class Backups:
+    """One volume's backups in one store.
+
+    Attributes:
+        store: where they are.
+        keys: the key ring; None: backups are not sealed.
+    """
+
+    def __init__(self, store: ObjectStore | None = None, keys: KeyRing | None = None) -> None:
+        self.store: ObjectStore = store or MemoryStore()
+        self.keys = keys
+
+    def task(
+        self,
+        operation: Operation,
+        backup: str,
+        *,
+        path: Path | str = "",
+        mode: VolumeMode = VolumeMode.FILESYSTEM,
+        parent: str | None = None,
+        compression: Compression | None = None,
+    ) -> MoverTask:
+        """What the operator would ask."""
+        return MoverTask(
+            operation=operation,
+            store=StoreLocation(container="container", prefix=PREFIX),
+            volume_mode=mode,
+            path=str(path),
+            backup=BackupDescription(
+                backup_id=backup, volume_id=VOLUME, volume_mode=mode, created_at=NOON, data_timestamp=NOON
+            ),
+            parent_manifest=None if parent is None else self.manifest_key(parent),
+            manifest=self.manifest_key(backup),
+            compression=compression or Compression(),
+            sealed=self.keys is not None,
+        )
+
+    def back_up(
+        self,
+        volume: Source | Path,
+        backup: str,
+        parent: str | None = None,
+        mode: VolumeMode = VolumeMode.FILESYSTEM,
+        compression: Compression | None = None,
+    ) -> MoverReport:
+        """Make a backup of a directory, an image, or a volume in memory."""
+        if isinstance(volume, Path):
+            task = self.task(Operation.BACKUP, backup, path=volume, mode=mode, parent=parent, compression=compression)
+            return run_backup(task, self.store, self.keys)
+        task = self.task(Operation.BACKUP, backup, mode=mode, parent=parent, compression=compression)
+        return back_up(volume, task, self.store, self.keys)
+
+    def restore(self, backup: str, path: Path, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverReport:
+        """Restore a backup to a directory or an image."""
+        return run_restore(self.task(Operation.RESTORE, backup, path=path, mode=mode), self.store, self.keys)
+
+    def verify(self, backup: str) -> Verification:
+        """Read a backup back."""
+        return run_verify(self.store, PREFIX, self.manifest_key(backup), self.keys)
+
+    def open(self, backup: str) -> ManifestReader:
+        """The manifest of a backup."""
+        key = self.manifest_key(backup)
+        return ManifestReader(lambda start, length: self.store.get(key, start, length), self.keys, key)
+
+    def manifest_key(self, backup: str) -> str:
+        """Key of a backup's manifest."""
+        return manifest_key(PREFIX, VOLUME, backup)
+
+    def pack_keys(self, backup: str) -> list[str]:
+        """Keys of everything below a backup's prefix for packs."""
+        return [info.key for info in self.store.list(pack_prefix(PREFIX, VOLUME, backup))]
+
+    def keys_in_use(self, backup: str) -> set[str]:
+        """Keys of the packs that a backup points into."""
+        packs = self.open(backup).packs
+        return {
+            pack_prefix(PREFIX, VOLUME, packs.origin(pack).backup_id) + packs.name(pack) for pack in range(len(packs))
+        }
+
+    @contextmanager
+    def changed(self, key: str, body: bytes | None) -> Iterator[None]:
+        """While inside, an object holds something else, or (None) is gone."""
+        before = self.store.get(key)
+        if body is None:
+            self.store.delete([key])
+        else:
+            self.store.put(key, body)
+        try:
+            yield
+        finally:
+            self.store.put(key, before)

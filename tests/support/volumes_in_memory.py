@@ -1,0 +1,148 @@
+"""A volume in memory for the backup engine: it counts what is read, and changes when the script says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from cinderblock.datapath.entries import Entry, EntryKind, order_key
+from cinderblock.device.ranges import DataRange
+from cinderblock.device.refusals import VANISHED
+from cinderblock.errors import SourceChanging
+from cinderblock.mover.sources import Opened
+
+Segments = list[tuple[int, bytes]]
+"""Data by offset; between them are holes."""
+
+
+@dataclass
+class FileInMemory:
+    """A file or device.
+
+    Attributes:
+        entry: as the walk sees it.
+        segments: its data.
+        on_open: called at each opening with the number of openings before; may change anything.
+        unstable: how many openings will find at their end that the file has changed.
+        opened: how often it was opened.
+    """
+
+    entry: Entry
+    segments: Segments = field(default_factory=list)
+    on_open: Callable[[int], None] | None = None
+    unstable: int = 0
+    opened: int = 0
+
+
+class _Content:
+    """A `device.content.SourceContent`."""
+
+    def __init__(self, source: MemorySource, file: FileInMemory, *, is_stable: bool) -> None:
+        self._source = source
+        self._segments = list(file.segments)
+        self._is_stable = is_stable
+        self._is_open = True
+        self.size = file.entry.size
+        source.open_files += 1
+
+    def data_ranges(self) -> Iterator[DataRange]:
+        return (DataRange(offset, len(data)) for offset, data in self._segments)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        end = max((start + len(data) for start, data in self._segments), default=0)
+        count = max(0, min(len(buffer), max(end, self.size) - offset))
+        buffer[:count] = bytes(count)
+        for start, data in self._segments:
+            first, last = max(offset, start), min(offset + count, start + len(data))
+            if first < last:
+                buffer[first - offset : last - offset] = data[first - start : last - start]
+        self._source.bytes_read += count
+        return count
+
+    def has_changed(self) -> bool:
+        return not self._is_stable
+
+    def close(self) -> None:
+        self._source.open_files -= self._is_open
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class MemorySource:
+    """A `mover.sources.Source`.
+
+    Attributes:
+        files: by path.
+        bytes_read: of all contents.
+        open_files: contents that are open now.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[bytes, FileInMemory] = {}
+        self.bytes_read = 0
+        self.open_files = 0
+        self.add(b"", kind=EntryKind.DIRECTORY)
+
+    def add(
+        self,
+        path: bytes,
+        *segments: tuple[int, bytes],
+        size: int | None = None,
+        kind: EntryKind = EntryKind.FILE,
+        stamp: int = 1,
+        target: bytes = b"",
+    ) -> FileInMemory:
+        """Add a name, or replace it. ``stamp`` is a second for mtime and ctime; the inode comes from the path."""
+        end = max((offset + len(data) for offset, data in segments), default=0)
+        inode = int.from_bytes(path[-6:] or b"\1", "big")
+        time = stamp * 1_000_000_000 + 1
+        entry = Entry(
+            path,
+            kind,
+            mode=0o644,
+            mtime_ns=time,
+            ctime_ns=time,
+            inode=inode,
+            size=end if size is None else size,
+            target=target,
+        )
+        self.files[path] = FileInMemory(entry, list(segments))
+        return self.files[path]
+
+    def make_device(self, size: int, *segments: tuple[int, bytes]) -> FileInMemory:
+        """Let the volume be a device instead of a tree."""
+        self.files = {}
+        return self.add(b"", *segments, size=size, kind=EntryKind.DEVICE)
+
+    @property
+    def total_bytes(self) -> int:
+        """See Source."""
+        return sum(file.entry.size for file in self.files.values())
+
+    def entries(self) -> Iterator[Entry]:
+        """See Source."""
+        return (self.files[path].entry for path in sorted(self.files, key=order_key))
+
+    def open(self, entry: Entry) -> Opened:
+        """See Source."""
+        file = self.files.get(entry.path)
+        if file is not None and file.on_open is not None:
+            file.on_open(file.opened)
+            file = self.files.get(entry.path)
+        if file is None:
+            raise SourceChanging(f"{entry.path!r} is gone", reason=VANISHED)
+        file.opened += 1
+        return Opened(file.entry, _Content(self, file, is_stable=file.opened > file.unstable))
+
+    def warnings(self) -> list[str]:
+        """See Source."""
+        return []

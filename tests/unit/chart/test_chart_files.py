@@ -1,0 +1,79 @@
+"""What must be the same in several files."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "charts" / "cinderblock"
+
+DEFINITIONS = sorted(path.name for path in (ROOT / "crds").glob("*.yaml"))
+
+
+def test_there_are_definitions_of_our_three_kinds() -> None:
+    assert DEFINITIONS == ["backupstores.yaml", "volumebackups.yaml", "volumerestores.yaml"]
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_the_chart_has_the_same_definitions_byte_for_byte(name: str) -> None:
+    assert (CHART / "crds-files" / name).read_bytes() == (ROOT / "crds" / name).read_bytes()
+
+
+def test_the_chart_has_no_definitions_of_its_own() -> None:
+    assert sorted(path.name for path in (CHART / "crds-files").iterdir()) == DEFINITIONS
+
+
+def test_chart_image_and_package_have_one_version() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    image = re.search(r"^ARG VERSION=(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert image is not None
+    assert {package, chart["version"], chart["appVersion"], image[1]} == {package}
+
+
+def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    set_by_helm = {"global"}
+    assert set(_closed_paths(schema)) - set_by_helm == set(_value_paths(values, schema))
+
+
+def test_the_schema_leaves_no_object_open_except_those_of_kubernetes() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    open_objects = {path for path, part in _objects(schema) if "additionalProperties" not in part}
+    assert open_objects == {"global", "affinity"}
+
+
+def _closed_paths(schema: dict[str, Any], prefix: str = "") -> list[str]:
+    """Paths of all properties, those of Kubernetes' own types left out."""
+    paths = []
+    for name, part in schema.get("properties", {}).items():
+        paths.append(prefix + name)
+        paths += _closed_paths(part, f"{prefix}{name}.")
+    return paths
+
+
+def _value_paths(values: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for name, value in values.items():
+        paths.append(prefix + name)
+        part = schema.get("properties", {}).get(name, {})
+        if isinstance(value, dict) and "properties" in part:
+            paths += _value_paths(value, part, f"{prefix}{name}.")
+    return paths
+
+
+def _objects(schema: dict[str, Any], prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for name, part in schema.get("properties", {}).items():
+        if part.get("type") == "object":
+            found.append((prefix + name, part))
+        found += _objects(part, f"{prefix}{name}.")
+    return found

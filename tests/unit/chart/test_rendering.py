@@ -1,0 +1,270 @@
+"""What the chart makes of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from cinderblock.settings import OperatorSettings
+from tests.support.chart import CHART, EMBEDDED, EVERYTHING, NAMESPACE, Objects, helm, of_kind, render
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("settings", [(), EMBEDDED, EVERYTHING])
+def test_lint_has_nothing_to_say(settings: tuple[str, ...]) -> None:
+    done = helm("lint", "--strict", str(CHART), *(f"--set={setting}" for setting in settings))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_pod_fits_pod_security_restricted(rendered: Objects) -> None:
+    pods = list(_pods(rendered))
+    assert pods
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_every_container_asks_for_resources_and_limits_its_memory(rendered: Objects) -> None:
+    for pod in _pods(rendered):
+        for container in pod["containers"]:
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_no_role_has_a_wildcard_or_hands_on_rights(rendered: Objects) -> None:
+    rules = [rule for _, rule in _rules(rendered)]
+    assert rules
+    for rule in rules:
+        words = {word for words in rule.values() for word in words}
+        assert words.isdisjoint({"*", "escalate", "bind", "impersonate"})
+
+
+def test_nobody_may_list_secrets_or_run_code_in_pods(rendered: Objects) -> None:
+    for role, rule in _rules(rendered):
+        if "secrets" in rule["resources"]:
+            assert set(rule["verbs"]) <= {"get", "create", "patch"}, role
+        assert {"pods/exec", "pods/attach", "pods/portforward"}.isdisjoint(rule["resources"]), role
+
+
+def test_only_the_operator_may_read_secrets_it_was_not_told_the_namesof_kind() -> None:
+    readers = [
+        role
+        for role, rule in _rules(render(*EVERYTHING))
+        if "secrets" in rule["resources"] and "get" in rule["verbs"] and "resourceNames" not in rule
+    ]
+    assert readers == ["ClusterRole/cinderblock"]
+
+
+def test_the_operator_never_creates_or_deletes_our_objects() -> None:
+    ours = [rule["verbs"] for role, rule in _rules(render()) if role == "ClusterRole/cinderblock"
+            and rule["apiGroups"] == ["cinderblock.io"]]  # fmt: skip
+    assert ours
+    for verbs in ours:
+        assert {"create", "delete", "deletecollection", "update"}.isdisjoint(verbs)
+
+
+def test_every_account_that_a_pod_uses_is_made_and_bound(rendered: Objects) -> None:
+    made = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in of_kind(rendered, "ServiceAccount")}
+    bound = {
+        (subject["namespace"], subject["name"])
+        for item in [*of_kind(rendered, "RoleBinding"), *of_kind(rendered, "ClusterRoleBinding")]
+        for subject in item["subjects"]
+    }
+    used = {(NAMESPACE, pod["serviceAccountName"]) for pod in _pods(rendered) if "serviceAccountName" in pod}
+    assert used == made == bound
+
+
+def test_every_binding_names_a_role_that_is_made(rendered: Objects) -> None:
+    roles = {
+        (item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"])
+        for item in [*of_kind(rendered, "Role"), *of_kind(rendered, "ClusterRole")]
+    }
+    for item in [*of_kind(rendered, "RoleBinding"), *of_kind(rendered, "ClusterRoleBinding")]:
+        namespace = item["metadata"].get("namespace")
+        assert (item["roleRef"]["kind"], namespace, item["roleRef"]["name"]) in roles
+
+
+def test_the_definitions_are_ours_and_stay_when_the_chart_goes() -> None:
+    found = {item["metadata"]["name"]: item for item in of_kind(render(), "CustomResourceDefinition")}
+    for path in (CHART / "crds-files").glob("*.yaml"):
+        wanted = yaml.safe_load(path.read_text())
+        item = found.pop(wanted["metadata"]["name"])
+        assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        assert item["spec"] == wanted["spec"]
+    assert not found
+
+
+def test_the_operator_understands_the_environment_that_it_gets() -> None:
+    objects = render(
+        "image.repository=registry.example.com/cinderblock", "image.tag=v2", "image.pullPolicy=Always",
+        "mover.imagePullSecrets={a,b}", "mover.max=3", "workers=4", "resyncSeconds=90",
+    )  # fmt: skip
+    container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert OperatorSettings.from_environment(environment) == OperatorSettings(
+        mover_image="registry.example.com/cinderblock:v2",
+        mover_image_pull_policy="Always",
+        mover_image_pull_secrets=("a", "b"),
+        max_movers=3,
+        workers=4,
+        resync_seconds=90.0,
+        health_port=8080,
+    )
+    assert container["image"] == environment["CINDERBLOCK_MOVER_IMAGE"]
+    assert container["ports"][0]["containerPort"] == 8080
+
+
+def test_there_is_one_operator_and_never_a_second_one_during_an_update() -> None:
+    spec = _deployment(render(), "cinderblock")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_a_digest_wins_over_a_tag() -> None:
+    digest = "sha256:" + "a" * 64
+    spec = _deployment(render(f"image.digest={digest}", "image.tag=v2"), "cinderblock")["spec"]["template"]["spec"]
+    assert spec["containers"][0]["image"] == f"localhost/cinderblock@{digest}"
+
+
+def test_where_pods_run_is_the_same_for_all_of_them() -> None:
+    objects = render(
+        *EVERYTHING, "nodeSelector.disk=ssd", "tolerations[0].key=backup", "priorityClassName=high",
+        "imagePullSecrets[0].name=registry", "affinity.nodeAffinity.x=y",
+    )  # fmt: skip
+    for pod in _pods(objects):
+        assert pod["nodeSelector"] == {"disk": "ssd"}
+        assert pod["tolerations"] == [{"key": "backup"}]
+        assert pod["priorityClassName"] == "high"
+        assert pod["imagePullSecrets"] == [{"name": "registry"}]
+        assert pod["affinity"] == {"nodeAffinity": {"x": "y"}}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "nonsense=1", "image.name=x", "mover.maximum=1", "workers=0", "workers=many", "image.pullPolicy=Sometimes",
+        "embeddedStore.enabled=true", "embeddedStore.namespaces={Demo}", "uninstall.releaseFinalizers=sometimes",
+        "resources.request.cpu=1",
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused(setting: str) -> None:
+    done = helm("template", "cinderblock", str(CHART), f"--set={setting}")
+    assert done.returncode != 0
+    assert "don't meet the specifications of the schema" in done.stderr
+
+
+def test_nothing_that_helm_would_only_run_on_uninstalling_is_in_a_plain_rendering() -> None:
+    assert not [item for item in render(*EMBEDDED) if "helm.sh/hook" in item["metadata"].get("annotations", {})]
+
+
+def test_what_uninstalling_needs_exists_only_meanwhile() -> None:
+    hooks = [item for item in render(*EVERYTHING) if "helm.sh/hook" in item["metadata"].get("annotations", {})]
+    kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Job"}
+    assert {item["kind"] for item in hooks} == kinds
+    for item in hooks:
+        assert item["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+        assert "hook-succeeded" in item["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+        assert (item["kind"] == "Job") == (item["metadata"]["annotations"]["helm.sh/hook-weight"] == "0")
+
+
+def test_two_renderings_are_equal_and_hold_no_secret() -> None:
+    first, second = render(*EVERYTHING), render(*EVERYTHING)
+    assert first == second
+    assert not of_kind(first, "Secret")
+
+
+def test_the_embedded_store_is_off_unless_asked_for() -> None:
+    kinds = {item["kind"] for item in render()}
+    assert kinds.isdisjoint({"Job", "Namespace", "PersistentVolumeClaim", "Service"})
+
+
+def test_what_people_would_miss_stays_when_the_chart_goes() -> None:
+    objects = render(*EVERYTHING)
+    precious = [*of_kind(objects, "PersistentVolumeClaim"), *of_kind(objects, "Namespace")]
+    assert [item["metadata"]["name"] for item in precious] == ["cinderblock-store", "demo", "shop"]
+    for item in precious:
+        assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_namespaces_are_made_only_if_asked_for() -> None:
+    assert not of_kind(render(*EMBEDDED), "Namespace")
+
+
+def test_the_s3_server_has_no_account_of_kubernetes_and_one_volume() -> None:
+    deployment = _deployment(render(*EMBEDDED), "cinderblock-store")
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_setup_job_gets_another_name_when_it_has_something_else_to_do() -> None:
+    def name(*settings: str) -> str:
+        [job] = of_kind(render(*settings), "Job")
+        return str(job["metadata"]["name"])
+
+    assert name(*EMBEDDED) == name(*EMBEDDED, "workers=3")
+    more = ("embeddedStore.enabled=true", "embeddedStore.namespaces={demo,shop,new}")
+    assert len({name(*EMBEDDED), name(*more), name(*EMBEDDED, "image.tag=v2")}) == 3
+
+
+def test_the_setup_job_may_do_something_in_every_namespace_and_nowhere_else() -> None:
+    bound = {
+        item["metadata"]["namespace"]
+        for item in of_kind(render(*EMBEDDED), "RoleBinding")
+        if item["subjects"][0]["name"] == "cinderblock-store-setup"
+    }
+    assert bound == {NAMESPACE, "demo", "shop"}
+
+
+def test_notes_name_the_next_command() -> None:
+    assert "kubectl apply -f examples/01-backupstore.yaml" in _notes()
+
+
+def test_notes_of_the_embedded_store_warn_of_the_loss_of_cluster_and_key() -> None:
+    notes = _notes(*EMBEDDED)
+    assert "no backup against its loss" in notes
+    assert "kubectl -n demo get secret cinderblock-embedded-store-encryption -o yaml" in notes
+    assert "kubectl -n shop get secret cinderblock-embedded-store-encryption -o yaml" in notes
+    assert "kind: VolumeBackup" in notes
+
+
+def test_notes_speak_of_no_key_where_there_is_none() -> None:
+    assert "encryption" not in _notes(*EMBEDDED, "embeddedStore.encryption=false")
+
+
+def _notes(*settings: str) -> str:
+    options = [f"--set={setting}" for setting in settings]
+    done = helm("install", "cinderblock", str(CHART), f"--namespace={NAMESPACE}", "--dry-run=client", *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:")[2]
+
+
+def _deployment(objects: Objects, name: str) -> dict[str, Any]:
+    [found] = [item for item in of_kind(objects, "Deployment") if item["metadata"]["name"] == name]
+    return found
+
+
+def _pods(objects: Objects) -> Iterator[dict[str, Any]]:
+    for item in objects:
+        if item["kind"] in ("Deployment", "Job"):
+            yield item["spec"]["template"]["spec"]
+
+
+def _rules(objects: Objects) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    for item in objects:
+        if item["kind"] in ("Role", "ClusterRole"):
+            for rule in item["rules"]:
+                yield f"{item['kind']}/{item['metadata']['name']}", rule

@@ -1,0 +1,97 @@
+"""The command line over a store in memory: what `open_store` would open is the only thing that is faked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cinderblock.cli import stores
+from cinderblock.cli.main import main
+from cinderblock.model.task import StoreLocation
+from cinderblock.store.memory import MemoryStore
+from tests.support.faults import FaultyStore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Outcome]
+
+
+@dataclass
+class Opened:
+    """What the command line opened."""
+
+    inside: MemoryStore
+    faulty: FaultyStore
+    locations: list[StoreLocation]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """The store behind every command line of a test, and where each of them believed it to be."""
+    inside = MemoryStore()
+    result = Opened(inside, FaultyStore(inside), [])
+
+    def open_store(location: StoreLocation, *_: object) -> FaultyStore:
+        result.locations.append(location)
+        return result.faulty
+
+    monkeypatch.setattr(stores, "open_store", open_store)
+    monkeypatch.setattr(stores, "ambient_region", lambda: None)
+    return result
+
+
+@pytest.fixture
+def cli(opened: Opened, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command line."""
+
+    def run(*words: str) -> Outcome:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small directory with a hard link, a symbolic link and an empty directory."""
+    root = tmp_path / "tree"
+    (root / "etc" / "deep").mkdir(parents=True)
+    (root / "empty").mkdir()
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
+    (root / "etc" / "deep" / "data").write_bytes(os.urandom(200_000))
+    (root / "link").hardlink_to(root / "etc" / "deep" / "data")
+    (root / "symlink").symlink_to("etc/hosts")
+    (root / "top").write_text("top\n")
+    return root
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, Path]:
+    """Two key files."""
+    files = {name: tmp_path / f"{name}.key" for name in ("old", "young")}
+    for file in files.values():
+        file.write_bytes(base64.b64encode(os.urandom(32)) + b"\n")
+    return files

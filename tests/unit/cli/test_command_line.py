@@ -1,0 +1,189 @@
+"""What the program takes, what it refuses, and what it costs to start."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from cinderblock.cli.main import COMMANDS, load, make_command_parser, make_parser
+from cinderblock.cli.options import percentage, rate, store_url
+from cinderblock.errors import InvalidInput
+from tests.unit.cli.conftest import Cli, Opened
+
+BY_HAND = ("backup", "restore", "list", "show", "verify", "delete", "rewrap")
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of a command."""
+    return make_command_parser(name, load(name))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    parser = parser_of(name)
+    assert parser.description
+    assert parser.format_help()
+    assert name in make_parser().format_help()
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_help_teaches_by_examples_that_can_be_typed(name: str) -> None:
+    parser = parser_of(name)
+    assert parser.epilog
+    examples = [line.split(" | ")[0].split("  (")[0].strip() for line in parser.epilog.splitlines()]
+    typed = [words.split()[2:] for words in examples if words.startswith(f"cinderblock {name} ")]
+    assert typed
+    for words in typed:
+        parser.parse_intermixed_args([word.rstrip(".") for word in words])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_takes_a_secret(name: str) -> None:
+    options = {option for action in parser_of(name)._actions for option in action.option_strings}
+    suspicious = {
+        option for option in options if any(word in option for word in ("secret", "token", "password", "access", "key"))
+    }
+    # A file, the id of a key, and the name of a Secret.
+    assert suspicious <= {"--encryption-key-file", "--active-key", "--accounts-secret"}
+
+
+def test_importing_the_program_imports_no_command() -> None:
+    code = "import sys, cinderblock.cli.main; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"boto3", "botocore", "kopf", "pydantic", "kubernetes", "aiohttp", "cryptography", "zstandard"} & set(
+        loaded
+    )
+
+
+def test_a_mover_needs_no_kopf_and_an_operator_no_terminal() -> None:
+    code = "import sys, cinderblock.cli.run_mover; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"kopf", "kubernetes", "aiohttp"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://backups", ("backups", "")),
+        ("s3://backups/", ("backups", "")),
+        ("s3://backups/a/b-c_1.2=x", ("backups", "a/b-c_1.2=x")),
+        ("s3://my.bucket-1/a/", ("my.bucket-1", "a")),
+    ],
+)
+def test_stores_are_read(text: str, expected: tuple[str, str]) -> None:
+    assert store_url(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backups",
+        "s3:/backups",
+        "s3://",
+        "s3://ab",
+        "S3://backups",
+        "s3://Backups",
+        "s3://backups//a",
+        "s3://backups/../other",
+        "s3://backups/a/./b",
+        "s3://backups/a b",
+        "https://backups/a",
+        "s3://backups?x=1",
+    ],
+)
+def test_what_is_no_store_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="s3://CONTAINER/PREFIX"):
+        store_url(text)
+
+
+def test_a_password_in_a_store_is_refused_and_not_repeated(cli: Cli) -> None:
+    outcome = cli("list", "--from", "s3://AKIAXYZ:hunter2@backups/a")
+    assert outcome.code == 2
+    assert "hunter2" not in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("65536", 65536), ("64K", 65536), ("10M", 10 << 20), ("1.5GiB/s", 3 << 29), ("2mb", 2 << 20), ("1g/s", 1 << 30)],
+)
+def test_rates_are_read(text: str, expected: int) -> None:
+    assert rate(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "10", "1K", "fast", "10X", "1e9", "inf", "nan"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        rate(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("5%", 5.0), ("100", 100.0), ("0.1%", 0.1)])
+def test_percentages_are_read(text: str, expected: float) -> None:
+    assert percentage(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "0%", "-5%", "101", "all", "nan", ""])
+def test_what_is_no_percentage_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        percentage(text)
+
+
+@pytest.mark.parametrize(
+    "words", [["nope"], ["list"], ["list", "--fro", "s3://backups"], ["restore", "--from", "s3://b"]]
+)
+def test_a_wrong_command_line_ends_in_usage(cli: Cli, words: list[str]) -> None:
+    outcome = cli(*words)
+    assert outcome.code == 2
+    assert outcome.err.startswith("usage: cinderblock")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", "a b", "x" * 65])
+def test_ids_cannot_lead_out_of_their_place(cli: Cli, name: str) -> None:
+    assert cli("delete", name, "--from", "s3://backups").code == 2
+
+
+def test_without_a_command_help_is_given(cli: Cli) -> None:
+    outcome = cli()
+    assert outcome.code == 0
+    assert all(name in outcome.out for name in COMMANDS)
+    assert "exit codes:" in outcome.out
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    outcome = cli("--version")
+    assert outcome.code == 0
+    assert outcome.out.startswith("cinderblock ")
+
+
+def test_options_become_a_location(cli: Cli, opened: Opened) -> None:
+    options = ("--endpoint-url", "https://s3.example:9000", "--region", "eu-west-1", "--addressing", "virtual")
+    assert cli("list", "--from", "s3://backups/p", *options, "--limit-rate", "10M").code == 0
+    (location,) = opened.locations
+    assert location.to_wire() == {
+        "endpointUrl": "https://s3.example:9000",
+        "region": "eu-west-1",
+        "container": "backups",
+        "prefix": "p",
+        "addressing": "virtual",
+        "createContainer": False,
+        "uploadBytesPerSecond": 10 << 20,
+        "downloadBytesPerSecond": 10 << 20,
+    }
+
+
+def test_an_error_of_ours_is_one_line_and_no_traceback(cli: Cli, opened: Opened) -> None:
+    opened.faulty.on("list").raises(InvalidInput("this and that"))
+    outcome = cli("list", "--from", "s3://backups")
+    assert (outcome.code, outcome.out, outcome.err) == (3, "", "cinderblock list: this and that\n")
+
+
+@pytest.mark.parametrize(("name", "target"), [("operator", "run_operator"), ("mover", "run_mover")])
+def test_programs_of_containers_hand_on_their_exit_code(
+    name: str, target: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load(name)
+    monkeypatch.setattr(module, "main", lambda *_: 17)
+    assert module.__name__ == f"cinderblock.cli.{target}"  # type: ignore[attr-defined]
+    assert cli(name).code == 17

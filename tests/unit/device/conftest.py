@@ -1,0 +1,101 @@
+"""Real file systems and devices: nothing is faked here but errors that no file system gives on demand.
+
+Mounts and loop devices need root; a test that cannot have them says so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cinderblock.device.fidelity import Powers
+
+MIB = 1 << 20
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+@pytest.fixture
+def as_root() -> None:
+    """The test runs as root."""
+    _need_root()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty directory to back up."""
+    return _directory(tmp_path / "source")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """An empty directory to restore to."""
+    return _directory(tmp_path / "target")
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts something, and unmounts it at the end: ``mount("-t", "tmpfs", "tmpfs", at=path)``."""
+    _need_root()
+    mounted: list[Path] = []
+
+    def mount_at(*arguments: str | Path, at: Path) -> Path:
+        subprocess.run(["mount", *map(str, arguments), str(at)], check=True)
+        mounted.append(at)
+        return at
+
+    yield mount_at
+    for at in reversed(mounted):
+        subprocess.run(["umount", str(at)], check=True)
+
+
+@pytest.fixture
+def ext4(tmp_path: Path, mount: Callable[..., Path]) -> Callable[..., Path]:
+    """Makes an ext4 volume of its own, 16 MiB unless told, with a lost+found as real volumes have it."""
+
+    def make(name: str = "volume", mib: int = 16, block: int = 4096) -> Path:
+        image = tmp_path / f"{name}.img"
+        with image.open("xb") as file:
+            file.truncate(mib * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-b", str(block), str(image)], check=True)
+        return mount("-o", "loop", image, at=_directory(tmp_path / name))
+
+    return make
+
+
+@pytest.fixture
+def loop_device(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
+    """Makes a loop device over a new image; returns the paths of both."""
+    _need_root()
+    devices = []
+
+    def make(name: str = "device", mib: int = 16) -> tuple[str, Path]:
+        image = tmp_path / f"{name}.img"
+        with image.open("xb") as file:
+            file.truncate(mib * MIB)
+        command = ["losetup", "--find", "--show", str(image)]
+        device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        devices.append(device)
+        return device, image
+
+    yield make
+    for device in devices:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.fixture
+def powers() -> Powers:
+    """What the tests' process may do."""
+    return Powers.of_this_process()
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir()
+    return path

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cinderblock.device.block import BlockSource, BlockTarget
+from cinderblock.device.ranges import DataRange
+from cinderblock.errors import SourceError, TargetError
+
+MIB = 1 << 20
+LoopDevice = Callable[..., tuple[str, Path]]
+
+
+def image(path: Path, size: int, *pieces: tuple[int, bytes]) -> str:
+    with path.open("xb") as file:
+        for offset, data in pieces:
+            os.pwrite(file.fileno(), data, offset)
+        file.truncate(size)
+    return str(path)
+
+
+def content(path: str | Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def blocks(path: Path) -> int:
+    os.sync()
+    return path.stat().st_blocks * 512
+
+
+def test_a_device_says_its_size_and_is_one_range(loop_device: LoopDevice) -> None:
+    device, _ = loop_device(mib=12)
+    with BlockSource(device) as source:
+        assert source.size == 12 * MIB
+        assert [sum(length for _, length in source.data_ranges())] in ([12 * MIB], [0])
+        assert not source.has_changed()
+
+
+def test_a_device_gives_its_content(loop_device: LoopDevice) -> None:
+    device, path = loop_device(mib=20)
+    data = os.urandom(20 * MIB)
+    path.write_bytes(data)
+    buffer = memoryview(bytearray(3 * MIB))
+    with BlockSource(device) as source:
+        read = b""
+        while count := source.read_into(len(read), buffer):
+            read += bytes(buffer[:count])
+    assert read == data
+
+
+def test_an_image_is_read_without_its_holes(tmp_path: Path) -> None:
+    path = image(tmp_path / "image", 1 << 40, (5 * MIB, b"x" * 4096), ((1 << 40) - 4096, b"y" * 4096))
+    with BlockSource(path) as source:
+        assert source.size == 1 << 40
+        assert list(source.data_ranges()) == [DataRange(5 * MIB, 4096), DataRange((1 << 40) - 4096, 4096)]
+
+
+def test_an_image_that_is_written_meanwhile_has_changed(tmp_path: Path) -> None:
+    path = image(tmp_path / "image", MIB)
+    with BlockSource(path) as source:
+        assert not source.has_changed()
+        os.truncate(path, 2 * MIB)
+        assert source.has_changed()
+
+
+@pytest.mark.parametrize("opener", [BlockSource, lambda path: BlockTarget(path, 0)])
+def test_a_directory_is_no_device(tmp_path: Path, opener: Callable[[str], object]) -> None:
+    with pytest.raises((SourceError, TargetError), match="is no block device: check the volume's mode"):
+        opener(str(tmp_path))
+
+
+def test_a_device_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"ENOENT: cannot open .*nowhere"):
+        BlockSource(str(tmp_path / "nowhere"))
+    with pytest.raises(TargetError, match=r"ENOENT: cannot open .*nowhere"):
+        BlockTarget(str(tmp_path / "nowhere"), 0)
+
+
+def test_a_target_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = image(tmp_path / "image", MIB, (0, b"keep"))
+    with pytest.raises(TargetError, match="the target has 1048576 bytes and the backup 1048577: restore to a larger"):
+        BlockTarget(path, MIB + 1)
+    assert content(path)[:4] == b"keep"
+
+
+def test_a_larger_target_keeps_what_lies_beyond(tmp_path: Path) -> None:
+    path = image(tmp_path / "image", 2 * MIB, (0, b"x" * 2 * MIB))
+    with BlockTarget(path, MIB) as target:
+        assert (target.size, target.capacity) == (MIB, 2 * MIB)
+        target.clear(0, MIB)
+        target.finish()
+    assert content(path) == bytes(MIB) + b"x" * MIB
+
+
+def test_a_mounted_device_is_refused(loop_device: LoopDevice, mount: Callable[..., Path], target: Path) -> None:
+    device, _ = loop_device()
+    subprocess.run(["mkfs.ext4", "-q", device], check=True)
+    mount(device, at=target)
+    with pytest.raises(TargetError, match=r"it is in use, or something is mounted there: unmount it.*EBUSY"):
+        BlockTarget(device, MIB)
+
+
+def test_what_was_written_is_there_after_finish(loop_device: LoopDevice) -> None:
+    device, path = loop_device(mib=4)
+    data = os.urandom(4 * MIB)
+    with BlockTarget(device, 4 * MIB) as target:
+        target.write(MIB, data[MIB:])
+        target.write(0, data[:MIB])
+        target.finish()
+    assert content(path) == data
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 8 * MIB), (MIB, 2 * MIB), (100, 3 * MIB), (513, 300), (4095, 2)])
+def test_data_that_became_zero_is_zero_on_the_device(loop_device: LoopDevice, offset: int, length: int) -> None:
+    device, path = loop_device(mib=8)
+    data = bytearray(os.urandom(8 * MIB))
+    path.write_bytes(data)
+    with BlockTarget(device, 8 * MIB) as target:
+        target.clear(offset, length)
+        target.finish()
+    data[offset : offset + length] = bytes(length)
+    assert content(path) == data
+
+
+@pytest.mark.parametrize("missing", [{"punch_hole"}, {"punch_hole", "zero_out"}])
+def test_a_device_that_cannot_clear_by_itself_is_written(
+    loop_device: LoopDevice, monkeypatch: pytest.MonkeyPatch, missing: set[str]
+) -> None:
+    for name in missing:
+        monkeypatch.setattr(f"cinderblock.device.block.{name}", lambda *_range: False)
+    device, path = loop_device(mib=8)
+    data = bytearray(os.urandom(8 * MIB))
+    path.write_bytes(data)
+    with BlockTarget(device, 8 * MIB) as target:
+        target.clear(700, 6 * MIB)
+        target.finish()
+    data[700 : 700 + 6 * MIB] = bytes(6 * MIB)
+    assert content(path) == data
+
+
+def test_a_thin_device_stays_thin_when_zeros_are_cleared(
+    loop_device: LoopDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("punch_hole", "zero_out"):
+        monkeypatch.setattr(f"cinderblock.device.block.{name}", lambda *_range: False)
+    device, path = loop_device(mib=16)
+    with BlockTarget(device, 16 * MIB) as target:
+        target.write(3 * MIB, b"x" * 4096)
+        target.clear(0, 3 * MIB)
+        target.clear(4 * MIB, 12 * MIB)
+        target.finish()
+    assert blocks(path) <= 64 << 10
+
+
+def test_a_device_gives_the_space_of_cleared_data_back(loop_device: LoopDevice) -> None:
+    device, path = loop_device(mib=16)
+    path.write_bytes(os.urandom(16 * MIB))
+    with BlockTarget(device, 16 * MIB) as target:
+        target.clear(0, 16 * MIB)
+        target.finish()
+    assert not any(content(device))
+    assert blocks(path) <= 64 << 10
+
+
+def test_a_new_image_is_known_to_be_blank(tmp_path: Path) -> None:
+    with BlockTarget(image(tmp_path / "new", MIB), MIB) as target:
+        assert target.is_blank
+    with BlockTarget(image(tmp_path / "old", MIB, (0, b"x")), MIB) as target:
+        assert not target.is_blank
+
+
+def test_what_the_device_holds_now_can_be_compared(loop_device: LoopDevice) -> None:
+    device, path = loop_device(mib=1)
+    path.write_bytes(b"x" * MIB)
+    buffer = memoryview(bytearray(10))
+    with BlockTarget(device, MIB) as target:
+        assert target.read_into(MIB - 4, buffer) == 4
+        assert bytes(buffer[:4]) == b"xxxx"
+
+
+def test_writing_beyond_the_end_of_a_device_is_an_error(loop_device: LoopDevice) -> None:
+    device, _ = loop_device(mib=1)
+    with (
+        BlockTarget(device, MIB) as target,
+        pytest.raises(TargetError, match="ENOSPC: cannot write at byte 1048576 of"),
+    ):
+        target.write(MIB, b"x")
+
+
+step = st.tuples(st.booleans(), st.integers(0, 99_999), st.integers(0, 40_000))
+
+
+@given(steps=st.lists(step, max_size=12), can_punch=st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_sequence_of_writes_and_clears_leaves_what_a_plain_buffer_would_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[bool, int, int]], can_punch: bool
+) -> None:
+    size = 140_000
+    model = bytearray(b"\xaa" * size)
+    path = tmp_path / "image"
+    path.write_bytes(model)
+    with monkeypatch.context() as patch:
+        if not can_punch:
+            patch.setattr("cinderblock.device.descriptors.punch_hole", lambda *_range: False)
+        with BlockTarget(str(path), size) as target:
+            for is_write, offset, length in steps:
+                if is_write:
+                    target.write(offset, b"w" * length)
+                    model[offset : offset + length] = b"w" * length
+                else:
+                    target.clear(offset, length)
+                    model[offset : offset + length] = bytes(length)
+            target.finish()
+    assert path.read_bytes() == model

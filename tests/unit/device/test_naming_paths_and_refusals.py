@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import errno
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cinderblock.device.refusals import printable, source_error, target_error
+
+
+def read_back(text: str) -> bytes:
+    r"""The bytes that a printed path stands for."""
+    return re.sub(
+        rb"\\\\|\\x([0-9a-f]{2})",
+        lambda match: bytes.fromhex(match[1].decode()) if match[1] else b"\\",
+        text.encode(),
+    )
+
+
+@given(st.binary(min_size=1, max_size=60) | st.text(min_size=1, max_size=60).map(lambda t: t.encode("utf-8", "ignore")))
+@example(b"\\xff")
+@example(b"\xff")
+@example("\u0085\u200b\U000e0001".encode())
+def test_a_printed_path_is_printable_and_can_be_turned_back(path: bytes) -> None:
+    assert printable(path).isprintable()
+    assert read_back(printable(path)) == (path or b".")
+
+
+def test_ordinary_names_are_printed_as_they_are() -> None:
+    assert printable("dir/größe 日本".encode()) == "dir/größe 日本"
+    assert printable(b"") == "."
+    assert printable(b"a\nb\xe9\\") == "a\\x0ab\\xe9\\\\"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT, errno.EPERM, errno.EACCES, errno.EBUSY],
+)
+def test_a_refusal_of_a_target_says_why_where_and_what_to_do(code: int) -> None:
+    message = target_error(OSError(code, ""), "write", b"dir/file").message
+    reason, _, advice = message.partition(": ")
+    assert reason
+    assert advice.endswith(f"({errno.errorcode[code]}: cannot write dir/file)")
+    assert len(message) < 255
+
+
+def test_a_refusal_that_nobody_thought_of_still_says_what_the_kernel_says() -> None:
+    message = source_error(OSError(errno.ENOLCK, ""), "read", b"file").message
+    assert message == "No locks available (ENOLCK: cannot read file)"

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.device.ranges import DataRange
+from cinderblock.device.refusals import VANISHED
+from cinderblock.device.tree_reader import SMALL_FILE, TreeReader
+from cinderblock.errors import SourceChanging, SourceError
+
+MIB = 1 << 20
+
+
+def find(reader: TreeReader, path: bytes) -> Entry:
+    return next(entry for entry in reader.walk() if entry.path == path)
+
+
+def ranges_of(root: Path, name: bytes) -> list[DataRange]:
+    with TreeReader(str(root)) as reader, reader.open_file(find(reader, name)) as file:
+        return list(file.data_ranges())
+
+
+def write_at(path: Path, size: int, *pieces: tuple[int, bytes]) -> None:
+    with path.open("xb") as file:
+        for offset, data in pieces:
+            os.pwrite(file.fileno(), data, offset)
+        file.truncate(size)
+
+
+def test_content_comes_back_from_any_offset(source: Path) -> None:
+    content = os.urandom(3 * MIB + 17)
+    (source / "file").write_bytes(content)
+    buffer = memoryview(bytearray(MIB))
+    with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
+        assert file.size == len(content)
+        assert file.read_into(5, buffer) == MIB
+        assert buffer == content[5 : MIB + 5]
+        assert file.read_into(3 * MIB, buffer) == 17
+        assert buffer[:17] == content[-17:]
+        assert file.read_into(len(content), buffer) == 0
+
+
+def test_what_was_read_long_ago_leaves_the_page_cache_and_can_be_read_again(source: Path) -> None:
+    content = os.urandom(20 * MIB)
+    (source / "file").write_bytes(content)
+    buffer = memoryview(bytearray(MIB))
+    with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
+        for _ in range(2):
+            for offset in range(0, len(content), MIB):
+                assert file.read_into(offset, buffer) == MIB
+                assert buffer == content[offset : offset + MIB]
+
+
+def test_holes_are_not_among_the_data(source: Path) -> None:
+    write_at(source / "file", 100 * MIB, (0, b"begin"), (50 * MIB, b"middle"))
+    ranges = ranges_of(source, b"file")
+    assert [offset for offset, _length in ranges] == [0, 50 * MIB]
+    assert all(length <= MIB for _offset, length in ranges)
+
+
+def test_a_sparse_file_of_a_tebibyte_has_little_data(source: Path) -> None:
+    write_at(source / "file", 1 << 40, ((1 << 40) - 3, b"end"))
+    [(offset, length)] = ranges_of(source, b"file")
+    assert offset + length == 1 << 40
+    assert length <= MIB
+
+
+@pytest.mark.parametrize("size", [SMALL_FILE + 1, 10 * MIB])
+def test_a_file_that_is_only_a_hole_has_no_data(source: Path, size: int) -> None:
+    write_at(source / "file", size)
+    assert ranges_of(source, b"file") == []
+
+
+@pytest.mark.parametrize("size", [1, SMALL_FILE, SMALL_FILE + 1, 5 * MIB + 1])
+def test_a_file_without_holes_is_one_range(source: Path, size: int) -> None:
+    write_at(source / "file", size, (0, b"x" * size))
+    assert ranges_of(source, b"file") == [DataRange(0, size)]
+
+
+def test_an_empty_file_has_no_data(source: Path) -> None:
+    (source / "file").touch()
+    assert ranges_of(source, b"file") == []
+
+
+def test_a_file_system_that_does_not_know_holes_gives_one_range(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_at(source / "file", 10 * MIB, (0, b"x"))
+
+    def refuse(_fd: int, _position: int, _whence: int) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "lseek", refuse)
+    assert ranges_of(source, b"file") == [DataRange(0, 10 * MIB)]
+
+
+def test_a_file_that_nobody_touches_has_not_changed(source: Path) -> None:
+    (source / "file").write_bytes(b"content")
+    with TreeReader(str(source)) as reader:
+        entry = find(reader, b"file")
+        with reader.open_file(entry) as file:
+            file.read_into(0, memoryview(bytearray(10)))
+            assert not file.has_changed()
+            assert file.entry is entry
+
+
+def test_a_change_while_reading_is_noticed_even_if_size_and_mtime_are_put_back(source: Path) -> None:
+    path = source / "file"
+    path.write_bytes(b"content")
+    with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
+        status = path.stat()
+        # The file system's clock ticks every few milliseconds; a second change within one tick is not its fault.
+        while path.stat().st_ctime_ns == status.st_ctime_ns:
+            path.write_bytes(b"CONTENT")
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert path.stat().st_mtime_ns == status.st_mtime_ns
+        assert file.has_changed()
+
+
+def test_a_file_that_shrinks_gives_fewer_bytes_and_has_changed(source: Path) -> None:
+    path = source / "file"
+    path.write_bytes(b"x" * 1000)
+    with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
+        os.truncate(path, 10)
+        assert file.read_into(0, memoryview(bytearray(1000))) == 10
+        assert file.has_changed()
+
+
+def test_a_file_that_changed_since_the_walk_has_its_new_entry(source: Path) -> None:
+    path = source / "file"
+    path.write_bytes(b"old")
+    with TreeReader(str(source)) as reader:
+        entry = find(reader, b"file")
+        path.write_bytes(b"new content")
+        os.setxattr(path, "user.new", b"1")
+        path.chmod(0o600)
+        with reader.open_file(entry) as file:
+            assert (file.size, file.entry.size, file.entry.mode) == (11, 11, 0o600)
+            assert file.entry.xattrs == ((b"user.new", b"1"),)
+            assert not file.has_changed()
+
+
+def _removed(path: Path) -> None:
+    path.unlink()
+
+
+def _symlink(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("change", [_removed, _symlink, _fifo, _directory])
+def test_what_is_no_file_any_more_has_vanished(source: Path, change: object) -> None:
+    (source / "file").write_bytes(b"content")
+    with TreeReader(str(source)) as reader:
+        entry = find(reader, b"file")
+        assert callable(change)
+        change(source / "file")
+        with pytest.raises(SourceChanging, match="back up a snapshot") as caught:
+            reader.open_file(entry)
+        assert caught.value.reason == VANISHED
+
+
+def test_a_parent_that_became_a_symlink_is_not_followed(source: Path, tmp_path: Path) -> None:
+    (source / "directory").mkdir()
+    (source / "directory" / "file").write_bytes(b"inside")
+    with TreeReader(str(source)) as reader:
+        entry = find(reader, b"directory/file")
+        (source / "directory").rename(tmp_path / "elsewhere")
+        (source / "directory").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(SourceChanging):
+            reader.open_file(entry)
+
+
+def test_other_files_can_be_read_after_one_has_vanished(source: Path) -> None:
+    for name in ("a", "b", "c"):
+        (source / name / "sub").mkdir(parents=True)
+        (source / name / "sub" / "file").write_text(name)
+    with TreeReader(str(source)) as reader:
+        entries = [entry for entry in reader.walk() if entry.kind is EntryKind.FILE]
+        (source / "b").rename(source / "moved")
+        reader.open_file(entries[0]).close()
+        with pytest.raises(SourceChanging):
+            reader.open_file(entries[1])
+        buffer = memoryview(bytearray(1))
+        with reader.open_file(entries[2]) as file:
+            file.read_into(0, buffer)
+        assert bytes(buffer) == b"c"
+
+
+def test_reading_leaves_the_atime_alone(source: Path) -> None:
+    path = source / "file"
+    path.write_bytes(b"content")
+    os.utime(path, ns=(1, 2))
+    with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
+        file.read_into(0, memoryview(bytearray(7)))
+    assert path.stat().st_atime_ns == 1
+
+
+def test_several_threads_may_open_files_in_any_order(source: Path) -> None:
+    for number in range(200):
+        directory = source / f"d{number % 17}" / f"e{number % 5}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"f{number}").write_text(str(number))
+    with TreeReader(str(source)) as reader:
+        entries = [entry for entry in reader.walk() if entry.kind is EntryKind.FILE]
+
+        def read(entry: Entry) -> bool:
+            buffer = memoryview(bytearray(10))
+            with reader.open_file(entry) as file:
+                count = file.read_into(0, buffer)
+            return entry.path.endswith(b"/f" + bytes(buffer[:count]))
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, entries[::-1] * 3))
+
+
+def test_an_error_of_the_device_names_the_file(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source / "file").write_bytes(b"content")
+
+    def fail(_fd: int, _buffers: object, _offset: int) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
+        monkeypatch.setattr(os, "preadv", fail)
+        with pytest.raises(SourceError, match=r"I/O error: check its storage backend.*EIO: cannot read file"):
+            file.read_into(0, memoryview(bytearray(7)))
+
+
+def test_used_space_is_known_beforehand(source: Path) -> None:
+    with TreeReader(str(source)) as reader:
+        space = os.statvfs(source)
+        assert 0 < reader.used_bytes() < space.f_blocks * space.f_frsize
+
+
+def test_a_walk_that_is_given_up_leaves_no_descriptor_open(source: Path) -> None:
+    (source / "directory").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with TreeReader(str(source)) as reader:
+        never_begun, given_up = reader.walk(), reader.walk()
+        next(given_up)
+        del never_begun, given_up
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_closing_twice_closes_nothing_else(source: Path) -> None:
+    reader = TreeReader(str(source))
+    reader.close()
+    fd = os.open(source, os.O_RDONLY)
+    reader.close()
+    os.fstat(fd)
+    os.close(fd)

@@ -1,0 +1,150 @@
+"""A tree that is backed up and restored is the same tree."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from cinderblock.datapath.keys import KeyRing
+from tests.support.backups import Backups, key_ring
+from tests.support.compare import compare_trees
+from tests.support.trees import edit_tree, make_tree
+
+PRIVILEGED = os.geteuid() == 0
+MIB = 1 << 20
+
+
+def make_directory(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_directory(tmp_path / "source")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return make_directory(tmp_path / "target")
+
+
+@pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
+def test_every_kind_of_entry_comes_back(source: Path, target: Path, keys: KeyRing | None) -> None:
+    make_tree(source, seed=1, privileged=PRIVILEGED)
+    backups = Backups(keys=keys)
+    report = backups.back_up(source, "full")
+    assert report.succeeded
+    backups.restore("full", target)
+    assert compare_trees(source, target, holes=True) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_link_of_a_chain_of_incrementals_comes_back_whole(tmp_path: Path, source: Path, seed: int) -> None:
+    make_tree(source, seed=seed, privileged=PRIVILEGED)
+    backups = Backups(keys=key_ring())
+    parent = None
+    for generation in range(4):
+        backup = f"g{generation}"
+        backups.back_up(source, backup, parent)
+        target = make_directory(tmp_path / backup)
+        backups.restore(backup, target)
+        assert compare_trees(source, target, holes=True) == []
+        assert backups.verify(backup).entries == backups.open(backup).summary.entries
+        edit_tree(source, seed=seed * 10 + generation, edits=25)
+        parent = backup
+
+
+def test_an_in_place_restore_gives_exactly_the_backup(source: Path, target: Path) -> None:
+    make_tree(source, seed=3, privileged=PRIVILEGED)
+    backups = Backups(keys=key_ring())
+    backups.back_up(source, "full")
+    backups.restore("full", target)
+    edit_tree(target, seed=8, edits=40)
+    (target / "not in the backup").mkdir()
+    (target / "not in the backup" / "file").write_bytes(b"x")
+    backups.restore("full", target)
+    assert compare_trees(source, target) == []
+
+
+def test_an_in_place_restore_of_an_equal_tree_fetches_and_writes_nothing(source: Path, target: Path) -> None:
+    make_tree(source, seed=3, privileged=PRIVILEGED)
+    (source / "large").write_bytes(os.urandom(3 * MIB + 5))
+    backups = Backups()
+    backups.back_up(source, "full")
+    backups.restore("full", target)
+    first_chunk = max(extent.chunk.stored for entry in backups.open("full").entries() for extent in entry.extents)
+    assert backups.restore("full", target).transferred_bytes <= first_chunk
+
+
+def test_an_empty_tree_comes_back(source: Path, target: Path) -> None:
+    backups = Backups()
+    report = backups.back_up(source, "full")
+    assert report.object_count == 0
+    (target / "extra").write_bytes(b"x")
+    backups.restore("full", target)
+    assert os.listdir(target) == []
+
+
+def test_a_restored_file_is_as_sparse_as_it_was(source: Path, target: Path) -> None:
+    with open(source / "sparse", "wb") as file:
+        for mib in range(0, 40, 2):
+            file.seek(mib * MIB + 65536)
+            file.write(b"x" * 4096)
+        file.truncate(64 * MIB)
+    with open(source / "zeros", "wb") as file:
+        file.write(bytes(2 * MIB) + b"end" + bytes(5 * MIB))
+    backups = Backups()
+    report = backups.back_up(source, "full")
+    assert report.logical_bytes < MIB
+    backups.restore("full", target)
+    assert compare_trees(source, target, holes=True) == []
+    assert (target / "zeros").stat().st_blocks * 512 <= 128 << 10
+
+
+def test_data_that_became_a_hole_is_a_hole_after_an_incremental(source: Path, target: Path) -> None:
+    path = source / "file"
+    path.write_bytes(os.urandom(4 * MIB))
+    backups = Backups()
+    backups.back_up(source, "one")
+    backups.restore("one", target)
+    with open(path, "r+b") as file:
+        file.seek(MIB)
+        file.write(bytes(MIB))
+    backups.back_up(source, "two", "one")
+    backups.restore("two", target)
+    assert (target / "file").read_bytes() == path.read_bytes()
+    assert (target / "file").stat().st_blocks * 512 <= 3 * MIB + 4096
+
+
+def test_a_file_of_a_terabyte_with_little_data_takes_no_time(source: Path, target: Path) -> None:
+    with open(source / "huge", "wb") as file:
+        file.write(b"beginning")
+        file.seek(1 << 39)
+        file.write(b"middle")
+        file.truncate(1 << 40)
+    backups = Backups()
+    assert backups.back_up(source, "full").logical_bytes <= 2 * 4096
+    backups.restore("full", target)
+    assert compare_trees(source, target, holes=True) == []
+
+
+def test_many_files_come_back_with_few_descriptors(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(600):
+        (source / f"{number:04}").write_bytes(b"%d" % number * 50)
+    backups = Backups()
+    backups.back_up(source, "full")
+    now = len(os.listdir("/proc/self/fd"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (now + 100, before[1]))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    try:
+        backups.restore("full", target)
+    finally:
+        monkeypatch.undo()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert compare_trees(source, target) == []

@@ -1,0 +1,70 @@
+"""A server on loopback that gives the same answer, or a row of answers, to whatever it is asked."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Canned:
+    """The running server: its URL, and what it was asked, headers and bodies as they came."""
+
+    url: str
+    requests: list[bytes] = field(default_factory=list)
+
+
+def answer(status: str, body: bytes | str = b"", **headers: str) -> bytes:
+    """One HTTP answer. Underscores in the names of headers stand for hyphens."""
+    content = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    if "Content_Length" not in headers:
+        lines.append(f"Content-Length: {len(content)}")
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def s3_error(status: str, code: str, message: str = "It says why.", **headers: str) -> bytes:
+    """An error as S3 gives it."""
+    return answer(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>", **headers)
+
+
+@contextmanager
+def canned_server(*answers: bytes) -> Iterator[Canned]:
+    """Give the answers in order, and the last one again and again; an empty answer hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Canned(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread = threading.Thread(target=_serve, args=(listener, server, list(answers)))
+        thread.start()
+        try:
+            yield server
+        finally:
+            # Closing alone does not wake a thread in accept.
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _serve(listener: socket.socket, server: Canned, answers: list[bytes]) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            server.requests.append(_read(connection))
+            connection.sendall(answers[0] if len(answers) == 1 else answers.pop(0))
+
+
+def _read(connection: socket.socket) -> bytes:
+    """One request. Small bodies only: nothing is expected to wait for 100 Continue."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += connection.recv(65536)
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body

@@ -1,0 +1,318 @@
+"""Whatever an endpoint answers becomes an error of our tree that says what to do, or a result that can be trusted."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from contextlib import closing
+from email.utils import formatdate
+from time import time
+
+import pytest
+
+from cinderblock.errors import (
+    AccessDenied,
+    CinderblockError,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    PermanentError,
+    StoreUnreachable,
+)
+from cinderblock.model.task import StoreLocation
+from cinderblock.store.base import ObjectInfo
+from cinderblock.store.credentials import Credentials
+from cinderblock.store.s3.store import S3Store
+from tests.unit.store.canned import Canned, answer, canned_server, s3_error
+
+CREDENTIALS = Credentials("AKIAEXAMPLE", "very/secret", "even+more")
+HTML = b"<!DOCTYPE html><html><body><p>Welcome<br></body></html>"
+
+Call = Callable[[S3Store], object]
+
+CALLS: dict[str, Call] = {
+    "check": S3Store.check,
+    "put": lambda store: store.put("key", b"content"),
+    "get": lambda store: store.get("key"),
+    "get a part": lambda store: store.get("key", 2, 3),
+    "list": lambda store: list(store.list("k")),
+    "delete": lambda store: store.delete(["key"]),
+}
+any_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+def opened(server: Canned, **more: object) -> S3Store:
+    """A store on the server."""
+    location = StoreLocation.model_validate({"endpoint_url": server.url, "container": "volumebackups", **more})
+    return S3Store(location, CREDENTIALS)
+
+
+def raised(call: Call, *answers: bytes, **more: object) -> CinderblockError:
+    """The error that a call ends in."""
+    with (
+        canned_server(*answers) as server,
+        closing(opened(server, **more)) as store,
+        pytest.raises(CinderblockError) as caught,
+    ):
+        call(store)
+    return caught.value
+
+
+@any_call
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "advice"),
+    [
+        ("403 Forbidden", "InvalidAccessKeyId", AccessDenied, "AWS_ACCESS_KEY_ID"),
+        ("404 Not Found", "XAdminUserNotFound", AccessDenied, "AWS_ACCESS_KEY_ID"),
+        ("403 Forbidden", "SignatureDoesNotMatch", AccessDenied, "AWS_SECRET_ACCESS_KEY"),
+        ("403 Forbidden", "AccessDenied", AccessDenied, "allow list, get, put and delete"),
+        ("400 Bad Request", "ExpiredToken", AccessDenied, "expired"),
+        ("400 Bad Request", "InvalidToken", AccessDenied, "AWS_SESSION_TOKEN"),
+        ("403 Forbidden", "RequestTimeTooSkewed", AccessDenied, "clock"),
+        ("403 Forbidden", "AccountProblem", AccessDenied, "AccountProblem"),
+        ("404 Not Found", "NoSuchBucket", NotFound, "create it"),
+        ("400 Bad Request", "AuthorizationHeaderMalformed", InvalidInput, "correct the region"),
+        ("301 Moved Permanently", "PermanentRedirect", InvalidInput, "correct the region"),
+        ("507 Insufficient Storage", "XMinioStorageFull", PermanentError, "quota"),
+        ("403 Forbidden", "QuotaExceeded", PermanentError, "quota"),
+        ("501 Not Implemented", "NotImplemented", PermanentError, "NotImplemented"),
+        ("400 Bad Request", "InvalidRequest", PermanentError, "It says why"),
+        ("503 Slow Down", "SlowDown", StoreUnreachable, "SlowDown"),
+        ("500 Internal Server Error", "InternalError", StoreUnreachable, "InternalError"),
+        ("400 Bad Request", "RequestTimeout", StoreUnreachable, "RequestTimeout"),
+        ("400 Bad Request", "BadDigest", StoreUnreachable, "BadDigest"),
+        ("400 Bad Request", "XAmzContentSHA256Mismatch", StoreUnreachable, "SHA256"),
+        ("429 Too Many Requests", "Anything", StoreUnreachable, "Anything"),
+        ("409 Conflict", "OperationAborted", StoreUnreachable, "OperationAborted"),
+        ("307 Temporary Redirect", "TemporaryRedirect", StoreUnreachable, "TemporaryRedirect"),
+    ],
+)
+def test_a_refusal_says_where_and_what_to_do(
+    call: Call, status: str, code: str, kind: type[CinderblockError], advice: str
+) -> None:
+    error = raised(call, s3_error(status, code))
+    assert type(error) is kind
+    assert advice in error.message
+    assert "container volumebackups at http://127.0.0.1:" in error.message
+
+
+def test_a_missing_object_and_a_missing_container_have_different_reasons() -> None:
+    assert raised(CALLS["get"], s3_error("404 Not Found", "NoSuchKey")).reason == "NotFound"
+    assert raised(CALLS["get"], s3_error("404 Not Found", "NoSuchBucket")).reason == "ContainerNotFound"
+
+
+@any_call
+def test_no_text_of_the_server_brings_credentials_into_a_message(call: Call) -> None:
+    said = "You are AKIAEXAMPLE with very/secret and even+more"
+    error = raised(call, s3_error("403 Forbidden", "SignatureDoesNotMatch", said))
+    assert "You are *** with *** and ***" in error.message
+    for secret in ("AKIAEXAMPLE", "very/secret", "even+more"):
+        assert secret not in f"{error!r}"
+
+
+def test_a_long_text_of_the_server_is_cut() -> None:
+    assert len(raised(CALLS["get"], s3_error("400 Bad Request", "InvalidRequest", "long " * 1000)).message) < 400
+
+
+@any_call
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "404 Not Found", "405 Method Not Allowed"])
+def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
+    error = raised(call, answer(status, HTML, Content_Type="text/html"))
+    assert error.permanent
+    assert error.reason == "NotS3"
+    assert "the answer is a web page" in error.message
+
+
+@any_call
+def test_a_page_that_parses_is_no_success(call: Call) -> None:
+    error = raised(call, answer("200 OK", "<html><body/></html>", Content_Type="text/html"))
+    assert error.reason == "NotS3"
+
+
+@any_call
+def test_a_page_that_does_not_parse_is_no_success(call: Call) -> None:
+    assert isinstance(
+        raised(call, answer("200 OK", HTML, Content_Type="text/html")), (PermanentError, StoreUnreachable)
+    )
+
+
+@any_call
+def test_a_redirect_is_shown_and_not_followed(call: Call) -> None:
+    error = raised(call, answer("301 Moved Permanently", HTML, Location="https://elsewhere.example/"))
+    assert error.reason == "NotS3"
+    assert "redirects to https://elsewhere.example/" in error.message
+
+
+def test_the_right_region_is_named_if_the_server_tells() -> None:
+    refusal = s3_error("301 Moved Permanently", "PermanentRedirect", x_amz_bucket_region="eu-central-1")
+    assert "the container is in region eu-central-1" in raised(CALLS["get"], refusal).message
+
+
+@any_call
+@pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x02\x02\x28garbage\r\n\r\n"])
+def test_something_that_is_not_http_is_no_s3(call: Call, reply: bytes) -> None:
+    error = raised(call, reply)
+    assert error.reason in {"NotS3", "StoreUnreachable"}
+    assert "127.0.0.1" in error.message
+
+
+@any_call
+def test_a_connection_that_is_closed_may_be_tried_again(call: Call) -> None:
+    assert isinstance(raised(call, b""), StoreUnreachable)
+
+
+@any_call
+def test_a_load_balancer_without_servers_may_be_tried_again(call: Call) -> None:
+    assert isinstance(raised(call, answer("502 Bad Gateway", HTML, Content_Type="text/html")), StoreUnreachable)
+
+
+@pytest.mark.parametrize("wait", [lambda: "70", lambda: formatdate(time() + 70, usegmt=True)])
+def test_the_wait_that_a_server_asks_for_is_kept(wait: Callable[[], str]) -> None:
+    error = raised(CALLS["get"], s3_error("503 Slow Down", "SlowDown", Retry_After=wait()))
+    assert isinstance(error, StoreUnreachable)
+    assert error.retry_after is not None
+    assert 40 < error.retry_after <= 70
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry_After": "soon"}, {"Retry_After": ""}])
+def test_no_wait_is_made_up(headers: dict[str, str]) -> None:
+    error = raised(CALLS["get"], s3_error("503 Slow Down", "SlowDown", **headers))
+    assert isinstance(error, StoreUnreachable)
+    assert error.retry_after is None
+
+
+@pytest.mark.parametrize("call", [CALLS["get"], CALLS["get a part"]])
+def test_a_body_that_ends_early_may_be_tried_again(call: Call) -> None:
+    short = answer("200 OK", b"only this", Content_Length="1000", ETag='"x"')
+    assert isinstance(raised(call, short), StoreUnreachable)
+
+
+def test_a_limited_read_notices_an_early_end_too() -> None:
+    short = answer("200 OK", b"only this", Content_Length="1000", ETag='"x"')
+    assert isinstance(raised(CALLS["get"], short, download_bytes_per_second=10**9), StoreUnreachable)
+
+
+def test_a_server_that_ignores_ranges_gives_the_right_part() -> None:
+    whole = answer("200 OK", b"0123456789", ETag='"x"')
+    with canned_server(whole) as server, closing(opened(server)) as store:
+        assert store.get("key", 2, 3) == b"234"
+        assert store.get("key", -3) == b"789"
+        assert store.get("key", 20) == b""
+
+
+@pytest.mark.parametrize("content_range", ["bytes 0-2/10", "bytes 2-4/4", "bytes 2-3/10"])
+def test_another_part_than_the_one_asked_for_is_no_answer(content_range: str) -> None:
+    part = answer("206 Partial Content", b"012", ETag='"x"', Content_Range=content_range)
+    assert isinstance(raised(CALLS["get a part"], part), StoreUnreachable)
+
+
+def listing(*keys: str, token: str | None = None) -> bytes:
+    """One page of ListObjectsV2."""
+    contents = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    truncated = str(token is not None).lower()
+    body = f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{contents}</ListBucketResult>"
+    return answer("200 OK", body)
+
+
+def test_a_listing_goes_on_to_its_last_page() -> None:
+    pages = (listing("a", "b", token="1"), listing(token="2"), listing("c"))
+    with canned_server(*pages) as server, closing(opened(server)) as store:
+        assert list(store.list("")) == [ObjectInfo(key, 1) for key in "abc"]
+
+
+def test_an_error_in_the_middle_of_a_listing_is_raised_after_what_came_before() -> None:
+    pages = (listing("a", "b", token="1"), s3_error("500 Internal Server Error", "InternalError"))
+    with canned_server(*pages) as server, closing(opened(server)) as store:
+        items = store.list("")
+        assert [next(items).key, next(items).key] == ["a", "b"]
+        with pytest.raises(StoreUnreachable):
+            next(items)
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        (listing("a", token=""), listing("b")),
+        (listing("a", token="1"), listing("b", token="1")),
+        (listing("b", "a"),),
+        (listing("a", token="1"), listing("a")),
+    ],
+    ids=["no token", "the same token", "out of order", "the same page"],
+)
+def test_a_listing_that_makes_no_sense_is_an_error_and_no_end(pages: tuple[bytes, ...]) -> None:
+    assert raised(CALLS["list"], *pages).permanent
+
+
+def deletion(*failures: tuple[str, str]) -> bytes:
+    """An answer to DeleteObjects."""
+    errors = "".join(
+        f"<Error><Key>{key}</Key><Code>{code}</Code><Message>why</Message></Error>" for key, code in failures
+    )
+    return answer("200 OK", f"<DeleteResult><Deleted><Key>fine</Key></Deleted>{errors}</DeleteResult>")
+
+
+@pytest.mark.parametrize(
+    ("failures", "kind"),
+    [
+        ([("a", "AccessDenied")], AccessDenied),
+        ([("a", "InternalError")], StoreUnreachable),
+        ([("a", "SlowDown"), ("b", "AccessDenied")], AccessDenied),
+        ([("a", "Whatever")], PermanentError),
+    ],
+)
+def test_a_key_that_was_not_deleted_is_an_error(failures: list[tuple[str, str]], kind: type[CinderblockError]) -> None:
+    assert type(raised(CALLS["delete"], deletion(*failures))) is kind
+
+
+def test_a_key_that_was_not_there_is_deleted() -> None:
+    with canned_server(deletion(("key", "NoSuchKey"))) as server, closing(opened(server)) as store:
+        store.delete(["key"])
+    assert len(server.requests) == 1
+
+
+def test_a_deletion_carries_the_header_that_older_servers_want() -> None:
+    with canned_server(deletion()) as server, closing(opened(server)) as store:
+        store.delete(["key", "a&b"])
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert b"\r\nContent-MD5: " + base64.b64encode(hashlib.md5(body).digest()) in head
+    assert b"<Key>a&amp;b</Key>" in body
+
+
+def test_an_upload_carries_its_sha256_and_no_newer_checksum() -> None:
+    with canned_server(answer("200 OK", ETag='"x"')) as server, closing(opened(server)) as store:
+        store.put("key", b"content")
+    head = server.requests[0].partition(b"\r\n\r\n")[0].lower()
+    assert b"\r\nx-amz-content-sha256: " + hashlib.sha256(b"content").hexdigest().encode() in head
+    assert b"x-amz-checksum" not in head
+    assert b"aws-chunked" not in head
+
+
+@pytest.mark.parametrize(("region", "constraint"), [("us-east-1", False), ("eu-west-3", True)])
+def test_a_container_is_created_where_it_is_asked_for(region: str, constraint: bool) -> None:
+    script = (s3_error("404 Not Found", "NoSuchBucket"), answer("200 OK"), listing())
+    with canned_server(*script) as server, closing(opened(server, region=region, create_container=True)) as store:
+        store.check()
+    assert server.requests[1].startswith(b"PUT /volumebackups")
+    assert (f"<LocationConstraint>{region}<".encode() in server.requests[1]) == constraint
+
+
+def test_a_container_that_somebody_has_just_created_is_fine_if_it_is_ours() -> None:
+    missing = s3_error("404 Not Found", "NoSuchBucket")
+    ours = s3_error("409 Conflict", "BucketAlreadyOwnedByYou")
+    with canned_server(missing, ours, listing()) as server, closing(opened(server, create_container=True)) as store:
+        store.check()
+    assert len(server.requests) == 3
+
+
+def test_a_container_of_somebody_else_is_a_conflict() -> None:
+    script = (s3_error("404 Not Found", "NoSuchBucket"), s3_error("409 Conflict", "BucketAlreadyExists"))
+    assert type(raised(CALLS["check"], *script, create_container=True)) is Conflict
+
+
+def test_a_missing_container_is_not_created_unasked() -> None:
+    with canned_server(s3_error("404 Not Found", "NoSuchBucket")) as server, closing(opened(server)) as store:
+        with pytest.raises(NotFound, match="create it"):
+            store.check()
+        assert len(server.requests) == 1
