@@ -39,6 +39,7 @@ PACKAGES = ("mmdebstrap", "buildah")
 """Debian packages that a build needs, each with a program of its name."""
 IMAGE_NAME = "localhost/cinderblock:test"
 """Name of the image in the archive, and so in containerd after an import."""
+SYSTEM_PIP_CONFIGURATION = Path("/etc/pip.conf")
 
 ROOT = Path(__file__).resolve().parents[2]
 _INGREDIENTS = ("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml", "uv.lock", "operator")
@@ -70,7 +71,7 @@ def _build_archive(cache: Path, archive: Path) -> None:
     buildah = _Buildah(cache)
     base, builder = _ensure_bases(buildah)
     with tempfile.TemporaryDirectory(prefix="cinderblock-build-") as scratch:
-        secrets = _package_client_secrets(Path(scratch), os.environ)
+        secrets = package_client_secrets(Path(scratch), os.environ)
         buildah.run(
             "build", "--isolation=chroot", "--layers", "--timestamp=0", "--pull=never", *secrets,
             "--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"BUILD_IMAGE={builder}",
@@ -198,7 +199,7 @@ def _ingredient_files() -> Iterator[Path]:
         yield from below if path.is_dir() else [path]
 
 
-def _package_client_secrets(scratch: Path, environment: Mapping[str, str]) -> list[str]:
+def package_client_secrets(scratch: Path, environment: Mapping[str, str]) -> list[str]:
     """Options that hand the build this machine's access to package indexes; none if nothing is configured."""
     settings = _index_settings(environment)
     options = []
@@ -240,7 +241,7 @@ def _pip_configuration(environment: Mapping[str, str]) -> dict[str, str]:
     """pip's global options in its own order of precedence (pip: Configuration, "Location")."""
     home = Path.home()
     config_home = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", config_home / "pip/pip.conf"]
+    files = [SYSTEM_PIP_CONFIGURATION, home / ".pip/pip.conf", config_home / "pip/pip.conf"]
     files += [Path(environment["PIP_CONFIG_FILE"])] if environment.get("PIP_CONFIG_FILE") else []
     parser = configparser.RawConfigParser()
     parser.read(files)

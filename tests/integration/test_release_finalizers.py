@@ -166,7 +166,7 @@ async def _create(client: KubeClient, namespace: str, kind: Kind, *finalizers: s
 async def _create_operator(client: KubeClient, namespace: str) -> None:
     """A Deployment, and a pod that no controller and no node has anything to do with."""
     labels = {"app": "operator"}
-    pod = {"schedulerName": "nobody", "containers": [CONTAINER]}
+    pod = {"schedulerName": "nobody", "serviceAccountName": "cinderblock-uninstall", "containers": [CONTAINER]}
     spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
     metadata = {"namespace": namespace, "name": "cinderblock"}
     await client.create(DEPLOYMENT, {"metadata": metadata, "spec": {"replicas": 1, "paused": True} | spec})

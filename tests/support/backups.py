@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.model.names import manifest_key, pack_prefix
 from cinderblock.model.store import Compression
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
-from cinderblock.mover.backup import back_up, run_backup
+from cinderblock.mover.backup import run_backup
 from cinderblock.mover.restore import run_restore
 from cinderblock.mover.sources import Source
 from cinderblock.mover.verify import Verification, run_verify
@@ -81,7 +81,7 @@ class Backups:
             task = self.task(Operation.BACKUP, backup, path=volume, mode=mode, parent=parent, compression=compression)
             return run_backup(task, self.store, self.keys)
         task = self.task(Operation.BACKUP, backup, mode=mode, parent=parent, compression=compression)
-        return back_up(volume, task, self.store, self.keys)
+        return run_backup(task, self.store, self.keys, opener=lambda mode, path: nullcontext(volume))
 
     def restore(self, backup: str, path: Path, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverReport:
         """Restore a backup to a directory or an image."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Literal, TypeVar
 
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
@@ -128,10 +129,10 @@ class FaultyStore:
         """See ObjectStore."""
         fault = self._fault("list", [prefix])
         listing = self._call(fault, lambda: self._inner.list(prefix))
-        for count, item in enumerate(listing):
-            if fault and fault.partway == count:
-                self._fail(fault)
-            yield item
+        partway = fault.partway if fault else None
+        yield from islice(listing, partway)
+        if fault and partway is not None:
+            self._fail(fault)
 
     def delete(self, keys: Iterable[str]) -> None:
         """See ObjectStore."""

@@ -25,6 +25,8 @@ from cinderblock.model.base import Model
 from cinderblock.model.task import BackupDescription
 
 MAGIC = b"CBLKMEND"
+FOOTER_LIMIT = 1 << 30
+"""Bytes of a footer at most; 16 TiB of data need 14 MiB."""
 TAIL_BYTES = 64 << 10
 """Read first: it holds the trailer and the footer of most manifests."""
 _TRAILER = struct.Struct("<8sQQQ32s")
@@ -191,6 +193,8 @@ def decode_footer(tail: bytes, trailer: Trailer, sealer: Sealer, label: str) -> 
     frame = tail[:-TRAILER_BYTES]
     if _checksum(tail[-TRAILER_BYTES:], frame) != trailer.checksum:
         raise IntegrityError(f"{label}: its footer was changed")
+    if trailer.size > FOOTER_LIMIT:
+        raise IntegrityError(f"{label}: its footer says it has {trailer.size} bytes")
     plaintext = expand_frame(sealer.open(Slot.INDEX, 0, frame), trailer.size, label)
     try:
         footer = _parse_footer(plaintext)

@@ -28,7 +28,7 @@ from cinderblock.datapath.header import HEADER_LIMIT, ManifestHeader, parse_head
 from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.reading import RangeReader, read_exactly
-from cinderblock.datapath.seal import Buffer, Sealer, Slot
+from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
 from cinderblock.datapath.sections import decode_chunks, decode_section
 from cinderblock.errors import IntegrityError
 from cinderblock.model.task import BackupDescription
@@ -42,6 +42,8 @@ __all__ = [
     "read_summary",
 ]
 
+SECTION_LIMIT = 256 << 20
+"""Bytes of a section at most: 1 MiB, and one entry more, which may have large extended attributes."""
 READ_BYTES = 4 << 20
 """Sections are fetched in ranges of about this many bytes."""
 
@@ -153,19 +155,26 @@ class ManifestReader:
         """The chunks that extents use, section by section; one that several sections use comes several times."""
         for section, plaintext in self._plaintexts():
             for chunk in decode_chunks(plaintext, f"{self._label}, section {section.number}"):
-                self._check_pack(chunk)
+                self._check_chunk(chunk)
                 yield chunk
 
     def _checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        """Entries whose extents point into packs that the table knows."""
+        """Entries whose extents point into chunks that can be."""
         for entry in entries:
             for extent in entry.extents:
-                self._check_pack(extent.chunk)
+                self._check_chunk(extent.chunk)
             yield entry
 
-    def _check_pack(self, chunk: Chunk) -> None:
-        if chunk.pack >= len(self.packs):
-            raise IntegrityError(f"{self._label}: a chunk names pack {chunk.pack}, and there are {len(self.packs)}")
+    def _check_chunk(self, chunk: Chunk) -> None:
+        """A chunk lies in a pack that the table knows, and is no larger than chunks of this backup are."""
+        is_possible = (
+            chunk.pack < len(self.packs)
+            and chunk.size <= self.summary.chunk_bytes
+            and TAG_BYTES <= chunk.stored <= chunk.size + TAG_BYTES
+            and chunk.offset + chunk.stored <= self.packs.size(chunk.pack)
+        )
+        if not is_possible:
+            raise IntegrityError(f"{self._label}: chunk {chunk.number} of pack {chunk.pack} is impossible")
 
     def _plaintexts(self) -> Iterator[tuple[Section, Buffer]]:
         for run in _runs(self._footer.sections):
@@ -176,6 +185,8 @@ class ManifestReader:
                 yield section, self._open(section, data[begin : begin + section.stored])
 
     def _open(self, section: Section, frame: Buffer) -> Buffer:
+        if section.size > SECTION_LIMIT:
+            raise IntegrityError(f"{self._label}: section {section.number} says it has {section.size} bytes")
         opened = self._sealer.open(Slot.CONTENT, section.number, frame)
         plaintext = expand_frame(opened, section.size, self._label)
         if digest_of(plaintext) != section.digest:

@@ -164,7 +164,9 @@ def delete_stored_data(store: ObjectStore, action: DeleteStoredData) -> int:
     """
     try:
         header = read_header(partial(store.get, action.manifest), action.manifest)
-    except NotFound:
+    except NotFound as error:
+        if error.reason == "ContainerNotFound":
+            raise
         header = None
     if header is not None and header.backup_id != action.backup_id:
         raise Conflict(

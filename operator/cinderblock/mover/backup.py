@@ -4,10 +4,10 @@
     -> in order again (`assembling`): seal into packs, send (`uploads`), describe (`datapath.manifest_writer`) -> commit
 
 Memory. In flight are at most ``(UPLOADS + 1)`` packs and ``2 * lookahead`` chunks that are being read or wait for
-their turn: `bytes_in_flight`, 120 MiB with chunks of 1 MiB. To that come the index of known chunks (at most 36 MiB)
+their turn: `bytes_in_flight`, 130 MiB with chunks of 1 MiB. To that come the index of known chunks (at most 36 MiB)
 and the manifest (about 60 bytes for a small file), which is one object and therefore in memory.
 
-Requests. One PUT for each pack of 16 MiB, and for the whole backup: one for the manifest, one for the wrapped key, one
+Requests. One PUT for each pack of 18 MiB, and for the whole backup: one for the manifest, one for the wrapped key, one
 LIST for each 1000 packs in use; to resume, one GET for each pack that is there; for an incremental, one GET for each
 4 MiB of the parent's manifest, twice.
 
@@ -41,7 +41,7 @@ from cinderblock.mover.parent import ParentStream
 from cinderblock.mover.planning import plan
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.reading import WorkReader
-from cinderblock.mover.sources import Source, open_source
+from cinderblock.mover.sources import Source, SourceOpener, open_source
 from cinderblock.mover.uploads import UPLOADS, PackOwner, PackUploader
 from cinderblock.store.base import ObjectStore
 
@@ -59,6 +59,7 @@ def run_backup(
     store: ObjectStore,
     keys: KeyRing | None = None,
     on_progress: ProgressCallback = ignore_progress,
+    opener: SourceOpener = open_source,
 ) -> MoverReport:
     """Back up the volume at ``task.path`` to ``task.manifest``.
 
@@ -67,6 +68,7 @@ def run_backup(
         store: where to.
         keys: the store's key ring; None if it has no encryption Secret.
         on_progress: called often, from this thread.
+        opener: opens the volume.
 
     Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there;
     InvalidInput for a parent of another volume; Conflict if the manifest's key is taken by another backup; SourceError,
@@ -74,23 +76,12 @@ def run_backup(
     """
     if _finished_header(task, store) is not None:
         return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), [])
-    with open_source(task.volume_mode, task.path) as source:
-        return back_up(source, task, store, keys, on_progress)
-
-
-def back_up(
-    source: Source,
-    task: MoverTask,
-    store: ObjectStore,
-    keys: KeyRing | None = None,
-    on_progress: ProgressCallback = ignore_progress,
-) -> MoverReport:
-    """Back up a volume that is open already; else as `run_backup`."""
     if task.sealed and keys is None:
         raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
-    parent = _open_parent(task, store, keys)
-    run = _Run(task, store, keys if task.sealed else None, parent)
-    warnings = run.store_volume(source, on_progress)
+    with opener(task.volume_mode, task.path) as source:
+        parent = _open_parent(task, store, keys)
+        run = _Run(task, store, keys if task.sealed else None, parent)
+        warnings = run.store_volume(source, on_progress)
     run.commit()
     return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), warnings)
 

@@ -21,6 +21,9 @@ from cinderblock.mover.sources import Opened, Source
 ZERO_GRAIN = 64 << 10
 """Zeros are found in steps of this many bytes: an all-zero step becomes a hole. Small enough to keep thin volumes thin
 (LVM's smallest thin chunk), large enough that looking costs 5 microseconds per MiB of data."""
+FINE_GRAIN = 4 << 10
+"""The same for files of ZERO_GRAIN bytes at most, whose holes nobody asks the file system for: one of its blocks. For
+larger content it would be too fine: a device full of small gaps would get a manifest of many small extents."""
 TRIES = 3
 """How often a file that changes while it is read is begun anew."""
 
@@ -213,12 +216,13 @@ def read_runs(
     """
     placed: list[Placed] = []
     end = start
+    grain = FINE_GRAIN if content.size <= ZERO_GRAIN else ZERO_GRAIN
     for offset, length in runs:
         base = end
         part = view[base : base + length]
         if content.read_into(offset, part) != length:
             raise SourceChanging(f"{printable(path)} became shorter while it was read: back up a snapshot")
-        for first, count in nonzero_runs(part, offset):
+        for first, count in nonzero_runs(part, offset, grain):
             if base + first != end:
                 view[end : end + count] = part[first : first + count]
             placed.append(Placed(offset + first, count, end, digest_of(view[end : end + count])))
@@ -226,17 +230,18 @@ def read_runs(
     return placed, end
 
 
-def nonzero_runs(part: memoryview, offset: int) -> list[tuple[int, int]]:
-    """Start and length of what is not zero in ``part``, in steps of ZERO_GRAIN along the grid of the file.
+def nonzero_runs(part: memoryview, offset: int, grain: int = ZERO_GRAIN) -> list[tuple[int, int]]:
+    """Start and length of what is not zero in ``part``, in steps of ``grain`` along the grid of the file.
 
     Args:
         part: content from ``offset`` of the file.
         offset: the grid is that of the file, so that the same content always gives the same runs.
+        grain: bytes of a step.
     """
     runs: list[tuple[int, int]] = []
     start, position, end = -1, 0, len(part)
     while position < end:
-        stop = min(end, position + ZERO_GRAIN - (offset + position) % ZERO_GRAIN)
+        stop = min(end, position + grain - (offset + position) % grain)
         if not is_zero(part[position:stop]):
             start = position if start < 0 else start
         elif start >= 0:

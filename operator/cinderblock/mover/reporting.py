@@ -55,13 +55,12 @@ def write_report(report: MoverReport, path: str) -> None:
 
 
 def _cut(message: str) -> str:
-    """A message of one line that leaves room for everything else, however many bytes its characters have."""
+    """A message of one line that leaves room for everything else, however many bytes its characters take in JSON."""
     line = " ".join(message.split())
-    data = json.dumps(line, ensure_ascii=False).encode(errors="replace")
-    return (
-        line if len(data) <= _MESSAGE_BYTES else line.encode(errors="replace")[:_MESSAGE_BYTES].decode(errors="ignore")
-    )
+    while len(_dump(line)) > _MESSAGE_BYTES:
+        line = line[: len(line) * 3 // 4]
+    return line
 
 
-def _dump(wire: Mapping[str, Any]) -> bytes:
+def _dump(wire: Mapping[str, Any] | str) -> bytes:
     return json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

@@ -8,7 +8,7 @@ written: each run of data is compared by its BLAKE3 with what the target holds. 
 verified every byte of the result; one that ends with an error leaves a target that is not to be used, and a later run
 completes it.
 
-Memory. In flight are at most WORKERS ranged reads and twice as many chunks: `bytes_in_flight`, 56 MiB with chunks of
+Memory. In flight are at most WORKERS ranged reads and twice as many chunks: `bytes_in_flight`, 48 MiB with chunks of
 1 MiB. Open at once are at most `file_limit` files for each of the windows in flight.
 """
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -118,6 +118,10 @@ class TreeSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.close()
+
+
+SourceOpener = Callable[[VolumeMode, str], AbstractContextManager[Source]]
+"""Opens a volume of a mode at a path."""
 
 
 def open_source(mode: VolumeMode, path: str) -> DeviceSource | TreeSource:

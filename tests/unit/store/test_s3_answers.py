@@ -316,3 +316,9 @@ def test_a_missing_container_is_not_created_unasked() -> None:
         with pytest.raises(NotFound, match="create it"):
             store.check()
         assert len(server.requests) == 1
+
+
+def test_a_multipart_upload_without_an_id_is_no_s3() -> None:
+    error = raised(lambda store: store.put("key", bytes(97 << 20)), answer("200 OK", "<html/>"))
+    assert error.reason == "NotS3"
+    assert "UploadId" in error.message

@@ -1,8 +1,8 @@
 """Makes botocore clients.
 
 Plain botocore and not boto3, which adds resources and managed transfers that nothing here uses and 60 ms of import.
-What costs time in botocore is reading its descriptions of S3: 200 ms for the first client of a process and 4 ms for
-every other one, because they share a session.
+botocore takes 230 ms to import and 70 ms for the first client of a process, which reads its descriptions of S3; every
+other client takes 3 ms, because they share a session.
 """
 
 from __future__ import annotations

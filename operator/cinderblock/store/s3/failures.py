@@ -88,6 +88,8 @@ def translated(place: Place) -> Iterator[None]:
         raise from_answer(error.response, place) from error
     except (boto.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
         raise _from_library(error, place) from error
+    except KeyError as error:
+        raise not_s3(place, f"an answer without {error}") from error
     except ValueError as error:  # botocore's ResponseParserError is one
         raise not_s3(place, "an answer that cannot be read") from error
 
@@ -99,7 +101,7 @@ def from_answer(response: Mapping[str, Any], place: Place) -> CinderblockError:
     code = str(answered.get("Code", ""))
     status = int(metadata.get("HTTPStatusCode", 0))
     headers = metadata.get("HTTPHeaders", {})
-    said = place.quote(f"{code}: {answered.get('Message', '')}".rstrip(": ")) + _hint(headers)
+    said = place.quote(f"{code}: {answered.get('Message', '')}".rstrip(": ")) + _hint(headers, place)
     if code in _FULL or status == 507:
         return PermanentError(f"No room left in {place} ({said}): raise its quota or free space", reason="StoreFull")
     if code in _TRANSIENT or status in _TRANSIENT_STATUS:
@@ -135,12 +137,12 @@ def not_s3(place: Place, answer: str) -> PermanentError:
     )
 
 
-def _hint(headers: Mapping[str, str]) -> str:
+def _hint(headers: Mapping[str, str], place: Place) -> str:
     """What else an answer tells about its sender."""
     if "x-amz-bucket-region" in headers:
-        return f"; the container is in region {headers['x-amz-bucket-region']}"
+        return f"; the container is in region {place.quote(headers['x-amz-bucket-region'])}"
     if "location" in headers:
-        return f"; redirects to {headers['location']}"
+        return f"; redirects to {place.quote(headers['location'])}"
     if headers.get("content-type", "").startswith("text/html"):
         return "; the answer is a web page, which no S3 server gives"
     return ""
