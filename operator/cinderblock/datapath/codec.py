@@ -10,16 +10,11 @@ import zstandard
 from cinderblock.datapath.seal import Buffer
 from cinderblock.errors import IntegrityError
 
-SAMPLE_BYTES = 8192
-"""Compressed first to see whether the rest is worth it: 8 pieces of 1 KiB from all over the chunk."""
-_PIECES = 8
-_SAMPLE_FROM = 64 << 10
-"""Smaller plaintexts are compressed at once."""
 WORTHWHILE = 0.95
 """What zstd does not bring below this share of the plaintext is stored as it is: reading it back is then cheaper."""
-_SAMPLE_HOPELESS = 0.99
-"""A sample that stays above this share is taken for incompressible. Random, encrypted and already compressed data
-stay above 1.0 (the frame's header costs 9 bytes); text, tables and programs are below 0.8."""
+_PROBED_FROM = 7
+"""From this level on, level 1 is tried first, and the rest is spared where it does not help. Level 1 gives up on random
+data at 4400 MiB/s, level 6 at 2400, level 19 at 16 (one core); that is the cheapest test, and looks at every byte."""
 
 
 class Encoding(IntEnum):
@@ -44,18 +39,18 @@ class Encoder:
         """The plaintext as one zstd frame with its size in the frame's header; None where that does not help."""
         if self._level is None:
             return None
-        size = len(plaintext)
-        context = self._context()
-        if size >= _SAMPLE_FROM and len(context.compress(_sample(plaintext))) > SAMPLE_BYTES * _SAMPLE_HOPELESS:
+        limit = len(plaintext) * WORTHWHILE
+        if self._level >= _PROBED_FROM and len(self._context(1).compress(plaintext)) >= limit:
             return None
-        encoded = context.compress(plaintext)
-        return encoded if len(encoded) < size * WORTHWHILE else None
+        encoded = self._context(self._level).compress(plaintext)
+        return encoded if len(encoded) < limit else None
 
-    def _context(self) -> zstandard.ZstdCompressor:
-        context: zstandard.ZstdCompressor | None = getattr(self._local, "context", None)
-        if context is None:
-            context = self._local.context = zstandard.ZstdCompressor(level=self._level or 1)
-        return context
+    def _context(self, level: int) -> zstandard.ZstdCompressor:
+        """This thread's context for a level."""
+        contexts: dict[int, zstandard.ZstdCompressor] = self._local.__dict__
+        if level not in contexts:
+            contexts[level] = zstandard.ZstdCompressor(level=level)
+        return contexts[level]
 
 
 _decoders = threading.local()
@@ -85,10 +80,3 @@ def _decompress(encoded: Buffer, size: int, label: str) -> bytes:
         return decoder.decompress(encoded, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError:
         raise IntegrityError(f"{label}: the compressed frame is damaged") from None
-
-
-def _sample(plaintext: memoryview) -> bytes:
-    """Pieces from all over a plaintext, SAMPLE_BYTES together."""
-    piece = SAMPLE_BYTES // _PIECES
-    stride = len(plaintext) // _PIECES
-    return b"".join(plaintext[start : start + piece] for start in range(0, stride * _PIECES, stride))

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.worlds import StoreWorld
 from cinderblock.model import names
 from cinderblock.model.store import BackupStoreStatus
 
-LOOK_AGAIN = 60.0
-"""Seconds between looks at a store that does not answer."""
+SOON = 10.0
+"""Seconds between looks at a store that does not answer: it may only be starting."""
+LATER = 60.0
+"""Seconds between looks at a store that answers and is in use, or that refuses."""
 
 
 def decide(world: StoreWorld, now: datetime) -> Decision:
     """What to do about a BackupStore: report its state; keep it from going while VolumeBackups need it."""
-    return Decision(_status(world, now), _finalizer(world), LOOK_AGAIN if world.view.trouble or world.used_by else None)
+    return Decision(_status(world, now), _finalizer(world), _look_again(world))
+
+
+def _look_again(world: StoreWorld) -> float | None:
+    if isinstance(world.view.trouble, TransientError):
+        return SOON
+    return LATER if world.view.trouble or world.used_by else None
 
 
 def _finalizer(world: StoreWorld) -> tuple[Action, ...]:

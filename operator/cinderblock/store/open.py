@@ -25,4 +25,4 @@ def open_store(
 
     Raises InvalidInput if the location or the CA file is malformed.
     """
-    return RetryingStore(S3Store(location, credentials, ca_file), patience)
+    return RetryingStore(S3Store(location, credentials, ca_file, patience.answer), patience)

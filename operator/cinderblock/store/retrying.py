@@ -28,17 +28,19 @@ class Patience:
         first_delay: longest wait after the first failure, in seconds; it doubles with every failure.
         longest_delay: longest wait that is chosen here, in seconds; a server may ask for more.
         total: seconds from the first attempt after which none is begun. One attempt may take longer.
+        answer: seconds that one attempt waits for an answer; None: as long as the store thinks right.
     """
 
     attempts: int = 10
     first_delay: float = 0.5
     longest_delay: float = 30.0
     total: float = 300.0
+    answer: float | None = None
 
 
 PATIENT: Final = Patience()
 """For movers: a server may restart, a node's network may come late, and hours of work are at stake."""
-BRIEF: Final = Patience(attempts=3, first_delay=0.25, longest_delay=2.0, total=10.0)
+BRIEF: Final = Patience(attempts=3, first_delay=0.25, longest_delay=2.0, total=10.0, answer=10.0)
 """For whoever waits for an answer: a person, or the operator, which asks again later."""
 
 

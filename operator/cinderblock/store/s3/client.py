@@ -40,8 +40,10 @@ _lock = threading.Lock()
 """Making clients from one session is not thread safe (boto3 guide, "Multithreading or multiprocessing")."""
 
 
-def make_client(location: StoreLocation, credentials: Credentials | None, ca_file: str | None) -> S3Client:
-    """A client for the store's endpoint. Nothing is sent yet.
+def make_client(
+    location: StoreLocation, credentials: Credentials | None, ca_file: str | None, answer: float | None = None
+) -> S3Client:
+    """A client for the store's endpoint, which may take ``answer`` seconds to answer. Nothing is sent yet.
 
     Credentials None: found as every AWS tool finds them. Raises InvalidInput if the endpoint, the region, the CA file
     or the AWS configuration of this machine is malformed.
@@ -59,7 +61,7 @@ def make_client(location: StoreLocation, credentials: Credentials | None, ca_fil
                 aws_secret_access_key=credentials.secret_key if credentials else None,
                 aws_session_token=credentials.session_token if credentials else None,
                 verify=ca_file,
-                config=_config(location),
+                config=_config(location, READ_TIMEOUT if answer is None else answer),
             )
     except (BotoCoreError, ValueError) as error:
         raise InvalidInput(f"The S3 store at {location.endpoint_url or 'AWS'} cannot be used: {error}") from error
@@ -79,10 +81,10 @@ def _session() -> botocore.session.Session:
     return botocore.session.Session()
 
 
-def _config(location: StoreLocation) -> Config:
+def _config(location: StoreLocation, answer: float) -> Config:
     return Config(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
+        read_timeout=answer,
         max_pool_connections=CONNECTIONS,
         tcp_keepalive=True,
         retries={"total_max_attempts": 1, "mode": "standard"},

@@ -29,19 +29,26 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 class S3Store:
     """One container of an S3 server."""
 
-    def __init__(self, location: StoreLocation, credentials: Credentials | None, ca_file: str | None = None) -> None:
+    def __init__(
+        self,
+        location: StoreLocation,
+        credentials: Credentials | None,
+        ca_file: str | None = None,
+        answer: float | None = None,
+    ) -> None:
         """Make a client; nothing is sent yet.
 
         Args:
             location: where the store is, and its limits.
             credentials: what to sign with; None: found as every AWS tool finds them.
             ca_file: PEM certificates that replace the system's.
+            answer: seconds without a byte of an answer; None: READ_TIMEOUT.
 
         Raises InvalidInput if the location or the CA file is malformed.
         """
         self._location = location
         self._container = location.container
-        self._client = make_client(location, credentials, ca_file)
+        self._client = make_client(location, credentials, ca_file, answer)
         self._client.meta.events.register("before-call.s3", announce_large_only)
         self._client.meta.events.register("before-send.s3", enter_line)
         self._place = Place(self._client.meta.endpoint_url, location.container, location.region, credentials)

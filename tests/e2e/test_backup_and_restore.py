@@ -1,0 +1,187 @@
+"""What is backed up comes back: every byte and every attribute, to a new volume or over an old one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.lab import Lab
+from tests.support.tenants import Tenant
+from tests.support.workloads import Errand, Mount, claim, compare_trees, digest, finish_errand, run_errand
+
+pytestmark = pytest.mark.e2e
+
+FILES, DISK = 64 << 20, 32 << 20
+LARGER = "96Mi"
+
+
+@pytest.fixture(scope="module")
+def originals(lab: Lab, make_shared_tenant: Callable[[], Tenant]) -> Tenant:
+    """A volume of files and a device of every class, each with a backup of the same name. No test changes them."""
+    tenant = make_shared_tenant()
+    classes = {"": lab.storage_class, **({"-wffc": "rawfile-wffc"} if lab.is_own else {})}
+    names = [f"{kind}{suffix}" for suffix in classes for kind in ("files", "disk")]
+    for suffix, storage_class in classes.items():
+        lab.apply(
+            claim(lab, tenant.name, f"files{suffix}", size=str(FILES), storage_class=storage_class),
+            claim(lab, tenant.name, f"disk{suffix}", size=str(DISK), block=True, storage_class=storage_class),
+        )
+    for name in names:
+        lab.apply(_writer(name).manifest(lab, tenant.name))
+    for name in names:
+        finish_errand(lab, tenant.name, f"write-{name}")
+    lab.apply(*(tenant.backup(name, name) for name in names))
+    tenant.ends(*(f"volumebackup/{name}" for name in names))
+    return tenant
+
+
+def _writer(name: str, seed: str = "1") -> Errand:
+    if name.startswith("disk"):
+        command = ("python3", "/tools/devices.py", "fill", "/dev/volume", seed)
+        return Errand(f"write-{name}", command, (Mount(name, "/dev/volume", is_block=True),))
+    command = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", seed, "--files", "60")
+    return Errand(f"write-{name}", command, (Mount(name, "/volume"),))
+
+
+def _same_files(tenant: Tenant, original: str, restored: str) -> None:
+    assert compare_trees(tenant.lab, tenant.name, original, restored) == []
+
+
+def _same_bytes(tenant: Tenant, original: str, restored: str) -> None:
+    """The first bytes are equal, and what a larger device has more is zero."""
+    one, other = (digest(tenant.lab, tenant.name, name, DISK).split() for name in (original, restored))
+    assert one == other
+    assert other[1] == "0"
+
+
+def _own_cluster_only(lab: Lab) -> None:
+    if not lab.is_own:
+        pytest.skip("needs the WaitForFirstConsumer class of our own cluster")
+
+
+def test_a_backup_says_in_cinders_words_what_it_is(originals: Tenant) -> None:
+    claimed = originals.get("pvc", "files")
+    status = originals.get("volumebackup", "files")["status"]
+    assert status["id"] == originals.get("volumebackup", "files")["metadata"]["uid"]
+    assert (status["volumeId"], status["volumeName"]) == (claimed["metadata"]["uid"], "files")
+    assert (status["size"], status["isIncremental"], status["hasDependentBackups"]) == (1, False, False)
+    assert status["container"] == originals.account.container
+    assert status["objectCount"] > 0
+    assert 0 < status["logicalBytes"] < FILES
+    assert status["dataTimestamp"] >= status["createdAt"]
+    assert "failReason" not in status
+
+
+def test_a_device_costs_neither_its_zeros_nor_its_holes(originals: Tenant) -> None:
+    status = originals.get("volumebackup", "disk")["status"]
+    assert status["logicalBytes"] < DISK * 3 // 4
+    assert status["storedBytes"] < status["logicalBytes"]
+
+
+def test_files_come_back_to_a_new_volume_of_the_asked_name(originals: Tenant) -> None:
+    originals.lab.apply(originals.restore("asked", "files", name="files-asked", labels={"app": "shop"}))
+    [restore] = originals.ends("volumerestore/asked")
+    made = originals.get("pvc", "files-asked")
+    assert made["metadata"]["labels"] == {"app": "shop"}
+    assert made["metadata"].get("ownerReferences") is None
+    assert restore["status"]["volumeId"] == made["metadata"]["uid"]
+    _same_files(originals, "files", "files-asked")
+
+
+def test_a_device_comes_back_to_a_new_volume_of_the_asked_name(originals: Tenant) -> None:
+    originals.lab.apply(originals.restore("asked-disk", "disk", name="disk-asked"))
+    originals.ends("volumerestore/asked-disk")
+    _same_bytes(originals, "disk", "disk-asked")
+
+
+def test_a_new_volume_that_nobody_named_is_called_after_the_backup(originals: Tenant) -> None:
+    backup = originals.get("volumebackup", "disk")["metadata"]["uid"]
+    originals.lab.apply(originals.restore("unnamed", backup))
+    [restore] = originals.ends("volumerestore/unnamed")
+    assert restore["status"]["volumeName"] == f"restore-backup-{backup}"
+    _same_bytes(originals, "disk", f"restore-backup-{backup}")
+
+
+def test_a_restored_volume_goes_with_its_claim_like_any_other(originals: Tenant) -> None:
+    originals.lab.apply(originals.restore("short-lived", "disk", name="short-lived"))
+    originals.ends("volumerestore/short-lived")
+    volume = originals.get("pvc", "short-lived")["spec"]["volumeName"]
+    made = originals.wait_until("volume with its own reclaim policy", lambda: _unmarked(originals, volume))
+    assert made["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+    originals.kubectl("delete", "pvc", "short-lived", "--timeout=60s")
+    originals.wait_until("end of the volume", lambda: originals.lab.get("pv", volume) is None)
+
+
+def _unmarked(tenant: Tenant, volume: str) -> object:
+    found = tenant.lab.get("pv", volume) or {}
+    return found if "cinderblock.io/restore-uid" not in found["metadata"].get("labels", {}) else None
+
+
+def test_files_come_back_to_a_larger_volume(originals: Tenant) -> None:
+    originals.lab.apply(originals.restore("larger", "files", name="files-larger", size=LARGER))
+    originals.ends("volumerestore/larger")
+    assert originals.get("pvc", "files-larger")["status"]["capacity"]["storage"] == LARGER
+    _same_files(originals, "files", "files-larger")
+
+
+def test_a_device_comes_back_to_a_larger_volume_with_zeros_at_the_end(originals: Tenant) -> None:
+    originals.lab.apply(originals.restore("larger-disk", "disk", name="disk-larger", size=LARGER))
+    originals.ends("volumerestore/larger-disk")
+    _same_bytes(originals, "disk", "disk-larger")
+
+
+def test_files_come_back_over_others_which_are_gone_afterwards(originals: Tenant) -> None:
+    lab, name = originals.lab, originals.name
+    lab.apply(claim(lab, name, "files-other", size=str(FILES)))
+    run_errand(lab, name, _writer("files-other", seed="7"))
+    edit = ("python3", "/tools/trees.py", "edit", "/volume/tree", "--seed", "8", "--edits", "20")
+    run_errand(lab, name, Errand("edit-files", edit, (Mount("files-other", "/volume"),)))
+    extra = "import os; os.makedirs('/volume/extra/deep'); open('/volume/extra/deep/file', 'w').write('not in the backup')"
+    run_errand(lab, name, Errand("extra-files", ("python3", "-c", extra), (Mount("files-other", "/volume"),)))
+    assert compare_trees(lab, name, "files", "files-other") != []
+    lab.apply(originals.restore("over", "files", volumeId="files-other"))
+    [restore] = originals.ends("volumerestore/over")
+    assert restore["status"]["volumeName"] == "files-other"
+    _same_files(originals, "files", "files-other")
+
+
+def test_a_device_comes_back_over_another_content(originals: Tenant) -> None:
+    lab, name = originals.lab, originals.name
+    lab.apply(claim(lab, name, "disk-other", size=str(DISK), block=True))
+    run_errand(lab, name, _writer("disk-other", seed="7"))
+    lab.apply(originals.restore("over-disk", "disk", volumeId="disk-other"))
+    originals.ends("volumerestore/over-disk")
+    _same_bytes(originals, "disk", "disk-other")
+
+
+def test_files_of_a_class_that_waits_for_a_consumer_come_back(originals: Tenant) -> None:
+    _own_cluster_only(originals.lab)
+    originals.lab.apply(originals.restore("late", "files-wffc", name="files-late"))
+    originals.ends("volumerestore/late")
+    assert originals.get("pvc", "files-late")["spec"]["storageClassName"] == "rawfile-wffc"
+    _same_files(originals, "files-wffc", "files-late")
+
+
+def test_a_device_of_a_class_that_waits_for_a_consumer_comes_back(originals: Tenant) -> None:
+    _own_cluster_only(originals.lab)
+    originals.lab.apply(originals.restore("late-disk", "disk-wffc", name="disk-late"))
+    originals.ends("volumerestore/late-disk")
+    _same_bytes(originals, "disk-wffc", "disk-late")
+
+
+def test_a_volume_without_snapshots_that_nobody_uses_is_copied_directly(originals: Tenant) -> None:
+    lab, name = originals.lab, originals.name
+    if not lab.is_own:
+        pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
+    lab.apply(claim(lab, name, "plain", size=str(FILES), storage_class="plain"))
+    run_errand(lab, name, _writer("plain"))
+    lab.apply(originals.backup("plain", "plain"))
+    originals.ends("volumebackup/plain")
+    lab.apply(originals.restore("plain", "plain", name="plain-restored"))
+    originals.ends("volumerestore/plain")
+    assert originals.get("pvc", "plain-restored")["spec"]["storageClassName"] == "plain"
+    _same_files(originals, "plain", "plain-restored")
+    reasons = {event["reason"] for event in originals.events("plain")}
+    assert "MoverStarted" in reasons
+    assert "SnapshotRequested" not in reasons

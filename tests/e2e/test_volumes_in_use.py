@@ -1,0 +1,84 @@
+"""A volume that pods use: refused without force, and with it a copy of one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.lab import LabError
+from tests.support.tenants import Tenant
+from tests.support.workloads import Errand, Mount, claim, run_errand
+
+pytestmark = pytest.mark.e2e
+
+APPEND = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with open("/volume/log", "ab", buffering=0) as log:
+    for number in range(10**9):
+        log.write(b"line %d\\n" % number)
+        os.fsync(log.fileno())
+"""
+LINES = """
+lines = open("/volume/log", "rb").read().split(b"\\n")
+assert lines[:-1] == [b"line %d" % number for number in range(len(lines) - 1)], lines[-3:]
+print(len(lines) - 1)
+"""
+
+
+@pytest.fixture
+def busy(tenant: Tenant) -> Iterator[Tenant]:
+    """A tenant whose volume `files` a pod keeps writing to."""
+    tenant.lab.apply(
+        claim(tenant.lab, tenant.name, "files"),
+        Errand("writer", ("python3", "-c", APPEND), (Mount("files", "/volume"),)).manifest(tenant.lab, tenant.name),
+    )
+    tenant.kubectl("wait", "pod/writer", "--for=condition=Ready", "--timeout=60s")
+    yield tenant
+    tenant.kubectl("delete", "pod", "writer", "--timeout=60s")
+
+
+def test_without_force_it_is_refused_in_cinders_words(busy: Tenant) -> None:
+    busy.lab.apply(busy.backup("careful", "files"))
+    status = busy.reaches("volumebackup/careful", "error")["status"]
+    assert "Invalid volume: Backing up an in-use volume must use the force flag." in status["failReason"]
+    assert "writer" in status["failReason"]
+
+
+def test_with_force_the_copy_is_of_one_instant_while_the_pod_goes_on(busy: Tenant) -> None:
+    lab, name = busy.lab, busy.name
+    lab.apply(busy.backup("forced", "files", force=True))
+    [backup] = busy.ends("volumebackup/forced")
+    assert backup["status"]["dataTimestamp"] > backup["metadata"]["creationTimestamp"][:10]
+    assert busy.get("pod", "writer")["status"]["phase"] == "Running"
+    lab.apply(busy.restore("read", "forced", name="restored"))
+    busy.ends("volumerestore/read")
+    lines = run_errand(lab, name, Errand("read", ("python3", "-c", LINES), (Mount("restored", "/volume"),)))
+    assert int(lines) > 0
+
+
+def test_a_volume_in_use_is_not_restored_over(busy: Tenant) -> None:
+    busy.lab.apply(busy.backup("forced", "files", force=True))
+    busy.ends("volumebackup/forced")
+    busy.lab.apply(busy.restore("over", "forced", volumeId="files"))
+    status = busy.reaches("volumerestore/over", "error_restoring")["status"]
+    assert "Volume to be restored to must be available" in status["failReason"]
+    backup = busy.reaches("volumebackup/forced", "error_restoring")["status"]
+    assert backup["failReason"] == status["failReason"]
+    busy.lab.apply(busy.restore("new", "forced", name="restored"))
+    busy.ends("volumerestore/new")
+    assert busy.reaches("volumebackup/forced", "available")["status"].get("failReason") is None
+
+
+def test_a_volume_without_snapshots_in_use_cannot_be_copied(tenant: Tenant) -> None:
+    lab = tenant.lab
+    if not lab.is_own:
+        pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
+    sleeper = Errand("sleeper", ("python3", "-c", "import signal; signal.pause()"), (Mount("plain", "/volume"),))
+    lab.apply(claim(lab, tenant.name, "plain", storage_class="plain"), sleeper.manifest(lab, tenant.name))
+    tenant.kubectl("wait", "pod/sleeper", "--for=condition=Ready", "--timeout=60s")
+    lab.apply(tenant.backup("forced", "plain", force=True))
+    with pytest.raises(LabError, match="No VolumeSnapshotClass for driver"):
+        tenant.ends("volumebackup/forced")
+    tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")

@@ -1,0 +1,154 @@
+"""What is stored is what docs/format.md says, and what earlier versions stored can be read.
+
+`tests.support.format_reader` is written from that page alone: where it and the program agree, the page is right.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.model.task import VolumeMode
+from cinderblock.mover.fetching import ChunkFetcher
+from cinderblock.store.base import ObjectStore
+from tests.support.backups import KEYS, PREFIX, Backups, key_ring
+from tests.support.format_reader import FormatReader
+from tests.support.golden import describe_all, load, make_child, make_device, make_tree
+from tests.support.volumes_in_memory import MemorySource
+
+GOLDEN = Path(__file__).parents[2] / "data" / "format"
+CASES = sorted(path.parent for path in GOLDEN.glob("*/*/expected.json"))
+
+
+def encoded(*values: bytes) -> list[str]:
+    return [base64.b64encode(value).decode() for value in values]
+
+
+def read_by_page(store: ObjectStore, backup: str) -> list[dict[str, Any]]:
+    """What somebody finds who has only read the page."""
+    entries = FormatReader(store.get, f"{PREFIX}/", KEYS).entries(Backups().manifest_key(backup))
+    return [
+        {
+            "path": encoded(entry.path)[0],
+            "kind": entry.kind,
+            "mode": entry.mode,
+            "owner": list(entry.owner),
+            "mtimeNs": entry.mtime_ns,
+            "size": entry.size,
+            "target": encoded(entry.target)[0],
+            "rdev": entry.rdev,
+            "xattrs": [encoded(*pair) for pair in entry.xattrs],
+            "blake3": blake3(entry.content).hexdigest(),
+        }
+        for entry in entries
+    ]
+
+
+def read_by_program(store: ObjectStore, backup: str, keys: KeyRing | None) -> list[dict[str, Any]]:
+    """What the program finds."""
+    reader = Backups(store, keys).open(backup)
+    fetcher = ChunkFetcher(store, PREFIX, reader)
+    found = []
+    for entry in reader.entries():
+        content = bytearray(entry.size)
+        for chunk, plaintext in fetcher.fetch({extent.chunk for extent in entry.extents}):
+            for extent in entry.extents:
+                if extent.chunk == chunk:
+                    run = memoryview(plaintext)[extent.chunk_offset : extent.chunk_offset + extent.length]
+                    content[extent.offset : extent.offset + extent.length] = run
+        found.append(
+            {
+                "path": encoded(entry.path)[0],
+                "kind": int(entry.kind),
+                "mode": entry.mode,
+                "owner": [entry.uid, entry.gid],
+                "mtimeNs": entry.mtime_ns,
+                "size": entry.size,
+                "target": encoded(entry.target)[0],
+                "rdev": entry.rdev,
+                "xattrs": [encoded(*pair) for pair in entry.xattrs],
+                "blake3": blake3(content).hexdigest(),
+            }
+        )
+    return found
+
+
+def test_there_are_stored_backups_of_the_first_version() -> None:
+    assert [f"{case.parent.name}/{case.name}" for case in CASES] == ["v1/sealed", "v1/unsealed"]
+
+
+@pytest.mark.parametrize("backup", ["tree", "child", "device"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.name}")
+def test_a_stored_backup_reads_as_it_was_made(case: Path, backup: str) -> None:
+    store, expected = load(case)
+    keys = None if case.name == "unsealed" else key_ring()
+    assert read_by_program(store, backup, keys) == expected[backup]
+    assert read_by_page(store, backup) == expected[backup]
+    Backups(store, keys).verify(backup)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.name}")
+def test_a_stored_backup_can_be_continued(case: Path) -> None:
+    store, _ = load(case)
+    backups = Backups(store, None if case.name == "unsealed" else key_ring())
+    volume = make_child()
+    report = backups.back_up(volume, "grandchild", "child")
+    assert report.transferred_bytes == 0
+    assert read_by_page(store, "grandchild") == describe_all(volume)
+
+
+@pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
+def test_what_is_written_now_reads_by_the_page(keys: KeyRing | None) -> None:
+    backups = Backups(keys=keys)
+    backups.back_up(make_tree(), "tree")
+    backups.back_up(make_child(), "child", "tree")
+    backups.back_up(make_device(), "device", mode=VolumeMode.BLOCK)
+    assert read_by_page(backups.store, "tree") == describe_all(make_tree())
+    assert read_by_page(backups.store, "child") == describe_all(make_child())
+    assert read_by_page(backups.store, "device") == describe_all(make_device())
+
+
+def test_the_summary_counts_what_the_page_says() -> None:
+    backups = Backups(keys=key_ring())
+    backups.back_up(make_tree(), "tree")
+    backups.back_up(make_child(), "child", "tree")
+    reader = FormatReader(backups.store.get, f"{PREFIX}/", KEYS)
+    entries = reader.entries(backups.manifest_key("child"))
+    counts = reader.summary["counts"]
+    assert counts["entries"] == len(entries)
+    assert counts["objectCount"] == len(backups.pack_keys("child")) == 1
+    assert counts["packBytes"] == sum(len(backups.store.get(key)) for key in backups.pack_keys("child"))
+    assert counts["transferredBytes"] == len(b"changed") + len(b"added")
+    assert reader.summary["dataKeys"].keys() == {"tree"}
+
+
+contents = st.one_of(
+    st.just(b""),
+    st.binary(max_size=200),
+    st.tuples(st.binary(min_size=1, max_size=50), st.integers(1, 60_000)).map(lambda pair: pair[0] * pair[1]),
+    st.integers(0, 300_000).map(bytes),
+)
+names = st.binary(min_size=1, max_size=12).filter(lambda name: b"/" not in name and b"\0" not in name)
+files = st.dictionaries(names, st.tuples(contents, st.integers(0, 2 << 20)), max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(first=files, second=files, is_sealed=st.booleans())
+def test_any_tree_and_its_child_read_by_the_page(
+    first: dict[bytes, tuple[bytes, int]], second: dict[bytes, tuple[bytes, int]], is_sealed: bool
+) -> None:
+    backups = Backups(keys=key_ring() if is_sealed else None)
+    for backup, parent, tree in (("one", None, first), ("two", "one", first | second)):
+        volume = MemorySource()
+        for name, (content, offset) in tree.items():
+            volume.add(name, (offset, content), size=offset + len(content), stamp=1 if name in first else 5)
+        backups.back_up(volume, backup, parent)
+        if not parent or not (first.keys() & second.keys()):
+            assert read_by_page(backups.store, backup) == describe_all(volume)
