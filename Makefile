@@ -14,10 +14,10 @@ demo: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.demo
 
 .PHONY: test ## Everything: lint, unit, contract, integration, e2e on a real cluster
-test: lint unit integration e2e
+test: lint packages unit integration e2e
 
 .PHONY: test-fast ## Everything but the e2e tests
-test-fast: lint unit integration
+test-fast: lint packages unit integration
 
 .PHONY: lint ## Style, types, arrows between rooms, generated files
 lint: setup
@@ -26,6 +26,10 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/python crds/generate.py --check
+
+.PHONY: packages ## Install the Debian packages that tests and cluster need
+packages: setup
+	$(RUN) tests.cluster packages
 
 .PHONY: unit ## Unit and contract tests: no cluster, no network
 unit: setup
@@ -39,6 +43,10 @@ integration: setup
 .PHONY: e2e ## Tests on a real cluster: kubelet, CSI snapshots, chart, image
 e2e: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m pytest tests/e2e -m "e2e and not bench"
+
+.PHONY: bench ## Measure against restic and against the limit; never decides anything
+bench: setup
+	$(RUN) tests.bench
 
 .PHONY: image ## Build the image from the Dockerfile, without Docker
 image: setup

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster import cluster, containers, status, toolchain
+from tests.cluster import cluster, containers, debian, status, toolchain
 from tests.cluster import settings as choices
 from tests.cluster.errors import ClusterError
 
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("env", _env, "print what a shell needs to use the cluster")
     run = add("run", _run, "run a command with the cluster; one that was started for it is taken down after it")
     run.add_argument("words", nargs="+", metavar="-- COMMAND")
+    add("packages", _packages, "install the Debian packages that tests and cluster need, or name them")
     tools = add("tools", _tools, "build tools if needed and print where they are")
     tools.add_argument("names", nargs="*", metavar="NAME", help="default: what the integration tests need")
     return parser
@@ -100,6 +101,11 @@ def _run(arguments: argparse.Namespace) -> int:
     with cluster.borrowed() as settings:
         environment = {**os.environ, **settings.environment()}
         return subprocess.run(arguments.words, env=environment, check=False).returncode
+
+
+def _packages(_: argparse.Namespace) -> int:
+    debian.ensure()
+    return 0
 
 
 def _tools(arguments: argparse.Namespace) -> int:

@@ -80,11 +80,20 @@ async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore, store: 
     job = await eyes.get(Job, kinds.JOB, name, owner.namespace)
     pods = await _pods(eyes, owner) if job is not None else ()
     if job is not None:
-        return MoverView(job=job, pods=pods, progress=await _progress(eyes, owner, pods))
+        progress, warning = await _progress(eyes, owner, pods), await _warning(eyes, job, pods)
+        return MoverView(job=job, pods=pods, progress=progress, warning=warning)
     others = await eyes.list(Job, kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
     running = [other for other in others if not other.is_complete and other.failure is None]
     same = [other for other in running if store is not None and other.metadata.labels.get(STORE_LABEL) == store.uid]
     return MoverView(running_elsewhere=len(running), running_for_store=len(same))
+
+
+async def _warning(eyes: Eyes, job: Job, pods: tuple[Pod, ...]) -> str:
+    """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be mounted."""
+    subject = pods[-1] if pods else job
+    if pods and pods[-1].status.phase != "Pending":
+        return ""
+    return await lookups.newest_warning(eyes.kube, job.namespace, subject.uid)
 
 
 async def pods_of(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:

@@ -172,7 +172,8 @@ async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     if mover.job is None:
         mover = replace(mover, pods=await pods_of(eyes, backup))
     world = replace(world, store=view, mover=mover, namespace_ending=await _is_ending(eyes, backup.namespace))
-    if own_phase(backup) is None or view.store is None or not status.volume_id or not status.container:
+    recorded = own_phase(backup) is not None and status.manifest_key is not None
+    if not recorded or view.store is None or not status.volume_id or not status.container:
         return world
     try:
         return await _stored(eyes, world, view, status.volume_id, status.container)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import (
+    EVENT,
     POD,
     PVC,
     STORAGE_CLASS,
@@ -77,6 +78,13 @@ async def attachments_of(client: KubeClient, volume: str) -> list[JsonObject]:
     """VolumeAttachments of a PersistentVolume, by its name: on which nodes it is attached, or about to be."""
     attachments = await client.list(VOLUME_ATTACHMENT)
     return [item for item in attachments if item["spec"].get("source", {}).get("persistentVolumeName") == volume]
+
+
+async def newest_warning(client: KubeClient, namespace: str, uid: str) -> str:
+    """Note of the newest Warning Event about the object with this UID; empty if there is none."""
+    events = await client.list(EVENT, namespace, fields=f"regarding.uid={uid},type=Warning")
+    found = newest(events)
+    return str(found.get("note", "")) if found else ""
 
 
 async def find_claim(client: KubeClient, namespace: str, reference: str) -> JsonObject | None:

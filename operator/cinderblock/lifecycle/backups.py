@@ -64,16 +64,22 @@ def _accept(world: BackupWorld, now: datetime) -> Decision:
     if verdict is not None:
         return _wait(world, now, verdict, actions)
     accepted = _wait(world, now, Wait("Accepted", "The backup was accepted", look_again=0.0), actions)
-    return _with_parent(world, accepted)
+    return _with_choices(world, accepted)
 
 
-def _with_parent(world: BackupWorld, accepted: Decision) -> Decision:
-    """The acceptance of an incremental backup, with the parent that it builds on."""
-    parent = checks.latest_parent(world) if world.backup.spec.incremental else None
-    if parent is None or not isinstance(accepted.status, VolumeBackupStatus):
+def _with_choices(world: BackupWorld, accepted: Decision) -> Decision:
+    """The acceptance with what it fixes: the key of the manifest, and the parent of an incremental backup.
+
+    From here on something may be stored: a deletion asks the store. Before, it need not, even if the store is down.
+    """
+    status, store, claim = accepted.status, world.store.store, world.claim
+    if not isinstance(status, VolumeBackupStatus) or store is None or claim is None:
         return accepted
-    status = accepted.status.model_copy(update={"parent_id": parent.uid, "is_incremental": True})
-    return Decision(status, accepted.actions, accepted.look_again)
+    update: dict[str, Any] = {"manifest_key": names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid)}
+    parent = checks.latest_parent(world) if world.backup.spec.incremental else None
+    if parent is not None:
+        update |= {"parent_id": parent.uid, "is_incremental": True}
+    return Decision(status.model_copy(update=update), accepted.actions, accepted.look_again)
 
 
 def _create(world: BackupWorld, now: datetime) -> Decision:
@@ -90,9 +96,9 @@ def _create(world: BackupWorld, now: datetime) -> Decision:
 
 
 def _is_accepted(world: BackupWorld) -> bool:
-    """Whether the finalizer is on, and the parent of an incremental backup is recorded."""
-    has_parent = not world.backup.spec.incremental or checks.recorded_parent_id(world) is not None
-    return has_parent and names.BACKUP_FINALIZER in world.backup.metadata.finalizers
+    """Whether the finalizer is on, and what acceptance fixes has been written down."""
+    has_finalizer = names.BACKUP_FINALIZER in world.backup.metadata.finalizers
+    return has_finalizer and world.backup.status.manifest_key is not None
 
 
 def _prepare(world: BackupWorld, now: datetime) -> Decision:
@@ -353,7 +359,7 @@ def _base(world: BackupWorld) -> VolumeBackupStatus:
     backup, claim, store = world.backup, world.claim, world.store.store
     status = backup.status if checks.own_phase(backup) else VolumeBackupStatus()
     update: dict[str, Any] = {"id": backup.uid, "created_at": backup.metadata.creation_timestamp}
-    if claim is not None and status.manifest_key is None:
+    if claim is not None and status.phase not in checks.WHOLE:
         parent = checks.recorded_parent_id(world)
         update |= {
             "volume_id": claim.uid,

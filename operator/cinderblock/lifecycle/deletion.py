@@ -102,9 +102,10 @@ def _trouble(world: BackupWorld) -> CinderblockError | None:
 
 
 def _had_data(world: BackupWorld) -> bool:
-    """Whether anything may ever have been stored: the volume and the container had been written down before."""
+    """Whether anything may ever have been stored: the manifest's key is written down before a mover is started."""
     status = world.backup.status
-    return checks.own_phase(world.backup) is not None and bool(status.volume_id and status.container)
+    recorded = bool(status.volume_id and status.container and status.manifest_key)
+    return checks.own_phase(world.backup) is not None and recorded
 
 
 def _let_go(reason: str, note: str, warning: bool = False) -> Decision:

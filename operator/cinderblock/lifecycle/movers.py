@@ -120,7 +120,7 @@ def _waiting(mover: MoverView, policy: Policy, since: datetime | None) -> Wait:
     """What a Job that goes on is doing."""
     start = policy.deadlines.mover_start
     if not mover.pods:
-        return Wait("MoverPending", "The mover Job has no pod yet", since, start, 5.0)
+        return Wait("MoverPending", f"The mover Job has no pod yet{_because(mover)}", since, start, 5.0)
     pod = mover.pods[-1]
     if pod.has_ended:
         report = read_report(pod)
@@ -131,6 +131,10 @@ def _waiting(mover: MoverView, policy: Policy, since: datetime | None) -> Wait:
     if pod.waiting and pod.waiting.reason in IMAGE_PULL_REASONS:
         return Wait("ImagePullFailed", f"The mover's image cannot be had: {pod.waiting.message}", since, start)
     if pod.status.phase != "Running":
-        detail = f": {pod.waiting.reason} {pod.waiting.message}".rstrip() if pod.waiting else ""
-        return Wait("MoverStarting", f"The mover's pod is starting{detail}", since, start, 5.0)
+        return Wait("MoverStarting", f"The mover's pod is starting{_because(mover)}", since, start, 5.0)
     return Wait("MoverRunning", "The mover is copying", None, None, 5.0)
+
+
+def _because(mover: MoverView) -> str:
+    """What the cluster says against the mover's start, if it says anything."""
+    return f": {mover.warning}" if mover.warning else ""

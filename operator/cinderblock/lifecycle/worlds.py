@@ -71,6 +71,7 @@ class MoverView:
         job: the Job, if there is one.
         pods: its pods, oldest first.
         progress: the last line of progress of the running pod.
+        warning: the newest Warning Event about a Job that has no pod, or about a pod that does not start.
         running_elsewhere: mover Jobs in the cluster that have not ended, this one not counted.
         running_for_store: those among them that use the same BackupStore.
     """
@@ -78,6 +79,7 @@ class MoverView:
     job: Job | None = None
     pods: tuple[Pod, ...] = ()
     progress: ProgressLine | None = None
+    warning: str = ""
     running_elsewhere: int = 0
     running_for_store: int = 0
 
