@@ -18,7 +18,10 @@ from cinderblock.model.restore import RestorePhase, VolumeRestore
 WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
 """Phases of a backup that is whole in the store."""
 
-IDLE_REASONS = frozenset({"VolumeBusy", "Queued", "Accepted"})
+HELD_UP_REASONS = frozenset({"StoreUnreachable"})
+"""What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
+
+IDLE_REASONS = frozenset({"VolumeBusy", "Queued", "Accepted"}) | HELD_UP_REASONS
 """What an operation says while it has not touched its volume yet."""
 
 Check = Callable[[BackupWorld], Verdict]
@@ -170,14 +173,22 @@ def names_volume(asked: str | None, claim: Claim) -> bool:
 
 
 def _goes_first(other: VolumeBackup | VolumeRestore, me: VolumeBackup | VolumeRestore) -> bool:
-    """Whether the other one is already at work, or neither is and the other one is older."""
-    return is_at_work(other) or (not is_at_work(me) and age_key(other) < age_key(me))
+    """Whether the other one is already at work; or neither is, and the other one is older and not held up."""
+    if is_at_work(other) or is_at_work(me):
+        return is_at_work(other)
+    return not _says(other, HELD_UP_REASONS) and age_key(other) < age_key(me)
 
 
 def is_at_work(operation: VolumeBackup | VolumeRestore) -> bool:
     """Whether an operation has begun to touch its volume."""
+    busy_conditions = [c for c in operation.status.conditions if c.type == "Reconciling"]
+    return operation.status.id == operation.uid and bool(busy_conditions) and not _says(operation, IDLE_REASONS)
+
+
+def _says(operation: VolumeBackup | VolumeRestore, reasons: frozenset[str]) -> bool:
+    """Whether an operation says for one of these reasons that it waits."""
     own = operation.status.id == operation.uid
-    return own and any(c.type == "Reconciling" and c.reason not in IDLE_REASONS for c in operation.status.conditions)
+    return own and any(c.type == "Reconciling" and c.reason in reasons for c in operation.status.conditions)
 
 
 def age_key(operation: VolumeBackup | VolumeRestore) -> tuple[datetime | None, str]:
