@@ -56,6 +56,8 @@ def _accept(world: BackupWorld, now: datetime) -> Decision:
     A parent is chosen and recorded here, so that its deletion sees a dependent before this backup reads from it.
     """
     verdict = checks.first_verdict(world, checks.BEFORE_COPY)
+    if isinstance(verdict, Wait):
+        verdict = outcomes.settle(verdict, world.backup.status.conditions, now)
     if isinstance(verdict, Fail):
         return _fail(world, now, verdict)
     actions: tuple[Action, ...] = ()

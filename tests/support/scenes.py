@@ -1,0 +1,173 @@
+"""Worlds for decisions about backups and restores: what is not said is as it usually is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverSettings, Policy, RestoreWorld, StoreView
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, Volume
+from cinderblock.model.names import BACKUP_FINALIZER, RESTORE_FINALIZER, child_name
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import BackupDescription, MoverReport, VolumeMode
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+POLICY = Policy(MoverSettings(image="example/cinderblock:1"))
+OWNER = [{"uid": "b-1"}]
+
+
+def a_backup(uid: str = "b-1", *, finalizer: bool = True, deleting: bool = False, **status: Any) -> VolumeBackup:
+    """A VolumeBackup of claim ``data``; ``spec`` among the keywords replaces fields of its spec."""
+    spec = {"volumeId": "data"} | status.pop("spec", {})
+    metadata = {
+        "name": f"backup-{uid}",
+        "namespace": "shop",
+        "uid": uid,
+        "generation": 1,
+        "resourceVersion": "7",
+        "creationTimestamp": status.pop("created", NOW - timedelta(minutes=1)),
+        "deletionTimestamp": status.pop("asked", NOW) if deleting else None,
+        "finalizers": [BACKUP_FINALIZER] if finalizer else [],
+        "annotations": status.pop("annotations", {}),
+    }
+    own = {"id": uid} | status if status else {}
+    return VolumeBackup.model_validate({"metadata": metadata, "spec": spec, "status": own})
+
+
+def accepted(uid: str = "b-1", **more: Any) -> VolumeBackup:
+    """A backup that has been accepted and is being made."""
+    recorded = {
+        "phase": "creating",
+        "volumeId": "c-1",
+        "storeName": "default",
+        "container": "volumebackups",
+        "manifestKey": f"backups/c-1/{uid}.manifest",
+    }
+    return a_backup(uid, **(recorded | more))
+
+
+def available(uid: str = "b-1", **more: Any) -> VolumeBackup:
+    """A backup that is whole in the store."""
+    return accepted(uid, **({"phase": "available", "dataTimestamp": NOW - timedelta(hours=1), "objectCount": 1} | more))
+
+
+def a_claim(name: str = "data", uid: str = "c-1", **spec: Any) -> Claim:
+    """A bound claim of 1 GiB."""
+    status = spec.pop("status", {"phase": "Bound", "capacity": {"storage": "1Gi"}})
+    fields = {"volumeName": f"pv-{uid}", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]} | spec
+    metadata = {"name": name, "namespace": "shop", "uid": uid} | spec.pop("metadata", {})
+    return Claim.model_validate({"metadata": metadata, "spec": fields, "status": status})
+
+
+def a_store(**spec: Any) -> BackupStore:
+    """The namespace's store."""
+    metadata = {"name": "default", "namespace": "shop", "uid": "s-1"}
+    fields = {"credentialsSecretRef": {"name": "s3"}} | spec
+    return BackupStore.model_validate({"metadata": metadata, "spec": fields})
+
+
+def a_snapshot(*, ready: bool = True, owner: str = "b-1", **status: Any) -> Snapshot:
+    """Our VolumeSnapshot."""
+    metadata = {
+        "name": child_name("b-1"),
+        "uid": "sn-1",
+        "ownerReferences": [{"uid": owner}],
+        "creationTimestamp": NOW - timedelta(seconds=30),
+    }
+    seen = {"readyToUse": ready, "creationTime": NOW - timedelta(seconds=30), "restoreSize": "1Gi"} | status
+    return Snapshot.model_validate({"metadata": metadata, "status": seen})
+
+
+def a_job(owner: str = "b-1", **status: Any) -> Job:
+    """Our mover Job."""
+    metadata = {
+        "name": child_name(owner),
+        "uid": "j-1",
+        "ownerReferences": [{"uid": owner}],
+        "creationTimestamp": NOW - timedelta(seconds=20),
+        "finalizers": ["cinderblock.io/mover-result"],
+    }
+    return Job.model_validate({"metadata": metadata, "status": status})
+
+
+def a_pod(phase: str = "Running", report: MoverReport | None = None, **status: Any) -> Pod:
+    """A pod of the mover Job; with a report: one whose container has ended."""
+    seen: dict[str, Any] = {"phase": phase} | status
+    if report is not None:
+        ended = {"exitCode": 0 if report.succeeded else 3, "message": report.model_dump_json(by_alias=True)}
+        seen["containerStatuses"] = [{"name": "mover", "state": {"terminated": ended}}]
+    return Pod.model_validate({"metadata": {"name": "mover-x", "uid": "p-1"}, "status": seen})
+
+
+def a_manifest(parent: str | None = None) -> ManifestView:
+    """The committed manifest of backup b-1."""
+    description = BackupDescription(
+        backup_id="b-1",
+        volume_id="c-1",
+        volume_name="data",
+        volume_mode=VolumeMode.FILESYSTEM,
+        volume_bytes=1 << 30,
+        storage_class="fast",
+        access_modes=["ReadWriteOnce"],
+        created_at=NOW,
+        data_timestamp=NOW,
+    )
+    return ManifestView("backups/c-1/b-1.manifest", description, parent, 2, 3000, 2000, 1000)
+
+
+def a_world(backup: VolumeBackup, **seen: Any) -> BackupWorld:
+    """What is usually seen around a backup: its claim, its store, a class for snapshots, nothing of ours."""
+    usual: dict[str, Any] = {
+        "store": StoreView(a_store()),
+        "claim": a_claim(),
+        "volume": Volume.model_validate(
+            {"metadata": {"name": "pv-c-1"}, "spec": {"csi": {"driver": "csi.example.org"}}}
+        ),
+        "snapshot_class": SnapshotClass.model_validate({"metadata": {"name": "snap"}, "driver": "csi.example.org"}),
+    }
+    return BackupWorld(backup=backup, policy=POLICY, **(usual | seen))
+
+
+def a_restore(uid: str = "r-1", *, finalizer: bool = True, deleting: bool = False, **status: Any) -> VolumeRestore:
+    """A VolumeRestore of backup-b-1 into a new claim ``new``."""
+    spec = {"backupId": "backup-b-1"} | status.pop("spec", {"name": "new"})
+    metadata = {
+        "name": f"restore-{uid}",
+        "namespace": "shop",
+        "uid": uid,
+        "generation": 1,
+        "creationTimestamp": NOW - timedelta(minutes=1),
+        "deletionTimestamp": NOW if deleting else None,
+        "finalizers": [RESTORE_FINALIZER] if finalizer else [],
+    }
+    own = {"id": uid, "backupId": "b-1"} | status if status else {}
+    return VolumeRestore.model_validate({"metadata": metadata, "spec": spec, "status": own})
+
+
+def a_restore_world(restore: VolumeRestore, **seen: Any) -> RestoreWorld:
+    """What is usually seen around a restore: an available backup, its store and manifest, StorageClass ``fast``."""
+    usual: dict[str, Any] = {
+        "backup": available(),
+        "store": StoreView(a_store()),
+        "manifest": a_manifest(),
+        "classes": ("fast",),
+    }
+    return RestoreWorld(restore=restore, policy=POLICY, **(usual | seen))
+
+
+def a_filled_volume(phase: str = "Bound", *, mark: str | None = None, claim: str = "hidden") -> Volume:
+    """The PersistentVolume that a restore has filled."""
+    metadata = {
+        "name": "pv-9",
+        "resourceVersion": "5",
+        "labels": {"cinderblock.io/restore-uid": mark} if mark else {},
+        "annotations": {"cinderblock.io/reclaim-policy": "Delete"} if mark else {},
+    }
+    spec = {
+        "claimRef": {"namespace": "shop", "name": claim},
+        "persistentVolumeReclaimPolicy": "Retain" if mark else "Delete",
+        "storageClassName": "fast",
+    }
+    return Volume.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": phase}})

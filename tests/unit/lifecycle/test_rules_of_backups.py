@@ -1,0 +1,281 @@
+"""What is decided about a VolumeBackup, from its acceptance to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cinderblock.errors import AccessDenied, NotFound, StoreUnreachable
+from cinderblock.lifecycle import backups
+from cinderblock.lifecycle.actions import AddFinalizer, Announce, CreateChild, Decision, DeleteChild
+from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
+from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.model.names import BACKUP_FINALIZER
+from cinderblock.model.task import TASK_VARIABLE, MoverReport, MoverTask
+from tests.support.scenes import (
+    NOW,
+    a_backup,
+    a_claim,
+    a_job,
+    a_manifest,
+    a_pod,
+    a_restore,
+    a_snapshot,
+    a_store,
+    a_world,
+    accepted,
+    available,
+)
+
+
+def decide(world: BackupWorld) -> tuple[VolumeBackupStatus, Decision]:
+    decision = backups.decide(world, NOW)
+    assert isinstance(decision.status, VolumeBackupStatus)
+    return decision.status, decision
+
+
+def created(decision: Decision) -> list[dict[str, Any]]:
+    return [action.body for action in decision.actions if isinstance(action, CreateChild)]
+
+
+def reason(status: VolumeBackupStatus) -> str:
+    return status.conditions[0].reason
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "a volume that does not exist (Cinder: 404)": ({}, {"claim": None}, "Volume data could not be found."),
+    "a volume that is not bound": (
+        {},
+        {"claim": a_claim(status={"phase": "Pending"})},
+        'must be available or in-use, but the current status is "pending"',
+    ),
+    "a store that does not exist": ({}, {"store": StoreView(missing="no such store")}, "no such store"),
+    "a Secret that does not exist": (
+        {},
+        {"store": StoreView(a_store(), "", NotFound("Secret s3 does not exist"))},
+        "Secret s3 does not exist",
+    ),
+    "wrong credentials": (
+        {},
+        {"store": StoreView(a_store(), "", AccessDenied("the key is refused"))},
+        "the key is refused",
+    ),
+    "a volume in use without force (Cinder: force flag)": (
+        {},
+        {"users": ("web-0",)},
+        "Backing up an in-use volume must use the force flag.",
+    ),
+    "a forced one whose driver has no snapshots": (
+        {"spec": {"force": True}},
+        {"users": ("web-0",), "snapshot_class": None},
+        "No VolumeSnapshotClass for driver csi.example.org",
+    ),
+    "a snapshot that does not exist": (
+        {"spec": {"snapshotId": "snap-9"}},
+        {},
+        "Snapshot snap-9 could not be found.",
+    ),
+    "an incremental one without a parent (Cinder: 400)": (
+        {"spec": {"incremental": True}},
+        {},
+        "No backups available to do an incremental backup.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("backup", "seen", "words"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_is_refused_at_once(backup: dict[str, Any], seen: dict[str, Any], words: str) -> None:
+    status, decision = decide(a_world(a_backup(finalizer=False, **backup), **seen))
+    assert status.phase == "error"
+    assert status.fail_reason is not None
+    assert words in status.fail_reason
+    assert [type(action) for action in decision.actions] == [Announce]
+
+
+def test_acceptance_puts_the_finalizer_on_and_writes_down_where_the_backup_will_be() -> None:
+    status, decision = decide(a_world(a_backup(finalizer=False)))
+    assert decision.actions == (AddFinalizer(BACKUP_FINALIZER),)
+    assert (status.phase, status.volume_id, status.container) == ("creating", "c-1", "volumebackups")
+    assert status.manifest_key == "backups/c-1/b-1.manifest"
+
+
+def test_a_store_that_does_not_answer_is_waited_for_and_nothing_is_promised() -> None:
+    trouble = StoreView(a_store(), "", StoreUnreachable("no answer"))
+    status, decision = decide(a_world(a_backup(finalizer=False), store=trouble))
+    assert (status.phase, reason(status), status.manifest_key) == ("creating", "StoreUnreachable", None)
+    assert decision.look_again == 10.0
+
+
+def test_a_store_that_does_not_answer_for_too_long_ends_the_backup() -> None:
+    trouble = StoreView(a_store(), "", StoreUnreachable("no answer"))
+    first, _ = decide(a_world(a_backup(), store=trouble))
+    waiting = a_backup().model_copy(update={"status": first})
+    later = backups.decide(a_world(waiting, store=trouble), NOW + timedelta(minutes=6))
+    assert isinstance(later.status, VolumeBackupStatus)
+    assert later.status.phase == "error"
+    assert later.status.fail_reason == "no answer (waited 300 s)"
+
+
+def test_the_steps_follow_each_other_snapshot_then_claim_and_mover() -> None:
+    _, first = decide(a_world(accepted()))
+    assert [body["kind"] for body in created(first)] == ["VolumeSnapshot"]
+    _, waiting = decide(a_world(accepted(), snapshot=a_snapshot(ready=False)))
+    assert created(waiting) == []
+    _, second = decide(a_world(accepted(), snapshot=a_snapshot()))
+    assert [body["kind"] for body in created(second)] == ["PersistentVolumeClaim", "Job"]
+    assert created(second)[0]["spec"]["dataSource"]["name"] == "cinderblock-b-1"
+
+
+def test_an_unattached_volume_without_snapshots_is_mounted_read_only() -> None:
+    _, decision = decide(a_world(accepted(), snapshot_class=None))
+    (job,) = created(decision)
+    (volume, *_) = job["spec"]["template"]["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "data", "readOnly": True}
+
+
+def test_the_mover_is_told_everything_and_no_secret() -> None:
+    _, decision = decide(
+        a_world(
+            accepted(),
+            snapshot=a_snapshot(),
+            exposed=a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]}),
+        )
+    )
+    (job,) = created(decision)
+    (variable,) = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    task = MoverTask.model_validate_json(variable["value"])
+    assert variable["name"] == TASK_VARIABLE
+    assert (task.manifest, task.backup.volume_id, task.path) == ("backups/c-1/b-1.manifest", "c-1", "/volume")
+
+
+def test_a_child_of_somebody_else_is_neither_used_nor_touched() -> None:
+    status, decision = decide(a_world(accepted(), snapshot=a_snapshot(owner="stranger")))
+    assert status.phase == "error"
+    assert reason(status) == "NameTaken"
+    assert not [action for action in decision.actions if isinstance(action, CreateChild | DeleteChild)]
+
+
+def test_success_is_believed_only_when_the_manifest_has_been_read_back() -> None:
+    pod = a_pod("Succeeded", MoverReport(succeeded=True))
+    mover = MoverView(job=a_job(), pods=(pod,))
+    missing, _ = decide(a_world(accepted(), mover=mover))
+    assert (missing.phase, reason(missing)) == ("error", "ManifestMissing")
+    whole, decision = decide(a_world(accepted(), mover=mover, manifest=a_manifest()))
+    assert (whole.phase, whole.object_count, whole.size) == ("available", 2, 1)
+    assert [type(action) for action in decision.actions] == [Announce]
+
+
+def test_what_was_made_on_the_way_is_removed_after_the_result_is_written_down() -> None:
+    world = a_world(available(), mover=MoverView(job=a_job()), snapshot=a_snapshot())
+    _, decision = decide(world)
+    assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == ["Job", "VolumeSnapshot"]
+
+
+def test_a_mover_that_says_never_again_ends_the_backup_in_its_words() -> None:
+    report = MoverReport(succeeded=False, permanent=True, reason="KeyUnavailable", message="key k1 is not there")
+    failed = a_job(conditions=[{"type": "Failed", "status": "True"}])
+    status, _ = decide(a_world(accepted(), mover=MoverView(job=failed, pods=(a_pod("Failed", report),))))
+    assert (status.phase, status.fail_reason, reason(status)) == ("error", "key k1 is not there", "KeyUnavailable")
+
+
+def test_an_erased_status_comes_back_from_the_store() -> None:
+    status, _ = decide(a_world(a_backup(), manifest=a_manifest()))
+    assert (status.phase, status.object_count, status.manifest_key) == ("available", 2, "backups/c-1/b-1.manifest")
+
+
+def test_a_status_that_came_with_a_copied_object_counts_for_nothing() -> None:
+    copied = available("other").model_copy(update={"metadata": a_backup(finalizer=False).metadata})
+    status, decision = decide(a_world(copied))
+    assert (status.phase, status.id) == ("creating", "b-1")
+    assert decision.actions == (AddFinalizer(BACKUP_FINALIZER),)
+
+
+def test_the_parent_is_the_latest_available_one_of_the_same_volume_and_store() -> None:
+    siblings = (
+        available("old", dataTimestamp=NOW - timedelta(days=2)),
+        available("new", dataTimestamp=NOW - timedelta(days=1)),
+        available("newest-but-going", deleting=True, dataTimestamp=NOW),
+        available("other-volume", volumeId="c-9", dataTimestamp=NOW),
+        available("other-store", storeName="offsite", dataTimestamp=NOW),
+        accepted("unfinished", created=NOW),
+    )
+    status, _ = decide(a_world(a_backup(spec={"incremental": True}), siblings=siblings))
+    assert (status.parent_id, status.is_incremental) == ("new", True)
+
+
+def test_a_parent_that_is_being_deleted_before_the_copy_begins_is_not_used() -> None:
+    child = accepted(spec={"incremental": True}, parentId="p")
+    status, _ = decide(a_world(child, siblings=(available("p", deleting=True),), snapshot=a_snapshot()))
+    assert (status.phase, reason(status)) == ("error", "ParentGone")
+
+
+def test_the_older_of_two_backups_of_a_volume_goes_first() -> None:
+    older, younger = a_backup("b-0", created=NOW - timedelta(hours=1)), a_backup("b-1")
+    status, _ = decide(a_world(younger, siblings=(older,)))
+    assert reason(status) == "VolumeBusy"
+    status, _ = decide(a_world(older, siblings=(younger,)))
+    assert reason(status) == "Accepted"
+
+
+def test_a_backup_that_cannot_reach_its_store_holds_up_nobody() -> None:
+    unreachable = a_world(
+        a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreView(a_store(), "", StoreUnreachable("x"))
+    )
+    held_up, _ = decide(unreachable)
+    older = unreachable.backup.model_copy(update={"status": held_up})
+    status, _ = decide(a_world(a_backup("b-1"), siblings=(older,)))
+    assert reason(status) == "Accepted"
+
+
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        (["restoring"], "restoring"),
+        (["error_restoring"], "error_restoring"),
+        (["error_restoring", "available"], "available"),
+        (["available", "error_restoring"], "error_restoring"),
+        ([], "available"),
+    ],
+)
+def test_the_phase_of_a_whole_backup_is_derived_from_its_restores(phases: list[str], expected: str) -> None:
+    restores = tuple(a_restore(f"r-{number}", phase=phase) for number, phase in enumerate(phases))
+    status, _ = decide(a_world(available(), restores=restores))
+    assert status.phase == expected
+
+
+def test_has_dependent_backups_is_computed_from_what_exists() -> None:
+    child = available("b-2", parentId="b-1")
+    with_child, _ = decide(a_world(available(), siblings=(child,)))
+    alone, _ = decide(a_world(available()))
+    assert (with_child.has_dependent_backups, alone.has_dependent_backups) == (True, False)
+
+
+WORLDS = {
+    "accepted": lambda: a_world(accepted()),
+    "snapshot pending": lambda: a_world(accepted(), snapshot=a_snapshot(ready=False)),
+    "copying": lambda: a_world(accepted(), mover=MoverView(job=a_job(), pods=(a_pod(),))),
+    "waiting for the store": lambda: a_world(a_backup(), store=StoreView(a_store(), "", StoreUnreachable("x"))),
+    "available": lambda: a_world(available()),
+    "refused": lambda: a_world(a_backup(), claim=None),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
+def test_the_same_world_decided_again_changes_nothing_in_the_status(world: Any) -> None:
+    first: BackupWorld = world()
+    status, _ = decide(first)
+    again: VolumeBackup = first.backup.model_copy(update={"status": status})
+    second = backups.decide(replace(first, backup=again), NOW + timedelta(seconds=5))
+    assert second.status == status
+
+
+def test_an_ended_backup_is_told_of_once() -> None:
+    refused = a_world(a_backup(), claim=None)
+    status, first = decide(refused)
+    again = backups.decide(replace(refused, backup=refused.backup.model_copy(update={"status": status})), NOW)
+    assert [type(action) for action in first.actions] == [Announce]
+    assert again.actions == ()
+    assert again.look_again is None

@@ -1,0 +1,198 @@
+"""What is decided about a VolumeRestore; a half-restored volume never has the asked name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cinderblock.lifecycle import restores
+from cinderblock.lifecycle.actions import (
+    AddFinalizer,
+    CreateChild,
+    CreateClaim,
+    Decision,
+    DeleteChild,
+    PatchVolume,
+    RemoveFinalizer,
+)
+from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
+from cinderblock.model.cluster import Claim
+from cinderblock.model.names import RESTORE_FINALIZER, child_name
+from cinderblock.model.restore import VolumeRestoreStatus
+from cinderblock.model.task import MoverReport
+from tests.support.scenes import (
+    NOW,
+    a_claim,
+    a_filled_volume,
+    a_job,
+    a_pod,
+    a_restore,
+    a_restore_world,
+    accepted,
+    available,
+)
+
+DONE = MoverView(job=a_job("r-1"), pods=(a_pod("Succeeded", MoverReport(succeeded=True, restored_bytes=9)),))
+
+
+def decide(world: RestoreWorld) -> tuple[VolumeRestoreStatus, Decision]:
+    decision = restores.decide(world, NOW)
+    assert isinstance(decision.status, VolumeRestoreStatus)
+    return decision.status, decision
+
+
+def hidden() -> Claim:
+    return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": "r-1"}]})
+
+
+def restoring(**more: Any) -> Any:
+    return a_restore(phase="restoring", **more)
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "an unknown backup": ({}, {"backup": None}, "Backup backup-b-1 could not be found."),
+    "a backup that is not available": ({}, {"backup": accepted()}, "Backup status must be available"),
+    "a backup without a manifest": ({}, {"manifest": None}, "no manifest of the backup"),
+    "an existing target that is gone": ({"spec": {"volumeId": "old"}}, {}, "Volume old could not be found."),
+    "a target in use": (
+        {"spec": {"volumeId": "old"}},
+        {"target": a_claim("old", "c-7"), "users": ("web-0",)},
+        "Volume to be restored to must be available",
+    ),
+    "a target of the wrong mode": (
+        {"spec": {"volumeId": "old"}},
+        {"target": a_claim("old", "c-7", volumeMode="Block")},
+        "volumeMode is Block, the backup's is Filesystem",
+    ),
+    "a target that is too small": (
+        {"spec": {"volumeId": "old"}},
+        {"target": a_claim("old", "c-7", status={"phase": "Bound", "capacity": {"storage": "512Mi"}})},
+        "is too small to restore backup of size 1",
+    ),
+    "a name that exists": ({}, {"target": a_claim("new", "c-7")}, "PersistentVolumeClaim new exists"),
+    "a request that is too small": ({"spec": {"size": "1Mi"}}, {}, "is too small to restore backup of size 1"),
+    "an unknown StorageClass": (
+        {"spec": {"storageClassName": "slow"}},
+        {},
+        "StorageClass slow could not be found.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("restore", "seen", "words"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_is_refused_at_once(restore: dict[str, Any], seen: dict[str, Any], words: str) -> None:
+    status, decision = decide(a_restore_world(a_restore(finalizer=False, **restore), **seen))
+    assert status.phase == "error_restoring"
+    assert words in (status.fail_reason or "")
+    assert not [action for action in decision.actions if isinstance(action, CreateChild | AddFinalizer)]
+
+
+def test_the_finalizer_comes_before_anything_that_must_be_cleaned_up() -> None:
+    _, decision = decide(a_restore_world(a_restore(finalizer=False)))
+    assert decision.actions == (AddFinalizer(RESTORE_FINALIZER),)
+
+
+def test_a_new_volume_is_filled_under_a_hidden_name() -> None:
+    _, decision = decide(a_restore_world(restoring()))
+    claim, job = (action.body for action in decision.actions if isinstance(action, CreateChild))
+    assert claim["metadata"]["name"] == child_name("r-1")
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert job["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == child_name("r-1")
+
+
+def test_without_a_name_the_volume_is_named_after_the_backup() -> None:
+    status, _ = decide(a_restore_world(restoring(spec={})))
+    assert status.volume_name == "restore-backup-b-1"
+
+
+def test_an_existing_volume_is_written_in_place_and_is_done_with_its_mover() -> None:
+    target = a_claim("old", "c-7")
+    _, starting = decide(a_restore_world(restoring(spec={"volumeId": "old"}), target=target))
+    (job,) = (action.body for action in starting.actions if isinstance(action, CreateChild))
+    assert job["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "old"
+    status, _ = decide(a_restore_world(restoring(spec={"volumeId": "old"}), target=target, mover=DONE))
+    assert (status.phase, status.volume_id, status.restored_bytes) == ("available", "c-7", 9)
+
+
+def test_a_filled_volume_is_marked_and_kept_before_its_hidden_claim_goes() -> None:
+    _, decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=DONE))
+    (patch,) = decision.actions
+    assert isinstance(patch, PatchVolume)
+    assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
+    assert patch.patch["metadata"]["labels"] == {"cinderblock.io/restore-uid": "r-1"}
+
+
+def test_then_the_mover_and_the_hidden_claim_are_removed() -> None:
+    marked = a_filled_volume(mark="r-1")
+    _, decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=marked, mover=DONE))
+    assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == [
+        "Job",
+        "PersistentVolumeClaim",
+    ]
+
+
+def test_then_the_released_volume_is_reserved_and_the_asked_claim_is_created() -> None:
+    _, reserving = decide(a_restore_world(restoring(), volume=a_filled_volume("Released", mark="r-1")))
+    (patch,) = reserving.actions
+    assert isinstance(patch, PatchVolume)
+    assert patch.patch["spec"]["claimRef"]["name"] == "new"
+    assert patch.patch["spec"]["claimRef"]["uid"] is None
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    _, creating = decide(a_restore_world(restoring(), volume=reserved))
+    (claim,) = creating.actions
+    assert isinstance(claim, CreateClaim)
+    assert claim.body["spec"]["volumeName"] == "pv-9"
+    assert "ownerReferences" not in claim.body["metadata"]
+
+
+def test_the_mark_stays_until_the_restore_is_recorded_as_available() -> None:
+    bound = a_claim("new", "c-n", volumeName="pv-9")
+    volume = a_filled_volume("Bound", mark="r-1", claim="new")
+    status, decision = decide(a_restore_world(restoring(), target=bound, volume=volume))
+    assert (status.phase, status.volume_id) == ("available", "c-n")
+    assert not [action for action in decision.actions if isinstance(action, PatchVolume)]
+    ended = a_restore(phase="available", volumeId="c-n")
+    _, after = decide(a_restore_world(ended, target=bound, volume=volume))
+    (patch,) = after.actions
+    assert isinstance(patch, PatchVolume)
+    assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Delete"}
+
+
+def test_a_claim_that_somebody_else_made_meanwhile_is_left_alone() -> None:
+    stranger = a_claim("new", "c-x", volumeName="pv-other")
+    volume = a_filled_volume("Released", mark="r-1")
+    status, decision = decide(a_restore_world(restoring(), target=stranger, volume=volume))
+    assert status.phase == "error_restoring"
+    assert not [action for action in decision.actions if isinstance(action, DeleteChild | CreateClaim)]
+
+
+def test_a_failed_restore_removes_the_hidden_claim_and_then_lets_go() -> None:
+    failed = a_restore(phase="error_restoring")
+    _, cleaning = decide(a_restore_world(failed, hidden=hidden(), mover=MoverView(job=a_job("r-1"))))
+    assert [type(action) for action in cleaning.actions] == [DeleteChild, DeleteChild]
+    _, letting_go = decide(a_restore_world(failed))
+    assert letting_go.actions == (RemoveFinalizer(RESTORE_FINALIZER),)
+
+
+def test_cancelling_gives_a_volume_that_was_not_handed_over_its_own_policy_back() -> None:
+    marked = a_filled_volume("Released", mark="r-1")
+    decision = restores.decide(a_restore_world(restoring(deleting=True), volume=marked), NOW)
+    (patch,) = decision.actions
+    assert isinstance(patch, PatchVolume)
+    assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Delete"}
+
+
+def test_cancelling_stops_the_mover_and_removes_the_hidden_claim() -> None:
+    running = MoverView(job=a_job("r-1"), pods=(a_pod(),))
+    decision = restores.decide(a_restore_world(restoring(deleting=True), hidden=hidden(), mover=running), NOW)
+    assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == [
+        "Job",
+        "PersistentVolumeClaim",
+    ]
+
+
+@pytest.mark.parametrize("phase", ["restoring", "error_restoring"])
+def test_a_backup_that_is_being_restored_or_failed_to_be_may_be_restored(phase: str) -> None:
+    status, _ = decide(a_restore_world(restoring(), backup=available(phase=phase)))
+    assert status.phase == "restoring"
