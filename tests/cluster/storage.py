@@ -19,6 +19,8 @@ _DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
 # Defaults: the first try again after 1 s, the last one after 5 minutes.
 _RETRIES = ("--retry-interval-start=250ms", "--retry-interval-max=5s")
 _CLIENT_LIMITS = ("--kube-api-qps=200", "--kube-api-burst=400")
+# A snapshot that is deleted while it is being made may wait for the next look at everything: by default 15 minutes.
+_RESYNC = "--resync-period=10s"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Sidecars:
 
     def programs(self) -> list[Program]:
         """Describe every process: the controller of snapshots, each driver and what speaks to it."""
-        common = [self._sidecar("snapshot-controller", "", *_RETRIES, *_CLIENT_LIMITS)]
+        common = [self._sidecar("snapshot-controller", "", *_RETRIES, *_CLIENT_LIMITS, _RESYNC)]
         return common + [program for driver in DRIVERS for program in self._of(driver)]
 
     def _of(self, driver: Driver) -> list[Program]:
@@ -79,7 +81,7 @@ class Sidecars:
             self._sidecar("csi-provisioner", driver.short, *retried, "--default-fstype=ext4"),
         ]
         if driver.has_snapshots:
-            programs.append(self._sidecar("csi-snapshotter", driver.short, *retried))
+            programs.append(self._sidecar("csi-snapshotter", driver.short, *retried, _RESYNC))
             programs.append(self._metadata(driver, *common))
         return programs
 

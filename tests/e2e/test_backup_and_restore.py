@@ -12,8 +12,8 @@ from tests.support.workloads import Errand, Mount, claim, compare_trees, digest,
 
 pytestmark = pytest.mark.e2e
 
-FILES, DISK = 64 << 20, 32 << 20
-LARGER = "96Mi"
+FILES, DISK = 1 << 30, 32 << 20
+LARGER = "2Gi"
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def _writer(name: str, seed: str = "1") -> Errand:
     if name.startswith("disk"):
         command = ("python3", "/tools/devices.py", "fill", "/dev/volume", seed)
         return Errand(f"write-{name}", command, (Mount(name, "/dev/volume", is_block=True),))
-    command = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", seed, "--files", "60")
-    return Errand(f"write-{name}", command, (Mount(name, "/volume"),))
+    make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", seed, "--files", "60")
+    return Errand(f"write-{name}", make, (Mount(name, "/volume"),))
 
 
 def _same_files(tenant: Tenant, original: str, restored: str) -> None:
@@ -137,7 +137,9 @@ def test_files_come_back_over_others_which_are_gone_afterwards(originals: Tenant
     run_errand(lab, name, _writer("files-other", seed="7"))
     edit = ("python3", "/tools/trees.py", "edit", "/volume/tree", "--seed", "8", "--edits", "20")
     run_errand(lab, name, Errand("edit-files", edit, (Mount("files-other", "/volume"),)))
-    extra = "import os; os.makedirs('/volume/extra/deep'); open('/volume/extra/deep/file', 'w').write('not in the backup')"
+    extra = (
+        "import os; os.makedirs('/volume/extra/deep'); open('/volume/extra/deep/file', 'w').write('not in the backup')"
+    )
     run_errand(lab, name, Errand("extra-files", ("python3", "-c", extra), (Mount("files-other", "/volume"),)))
     assert compare_trees(lab, name, "files", "files-other") != []
     lab.apply(originals.restore("over", "files", volumeId="files-other"))
@@ -174,7 +176,7 @@ def test_a_volume_without_snapshots_that_nobody_uses_is_copied_directly(original
     lab, name = originals.lab, originals.name
     if not lab.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
-    lab.apply(claim(lab, name, "plain", size=str(FILES), storage_class="plain"))
+    lab.apply(claim(lab, name, "plain", storage_class="plain"))
     run_errand(lab, name, _writer("plain"))
     lab.apply(originals.backup("plain", "plain"))
     originals.ends("volumebackup/plain")

@@ -122,11 +122,12 @@ def parse_header(data: bytes) -> Header:
         (size,) = struct.unpack_from("<H", data, position)
         texts.append(data[position + 2 : position + 2 + size].decode())
         position += 2 + size
-    header = Header(length, suite, data[47:63], *texts)
+    header = Header(length, suite, data[47:63], volume=texts[0], backup=texts[1], parent=texts[2])
     if suite == 1:
+        header.key_id = texts[3]
         header.wrap_salt, header.wrapped = data[position : position + 32], data[position + 32 : position + 80]
         position += 80
-    assert position == length
+    assert not any(data[position:length])
     return header
 
 

@@ -1,4 +1,4 @@
-"""A namespace of somebody who uses Cinderblock: volumes, a store of its own in the embedded server, backups, restores."""
+"""A namespace of somebody who uses Cinderblock: volumes, backups, restores, and a store in the embedded server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab, LabError, Object
@@ -42,6 +43,14 @@ class Account:
             data["AWS_ACCESS_KEY_ID"],
             data["AWS_SECRET_ACCESS_KEY"],
         )
+
+    def purge(self, lab: Lab, prefix: str) -> None:
+        """Remove what a tenant that is gone has left in the store."""
+        secret = {"AWS_ACCESS_KEY_ID": self.access_key.encode(), "AWS_SECRET_ACCESS_KEY": self.secret_key.encode()}
+        store = EmbeddedStore(self.container, prefix, secret)
+        left = sorted(store.keys(lab))
+        with store.opened(lab) as opened:
+            opened.delete(left)
 
 
 @dataclass
@@ -101,11 +110,11 @@ class Tenant:
         metadata = {"name": name, "namespace": self.name, "annotations": annotations}
         return self._ours("BackupStore", metadata, usual | spec)
 
-    def backup(self, name: str, volume: str, **spec: Any) -> Object:
+    def backup(self, name: str, volume: str, /, **spec: Any) -> Object:
         """A VolumeBackup of a claim."""
         return self._ours("VolumeBackup", {"name": name, "namespace": self.name}, {"volumeId": volume} | spec)
 
-    def restore(self, name: str, backup: str, **spec: Any) -> Object:
+    def restore(self, name: str, backup: str, /, **spec: Any) -> Object:
         """A VolumeRestore of a VolumeBackup."""
         return self._ours("VolumeRestore", {"name": name, "namespace": self.name}, {"backupId": backup} | spec)
 
@@ -164,12 +173,10 @@ class Tenant:
     def disappears(self, *operations: str, timeout: float = 60) -> None:
         """Wait until ``kind/name`` are no more."""
         for operation in operations:
-            kind, name = operation.split("/")
-            self.wait_until(
-                f"end of {operation}",
-                lambda kind=kind, name=name: self.lab.get(kind, name, self.name) is None,
-                timeout=timeout,
-            )
+            self.wait_until(f"end of {operation}", partial(self._is_gone, *operation.split("/")), timeout=timeout)
+
+    def _is_gone(self, kind: str, name: str) -> bool:
+        return self.lab.get(kind, name, self.name) is None
 
     def delete(self, *operations: str, timeout: float = 60) -> None:
         """Delete ``kind/name`` and wait until they are no more."""
@@ -200,7 +207,9 @@ class Tenant:
     def exposed_secrets(self) -> list[str]:
         """Where a secret of the tenant can be read that is not the Secret itself; empty: nowhere."""
         places = {
-            "an object": self.kubectl("get", f"backupstores,volumebackups,volumerestores,events,{CHILDREN}", "-o", "yaml"),
+            "an object": self.kubectl(
+                "get", f"backupstores,volumebackups,volumerestores,events,{CHILDREN}", "-o", "yaml"
+            ),
             "a mover": self.witness.said(self.name),
             "the operator's log": self.lab.kubectl(
                 "logs", "-n", RELEASE_NAMESPACE, f"deployment/{RELEASE}", "--tail=-1", check=False

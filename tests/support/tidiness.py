@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.cluster import cluster, storage
 from tests.support.lab import Lab
@@ -39,10 +40,12 @@ def _ended_operations_are_clean(tenant: Tenant) -> None:
     found = json.loads(tenant.kubectl("get", "volumebackups,volumerestores", "-o", "json"))["items"]
     for item in found:
         if item.get("status", {}).get("phase") in ENDED:
-            uid, name = item["metadata"]["uid"], item["metadata"]["name"]
-            tenant.wait_until(
-                f"nothing left of {name}, which has ended", lambda uid=uid: not tenant.children(uid), timeout=60
-            )
+            what = f"nothing left of {item['metadata']['name']}, which has ended"
+            tenant.wait_until(what, partial(_is_childless, tenant, item["metadata"]["uid"]), timeout=60)
+
+
+def _is_childless(tenant: Tenant, uid: str) -> bool:
+    return not tenant.children(uid)
 
 
 @dataclass
@@ -75,7 +78,9 @@ class Graveyard:
         return [item["metadata"]["name"] for item, owner in owners if owner.get("namespace") in self.names]
 
     def _namespaces(self) -> list[str]:
-        return [item["metadata"]["name"] for item in self.lab.items("namespaces") if item["metadata"]["name"] in self.names]
+        return [
+            item["metadata"]["name"] for item in self.lab.items("namespaces") if item["metadata"]["name"] in self.names
+        ]
 
     def _orphans(self) -> list[str]:
         """Loop devices of the test drivers whose volume is no more."""

@@ -26,21 +26,24 @@ class FileInMemory:
         segments: its data.
         on_open: called at each opening with the number of openings before; may change anything.
         unstable: how many openings will find at their end that the file has changed.
+        becomes_shorter: during the first reading it loses its last byte.
         opened: how often it was opened.
     """
 
     entry: Entry
     segments: Segments = field(default_factory=list)
-    on_open: Callable[[int], None] | None = None
+    on_open: Callable[[int], object] | None = None
     unstable: int = 0
+    becomes_shorter: bool = False
     opened: int = 0
 
 
-class _Content:
+class MemoryContent:
     """A `device.content.SourceContent`."""
 
     def __init__(self, source: MemorySource, file: FileInMemory, *, is_stable: bool) -> None:
         self._source = source
+        self._file = file
         self._segments = list(file.segments)
         self._is_stable = is_stable
         self._is_open = True
@@ -51,6 +54,7 @@ class _Content:
         return (DataRange(offset, len(data)) for offset, data in self._segments)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        self._become_shorter()
         end = max((start + len(data) for start, data in self._segments), default=0)
         count = max(0, min(len(buffer), max(end, self.size) - offset))
         buffer[:count] = bytes(count)
@@ -60,6 +64,15 @@ class _Content:
                 buffer[first - offset : last - offset] = data[first - start : last - start]
         self._source.bytes_read += count
         return count
+
+    def _become_shorter(self) -> None:
+        file = self._file
+        if file.becomes_shorter:
+            file.becomes_shorter = False
+            file.segments = [(offset, data[:-1]) for offset, data in file.segments]
+            file.entry = file.entry._replace(size=file.entry.size - 1)
+            self._segments = file.segments
+            self.size = file.entry.size
 
     def has_changed(self) -> bool:
         return not self._is_stable
@@ -141,7 +154,7 @@ class MemorySource:
         if file is None:
             raise SourceChanging(f"{entry.path!r} is gone", reason=VANISHED)
         file.opened += 1
-        return Opened(file.entry, _Content(self, file, is_stable=file.opened > file.unstable))
+        return Opened(file.entry, MemoryContent(self, file, is_stable=file.opened > file.unstable))
 
     def warnings(self) -> list[str]:
         """See Source."""

@@ -47,7 +47,9 @@ class Encoder:
 
     def _context(self, level: int) -> zstandard.ZstdCompressor:
         """This thread's context for a level."""
-        contexts: dict[int, zstandard.ZstdCompressor] = self._local.__dict__
+        contexts: dict[int, zstandard.ZstdCompressor] | None = getattr(self._local, "contexts", None)
+        if contexts is None:
+            contexts = self._local.contexts = {}
         if level not in contexts:
             contexts[level] = zstandard.ZstdCompressor(level=level)
         return contexts[level]

@@ -17,8 +17,9 @@ from cinderblock.datapath.seal import FORMAT_VERSION, Sealer, Suite, identity, t
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, UnsupportedFormat
 
 MAGIC = b"CBLKMANI"
-HEADER_LIMIT = 4096
-"""No header is longer, so one small request reads it."""
+HEADER_BYTES = 4096
+"""Every header has this length: one small request reads it, and a data key that is wrapped under a longer key id moves
+nothing of what lies behind, which may be read at the same moment."""
 ID_LIMIT = 512
 """Bytes of an id at most; a Kubernetes UID has 36, a key of a Secret at most 253."""
 SALT_BYTES = 16
@@ -38,7 +39,6 @@ class ManifestHeader:
         key_id: key of the encryption Secret that wraps its data key; None: it is not sealed.
         salt: 16 random bytes, drawn for this manifest.
         wrapped: the wrapped data key, if it is sealed.
-        length: bytes of the header.
     """
 
     format_version: int
@@ -47,7 +47,6 @@ class ManifestHeader:
     parent_id: str | None
     salt: bytes = field(repr=False)
     wrapped: WrappedKey | None = field(default=None, repr=False)
-    length: int = 0
 
     @property
     def key_id(self) -> str | None:
@@ -96,8 +95,8 @@ class ManifestHeader:
             if len(text.encode()) > ID_LIMIT:
                 raise InvalidInput(f"{text[:40]}... is too long for an id: at most {ID_LIMIT} bytes")
         body = _VERSION.pack(self.format_version, suite) + self.salt + b"".join(map(text_field, texts)) + secrets
-        length = _ENVELOPE.size + len(body)
-        return _ENVELOPE.pack(MAGIC, length, digest_of(body)) + body
+        body = body.ljust(HEADER_BYTES - _ENVELOPE.size, b"\0")
+        return _ENVELOPE.pack(MAGIC, HEADER_BYTES, digest_of(body)) + body
 
 
 def new_header(
@@ -105,12 +104,11 @@ def new_header(
 ) -> ManifestHeader:
     """The header of a new manifest, with a salt of its own and the data key wrapped by the ring's active key."""
     wrapped = keys.wrap(data_key, (volume_id, backup_id)) if data_key is not None and keys is not None else None
-    header = ManifestHeader(FORMAT_VERSION, backup_id, volume_id, parent_id, os.urandom(SALT_BYTES), wrapped)
-    return replace(header, length=len(header.encode()))
+    return ManifestHeader(FORMAT_VERSION, backup_id, volume_id, parent_id, os.urandom(SALT_BYTES), wrapped)
 
 
 def parse_header(data: bytes, label: str) -> ManifestHeader:
-    """The header from the first bytes of an object, at most HEADER_LIMIT of which are looked at.
+    """The header from the first bytes of an object, HEADER_BYTES of which are looked at.
 
     Raises IntegrityError naming ``label`` if it is damaged; UnsupportedFormat if it is of another version.
     """
@@ -119,7 +117,7 @@ def parse_header(data: bytes, label: str) -> ManifestHeader:
     magic, length, checksum = _ENVELOPE.unpack_from(data)
     if magic != MAGIC:
         raise IntegrityError(f"{label}: it does not begin as a manifest does: overwritten, or no manifest at all")
-    if not _ENVELOPE.size + _VERSION.size <= length <= HEADER_LIMIT or length > len(data):
+    if length != HEADER_BYTES or length > len(data):
         raise IntegrityError(f"{label}: its header is damaged or cut short")
     body = data[_ENVELOPE.size : length]
     if digest_of(body) != checksum:
@@ -129,10 +127,10 @@ def parse_header(data: bytes, label: str) -> ManifestHeader:
         raise UnsupportedFormat(
             f"{label}: format version {version}, suite {suite}: this program knows {FORMAT_VERSION}"
         )
-    return _parse_body(body, Suite(suite), length, label)
+    return _parse_body(body, Suite(suite), label)
 
 
-def _parse_body(body: bytes, suite: Suite, length: int, label: str) -> ManifestHeader:
+def _parse_body(body: bytes, suite: Suite, label: str) -> ManifestHeader:
     """Everything behind version and suite."""
     fields = _Fields(body, _VERSION.size, label)
     salt = fields.take(SALT_BYTES)
@@ -140,7 +138,7 @@ def _parse_body(body: bytes, suite: Suite, length: int, label: str) -> ManifestH
     wrapped = None
     if suite is Suite.AES_256_GCM:
         wrapped = WrappedKey(fields.text(), fields.take(WRAP_SALT_BYTES), fields.take(WRAPPED_BYTES))
-    return ManifestHeader(FORMAT_VERSION, backup_id, volume_id, parent_id or None, salt, wrapped, length)
+    return ManifestHeader(FORMAT_VERSION, backup_id, volume_id, parent_id or None, salt, wrapped)
 
 
 class _Fields:

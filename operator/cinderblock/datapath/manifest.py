@@ -24,7 +24,7 @@ from cinderblock.datapath.footer import (
     expand_frame,
     parse_trailer,
 )
-from cinderblock.datapath.header import HEADER_LIMIT, ManifestHeader, parse_header
+from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.reading import RangeReader, read_exactly
@@ -88,7 +88,7 @@ def read_header(read: RangeReader, label: str = "the manifest") -> ManifestHeade
 
     Raises IntegrityError, UnsupportedFormat, and what ``read`` raises (NotFound: no such backup).
     """
-    return parse_header(read(0, HEADER_LIMIT), label)
+    return parse_header(read(0, HEADER_BYTES), label)
 
 
 def read_summary(read: RangeReader, keys: KeyRing | None, label: str = "the manifest") -> ManifestSummary:
@@ -125,7 +125,7 @@ class ManifestReader:
         self.header = read_header(read, label)
         self._data_key = self.header.data_key(keys)
         self._sealer = self.header.sealer(self._data_key, label)
-        self._footer, manifest_bytes = _read_footer(read, self.header, self._sealer, label)
+        self._footer, manifest_bytes = _read_footer(read, self._sealer, label)
         self.summary = _summarize(self.header, self._footer, manifest_bytes)
 
     @property
@@ -179,7 +179,7 @@ class ManifestReader:
     def _plaintexts(self) -> Iterator[tuple[Section, Buffer]]:
         for run in _runs(self._footer.sections):
             start, length = run[0].offset, sum(section.stored for section in run)
-            data = memoryview(read_exactly(self._read, self.header.length + start, length, self._label))
+            data = memoryview(read_exactly(self._read, HEADER_BYTES + start, length, self._label))
             for section in run:
                 begin = section.offset - start
                 yield section, self._open(section, data[begin : begin + section.stored])
@@ -208,7 +208,7 @@ def _runs(sections: list[Section]) -> Iterator[list[Section]]:
         yield run
 
 
-def _read_footer(read: RangeReader, header: ManifestHeader, sealer: Sealer, label: str) -> tuple[Footer, int]:
+def _read_footer(read: RangeReader, sealer: Sealer, label: str) -> tuple[Footer, int]:
     """The footer, and the bytes of the whole object."""
     tail = read(-TAIL_BYTES, None)
     trailer = parse_trailer(tail, label)
@@ -218,7 +218,7 @@ def _read_footer(read: RangeReader, header: ManifestHeader, sealer: Sealer, labe
     if wanted > len(tail):
         raise IntegrityError(f"{label}: cut short, its footer is not there")
     footer = decode_footer(tail[-wanted:], trailer, sealer, label)
-    size = header.length + trailer.body + wanted
+    size = HEADER_BYTES + trailer.body + wanted
     is_whole = size == len(tail) if len(tail) < TAIL_BYTES else read(size - 1, None) == tail[-1:]
     if not is_whole:
         raise IntegrityError(f"{label}: its parts do not add up to its size")

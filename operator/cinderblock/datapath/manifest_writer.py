@@ -17,7 +17,7 @@ from cinderblock.datapath.footer import (
     encode_data_keys,
     encode_footer,
 )
-from cinderblock.datapath.header import ManifestHeader
+from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader
 from cinderblock.datapath.keys import DataKey
 from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.seal import Sealer, Slot
@@ -101,7 +101,7 @@ class ManifestWriter:
         plaintext = encode_section(self._open, self._used.final)
         number = len(self._sections)
         frame = self._sealer.seal(Slot.CONTENT, number, compress_frame(plaintext))
-        offset = len(self._body) - self._header.length
+        offset = len(self._body) - HEADER_BYTES
         digest = digest_of(plaintext)
         self._sections.append(Section(number, offset, len(frame), len(plaintext), len(self._open), digest))
         self._body += frame

@@ -196,9 +196,11 @@ class Assembly:
             if file.has_vanished:
                 self.vanished.add(file.entry.path)
                 continue
-            extents = _extents(file.runs, chunks[file.piece]) if file.runs else file.entry.extents
-            self._emit(file.entry._replace(extents=extents) if file.runs else file.entry)
-            self._done += file.entry.size
+            entry = file.entry
+            if file.runs:
+                entry = entry._replace(extents=_extents(file.runs, chunks[file.piece]))
+            self._emit(entry)
+            self._done += entry.size
         self._on_bytes(self._done)
 
     def _take_cell(self, file: _OpenFile, end: int, future: Future[CellResult]) -> None:

@@ -24,6 +24,10 @@ GAP_BYTES = 128 << 10
 """Up to so many bytes that nobody wants are fetched to save a request: what a line of 1 Gbit/s carries in 1 ms."""
 
 
+Fetched = tuple[Chunk, Buffer]
+"""A chunk and its plaintext, verified."""
+
+
 class ChunkFetcher:
     """Reads and verifies the chunks that a manifest points to; may be used by several threads.
 
@@ -51,7 +55,7 @@ class ChunkFetcher:
         prefix = pack_prefix(self._prefix, self._volume_id, self._packs.origin(pack).backup_id)
         return prefix + self._packs.name(pack)
 
-    def fetch(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Buffer]]:
+    def fetch(self, chunks: Iterable[Chunk]) -> Iterator[Fetched]:
         """The plaintexts of chunks, each verified by its tag and its BLAKE3; in order of their place in the packs.
 
         Holds at most one range of RANGE_BYTES and one chunk at a time. Raises IntegrityError or NotFound naming the
@@ -66,7 +70,7 @@ class ChunkFetcher:
         data_key = self._data_keys.get(backup_id)
         return pack_sealer(data_key, self._volume_id, backup_id, self._packs.name(pack), self.pack_key(pack))
 
-    def _fetch_run(self, run: list[Chunk]) -> Iterator[tuple[Chunk, Buffer]]:
+    def _fetch_run(self, run: list[Chunk]) -> Iterator[Fetched]:
         sealer = self.sealer(run[0].pack)
         try:
             data = memoryview(read_range(partial(self._store.get, sealer.label), run[0], run[-1], sealer.label))

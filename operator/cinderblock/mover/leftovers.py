@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cinderblock.datapath.entries import Chunk
-from cinderblock.datapath.header import HEADER_LIMIT, new_header, parse_header
+from cinderblock.datapath.header import HEADER_BYTES, new_header, parse_header
 from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.datapath.packs import Origin, PackTable, pack_sealer, parse_pack_name, read_pack
 from cinderblock.datapath.seal import Sealer, Suite
@@ -44,7 +44,7 @@ class Leftovers:
         key = self._prefix + KEY_NAME
         if any(info.key == key for info in self._objects):
             try:
-                found = parse_header(self._store.get(key, 0, HEADER_LIMIT), key).data_key(keys)
+                found = parse_header(self._store.get(key, 0, HEADER_BYTES), key).data_key(keys)
             except (IntegrityError, UnsupportedFormat, KeyUnavailable, NotFound):
                 found = None
             if found is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cinderblock.datapath.header import ManifestHeader, parse_header
+from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import read_header, read_summary
 from cinderblock.store.base import ObjectStore
@@ -11,7 +11,8 @@ from cinderblock.store.base import ObjectStore
 def run_rewrap(store: ObjectStore, manifest: str, keys: KeyRing, key_id: str | None = None) -> ManifestHeader:
     """Wrap the data key of a backup with another key id, and store the manifest anew.
 
-    One object is replaced, whole or not at all. Children of the backup hold its data key inside their own sealed part,
+    One object is replaced, whole or not at all, and only its header differs, so that whoever reads the backup at that
+    moment does not notice. Children of the backup hold its data key inside their own sealed part,
     so they are not concerned.
 
     Args:
@@ -35,5 +36,5 @@ def run_rewrap(store: ObjectStore, manifest: str, keys: KeyRing, key_id: str | N
     if header.key_id == (key_id or keys.active):
         return header
     encoded = header.rewrapped(keys, key_id).encode()
-    store.put(manifest, encoded + whole[header.length :])
+    store.put(manifest, encoded + whole[HEADER_BYTES:])
     return parse_header(encoded, manifest)

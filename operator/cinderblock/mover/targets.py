@@ -13,6 +13,7 @@ from cinderblock.device.fidelity import assess_target
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
 from cinderblock.model.task import VolumeMode
+from cinderblock.mover.sources import PREFETCHED_BYTES
 
 
 class Target(Protocol):
@@ -73,7 +74,10 @@ class TreeTarget:
 
     def put(self, entry: Entry) -> TargetContent | None:
         """See Target."""
-        return self._writer.put(entry)
+        file = self._writer.put(entry)
+        if file is not None and not file.is_blank and file.size <= PREFETCHED_BYTES:
+            file.prefetch()
+        return file
 
     def finish(self) -> None:
         """See Target."""

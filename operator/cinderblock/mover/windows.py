@@ -1,4 +1,4 @@
-"""Files on their way into the target: grouped into windows, each of which one worker fetches, verifies and writes."""
+"""Files on their way into the target, grouped into windows: what is compared, fetched and written together."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry, Extent
 from cinderblock.device.content import TargetContent
 from cinderblock.device.ranges import DataRange, holes
-from cinderblock.mover.fetching import ChunkFetcher
+from cinderblock.mover.fetching import Fetched
 
 WINDOW_BYTES = 8 << 20
 """Data in a window: about one ranged read."""
 WINDOW_EXTENTS = 4096
+FINE_GRAINED = 128 << 10
+"""Data per file or extent below which system calls take longer than hashing and copying."""
 
 
 class FilledFile:
@@ -61,9 +63,15 @@ class _Share:
 
 
 class Window:
-    """Work on some files."""
+    """Work on some files.
+
+    Attributes:
+        size: bytes of data.
+        wanted: what the target does not hold yet, by chunk; known after `compare`.
+    """
 
     def __init__(self) -> None:
+        self.wanted: dict[Chunk, list[tuple[FilledFile, Extent]]] = {}
         self._shares: list[_Share] = []
         self._last_chunk: Chunk | None = None
         self._extents = 0
@@ -103,31 +111,39 @@ class Window:
         if rest.length > 0:
             share.holes.append(rest)
 
-    def write(self, fetcher: ChunkFetcher, buffer: bytearray) -> int:
-        """Make the target hold it: clear holes, and write what differs.
+    @property
+    def is_fine_grained(self) -> bool:
+        """Whether it is made of small files: many system calls for little data."""
+        return self._extents + self.files > 2 * (self.size // FINE_GRAINED + 1)
+
+    def compare(self, buffer: bytearray) -> None:
+        """Clear holes, and find out what the target does not hold yet.
 
         Args:
-            fetcher: where plaintexts come from.
-            buffer: as long as a chunk, for comparing.
+            buffer: as long as a chunk.
 
-        Returns the number of bytes that were written. Raises IntegrityError, NotFound, TargetError, and what the store
-        raises.
+        Raises TargetError.
         """
-        wanted: dict[Chunk, list[tuple[FilledFile, Extent]]] = {}
+        view = memoryview(buffer)
         for share in self._shares:
             for start, length in share.holes:
                 share.file.content.clear(start, length)
-            for extent in _differing(share, memoryview(buffer)):
-                wanted.setdefault(extent.chunk, []).append((share.file, extent))
-        written = 0
-        for chunk, plaintext in fetcher.fetch(wanted):
+            for extent in _differing(share, view):
+                self.wanted.setdefault(extent.chunk, []).append((share.file, extent))
+
+    @property
+    def wanted_bytes(self) -> int:
+        """Bytes of plaintext of all chunks that are wanted."""
+        return sum(chunk.size for chunk in self.wanted)
+
+    def store(self, fetched: Iterable[Fetched]) -> None:
+        """Write what is wanted, and let go of the files. Raises TargetError, and what fetching raises."""
+        for chunk, plaintext in fetched:
             view = memoryview(plaintext)
-            for file, extent in wanted[chunk]:
+            for file, extent in self.wanted[chunk]:
                 file.content.write(extent.offset, view[extent.chunk_offset : extent.chunk_offset + extent.length])
-                written += extent.length
         for share in self._shares:
             share.file.release()
-        return written
 
     def _share(self, file: FilledFile) -> _Share:
         if not self._shares or self._shares[-1].file is not file:

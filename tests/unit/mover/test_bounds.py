@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Iterable, Iterator
 
 import pytest
+from typing_extensions import override
 
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.datapath.manifest import ManifestReader
@@ -15,12 +16,13 @@ from cinderblock.datapath.packs import buffer_bytes
 from cinderblock.device.ranges import DataRange
 from cinderblock.model.task import VolumeMode
 from cinderblock.mover import backup, restore
+from cinderblock.mover.sources import Opened
 from cinderblock.mover.uploads import UPLOADS
 from cinderblock.store.base import Body, ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import Backups, key_ring
-from tests.support.volumes_in_memory import FileInMemory, MemorySource, _Content
+from tests.support.volumes_in_memory import FileInMemory, MemoryContent, MemorySource
 
 MIB = 1 << 20
 MEMORY_OF_A_MOVER = 256 * MIB
@@ -45,6 +47,7 @@ class ForgetfulStore(MemoryStore):
         self._slow = threading.Lock()
         self._count = threading.Lock()
 
+    @override
     def put(self, key: str, body: Body) -> None:
         if "/packs/" not in key:
             super().put(key, body)
@@ -57,23 +60,27 @@ class ForgetfulStore(MemoryStore):
         with self._count:
             self._now -= 1
 
+    @override
     def delete(self, keys: Iterable[str]) -> None:
         given = list(keys)
         super().delete(given)
         for key in given:
             self.sizes.pop(key, None)
 
+    @override
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         yield from (ObjectInfo(key, size) for key, size in sorted(self.sizes.items()) if key.startswith(prefix))
         yield from super().list(prefix)
 
 
-class EndlessContent(_Content):
+class EndlessContent(MemoryContent):
     """A device full of data that are made as they are read."""
 
+    @override
     def data_ranges(self) -> Iterator[DataRange]:
         yield DataRange(0, self.size)
 
+    @override
     def read_into(self, offset: int, buffer: memoryview) -> int:
         block = random.Random(offset).randbytes(len(buffer))
         buffer[:] = block
@@ -81,7 +88,8 @@ class EndlessContent(_Content):
 
 
 class EndlessDevice(MemorySource):
-    def open(self, entry: Entry):  # type: ignore[no-untyped-def]
+    @override
+    def open(self, entry: Entry) -> Opened:
         opened = super().open(entry)
         opened.content.close()
         return opened._replace(content=EndlessContent(self, FileInMemory(entry), is_stable=True))
@@ -121,6 +129,7 @@ class ManyEntries(MemorySource):
         super().__init__()
         self.count = count
 
+    @override
     def entries(self) -> Iterator[Entry]:
         yield self.files[b""].entry
         for number in range(self.count):

@@ -157,12 +157,12 @@ def change(image: bytearray, kind: str, first: int, second: int) -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 1 << 30), size=st.integers(1, 3 * MIB), grain=st.sampled_from([16, 4096, 65536, 300000, MIB]),
-    generations=st.lists(changes, min_size=1, max_size=3), is_sealed=st.booleans(),
+    generations=st.lists(changes, min_size=1, max_size=3), keys=st.sampled_from([None, key_ring()]),
 )  # fmt: skip
 def test_a_chain_of_incrementals_of_a_device_is_exact_at_each_link(
-    tmp_path: Path, seed: int, size: int, grain: int, generations: list[list[Change]], is_sealed: bool
+    tmp_path: Path, *, seed: int, size: int, grain: int, generations: list[list[Change]], keys: KeyRing | None
 ) -> None:
-    backups = Backups(keys=key_ring() if is_sealed else None)
+    backups = Backups(keys=keys)
     path, image = tmp_path / "image", bytearray(draw_image(seed, size, grain))
     wanted: list[bytes] = []
     for number, edits in enumerate([[], *generations]):

@@ -10,7 +10,9 @@ import pytest
 
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable
 from cinderblock.model.task import VolumeMode
+from cinderblock.mover.restore import FETCHED_BYTES
 from tests.support.backups import Backups, key_ring
+from tests.support.golden import change
 from tests.support.volumes_in_memory import MemorySource
 
 MIB = 1 << 20
@@ -70,7 +72,7 @@ def test_a_file_stamped_in_the_last_moment_before_the_snapshot_is_read_again(
 
 def test_a_touched_file_is_read_and_not_sent(volume: MemorySource, backups: Backups) -> None:
     for path in (b"small07", b"large"):
-        volume.files[path].entry = volume.files[path].entry._replace(mtime_ns=5, ctime_ns=5)
+        change(volume, path, mtime_ns=5, ctime_ns=5)
     report = backups.back_up(volume, "two", "one")
     assert volume.bytes_read == 2000 + 3 * MIB + len(b"newest")
     assert (report.transferred_bytes, report.object_count) == (0, 0)
@@ -79,7 +81,7 @@ def test_a_touched_file_is_read_and_not_sent(volume: MemorySource, backups: Back
 
 @pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns", "inode"])
 def test_each_sign_of_a_change_has_the_file_read(volume: MemorySource, backups: Backups, field: str) -> None:
-    volume.files[b"small07"].entry = volume.files[b"small07"].entry._replace(**{field: 77})
+    change(volume, b"small07", **{field: 77})
     backups.back_up(volume, "two", "one")
     assert volume.bytes_read == 2000 + len(b"newest")
 
@@ -176,3 +178,20 @@ def test_a_parent_sealed_with_an_older_key_is_continued(volume: MemorySource, tm
     new = Backups(old.store, key_ring("2025"))
     assert new.open("two").header.key_id == "2025"
     assert content_of(new, "two", tmp_path) == expected(volume)
+
+
+def test_small_files_that_each_lie_in_another_old_chunk_come_back(tmp_path: Path) -> None:
+    """What a long chain of incrementals leads to: little of many chunks is wanted at once."""
+    volume, made, parent = MemorySource(), Backups(keys=key_ring()), None
+    for generation in range(14):
+        kept = b"kept%02d" % generation
+        volume.add(kept, (0, random.Random(generation).randbytes(9_000)), stamp=generation)
+        volume.add(kept + b"-beside", (0, random.Random(-generation - 1).randbytes(MIB - 9_000)), stamp=generation)
+        volume.add(b"zz-newest", (0, b"%d" % generation), stamp=LATE + generation)
+        made.back_up(volume, str(generation), parent)
+        del volume.files[kept + b"-beside"]
+        parent = str(generation)
+    made.back_up(volume, "last", parent)
+    wanted = {extent.chunk for entry in made.open("last").entries() for extent in entry.extents}
+    assert sum(chunk.size for chunk in wanted) > FETCHED_BYTES
+    assert content_of(made, "last", tmp_path) == expected(volume)

@@ -25,6 +25,7 @@ from cinderblock.model.task import (
     StoreLocation,
 )
 from cinderblock.mover.main import main, read_key_ring
+from cinderblock.mover.progress import Progress, ProgressPrinter
 from cinderblock.mover.reporting import encode_report
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import Credentials
@@ -252,8 +253,6 @@ def test_sigterm_ends_the_process_at_once_with_a_transient_report(tmp_path: Path
 
 
 def test_progress_is_one_json_line_a_second_at_most() -> None:
-    from cinderblock.mover.progress import Progress, ProgressPrinter
-
     out, now = io.StringIO(), [100.0]
     printer = ProgressPrinter(out, clock=lambda: now[0])
     for step in range(100):
@@ -268,8 +267,6 @@ def test_progress_is_one_json_line_a_second_at_most() -> None:
 
 
 def test_a_failed_run_does_not_claim_to_be_complete() -> None:
-    from cinderblock.mover.progress import Progress, ProgressPrinter
-
     out = io.StringIO()
     printer = ProgressPrinter(out, clock=lambda: 1.0)
     printer(Progress(5, 10, 0))

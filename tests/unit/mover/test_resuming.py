@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import Conflict, StoreUnreachable, TransientError
@@ -175,8 +176,7 @@ def test_a_manifest_of_another_backup_is_not_replaced() -> None:
 def test_a_second_mover_for_the_same_backup_does_not_spoil_it(tmp_path: Path) -> None:
     """The first mover is believed dead and goes on: it must not commit packs that its successor has deleted."""
     volume, memory = make_volume(), MemoryStore()
-    slow = _Interrupted(memory)
-    slow.interruption = lambda: Backups(memory, key_ring()).back_up(make_volume(3), "one")
+    slow = _Interrupted(memory, lambda: Backups(memory, key_ring()).back_up(make_volume(3), "one"))
     with pytest.raises(TransientError, match="another mover"):
         Backups(slow, key_ring()).back_up(volume, "one")
     backups = Backups(memory, key_ring())
@@ -186,16 +186,16 @@ def test_a_second_mover_for_the_same_backup_does_not_spoil_it(tmp_path: Path) ->
 class _Interrupted(FaultyStore):
     """Before the last listing of a backup, something else happens."""
 
-    interruption = staticmethod(lambda: None)
-
-    def __init__(self, inner: MemoryStore) -> None:
+    def __init__(self, inner: MemoryStore, interruption: Callable[[], object]) -> None:
         super().__init__(inner)
+        self._interruption = interruption
         self._listings = 0
 
+    @override
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         self._listings += 1
         if self._listings == 2:
-            self.interruption()
+            self._interruption()
         return super().list(prefix)
 
 

@@ -6,10 +6,12 @@ import random
 
 import pytest
 
+from cinderblock.datapath.header import HEADER_BYTES
+from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
-from tests.support.backups import Backups, key_ring
+from tests.support.backups import KEYS, Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 
 OLD, BOTH, NEW = key_ring("2024"), key_ring("2024", "2025"), key_ring("2025")
@@ -50,10 +52,19 @@ def test_a_child_is_not_concerned_by_its_parents_key(backups: Backups) -> None:
 def test_one_object_is_replaced_and_its_sealed_part_stays(backups: Backups) -> None:
     before = backups.store.get(backups.manifest_key("one"))
     counted = CountedStore(backups.store)
-    header = run_rewrap(counted, backups.manifest_key("one"), BOTH)
+    run_rewrap(counted, backups.manifest_key("one"), BOTH)
     assert (counted.counts.puts, counted.counts.deletes) == (1, 0)
     after = backups.store.get(backups.manifest_key("one"))
-    assert after[header.length :] == before[-len(after) + header.length :]
+    assert after[HEADER_BYTES:] == before[HEADER_BYTES:]
+
+
+def test_a_reader_does_not_notice_a_rotation_in_the_middle_of_its_work(volume: MemorySource) -> None:
+    keys = {"2024": KEYS["2024"], "2025": KEYS["2025"], "a-much-longer-key-id": KEYS["2025"]}
+    backups = Backups(keys=KeyRing(keys, "2024"))
+    backups.back_up(volume, "one")
+    reader = backups.open("one")
+    run_rewrap(backups.store, backups.manifest_key("one"), KeyRing(keys, "a-much-longer-key-id"))
+    assert len(list(reader.entries())) == 2
 
 
 def test_wrapping_with_the_key_that_wraps_it_already_does_nothing(backups: Backups) -> None:

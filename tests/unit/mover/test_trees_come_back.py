@@ -34,17 +34,17 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
 def test_every_kind_of_entry_comes_back(source: Path, target: Path, keys: KeyRing | None) -> None:
-    make_tree(source, seed=1, privileged=PRIVILEGED)
+    make_tree(str(source), seed=1, privileged=PRIVILEGED)
     backups = Backups(keys=keys)
     report = backups.back_up(source, "full")
     assert report.succeeded
     backups.restore("full", target)
-    assert compare_trees(source, target, holes=True) == []
+    assert compare_trees(str(source), str(target), holes=True) == []
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_each_link_of_a_chain_of_incrementals_comes_back_whole(tmp_path: Path, source: Path, seed: int) -> None:
-    make_tree(source, seed=seed, privileged=PRIVILEGED)
+    make_tree(str(source), seed=seed, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     parent = None
     for generation in range(4):
@@ -52,26 +52,26 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(tmp_path: Path, s
         backups.back_up(source, backup, parent)
         target = make_directory(tmp_path / backup)
         backups.restore(backup, target)
-        assert compare_trees(source, target, holes=True) == []
+        assert compare_trees(str(source), str(target), holes=True) == []
         assert backups.verify(backup).entries == backups.open(backup).summary.entries
-        edit_tree(source, seed=seed * 10 + generation, edits=25)
+        edit_tree(str(source), seed=seed * 10 + generation, edits=25)
         parent = backup
 
 
 def test_an_in_place_restore_gives_exactly_the_backup(source: Path, target: Path) -> None:
-    make_tree(source, seed=3, privileged=PRIVILEGED)
+    make_tree(str(source), seed=3, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     backups.back_up(source, "full")
     backups.restore("full", target)
-    edit_tree(target, seed=8, edits=40)
+    edit_tree(str(target), seed=8, edits=40)
     (target / "not in the backup").mkdir()
     (target / "not in the backup" / "file").write_bytes(b"x")
     backups.restore("full", target)
-    assert compare_trees(source, target) == []
+    assert compare_trees(str(source), str(target)) == []
 
 
 def test_an_in_place_restore_of_an_equal_tree_fetches_and_writes_nothing(source: Path, target: Path) -> None:
-    make_tree(source, seed=3, privileged=PRIVILEGED)
+    make_tree(str(source), seed=3, privileged=PRIVILEGED)
     (source / "large").write_bytes(os.urandom(3 * MIB + 5))
     backups = Backups()
     backups.back_up(source, "full")
@@ -101,7 +101,7 @@ def test_a_restored_file_is_as_sparse_as_it_was(source: Path, target: Path) -> N
     report = backups.back_up(source, "full")
     assert report.logical_bytes < MIB
     backups.restore("full", target)
-    assert compare_trees(source, target, holes=True) == []
+    assert compare_trees(str(source), str(target), holes=True) == []
     assert (target / "zeros").stat().st_blocks * 512 <= 128 << 10
 
 
@@ -129,7 +129,7 @@ def test_a_file_of_a_terabyte_with_little_data_takes_no_time(source: Path, targe
     backups = Backups()
     assert backups.back_up(source, "full").logical_bytes <= 2 * 4096
     backups.restore("full", target)
-    assert compare_trees(source, target, holes=True) == []
+    assert compare_trees(str(source), str(target), holes=True) == []
 
 
 def test_many_files_come_back_with_few_descriptors(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,4 +147,4 @@ def test_many_files_come_back_with_few_descriptors(source: Path, target: Path, m
     finally:
         monkeypatch.undo()
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert compare_trees(source, target) == []
+    assert compare_trees(str(source), str(target)) == []

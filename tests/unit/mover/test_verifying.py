@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -57,13 +58,21 @@ def test_a_sample_reads_about_its_share(backups: Backups) -> None:
     assert len(set(shares)) > 1
 
 
+def is_sound(verify: Callable[[], object]) -> bool:
+    try:
+        verify()
+    except IntegrityError:
+        return False
+    return True
+
+
 def test_a_sample_meets_a_bad_chunk_sooner_or_later(backups: Backups) -> None:
     pack = backups.pack_keys("one")[0]
     body = backups.store.get(pack)
     verify = partial(run_verify, backups.store, PREFIX, backups.manifest_key("two"), backups.keys, sample_percent=30)
-    with backups.changed(pack, body[:100] + bytes([body[100] ^ 1]) + body[101:]), pytest.raises(IntegrityError):
-        for _ in range(200):
-            verify()
+    with backups.changed(pack, body[:100] + bytes([body[100] ^ 1]) + body[101:]):
+        # Each of 200 draws passes the bad chunk by with a chance of 0.7: all of them once in 10^30 runs.
+        assert not all(is_sound(verify) for _ in range(200))
 
 
 @pytest.mark.parametrize("percent", [0, -1, 100.1])

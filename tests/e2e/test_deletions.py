@@ -1,0 +1,158 @@
+"""Deleting is possible in every phase, takes the data along, and leaves nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import cluster, storage
+from tests.cluster.csi.faults import Fault, plant
+from tests.support.tenants import Tenant
+from tests.support.workloads import Errand, Mount, claim, digest, run_errand
+
+pytestmark = pytest.mark.e2e
+
+DISK = 64 << 20
+CRAWL = 65536
+"""Bytes a second, the least that a store can be limited to: a mover needs minutes for the disk."""
+
+
+@pytest.fixture
+def owner(tenant: Tenant) -> Tenant:
+    """A tenant with a device full of data."""
+    tenant.lab.apply(claim(tenant.lab, tenant.name, "disk", block=True, size=str(DISK)))
+    fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")
+    run_errand(tenant.lab, tenant.name, Errand("fill", fill, (Mount("disk", "/dev/volume", is_block=True),)))
+    return tenant
+
+
+def _slow_backup(tenant: Tenant, name: str) -> str:
+    """A backup whose mover has begun and will run for minutes; returns its UID."""
+    tenant.limit(uploadBytesPerSecond=CRAWL)
+    tenant.lab.apply(tenant.backup(name, "disk"))
+    tenant.says(f"volumebackup/{name}", "MoverRunning")
+    uid: str = tenant.get("volumebackup", name)["metadata"]["uid"]
+    return uid
+
+
+def _slow_restore(tenant: Tenant, name: str, backup: str) -> str:
+    """A restore whose mover has begun and will run for minutes; returns its UID."""
+    tenant.limit(downloadBytesPerSecond=CRAWL)
+    tenant.lab.apply(tenant.restore(name, backup, name="restored"))
+    tenant.says(f"volumerestore/{name}", "MoverRunning")
+    uid: str = tenant.get("volumerestore", name)["metadata"]["uid"]
+    return uid
+
+
+def test_an_available_backup_takes_its_data_along(owner: Tenant) -> None:
+    owner.lab.apply(owner.backup("whole", "disk"))
+    [backup] = owner.ends("volumebackup/whole")
+    keys = owner.keys()
+    assert backup["status"]["manifestKey"] in keys
+    assert len(keys) == backup["status"]["objectCount"] + 1
+    owner.delete("volumebackup/whole")
+    assert owner.keys() == set()
+
+
+def test_a_retained_backup_leaves_its_data(owner: Tenant) -> None:
+    owner.lab.apply(owner.backup("kept", "disk", deletionPolicy="Retain"))
+    owner.ends("volumebackup/kept")
+    before = owner.keys()
+    owner.delete("volumebackup/kept")
+    owner.kept = owner.keys()
+    assert owner.kept == before
+    assert any(event["reason"] == "Retained" for event in owner.events("kept"))
+
+
+def test_right_after_it_was_made(owner: Tenant) -> None:
+    owner.lab.apply(*(owner.backup(f"hasty-{number}", "disk") for number in range(3)))
+    owner.delete(*(f"volumebackup/hasty-{number}" for number in range(3)))
+    assert owner.keys() == set()
+
+
+def test_while_its_snapshot_is_pending(owner: Tenant) -> None:
+    if not owner.lab.is_own:
+        pytest.skip("needs the driver of our own cluster, which refuses snapshots on request")
+    data = str(storage.DRIVERS[0].data(cluster.running()))
+    volume = owner.get("pvc", "disk")["spec"]["volumeName"]
+    path = plant(data, "CreateSnapshot", Fault(code="UNAVAILABLE", message="not now", match=volume), owner.name)
+    try:
+        owner.lab.apply(owner.backup("waiting", "disk"))
+        assert "not now" in owner.wait_until("snapshot's error in the status", lambda: _snapshot_trouble(owner))
+        owner.delete("volumebackup/waiting")
+    finally:
+        Path(path).unlink()
+
+
+def _snapshot_trouble(tenant: Tenant) -> str:
+    message = tenant.says("volumebackup/waiting", "SnapshotNotReady")
+    return message if "not now" in message else ""
+
+
+def test_while_its_mover_runs(owner: Tenant) -> None:
+    uid = _slow_backup(owner, "slow")
+    assert owner.children(uid)
+    owner.delete("volumebackup/slow")
+    owner.wait_until("end of the mover", lambda: not owner.children(uid))
+    assert owner.keys() == set()
+
+
+def test_after_it_failed_with_half_of_its_data_sent(owner: Tenant) -> None:
+    uid = _slow_backup(owner, "broken")
+    owner.wait_until("progress", lambda: owner.get("volumebackup", "broken")["status"].get("progress"))
+    [job] = [child for child in owner.children(uid) if child.startswith("job")]
+    owner.kubectl("delete", job, "--wait=false")
+    status = owner.reaches("volumebackup/broken", "error")["status"]
+    assert "deleted by somebody else" in status["failReason"]
+    owner.delete("volumebackup/broken")
+    assert owner.keys() == set()
+
+
+def test_a_backup_that_is_being_restored_goes_when_the_restore_has_ended(owner: Tenant) -> None:
+    owner.lab.apply(owner.backup("read", "disk"))
+    owner.ends("volumebackup/read")
+    _slow_restore(owner, "reading", "read")
+    owner.reaches("volumebackup/read", "restoring")
+    owner.kubectl("delete", "volumebackup", "read", "--wait=false")
+    assert "reading" in owner.says("volumebackup/read", "BackupInUse")
+    assert owner.keys() != set()
+    owner.delete("volumerestore/reading")
+    owner.disappears("volumebackup/read")
+    assert owner.keys() == set()
+
+
+def test_a_restore_that_is_deleted_while_it_runs_leaves_no_volume(owner: Tenant) -> None:
+    owner.lab.apply(owner.backup("read", "disk"))
+    owner.ends("volumebackup/read")
+    hidden = f"cinderblock-{_slow_restore(owner, 'reading', 'read')}"
+    assert hidden in owner.volumes().values()
+    assert owner.lab.get("pvc", "restored", owner.name) is None
+    owner.delete("volumerestore/reading")
+    assert owner.lab.get("pvc", "restored", owner.name) is None
+    owner.wait_until("end of the half-filled volume", lambda: list(owner.volumes().values()) == ["disk"])
+    assert owner.reaches("volumebackup/read", "available")
+
+
+def test_a_restore_that_has_ended_leaves_its_volume(owner: Tenant) -> None:
+    owner.lab.apply(owner.backup("read", "disk"))
+    owner.ends("volumebackup/read")
+    owner.lab.apply(owner.restore("done", "read", name="restored"))
+    owner.ends("volumerestore/done")
+    owner.delete("volumerestore/done", "volumebackup/read")
+    assert digest(owner.lab, owner.name, "restored", DISK) == digest(owner.lab, owner.name, "disk", DISK)
+
+
+def test_a_whole_namespace_goes_with_everything_in_it(owner: Tenant) -> None:
+    lab = owner.lab
+    lab.apply(owner.backup("full", "disk"))
+    owner.ends("volumebackup/full")
+    lab.apply(owner.backup("step", "disk", incremental=True))
+    owner.ends("volumebackup/step")
+    _slow_restore(owner, "reading", "full")
+    lab.apply(owner.backup("wrong", "nowhere"))
+    owner.reaches("volumebackup/wrong", "error")
+    assert not owner.exposed_secrets()
+    owner.is_gone = True
+    lab.kubectl("delete", "namespace", owner.name, "--timeout=60s")
+    owner.account.purge(lab, owner.name)

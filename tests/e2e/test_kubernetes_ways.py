@@ -1,0 +1,59 @@
+"""What people and tools of Kubernetes expect: kubectl wait, columns, Pod Security."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.tenants import Tenant
+from tests.support.workloads import Errand, Mount, claim, compare_trees, run_errand
+
+pytestmark = pytest.mark.e2e
+
+
+def test_kubectl_waits_for_ready_and_shows_cinders_list(tenant: Tenant) -> None:
+    lab = tenant.lab
+    lab.apply(claim(lab, tenant.name, "files", size="64Mi"))
+    tenant.wait_until("bound volume", tenant.volumes)
+    tenant.kubectl("wait", "backupstore/default", "--for=condition=Ready", "--timeout=60s")
+    lab.apply(tenant.backup("sunday", "files", name="Sunday"))
+    tenant.kubectl("wait", "volumebackup/sunday", "--for=condition=Ready", "--timeout=90s")
+    lab.apply(tenant.restore("back", "sunday", name="restored"))
+    tenant.kubectl("wait", "volumerestore/back", "--for=condition=Ready", "--timeout=90s")
+    tenant.kubectl("wait", "volumebackup/sunday", "--for=jsonpath={.status.phase}=available", "--timeout=60s")
+
+    header, row = tenant.kubectl("get", "vb").splitlines()
+    assert header.split() == [
+        "NAME",
+        "STATUS",
+        "VOLUME",
+        "SIZE",
+        "OBJECTS",
+        "CONTAINER",
+        "INCREMENTAL",
+        "PROGRESS",
+        "AGE",
+    ]
+    assert row.split()[:4] == ["sunday", "available", "files", "1"]
+    assert "Sunday" in tenant.kubectl("get", "vb", "-o", "wide")
+    header, row = tenant.kubectl("get", "vr").splitlines()
+    assert header.split() == ["NAME", "STATUS", "BACKUP", "VOLUME", "PROGRESS", "AGE"]
+    assert row.split()[:4] == ["back", "available", "sunday", "restored"]
+    header, row = tenant.kubectl("get", "bst").splitlines()
+    assert row.split()[:3] == ["default", "True", "true"]
+    selected = tenant.kubectl("get", "vb", "--field-selector", "status.phase=available", "-o", "name")
+    assert selected.split() == ["volumebackup.cinderblock.io/sunday"]
+
+
+def test_a_namespace_that_enforces_baseline_is_served(make_tenant: Callable[..., Tenant]) -> None:
+    tenant = make_tenant(labels={"pod-security.kubernetes.io/enforce": "baseline"})
+    lab, name = tenant.lab, tenant.name
+    lab.apply(claim(lab, name, "files"))
+    make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "20")
+    run_errand(lab, name, Errand("make", make, (Mount("files", "/volume"),)))
+    lab.apply(tenant.backup("full", "files"))
+    tenant.ends("volumebackup/full")
+    lab.apply(tenant.restore("back", "full", name="restored"))
+    tenant.ends("volumerestore/back")
+    assert compare_trees(lab, name, "files", "restored") == []

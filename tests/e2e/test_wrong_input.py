@@ -1,0 +1,190 @@
+"""What is wrong ends in an error that says what and where, in seconds, with an Event, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.support.lab import Lab, Object
+from tests.support.tenants import Tenant
+from tests.support.workloads import Errand, Mount, claim
+
+pytestmark = pytest.mark.e2e
+
+WRONG_SECRET = "this-is-not-the-secret-key-of-anybody"
+NOBODY = "http://127.0.0.1:9"
+SLEEP = ("python3", "-c", "import signal; signal.pause()")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One wrong request.
+
+    Attributes:
+        reason: of the condition and of the Event.
+        words: what failReason must say.
+        volume: what is asked to be backed up.
+        backup: what is asked to be restored; None: a backup is asked for.
+        spec: the rest of the request.
+        own_cluster_only: whether it needs our own cluster's classes.
+    """
+
+    reason: str
+    words: str
+    volume: str = "files"
+    backup: str | None = None
+    spec: dict[str, Any] = field(default_factory=dict)
+    own_cluster_only: bool = False
+
+
+def _backup(reason: str, words: str, volume: str = "files", *, own: bool = False, **spec: Any) -> Case:
+    return Case(reason, words, volume, spec={"storeName": "good"} | spec, own_cluster_only=own)
+
+
+def _restore(reason: str, words: str, backup: str = "whole", **spec: Any) -> Case:
+    return Case(reason, words, backup=backup, spec=spec)
+
+
+CASES = {
+    "no-such-volume": _backup("VolumeNotFound", "Volume nowhere could not be found.", "nowhere"),
+    "volume-not-bound": _backup("VolumeNotBound", 'current status is "pending"', "unbound"),
+    "in-use-without-force": _backup("VolumeInUse", "must use the force flag. Used by pod user", "used"),
+    "in-use-without-snapshots": _backup(
+        "SnapshotClassNotFound", "No VolumeSnapshotClass for driver plain", "used-plain", own=True, force=True
+    ),
+    "no-such-store": _backup("StoreNotFound", "BackupStore nowhere could not be found", storeName="nowhere"),
+    "no-default-store": Case("StoreNotFound", "has no default BackupStore"),
+    "no-such-secret": _backup("SecretNotFound", "Secret nowhere of BackupStore secretless", storeName="secretless"),
+    "half-a-secret": _backup("SecretIncomplete", "has no AWS_SECRET_ACCESS_KEY", storeName="half"),
+    "no-such-encryption-secret": _backup(
+        "SecretNotFound", "Secret nowhere of BackupStore keyless", storeName="keyless"
+    ),
+    "malformed-encryption-key": _backup("InvalidInput", "key", storeName="malformed-key"),
+    "wrong-credentials": _backup("AccessDenied", "check AWS_SECRET_ACCESS_KEY", storeName="wrong-credentials"),
+    "unknown-access-key": _backup("AccessDenied", "check AWS_ACCESS_KEY_ID", storeName="unknown-account"),
+    "untrusted-certificate": _backup("CertificateNotTrusted", "give the CA that signed it", storeName="untrusted"),
+    "not-s3": _backup("NotS3", "does not speak S3", storeName="not-s3"),
+    "no-such-bucket": _backup("ContainerNotFound", "There is no container e2e-no-such-bucket", storeName="no-bucket"),
+    "no-such-snapshot-class": _backup(
+        "SnapshotClassNotFound", "VolumeSnapshotClass nowhere of BackupStore classless", storeName="classless"
+    ),
+    "no-such-snapshot": _backup("SnapshotNotFound", "Snapshot nowhere could not be found.", snapshotId="nowhere"),
+    "incremental-without-parent": _backup(
+        "NoParent", "No backups available to do an incremental backup.", "small", incremental=True
+    ),
+    "no-such-backup": _restore("BackupNotFound", "Backup nowhere could not be found.", "nowhere", name="new"),
+    "backup-not-available": _restore("BackupNotAvailable", "Backup status must be available", "failed", name="new"),
+    "no-such-target": _restore("VolumeNotFound", "Volume nowhere could not be found.", volumeId="nowhere"),
+    "target-not-bound": _restore("VolumeNotAvailable", "must be available", volumeId="unbound"),
+    "target-in-use": _restore("VolumeNotAvailable", "must be available. Used by pod user", volumeId="used"),
+    "target-too-small": _restore("VolumeTooSmall", "is too small to restore backup", volumeId="small"),
+    "target-of-other-mode": _restore("VolumeModeMismatch", "volumeMode is Block", volumeId="disk"),
+    "name-exists": _restore("NameTaken", "PersistentVolumeClaim files exists", name="files"),
+    "size-too-small": _restore("VolumeTooSmall", "is too small to restore backup", name="new", size="16Mi"),
+    "no-such-class": _restore(
+        "StorageClassNotFound", "StorageClass nowhere could not be found.", name="new", storageClassName="nowhere"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(lab: Lab, make_shared_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
+    """Volumes in every state, stores with every fault, a backup that is whole and one that failed. No default store."""
+    tenant = make_shared_tenant(is_default=False)
+    tenant.secrets.append(WRONG_SECRET)
+    lab.apply(*_volumes(tenant), *_stores(tenant))
+    tenant.wait_until("bound volumes", lambda: len(tenant.volumes()) >= 4)
+    lab.apply(tenant.backup("whole", "files", storeName="good"), tenant.backup("failed", "nowhere", storeName="good"))
+    tenant.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=60s")
+    tenant.ends("volumebackup/whole")
+    tenant.reaches("volumebackup/failed", "error")
+    yield tenant
+    tenant.kubectl("delete", "pods", "--all", "--timeout=60s")
+
+
+def _volumes(tenant: Tenant) -> list[Object]:
+    lab, name = tenant.lab, tenant.name
+    objects = [
+        claim(lab, name, "files", size="64Mi"),
+        claim(lab, name, "used", size="64Mi"),
+        claim(lab, name, "small", size="16Mi"),
+        claim(lab, name, "disk", size="64Mi", block=True),
+        claim(lab, name, "unbound", storage_class="rawfile-wffc" if lab.is_own else "e2e-no-such-class"),
+        Errand("user", SLEEP, (Mount("used", "/volume"),)).manifest(lab, name),
+    ]
+    if lab.is_own:
+        objects += [
+            claim(lab, name, "used-plain", storage_class="plain", size="64Mi"),
+            Errand("user-plain", SLEEP, (Mount("used-plain", "/volume"),)).manifest(lab, name),
+        ]
+    return objects
+
+
+def _stores(tenant: Tenant) -> list[Object]:
+    known = tenant.account.access_key
+    return [
+        tenant.secret("half", AWS_ACCESS_KEY_ID=known),
+        tenant.secret("wrong", AWS_ACCESS_KEY_ID=known, AWS_SECRET_ACCESS_KEY=WRONG_SECRET),
+        tenant.secret("unknown", AWS_ACCESS_KEY_ID="nobody", AWS_SECRET_ACCESS_KEY=WRONG_SECRET),
+        tenant.secret("malformed", **{"key-1": WRONG_SECRET}),
+        tenant.store("good"),
+        tenant.store("secretless", credentialsSecretRef={"name": "nowhere"}),
+        tenant.store("half", credentialsSecretRef={"name": "half"}),
+        tenant.store("keyless", encryptionSecretRef={"name": "nowhere"}),
+        tenant.store("malformed-key", encryptionSecretRef={"name": "malformed"}),
+        tenant.store("wrong-credentials", credentialsSecretRef={"name": "wrong"}),
+        tenant.store("unknown-account", credentialsSecretRef={"name": "unknown"}),
+        tenant.store("untrusted", endpointUrl="https://kubernetes.default.svc"),
+        tenant.store("not-s3", endpointUrl="http://kubernetes.default.svc:443"),
+        tenant.store("no-bucket", container="e2e-no-such-bucket", createContainer=False),
+        tenant.store("classless", volumeSnapshotClassName="nowhere"),
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_told_and_leaves_nothing(prepared: Tenant, name: str) -> None:
+    case = CASES[name]
+    if case.own_cluster_only and not prepared.lab.is_own:
+        pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
+    operation, phase = f"volumebackup/{name}", "error"
+    wrong = prepared.backup(name, case.volume, **case.spec)
+    if case.backup is not None:
+        operation, phase = f"volumerestore/{name}", "error_restoring"
+        wrong = prepared.restore(name, case.backup, **case.spec)
+    prepared.lab.apply(wrong)
+
+    found = prepared.reaches(operation, phase, timeout=60)
+
+    assert case.words in found["status"]["failReason"]
+    conditions = {item["type"]: item for item in found["status"]["conditions"]}
+    assert (conditions["Ready"]["status"], conditions["Stalled"]["status"]) == ("False", "True")
+    assert conditions["Stalled"]["reason"] == case.reason
+    prepared.wait_until("a Warning", lambda: _warned(prepared, name, case.reason))
+    assert prepared.children(found["metadata"]["uid"]) == []
+    prepared.delete(operation)
+
+
+def _warned(tenant: Tenant, name: str, reason: str) -> bool:
+    return any(event["type"] == "Warning" and event["reason"] == reason for event in tenant.events(name))
+
+
+def test_a_store_that_does_not_answer_is_waited_for_and_this_is_said(tenant: Tenant) -> None:
+    tenant.lab.apply(
+        claim(tenant.lab, tenant.name, "files", size="64Mi"),
+        tenant.store("unreachable", endpointUrl=NOBODY),
+    )
+    tenant.wait_until("bound volume", tenant.volumes)
+    tenant.lab.apply(tenant.backup("patient", "files", storeName="unreachable"))
+    message = tenant.says("volumebackup/patient", "StoreUnreachable")
+    assert NOBODY in message
+    assert "until 20" in message
+    assert tenant.get("volumebackup", "patient")["status"]["phase"] == "creating"
+    tenant.delete("volumebackup/patient")
+
+
+def test_a_store_says_itself_what_is_wrong_with_it(prepared: Tenant) -> None:
+    for store, reason in (("half", "SecretIncomplete"), ("wrong-credentials", "AccessDenied"), ("good", "Answers")):
+        assert prepared.says(f"backupstore/{store}", reason)

@@ -1,0 +1,64 @@
+"""Known chunks are found by digest, and only they."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cinderblock.datapath.digest import digest_of
+from cinderblock.datapath.entries import Chunk
+from cinderblock.datapath.known import KnownChunks
+
+
+def make_chunk(number: int, digest: bytes | None = None) -> Chunk:
+    return Chunk(
+        number % 7, number, number * 3, 100 + number, 200 + number, number % 2, digest or digest_of(b"%d" % number)
+    )
+
+
+@given(st.lists(st.integers(0, 50)))
+def test_it_finds_what_a_dict_finds(numbers: list[int]) -> None:
+    known, model = KnownChunks(), dict[bytes, Chunk]()
+    for number in numbers:
+        chunk = make_chunk(number)
+        known.add(chunk)
+        model.setdefault(chunk.digest, chunk)
+        assert len(known) == len(model)
+    for number in range(51):
+        assert known.find(make_chunk(number).digest) == model.get(make_chunk(number).digest)
+
+
+def test_it_grows_and_keeps_everything() -> None:
+    known = KnownChunks()
+    chunks = [make_chunk(number) for number in range(20_000)]
+    for chunk in chunks:
+        known.add(chunk)
+    assert [known.find(chunk.digest) for chunk in chunks] == chunks
+
+
+def test_digests_that_begin_alike_are_kept_apart() -> None:
+    known = KnownChunks()
+    chunks = [
+        make_chunk(number, b"same beginning of all".ljust(24, b".") + number.to_bytes(8, "big"))
+        for number in range(300)
+    ]
+    for chunk in chunks:
+        known.add(chunk)
+    assert [known.find(chunk.digest) for chunk in chunks] == chunks
+    assert known.find(b"same beginning of all".ljust(32, b".")) is None
+
+
+def test_the_first_of_two_equal_chunks_stays() -> None:
+    known, digest = KnownChunks(), digest_of(b"")
+    known.add(make_chunk(1, digest))
+    known.add(make_chunk(2, digest))
+    assert known.find(digest) == make_chunk(1, digest)
+
+
+def test_beyond_its_limit_it_forgets_and_stays_right() -> None:
+    known = KnownChunks(limit=10)
+    for number in range(20):
+        known.add(make_chunk(number))
+    assert len(known) == 10
+    assert known.find(make_chunk(9).digest) == make_chunk(9)
+    assert known.find(make_chunk(10).digest) is None
