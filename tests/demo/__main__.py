@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 from tests.demo.story import Story
-from tests.support.lab import RELEASE_NAMESPACE, ROOT, Lab, LabError, install, uninstall
+from tests.support.lab import RELEASE_NAMESPACE, ROOT, Lab, LabError, alone, install, uninstall
 from tests.support.objects_in_store import EmbeddedStore
 from tests.support.workloads import (
     Errand,
@@ -32,7 +32,8 @@ def main() -> int:
     """Show everything; returns the exit code."""
     story = Story()
     try:
-        _play(story)
+        with alone():
+            _play(story)
     except LabError as error:
         print(f"\nNOT RIGHT: {error}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import tidiness
-from tests.support.lab import RELEASE_NAMESPACE, Lab, install, uninstall
+from tests.support.lab import RELEASE_NAMESPACE, Lab, alone, install, uninstall
 from tests.support.tenants import HOME, Account, Tenant
 from tests.support.tidiness import Graveyard
 from tests.support.witness import Witness
@@ -28,11 +28,12 @@ def lab() -> Lab:
 
 @pytest.fixture(scope="session")
 def release(lab: Lab) -> Iterator[Account]:
-    """The chart, installed once, and its embedded store's account."""
-    install(lab, [HOME])
-    yield Account.of(lab)
-    uninstall(lab)
-    lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+    """The chart, installed once, and its embedded store's account. Two runs on one cluster wait for each other."""
+    with alone():
+        install(lab, [HOME])
+        yield Account.of(lab)
+        uninstall(lab)
+        lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
 
 
 @pytest.fixture(scope="session")

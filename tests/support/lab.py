@@ -6,11 +6,15 @@ On the test cluster of this repository the images are built and loaded; on any o
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +128,15 @@ class Lab:
                 self.kubectl("logs", "-n", RELEASE_NAMESPACE, f"deploy/{RELEASE}", "--tail=30", check=False)[-6000:],
             )
         )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else on this machine installs or uninstalls the release on the same cluster while inside."""
+    cluster_name = hashlib.sha256(os.environ.get("KUBECONFIG", "").encode()).hexdigest()[:12]
+    with open(Path(tempfile.gettempdir()) / f"cinderblock-lab-{cluster_name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run(command: list[str], *, stdin: str | None = None, check: bool = True, timeout: float = 180) -> str:
