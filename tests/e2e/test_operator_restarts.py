@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab
 from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, digest, run_errand
+from tests.support.workloads import Errand, Mount, claim, digests, run_errand
 
 pytestmark = pytest.mark.e2e
 
@@ -44,4 +44,5 @@ def test_a_backup_and_a_restore_go_on_over_a_restart(tenant: Tenant) -> None:
     _operator_is_back(lab)
     [restore] = tenant.ends("volumerestore/again")
     assert len(tenant.witness.jobs(restore["metadata"]["uid"])) == 1
-    assert digest(lab, name, "restored", DISK) == digest(lab, name, "disk", DISK)
+    original, restored = digests(lab, name, ("disk", "restored"), DISK)
+    assert restored == original

@@ -83,7 +83,7 @@ CASES = {
     "target-too-small": _restore("VolumeTooSmall", "is too small to restore backup", volumeId="small"),
     "target-of-other-mode": _restore("VolumeModeMismatch", "volumeMode is Block", volumeId="disk"),
     "name-exists": _restore("NameTaken", "PersistentVolumeClaim files exists", name="files"),
-    "size-too-small": _restore("VolumeTooSmall", "is too small to restore backup", name="new", size="16Mi"),
+    "size-too-small": _restore("VolumeTooSmall", "is too small to restore backup", name="new", size="1Gi"),
     "no-such-class": _restore(
         "StorageClassNotFound", "StorageClass nowhere could not be found.", name="new", storageClassName="nowhere"
     ),
@@ -108,10 +108,10 @@ def prepared(lab: Lab, make_shared_tenant: Callable[..., Tenant]) -> Iterator[Te
 def _volumes(tenant: Tenant) -> list[Object]:
     lab, name = tenant.lab, tenant.name
     objects = [
-        claim(lab, name, "files", size="64Mi"),
-        claim(lab, name, "used", size="64Mi"),
-        claim(lab, name, "small", size="16Mi"),
-        claim(lab, name, "disk", size="64Mi", block=True),
+        claim(lab, name, "files", size="2Gi"),
+        claim(lab, name, "used", size="2Gi"),
+        claim(lab, name, "small", size="1Gi"),
+        claim(lab, name, "disk", size="2Gi", block=True),
         claim(lab, name, "unbound", storage_class="rawfile-wffc" if lab.is_own else "e2e-no-such-class"),
         Errand("user", SLEEP, (Mount("used", "/volume"),)).manifest(lab, name),
     ]

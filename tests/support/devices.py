@@ -1,6 +1,6 @@
 """Fill and hash a block device; runs inside pods, with nothing but the standard library.
 
-python3 devices.py fill PATH SEED     random, zero and compressible MiBs in turn, over three quarters of the device
+python3 devices.py fill PATH SEED     random, zero and compressible MiBs in turn, and a few bytes at the end
 python3 devices.py edit PATH SEED     other data in some MiBs, and zeros where data was
 python3 devices.py digest PATH BYTES  SHA-256 of the first BYTES, and the number of bytes after them that are not zero
 """
@@ -13,6 +13,8 @@ import random
 import sys
 
 MIB = 1 << 20
+FILLED = 48
+"""MiB that are written at most, however large the storage makes the smallest volume."""
 
 
 def _size(fd: int) -> int:
@@ -29,7 +31,7 @@ def fill(path: str, seed: int) -> None:
     """Write the pattern and flush it."""
     rng = random.Random(seed)
     fd = os.open(path, os.O_RDWR)
-    for number in range(_size(fd) // MIB * 3 // 4):
+    for number in range(min(FILLED, _size(fd) // MIB * 3 // 4)):
         os.pwrite(fd, _block(rng, number), number * MIB)
     os.pwrite(fd, b"the very end", _size(fd) - 12)
     os.fsync(fd)

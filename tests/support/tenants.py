@@ -98,7 +98,7 @@ class Tenant:
         return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
     def store(self, name: str, *, is_default: bool = False, **spec: Any) -> Object:
-        """A BackupStore in the embedded server, but for what ``spec`` says differently."""
+        """A BackupStore in the embedded server, but for what ``spec`` says differently; None: left out."""
         annotations = {"cinderblock.io/is-default-store": "true"} if is_default else {}
         usual = {
             "endpointUrl": self.account.endpoint_url,
@@ -108,7 +108,8 @@ class Tenant:
             "encryptionSecretRef": {"name": ENCRYPTION},
         }
         metadata = {"name": name, "namespace": self.name, "annotations": annotations}
-        return self._ours("BackupStore", metadata, usual | spec)
+        wanted = {field: value for field, value in (usual | spec).items() if value is not None}
+        return self._ours("BackupStore", metadata, wanted)
 
     def backup(self, name: str, volume: str, /, **spec: Any) -> Object:
         """A VolumeBackup of a claim."""

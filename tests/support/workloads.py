@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,12 @@ def compare_trees(lab: Lab, namespace: str, left: str, right: str) -> list[str]:
     return run_errand(lab, namespace, errand).splitlines()
 
 
-def digest(lab: Lab, namespace: str, claim_name: str, length: int) -> str:
-    """SHA-256 of the first ``length`` bytes of a block volume, and whether the rest is zero."""
-    errand = Errand(
-        f"digest-{claim_name}"[:60].rstrip("-."),
-        ("python3", "/tools/devices.py", "digest", "/dev/volume", str(length)),
-        (Mount(claim_name, "/dev/volume", is_block=True),),
-    )
-    return run_errand(lab, namespace, errand).strip()
+def digests(lab: Lab, namespace: str, claim_names: Iterable[str], length: int) -> list[str]:
+    """Of block volumes, SHA-256 of the first ``length`` bytes, and how many bytes after them are not zero."""
+    command = ("python3", "/tools/devices.py", "digest", "/dev/volume", str(length))
+    errands = [
+        Errand(f"digest-{name}"[:60].rstrip("-."), command, (Mount(name, "/dev/volume", is_block=True),))
+        for name in claim_names
+    ]
+    lab.apply(*(errand.manifest(lab, namespace) for errand in errands))
+    return [finish_errand(lab, namespace, errand.name).strip() for errand in errands]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +33,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", bound=KubeObject)
 
 
+def wall_clock() -> datetime:
+    """The instant, as this machine sees it."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Eyes:
     """What observers look with."""
@@ -38,6 +45,7 @@ class Eyes:
     kube: KubeClient
     stores: Stores
     policy: Policy
+    clock: Callable[[], datetime] = wall_clock
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
         """One object as a model, or None."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -64,7 +63,7 @@ class Reconciler:
 async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
     backup = VolumeBackup.model_validate(body)
     world = await observe_backup.observe(eyes, backup)
-    now = datetime.now(UTC)
+    now = eyes.clock()
     subject = Subject(RECONCILED["VolumeBackup"], backup, body, world.store.store)
     decision = backups.decide(world, now)
     try:
@@ -78,7 +77,7 @@ async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
 async def _reconcile_restore(eyes: Eyes, body: dict[str, Any]) -> float | None:
     restore = VolumeRestore.model_validate(body)
     world = await observe_restore.observe(eyes, restore)
-    now = datetime.now(UTC)
+    now = eyes.clock()
     subject = Subject(RECONCILED["VolumeRestore"], restore, body, world.store.store)
     decision = restores.decide(world, now)
     try:
@@ -98,7 +97,7 @@ def _may_tell(subject: Subject, decision: Decision, error: PermanentError) -> bo
 async def _reconcile_store(eyes: Eyes, body: dict[str, Any]) -> float | None:
     store = BackupStore.model_validate(body)
     world = await observe_store.observe(eyes, store)
-    decision = stores.decide(world, datetime.now(UTC))
+    decision = stores.decide(world, eyes.clock())
     return await _carry_out(eyes, Subject(RECONCILED["BackupStore"], store, body, store), decision, store.status)
 
 
