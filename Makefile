@@ -33,7 +33,7 @@ packages: setup
 
 .PHONY: unit ## Unit and contract tests: no cluster, no network
 unit: setup
-	$(RUN) pytest tests/unit tests/contract -m "not integration and not e2e and not bench"
+	$(RUN) pytest -n auto tests/unit tests/contract -m "not integration and not e2e and not bench"
 
 .PHONY: integration ## Tests with a real API server and a real S3 server
 integration: setup
@@ -43,10 +43,6 @@ integration: setup
 .PHONY: e2e ## Tests on a real cluster: kubelet, CSI snapshots, chart, image
 e2e: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m pytest tests/e2e -m "e2e and not bench"
-
-.PHONY: bench ## Measure against restic and against the limit; never decides anything
-bench: setup
-	$(RUN) tests.bench
 
 .PHONY: image ## Build the image from the Dockerfile, without Docker
 image: setup

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 
 DISK = 32 << 20
 WALK = 1 << 20
-"""Bytes a second: a mover needs some ten seconds for the disk, longer than an operator needs to come back."""
+"""Bytes a second: a mover needs some eight seconds for the disk, longer than an operator needs to come back."""
 
 
 def _kill_operator(lab: Lab) -> None:

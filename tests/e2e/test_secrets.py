@@ -14,7 +14,7 @@ NEEDLE = "a-secret-that-somebody-put-into-a-description"
 
 def test_what_objects_and_movers_show_is_searched(tenant: Tenant) -> None:
     lab, name = tenant.lab, tenant.name
-    lab.apply(claim(lab, name, "disk", block=True, size="64Mi"))
+    lab.apply(claim(lab, name, "disk", block=True, size="16Mi"))
     fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")
     run_errand(lab, name, Errand("fill", fill, (Mount("disk", "/dev/volume", is_block=True),)))
     tenant.limit(uploadBytesPerSecond=1 << 20)

@@ -46,7 +46,7 @@ def test_two_backups_of_one_volume_take_turns(tenant: Tenant) -> None:
     lab.apply(claim(lab, tenant.name, "files"))
     tenant.wait_until("bound volume", tenant.volumes)
     tenant.limit(uploadBytesPerSecond=65536)
-    _run(tenant, "files", "import os; open('/volume/file', 'wb').write(os.urandom(400_000))")
+    _run(tenant, "files", "import os; open('/volume/file', 'wb').write(os.urandom(200_000))")
     lab.apply(tenant.backup("first", "files"))
     tenant.says("volumebackup/first", "MoverRunning")
     lab.apply(tenant.backup("second", "files"))

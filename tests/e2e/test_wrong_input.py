@@ -16,7 +16,8 @@ pytestmark = pytest.mark.e2e
 
 WRONG_SECRET = "this-is-not-the-secret-key-of-anybody"
 NOBODY = "http://127.0.0.1:9"
-SLEEP = ("python3", "-c", "import signal; signal.pause()")
+SERVE = ("python3", "-m", "http.server", "8000", "--directory", "/tools")
+"""Uses a volume, and is a web server that knows nothing of S3."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def prepared(lab: Lab, make_shared_tenant: Callable[..., Tenant]) -> Iterator[Te
     tenant.wait_until("bound volumes", lambda: len(tenant.volumes()) >= 4)
     lab.apply(tenant.backup("whole", "files", storeName="good"), tenant.backup("failed", "nowhere", storeName="good"))
     tenant.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=60s")
+    lab.apply(tenant.store("not-s3", endpointUrl=f"http://{tenant.get('pod', 'user')['status']['podIP']}:8000"))
     tenant.ends("volumebackup/whole")
     tenant.reaches("volumebackup/failed", "error")
     yield tenant
@@ -113,12 +115,12 @@ def _volumes(tenant: Tenant) -> list[Object]:
         claim(lab, name, "small", size="1Gi"),
         claim(lab, name, "disk", size="2Gi", block=True),
         claim(lab, name, "unbound", storage_class="rawfile-wffc" if lab.is_own else "e2e-no-such-class"),
-        Errand("user", SLEEP, (Mount("used", "/volume"),)).manifest(lab, name),
+        Errand("user", SERVE, (Mount("used", "/volume"),)).manifest(lab, name),
     ]
     if lab.is_own:
         objects += [
             claim(lab, name, "used-plain", storage_class="plain", size="64Mi"),
-            Errand("user-plain", SLEEP, (Mount("used-plain", "/volume"),)).manifest(lab, name),
+            Errand("user-plain", SERVE, (Mount("used-plain", "/volume"),)).manifest(lab, name),
         ]
     return objects
 
@@ -138,7 +140,6 @@ def _stores(tenant: Tenant) -> list[Object]:
         tenant.store("wrong-credentials", credentialsSecretRef={"name": "wrong"}),
         tenant.store("unknown-account", credentialsSecretRef={"name": "unknown"}),
         tenant.store("untrusted", endpointUrl="https://kubernetes.default.svc"),
-        tenant.store("not-s3", endpointUrl="http://kubernetes.default.svc:443"),
         tenant.store("no-bucket", container="e2e-no-such-bucket", createContainer=False),
         tenant.store("classless", volumeSnapshotClassName="nowhere"),
     ]

@@ -166,7 +166,7 @@ def a_filled_volume(phase: str = "Bound", *, mark: str | None = None, claim: str
         "annotations": {"cinderblock.io/reclaim-policy": "Delete"} if mark else {},
     }
     spec = {
-        "claimRef": {"namespace": "shop", "name": claim},
+        "claimRef": {"namespace": "shop", "name": claim, "uid": "" if phase == "Available" else "c-9"},
         "persistentVolumeReclaimPolicy": "Retain" if mark else "Delete",
         "storageClassName": "fast",
     }

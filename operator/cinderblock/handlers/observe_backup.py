@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from cinderblock.datapath.manifest import read_header
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.handlers.observe import (
     Eyes,
     choose_store,
@@ -21,7 +21,7 @@ from cinderblock.handlers.observe import (
 )
 from cinderblock.kube import kinds, lookups
 from cinderblock.lifecycle import movers
-from cinderblock.lifecycle.checks import WHOLE, own_phase
+from cinderblock.lifecycle.checks import WHOLE, is_forgotten, own_phase
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackup
@@ -51,7 +51,8 @@ async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
     )
     if backup.metadata.is_being_deleted:
         return await _for_deletion(eyes, world)
-    if own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR:
+    ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
+    if ended and not is_forgotten(backup):
         return replace(world, mover=await _children_only(eyes, backup))
     return await _for_creation(eyes, world)
 
@@ -147,22 +148,31 @@ async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) ->
 
 async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     """Read the manifest back once there can be one: a pod has ended, or a status was lost that had said so."""
-    store, claim, backup = world.store.store, world.claim, world.backup
-    lost = own_phase(backup) is None and names.BACKUP_FINALIZER in backup.metadata.finalizers
-    if store is None or not (movers.may_have_committed(world.mover) or lost):
+    store, backup = world.store.store, world.backup
+    forgotten = is_forgotten(backup)
+    if store is None or not (movers.may_have_committed(world.mover) or forgotten):
         return world
-    volume_id = backup.status.volume_id if own_phase(backup) else None
-    if volume_id is None and claim is not None:
-        volume_id = claim.uid
-    if volume_id is None:
-        return world
-    container = backup.status.container if own_phase(backup) else None
-    key = names.manifest_key(store.spec.prefix, volume_id, backup.uid)
+    container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
+    container = container or store.spec.container
+    key = backup.status.manifest_key
     try:
-        manifest = await read_manifest(eyes, store, container or backup.spec.container or store.spec.container, key)
+        if forgotten or key is None:
+            key = await _find_manifest(eyes, store, container, backup.uid)
+        manifest = await read_manifest(eyes, store, container, key) if key else None
     except CinderblockError as error:
         return replace(world, manifest_trouble=error)
     return replace(world, manifest=manifest)
+
+
+async def _find_manifest(eyes: Eyes, store: BackupStore, container: str, backup_id: str) -> str | None:
+    """Key of a backup's manifest when nothing else says which volume it is of: that one may be gone by now."""
+    opened = await eyes.stores.open(store, container)
+
+    def search() -> str | None:
+        found = opened.list(names.backup_prefix(store.spec.prefix))
+        return next((item.key for item in found if item.key.endswith(f"/{backup_id}.manifest")), None)
+
+    return await asyncio.to_thread(search)
 
 
 async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -172,6 +182,8 @@ async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     if mover.job is None:
         mover = replace(mover, pods=await pods_of(eyes, backup))
     world = replace(world, store=view, mover=mover, namespace_ending=await _is_ending(eyes, backup.namespace))
+    if is_forgotten(backup):
+        return await _for_recall(eyes, world)
     recorded = own_phase(backup) is not None and status.manifest_key is not None
     if not recorded or view.store is None or not status.volume_id or not status.container:
         return world
@@ -179,6 +191,14 @@ async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
         return await _stored(eyes, world, view, status.volume_id, status.container)
     except CinderblockError as error:
         return replace(world, store=StoreView(view.store, "", error))
+
+
+async def _for_recall(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """What can still be found out about a backup that is being deleted and whose status was lost."""
+    if world.store.store is None:
+        return replace(world, manifest_trouble=TransientError(world.store.missing, reason="StoreNotFound"))
+    claim = await find_claim(eyes, world.backup.namespace, _volume_name(world.backup))
+    return await _with_manifest(eyes, replace(world, claim=claim))
 
 
 async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: str, container: str) -> BackupWorld:

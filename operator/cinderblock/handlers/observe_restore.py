@@ -69,6 +69,10 @@ async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> V
 
 async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     mover = await observe_mover(eyes, world.restore, None)
+    reference = world.volume.spec.claim_ref if world.volume is not None else None
+    if reference is not None:
+        # Whether the volume has been promised to a claim decides what becomes of it.
+        world = replace(world, target=await eyes.get(Claim, kinds.PVC, reference.name, world.restore.namespace))
     return replace(world, mover=replace(mover, pods=await pods_of(eyes, world.restore)))
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cinderblock.errors import Conflict, NotFound, PermanentError
+from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentError
 from cinderblock.handlers import observe_backup, observe_restore, observe_store
 from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.perform import Subject, perform
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import backups, restores, stores
-from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, RemoveFinalizer
+from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, DeleteStoredData, RemoveFinalizer
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.model.base import Model
 from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
@@ -68,7 +68,7 @@ async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
     decision = backups.decide(world, now)
     try:
         return await _carry_out(eyes, subject, decision, backup.status)
-    except PermanentError as error:
+    except CinderblockError as error:
         if not _may_tell(subject, decision, error):
             raise
         return await _carry_out(eyes, subject, backups.refused(world, now, error), backup.status)
@@ -82,16 +82,19 @@ async def _reconcile_restore(eyes: Eyes, body: dict[str, Any]) -> float | None:
     decision = restores.decide(world, now)
     try:
         return await _carry_out(eyes, subject, decision, restore.status)
-    except PermanentError as error:
+    except CinderblockError as error:
         if not _may_tell(subject, decision, error):
             raise
         return await _carry_out(eyes, subject, restores.refused(world, now, error), restore.status)
 
 
-def _may_tell(subject: Subject, decision: Decision, error: PermanentError) -> bool:
-    """Whether a refusal is about a child of an operation that goes on: then its status says so."""
+def _may_tell(subject: Subject, decision: Decision, error: CinderblockError) -> bool:
+    """Whether a status is to tell of a refusal: of a child of an operation that goes on, or of the data's removal."""
+    if any(isinstance(action, DeleteStoredData) for action in decision.actions):
+        return True
     creates = any(isinstance(action, CreateChild | CreateClaim) for action in decision.actions)
-    return creates and not isinstance(error, Conflict) and not _is_going(subject)
+    final = isinstance(error, PermanentError) and not isinstance(error, Conflict)
+    return creates and final and not _is_going(subject)
 
 
 async def _reconcile_store(eyes: Eyes, body: dict[str, Any]) -> float | None:

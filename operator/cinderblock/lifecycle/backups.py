@@ -31,18 +31,25 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
 
 
 def refused(world: BackupWorld, now: datetime, error: CinderblockError) -> Decision:
-    """What to do when the API server refused an action: what is wrong ends the backup, what may pass is waited for."""
+    """What to do when an action was refused: what is wrong ends the backup, what may pass is waited for.
+
+    A store that does not remove the data ends nothing: see `deletion.cannot_remove`.
+    """
+    if world.backup.metadata.is_being_deleted:
+        return _stamp(deletion.cannot_remove(world, now, error), world.backup.status, now)
     verdict = outcomes.from_refusal(error, world.policy.deadlines)
     return _stamp(_verdict(world, now, verdict), world.backup.status, now)
 
 
 def _decide(world: BackupWorld, now: datetime) -> Decision:
-    backup = world.backup
+    backup, forgotten = world.backup, checks.is_forgotten(world.backup)
     if backup.metadata.is_being_deleted:
-        return deletion.decide(world, now)
+        return (_record(world, now) if forgotten else None) or deletion.decide(world, now)
     phase = checks.own_phase(backup)
-    if phase in checks.WHOLE or (world.manifest is not None and phase is not BackupPhase.ERROR):
+    if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
         return _whole(world, now)
+    if forgotten and world.manifest_trouble is not None:
+        return _recall(world, now, world.manifest_trouble)
     if phase is BackupPhase.ERROR:
         return _failed_before(world)
     if phase is None:
@@ -50,9 +57,30 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     return _create(world, now)
 
 
+def _recall(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+    """A status was lost and the store does not say whether the backup is whole: it is not made anew meanwhile."""
+    message = f"The status was lost, and the store does not say whether the backup is whole: {trouble.message}"
+    return _wait(world, now, Wait(checks.RECALLING, message, look_again=30.0))
+
+
+def _record(world: BackupWorld, now: datetime) -> Decision | None:
+    """A status was lost and the backup is being deleted: write down where its data is, for the deletion to find it."""
+    if world.manifest is None and (world.manifest_trouble is not None or world.claim is None):
+        return None
+    recalled = _wait(world, now, Wait(checks.RECALLING, "The status was lost and is put together again"))
+    if world.manifest is None:
+        recalled = _with_choices(world, recalled)
+    status = recalled.status
+    if not isinstance(status, VolumeBackupStatus) or world.store.store is None:
+        return None
+    status = _with_manifest(status, world.manifest) if world.manifest else status
+    return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), look_again=1.0)
+
+
 def _accept(world: BackupWorld, now: datetime) -> Decision:
     """Put the finalizer on and write down what was chosen, before anything is made.
 
+    The finalizer comes with the choices and not before: it says that something may be stored.
     A parent is chosen and recorded here, so that its deletion sees a dependent before this backup reads from it.
     """
     verdict = checks.first_verdict(world, checks.BEFORE_COPY)
@@ -60,11 +88,11 @@ def _accept(world: BackupWorld, now: datetime) -> Decision:
         verdict = outcomes.settle(verdict, world.backup.status.conditions, now)
     if isinstance(verdict, Fail):
         return _fail(world, now, verdict)
+    if verdict is not None:
+        return _wait(world, now, verdict)
     actions: tuple[Action, ...] = ()
     if names.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
         actions = (AddFinalizer(names.BACKUP_FINALIZER),)
-    if verdict is not None:
-        return _wait(world, now, verdict, actions)
     accepted = _wait(world, now, Wait("Accepted", "The backup was accepted", look_again=0.0), actions)
     return _with_choices(world, accepted)
 
@@ -111,6 +139,9 @@ def _prepare(world: BackupWorld, now: datetime) -> Decision:
     claim, snapshot = world.claim, world.given_snapshot or world.snapshot
     if claim is None:
         return _fail(world, now, Fail("VolumeNotFound", f"Volume {world.backup.spec.volume_id} could not be found."))
+    if world.exposed is not None:
+        # What was exposed is what was asked for, even if its snapshot is gone by now.
+        return _start(world, now, claim, world.exposed)
     if snapshot is None:
         if world.snapshot_class is None:
             return _start(world, now, claim, claim)
@@ -120,9 +151,7 @@ def _prepare(world: BackupWorld, now: datetime) -> Decision:
         return _wait(world, now, waiting, (CreateChild("VolumeSnapshot", body), told))
     if not snapshot.status.ready_to_use:
         return _verdict(world, now, _snapshot_not_ready(world, snapshot))
-    if world.exposed is None:
-        return _expose(world, now, claim, snapshot)
-    return _start(world, now, claim, world.exposed)
+    return _expose(world, now, claim, snapshot)
 
 
 def _foreign_child(world: BackupWorld) -> Fail | None:
@@ -214,9 +243,10 @@ def _description(world: BackupWorld, claim: Claim) -> BackupDescription:
 
 
 def _data_timestamp(world: BackupWorld) -> datetime | None:
-    """Cinder: that of the snapshot, else when the backup was created."""
-    snapshot = world.given_snapshot or world.snapshot
-    return (snapshot.status.creation_time if snapshot else None) or world.backup.metadata.creation_timestamp
+    """Cinder: that of the snapshot, else when the backup was created. Once known it stays, snapshot or not."""
+    snapshot, backup = world.given_snapshot or world.snapshot, world.backup
+    known = backup.status.data_timestamp if checks.own_phase(backup) else None
+    return (snapshot.status.creation_time if snapshot else None) or known or backup.metadata.creation_timestamp
 
 
 def _copying(world: BackupWorld, now: datetime) -> Decision:
@@ -257,10 +287,11 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
             ),
         }
     )
-    actions = outcomes.cleanup(world.mover.job, world.exposed, world.snapshot)
+    actions = _cleanup(world)
     if checks.own_phase(world.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
         actions = (Announce("Normal", "Available", _summary(status)),)
+    actions = (*_finalizer_again(world), *actions)
     return Decision(status, actions, look_again=0.0 if checks.own_phase(world.backup) not in checks.WHOLE else None)
 
 
@@ -310,9 +341,18 @@ def _newest_failed_restore(world: BackupWorld) -> VolumeRestore | None:
 
 def _failed_before(world: BackupWorld) -> Decision:
     """An error is final; what was made on the way is removed."""
-    return Decision(
-        _mirrored(world, world.backup.status), outcomes.cleanup(world.mover.job, world.exposed, world.snapshot)
-    )
+    return Decision(_mirrored(world, world.backup.status), (*_finalizer_again(world), *_cleanup(world)))
+
+
+def _finalizer_again(world: BackupWorld) -> tuple[Action, ...]:
+    """Our finalizer, where something is stored and it is not there: an uninstalled release had taken it off."""
+    stored = world.backup.status.manifest_key is not None or world.manifest is not None
+    missing = names.BACKUP_FINALIZER not in world.backup.metadata.finalizers
+    return (AddFinalizer(names.BACKUP_FINALIZER),) if stored and missing else ()
+
+
+def _cleanup(world: BackupWorld) -> tuple[Action, ...]:
+    return outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
 
 
 def _verdict(world: BackupWorld, now: datetime, verdict: Fail | Wait) -> Decision:

@@ -11,6 +11,7 @@ from datetime import datetime
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.worlds import BackupWorld, StoreView
+from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackup
 from cinderblock.model.cluster import Claim
 from cinderblock.model.restore import RestorePhase, VolumeRestore
@@ -18,7 +19,10 @@ from cinderblock.model.restore import RestorePhase, VolumeRestore
 WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
 """Phases of a backup that is whole in the store."""
 
-HELD_UP_REASONS = frozenset({"StoreUnreachable"})
+RECALLING = "Recalling"
+"""What a backup says whose status was lost, while the store does not tell whether it is whole."""
+
+HELD_UP_REASONS = frozenset({"StoreUnreachable", RECALLING})
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 
 IDLE_REASONS = frozenset({"VolumeBusy", "Queued", "Accepted"}) | HELD_UP_REASONS
@@ -30,6 +34,15 @@ Check = Callable[[BackupWorld], Verdict]
 def own_phase(backup: VolumeBackup) -> BackupPhase | None:
     """The phase, if the status is the object's own: one that came with a copied object counts for nothing."""
     return backup.status.phase if backup.status.id == backup.uid else None
+
+
+def is_forgotten(backup: VolumeBackup) -> bool:
+    """Whether our finalizer says that something may be stored, and the status does not say where.
+
+    The status was lost; or the operator died between the two writes of an acceptance.
+    """
+    recorded = own_phase(backup) is not None and backup.status.manifest_key is not None
+    return names.BACKUP_FINALIZER in backup.metadata.finalizers and not recorded
 
 
 def first_verdict(world: BackupWorld, checks: tuple[Check, ...]) -> Verdict:
@@ -161,10 +174,18 @@ def busy(
         if unfinished and names_volume(backup.spec.volume_id, claim) and _goes_first(backup, me):
             return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", look_again=10.0)
     for restore in restores:
+        if names_volume(restore.spec.volume_id, claim) and _may_still_write(restore):
+            return Wait("VolumeBusy", f"VolumeRestore {restore.name} is being stopped", look_again=10.0)
         unfinished = restore.status.id != restore.uid or restore.status.phase is RestorePhase.RESTORING
         if unfinished and names_volume(restore.spec.volume_id, claim) and _goes_first(restore, me):
             return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", look_again=10.0)
     return None
+
+
+def _may_still_write(restore: VolumeRestore) -> bool:
+    """Whether a restore that has failed keeps our finalizer: its mover may not have ended yet."""
+    failed = restore.status.id == restore.uid and restore.status.phase is RestorePhase.ERROR_RESTORING
+    return failed and names.RESTORE_FINALIZER in restore.metadata.finalizers
 
 
 def names_volume(asked: str | None, claim: Claim) -> bool:

@@ -28,7 +28,7 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
     blocked = _blocked(world)
     if blocked is not None:
         return _deleting(world, now, blocked)
-    children = outcomes.cleanup(world.mover.job, world.exposed, world.snapshot)
+    children = outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
     if children or movers.is_at_work(world.mover):
         return _deleting(world, now, Wait("StoppingMover", "The mover is being stopped", look_again=2.0), children)
     return _release(world, now)
@@ -45,7 +45,7 @@ def _blocked(world: BackupWorld) -> Wait | None:
     running = [
         r.name
         for r in world.restores
-        if r.status.backup_id == world.backup.uid and r.status.phase is RestorePhase.RESTORING
+        if r.status.id == r.uid and r.status.backup_id == world.backup.uid and r.status.phase is RestorePhase.RESTORING
     ]
     if running:
         return Wait(
@@ -59,12 +59,12 @@ def _release(world: BackupWorld, now: datetime) -> Decision:
     backup = world.backup
     if backup.spec.deletion_policy is DeletionPolicy.RETAIN and world.manifest_stands:
         return _let_go("Retained", "The VolumeBackup is gone; its data stays in the store (deletionPolicy Retain)")
+    if checks.is_forgotten(backup) and world.manifest_trouble is not None:
+        return cannot_remove(world, now, world.manifest_trouble)
     if not _had_data(world):
         return _let_go("Deleted", "The VolumeBackup is gone; nothing had been stored")
-    if backup.metadata.annotations.get(names.LET_GO_ANNOTATION) == "leave-data":
-        return _let_go(
-            "DataLeft", "The VolumeBackup is gone; its data was left in the store as an administrator asked", True
-        )
+    if _is_given_up(backup):
+        return _leave_data()
     if world.data_left is False:
         return _let_go("Deleted", "The VolumeBackup is gone, and so is its data")
     if world.retained_dependents:
@@ -73,11 +73,25 @@ def _release(world: BackupWorld, now: datetime) -> Decision:
             "DataLeft", f"The VolumeBackup is gone; its data was left for retained backups: {needed_by}", True
         )
     trouble = _trouble(world)
-    if trouble is not None:
-        if world.namespace_ending:
-            return _let_go("DataLeft", f"The namespace is being deleted and the data was left: {trouble.message}", True)
-        return _deletion_fails(world, now, trouble)
-    return _delete_data(world, now)
+    return _delete_data(world, now) if trouble is None else cannot_remove(world, now, trouble)
+
+
+def cannot_remove(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+    """The store cannot be asked what it holds, or does not remove it: say so and try again, or leave the data."""
+    if _is_given_up(world.backup):
+        return _leave_data()
+    if world.namespace_ending:
+        return _let_go("DataLeft", f"The namespace is being deleted and the data was left: {trouble.message}", True)
+    return _deletion_fails(world, now, trouble)
+
+
+def _is_given_up(backup: VolumeBackup) -> bool:
+    return backup.metadata.annotations.get(names.LET_GO_ANNOTATION) == "leave-data"
+
+
+def _leave_data() -> Decision:
+    note = "The VolumeBackup is gone; its data was left in the store as an administrator asked"
+    return _let_go("DataLeft", note, True)
 
 
 def _delete_data(world: BackupWorld, now: datetime) -> Decision:
@@ -90,7 +104,7 @@ def _delete_data(world: BackupWorld, now: datetime) -> Decision:
         packs=names.pack_prefix(store.spec.prefix, status.volume_id, world.backup.uid),
         backup_id=world.backup.uid,
     )
-    waiting = Wait("DeletingData", "The backup's objects are being removed from the store", look_again=0.0)
+    waiting = Wait("DeletingData", "The backup's objects are being removed from the store", look_again=1.0)
     return _deleting(world, now, waiting, (action,))
 
 
@@ -131,15 +145,15 @@ def _deleting(world: BackupWorld, now: datetime, wait: Wait, actions: tuple[Acti
 
 def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
     """Retried: quickly at first, slowly once the phase is error_deleting, and for ever: the data is still there."""
-    asked = world.backup.metadata.deletion_timestamp or now
-    if isinstance(trouble, TransientError) and now - asked < world.policy.deadlines.deletion:
-        return _deleting(world, now, Wait(trouble.reason, trouble.message, look_again=10.0))
     base = _base(world)
+    first_time = base.phase is not BackupPhase.ERROR_DELETING
+    since = conditions.waiting_since(base.conditions, trouble.reason) or now
+    if first_time and isinstance(trouble, TransientError) and now - since < world.policy.deadlines.deletion:
+        return _deleting(world, now, Wait(trouble.reason, trouble.message, look_again=10.0))
     message = (
         f"{trouble.message} Retried every {SLOW_RETRY:.0f} s. To give the data up, annotate the VolumeBackup with"
         f" {names.LET_GO_ANNOTATION}=leave-data."
     )
-    first_time = base.phase is not BackupPhase.ERROR_DELETING
     status = base.model_copy(
         update={
             "phase": BackupPhase.ERROR_DELETING,

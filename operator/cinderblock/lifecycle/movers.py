@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -42,7 +41,7 @@ def judge(mover: MoverView, policy: Policy) -> Done | Fail | Wait:
         return Done(MoverReport(succeeded=True))
     if mover.job.metadata.is_being_deleted:
         return Fail("MoverDeleted", "The mover Job was deleted by somebody else before it had finished")
-    return _waiting(mover, policy, mover.job.metadata.creation_timestamp)
+    return _waiting(mover, policy)
 
 
 def is_at_work(mover: MoverView) -> bool:
@@ -116,12 +115,13 @@ def _died(exit_code: int, reason: str, words: str) -> Fail:
     )
 
 
-def _waiting(mover: MoverView, policy: Policy, since: datetime | None) -> Wait:
-    """What a Job that goes on is doing."""
+def _waiting(mover: MoverView, policy: Policy) -> Wait:
+    """What a Job that goes on is doing. Every pod of it has the same time to start, however old the Job is."""
     start = policy.deadlines.mover_start
     if not mover.pods:
-        return Wait("MoverPending", f"The mover Job has no pod yet{_because(mover)}", since, start, 5.0)
+        return Wait("MoverPending", f"The mover Job has no pod yet{_because(mover)}", None, start, 5.0)
     pod = mover.pods[-1]
+    since = pod.metadata.creation_timestamp
     if pod.has_ended:
         report = read_report(pod)
         words = f": {report.message}" if report else ""

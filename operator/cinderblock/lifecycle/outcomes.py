@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeGuard, TypeVar
 
 from cinderblock.errors import CinderblockError, InvalidInput, fail_reason
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, DeleteChild
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait, overdue
+from cinderblock.model import names
+from cinderblock.model.base import KubeObject
 from cinderblock.model.cluster import Claim, Job, Snapshot
 from cinderblock.model.conditions import Condition
+
+Child = TypeVar("Child", bound=KubeObject)
 
 
 def settle(wait: Wait, old: list[Condition], now: datetime) -> Fail | Wait:
@@ -41,13 +46,21 @@ def said(fail: Fail) -> str:
     return fail_reason(fail.message)
 
 
-def cleanup(job: Job | None, exposed: Claim | None, snapshot: Snapshot | None) -> tuple[Action, ...]:
-    """Remove what was made for one run. The Job goes first: it uses the claim, which was made from the snapshot."""
+def cleanup(owner: str, job: Job | None, exposed: Claim | None, snapshot: Snapshot | None) -> tuple[Action, ...]:
+    """Remove what was made for one run. The Job goes first: it uses the claim, which was made from the snapshot.
+
+    What only has a child's name, and not the ``owner`` with this UID, is somebody else's and stays.
+    """
     actions: list[Action] = []
-    if job is not None and (not job.metadata.is_being_deleted or job.metadata.finalizers):
+    if is_ours(job, owner) and (not job.metadata.is_being_deleted or names.JOB_FINALIZER in job.metadata.finalizers):
         actions.append(DeleteChild("Job", job.name, job.uid))
-    if exposed is not None and not exposed.metadata.is_being_deleted:
+    if is_ours(exposed, owner) and not exposed.metadata.is_being_deleted:
         actions.append(DeleteChild("PersistentVolumeClaim", exposed.name, exposed.uid))
-    if snapshot is not None and not snapshot.metadata.is_being_deleted:
+    if is_ours(snapshot, owner) and not snapshot.metadata.is_being_deleted:
         actions.append(DeleteChild("VolumeSnapshot", snapshot.name, snapshot.uid))
     return tuple(actions)
+
+
+def is_ours(child: Child | None, owner: str) -> TypeGuard[Child]:
+    """Whether there is a child, and the object with the UID ``owner`` owns it."""
+    return child is not None and child.metadata.is_owned_by(owner)

@@ -58,17 +58,25 @@ def next_step(world: RestoreWorld) -> Step | Finished | Fail:
         return Step(_rebinding(world, "keeping the filled volume"), (_mark(world, volume),))
     if world.target is not None:
         return Fail("NameTaken", f"PersistentVolumeClaim {world.target.name} was made by somebody else meanwhile.")
-    leftovers = outcomes.cleanup(world.mover.job, world.hidden, None)
+    leftovers = outcomes.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
     if leftovers or world.hidden is not None:
         return Step(_rebinding(world, "releasing the hidden claim", 1.0), leftovers)
     return _claim(world, volume)
 
 
 def abandon(world: RestoreWorld) -> tuple[Action, ...]:
-    """Let a marked volume go: handed over, it stays with its claim; not handed over, its own policy decides again."""
-    if world.volume is None or not _is_marked(world.volume, world) or world.hidden is not None:
+    """Let a marked volume go: handed over, it stays with its claim; not handed over, its own policy decides again.
+
+    A volume that is reserved for a claim which does not come would be Available for ever: nobody reclaims it. So its
+    reservation gets the UID of no claim, and the PersistentVolume controller finds it Released (syncVolume).
+    """
+    volume = world.volume
+    if volume is None or not _is_marked(volume, world) or outcomes.is_ours(world.hidden, world.restore.uid):
         return ()
-    return (_unmark(world.volume),)
+    reference = volume.spec.claim_ref
+    is_promised = world.target is not None and world.target.spec.volume_name == volume.name
+    is_stranded = reference is not None and not reference.uid and not is_promised
+    return (_unmark(volume, spec={"claimRef": {"uid": world.restore.uid}} if is_stranded else {}),)
 
 
 def _bound(world: RestoreWorld, target: Claim) -> Step | Finished:
@@ -81,7 +89,9 @@ def _claim(world: RestoreWorld, volume: Volume) -> Step:
     """Reserve the released volume for the asked name, and create the claim."""
     reference = volume.spec.claim_ref
     name = restore_checks.asked_name(world)
-    reserved = reference is not None and (reference.namespace, reference.name) == (world.restore.namespace, name)
+    # With a UID, it is the reference to a claim that was bound and is gone.
+    wanted = (world.restore.namespace, name, "")
+    reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == wanted
     if not reserved:
         if volume.status.phase != "Released":
             return Step(_rebinding(world, "waiting for the volume to be released", 1.0))
@@ -118,10 +128,10 @@ def _mark(world: RestoreWorld, volume: Volume) -> PatchVolume:
     return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
 
 
-def _unmark(volume: Volume) -> PatchVolume:
+def _unmark(volume: Volume, spec: dict[str, Any]) -> PatchVolume:
     policy = volume.metadata.annotations.get(POLICY_ANNOTATION) or "Delete"
     metadata = {"labels": {RESTORE_LABEL: None}, "annotations": {POLICY_ANNOTATION: None}}
-    return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": policy}})
+    return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": policy} | spec})
 
 
 def _patch(volume: Volume, patch: dict[str, Any]) -> PatchVolume:

@@ -46,7 +46,9 @@ def _decide(world: RestoreWorld, now: datetime) -> Decision:
     if phase in ENDED:
         return _ended(world)
     if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
-        return _accept(world, now)
+        # One that is running already had it taken off by an uninstalled release: nothing is checked anew.
+        running = phase is RestorePhase.RESTORING
+        return Decision(None, (AddFinalizer(names.RESTORE_FINALIZER),), 0.0) if running else _accept(world, now)
     if rebinding.has_begun(world):
         return _hand_over(world, now)
     if world.mover.job is not None:
@@ -172,13 +174,14 @@ def _restored_message(report: MoverReport | None) -> str:
 
 def _ended(world: RestoreWorld) -> Decision:
     """An ended restore is a record; what was made on the way is removed, then the finalizer."""
-    actions = _cleanup(world)
+    actions, remains = _cleanup(world), _remains(world)
     status = world.restore.status
     if status.observed_generation != world.restore.metadata.generation:
         status = status.model_copy(update={"observed_generation": world.restore.metadata.generation})
-    if not actions and names.RESTORE_FINALIZER in world.restore.metadata.finalizers and not _remains(world):
-        actions = (RemoveFinalizer(names.RESTORE_FINALIZER),)
-    return Decision(status, actions, look_again=5.0 if _remains(world) else None)
+    if actions or remains:
+        return Decision(status, actions, look_again=5.0 if remains else 1.0)
+    has_finalizer = names.RESTORE_FINALIZER in world.restore.metadata.finalizers
+    return Decision(status, (RemoveFinalizer(names.RESTORE_FINALIZER),) if has_finalizer else ())
 
 
 def _cancel(world: RestoreWorld, now: datetime) -> Decision:
@@ -195,14 +198,15 @@ def _cancel(world: RestoreWorld, now: datetime) -> Decision:
 
 
 def _cleanup(world: RestoreWorld) -> tuple[Action, ...]:
-    hidden = world.hidden if world.hidden and world.hidden.metadata.is_owned_by(world.restore.uid) else None
-    job = world.mover.job if world.mover.job and world.mover.job.metadata.is_owned_by(world.restore.uid) else None
-    return (*outcomes.cleanup(job, hidden, None), *rebinding.abandon(world))
+    children = outcomes.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
+    return (*children, *rebinding.abandon(world))
 
 
 def _remains(world: RestoreWorld) -> bool:
     """Whether anything that was made on the way is still there."""
-    return world.hidden is not None or world.mover.job is not None or movers.is_at_work(world.mover)
+    uid = world.restore.uid
+    children = outcomes.is_ours(world.hidden, uid) or outcomes.is_ours(world.mover.job, uid)
+    return children or movers.is_at_work(world.mover)
 
 
 def _verdict(world: RestoreWorld, now: datetime, verdict: Fail | Wait) -> Decision:

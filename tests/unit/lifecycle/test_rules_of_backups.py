@@ -279,3 +279,11 @@ def test_an_ended_backup_is_told_of_once() -> None:
     assert [type(action) for action in first.actions] == [Announce]
     assert again.actions == ()
     assert again.look_again is None
+
+
+@pytest.mark.parametrize("phase", ["available", "error"])
+def test_a_finalizer_that_an_uninstalled_release_took_off_is_put_on_again(phase: str) -> None:
+    _, decision = decide(a_world(accepted(finalizer=False, phase=phase)))
+    assert AddFinalizer(BACKUP_FINALIZER) in decision.actions
+    _, nothing_stored = decide(a_world(a_backup(finalizer=False, phase="error")))
+    assert nothing_stored.actions == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from cinderblock.errors import AccessDenied, StoreUnreachable
@@ -41,10 +42,21 @@ def test_without_our_finalizer_nothing_is_done() -> None:
     assert decision.actions == ()
 
 
-def test_a_backup_that_was_never_accepted_goes_at_once_whatever_the_store_does() -> None:
-    trouble = StoreView(a_store(), "", StoreUnreachable("no answer"))
-    never = a_backup(deleting=True, phase="creating", volumeId="c-1", container="volumebackups")
-    assert lets_go(decide(a_world(never, store=trouble)))
+def test_where_the_data_is_is_written_down_again_before_it_is_looked_for() -> None:
+    decision = decide(a_world(a_backup(deleting=True)))
+    assert isinstance(decision.status, VolumeBackupStatus)
+    assert decision.status.manifest_key == "backups/c-1/b-1.manifest"
+    assert (phase(decision), decision.actions) == ("deleting", ())
+
+
+def test_a_backup_without_status_is_kept_until_the_store_says_what_there_is_of_it() -> None:
+    decision = decide(a_world(a_backup(deleting=True), manifest_trouble=AccessDenied("refused")))
+    assert phase(decision) == "error_deleting"
+    assert not lets_go(decision)
+
+
+def test_a_backup_of_which_nothing_is_known_and_nothing_is_found_goes() -> None:
+    assert lets_go(decide(a_world(a_backup(deleting=True), claim=None)))
 
 
 def test_dependents_are_waited_for_and_named() -> None:
@@ -90,8 +102,10 @@ def test_data_that_a_retained_backup_needs_stays() -> None:
 
 def test_a_store_that_does_not_answer_is_asked_again_and_then_it_is_an_error() -> None:
     trouble = StoreView(a_store(), "", StoreUnreachable("no answer"))
-    early = decide(a_world(available(deleting=True), store=trouble))
-    late = decide(a_world(available(deleting=True, asked=NOW - timedelta(hours=1)), store=trouble))
+    world = a_world(available(deleting=True, asked=NOW - timedelta(hours=1)), store=trouble)
+    early = decide(world)
+    waiting = replace(world, backup=world.backup.model_copy(update={"status": early.status}))
+    late = backups.decide(waiting, NOW + timedelta(minutes=6))
     assert (phase(early), phase(late)) == ("deleting", "error_deleting")
     assert not lets_go(early)
     assert not lets_go(late)

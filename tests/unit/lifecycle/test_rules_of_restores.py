@@ -196,3 +196,10 @@ def test_cancelling_stops_the_mover_and_removes_the_hidden_claim() -> None:
 def test_a_backup_that_is_being_restored_or_failed_to_be_may_be_restored(phase: str) -> None:
     status, _ = decide(a_restore_world(restoring(), backup=available(phase=phase)))
     assert status.phase == "restoring"
+
+
+def test_a_running_restore_gets_its_finalizer_back_without_being_judged_anew() -> None:
+    taken = a_claim("new", "c-n", volumeName="pv-9")
+    decision = restores.decide(a_restore_world(restoring(finalizer=False), target=taken), NOW)
+    assert decision.actions == (AddFinalizer(RESTORE_FINALIZER),)
+    assert decision.status is None
