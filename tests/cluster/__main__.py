@@ -1,20 +1,20 @@
 """A real single-node Kubernetes on this machine: `python -m tests.cluster up`, from the root of the repository."""
 
 import argparse
-import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import cluster, containers, debian, status, toolchain
+from tests.cluster import run as running
 from tests.cluster import settings as choices
 from tests.cluster.errors import ClusterError
 
 _SETTINGS = f"""\
 environment:
   CINDERBLOCK_CLUSTER_DIR    directory of everything that the cluster writes (default: {choices.DEFAULT_DIRECTORY})
+  CINDERBLOCK_KEEP_CLUSTER   1: `run` leaves a cluster that it started
   Read at the first start only; whatever is not set is chosen such that it is in nobody's way:
   CINDERBLOCK_BRIDGE         name of the pods' bridge, as in cbk0
   CINDERBLOCK_POD_CIDR       addresses of pods, as in 172.30.0.0/20
@@ -95,12 +95,7 @@ def _env(_: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if os.environ.get("KUBECONFIG"):
-        # Somebody's cluster of their own choice.
-        return subprocess.run(arguments.words, check=False).returncode
-    with cluster.borrowed() as settings:
-        environment = {**os.environ, **settings.environment()}
-        return subprocess.run(arguments.words, env=environment, check=False).returncode
+    return running.run(arguments.words)
 
 
 def _packages(_: argparse.Namespace) -> int:

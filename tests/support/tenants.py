@@ -106,6 +106,7 @@ class Tenant:
             "prefix": self.name,
             "credentialsSecretRef": {"name": CREDENTIALS},
             "encryptionSecretRef": {"name": ENCRYPTION},
+            "volumeSnapshotClassName": self.lab.snapshot_class,
         }
         metadata = {"name": name, "namespace": self.name, "annotations": annotations}
         wanted = {field: value for field, value in (usual | spec).items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import threading
@@ -67,7 +68,8 @@ class Witness:
                 with self._lock:
                     self._watches.append(process)
                 for line in process.stdout or ():
-                    self._note(line)
+                    with contextlib.suppress(json.JSONDecodeError):  # the last line, when we end the watch
+                        self._note(line)
 
     def _note(self, line: str) -> None:
         seen: dict[str, Any] = json.loads(line).get("object", {})

@@ -171,13 +171,13 @@ def busy(
     """Wait for the operation on the same volume that is at work, or that was there first."""
     for backup in backups:
         unfinished = own_phase(backup) in (None, BackupPhase.CREATING) and not backup.metadata.is_being_deleted
-        if unfinished and names_volume(backup.spec.volume_id, claim) and _goes_first(backup, me):
+        if unfinished and names_volume(backup.spec.volume_id, claim) and goes_first(backup, me):
             return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", look_again=10.0)
     for restore in restores:
         if names_volume(restore.spec.volume_id, claim) and _may_still_write(restore):
             return Wait("VolumeBusy", f"VolumeRestore {restore.name} is being stopped", look_again=10.0)
         unfinished = restore.status.id != restore.uid or restore.status.phase is RestorePhase.RESTORING
-        if unfinished and names_volume(restore.spec.volume_id, claim) and _goes_first(restore, me):
+        if unfinished and names_volume(restore.spec.volume_id, claim) and goes_first(restore, me):
             return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", look_again=10.0)
     return None
 
@@ -193,7 +193,7 @@ def names_volume(asked: str | None, claim: Claim) -> bool:
     return asked is not None and asked in (claim.uid, claim.name)
 
 
-def _goes_first(other: VolumeBackup | VolumeRestore, me: VolumeBackup | VolumeRestore) -> bool:
+def goes_first(other: VolumeBackup | VolumeRestore, me: VolumeBackup | VolumeRestore) -> bool:
     """Whether the other one is already at work; or neither is, and the other one is older and not held up."""
     if is_at_work(other) or is_at_work(me):
         return is_at_work(other)

@@ -121,13 +121,13 @@ def target_is_not_busy(world: RestoreWorld) -> Verdict:
 
 
 def name_is_not_being_made(world: RestoreWorld) -> Verdict:
-    """Two restores for one new name: the older one gets it, the other waits and then finds it taken."""
+    """Two restores for one new name: one gets it (`checks.goes_first`), the other waits and then finds it taken."""
     if wants_existing(world.restore):
         return None
     name = asked_name(world)
     for other in world.restores:
         same = not wants_existing(other) and (other.spec.name or other.status.volume_name) == name
-        running = own_phase(other) is RestorePhase.RESTORING and checks.age_key(other) < checks.age_key(world.restore)
+        running = own_phase(other) is RestorePhase.RESTORING and checks.goes_first(other, world.restore)
         if same and running:
             return Wait("VolumeBusy", f"VolumeRestore {other.name} is making volume {name}")
     return None
