@@ -7,6 +7,7 @@ Ends with a summary, or with exit code 1 at the first thing that is not right.
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 
@@ -98,6 +99,9 @@ def _write_data(story: Story, lab: Lab) -> None:
     )
     story.tell(finish_errand(lab, NAMESPACE, "write-disk") or "random, zero and compressible blocks")
     _ready(lab, "backupstore/default")
+    if lab.snapshot_class:
+        chosen = json.dumps({"spec": {"volumeSnapshotClassName": lab.snapshot_class}})
+        lab.kubectl("-n", NAMESPACE, "patch", "backupstore", "default", "--type=merge", "-p", chosen)
 
 
 def _keep_a_copy(lab: Lab) -> None:

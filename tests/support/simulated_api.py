@@ -1,0 +1,255 @@
+"""An API server in memory, as far as the operator speaks to it: get, list, create, patch, delete, status, discovery.
+
+It stands where the `Transport` of a `KubeClient` stands, so the client, the observers and the performers in front of
+it are the real ones. What it knows of Kubernetes: resourceVersions and UIDs as preconditions, finalizers, generations,
+selectors, /status as a subresource of our kinds. Controllers are elsewhere (`simulated_cluster`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from cinderblock.kube import kinds
+from cinderblock.kube.answers import Answer
+from cinderblock.kube.credentials import Credentials
+from cinderblock.kube.kinds import Kind
+from cinderblock.kube.transport import Request, Transport
+
+Object = dict[str, Any]
+Key = tuple[str, str, str]
+"""Kind, namespace (empty outside namespaces) and name."""
+
+START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+OWN = ("BackupStore", "VolumeBackup", "VolumeRestore")
+KINDS: dict[tuple[str, str], Kind] = {
+    (kind.api_path, kind.plural): kind for kind in vars(kinds).values() if isinstance(kind, Kind)
+}
+
+
+def stamp(instant: datetime) -> str:
+    """An instant as the API server writes it, in whole seconds."""
+    return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a watcher hears: ADDED, MODIFIED or DELETED, and the object."""
+
+    type: str
+    object: Object
+
+
+@dataclass
+class ObjectsInMemory:
+    """All objects, with the rules that hold whoever writes.
+
+    Attributes:
+        clock: the present.
+        version: goes up with every change of anything.
+        on_change: hears of every change.
+    """
+
+    clock: Callable[[], datetime]
+    on_change: Callable[[Change], object] = lambda change: None
+    version: int = 0
+    _objects: dict[Key, Object] = field(default_factory=dict)
+    _uids: int = 0
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
+        """The object itself; change it through `update` only."""
+        return self._objects.get((kind, namespace, name))
+
+    def all(self, kind: str, namespace: str | None = None) -> list[Object]:
+        """All objects of a kind, in order of name."""
+        found = [key for key in self._objects if key[0] == kind and namespace in (None, key[1])]
+        return [self._objects[key] for key in sorted(found)]
+
+    def by_uid(self, uid: str) -> Object | None:
+        """The object with this UID."""
+        return next((item for item in self._objects.values() if item["metadata"]["uid"] == uid), None)
+
+    def create(self, kind: str, body: Object) -> Object | None:
+        """The new object; None if the name is taken."""
+        metadata = body["metadata"]
+        key = (kind, metadata.get("namespace", ""), metadata["name"])
+        if key in self._objects:
+            return None
+        self._uids += 1
+        own = copy.deepcopy(body) | {"kind": kind}
+        if kind in OWN:
+            own.pop("status", None)
+        own["metadata"] |= {
+            "uid": str(UUID(int=self._uids)),
+            "creationTimestamp": stamp(self.clock()),
+            "generation": 1,
+        }
+        if kind == "PersistentVolumeClaim":
+            own["metadata"]["finalizers"] = ["kubernetes.io/pvc-protection"]
+        self._objects[key] = own
+        self._changed("ADDED", own)
+        return own
+
+    def update(self, item: Object, **parts: Any) -> None:
+        """Replace top-level parts of an object (spec, status, metadata); None removes. Equal parts change nothing."""
+        before = copy.deepcopy(item)
+        for part, value in parts.items():
+            if value is None:
+                item.pop(part, None)
+            else:
+                item[part] = copy.deepcopy(value)
+        if item == before:
+            return
+        if item.get("spec") != before.get("spec"):
+            item["metadata"]["generation"] += 1
+        self._changed("MODIFIED", item)
+        self._remove_if_free(item)
+
+    def delete(self, item: Object) -> None:
+        """Delete, or mark as to be deleted while finalizers hold it."""
+        if item["metadata"].get("finalizers"):
+            if "deletionTimestamp" not in item["metadata"]:
+                generation = item["metadata"]["generation"] + 1
+                asked = {"deletionTimestamp": stamp(self.clock()), "generation": generation}
+                self.update(item, metadata=item["metadata"] | asked)
+            return
+        self._remove(item)
+
+    def drop_finalizer(self, item: Object, finalizer: str) -> None:
+        """Take one finalizer off."""
+        kept = [name for name in item["metadata"].get("finalizers", ()) if name != finalizer]
+        self.update(item, metadata=item["metadata"] | {"finalizers": kept})
+
+    def _remove_if_free(self, item: Object) -> None:
+        metadata = item["metadata"]
+        if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+            self._remove(item)
+
+    def _remove(self, item: Object) -> None:
+        metadata = item["metadata"]
+        del self._objects[item["kind"], metadata.get("namespace", ""), metadata["name"]]
+        self._changed("DELETED", item)
+
+    def _changed(self, how: str, item: Object) -> None:
+        self.version += 1
+        item["metadata"]["resourceVersion"] = str(self.version)
+        self.on_change(Change(how, copy.deepcopy(item)))
+
+
+class SimulatedApi(Transport):
+    """The HTTP side: what comes through here was written by the operator.
+
+    Attributes:
+        objects: what the server holds.
+        log_line: what every running mover printed last.
+        forbid: asked about every write of the operator; raises AssertionError if it must never come.
+    """
+
+    def __init__(self, objects: ObjectsInMemory, forbid: Callable[[str, Object], None]) -> None:
+        self.objects = objects
+        self.forbid = forbid
+        self.log_line = '{"bytesDone":1,"bytesTotal":4}'
+
+    async def credentials(self) -> Credentials:
+        return Credentials(server="https://simulated")
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def exchange(self, request: Request) -> Answer:
+        parts = request.path.strip("/").split("/")
+        at = 2 if parts[0] == "api" else 3
+        root, rest = "/" + "/".join(parts[:at]), parts[at:]
+        if not rest:
+            served = [{"name": plural} for path, plural in KINDS if path == root]
+            return _answer(200, {"resources": served})
+        namespace = ""
+        if rest[0] == "namespaces" and len(rest) > 2:
+            namespace, rest = rest[1], rest[2:]
+        kind = KINDS[root, rest[0]]
+        if len(rest) == 1:
+            return self._collection(request, kind, namespace)
+        return self._one(request, kind, namespace, rest[1], rest[2] if len(rest) > 2 else "")
+
+    def _collection(self, request: Request, kind: Kind, namespace: str) -> Answer:
+        if request.method == "POST":
+            made = self.objects.create(kind.kind, _body(request))
+            return _answer(201, made) if made else _refusal(409, "AlreadyExists")
+        items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]
+        return _answer(200, {"items": items})
+
+    def _one(self, request: Request, kind: Kind, namespace: str, name: str, subresource: str) -> Answer:
+        found = self.objects.get(kind.kind, name, namespace)
+        if found is None:
+            return _refusal(404, "NotFound")
+        if subresource == "log":
+            return Answer(200, self.log_line.encode())
+        if request.method == "GET":
+            return _answer(200, found)
+        body = _body(request)
+        wanted = body.get("preconditions") or body.get("metadata") or {}
+        if any(name in wanted and wanted[name] != found["metadata"][name] for name in ("uid", "resourceVersion")):
+            return _refusal(409, "Conflict")
+        self.forbid(f"{request.method} {subresource}".strip(), found)
+        if request.method == "DELETE":
+            self.objects.delete(found)
+        elif subresource == "status":
+            self.objects.update(found, status=body["status"])
+        else:
+            merged = _merged(found, body)
+            self.objects.update(found, **{part: value for part, value in merged.items() if part != "kind"})
+        return _answer(200, found)
+
+
+def _body(request: Request) -> Object:
+    body: Object = json.loads(request.body or b"{}")
+    return body
+
+
+def _answer(status: int, body: Object) -> Answer:
+    return Answer(status, json.dumps(body).encode())
+
+
+def _refusal(code: int, reason: str) -> Answer:
+    return _answer(code, {"kind": "Status", "code": code, "reason": reason, "message": reason})
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged
+
+
+def _selected(item: Object, query: Any) -> bool:
+    labels = item["metadata"].get("labels") or {}
+    wanted = all(labels.get(key) == value for key, _, value in _terms(query.get("labelSelector", "")))
+    return wanted and all(
+        (_field(item, path) == value) == (operator == "=")
+        for path, operator, value in _terms(query.get("fieldSelector", ""))
+    )
+
+
+def _terms(selector: str) -> Iterator[tuple[str, str, str]]:
+    for term in filter(None, selector.split(",")):
+        operator = "!=" if "!=" in term else "="
+        key, value = term.split(operator, 1)
+        yield key, operator, value
+
+
+def _field(item: Object, path: str) -> str:
+    value: Any = item
+    for step in path.split("."):
+        value = value.get(step, {}) if isinstance(value, dict) else {}
+    return value if isinstance(value, str) else ""

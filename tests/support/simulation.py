@@ -1,0 +1,532 @@
+"""The operator in a simulated cluster: real observers, decisions and performers; time, faults and crashes as told.
+
+    with Simulation() as simulation:
+        simulation.claim("data", "content")
+        simulation.backup("full", "data")
+        simulation.settle()
+        assert simulation.phase("VolumeBackup", "full") == "available"
+
+Nothing here sleeps: `settle` moves the clock to the next instant at which something is due. What must never happen
+(a write to somebody else's object, data removed that is still needed, a hot loop) raises AssertionError at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, cast
+
+from cinderblock.datapath.manifest import read_header
+from cinderblock.errors import CinderblockError, KubeUnavailable
+from cinderblock.handlers.keys import Key
+from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.queue import WorkQueue
+from cinderblock.handlers.reconcile import Reconciler
+from cinderblock.handlers.stores import Stores
+from cinderblock.handlers.watch import CHILD_KINDS, Watch
+from cinderblock.kube.answers import Call
+from cinderblock.kube.client import KubeClient
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.model import names
+from cinderblock.model.store import BackupStore
+from cinderblock.store.base import Body, ObjectInfo, ObjectStore
+from tests.support.faults import Crash
+from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi
+from tests.support.simulated_cluster import DRIVER, LATE, NAMESPACE, Cluster, Move
+
+STEP = timedelta(seconds=0.25)
+"""What one reconciliation takes: a status that holds the present would change with every one."""
+LONG = timedelta(minutes=35)
+"""After so much time without any change nothing will ever change: longer than every deadline."""
+SHORT = timedelta(minutes=3)
+"""The same when every operation has ended: longer than any interval at which an ended one is looked at."""
+PATIENCE = 4000
+"""Steps in which every simulated world must come to rest."""
+POLICY = Policy(MoverSettings(image="example/cinderblock:1", limit=2))
+CHILD_NAMES = {kind.kind for kind in CHILD_KINDS}
+
+
+class Faults:
+    """An observer of the client that fails one write of the operator, as told.
+
+    Attributes:
+        writes: how many writes were begun.
+        at: number of the write to fail; None: none.
+        error: what is raised.
+        done: whether the write has happened when it fails.
+    """
+
+    def __init__(self) -> None:
+        self.writes = 0
+        self.at: int | None = None
+        self.error: BaseException = Crash("scripted")
+        self.done = False
+
+    def plan(self, at: int, error: BaseException, *, done: bool) -> None:
+        """Fail the ``at``-th write from now on, counted from 0."""
+        self.at, self.error, self.done = self.writes + at, error, done
+
+    def strike(self, *, done: bool) -> None:
+        """Fail, if it is time."""
+        if self.at is not None and self.writes == self.at and done == self.done:
+            self.at = None
+            if done:
+                self.writes += 1
+            raise self.error
+        self.writes += done
+
+    async def before(self, call: Call) -> None:
+        """See `Observer`."""
+        if call.is_write:
+            self.strike(done=False)
+
+    async def after(self, call: Call, status: int) -> None:
+        """See `Observer`."""
+        if call.is_write:
+            self.strike(done=True)
+
+
+class OperatorsStore:
+    """The store as the operator reaches it; deletions are judged and may be crashed, everything may fail.
+
+    Attributes:
+        trouble: what every call raises; None: the store answers.
+        refuses_removal: what every deletion raises; None: it may be done.
+    """
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._inner = simulation.cluster.store
+        self.trouble: CinderblockError | None = None
+        self.refuses_removal: CinderblockError | None = None
+
+    def check(self) -> None:
+        """See ObjectStore."""
+        self._answer()
+
+    def put(self, key: str, body: Body) -> None:
+        """See ObjectStore."""
+        raise AssertionError(f"the operator writes {key} to the store")
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ObjectStore."""
+        self._answer()
+        return self._inner.get(key, start, length)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See ObjectStore."""
+        self._answer()
+        return self._inner.list(prefix)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """See ObjectStore."""
+        self._answer()
+        if self.refuses_removal is not None:
+            raise self.refuses_removal
+        for key in keys:
+            self._simulation.forbid_removal(key)
+            self._simulation.faults.strike(done=False)
+            self._inner.delete([key])
+            self._simulation.changes_in_store += 1
+            self._simulation.faults.strike(done=True)
+
+    def close(self) -> None:
+        """See ObjectStore."""
+
+    def _answer(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+
+class OpenStores:
+    """Stands for `Stores`: one store, not sealed."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def open(self, store: BackupStore, container: str) -> ObjectStore:
+        """The one store."""
+        return self._store
+
+    async def keys(self, store: BackupStore) -> None:
+        """There are none."""
+
+    async def active_key(self, store: BackupStore) -> None:
+        """There is none."""
+
+
+@dataclass
+class Due:
+    """The queue's part: when each key is due."""
+
+    at: dict[Key, datetime] = field(default_factory=dict)
+    failures: dict[Key, int] = field(default_factory=dict)
+    now: datetime = START
+
+    async def add(self, key: Key, delay: float = 0.0) -> None:
+        """See `WorkQueue`."""
+        due = self.now + timedelta(seconds=delay)
+        self.at[key] = min(due, self.at.get(key, due))
+
+
+class Simulation:
+    """One namespace with a store, a class for snapshots, and whatever a test puts into it.
+
+    Attributes:
+        objects: what the API server holds.
+        cluster: what happens by itself.
+        store: the store as the operator sees it.
+        faults: fails writes.
+        changes_in_store: goes up with every object that the operator removes.
+        history: what happened, for the message of a failed assertion.
+    """
+
+    def __init__(self, *, snapshots: bool = True) -> None:
+        self._due = Due()
+        self._heard: list[Change] = []
+        self.objects = ObjectsInMemory(lambda: self._due.now, self._heard.append)
+        self.cluster = Cluster(self.objects)
+        self.faults = Faults()
+        self.store = OperatorsStore(self)
+        self.changes_in_store = 0
+        self.history: list[str] = []
+        self._loop = asyncio.new_event_loop()
+        self._namespace(snapshots=snapshots)
+        self.restart()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def _namespace(self, *, snapshots: bool) -> None:
+        self.objects.create("Namespace", {"metadata": {"name": NAMESPACE}})
+        for name in ("fast", LATE):
+            self.objects.create("StorageClass", {"metadata": {"name": name}, "provisioner": DRIVER})
+        if snapshots:
+            self.objects.create("VolumeSnapshotClass", {"metadata": {"name": "snap"}, "driver": DRIVER})
+        annotations = {"cinderblock.io/is-default-store": "true"}
+        metadata = {"name": "default", "namespace": NAMESPACE, "annotations": annotations}
+        spec = {"credentialsSecretRef": {"name": "s3"}}
+        self.objects.create("BackupStore", {"metadata": metadata, "spec": spec})
+
+    @property
+    def now(self) -> datetime:
+        """The present."""
+        return self._due.now
+
+    def restart(self) -> None:
+        """Start the operator anew: it remembers nothing and hears of everything that is there."""
+        self._due = Due(now=self._due.now)
+        self.objects.clock = lambda: self._due.now
+        api = SimulatedApi(self.objects, self.forbid)
+        kube = KubeClient(api, observer=self.faults)
+        eyes = Eyes(kube, cast("Stores", OpenStores(self.store)), POLICY, lambda: self._due.now)
+        self._watch = Watch(cast("WorkQueue", self._due))
+        self._reconcile = Reconciler(eyes)
+        self._heard[:] = [Change("ADDED", item) for kind in (*OWN, *CHILD_NAMES) for item in self.objects.all(kind)]
+
+    # -- what people do
+
+    def claim(self, name: str, content: str, storage_class: str = "fast", size: str = "1Gi") -> Object:
+        """A claim that holds ``content``."""
+        spec = {
+            "storageClassName": storage_class,
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
+        }
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
+        claim = self._created("PersistentVolumeClaim", body)
+        self.cluster._provision(claim, content)
+        return claim
+
+    def write(self, claim: str, content: str) -> None:
+        """Have an application change what is in a volume."""
+        volume = self.cluster.volume_of(self.get("PersistentVolumeClaim", claim))
+        assert volume is not None, f"claim {claim} is not bound"
+        self.cluster.contents[volume["metadata"]["name"]] = content
+
+    def backup(self, name: str, volume: str, /, **spec: Any) -> Object:
+        """Ask for a backup."""
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumeId": volume} | spec}
+        return self._created("VolumeBackup", body)
+
+    def restore(self, name: str, backup: str, /, **spec: Any) -> Object:
+        """Ask for a restore."""
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"backupId": backup} | spec}
+        return self._created("VolumeRestore", body)
+
+    def pod(self, name: str, claim: str) -> Object:
+        """A pod of a user that mounts a claim."""
+        volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumes": volumes}}
+        return self._created("Pod", body | {"status": {"phase": "Running"}})
+
+    def delete(self, kind: str, name: str) -> None:
+        """Ask for an object's deletion."""
+        self.objects.delete(self.get(kind, name))
+
+    def erase_status(self, kind: str, name: str) -> None:
+        """Lose a status."""
+        self.objects.update(self.get(kind, name), status=None)
+
+    def _created(self, kind: str, body: Object) -> Object:
+        made = self.objects.create(kind, body)
+        assert made is not None, f"{kind} {body['metadata']['name']} exists"
+        return made
+
+    # -- what can be seen
+
+    def get(self, kind: str, name: str) -> Object:
+        """An object that is there."""
+        found = self.objects.get(kind, name, NAMESPACE) or self.objects.get(kind, name)
+        assert found is not None, f"there is no {kind} {name}"
+        return found
+
+    def exists(self, kind: str, name: str) -> bool:
+        """Whether there is such an object."""
+        return self.objects.get(kind, name, NAMESPACE) is not None
+
+    def phase(self, kind: str, name: str) -> str:
+        """status.phase, or what stands for an object that is gone."""
+        found = self.objects.get(kind, name, NAMESPACE)
+        return "gone" if found is None else str(found.get("status", {}).get("phase"))
+
+    def reason(self, kind: str, name: str) -> str:
+        """Reason of the condition Ready."""
+        return str(self.get(kind, name)["status"]["conditions"][0]["reason"])
+
+    def content(self, claim: str) -> str:
+        """What the volume of a claim holds."""
+        volume = self.cluster.volume_of(self.get("PersistentVolumeClaim", claim))
+        assert volume is not None, f"claim {claim} is not bound"
+        return self.cluster.contents[volume["metadata"]["name"]]
+
+    def stored(self, prefix: str = "") -> list[str]:
+        """Keys of what is in the store."""
+        return [found.key for found in self.cluster.store.list(prefix)]
+
+    def events(self) -> list[tuple[str, int]]:
+        """Reason of every Event, and how often it was recorded."""
+        recorded = self.objects.all("Event")
+        return [(event["reason"], event.get("series", {}).get("count", 1)) for event in recorded]
+
+    # -- how it goes on
+
+    def hear(self) -> None:
+        """Let the operator hear of what has changed."""
+        heard, self._heard[:] = self._heard[:], []
+        for change in heard:
+            self._loop.run_until_complete(self._tell(change))
+
+    async def _tell(self, change: Change) -> None:
+        event = {"type": change.type, "object": change.object}
+        labels = change.object["metadata"].get("labels") or {}
+        if change.object["kind"] in OWN:
+            await self._watch.on_own(event)
+        elif change.object["kind"] in CHILD_NAMES and labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY:
+            await self._watch.on_child(event)
+
+    def due(self) -> list[Key]:
+        """Keys that may be reconciled now, the one that has waited longest first."""
+        self.hear()
+        ready = [key for key, at in self._due.at.items() if at <= self.now]
+        return sorted(ready, key=lambda key: (self._due.at[key], key))
+
+    def reconcile(self, key: Key) -> None:
+        """Have the operator look at one object. A crash restarts the operator."""
+        self._due.at.pop(key, None)
+        self._due.now += STEP
+        version = self._version()
+        try:
+            look_again = self._loop.run_until_complete(self._reconcile(key))
+        except Crash:
+            self._tell_of(key, "the operator dies")
+            self.restart()
+            return
+        except CinderblockError as error:
+            self._tell_of(key, f"{error.reason}: {error.message}")
+            failures = self._due.failures.get(key, 0)
+            self._due.failures[key] = failures + 1
+            look_again = min(300.0, 2.0**failures)
+        else:
+            self._due.failures.pop(key, None)
+            hot = look_again is not None and look_again < 1 and version == self._version()
+            assert not hot, f"{key} wants to be looked at again in {look_again} s although nothing has changed"
+            if version != self._version():
+                self._tell_of(key, "is brought forward")
+        if look_again is not None:
+            self._loop.run_until_complete(self._due.add(key, look_again))
+
+    def _tell_of(self, key: Key, what: str) -> None:
+        found = self.objects.get(key.kind, key.name, key.namespace)
+        said = "gone" if found is None else " ".join(_said(found))
+        self.history.append(f"{self.now:%H:%M:%S} {key.kind} {key.name} ({said}): {what}")
+
+    def _version(self) -> tuple[int, int]:
+        return self.objects.version, self.changes_in_store
+
+    def move(self, move: Move) -> None:
+        """Let something happen in the cluster."""
+        self.history.append(f"{self.now:%H:%M:%S} {move.name}")
+        move.run()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass in which nobody does anything."""
+        self._due.now += timedelta(seconds=seconds)
+
+    def resync(self) -> None:
+        """What the slow resync does: every object is looked at again."""
+        for kind in OWN:
+            for item in self.objects.all(kind):
+                key = Key(kind, NAMESPACE, item["metadata"]["name"])
+                self._loop.run_until_complete(self._due.add(key))
+
+    def settle(self) -> None:
+        """Without further faults, go on until nothing changes any more, and make sure that nothing will.
+
+        Events and what the operator itself wants to look at again must be enough: the resync must find nothing to do.
+        """
+        self._rest()
+        version = self._version()
+        self.resync()
+        self._rest()
+        assert self._version() == version, "the resync had to repair something:\n" + self.story()
+
+    def _rest(self) -> None:
+        quiet_since, version = self.now, self._version()
+        for _ in range(PATIENCE):
+            self.step()
+            if self._version() != version:
+                quiet_since, version = self.now, self._version()
+            elif self.now - quiet_since > (LONG if self._is_awaited() else SHORT):
+                return
+        raise AssertionError("the world does not come to rest:\n" + self.story())
+
+    def _is_awaited(self) -> bool:
+        """Whether an operation has not ended, so that a deadline may still change something."""
+        operations = [item for kind in ("VolumeBackup", "VolumeRestore") for item in self.objects.all(kind)]
+        return any("deletionTimestamp" in item["metadata"] or _is_unfinished(item) for item in operations)
+
+    def story(self) -> str:
+        """The last things that happened."""
+        return "\n".join(self.history[-80:])
+
+    def step(self) -> None:
+        """The next thing that happens without faults; if there is none, time passes until there is."""
+        ready = self.due()
+        if ready:
+            self.reconcile(ready[0])
+            return
+        moves = [move for move in self.cluster.moves() if not move.is_bad]
+        if moves:
+            self.move(moves[0])
+            return
+        self._due.now = min(self._due.at.values(), default=self.now + timedelta(minutes=10))
+
+    # -- what must never happen
+
+    def forbid(self, how: str, item: Object) -> None:
+        """Judge a write of the operator to an object that exists."""
+        kind, metadata = item["kind"], item["metadata"]
+        if kind in OWN or kind == "Event":
+            assert how != "DELETE", f"the operator deletes {kind} {metadata['name']}"
+            return
+        if kind == "PersistentVolume":
+            hidden = item["spec"].get("claimRef", {}).get("name", "").startswith("cinderblock-")
+            assert hidden or RESTORE_LABEL in metadata.get("labels", {}), f"the operator writes to {metadata['name']}"
+            return
+        owners = [owner["kind"] for owner in metadata.get("ownerReferences", ())]
+        assert kind in CHILD_NAMES, f"the operator writes to {kind} {metadata['name']}"
+        assert any(owner in OWN for owner in owners), f"{how} of {kind} {metadata['name']}, which is not ours"
+
+    def forbid_removal(self, key: str) -> None:
+        """Judge the removal of an object from the store."""
+        backup_id = (
+            key.split("/")[-2]
+            if key.startswith("packs/")
+            else key.rsplit("/", maxsplit=1)[-1].removesuffix(".manifest")
+        )
+        backup = self.objects.by_uid(backup_id)
+        assert backup is not None, f"{key} is removed for nobody"
+        metadata = backup["metadata"]
+        assert "deletionTimestamp" in metadata, f"{key} is removed although nobody asked for it"
+        assert names.BACKUP_FINALIZER in metadata["finalizers"], f"{key} is removed without our finalizer"
+        for other in self.objects.all("VolumeBackup"):
+            status = other.get("status", {})
+            needs = status.get("parentId") == backup_id and status.get("phase") not in (None, "error")
+            assert not needs, f"{key} is removed although {other['metadata']['name']} needs it"
+        manifests = [found.key for found in self.cluster.store.list("backups/")]
+        for manifest in manifests:
+            parent = read_header(lambda start, length, k=manifest: self.cluster.store.get(k, start, length)).parent_id
+            assert parent != backup_id, f"{key} is removed although {manifest} builds on it"
+
+
+def api_outage() -> KubeUnavailable:
+    """A write whose answer never came."""
+    return KubeUnavailable("the API server does not answer")
+
+
+def is_whole(simulation: Simulation, backup_id: str) -> bool:
+    """Whether the store holds everything that a restore of the backup needs."""
+    store = simulation.cluster.store
+    manifests = {found.key.rsplit("/", 1)[1].removesuffix(".manifest") for found in store.list("backups/")}
+    packs = {found.key.split("/")[2] for found in store.list("packs/") if found.key.endswith("whole-000000")}
+    return backup_id in manifests and simulation.cluster.needs[backup_id] <= packs
+
+
+def summary(simulation: Simulation) -> dict[str, Any]:
+    """What is there in the end, by names that do not depend on the order in which things were made."""
+    objects = simulation.objects
+    operations = [item for kind in ("VolumeBackup", "VolumeRestore") for item in objects.all(kind)]
+    return {
+        "phases": {item["metadata"]["name"]: _said(item) for item in operations},
+        "finalizers": {item["metadata"]["name"]: item["metadata"].get("finalizers", []) for item in operations},
+        "claims": {
+            claim["metadata"]["name"]: _inside(simulation, claim) for claim in objects.all("PersistentVolumeClaim")
+        },
+        "volumes": sorted(
+            (volume["status"]["phase"], volume["spec"]["persistentVolumeReclaimPolicy"], _marks(volume))
+            for volume in objects.all("PersistentVolume")
+        ),
+        "children": [
+            item["metadata"]["name"] for kind in ("Job", "VolumeSnapshot", "Pod") for item in objects.all(kind)
+        ],
+        "stored": sorted(_by_name(simulation, key) for key in simulation.stored()),
+    }
+
+
+def _said(item: Object) -> tuple[str, str, str]:
+    status = item.get("status", {})
+    reasons = [condition["reason"] for condition in status.get("conditions", [])]
+    return str(status.get("phase")), ",".join(reasons), str(status.get("failReason"))
+
+
+def _is_unfinished(item: Object) -> bool:
+    return item.get("status", {}).get("phase") in (None, "creating", "restoring", "deleting", "error_deleting")
+
+
+def _inside(simulation: Simulation, claim: Object) -> str:
+    volume = simulation.cluster.volume_of(claim)
+    return "nothing" if volume is None else simulation.cluster.contents[volume["metadata"]["name"]]
+
+
+def _marks(volume: Object) -> str:
+    marks = [*volume["metadata"].get("labels", {}), *volume["metadata"].get("annotations", {})]
+    return ",".join(mark for mark in marks if "cinderblock" in mark)
+
+
+def _by_name(simulation: Simulation, key: str) -> str:
+    """A key with the names instead of the UIDs."""
+    for kind in ("VolumeBackup", "PersistentVolumeClaim"):
+        for item in simulation.objects.all(kind):
+            key = key.replace(item["metadata"]["uid"], item["metadata"]["name"])
+    return key
