@@ -44,6 +44,10 @@ integration: setup
 e2e: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m pytest tests/e2e -m "e2e and not bench"
 
+.PHONY: bench ## Measure against restic and against the limit; decides nothing
+bench: packages
+	$(RUN) tests.bench
+
 .PHONY: image ## Build the image from the Dockerfile, without Docker
 image: setup
 	$(RUN) tests.cluster.image

@@ -1,0 +1,48 @@
+"""The machine that figures are from, without a word of what it is called."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cinderblock import __version__
+from tests.bench.contenders import version
+from tests.bench.running import Processors
+from tests.cluster import golang
+
+_MODEL: Final = r"model name\s*: (.+)"
+_MEMORY: Final = r"MemTotal:\s+(\d+)"
+_KERNEL: Final = r"([0-9]+(?:\.[0-9]+)*)"
+
+
+def describe(directory: str, peers: Sequence[str], processors: Processors) -> Iterator[str]:
+    """Lines about the machine and the versions. ``directory`` is where the volumes and the store are."""
+    count, rest = len(processors.measured), len(processors.rest)
+    apart = processors.measured != processors.rest
+    yield f"Processor: {_find('/proc/cpuinfo', _MODEL)}, {os.cpu_count()} cores"
+    yield f"Memory: {int(_find('/proc/meminfo', _MEMORY)) / 2**20:.0f} GiB"
+    yield f"Disk of volumes and store: {_file_system(directory)} on a virtual disk"
+    yield f"Kernel: Linux {_find('/proc/sys/kernel/osrelease', _KERNEL)}"
+    yield f"Python {platform.python_version()}, cinderblock {__version__}"
+    yield from (f"{version(peer)}, the newest that could be installed" for peer in peers)
+    yield f"S3 server: versitygw {golang.pinned('versitygw', 'github.com/versity/versitygw')} on the loopback interface"
+    server = f"the server has the other {rest}" if apart else "the server has the same"
+    yield f"What is measured is pinned to {count} processors; {server}"
+
+
+def _find(path: str, pattern: str) -> str:
+    with open(path) as file:
+        found = re.search(pattern, file.read())
+    return found[1].strip() if found else "unknown"
+
+
+def _file_system(directory: str) -> str:
+    """Kind of the file system that holds a directory (proc(5), mountinfo)."""
+    device = os.stat(directory).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo") as file:
+        kinds = [line.partition(" - ")[2].split()[0] for line in file if line.split()[2] == number]
+    return kinds[0] if kinds else "unknown"

@@ -1,0 +1,63 @@
+"""The S3 server of a run, and what it is asked: its access log is counted, for every program in the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.bench.running import Processors
+from tests.cluster import s3
+
+CONTAINER: Final = "bench"
+_QUIET_SECONDS: Final = 0.05
+
+
+class BenchServer:
+    """A running S3 server with a log of requests."""
+
+    def __init__(self, server: s3.S3Server, log: Path) -> None:
+        self.url = server.url
+        self.environment = {
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+            "AWS_REGION": server.region,
+        }
+        self._objects = server.directory
+        self._log = log
+
+    def requests(self) -> int:
+        """Requests until now. A line may come a moment after its answer, so this waits for the log to be quiet."""
+        size = -1
+        while size != (size := self._log.stat().st_size if self._log.exists() else 0):
+            time.sleep(_QUIET_SECONDS)
+        if not size:
+            return 0
+        with self._log.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+    def stored(self) -> int:
+        """Bytes of all objects."""
+        return sum(
+            os.path.getsize(os.path.join(directory, name))
+            for directory, _, names in os.walk(self._objects)
+            for name in names
+        )
+
+    def forget(self) -> None:
+        """Remove all objects with their containers."""
+        for container in self._objects.iterdir():
+            shutil.rmtree(container)
+
+
+@contextlib.contextmanager
+def serving(directory: str, processors: Processors) -> Iterator[BenchServer]:
+    """Run a server on the processors that are not measured, as this process from now on."""
+    os.sched_setaffinity(0, processors.rest)
+    log = Path(directory, "access.log")
+    with s3.running(f"--access-log={log}") as server:
+        yield BenchServer(server, log)
