@@ -44,7 +44,7 @@ LONG = timedelta(minutes=35)
 """After so much time without any change nothing will ever change: longer than every deadline."""
 SHORT = timedelta(minutes=3)
 """The same when every operation has ended: longer than any interval at which an ended one is looked at."""
-PATIENCE = 4000
+PATIENCE = 6000
 """Steps in which every simulated world must come to rest."""
 POLICY = Policy(MoverSettings(image="example/cinderblock:1", limit=2))
 CHILD_NAMES = {kind.kind for kind in CHILD_KINDS}
@@ -304,6 +304,11 @@ class Simulation:
         """Reason of the condition Ready."""
         return str(self.get(kind, name)["status"]["conditions"][0]["reason"])
 
+    def pods_of_users(self) -> list[str]:
+        """Names of the pods that are no movers."""
+        pods = self.objects.all("Pod", NAMESPACE)
+        return [pod["metadata"]["name"] for pod in pods if "ownerReferences" not in pod["metadata"]]
+
     def content(self, claim: str) -> str:
         """What the volume of a claim holds."""
         volume = self.cluster.volume_of(self.get("PersistentVolumeClaim", claim))
@@ -415,6 +420,15 @@ class Simulation:
         """Whether an operation has not ended, so that a deadline may still change something."""
         operations = [item for kind in ("VolumeBackup", "VolumeRestore") for item in self.objects.all(kind)]
         return any("deletionTimestamp" in item["metadata"] or _is_unfinished(item) for item in operations)
+
+    def until(self, kind: str, name: str, text: str) -> None:
+        """Go on until the condition Ready of an object speaks of ``text``, in its reason or its message."""
+        for _ in range(PATIENCE):
+            conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+            if conditions and text in f"{conditions[0]['reason']}: {conditions[0]['message']}":
+                return
+            self.step()
+        raise AssertionError(f"{name} never said {text}:\n{self.story()}")
 
     def story(self) -> str:
         """The last things that happened."""

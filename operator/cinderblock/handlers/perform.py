@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from cinderblock.datapath.manifest import read_header
@@ -65,8 +67,9 @@ async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
     match action:
         case AddFinalizer(finalizer):
             await _set_finalizers(eyes, subject, (*subject.seen.metadata.finalizers, finalizer))
-        case RemoveFinalizer(finalizer):
-            await _set_finalizers(eyes, subject, tuple(f for f in subject.seen.metadata.finalizers if f != finalizer))
+        case RemoveFinalizer(finalizer, annotations):
+            kept = tuple(f for f in subject.seen.metadata.finalizers if f != finalizer)
+            await _set_finalizers(eyes, subject, kept, annotations)
         case CreateChild(kind, body):
             await _create_child(eyes, subject, CHILDREN[kind], body)
         case DeleteChild(kind, name, uid):
@@ -92,9 +95,16 @@ def _fields(subject: Subject) -> dict[str, str]:
     }
 
 
-async def _set_finalizers(eyes: Eyes, subject: Subject, finalizers: tuple[str, ...]) -> None:
+async def _set_finalizers(
+    eyes: Eyes, subject: Subject, finalizers: tuple[str, ...], annotations: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Replace the list as it was seen: somebody else's change in between is a Conflict, and we look again."""
-    metadata = {"finalizers": list(finalizers), "resourceVersion": subject.seen.metadata.resource_version}
+    metadata: dict[str, Any] = {
+        "finalizers": list(finalizers),
+        "resourceVersion": subject.seen.metadata.resource_version,
+    }
+    if annotations:
+        metadata["annotations"] = dict(annotations)
     try:
         await eyes.kube.merge_patch(subject.kind, subject.seen.name, subject.seen.namespace, {"metadata": metadata})
     except NotFound:

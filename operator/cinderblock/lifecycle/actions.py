@@ -21,9 +21,15 @@ class AddFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Take our finalizer off the object itself: nothing is left to clean up."""
+    """Take our finalizer off the object itself: nothing is left to clean up.
+
+    Attributes:
+        finalizer: its name.
+        annotations: written in the same request.
+    """
 
     finalizer: str
+    annotations: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,8 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
     actions = _cleanup(world)
     if checks.own_phase(world.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
-        actions = (Announce("Normal", "Available", _summary(status)),)
+        told = outcomes.losses(movers.success(world.mover))
+        actions = (*told, Announce("Normal", "Available", _summary(status)))
     actions = (*_finalizer_again(world), *actions)
     return Decision(status, actions, look_again=0.0 if checks.own_phase(world.backup) not in checks.WHOLE else None)
 

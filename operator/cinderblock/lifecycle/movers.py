@@ -31,10 +31,9 @@ def judge(mover: MoverView, policy: Policy) -> Done | Fail | Wait:
     """What to make of a mover Job that exists."""
     if mover.job is None:
         raise ValueError("there is no Job to judge")
-    for pod in reversed(mover.pods):
-        report = read_report(pod)
-        if report and report.succeeded:
-            return Done(report)
+    report = success(mover)
+    if report is not None:
+        return Done(report)
     if mover.job.failure is not None:
         return _failure(mover)
     if mover.job.is_complete:
@@ -42,6 +41,12 @@ def judge(mover: MoverView, policy: Policy) -> Done | Fail | Wait:
     if mover.job.metadata.is_being_deleted:
         return Fail("MoverDeleted", "The mover Job was deleted by somebody else before it had finished")
     return _waiting(mover, policy)
+
+
+def success(mover: MoverView) -> MoverReport | None:
+    """The report of the pod that has succeeded, if one has."""
+    reports = (read_report(pod) for pod in reversed(mover.pods))
+    return next((report for report in reports if report and report.succeeded), None)
 
 
 def is_at_work(mover: MoverView) -> bool:

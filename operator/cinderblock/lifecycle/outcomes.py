@@ -7,12 +7,13 @@ from typing import TypeGuard, TypeVar
 
 from cinderblock.errors import CinderblockError, InvalidInput, fail_reason
 from cinderblock.lifecycle import conditions
-from cinderblock.lifecycle.actions import Action, DeleteChild
+from cinderblock.lifecycle.actions import Action, Announce, DeleteChild
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait, overdue
 from cinderblock.model import names
 from cinderblock.model.base import KubeObject
 from cinderblock.model.cluster import Claim, Job, Snapshot
 from cinderblock.model.conditions import Condition
+from cinderblock.model.task import MoverReport
 
 Child = TypeVar("Child", bound=KubeObject)
 
@@ -44,6 +45,11 @@ def awaited(wait: Wait, old: list[Condition], now: datetime) -> str:
 def said(fail: Fail) -> str:
     """A failure as failReason."""
     return fail_reason(fail.message)
+
+
+def losses(report: MoverReport | None) -> tuple[Action, ...]:
+    """An Event about what a mover could not keep: sockets skipped, owners that may not be set."""
+    return (Announce("Warning", "NotAllKept", " ".join(report.warnings)),) if report and report.warnings else ()
 
 
 def cleanup(owner: str, job: Job | None, exposed: Claim | None, snapshot: Snapshot | None) -> tuple[Action, ...]:

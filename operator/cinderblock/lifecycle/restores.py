@@ -17,7 +17,7 @@ from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
 from cinderblock.model import names
 from cinderblock.model.cluster import Claim
-from cinderblock.model.restore import RestorePhase, VolumeRestoreStatus
+from cinderblock.model.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.task import MoverReport, MoverTask, Operation
 
 ENDED = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
@@ -45,6 +45,9 @@ def _decide(world: RestoreWorld, now: datetime) -> Decision:
         return _cancel(world, now)
     if phase in ENDED:
         return _ended(world)
+    before = _ended_before(world.restore) if phase is None else None
+    if before is not None:
+        return _recall(world, now, before)
     if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         # One that is running already had it taken off by an uninstalled release: nothing is checked anew.
         running = phase is RestorePhase.RESTORING
@@ -140,11 +143,11 @@ def _hand_over(world: RestoreWorld, now: datetime, report: MoverReport | None = 
     decision = _verdict(world, now, step.wait)
     if not isinstance(decision.status, VolumeRestoreStatus) or decision.status.phase in ENDED:
         return decision
-    status = decision.status
+    status, told = decision.status, outcomes.losses(report)
     if report is not None:
         # The mover's report goes away with the Job; what it says is written down before.
         status = status.model_copy(update={"restored_bytes": report.restored_bytes})
-    return Decision(status, step.actions, decision.look_again)
+    return Decision(status, (*told, *step.actions), decision.look_again)
 
 
 def _done(world: RestoreWorld, now: datetime, claim: Claim | None, report: MoverReport | None) -> Decision:
@@ -180,8 +183,26 @@ def _ended(world: RestoreWorld) -> Decision:
         status = status.model_copy(update={"observed_generation": world.restore.metadata.generation})
     if actions or remains:
         return Decision(status, actions, look_again=5.0 if remains else 1.0)
-    has_finalizer = names.RESTORE_FINALIZER in world.restore.metadata.finalizers
-    return Decision(status, (RemoveFinalizer(names.RESTORE_FINALIZER),) if has_finalizer else ())
+    if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+        return Decision(status)
+    remembered = {names.ENDED_ANNOTATION: f"{world.restore.uid}/{status.phase}"}
+    return Decision(status, (RemoveFinalizer(names.RESTORE_FINALIZER, remembered),))
+
+
+def _ended_before(restore: VolumeRestore) -> RestorePhase | None:
+    """How a restore had ended whose status was lost. That of a copied object counts for nothing."""
+    uid, _, phase = restore.metadata.annotations.get(names.ENDED_ANNOTATION, "").partition("/")
+    return next((ended for ended in ENDED if ended == phase), None) if uid == restore.uid else None
+
+
+def _recall(world: RestoreWorld, now: datetime, phase: RestorePhase) -> Decision:
+    """A lost status is no request to write to the volume once more."""
+    base = _base(world)
+    said = conditions.ready if phase is RestorePhase.AVAILABLE else conditions.stalled
+    message = f"The restore had ended in {phase} before its status was lost"
+    shown = said(base.conditions, now, world.restore.metadata.generation, "StatusLost", message)
+    failed = None if phase is RestorePhase.AVAILABLE else message
+    return Decision(base.model_copy(update={"phase": phase, "fail_reason": failed, "conditions": shown}))
 
 
 def _cancel(world: RestoreWorld, now: datetime) -> Decision:

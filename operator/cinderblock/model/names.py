@@ -25,6 +25,8 @@ OWNER_UID_LABEL = "cinderblock.io/owner-uid"
 """On every child: UID of the VolumeBackup or VolumeRestore that it belongs to."""
 OWNER_NAME_ANNOTATION = "cinderblock.io/owner-name"
 """On every child: name of the same (a label is too short for it)."""
+ENDED_ANNOTATION = "cinderblock.io/ended"
+"""On a VolumeRestore that has ended: its UID and its phase, so that it is not run again if its status is lost."""
 LET_GO_ANNOTATION = "cinderblock.io/let-go"
 """On a VolumeBackup in deletion, with the value "leave-data": an administrator gives up the stored data."""
 

@@ -16,6 +16,8 @@ from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation, api_outage, is_whole
 
 AT_REST = {"available", "error_restoring", "error"}
+MANY = 12
+"""Operations at once; more make the story longer and no better."""
 OPERATIONS = ("VolumeBackup", "VolumeRestore")
 SAME_STORIES = settings(derandomize=True, max_examples=60, stateful_step_count=30, deadline=None)
 """The same stories in every run: what fails is somebody's change, not somebody's luck."""
@@ -45,13 +47,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.count += 1
         return f"{letter}{self.count}"
 
+    @precondition(lambda self: len(self._operations()) < MANY)
     @rule(incremental=st.booleans(), force=st.booleans(), retain=st.booleans())
     def ask_for_a_backup(self, incremental: bool, force: bool, retain: bool) -> None:
         policy = "Retain" if retain else "Delete"
         spec = {"incremental": incremental, "force": force, "deletionPolicy": policy}
         self.simulation.backup(self._new_name("backup-"), "data", **spec)
 
-    @precondition(lambda self: self.simulation.objects.all("VolumeBackup"))
+    @precondition(lambda self: self.simulation.objects.all("VolumeBackup") and len(self._operations()) < MANY)
     @rule(data=st.data(), into=st.sampled_from(["new", "late", "same", "unnamed", "existing"]))
     def ask_for_a_restore(self, data: st.DataObject, into: str) -> None:
         backup = self._pick(data, self.simulation.objects.all("VolumeBackup"))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
 
 from tests.support.faults import Crash
-from tests.support.simulation import Simulation
+from tests.support.simulation import Simulation, api_outage, summary
 
 Part = Callable[[Simulation], object]
 
@@ -39,47 +43,165 @@ def _delete_both(simulation: Simulation) -> None:
 
 
 def _delete_during_restore(simulation: Simulation) -> None:
+    """The restore goes on, and the backup goes when it has ended."""
     simulation.restore("again", "full", name="new")
-    for _ in range(6):
+    while (
+        simulation.phase("VolumeRestore", "again") == "None"
+        or simulation.reason("VolumeRestore", "again") != "MoverRunning"
+    ):
         simulation.step()
     simulation.delete("VolumeBackup", "full")
 
 
+def _refused(simulation: Simulation) -> None:
+    _volume(simulation)
+    simulation.pod("web", "data")
+
+
+def _retained(simulation: Simulation) -> None:
+    _volume(simulation)
+    simulation.backup("full", "data", deletionPolicy="Retain")
+    simulation.settle()
+
+
+def _two_backups(simulation: Simulation) -> None:
+    simulation.backup("full", "data")
+    simulation.backup("child", "data", incremental=True)
+
+
+def _two_restores(simulation: Simulation) -> None:
+    simulation.restore("a", "full", name="new")
+    simulation.restore("b", "full", name="new")
+
+
 SCENARIOS: dict[str, tuple[Part, Part]] = {
     "create": (_volume, lambda s: s.backup("full", "data")),
-    "create of a forced one": (
-        lambda s: (_volume(s), s.pod("web", "data")),
-        lambda s: s.backup("full", "data", force=True),
-    ),
-    "create that is refused": (lambda s: (_volume(s), s.pod("web", "data")), lambda s: s.backup("full", "data")),
-    "two at once": (_volume, lambda s: (s.backup("full", "data"), s.backup("child", "data", incremental=True))),
-    "incremental": (_full, lambda s: s.backup("child", "data", incremental=True)),
-    "restore new": (_full, lambda s: s.restore("again", "full", name="new")),
-    "restore new, bound late": (_full, lambda s: s.restore("again", "full", name="new", storageClassName="late")),
-    "restore existing": (_full, lambda s: s.restore("again", "full", volumeId="data")),
-    "two restores of one name": (
+    "create, forced": (_refused, lambda s: s.backup("full", "data", force=True)),
+    "create, refused": (_refused, lambda s: s.backup("full", "data")),
+    "create, two at once": (_volume, _two_backups),
+    "create, incremental": (_full, lambda s: s.backup("child", "data", incremental=True)),
+    "restore to a new volume": (_full, lambda s: s.restore("again", "full", name="new")),
+    "restore to a volume that is bound late": (
         _full,
-        lambda s: (s.restore("a", "full", name="new"), s.restore("b", "full", name="new")),
+        lambda s: s.restore("again", "full", name="new", storageClassName="late"),
     ),
+    "restore to an existing volume": (_full, lambda s: s.restore("again", "full", volumeId="data")),
+    "two restores to one name": (_full, _two_restores),
     "delete": (_full, lambda s: s.delete("VolumeBackup", "full")),
     "delete parent and child": (_chain, _delete_both),
-    "delete retained": (
-        lambda s: (_volume(s), s.backup("full", "data", deletionPolicy="Retain"), s.settle()),
-        lambda s: s.delete("VolumeBackup", "full"),
-    ),
-    "delete a restore that has ended": (_restored, lambda s: s.delete("VolumeRestore", "again")),
+    "delete, retaining the data": (_retained, lambda s: s.delete("VolumeBackup", "full")),
     "delete during a restore": (_full, _delete_during_restore),
-}  # fmt: skip
+}
+
+END: dict[str, dict[str, Any]] = {
+    "create": {"phases": {"full": "available"}, "claims": {"data": "first"}},
+    "create, forced": {"phases": {"full": "available"}, "claims": {"data": "first"}},
+    "create, refused": {"phases": {"full": "error"}, "claims": {"data": "first"}},
+    "create, two at once": {"phases": {"full": "available", "child": "available"}, "claims": {"data": "first"}},
+    "create, incremental": {"phases": {"full": "available", "child": "available"}, "claims": {"data": "second"}},
+    "restore to a new volume": {
+        "phases": {"full": "available", "again": "available"},
+        "claims": {"data": "second", "new": "first"},
+    },
+    "restore to a volume that is bound late": {
+        "phases": {"full": "available", "again": "available"},
+        "claims": {"data": "second", "new": "first"},
+    },
+    "restore to an existing volume": {
+        "phases": {"full": "available", "again": "available"},
+        "claims": {"data": "first"},
+    },
+    "two restores to one name": {"claims": {"data": "second", "new": "first"}},
+    "delete": {"phases": {}, "claims": {"data": "second"}, "stored": 0},
+    "delete parent and child": {"phases": {}, "claims": {"data": "second"}, "stored": 0},
+    "delete, retaining the data": {"phases": {}, "claims": {"data": "first"}, "stored": 2},
+    "delete during a restore": {
+        "phases": {"again": "available"},
+        "claims": {"data": "second", "new": "first"},
+        "stored": 0,
+    },
+}
+
+FAULTS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
+    "dies before": (False, lambda: Crash("scripted")),
+    "dies after": (True, lambda: Crash("scripted")),
+    "loses the answer to": (True, api_outage),
+}
 
 
-def run(name: str, at: int | None = None, *, done: bool = False, error: BaseException | None = None) -> Simulation:
-    """A scenario to its end; ``at``: number of the write that fails."""
+def run(name: str, fault: tuple[int, BaseException, bool] | None = None) -> tuple[Simulation, int]:
+    """A scenario to its end, perhaps with a fault at one write. Also gives the number of writes."""
     prepare, ask = SCENARIOS[name]
-    simulation = Simulation()
-    prepare(simulation)
-    if at is not None:
-        simulation.faults.plan(at, error or Crash("scripted"), done=done)
-    simulation.began = simulation.faults.writes
-    ask(simulation)
-    simulation.settle()
-    return simulation
+    with Simulation() as simulation:
+        prepare(simulation)
+        before = simulation.faults.writes
+        if fault is not None:
+            at, error, done = fault
+            simulation.faults.plan(at, error, done=done)
+        ask(simulation)
+        simulation.settle()
+    return simulation, simulation.faults.writes - before
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_of(name: str) -> None:
+    simulation, _ = run(name)
+    end, wanted = summary(simulation), END[name]
+    assert end["claims"] == wanted["claims"]
+    assert end["children"] == simulation.pods_of_users()
+    assert {phase: said[0] for phase, said in end["phases"].items()} == wanted.get("phases", ANY)
+    assert len(end["stored"]) == wanted.get("stored", ANY)
+    assert set(end["volumes"]) == {("Bound", "Delete", "")}
+
+
+@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_is_the_same_when_the_operator(name: str, how: str) -> None:
+    reference, writes = run(name)
+    done, error = FAULTS[how]
+    for at in range(writes):
+        simulation, _ = run(name, (at, error(), done))
+        assert summary(simulation) == summary(reference), f"write {at}\n{simulation.story()}"
+
+
+CANCELLED: dict[str, tuple[Part, Part, str]] = {
+    "a backup": (_volume, lambda s: s.backup("asked", "data"), "VolumeBackup"),
+    "an incremental backup": (_full, lambda s: s.backup("asked", "data", incremental=True), "VolumeBackup"),
+    "a restore to a new volume": (_full, lambda s: s.restore("asked", "full", name="new"), "VolumeRestore"),
+    "a restore to an existing one": (_full, lambda s: s.restore("asked", "full", volumeId="data"), "VolumeRestore"),
+}
+
+
+def cancel(name: str, steps: int, at: int | None = None) -> tuple[Simulation, bool]:
+    """Ask for something, delete it after so many steps, and die at a write after that. Also: was it too late?"""
+    prepare, ask, kind = CANCELLED[name]
+    with Simulation() as simulation:
+        prepare(simulation)
+        ask(simulation)
+        for _ in range(steps):
+            simulation.step()
+        has_ended = simulation.phase(kind, "asked") == "available"
+        if at is not None:
+            simulation.faults.plan(at, Crash("scripted"), done=at % 2 == 0)
+        simulation.delete(kind, "asked")
+        simulation.settle()
+    return simulation, has_ended
+
+
+@pytest.mark.parametrize("name", CANCELLED)
+def test_nothing_is_left_of_what_is_cancelled_after_any_step(name: str) -> None:
+    kind = CANCELLED[name][2]
+    ended, steps = False, 0
+    while not ended:
+        for at in (None, 0, 1, 2, 3, 4, 5, 7):
+            simulation, ended = cancel(name, steps, at)
+            end = summary(simulation)
+            story = f"step {steps}, write {at}: {end}\n{simulation.story()}"
+            assert simulation.phase(kind, "asked") == "gone", story
+            assert end["children"] == [], story
+            assert {marks for _, _, marks in end["volumes"]} == {""}, story
+            assert len(end["volumes"]) == len(end["claims"]), story
+            assert end["claims"].get("new", "first") == "first", story
+            assert not [key for key in end["stored"] if "full" not in key], story
+        steps += 1
+    assert steps > 10

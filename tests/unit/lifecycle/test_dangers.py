@@ -34,16 +34,6 @@ def child_of(simulation: Simulation, kind: str, name: str) -> str:
     return names.child_name(simulation.get(kind, name)["metadata"]["uid"])
 
 
-def until(simulation: Simulation, kind: str, name: str, text: str) -> None:
-    """Go on until the condition Ready speaks of ``text``."""
-    for _ in range(200):
-        conditions = simulation.get(kind, name).get("status", {}).get("conditions", [])
-        if conditions and text in f"{conditions[0]['reason']}: {conditions[0]['message']}":
-            return
-        simulation.step()
-    raise AssertionError(f"{name} never said {text}:\n{simulation.story()}")
-
-
 STRANGERS: dict[str, dict[str, Any]] = {
     "VolumeSnapshot": {"source": {"persistentVolumeClaimName": "data"}},
     "PersistentVolumeClaim": {"storageClassName": "late", "resources": {"requests": {"storage": "1Gi"}}},
@@ -101,7 +91,7 @@ def test_nothing_waits_for_the_resync_when_a_volume_has_been_handed_over(stored:
 
 def test_a_volume_that_is_reserved_is_reclaimed_when_the_restore_is_cancelled(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    until(stored, "VolumeRestore", "again", "reserving the volume")
+    stored.until("VolumeRestore", "again", "reserving the volume")
     stored.delete("VolumeRestore", "again")
     stored.settle()
     assert stored.phase("VolumeRestore", "again") == "gone"
@@ -111,7 +101,7 @@ def test_a_volume_that_is_reserved_is_reclaimed_when_the_restore_is_cancelled(st
 
 def test_a_claim_that_was_just_created_keeps_its_volume_when_the_restore_is_cancelled(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    until(stored, "VolumeRestore", "again", "creating claim new")
+    stored.until("VolumeRestore", "again", "creating claim new")
     stored.delete("VolumeRestore", "again")
     stored.settle()
     assert stored.content("new") == "first"
@@ -120,7 +110,7 @@ def test_a_claim_that_was_just_created_keeps_its_volume_when_the_restore_is_canc
 
 def test_a_claim_that_is_deleted_before_the_restore_is_recorded_is_made_again(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    until(stored, "VolumeRestore", "again", "creating claim new")
+    stored.until("VolumeRestore", "again", "creating claim new")
     for move in stored.cluster.moves():
         if move.name == "bind PersistentVolumeClaim new":
             stored.move(move)
@@ -136,7 +126,7 @@ def test_a_claim_that_is_deleted_before_the_restore_is_recorded_is_made_again(st
 
 def test_a_name_that_is_taken_in_the_middle_ends_the_restore_and_leaves_no_volume(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    until(stored, "VolumeRestore", "again", "releasing the hidden claim")
+    stored.until("VolumeRestore", "again", "releasing the hidden claim")
     stored.claim("new", "somebody else's")
     stored.settle()
     assert stored.reason("VolumeRestore", "again") == "NameTaken"
@@ -146,7 +136,7 @@ def test_a_name_that_is_taken_in_the_middle_ends_the_restore_and_leaves_no_volum
 
 def test_a_name_that_is_taken_after_the_volume_was_reserved_leaves_no_volume_either(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    until(stored, "VolumeRestore", "again", "reserving the volume")
+    stored.until("VolumeRestore", "again", "reserving the volume")
     stored.claim("new", "somebody else's")
     stored.settle()
     assert stored.content("new") == "somebody else's"
@@ -158,7 +148,7 @@ def test_a_hidden_claim_that_somebody_deletes_ends_in_a_volume_or_in_an_error_bu
     stored: Simulation, seen: str
 ) -> None:
     restore = stored.restore("again", "full", name="new")
-    until(stored, "VolumeRestore", "again", seen)
+    stored.until("VolumeRestore", "again", seen)
     stored.delete("PersistentVolumeClaim", names.child_name(restore["metadata"]["uid"]))
     stored.settle()
     ended = stored.phase("VolumeRestore", "again")
@@ -231,7 +221,7 @@ def test_a_parent_without_status_is_kept_while_a_dependent_lives(stored: Simulat
 
 def test_an_unfinished_backup_without_status_leaves_no_packs_behind(simulation: Simulation) -> None:
     simulation.backup("full", "data")
-    until(simulation, "VolumeBackup", "full", "MoverRunning")
+    simulation.until("VolumeBackup", "full", "MoverRunning")
     simulation.move(next(move for move in simulation.cluster.moves() if move.name.endswith("fails for now")))
     simulation.erase_status("VolumeBackup", "full")
     simulation.delete("VolumeBackup", "full")
@@ -248,6 +238,42 @@ def test_a_foreign_status_of_a_restore_does_not_hold_a_deletion_up(stored: Simul
     for _ in range(5):
         stored.reconcile(key)
     assert stored.phase("VolumeBackup", "full") == "gone"
+
+
+def test_a_restore_whose_status_is_lost_does_not_write_to_its_volume_once_more(stored: Simulation) -> None:
+    stored.restore("again", "full", volumeId="data")
+    stored.settle()
+    stored.write("data", "written by the application")
+    stored.erase_status("VolumeRestore", "again")
+    stored.settle()
+    assert (stored.phase("VolumeRestore", "again"), stored.reason("VolumeRestore", "again")) == (
+        "available",
+        "StatusLost",
+    )
+    assert stored.content("data") == "written by the application"
+
+
+def test_a_restore_that_had_failed_does_not_begin_anew_when_its_status_is_lost(stored: Simulation) -> None:
+    stored.restore("again", "full", volumeId="data")
+    stored.until("VolumeRestore", "again", "MoverRunning")
+    stored.move(next(move for move in stored.cluster.moves() if move.name.endswith("fails for good")))
+    stored.settle()
+    stored.write("data", "repaired by hand")
+    stored.erase_status("VolumeRestore", "again")
+    stored.settle()
+    assert stored.phase("VolumeRestore", "again") == "error_restoring"
+    assert stored.content("data") == "repaired by hand"
+
+
+def test_a_copy_of_an_ended_restore_is_a_request_of_its_own(stored: Simulation) -> None:
+    ended = stored.restore("again", "full", volumeId="data")
+    stored.settle()
+    stored.write("data", "written by the application")
+    copied = stored.restore("copied", "full", volumeId="data")
+    annotations = dict(ended["metadata"]["annotations"])
+    stored.objects.update(copied, metadata=copied["metadata"] | {"annotations": annotations})
+    stored.settle()
+    assert (stored.phase("VolumeRestore", "copied"), stored.content("data")) == ("available", "first")
 
 
 # -- a store that refuses
@@ -311,10 +337,10 @@ def test_what_was_asked_for_is_backed_up_even_if_the_snapshot_goes_while_the_mov
     simulation.write("data", "second")
     simulation.claim("a", "a"), simulation.claim("b", "b")
     simulation.backup("first", "a"), simulation.backup("next", "b")
-    until(simulation, "VolumeBackup", "first", "MoverPending")
-    until(simulation, "VolumeBackup", "next", "MoverPending")
+    simulation.until("VolumeBackup", "first", "MoverPending")
+    simulation.until("VolumeBackup", "next", "MoverPending")
     backup = simulation.backup("asked", "data", snapshotId="yesterday")
-    until(simulation, "VolumeBackup", "asked", "Queued")
+    simulation.until("VolumeBackup", "asked", "Queued")
     for move in simulation.cluster.moves():
         if move.name.startswith("provision"):
             simulation.move(move)
@@ -327,7 +353,7 @@ def test_what_was_asked_for_is_backed_up_even_if_the_snapshot_goes_while_the_mov
 
 def test_a_mover_that_is_started_again_after_hours_gets_its_time_to_start(simulation: Simulation) -> None:
     simulation.backup("full", "data")
-    until(simulation, "VolumeBackup", "full", "MoverRunning")
+    simulation.until("VolumeBackup", "full", "MoverRunning")
     simulation.advance(3 * 3600)
     simulation.move(next(move for move in simulation.cluster.moves() if move.name.endswith("is evicted")))
     for key in simulation.due():
@@ -338,7 +364,7 @@ def test_a_mover_that_is_started_again_after_hours_gets_its_time_to_start(simula
 
 def test_nobody_writes_to_a_volume_that_a_failed_restore_may_still_write_to(stored: Simulation) -> None:
     stored.restore("broken", "full", volumeId="data")
-    until(stored, "VolumeRestore", "broken", "MoverRunning")
+    stored.until("VolumeRestore", "broken", "MoverRunning")
     stored.delete("Job", child_of(stored, "VolumeRestore", "broken"))
     while stored.phase("VolumeRestore", "broken") != "error_restoring":
         stored.reconcile(stored.due()[0])
@@ -356,6 +382,6 @@ def test_of_two_restores_without_a_name_the_younger_waits_and_then_finds_the_nam
     stored.restore("a", "full")
     stored.advance(1)
     stored.restore("b", "full")
-    until(stored, "VolumeRestore", "b", "VolumeBusy")
+    stored.until("VolumeRestore", "b", "VolumeBusy")
     stored.settle()
     assert (stored.phase("VolumeRestore", "a"), stored.reason("VolumeRestore", "b")) == ("available", "NameTaken")

@@ -18,7 +18,7 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
 from cinderblock.model.cluster import Claim
-from cinderblock.model.names import RESTORE_FINALIZER, child_name
+from cinderblock.model.names import ENDED_ANNOTATION, RESTORE_FINALIZER, child_name
 from cinderblock.model.restore import VolumeRestoreStatus
 from cinderblock.model.task import MoverReport
 from tests.support.scenes import (
@@ -172,7 +172,7 @@ def test_a_failed_restore_removes_the_hidden_claim_and_then_lets_go() -> None:
     _, cleaning = decide(a_restore_world(failed, hidden=hidden(), mover=MoverView(job=a_job("r-1"))))
     assert [type(action) for action in cleaning.actions] == [DeleteChild, DeleteChild]
     _, letting_go = decide(a_restore_world(failed))
-    assert letting_go.actions == (RemoveFinalizer(RESTORE_FINALIZER),)
+    assert letting_go.actions == (RemoveFinalizer(RESTORE_FINALIZER, {ENDED_ANNOTATION: "r-1/error_restoring"}),)
 
 
 def test_cancelling_gives_a_volume_that_was_not_handed_over_its_own_policy_back() -> None:

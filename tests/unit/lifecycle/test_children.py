@@ -1,0 +1,329 @@
+"""The objects that we create: what they carry, and what they must not (DESIGN 4 and 6, Pod Security Standards)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cinderblock.lifecycle import backups, objects, restores
+from cinderblock.lifecycle.actions import CreateChild, Decision
+from cinderblock.lifecycle.worlds import MoverSettings
+from cinderblock.model import names
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import MoverTask, Operation, VolumeMode
+from tests.support.scenes import (
+    NOW,
+    a_backup,
+    a_claim,
+    a_manifest,
+    a_restore,
+    a_restore_world,
+    a_snapshot,
+    a_store,
+    a_world,
+    accepted,
+)
+
+FOREIGN = {
+    "app.kubernetes.io/instance": "argo-application",
+    "argocd.argoproj.io/tracking-id": "argo",
+    "kustomize.toolkit.fluxcd.io/name": "flux",
+    "meta.helm.sh/release-name": "helm",
+}
+"""Labels and annotations by which GitOps tools take an object for their own, and prune it."""
+BASELINE_CAPABILITIES = {
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
+    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+}  # fmt: skip
+"""Capabilities that Pod Security ``baseline`` lets a container add."""
+BASELINE_VOLUMES = {"persistentVolumeClaim", "secret"}
+SETTINGS = MoverSettings("example/cinderblock:1", "Always", ("registry",))
+SECRETS = {
+    "credentialsSecretRef": {"name": "s3"},
+    "encryptionSecretRef": {"name": "keys"},
+    "caSecretRef": {"name": "ca"},
+}
+
+
+def owned_backup() -> VolumeBackup:
+    backup = accepted()
+    metadata = backup.metadata.model_copy(update={"labels": FOREIGN, "annotations": FOREIGN})
+    return backup.model_copy(update={"metadata": metadata})
+
+
+def owned_restore() -> VolumeRestore:
+    restore = a_restore()
+    metadata = restore.metadata.model_copy(update={"labels": FOREIGN, "annotations": FOREIGN})
+    return restore.model_copy(update={"metadata": metadata})
+
+
+def created(decision: Decision) -> list[dict[str, Any]]:
+    return [action.body for action in decision.actions if isinstance(action, CreateChild)]
+
+
+def all_children() -> dict[str, dict[str, Any]]:
+    """Every kind of child that is ever made."""
+    snapshot = created(backups.decide(a_world(owned_backup()), NOW))
+    exposed = created(backups.decide(a_world(owned_backup(), snapshot=a_snapshot()), NOW))
+    hidden = created(restores.decide(a_restore_world(owned_restore()), NOW))
+    made = [("backup", body) for body in (*snapshot, *exposed)] + [("restore", body) for body in hidden]
+    return {f"{body['kind']} of a {owner}": body for owner, body in made}
+
+
+CHILDREN = all_children()
+
+
+def a_task(operation: Operation = Operation.BACKUP, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverTask:
+    return MoverTask(
+        operation=operation,
+        store=objects.location(a_store(), "volumebackups"),
+        volume_mode=mode,
+        path=objects.mover_path(mode),
+        backup=a_manifest().description,
+        manifest="backups/c-1/b-1.manifest",
+        sealed=True,
+    )
+
+
+def a_job(
+    operation: Operation = Operation.BACKUP, mode: VolumeMode = VolumeMode.FILESYSTEM, store: BackupStore | None = None
+) -> dict[str, Any]:
+    owner = owned_backup() if operation is Operation.BACKUP else owned_restore()
+    return objects.mover_job(owner, a_task(operation, mode), store or a_store(**SECRETS), "the-claim", SETTINGS)
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = job["spec"]["template"]["spec"]
+    return spec
+
+
+def container_of(job: dict[str, Any]) -> dict[str, Any]:
+    (container,) = pod_of(job)["containers"]
+    found: dict[str, Any] = container
+    return found
+
+
+EVERY_JOB = [(operation, mode) for operation in Operation for mode in VolumeMode]
+
+
+def test_every_kind_of_child_is_looked_at() -> None:
+    assert set(CHILDREN) == {
+        "VolumeSnapshot of a backup",
+        "PersistentVolumeClaim of a backup",
+        "Job of a backup",
+        "PersistentVolumeClaim of a restore",
+        "Job of a restore",
+    }
+
+
+@pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())
+def test_a_child_is_owned_and_can_be_found_from_its_birth(child: dict[str, Any]) -> None:
+    metadata = child["metadata"]
+    (owner,) = metadata["ownerReferences"]
+    kind, uid, name = owner["kind"], owner["uid"], owner["name"]
+    assert owner["controller"] is True
+    assert owner["apiVersion"] == "cinderblock.io/v1alpha1"
+    assert (kind, uid) in (("VolumeBackup", "b-1"), ("VolumeRestore", "r-1"))
+    assert (metadata["name"], metadata["namespace"]) == (names.child_name(uid), "shop")
+    assert metadata["annotations"] == {names.OWNER_NAME_ANNOTATION: name}
+    wanted = {
+        names.MANAGED_BY_LABEL: names.MANAGED_BY,
+        names.OWNER_KIND_LABEL: kind,
+        names.OWNER_UID_LABEL: uid,
+    }
+    assert wanted.items() <= metadata["labels"].items()
+
+
+@pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())
+def test_nothing_by_which_a_gitops_tool_would_take_a_child_for_its_own_is_copied(child: dict[str, Any]) -> None:
+    text = json.dumps(child)
+    assert not [mark for mark in FOREIGN if mark in text]
+
+
+def test_a_restored_claim_belongs_to_the_user_and_has_the_users_labels_alone() -> None:
+    restore = a_restore(spec={"name": "new", "labels": {"app": "shop"}})
+    request = objects.ClaimRequest(1 << 30, "fast", VolumeMode.BLOCK, ("ReadWriteOnce",))
+    claim = objects.restored_claim(restore, "new", request, "pv-9")
+    assert claim == {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "new", "namespace": "shop", "labels": {"app": "shop"}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "volumeMode": "Block",
+            "resources": {"requests": {"storage": "1073741824"}},
+            "storageClassName": "fast",
+            "volumeName": "pv-9",
+        },
+    }
+
+
+def test_a_claim_without_a_class_leaves_the_choice_to_the_cluster() -> None:
+    request = objects.ClaimRequest(5, None, VolumeMode.FILESYSTEM, ("ReadWriteMany",))
+    assert "storageClassName" not in objects.claim(a_restore(), request)["spec"]
+
+
+def test_an_exposed_claim_is_as_large_as_the_snapshot_needs_it() -> None:
+    snapshot = a_snapshot(restoreSize="3Gi")
+    claim = next(
+        body
+        for body in created(backups.decide(a_world(accepted(), snapshot=snapshot), NOW))
+        if body["kind"] == "PersistentVolumeClaim"
+    )
+    assert claim["spec"]["resources"]["requests"]["storage"] == str(3 << 30)
+    assert claim["spec"]["dataSource"] == {
+        "apiGroup": "snapshot.storage.k8s.io",
+        "kind": "VolumeSnapshot",
+        "name": snapshot.name,
+    }
+
+
+def test_a_job_keeps_a_finalizer_until_its_result_is_recorded_and_no_ttl_takes_it_away() -> None:
+    job = a_job()
+    assert job["metadata"]["finalizers"] == [names.JOB_FINALIZER]
+    assert "ttlSecondsAfterFinished" not in job["spec"]
+
+
+def test_a_job_gives_up_at_once_when_the_mover_says_never_and_does_not_count_evictions() -> None:
+    spec = a_job()["spec"]
+    never, evicted = spec["podFailurePolicy"]["rules"]
+    assert spec["backoffLimit"] == 3
+    assert (never["action"], never["onExitCodes"]["values"]) == ("FailJob", [3])
+    assert never["onExitCodes"]["containerName"] == container_of(a_job())["name"]
+    assert evicted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
+def test_a_job_replaces_a_pod_only_when_it_has_ended() -> None:
+    """Two movers must not write to one volume (Kubernetes: podReplacementPolicy)."""
+    assert a_job()["spec"]["podReplacementPolicy"] == "Failed"
+    assert pod_of(a_job())["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(("operation", "mode"), EVERY_JOB)
+def test_a_mover_has_no_token_and_fits_pod_security_baseline(operation: Operation, mode: VolumeMode) -> None:
+    pod, container = pod_of(a_job(operation, mode)), container_of(a_job(operation, mode))
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "serviceAccountName"} & set(pod)
+    assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+    assert all(set(volume) - {"name"} <= BASELINE_VOLUMES for volume in pod["volumes"])
+    security = container["securityContext"]
+    assert security["privileged"] is False
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["capabilities"]["drop"] == ["ALL"]
+    assert set(security["capabilities"]["add"]) <= BASELINE_CAPABILITIES
+    assert not {"ports", "procMount", "seLinuxOptions", "sysctls"} & (set(container) | set(security))
+
+
+def test_a_mover_that_only_reads_may_not_change_owners() -> None:
+    added = {
+        operation: container_of(a_job(operation))["securityContext"]["capabilities"]["add"] for operation in Operation
+    }
+    assert added[Operation.BACKUP] == ["DAC_OVERRIDE", "FOWNER"]
+    assert set(added[Operation.BACKUP]) < set(added[Operation.RESTORE])
+
+
+@pytest.mark.parametrize(("operation", "mode"), EVERY_JOB)
+def test_a_block_volume_is_a_device_and_a_tree_is_mounted_to_be_read_only_by_a_backup(
+    operation: Operation, mode: VolumeMode
+) -> None:
+    job = a_job(operation, mode)
+    reads = operation is Operation.BACKUP
+    mounts = [mount for mount in container_of(job)["volumeMounts"] if mount["name"] == "volume"]
+    source = pod_of(job)["volumes"][0]["persistentVolumeClaim"]
+    if mode is VolumeMode.BLOCK:
+        assert container_of(job)["volumeDevices"] == [{"name": "volume", "devicePath": "/dev/cinderblock-volume"}]
+        assert (mounts, source) == ([], {"claimName": "the-claim", "readOnly": False})
+    else:
+        assert "volumeDevices" not in container_of(job)
+        assert mounts == [{"name": "volume", "mountPath": "/volume", "readOnly": reads}]
+        assert source == {"claimName": "the-claim", "readOnly": reads}
+
+
+def test_the_task_comes_back_from_the_job_as_it_was_given() -> None:
+    (variable,) = container_of(a_job())["env"]
+    assert variable["name"] == "CINDERBLOCK_TASK"
+    assert MoverTask.model_validate_json(variable["value"]) == a_task()
+
+
+def test_secrets_are_files_and_never_values() -> None:
+    job = a_job()
+    secrets = {volume["name"]: volume["secret"] for volume in pod_of(job)["volumes"] if "secret" in volume}
+    assert {name: secret["secretName"] for name, secret in secrets.items()} == {
+        "credentials": "s3",
+        "encryption": "keys",
+        "ca": "ca",
+    }
+    mounts = {mount["name"]: mount for mount in container_of(job)["volumeMounts"] if mount["name"] in secrets}
+    assert all(mount["readOnly"] for mount in mounts.values())
+    assert mounts["credentials"]["mountPath"] == "/etc/cinderblock/credentials"
+    assert "envFrom" not in container_of(job)
+    assert all(set(variable) == {"name", "value"} for variable in container_of(job)["env"])
+
+
+def test_secrets_that_a_store_does_not_have_are_not_mounted() -> None:
+    job = a_job(store=a_store())
+    assert [volume["name"] for volume in pod_of(job)["volumes"]] == ["volume", "credentials"]
+
+
+def test_a_store_decides_where_and_as_whom_its_movers_run() -> None:
+    template = {
+        "resources": {"limits": {"memory": "1Gi"}},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "low",
+        "serviceAccountName": "movers",
+        "securityContext": {"runAsUser": 1000},
+        "podSecurityContext": {"fsGroup": 1000},
+        "labels": {"team": "storage"},
+        "annotations": {"sidecar.istio.io/inject": "false"},
+    }
+    job = a_job(store=a_store(mover=template))
+    pod, container = pod_of(job), container_of(job)
+    same = ("nodeSelector", "tolerations", "affinity", "priorityClassName", "serviceAccountName")
+    assert {name: pod[name] for name in same} == {name: template[name] for name in same}
+    assert pod["securityContext"] == {"fsGroup": 1000}
+    assert container["securityContext"] == {"runAsUser": 1000}
+    assert container["resources"] == {"limits": {"memory": "1Gi"}}
+    assert pod["automountServiceAccountToken"] is False
+    metadata = job["spec"]["template"]["metadata"]
+    assert metadata["labels"]["team"] == "storage"
+    assert metadata["annotations"]["sidecar.istio.io/inject"] == "false"
+
+
+def test_no_label_of_a_template_can_hide_whose_a_pod_is() -> None:
+    labels = {names.OWNER_UID_LABEL: "another", names.MANAGED_BY_LABEL: "somebody"}
+    metadata = a_job(store=a_store(mover={"labels": labels}))["spec"]["template"]["metadata"]
+    assert metadata["labels"][names.OWNER_UID_LABEL] == "b-1"
+    assert metadata["labels"][names.MANAGED_BY_LABEL] == names.MANAGED_BY
+
+
+def test_the_operators_settings_say_which_image_runs() -> None:
+    pod, container = pod_of(a_job()), container_of(a_job())
+    assert (container["image"], container["imagePullPolicy"]) == ("example/cinderblock:1", "Always")
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert container["resources"]["limits"] == {"memory": "512Mi"}
+
+
+def test_a_mover_is_counted_for_the_store_that_it_uses() -> None:
+    assert a_job()["metadata"]["labels"][objects.STORE_LABEL] == "s-1"
+
+
+def test_an_incremental_backup_is_told_where_its_parents_manifest_is() -> None:
+    parent = accepted("p", phase="available", dataTimestamp=NOW)
+    child = accepted(spec={"incremental": True}, parentId="p")
+    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    world = a_world(child, siblings=(parent,), snapshot=a_snapshot(), exposed=exposed)
+    (job,) = created(backups.decide(world, NOW))
+    task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
+    assert task.parent_manifest == "backups/c-1/p.manifest"
+
+
+def test_names_do_not_depend_on_anything_but_the_uid() -> None:
+    one, other = a_backup(), a_backup(spec={"volumeId": "else"})
+    assert objects.child_metadata(one)["name"] == objects.child_metadata(other)["name"] == "cinderblock-b-1"

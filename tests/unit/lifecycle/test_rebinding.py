@@ -1,0 +1,213 @@
+"""Handing a filled volume over, step by step: every step is seen in the world and holds for what was seen only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cinderblock.lifecycle import rebinding, restores
+from cinderblock.lifecycle.actions import Announce, CreateClaim, Decision, DeleteChild, PatchVolume
+from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
+from cinderblock.model.cluster import Claim, Volume
+from cinderblock.model.names import child_name
+from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.model.task import MoverReport
+from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, a_restore_world
+
+LABEL, POLICY = rebinding.RESTORE_LABEL, rebinding.POLICY_ANNOTATION
+SUCCESS = MoverReport(succeeded=True, restored_bytes=9)
+
+
+def restoring(**more: Any) -> VolumeRestore:
+    return a_restore(phase="restoring", **more)
+
+
+def hidden(owner: str = "r-1") -> Claim:
+    return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": owner}]})
+
+
+def done(report: MoverReport = SUCCESS) -> MoverView:
+    return MoverView(job=a_job("r-1"), pods=(a_pod("Succeeded", report),))
+
+
+def target(volume: str = "pv-9", phase: str = "Bound") -> Claim:
+    return a_claim("new", "c-n", volumeName=volume, status={"phase": phase, "capacity": {"storage": "1Gi"}})
+
+
+def decide(world: RestoreWorld) -> Decision:
+    return restores.decide(world, NOW)
+
+
+def status(decision: Decision) -> VolumeRestoreStatus:
+    assert isinstance(decision.status, VolumeRestoreStatus)
+    return decision.status
+
+
+def patch(decision: Decision) -> dict[str, Any]:
+    (found,) = [action for action in decision.actions if isinstance(action, PatchVolume)]
+    assert found.name == "pv-9"
+    return found.patch
+
+
+def said(decision: Decision) -> str:
+    shown = status(decision).conditions[0]
+    return f"{shown.reason}: {shown.message}"
+
+
+def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
+    decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done()))
+    assert patch(decision) == {
+        "metadata": {"labels": {LABEL: "r-1"}, "annotations": {POLICY: "Delete"}, "resourceVersion": "5"},
+        "spec": {"persistentVolumeReclaimPolicy": "Retain"},
+    }
+    assert "keeping the filled volume" in said(decision)
+    assert status(decision).restored_bytes == 9
+
+
+def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
+    warned = MoverReport(succeeded=True, warnings=["2 owners could not be set.", "1 socket was skipped."])
+    decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(warned)))
+    assert decision.actions[0] == Announce("Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped.")
+
+
+def test_step_2_removes_the_mover_and_the_hidden_claim_and_waits_until_it_is_gone() -> None:
+    marked = a_filled_volume(mark="r-1")
+    first = decide(a_restore_world(restoring(), hidden=hidden(), volume=marked, mover=done()))
+    assert [action.kind for action in first.actions if isinstance(action, DeleteChild)] == [
+        "Job",
+        "PersistentVolumeClaim",
+    ]
+    going = hidden().model_copy(update={"metadata": hidden().metadata.model_copy(update={"deletion_timestamp": NOW})})
+    second = decide(a_restore_world(restoring(), hidden=going, volume=marked))
+    assert second.actions == ()
+    assert "releasing the hidden claim" in said(second)
+
+
+def test_a_volume_is_not_touched_before_it_is_released() -> None:
+    bound = decide(a_restore_world(restoring(), volume=a_filled_volume("Bound", mark="r-1")))
+    assert bound.actions == ()
+    assert "waiting for the volume to be released" in said(bound)
+
+
+def test_step_3_reserves_the_volume_for_the_asked_name_and_for_no_claim_that_has_been() -> None:
+    decision = decide(a_restore_world(restoring(), volume=a_filled_volume("Released", mark="r-1")))
+    assert patch(decision)["spec"] == {
+        "claimRef": {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "namespace": "shop",
+            "name": "new",
+            "uid": None,
+            "resourceVersion": None,
+        }
+    }
+
+
+def test_a_volume_whose_new_claim_was_deleted_again_is_reserved_again() -> None:
+    released = a_filled_volume("Released", mark="r-1", claim="new")
+    assert patch(decide(a_restore_world(restoring(), volume=released)))["spec"]["claimRef"]["uid"] is None
+
+
+def test_step_4_creates_the_claim_as_it_was_asked_for() -> None:
+    spec = {"name": "new", "size": "2Gi", "accessModes": ["ReadWriteMany"], "labels": {"app": "shop"}}
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    (action,) = decide(a_restore_world(restoring(spec=spec), volume=reserved)).actions
+    assert isinstance(action, CreateClaim)
+    assert action.body["metadata"] == {"name": "new", "namespace": "shop", "labels": {"app": "shop"}}
+    assert action.body["spec"] == {
+        "accessModes": ["ReadWriteMany"],
+        "volumeMode": "Filesystem",
+        "resources": {"requests": {"storage": str(2 << 30)}},
+        "storageClassName": "fast",
+        "volumeName": "pv-9",
+    }
+
+
+def test_a_claim_is_not_created_without_the_manifest_that_says_what_it_was() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    decision = decide(a_restore_world(restoring(), volume=reserved, manifest=None))
+    assert decision.actions == ()
+    assert "waiting for the store" in said(decision)
+
+
+def test_step_5_waits_until_the_claim_is_bound_and_then_records_the_result() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    pending = decide(a_restore_world(restoring(), volume=reserved, target=target(phase="Pending")))
+    assert "waiting for claim new to be bound" in said(pending)
+    bound = decide(a_restore_world(restoring(), volume=a_filled_volume(mark="r-1", claim="new"), target=target()))
+    assert (status(bound).phase, status(bound).volume_id, status(bound).volume_name) == ("available", "c-n", "new")
+
+
+def test_a_claim_of_somebody_else_is_left_alone() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    decision = decide(a_restore_world(restoring(), volume=reserved, target=target("pv-of-somebody")))
+    assert status(decision).phase == "error_restoring"
+    assert said(decision) == "NameTaken: PersistentVolumeClaim new was made by somebody else meanwhile."
+    assert [type(action) for action in decision.actions] == [Announce]
+
+
+def test_a_volume_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    world = a_restore_world(restoring(), volume=a_filled_volume("Bound", mark="r-1"))
+    first = status(decide(world))
+    waiting = a_restore_world(world.restore.model_copy(update={"status": first}), volume=world.volume)
+    late = restores.decide(waiting, NOW + timedelta(minutes=6))
+    assert status(late).phase == "error_restoring"
+    assert status(late).fail_reason == ("The volume is filled; waiting for the volume to be released (waited 300 s)")
+
+
+def test_a_mark_of_another_restore_is_not_ours() -> None:
+    world = a_restore_world(restoring(), volume=a_filled_volume(mark="another"))
+    assert not rebinding.has_begun(world)
+    assert rebinding.abandon(world) == ()
+
+
+@pytest.mark.parametrize(
+    ("volume", "seen", "spec"),
+    [
+        pytest.param(a_filled_volume(mark="r-1", claim="new"), {"target": target()}, {}, id="handed over"),
+        pytest.param(
+            a_filled_volume("Available", mark="r-1", claim="new"),
+            {"target": target(phase="Pending")},
+            {},
+            id="promised to a claim that is not bound yet",
+        ),
+        pytest.param(a_filled_volume("Released", mark="r-1"), {}, {}, id="released"),
+        pytest.param(
+            a_filled_volume("Available", mark="r-1", claim="new"),
+            {},
+            {"claimRef": {"uid": "r-1"}},
+            id="reserved for a claim that will not come",
+        ),
+        pytest.param(
+            a_filled_volume("Available", mark="r-1", claim="new"),
+            {"target": target("pv-of-somebody")},
+            {"claimRef": {"uid": "r-1"}},
+            id="reserved for a name that somebody else has taken",
+        ),
+    ],
+)
+def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhere(
+    volume: Volume, seen: dict[str, Any], spec: dict[str, Any]
+) -> None:
+    (found,) = rebinding.abandon(a_restore_world(restoring(), volume=volume, **seen))
+    assert isinstance(found, PatchVolume)
+    assert found.patch == {
+        "metadata": {"labels": {LABEL: None}, "annotations": {POLICY: None}, "resourceVersion": "5"},
+        "spec": {"persistentVolumeReclaimPolicy": "Delete"} | spec,
+    }
+
+
+def test_a_volume_keeps_its_mark_while_the_hidden_claim_is_there() -> None:
+    world = a_restore_world(restoring(), volume=a_filled_volume(mark="r-1"), hidden=hidden())
+    assert rebinding.abandon(world) == ()
+
+
+def test_a_policy_to_retain_comes_back_as_well() -> None:
+    volume = a_filled_volume("Bound", mark="r-1", claim="new")
+    metadata = volume.metadata.model_copy(update={"annotations": {POLICY: "Retain"}})
+    world = a_restore_world(restoring(), volume=volume.model_copy(update={"metadata": metadata}), target=target())
+    (found,) = rebinding.abandon(world)
+    assert isinstance(found, PatchVolume)
+    assert found.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}

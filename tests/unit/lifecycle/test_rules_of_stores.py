@@ -1,0 +1,107 @@
+"""What is decided about a BackupStore: whether it answers is said, and it stays while backups need it (DESIGN 2, 4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cinderblock.errors import AccessDenied, CinderblockError, NotFound, StoreUnreachable
+from cinderblock.lifecycle import stores
+from cinderblock.lifecycle.actions import AddFinalizer, Decision, RemoveFinalizer
+from cinderblock.lifecycle.worlds import StoreView, StoreWorld
+from cinderblock.model.names import STORE_FINALIZER
+from cinderblock.model.store import BackupStore, BackupStoreStatus
+from tests.support.scenes import NOW
+
+ADD, REMOVE = (AddFinalizer(STORE_FINALIZER),), (RemoveFinalizer(STORE_FINALIZER),)
+
+
+def a_store(*, finalizer: bool = False, deleting: bool = False) -> BackupStore:
+    metadata = {
+        "name": "default",
+        "namespace": "shop",
+        "uid": "s-1",
+        "generation": 3,
+        "finalizers": [STORE_FINALIZER] if finalizer else [],
+        "deletionTimestamp": NOW if deleting else None,
+    }
+    return BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
+
+
+def decide(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> Decision:
+    return stores.decide(world(trouble, used_by, **store), NOW)
+
+
+def world(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> StoreWorld:
+    seen = a_store(**store)
+    return StoreWorld(seen, StoreView(seen, "", trouble), used_by)
+
+
+def said(decision: Decision) -> list[tuple[str, str, str, str]]:
+    assert isinstance(decision.status, BackupStoreStatus)
+    return [(c.type, c.status, c.reason, c.message) for c in decision.status.conditions]
+
+
+def test_a_store_that_answers_is_ready() -> None:
+    answers = "The store answers and the container may be listed"
+    assert said(decide()) == [("Ready", "True", "Answers", answers)]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "look_again"),
+    [
+        (StoreUnreachable("no answer from https://s3"), 10.0),
+        (AccessDenied("the key is refused"), 60.0),
+        (NotFound("Secret s3 does not exist", reason="SecretNotFound"), 60.0),
+    ],
+)
+def test_a_store_that_does_not_is_stalled_in_its_own_words_and_is_asked_again(
+    trouble: CinderblockError, look_again: float
+) -> None:
+    decision = decide(trouble)
+    assert said(decision) == [
+        ("Ready", "False", trouble.reason, trouble.message),
+        ("Stalled", "True", trouble.reason, trouble.message),
+    ]
+    assert decision.look_again == look_again
+
+
+def test_a_store_that_is_in_use_is_asked_again_and_one_that_nobody_uses_is_left_in_peace() -> None:
+    assert decide(used_by=("full",)).look_again == 60.0
+    assert decide().look_again is None
+
+
+def test_a_store_is_held_from_its_first_backup_until_its_last() -> None:
+    assert decide(used_by=("full",)).actions == ADD
+    assert decide(used_by=("full",), finalizer=True).actions == ()
+    assert decide(finalizer=True).actions == REMOVE
+    assert decide().actions == ()
+
+
+def test_a_store_that_is_deleted_while_backups_need_it_names_them_and_stays() -> None:
+    used_by = tuple(f"backup-{number:02}" for number in reversed(range(12)))
+    decision = decide(used_by=used_by, finalizer=True, deleting=True)
+    first_ten = ", ".join(f"backup-{number:02}" for number in range(10))
+    words = f"VolumeBackups need this store: {first_ten}"
+    assert said(decision) == [("Ready", "False", "InUse", words), ("Reconciling", "True", "InUse", words)]
+    assert decision.actions == ()
+
+
+def test_a_store_that_is_deleted_goes_with_its_last_backup_whether_it_answers_or_not() -> None:
+    assert decide(finalizer=True, deleting=True).actions == REMOVE
+    assert decide(StoreUnreachable("no answer"), finalizer=True, deleting=True).actions == REMOVE
+
+
+def test_a_finalizer_is_never_put_on_a_store_that_is_going() -> None:
+    assert decide(used_by=("full",), deleting=True).actions == ()
+
+
+@pytest.mark.parametrize("trouble", [None, StoreUnreachable("no answer"), AccessDenied("refused")])
+def test_the_same_store_seen_again_says_the_same(trouble: CinderblockError | None) -> None:
+    first = world(trouble, ("full",), finalizer=True)
+    status = stores.decide(first, NOW).status
+    again = replace(first, store=first.store.model_copy(update={"status": status}))
+    assert stores.decide(again, NOW + timedelta(minutes=7)).status == status
