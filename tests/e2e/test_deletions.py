@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.model.quantity import to_bytes
 from tests.cluster import cluster, storage
 from tests.cluster.csi.faults import Fault, plant
 from tests.support.tenants import Tenant
@@ -55,14 +56,25 @@ def test_an_available_backup_takes_its_data_along(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_a_retained_backup_leaves_its_data(owner: Tenant) -> None:
+def test_a_retained_backup_leaves_its_data_and_can_be_adopted(owner: Tenant) -> None:
     owner.lab.apply(owner.backup("kept", "disk", deletionPolicy="Retain"))
-    owner.ends("volumebackup/kept")
+    [kept] = owner.ends("volumebackup/kept")
     before = owner.keys()
     owner.delete("volumebackup/kept")
-    owner.kept = owner.keys()
-    assert owner.kept == before
+    assert owner.keys() == before
     assert any(event["reason"] == "Retained" for event in owner.events("kept"))
+
+    owner.lab.apply(owner.adopt("found", kept["status"]["id"], deletionPolicy="Delete"))
+    [found] = owner.ends("volumebackup/found")
+    told = ("id", "volumeId", "size", "objectCount", "storedBytes", "dataTimestamp", "manifestKey")
+    assert {field: found["status"][field] for field in told} == {field: kept["status"][field] for field in told}
+    owner.lab.apply(owner.restore("found-again", kept["status"]["id"], name="disk-found"))
+    owner.ends("volumerestore/found-again")
+    length = to_bytes(owner.get("pvc", "disk")["status"]["capacity"]["storage"])
+    original, restored = digests(owner.lab, owner.name, ("disk", "disk-found"), length)
+    assert original == restored
+    owner.delete("volumebackup/found")
+    assert owner.keys() == set()
 
 
 def test_right_after_it_was_made(owner: Tenant) -> None:

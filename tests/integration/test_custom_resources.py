@@ -92,7 +92,7 @@ async def test_a_change_is_accepted_or_rejected(client: KubeClient, namespace: s
 
 async def test_a_backup_is_filled_in_with_cinders_defaults(client: KubeClient, namespace: str) -> None:
     created = await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"})
-    assert created["spec"] == {"volumeId": "data", "incremental": False, "force": False, "deletionPolicy": "Delete"}
+    assert created["spec"] == {"volumeId": "data", "incremental": False, "force": False}
 
 
 async def test_a_restore_is_not_filled_in(client: KubeClient, namespace: str) -> None:

@@ -259,6 +259,12 @@ class Simulation:
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumeId": volume} | spec}
         return self._created("VolumeBackup", body)
 
+    def adopt(self, name: str, backup_id: str, /, *, manifest: str | None = None, **spec: Any) -> Object:
+        """Ask for a backup that is in the store to be adopted."""
+        asked = {"id": backup_id} if manifest is None else {"id": backup_id, "manifest": manifest}
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"import": asked} | spec}
+        return self._created("VolumeBackup", body)
+
     def restore(self, name: str, backup: str, /, **spec: Any) -> Object:
         """Ask for a restore."""
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"backupId": backup} | spec}
@@ -469,7 +475,8 @@ class Simulation:
             if key.startswith("packs/")
             else key.rsplit("/", maxsplit=1)[-1].removesuffix(".manifest")
         )
-        backup = self.objects.by_uid(backup_id)
+        adopters = (item for item in self.objects.all("VolumeBackup") if _adopts(item, backup_id))
+        backup = self.objects.by_uid(backup_id) or next(adopters, None)
         assert backup is not None, f"{key} is removed for nobody"
         metadata = backup["metadata"]
         assert "deletionTimestamp" in metadata, f"{key} is removed although nobody asked for it"
@@ -482,6 +489,12 @@ class Simulation:
         for manifest in manifests:
             parent = read_header(lambda start, length, k=manifest: self.cluster.store.get(k, start, length)).parent_id
             assert parent != backup_id, f"{key} is removed although {manifest} builds on it"
+
+
+def _adopts(item: Object, backup_id: str) -> bool:
+    """Whether a VolumeBackup has adopted this backup, and may delete its data."""
+    asked = item["spec"].get("import", {})
+    return asked.get("id") == backup_id and item["spec"].get("deletionPolicy") == "Delete"
 
 
 def api_outage() -> KubeUnavailable:

@@ -116,6 +116,10 @@ class Tenant:
         """A VolumeBackup of a claim."""
         return self._ours("VolumeBackup", {"name": name, "namespace": self.name}, {"volumeId": volume} | spec)
 
+    def adopt(self, name: str, backup_id: str, /, **spec: Any) -> Object:
+        """A VolumeBackup that adopts a backup in the store."""
+        return self._ours("VolumeBackup", {"name": name, "namespace": self.name}, {"import": {"id": backup_id}} | spec)
+
     def restore(self, name: str, backup: str, /, **spec: Any) -> Object:
         """A VolumeRestore of a VolumeBackup."""
         return self._ours("VolumeRestore", {"name": name, "namespace": self.name}, {"backupId": backup} | spec)

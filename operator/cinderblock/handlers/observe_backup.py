@@ -24,7 +24,7 @@ from cinderblock.lifecycle import movers
 from cinderblock.lifecycle.checks import WHOLE, is_forgotten, own_phase
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackup
+from cinderblock.model.backup import BackupPhase, StoredBackup, VolumeBackup
 from cinderblock.model.base import KubeObject
 from cinderblock.model.cluster import Claim, Snapshot, SnapshotClass, Volume
 from cinderblock.model.restore import VolumeRestore
@@ -54,7 +54,18 @@ async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
     if ended and not is_forgotten(backup):
         return replace(world, mover=await _children_only(eyes, backup))
-    return await _for_creation(eyes, world)
+    return await (_for_adoption(eyes, world) if backup.spec.import_ else _for_creation(eyes, world))
+
+
+async def _for_adoption(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """The manifest that is asked for, where the store keeps it."""
+    backup = world.backup
+    view = await choose_store(eyes, backup.namespace, _store_name(backup))
+    if view.store is None:
+        return replace(world, store=view)
+    container = backup.spec.container or view.store.spec.container
+    world = replace(world, store=await probe_store(eyes, view, container))
+    return await _with_manifest(eyes, world) if world.store.trouble is None else world
 
 
 async def _children_only(eyes: Eyes, backup: VolumeBackup) -> MoverView:
@@ -88,7 +99,7 @@ def _store_name(backup: VolumeBackup) -> str | None:
 
 def _volume_name(backup: VolumeBackup) -> str:
     """The volume that was found when the backup was accepted; before that, the one that is asked for."""
-    return (backup.status.volume_id if own_phase(backup) else None) or backup.spec.volume_id
+    return (backup.status.volume_id if own_phase(backup) else None) or backup.spec.volume_id or ""
 
 
 async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -149,19 +160,24 @@ async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) ->
 async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     """Read the manifest back once there can be one: a pod has ended, or a status was lost that had said so."""
     store, backup = world.store.store, world.backup
-    forgotten = is_forgotten(backup)
-    if store is None or not (movers.may_have_committed(world.mover) or forgotten):
+    asked, forgotten = backup.spec.import_, is_forgotten(backup)
+    if store is None or not (movers.may_have_committed(world.mover) or forgotten or asked):
         return world
     container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
     container = container or store.spec.container
-    key = backup.status.manifest_key
+    key = _asked_manifest(asked, store.spec.prefix) if asked else backup.status.manifest_key
     try:
-        if forgotten or key is None:
-            key = await _find_manifest(eyes, store, container, backup.uid)
+        if (forgotten and not asked) or key is None:
+            key = await _find_manifest(eyes, store, container, backup.backup_id)
         manifest = await read_manifest(eyes, store, container, key) if key else None
     except CinderblockError as error:
         return replace(world, manifest_trouble=error)
     return replace(world, manifest=manifest)
+
+
+def _asked_manifest(asked: StoredBackup, prefix: str) -> str | None:
+    """The key that is asked for, if it is one that the store would use."""
+    return asked.manifest if asked.manifest and names.is_manifest_of(asked.manifest, prefix, asked.id) else None
 
 
 async def _find_manifest(eyes: Eyes, store: BackupStore, container: str, backup_id: str) -> str | None:
@@ -197,7 +213,8 @@ async def _for_recall(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     """What can still be found out about a backup that is being deleted and whose status was lost."""
     if world.store.store is None:
         return replace(world, manifest_trouble=TransientError(world.store.missing, reason="StoreNotFound"))
-    claim = await find_claim(eyes, world.backup.namespace, _volume_name(world.backup))
+    volume = _volume_name(world.backup)
+    claim = await find_claim(eyes, world.backup.namespace, volume) if volume else None
     return await _with_manifest(eyes, replace(world, claim=claim))
 
 
@@ -207,7 +224,9 @@ async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: st
     if store is None:
         return world
     opened = await eyes.stores.open(store, container)
-    left, stands, retained = await asyncio.to_thread(_look, opened, store.spec.prefix, volume_id, world.backup.uid)
+    left, stands, retained = await asyncio.to_thread(
+        _look, opened, store.spec.prefix, volume_id, world.backup.backup_id
+    )
     return replace(world, data_left=left, manifest_stands=stands, retained_dependents=retained)
 
 

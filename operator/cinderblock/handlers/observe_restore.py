@@ -53,8 +53,9 @@ def _find_backup(backups: list[VolumeBackup], restore: VolumeRestore) -> VolumeB
     asked = restore.spec.backup_id
     if restore_checks.own_phase(restore) and restore.status.backup_id:
         asked = restore.status.backup_id
-    by_uid = next((b for b in backups if b.uid == asked), None)
-    return by_uid or next((b for b in backups if b.name == asked), None)
+    by_id = (b for b in backups if b.uid == asked or (b.has_own_status and b.status.id == asked))
+    by_name = (b for b in backups if b.name == asked)
+    return next(by_id, None) or next(by_name, None)
 
 
 async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> Volume | None:

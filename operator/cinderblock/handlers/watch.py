@@ -41,15 +41,18 @@ class Watch:
         body = event["object"]
         metadata, status = body.get("metadata", {}), body.get("status") or {}
         key = Key(body["kind"], metadata["namespace"], metadata["name"])
-        if event["type"] == "DELETED":
-            self._names.pop(metadata["uid"], None)
-        else:
-            self._names[metadata["uid"]] = key
+        for known_as in _ids(body):
+            if event["type"] == "DELETED":
+                self._names.pop(known_as, None)
+            else:
+                self._names[known_as] = key
+        if event["type"] != "DELETED":
             await self._queue.add(key)
-        for uid in (status.get("parentId"), status.get("backupId")):
-            if uid in self._names:
-                # A dependent or a restore says something about the backup that it belongs to.
-                await self._queue.add(self._names[uid])
+        for backup_id in (status.get("parentId"), status.get("backupId")):
+            for reference in (str(backup_id), f"{key.namespace}/{backup_id}"):
+                if reference in self._names:
+                    # A dependent or a restore says something about the backup that it belongs to.
+                    await self._queue.add(self._names[reference])
         if key.kind == "VolumeBackup" and status.get("storeName"):
             await self._queue.add(Key("BackupStore", key.namespace, status["storeName"]), STORE_DELAY)
 
@@ -60,3 +63,9 @@ class Watch:
         name = (metadata.get("annotations") or {}).get(names.OWNER_NAME_ANNOTATION)
         if kind in RECONCILED and name:
             await self._queue.add(Key(kind, metadata["namespace"], name))
+
+
+def _ids(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """By what others refer to an object: its UID; in its namespace, the id that it has imported as well."""
+    metadata, imported = body["metadata"], (body.get("spec") or {}).get("import")
+    return (metadata["uid"], f"{metadata['namespace']}/{imported['id']}") if imported else (metadata["uid"],)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import checks, conditions, deletion, movers, objects, outcomes
+from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
@@ -46,6 +46,8 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     if backup.metadata.is_being_deleted:
         return (_record(world, now) if forgotten else None) or deletion.decide(world, now)
     phase = checks.own_phase(backup)
+    if backup.spec.import_ and phase is not BackupPhase.ERROR and phase not in checks.WHOLE:
+        return _adopt(world, now)
     if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
         return _whole(world, now)
     if forgotten and world.manifest_trouble is not None:
@@ -75,6 +77,12 @@ def _record(world: BackupWorld, now: datetime) -> Decision | None:
         return None
     status = _with_manifest(status, world.manifest) if world.manifest else status
     return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), look_again=1.0)
+
+
+def _adopt(world: BackupWorld, now: datetime) -> Decision:
+    """What is in the store becomes the status; nothing is copied."""
+    verdict = checks.first_verdict(world, adoption.BEFORE_ADOPTION)
+    return _whole(world, now) if verdict is None else _verdict(world, now, verdict)
 
 
 def _accept(world: BackupWorld, now: datetime) -> Decision:
@@ -108,7 +116,7 @@ def _with_choices(world: BackupWorld, accepted: Decision) -> Decision:
     update: dict[str, Any] = {"manifest_key": names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid)}
     parent = checks.latest_parent(world) if world.backup.spec.incremental else None
     if parent is not None:
-        update |= {"parent_id": parent.uid, "is_incremental": True}
+        update |= {"parent_id": parent.backup_id, "is_incremental": True}
     return Decision(status.model_copy(update=update), accepted.actions, accepted.look_again)
 
 
@@ -323,7 +331,7 @@ def _with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> Volume
 
 def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
     """The restores of this backup, oldest first."""
-    own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.uid]
+    own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.backup_id]
     return sorted(own, key=checks.age_key)
 
 
@@ -401,7 +409,7 @@ def _base(world: BackupWorld) -> VolumeBackupStatus:
     """The status as far as it does not depend on the outcome: Cinder's response repeats the request."""
     backup, claim, store = world.backup, world.claim, world.store.store
     status = backup.status if checks.own_phase(backup) else VolumeBackupStatus()
-    update: dict[str, Any] = {"id": backup.uid, "created_at": backup.metadata.creation_timestamp}
+    update: dict[str, Any] = checks.identity(backup) | {"created_at": backup.metadata.creation_timestamp}
     if claim is not None and status.phase not in checks.WHOLE:
         parent = checks.recorded_parent_id(world)
         update |= {

@@ -33,7 +33,12 @@ Check = Callable[[BackupWorld], Verdict]
 
 def own_phase(backup: VolumeBackup) -> BackupPhase | None:
     """The phase, if the status is the object's own: one that came with a copied object counts for nothing."""
-    return backup.status.phase if backup.status.id == backup.uid else None
+    return backup.status.phase if backup.has_own_status else None
+
+
+def identity(backup: VolumeBackup) -> dict[str, str | None]:
+    """What a status says about whom it speaks of."""
+    return {"id": backup.backup_id, "imported_by": backup.uid if backup.spec.import_ else None}
 
 
 def is_forgotten(backup: VolumeBackup) -> bool:
@@ -203,13 +208,20 @@ def goes_first(other: VolumeBackup | VolumeRestore, me: VolumeBackup | VolumeRes
 def is_at_work(operation: VolumeBackup | VolumeRestore) -> bool:
     """Whether an operation has begun to touch its volume."""
     busy_conditions = [c for c in operation.status.conditions if c.type == "Reconciling"]
-    return operation.status.id == operation.uid and bool(busy_conditions) and not _says(operation, IDLE_REASONS)
+    return _has_own_status(operation) and bool(busy_conditions) and not _says(operation, IDLE_REASONS)
 
 
 def _says(operation: VolumeBackup | VolumeRestore, reasons: frozenset[str]) -> bool:
     """Whether an operation says for one of these reasons that it waits."""
-    own = operation.status.id == operation.uid
-    return own and any(c.type == "Reconciling" and c.reason in reasons for c in operation.status.conditions)
+    return _has_own_status(operation) and any(
+        c.type == "Reconciling" and c.reason in reasons for c in operation.status.conditions
+    )
+
+
+def _has_own_status(operation: VolumeBackup | VolumeRestore) -> bool:
+    if isinstance(operation, VolumeBackup):
+        return operation.has_own_status
+    return operation.status.id == operation.uid
 
 
 def age_key(operation: VolumeBackup | VolumeRestore) -> tuple[datetime | None, str]:
@@ -250,7 +262,8 @@ def recorded_parent_id(world: BackupWorld) -> str | None:
 def recorded_parent(world: BackupWorld) -> VolumeBackup | None:
     """The recorded parent, unless it is gone or going."""
     return next(
-        (s for s in world.siblings if s.uid == recorded_parent_id(world) and not s.metadata.is_being_deleted), None
+        (s for s in world.siblings if s.backup_id == recorded_parent_id(world) and not s.metadata.is_being_deleted),
+        None,
     )
 
 

@@ -14,7 +14,7 @@ from cinderblock.lifecycle.actions import Action, Announce, Decision, DeleteStor
 from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, DeletionPolicy, VolumeBackup, VolumeBackupStatus
+from cinderblock.model.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.model.restore import RestorePhase
 
 SLOW_RETRY = 60.0
@@ -39,13 +39,15 @@ def _blocked(world: BackupWorld) -> Wait | None:
     if not _had_data(world):
         return None
     waiting = dependents(world)
-    if waiting and world.backup.spec.deletion_policy is DeletionPolicy.DELETE:
+    if waiting and not world.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
         return Wait("HasDependentBackups", f"Incremental backups exist for this backup: {listed}", look_again=30.0)
     running = [
         r.name
         for r in world.restores
-        if r.status.id == r.uid and r.status.backup_id == world.backup.uid and r.status.phase is RestorePhase.RESTORING
+        if r.status.id == r.uid
+        and r.status.backup_id == world.backup.backup_id
+        and r.status.phase is RestorePhase.RESTORING
     ]
     if running:
         return Wait(
@@ -57,7 +59,7 @@ def _blocked(world: BackupWorld) -> Wait | None:
 def _release(world: BackupWorld, now: datetime) -> Decision:
     """Nothing of ours runs any more: deal with the data, then let go."""
     backup = world.backup
-    if backup.spec.deletion_policy is DeletionPolicy.RETAIN and world.manifest_stands:
+    if backup.keeps_data and (world.manifest_stands or backup.spec.import_):
         return _let_go("Retained", "The VolumeBackup is gone; its data stays in the store (deletionPolicy Retain)")
     if checks.is_forgotten(backup) and world.manifest_trouble is not None:
         return cannot_remove(world, now, world.manifest_trouble)
@@ -100,9 +102,9 @@ def _delete_data(world: BackupWorld, now: datetime) -> Decision:
         raise ValueError("data can only be removed from a known place")
     action = DeleteStoredData(
         container=status.container,
-        manifest=names.manifest_key(store.spec.prefix, status.volume_id, world.backup.uid),
-        packs=names.pack_prefix(store.spec.prefix, status.volume_id, world.backup.uid),
-        backup_id=world.backup.uid,
+        manifest=names.manifest_key(store.spec.prefix, status.volume_id, world.backup.backup_id),
+        packs=names.pack_prefix(store.spec.prefix, status.volume_id, world.backup.backup_id),
+        backup_id=world.backup.backup_id,
     )
     waiting = Wait("DeletingData", "The backup's objects are being removed from the store", look_again=1.0)
     return _deleting(world, now, waiting, (action,))
@@ -172,7 +174,7 @@ def _base(world: BackupWorld) -> VolumeBackupStatus:
     backup = world.backup
     if checks.own_phase(backup) is not None:
         return backup.status
-    return VolumeBackupStatus(id=backup.uid, created_at=backup.metadata.creation_timestamp)
+    return VolumeBackupStatus(**checks.identity(backup), created_at=backup.metadata.creation_timestamp)
 
 
 def dependents(world: BackupWorld) -> tuple[VolumeBackup, ...]:
@@ -180,5 +182,6 @@ def dependents(world: BackupWorld) -> tuple[VolumeBackup, ...]:
     return tuple(
         sibling
         for sibling in world.siblings
-        if checks.own_phase(sibling) not in (None, BackupPhase.ERROR) and sibling.status.parent_id == world.backup.uid
+        if checks.own_phase(sibling) not in (None, BackupPhase.ERROR)
+        and sibling.status.parent_id == world.backup.backup_id
     )

@@ -31,7 +31,7 @@ def wants_existing(restore: VolumeRestore) -> bool:
 
 def asked_name(world: RestoreWorld) -> str:
     """Name of the new claim. Cinder: ``restore_backup_<id>``, here as a name that Kubernetes allows."""
-    backup_id = world.backup.uid if world.backup else world.restore.spec.backup_id
+    backup_id = world.backup.backup_id if world.backup else world.restore.spec.backup_id
     return world.restore.spec.name or f"restore-backup-{backup_id}"
 
 

@@ -278,7 +278,7 @@ def _base(world: RestoreWorld) -> VolumeRestoreStatus:
         "observed_generation": restore.metadata.generation,
     }
     if world.backup is not None and status.backup_id is None:
-        update |= {"backup_id": world.backup.uid, "backup_name": world.backup.name}
+        update |= {"backup_id": world.backup.backup_id, "backup_name": world.backup.name}
     if restore_checks.wants_existing(restore):
         if world.target is not None:
             update |= {"volume_id": world.target.uid, "volume_name": world.target.name}

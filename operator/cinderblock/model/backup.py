@@ -44,11 +44,22 @@ class DeletionPolicy(StrEnum):
     RETAIN = "Retain"
 
 
-class VolumeBackupSpec(Model):
-    """The request (api-ref: Create backup). Immutable except name, description and metadata."""
+class StoredBackup(Model):
+    """A backup that is in the store already (api-ref: Import backup record)."""
 
-    volume_id: Name
-    """The PersistentVolumeClaim to back up: its UID or its name; a UID wins."""
+    id: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+    """Its id: what its VolumeBackup had as status.id, and what its manifest is named after."""
+    manifest: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Key of its manifest in the container; none: it is looked for below the store's prefix."""
+
+
+class VolumeBackupSpec(Model):
+    """The request (api-ref: Create backup). Immutable except name, description, metadata and deletionPolicy."""
+
+    volume_id: Name | None = None
+    """The PersistentVolumeClaim to back up: its UID or its name; a UID wins. Either this or import."""
+    import_: Annotated[StoredBackup | None, Field(alias="import")] = None
+    """Adopt a backup that is in the store, of another cluster or of a VolumeBackup that is gone. Nothing is copied."""
     store_name: Name | None = None
     """The BackupStore; none: the namespace's default store."""
     name: CinderString | None = None
@@ -67,8 +78,8 @@ class VolumeBackupSpec(Model):
     """Kept and shown; it does not steer where movers run."""
     metadata: Metadata = {}
     """Keys and values of the user's own."""
-    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
-    """Delete: the stored data goes with the VolumeBackup. Retain: it stays in the store."""
+    deletion_policy: DeletionPolicy | None = None
+    """Delete: the stored data goes with the VolumeBackup. Retain: it stays. None: Delete, but Retain with import."""
 
 
 class Progress(Model):
@@ -88,7 +99,9 @@ class VolumeBackupStatus(Model):
     phase: BackupPhase | None = None
     """Cinder's status."""
     id: Uid | None = None
-    """Cinder's id: metadata.uid."""
+    """Cinder's id: metadata.uid, or that of the backup that was imported."""
+    imported_by: Uid | None = None
+    """Of an imported backup: the metadata.uid of the VolumeBackup that this status speaks of."""
     volume_id: Uid | None = None
     """UID of the PersistentVolumeClaim."""
     volume_name: Name | None = None
@@ -148,3 +161,20 @@ class VolumeBackup(KubeObject):
     kind: Literal["VolumeBackup"] = "VolumeBackup"
     spec: VolumeBackupSpec
     status: VolumeBackupStatus = VolumeBackupStatus()
+
+    @property
+    def backup_id(self) -> str:
+        """Cinder's id, by which the store knows the backup: our UID, or the id that is imported."""
+        return self.spec.import_.id if self.spec.import_ else self.uid
+
+    @property
+    def has_own_status(self) -> bool:
+        """Whether the status speaks of this object: one that came with a copied object counts for nothing."""
+        spoken_of = self.status.imported_by if self.spec.import_ else self.status.id
+        return spoken_of == self.uid
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether the stored data stays when the VolumeBackup is deleted. Whoever adopts data must ask to delete it."""
+        default = DeletionPolicy.RETAIN if self.spec.import_ else DeletionPolicy.DELETE
+        return (self.spec.deletion_policy or default) is DeletionPolicy.RETAIN

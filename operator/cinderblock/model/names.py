@@ -46,6 +46,12 @@ def manifest_key(prefix: str, volume_uid: str, backup_uid: str) -> str:
     return f"{backup_prefix(prefix)}{volume_uid}/{backup_uid}.manifest"
 
 
+def is_manifest_of(key: str, prefix: str, backup_uid: str) -> bool:
+    """Whether ``key`` is where a store with this prefix keeps the manifest of the backup, whatever its volume."""
+    volume_uid, slash, rest = key.removeprefix(backup_prefix(prefix)).partition("/")
+    return bool(volume_uid and slash) and key == manifest_key(prefix, volume_uid, backup_uid) and "/" not in rest
+
+
 def pack_prefix(prefix: str, volume_uid: str, backup_uid: str) -> str:
     """Prefix of every pack that belongs to a backup; ends with a slash."""
     root = f"{prefix}/packs/" if prefix else "packs/"

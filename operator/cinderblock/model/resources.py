@@ -159,10 +159,22 @@ VOLUME_BACKUP: Final = Resource(
         ".spec.storeName",
         ".spec.volumeId",
     ),
-    rules=_all_fixed(
-        VolumeBackupSpec,
-        frozenset({"name", "description", "metadata"}),
-        "of a VolumeBackup only name, description and metadata may change",
+    rules=(
+        *_all_fixed(
+            VolumeBackupSpec,
+            frozenset({"name", "description", "metadata", "deletionPolicy"}),
+            "of a VolumeBackup only name, description, metadata and deletionPolicy may change",
+        ),
+        {
+            "rule": "has(self.volumeId) != has(self.__import__)",
+            "message": "give volumeId to back a volume up, or import to adopt a backup that is in the store",
+            "fieldPath": ".volumeId",
+        },
+        {
+            "rule": "!has(self.__import__) || !(self.incremental || self.force || has(self.snapshotId))",
+            "message": "incremental, force and snapshotId are for copying a volume: leave them out with import",
+            "fieldPath": ".import",
+        },
     ),
 )
 

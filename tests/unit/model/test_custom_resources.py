@@ -163,7 +163,7 @@ def test_backups_are_not_in_the_category_that_delete_all_takes() -> None:
 
 @pytest.mark.parametrize(
     ("resource", "mutable"),
-    [(VOLUME_BACKUP, {"name", "description", "metadata"}), (VOLUME_RESTORE, set())],
+    [(VOLUME_BACKUP, {"name", "description", "metadata", "deletionPolicy"}), (VOLUME_RESTORE, set())],
     ids=["volumebackups", "volumerestores"],
 )
 def test_every_field_of_the_spec_is_fixed_but_those_that_may_change(resource: Resource, mutable: set[str]) -> None:

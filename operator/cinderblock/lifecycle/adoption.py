@@ -1,0 +1,62 @@
+"""The rules for adopting a backup that is in the store already, in the order in which they are asked.
+
+Nothing is copied and nothing is written to the store: what the manifest says becomes the status. Messages are Cinder's
+where Cinder has words for the case (cinder/backup/api.py ``API.import_record``).
+"""
+
+from __future__ import annotations
+
+from cinderblock.lifecycle import checks
+from cinderblock.lifecycle.verdicts import Fail, Verdict
+from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.model import names
+
+
+def id_is_free(world: BackupWorld) -> Verdict:
+    """Cinder: ``Backup already exists in database.`` Of two that ask for one id, the older gets it."""
+    me = world.backup
+    for other in world.siblings:
+        first = other.spec.import_ is None or checks.own_phase(other) in checks.WHOLE
+        older = checks.age_key(other) < checks.age_key(me)
+        if other.backup_id == me.backup_id and (first or older):
+            return Fail(
+                "IdTaken", f"Invalid backup: Backup already exists in database: VolumeBackup {other.name} has its id."
+            )
+    return None
+
+
+def manifest_is_below_the_prefix(world: BackupWorld) -> Verdict:
+    """A store's prefix is a fence: nobody gets at what is beside it through a key of theirs."""
+    asked, store = world.backup.spec.import_, world.store.store
+    if asked is None or asked.manifest is None or store is None:
+        return None
+    if names.is_manifest_of(asked.manifest, store.spec.prefix, asked.id):
+        return None
+    wanted = names.manifest_key(store.spec.prefix, "<volume id>", asked.id)
+    return Fail("ManifestMisplaced", f"spec.import.manifest must be {wanted}, below the prefix of the BackupStore.")
+
+
+def manifest_was_read(world: BackupWorld) -> Verdict:
+    """What is not in the store, or cannot be read, cannot be adopted."""
+    if world.manifest_trouble is not None:
+        return checks.trouble(world.manifest_trouble, world.policy.deadlines)
+    if world.manifest is None:
+        return Fail("ManifestMissing", f"The store has no manifest of backup {world.backup.backup_id}.")
+    return None
+
+
+def manifest_names_the_backup(world: BackupWorld) -> Verdict:
+    """The id inside the sealed part decides, not the name of the object."""
+    found = world.manifest
+    if found is None or found.description.backup_id == world.backup.backup_id:
+        return None
+    return Fail("ForeignManifest", f"{found.key} is the manifest of backup {found.description.backup_id}.")
+
+
+BEFORE_ADOPTION: tuple[checks.Check, ...] = (
+    id_is_free,
+    checks.store_is_usable,
+    manifest_is_below_the_prefix,
+    manifest_was_read,
+    manifest_names_the_backup,
+)
