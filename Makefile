@@ -48,6 +48,10 @@ e2e: setup
 bench: packages
 	$(RUN) tests.bench
 
+.PHONY: cinder-answers ## Ask the real OpenStack Cinder what the gateway's tests compare with
+cinder-answers: setup
+	"$$($(RUN) tests.openstack.environments cinder)" -W ignore -m tests.openstack.record
+
 .PHONY: image ## Build the image from the Dockerfile, without Docker
 image: setup
 	$(RUN) tests.cluster.image

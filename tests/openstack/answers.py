@@ -1,0 +1,84 @@
+"""What was answered, with everything that differs from run to run replaced by names in angle brackets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?![\dZ+])")
+"""Cinder's times: microseconds and no time zone."""
+
+KEPT = ("content-type", "openstack-api-version", "vary", "retry-after", "location")
+"""Headers that say something to a client."""
+
+
+@dataclass
+class Names:
+    """What the names in angle brackets stand for in one run."""
+
+    values: dict[str, str] = field(default_factory=dict)
+
+    def fill(self, text: str) -> str:
+        """``text`` with the values instead of the names."""
+        for name, value in self.values.items():
+            text = text.replace(f"<{name}>", value)
+        return text
+
+    def hide(self, text: str) -> str:
+        """``text`` with the names instead of the values; unknown ids and times have names as well."""
+        for name, value in sorted(self.values.items(), key=lambda item: -len(item[1])):
+            text = text.replace(value, f"<{name}>")
+        return TIME.sub("<time>", UUID.sub("<uuid>", text))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        headers: those of KEPT, names in lower case; a content type without its character set.
+        has_request_id: whether both headers with the request's id are there and agree.
+        body: JSON, else the text.
+    """
+
+    status: int
+    headers: dict[str, str]
+    has_request_id: bool
+    body: Any
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], text: str, names: Names) -> Answer:
+        """An answer as it came over the wire."""
+        lower = {name.lower(): value for name, value in headers.items()}
+        kept = {name: names.hide(lower[name].split(";")[0]) for name in KEPT if name in lower}
+        if not text:
+            kept.pop("content-type", None)
+        request_id = lower.get("x-openstack-request-id", "")
+        agrees = request_id.startswith("req-") and lower.get("x-compute-request-id") == request_id
+        hidden = names.hide(text)
+        try:
+            body = json.loads(hidden)
+        except ValueError:
+            body = hidden
+        return cls(status, kept, agrees, body)
+
+    @classmethod
+    def load(cls, recorded: dict[str, Any]) -> Answer:
+        """As it was recorded."""
+        return cls(**recorded)
+
+    def dump(self) -> dict[str, Any]:
+        """As it is recorded."""
+        return asdict(self)
+
+
+def found(text: str, where: str) -> str:
+    """The value at ``where`` (``backup.id``) in JSON."""
+    value: Any = json.loads(text)
+    for key in where.split("."):
+        value = value[key]
+    return str(value)

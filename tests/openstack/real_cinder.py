@@ -1,0 +1,221 @@
+"""The real Cinder API of the PyPI package ``cinder``, in this process, on SQLite. Runs in a virtualenv of its own.
+
+Everything from the HTTP request to the database row is Cinder's own code: router, policies, schemas, views, quotas,
+object layer. Only what would go to another process is answered here: messages to the scheduler, to the volume service
+and to the backup service go nowhere, a new volume is available at once, and a record is exported as the backup
+manager does it (``cinder.backup.manager.BackupManager.export_record``).
+
+Who calls is told as Keystone's middleware would tell it, in the headers ``X-User-Id``, ``X-Project-Id``, ``X-Roles``.
+"""
+
+import datetime as dt
+import sys
+import uuid
+from pathlib import Path
+from unittest import mock
+
+import webob
+from cinder import context, db, objects, rpc
+
+objects.register_all()  # Cinder's modules use the registered names while they are imported
+
+from cinder.api import versions
+from cinder.api.middleware import auth, fault, request_id
+from cinder.api.v3 import router
+from cinder.backup import rpcapi as backup_rpcapi
+from cinder.common import config
+from cinder.db import migration
+from cinder.scheduler import rpcapi as scheduler_rpcapi
+from cinder.volume import rpcapi as volume_rpcapi
+from oslo_config import cfg
+from oslo_middleware import sizelimit
+from oslo_utils import timeutils
+from paste import urlmap
+
+DRIVER = "cinder.backup.drivers.s3.S3BackupDriver"
+HOST = "storage@lvm#pool"
+SERVICES = {"cinder-scheduler": "storage", "cinder-volume": "storage@lvm", "cinder-backup": "storage"}
+USER = "0123456789abcdef0123456789abcdef"
+
+_CONFIGURATION = """\
+[DEFAULT]
+transport_url = fake:/
+state_path = {directory}
+service_down_time = 1000000000
+[database]
+connection = sqlite:///{directory}/cinder.sqlite
+[oslo_concurrency]
+lock_path = {directory}
+[coordination]
+backend_url = file://{directory}
+"""
+
+
+class Cinder:
+    """The service. One per process: Cinder's configuration is global.
+
+    Attributes:
+        project: id of the project whose volumes and backups are planted and asked for.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Make the database in ``directory`` and start the service."""
+        self.project = ""
+        _configure(directory)
+        migration.db_sync()
+        rpc.init(cfg.CONF)
+        _cut_off_other_processes()
+        self._application = _application()
+        for binary, host in SERVICES.items():
+            service = objects.Service(
+                context=context.get_admin_context(), binary=binary, topic=binary, host=host, availability_zone="nova"
+            )
+            service.create()
+            self._is_up(service)
+
+    def new_project(self) -> None:
+        """From now on a project that has nothing."""
+        self.project = uuid.uuid4().hex
+
+    def call(self, method: str, path: str, headers: dict[str, str], body: bytes | None, role: str) -> webob.Response:
+        """Answer to one request by a user who has ``role`` in the project."""
+        request = webob.Request.blank(path, method=method, base_url="http://cinder", headers=headers)
+        request.headers["X-User-Id"] = USER
+        request.headers["X-Project-Id"] = self.project
+        request.headers["X-Roles"] = {"admin": "admin,member,reader", "member": "member,reader"}.get(role, role)
+        if body is not None:
+            request.body = body
+        return request.get_response(self._application)
+
+    def plant(self, kind: str, **fields) -> str:
+        """A volume, snapshot or backup, with the words of tests.openstack.scenarios; returns its id."""
+        made: str = getattr(self, f"_plant_{kind}")(**fields)
+        return made
+
+    def _plant_volume(self, name: str, status: str = "available", size: int = 1, **fields) -> str:
+        volume = objects.Volume(
+            context=self._context,
+            display_name=name,
+            status=status,
+            size=size,
+            host=HOST,
+            user_id=USER,
+            project_id=self.project,
+            availability_zone="nova",
+            attach_status="attached" if status == "in-use" else "detached",
+            **fields,
+        )
+        volume.create()
+        return volume.id
+
+    def _plant_snapshot(self, name: str, volume: str, status: str = "available") -> str:
+        snapshot = objects.Snapshot(
+            context=self._context,
+            display_name=name,
+            status=status,
+            volume_id=volume,
+            volume_size=1,
+            user_id=USER,
+            project_id=self.project,
+            metadata={},
+        )
+        snapshot.create()
+        return snapshot.id
+
+    def _plant_backup(
+        self, name: str, volume: str, status: str = "available", age: int = 1, parent: str | None = None, **fields
+    ) -> str:
+        backup = objects.Backup(
+            context=self._context,
+            display_name=name,
+            status=status,
+            volume_id=volume,
+            parent_id=parent,
+            user_id=USER,
+            project_id=self.project,
+            service=DRIVER,
+            service_metadata="volume_1/20260101000000/az_nova_backup_1",
+            host="storage",
+            availability_zone="nova",
+            **_in_cinders_words(fields),
+        )
+        backup.create()
+        made = timeutils.utcnow() - dt.timedelta(minutes=age)
+        created = made.replace(microsecond=123456, tzinfo=dt.UTC)
+        backup.update({"created_at": created, "data_timestamp": created})
+        backup.save()
+        if parent:
+            self.change("backup", parent, num_dependent_backups=1)
+        return backup.id
+
+    def change(self, kind: str, identity: str, **fields) -> None:
+        """Change a row, as the service behind the API would."""
+        kinds = {"backup": objects.Backup, "volume": objects.Volume, "snapshot": objects.Snapshot}
+        found = kinds[kind].get_by_id(self._context, identity)
+        driver = {"service": DRIVER} if kind == "backup" else {}
+        found.update(driver | fields)
+        found.save()
+
+    def remove(self, kind: str, identity: str) -> None:
+        """Remove a row, as the service behind the API would."""
+        kinds = {"backup": objects.Backup, "volume": objects.Volume, "snapshot": objects.Snapshot}
+        kinds[kind].get_by_id(self._context, identity).destroy()
+
+    @property
+    def _context(self) -> context.RequestContext:
+        return context.RequestContext(USER, self.project, is_admin=True)
+
+    def _is_up(self, service: objects.Service) -> None:
+        service.report_count = 1
+        service.save()
+
+
+def _in_cinders_words(fields):
+    """Fields as the database calls them."""
+    return {{"description": "display_description"}.get(name, name): value for name, value in fields.items()}
+
+
+def _configure(directory: Path) -> None:
+    """Cinder's configuration: its defaults, but for what lies in ``directory`` and a message bus that leads nowhere."""
+    file = directory / "cinder.conf"
+    file.write_text(_CONFIGURATION.format(directory=directory))
+    config.CONF(["--config-file", str(file)], project="cinder", version="none")
+
+
+def _application():
+    """Cinder's paste pipeline ``keystone`` without the middleware that asks Keystone (etc/cinder/api-paste.ini)."""
+    api = auth.CinderKeystoneContext(router.APIRouter.factory({}))
+    served = {"/": versions.Versions.factory({}), "/v3": sizelimit.RequestBodySizeLimiter(api)}
+    application = urlmap.URLMap()
+    for path, inner in served.items():
+        application[path] = request_id.RequestId(fault.FaultWrapper(inner))
+    return application
+
+
+def _cut_off_other_processes() -> None:
+    """What the API asks of other services and waits for, is answered here; what it only tells them, is dropped."""
+
+    def make_available(_self, caller, volume, *_arguments, **_options) -> None:
+        db.volume_update(caller, volume.id, {"status": "available", "host": HOST})
+
+    def export(_self, _context, backup) -> dict[str, str]:
+        return {"backup_service": backup.service, "backup_url": backup.encode_record(driver_info={})}
+
+    def can_force(_self, _context, _host) -> bool:
+        return True
+
+    mock.patch.object(scheduler_rpcapi.SchedulerAPI, "create_volume", make_available).start()
+    mock.patch.object(backup_rpcapi.BackupAPI, "export_record", export).start()
+    mock.patch.object(backup_rpcapi.BackupAPI, "check_support_to_force_delete", can_force).start()
+    told = {
+        scheduler_rpcapi.SchedulerAPI: ("create_backup", "create_snapshot"),
+        backup_rpcapi.BackupAPI: ("restore_backup", "delete_backup", "reset_status", "import_record"),
+        volume_rpcapi.VolumeAPI: ("create_snapshot", "delete_snapshot", "delete_volume"),
+    }
+    for api, names in told.items():
+        for name in names:
+            mock.patch.object(api, name, return_value=None).start()
+
+
+if __name__ == "__main__":
+    sys.exit("This module is used by tests.openstack.record")

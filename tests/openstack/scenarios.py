@@ -1,0 +1,126 @@
+"""Scenarios: a small world of volumes, snapshots and backups, and requests to make in it, one after the other.
+
+They are played to the real Cinder, whose answers are recorded, and to our gateway, whose answers are compared with
+them. ``<name>`` in a request stands for the id of what the world or an earlier request calls so; ``<project>`` for the
+project. A step of tests/data/cinder/scenarios/*.yaml is one of
+
+    get, post, put, delete: a request to a path, which is below ``/v3/<project>/`` if it does not start with a slash,
+        with: version (microversion), role (member, admin, reader), body (JSON), raw (text), type (content type),
+        header (more headers), remember (name -> where in the answer its id is)
+    becomes: {kind, name, and the fields that change}, done by the service behind the API
+    gone: {kind, name}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DATA = Path(__file__).parents[1] / "data" / "cinder"
+METHODS = ("get", "post", "put", "delete", "patch")
+LONG = "<long>"
+"""In a request: a word of 256 letters, one more than most fields of Cinder take."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request.
+
+    Attributes:
+        path: as the scenario has it, with names in angle brackets.
+        version: microversion; empty: the header is not sent.
+        role: who asks.
+        remember: where in the answer the id of a new name is, as ``backup.id``.
+    """
+
+    method: str
+    path: str
+    version: str = ""
+    role: str = "member"
+    body: Any = None
+    raw: str | None = None
+    type: str = "application/json"
+    header: dict[str, str] = field(default_factory=dict)
+    remember: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What identifies it for a reader: ``POST backups {...} 3.43 admin``."""
+        sent = self.raw if self.raw is not None else json.dumps(self.body) if self.body is not None else ""
+        told = " ".join(f"{name}={value}" for name, value in self.header.items())
+        kind = "" if self.type == "application/json" else self.type
+        role = "" if self.role == "member" else f"as {self.role}"
+        return " ".join(filter(None, [self.method, self.path, sent, self.version, kind, told, role]))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers to send, but for the caller's."""
+        versioned = {"OpenStack-API-Version": f"volume {self.version}"} if self.version else {}
+        typed = {"Content-Type": self.type} if self.sent is not None else {}
+        return {"Accept": "application/json", **typed, **versioned, **self.header}
+
+    @property
+    def sent(self) -> str | None:
+        """The body as text, with names in angle brackets; None: no body."""
+        return self.raw if self.raw is not None else json.dumps(self.body) if self.body is not None else None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that the service behind the API does: ``fields`` of an object change, or it goes (None)."""
+
+    kind: str
+    name: str
+    fields: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world and what is asked in it.
+
+    Attributes:
+        world: what is there at first: kind and fields of each.
+    """
+
+    name: str
+    world: list[tuple[str, dict[str, Any]]]
+    steps: list[Request | Change]
+
+    @property
+    def recording(self) -> Path:
+        """File of the real Cinder's answers."""
+        return DATA / "answers" / f"{self.name}.json"
+
+
+def every() -> Iterator[Scenario]:
+    """All scenarios, in order of name."""
+    for path in sorted((DATA / "scenarios").glob("*.yaml")):
+        described = yaml.safe_load(path.read_text("utf-8"))
+        world = [_planted(item) for item in described.get("world", ())]
+        yield Scenario(path.stem, world, [_step(item) for item in described["steps"]])
+
+
+def _planted(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    kind = next(kind for kind in ("backup", "snapshot", "volume") if kind in item and _is_name_of(kind, item))
+    return kind, {"name": item[kind]} | {key: value for key, value in item.items() if key != kind}
+
+
+def _is_name_of(kind: str, item: dict[str, Any]) -> bool:
+    """Whether ``kind`` is what the item is; of a backup and a snapshot ``volume`` says of which they are."""
+    return kind != "volume" or not {"backup", "snapshot"} & item.keys()
+
+
+def _step(item: dict[str, Any]) -> Request | Change:
+    if "becomes" in item:
+        fields = dict(item["becomes"])
+        return Change(fields.pop("kind"), fields.pop("name"), fields)
+    if "gone" in item:
+        return Change(item["gone"]["kind"], item["gone"]["name"], None)
+    method = next(method for method in METHODS if method in item)
+    rest = {key: value for key, value in item.items() if key != method}
+    return Request(method.upper(), item[method], **rest)
