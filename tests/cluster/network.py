@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ _FORGOTTEN_CHAIN = "KUBE-FIREWALL"
 def start(settings: Settings) -> None:
     """Make the bridge, its rules and the pods' network configuration. What is there already stays."""
     _enable_forwarding()
-    if not Path(f"/sys/class/net/{settings.name}").exists():
+    if not is_up(settings):
         _run("ip", "link", "add", settings.name, "type", "bridge")
     prefix = ipaddress.IPv4Network(settings.pods).prefixlen
     _run("ip", "address", "replace", f"{settings.address}/{prefix}", "dev", settings.name)
@@ -29,7 +30,8 @@ def start(settings: Settings) -> None:
 
 def is_up(settings: Settings) -> bool:
     """Tell whether the bridge is there."""
-    return Path(f"/sys/class/net/{settings.name}").exists()
+    # Not by /sys/class/net: that shows the network in which it was mounted, which need not be the one we are in.
+    return settings.name in [name for _, name in socket.if_nameindex()]
 
 
 def stop(settings: Settings, proxy: Path | None) -> None:
@@ -94,8 +96,8 @@ def _remove_forgotten_chain(tool: str) -> None:
 
 
 def _ports(bridge: str) -> Iterator[str]:
-    folder = Path(f"/sys/class/net/{bridge}/brif")
-    yield from sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    done = subprocess.run(["ip", "-json", "link", "show", "master", bridge], capture_output=True, check=False)
+    yield from sorted(link["ifname"] for link in json.loads(done.stdout or "[]") if link)
 
 
 def _run(*command: str) -> None:

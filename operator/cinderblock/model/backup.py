@@ -148,8 +148,8 @@ class VolumeBackupStatus(Model):
     """Bytes of this backup's objects in the store."""
     progress: Progress | None = None
     """How far the mover is."""
-    observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The metadata.generation that this status speaks of."""
+    observed_generation: Annotated[int, Field(ge=-1)] | None = None
+    """The metadata.generation that this status speaks of; -1: nothing has been said yet."""
     conditions: Conditions = []
     """Ready, and while something is awaited Reconciling, or Stalled, with reason and message."""
 

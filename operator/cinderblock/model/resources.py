@@ -224,6 +224,9 @@ VOLUME_RESTORE: Final = Resource(
     ),
 )
 
+_NOT_SEEN_YET: Final = {"observedGeneration": -1}
+"""The status before ours: a new object without conditions would be finished for kstatus, which Flux waits by."""
+
 RESOURCES: Final = (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE)
 
 
@@ -284,6 +287,6 @@ def _whole(resource: Resource) -> dict[str, Any]:
             "kind": {"type": "string", "description": f"Always {resource.kind}."},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": structural(resource.status, defaults=False),
+            "status": structural(resource.status, defaults=False) | {"default": _NOT_SEEN_YET},
         },
     }

@@ -82,8 +82,8 @@ class VolumeRestoreStatus(Model):
     """Bytes of data written and verified."""
     progress: Progress | None = None
     """How far the mover is."""
-    observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The metadata.generation that this status speaks of."""
+    observed_generation: Annotated[int, Field(ge=-1)] | None = None
+    """The metadata.generation that this status speaks of; -1: nothing has been said yet."""
     conditions: Conditions = []
     """Ready, and while something is awaited Reconciling, or Stalled, with reason and message."""
 

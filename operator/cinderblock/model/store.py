@@ -123,8 +123,8 @@ class BackupStoreSpec(Model):
 class BackupStoreStatus(Model):
     """What the operator knows about a store."""
 
-    observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The metadata.generation that this status speaks of."""
+    observed_generation: Annotated[int, Field(ge=-1)] | None = None
+    """The metadata.generation that this status speaks of; -1: nothing has been said yet."""
     conditions: Conditions = []
     """Ready: whether the store answered when it was last asked."""
 

@@ -130,7 +130,13 @@ def test_conditions_are_keyed_by_type(resource: Resource) -> None:
 @EVERY
 def test_the_server_makes_nothing_up_in_a_status(resource: Resource) -> None:
     status = schema(resource)["properties"]["status"]
-    assert [path for path, node in nodes(status) if "default" in node] == []
+    assert [path for path, node in nodes({"properties": status["properties"]}) if "default" in node] == []
+
+
+@EVERY
+def test_a_new_object_is_not_finished_for_kstatus(resource: Resource) -> None:
+    """kstatus takes an object without conditions for finished, unless observedGeneration is behind."""
+    assert schema(resource)["properties"]["status"]["default"] == {"observedGeneration": -1}
 
 
 @EVERY

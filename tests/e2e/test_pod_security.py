@@ -1,0 +1,90 @@
+"""Pod Security: what movers may do there is what they do, and what they cannot keep is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.lab import Object
+from tests.support.tenants import Tenant
+from tests.support.workloads import Errand, Mount, claim, run_errand
+
+pytestmark = pytest.mark.e2e
+
+LEVEL = "pod-security.kubernetes.io/enforce"
+USER = 1000
+TEMPLATE = {
+    "podSecurityContext": {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+    "securityContext": {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    },
+}
+"""What `restricted` asks for."""
+WRITE = "mkdir /volume/tree && cd /volume/tree && echo one > one && echo two > two && chmod 705 two && chown 7:7 one"
+READ = "cd /volume/tree && cat one two && stat -c '%n %a' two && stat -c '%u' one"
+
+
+def _run(tenant: Tenant, name: str, script: str, volume: str, **level: Any) -> str:
+    """Run a shell in a pod, with the rights of the template if ``level`` says so."""
+    pod: Object = Errand(name, ("sh", "-c", script), (Mount(volume, "/volume"),)).manifest(tenant.lab, tenant.name)
+    if level:
+        # Without fsGroup: the kubelet would change the modes that were restored.
+        context = {key: value for key, value in TEMPLATE["podSecurityContext"].items() if key != "fsGroup"}
+        pod["spec"]["securityContext"] = context
+        pod["spec"]["containers"][0]["securityContext"] = TEMPLATE["securityContext"]
+    tenant.lab.apply(pod)
+    ended = tenant.wait_until(
+        f"end of {name}", lambda: tenant.get("pod", name)["status"]["phase"] in ("Succeeded", "Failed"), timeout=90
+    )
+    assert ended
+    said = tenant.kubectl("logs", name)
+    tenant.kubectl("delete", "pod", name, "--timeout=60s")
+    return said
+
+
+@pytest.fixture
+def restricted(make_tenant: Callable[..., Tenant]) -> Tenant:
+    """A namespace that enforces `restricted`, with a volume that was written to before it did."""
+    tenant = make_tenant()
+    tenant.lab.apply(claim(tenant.lab, tenant.name, "files", size="64Mi"))
+    run_errand(tenant.lab, tenant.name, Errand("write", ("sh", "-c", WRITE), (Mount("files", "/volume"),)))
+    tenant.kubectl("label", "namespace", tenant.name, f"{LEVEL}=restricted")
+    return tenant
+
+
+def test_where_restricted_is_enforced_movers_run_as_they_may_and_say_what_they_cannot_keep(restricted: Tenant) -> None:
+    restricted.lab.apply(restricted.store("default", is_default=True, mover=TEMPLATE))
+    restricted.lab.apply(restricted.backup("full", "files"))
+    restricted.ends("volumebackup/full")
+    restricted.lab.apply(restricted.restore("back", "full", name="restored"))
+    restricted.ends("volumerestore/back")
+    assert _run(restricted, "read", READ, "restored", restricted=True).split() == [
+        "one",
+        "two",
+        "two",
+        "705",
+        str(USER),
+    ]
+    [told] = [event["message"] for event in restricted.events("back") if event["reason"] == "NotAllKept"]
+    assert "owner" in told
+
+
+def test_a_mover_that_the_policy_refuses_is_told_with_the_words_of_the_policy(restricted: Tenant) -> None:
+    restricted.lab.apply(restricted.backup("full", "files"))
+
+    def message() -> str:
+        conditions = restricted.get("vb", "full").get("status", {}).get("conditions", [])
+        said: str = conditions[0]["message"] if conditions else ""
+        return said if "PodSecurity" in said else ""
+
+    assert "restricted" in restricted.wait_until("refusal in the status", message, timeout=60)

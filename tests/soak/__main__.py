@@ -1,0 +1,118 @@
+"""A long run on the real cluster, in which everything dies now and then: `make soak`.
+
+Pods write to several volumes all the time, while these are backed up (full and incremental), restored (to new volumes
+and in place) and their backups deleted, at random; operator, movers, S3 server, API server and kubelet are killed at
+random. In the end every backup must restore to what it promised, every operation must have ended well, and nothing may
+be left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from tests.soak.killing import Killer
+from tests.soak.living import Volume
+from tests.support import tidiness
+from tests.support.lab import RELEASE_NAMESPACE, Lab, LabError, alone, install, uninstall
+from tests.support.tenants import HOME, Account, Tenant
+from tests.support.tidiness import Graveyard
+from tests.support.witness import Witness
+from tests.support.workloads import TOOLS
+
+LEDGER = Path(__file__).with_name("ledger.py")
+WALK = 2 << 20
+"""Bytes a second, up and down: movers live for some seconds, long enough to be killed."""
+BEGAN = time.monotonic()
+
+
+def main() -> int:
+    """Run; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0, help="for how long parts are killed (30)")
+    parser.add_argument("--volumes", type=int, default=4, help="every second one is a raw device (4)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of all chances; another one in each run")
+    arguments = parser.parse_args()
+    say(f"seed {arguments.seed}")
+    lab = Lab.from_environment()
+    if not lab.is_own:
+        print("error: the soak kills parts of a cluster: it runs on our own one only", file=sys.stderr)
+        return 1
+    with alone():
+        install(lab, [HOME])
+        with Witness(lab) as witness:
+            wrong = soak(lab, witness, arguments)
+        uninstall(lab)
+        lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+    for text in wrong:
+        print(f"WRONG: {text}", file=sys.stderr)
+    say("nothing was wrong" if not wrong else f"{len(wrong)} things were wrong")
+    return 1 if wrong else 0
+
+
+def soak(lab: Lab, witness: Witness, arguments: argparse.Namespace) -> list[str]:
+    """Everything from the first volume to the last look; returns what is wrong."""
+    tenant, chance = Tenant.make(lab, witness, Account.of(lab), "soak"), random.Random(arguments.seed)
+    _add_tool(tenant)
+    tenant.limit(uploadBytesPerSecond=WALK, downloadBytesPerSecond=WALK)
+    volumes = [
+        Volume(tenant, f"volume-{number}", bool(number % 2), random.Random(chance.random()), say)
+        for number in range(arguments.volumes)
+    ]
+    killer = Killer(arguments.seed, say)
+    with ThreadPoolExecutor() as pool:
+        enough = threading.Event()
+        going_on = [pool.submit(killer.kill, enough), *(pool.submit(volume.live, enough) for volume in volumes)]
+        wait(going_on, arguments.minutes * 60, FIRST_EXCEPTION)
+        say("enough")
+        enough.set()
+        wrong = _errors(going_on)
+        wrong += _errors([pool.submit(volume.check_every_backup) for volume in volumes])
+    _tell(volumes, killer)
+    return [*wrong, *_left(lab, tenant)]
+
+
+def _errors(futures: list[Future[None]]) -> list[str]:
+    """What went wrong in threads, once all have ended."""
+    errors = [future.exception() for future in futures]
+    return [f"{type(error).__name__}: {str(error)[:6000]}" for error in errors if error]
+
+
+def _add_tool(tenant: Tenant) -> None:
+    """Put the ledger's program beside the others that pods have."""
+    added = json.dumps({"data": {LEDGER.name: LEDGER.read_text()}})
+    tenant.kubectl("patch", "configmap", TOOLS, "--type=merge", "-p", added)
+
+
+def _left(lab: Lab, tenant: Tenant) -> list[str]:
+    """What is left over once everything has been deleted."""
+    graveyard = Graveyard(lab)
+    try:
+        tidiness.check(tenant)
+        graveyard.bury(tenant)
+        graveyard.check()
+    except (AssertionError, LabError) as error:
+        return [f"left over: {error}"]
+    return []
+
+
+def _tell(volumes: list[Volume], killer: Killer) -> None:
+    done = sum((volume.done for volume in volumes), Counter[str]())
+    for title, counted in (("done", done), ("killed", killer.killed)):
+        say(f"{title}: " + ", ".join(f"{count} x {what}" for what, count in sorted(counted.items())))
+
+
+def say(text: str) -> None:
+    """Print with the time since the start."""
+    print(f"{time.monotonic() - BEGAN:7.0f} s  {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

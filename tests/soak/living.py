@@ -1,0 +1,224 @@
+"""The life of one volume: a pod writes to it all the time, while it is backed up, restored, and its backups deleted."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from tests.soak.patience import patiently
+from tests.support.lab import LabError, Object
+from tests.support.tenants import ERRORS, Tenant
+from tests.support.workloads import Errand, Mount, claim
+
+SIZE = 128 << 20
+END_WITHIN = 900.0
+"""Seconds in which every operation ends, one way or the other, whatever is killed meanwhile."""
+KEPT = 5
+"""Backups of a volume; above it, some are deleted."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a restore of a backup must hold: no fewer steps than were durable before, no more than were taken after."""
+
+    least: int
+    most: int
+
+
+@dataclass
+class Volume:
+    """One volume and everything that happens to it, one thing after the other.
+
+    Attributes:
+        promises: of each backup that is available, what it holds; oldest first.
+        done: what was done, how often.
+    """
+
+    tenant: Tenant
+    name: str
+    is_block: bool
+    random: random.Random
+    log: Callable[[str], None]
+    promises: dict[str, Promise] = field(default_factory=dict)
+    done: Counter[str] = field(default_factory=Counter)
+    count: int = 0
+
+    def live(self, enough: threading.Event) -> None:
+        """Do one random thing after the other. Raises LabError or AssertionError at the first that is not right."""
+        self._begin()
+        while not enough.is_set():
+            self._choose()()
+
+    def check_every_backup(self) -> None:
+        """Restore every backup that is left, and judge it; then delete them all, in any order. Raises as `live`."""
+        for backup in list(self.promises):
+            self._restore_new(backup)
+        if self.promises:
+            self._delete(*self.random.sample(list(self.promises), len(self.promises)))
+        self._stop_writer()
+
+    def _choose(self) -> Callable[[], None]:
+        ways: list[Callable[[], None]] = [self._back_up, self._back_up, self._cancel]
+        if self.promises:
+            ways += [partial(self._restore_new, self._any()), self._restore_in_place]
+        if len(self.promises) > KEPT:
+            return self._delete_some
+        return self.random.choice(ways)
+
+    # -- the writer
+
+    @property
+    def _seed(self) -> str:
+        return self.name
+
+    @property
+    def _path(self) -> str:
+        return "/dev/volume" if self.is_block else "/volume"
+
+    def _begin(self) -> None:
+        lab, namespace = self.tenant.lab, self.tenant.name
+        self._apply(claim(lab, namespace, self.name, size=str(SIZE), block=self.is_block))
+        self._start_writer()
+
+    def _start_writer(self) -> None:
+        command = ("python3", "-u", "/tools/ledger.py", "write", self._path, self._seed)
+        pod = Errand(f"write-{self.name}", command, (Mount(self.name, self._path, self.is_block),))
+        manifest = pod.manifest(self.tenant.lab, self.tenant.name)
+        manifest["spec"]["restartPolicy"] = "Always"
+        self._apply(manifest)
+        self._wait("writer at work", lambda: self._steps() > 0, 180)
+
+    def _stop_writer(self) -> None:
+        self._kubectl("delete", "pod", f"write-{self.name}", "--ignore-not-found", "--timeout=120s")
+
+    def _steps(self) -> int:
+        """How many steps are durable by now; 0 if the writer cannot say."""
+        said = self._kubectl("logs", f"write-{self.name}", "--tail=1", check=False).strip()
+        return int(said) if said.isdigit() else 0
+
+    def _durable(self) -> int:
+        """As `_steps`, but the writer must say it."""
+        steps: int = self._wait("word of the writer", self._steps, 180)
+        return steps
+
+    # -- what is done
+
+    def _next_name(self, what: str) -> str:
+        self.count += 1
+        return f"{self.name}-{what}-{self.count}"
+
+    def _back_up(self) -> None:
+        name, incremental = self._next_name("backup"), bool(self.promises) and self.random.random() < 0.7
+        least = self._durable()
+        self._apply(self.tenant.backup(name, self.name, incremental=incremental, force=True))
+        self._ends("volumebackup", name)
+        self.promises[name] = Promise(least, self._durable() + 1)
+        self._did("incremental backup" if incremental else "backup")
+
+    def _cancel(self) -> None:
+        """Delete a backup at a moment at which it is being made, most likely."""
+        name = self._next_name("cancelled")
+        self._apply(self.tenant.backup(name, self.name, force=True))
+        time.sleep(self.random.uniform(0, 4))
+        self._kubectl("delete", "volumebackup", name, "--wait=false")
+        self._wait(f"end of {name}", lambda: self._is_gone("volumebackup", name), END_WITHIN)
+        self._did("cancelled backup")
+
+    def _restore_new(self, backup: str) -> None:
+        name, target = self._next_name("restore"), self._next_name("copy")
+        self._apply(self.tenant.restore(name, backup, name=target))
+        self._ends("volumerestore", name)
+        self._judge(backup, target)
+        self._kubectl("delete", "volumerestore", name, "--timeout=300s")
+        self._kubectl("delete", "pvc", target, "--timeout=300s")
+        self._did("restore to a new volume")
+
+    def _restore_in_place(self) -> None:
+        backup, name = self._any(), self._next_name("back")
+        self._stop_writer()
+        self._apply(self.tenant.restore(name, backup, volumeId=self.name))
+        self._ends("volumerestore", name)
+        self._judge(backup, self.name)
+        self._kubectl("delete", "volumerestore", name, "--timeout=300s")
+        self._start_writer()
+        self._did("restore in place")
+
+    def _delete_some(self) -> None:
+        """Delete a few at once; those that others build on wait for them."""
+        everything = list(self.promises)
+        self._delete(*(everything if self.random.random() < 0.5 else everything[-2:]))
+
+    def _delete(self, *names: str) -> None:
+        self._kubectl("delete", "volumebackup", *names, "--wait=false")
+        for name in names:
+            self._wait(f"end of {name}", partial(self._is_gone, "volumebackup", name), END_WITHIN)
+            del self.promises[name]
+            self._did("deletion")
+
+    def _judge(self, backup: str, target: str) -> None:
+        """Hold what was restored against what the backup promised."""
+        command = ("python3", "/tools/ledger.py", "verify", self._path, self._seed)
+        pod = Errand(self._next_name("judge"), command, (Mount(target, self._path, self.is_block),))
+        self._apply(pod.manifest(self.tenant.lab, self.tenant.name))
+        ended: str = self._wait(f"end of {pod.name}", lambda: self._ended(pod.name), 300)
+        said = self._kubectl("logs", pod.name)
+        self._kubectl("delete", "pod", pod.name, "--timeout=120s")
+        promise, steps = self.promises[backup], int((said.split() or ["-1"])[0])
+        if ended != "Succeeded" or not promise.least <= steps <= promise.most:
+            raise AssertionError(f"{target} holds {said[:2000]}, and {backup} promised {promise}")
+        self._did("copy compared")
+
+    def _any(self) -> str:
+        return self.random.choice(list(self.promises))
+
+    # -- how it is done, while the API server comes and goes
+
+    def _did(self, what: str) -> None:
+        self.done[what] += 1
+        self.log(f"{self.name}: {what}")
+
+    def _kubectl(self, *arguments: str, check: bool = True) -> str:
+        return patiently(lambda: self.tenant.kubectl(*arguments, check=check, timeout=320))
+
+    def _apply(self, item: Object) -> None:
+        patiently(lambda: self.tenant.lab.apply(item))
+
+    def _get(self, kind: str, name: str) -> Object | None:
+        return patiently(lambda: self.tenant.lab.get(kind, name, self.tenant.name))
+
+    def _is_gone(self, kind: str, name: str) -> bool:
+        return self._get(kind, name) is None
+
+    def _ended(self, pod: str) -> str:
+        found = self._get("pod", pod)
+        phase = str(found["status"].get("phase", "")) if found else ""
+        return phase if phase in ("Succeeded", "Failed") else ""
+
+    def _ends(self, kind: str, name: str) -> None:
+        """Wait until an operation is available. One that ends in error, or never, is wrong."""
+
+        def phase() -> str:
+            found = self._get(kind, name) or {}
+            said: str = found.get("status", {}).get("phase", "")
+            return said if said == "available" or said in ERRORS else ""
+
+        if self._wait(f"end of {name}", phase, END_WITHIN) != "available":
+            found = self._get(kind, name) or {}
+            raise LabError(f"{name} ends in error: {found.get('status')}\n{self.tenant.lab.diagnose(self.tenant.name)}")
+
+    def _wait(self, what: str, seen: Callable[[], T], seconds: float) -> T:
+        deadline = time.monotonic() + seconds
+        while not (value := seen()):
+            if time.monotonic() > deadline:
+                told = self.tenant.lab.diagnose(self.tenant.name)
+                raise LabError(f"{self.name}: after {seconds:.0f} s there was still no: {what}\n{told}")
+            time.sleep(1)
+        return value

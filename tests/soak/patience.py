@@ -1,0 +1,34 @@
+"""What a person does while the API server is down: ask again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tests.support.lab import LabError
+
+T = TypeVar("T")
+
+PATIENCE = 180.0
+"""Seconds: the API server is back after some 5."""
+PASSING = (
+    "refused", "connection", "EOF", "TLS handshake", "etcdserver", "timed out", "timeout", "had not ended",
+    "not yet available", "unable to handle the request", "InternalError", "the server is currently unable",
+    "unexpected", "Unauthorized", "Forbidden", "forbidden", "ServiceUnavailable", "leader changed",
+    "http2", "too many requests", "shutting down", "apiserver not ready", "no matches for kind",
+    "the server could not find the requested resource",
+)  # fmt: skip
+"""What is said while a killed part comes back: the API server for some seconds knows neither its roles nor its CRDs."""
+
+
+def patiently(what: Callable[[], T]) -> T:
+    """Do it again while it fails for a reason that passes."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return what()
+        except LabError as error:
+            if time.monotonic() > deadline or not any(word in str(error) for word in PASSING):
+                raise
+            time.sleep(1)
