@@ -20,6 +20,7 @@ from cinderblock.kube.kinds import NAMESPACE
 from cinderblock.model.resources import RESOURCES
 from tests.cluster import apiserver
 from tests.support.custom_resources import install
+from tests.support.gateways import Gateway, gateway_before, source_of
 
 RUNNING_SERVER = "CINDERBLOCK_TEST_KUBECONFIG"
 """Environment variable: kubeconfig of a throw-away API server with the kinds of CSI snapshots, instead of our own."""
@@ -62,3 +63,10 @@ async def namespace(client: KubeClient) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     await client.create(NAMESPACE, {"metadata": {"name": name}})
     return name
+
+
+@pytest.fixture
+async def gateway(kubeconfig: Path, client: KubeClient) -> AsyncIterator[Gateway]:
+    """A gateway in front of the API server."""
+    async with gateway_before(source_of(str(kubeconfig)), client) as running:
+        yield running

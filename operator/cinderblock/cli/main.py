@@ -60,6 +60,7 @@ COMMANDS: Final = {
     "delete": Command("delete", "delete a backup"),
     "rewrap": Command("rewrap", "change the key that backups are sealed with"),
     "operator": Command("run_operator", "run the operator (in its Deployment)"),
+    "gateway": Command("run_gateway", "serve Cinder's REST API (in its Deployment)"),
     "mover": Command("run_mover", "run a mover (in its Job)"),
     "embedded-store": Command("embedded_store", "set up the chart's own S3 server (in its Job)"),
     "release-finalizers": Command("release", "let go of all objects before the operator is removed"),

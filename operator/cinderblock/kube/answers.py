@@ -145,6 +145,8 @@ def _error(call: Call, code: int, reason: str, said: str) -> CinderblockError:
         )
     if code == 409 and reason == "AlreadyExists":
         return AlreadyExists(f"Could not {what}: an object of that name exists{said}")
+    if code == 401:
+        return AccessDenied(f"Could not {what}: {_MEANINGS[code][1]}{said}", reason="Unauthorized")
     if code in _MEANINGS:
         meaning, sentence = _MEANINGS[code]
         return meaning(f"Could not {what}: {sentence}{said}")

@@ -17,7 +17,7 @@ from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube.answers import Answer, Call, raise_for, rejected_fields
 from cinderblock.kube.credentials import Credentials, find_source
 from cinderblock.kube.kinds import POD, Kind
-from cinderblock.kube.transport import Request, Transport
+from cinderblock.kube.transport import Exchanges, Request, Transport
 
 FIELD_MANAGER: Final = "cinderblock"
 """Who owns the fields that we write (server-side apply)."""
@@ -59,7 +59,7 @@ class KubeClient:
     """
 
     def __init__(
-        self, transport: Transport, *, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic
+        self, transport: Exchanges, *, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.observer = observer
         self._clock = clock
@@ -249,6 +249,14 @@ class KubeClient:
         answer = await self._send(call, "GET", query, accept=(400, 404))
         return answer.body.decode(errors="replace") if answer.is_success else ""
 
+    async def ask(self, kind: Kind, spec: JsonObject) -> JsonObject:
+        """The status of a review: an object that is a question, is not stored, and comes back with the answer.
+
+        ``kind`` is one of authentication.k8s.io or authorization.k8s.io, and is outside namespaces.
+        """
+        answer = await self._send(Call("create", kind), "POST", {}, _identified(kind, {"spec": spec}))
+        return dict(answer.json().get("status") or {})
+
     async def serves(self, kind: Kind) -> bool:
         """Whether the cluster serves this type in this version; remembered for half a minute."""
         remembered = self._served.get(kind.api_path)
@@ -265,6 +273,13 @@ class KubeClient:
         """Whether the server says of itself that it is ready (``/readyz``). Raises nothing."""
         try:
             return (await self._transport.exchange(Request("GET", "/readyz"))).is_success
+        except KubeUnavailable:
+            return False
+
+    async def server_answers(self) -> bool:
+        """Whether the server answers, be it that it does not know us. Raises nothing."""
+        try:
+            return (await self._transport.exchange(Request("GET", "/version"))).status < 500
         except KubeUnavailable:
             return False
 

@@ -76,6 +76,15 @@ LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
 """The new Event API: ``series.count`` and ``note`` are its words; ``kubectl get events`` shows both APIs' objects."""
 
+SELF_SUBJECT_REVIEW: Final = Kind(
+    "authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False
+)
+"""Who am I? Everybody may ask (ClusterRole system:basic-user)."""
+SELF_SUBJECT_ACCESS_REVIEW: Final = Kind(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
+)
+"""May I? Everybody may ask."""
+
 STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 CSI_DRIVER: Final = Kind("storage.k8s.io", "v1", "csidrivers", "CSIDriver", namespaced=False)
 VOLUME_ATTACHMENT: Final = Kind("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", namespaced=False)

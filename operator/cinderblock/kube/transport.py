@@ -9,8 +9,8 @@ import ssl
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 import aiohttp
 
@@ -44,6 +44,7 @@ class Request:
         query: parameters.
         body: what is sent; None: nothing.
         content_type: of the body; of a PATCH, it says which kind of patch.
+        token: of somebody on whose behalf it is made, to be shown in place of our own credentials.
     """
 
     method: str
@@ -51,6 +52,20 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
     content_type: str = "application/json"
+    token: str | None = field(default=None, repr=False)
+
+
+class Exchanges(Protocol):
+    """Whatever exchanges requests for answers; what is raised, `Transport` tells."""
+
+    async def credentials(self) -> Credentials:
+        """The credentials in use."""
+
+    async def exchange(self, request: Request) -> Answer:
+        """Send a request and read the whole answer."""
+
+    async def aclose(self) -> None:
+        """Give up what is held. May be repeated."""
 
 
 class Transport:
@@ -113,6 +128,8 @@ class Transport:
     async def _identified(self, request: Request) -> Answer:
         """One request as ourselves, and a second one if the server does not know us any more."""
         shown = await self.credentials()
+        if request.token is not None:
+            return await self._once(request, replace(shown, token=request.token))
         answer = await self._once(request, shown)
         if answer.status == 401:
             await self._load(shown, renew=True)

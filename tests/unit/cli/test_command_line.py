@@ -47,7 +47,7 @@ def test_no_option_takes_a_secret(name: str) -> None:
         option for option in options if any(word in option for word in ("secret", "token", "password", "access", "key"))
     }
     # A file, the id of a key, and the name of a Secret.
-    assert suspicious <= {"--encryption-key-file", "--active-key", "--accounts-secret"}
+    assert suspicious <= {"--encryption-key-file", "--tls-key-file", "--active-key", "--accounts-secret"}
 
 
 def test_importing_the_program_imports_no_command() -> None:

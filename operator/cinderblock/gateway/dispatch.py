@@ -1,0 +1,143 @@
+"""What is done before and after an operation: who calls, in which version, with what body; and errors as faults."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
+from cinderblock.gateway import bodies, faults, versions
+from cinderblock.gateway.calls import Call, Caller, Reply
+from cinderblock.gateway.identification import Identification
+from cinderblock.gateway.links import Links
+from cinderblock.gateway.operations import Operation
+from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.gateway.versions import Version
+
+_PROJECT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""Names of namespaces (apimachinery ``validation.IsDNS1123Label``)."""
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+_OUT_OF_RANGE: Final = re.compile(r"volume\s+(3\.\d{1,9})", re.IGNORECASE)
+
+_logger = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """One path of one major version, and the operations on it: an ASGI application."""
+
+    def __init__(
+        self, major: int, operations: Mapping[str, Operation], who: Identification, settings: GatewaySettings
+    ) -> None:
+        self._major = major
+        self._operations = operations
+        self._who = who
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        response = await self._answer(request)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            return not_routed()
+        headers: dict[str, str] = {}
+        try:
+            reply = await self._perform(request, operation, headers)
+        except CinderblockError as error:
+            return refused(error, operation.policy, headers)
+        except Exception:
+            _logger.exception("%s %s failed", request.method, operation.path)
+            return answer(500, faults.envelope(500, faults.UNEXPECTED), headers)
+        return answer(reply.status, reply.body, headers | dict(reply.headers))
+
+    async def _perform(self, request: Request, operation: Operation, headers: dict[str, str]) -> Reply:
+        token = self._who.token_of(request.headers)
+        version = self._version(request, headers)
+        caller = Caller(token, self._project(request, token), self._who.client(token))
+        if version >= versions.MINIMUM and version.minor < operation.since:
+            raise InvalidInput("The resource could not be found.", reason="NotInVersion")
+        body = await bodies.read(request, self._settings.body_limit, self._settings.body_seconds)
+        query = {key: value for key, value in request.query_params.multi_items() if _is_text(key + value)}
+        links = Links(endpoint_of(request, self._settings), self._major, caller.project)
+        path = {key: value for key, value in request.path_params.items() if key != "project"}
+        reply = await operation.handler(Call(caller, version, path, query, body, links))
+        if self._major == versions.V2.major and operation.v2_code is not None:
+            return Reply(operation.v2_code, reply.body, reply.headers)
+        return reply
+
+    def _version(self, request: Request, headers: dict[str, str]) -> Version:
+        """The version that is spoken; ``headers`` tell it."""
+        if self._major == versions.V2.major:
+            return versions.V2
+        headers["Vary"] = versions.HEADER
+        asked = request.headers.get(versions.HEADER)
+        beyond = _OUT_OF_RANGE.fullmatch((asked or "").strip())
+        if beyond:
+            headers[versions.HEADER] = f"{versions.SERVICE} {beyond[1]}"
+        version = versions.negotiated(asked)
+        headers[versions.HEADER] = f"{versions.SERVICE} {version}"
+        return version
+
+    def _project(self, request: Request, token: str | None) -> str:
+        """The namespace that the path names; without one, that of the caller's ServiceAccount."""
+        project = str(request.path_params.get("project") or self._who.home_of(token))
+        if not _PROJECT.fullmatch(project):
+            raise InvalidInput("Malformed request url")
+        return project
+
+
+def refused(error: CinderblockError, policy: str, headers: Mapping[str, str]) -> Response:
+    """An error as Cinder would tell it. What the API server says of a missing right stands behind Cinder's words."""
+    code = faults.code_of(error)
+    message = error.message
+    more = dict(headers)
+    if isinstance(error, AccessDenied) and code == 403:
+        message = f"Policy doesn't allow {policy} to be performed. {message}"
+    if code == 401:
+        message = "The request you have made requires authentication."
+        more["WWW-Authenticate"] = "Bearer"
+    if code == 413:
+        more["Retry-After"] = "0"
+    if code == 408:
+        more["Connection"] = "close"
+    if code >= 500:
+        _logger.warning("%s: %s", error.reason, error.message)
+    return answer(code, faults.envelope(code, message), more)
+
+
+def answer(status: int, body: Mapping[str, object] | None, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON, or nothing."""
+    if body is None:
+        return Response(status_code=status, headers=dict(headers or {}))
+    return Response(to_json(body), status, dict(headers or {}), "application/json")
+
+
+def not_routed() -> Response:
+    """There is nothing at this path, or not with this method."""
+    return answer(404, faults.NOT_ROUTED)
+
+
+def endpoint_of(request: Request, settings: GatewaySettings) -> str:
+    """URL of our root as the caller sees it."""
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        server = request.scope.get("server") or ("localhost", settings.port)
+        host = f"{server[0]}:{server[1]}"
+    return f"{request.url.scheme}://{host}"
+
+
+def _is_text(text: str) -> bool:
+    """Whether a parameter can be sent on: undecodable bytes have been made into replacement characters already."""
+    return "\x00" not in text

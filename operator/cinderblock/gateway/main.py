@@ -1,0 +1,60 @@
+"""From the command line to a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+
+from cinderblock.gateway.app import make_app
+from cinderblock.gateway.identification import ByToken, Identification, Nobody
+from cinderblock.gateway.serving import running
+from cinderblock.gateway.settings import Auth, GatewaySettings
+from cinderblock.kube.callers import Callers
+from cinderblock.kube.client import connect
+from cinderblock.kube.credentials import find_source
+
+_logger = logging.getLogger(__name__)
+
+
+def main(settings: GatewaySettings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises:
+        InvalidInput: there is no API server to talk to, no such certificate, or the address is taken.
+    """
+    logging.getLogger().setLevel(logging.INFO)
+    asyncio.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: GatewaySettings) -> None:
+    who = await identification(settings)
+    try:
+        async with running(make_app(who, settings), settings) as server:
+            _logger.info("Listening on %s port %s", settings.host, server.port)
+            await _told_to_stop()
+            _logger.info("Told to stop")
+    finally:
+        await who.aclose()
+
+
+async def identification(settings: GatewaySettings) -> Identification:
+    """How callers are told apart."""
+    if settings.auth is Auth.NONE:
+        _logger.warning(
+            "--auth=none: whoever reaches %s has the rights of this process's own credentials. For tests only!",
+            settings.host,
+        )
+        kube = await connect()
+        return Nobody(kube, (await kube.credentials()).namespace)
+    return ByToken(Callers(find_source(os.environ)))
+
+
+async def _told_to_stop() -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()

@@ -1,0 +1,10 @@
+"""Every operation of the API, resource by resource."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cinderblock.gateway import backups
+from cinderblock.gateway.operations import Operation
+
+OPERATIONS: Final[tuple[Operation, ...]] = (*backups.OPERATIONS,)

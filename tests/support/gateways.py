@@ -1,0 +1,159 @@
+"""A gateway in the test's own process, in front of a real API server, and people who call it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from cinderblock.gateway.app import make_app
+from cinderblock.gateway.identification import ByToken
+from cinderblock.gateway.serving import running
+from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.kube.callers import Callers
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.credentials import CredentialSource, Kubeconfig
+from cinderblock.kube.kinds import Kind
+from cinderblock.kube.transport import Request
+
+SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+ROLE = Kind("rbac.authorization.k8s.io", "v1", "roles", "Role")
+
+READER = ("get", "list", "watch")
+MEMBER = (*READER, "create", "update", "patch", "delete")
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer of the gateway."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.text)
+
+    @property
+    def fault(self) -> tuple[str, int, str]:
+        """Of an error: the name in the envelope, the code and the message in it."""
+        ((name, inside),) = self.json.items()
+        assert inside["code"] == self.status
+        return name, inside["code"], inside["message"]
+
+
+@dataclass
+class Person:
+    """Somebody with a token, who calls a gateway about one project."""
+
+    session: aiohttp.ClientSession
+    url: str
+    project: str
+    token: str = field(repr=False)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        version: str = "",
+        headers: Mapping[str, str] | None = None,
+        raw: bytes | None = None,
+    ) -> Said:
+        """One request; a path without a leading slash is below ``/v3/<project>/``."""
+        told = {"X-Auth-Token": self.token} | ({"OpenStack-API-Version": f"volume {version}"} if version else {})
+        if body is not None:
+            raw = json.dumps(body).encode()
+        if raw is not None:
+            told["Content-Type"] = "application/json"
+        url = self.url + (path if path.startswith("/") else f"/v3/{self.project}/{path}")
+        async with self.session.request(
+            method, url, data=raw, headers=told | dict(headers or {}), allow_redirects=False
+        ) as answer:
+            return Said(answer.status, answer.headers, await answer.text())
+
+    async def get(self, path: str, **more: Any) -> Said:
+        """Read."""
+        return await self.ask("GET", path, **more)
+
+    async def post(self, path: str, body: object = None, **more: Any) -> Said:
+        """Create, or act."""
+        return await self.ask("POST", path, body, **more)
+
+    async def put(self, path: str, body: object = None, **more: Any) -> Said:
+        """Change."""
+        return await self.ask("PUT", path, body, **more)
+
+    async def delete(self, path: str, **more: Any) -> Said:
+        """Remove."""
+        return await self.ask("DELETE", path, **more)
+
+
+@dataclass
+class Gateway:
+    """A running gateway."""
+
+    url: str
+    session: aiohttp.ClientSession
+    admin: KubeClient
+
+    async def person(self, project: str, verbs: tuple[str, ...] = MEMBER, *, admin: bool = False) -> Person:
+        """A new ServiceAccount in the namespace ``project`` that may do this to our objects, volumes and snapshots.
+
+        Args:
+            project: namespace.
+            verbs: what they may do; none: nothing at all.
+            admin: whether they may write the status of backups as well.
+        """
+        name = f"person-{len(verbs)}{'-admin' * admin}"
+        where = {"name": name, "namespace": project}
+        rules = [
+            {"apiGroups": ["cinderblock.io"], "resources": ["*"], "verbs": list(verbs)},
+            {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": list(verbs)},
+            {"apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"], "verbs": list(verbs)},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": [verb for verb in verbs if verb in READER]},
+        ]
+        if not admin:
+            rules[0]["resources"] = ["backupstores", "volumebackups", "volumerestores"]
+        if await self.admin.get(SERVICE_ACCOUNT, name, project) is None:
+            await self.admin.create(SERVICE_ACCOUNT, {"metadata": where})
+            await self.admin.create(ROLE, {"metadata": where, "rules": [rule for rule in rules if rule["verbs"]]})
+            reference = {"apiGroup": ROLE.group, "kind": ROLE.kind, "name": name}
+            subject = {"kind": "ServiceAccount", "name": name, "namespace": project}
+            await self.admin.create(ROLE_BINDING, {"metadata": where, "roleRef": reference, "subjects": [subject]})
+        return Person(self.session, self.url, project, await token_of(self.admin, project, name))
+
+
+async def token_of(admin: KubeClient, namespace: str, account: str) -> str:
+    """A token of a ServiceAccount, as ``kubectl create token`` makes it."""
+    asked = {"metadata": {"name": account, "namespace": namespace}, "spec": {}}
+    path = f"{SERVICE_ACCOUNT.path(namespace, account)}/token"
+    answer = await admin._transport.exchange(Request("POST", path, body=json.dumps(asked).encode()))
+    return str(answer.json()["status"]["token"])
+
+
+@asynccontextmanager
+async def gateway_before(
+    source: CredentialSource, admin: KubeClient, settings: GatewaySettings | None = None
+) -> AsyncIterator[Gateway]:
+    """A gateway in front of the API server that ``source`` and ``admin`` talk to."""
+    settings = settings or GatewaySettings(host="127.0.0.1", port=0)
+    who = ByToken(Callers(source))
+    try:
+        async with running(make_app(who, settings), settings) as server, aiohttp.ClientSession() as session:
+            yield Gateway(f"http://127.0.0.1:{server.port}", session, admin)
+    finally:
+        await who.aclose()
+
+
+def source_of(kubeconfig: str) -> CredentialSource:
+    """Where the API server is."""
+    return Kubeconfig((kubeconfig,))
