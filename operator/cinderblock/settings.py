@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from cinderblock.errors import InvalidInput
 
+LOG_LEVELS = ("info", "debug", "warning", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class OperatorSettings:
@@ -20,6 +22,8 @@ class OperatorSettings:
         workers: objects that are reconciled at the same time.
         resync_seconds: every object is looked at again at least this often.
         health_port: port of /healthz and /readyz.
+        metrics_port: port of /metrics.
+        log_level: the least severe lines that are written: debug, info, warning or error.
     """
 
     mover_image: str
@@ -29,6 +33,8 @@ class OperatorSettings:
     workers: int = 16
     resync_seconds: float = 600.0
     health_port: int = 8080
+    metrics_port: int = 8081
+    log_level: str = "info"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
@@ -45,7 +51,17 @@ class OperatorSettings:
             workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
             resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),
             health_port=_positive(environment, "CINDERBLOCK_HEALTH_PORT", 8080),
+            metrics_port=_positive(environment, "CINDERBLOCK_METRICS_PORT", 8081),
+            log_level=_one_of(environment, "CINDERBLOCK_LOG_LEVEL", LOG_LEVELS),
         )
+
+
+def _one_of(environment: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
+    """A variable as one of ``words``, of which the first is the default."""
+    text = environment.get(name, words[0])
+    if text not in words:
+        raise InvalidInput(f"{name} is {text!r}: give one of {', '.join(words)}")
+    return text
 
 
 def _positive(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -14,7 +14,13 @@ from tests.cluster.toolchain import tool
 CHART = Path(__file__).parents[2] / "charts" / "cinderblock"
 NAMESPACE = "backup-system"
 EMBEDDED = ("embeddedStore.enabled=true", "embeddedStore.namespaces={demo,shop}")
-EVERYTHING = (*EMBEDDED, "embeddedStore.createNamespaces=true", "uninstall.releaseFinalizers=always")
+METRICS = (
+    "metrics.scrapeAnnotations=true",
+    "metrics.serviceMonitor.enabled=true",
+    "metrics.podMonitor.enabled=true",
+    "metrics.rules.enabled=true",
+)
+EVERYTHING = (*EMBEDDED, *METRICS, "embeddedStore.createNamespaces=true", "uninstall.releaseFinalizers=always")
 
 Objects = list[dict[str, Any]]
 

@@ -23,6 +23,7 @@ from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.overview import read
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
 from cinderblock.handlers.stores import Stores
@@ -33,8 +34,11 @@ from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
 from cinderblock.model import names
 from cinderblock.model.store import BackupStore
+from cinderblock.observability.families import Figures, Page
+from cinderblock.observability.instruments import Instruments
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 from tests.support.faults import Crash
+from tests.support.metrics import Samples, samples
 from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi
 from tests.support.simulated_cluster import DRIVER, LATE, NAMESPACE, Cluster, Move
 
@@ -183,6 +187,7 @@ class Simulation:
         faults: fails writes.
         changes_in_store: goes up with every object that the operator removes.
         history: what happened, for the message of a failed assertion.
+        instruments: what the operator measures; new when it is started anew.
     """
 
     def __init__(self, *, snapshots: bool = True) -> None:
@@ -228,8 +233,10 @@ class Simulation:
         self._due = Due(now=self._due.now)
         self.objects.clock = lambda: self._due.now
         api = SimulatedApi(self.objects, self.forbid)
-        kube = KubeClient(api, observer=self.faults)
-        eyes = Eyes(kube, cast("Stores", OpenStores(self.store)), POLICY, lambda: self._due.now)
+        self._kube = KubeClient(api, observer=self.faults)
+        self.instruments = Instruments()
+        stores = cast("Stores", OpenStores(self.store))
+        eyes = Eyes(self._kube, stores, POLICY, lambda: self._due.now, self.instruments)
         self._watch = Watch(cast("WorkQueue", self._due))
         self._reconcile = Reconciler(eyes)
         self._heard[:] = [Change("ADDED", item) for kind in (*OWN, *CHILD_NAMES) for item in self.objects.all(kind)]
@@ -329,6 +336,13 @@ class Simulation:
         """Reason of every Event, and how often it was recorded."""
         recorded = self.objects.all("Event")
         return [(event["reason"], event.get("series", {}).get("count", 1)) for event in recorded]
+
+    def metrics(self) -> Samples:
+        """A page of metrics of the operator as it is now."""
+        state = self._loop.run_until_complete(read(self._kube))
+        figures = Figures("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
+        content, _ = Page(self.instruments).render(figures)
+        return samples(content.decode())
 
     # -- how it goes on
 

@@ -5,17 +5,60 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 from typing_extensions import override
 
+from cinderblock.handlers.keys import Key
+
+_concerning: ContextVar[dict[str, str] | None] = ContextVar("concerning", default=None)
+"""The object that is worked on, wherever a line is written: in a task, or in a thread that it waits for."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Attributes that every record has; what else a record carries was given as ``extra``."""
+_KOPF = frozenset({"settings", "k8s_ref", "k8s_skip"})
+"""What kopf hangs onto its records; of it, the reference says which object is concerned."""
+_LEFT_OUT = _STANDARD | _KOPF
+
+
+def _of_kopf(record: logging.LogRecord) -> dict[str, str]:
+    reference = getattr(record, "k8s_ref", None)
+    if not isinstance(reference, Mapping):
+        return {}
+    return {
+        f"object_{part}": str(reference[part]) for part in ("kind", "namespace", "name", "uid") if reference.get(part)
+    }
+
+
+def _plain(value: object) -> str | int | float:
+    return value if isinstance(value, int | float) else str(value)
+
+
+@contextmanager
+def about(key: Key) -> Iterator[None]:
+    """Every line that is written inside says which object it concerns."""
+    fields = {"object_kind": key.kind, "object_namespace": key.namespace, "object_name": key.name}
+    token = _concerning.set(fields)
+    try:
+        yield
+    finally:
+        _concerning.reset(token)
+
+
+def know(uid: str) -> None:
+    """Every further line of the same work says the object's UID too."""
+    fields = _concerning.get()
+    if fields is not None:
+        fields["object_uid"] = uid
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, whatever was given as ``extra``, and the traceback if there is one."""
+    """Time, level, logger, message, the object concerned, whatever was given as ``extra``, and the traceback if any."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -25,7 +68,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {key: str(value) for key, value in vars(record).items() if key not in _STANDARD and key[0] != "_"}
+        line |= _concerning.get() or {}
+        line |= _of_kopf(record)
+        line |= {key: _plain(value) for key, value in vars(record).items() if key not in _LEFT_OUT and key[0] != "_"}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -39,4 +84,11 @@ def configure(level: int = logging.INFO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # kopf tells of every event it passes on; what happened to an object is told by us.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _tell_of_the_end
+
+
+def _tell_of_the_end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """What ends the process is a line as well."""
+    logging.getLogger(__name__).critical("The process ends", exc_info=(kind, error, traceback))

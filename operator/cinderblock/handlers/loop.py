@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from cinderblock.errors import CinderblockError
+from cinderblock.handlers import logs
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.queue import WorkQueue
 
@@ -21,7 +22,8 @@ async def work(queue: WorkQueue, reconcile: Reconcile) -> None:
     while True:
         key = await queue.take()
         try:
-            look_again = await _attempt(queue, reconcile, key)
+            with logs.about(key):
+                look_again = await _attempt(queue, reconcile, key)
         finally:
             await queue.done(key)
         if look_again is not None:
@@ -33,20 +35,15 @@ async def _attempt(queue: WorkQueue, reconcile: Reconcile, key: Key) -> float | 
         look_again = await reconcile(key)
     except CinderblockError as error:
         delay = queue.next_retry(key)
-        log.warning("Reconciling failed", extra=_fields(key) | {"reason": error.reason, "retry_in": round(delay, 1)})
-        log.info("%s", error.message, extra=_fields(key))
+        log.warning("%s", error.message, extra={"reason": error.reason, "retry_in": round(delay, 1)})
         return delay
     except Exception:
         # A defect of ours must not take the others down with it: it is logged in full, and this object waits.
         delay = queue.next_retry(key)
-        log.exception("Reconciling raised an unexpected error", extra=_fields(key) | {"retry_in": round(delay, 1)})
+        log.exception("Reconciling raised an unexpected error", extra={"retry_in": round(delay, 1)})
         return delay
     queue.succeeded(key)
     return look_again
-
-
-def _fields(key: Key) -> dict[str, str]:
-    return {"object_kind": key.kind, "object_namespace": key.namespace, "object_name": key.name}
 
 
 async def resync(queue: WorkQueue, list_keys: Callable[[], Awaitable[list[Key]]], seconds: float) -> None:

@@ -15,14 +15,18 @@ from cinderblock.handlers import logs
 from cinderblock.handlers.health import Health
 from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.loop import resync, work
+from cinderblock.handlers.metrics import Gauges, MetricsServer
 from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.overview import Overview
 from cinderblock.handlers.process import make_registry, make_settings
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
+from cinderblock.handlers.results import timed
 from cinderblock.handlers.stores import Stores
 from cinderblock.handlers.watch import Watch
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.observability.instruments import Instruments
 from cinderblock.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
@@ -32,7 +36,9 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     """Run the operator until it is told to stop. Returns the exit code: 0, or 1 with a line that says why."""
     logs.configure()
     try:
-        asyncio.run(run(OperatorSettings.from_environment(environment)))
+        settings = OperatorSettings.from_environment(environment)
+        logs.configure(logging.getLevelNamesMapping()[settings.log_level.upper()])
+        asyncio.run(run(settings))
     except CinderblockError as error:
         log.error("The operator cannot run: %s", error.message)
         return 1
@@ -44,20 +50,23 @@ async def run(settings: OperatorSettings) -> None:
     # Calls to a store that does not answer keep a thread for seconds: enough of them for every worker, twice.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * settings.workers, "store"))
     kube = await connect()
-    stores = Stores(kube)
+    instruments = Instruments()
+    stores = Stores(kube, instruments.store_answered)
     health = Health(kube, settings.health_port)
     await health.start()
     try:
-        await _operate(settings, kube, stores)
+        await _operate(settings, kube, stores, instruments)
     finally:
         await health.stop()
         stores.close()
         await kube.aclose()
 
 
-async def _operate(settings: OperatorSettings, kube: KubeClient, stores: Stores) -> None:
+async def _operate(settings: OperatorSettings, kube: KubeClient, stores: Stores, instruments: Instruments) -> None:
     queue = WorkQueue()
-    reconcile = Reconciler(Eyes(kube, stores, make_policy(settings)))
+    reconcile = timed(Reconciler(Eyes(kube, stores, make_policy(settings), instruments=instruments)), instruments)
+    gauges = Gauges(kube, queue, Overview(kube), settings.max_movers)
+    metrics = MetricsServer(settings.metrics_port, instruments, gauges.read)
 
     async def list_keys() -> list[Key]:
         return [
@@ -66,6 +75,7 @@ async def _operate(settings: OperatorSettings, kube: KubeClient, stores: Stores)
             for item in await kube.list(kind)
         ]
 
+    await metrics.start()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work(queue, reconcile)) for _ in range(settings.workers)]
         tasks.append(group.create_task(resync(queue, list_keys, settings.resync_seconds)))
@@ -76,6 +86,7 @@ async def _operate(settings: OperatorSettings, kube: KubeClient, stores: Stores)
         log.info("The operator stops")
         for task in tasks:
             task.cancel()
+    await metrics.stop()
 
 
 def make_policy(settings: OperatorSettings) -> Policy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from cinderblock.model.cluster import Claim, Job, Pod
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import ProgressLine
+from cinderblock.observability.instruments import Instruments
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,13 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """What observers look with."""
+    """What observers look with, and what ends are told to."""
 
     kube: KubeClient
     stores: Stores
     policy: Policy
     clock: Callable[[], datetime] = wall_clock
+    instruments: Instruments = field(default_factory=Instruments)
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
         """One object as a model, or None."""

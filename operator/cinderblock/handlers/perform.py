@@ -81,18 +81,8 @@ async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
         case DeleteStoredData():
             await _delete_stored_data(eyes, subject, action)
         case Announce(kind, reason, note):
-            log.info(note, extra=_fields(subject) | {"reason": reason})
+            log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
             await events.record(eyes.kube, subject.body, kind, reason, note, action="Reconcile")
-
-
-def _fields(subject: Subject) -> dict[str, str]:
-    seen = subject.seen
-    return {
-        "object_kind": subject.kind.kind,
-        "object_namespace": seen.namespace,
-        "object_name": seen.name,
-        "object_uid": seen.uid,
-    }
 
 
 async def _set_finalizers(
@@ -108,7 +98,7 @@ async def _set_finalizers(
     try:
         await eyes.kube.merge_patch(subject.kind, subject.seen.name, subject.seen.namespace, {"metadata": metadata})
     except NotFound:
-        log.info("The object is gone already", extra=_fields(subject))
+        log.info("The object is gone already")
 
 
 async def _create_child(eyes: Eyes, subject: Subject, kind: Kind, body: dict[str, Any]) -> None:
@@ -121,7 +111,7 @@ async def _create_child(eyes: Eyes, subject: Subject, kind: Kind, body: dict[str
         if found is not None and not KubeObject.model_validate(found).metadata.is_owned_by(subject.seen.uid):
             raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason="NameTaken") from None
         return
-    log.info("Created %s", kind.kind, extra=_fields(subject))
+    log.info("Created %s", kind.kind)
 
 
 async def _delete_child(eyes: Eyes, subject: Subject, kind: Kind, name: str, uid: str) -> None:
@@ -129,7 +119,7 @@ async def _delete_child(eyes: Eyes, subject: Subject, kind: Kind, name: str, uid
     if kind is kinds.JOB:
         await _release_job(eyes, subject, name, uid)
     await eyes.kube.delete(kind, name, subject.seen.namespace, uid=uid)
-    log.info("Deleted %s", kind.kind, extra=_fields(subject))
+    log.info("Deleted %s", kind.kind)
 
 
 async def _release_job(eyes: Eyes, subject: Subject, name: str, uid: str) -> None:
@@ -160,7 +150,7 @@ async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStored
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
     opened = await eyes.stores.open(subject.store, action.container)
     count = await asyncio.to_thread(delete_stored_data, opened, action)
-    log.info("Deleted stored data", extra=_fields(subject) | {"objects": count})
+    log.info("Deleted stored data", extra={"objects": count})
 
 
 def delete_stored_data(store: ObjectStore, action: DeleteStoredData) -> int:

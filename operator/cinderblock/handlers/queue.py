@@ -30,6 +30,12 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._due)
 
+    def counts(self) -> dict[str, int]:
+        """How many keys are due, have time (delayed), and are worked on (running)."""
+        now = asyncio.get_running_loop().time()
+        due = sum(instant <= now for instant in self._due.values())
+        return {"due": due, "delayed": len(self._due) - due, "running": len(self._running)}
+
     async def add(self, key: Key, delay: float = 0.0) -> None:
         """Have ``key`` worked on in ``delay`` seconds, or sooner if that had been asked for before."""
         due = asyncio.get_running_loop().time() + delay

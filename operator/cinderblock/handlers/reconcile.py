@@ -9,17 +9,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentError
-from cinderblock.handlers import observe_backup, observe_restore, observe_store
+from cinderblock.handlers import logs, observe_backup, observe_restore, observe_store, results
 from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.perform import Subject, perform
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import backups, restores, stores
-from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, DeleteStoredData, RemoveFinalizer
+from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, DeleteStoredData, RemoveFinalizer, Status
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.model.base import Model
 from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
-from cinderblock.model.store import BackupStore, BackupStoreStatus
+from cinderblock.model.store import BackupStore
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Reconciler:
         body = await self._eyes.kube.get(RECONCILED[key.kind], key.name, key.namespace)
         if body is None:
             return None
+        logs.know(body["metadata"]["uid"])
         try:
             return await self._steps[key.kind](self._eyes, body)
         except Conflict as error:
@@ -56,7 +57,7 @@ class Reconciler:
         except ValidationError as error:
             # The CRD lets nothing through that does not parse; an object from before an upgrade might not.
             problems = error.errors(include_input=False, include_url=False)
-            log.error("%s %s/%s does not parse and is left alone: %s", key.kind, key.namespace, key.name, problems)
+            log.error("The object does not parse and is left alone: %s", problems)
             return None
 
 
@@ -108,13 +109,28 @@ async def _carry_out(
     eyes: Eyes,
     subject: Subject,
     decision: Decision,
-    before: VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus,
+    before: Status,
 ) -> float | None:
     await perform(eyes, subject, decision.actions)
     gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
     if decision.status is not None and decision.status != before and not gone:
         await _write_status(eyes, subject.kind, subject, decision.status)
+    _tell(eyes, subject, decision.status, gone=gone)
     return decision.look_again
+
+
+def _tell(eyes: Eyes, subject: Subject, status: Status | None, *, gone: bool) -> None:
+    """Tell the instruments if an operation has ended."""
+    now = eyes.clock()
+    match subject.seen, status:
+        case VolumeBackup() | VolumeRestore() as seen, _ if gone:
+            results.let_go(eyes.instruments, seen, now)
+        case VolumeBackup() as backup, VolumeBackupStatus() as written:
+            results.backup_written(eyes.instruments, backup, written, now)
+        case VolumeRestore() as restore, VolumeRestoreStatus() as written:
+            results.restore_written(eyes.instruments, restore, written, now)
+        case _:
+            pass
 
 
 def _is_going(subject: Subject) -> bool:
@@ -126,4 +142,4 @@ async def _write_status(eyes: Eyes, kind: Kind, subject: Subject, status: Model)
     try:
         await eyes.kube.apply_status(kind, seen.name, seen.namespace, status.to_wire(), uid=seen.uid)
     except NotFound:
-        log.info("%s %s/%s is gone already", kind.kind, seen.namespace, seen.name)
+        log.info("The object is gone already")

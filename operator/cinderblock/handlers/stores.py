@@ -18,6 +18,7 @@ from cinderblock.lifecycle.objects import location
 from cinderblock.model.store import BackupStore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
+from cinderblock.store.observed import ObservedStore, Tell
 from cinderblock.store.open import open_store
 from cinderblock.store.retrying import BRIEF
 
@@ -41,8 +42,9 @@ class Secret:
 class Stores:
     """Opens stores and remembers them as long as the BackupStore and its Secrets are the same."""
 
-    def __init__(self, kube: KubeClient) -> None:
+    def __init__(self, kube: KubeClient, tell: Tell | None = None) -> None:
         self._kube = kube
+        self._tell = tell
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
         self._certificates = tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
 
@@ -62,7 +64,7 @@ class Stores:
             opened = await asyncio.to_thread(
                 open_store, place, credentials_from_secret(credentials.data), ca_file=ca_file, patience=BRIEF
             )
-            self._open[key] = opened
+            self._open[key] = ObservedStore(opened, self._tell) if self._tell else opened
         self._open.move_to_end(key)
         while len(self._open) > KEPT_OPEN:
             # Closing is left to the garbage collector: a thread may still be using it.

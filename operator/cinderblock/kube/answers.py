@@ -69,11 +69,15 @@ class Call:
         """Whether the request changes something."""
         return self.verb not in ("get", "list")
 
+    @property
+    def resource(self) -> str:
+        """Type and subresource: ``volumebackups.cinderblock.io/status``."""
+        return f"{self.kind.resource}/{self.subresource}" if self.subresource else self.kind.resource
+
     def describe(self) -> str:
         """For people: ``patch volumebackups.cinderblock.io/status shop/nightly``."""
-        resource = f"{self.kind.resource}/{self.subresource}" if self.subresource else self.kind.resource
         where = "/".join(part for part in (self.namespace, self.name) if part)
-        return f"{self.verb} {resource} {where}".rstrip()
+        return f"{self.verb} {self.resource} {where}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

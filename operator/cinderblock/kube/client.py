@@ -56,6 +56,7 @@ class KubeClient:
     Attributes:
         observer: sees every request; None: nobody does.
         calls: how many requests were sent, by verb and resource: ``calls["patch", "jobs.batch"]``.
+        answers: how they were answered, by verb, resource with subresource, and HTTP status; 0: not at all.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class KubeClient:
         self.observer = observer
         self._clock = clock
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.answers: Counter[tuple[str, str, int]] = Counter()
         self._transport = transport
         self._served: dict[str, tuple[float, frozenset[str]]] = {}
 
@@ -319,12 +321,22 @@ class KubeClient:
         if self.observer:
             await self.observer.before(call)
         data = None if body is None else json.dumps(body).encode()
-        answer = await self._transport.exchange(Request(method, path, query or {}, data, content_type))
+        answer = await self._exchange(call, Request(method, path, query or {}, data, content_type))
         if self.observer:
             await self.observer.after(call, answer.status)
         expected = accept if call.is_write else (*accept, 404, 410)
         if not answer.is_success and answer.status not in expected:
             raise_for(call, answer)
+        return answer
+
+    async def _exchange(self, call: Call, request: Request) -> Answer:
+        """One request, counted by its answer."""
+        code = 0
+        try:
+            answer = await self._transport.exchange(request)
+            code = answer.status
+        finally:
+            self.answers[call.verb, call.resource, code] += 1
         return answer
 
 

@@ -185,8 +185,9 @@ def test_two_renderings_are_equal_and_hold_no_secret() -> None:
 
 
 def test_the_embedded_store_is_off_unless_asked_for() -> None:
-    kinds = {item["kind"] for item in render()}
-    assert kinds.isdisjoint({"Job", "Namespace", "PersistentVolumeClaim", "Service"})
+    objects = render()
+    assert {item["kind"] for item in objects}.isdisjoint({"Job", "Namespace", "PersistentVolumeClaim"})
+    assert [item["metadata"]["name"] for item in of_kind(objects, "Service")] == ["cinderblock-metrics"]
 
 
 def test_what_people_would_miss_stays_when_the_chart_goes() -> None:

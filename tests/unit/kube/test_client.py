@@ -209,3 +209,19 @@ async def test_what_is_not_the_api_server_is_unavailable_and_not_an_empty_answer
     client, _ = await connected([Reply(200, "<html>Log in to the hotel</html>")])
     with pytest.raises(KubeUnavailable, match="not the API server"):
         await client.list(JOB)
+
+
+async def test_answers_are_counted_by_what_was_asked_and_what_was_answered(connected: Connect) -> None:
+    client, _ = await connected([page(["a"]), reply(404, kind="Status"), reply(409, kind="Status"), HANG_UP])
+    await client.list(JOB)
+    assert await client.get(POD, "web", "shop") is None
+    with pytest.raises(Conflict):
+        await client.merge_patch(VOLUME_BACKUP, "nightly", "shop", {}, subresource="status")
+    with pytest.raises(KubeUnavailable):
+        await client.merge_patch(JOB, "mover", "shop", {})
+    assert client.answers == {
+        ("list", "jobs.batch", 200): 1,
+        ("get", "pods", 404): 1,
+        ("patch", "volumebackups.cinderblock.io/status", 409): 1,
+        ("patch", "jobs.batch", 0): 1,
+    }

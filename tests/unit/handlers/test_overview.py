@@ -1,0 +1,90 @@
+"""The cluster is read when somebody asks, once for all who ask, and what was read last is told if it cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cinderblock.errors import KubeUnavailable
+from cinderblock.handlers import overview
+from cinderblock.handlers.overview import FRESH_SECONDS, Overview
+from cinderblock.kube.answers import Answer
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.transport import Request
+from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
+
+
+class Api(SimulatedApi):
+    """Counts requests, and may be away."""
+
+    def __init__(self) -> None:
+        super().__init__(ObjectsInMemory(lambda: START, lambda _: None), lambda *_: None)
+        self.requests = 0
+        self.is_away = False
+        self.hangs: asyncio.Event | None = None
+
+    async def exchange(self, request: Request) -> Answer:
+        self.requests += 1
+        if self.hangs is not None:
+            await self.hangs.wait()
+        if self.is_away:
+            raise KubeUnavailable("away")
+        return await super().exchange(request)
+
+
+LISTS = 5
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_who_asks_again_soon_costs_nothing() -> None:
+    api, clock = Api(), Clock()
+    view = Overview(KubeClient(api), clock)
+    await asyncio.gather(*(view.state() for _ in range(5)))
+    assert api.requests == LISTS
+    clock.now += FRESH_SECONDS + 1
+    await view.state()
+    assert api.requests == 2 * LISTS
+
+
+async def test_an_api_server_that_does_not_answer_leaves_the_last_figures_with_their_age() -> None:
+    api, clock = Api(), Clock()
+    view = Overview(KubeClient(api), clock)
+    first, _ = await view.state()
+    api.is_away = True
+    clock.now += 500
+    second, age = await view.state()
+    assert second is first is not None
+    assert age == 500
+
+
+async def test_an_api_server_that_never_answered_gives_no_figures() -> None:
+    api = Api()
+    api.is_away = True
+    state, _ = await Overview(KubeClient(api)).state()
+    assert state is None
+
+
+async def test_who_asks_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "PATIENCE_SECONDS", 0.01)
+    api = Api()
+    api.hangs = asyncio.Event()
+    view = Overview(KubeClient(api))
+    state, _ = await view.state()
+    assert state is None
+    await view.aclose()
+
+
+async def test_figures_are_forgotten_by_who_does_not_lead() -> None:
+    api, clock = Api(), Clock()
+    view = Overview(KubeClient(api), clock)
+    await view.state()
+    view.forget()
+    await view.state()
+    assert api.requests == 2 * LISTS
