@@ -19,6 +19,7 @@ METRICS = (
     "metrics.serviceMonitor.enabled=true",
     "metrics.podMonitor.enabled=true",
     "metrics.rules.enabled=true",
+    "metrics.dashboard.enabled=true",
 )
 EVERYTHING = (*EMBEDDED, *METRICS, "embeddedStore.createNamespaces=true", "uninstall.releaseFinalizers=always")
 
