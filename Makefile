@@ -51,9 +51,14 @@ bench: packages
 .PHONY: cinder-answers ## Ask the real OpenStack Cinder what the gateway's tests compare with
 cinder-answers: setup
 	"$$($(RUN) tests.openstack.environments cinder)" -W ignore -m tests.openstack.record
+
 .PHONY: soak ## Half an hour of random work on the real cluster, while everything is killed now and then
 soak: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.soak
+
+.PHONY: times ## Show where the time of a small backup and a small restore goes, on the real cluster
+times: setup
+	$(RUN) tests.cluster run -- .venv/bin/python -m tests.times
 
 .PHONY: image ## Build the image from the Dockerfile, without Docker
 image: setup

@@ -1,0 +1,76 @@
+"""Where the time of an operation goes, on the real cluster: `make times`.
+
+Backs up and restores a small volume a few times, watches everything that is made on the way, and prints when each thing
+happened, in seconds after `kubectl apply` was called. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections import defaultdict
+
+from tests.support.lab import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.tenants import HOME, Account, Tenant
+from tests.support.witness import Witness
+from tests.support.workloads import Errand, Mount, claim, run_errand
+from tests.times.moments import Moments
+
+ROUNDS = 5
+Figures = dict[str, dict[str, list[float]]]
+
+
+def main() -> int:
+    """Measure and print; returns the exit code."""
+    lab = Lab.from_environment()
+    with alone():
+        install(lab, [HOME])
+        with Witness(lab) as witness:
+            tenant = Tenant.make(lab, witness, Account.of(lab), "times")
+            try:
+                figures = _measure(tenant)
+            finally:
+                tenant.kubectl("delete", "volumerestores,volumebackups,pvc", "--all", "--timeout=120s")
+                lab.kubectl("delete", "namespace", tenant.name, "--timeout=120s")
+        uninstall(lab)
+        lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+    for operation, moments in figures.items():
+        _print(operation, moments)
+    return 0
+
+
+def _measure(tenant: Tenant) -> Figures:
+    lab = tenant.lab
+    lab.apply(claim(lab, tenant.name, "files"), claim(lab, tenant.name, "target"))
+    make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "200")
+    run_errand(lab, tenant.name, Errand("make", make, (Mount("files", "/volume"),)))
+    figures: Figures = defaultdict(lambda: defaultdict(list))
+    for number in range(ROUNDS):
+        full, child = f"full-{number}", f"child-{number}"
+        for title, kind, item in (
+            ("backup", "VolumeBackup", tenant.backup(full, "files")),
+            ("incremental backup", "VolumeBackup", tenant.backup(child, "files", incremental=True)),
+            ("restore to a new volume", "VolumeRestore", tenant.restore(f"new-{number}", full, name=f"new-{number}")),
+            ("restore in place", "VolumeRestore", tenant.restore(f"over-{number}", full, volumeId="target")),
+        ):
+            with Moments(tenant.name) as moments:
+                began = time.time()
+                lab.apply(item)
+                tenant.ends(f"{kind.lower()}/{item['metadata']['name']}")
+                for moment, at in moments.of(kind, item["metadata"]["name"]).items():
+                    figures[title][moment].append(at - began)
+    return figures
+
+
+def _print(operation: str, moments: dict[str, list[float]]) -> None:
+    print(f"\n{operation} (median of {ROUNDS})")
+    before = 0.0
+    for moment, seen in sorted(moments.items(), key=lambda item: statistics.median(item[1])):
+        at = statistics.median(seen)
+        print(f"  {at:6.2f} s  +{at - before:5.2f}  {moment}")
+        before = at
+
+
+if __name__ == "__main__":
+    sys.exit(main())
