@@ -41,7 +41,7 @@ class Answer:
 
     Attributes:
         headers: those of KEPT, names in lower case; a content type without its character set.
-        has_request_id: whether both headers with the request's id are there and agree.
+        has_request_id: whether the request's id is told, and where it is told twice, alike.
         body: JSON, else the text.
     """
 
@@ -58,7 +58,7 @@ class Answer:
         if not text:
             kept.pop("content-type", None)
         request_id = lower.get("x-openstack-request-id", "")
-        agrees = request_id.startswith("req-") and lower.get("x-compute-request-id") == request_id
+        agrees = request_id.startswith("req-") and lower.get("x-compute-request-id", request_id) == request_id
         hidden = names.hide(text)
         try:
             body = json.loads(hidden)

@@ -7,6 +7,7 @@ project. A step of tests/data/cinder/scenarios/*.yaml is one of
     get, post, put, delete: a request to a path, which is below ``/v3/<project>/`` if it does not start with a slash,
         with: version (microversion), role (member, admin, reader), body (JSON), raw (text), type (content type),
         header (more headers), remember (name -> where in the answer its id is)
+    run: a command line of a client, with: role, remember (name -> which row of the printed table has its id)
     becomes: {kind, name, and the fields that change}, done by the service behind the API
     gone: {kind, name}
 """
@@ -14,7 +15,6 @@ project. A step of tests/data/cinder/scenarios/*.yaml is one of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,26 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Command:
+    """One call of a client.
+
+    Attributes:
+        line: the command line, with names in angle brackets.
+        role: who asks.
+        remember: in which row of the printed table the id of a new name is.
+    """
+
+    line: str
+    role: str = "member"
+    remember: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What identifies it for a reader."""
+        return self.line if self.role == "member" else f"{self.line} as {self.role}"
+
+
+@dataclass(frozen=True)
 class Change:
     """Something that the service behind the API does: ``fields`` of an object change, or it goes (None)."""
 
@@ -89,20 +109,29 @@ class Scenario:
 
     name: str
     world: list[tuple[str, dict[str, Any]]]
-    steps: list[Request | Change]
+    steps: list[Request | Command | Change]
 
     @property
     def recording(self) -> Path:
         """File of the real Cinder's answers."""
         return DATA / "answers" / f"{self.name}.json"
 
+    @property
+    def titles(self) -> list[str]:
+        """Of what is asked, in order."""
+        return [step.title for step in self.steps if not isinstance(step, Change)]
 
-def every() -> Iterator[Scenario]:
-    """All scenarios, in order of name."""
-    for path in sorted((DATA / "scenarios").glob("*.yaml")):
-        described = yaml.safe_load(path.read_text("utf-8"))
-        world = [_planted(item) for item in described.get("world", ())]
-        yield Scenario(path.stem, world, [_step(item) for item in described["steps"]])
+
+def every(kind: type[Request | Command]) -> list[Scenario]:
+    """All scenarios of requests or of commands, in order of name."""
+    paths = sorted((DATA / "scenarios").glob("*.yaml"))
+    return [found for found in map(_read, paths) if any(isinstance(step, kind) for step in found.steps)]
+
+
+def _read(path: Path) -> Scenario:
+    described = yaml.safe_load(path.read_text("utf-8"))
+    world = [_planted(item) for item in described.get("world", ())]
+    return Scenario(path.stem, world, [_step(item) for item in described["steps"]])
 
 
 def _planted(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -115,7 +144,9 @@ def _is_name_of(kind: str, item: dict[str, Any]) -> bool:
     return kind != "volume" or not {"backup", "snapshot"} & item.keys()
 
 
-def _step(item: dict[str, Any]) -> Request | Change:
+def _step(item: dict[str, Any]) -> Request | Command | Change:
+    if "run" in item:
+        return Command(item["run"], **{key: value for key, value in item.items() if key != "run"})
     if "becomes" in item:
         fields = dict(item["becomes"])
         return Change(fields.pop("kind"), fields.pop("name"), fields)

@@ -1,0 +1,96 @@
+"""OpenStack's own clients, called from a test: what they print and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.openstack import environments
+from tests.openstack.answers import Names
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a client ended.
+
+    Attributes:
+        code: exit code.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    def row(self, field: str) -> str:
+        """The value in the row ``field`` of a printed table of properties. Raises AssertionError if there is none."""
+        found = re.search(rf"^\|\s*{re.escape(field)}\s*\|\s*(.*?)\s*\|$", self.out, re.MULTILINE)
+        assert found, f"No row {field} in:\n{self.out}{self.err}"
+        return found[1]
+
+    def told(self, names: Names) -> dict[str, Any]:
+        """Exit code and both outputs, without what differs from run to run: ids, times, and widths of columns."""
+        return {"code": self.code, "out": _plain(names.hide(self.out)), "err": _plain(names.hide(self.err))}
+
+
+class Clients:
+    """A process with clients in it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(self, line: str, environment: dict[str, str]) -> Outcome:
+        """Run a command line. Its first word is the client: cinder, openstack, or python for client_calls."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps({"argv": shlex.split(line), "env": environment}) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, f"The clients' process ended in: {line}"
+        return Outcome(**json.loads(answer))
+
+
+@contextmanager
+def running(name: str = "clients") -> Iterator[Clients]:
+    """Clients of the environment ``name`` of tests/openstack/locks."""
+    python = environments.programs(name) / "python"
+    surroundings = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+    with subprocess.Popen(
+        [str(python), "-m", "tests.openstack.client_host"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=surroundings | {"PYTHONWARNINGS": "ignore"},
+    ) as process:
+        yield Clients(process)
+        assert process.stdin
+        process.stdin.close()
+
+
+def login(identity: str, project: str, password: str, user: str = "admin") -> dict[str, str]:
+    """Environment of a user who logs in with a password, as every OpenStack client takes it."""
+    return {
+        "OS_AUTH_URL": identity,
+        "OS_PROJECT_NAME": project,
+        "OS_USERNAME": user,
+        "OS_PASSWORD": password,
+        "OS_USER_DOMAIN_ID": "default",
+        "OS_PROJECT_DOMAIN_ID": "default",
+        "OS_IDENTITY_API_VERSION": "3",
+    }
+
+
+def _plain(text: str) -> list[str]:
+    """Lines, with runs of blanks and of dashes as one: a table's columns are as wide as what stands in them."""
+    lines = [re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", line)).rstrip() for line in text.splitlines()]
+    return [line for line in lines if line]
