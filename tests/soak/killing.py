@@ -71,8 +71,8 @@ class Killer:
             return ""
         processes.kill([found])
         time.sleep(self._random.uniform(0, 12))
-        cluster.up()
-        return name
+        with cluster.borrowed():  # brings up what does not run; `up` would keep the cluster when the run has ended
+            return name
 
 
 def processes_in_pods(settings: Settings, argument: str) -> list[processes.Process]:
