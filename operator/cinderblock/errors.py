@@ -20,6 +20,7 @@ secret; what comes from a client library is rewritten at the fence of its room.
     └── TransientError            trying again may help
         ├── StoreUnreachable      the S3 endpoint does not answer, or answers 5xx, or throttles
         ├── KubeUnavailable       the API server does not answer, or answers 5xx, or throttles
+        ├── NotLeading            another process acts, or may act: this one must not
         └── SourceChanging        files change faster than they can be read
 """
 
@@ -104,6 +105,10 @@ class StoreUnreachable(TransientError):
 
 class KubeUnavailable(TransientError):
     """The API server does not answer, answers 5xx, or throttles."""
+
+
+class NotLeading(TransientError):
+    """Another process acts, or may act: this one must not."""
 
 
 class SourceChanging(TransientError):

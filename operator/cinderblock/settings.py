@@ -24,6 +24,9 @@ class OperatorSettings:
         health_port: port of /healthz and /readyz.
         metrics_port: port of /metrics.
         log_level: the least severe lines that are written: debug, info, warning or error.
+        lease_namespace: where the Lease is that says which replica acts; None: where this process runs.
+        lease_name: its name.
+        lease_seconds: its length: for so long nobody acts after a leader has died.
     """
 
     mover_image: str
@@ -35,6 +38,9 @@ class OperatorSettings:
     health_port: int = 8080
     metrics_port: int = 8081
     log_level: str = "info"
+    lease_namespace: str | None = None
+    lease_name: str = "cinderblock"
+    lease_seconds: int = 15
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
@@ -53,6 +59,9 @@ class OperatorSettings:
             health_port=_positive(environment, "CINDERBLOCK_HEALTH_PORT", 8080),
             metrics_port=_positive(environment, "CINDERBLOCK_METRICS_PORT", 8081),
             log_level=_one_of(environment, "CINDERBLOCK_LOG_LEVEL", LOG_LEVELS),
+            lease_namespace=environment.get("CINDERBLOCK_LEASE_NAMESPACE") or None,
+            lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
+            lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", 15),
         )
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.cluster import choices, controlplane, crds, kubeconfigs, pki, toolchain
+from tests.cluster import choices, controlplane, crds, kubeconfigs, pki, processes, toolchain
 from tests.cluster.api import Api
+from tests.cluster.errors import ClusterError
+from tests.cluster.processes import Process
 from tests.cluster.scopes import scope
 from tests.cluster.settings import NODE
 
@@ -27,10 +29,21 @@ class ApiServer:
     kubeconfig: Path
     """The administrator's, with the authority inside."""
 
+    def process(self) -> Process:
+        """Return the process that serves now. Raises ClusterError if there is none at this moment."""
+        mine = processes.with_argument(f"--secure-port={self.url.rpartition(':')[2]}")
+        # The supervisor has the same word in its command line.
+        found = next((one for one in mine if Path(f"/proc/{one.pid}/exe").resolve().name == "kube-apiserver"), None)
+        if found is None:
+            raise ClusterError(f"no process serves {self.url}")
+        return found
+
 
 @contextlib.contextmanager
-def running(with_snapshots: bool = False) -> Iterator[ApiServer]:
+def running(with_snapshots: bool = False, restarts: bool = False) -> Iterator[ApiServer]:
     """Run an API server, empty at first, until the block ends; optionally it knows the kinds of CSI snapshots.
+
+    With `restarts` it is started again when it dies; what it knows is in etcd, which goes on.
 
     It uses free ports and a temporary directory, and verifies tokens, RBAC and admission like any other.
     Raises ClusterError if it does not start.
@@ -54,7 +67,7 @@ def running(with_snapshots: bool = False) -> Iterator[ApiServer]:
             has_nodes=False,
         )
         programs.start(controlplane.etcd(binaries["etcd"], directory / "etcd", etcd_port, peer_port))
-        programs.start(described.program())
+        programs.start(replace(described.program(), restarts=restarts))
         url = f"https://{_ADDRESS}:{port}"
         api = Api(url, authority.certificate, token)
         programs.wait("kube-apiserver", api.is_ready, 60)

@@ -25,7 +25,9 @@ class Scope:
         with self._log(program.name).open("wb") as log:
             # The supervisor ends when its input does: when the other end of the pipe is closed, by us or by our death.
             guard = subprocess.Popen(
-                program.supervised("--until-eof", f"--remove={self.directory}"),
+                program.supervised(
+                    "--until-eof", f"--remove={self.directory}", *(["--restart"] if program.restarts else [])
+                ),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -1,18 +1,28 @@
-"""/healthz and /readyz: whether the loop turns, and whether the API server answers."""
+"""/healthz and /readyz: whether the process does its work; a process that cannot any more is started anew."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from cinderblock.kube.client import KubeClient
+from cinderblock.handlers.leading import Leading
+from cinderblock.handlers.queue import WorkQueue
+from cinderblock.handlers.watching import Watching
+
+DEAF_SECONDS = 600.0
+"""For how long watches may be silent, though the API server answers: three starts of kopf have not helped by then."""
+STUCK_SECONDS = 3600.0
+"""For how long one object may be worked on. Every call has a time limit of its own; what takes longest is removing a
+backup's objects, a thousand a second or so."""
 
 
 class Health:
     """A small HTTP server beside the loop; a loop that is stuck does not answer, which is what a probe looks for."""
 
-    def __init__(self, kube: KubeClient, port: int) -> None:
-        self._kube = kube
+    def __init__(self, port: int, queue: WorkQueue, watching: Watching, leading: Leading) -> None:
         self._port = port
+        self._queue = queue
+        self._watching = watching
+        self._leading = leading
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -28,10 +38,28 @@ class Health:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def sickness(self) -> str:
+        """Why the process should be started anew; empty: it should not."""
+        if self._watching.silence() > DEAF_SECONDS:
+            return f"a watch has been silent for {self._watching.silence():.0f} s, though the API server answers"
+        if self._queue.longest_run() > STUCK_SECONDS:
+            return f"one object has been worked on for {self._queue.longest_run():.0f} s"
+        return ""
+
+    def unreadiness(self) -> str:
+        """What the process waits for before it can do its part, as a leader or as a replica that may become one."""
+        if self._leading.reachable_since is None:
+            return f"the Lease cannot be had: {self._leading.trouble}"
+        if not self._watching.synced:
+            return "not everything has been listed yet"
+        return ""
+
     async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        return _answer(self.sickness())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        if await self._kube.server_ready():
-            return web.Response(text="ok\n")
-        return web.Response(status=503, text="the API server does not answer\n")
+        return _answer(self.unreadiness())
+
+
+def _answer(trouble: str) -> web.Response:
+    return web.Response(status=503, text=f"{trouble}\n") if trouble else web.Response(text="ok\n")

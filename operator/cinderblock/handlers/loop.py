@@ -9,9 +9,12 @@ from collections.abc import Awaitable, Callable
 from cinderblock.errors import CinderblockError
 from cinderblock.handlers import logs
 from cinderblock.handlers.keys import Key
-from cinderblock.handlers.queue import WorkQueue
+from cinderblock.handlers.queue import URGENT, WorkQueue
 
 log = logging.getLogger(__name__)
+
+TAKE_OVER_RETRY = 5.0
+"""Seconds between attempts to list what there is; meanwhile keys that were heard of are worked on."""
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
 """Brings one object forward; returns the seconds until it wants to be looked at again, or None."""
@@ -24,6 +27,10 @@ async def work(queue: WorkQueue, reconcile: Reconcile) -> None:
         try:
             with logs.about(key):
                 look_again = await _attempt(queue, reconcile, key)
+        except asyncio.CancelledError:
+            # Abandoned on the way: whoever works on keys next has to begin with it again.
+            await queue.add(key)
+            raise
         finally:
             await queue.done(key)
         if look_again is not None:
@@ -46,7 +53,25 @@ async def _attempt(queue: WorkQueue, reconcile: Reconcile, key: Key) -> float | 
     return look_again
 
 
-async def resync(queue: WorkQueue, list_keys: Callable[[], Awaitable[list[Key]]], seconds: float) -> None:
+Listed = Callable[[], Awaitable[list[tuple[Key, bool]]]]
+"""Lists every object, and whether something is under way with it."""
+
+
+async def take_over(queue: WorkQueue, list_keys: Listed) -> None:
+    """Put every object into the queue at once; where something is under way comes first. Tries until it succeeds."""
+    while True:
+        try:
+            keys = await list_keys()
+        except CinderblockError as error:
+            log.warning("Could not list what there is to take over: %s", error.message)
+            await asyncio.sleep(TAKE_OVER_RETRY)
+            continue
+        for key, under_way in keys:
+            await queue.add(key, URGENT if under_way else 0.0)
+        return
+
+
+async def resync(queue: WorkQueue, list_keys: Listed, seconds: float) -> None:
     """Put every object into the queue every ``seconds``, spread over a tenth of that time."""
     while True:
         await asyncio.sleep(seconds)
@@ -55,5 +80,5 @@ async def resync(queue: WorkQueue, list_keys: Callable[[], Awaitable[list[Key]]]
         except CinderblockError as error:
             log.warning("Resync failed: %s", error.message)
             continue
-        for number, key in enumerate(keys):
+        for number, (key, _) in enumerate(keys):
             await queue.add(key, seconds / 10 * number / max(1, len(keys)))

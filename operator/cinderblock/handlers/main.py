@@ -5,31 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-
-import kopf
 
 from cinderblock.errors import CinderblockError
 from cinderblock.handlers import logs
 from cinderblock.handlers.health import Health
-from cinderblock.handlers.keys import RECONCILED, Key
-from cinderblock.handlers.loop import resync, work
+from cinderblock.handlers.keys import RECONCILED, Key, is_under_way
+from cinderblock.handlers.leading import Leading
+from cinderblock.handlers.lease import Timing
+from cinderblock.handlers.loop import resync, take_over, work
 from cinderblock.handlers.metrics import Gauges, MetricsServer
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.overview import Overview
-from cinderblock.handlers.process import make_registry, make_settings
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
 from cinderblock.handlers.results import timed
 from cinderblock.handlers.stores import Stores
 from cinderblock.handlers.watch import Watch
+from cinderblock.handlers.watching import Watching
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
 from cinderblock.observability.instruments import Instruments
 from cinderblock.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 1.0
+"""How long work under way may take to end before a stop abandons it. Another replica waits for the Lease meanwhile, and
+whatever is abandoned is begun again from what the world says."""
 
 
 def main(environment: Mapping[str, str] = os.environ) -> int:
@@ -46,47 +51,75 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 
 async def run(settings: OperatorSettings) -> None:
-    """Connect, start the workers, and watch until a signal comes. Raises what connecting raises."""
+    """Connect, watch, and act while leading, until a signal comes. Raises what connecting raises."""
     # Calls to a store that does not answer keep a thread for seconds: enough of them for every worker, twice.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * settings.workers, "store"))
+    timing = Timing(lease=settings.lease_seconds)
     kube = await connect()
+    # Renewals have a connection of their own: they must not stand in line behind anything.
+    lease_kube = await connect(call_seconds=timing.call)
+    namespace = settings.lease_namespace or (await kube.credentials()).namespace
+    leading = Leading(lease_kube, namespace, settings.lease_name, timing=timing)
+    kube.guard = leading.check
     instruments = Instruments()
     stores = Stores(kube, instruments.store_answered)
-    health = Health(kube, settings.health_port)
-    await health.start()
     try:
-        await _operate(settings, kube, stores, instruments)
+        await _operate(settings, kube, stores, leading, instruments)
     finally:
-        await health.stop()
         stores.close()
         await kube.aclose()
+        await lease_kube.aclose()
 
 
-async def _operate(settings: OperatorSettings, kube: KubeClient, stores: Stores, instruments: Instruments) -> None:
+async def _operate(
+    settings: OperatorSettings, kube: KubeClient, stores: Stores, leading: Leading, instruments: Instruments
+) -> None:
     queue = WorkQueue()
     reconcile = timed(Reconciler(Eyes(kube, stores, make_policy(settings), instruments=instruments)), instruments)
-    gauges = Gauges(kube, queue, Overview(kube), settings.max_movers)
+    watching = Watching(kube, Watch(queue), lambda: leading.reachable_since)
+    overview = Overview(kube)
+    gauges = Gauges(kube, queue, overview, settings.max_movers, lambda: leading.is_leading, watching.silence)
     metrics = MetricsServer(settings.metrics_port, instruments, gauges.read)
+    health = Health(settings.health_port, queue, watching, leading)
 
-    async def list_keys() -> list[Key]:
+    async def list_keys() -> list[tuple[Key, bool]]:
         return [
-            Key(kind.kind, item["metadata"]["namespace"], item["metadata"]["name"])
+            (Key(kind.kind, item["metadata"]["namespace"], item["metadata"]["name"]), is_under_way(item))
             for kind in RECONCILED.values()
             for item in await kube.list(kind)
         ]
 
+    async def act() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(settings.workers):
+                group.create_task(work(queue, reconcile))
+            group.create_task(take_over(queue, list_keys))
+            group.create_task(resync(queue, list_keys, settings.resync_seconds))
+
+    await health.start()
     await metrics.start()
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work(queue, reconcile)) for _ in range(settings.workers)]
-        tasks.append(group.create_task(resync(queue, list_keys, settings.resync_seconds)))
-        log.info("The operator runs")
-        await kopf.operator(
-            registry=make_registry(Watch(queue), kube), settings=make_settings(), clusterwide=True, standalone=True
-        )
-        log.info("The operator stops")
-        for task in tasks:
-            task.cancel()
-    await metrics.stop()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(leading.run(act)), group.create_task(watching.run())]
+            log.info("The operator runs", extra={"identity": leading.identity})
+            await asked_to_stop()
+            log.info("The operator stops")
+            if not await queue.drain(DRAIN_SECONDS):
+                log.warning("Work under way is abandoned; who leads next begins with it again")
+            for task in tasks:
+                task.cancel()
+    finally:
+        await metrics.stop()
+        await overview.aclose()
+        await health.stop()
+
+
+async def asked_to_stop() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
 
 
 def make_policy(settings: OperatorSettings) -> Policy:

@@ -149,6 +149,8 @@ async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStored
     if subject.store is None:
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
     opened = await eyes.stores.open(subject.store, action.container)
+    # The store knows no leader: ask here, as the client does before each write to the API server.
+    eyes.kube.guard()
     count = await asyncio.to_thread(delete_stored_data, opened, action)
     log.info("Deleted stored data", extra={"objects": count})
 

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
+import aiohttp
 import kopf
 from typing_extensions import override
 
-from cinderblock.handlers.watch import CHILD_KINDS, MANAGED_SELECTOR, Watch
-from cinderblock.kube.client import KubeClient
+from cinderblock.handlers.keys import RECONCILED
+from cinderblock.handlers.pulse import Pulse
+from cinderblock.handlers.watch import CHILD_KINDS, MANAGED_SELECTOR
+from cinderblock.kube.credentials import Credentials
+from cinderblock.kube.transport import ssl_context
+from cinderblock.model import names
 
 LOGIN_MINUTES = 10
 """kopf asks for credentials again this often: bound ServiceAccount tokens are renewed in their file meanwhile."""
+
+
+Login = Callable[..., Awaitable[kopf.AiohttpSession]]
+"""Gives kopf a connection."""
+
+
+class Handlers(Protocol):
+    """What is told of events; kopf gives many more keyword arguments than ``event``."""
+
+    async def on_own(self, **arguments: Any) -> None:
+        """An object of ours came, changed or went."""
+
+    async def on_child(self, **arguments: Any) -> None:
+        """A child came, changed or went."""
 
 
 class EndlessBackoff:
@@ -50,12 +69,15 @@ def make_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     # Watching CRDs and namespaces would need rights that nothing else here needs; a restart finds new kinds.
     settings.scanning.disabled = True
+    # It would kill the process, which is more than kopf's thread. What stops slowly, liveness tells.
+    settings.process.ultimate_exiting_timeout = None
     settings.queueing.idle_timeout = 0.2
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.consistency_timeout = 0
     settings.watching.chunk_size = 500
     settings.watching.server_timeout = 300
     settings.watching.inactivity_timeout = 70
+    settings.watching.reconnect_backoff = 1.0
     settings.networking.connect_timeout = 5
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = EndlessBackoff()
@@ -66,24 +88,29 @@ def make_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def make_registry(watch: Watch, kube: KubeClient) -> kopf.OperatorRegistry:
+def make_registry(watch: Handlers, login: Login) -> kopf.OperatorRegistry:
     """A registry with our event handlers and our login."""
     registry = kopf.OperatorRegistry()
-    watch.register(registry)
-
-    @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        shown = await kube.credentials()
-        return kopf.ConnectionInfo(
-            server=shown.server,
-            ca_data=shown.ca,
-            insecure=shown.insecure,
-            token=shown.token,
-            certificate_data=shown.certificate,
-            private_key_data=shown.private_key,
-            proxy_url=shown.proxy,
-            default_namespace=shown.namespace,
-            expiration=datetime.now(UTC) + timedelta(minutes=LOGIN_MINUTES),
-        )
-
+    for kind in RECONCILED.values():
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(watch.on_own)
+    for kind in CHILD_KINDS:
+        labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, labels=labels)(watch.on_child)
+    kopf.on.login(registry=registry)(login)
     return registry
+
+
+async def open_session(shown: Credentials, pulse: Pulse) -> kopf.AiohttpSession:
+    """A connection for kopf as ``shown``, in the event loop that calls this; ``pulse`` hears its watches."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(shown)),
+        headers={"Authorization": f"Bearer {shown.token}"} if shown.token else None,
+        proxy=shown.proxy,
+        trace_configs=[pulse.trace()],
+    )
+    return kopf.AiohttpSession(
+        server=shown.server,
+        default_namespace=shown.namespace,
+        aiohttp_session=session,
+        expiration=datetime.now(UTC) + timedelta(minutes=LOGIN_MINUTES),
+    )

@@ -6,6 +6,7 @@ Delays are kept here too, so that "look again in 10 s" costs no task and no thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from typing import Final
@@ -17,15 +18,20 @@ LONGEST_RETRY: Final = 300.0
 """Seconds before the first and at most before any later attempt (client-go's rate limiter doubles as well)."""
 
 
+URGENT: Final = -86400.0
+"""A delay that puts a key before all that have been waiting."""
+
+
 class WorkQueue:
     """Keys that are due now or later. For one event loop; not thread safe."""
 
     def __init__(self) -> None:
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
-        self._running: set[Key] = set()
+        self._running: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
         self._changed = asyncio.Condition()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._due)
@@ -36,8 +42,23 @@ class WorkQueue:
         due = sum(instant <= now for instant in self._due.values())
         return {"due": due, "delayed": len(self._due) - due, "running": len(self._running)}
 
+    def longest_run(self) -> float:
+        """For how many seconds the key that was taken first of those worked on has been worked on; 0: none is."""
+        return asyncio.get_running_loop().time() - min(self._running.values()) if self._running else 0.0
+
+    async def drain(self, seconds: float) -> bool:
+        """Give out no key any more. Returns whether all work on keys has ended within ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds), self._changed:
+                self._closed = True
+                self._changed.notify_all()
+                await self._changed.wait_for(lambda: not self._running)
+        except TimeoutError:
+            return False
+        return True
+
     async def add(self, key: Key, delay: float = 0.0) -> None:
-        """Have ``key`` worked on in ``delay`` seconds, or sooner if that had been asked for before."""
+        """Have ``key`` worked on in ``delay`` seconds, or sooner if that had been asked for before. See also URGENT."""
         due = asyncio.get_running_loop().time() + delay
         async with self._changed:
             if due < self._due.get(key, float("inf")):
@@ -50,13 +71,13 @@ class WorkQueue:
         loop = asyncio.get_running_loop()
         async with self._changed:
             while True:
-                key, wait = self._next(loop.time())
+                key, wait = (None, None) if self._closed else self._next(loop.time())
                 if key is not None:
                     return key
-                try:
-                    await asyncio.wait_for(self._changed.wait(), wait)
-                except TimeoutError:
-                    continue
+                # Not wait_for: in Python 3.11 it loses a cancellation that comes together with a notification.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
 
     def _next(self, now: float) -> tuple[Key | None, float | None]:
         """A key that may be taken now, or else the seconds until the next one is due."""
@@ -75,7 +96,7 @@ class WorkQueue:
             else:
                 heapq.heappop(self._heap)
                 del self._due[key]
-                self._running.add(key)
+                self._running[key] = now
                 found = key
                 break
         for item in busy:
@@ -85,8 +106,11 @@ class WorkQueue:
     async def done(self, key: Key) -> None:
         """The work on ``key`` has ended; if it was added meanwhile, it may be taken again."""
         async with self._changed:
-            self._running.discard(key)
-            self._changed.notify()
+            self._running.pop(key, None)
+            if self._closed:
+                self._changed.notify_all()
+            else:
+                self._changed.notify()
 
     def succeeded(self, key: Key) -> None:
         """Forget earlier failures of ``key``."""

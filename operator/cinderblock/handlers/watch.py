@@ -1,11 +1,9 @@
-"""kopf's part: every event puts the key of the object that it concerns into the queue, and does nothing else."""
+"""What an event means: it puts the key of the object that it concerns into the queue, and does nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-import kopf
 
 from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.queue import WorkQueue
@@ -27,14 +25,6 @@ class Watch:
     def __init__(self, queue: WorkQueue) -> None:
         self._queue = queue
         self._names: dict[str, Key] = {}
-
-    def register(self, registry: kopf.OperatorRegistry) -> None:
-        """Hang our handlers into kopf's registry."""
-        for kind in RECONCILED.values():
-            kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(self.on_own)
-        for kind in CHILD_KINDS:
-            labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
-            kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, labels=labels)(self.on_child)
 
     async def on_own(self, event: Mapping[str, Any], **_: Any) -> None:
         """An object of ours came, changed or went."""

@@ -17,7 +17,7 @@ from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube.answers import Answer, Call, raise_for, rejected_fields
 from cinderblock.kube.credentials import Credentials, find_source
 from cinderblock.kube.kinds import POD, Kind
-from cinderblock.kube.transport import Exchanges, Request, Transport
+from cinderblock.kube.transport import CALL_SECONDS, Exchanges, Request, Transport
 
 FIELD_MANAGER: Final = "cinderblock"
 """Who owns the fields that we write (server-side apply)."""
@@ -55,6 +55,7 @@ class KubeClient:
 
     Attributes:
         observer: sees every request; None: nobody does.
+        guard: asked right before every write is sent; what it raises, the caller gets, and nothing is sent.
         calls: how many requests were sent, by verb and resource: ``calls["patch", "jobs.batch"]``.
         answers: how they were answered, by verb, resource with subresource, and HTTP status; 0: not at all.
     """
@@ -63,6 +64,7 @@ class KubeClient:
         self, transport: Exchanges, *, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.observer = observer
+        self.guard: Callable[[], None] = _allow
         self._clock = clock
         self.calls: Counter[tuple[str, str]] = Counter()
         self.answers: Counter[tuple[str, str, int]] = Counter()
@@ -321,6 +323,8 @@ class KubeClient:
         if self.observer:
             await self.observer.before(call)
         data = None if body is None else json.dumps(body).encode()
+        if call.is_write:
+            self.guard()
         answer = await self._exchange(call, Request(method, path, query or {}, data, content_type))
         if self.observer:
             await self.observer.after(call, answer.status)
@@ -346,6 +350,7 @@ async def connect(
     context: str | None = None,
     environment: Mapping[str, str] = os.environ,
     observer: Observer | None = None,
+    call_seconds: float = CALL_SECONDS,
 ) -> KubeClient:
     """A client for the cluster that ``kubeconfig``, else KUBECONFIG, else the pod, else ~/.kube/config names.
 
@@ -355,9 +360,13 @@ async def connect(
         InvalidInput: no or a wrong configuration.
         AccessDenied: a credential plugin gave nothing.
     """
-    transport = Transport(find_source(environment, kubeconfig, context))
+    transport = Transport(find_source(environment, kubeconfig, context), call_seconds=call_seconds)
     await transport.credentials()
     return KubeClient(transport, observer=observer)
+
+
+def _allow() -> None:
+    """Every write may be sent."""
 
 
 def _identified(kind: Kind, body: JsonObject) -> JsonObject:

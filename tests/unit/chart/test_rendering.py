@@ -120,15 +120,44 @@ def test_the_operator_understands_the_environment_that_it_gets() -> None:
         workers=4,
         resync_seconds=90.0,
         health_port=8080,
+        lease_namespace=NAMESPACE,
+        lease_name="cinderblock",
     )
     assert container["image"] == environment["CINDERBLOCK_MOVER_IMAGE"]
     assert container["ports"][0]["containerPort"] == 8080
 
 
-def test_there_is_one_operator_and_never_a_second_one_during_an_update() -> None:
-    spec = _deployment(render(), "cinderblock")["spec"]
+def test_one_operator_is_enough_and_an_update_starts_the_new_one_first() -> None:
+    objects = render()
+    spec = _deployment(objects, "cinderblock")["spec"]
     assert spec["replicas"] == 1
-    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert not of_kind(objects, "PodDisruptionBudget")
+    assert "affinity" not in spec["template"]["spec"]
+
+
+def test_several_operators_keep_apart_and_are_not_evicted_together() -> None:
+    objects = render("operator.replicas=2")
+    spec = _deployment(objects, "cinderblock")["spec"]
+    assert spec["replicas"] == 2
+    [term] = spec["template"]["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["labelSelector"] == spec["selector"]
+    [budget] = of_kind(objects, "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"] == spec["selector"]
+
+
+def test_an_affinity_of_the_user_takes_the_place_of_ours() -> None:
+    spec = _deployment(render("operator.replicas=2", "affinity.nodeAffinity.x=y"), "cinderblock")["spec"]
+    assert spec["template"]["spec"]["affinity"] == {"nodeAffinity": {"x": "y"}}
+
+
+def test_only_the_release_s_own_lease_may_be_touched(rendered: Objects) -> None:
+    rules = [(role, rule) for role, rule in _rules(rendered) if "leases" in rule["resources"]]
+    assert rules
+    for role, rule in rules:
+        assert role.startswith("Role/")
+        assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["cinderblock"]
 
 
 def test_a_digest_wins_over_a_tag() -> None:

@@ -1,0 +1,114 @@
+"""When a candidate may take the Lease: by what it has watched itself, never by an instant that stands in the Lease."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cinderblock.handlers.lease import Sighting, Timing, given_back, taken
+
+TIMING = Timing(lease=15)
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+def held(version: int, holder: str = "other", uid: str = "u", seconds: int = 15, renewed: str = "") -> dict[str, Any]:
+    """A Lease as the API server gives it."""
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": renewed}
+    return {"metadata": {"name": "x", "namespace": "y", "uid": uid, "resourceVersion": str(version)}, "spec": spec}
+
+
+def test_no_lease_may_be_taken_at_once() -> None:
+    sighting = Sighting("me", TIMING)
+    sighting.look(None, 0)
+    assert sighting.may_take(0)
+
+
+def test_a_lease_that_was_given_back_may_be_taken_at_once() -> None:
+    sighting = Sighting("me", TIMING)
+    sighting.look(held(1), 0)
+    sighting.look(given_back(held(2)), 1)
+    assert sighting.may_take(1)
+
+
+@pytest.mark.parametrize("renewed", ["1999-01-01T00:00:00.000000Z", "2099-01-01T00:00:00.000000Z", "nonsense"])
+def test_a_held_lease_runs_out_after_its_length_without_a_change_whatever_its_renewal_says(renewed: str) -> None:
+    sighting = Sighting("me", TIMING)
+    sighting.look(held(1, renewed=renewed), 100)
+    for now in (100, 107, 114.9):
+        sighting.look(held(1, renewed=renewed), now)
+        assert not sighting.may_take(now)
+    sighting.look(held(1, renewed=renewed), 115)
+    assert sighting.may_take(115)
+
+
+def test_every_renewal_begins_the_length_anew() -> None:
+    sighting = Sighting("me", TIMING)
+    for second in range(0, 60, 2):
+        sighting.look(held(second), second)
+        assert not sighting.may_take(second)
+
+
+def test_the_length_that_the_holder_has_promised_counts() -> None:
+    sighting = Sighting("me", TIMING)
+    sighting.look(held(1, seconds=60), 0)
+    assert not sighting.may_take(59)
+    assert sighting.may_take(60)
+
+
+def test_a_lease_that_somebody_removed_is_not_taken_before_it_would_have_run_out() -> None:
+    sighting = Sighting("me", TIMING)
+    sighting.look(held(1), 0)
+    sighting.look(None, 5)
+    assert not sighting.may_take(5)
+    sighting.look(None, 15)
+    assert sighting.may_take(15)
+
+
+def test_a_lease_that_was_removed_and_made_anew_is_another_one() -> None:
+    sighting = Sighting("me", TIMING)
+    sighting.look(held(1), 0)
+    sighting.look(held(1, uid="v"), 14)
+    assert not sighting.may_take(16)
+
+
+def test_our_own_lease_is_ours() -> None:
+    sighting = Sighting("me", TIMING)
+    sighting.look(held(1, holder="me"), 0)
+    assert sighting.may_take(0)
+
+
+def test_a_take_over_is_counted_and_a_renewal_is_not() -> None:
+    mine = taken(held(1, holder="me"), "me", TIMING, NOW)
+    assert mine["spec"]["leaseTransitions"] == 0
+    won = taken(held(1), "me", TIMING, NOW)
+    assert won["spec"]["leaseTransitions"] == 1
+    assert won["spec"]["acquireTime"] == won["spec"]["renewTime"] == "2026-05-04T12:00:00.000000Z"
+    assert won["metadata"] == held(1)["metadata"]
+
+
+@given(
+    lease=st.floats(3, 120),
+    renewals=st.lists(st.floats(0, 1), min_size=1, max_size=30),
+    lag=st.floats(0, 10),
+    offset=st.floats(-1e9, 1e9),
+)
+def test_whoever_looks_and_whenever_no_two_may_act_at_once(
+    lease: float, renewals: list[float], lag: float, offset: float
+) -> None:
+    """A leader renews at irregular times and dies; a candidate sees each renewal some time later, by its own clock."""
+    timing = Timing(lease=lease)
+    leader_stops, at = 0.0, 0.0
+    sighting = Sighting("me", timing)
+    for number, pause in enumerate(renewals):
+        at += pause * timing.act
+        leader_stops = at + timing.act
+        landed = at + lag
+        sighting.look(held(number, seconds=0), offset + landed)
+    taken_at = offset + at
+    while not sighting.may_take(taken_at):
+        taken_at += lease / 50
+    assert taken_at - offset >= leader_stops - 1e-3 * max(1, abs(offset) * 1e-9)
