@@ -85,3 +85,8 @@ def _sentence(error: ValidationError) -> str:
 def is_true(value: object) -> bool:
     """Whether a BOOLEAN means yes (oslo_utils.strutils.bool_from_string)."""
     return value in TRUE
+
+
+def stripped(text: str | None) -> str | None:
+    """A name or a description without blanks around it (cinder ``clean_name_and_description``)."""
+    return text.strip() if text is not None else None

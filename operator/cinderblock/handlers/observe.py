@@ -19,6 +19,7 @@ from cinderblock.kube import kinds, lookups
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
+from cinderblock.lifecycle.stores import choose
 from cinderblock.lifecycle.worlds import ManifestView, MoverView, Policy, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
@@ -133,17 +134,7 @@ async def choose_store(eyes: Eyes, namespace: str, asked: str | None) -> StoreVi
         store = await eyes.get(BackupStore, kinds.BACKUP_STORE, asked, namespace)
         missing = "" if store else f"BackupStore {asked} could not be found in namespace {namespace}."
         return StoreView(store, missing)
-    stores = await eyes.list(BackupStore, kinds.BACKUP_STORE, namespace)
-    defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
-    if len(defaults) == 1:
-        return StoreView(defaults[0])
-    if not defaults:
-        return StoreView(
-            missing=f"Namespace {namespace} has no default BackupStore: set spec.storeName, or annotate one with"
-            ' cinderblock.io/is-default-store: "true".'
-        )
-    listed = ", ".join(sorted(store.name for store in defaults))
-    return StoreView(missing=f"Namespace {namespace} has several default BackupStores ({listed}): set spec.storeName.")
+    return choose(await eyes.list(BackupStore, kinds.BACKUP_STORE, namespace), namespace)
 
 
 async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:

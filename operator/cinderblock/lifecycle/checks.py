@@ -81,18 +81,19 @@ def volume_exists(world: BackupWorld) -> Verdict:
     if world.claim is None:
         return Fail("VolumeNotFound", f"Volume {world.backup.spec.volume_id} could not be found.")
     if world.claim.metadata.is_being_deleted:
-        return Fail("VolumeNotAvailable", _not_available("deleting"))
+        return Fail("VolumeNotAvailable", not_available("deleting"))
     return None
 
 
 def volume_is_bound(world: BackupWorld) -> Verdict:
     """A claim without a volume has nothing to back up."""
     if world.claim is not None and not world.claim.is_bound:
-        return Fail("VolumeNotBound", _not_available(world.claim.status.phase.lower() or "pending"))
+        return Fail("VolumeNotBound", not_available(world.claim.status.phase.lower() or "pending"))
     return None
 
 
-def _not_available(status: str) -> str:
+def not_available(status: str) -> str:
+    """Cinder's sentence about a volume that can not be backed up in its status."""
     return f'Invalid volume: Volume to be backed up must be available or in-use, but the current status is "{status}".'
 
 

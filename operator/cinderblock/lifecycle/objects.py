@@ -116,10 +116,16 @@ def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volum
 
     It has no owner: it outlives the VolumeRestore, and belongs to the user.
     """
+    metadata = {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": dict(owner.spec.labels),
+        "annotations": {names.VOLUME_ID_ANNOTATION: owner.uid},
+    }
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": owner.namespace, "labels": dict(owner.spec.labels)},
+        "metadata": metadata,
         "spec": _claim_spec(request) | {"volumeName": volume_name},
     }
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
-from cinderblock.lifecycle.worlds import StoreWorld
+from cinderblock.lifecycle.worlds import StoreView, StoreWorld
 from cinderblock.model import names
-from cinderblock.model.store import BackupStoreStatus
+from cinderblock.model.store import BackupStore, BackupStoreStatus
 
 SOON = 10.0
 """Seconds between looks at a store that does not answer: it may only be starting."""
@@ -20,6 +21,20 @@ LATER = 60.0
 def decide(world: StoreWorld, now: datetime) -> Decision:
     """What to do about a BackupStore: report its state; keep it from going while VolumeBackups need it."""
     return Decision(_status(world, now), _finalizer(world), _look_again(world))
+
+
+def choose(stores: Sequence[BackupStore], namespace: str) -> StoreView:
+    """The default one of a namespace's stores; without exactly one, why there is none."""
+    defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+    if len(defaults) == 1:
+        return StoreView(defaults[0])
+    if not defaults:
+        return StoreView(
+            missing=f"Namespace {namespace} has no default BackupStore: set spec.storeName, or annotate one with"
+            ' cinderblock.io/is-default-store: "true".'
+        )
+    listed = ", ".join(sorted(store.name for store in defaults))
+    return StoreView(missing=f"Namespace {namespace} has several default BackupStores ({listed}): set spec.storeName.")
 
 
 def _look_again(world: StoreWorld) -> float | None:

@@ -27,6 +27,13 @@ OWNER_NAME_ANNOTATION = "cinderblock.io/owner-name"
 """On every child: name of the same (a label is too short for it)."""
 ENDED_ANNOTATION = "cinderblock.io/ended"
 """On a VolumeRestore that has ended: its UID and its phase, so that it is not run again if its status is lost."""
+VOLUME_ID_ANNOTATION = "cinderblock.io/volume-id"
+"""On a PersistentVolumeClaim that a restore has made: Cinder's id of the volume, which is the VolumeRestore's UID.
+
+Cinder tells the id of the new volume when it is asked to restore; the claim and its UID are there only at the end.
+"""
+CREATED_BY_ANNOTATION = "cinderblock.io/created-by"
+"""On what was made through the REST API: the name of the user who asked for it, as the API server knows it."""
 LET_GO_ANNOTATION = "cinderblock.io/let-go"
 """On a VolumeBackup in deletion, with the value "leave-data": an administrator gives up the stored data."""
 
