@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import json
+import logging
 import os
 import sys
 import warnings
@@ -57,6 +58,7 @@ def _captured(program: ModuleType, argv: list[str]) -> dict[str, object]:
 
 
 def _run(program: ModuleType, argv: list[str]) -> int:
+    logging.getLogger().handlers.clear()  # of another client, which was imported before
     sys.argv = list(argv)
     try:
         ended = program.main() if argv[0] == "cinder" else program.main(argv[1:])

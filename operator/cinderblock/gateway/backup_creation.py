@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from cinderblock.errors import AccessDenied, InvalidInput, NotFound
-from cinderblock.gateway import answers, backup_views, object_names, schemas
+from cinderblock.gateway import answers, backup_views, described, object_names, schemas
 from cinderblock.gateway.backup_worlds import look
 from cinderblock.gateway.calls import Call, Reply
 from cinderblock.gateway.operations import Operation
@@ -55,7 +55,9 @@ async def create(call: Call) -> Reply:
     world = await look(call.kube, call.project, asked)
     _refuse(world, asked)
     assert world.claim is not None
-    annotations = {names.CREATED_BY_ANNOTATION: await user_name(call.kube)}
+    annotations = {names.CREATED_BY_ANNOTATION: await user_name(call.kube)} | described.metadata_to_keep(
+        world.claim.metadata
+    )
     body = {
         "metadata": object_names.metadata(call.project, asked.get("name"), "backup", annotations),
         "spec": _spec(asked, world.claim.uid),

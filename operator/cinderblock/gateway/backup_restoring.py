@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 
 from cinderblock.errors import InvalidInput, NotFound
-from cinderblock.gateway import answers, backup_views, object_names, schemas
+from cinderblock.gateway import answers, backup_views, described, object_names, schemas
 from cinderblock.gateway.backup_lookups import find
 from cinderblock.gateway.backup_worlds import pods_using, restores_into, seen
 from cinderblock.gateway.calls import Call, Reply
@@ -22,6 +22,9 @@ from cinderblock.model.quantity import to_gib
 from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 _RESTORABLE: Final = frozenset({BackupPhase.AVAILABLE, BackupPhase.ERROR_RESTORING})
+
+_DESCRIPTION: Final = "auto-created_from_restore_from_backup"
+"""What Cinder says of a volume that it makes for a restore (cinder/backup/api.py ``API.restore``)."""
 
 SCHEMA: Final[Schema] = schemas.closed(
     {"restore": schemas.closed({"name": schemas.NAME, "volume_id": schemas.UUID_OR_NULL}, types=("object", "null"))},
@@ -72,7 +75,8 @@ def _is_running(restore: VolumeRestore) -> bool:
 async def _into_new(call: Call, backup: VolumeBackup, name: str | None) -> Reply:
     """The claim is there only when it is whole: until then the VolumeRestore's UID is the volume's id, and after."""
     called = schemas.stripped(name) or f"restore_backup_{backup.backup_id}"
-    made = await create_restore(call, backup, {"name": await free_name(call, called)}, called)
+    notes = described.notes(called, _DESCRIPTION, described.kept_metadata(backup.metadata))
+    made = await create_restore(call, backup, {"name": await free_name(call, called), "annotations": notes}, called)
     return _reply(backup, made.uid, called)
 
 

@@ -88,8 +88,13 @@ def volume_exists(world: BackupWorld) -> Verdict:
 def volume_is_bound(world: BackupWorld) -> Verdict:
     """A claim without a volume has nothing to back up."""
     if world.claim is not None and not world.claim.is_bound:
-        return Fail("VolumeNotBound", not_available(world.claim.status.phase.lower() or "pending"))
+        return Fail("VolumeNotBound", not_available(_claim_status(world.claim)))
     return None
+
+
+def _claim_status(claim: Claim) -> str:
+    """The phase of a claim that is not bound; Cinder's word for one whose volume is gone is error."""
+    return "error" if claim.status.phase == "Lost" else claim.status.phase.lower() or "pending"
 
 
 def not_available(status: str) -> str:

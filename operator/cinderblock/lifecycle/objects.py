@@ -120,7 +120,7 @@ def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volum
         "name": name,
         "namespace": owner.namespace,
         "labels": dict(owner.spec.labels),
-        "annotations": {names.VOLUME_ID_ANNOTATION: owner.uid},
+        "annotations": owner.spec.annotations | {names.VOLUME_ID_ANNOTATION: owner.uid},
     }
     return {
         "apiVersion": "v1",

@@ -37,6 +37,15 @@ CREATED_BY_ANNOTATION = "cinderblock.io/created-by"
 LET_GO_ANNOTATION = "cinderblock.io/let-go"
 """On a VolumeBackup in deletion, with the value "leave-data": an administrator gives up the stored data."""
 
+DISPLAY_NAME_ANNOTATION = "cinderblock.io/display-name"
+"""On a PersistentVolumeClaim or VolumeSnapshot: its name in the Cinder API, if that is not its own; "": it has none."""
+DESCRIPTION_ANNOTATION = "cinderblock.io/description"
+"""On the same: its description in the Cinder API."""
+METADATA_ANNOTATION = "cinderblock.io/metadata"
+"""On the same: the user's own keys and values in the Cinder API, as JSON."""
+VOLUME_METADATA_ANNOTATION = "cinderblock.io/volume-metadata"
+"""On a VolumeBackup: METADATA_ANNOTATION of its volume when the backup was asked for through the Cinder API."""
+
 
 def child_name(owner_uid: str) -> str:
     """Name of the Job, the PersistentVolumeClaim and the VolumeSnapshot that belong to the object with this UID."""

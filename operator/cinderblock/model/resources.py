@@ -178,7 +178,7 @@ VOLUME_BACKUP: Final = Resource(
     ),
 )
 
-_NEW_VOLUME_ONLY: Final = ("storageClassName", "accessModes", "size", "labels")
+_NEW_VOLUME_ONLY: Final = ("storageClassName", "accessModes", "size", "labels", "annotations")
 
 VOLUME_RESTORE: Final = Resource(
     kind="VolumeRestore",

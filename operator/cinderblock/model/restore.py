@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cinderblock.model.backup import Progress
-from cinderblock.model.base import KubeObject, Labels, Model, Uid
+from cinderblock.model.base import Annotations, KubeObject, Labels, Model, Uid
 from cinderblock.model.conditions import Conditions
 from cinderblock.model.store import Name
 
@@ -55,6 +55,8 @@ class VolumeRestoreSpec(Model):
     """Size of a new volume, at least the backup's; default: the backup's."""
     labels: Labels = {}
     """Labels of a new volume."""
+    annotations: Annotations = {}
+    """Annotations of a new volume."""
 
 
 class VolumeRestoreStatus(Model):

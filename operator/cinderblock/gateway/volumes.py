@@ -1,0 +1,141 @@
+"""``/volumes``: PersistentVolumeClaims as Cinder's volumes, as far as backups and their clients need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from cinderblock.errors import InvalidInput
+from cinderblock.gateway import described, pages, volume_views
+from cinderblock.gateway.calls import Call, Reply
+from cinderblock.gateway.operations import Operation
+from cinderblock.gateway.pages import Rules
+from cinderblock.gateway.schemas import Schema, closed, metadata
+from cinderblock.gateway.snapshot_worlds import look as look_at_snapshots
+from cinderblock.gateway.volume_answers import LIST_QUERY, VOLUME, VOLUME_DETAIL, VOLUME_DETAILS, VOLUMES
+from cinderblock.gateway.volume_creation import create, schema
+from cinderblock.gateway.volume_worlds import Volume, find, look
+from cinderblock.kube.kinds import PVC, VOLUME_RESTORE, VOLUME_SNAPSHOT
+from cinderblock.model.cluster import Claim
+from cinderblock.model.restore import VolumeRestore
+
+RULES: Final[Rules[Volume]] = Rules(
+    noun="Volume",
+    collection="volumes",
+    columns={
+        "id": lambda volume: volume.id,
+        "created_at": lambda volume: volume.created_at,
+        "updated_at": lambda _: None,
+        "name": lambda volume: volume.name,
+        "display_name": lambda volume: volume.name,
+        "status": lambda volume: volume.status,
+        "size": lambda volume: volume.size,
+        "availability_zone": lambda _: volume_views.ZONE,
+        "bootable": lambda _: "false",
+    },
+    filters=frozenset({"name", "status", "size", "bootable", "availability_zone"}),
+    newer_sort_keys={},
+)
+
+_DELETABLE: Final = frozenset({"available", "error", "error_restoring", "creating", "restoring-backup"})
+"""Cinder deletes no volume in the last two; here that ends what is going on."""
+_TEXT: Final[Schema] = {"type": ["string", "null"]}
+_UPDATE: Final = closed(
+    {
+        "volume": closed(
+            {
+                "name": _TEXT,
+                "description": _TEXT,
+                "display_name": _TEXT,
+                "display_description": _TEXT,
+                "metadata": metadata("object"),
+            }
+        )
+    },
+    "volume",
+)
+_NOT_DELETABLE: Final = (
+    "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing"
+    " and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated"
+    " from snapshots after volume transfer."
+)
+
+
+async def index(call: Call) -> Reply:
+    """List volumes: id, name and links."""
+    return await _list(call, "/volumes", volume_views.summary)
+
+
+async def details(call: Call) -> Reply:
+    """List volumes with everything about them."""
+    return await _list(call, "/volumes/detail", volume_views.detail)
+
+
+async def _list(call: Call, path: str, view: Callable[[Volume, Call], dict[str, Any]]) -> Reply:
+    asked = pages.wanted(call, RULES)
+    page = pages.page((await look(call)).volumes(), asked, RULES, call, path)
+    return Reply(200, {"volumes": [view(volume, call) for volume in page.items], **page.more})
+
+
+async def show(call: Call) -> Reply:
+    """Show one volume."""
+    volume, _ = await find(call, call.path["volume_id"])
+    return Reply(200, {"volume": volume_views.detail(volume, call)})
+
+
+async def update(call: Call) -> Reply:
+    """Change a volume's name, description or metadata."""
+    wanted = described.cleaned(call.checked(_UPDATE)["volume"])
+    volume, _ = await find(call, call.path["volume_id"])
+    changes = described.changes(wanted)
+    if isinstance(volume.source, VolumeRestore) and changes:
+        raise InvalidInput("Invalid volume: a volume that is being restored cannot be changed before it is there")
+    if changes:
+        patch = {"metadata": {"annotations": changes, "uid": volume.source.uid}}
+        await call.kube.merge_patch(PVC, volume.source.name, call.project, patch)
+        volume, _ = await find(call, volume.id)
+    return Reply(200, {"volume": volume_views.created(volume, call)})
+
+
+async def delete(call: Call) -> Reply:
+    """Delete a volume; with ``cascade`` its snapshots as well. One that is being restored: the restore ends."""
+    volume, _ = await find(call, call.path["volume_id"])
+    snapshots = [found for found in (await look_at_snapshots(call)) if found.volume_id == volume.id]
+    cascades = call.query.get("cascade", "").lower() in ("true", "1")
+    if volume.status not in _DELETABLE or (snapshots and not cascades):
+        raise InvalidInput(_NOT_DELETABLE)
+    for snapshot in snapshots:
+        await call.kube.delete(VOLUME_SNAPSHOT, snapshot.source.name, call.project, uid=snapshot.source.uid)
+    kind = PVC if isinstance(volume.source, Claim) else VOLUME_RESTORE
+    await call.kube.delete(kind, volume.source.name, call.project, uid=volume.source.uid)
+    return Reply(202)
+
+
+def _operation(method: str, path: str, handler: Any, summary: str, policy: str, **more: Any) -> Operation:
+    return Operation(method, path, handler, summary, f"volume:{policy}", **more)
+
+
+OPERATIONS: Final = (
+    _operation("GET", "/volumes", index, "List volumes", "get_all", answers={200: VOLUMES}, query=LIST_QUERY),
+    _operation(
+        "GET",
+        "/volumes/detail",
+        details,
+        "List volumes with details",
+        "get_all",
+        answers={200: VOLUME_DETAILS},
+        query=LIST_QUERY,
+    ),
+    _operation("POST", "/volumes", create, "Create a volume", "create", answers={202: VOLUME}, body=schema(71)),
+    _operation("GET", "/volumes/{volume_id}", show, "Show a volume", "get", answers={200: VOLUME_DETAIL}),
+    _operation("PUT", "/volumes/{volume_id}", update, "Update a volume", "update", answers={200: VOLUME}, body=_UPDATE),
+    _operation(
+        "DELETE",
+        "/volumes/{volume_id}",
+        delete,
+        "Delete a volume",
+        "delete",
+        answers={202: None},
+        query={"cascade": {"type": "string"}},
+    ),
+)

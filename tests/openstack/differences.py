@@ -1,0 +1,298 @@
+"""Where the gateway is meant to answer otherwise than Cinder: how, and why. docs/openstack.md tells them to users."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tests.openstack.answers import Answer
+
+Change = Callable[[Answer], Answer]
+
+
+def _same(answer: Answer) -> Answer:
+    return answer
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One intended difference.
+
+    Attributes:
+        name: what is different.
+        reason: why it is better so.
+        request: of the titles of the requests where it applies, a part, as a regular expression.
+        applies: of Cinder's answers to those requests, which.
+        theirs: from Cinder's answer to what ours is to be.
+        ours: leaves out of our answer what no recording can foresee.
+    """
+
+    name: str
+    reason: str
+    request: str = ""
+    applies: Callable[[Answer], bool] = bool
+    theirs: Change = _same
+    ours: Change = _same
+
+    def is_in(self, title: str, theirs: Answer) -> bool:
+        """Whether it applies to an answer of Cinder."""
+        return re.search(self.request, title) is not None and self.applies(theirs)
+
+
+def pair(title: str, theirs: Answer, ours: Answer) -> tuple[Answer, Answer]:
+    """What is left to compare of Cinder's answer and ours."""
+    for difference in (found for found in ALL if found.is_in(title, theirs)):
+        theirs, ours = difference.theirs(theirs), difference.ours(ours)
+    return theirs, ours
+
+
+def _fault(code: int, name: str, message: str | None = None) -> Change:
+    """Another fault; without a message: the message is not compared."""
+
+    def change(answer: Answer) -> Answer:
+        inside = {"code": code} | ({} if message is None else {"message": message})
+        return replace(answer, status=code, body={name: inside})
+
+    return change
+
+
+def _without_message(answer: Answer) -> Answer:
+    faults = answer.body if isinstance(answer.body, dict) else {}
+    silent = {
+        name: {key: value for key, value in fault.items() if key != "message"}
+        for name, fault in faults.items()
+        if isinstance(fault, dict)
+    }
+    return replace(answer, body=silent)
+
+
+def _without(*keys: str) -> Change:
+    """Leaves out fields, wherever they are in the body."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: strip(inside) for key, inside in value.items() if key not in keys}
+        return [strip(inside) for inside in value] if isinstance(value, list) else value
+
+    return lambda answer: replace(answer, body=strip(answer.body))
+
+
+def _without_headers(*names: str) -> Change:
+    return lambda answer: replace(
+        answer, headers={name: value for name, value in answer.headers.items() if name not in names}
+    )
+
+
+def _policy_alone(answer: Answer) -> Answer:
+    """Of a 403 the sentence that Cinder says too, up to the name of the policy's action."""
+    text = re.sub(r"(:reset_status)? to be performed\..*", " to be performed.", answer.body["forbidden"]["message"])
+    return replace(answer, body={"forbidden": {"code": 403, "message": text}})
+
+
+def _nothing(answer: Answer) -> Answer:
+    return Answer(answer.status, {}, True, None)
+
+
+def _has(*keys: str) -> Callable[[Answer], bool]:
+    """Whether one of the fields is in the body."""
+    return lambda answer: any(f"'{key}'" in repr(answer.body) for key in keys)
+
+
+def _status(*codes: int) -> Callable[[Answer], bool]:
+    return lambda answer: answer.status in codes
+
+
+_MOST = (
+    "maxTotalVolumes",
+    "maxTotalSnapshots",
+    "maxTotalVolumeGigabytes",
+    "maxTotalBackups",
+    "maxTotalBackupGigabytes",
+)
+
+ALL: tuple[Difference, ...] = (
+    Difference(
+        "500 is 400",
+        "An empty body, or null where an object belongs, is the caller's mistake, not the server's.",
+        applies=_status(500),
+        theirs=_fault(400, "badRequest"),
+        ours=_without_message,
+    ),
+    Difference(
+        "403 says more",
+        "Behind Cinder's sentence stands what the API server refuses, so that the missing right can be granted; a"
+        " policy that Cinder splits by action has one name.",
+        applies=_status(403),
+        theirs=_policy_alone,
+        ours=lambda answer: _policy_alone(answer) if answer.status == 403 else answer,
+    ),
+    Difference(
+        "No special rights for records and forced deletion",
+        "Cinder keeps them for administrators. Here everybody may who may read, create or delete VolumeBackups: the"
+        " records hold nothing that these rights do not show. Only a status is written by none but those who may.",
+        request=r"^(GET backups/<monday>/export_record|POST backups/import_record .*|.*os-force_delete.*)$",
+        applies=_status(403),
+        theirs=_nothing,
+        ours=lambda answer: Answer(403, {}, True, None),
+    ),
+    Difference(
+        "Project and user of a backup are no secret",
+        "Cinder shows them to administrators only; who may read a VolumeBackup sees its namespace anyway. What was made"
+        " with kubectl has no user: Kubernetes does not keep who made an object.",
+        request=r"^GET backups/",
+        applies=lambda answer: answer.status == 200 and _has("metadata", "os-backup-project-attr:project_id")(answer),
+        theirs=_without("os-backup-project-attr:project_id", "user_id"),
+        ours=_without("os-backup-project-attr:project_id", "user_id"),
+    ),
+    Difference(
+        "Projects of microversion 3.18",
+        "The same, where nothing else of a newer version is there.",
+        request=r"^GET backups/.* 3\.18$",
+        theirs=_without("os-backup-project-attr:project_id"),
+        ours=_without("os-backup-project-attr:project_id"),
+    ),
+    Difference(
+        "What a PersistentVolumeClaim does not know",
+        "When it was changed, and by whom it was made with kubectl. Types are StorageClasses, whose names are not"
+        " Cinder's; what a pod uses is attached to it.",
+        request=r"volumes",
+        applies=lambda answer: answer.status in (200, 202) and _has("volume", "volumes")(answer),
+        theirs=_without("updated_at", "user_id", "volume_type", "volume_type_id", "attachments"),
+        ours=_without("updated_at", "user_id", "volume_type", "volume_type_id", "attachments"),
+    ),
+    Difference(
+        "Nothing of Cinder's hosts",
+        "An administrator of Cinder sees on which of its hosts a volume is, and its migration. There is neither.",
+        request=r"^GET volumes/<database> .* as admin$",
+        theirs=_without(
+            "os-vol-host-attr:host",
+            "os-vol-mig-status-attr:migstat",
+            "os-vol-mig-status-attr:name_id",
+            "migration_status",
+            "provider_id",
+            "cluster_name",
+        ),
+    ),
+    Difference(
+        "What a VolumeSnapshot does not know",
+        "When it was changed, and by whom it was made with kubectl. Progress is always told.",
+        request=r"snapshots",
+        applies=lambda answer: answer.status in (200, 202) and _has("snapshot", "snapshots")(answer),
+        theirs=_without("updated_at", "user_id", "os-extended-snapshot-attributes:progress"),
+        ours=_without("updated_at", "user_id", "os-extended-snapshot-attributes:progress"),
+    ),
+    Difference(
+        "An in-use volume is told with its user",
+        "The pod that uses it is named, since nothing else tells.",
+        request=r"^POST backups .*<used>",
+        applies=_status(400),
+        theirs=_without("message"),
+        ours=_without("message"),
+    ),
+    Difference(
+        "Two lines in a description",
+        "The message names the characters that are not allowed. Cinder's names the 3000 that are.",
+        request=r"two\\nlines",
+        theirs=_without("message"),
+        ours=_without("message"),
+    ),
+    Difference(
+        "Types are StorageClasses",
+        "Their names, ids and descriptions are the cluster's.",
+        request=r"^GET types",
+        theirs=_without("id", "name", "description"),
+        ours=_without("id", "name", "description"),
+    ),
+    Difference(
+        "No quotas",
+        "Nothing of Cinder's limits what there may be (-1); a ResourceQuota on VolumeBackups is told with 413.",
+        request=r"^GET limits$",
+        theirs=_without(*_MOST),
+        ours=_without(*_MOST),
+    ),
+    Difference(
+        "Extensions",
+        "Only what is here is listed.",
+        request=r"^GET extensions$",
+        theirs=_nothing,
+        ours=_nothing,
+    ),
+    Difference(
+        "updated_at of a new backup",
+        "It tells when the operator has accepted the backup; Cinder's is null for a backup of a snapshot.",
+        request=r"^GET backups/<night>$",
+        theirs=_without("updated_at"),
+        ours=_without("updated_at"),
+    ),
+    Difference(
+        "A snapshot of another volume is told by name",
+        "A VolumeSnapshot names its claim; the volume's id would need the claim to be there still.",
+        request=r"^POST backups .*<letters>",
+        applies=_status(400),
+        theirs=_without("message"),
+        ours=_without("message"),
+    ),
+    Difference(
+        "Next page after an offset",
+        "Cinder's link repeats the offset, so that each page leaves out items. Ours does not.",
+        request=r"limit=1&offset=1",
+        theirs=_without("backups_links"),
+        ours=_without("backups_links"),
+    ),
+    Difference(
+        "A filter that is given twice",
+        "The last one counts. Cinder asks for both at once and finds nothing.",
+        request=r"name=monday&name=tuesday",
+        theirs=_nothing,
+        ours=_nothing,
+    ),
+    Difference(
+        "name~ before 3.34",
+        "Cinder documents it from 3.34 on and takes it from 3.31. It is refused where it is not documented.",
+        request=r"name~=day 3\.33",
+        theirs=_nothing,
+        ours=lambda answer: replace(_nothing(answer), status=200) if answer.status == 400 else answer,
+    ),
+    Difference(
+        "Links without the project",
+        "They name the project even if the request did not: a link is of use to others too.",
+        request=r"^GET /v3/backups/",
+        theirs=_without("links"),
+        ours=_without("links"),
+    ),
+    Difference(
+        "There is a v2",
+        "It is in the list of versions, as it was in Cinder before 19.",
+        request=r"^GET /$",
+        theirs=_without("versions"),
+        ours=_without("versions"),
+    ),
+    Difference(
+        "/v3 needs no slash",
+        "Cinder redirects to /v3/.",
+        request=r"^GET /v3$",
+        theirs=_nothing,
+        ours=lambda answer: replace(_nothing(answer), status=302) if answer.status == 200 else answer,
+    ),
+    Difference(
+        "Headers of a refused version",
+        "Vary is there always, and the version that was asked for where it is one.",
+        request=r"^GET (/ 3\.99|backups (2\.0|abc|3\.x|3\.08|OpenStack-API-Version=compute 2\.1))$",
+        theirs=_without_headers("vary", "openstack-api-version"),
+        ours=_without_headers("vary", "openstack-api-version"),
+    ),
+    Difference(
+        "Another project",
+        "Whether a caller may see it is asked of Kubernetes (403). Cinder compares it with the token's (400).",
+        request=r"^GET /v3/ffffffff",
+        theirs=lambda answer: Answer(403, {}, True, None),
+        ours=lambda answer: Answer(answer.status, {}, True, None),
+    ),
+)
+
+
+def applying(title: str, theirs: Answer) -> set[str]:
+    """Names of the differences that apply."""
+    return {difference.name for difference in ALL if difference.is_in(title, theirs)}

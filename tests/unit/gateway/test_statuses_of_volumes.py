@@ -1,0 +1,99 @@
+"""A volume's status follows from its claim, from who uses it, and from what works on it."""
+
+from typing import Any
+
+import pytest
+
+from cinderblock.gateway.volume_worlds import VolumeWorld
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.cluster import Claim
+from cinderblock.model.restore import VolumeRestore
+
+CLAIM: dict[str, Any] = {
+    "metadata": {"name": "database", "uid": "c"},
+    "spec": {"volumeName": "pv", "resources": {"requests": {"storage": "1500Mi"}}},
+    "status": {"phase": "Bound", "capacity": {"storage": "2Gi"}},
+}
+POD = {
+    "metadata": {"name": "app", "uid": "p"},
+    "spec": {"nodeName": "node1", "volumes": [{"persistentVolumeClaim": {"claimName": "database"}}]},
+    "status": {"phase": "Running", "startTime": "2026-01-02T03:04:05Z"},
+}
+
+
+def _claim(**changed: Any) -> Claim:
+    return Claim.model_validate(CLAIM | {key: CLAIM.get(key, {}) | value for key, value in changed.items()})
+
+
+def _restore(phase: str | None, *, spec: dict[str, Any], uid: str = "r", **status: str) -> VolumeRestore:
+    meta = {"name": uid, "uid": uid, "creationTimestamp": f"2026-01-01T00:00:0{len(uid)}Z"}
+    return VolumeRestore.model_validate(
+        {"metadata": meta, "spec": {"backupId": "b"} | spec, "status": {"phase": phase} | status}
+    )
+
+
+def _backup(phase: str | None, **spec: Any) -> VolumeBackup:
+    return VolumeBackup.model_validate(
+        {"metadata": {"name": "b", "uid": "b"}, "spec": {"volumeId": "c"} | spec, "status": {"phase": phase, "size": 3}}
+    )
+
+
+def _status(claim: Claim, *restores: VolumeRestore, pods: tuple[Any, ...] = (), backups: Any = ()) -> str:
+    (volume,) = VolumeWorld([claim], pods, backups, restores).volumes()
+    return volume.status
+
+
+INTO_IT = {"volumeId": "c"}
+
+
+@pytest.mark.parametrize(
+    ("status", "seen"),
+    [
+        ("available", _status(_claim())),
+        ("in-use", _status(_claim(), pods=(POD,))),
+        ("creating", _status(_claim(status={"phase": "Pending"}))),
+        ("error", _status(_claim(status={"phase": "Lost"}))),
+        ("deleting", _status(_claim(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}), pods=(POD,))),
+        ("backing-up", _status(_claim(), pods=(POD,), backups=[_backup(None)])),
+        ("backing-up", _status(_claim(), backups=[_backup("creating", volumeId="database")])),
+        ("available", _status(_claim(), backups=[_backup("creating", snapshotId="s")])),
+        ("available", _status(_claim(), backups=[_backup("deleting")])),
+        ("restoring-backup", _status(_claim(), _restore(None, spec=INTO_IT))),
+        ("restoring-backup", _status(_claim(), _restore("restoring", spec=INTO_IT, volumeId="c"))),
+        ("error_restoring", _status(_claim(), _restore("error_restoring", spec=INTO_IT, volumeId="c"))),
+        (
+            "available",
+            _status(
+                _claim(),
+                _restore("error_restoring", spec=INTO_IT, volumeId="c"),
+                _restore("available", spec=INTO_IT, volumeId="c", uid="r2"),
+            ),
+        ),
+    ],
+)
+def test_status(status: str, seen: str) -> None:
+    assert seen == status
+
+
+def test_a_volume_that_is_being_restored_has_the_id_of_the_restore_and_keeps_it() -> None:
+    restore = _restore("restoring", spec={"name": "copy"})
+    (coming,) = VolumeWorld([], [], [_backup("restoring")], [restore]).volumes()
+    assert (coming.id, coming.name, coming.status, coming.size) == ("r", "copy", "restoring-backup", 3)
+    claim = _claim(metadata={"annotations": {"cinderblock.io/volume-id": "r"}})
+    done = VolumeWorld([claim], [], [], [_restore("available", spec={"name": "copy"}, volumeId="c")])
+    (made,) = done.volumes()
+    assert (made.id, made.status) == ("r", "available")
+    assert done.find("r") == done.find("c") == made
+    assert done.find("database") is None
+
+
+def test_a_restore_that_has_failed_is_a_volume_in_error_restoring() -> None:
+    (failed,) = VolumeWorld([], [], [], [_restore("error_restoring", spec={"name": "copy"})]).volumes()
+    assert failed.status == "error_restoring"
+
+
+def test_who_uses_a_volume_is_attached_to_it() -> None:
+    (volume,) = VolumeWorld([_claim()], [POD], [], []).volumes()
+    (attachment,) = volume.attachments
+    assert (attachment.pod_uid, attachment.node) == ("p", "node1")
+    assert volume.size == 2
