@@ -14,7 +14,7 @@ from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.perform import Subject, perform
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import backups, restores, stores
+from cinderblock.lifecycle import backups, restores, stores, telling
 from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, DeleteStoredData, RemoveFinalizer, Status
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.model.base import Model
@@ -115,6 +115,8 @@ async def _carry_out(
     gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
     if decision.status is not None and decision.status != before and not gone:
         await _write_status(eyes, subject.kind, subject, decision.status)
+        # Afterwards, so that what is told once is not told again because the status could not be written.
+        await perform(eyes, subject, telling.changes(before, decision.status))
     _tell(eyes, subject, decision.status, gone=gone)
     return decision.look_again
 

@@ -209,11 +209,18 @@ def _cancel(world: RestoreWorld, now: datetime) -> Decision:
     """Deleting a VolumeRestore stops it. A new volume that has not been handed over is removed."""
     if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         return Decision(None)
-    actions = _cleanup(world)
+    actions, has_ended = _cleanup(world), restore_checks.own_phase(world.restore) in ENDED
     if not actions and not _remains(world):
-        return Decision(None, (RemoveFinalizer(names.RESTORE_FINALIZER),))
+        left = (
+            "the volume may hold a part of the backup"
+            if restore_checks.wants_existing(world.restore)
+            else "nothing is left"
+        )
+        note = f"The VolumeRestore was deleted before it had ended; {left}"
+        told = () if has_ended else (Announce("Normal", "Cancelled", note),)
+        return Decision(None, (*told, RemoveFinalizer(names.RESTORE_FINALIZER)))
     waiting = Wait("Cancelling", "The restore is being stopped", look_again=2.0)
-    if restore_checks.own_phase(world.restore) in ENDED:
+    if has_ended:
         return Decision(None, actions, waiting.look_again)
     return _wait(world, now, waiting, actions)
 

@@ -1,0 +1,52 @@
+"""Events that follow from a change of conditions: an operation has begun to wait for something out of the ordinary.
+
+What an operation goes through anyway is told by the decisions themselves, once for each step that takes time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cinderblock.lifecycle.actions import Announce, Status
+from cinderblock.model.conditions import Condition, ConditionType
+from cinderblock.model.store import BackupStoreStatus
+
+USUAL: Final = frozenset(
+    {
+        "Accepted",
+        "Cancelling",
+        "DeletingData",
+        "MoverPending",
+        "MoverRunning",
+        "MoverStarting",
+        "ReadingBack",
+        "Rebinding",
+        "SnapshotNotReady",
+        "StoppingMover",
+    }
+)
+"""Reasons of waits that every operation goes through."""
+IN_TURN: Final = frozenset({"BackupInUse", "HasDependentBackups", "InUse", "Queued", "VolumeBusy"})
+"""Reasons of waits for others' turns: nothing is wrong."""
+
+
+def changes(before: Status, after: Status) -> tuple[Announce, ...]:
+    """What a person would want to know of the change from one status to the next."""
+    waiting, waited = _of_type(after, ConditionType.RECONCILING), _of_type(before, ConditionType.RECONCILING)
+    told: list[Announce] = []
+    if waiting is not None and (waited is None or waited.reason != waiting.reason) and waiting.reason not in USUAL:
+        told.append(Announce("Normal" if waiting.reason in IN_TURN else "Warning", waiting.reason, waiting.message))
+    if isinstance(after, BackupStoreStatus) and waiting is None:
+        told += _of_store(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
+    return tuple(told)
+
+
+def _of_store(before: Condition | None, after: Condition | None) -> list[Announce]:
+    """A store that answers, refuses, or is silent, and has not been so before."""
+    if after is None or (before is not None and (before.status, before.reason) == (after.status, after.reason)):
+        return []
+    return [Announce("Normal" if after.status == "True" else "Warning", after.reason, after.message)]
+
+
+def _of_type(status: Status, kind: ConditionType) -> Condition | None:
+    return next((condition for condition in status.conditions if condition.type == kind), None)

@@ -1,0 +1,63 @@
+"""Every stable reason that the program can give, from its source."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from cinderblock import errors
+
+PACKAGE = Path(errors.__file__).parent
+ROOMS = ("lifecycle", "handlers", "kube", "store", "datapath", "device", "mover")
+"""Rooms whose reasons get into conditions and Events; the gateway and the command line have readers of their own."""
+FIRST_ARGUMENT = frozenset({"Fail", "Wait", "_let_go"})
+SECOND_ARGUMENT = frozenset({"Announce"})
+FOURTH_ARGUMENT = frozenset({"working", "ready", "stalled", "said"})
+"""These make conditions."""
+CONSTANTS = frozenset({"RECALLING", "CONTAINER_NOT_FOUND", "_FORBIDDEN_REASONS"})
+WORD = re.compile(r"[A-Z][A-Za-z0-9]+")
+TYPES = frozenset({"Normal", "Warning"})
+
+
+def reasons() -> set[str]:
+    """Literals in the places where reasons stand, constants of such a value, and the classes of errors."""
+    named = {item.__name__ for item in vars(errors).values() if isinstance(item, type) and _is_told(item)}
+    return named | {word for room in ROOMS for path in (PACKAGE / room).rglob("*.py") for word in _literals(path)}
+
+
+def _is_told(kind: type) -> bool:
+    bases = (errors.CinderblockError, errors.PermanentError, errors.TransientError)
+    return issubclass(kind, errors.CinderblockError) and kind not in bases
+
+
+def _literals(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield from _words(_of_call(node))
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_constant_of_reasons(node):
+            yield from _words(ast.walk(node))
+
+
+def _of_call(node: ast.Call) -> Iterator[ast.AST]:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name in FIRST_ARGUMENT and node.args:
+        yield from ast.walk(node.args[0])
+    if name in SECOND_ARGUMENT and len(node.args) > 1:
+        yield from ast.walk(node.args[1])
+    if name in FOURTH_ARGUMENT and len(node.args) > 3:
+        yield node.args[3]
+    for keyword in node.keywords:
+        if keyword.arg == "reason":
+            yield from ast.walk(keyword.value)
+
+
+def _is_constant_of_reasons(node: ast.Assign | ast.AnnAssign) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return any(isinstance(target, ast.Name) and target.id in CONSTANTS for target in targets)
+
+
+def _words(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    values = (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return (value for value in values if WORD.fullmatch(value) and value not in TYPES)
