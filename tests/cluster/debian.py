@@ -24,6 +24,7 @@ _PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "modprobe": "kmod",
     "openssl": "openssl",
+    "promtool": "prometheus",
     "runc": "runc",
 }
 _PLUGINS = ("containernetworking-plugins", (Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge")))

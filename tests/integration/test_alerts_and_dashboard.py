@@ -1,0 +1,218 @@
+"""The chart's alert rules and dashboard, judged by Prometheus' own tool and by a scrape of the operator's process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cinderblock.kube import kinds
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, PVC, VOLUME_BACKUP, VOLUME_RESTORE
+from tests.cluster import choices, debian
+from tests.support.chart import METRICS, of_kind, render
+from tests.support.metrics import Samples, samples
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "tests" / "data" / "alerts.yaml"
+METRIC = re.compile(r"\b(?:cinderblock|process)_[a-z_]+")
+SELECTOR = re.compile(r"\b((?:cinderblock|process)_[a-z_]+)\{([^}]*)\}")
+GROUPED = re.compile(r"by \(([^)]*)\) \((?:(?:rate|increase)\()?((?:cinderblock|process)_[a-z_]+)")
+
+
+def promtool(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    debian.ensure()
+    return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def rules() -> dict[str, Any]:
+    [found] = of_kind(render(*METRICS), "PrometheusRule")
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+@pytest.fixture(scope="module")
+def queries() -> list[str]:
+    """Every query of the dashboard, as Grafana would send it."""
+    [found] = [
+        item for item in of_kind(render(*METRICS), "ConfigMap") if item["metadata"]["name"].endswith("dashboard")
+    ]
+    panels = json.loads(found["data"]["cinderblock.json"])["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+
+def _alerts(rules: dict[str, Any]) -> list[dict[str, Any]]:
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
+def test_the_rules_are_rules(rules: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    checked = promtool("check", "rules", "rules.yaml", folder=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "SUCCESS" in checked.stdout
+
+
+def test_every_query_of_the_dashboard_is_a_query(queries: list[str], tmp_path: Path) -> None:
+    records = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": records}]}))
+    checked = promtool("check", "rules", "queries.yaml", folder=tmp_path)
+    assert len(queries) > 20
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_alert_fires_when_it_should_and_ends(rules: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    shutil.copy(CASES, tmp_path)
+    tested = promtool("test", "rules", CASES.name, folder=tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_no_alert_is_without_a_case_in_which_it_fires_and_one_in_which_it_ends(rules: dict[str, Any]) -> None:
+    cases = yaml.safe_load(CASES.read_text())["tests"]
+    seen = [(test["alertname"], bool(test["exp_alerts"])) for case in cases for test in case["alert_rule_test"]]
+    ends = {
+        name
+        for case in cases
+        for earlier, later in pairwise(case["alert_rule_test"])
+        for name in [later["alertname"]]
+        if earlier["alertname"] == name and earlier["exp_alerts"] and not later["exp_alerts"]
+    }
+    names = {alert["alert"] for alert in _alerts(rules)}
+    assert {name for name, fires in seen if fires} == names
+    assert ends == names
+
+
+def test_every_alert_has_a_runbook() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+    url = "https://docs.example.com/observability.md"
+    [found] = of_kind(render(*METRICS, f"metrics.rules.runbookUrl={url}"), "PrometheusRule")
+    for alert in _alerts(found["spec"]):
+        assert alert["annotations"]["runbook_url"] == f"{url}#{alert['alert'].lower()}"
+        assert f"### {alert['alert']}\n" in page
+
+
+@pytest.fixture
+def operator(kubeconfig: Path) -> Iterator[str]:
+    """URL of the metrics of the operator's process, which runs as an administrator."""
+    health, port = choices.free_ports(2)
+    settings = {
+        "KUBECONFIG": str(kubeconfig),
+        "CINDERBLOCK_MOVER_IMAGE": "example/cinderblock:1",
+        "CINDERBLOCK_HEALTH_PORT": str(health),
+        "CINDERBLOCK_METRICS_PORT": str(port),
+        "CINDERBLOCK_LEASE_NAME": f"metrics-{os.getpid()}",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from cinderblock.cli.main import main; raise SystemExit(main())", "operator"],
+        env=os.environ | settings | {"PYTHONPATH": str(ROOT / "operator")},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}/metrics"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+def _scrape(url: str) -> Samples:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as page:
+            return samples(page.read().decode())
+    except OSError:
+        return Samples({})
+
+
+async def _scrape_until(url: str, *names: str) -> Samples:
+    deadline = time.monotonic() + 60
+    while True:
+        said = await asyncio.to_thread(_scrape, url)
+        missing = set(names) - said.names()
+        if not missing:
+            return said
+        assert time.monotonic() < deadline, f"never told: {missing}"
+        await asyncio.sleep(0.5)
+
+
+async def _something_of_everything(client: KubeClient, namespace: str) -> None:
+    """A volume with a good and a bad backup, a store that does not answer, and a failed restore."""
+    await client.create(
+        kinds.SECRET,
+        {
+            "metadata": {"name": "s3", "namespace": namespace},
+            "stringData": {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"},
+        },
+    )
+    # Something answers there, with a certificate that nobody vouches for: a refusal at once.
+    endpoint = (await client.credentials()).server
+    store = {"endpointUrl": endpoint, "credentialsSecretRef": {"name": "s3"}}
+    await client.create(BACKUP_STORE, {"metadata": {"name": "default", "namespace": namespace}, "spec": store})
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    made = await client.create(PVC, {"metadata": {"name": "data", "namespace": namespace}, "spec": claim})
+    for name in ("good", "bad"):
+        spec = {"volumeId": "data", "storeName": "absent" if name == "bad" else "default"}
+        backup = await client.create(VOLUME_BACKUP, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+        if name == "good":
+            uid = backup["metadata"]["uid"]
+            status = {"phase": "available", "id": uid, "volumeId": made["metadata"]["uid"], "storeName": "default"}
+            status |= {"dataTimestamp": "2026-01-02T03:04:05Z", "storedBytes": 7, "manifestKey": "backups/a/b.manifest"}
+            await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": status}, subresource="status")
+    spec = {"backupId": "absent", "name": "copy"}
+    await client.create(VOLUME_RESTORE, {"metadata": {"name": "failed", "namespace": namespace}, "spec": spec})
+
+
+async def _failed(client: KubeClient, namespace: str) -> bool:
+    """Whether there is something to see: what was read is shown for a while."""
+    bad = await client.get(VOLUME_BACKUP, "bad", namespace)
+    failed = await client.get(VOLUME_RESTORE, "failed", namespace)
+    return all(item and item.get("status", {}).get("failReason") for item in (bad, failed))
+
+
+async def test_what_rules_and_dashboard_speak_of_is_told_by_a_real_operator(
+    client: KubeClient, rules: dict[str, Any], queries: list[str], operator: str
+) -> None:
+    namespace = f"metrics-{os.getpid()}"
+    await client.create(NAMESPACE, {"metadata": {"name": namespace}})
+    await _something_of_everything(client, namespace)
+    deadline = time.monotonic() + 60
+    while not await _failed(client, namespace):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.2)
+    texts = [*(alert["expr"] for alert in _alerts(rules)), *queries]
+    wanted = {name for text in texts for name in METRIC.findall(text)}
+    assert len(wanted) > 20
+    said = await _scrape_until(operator, *wanted)
+    for text in texts:
+        for name, selector in SELECTOR.findall(text):
+            used = {part.split("=")[0].rstrip("!~") for part in selector.split(",")}
+            assert used <= said.labels(name), f"{name} has no such label: {text}"
+        for labels, name in GROUPED.findall(text):
+            used = {part.strip() for part in labels.split(",")}
+            assert used <= said.labels(name), f"{name} has no such label: {text}"
+    volume = {"volume_namespace": namespace, "volume": "data"}
+    assert said.value("volume_last_success_timestamp_seconds", **volume) == 1767323045
+
+
+def test_every_metric_is_in_the_documentation_and_every_documented_one_exists(rules: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+    table = set(re.findall(r"^\| `(cinderblock_[a-z_]+)`", page, re.MULTILINE))
+    source = "".join(file.read_text() for file in (ROOT / "operator/cinderblock/observability").glob("*.py"))
+    counters = set(re.findall(r'Counter(?:MetricFamily)?\(\s*"(cinderblock_[a-z_]+)"', source))
+    named = set(re.findall(r'"(cinderblock_[a-z_]+)"', source))
+    assert table == (named - counters) | {f"{name}_total" for name in counters}
