@@ -64,6 +64,7 @@ class Components:
             services=settings.services,
             alternatives=(f"IP:{settings.service_address}",),
             has_nodes=True,
+            audit_log=settings.audit_log,
         )
         etcd = controlplane.etcd(self.binaries["etcd"], settings.directory / "etcd", ports["etcd"], ports["etcd-peer"])
         kubeconfigs.write(

@@ -1,14 +1,18 @@
 """Command lines of etcd, API server, controller manager and scheduler."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster import files
 from tests.cluster.pki import Authority
 from tests.cluster.programs import Program
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 _CLIENT_LIMITS = ("--kube-api-qps=200", "--kube-api-burst=400")
 """Far above the defaults: tests do in a second what a cluster does in minutes."""
+_AUDITED = "system:serviceaccounts:cinderblock-system"
+"""All accounts of the namespace that tests install the chart to."""
 
 
 def etcd(binary: Path, data: Path, client_port: int, peer_port: int) -> Program:
@@ -47,6 +51,8 @@ class ApiServer:
     alternatives: tuple[str, ...]
     """Further names under which it is reached, as in `IP:10.0.0.1`."""
     has_nodes: bool
+    audit_log: Path | None = None
+    """Where the requests of the chart's accounts are written down, one JSON object per line; None: nowhere."""
 
     def program(self) -> Program:
         """Describe the process."""
@@ -72,7 +78,16 @@ class ApiServer:
             f"--service-account-signing-key-file={private}",
             "--profiling=false",
         )
-        return Program("kube-apiserver", (*command, *self._nodes()))
+        return Program("kube-apiserver", (*command, *self._nodes(), *self._audit()))
+
+    def _audit(self) -> tuple[str, ...]:
+        if self.audit_log is None:
+            return ()
+        rules: list[dict[str, object]] = [{"level": "Metadata", "userGroups": [_AUDITED]}, {"level": "None"}]
+        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}
+        path = files.write(self.directory / "audit-policy.json", json.dumps(policy))
+        kept = ("--audit-log-maxsize=200", "--audit-log-maxbackup=1")
+        return (f"--audit-policy-file={path}", f"--audit-log-path={self.audit_log}", *kept)
 
     def _nodes(self) -> tuple[str, ...]:
         if not self.has_nodes:

@@ -63,6 +63,11 @@ class Settings:
         """The administrator's kubeconfig."""
         return self.directory / "kubeconfig"
 
+    @property
+    def audit_log(self) -> Path:
+        """What the accounts of the chart asked the API server, one JSON object per line, without bodies."""
+        return self.directory / "audit" / "requests.log"
+
     def environment(self) -> dict[str, str]:
         """Return what a program needs to use the cluster, or to be a part of it."""
         known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")

@@ -1,7 +1,8 @@
 """Everything here runs on a real cluster with the chart installed: `make e2e`, or KUBECONFIG of a cluster of your own.
 
 Nothing is faked. Each test has a namespace of its own, or shares one with the tests of its file that only read from it.
-When a test ends, nothing of what the operator made may be left, and no secret may have been seen.
+When a test ends, nothing of what the operator made may be left, and no secret may have been seen: not in any version of
+our objects, in Events, in movers and their Jobs, or in what movers and the operator have logged.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import cluster
 from tests.support import tidiness
+from tests.support.audit import AuditLog
 from tests.support.lab import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.secrecy import Oracle
 from tests.support.tenants import HOME, Account, Tenant
 from tests.support.tidiness import Graveyard
 from tests.support.witness import Witness
@@ -37,10 +41,32 @@ def release(lab: Lab) -> Iterator[Account]:
 
 
 @pytest.fixture(scope="session")
+def audit(lab: Lab) -> AuditLog:
+    """What the chart's accounts ask the API server, from the first test on."""
+    if not lab.is_own:
+        pytest.skip("needs the audit log of our own cluster's API server")
+    return AuditLog(cluster.running().audit_log)
+
+
+@pytest.fixture(scope="session")
 def witness(lab: Lab) -> Iterator[Witness]:
     """Sees every mover."""
     with Witness(lab) as watching:
         yield watching
+
+
+@pytest.fixture(scope="session")
+def oracle(lab: Lab, witness: Witness) -> Oracle:
+    """Looks for secrets in all that is seen and said."""
+    return Oracle(lab, witness)
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_shown(oracle: Oracle) -> Iterator[None]:
+    """In every test, whether or not it has anything to do with secrets."""
+    oracle.learn()
+    yield
+    assert not oracle.exposed()
 
 
 @pytest.fixture(scope="session")
@@ -52,15 +78,16 @@ def graveyard(lab: Lab, release: Account) -> Iterator[Graveyard]:
 
 
 def _tenants(
-    request: pytest.FixtureRequest, lab: Lab, release: Account, witness: Witness, graveyard: Graveyard
+    request: pytest.FixtureRequest, lab: Lab, release: Account, oracle: Oracle, graveyard: Graveyard
 ) -> Iterator[TenantMaker]:
     made: list[Tenant] = []
 
     def make(**options: Any) -> Tenant:
-        made.append(Tenant.make(lab, witness, release, request.node.name.rpartition("/")[2], **options))
+        made.append(Tenant.make(lab, oracle.witness, release, request.node.name.rpartition("/")[2], **options))
         return made[-1]
 
     yield make
+    oracle.learn()
     try:
         for tenant in made:
             tidiness.check(tenant)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.secrecy import Oracle
 from tests.support.tenants import Tenant
 from tests.support.workloads import Errand, Mount, claim, run_errand
 
@@ -28,3 +29,16 @@ def test_what_objects_and_movers_show_is_searched(tenant: Tenant) -> None:
     tenant.secrets.append(NEEDLE)
     assert tenant.exposed_secrets() == [f"an object shows a secret of {name}", f"a mover shows a secret of {name}"]
     tenant.secrets.remove(NEEDLE)
+
+
+def test_a_secret_in_any_of_these_places_would_be_found(tenant: Tenant, oracle: Oracle) -> None:
+    lab, name = tenant.lab, tenant.name
+    oracle.learn()
+    assert oracle.exposed() == []
+    assert oracle.hears_the_operator()
+    lab.apply(tenant.secret("planted", password=NEEDLE), tenant.backup("shown", "absent", description=NEEDLE))
+    tenant.reaches("volumebackup/shown", "error")
+    oracle.learn()
+    assert oracle.exposed() == [f"{name}/planted password"]
+    tenant.delete("volumebackup/shown")
+    oracle.exposed()

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab, LabError, Object
+from tests.support.lab import Lab, LabError, Object
 from tests.support.objects_in_store import EmbeddedStore
-from tests.support.witness import OWNER_LABEL, Witness
+from tests.support.secrecy import forms
+from tests.support.witness import OPERATOR, OWNER_LABEL, Witness
 from tests.support.workloads import put_tools
 
 HOME = "cinderblock-e2e"
@@ -217,14 +218,11 @@ class Tenant:
                 "get", f"backupstores,volumebackups,volumerestores,events,{CHILDREN}", "-o", "yaml"
             ),
             "a mover": self.witness.said(self.name),
-            "the operator's log": self.lab.kubectl(
-                "logs", "-n", RELEASE_NAMESPACE, f"deployment/{RELEASE}", "--tail=-1", check=False
-            ),
+            "the operator's log": self.witness.said(OPERATOR),
         }
         return [
             f"{place} shows a secret of {self.name}"
             for place, text in places.items()
             for secret in self.secrets
-            for form in (secret, base64.b64encode(secret.encode()).decode())
-            if form in text
+            if any(form in text for form in forms(secret))
         ]

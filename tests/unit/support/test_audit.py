@@ -1,0 +1,80 @@
+"""The judgement of rights sees a grant that nobody uses, a call that nobody granted, and a right from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.support.audit import Right, asked, foreign, granted, unused
+
+ACCOUNT = "system-namespace:operator"
+ROLES = [
+    {
+        "kind": "ClusterRole",
+        "metadata": {"name": "operator"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get"]},
+            {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]},
+        ],
+    },
+    {
+        "kind": "Role",
+        "metadata": {"name": "operator", "namespace": "system-namespace"},
+        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]}],
+    },
+]
+
+
+def line(verb: str, resource: str, group: str = "", *, role: str = "operator", **more: Any) -> str:
+    reference = {"resource": resource, "namespace": more.get("namespace", "shop"), "apiGroup": group}
+    if "subresource" in more:
+        reference["subresource"] = more["subresource"]
+    notes = {
+        "authorization.k8s.io/decision": more.get("decision", "allow"),
+        "authorization.k8s.io/reason": f'RBAC: allowed by ClusterRoleBinding "x" of ClusterRole "{role}" to {ACCOUNT}',
+    }
+    user = more.get("user", ACCOUNT)
+    event = {"verb": verb, "user": {"username": f"system:serviceaccount:{user}"}, "objectRef": reference}
+    return json.dumps(event | {"annotations": notes})
+
+
+EVERYTHING = [
+    line("get", "pods"),
+    line("get", "pods", subresource="log"),
+    line("create", "jobs", "batch"),
+    line("get", "leases", "coordination.k8s.io", namespace="system-namespace"),
+]
+
+
+def test_what_is_used_and_granted_is_in_order() -> None:
+    used = asked(EVERYTHING, ACCOUNT)
+    assert not unused(granted(ROLES), used)
+    assert not foreign(used, "operator")
+    assert not used.refused
+
+
+def test_a_grant_that_nobody_uses_is_seen() -> None:
+    used = asked(EVERYTHING[1:], ACCOUNT)
+    assert unused(granted(ROLES), used) == {Right("", "pods", "get")}
+
+
+def test_a_right_in_one_namespace_is_not_used_by_a_call_in_another() -> None:
+    used = asked([*EVERYTHING[:3], line("get", "leases", "coordination.k8s.io")], ACCOUNT)
+    assert [str(right) for right in unused(granted(ROLES), used)] == [
+        "get leases.coordination.k8s.io in system-namespace"
+    ]
+
+
+def test_a_refusal_is_seen() -> None:
+    used = asked([*EVERYTHING, line("list", "secrets", decision="forbid")], ACCOUNT)
+    assert used.refused == {Right("", "secrets", "list", "shop")}
+
+
+def test_a_right_from_elsewhere_is_seen() -> None:
+    used = asked([*EVERYTHING, line("list", "nodes", role="somebody-elses")], ACCOUNT)
+    assert list(foreign(used, "operator")) == [Right("", "nodes", "list", "shop")]
+
+
+def test_others_are_not_counted() -> None:
+    used = asked([line("get", "pods", user="system-namespace:other")], ACCOUNT)
+    assert not used.allowed
