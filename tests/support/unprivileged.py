@@ -5,6 +5,7 @@ The child is forked, so that it needs neither the package nor the test on a path
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import os
 import pickle
@@ -39,6 +40,10 @@ def run_as_user(function: Callable[[], T], *, cwd: Path, uid: int = NOBODY, gid:
 def run_with_capabilities(function: Callable[[], T], capabilities: Iterable[int]) -> T:
     """Call ``function`` as root with these capabilities only, and return its result or raise its error."""
     return _run(function, lambda: _keep_only(capabilities))
+
+
+codecs.lookup("ascii")
+"""Loaded while we may still read Python's own files: who is nobody may not, where they belong to root alone."""
 
 
 def _run(function: Callable[[], T], drop: Callable[[], None]) -> T:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -10,8 +12,16 @@ from typing import Self
 from cinderblock.datapath.entries import Entry, EntryKind, order_key
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import VANISHED
+from cinderblock.device.tree_walk import Before
 from cinderblock.errors import SourceChanging
 from cinderblock.mover.sources import Opened
+
+_TYPES = {
+    EntryKind.FILE: stat.S_IFREG,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.SYMLINK: stat.S_IFLNK,
+    EntryKind.FIFO: stat.S_IFIFO,
+}
 
 Segments = list[tuple[int, bytes]]
 """Data by offset; between them are holes."""
@@ -36,6 +46,18 @@ class FileInMemory:
     unstable: int = 0
     becomes_shorter: bool = False
     opened: int = 0
+
+
+def _is_as_before(before: Before, entry: Entry) -> bool:
+    """Ask as the walk of a tree does, which sees what stat(2) tells."""
+    if entry.kind is EntryKind.HARDLINK:
+        return before.matches_link(entry.path, entry.target, entry.inode)
+    if entry.kind not in _TYPES:
+        return False
+    mode = _TYPES[entry.kind] | entry.mode
+    numbers = (mode, entry.inode, 0, 1, entry.uid, entry.gid, entry.size, 0, 0, 0)
+    times = {"st_mtime_ns": entry.mtime_ns, "st_ctime_ns": entry.ctime_ns}
+    return before.matches(entry.path, os.stat_result(numbers, times))
 
 
 class MemoryContent:
@@ -141,9 +163,11 @@ class MemorySource:
         """See Source."""
         return sum(file.entry.size for file in self.files.values())
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, before: Before | None = None) -> Iterator[Entry | None]:
         """See Source."""
-        return (self.files[path].entry for path in sorted(self.files, key=order_key))
+        for path in sorted(self.files, key=order_key):
+            entry = self.files[path].entry
+            yield None if before is not None and _is_as_before(before, entry) else entry
 
     def open(self, entry: Entry) -> Opened:
         """See Source."""

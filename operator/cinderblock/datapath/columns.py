@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from cinderblock.datapath.seal import Buffer
 
 _LENGTH = struct.Struct("<I")
+LENGTH_BYTES = _LENGTH.size
+"""Bytes before each column that say how long it is."""
 
 
 def join_columns(columns: Sequence[bytes]) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import threading
 from array import array
+from collections.abc import Callable, Iterable
 
 from cinderblock.datapath.entries import Chunk
 
@@ -22,8 +24,11 @@ class KnownChunks:
     thread while one thread adds.
     """
 
-    def __init__(self, limit: int = KNOWN_CHUNKS) -> None:
+    def __init__(self, limit: int = KNOWN_CHUNKS, first: Callable[[], Iterable[Chunk]] | None = None) -> None:
+        """Begin with what ``first`` gives. It is asked when a chunk is looked for, which may be never."""
         self._limit = limit
+        self._first = first
+        self._loading = threading.Lock()
         self._records = bytearray()
         self._count = 0
         self._slots = array("I", bytes(4 << 10))
@@ -32,7 +37,12 @@ class KnownChunks:
         return self._count
 
     def find(self, digest: bytes) -> Chunk | None:
-        """The chunk with this digest, if it is known."""
+        """The chunk with this digest, if it is known. Raises what asking for the first chunks raises."""
+        if self._first is not None:
+            self._load()
+        return self._look_up(digest)
+
+    def _look_up(self, digest: bytes) -> Chunk | None:
         slots = self._slots
         mask = len(slots) - 1
         slot = int.from_bytes(digest[:8], "little") & mask
@@ -45,7 +55,19 @@ class KnownChunks:
 
     def add(self, chunk: Chunk) -> None:
         """Remember a chunk, unless one of its digest is known or the limit is reached."""
-        if self._count >= self._limit or self.find(chunk.digest) is not None:
+        if self._first is not None:
+            self._load()
+        self._add(chunk)
+
+    def _load(self) -> None:
+        """Ask for the first chunks. Other threads that look for one meanwhile wait."""
+        with self._loading:
+            for chunk in self._first() if self._first is not None else ():
+                self._add(chunk)
+            self._first = None
+
+    def _add(self, chunk: Chunk) -> None:
+        if self._count >= self._limit or self._look_up(chunk.digest) is not None:
             return
         self._records += _RECORD.pack(
             chunk.digest, chunk.pack, chunk.number, chunk.offset, chunk.stored, chunk.size, chunk.encoding

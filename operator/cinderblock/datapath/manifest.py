@@ -29,7 +29,7 @@ from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.reading import RangeReader, read_exactly
 from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
-from cinderblock.datapath.sections import decode_chunks, decode_section
+from cinderblock.datapath.sections import Stamps, decode_chunks, decode_section, decode_stamps
 from cinderblock.errors import IntegrityError
 from cinderblock.model.task import BackupDescription
 
@@ -38,6 +38,7 @@ __all__ = [
     "ManifestReader",
     "ManifestSummary",
     "RangeReader",
+    "SectionContent",
     "read_header",
     "read_summary",
 ]
@@ -108,6 +109,39 @@ def read_summary(read: RangeReader, keys: KeyRing | None, label: str = "the mani
     return ManifestReader(read, keys, label).summary
 
 
+class SectionContent:
+    """A verified section of a manifest: its entries, or what of them is wanted.
+
+    Attributes:
+        plaintext: as it is in the manifest, opened and decompressed.
+        compressed: the same before it was decompressed.
+    """
+
+    def __init__(self, plaintext: Buffer, compressed: Buffer, label: str) -> None:
+        self.plaintext = plaintext
+        self.compressed = compressed
+        self._label = label
+        self._entries: list[Entry] | None = None
+        self._stamps: Stamps | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the plaintext."""
+        return len(self.plaintext)
+
+    def entries(self) -> list[Entry]:
+        """All entries; decoded once. Raises IntegrityError."""
+        if self._entries is None:
+            self._entries = list(decode_section(self.plaintext, self._label))
+        return self._entries
+
+    def stamps(self) -> Stamps:
+        """What tells whether objects are as they were; decoded once. Raises IntegrityError."""
+        if self._stamps is None:
+            self._stamps = decode_stamps(self.plaintext, self._label)
+        return self._stamps
+
+
 class ManifestReader:
     """A manifest that is open for reading: header and footer at once, sections as a stream.
 
@@ -147,23 +181,23 @@ class ManifestReader:
 
     def entries(self) -> Iterator[Entry]:
         """All entries in order of path, verified section by section. Entries with many extents come in parts."""
-        for section, plaintext in self._plaintexts():
-            entries = decode_section(plaintext, f"{self._label}, section {section.number}")
-            yield from self._checked(entries)
+        for content in self.contents():
+            yield from content.entries()
+
+    def contents(self) -> Iterator[SectionContent]:
+        """All sections in order, verified one by one."""
+        for section, compressed, plaintext in self._opened():
+            label = f"{self._label}, section {section.number}"
+            for chunk in decode_chunks(plaintext, label):
+                self._check_chunk(chunk)
+            yield SectionContent(plaintext, compressed, label)
 
     def chunks(self) -> Iterator[Chunk]:
         """The chunks that extents use, section by section; one that several sections use comes several times."""
-        for section, plaintext in self._plaintexts():
+        for section, _, plaintext in self._opened():
             for chunk in decode_chunks(plaintext, f"{self._label}, section {section.number}"):
                 self._check_chunk(chunk)
                 yield chunk
-
-    def _checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        """Entries whose extents point into chunks that can be."""
-        for entry in entries:
-            for extent in entry.extents:
-                self._check_chunk(extent.chunk)
-            yield entry
 
     def _check_chunk(self, chunk: Chunk) -> None:
         """A chunk lies in a pack that the table knows, and is no larger than chunks of this backup are."""
@@ -176,22 +210,23 @@ class ManifestReader:
         if not is_possible:
             raise IntegrityError(f"{self._label}: chunk {chunk.number} of pack {chunk.pack} is impossible")
 
-    def _plaintexts(self) -> Iterator[tuple[Section, Buffer]]:
+    def _opened(self) -> Iterator[tuple[Section, Buffer, Buffer]]:
+        """Each section as it was compressed, and decompressed."""
         for run in _runs(self._footer.sections):
             start, length = run[0].offset, sum(section.stored for section in run)
             data = memoryview(read_exactly(self._read, HEADER_BYTES + start, length, self._label))
             for section in run:
                 begin = section.offset - start
-                yield section, self._open(section, data[begin : begin + section.stored])
+                yield section, *self._open(section, data[begin : begin + section.stored])
 
-    def _open(self, section: Section, frame: Buffer) -> Buffer:
+    def _open(self, section: Section, frame: Buffer) -> tuple[Buffer, Buffer]:
         if section.size > SECTION_LIMIT:
             raise IntegrityError(f"{self._label}: section {section.number} says it has {section.size} bytes")
         opened = self._sealer.open(Slot.CONTENT, section.number, frame)
         plaintext = expand_frame(opened, section.size, self._label)
         if digest_of(plaintext) != section.digest:
             raise IntegrityError(f"{self._label}: section {section.number} was changed")
-        return plaintext
+        return opened, plaintext
 
 
 def _runs(sections: list[Section]) -> Iterator[list[Section]]:

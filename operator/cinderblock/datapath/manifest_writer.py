@@ -19,9 +19,10 @@ from cinderblock.datapath.footer import (
 )
 from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader
 from cinderblock.datapath.keys import DataKey
+from cinderblock.datapath.manifest import SectionContent
 from cinderblock.datapath.packs import PackTable
-from cinderblock.datapath.seal import Sealer, Slot
-from cinderblock.datapath.sections import encode_section, estimate
+from cinderblock.datapath.seal import Buffer, Sealer, Slot
+from cinderblock.datapath.sections import encode_section, estimate, logical_bytes, renumbered
 from cinderblock.model.task import BackupDescription
 
 SECTION_BYTES = 1 << 20
@@ -94,19 +95,44 @@ class ManifestWriter:
         if self._size >= SECTION_BYTES:
             self._close_section()
 
+    def copy(self, section: SectionContent) -> None:
+        """Add a section of the parent as it is: nothing of what it describes has changed.
+
+        Only the numbers of its packs are others. ``packs`` must begin with the parent's table.
+        """
+        self._close_section()
+        stamps = section.stamps()
+        names = len(set(stamps.paths)) - (stamps.paths[0] == self._last_path)
+        self._last_path = stamps.paths[-1]
+        self._newest_ctime_ns = max(self._newest_ctime_ns, *stamps.ctimes_ns)
+        counts = self._counts
+        self._counts = counts.model_copy(
+            update={
+                "entries": counts.entries + names,
+                "logical_bytes": counts.logical_bytes + logical_bytes(section.plaintext),
+            }
+        )
+        plaintext = renumbered(section.plaintext, self._used.final)
+        compressed = section.compressed if plaintext == section.plaintext else compress_frame(plaintext)
+        self._append(plaintext, compressed, len(stamps.paths))
+
     def _close_section(self) -> None:
         if not self._open:
             return
         self._count(self._open)
         plaintext = encode_section(self._open, self._used.final)
-        number = len(self._sections)
-        frame = self._sealer.seal(Slot.CONTENT, number, compress_frame(plaintext))
-        offset = len(self._body) - HEADER_BYTES
-        digest = digest_of(plaintext)
-        self._sections.append(Section(number, offset, len(frame), len(plaintext), len(self._open), digest))
-        self._body += frame
+        self._append(plaintext, compress_frame(plaintext), len(self._open))
         self._open = []
         self._size = 0
+
+    def _append(self, plaintext: bytes, compressed: Buffer, entries: int) -> None:
+        """Seal a section and put it behind the others."""
+        number = len(self._sections)
+        frame = self._sealer.seal(Slot.CONTENT, number, compressed)
+        offset = len(self._body) - HEADER_BYTES
+        digest = digest_of(plaintext)
+        self._sections.append(Section(number, offset, len(frame), len(plaintext), entries, digest))
+        self._body += frame
 
     def _count(self, entries: list[Entry]) -> None:
         """Add a section to the counts. Parts of one entry count once."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from cinderblock.datapath.columns import join_columns, pack_numbers, split_columns, unpack_numbers
+from cinderblock.datapath.columns import LENGTH_BYTES, join_columns, pack_numbers, split_columns, unpack_numbers
 from cinderblock.datapath.digest import DIGEST_BYTES
 from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.datapath.seal import Buffer
@@ -79,6 +79,56 @@ def decode_section(section: Buffer, label: str) -> Iterator[Entry]:
         return _read_entries(entry_columns, _read_xattrs(xattr_columns), extents)
     except (ValueError, IndexError, KeyError, StopIteration, struct.error):
         raise IntegrityError(f"{label}: a section is malformed") from None
+
+
+class Stamps(NamedTuple):
+    """What tells whether objects are as they were, without the rest: one column for each field of an `Entry`."""
+
+    paths: Sequence[bytes]
+    kinds: Sequence[EntryKind]
+    modes: Sequence[int]
+    uids: Sequence[int]
+    gids: Sequence[int]
+    mtimes_ns: Sequence[int]
+    ctimes_ns: Sequence[int]
+    inodes: Sequence[int]
+    sizes: Sequence[int]
+
+
+def decode_stamps(section: Buffer, label: str) -> Stamps:
+    """Only the stamps of a section's entries. Raises IntegrityError naming ``label``."""
+    try:
+        columns = split_columns(section, 18)[CHUNK_COLUMNS:]
+        return Stamps(
+            bytes(columns[0]).split(b"\0"),
+            [_KINDS[number] for number in columns[1]],
+            unpack_numbers("H", columns[2]),
+            unpack_numbers("I", columns[3]),
+            unpack_numbers("I", columns[4]),
+            _read_times(columns[5], columns[6]),
+            _read_times(columns[7], columns[8]),
+            unpack_numbers("Q", columns[9]),
+            unpack_numbers("Q", columns[10]),
+        )
+    except (ValueError, KeyError, struct.error):
+        raise IntegrityError(f"{label}: a section is malformed") from None
+
+
+def logical_bytes(section: Buffer) -> int:
+    """Bytes of data that a section's extents have together; the section was decoded before."""
+    return sum(unpack_numbers("I", split_columns(section, _COLUMNS)[26]))
+
+
+def renumbered(section: Buffer, final_pack: Callable[[int], int]) -> bytes:
+    """The same section for another manifest: its first column, the numbers of packs, is another one.
+
+    Args:
+        section: as it is in the manifest of a parent.
+        final_pack: turns a number of the parent's table of packs into one of the new manifest's.
+    """
+    packs = split_columns(section, 1)[0]
+    column = pack_numbers("I", [final_pack(pack) for pack in unpack_numbers("I", packs)])
+    return b"".join([join_columns([column]), memoryview(section)[len(packs) + LENGTH_BYTES :]])
 
 
 def _distinct_chunks(extents: Iterable[Extent], numbers: dict[tuple[int, int], int]) -> list[Chunk]:

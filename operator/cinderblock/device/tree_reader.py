@@ -16,7 +16,7 @@ from cinderblock.device.descriptors import data_ranges, read_and_forget
 from cinderblock.device.directories import DirectoryChain, open_root, parts_of
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import has_moved, source_error, source_moved
-from cinderblock.device.tree_walk import Skipped, TreeWalk, make_entry
+from cinderblock.device.tree_walk import Before, Skipped, TreeWalk, make_entry
 
 SMALL_FILE = 64 << 10
 """Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its
@@ -109,8 +109,12 @@ class TreeReader(Closing):
         The first name of an inode with several is the FILE (or other kind), further names are HARDLINKs to it; a
         HARDLINK has no attributes of its own. Raises SourceError; SourceChanging if directories move meanwhile.
         """
+        return (entry for entry in self.walk_since(None) if entry is not None)
+
+    def walk_since(self, before: Before | None) -> Iterator[Entry | None]:
+        """As `walk`, but None for each object that is as it was before; ``before`` is told which. Raises as `walk`."""
         try:
-            return TreeWalk(self._root, self.skipped).entries()
+            return TreeWalk(self._root, self.skipped, before).entries()
         except OSError as error:
             raise source_error(error, "begin to walk through", b"") from error
 

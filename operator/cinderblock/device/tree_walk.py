@@ -6,10 +6,11 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.attributes import Attributes, read_attributes
-from cinderblock.device.directories import DirectoryChain, by_descriptor, mount_id, sorted_names
+from cinderblock.device.directories import DirectoryChain, by_descriptor, has_mounts_below, mount_id, sorted_names
 from cinderblock.device.refusals import has_moved, printable, source_error, source_rearranged
 from cinderblock.errors import SourceChanging, SourceError
 
@@ -61,6 +62,16 @@ class _Link:
     remaining: int
 
 
+class Before(Protocol):
+    """How the tree was at an earlier time. Asked in the order of the walk; what matches needs no entry."""
+
+    def matches(self, path: bytes, status: os.stat_result) -> bool:
+        """Whether an object with one name, or a directory, is as it was."""
+
+    def matches_link(self, path: bytes, holder: bytes, inode: int) -> bool:
+        """Whether a further name of an inode is as it was. ``holder``: the name under which it was seen first."""
+
+
 class TreeWalk:
     """One pass through a tree.
 
@@ -68,21 +79,25 @@ class TreeWalk:
     names still to come.
     """
 
-    def __init__(self, root_fd: int, skipped: Skipped) -> None:
+    def __init__(self, root_fd: int, skipped: Skipped, before: Before | None = None) -> None:
         """Begin with an open directory, which must stay open. Raises OSError."""
         self._skipped = skipped
+        self._before = before
         self._root = root_fd
-        self._mount = mount_id(root_fd)
+        self._mount = mount_id(root_fd) if has_mounts_below(root_fd) else None
         self._chain: DirectoryChain
         self._pending: list[list[bytes]] = []
         self._prefixes: list[bytes] = []
         self._links: dict[tuple[int, int], _Link] = {}
 
-    def entries(self) -> Iterator[Entry]:
-        """The root, then everything below it, by path components. Raises SourceError or SourceChanging."""
+    def entries(self) -> Iterator[Entry | None]:
+        """The root, then everything below it, by path components; None for what is as before.
+
+        Raises SourceError or SourceChanging.
+        """
         self._chain = DirectoryChain(self._root)
         try:
-            yield make_entry(b"", os.fstat(self._chain.fd), read_attributes(self._chain.fd))
+            yield self._root_entry()
             self._list(b"")
             while self._pending:
                 names = self._pending[-1]
@@ -90,26 +105,53 @@ class TreeWalk:
                     self._leave()
                     continue
                 name = names.pop()
-                entry = self._look_at(name)
-                if entry is not None:
+                path = self._prefixes[-1] + name
+                status = self._status(name, path)
+                if status is None:
+                    continue
+                is_directory = stat.S_ISDIR(status.st_mode)
+                holder = None if is_directory or status.st_nlink == 1 else self._holder(path, status)
+                if self._is_as_before(path, status, holder):
+                    yield None
+                elif (entry := self._entry(name, path, status, holder)) is None:
+                    continue
+                else:
                     yield entry
-                    if entry.kind is EntryKind.DIRECTORY:
-                        self._descend(name, entry.path)
+                if is_directory:
+                    self._descend(name, path)
         finally:
             self._chain.close()
 
-    def _look_at(self, name: bytes) -> Entry | None:
-        """The entry of a name in the current directory; None if it is left out."""
-        path = self._prefixes[-1] + name
+    def _root_entry(self) -> Entry | None:
+        status = os.fstat(self._chain.fd)
+        if self._is_as_before(b"", status, None):
+            return None
+        return make_entry(b"", status, read_attributes(self._chain.fd))
+
+    def _status(self, name: bytes, path: bytes) -> os.stat_result | None:
+        """What a name in the current directory is; None if it is left out."""
+        try:
+            status = os.stat(name, dir_fd=self._chain.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            self._skipped.vanished += 1
+            return None
+        except OSError as error:
+            raise _walk_error(error, "read", path) from error
+        return None if self._is_left_out(path, status) else status
+
+    def _is_as_before(self, path: bytes, status: os.stat_result, holder: bytes | None) -> bool:
+        if self._before is None:
+            return False
+        if holder is not None:
+            return self._before.matches_link(path, holder, status.st_ino)
+        return self._before.matches(path, status)
+
+    def _entry(self, name: bytes, path: bytes, status: os.stat_result, holder: bytes | None) -> Entry | None:
+        """The entry of a name in the current directory; None if it has vanished meanwhile."""
+        if holder is not None:
+            return Entry(path, EntryKind.HARDLINK, target=holder, inode=status.st_ino)
         fd = self._chain.fd
         try:
-            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if self._is_left_out(path, status):
-                return None
-            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                holder = self._holder(path, status)
-                if holder is not None:
-                    return Entry(path, EntryKind.HARDLINK, target=holder, inode=status.st_ino)
             target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
             return make_entry(path, status, read_attributes(by_descriptor(fd, name)), target)
         except FileNotFoundError:
@@ -151,7 +193,7 @@ class TreeWalk:
         """Go into a directory, unless something else is mounted there."""
         try:
             fd = self._chain.enter(name)
-            if mount_id(fd) != self._mount:
+            if self._mount is not None and mount_id(fd) != self._mount:
                 self._skipped.mounts += 1
                 self._chain.leave()
                 return

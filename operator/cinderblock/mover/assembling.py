@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from cinderblock.datapath.chunking import cells
 from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.datapath.known import KnownChunks
+from cinderblock.datapath.manifest import SectionContent
 from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter
 from cinderblock.device.content import SourceContent
 from cinderblock.device.refusals import VANISHED, printable
 from cinderblock.errors import SourceChanging
 from cinderblock.mover.parent import ParentEntry
-from cinderblock.mover.planning import LargeFile, SmallFiles
+from cinderblock.mover.planning import LargeFile, SmallFiles, Unit
 from cinderblock.mover.reading import TRIES, CellResult, Piece, Placed, UnitResult, WorkReader
 from cinderblock.mover.sources import Source
 from cinderblock.mover.uploads import PackUploader
@@ -111,10 +112,12 @@ class Assembly:
         self._free = [bytearray(chunk_bytes) for _ in range(lookahead(chunk_bytes))]
         self._pool = ThreadPoolExecutor(WORKERS, "read")
 
-    def run(self, units: Iterable[SmallFiles | LargeFile]) -> None:
+    def run(self, units: Iterable[Unit]) -> None:
         """Read and store everything. Raises SourceError, SourceChanging, and what the store raises."""
         for unit in units:
-            if isinstance(unit, LargeFile):
+            if isinstance(unit, SectionContent):
+                self._enqueue(_Pending(None, partial(self._take_section, unit), None))
+            elif isinstance(unit, LargeFile):
                 self._start_large(unit)
             else:
                 self._start_small(unit)
@@ -179,6 +182,16 @@ class Assembly:
             return ()
         start = offset - offset % self._chunk_bytes
         return before.extents_from(start, start + self._chunk_bytes)
+
+    def _take_section(self, section: SectionContent, _: None) -> None:
+        """A section of the parent's in which nothing has changed."""
+        if self.vanished:
+            # One of its links may be to a file that could not be read: each has to be looked at.
+            self._take_entries(section.entries())
+            return
+        self._writer.copy(section)
+        self._done += sum(section.stamps().sizes)
+        self._on_bytes(self._done)
 
     def _take_entries(self, entries: Iterable[Entry]) -> None:
         """Entries that needed no reading."""

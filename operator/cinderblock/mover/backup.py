@@ -9,8 +9,8 @@ and the manifest (about 60 bytes for a small file), which is one object and ther
 each of the four workers: 1.3 MiB at level 1, 4 MiB at level 6, 19 MiB at level 19.
 
 Requests. One PUT for each pack of 18 MiB, one for the manifest, one for the wrapped key; one LIST for each 1000 packs
-of each backup whose packs are in use. To resume, one GET for each pack that is there. For an incremental, two GETs for
-each 4 MiB of the parent's manifest.
+of each backup whose packs are in use. To resume, one GET for each pack that is there. For an incremental, one GET for
+each 4 MiB of the parent's manifest, and once more if anything was read.
 
 Crashes. Nothing but the manifest makes a backup exist, and it is written last, when all packs are there and nothing
 else is. A later run for the same backup takes over the packs that it finds (`leftovers`). If the manifest is there
@@ -19,14 +19,12 @@ already, the run reports what it says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
 from cinderblock.datapath.chunking import chunk_bytes_for
 from cinderblock.datapath.codec import Encoder
-from cinderblock.datapath.entries import Chunk
 from cinderblock.datapath.header import ManifestHeader, new_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.known import KnownChunks
@@ -38,6 +36,7 @@ from cinderblock.model.names import pack_prefix
 from cinderblock.model.store import Compression, CompressionAlgorithm
 from cinderblock.model.task import MoverReport, MoverTask
 from cinderblock.mover.assembling import Assembly, lookahead
+from cinderblock.mover.collecting import collecting_seldom
 from cinderblock.mover.leftovers import Leftovers
 from cinderblock.mover.parent import ParentStream
 from cinderblock.mover.planning import plan
@@ -82,7 +81,7 @@ def run_backup(
         return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), [])
     if task.sealed and keys is None:
         raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
-    with opener(task.volume_mode, task.path) as source:
+    with collecting_seldom(), opener(task.volume_mode, task.path) as source:
         parent = _open_parent(task, store, keys)
         run = _Run(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
@@ -101,21 +100,16 @@ class _Run:
         self._parent = parent
         volume_id, backup_id, prefix = task.backup.volume_id, task.backup.backup_id, task.store.prefix
         self._packs = PackTable() if parent is None else parent.packs.copy()
-        self._known = KnownChunks()
+        self._known = KnownChunks(first=None if parent is None else parent.chunks)
         leftovers = Leftovers(store, prefix, volume_id, backup_id)
         data_key = leftovers.data_key(keys) if keys is not None else None
-        if parent is not None:
-            self._know(parent.chunks())
-        self._know(leftovers.chunks(data_key, self._packs))
+        for chunk in leftovers.chunks(data_key, self._packs):
+            self._known.add(chunk)
         self._owner = PackOwner(prefix, volume_id, backup_id, new_attempt(), data_key)
         parent_id = None if parent is None else parent.header.backup_id
         header = new_header(volume_id, backup_id, parent_id, data_key, keys)
         self._writer = ManifestWriter(header, header.sealer(data_key, task.manifest), self._packs)
         self._chunk_bytes = 0
-
-    def _know(self, chunks: Iterable[Chunk]) -> None:
-        for chunk in chunks:
-            self._known.add(chunk)
 
     def store_volume(self, source: Source, on_progress: ProgressCallback) -> list[str]:
         """Read the volume and store all but the manifest. Returns warnings."""
@@ -123,7 +117,7 @@ class _Run:
         total = source.total_bytes
         fresh = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = fresh if parent is None else parent.summary.chunk_bytes
-        stream = ParentStream() if parent is None else ParentStream(parent.entries(), parent.summary.newest_ctime_ns)
+        stream = None if parent is None else ParentStream(parent.contents(), parent.summary.newest_ctime_ns)
         with ExitStack() as stack:
             uploader = PackUploader(self._store, self._owner, self._packs, self._chunk_bytes)
             stack.callback(uploader.close)
@@ -137,7 +131,7 @@ class _Run:
                 on_bytes=lambda done: on_progress(Progress(done, max(total, done), uploader.bytes_sent)),
             )
             stack.callback(assembly.close)
-            assembly.run(plan(source.entries(), stream, self._chunk_bytes))
+            assembly.run(plan(source.entries(stream), stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
         return [*_changes(assembly), *source.warnings()]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cinderblock.datapath.chunking import SOLID_FILES, ends_solid_chunk
 from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.datapath.manifest import SectionContent
 from cinderblock.mover.parent import ParentEntry, ParentStream
 from cinderblock.mover.reading import FileRequest
 
@@ -38,31 +39,69 @@ class LargeFile:
     before: ParentEntry | None
 
 
-def plan(entries: Iterable[Entry], parent: ParentStream, chunk_bytes: int) -> Iterator[SmallFiles | LargeFile]:
-    """Units in order of path. What is unchanged since the parent comes with the parent's extents."""
+Unit = SmallFiles | LargeFile | SectionContent
+"""What is dealt with at once; a section is one of the parent's, in which nothing has changed."""
+
+
+def plan(entries: Iterable[Entry | None], parent: ParentStream, chunk_bytes: int) -> Iterator[Unit]:
+    """Units in order of path.
+
+    Args:
+        entries: of the walk; None for an object that ``parent`` has taken over.
+        parent: what is unchanged comes with the parent's extents.
+        chunk_bytes: largest chunk.
+    """
     unit = SmallFiles()
     for entry in entries:
-        before = parent.find(entry.path)
-        if before is not None and parent.is_unchanged(entry, before.first):
-            for part in before.parts():
-                unit.add(FileRequest(entry._replace(extents=part.extents)))
-        elif entry.kind is EntryKind.DEVICE or (entry.kind is EntryKind.FILE and entry.size >= chunk_bytes):
+        before = None if entry is None else parent.find(entry.path)
+        if parent.ready:
+            unit = yield from _take_over(parent, unit)
+        if entry is not None:
+            unit = yield from _add(entry, before, parent, unit, chunk_bytes)
+    parent.finish()
+    unit = yield from _take_over(parent, unit)
+    if unit.requests:
+        yield unit
+
+
+def _add(
+    entry: Entry, before: ParentEntry | None, parent: ParentStream, unit: SmallFiles, chunk_bytes: int
+) -> Generator[Unit, None, SmallFiles]:
+    """What the parent does not have as it is."""
+    if before is not None and parent.is_unchanged(entry, before.first):
+        for part in before.parts():
+            unit.add(FileRequest(entry._replace(extents=part.extents)))
+    elif entry.kind is EntryKind.DEVICE or (entry.kind is EntryKind.FILE and entry.size >= chunk_bytes):
+        if unit.requests:
+            yield unit
+            unit = SmallFiles()
+        yield LargeFile(entry, before)
+    else:
+        is_read = entry.kind is EntryKind.FILE and entry.size > 0
+        if is_read and unit.size + entry.size > chunk_bytes:
+            yield unit
+            unit = SmallFiles()
+        hints = before.first.extents if is_read and before is not None else ()
+        unit.add(FileRequest(entry, is_read, hints))
+    if _is_complete(unit, entry, chunk_bytes):
+        yield unit
+        unit = SmallFiles()
+    return unit
+
+
+def _take_over(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, SmallFiles]:
+    """What is unchanged: single entries join the unit, so that they do not cut its chunk; sections stand alone."""
+    while parent.ready:
+        unchanged = parent.ready.popleft()
+        if isinstance(unchanged, SectionContent):
             if unit.requests:
                 yield unit
                 unit = SmallFiles()
-            yield LargeFile(entry, before)
+            yield unchanged
         else:
-            is_read = entry.kind is EntryKind.FILE and entry.size > 0
-            if is_read and unit.size + entry.size > chunk_bytes:
-                yield unit
-                unit = SmallFiles()
-            hints = before.first.extents if is_read and before is not None else ()
-            unit.add(FileRequest(entry, is_read, hints))
-        if _is_complete(unit, entry, chunk_bytes):
-            yield unit
-            unit = SmallFiles()
-    if unit.requests:
-        yield unit
+            for entry in unchanged:
+                unit.add(FileRequest(entry))
+    return unit
 
 
 def _is_complete(unit: SmallFiles, last: Entry, chunk_bytes: int) -> bool:

@@ -32,6 +32,7 @@ from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.errors import IntegrityError, InvalidInput
 from cinderblock.model.task import MoverReport, MoverTask
+from cinderblock.mover.collecting import collecting_seldom
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher, Fetched
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.targets import Target, open_target
@@ -121,9 +122,10 @@ def write_target(
 
     filling = Filling(target, fetcher, summary.chunk_bytes, report_bytes)
     try:
-        for entry in manifest.entries():
-            filling.put(entry)
-        filling.finish()
+        with collecting_seldom():
+            for entry in manifest.entries():
+                filling.put(entry)
+            filling.finish()
     finally:
         filling.close()
     target.finish()

@@ -13,6 +13,7 @@ from cinderblock.device.block import BlockSource
 from cinderblock.device.content import SourceContent
 from cinderblock.device.fidelity import assess_source
 from cinderblock.device.tree_reader import TreeReader
+from cinderblock.device.tree_walk import Before
 from cinderblock.model.task import VolumeMode
 
 PREFETCHED_BYTES = 1 << 20
@@ -33,8 +34,11 @@ class Source(Protocol):
     def total_bytes(self) -> int:
         """About how many bytes there are to deal with, for progress."""
 
-    def entries(self) -> Iterator[Entry]:
-        """Every entry without extents, in order of path. Raises SourceError or SourceChanging."""
+    def entries(self, before: Before | None = None, /) -> Iterator[Entry | None]:
+        """Every entry without extents, in order of path; None for what ``before`` has as it is.
+
+        Raises SourceError or SourceChanging.
+        """
 
     def open(self, entry: Entry) -> Opened:
         """Open a FILE or the DEVICE; several threads may do so.
@@ -59,7 +63,7 @@ class DeviceSource:
         """See Source."""
         return self._size
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, _: Before | None = None) -> Iterator[Entry | None]:
         """See Source."""
         yield Entry(b"", EntryKind.DEVICE, size=self._size)
 
@@ -96,9 +100,9 @@ class TreeSource:
         """See Source."""
         return self._total
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, before: Before | None = None) -> Iterator[Entry | None]:
         """See Source."""
-        return self._reader.walk()
+        return self._reader.walk_since(before) if before else self._reader.walk()
 
     def open(self, entry: Entry) -> Opened:
         """See Source."""

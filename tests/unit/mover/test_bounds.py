@@ -14,6 +14,7 @@ from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.packs import buffer_bytes
 from cinderblock.device.ranges import DataRange
+from cinderblock.device.tree_walk import Before
 from cinderblock.model.task import VolumeMode
 from cinderblock.mover import backup, restore
 from cinderblock.mover.sources import Opened
@@ -130,7 +131,7 @@ class ManyEntries(MemorySource):
         self.count = count
 
     @override
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, before: Before | None = None) -> Iterator[Entry | None]:
         yield self.files[b""].entry
         for number in range(self.count):
             directory = b"directory-%05d" % (number // 1000)
