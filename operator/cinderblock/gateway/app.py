@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from cinderblock.gateway import identity
 from cinderblock.gateway.identification import Identification
 from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.requests import Requests
@@ -29,7 +30,12 @@ def make_app(who: Identification, settings: GatewaySettings, operations: Sequenc
         return PlainTextResponse("the API server does not answer\n", 503)
 
     router = Router(
-        [Route("/healthz", healthz), Route("/readyz", readyz), *routes(operations, who, settings)],
+        [
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            *identity.routes(who, settings),
+            *routes(operations, who, settings),
+        ],
         redirect_slashes=False,
         default=NOWHERE,
     )
