@@ -7,27 +7,26 @@ says how and why.
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 from yarl import URL
 
 from cinderblock.kube.client import KubeClient
 from tests.openstack import differences
-from tests.openstack.answers import Answer, Names, found
-from tests.openstack.kubernetes_world import KubernetesWorld
-from tests.openstack.scenarios import LONG, Change, Command, Request, Scenario, every
-from tests.support.gateways import MEMBER, READER, Gateway, Person
+from tests.openstack.answers import Answer, found
+from tests.openstack.player import Player
+from tests.openstack.scenarios import Command, Request, Scenario, every
+from tests.support.gateways import Gateway
 
 pytestmark = pytest.mark.integration
-
-REFERENCES = ("volume", "parent", "snapshot_id")
 
 
 @pytest.mark.parametrize("scenario", every(Request), ids=lambda scenario: scenario.name)
 async def test_answers_as_cinder_does(scenario: Scenario, client: KubeClient, namespace: str, gateway: Gateway) -> None:
     recorded = [Answer.load(entry["answer"]) for entry in json.loads(scenario.recording.read_text("utf-8"))]
     player = await Player.of(scenario, client, namespace, gateway)
-    ours = await player.play(scenario)
+    ours = await player.play(scenario, _asking(player))
     wrong = []
     for title, theirs, answer in zip(scenario.titles, recorded, ours, strict=True):
         expected, seen = differences.pair(title, theirs, answer)
@@ -46,57 +45,18 @@ def test_every_listed_difference_is_there() -> None:
     assert used == {difference.name for difference in differences.ALL}
 
 
-class Player:
-    """Plays one scenario to a gateway."""
+def _asking(player: Player) -> Callable[[Request | Command], Awaitable[Answer]]:
+    """How a request of a scenario is sent."""
 
-    def __init__(self, people: dict[str, Person], world: KubernetesWorld, names: Names) -> None:
-        self._people, self._world, self._names = people, world, names
-
-    @classmethod
-    async def of(cls, scenario: Scenario, client: KubeClient, namespace: str, gateway: Gateway) -> Player:
-        """With the scenario's world planted in the namespace."""
-        world = KubernetesWorld(client, namespace)
-        await world.prepare()
-        people = {
-            "member": await gateway.person(namespace, MEMBER),
-            "reader": await gateway.person(namespace, READER),
-            "admin": await gateway.person(namespace, MEMBER, admin=True),
-        }
-        names = Names({"project": namespace, "endpoint": gateway.url, LONG.strip("<>"): "x" * 256})
-        for kind, fields in scenario.world:
-            resolved = {key: names.values[value] if key in REFERENCES else value for key, value in fields.items()}
-            names.values[fields["name"]] = await world.plant(kind, **resolved)
-        return cls(people, world, names)
-
-    async def play(self, scenario: Scenario) -> list[Answer]:
-        """Answers to all requests of the scenario."""
-        answers = []
-        for step in scenario.steps:
-            assert not isinstance(step, Command)
-            if isinstance(step, Change):
-                await self._change(step)
-            else:
-                answers.append(await self._ask(step))
-                if step.method != "GET" and answers[-1].status < 300:
-                    await self._world.settle()
-        return answers
-
-    async def _change(self, change: Change) -> None:
-        identity = self._names.values[change.name]
-        if change.fields is None:
-            await self._world.remove(change.kind, identity)
-        else:
-            await self._world.change(change.kind, identity, **change.fields)
-
-    async def _ask(self, request: Request) -> Answer:
-        person = self._people[request.role]
+    async def ask(request: Request | Command) -> Answer:
+        assert isinstance(request, Request)
+        person, names = player.people[request.role], player.names
         path = request.path if request.path.startswith("/") else f"/v3/<project>/{request.path}"
-        headers = {name: self._names.fill(value) for name, value in request.headers.items()}
-        body = None if request.sent is None else self._names.fill(request.sent).encode()
-        url = URL(person.url + self._names.fill(path), encoded=True)
+        headers = {name: names.fill(value) for name, value in request.headers.items()}
+        body = None if request.sent is None else names.fill(request.sent).encode()
         async with person.session.request(
             request.method,
-            url,
+            URL(person.url + names.fill(path), encoded=True),
             data=body,
             headers=headers | {"X-Auth-Token": person.token},
             allow_redirects=False,
@@ -104,8 +64,10 @@ class Player:
         ) as response:
             text = await response.text()
             if response.status < 300:
-                self._names.values |= {name: found(text, where) for name, where in request.remember.items()}
-            return Answer.of(response.status, response.headers, text, self._names)
+                names.values |= {name: found(text, where) for name, where in request.remember.items()}
+            return Answer.of(response.status, response.headers, text, names)
+
+    return ask
 
 
 def _unlike(theirs: object, ours: object, where: str = "") -> list[str]:
