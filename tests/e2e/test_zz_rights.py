@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.audit import Asked, AuditLog, Right, asked, foreign, granted, unused
 from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab, Object
-from tests.support.tenants import CREDENTIALS, Tenant
+from tests.support.tenants import CREDENTIALS, Account, Tenant
 from tests.support.workloads import Errand, Mount, claim, run_errand
 
 pytestmark = pytest.mark.e2e
@@ -33,6 +33,13 @@ def test_nothing_is_refused_and_nothing_is_granted_that_is_not_used(lab: Lab, as
     assert _listed(asked_by_the_operator.refused) == []
     assert _listed(unused(rights, asked_by_the_operator)) == []
     assert foreign(asked_by_the_operator, RELEASE) == {}
+
+
+@pytest.mark.parametrize("account", ["uninstall", "store-setup"])
+def test_nothing_is_refused_to_the_accounts_of_the_charts_jobs(audit: AuditLog, account: str, release: Account) -> None:
+    used = asked(audit.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}-{account}")
+    assert _listed(used.refused) == []
+    assert foreign(used, f"{RELEASE}-{account}", f"{RELEASE}-{account}-tenant") == {}
 
 
 def _listed(rights: set[Right]) -> list[str]:

@@ -77,12 +77,16 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Send every log line as JSON to standard error."""
+    """Send every log line as JSON to standard error.
+
+    Below INFO only our own are written: botocore's debug lines show requests with their headers, tokens among them.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(max(level, logging.INFO))
+    logging.getLogger("cinderblock").setLevel(level)
     # kopf tells of every event it passes on; what happened to an object is told by us.
     logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -73,24 +73,23 @@ class Overview:
 
 async def read(kube: KubeClient) -> State:
     """Read and count. Raises what the API server raises."""
-    stores = await _parsed(BackupStore, await kube.list(kinds.BACKUP_STORE))
+    stores = [store async for store in _each(BackupStore, await kube.list(kinds.BACKUP_STORE))]
     census = Census(claimed(await kube.list(kinds.PVC)), stores)
-    for backup in await _parsed(VolumeBackup, await kube.list(kinds.VOLUME_BACKUP)):
+    async for backup in _each(VolumeBackup, await kube.list(kinds.VOLUME_BACKUP)):
         census.add_backup(backup)
-    for restore in await _parsed(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE)):
+    async for restore in _each(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE)):
         census.add_restore(restore)
-    jobs = await _parsed(Job, await kube.list(kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"))
-    return census.result(sum(not job.is_complete and job.failure is None for job in jobs))
+    jobs = await kube.list(kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
+    running = [job async for job in _each(Job, jobs) if not job.is_complete and job.failure is None]
+    return census.result(len(running))
 
 
-async def _parsed(model: type[T], bodies: list[dict[str, Any]]) -> list[T]:
+async def _each(model: type[T], bodies: list[dict[str, Any]]) -> AsyncIterator[T]:
     """Objects as models, with pauses; one that does not parse is told of when it is reconciled, and not counted."""
-    parsed = []
     for number, body in enumerate(bodies):
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
         try:
-            parsed.append(model.model_validate(body))
+            yield model.model_validate(body)
         except ValidationError:
             continue
-    return parsed

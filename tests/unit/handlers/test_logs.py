@@ -103,17 +103,34 @@ def test_a_traceback_stays_in_its_line(lines: list[dict[str, Any]]) -> None:
     assert "ValueError: invalid literal" in lines[0]["traceback"]
 
 
-def test_what_ends_the_process_is_a_line(lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def configured(lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As the operator is with log level debug, but that its lines are kept."""
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    logs.configure()
+    names = ("", "cinderblock", "kopf")
+    levels, handlers = {name: logging.getLogger(name).level for name in names}, logging.getLogger().handlers[:]
+    logs.configure(logging.DEBUG)
     logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=False)
+
+
+@pytest.mark.usefixtures("configured")
+def test_what_ends_the_process_is_a_line(lines: list[dict[str, Any]]) -> None:
     error = ExceptionGroup("all tasks", [ValueError("a defect")])
     sys.excepthook(type(error), error, None)
     assert lines[-1]["level"] == "critical"
     assert "a defect" in lines[-1]["traceback"]
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_client_librarys_view_of_requests_is_never_written(lines: list[dict[str, Any]]) -> None:
+    log.debug("of our own")
+    logging.getLogger("botocore.endpoint").debug("Sending http request: X-Amz-Security-Token: ...")
+    logging.getLogger("botocore.endpoint").info("something that concerns people")
+    assert [line["message"] for line in lines] == ["of our own", "something that concerns people"]
 
 
 def test_kopfs_lines_name_their_object_and_nothing_else(lines: list[dict[str, Any]]) -> None:
