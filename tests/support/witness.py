@@ -57,8 +57,8 @@ class Witness:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closed = True
         with self._lock:
+            self._closed = True
             processes = list(self._processes)
         for process in processes:
             process.terminate()
@@ -94,6 +94,8 @@ class Witness:
         ) as process:
             with self._lock:
                 self._processes.append(process)
+                if self._closed:
+                    process.terminate()
             yield from process.stdout or ()
         with self._lock:
             self._processes.remove(process)
@@ -120,10 +122,13 @@ class Witness:
         if pod.get("status", {}).get("phase") not in ("Running", "Succeeded", "Failed"):
             return
         metadata = pod["metadata"]
+        # A container that is started anew has a log of its own.
+        started = sum(container["restartCount"] for container in pod["status"].get("containerStatuses", ()))
+        log = f"{metadata['uid']} {started}"
         with self._lock:
-            if metadata["uid"] in self._followed:
+            if log in self._followed:
                 return
-            self._followed.add(metadata["uid"])
+            self._followed.add(log)
         self._start(self._read_log, metadata["namespace"], metadata["name"], whose)
 
     def _read_log(self, namespace: str, pod: str, whose: str) -> None:
