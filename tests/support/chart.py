@@ -21,7 +21,19 @@ METRICS = (
     "metrics.rules.enabled=true",
     "metrics.dashboard.enabled=true",
 )
-EVERYTHING = (*EMBEDDED, *METRICS, "embeddedStore.createNamespaces=true", "uninstall.releaseFinalizers=always")
+GATEWAY = (
+    "gateway.enabled=true",
+    "gateway.tls.secretName=gateway-tls",
+    "gateway.ingress.enabled=true",
+    "gateway.ingress.host=cinder.example.org",
+)
+EVERYTHING = (
+    *EMBEDDED,
+    *METRICS,
+    *GATEWAY,
+    "embeddedStore.createNamespaces=true",
+    "uninstall.releaseFinalizers=always",
+)
 
 Objects = list[dict[str, Any]]
 

@@ -96,6 +96,10 @@ volumes:
 {{- end }}
 {{- end -}}
 
+{{- define "cinderblock.gateway.name" -}}
+{{- include "cinderblock.fullname" . }}-gateway
+{{- end -}}
+
 {{- define "cinderblock.embeddedStore.name" -}}
 {{- include "cinderblock.fullname" . }}-store
 {{- end -}}

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls-certificate-file", metavar="FILE", help="PEM certificate chain; read again when it changes"
     )
     parser.add_argument("--tls-key-file", metavar="FILE", help="PEM private key of the certificate")
+    parser.add_argument("--health-port", type=int, help="port of /healthz, /readyz and /metrics (default: none)")
     parser.add_argument("--public-url", metavar="URL", help="URL that callers use (default: what their requests say)")
 
 
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         GatewaySettings(
             host=arguments.host or loopback,
             port=arguments.port,
+            health_port=arguments.health_port,
             auth=arguments.auth,
             certificate=arguments.tls_certificate_file,
             private_key=arguments.tls_key_file,

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application."""
+"""The gateway as two ASGI applications: the API, and what only the cluster itself asks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ from cinderblock.gateway.requests import Requests
 from cinderblock.gateway.resources import OPERATIONS
 from cinderblock.gateway.routing import NOWHERE, routes
 from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.observability.requests import RequestInstruments
 
 
-def make_app(who: Identification, settings: GatewaySettings, operations: Sequence[Operation] = OPERATIONS) -> ASGIApp:
-    """Everything that the gateway answers. ``who`` is not closed with it."""
+def make_app(
+    who: Identification,
+    settings: GatewaySettings,
+    instruments: RequestInstruments | None = None,
+    operations: Sequence[Operation] = OPERATIONS,
+) -> ASGIApp:
+    """Everything that callers ask. ``who`` is not closed with it."""
+    router = Router(
+        [*identity.routes(who, settings), *routes(operations, who, settings)], redirect_slashes=False, default=NOWHERE
+    )
+    return Requests(router, instruments or RequestInstruments())
+
+
+def make_health_app(who: Identification, instruments: RequestInstruments) -> ASGIApp:
+    """Health, readiness and figures: on a port of its own, in plain HTTP."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -29,14 +43,8 @@ def make_app(who: Identification, settings: GatewaySettings, operations: Sequenc
             return PlainTextResponse("ok\n")
         return PlainTextResponse("the API server does not answer\n", 503)
 
-    router = Router(
-        [
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            *identity.routes(who, settings),
-            *routes(operations, who, settings),
-        ],
-        redirect_slashes=False,
-        default=NOWHERE,
-    )
-    return Requests(router)
+    async def metrics(request: Request) -> Response:
+        body, content_type = instruments.exposition(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+    return Router([Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])

@@ -18,6 +18,7 @@ from cinderblock.gateway.calls import Call, Caller, Reply
 from cinderblock.gateway.identification import Identification
 from cinderblock.gateway.links import Links
 from cinderblock.gateway.operations import Operation
+from cinderblock.gateway.requests import OPERATION_KEY
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.gateway.versions import Version
 
@@ -50,6 +51,7 @@ class Endpoint:
         operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
         if operation is None:
             return not_routed()
+        request.scope[OPERATION_KEY] = f"{operation.method} {operation.path}"
         headers: dict[str, str] = {}
         try:
             reply = await self._perform(request, operation, headers)

@@ -21,6 +21,7 @@ from cinderblock.gateway.dispatch import answer, endpoint_of, not_routed
 from cinderblock.gateway.identification import Identification, claims, namespace_in
 from cinderblock.gateway.identity_models import AuthRequest
 from cinderblock.gateway.identity_tokens import DOMAIN, catalog, opened, roles_in
+from cinderblock.gateway.requests import OPERATION_KEY
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.kinds import NAMESPACE
 
@@ -161,6 +162,7 @@ class _Endpoint:
         handler = self._handlers.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
             return not_routed()
+        request.scope[OPERATION_KEY] = f"{request.method} identity"
         try:
             return await handler(self._identity, request)
         except CinderblockError as error:

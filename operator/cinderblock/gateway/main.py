@@ -6,14 +6,17 @@ import asyncio
 import logging
 import os
 import signal
+from contextlib import AsyncExitStack, aclosing
 
-from cinderblock.gateway.app import make_app
+from cinderblock.gateway import logs
+from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.identification import ByToken, Identification, Nobody
 from cinderblock.gateway.serving import running
-from cinderblock.gateway.settings import Auth, GatewaySettings
+from cinderblock.gateway.settings import HOST, Auth, GatewaySettings
 from cinderblock.kube.callers import Callers
 from cinderblock.kube.client import connect
 from cinderblock.kube.credentials import find_source
+from cinderblock.observability.requests import RequestInstruments
 
 _logger = logging.getLogger(__name__)
 
@@ -24,20 +27,22 @@ def main(settings: GatewaySettings) -> int:
     Raises:
         InvalidInput: there is no API server to talk to, no such certificate, or the address is taken.
     """
-    logging.getLogger().setLevel(logging.INFO)
+    logs.configure()
     asyncio.run(_serve(settings))
     return 0
 
 
 async def _serve(settings: GatewaySettings) -> None:
-    who = await identification(settings)
-    try:
-        async with running(make_app(who, settings), settings) as server:
-            _logger.info("Listening on %s port %s", settings.host, server.port)
-            await _told_to_stop()
-            _logger.info("Told to stop")
-    finally:
-        await who.aclose()
+    instruments = RequestInstruments()
+    async with AsyncExitStack() as stack:
+        who = await stack.enter_async_context(aclosing(await identification(settings)))
+        server = await stack.enter_async_context(running(make_app(who, settings, instruments), settings))
+        if settings.health_port is not None:
+            inside = GatewaySettings(host=HOST, port=settings.health_port)
+            await stack.enter_async_context(running(make_health_app(who, instruments), inside))
+        _logger.info("Listening on %s port %s", settings.host, server.port)
+        await _told_to_stop()
+        _logger.info("Told to stop")
 
 
 async def identification(settings: GatewaySettings) -> Identification:
@@ -49,7 +54,7 @@ async def identification(settings: GatewaySettings) -> Identification:
         )
         kube = await connect()
         return Nobody(kube, (await kube.credentials()).namespace)
-    return ByToken(Callers(find_source(os.environ)))
+    return ByToken(Callers(find_source(os.environ, identified=False)))
 
 
 async def _told_to_stop() -> None:

@@ -18,8 +18,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from cinderblock.errors import InvalidInput
 from cinderblock.gateway.settings import GatewaySettings
 
-CERTIFICATE_SECONDS = 30.0
-"""How often it is looked whether the certificate has changed; the kubelet renews mounted Secrets about every minute."""
 _HEAD_BYTES = 65_536
 """Bytes of a request's head: a token of 16 KiB, and room."""
 
@@ -94,7 +92,7 @@ async def running(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[Serv
 
 
 def _listen(settings: GatewaySettings) -> socket.socket:
-    """A socket that says it is TCP: only then does asyncio switch Nagle's algorithm off, which costs 40 ms an answer."""
+    """A socket that says it is TCP: only then does asyncio switch Nagle's algorithm off (40 ms an answer)."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -120,13 +118,13 @@ def _load(context: ssl.SSLContext, certificate: str, private_key: str) -> None:
         raise InvalidInput(f"Cannot use certificate {certificate} with key {private_key}: {error}") from error
 
 
-async def _renew(config: uvicorn.Config, settings: GatewaySettings, seconds: float = CERTIFICATE_SECONDS) -> None:
+async def _renew(config: uvicorn.Config, settings: GatewaySettings) -> None:
     """Read the certificate again whenever its file changes; connections that are there keep the old one."""
     if not (settings.certificate and settings.private_key and isinstance(config.ssl, ssl.SSLContext)):
         return
     seen = _stamp(settings.certificate)
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(settings.certificate_seconds)
         now = _stamp(settings.certificate)
         if now == seen:
             continue

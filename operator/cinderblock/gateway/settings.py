@@ -27,8 +27,11 @@ class GatewaySettings:
     Attributes:
         host: address to listen on.
         port: of the API; 0: any free one.
+        health_port: of health, readiness and figures, in plain HTTP on all addresses; None: they are not served.
         auth: token: callers show their Kubernetes tokens. none: everybody acts with the gateway's own credentials.
         certificate, private_key: files for TLS, read again when they change; None: plain HTTP.
+        certificate_seconds: how often it is looked whether they have changed; the kubelet renews mounted Secrets about
+            every minute.
         public_url: URL under which callers reach us, for links; None: what they say in the Host header.
         body_limit: bytes of a request's body.
         header_seconds: time for a request's head to arrive, from the moment that the connection is there.
@@ -39,9 +42,11 @@ class GatewaySettings:
 
     host: str = HOST
     port: int = PORT
+    health_port: int | None = None
     auth: Auth = Auth.KUBERNETES
     certificate: str | None = None
     private_key: str | None = None
+    certificate_seconds: float = 30.0
     public_url: str | None = None
     body_limit: int = BODY_LIMIT
     header_seconds: float = 10.0

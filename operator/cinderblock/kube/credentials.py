@@ -82,17 +82,22 @@ class CredentialSource(Protocol):
 
 
 def find_source(
-    environment: Mapping[str, str], kubeconfig: str | None = None, context: str | None = None
+    environment: Mapping[str, str],
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    *,
+    identified: bool = True,
 ) -> CredentialSource:
     """The source to use: ``kubeconfig`` if given, else KUBECONFIG, else the pod's own, else ~/.kube/config.
 
+    Without ``identified``, a pod needs no token: who only hands on the tokens of others has none of its own.
     The order is that of controller-runtime (``pkg/client/config``). Raises InvalidInput if there is none of them.
     """
     paths = kubeconfig or environment.get("KUBECONFIG", "")
     if paths:
         return Kubeconfig(tuple(path for path in paths.split(os.pathsep) if path), context)
     if environment.get("KUBERNETES_SERVICE_HOST"):
-        return InCluster(environment)
+        return InCluster(environment, identified=identified)
     home = os.path.join(environment.get("HOME", ""), ".kube", "config")
     if os.path.exists(home):
         return Kubeconfig((home,), context)
@@ -102,15 +107,20 @@ def find_source(
 class InCluster:
     """The identity of the pod's ServiceAccount."""
 
-    def __init__(self, environment: Mapping[str, str], directory: str = SERVICE_ACCOUNT_DIRECTORY) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], directory: str = SERVICE_ACCOUNT_DIRECTORY, *, identified: bool = True
+    ) -> None:
         host = environment.get("KUBERNETES_SERVICE_HOST", "")
         port = environment.get("KUBERNETES_SERVICE_PORT", "443")
         self._server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
         self._directory = directory
+        self._identified = identified
 
     async def load(self, *, renew: bool = False) -> Credentials:
         """Read token, CA and namespace as the kubelet last wrote them."""
         del renew  # nothing is kept
+        if not self._identified:
+            return Credentials(server=self._server, ca=self._read("ca.crt"))
         return Credentials(
             server=self._server,
             ca=self._read("ca.crt"),
