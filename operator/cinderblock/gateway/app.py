@@ -9,7 +9,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from cinderblock.gateway import identity
+from cinderblock.gateway import identity, openapi
+from cinderblock.gateway.dispatch import answer
 from cinderblock.gateway.identification import Identification
 from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.requests import Requests
@@ -26,8 +27,15 @@ def make_app(
     operations: Sequence[Operation] = OPERATIONS,
 ) -> ASGIApp:
     """Everything that callers ask. ``who`` is not closed with it."""
+    document = openapi.document(operations)
+
+    async def described(_: Request) -> Response:
+        return answer(200, document)
+
     router = Router(
-        [*identity.routes(who, settings), *routes(operations, who, settings)], redirect_slashes=False, default=NOWHERE
+        [Route(openapi.PATH, described), *identity.routes(who, settings), *routes(operations, who, settings)],
+        redirect_slashes=False,
+        default=NOWHERE,
     )
     return Requests(router, instruments or RequestInstruments())
 

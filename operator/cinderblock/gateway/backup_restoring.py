@@ -52,7 +52,7 @@ async def _into_existing(call: Call, backup: VolumeBackup, identifier: str) -> R
         raise NotFound(f"Volume {identifier} could not be found.")
     await _refuse_target(call, backup, claim)
     await create_restore(call, backup, {"volumeId": claim.uid}, claim.name)
-    return _reply(backup, volume_id(claim), claim.name)
+    return _reply(backup, volume_id(claim), described.name_of(claim.metadata) or claim.name)
 
 
 async def _refuse_target(call: Call, backup: VolumeBackup, claim: Claim) -> None:
