@@ -60,6 +60,11 @@ soak: setup
 times: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.times
 
+.PHONY: fuzz-gateway ## Ask the gateway whatever its OpenAPI document allows, and what it does not, for some ten minutes
+fuzz-gateway: packages
+	$(RUN) tests.cluster tools
+	CINDERBLOCK_FUZZ_EXAMPLES=100 $(RUN) pytest tests/integration/test_gateway_fuzzing.py
+
 .PHONY: image ## Build the image from the Dockerfile, without Docker
 image: setup
 	$(RUN) tests.cluster.image
