@@ -177,7 +177,7 @@ async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 def _asked_manifest(asked: StoredBackup, prefix: str) -> str | None:
     """The key that is asked for, if it is one that the store would use."""
-    return asked.manifest if asked.manifest and names.is_manifest_of(asked.manifest, prefix, asked.id) else None
+    return asked.manifest if asked.manifest and names.stored_id(asked.manifest, prefix) else None
 
 
 async def _find_manifest(eyes: Eyes, store: BackupStore, container: str, backup_id: str) -> str | None:

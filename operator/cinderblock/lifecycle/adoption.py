@@ -30,9 +30,9 @@ def manifest_is_below_the_prefix(world: BackupWorld) -> Verdict:
     asked, store = world.backup.spec.import_, world.store.store
     if asked is None or asked.manifest is None or store is None:
         return None
-    if names.is_manifest_of(asked.manifest, store.spec.prefix, asked.id):
+    if names.stored_id(asked.manifest, store.spec.prefix) is not None:
         return None
-    wanted = names.manifest_key(store.spec.prefix, "<volume id>", asked.id)
+    wanted = names.manifest_key(store.spec.prefix, "<volume id>", "<backup id>")
     return Fail("ManifestMisplaced", f"spec.import.manifest must be {wanted}, below the prefix of the BackupStore.")
 
 
@@ -46,9 +46,9 @@ def manifest_was_read(world: BackupWorld) -> Verdict:
 
 
 def manifest_names_the_backup(world: BackupWorld) -> Verdict:
-    """The id inside the sealed part decides, not the name of the object."""
-    found = world.manifest
-    if found is None or found.description.backup_id == world.backup.backup_id:
+    """The id inside the sealed part decides, not the name of the object: both must agree."""
+    found, store = world.manifest, world.store.store
+    if found is None or store is None or found.description.backup_id == names.stored_id(found.key, store.spec.prefix):
         return None
     return Fail("ForeignManifest", f"{found.key} is the manifest of backup {found.description.backup_id}.")
 

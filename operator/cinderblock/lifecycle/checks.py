@@ -244,6 +244,7 @@ def latest_parent(world: BackupWorld) -> VolumeBackup | None:
         sibling
         for sibling in world.siblings
         if own_phase(sibling) in WHOLE
+        and not sibling.is_second_name
         and not sibling.metadata.is_being_deleted
         and sibling.status.volume_id == world.claim.uid
         and sibling.status.store_name == world.store.store.name

@@ -38,7 +38,7 @@ def _blocked(world: BackupWorld) -> Wait | None:
     """Others still need the data. A finished mover of ours does not wait for them: it is stopped in any case."""
     if not _had_data(world):
         return None
-    waiting = dependents(world)
+    waiting = (*dependents(world), *second_names(world))
     if waiting and not world.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
         return Wait("HasDependentBackups", f"Incremental backups exist for this backup: {listed}", look_again=30.0)
@@ -175,6 +175,16 @@ def _base(world: BackupWorld) -> VolumeBackupStatus:
     if checks.own_phase(backup) is not None:
         return backup.status
     return VolumeBackupStatus(**checks.identity(backup), created_at=backup.metadata.creation_timestamp)
+
+
+def second_names(world: BackupWorld) -> tuple[VolumeBackup, ...]:
+    """The backups of the namespace that were imported from this one's manifest, under ids of their own."""
+    key = world.backup.status.manifest_key
+    return tuple(
+        sibling
+        for sibling in world.siblings
+        if sibling.is_second_name and checks.own_phase(sibling) is not None and sibling.status.manifest_key == key
+    )
 
 
 def dependents(world: BackupWorld) -> tuple[VolumeBackup, ...]:

@@ -48,9 +48,9 @@ class StoredBackup(Model):
     """A backup that is in the store already (api-ref: Import backup record)."""
 
     id: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
-    """Its id: what its VolumeBackup had as status.id, and what its manifest is named after."""
+    """The id that it gets: that which its VolumeBackup had as status.id; or with manifest another one that is free."""
     manifest: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Key of its manifest in the container; none: it is looked for below the store's prefix."""
+    """Key of its manifest in the container; none: it is looked for below the store's prefix, by its id."""
 
 
 class VolumeBackupSpec(Model):
@@ -174,7 +174,18 @@ class VolumeBackup(KubeObject):
         return spoken_of == self.uid
 
     @property
+    def is_second_name(self) -> bool:
+        """Whether it was imported under another id than the one that is stored, and to which the data belongs."""
+        asked = self.spec.import_
+        return asked is not None and asked.manifest is not None and not asked.manifest.endswith(f"/{asked.id}.manifest")
+
+    @property
     def keeps_data(self) -> bool:
-        """Whether the stored data stays when the VolumeBackup is deleted. Whoever adopts data must ask to delete it."""
+        """Whether the stored data stays when the VolumeBackup is deleted.
+
+        Whoever adopts data must ask to delete it, and cannot do so with the data of another id.
+        """
+        if self.is_second_name:
+            return True
         default = DeletionPolicy.RETAIN if self.spec.import_ else DeletionPolicy.DELETE
         return (self.spec.deletion_policy or default) is DeletionPolicy.RETAIN

@@ -62,10 +62,12 @@ def manifest_key(prefix: str, volume_uid: str, backup_uid: str) -> str:
     return f"{backup_prefix(prefix)}{volume_uid}/{backup_uid}.manifest"
 
 
-def is_manifest_of(key: str, prefix: str, backup_uid: str) -> bool:
-    """Whether ``key`` is where a store with this prefix keeps the manifest of the backup, whatever its volume."""
-    volume_uid, slash, rest = key.removeprefix(backup_prefix(prefix)).partition("/")
-    return bool(volume_uid and slash) and key == manifest_key(prefix, volume_uid, backup_uid) and "/" not in rest
+def stored_id(key: str, prefix: str) -> str | None:
+    """The id of the backup whose manifest a store with this prefix keeps at ``key``; None: it keeps none there."""
+    volume_uid, _, name = key.removeprefix(backup_prefix(prefix)).partition("/")
+    backup_uid = name.removesuffix(".manifest")
+    is_plain = volume_uid not in ("", ".", "..") and backup_uid and "/" not in name
+    return backup_uid if is_plain and key == manifest_key(prefix, volume_uid, backup_uid) else None
 
 
 def pack_prefix(prefix: str, volume_uid: str, backup_uid: str) -> str:

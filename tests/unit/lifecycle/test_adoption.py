@@ -177,3 +177,39 @@ def adopted_and_deleted(policy: str, at: int | None = None, *, done: bool = Fals
         simulation.settle()
         end = (middle, summary(simulation) | {"stored": len(simulation.stored())})
         return end, simulation.faults.writes - before
+
+
+def test_data_is_imported_under_a_second_id_while_the_first_is_there(simulation: Simulation) -> None:
+    first = str(simulation.backup("full", "data")["metadata"]["uid"])
+    simulation.settle()
+    key = simulation.get("VolumeBackup", "full")["status"]["manifestKey"]
+    simulation.adopt("second", "another-id", manifest=key, deletionPolicy="Delete")
+    simulation.settle()
+    assert said(simulation, "second")[0] == "available"
+    assert simulation.get("VolumeBackup", "second")["status"]["id"] == "another-id"
+    simulation.restore("back", "another-id", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "first"
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert said(simulation, "full") == ("deleting", "HasDependentBackups")
+    simulation.delete("VolumeBackup", "second")
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "second"), simulation.phase("VolumeBackup", "full")) == ("gone", "gone")
+    assert not [key for key in simulation.stored() if first in key]
+
+
+def test_a_second_name_takes_nothing_with_it_and_is_nobodys_parent(simulation: Simulation) -> None:
+    first = str(simulation.backup("full", "data")["metadata"]["uid"])
+    simulation.settle()
+    key = simulation.get("VolumeBackup", "full")["status"]["manifestKey"]
+    simulation.adopt("second", "another-id", manifest=key, deletionPolicy="Delete")
+    simulation.settle()
+    simulation.backup("more", "data", incremental=True)
+    simulation.settle()
+    assert simulation.get("VolumeBackup", "more")["status"]["parentId"] == first
+    simulation.delete("VolumeBackup", "second")
+    simulation.settle()
+    simulation.restore("back", "full", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "first"
