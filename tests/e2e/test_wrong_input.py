@@ -51,7 +51,6 @@ def _restore(reason: str, words: str, backup: str = "whole", **spec: Any) -> Cas
 
 CASES = {
     "no-such-volume": _backup("VolumeNotFound", "Volume nowhere could not be found.", "nowhere"),
-    "volume-not-bound": _backup("VolumeNotBound", 'current status is "pending"', "unbound"),
     "in-use-without-force": _backup("VolumeInUse", "must use the force flag. Used by pod user", "used"),
     "in-use-without-snapshots": _backup(
         "SnapshotClassNotFound", "No VolumeSnapshotClass for driver plain", "used-plain", own=True, force=True
@@ -184,6 +183,14 @@ def test_a_store_that_does_not_answer_is_waited_for_and_this_is_said(tenant: Ten
     assert "until 20" in message
     assert tenant.get("volumebackup", "patient")["status"]["phase"] == "creating"
     tenant.delete("volumebackup/patient")
+
+
+def test_a_volume_that_is_not_bound_yet_is_waited_for_and_this_is_said(prepared: Tenant) -> None:
+    prepared.lab.apply(prepared.backup("early", "unbound", storeName="good"))
+    message = prepared.says("volumebackup/early", "VolumeNotBound")
+    assert 'current status is "pending"' in message
+    assert "until 20" in message
+    prepared.delete("volumebackup/early")
 
 
 def test_a_store_says_itself_what_is_wrong_with_it(prepared: Tenant) -> None:

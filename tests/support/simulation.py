@@ -255,6 +255,27 @@ class Simulation:
         self.cluster._provision(claim, content)
         return claim
 
+    def unbound_claim(self, name: str) -> Object:
+        """A claim that is bound when a pod asks for it."""
+        spec = {
+            "storageClassName": LATE,
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        return self._created(
+            "PersistentVolumeClaim", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
+        )
+
+    def attach(self, claim: str, node: str) -> None:
+        """Attach the volume of a claim to a node, as the attach-detach controller does."""
+        volume = self.get("PersistentVolumeClaim", claim)["spec"]["volumeName"]
+        spec = {"attacher": DRIVER, "nodeName": node, "source": {"persistentVolumeName": volume}}
+        self._created("VolumeAttachment", {"metadata": {"name": f"csi-{claim}"}, "spec": spec})
+
+    def detach(self, claim: str) -> None:
+        """Detach the volume of a claim again."""
+        self.delete("VolumeAttachment", f"csi-{claim}")
+
     def write(self, claim: str, content: str) -> None:
         """Have an application change what is in a volume."""
         volume = self.cluster.volume_of(self.get("PersistentVolumeClaim", claim))
@@ -327,6 +348,10 @@ class Simulation:
         volume = self.cluster.volume_of(self.get("PersistentVolumeClaim", claim))
         assert volume is not None, f"claim {claim} is not bound"
         return self.cluster.contents[volume["metadata"]["name"]]
+
+    def kept(self, backup: str) -> str:
+        """What a backup holds."""
+        return self.cluster.kept[self.get("VolumeBackup", backup)["metadata"]["uid"]]
 
     def stored(self, prefix: str = "") -> list[str]:
         """Keys of what is in the store."""

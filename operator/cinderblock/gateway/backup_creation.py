@@ -95,7 +95,10 @@ def _spec(asked: dict[str, Any], volume_id: str) -> dict[str, Any]:
 
 
 def _refuse(world: BackupWorld, asked: dict[str, Any]) -> None:
-    """Raises what Cinder would, in its order: the volume, the snapshot or the volume's status, the parent."""
+    """Raises what Cinder would, in its order: the volume, the snapshot or the volume's status, the parent.
+
+    What a VolumeBackup would wait for is refused here: a caller of Cinder's API asks again.
+    """
     order: tuple[checks.Check, ...] = (
         checks.volume_exists,
         checks.volume_is_bound,
@@ -105,7 +108,7 @@ def _refuse(world: BackupWorld, asked: dict[str, Any]) -> None:
         checks.parent_is_there,
     )
     verdict = checks.first_verdict(world, order)
-    if not isinstance(verdict, Fail):
+    if verdict is None:
         return
     if verdict.reason == "SnapshotMismatch" and world.given_snapshot is not None:
         source = world.given_snapshot.spec.source.persistent_volume_claim_name

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from cinderblock.datapath.manifest import read_summary
 from cinderblock.errors import CinderblockError, NotFound
+from cinderblock.handlers.line import Line
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube import kinds, lookups
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
 from cinderblock.lifecycle.stores import choose
-from cinderblock.lifecycle.worlds import ManifestView, MoverView, Policy, StoreView
+from cinderblock.lifecycle.worlds import ManifestView, MoverView, OtherMover, Policy, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.base import KubeObject, ObjectMeta
@@ -49,6 +50,7 @@ class Eyes:
     policy: Policy
     clock: Callable[[], datetime] = wall_clock
     instruments: Instruments = field(default_factory=Instruments)
+    line: Line = field(default_factory=Line)
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
         """One object as a model, or None."""
@@ -85,18 +87,36 @@ async def users_of(eyes: Eyes, claim: Claim) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in pods if p.metadata.labels.get(names.MANAGED_BY_LABEL) != names.MANAGED_BY))
 
 
-async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore, store: BackupStore | None) -> MoverView:
-    """The mover Job of an operation, its pods, and how many others run."""
-    name = names.child_name(owner.uid)
-    job = await eyes.get(Job, kinds.JOB, name, owner.namespace)
-    pods = await _pods(eyes, owner) if job is not None else ()
-    if job is not None:
-        progress, warning = await _progress(eyes, owner, pods), await _warning(eyes, job, pods)
-        return MoverView(job=job, pods=pods, progress=progress, warning=warning)
+async def attached_to(eyes: Eyes, volume_name: str, users: tuple[str, ...]) -> tuple[str, ...]:
+    """Nodes that a PersistentVolume is attached to; not asked for while pods use it: those explain it."""
+    if users:
+        return ()
+    attachments = await lookups.attachments_of(eyes.kube, volume_name)
+    return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))
+
+
+async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverView:
+    """The mover Job of an operation with its pods; while there is none, which others run."""
+    view = await own_mover(eyes, owner)
+    if view.job is not None:
+        progress, warning = await _progress(eyes, owner, view.pods), await _warning(eyes, view.job, view.pods)
+        return replace(view, progress=progress, warning=warning)
     others = await eyes.list(Job, kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
-    running = [other for other in others if not other.is_complete and other.failure is None]
-    same = [other for other in running if store is not None and other.metadata.labels.get(STORE_LABEL) == store.uid]
-    return MoverView(running_elsewhere=len(running), running_for_store=len(same))
+    return MoverView(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
+
+
+def _running(job: Job) -> OtherMover | None:
+    """The mover that a Job is, if it has not ended. A label makes no mover: its owner must have given it its name."""
+    owner = next((owner.uid for owner in job.metadata.owner_references if owner.controller), "")
+    if job.name != names.child_name(owner) or job.is_complete or job.failure is not None:
+        return None
+    return OtherMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
+
+
+async def own_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverView:
+    """The mover Job of an operation with its pods; all that one needs which only cleans up."""
+    job = await eyes.get(Job, kinds.JOB, names.child_name(owner.uid), owner.namespace)
+    return MoverView(job=job, pods=await pods_of(eyes, owner) if job is not None else ())
 
 
 async def _warning(eyes: Eyes, job: Job, pods: tuple[Pod, ...]) -> str:
@@ -109,10 +129,6 @@ async def _warning(eyes: Eyes, job: Job, pods: tuple[Pod, ...]) -> str:
 
 async def pods_of(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
     """The mover pods of an operation, oldest first, whether or not the Job is still there."""
-    return await _pods(eyes, owner)
-
-
-async def _pods(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
     pods = await eyes.list(Pod, kinds.POD, owner.namespace, labels=f"{names.OWNER_UID_LABEL}={owner.uid}")
     return tuple(sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
 

@@ -10,9 +10,11 @@ from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.handlers.observe import (
     Eyes,
+    attached_to,
     choose_store,
     find_claim,
     observe_mover,
+    own_mover,
     parse_all,
     pods_of,
     probe_store,
@@ -69,8 +71,7 @@ async def _for_adoption(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 
 async def _children_only(eyes: Eyes, backup: VolumeBackup) -> MoverView:
-    view = await observe_mover(eyes, backup, None)
-    return view if view.job is None else replace(view, pods=await pods_of(eyes, backup))
+    return await own_mover(eyes, backup)
 
 
 async def _own_snapshot(eyes: Eyes, backup: VolumeBackup) -> Snapshot | None:
@@ -85,7 +86,7 @@ async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
         choose_store(eyes, backup.namespace, _store_name(backup)),
         find_claim(eyes, backup.namespace, _volume_name(backup)),
     )
-    mover = await observe_mover(eyes, backup, view.store)
+    mover = await observe_mover(eyes, backup)
     world = replace(world, store=view, claim=claim, mover=mover)
     if mover.job is None:
         world = await _before_copy(eyes, world)
@@ -113,12 +114,26 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
         return world
     volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
     world = replace(world, volume=volume, users=await users_of(eyes, claim))
+    return await _with_attachments(eyes, await _with_snapshots(eyes, world))
+
+
+async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     if not await eyes.kube.serves(kinds.VOLUME_SNAPSHOT):
         return world
+    backup, volume = world.backup, world.volume
     asked = backup.spec.snapshot_id
     given = await _given_snapshot(eyes, backup.namespace, asked) if asked else None
     chosen, missing = await _snapshot_class(eyes, world.store.store, volume.driver if volume else "")
     return replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
+
+
+async def _with_attachments(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """Where the volume is attached, unless a snapshot is taken or given that may be of a volume in use."""
+    may_be_in_use = world.backup.spec.force and world.snapshot_class is not None
+    has_begun = world.snapshot is not None or world.exposed is not None
+    if world.volume is None or world.backup.spec.snapshot_id is not None or may_be_in_use or has_begun:
+        return world
+    return replace(world, attached_to=await attached_to(eyes, world.volume.name, world.users))
 
 
 async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -194,7 +209,7 @@ async def _find_manifest(eyes: Eyes, store: BackupStore, container: str, backup_
 async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     backup, status = world.backup, world.backup.status
     view = await choose_store(eyes, backup.namespace, _store_name(backup))
-    mover = await observe_mover(eyes, backup, view.store)
+    mover = await own_mover(eyes, backup)
     if mover.job is None:
         mover = replace(mover, pods=await pods_of(eyes, backup))
     world = replace(world, store=view, mover=mover, namespace_ending=await _is_ending(eyes, backup.namespace))

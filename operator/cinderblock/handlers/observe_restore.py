@@ -8,9 +8,11 @@ from dataclasses import replace
 from cinderblock.errors import CinderblockError
 from cinderblock.handlers.observe import (
     Eyes,
+    attached_to,
     choose_store,
     find_claim,
     observe_mover,
+    own_mover,
     pods_of,
     probe_store,
     read_manifest,
@@ -59,17 +61,23 @@ def _find_backup(backups: list[VolumeBackup], restore: VolumeRestore) -> VolumeB
 
 
 async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> Volume | None:
-    """The volume that carries our mark, else the one under the hidden claim."""
+    """The volume that carries our mark, else the one that is bound to the hidden claim, and to no other.
+
+    Anybody in the namespace can make a claim of that name which asks for whatever PersistentVolume; only the cluster
+    writes a volume's own reference.
+    """
     marked = await eyes.list(Volume, kinds.PV, labels=f"{RESTORE_LABEL}={restore.uid}")
     if marked:
         return marked[0]
-    if hidden is not None and hidden.spec.volume_name:
-        return await eyes.get(Volume, kinds.PV, hidden.spec.volume_name)
-    return None
+    if hidden is None or not hidden.is_bound or not hidden.metadata.is_owned_by(restore.uid):
+        return None
+    found = await eyes.get(Volume, kinds.PV, hidden.spec.volume_name)
+    reference = found.spec.claim_ref if found is not None else None
+    return found if reference is not None and reference.uid == hidden.uid else None
 
 
 async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
-    mover = await observe_mover(eyes, world.restore, None)
+    mover = await own_mover(eyes, world.restore)
     reference = world.volume.spec.claim_ref if world.volume is not None else None
     if reference is not None:
         # Whether the volume has been promised to a claim decides what becomes of it.
@@ -80,12 +88,19 @@ async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
 async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     world = replace(world, target=await _target(eyes, world))
     if world.target is not None and restore_checks.wants_existing(world.restore):
-        world = replace(world, users=await users_of(eyes, world.target))
+        world = await _with_users(eyes, world, world.target)
     classes = await eyes.list(StorageClass, kinds.STORAGE_CLASS)
     world = replace(world, classes=tuple(c.name for c in classes))
     if world.backup is not None:
         world = await _with_store(eyes, world, world.backup)
-    return replace(world, mover=await observe_mover(eyes, world.restore, world.store.store))
+    return replace(world, mover=await observe_mover(eyes, world.restore))
+
+
+async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> RestoreWorld:
+    """Who may still write to an existing target."""
+    users = await users_of(eyes, target)
+    nodes = await attached_to(eyes, target.spec.volume_name, users) if target.is_bound else ()
+    return replace(world, users=users, attached_to=nodes)
 
 
 async def _target(eyes: Eyes, world: RestoreWorld) -> Claim | None:

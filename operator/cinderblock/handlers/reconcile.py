@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -64,9 +65,11 @@ class Reconciler:
 async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
     backup = VolumeBackup.model_validate(body)
     world = await observe_backup.observe(eyes, backup)
+    world = replace(world, mover=eyes.line.seen_from(backup, world.mover, world.store.store))
     now = eyes.clock()
     subject = Subject(RECONCILED["VolumeBackup"], backup, body, world.store.store)
     decision = backups.decide(world, now)
+    eyes.line.decided(backup, world.mover, world.store.store, decision, eyes.policy.mover.limit)
     try:
         return await _carry_out(eyes, subject, decision, backup.status)
     except CinderblockError as error:
@@ -78,9 +81,11 @@ async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
 async def _reconcile_restore(eyes: Eyes, body: dict[str, Any]) -> float | None:
     restore = VolumeRestore.model_validate(body)
     world = await observe_restore.observe(eyes, restore)
+    world = replace(world, mover=eyes.line.seen_from(restore, world.mover, world.store.store))
     now = eyes.clock()
     subject = Subject(RECONCILED["VolumeRestore"], restore, body, world.store.store)
     decision = restores.decide(world, now)
+    eyes.line.decided(restore, world.mover, world.store.store, decision, eyes.policy.mover.limit)
     try:
         return await _carry_out(eyes, subject, decision, restore.status)
     except CinderblockError as error:

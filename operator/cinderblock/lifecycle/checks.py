@@ -22,7 +22,10 @@ WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERR
 RECALLING = "Recalling"
 """What a backup says whose status was lost, while the store does not tell whether it is whole."""
 
-HELD_UP_REASONS = frozenset({"StoreUnreachable", RECALLING})
+STILL_ATTACHED = "VolumeStillAttached"
+"""What an operation says while a node may still write to its volume although no pod uses it there."""
+
+HELD_UP_REASONS = frozenset({"StoreUnreachable", "VolumeNotBound", STILL_ATTACHED, RECALLING})
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 
 IDLE_REASONS = frozenset({"VolumeBusy", "Queued", "Accepted"}) | HELD_UP_REASONS
@@ -86,10 +89,13 @@ def volume_exists(world: BackupWorld) -> Verdict:
 
 
 def volume_is_bound(world: BackupWorld) -> Verdict:
-    """A claim without a volume has nothing to back up."""
-    if world.claim is not None and not world.claim.is_bound:
-        return Fail("VolumeNotBound", not_available(_claim_status(world.claim)))
-    return None
+    """A claim without a volume has nothing to back up. One that was applied together with its backup is waited for."""
+    if world.claim is None or world.claim.is_bound:
+        return None
+    words = not_available(_claim_status(world.claim))
+    if world.claim.status.phase == "Lost":
+        return Fail("VolumeLost", words)
+    return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
 
 
 def _claim_status(claim: Claim) -> str:
@@ -137,6 +143,29 @@ def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
             f" Used by pod {', '.join(world.users[:3])}.",
         )
     return None
+
+
+def volume_is_detached(world: BackupWorld) -> Verdict:
+    """A pod that is gone says little while its node still has the volume: what that one holds back is not in a copy.
+
+    Through a snapshot, ``force`` takes it as it is. Otherwise it is waited for: after a pod has ended, a detachment
+    takes seconds.
+    """
+    if world.backup.spec.snapshot_id is not None or (world.backup.spec.force and world.snapshot_class is not None):
+        return None
+    return still_attached(
+        "Invalid volume: Backing up an in-use volume must use the force flag.",
+        world.attached_to,
+        world.policy.deadlines,
+    )
+
+
+def still_attached(words: str, nodes: tuple[str, ...], deadlines: Deadlines) -> Wait | None:
+    """Wait while a volume is attached to ``nodes`` although no pod uses it there."""
+    if not nodes:
+        return None
+    where = f"It is still attached to node {', '.join(nodes[:3])}, although no pod uses it."
+    return Wait(STILL_ATTACHED, f"{words} {where}", limit=deadlines.detach, look_again=5.0)
 
 
 def snapshot_can_be_made(world: BackupWorld) -> Verdict:
@@ -280,6 +309,7 @@ BEFORE_COPY: tuple[Check, ...] = (
     store_is_usable,
     given_snapshot_fits,
     volume_is_free_or_forced,
+    volume_is_detached,
     snapshot_can_be_made,
     volume_is_not_busy,
     parent_is_there,

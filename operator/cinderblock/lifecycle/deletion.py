@@ -15,7 +15,11 @@ from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+from cinderblock.model.base import KubeObject
 from cinderblock.model.restore import RestorePhase
+
+CHILDREN_REMAIN = "ChildrenRemain"
+"""What a deletion says while the cluster has not removed a Job, a claim or a snapshot of ours."""
 
 SLOW_RETRY = 60.0
 """Seconds between attempts once the phase is error_deleting."""
@@ -31,7 +35,28 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
     children = outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
     if children or movers.is_at_work(world.mover):
         return _deleting(world, now, Wait("StoppingMover", "The mover is being stopped", look_again=2.0), children)
-    return _release(world, now)
+    remaining = _remaining(world)
+    return _deletion_fails(world, now, remaining) if remaining else _release(world, now)
+
+
+def _remaining(world: BackupWorld) -> TransientError | None:
+    """Children whose removal was asked for and has not ended: only while we stay does anybody tell of them."""
+    uid = world.backup.uid
+    children = (world.mover.job, world.exposed, world.snapshot)
+    listed = [f"{_kind(child)} {child.name}" for child in children if outcomes.is_ours(child, uid)]
+    if not listed:
+        return None
+    return TransientError(
+        f"Still being removed by the cluster: {', '.join(listed)}. If whoever holds it is gone for good (a snapshot"
+        " controller, a driver), take its finalizers off.",
+        reason=CHILDREN_REMAIN,
+    )
+
+
+def _kind(child: KubeObject) -> str:
+    return {"Claim": "PersistentVolumeClaim", "Snapshot": "VolumeSnapshot"}.get(
+        type(child).__name__, type(child).__name__
+    )
 
 
 def _blocked(world: BackupWorld) -> Wait | None:
@@ -153,7 +178,9 @@ def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError
     if first_time and isinstance(trouble, TransientError) and now - since < world.policy.deadlines.deletion:
         return _deleting(world, now, Wait(trouble.reason, trouble.message, look_again=10.0))
     message = (
-        f"{trouble.message} Retried every {SLOW_RETRY:.0f} s. To give the data up, annotate the VolumeBackup with"
+        trouble.message
+        if trouble.reason == CHILDREN_REMAIN
+        else f"{trouble.message} Retried every {SLOW_RETRY:.0f} s. To give the data up, annotate the VolumeBackup with"
         f" {names.LET_GO_ANNOTATION}=leave-data."
     )
     status = base.model_copy(

@@ -16,6 +16,11 @@ from cinderblock.model.task import MoverReport, ProgressLine
 IMAGE_PULL_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
+QUEUED = "Queued"
+"""What an operation says while it waits until fewer movers run."""
+FIRST_IN_LINE = 5.0
+LAST_IN_LINE = 60.0
+"""Seconds between looks of those who wait for a mover: the next ones, and those who have many before them."""
 LAST_WORDS = 200
 """Characters of a mover's last log line that go into a message when it left no report."""
 
@@ -84,15 +89,26 @@ def to_progress(line: ProgressLine | None) -> Progress | None:
 
 
 def queued(mover: MoverView, policy: Policy, store: BackupStore) -> Wait | None:
-    """Wait while as many movers run as may."""
-    if mover.running_elsewhere >= policy.mover.limit:
-        return Wait("Queued", f"{mover.running_elsewhere} movers run in the cluster, as many as may", look_again=5.0)
-    limit = store.spec.limits.movers
-    if limit is not None and mover.running_for_store >= limit:
-        return Wait(
-            "Queued", f"{mover.running_for_store} movers use store {store.name}, as many as may", look_again=5.0
-        )
+    """Wait while as many movers run as may, or while older operations wait for those that may still be started."""
+    limit = policy.mover.limit
+    if not has_room(mover, limit):
+        return _queue(f"No more than {limit} movers may run in the cluster", mover.waiting_before, limit)
+    limit = store.spec.limits.movers or limit
+    if sum(other.store == store.uid for other in mover.others) + mover.waiting_before_for_store >= limit:
+        words = f"No more than {limit} movers may use BackupStore {store.name}"
+        return _queue(words, mover.waiting_before_for_store, limit)
     return None
+
+
+def has_room(mover: MoverView, limit: int) -> bool:
+    """Whether the limit of the cluster lets one more mover start, those counted that have waited for longer."""
+    return len(mover.others) + mover.waiting_before < limit
+
+
+def _queue(words: str, before: int, limit: int) -> Wait:
+    """Wait in line. Who stands at its end looks less often; the words stay the same, so nothing is written."""
+    look_again = min(LAST_IN_LINE, FIRST_IN_LINE * (1 + before / limit))
+    return Wait(QUEUED, f"{words}, and older operations go first", look_again=look_again)
 
 
 def _failure(mover: MoverView) -> Fail:

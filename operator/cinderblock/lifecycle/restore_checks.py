@@ -90,6 +90,14 @@ def existing_target_fits(world: RestoreWorld) -> Verdict:
     return None
 
 
+def existing_target_is_detached(world: RestoreWorld) -> Verdict:
+    """What a node still holds back would be written over what was restored."""
+    if not wants_existing(world.restore):
+        return None
+    words = "Invalid volume: Volume to be restored to must be available."
+    return checks.still_attached(words, world.attached_to, world.policy.deadlines)
+
+
 def new_target_fits(world: RestoreWorld) -> Verdict:
     """The asked name is free, the size is enough, the StorageClass exists."""
     if wants_existing(world.restore) or world.manifest is None:
@@ -156,6 +164,7 @@ BEFORE_COPY: tuple[Check, ...] = (
     store_is_usable,
     manifest_is_readable,
     existing_target_fits,
+    existing_target_is_detached,
     new_target_fits,
     name_is_not_being_made,
     target_is_not_busy,

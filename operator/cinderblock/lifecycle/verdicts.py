@@ -41,6 +41,9 @@ class Deadlines:
     """How long an operation may wait for things that others must do.
 
     Attributes:
+        volume: for a claim to be bound (who applies it together with its backup, or with the pod that it is bound for).
+        detach: for a volume to be detached from the nodes that no pod uses it on any more. Kubernetes itself gives up
+            on a node that does not answer after 6 minutes (attach-detach controller, maxWaitForUnmountDuration).
         store: for an endpoint that does not answer.
         snapshot: for a VolumeSnapshot to become ready (Velero: 10 minutes; full copies on some drivers need longer).
         mover_start: for the mover's pod to run: a node, its volumes, its image.
@@ -48,6 +51,8 @@ class Deadlines:
         deletion: for stored data to be removed before the phase becomes error_deleting; retries go on after it.
     """
 
+    volume: timedelta = timedelta(minutes=10)
+    detach: timedelta = timedelta(minutes=10)
     store: timedelta = timedelta(minutes=5)
     snapshot: timedelta = timedelta(minutes=30)
     mover_start: timedelta = timedelta(minutes=15)

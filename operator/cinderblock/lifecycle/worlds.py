@@ -64,6 +64,19 @@ class ManifestView:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherMover:
+    """A mover Job of another operation that has not ended.
+
+    Attributes:
+        owner: UID of the operation.
+        store: UID of the BackupStore that it uses.
+    """
+
+    owner: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
 class MoverView:
     """The mover Job of an operation.
 
@@ -72,16 +85,18 @@ class MoverView:
         pods: its pods, oldest first.
         progress: the last line of progress of the running pod.
         warning: the newest Warning Event about a Job that has no pod, or about a pod that does not start.
-        running_elsewhere: mover Jobs in the cluster that have not ended, this one not counted.
-        running_for_store: those among them that use the same BackupStore.
+        others: mover Jobs in the cluster that have not ended, this one not counted; only looked for without a Job.
+        waiting_before: older operations that wait for a mover, wherever.
+        waiting_before_for_store: older operations that wait for a mover of the same BackupStore.
     """
 
     job: Job | None = None
     pods: tuple[Pod, ...] = ()
     progress: ProgressLine | None = None
     warning: str = ""
-    running_elsewhere: int = 0
-    running_for_store: int = 0
+    others: frozenset[OtherMover] = frozenset()
+    waiting_before: int = 0
+    waiting_before_for_store: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +112,7 @@ class BackupWorld:
         volume: the PersistentVolume bound to it.
         storage_class: of the claim.
         users: names of the pods that mount the claim.
+        attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
         snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
         snapshot_class_missing: why the class that the store asks for cannot be used.
         given_snapshot: the VolumeSnapshot that spec.snapshotId names.
@@ -121,6 +137,7 @@ class BackupWorld:
     volume: Volume | None = None
     storage_class: StorageClass | None = None
     users: tuple[str, ...] = ()
+    attached_to: tuple[str, ...] = ()
     snapshot_class: SnapshotClass | None = None
     snapshot_class_missing: str = ""
     given_snapshot: Snapshot | None = None
@@ -148,6 +165,7 @@ class RestoreWorld:
         manifest, manifest_trouble: the backup's manifest, or why it could not be read.
         target: the claim of spec.volumeId, or the one that has the name of the volume to create.
         users: names of the pods that mount the target.
+        attached_to: nodes that an existing target is attached to although no pod mounts it.
         hidden: our claim that a new volume is filled under.
         volume: the PersistentVolume that was filled, found by our label once it carries it, else through ``hidden``.
         classes: names of all StorageClasses.
@@ -165,6 +183,7 @@ class RestoreWorld:
     manifest_trouble: CinderblockError | None = None
     target: Claim | None = None
     users: tuple[str, ...] = ()
+    attached_to: tuple[str, ...] = ()
     hidden: Claim | None = None
     volume: Volume | None = None
     classes: tuple[str, ...] = ()

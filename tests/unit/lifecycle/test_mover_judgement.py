@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cinderblock.lifecycle import movers
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.worlds import MoverSettings, MoverView, Policy
+from cinderblock.lifecycle.worlds import MoverSettings, MoverView, OtherMover, Policy
 from cinderblock.model.cluster import Job, Pod
 from cinderblock.model.task import MoverReport, ProgressLine
 from tests.support.scenes import NOW, POLICY, a_job, a_store
@@ -228,20 +228,29 @@ def test_an_unknown_pod_may_still_be_at_work() -> None:
 
 
 @pytest.mark.parametrize(
-    ("everywhere", "of_store", "words"),
+    ("stores", "words"),
     [
-        (2, 0, "2 movers run in the cluster, as many as may"),
-        (1, 1, "1 movers use store default, as many as may"),
-        (1, 0, None),
+        (("s-2", "s-3"), "No more than 2 movers may run in the cluster"),
+        (("s-1",), "No more than 1 movers may use BackupStore default"),
+        (("s-2",), None),
+        ((), None),
     ],
 )
-def test_movers_are_limited_in_the_cluster_and_for_each_store(
-    everywhere: int, of_store: int, words: str | None
-) -> None:
+def test_movers_are_limited_in_the_cluster_and_for_each_store(stores: tuple[str, ...], words: str | None) -> None:
     policy = Policy(MoverSettings("image", limit=2))
-    view = MoverView(running_elsewhere=everywhere, running_for_store=of_store)
+    view = MoverView(others=frozenset(OtherMover(f"b-{number}", store) for number, store in enumerate(stores, 2)))
     found = movers.queued(view, policy, a_store(limits={"movers": 1}))
-    assert found == (Wait("Queued", words, look_again=5.0) if words else None)
+    message = f"{words}, and older operations go first"
+    assert found == (Wait("Queued", message, look_again=5.0) if words else None)
+
+
+def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
+    policy = Policy(MoverSettings("image", limit=2))
+    first = movers.queued(MoverView(waiting_before=2), policy, a_store())
+    last = movers.queued(MoverView(waiting_before=1000), policy, a_store())
+    assert first is not None
+    assert last is not None
+    assert (first.message, first.look_again, last.look_again) == (last.message, 10.0, 60.0)
 
 
 @given(done=st.integers(0, 2**60), total=st.integers(0, 2**60))

@@ -47,10 +47,10 @@ def reason(status: VolumeBackupStatus) -> str:
 
 REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a volume that does not exist (Cinder: 404)": ({}, {"claim": None}, "Volume data could not be found."),
-    "a volume that is not bound": (
+    "a volume that is lost (Cinder: 400)": (
         {},
-        {"claim": a_claim(status={"phase": "Pending"})},
-        'must be available or in-use, but the current status is "pending"',
+        {"claim": a_claim(status={"phase": "Lost"})},
+        'must be available or in-use, but the current status is "error"',
     ),
     "a store that does not exist": ({}, {"store": StoreView(missing="no such store")}, "no such store"),
     "a Secret that does not exist": (

@@ -1,0 +1,80 @@
+"""Several operations at once: limits on movers hold, the older goes first, nobody starves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.simulation import POLICY, Simulation
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with Simulation() as simulation:
+        yield simulation
+
+
+def run_counting_movers(simulation: Simulation, kind: str, names: list[str]) -> list[str]:
+    """Go on until all have ended; the limit is checked at every step. Returns them in the order of their movers."""
+    order: list[str] = []
+    for _ in range(3000):
+        simulation.step()
+        running = [job for job in simulation.objects.all("Job") if "status" not in job]
+        assert len(running) <= POLICY.mover.limit, simulation.story()
+        owners = [job["metadata"]["ownerReferences"][0]["name"] for job in simulation.objects.all("Job")]
+        order += [name for name in owners if name not in order]
+        if all(simulation.phase(kind, name) in ("available", "error_restoring", "error") for name in names):
+            return order
+    raise AssertionError(f"somebody starves:\n{simulation.story()}")
+
+
+def test_backups_of_many_volumes_get_their_movers_in_order_of_age(simulation: Simulation) -> None:
+    names = [f"backup-{number}" for number in range(7)]
+    for name in names:
+        simulation.claim(f"data-{name}", name)
+        simulation.backup(name, f"data-{name}")
+        simulation.advance(1)
+    order = run_counting_movers(simulation, "VolumeBackup", names)
+    assert order[POLICY.mover.limit :] == names[POLICY.mover.limit :]
+    assert all(simulation.kept(name) == name for name in names)
+
+
+def test_several_restores_from_one_backup_run_together(simulation: Simulation) -> None:
+    simulation.claim("data", "content")
+    simulation.backup("full", "data")
+    simulation.settle()
+    names = [f"restore-{number}" for number in range(5)]
+    for number, name in enumerate(names):
+        simulation.restore(name, "full", name=f"new-{number}")
+        simulation.advance(1)
+    together = 0
+    for _ in range(3000):
+        simulation.step()
+        together = max(together, len([job for job in simulation.objects.all("Job") if "status" not in job]))
+        if all(simulation.phase("VolumeRestore", name) == "available" for name in names):
+            break
+    simulation.settle()
+    assert together == POLICY.mover.limit
+    assert [simulation.content(f"new-{number}") for number in range(5)] == ["content"] * 5
+    assert simulation.phase("VolumeBackup", "full") == "available"
+
+
+def test_a_stream_of_younger_ones_does_not_starve_an_older_one(simulation: Simulation) -> None:
+    for number in range(4):
+        simulation.claim(f"data-{number}", "content")
+        simulation.backup(f"early-{number}", f"data-{number}")
+    simulation.claim("mine", "mine")
+    simulation.advance(1)
+    simulation.backup("mine", "mine")
+    simulation.advance(1)
+    for number in range(10):
+        simulation.claim(f"late-{number}", "content")
+    before = [f"late-{number}" for number in range(10)]
+    for name in before:
+        simulation.backup(name, name)
+        for _ in range(6):
+            simulation.step()
+    simulation.until("VolumeBackup", "mine", "MoverRunning")
+    started = [name for name in before if simulation.phase("VolumeBackup", name) == "available"]
+    assert len(started) <= POLICY.mover.limit, simulation.story()
