@@ -16,7 +16,9 @@ FIRST_ARGUMENT = frozenset({"Fail", "Wait", "_let_go"})
 SECOND_ARGUMENT = frozenset({"Announce"})
 FOURTH_ARGUMENT = frozenset({"working", "ready", "stalled", "said"})
 """These make conditions."""
-CONSTANTS = frozenset({"RECALLING", "CONTAINER_NOT_FOUND", "_FORBIDDEN_REASONS"})
+CONSTANTS = frozenset(
+    {"RECALLING", "STILL_ATTACHED", "CHILDREN_REMAIN", "QUEUED", "CONTAINER_NOT_FOUND", "_FORBIDDEN_REASONS"}
+)
 WORD = re.compile(r"[A-Z][A-Za-z0-9]+")
 TYPES = frozenset({"Normal", "Warning"})
 

@@ -251,7 +251,7 @@ class Simulation:
             "resources": {"requests": {"storage": size}},
         }
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
-        claim = self._created("PersistentVolumeClaim", body)
+        claim = self.make("PersistentVolumeClaim", body)
         self.cluster._provision(claim, content)
         return claim
 
@@ -262,15 +262,13 @@ class Simulation:
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": "1Gi"}},
         }
-        return self._created(
-            "PersistentVolumeClaim", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
-        )
+        return self.make("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
 
     def attach(self, claim: str, node: str) -> None:
         """Attach the volume of a claim to a node, as the attach-detach controller does."""
         volume = self.get("PersistentVolumeClaim", claim)["spec"]["volumeName"]
         spec = {"attacher": DRIVER, "nodeName": node, "source": {"persistentVolumeName": volume}}
-        self._created("VolumeAttachment", {"metadata": {"name": f"csi-{claim}"}, "spec": spec})
+        self.make("VolumeAttachment", {"metadata": {"name": f"csi-{claim}"}, "spec": spec})
 
     def detach(self, claim: str) -> None:
         """Detach the volume of a claim again."""
@@ -285,24 +283,24 @@ class Simulation:
     def backup(self, name: str, volume: str, /, **spec: Any) -> Object:
         """Ask for a backup."""
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumeId": volume} | spec}
-        return self._created("VolumeBackup", body)
+        return self.make("VolumeBackup", body)
 
     def adopt(self, name: str, backup_id: str, /, *, manifest: str | None = None, **spec: Any) -> Object:
         """Ask for a backup that is in the store to be adopted."""
         asked = {"id": backup_id} if manifest is None else {"id": backup_id, "manifest": manifest}
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"import": asked} | spec}
-        return self._created("VolumeBackup", body)
+        return self.make("VolumeBackup", body)
 
     def restore(self, name: str, backup: str, /, **spec: Any) -> Object:
         """Ask for a restore."""
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"backupId": backup} | spec}
-        return self._created("VolumeRestore", body)
+        return self.make("VolumeRestore", body)
 
     def pod(self, name: str, claim: str) -> Object:
         """A pod of a user that mounts a claim."""
         volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumes": volumes}}
-        return self._created("Pod", body | {"status": {"phase": "Running"}})
+        return self.make("Pod", body | {"status": {"phase": "Running"}})
 
     def delete(self, kind: str, name: str) -> None:
         """Ask for an object's deletion."""
@@ -312,7 +310,8 @@ class Simulation:
         """Lose a status."""
         self.objects.update(self.get(kind, name), status=None)
 
-    def _created(self, kind: str, body: Object) -> Object:
+    def make(self, kind: str, body: Object) -> Object:
+        """Create an object whose name is free."""
         made = self.objects.create(kind, body)
         assert made is not None, f"{kind} {body['metadata']['name']} exists"
         return made

@@ -117,22 +117,21 @@ async def _create_child(eyes: Eyes, subject: Subject, kind: Kind, body: dict[str
 async def _delete_child(eyes: Eyes, subject: Subject, kind: Kind, name: str, uid: str) -> None:
     """Delete the child that was seen. Our finalizer on a Job has done its work once we come here."""
     if kind is kinds.JOB:
-        await _release_job(eyes, subject, name, uid)
+        body = await eyes.kube.get(kind, name, subject.seen.namespace)
+        if body is not None and body["metadata"]["uid"] == uid:
+            await release_job(eyes, KubeObject.model_validate(body))
     await eyes.kube.delete(kind, name, subject.seen.namespace, uid=uid)
     log.info("Deleted %s", kind.kind)
 
 
-async def _release_job(eyes: Eyes, subject: Subject, name: str, uid: str) -> None:
-    body = await eyes.kube.get(kinds.JOB, name, subject.seen.namespace)
-    if body is None or body["metadata"]["uid"] != uid:
-        return
-    job = KubeObject.model_validate(body)
+async def release_job(eyes: Eyes, job: KubeObject) -> None:
+    """Take our finalizer off a mover Job, as it was seen."""
     if names.JOB_FINALIZER not in job.metadata.finalizers:
         return
     kept = [f for f in job.metadata.finalizers if f != names.JOB_FINALIZER]
     metadata = {"finalizers": kept, "resourceVersion": job.metadata.resource_version}
     try:
-        await eyes.kube.merge_patch(kinds.JOB, name, subject.seen.namespace, {"metadata": metadata})
+        await eyes.kube.merge_patch(kinds.JOB, job.name, job.namespace, {"metadata": metadata})
     except NotFound:
         return
 

@@ -13,12 +13,14 @@ from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentEr
 from cinderblock.handlers import logs, observe_backup, observe_restore, observe_store, results
 from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.observe import Eyes
-from cinderblock.handlers.perform import Subject, perform
+from cinderblock.handlers.perform import Subject, perform, release_job
+from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import backups, restores, stores, telling
 from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, DeleteStoredData, RemoveFinalizer, Status
+from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
-from cinderblock.model.base import Model
+from cinderblock.model.base import KubeObject, Model
 from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.store import BackupStore
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 AFTER_CONFLICT = 0.5
 """Seconds until we look again at an object that changed under us."""
+
+KINDS: dict[str, Kind] = RECONCILED | {"Job": kinds.JOB}
 
 Step = Callable[[Eyes, dict[str, Any]], Awaitable[float | None]]
 
@@ -39,6 +43,7 @@ class Reconciler:
             "BackupStore": _reconcile_store,
             "VolumeBackup": _reconcile_backup,
             "VolumeRestore": _reconcile_restore,
+            "Job": _release_orphan,
         }
 
     async def __call__(self, key: Key) -> float | None:
@@ -46,7 +51,7 @@ class Reconciler:
 
         Raises what the API server or a store raise.
         """
-        body = await self._eyes.kube.get(RECONCILED[key.kind], key.name, key.namespace)
+        body = await self._eyes.kube.get(KINDS[key.kind], key.name, key.namespace)
         if body is None:
             return None
         logs.know(body["metadata"]["uid"])
@@ -108,6 +113,19 @@ async def _reconcile_store(eyes: Eyes, body: dict[str, Any]) -> float | None:
     world = await observe_store.observe(eyes, store)
     decision = stores.decide(world, eyes.clock())
     return await _carry_out(eyes, Subject(RECONCILED["BackupStore"], store, body, store), decision, store.status)
+
+
+async def _release_orphan(eyes: Eyes, body: dict[str, Any]) -> None:
+    """Let a mover Job go whose owner is no more: somebody has taken our finalizer off that one by force.
+
+    The garbage collector has asked for its deletion, and nobody else would ever take our finalizer off.
+    """
+    job = KubeObject.model_validate(body)
+    kind = RECONCILED.get(job.metadata.labels.get(names.OWNER_KIND_LABEL, ""))
+    owner_name = job.metadata.annotations.get(names.OWNER_NAME_ANNOTATION)
+    owner = await eyes.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
+    if job.metadata.is_being_deleted and not (owner and job.metadata.is_owned_by(owner["metadata"]["uid"])):
+        await release_job(eyes, job)
 
 
 async def _carry_out(

@@ -53,6 +53,8 @@ class Watch:
         name = (metadata.get("annotations") or {}).get(names.OWNER_NAME_ANNOTATION)
         if kind in RECONCILED and name:
             await self._queue.add(Key(kind, metadata["namespace"], name))
+        if "deletionTimestamp" in metadata and names.JOB_FINALIZER in (metadata.get("finalizers") or ()):
+            await self._queue.add(Key(kinds.JOB.kind, metadata["namespace"], metadata["name"]))
 
 
 def _ids(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -75,7 +75,10 @@ def trouble(error: CinderblockError, deadlines: Deadlines) -> Verdict:
 
 
 def store_is_usable(world: BackupWorld) -> Verdict:
-    """The store exists, has its Secrets, and answers."""
+    """The store exists, is to stay, has its Secrets, and answers."""
+    store, begun = world.store.store, own_phase(world.backup) and world.backup.status.manifest_key
+    if store is not None and store.metadata.is_being_deleted and not begun:
+        return Fail("StoreBeingDeleted", f"BackupStore {store.name} is being deleted: nothing new goes into it.")
     return store_problem(world.store, world.policy.deadlines)
 
 

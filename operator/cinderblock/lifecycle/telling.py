@@ -15,6 +15,7 @@ USUAL: Final = frozenset(
     {
         "Accepted",
         "Cancelling",
+        "ChildrenRemain",
         "DeletingData",
         "MoverPending",
         "MoverRunning",

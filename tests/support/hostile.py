@@ -1,0 +1,99 @@
+"""Specs of our kinds: whatever a CustomResourceDefinition lets through, and what it should not have let through.
+
+`specs` walks the structural schema of a kind. `hostile` puts into any of its strings what an attacker would try: paths
+that climb, names and UIDs of others, control characters, text that is too long.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from cinderblock.model.resources import Resource, definition
+
+Schema = dict[str, Any]
+
+NASTY = (
+    "",
+    "..",
+    "../../others",
+    "/etc/passwd",
+    "a/../../b",
+    "%2e%2e%2f",
+    "nul\x00byte",
+    "line\nbreak",
+    "\u202eright-to-left",
+    "name\u0301",
+    "💣" * 20,
+    "A" * 300,
+    "x" * 100_000,
+    "{{ .Values.secret }}",
+    "$(CINDERBLOCK_MOVER_IMAGE)",
+    "'; drop table backups; --",
+    "volumebackups/../../api/v1/secrets",
+    "?watch=true",
+    "#fragment",
+)
+
+
+def schema_of(resource: Resource) -> Schema:
+    """The schema of a kind's spec."""
+    [version] = definition(resource)["spec"]["versions"]
+    spec: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return spec
+
+
+def specs(schema: Schema) -> st.SearchStrategy[Any]:
+    """Values that the schema lets through."""
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    match schema.get("type"):
+        case "object":
+            return _objects(schema)
+        case "array":
+            return st.lists(specs(schema["items"]), min_size=schema.get("minItems", 0), max_size=2, unique_by=repr)
+        case "string":
+            return _strings(schema)
+        case "integer":
+            return st.integers(schema.get("minimum", -5), schema.get("maximum", 2**40))
+        case "boolean":
+            return st.booleans()
+    return st.just({})
+
+
+def _objects(schema: Schema) -> st.SearchStrategy[Any]:
+    if "properties" not in schema:
+        values = schema.get("additionalProperties")
+        return (
+            st.dictionaries(st.from_regex(r"[a-z]{1,9}", fullmatch=True), specs(values), max_size=2)
+            if values
+            else (st.just({}))
+        )
+    required = {name: specs(schema["properties"][name]) for name in schema.get("required", ())}
+    optional = {name: specs(part) for name, part in schema["properties"].items() if name not in required}
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+def _strings(schema: Schema) -> st.SearchStrategy[str]:
+    shortest, longest = schema.get("minLength", 0), schema.get("maxLength", 60)
+    if "pattern" in schema:
+        found = st.from_regex(schema["pattern"].removeprefix("^").removesuffix("$"), fullmatch=True)
+        return found.filter(lambda text: shortest <= len(text) <= longest)
+    return st.text(min_size=shortest, max_size=min(longest, 60))
+
+
+@st.composite
+def hostile(draw: st.DrawFn, schema: Schema, tempting: tuple[str, ...]) -> Any:
+    """A spec some of whose strings are what an attacker would give; ``tempting``: names and ids of others."""
+    return _poisoned(draw, draw(specs(schema)), st.sampled_from((*NASTY, *tempting)))
+
+
+def _poisoned(draw: st.DrawFn, value: Any, poison: st.SearchStrategy[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _poisoned(draw, part, poison) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_poisoned(draw, part, poison) for part in value]
+    if isinstance(value, str) and draw(st.integers(0, 2)) == 0:
+        return draw(poison)
+    return value

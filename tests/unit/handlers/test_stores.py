@@ -1,0 +1,121 @@
+"""Stores as the operator opens them: kept while nothing changes, opened anew with a rotated Secret."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from cinderblock.errors import InvalidInput, NotFound
+from cinderblock.handlers import stores
+from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
+from cinderblock.kube.client import KubeClient
+from cinderblock.model.store import BackupStore
+from tests.support.simulated_api import ObjectsInMemory, SimulatedApi
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "the-secret"}
+
+
+@pytest.fixture
+def objects() -> ObjectsInMemory:
+    return ObjectsInMemory(lambda: NOW)
+
+
+@pytest.fixture
+def opened(objects: ObjectsInMemory) -> Iterator[Stores]:
+    kept = Stores(KubeClient(SimulatedApi(objects, lambda how, item: None)))
+    yield kept
+    kept.close()
+
+
+def secret(objects: ObjectsInMemory, name: str, /, **content: str) -> Any:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in content.items()}
+    return objects.create("Secret", {"metadata": {"name": name, "namespace": "shop"}, "data": data})
+
+
+def a_store(name: str = "default", **spec: Any) -> BackupStore:
+    metadata = {"name": name, "namespace": "shop", "uid": f"uid-of-{name}"}
+    fields = {"credentialsSecretRef": {"name": "s3"}, "endpointUrl": "http://127.0.0.1:9"} | spec
+    return BackupStore.model_validate({"metadata": metadata, "spec": fields})
+
+
+async def test_a_store_is_opened_once_while_nothing_changes(objects: ObjectsInMemory, opened: Stores) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    first = await opened.open(a_store(), "volumebackups")
+    assert await opened.open(a_store(), "volumebackups") is first
+
+
+async def test_a_rotated_secret_a_changed_store_and_another_bucket_are_opened_anew(
+    objects: ObjectsInMemory, opened: Stores
+) -> None:
+    found = secret(objects, "s3", **CREDENTIALS)
+    first = await opened.open(a_store(), "volumebackups")
+    assert await opened.open(a_store(), "another") is not first
+    assert await opened.open(a_store(region="eu-west-1"), "volumebackups") is not first
+    objects.update(found, data=found["data"] | {"AWS_SECRET_ACCESS_KEY": base64.b64encode(b"newer").decode()})
+    assert await opened.open(a_store(), "volumebackups") is not first
+
+
+async def test_the_same_name_in_another_namespace_is_another_store(objects: ObjectsInMemory, opened: Stores) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    await opened.open(a_store(), "volumebackups")
+    other = a_store()
+    theirs = other.model_copy(update={"metadata": other.metadata.model_copy(update={"namespace": "others"})})
+    with pytest.raises(NotFound, match="Secret s3 of BackupStore default does not exist in namespace others"):
+        await opened.open(theirs, "volumebackups")
+
+
+async def test_a_secret_that_is_gone_is_named_although_the_store_was_open(
+    objects: ObjectsInMemory, opened: Stores
+) -> None:
+    found = secret(objects, "s3", **CREDENTIALS)
+    await opened.open(a_store(), "volumebackups")
+    objects.delete(found)
+    with pytest.raises(NotFound) as raised:
+        await opened.open(a_store(), "volumebackups")
+    assert raised.value.reason == "SecretNotFound"
+    secret(objects, "s3", **CREDENTIALS)
+    await opened.open(a_store(), "volumebackups")
+
+
+async def test_a_secret_without_its_keys_is_named_and_not_shown(objects: ObjectsInMemory, opened: Stores) -> None:
+    secret(objects, "s3", AWS_SECRET_ACCESS_KEY="the-secret")
+    with pytest.raises(InvalidInput) as raised:
+        await opened.open(a_store(), "volumebackups")
+    assert "AWS_ACCESS_KEY_ID" in raised.value.message
+    assert "the-secret" not in repr(raised.value)
+
+
+async def test_a_ca_secret_without_certificates_is_named(objects: ObjectsInMemory, opened: Stores) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    secret(objects, "ca", other="text")
+    with pytest.raises(NotFound, match=r"has no key ca\.crt"):
+        await opened.open(a_store(caSecretRef={"name": "ca"}), "volumebackups")
+
+
+async def test_no_more_stores_are_kept_open_than_may_be(
+    objects: ObjectsInMemory, opened: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "KEPT_OPEN", 2)
+    secret(objects, "s3", **CREDENTIALS)
+    first = await opened.open(a_store("first"), "volumebackups")
+    await opened.open(a_store("second"), "volumebackups")
+    assert await opened.open(a_store("first"), "volumebackups") is first
+    await opened.open(a_store("third"), "volumebackups")
+    assert await opened.open(a_store("first"), "volumebackups") is first, "the one used last stays"
+    assert len(opened._open) == 2
+
+
+async def test_the_active_key_is_what_the_encryption_secret_says(objects: ObjectsInMemory, opened: Stores) -> None:
+    found = secret(objects, "keys", **{"key-1": base64.b64encode(bytes(32)).decode()})
+    sealed = a_store(encryptionSecretRef={"name": "keys"})
+    assert await opened.active_key(sealed) is None
+    annotations = {ACTIVE_KEY_ANNOTATION: "key-1"}
+    objects.update(found, metadata=found["metadata"] | {"annotations": annotations})
+    assert await opened.active_key(sealed) == "key-1"
+    assert await opened.active_key(a_store()) is None
+    assert await opened.keys(a_store()) is None
