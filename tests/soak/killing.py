@@ -69,7 +69,8 @@ class Killer:
         found = Daemons(self._settings.directory, self._settings.environment()).find(name)
         if found is None or not found.is_alive:
             return ""
-        processes.kill([found])
+        while found.is_alive:  # on a busy machine, what is killed takes its time to go
+            processes.kill([found])
         time.sleep(self._random.uniform(0, 12))
         with cluster.borrowed():  # brings up what does not run; `up` would keep the cluster when the run has ended
             return name

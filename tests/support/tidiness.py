@@ -88,7 +88,11 @@ class Graveyard:
         return [file for file in loop_files() if not any(handle in file for handle in known)]
 
     def _tell(self) -> str:
-        return f"volumes and snapshots: {self.remains()}; loop devices: {self._orphans() if self.lab.is_own else '-'}"
+        remains = self.remains()
+        loops = self._orphans() if self.lab.is_own else "-"
+        objects = self.lab.kubectl("get", "persistentvolumes,volumesnapshotcontents", "-o", "yaml", check=False)
+        events = self.lab.kubectl("get", "events", "-A", "--field-selector=type=Warning", check=False)
+        return f"volumes and snapshots: {remains}; loop devices: {loops}\n{objects[-8000:]}\n{events[-4000:]}"
 
 
 def loop_files() -> list[str]:
