@@ -172,14 +172,10 @@ class TreeReader(Closing):
         return fd
 
     def _open(self, path: bytes) -> int:
-        """A descriptor of a file. It is opened without the lock, since that takes long on a network file system."""
+        """A descriptor of a file."""
         parent, _, name = path.rpartition(b"/")
         with self._lock:
-            directory = os.dup(self._directory(parent))
-        try:
-            return self._open_in(directory, name)
-        finally:
-            os.close(directory)
+            return self._open_in(self._directory(parent), name)
 
     def _open_in(self, directory: int, name: bytes) -> int:
         """Without touching the file's atime where that is permitted: to its owner, or with CAP_FOWNER (open(2))."""
