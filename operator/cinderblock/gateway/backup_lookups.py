@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from cinderblock.errors import NotFound
 from cinderblock.gateway.backup_views import own_status
@@ -16,6 +19,8 @@ from cinderblock.model.backup import VolumeBackup
 
 SELECTABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 """Ids: what else is asked for is no id of ours, and must not get into a field selector."""
+
+_logger = logging.getLogger(__name__)
 
 
 async def find(kube: KubeClient, project: str, identifier: str) -> VolumeBackup:
@@ -36,7 +41,19 @@ async def find(kube: KubeClient, project: str, identifier: str) -> VolumeBackup:
 async def select(kube: KubeClient, project: str, fields: Mapping[str, str]) -> list[VolumeBackup]:
     """VolumeBackups with these values of selectable fields; an empty value selects those that have none."""
     selector = ",".join(f"{path}={value}" for path, value in fields.items())
-    return [VolumeBackup.model_validate(body) for body in await kube.list(VOLUME_BACKUP, project, fields=selector)]
+    return _parsed(await kube.list(VOLUME_BACKUP, project, fields=selector))
+
+
+def _parsed(bodies: list[dict[str, Any]]) -> list[VolumeBackup]:
+    """One that does not parse, because it was written in another version of the schema, must not hide the others."""
+    found = []
+    for body in bodies:
+        try:
+            found.append(VolumeBackup.model_validate(body))
+        except ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False)
+            _logger.warning("VolumeBackup %s does not parse: %s", body["metadata"].get("name"), problems)
+    return found
 
 
 async def select_any(kube: KubeClient, project: str, *choices: Mapping[str, str]) -> list[VolumeBackup]:

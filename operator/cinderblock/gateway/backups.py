@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
-from cinderblock.gateway import answers, backup_views, pages
+from cinderblock.gateway import answers, backup_views
 from cinderblock.gateway.backup_actions import ACTION, DELETE
 from cinderblock.gateway.backup_creation import CREATE
 from cinderblock.gateway.backup_lookups import SELECTABLE, find, select, select_any
@@ -14,10 +15,12 @@ from cinderblock.gateway.backup_restoring import RESTORE
 from cinderblock.gateway.backup_updating import UPDATE
 from cinderblock.gateway.calls import Call, Reply
 from cinderblock.gateway.operations import Operation
-from cinderblock.gateway.pages import Page, Rules, Wanted
+from cinderblock.gateway.pages import Rules, Wanted
 from cinderblock.gateway.versions import Version
 from cinderblock.gateway.volume_ids import sizes_in_gib
+from cinderblock.gateway.walking import Views, listed
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
 
@@ -57,14 +60,16 @@ def rules_in(version: Version) -> Rules[VolumeBackup]:
 
 async def index(call: Call) -> Reply:
     """List backups: id, name and links."""
-    page = await _page(call, "/backups")
-    return Reply(200, {"backups": [backup_views.summary(item, call.links) for item in page.items], **page.more})
+
+    async def summaries(backups: Sequence[VolumeBackup]) -> list[dict[str, Any]]:
+        return [backup_views.summary(backup, call.links) for backup in backups]
+
+    return await _list(call, "/backups", summaries)
 
 
 async def detail(call: Call) -> Reply:
     """List backups with everything about them."""
-    page = await _page(call, "/backups/detail")
-    return Reply(200, {"backups": await _details(call, page.items), **page.more})
+    return await _list(call, "/backups/detail", partial(_details, call))
 
 
 async def show(call: Call) -> Reply:
@@ -73,11 +78,9 @@ async def show(call: Call) -> Reply:
     return Reply(200, {"backup": (await _details(call, [backup]))[0]})
 
 
-async def _page(call: Call, path: str) -> Page[VolumeBackup]:
-    rules = rules_in(call.version)
-    asked = pages.wanted(call, rules)
-    backups = await _listed(call.kube, call.project, asked)
-    return pages.page(backups, asked, rules, call, path)
+async def _list(call: Call, path: str, views: Views[VolumeBackup]) -> Reply:
+    read = partial(_listed, call.kube, call.project)
+    return Reply(200, await listed(call, rules_in(call.version), VOLUME_BACKUP, path, read=read, views=views))
 
 
 _SELECTED_BY_PHASE: Final = frozenset({"error", "error_deleting", "restoring"})

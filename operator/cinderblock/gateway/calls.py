@@ -10,6 +10,7 @@ from cinderblock.gateway import bodies, schemas
 from cinderblock.gateway.links import Links
 from cinderblock.gateway.schemas import Schema
 from cinderblock.gateway.versions import Version
+from cinderblock.gateway.walks import Walks
 from cinderblock.kube.client import KubeClient
 
 
@@ -39,6 +40,7 @@ class Call:
         query: the query's parameters; of a repeated one the last.
         body: as it came.
         links: for the answer.
+        walks: the lists that are being read page by page.
     """
 
     caller: Caller
@@ -47,6 +49,7 @@ class Call:
     query: Mapping[str, str]
     body: bytes = field(repr=False)
     links: Links
+    walks: Walks = field(default_factory=Walks)
 
     @property
     def kube(self) -> KubeClient:

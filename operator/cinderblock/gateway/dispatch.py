@@ -21,6 +21,7 @@ from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.requests import OPERATION_KEY
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.gateway.versions import Version
+from cinderblock.gateway.walks import Walks
 
 _PROJECT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """Names of namespaces (apimachinery ``validation.IsDNS1123Label``)."""
@@ -34,12 +35,18 @@ class Endpoint:
     """One path of one major version, and the operations on it: an ASGI application."""
 
     def __init__(
-        self, major: int, operations: Mapping[str, Operation], who: Identification, settings: GatewaySettings
+        self,
+        major: int,
+        operations: Mapping[str, Operation],
+        who: Identification,
+        settings: GatewaySettings,
+        walks: Walks,
     ) -> None:
         self._major = major
         self._operations = operations
         self._who = who
         self._settings = settings
+        self._walks = walks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,7 +79,11 @@ class Endpoint:
         query = {key: value for key, value in request.query_params.multi_items() if _is_text(key + value)}
         links = Links(endpoint_of(request, self._settings), self._major, caller.project)
         path = {key: value for key, value in request.path_params.items() if key != "project"}
-        reply = await operation.handler(Call(caller, version, path, query, body, links))
+        try:
+            reply = await operation.handler(Call(caller, version, path, query, body, links, self._walks))
+        finally:
+            if operation.method != "GET":
+                self._walks.forget(caller.project)
         if self._major == versions.V2.major and operation.v2_code is not None:
             return Reply(operation.v2_code, reply.body, reply.headers)
         return reply

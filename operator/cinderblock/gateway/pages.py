@@ -96,10 +96,16 @@ class Page(Generic[T]):
     Attributes:
         items: in order.
         more: what stands beside them in the answer: the link to the next page, the number of all items.
+        marker: id of the last item; None: there is none.
+        rest: the items that come after them.
+        count: how many there are on all pages.
     """
 
     items: Sequence[T]
     more: Mapping[str, Any]
+    marker: str | None
+    rest: Sequence[T]
+    count: int
 
 
 def page(items: Sequence[T], asked: Wanted, rules: Rules[T], call: Call, path: str) -> Page[T]:
@@ -108,16 +114,31 @@ def page(items: Sequence[T], asked: Wanted, rules: Rules[T], call: Call, path: s
     start = asked.offset
     if asked.marker is not None:
         start += _behind(chosen, items, asked, rules)
-    shown = chosen[start : start + asked.limit]
+    shown, rest = chosen[start : start + asked.limit], chosen[start + asked.limit :]
+    marker = rules.columns["id"](shown[-1]) if shown else None
+    more = beside(asked, rules, call, path, marker=marker, shown=len(shown), count=len(chosen), is_last=not rest)
+    return Page(shown, more, marker, rest, len(chosen))
+
+
+def beside(
+    asked: Wanted, rules: Rules[T], call: Call, path: str, *, marker: str | None, shown: int, count: int, is_last: bool
+) -> dict[str, Any]:
+    """What stands beside the items of a page (cinder/api/common.py ``_get_collection_links``).
+
+    The link to the next page is there whenever the page is full, even if it is the last one; and with ``with_count``
+    whenever the limit is not above the count. Without a limit it is there only if something comes after the page.
+    """
     more: dict[str, Any] = {}
-    total = len(chosen) if asked.with_count else len(shown)
-    if shown and asked.limit <= total and (asked.is_limited or start + len(shown) < len(chosen)):
+    if (
+        marker is not None
+        and asked.limit <= (count if asked.with_count else shown)
+        and (asked.is_limited or not is_last)
+    ):
         query = {key: value for key, value in call.query.items() if key != "offset"}
-        marker = rules.columns["id"](shown[-1])
         more[f"{rules.collection}_links"] = call.links.next_page(path, query, marker)
     if asked.with_count:
-        more["count"] = len(chosen)
-    return Page(shown, more)
+        more["count"] = count
+    return more
 
 
 def ordered(items: Sequence[T], asked: Wanted, rules: Rules[T]) -> list[T]:

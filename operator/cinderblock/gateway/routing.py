@@ -16,6 +16,7 @@ from cinderblock.gateway.dispatch import Endpoint, answer, endpoint_of, not_rout
 from cinderblock.gateway.identification import Identification
 from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.gateway.walks import Walks
 
 
 def routes(operations: Sequence[Operation], who: Identification, settings: GatewaySettings) -> list[BaseRoute]:
@@ -25,6 +26,7 @@ def routes(operations: Sequence[Operation], who: Identification, settings: Gatew
     is then a backup, not a project called "backups".
     """
     found: list[BaseRoute] = []
+    walks = Walks()
     for prefix in ("/v3/{project}", "/v2/{project}", "/v3"):
         major = int(prefix[2])
         chosen = [operation for operation in operations if major == versions.MAXIMUM.major or operation.in_v2]
@@ -32,7 +34,8 @@ def routes(operations: Sequence[Operation], who: Identification, settings: Gatew
         for operation in chosen:
             by_path[operation.path][operation.method] = operation
         found += [
-            Route(prefix + path, Endpoint(major, by_path[path], who, settings)) for path in _literal_first(by_path)
+            Route(prefix + path, Endpoint(major, by_path[path], who, settings, walks))
+            for path in _literal_first(by_path)
         ]
     return found + [Route(path, _Versions(major, settings)) for path, major in _DOCUMENTS]
 

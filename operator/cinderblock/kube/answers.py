@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from pydantic_core import from_json
+
 from cinderblock.errors import (
     AccessDenied,
     AlreadyExists,
@@ -102,7 +104,7 @@ class Answer:
     def json(self) -> dict[str, Any]:
         """The body as an object. Raises KubeUnavailable if it is none: then something else answered, a proxy."""
         try:
-            value = json.loads(self.body)
+            value = from_json(self.body)
         except ValueError:
             value = None
         if not isinstance(value, dict):

@@ -116,6 +116,10 @@ class KubeClient:
             if not token:
                 return items
 
+    async def require_list(self, kind: Kind, namespace: str | None = None) -> None:
+        """Raises AccessDenied unless objects of a type may be listed now; reads one of them at most."""
+        await self._send(Call("list", kind, namespace), "GET", {"limit": "1"})
+
     async def create(self, kind: Kind, body: JsonObject) -> JsonObject:
         """Create an object in the namespace that its body names. Fields that the server does not know are an error.
 

@@ -1,0 +1,161 @@
+"""Pages of a list: nothing twice, nothing left out, whatever is made or removed while somebody reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cinderblock.errors import InvalidInput, NotFound
+from cinderblock.gateway.calls import Call
+from cinderblock.gateway.links import Links
+from cinderblock.gateway.pages import PAGE_LIMIT, Page, Rules, page, wanted
+from cinderblock.gateway.versions import MAXIMUM, MINIMUM, Version
+
+
+@dataclass(frozen=True)
+class Item:
+    id: str
+    created_at: int
+    name: str | None = None
+    size: int | None = None
+
+
+RULES: Rules[Item] = Rules(
+    noun="Thing",
+    collection="things",
+    columns={
+        "id": lambda item: item.id,
+        "created_at": lambda item: item.created_at,
+        "name": lambda item: item.name,
+        "size": lambda item: item.size,
+    },
+    filters=frozenset({"name"}),
+    newer_sort_keys={"name": 37},
+)
+
+items = st.builds(
+    Item,
+    id=st.uuids().map(str),
+    created_at=st.integers(0, 3),
+    name=st.sampled_from([None, "a", "b", "ab"]),
+    size=st.sampled_from([None, 1, 2]),
+)
+collections = st.lists(items, unique_by=lambda item: item.id, max_size=30)
+orders = st.sampled_from(["", "created_at:asc", "size:desc,name:asc", "name", "id:asc", "size:asc,created_at:asc"])
+
+
+def ask(things: list[Item], version: Version = MAXIMUM, /, **query: str) -> Page[Item]:
+    query = {key: value for key, value in query.items() if value}
+    call: Any = Call(None, version, {}, query, b"", Links("http://x", 3, "shop"))  # type: ignore[arg-type]
+    return page(things, wanted(call, RULES), RULES, call, "/things")
+
+
+def next_query(found: Page[Item]) -> dict[str, str] | None:
+    links = found.more.get("things_links")
+    return dict(parse_qsl(urlsplit(links[0]["href"]).query)) if links else None
+
+
+def walk(things: list[Item], between: list[tuple[list[Item], list[Item]]], **query: str) -> list[Item]:
+    """Read page by page as clients do, until there is no next one; between two pages things come and go."""
+    seen: list[Item] = []
+    current = list(things)
+    steps = iter(between)
+    asked: dict[str, str] | None = query
+    while asked is not None:
+        found = ask(current, **asked)
+        seen += found.items
+        asked = next_query(found)
+        come, go = next(steps, ([], []))
+        marker = asked["marker"] if asked else ""
+        current = [item for item in current if item not in go or item.id == marker] + come
+    return seen
+
+
+@given(things=collections, limit=st.integers(1, 7), sort=orders)
+def test_page_by_page_is_the_whole_list_in_order(things: list[Item], limit: int, sort: str) -> None:
+    whole = list(ask(things, sort=sort).items)
+    assert sorted(item.id for item in whole) == sorted(item.id for item in things)
+    assert walk(things, [], limit=str(limit), sort=sort) == whole
+
+
+@given(data=st.data(), things=collections, limit=st.integers(1, 5), sort=orders)
+def test_what_was_there_all_the_time_comes_once_and_nothing_comes_twice(
+    data: st.DataObject, things: list[Item], limit: int, sort: str
+) -> None:
+    ids = {item.id for item in things}
+    fresh = st.lists(items.filter(lambda item: item.id not in ids), max_size=3, unique_by=lambda item: item.id)
+    gone = st.lists(st.sampled_from(things), max_size=3) if things else st.just([])
+    between = data.draw(st.lists(st.tuples(fresh, gone), max_size=5))
+    seen = walk(things, between, limit=str(limit), sort=sort)
+    assert len(seen) == len(set(seen))
+    removed = {item for _, go in between for item in go}
+    assert {item for item in things if item not in removed} <= set(seen)
+
+
+def test_a_marker_that_does_not_fit_the_filter_still_has_its_place() -> None:
+    things = [Item("1", 1, "a"), Item("2", 2, "b"), Item("3", 3, "a")]
+    assert [item.id for item in ask(things, name="a", marker="2").items] == ["1"]
+
+
+def test_an_unknown_marker_is_404_in_cinders_words() -> None:
+    with pytest.raises(NotFound, match=r"^Thing zz could not be found\.$"):
+        ask([Item("1", 1)], marker="zz")
+
+
+def test_a_page_is_never_longer_than_cinders_and_then_tells_of_the_next_unasked() -> None:
+    things = [Item(f"{number:05d}", number) for number in range(PAGE_LIMIT + 1)]
+    found = ask(things)
+    assert len(found.items) == PAGE_LIMIT
+    assert next_query(found) == {"marker": "00001"}
+    assert len(ask(things, limit="5000").items) == PAGE_LIMIT
+    assert ask(things[1:]).more == {}
+
+
+def test_the_count_is_of_all_pages() -> None:
+    things = [Item(str(number), number, "a" if number % 2 else "b") for number in range(9)]
+    found = ask(things, limit="2", name="a", with_count="yes")
+    assert (len(found.items), found.more["count"]) == (2, 4)
+
+
+def test_without_a_value_comes_before_with_one() -> None:
+    things = [Item("1", 1, size=2), Item("2", 1), Item("3", 1, size=1)]
+    assert [item.id for item in ask(things, sort="size:asc").items] == ["2", "3", "1"]
+    assert [item.id for item in ask(things, sort="size:desc").items] == ["1", "3", "2"]
+
+
+@pytest.mark.parametrize(
+    ("query", "version", "message"),
+    [
+        ({"limit": "x"}, MAXIMUM, "limit param must be an integer"),
+        ({"limit": "-1"}, MAXIMUM, "limit param must be positive"),
+        ({"limit": "9" * 5000 + "x"}, MAXIMUM, None),
+        ({"offset": "x"}, MAXIMUM, "offset must be an integer"),
+        ({"offset": "-1"}, MAXIMUM, "offset must be >= 0"),
+        ({"sort": "nothing"}, MAXIMUM, "Invalid input received: Invalid sort key"),
+        ({"sort": "name"}, Version(3, 36), "Invalid input received: Invalid sort key"),
+        ({"sort": "name:up"}, MAXIMUM, "Invalid input received: Unknown sort direction, must be 'desc' or 'asc'."),
+        ({"foo": "1", "bar": "2"}, Version(3, 31), "Invalid filters foo,bar are found in query options."),
+        ({"name~": "a"}, Version(3, 33), "Invalid filters name~ are found in query options."),
+        ({"with_count": "perhaps"}, MAXIMUM, "Value 'perhaps' for 'with_count' is not a boolean."),
+    ],
+)
+def test_wrong_questions_are_told_in_cinders_words(
+    query: dict[str, str], version: Version, message: str | None
+) -> None:
+    if message is None:
+        assert ask([], version, **query).items == []
+        return
+    with pytest.raises(InvalidInput) as raised:
+        ask([], version, **query)
+    assert raised.value.message == message
+
+
+def test_unknown_filters_are_ignored_before_3_31() -> None:
+    things = [Item("1", 1)]
+    assert ask(things, MINIMUM, foo="bar").items == things
+    assert ask(things, Version(2, 0), foo="bar").items == things
