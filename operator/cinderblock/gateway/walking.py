@@ -65,7 +65,7 @@ async def _keep(call: Call, path: str, page: Page[T], rules: Rules[T], views: Vi
 def _next_page(call: Call, asked: Wanted, rules: Rules[T], path: str, rest: Rest) -> dict[str, Any]:
     shown, after = rest.items[: asked.limit], rest.items[asked.limit :]
     marker = shown[-1][0] if shown else None
-    if after and marker is not None:
+    if marker is not None:
         call.walks.keep(call.project, _key(call, path, marker), Rest(after, rest.count, rest.read_at))
     more = pages.beside(asked, rules, call, path, marker=marker, shown=len(shown), count=rest.count, is_last=not after)
     return {rules.collection: [from_json(text) for _, text in shown], **more}

@@ -52,7 +52,7 @@ class Walks:
     def keep(self, project: str, key: str, rest: Rest) -> None:
         """Keep what comes after a page; the oldest are dropped for it, or it is not kept at all."""
         self._drop_old()
-        if rest.items and rest.size <= self._limit:
+        if rest.size <= self._limit:
             self._rests[project, key] = rest
         while sum(kept.size for kept in self._rests.values()) > self._limit:
             self._rests.popitem(last=False)

@@ -1,0 +1,70 @@
+"""Bodies that are no JSON, or none that anything can be done with, are refused before anything looks into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from cinderblock.errors import InvalidInput
+from cinderblock.gateway import bodies
+
+
+def a_request(body: bytes, content_type: str | None = "application/json", length: str | None = None) -> Request:
+    headers = [(b"content-type", content_type.encode())] if content_type is not None else []
+    headers += [(b"content-length", length.encode())] if length is not None else []
+    chunks = [body[start : start + 1000] for start in range(0, len(body), 1000)] or [b""]
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages[-1]["more_body"] = False
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{}{}",
+        b"\xff\xfe{\x00}\x00",
+        b'{"a": "\xff"}',
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": "\\ud800"}',
+        b'{"a\\udc00": 1}',
+        b"[" * 50_000,
+        b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+        b"1" * 5000,
+        b"\x00",
+    ],
+)
+def test_what_is_no_json_is_malformed(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"^Malformed request body$"):
+        bodies.parse(body)
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json", "application/json; charset=utf-8", "APPLICATION/JSON"]
+)
+async def test_json_is_read(content_type: str | None) -> None:
+    assert await bodies.read(a_request(b'{"a": 1}', content_type), 100, 1) == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded", ";;", ""]
+)
+async def test_other_types_are_415(content_type: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        await bodies.read(a_request(b"{}", content_type), 100, 1)
+    assert raised.value.reason == "UnsupportedMediaType"
+
+
+@pytest.mark.parametrize("length", [None, "5000", "9" * 40, "1"])
+async def test_a_body_beyond_the_limit_is_413_whatever_length_it_tells(length: str | None) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        await bodies.read(a_request(b"x" * 5000, length=length), 4999, 1)
+    assert raised.value.reason == "RequestTooLarge"
