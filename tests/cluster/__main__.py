@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _packages(_: argparse.Namespace) -> int:
-    debian.ensure()
+    debian.ensure(for_tests=True)
     return 0
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -24,18 +24,20 @@ _PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "modprobe": "kmod",
     "openssl": "openssl",
-    "promtool": "prometheus",
     "runc": "runc",
 }
+_FOR_TESTS = {"promtool": "prometheus"}
+"""No cluster needs these."""
 _PLUGINS = ("containernetworking-plugins", (Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge")))
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def ensure() -> None:
+def ensure(*, for_tests: bool = False) -> None:
     """Make sure that every program is there, by apt where that can be. Raises ClusterError."""
+    wanted = _PROGRAMS | (_FOR_TESTS if for_tests else {})
     # A shell of a user, and some of root's, do not look where system programs are.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), _SYSTEM])
-    packages = _missing()
+    packages = _missing(wanted)
     if not packages:
         return
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
@@ -47,12 +49,12 @@ def ensure() -> None:
         if done.returncode == 0:
             quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or _missing():
+    if done.returncode != 0 or _missing(wanted):
         raise ClusterError(f"`{' '.join(command)}` did not help:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
-def _missing() -> list[str]:
-    packages = {package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
+def _missing(wanted: Mapping[str, str]) -> list[str]:
+    packages = {package for program, package in wanted.items() if shutil.which(program) is None}
     package, files = _PLUGINS
     return sorted(packages if any(file.exists() for file in files) else packages | {package})
 

@@ -37,7 +37,7 @@ GROUPED = re.compile(r"by \(([^)]*)\) \((?:(?:rate|increase)\()?((?:cinderblock|
 
 
 def promtool(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    debian.ensure()
+    debian.ensure(for_tests=True)
     return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
