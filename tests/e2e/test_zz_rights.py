@@ -20,11 +20,18 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def asked_by_the_operator(audit: AuditLog, tenant: Tenant) -> Asked:
+def log(audit: AuditLog | None) -> AuditLog:
+    if audit is None:
+        pytest.skip("needs the audit log of our own cluster's API server")
+    return audit
+
+
+@pytest.fixture
+def asked_by_the_operator(log: AuditLog, tenant: Tenant) -> Asked:
     _whole_life(tenant)
     _trouble_with_the_store(tenant)
     _trouble_with_a_mover(tenant)
-    return asked(audit.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}")
+    return asked(log.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}")
 
 
 def test_nothing_is_refused_and_nothing_is_granted_that_is_not_used(lab: Lab, asked_by_the_operator: Asked) -> None:
@@ -36,8 +43,8 @@ def test_nothing_is_refused_and_nothing_is_granted_that_is_not_used(lab: Lab, as
 
 
 @pytest.mark.parametrize("account", ["uninstall", "store-setup"])
-def test_nothing_is_refused_to_the_accounts_of_the_charts_jobs(audit: AuditLog, account: str, release: Account) -> None:
-    used = asked(audit.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}-{account}")
+def test_nothing_is_refused_to_the_accounts_of_the_charts_jobs(log: AuditLog, account: str, release: Account) -> None:
+    used = asked(log.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}-{account}")
     assert _listed(used.refused) == []
     assert foreign(used, f"{RELEASE}-{account}", f"{RELEASE}-{account}-tenant") == {}
 
