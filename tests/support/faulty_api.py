@@ -49,10 +49,12 @@ class Fault:
     Attributes:
         status: answered in the server's place; 0: nothing is answered, and the connection stays open.
         retry_after: header of the answer.
+        is_done: whether the request is passed on all the same, so that only its answer is lost.
     """
 
     status: int = 0
     retry_after: int | None = None
+    is_done: bool = False
 
 
 Rule = Callable[[Seen], Fault | None]
@@ -152,11 +154,21 @@ class FaultyApi:
         fault = self.rule(seen)
         if fault is None:
             return await self._pass_on(request, seen)
+        if fault.is_done:
+            await self._do_unseen(request)
         if not fault.status:
             await asyncio.Event().wait()
         headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
         status = {"kind": "Status", "apiVersion": "v1", "code": fault.status, "message": "scripted"}
         return web.json_response(status, status=fault.status, headers=headers)
+
+    async def _do_unseen(self, request: web.Request) -> None:
+        """Pass a request on and forget the answer."""
+        headers = {name: request.headers[name] for name in ("Content-Type", "Authorization") if name in request.headers}
+        assert self._session is not None
+        body = await request.read() or None
+        async with self._session.request(request.method, self._server + request.raw_path, headers=headers, data=body):
+            return
 
     async def _pass_on(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         headers = {name: request.headers[name] for name in ("Accept", "Content-Type") if name in request.headers}

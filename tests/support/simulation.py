@@ -58,13 +58,15 @@ class Faults:
     """An observer of the client that fails one write of the operator, as told.
 
     Attributes:
-        writes: how many writes were begun.
+        log: writes to the API server that were begun.
+        writes: how many were begun, those to the store among them.
         at: number of the write to fail; None: none.
         error: what is raised.
         done: whether the write has happened when it fails.
     """
 
     def __init__(self) -> None:
+        self.log: list[Call] = []
         self.writes = 0
         self.at: int | None = None
         self.error: BaseException = Crash("scripted")
@@ -86,6 +88,7 @@ class Faults:
     async def before(self, call: Call) -> None:
         """See `Observer`."""
         if call.is_write:
+            self.log.append(call)
             self.strike(done=False)
 
     async def after(self, call: Call, status: int) -> None:

@@ -154,7 +154,7 @@ def _prepare(world: BackupWorld, now: datetime) -> Decision:
         if world.snapshot_class is None:
             return _start(world, now, claim, claim)
         body = objects.snapshot(world.backup, claim.name, world.snapshot_class.name)
-        waiting = Wait("SnapshotNotReady", f"A snapshot of volume {claim.name} is being made", look_again=5.0)
+        waiting = _snapshot_not_ready(world, None)
         told = Announce("Normal", "SnapshotRequested", waiting.message)
         return _wait(world, now, waiting, (CreateChild("VolumeSnapshot", body), told))
     if not snapshot.status.ready_to_use:
@@ -170,16 +170,12 @@ def _foreign_child(world: BackupWorld) -> Fail | None:
     return None
 
 
-def _snapshot_not_ready(world: BackupWorld, snapshot: Snapshot) -> Wait:
-    error = snapshot.status.error
+def _snapshot_not_ready(world: BackupWorld, snapshot: Snapshot | None) -> Wait:
+    """Wait for a snapshot that is asked for or there: the same status, so that it is written once unless it hangs."""
+    error = snapshot.status.error if snapshot else None
     detail = f": {error.message}" if error else ""
-    return Wait(
-        "SnapshotNotReady",
-        f"VolumeSnapshot {snapshot.name} is not ready{detail}",
-        snapshot.metadata.creation_timestamp,
-        world.policy.deadlines.snapshot,
-        5.0,
-    )
+    message = f"A snapshot of volume {world.claim.name if world.claim else ''} is being made{detail}"
+    return Wait("SnapshotNotReady", message, None, world.policy.deadlines.snapshot, 5.0)
 
 
 def _expose(world: BackupWorld, now: datetime, claim: Claim, snapshot: Snapshot) -> Decision:
@@ -204,7 +200,7 @@ def _start(world: BackupWorld, now: datetime, claim: Claim, mounted: Claim | Non
         return _fail(world, now, parent_problem)
     claim_name = mounted.name if mounted else names.child_name(world.backup.uid)
     job = objects.mover_job(world.backup, _task(world, store, claim), store, claim_name, world.policy.mover)
-    waiting = Wait("MoverPending", "The mover is being started", look_again=5.0)
+    waiting = movers.starting(world.policy)
     told = Announce("Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} copies volume {claim.name}")
     return _wait(world, now, waiting, (CreateChild("Job", job), told))
 

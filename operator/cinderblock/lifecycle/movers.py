@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -21,6 +22,8 @@ QUEUED = "Queued"
 FIRST_IN_LINE = 5.0
 LAST_IN_LINE = 60.0
 """Seconds between looks of those who wait for a mover: the next ones, and those who have many before them."""
+WITH_ITS_JOB = timedelta(minutes=1)
+"""A pod that is so much younger than its Job is not the first, or a quota or a policy has held it up."""
 LAST_WORDS = 200
 """Characters of a mover's last log line that go into a message when it left no report."""
 
@@ -140,7 +143,7 @@ def _waiting(mover: MoverView, policy: Policy) -> Wait:
     """What a Job that goes on is doing. Every pod of it has the same time to start, however old the Job is."""
     start = policy.deadlines.mover_start
     if not mover.pods:
-        return Wait("MoverPending", f"The mover Job has no pod yet{_because(mover)}", None, start, 5.0)
+        return starting(policy, _because(mover))
     pod = mover.pods[-1]
     since = pod.metadata.creation_timestamp
     if pod.has_ended:
@@ -151,9 +154,22 @@ def _waiting(mover: MoverView, policy: Policy) -> Wait:
         return Wait("MoverUnschedulable", f"No node for the mover: {pod.unschedulable}", since, start)
     if pod.waiting and pod.waiting.reason in IMAGE_PULL_REASONS:
         return Wait("ImagePullFailed", f"The mover's image cannot be had: {pod.waiting.message}", since, start)
+    if pod.status.phase != "Running" and not mover.warning:
+        return starting(policy, since=since if _came_late(mover, pod) else None)
     if pod.status.phase != "Running":
         return Wait("MoverStarting", f"The mover's pod is starting{_because(mover)}", since, start, 5.0)
     return Wait("MoverRunning", "The mover is copying", None, None, 5.0)
+
+
+def starting(policy: Policy, because: str = "", since: datetime | None = None) -> Wait:
+    """Wait for a mover that is being started: the same status from its Job to its container, so it is written once."""
+    return Wait("MoverPending", f"The mover is being started{because}", since, policy.deadlines.mover_start, 5.0)
+
+
+def _came_late(mover: MoverView, pod: Pod) -> bool:
+    """Whether a pod did not come with its Job: it has its own time to start then."""
+    made, began = pod.metadata.creation_timestamp, mover.job.metadata.creation_timestamp if mover.job else None
+    return made is not None and began is not None and made - began > WITH_ITS_JOB
 
 
 def _because(mover: MoverView) -> str:

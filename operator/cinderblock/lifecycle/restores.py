@@ -114,7 +114,7 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         sealed=store.spec.encryption_secret_ref is not None,
     )
     job = objects.mover_job(world.restore, task, store, claim_name, world.policy.mover)
-    waiting = Wait("MoverPending", "The mover is being started", look_again=5.0)
+    waiting = movers.starting(world.policy)
     told = Announce(
         "Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} writes backup {world.backup.name}"
     )

@@ -61,10 +61,10 @@ def judge(job: Job, *pods: Pod, warning: str = "") -> movers.Done | Fail | Wait:
 
 
 WAITS: dict[str, tuple[movers.Done | Fail | Wait, Wait]] = {
-    "no pod yet": (judge(a_job()), Wait("MoverPending", "The mover Job has no pod yet", None, START, 5.0)),
+    "no pod yet": (judge(a_job()), Wait("MoverPending", "The mover is being started", None, START, 5.0)),
     "no pod, and a policy that says why": (
         judge(a_job(), warning="exceeded quota"),
-        Wait("MoverPending", "The mover Job has no pod yet: exceeded quota", None, START, 5.0),
+        Wait("MoverPending", "The mover is being started: exceeded quota", None, START, 5.0),
     ),
     "no node": (
         judge(a_job(), unschedulable("0/3 nodes are available")),
@@ -75,6 +75,10 @@ WAITS: dict[str, tuple[movers.Done | Fail | Wait, Wait]] = {
         Wait("ImagePullFailed", "The mover's image cannot be had: no such image", POD_BEGAN, START),
     ),
     "a container that is being created": (
+        judge(a_job(), waiting("ContainerCreating")),
+        Wait("MoverPending", "The mover is being started", None, START, 5.0),
+    ),
+    "a container that cannot be created": (
         judge(a_job(), waiting("ContainerCreating"), warning="volume cannot be attached"),
         Wait(
             "MoverStarting", "The mover's pod is starting: volume cannot be attached", POD_BEGAN, START, 5.0
@@ -179,11 +183,12 @@ def test_a_job_that_is_complete_has_succeeded_even_if_its_pod_is_gone(kind: str)
 
 
 def test_every_pod_has_the_same_time_to_start_however_old_the_job_is() -> None:
-    young, old = a_pod("Pending", began=NOW), a_pod("Pending", began=JOB_BEGAN)
+    later = NOW + timedelta(hours=1)
+    young, old = a_pod("Pending", began=later), a_pod("Pending", began=JOB_BEGAN)
     first, second = judge(a_job(), young), judge(a_job(), old)
     assert isinstance(first, Wait)
     assert isinstance(second, Wait)
-    assert (first.since, second.since) == (NOW, JOB_BEGAN)
+    assert (first.since, second.since) == (later, None), "without an instant, it counts from when it was said first"
 
 
 @pytest.mark.parametrize("words", ["", "Killed", "{", "[]", '{"succeeded": "perhaps"}', '{"message": "no result"}'])
