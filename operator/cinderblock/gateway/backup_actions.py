@@ -83,19 +83,25 @@ async def _reset(call: Call, backup: VolumeBackup, phase: BackupPhase) -> None:
     status = backup_views.own_status(backup)
     if phase is BackupPhase.AVAILABLE and status.stored_bytes is None:
         raise InvalidInput("Invalid backup: It was never completed, so it cannot become available.")
-    told: dict[str, Any] = {"phase": phase.value, "failReason": _RESET if phase is BackupPhase.ERROR else None}
-    if phase is BackupPhase.ERROR:
-        generation = backup.metadata.generation
-        stalled = conditions.stalled(status.conditions, datetime.now(UTC), generation, "StatusReset", _RESET)
-        told["conditions"] = [condition.model_dump(mode="json", by_alias=True) for condition in stalled]
-    patch = {
-        "metadata": {"resourceVersion": backup.metadata.resource_version},
-        "status": {to_camel(key): value for key, value in identity(backup).items()} | told,
-    }
+    patch = reset_patch(backup, phase, datetime.now(UTC))
     try:
         await call.kube.merge_patch(VOLUME_BACKUP, backup.name, call.project, patch, subresource="status")
     except Conflict:
         raise Conflict(f"Backup {backup.backup_id} has changed meanwhile: try again") from None
+
+
+def reset_patch(backup: VolumeBackup, phase: BackupPhase, now: datetime) -> dict[str, Any]:
+    """What resetting writes (RFC 7386); the operator takes a phase of error for final, and derives every other one."""
+    status = backup_views.own_status(backup)
+    told: dict[str, Any] = {"phase": phase.value, "failReason": _RESET if phase is BackupPhase.ERROR else None}
+    if phase is BackupPhase.ERROR:
+        generation = backup.metadata.generation
+        stalled = conditions.stalled(status.conditions, now, generation, "StatusReset", _RESET)
+        told["conditions"] = [condition.model_dump(mode="json", by_alias=True) for condition in stalled]
+    return {
+        "metadata": {"resourceVersion": backup.metadata.resource_version},
+        "status": {to_camel(key): value for key, value in identity(backup).items()} | told,
+    }
 
 
 DELETE: Final = Operation(

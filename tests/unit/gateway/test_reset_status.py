@@ -1,0 +1,57 @@
+"""What becomes of a backup whose status an administrator resets (`os-reset_status`), once the operator has seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cinderblock.gateway.backup_actions import reset_patch
+from cinderblock.model.backup import BackupPhase, VolumeBackup
+from tests.support.simulated_api import _merged
+from tests.support.simulation import Simulation
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        yield simulation
+
+
+def reset(simulation: Simulation, name: str, phase: BackupPhase) -> None:
+    backup = VolumeBackup.model_validate(simulation.get("VolumeBackup", name))
+    item = simulation.get("VolumeBackup", name)
+    patch = reset_patch(backup, phase, simulation.now)
+    simulation.objects.update(item, status=_merged(item["status"], patch["status"]))
+
+
+def test_a_whole_backup_stays_in_error_until_it_is_reset_again(simulation: Simulation) -> None:
+    simulation.backup("full", "data")
+    simulation.settle()
+    reset(simulation, "full", BackupPhase.ERROR)
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "full"), simulation.reason("VolumeBackup", "full")) == (
+        "error",
+        "StatusReset",
+    )
+    reset(simulation, "full", BackupPhase.AVAILABLE)
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "full"), simulation.reason("VolumeBackup", "full")) == (
+        "available",
+        "Available",
+    )
+    simulation.restore("back", "full", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "first"
+
+
+def test_a_backup_at_work_that_is_reset_is_stopped_and_leaves_nothing(simulation: Simulation) -> None:
+    simulation.backup("full", "data")
+    simulation.until("VolumeBackup", "full", "MoverRunning")
+    reset(simulation, "full", BackupPhase.ERROR)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "error"
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "full"), simulation.stored()) == ("gone", [])
