@@ -63,8 +63,8 @@ def oracle(lab: Lab, witness: Witness) -> Oracle:
 @pytest.fixture(autouse=True)
 def _no_secret_is_shown(oracle: Oracle) -> Iterator[None]:
     """In every test, whether or not it has anything to do with secrets."""
-    oracle.learn()
     yield
+    oracle.learn()
     assert not oracle.exposed()
 
 

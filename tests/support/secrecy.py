@@ -45,6 +45,10 @@ class Oracle:
             for key, value in (item.get("data") or {}).items():
                 self._remember(f"{item['metadata']['namespace']}/{item['metadata']['name']} {key}", key, value)
 
+    def forget(self, where: str) -> None:
+        """Look no longer for what was planted to be found; its Secret must be gone, or it is learned anew."""
+        self._known = {secret: place for secret, place in self._known.items() if place != where}
+
     def _remember(self, where: str, key: str, value: str) -> None:
         try:
             text = base64.b64decode(value).decode().strip()
