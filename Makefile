@@ -65,6 +65,11 @@ fuzz-gateway: packages
 	$(RUN) tests.cluster tools
 	CINDERBLOCK_FUZZ_EXAMPLES=100 $(RUN) pytest tests/integration/test_gateway_fuzzing.py
 
+.PHONY: tempest ## OpenStack's own integration tests of volume backups, on a real cluster
+tempest: setup
+	$(RUN) tests.openstack.environments clients >/dev/null
+	$(RUN) tests.cluster run -- .venv/bin/python -m tests.openstack.run_tempest
+
 .PHONY: image ## Build the image from the Dockerfile, without Docker
 image: setup
 	$(RUN) tests.cluster.image

@@ -26,6 +26,8 @@ from cinderblock.model.backup import BackupPhase, VolumeBackup
 
 SERVICE: Final = "cinder.backup.drivers.s3.S3BackupDriver"
 """What Cinder's S3 driver calls itself: clients look at its beginning."""
+_LARGEST: Final = 1 << 31
+"""Cinder's column is an integer of 32 bits."""
 _ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 SCHEMA: Final[Schema] = schemas.closed(
@@ -83,7 +85,7 @@ async def import_record(call: Call) -> Reply:
     if await _exists(call, identifier):
         raise InvalidInput("Invalid backup: Backup already exists in database.")
     name = _text(record, "display_name")
-    annotations = {names.CREATED_BY_ANNOTATION: await user_name(call.kube)}
+    annotations = {names.CREATED_BY_ANNOTATION: await user_name(call.kube)} | _size_of(record)
     body = {
         "metadata": object_names.metadata(call.project, name, "imported", annotations),
         "spec": await _spec(call, record, identifier),
@@ -134,6 +136,13 @@ async def _store(call: Call, name: str | None) -> str | None:
     if name is None or not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
         return None
     return name if await call.kube.get(BACKUP_STORE, name, call.project) else None
+
+
+def _size_of(record: dict[str, Any]) -> dict[str, str]:
+    """The size in GiB, which is shown until the manifest has been read."""
+    size = record["size"]
+    is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size < _LARGEST
+    return {names.RECORDED_SIZE_ANNOTATION: str(size)} if is_size else {}
 
 
 def _text(record: dict[str, Any], key: str) -> str | None:

@@ -53,6 +53,13 @@ def volume_id_of(backup: VolumeBackup) -> str:
     return own_status(backup).volume_id or backup.spec.volume_id or UNKNOWN_VOLUME
 
 
+def size_of(backup: VolumeBackup) -> int | None:
+    """GiB of the volume; of one that is being imported, as its record told."""
+    told = backup.metadata.annotations.get(names.RECORDED_SIZE_ANNOTATION, "")
+    recorded = int(told[:10]) if told.isascii() and told.isdecimal() else None
+    return recorded if own_status(backup).size is None else own_status(backup).size
+
+
 def summary(backup: VolumeBackup, links: Links) -> dict[str, Any]:
     """In a list without details, and in answers to requests that change something."""
     identifier = backup.backup_id
@@ -74,7 +81,7 @@ def detail(backup: VolumeBackup, version: Version, links: Links, *, size: int | 
     view: dict[str, Any] = {
         **summary(backup, links),
         "status": status_of(backup, version),
-        "size": size if status.size is None else status.size,
+        "size": size if status.size is None and size is not None else size_of(backup),
         "object_count": status.object_count or 0,
         "availability_zone": spec.availability_zone,
         "container": status.container or spec.container,

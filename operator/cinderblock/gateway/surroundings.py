@@ -54,10 +54,10 @@ async def zones(_: Call) -> Reply:
 
 async def limits(call: Call) -> Reply:
     """Tell what there is, and that it may be more."""
-    world, snapshots, backups = await asyncio.gather(
-        look_at_volumes(call), look_at_snapshots(call), select(call.kube, call.project, {})
+    world, visible, backups = await asyncio.gather(
+        look_at_volumes(call), seen(look_at_snapshots(call)), select(call.kube, call.project, {})
     )
-    volumes = world.volumes()
+    volumes, snapshots = world.volumes(), visible or []
     used = {
         "totalVolumesUsed": len(volumes),
         "totalGigabytesUsed": sum(volume.size for volume in volumes) + sum(found.size for found in snapshots),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from cinderblock.errors import InvalidInput
 from cinderblock.gateway import described, pages, volume_views
+from cinderblock.gateway.backup_worlds import seen
 from cinderblock.gateway.calls import Call, Reply
 from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.pages import Rules
@@ -100,7 +101,7 @@ async def update(call: Call) -> Reply:
 async def delete(call: Call) -> Reply:
     """Delete a volume; with ``cascade`` its snapshots as well. One that is being restored: the restore ends."""
     volume, _ = await find(call, call.path["volume_id"])
-    snapshots = [found for found in (await look_at_snapshots(call)) if found.volume_id == volume.id]
+    snapshots = [found for found in await seen(look_at_snapshots(call)) or () if found.volume_id == volume.id]
     cascades = call.query.get("cascade", "").lower() in ("true", "1")
     if volume.status not in _DELETABLE or (snapshots and not cascades):
         raise InvalidInput(_NOT_DELETABLE)

@@ -43,6 +43,8 @@ DESCRIPTION_ANNOTATION = "cinderblock.io/description"
 """On the same: its description in the Cinder API."""
 METADATA_ANNOTATION = "cinderblock.io/metadata"
 """On the same: the user's own keys and values in the Cinder API, as JSON."""
+RECORDED_SIZE_ANNOTATION = "cinderblock.io/recorded-size"
+"""On a VolumeBackup that was imported through the Cinder API: GiB of the volume, as the record told it."""
 VOLUME_METADATA_ANNOTATION = "cinderblock.io/volume-metadata"
 """On a VolumeBackup: METADATA_ANNOTATION of its volume when the backup was asked for through the Cinder API."""
 

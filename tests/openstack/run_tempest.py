@@ -1,0 +1,96 @@
+"""OpenStack's own integration tests of volume backups, against the gateway on a real cluster: ``make tempest``.
+
+Nothing of tempest is changed. It is told of three users in one project, and that there is neither compute nor an image
+service, so that it skips the tests that boot servers.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from tests.openstack import environments
+from tests.support import clouds
+from tests.support.clouds import Cloud
+from tests.support.lab import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.tenants import HOME
+
+MODULES = (
+    "tempest.api.volume.test_volumes_backup",
+    "tempest.api.volume.admin.test_volumes_backup",
+    "tempest.api.volume.test_volumes_snapshots.VolumesSnapshotTestJSON.test_snapshot_backup",
+)
+ROLES = ("member", "reader", "admin")
+
+_CONFIGURATION = """\
+[auth]
+use_dynamic_credentials = False
+test_accounts_file = {directory}/accounts.yaml
+default_credentials_domain_name = Default
+[identity]
+auth_version = v3
+uri_v3 = {identity}
+[service_available]
+cinder = True
+nova = False
+glance = False
+swift = False
+neutron = True
+[volume]
+backup_driver = s3
+min_microversion = 3.0
+max_microversion = latest
+build_interval = 1
+build_timeout = 120
+[oslo_concurrency]
+lock_path = {directory}
+"""
+"""``neutron``: without it tempest skips the tests of backups, although it asks nothing of it."""
+
+
+def main(arguments: list[str]) -> int:
+    """Install the chart, run tempest's tests (those that are named, else those of backups), and clean up."""
+    lab = Lab.from_environment()
+    with alone():
+        install(lab, [HOME])
+        try:
+            cloud = Cloud(lab, clouds.enable(lab), HOME)
+            return _run(cloud, arguments or list(MODULES))
+        finally:
+            uninstall(lab)
+            lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+
+
+def _run(cloud: Cloud, tests: list[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="tempest-") as directory:
+        Path(directory, "tempest.conf").write_text(
+            _CONFIGURATION.format(directory=directory, identity=cloud.identity), "utf-8"
+        )
+        Path(directory, "accounts.yaml").write_text(yaml.safe_dump([_account(cloud, role) for role in ROLES]), "utf-8")
+        told = {"TEMPEST_CONFIG_DIR": directory, "TEMPEST_CONFIG": "tempest.conf", "PYTHONWARNINGS": "ignore"}
+        python = environments.programs("clients") / "python"
+        done = subprocess.run(
+            [python, "-m", "testtools.run", *tests], env=os.environ | told, cwd=directory, check=False
+        )
+        if done.returncode:
+            print(cloud.lab.diagnose(cloud.project))
+        return done.returncode
+
+
+def _account(cloud: Cloud, role: str) -> dict[str, object]:
+    account: dict[str, object] = {
+        "username": role,
+        "password": cloud.user(role),
+        "project_name": cloud.project,
+        "roles": [role],
+    }
+    return account | ({"types": ["admin"]} if role == "admin" else {})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,16 @@
+"""docs/openstack.md tells users every intended difference from Cinder."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.openstack import differences
+from tests.openstack.differences import Difference
+
+PAGE = Path(__file__).parents[3] / "docs" / "openstack.md"
+
+
+@pytest.mark.parametrize("difference", differences.ALL, ids=lambda difference: difference.name)
+def test_the_page_for_administrators_tells(difference: Difference) -> None:
+    told = " ".join(PAGE.read_text("utf-8").split())
+    assert f"* **{difference.name}.** {' '.join(difference.reason.split())}" in told
