@@ -85,6 +85,18 @@ VOLUME: Final = answer({"volume": answer(_DETAIL, *_NEWER, _TENANT)})
 VOLUME_DETAIL: Final = answer({"volume": answer(_DETAIL, *_NEWER)})
 VOLUMES: Final = _list_of("volumes", answer(_SUMMARY))
 VOLUME_DETAILS: Final = _list_of("volumes", answer(_DETAIL, *_NEWER))
+VOLUME_SUMMARY: Final = answer(
+    {
+        "volume-summary": answer(
+            {
+                "total_count": _SIZE,
+                "total_size": _SIZE,
+                "metadata": {"type": "object", "additionalProperties": {"type": "array", "items": _STRING}},
+            },
+            "metadata",
+        )
+    }
+)
 SNAPSHOT: Final = answer({"snapshot": answer(_SNAPSHOT, *_NEWER_OF_SNAPSHOTS)})
 SNAPSHOT_DETAIL: Final = answer({"snapshot": answer(_SNAPSHOT | _EXTENDED, *_NEWER_OF_SNAPSHOTS)})
 SNAPSHOTS: Final = _list_of("snapshots", answer(_SNAPSHOT, *_NEWER_OF_SNAPSHOTS))

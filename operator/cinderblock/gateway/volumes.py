@@ -13,7 +13,14 @@ from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.pages import Rules
 from cinderblock.gateway.schemas import Schema, closed, metadata
 from cinderblock.gateway.snapshot_worlds import look as look_at_snapshots
-from cinderblock.gateway.volume_answers import LIST_QUERY, VOLUME, VOLUME_DETAIL, VOLUME_DETAILS, VOLUMES
+from cinderblock.gateway.volume_answers import (
+    LIST_QUERY,
+    VOLUME,
+    VOLUME_DETAIL,
+    VOLUME_DETAILS,
+    VOLUME_SUMMARY,
+    VOLUMES,
+)
 from cinderblock.gateway.volume_creation import create, schema
 from cinderblock.gateway.volume_worlds import Volume, find, look
 from cinderblock.kube.kinds import PVC, VOLUME_RESTORE, VOLUME_SNAPSHOT
@@ -38,6 +45,8 @@ RULES: Final[Rules[Volume]] = Rules(
     newer_sort_keys={},
 )
 
+_TOTALS, _TOTALS_WITH_METADATA = 12, 36
+"""Microversions that have the summary of volumes, and metadata in it."""
 _DELETABLE: Final = frozenset({"available", "error", "error_restoring", "creating", "restoring-backup"})
 """Cinder deletes no volume in the last two; here that ends what is going on."""
 _TEXT: Final[Schema] = {"type": ["string", "null"]}
@@ -76,6 +85,16 @@ async def _list(call: Call, path: str, view: Callable[[Volume, Call], dict[str, 
     asked = pages.wanted(call, RULES)
     page = pages.page((await look(call)).volumes(), asked, RULES, call, path)
     return Reply(200, {"volumes": [view(volume, call) for volume in page.items], **page.more})
+
+
+async def totals(call: Call) -> Reply:
+    """How many volumes there are, how large they are together, and their metadata (cinder/api/v3/volumes.py)."""
+    volumes = (await look(call)).volumes()
+    found: dict[str, Any] = {"total_count": len(volumes), "total_size": sum(volume.size for volume in volumes)}
+    if call.at_least(_TOTALS_WITH_METADATA):
+        pairs = sorted({pair for volume in volumes for pair in volume.metadata.items()})
+        found["metadata"] = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
+    return Reply(200, {"volume-summary": found})
 
 
 async def show(call: Call) -> Reply:
@@ -128,6 +147,9 @@ OPERATIONS: Final = (
         query=LIST_QUERY,
     ),
     _operation("POST", "/volumes", create, "Create a volume", "create", answers={202: VOLUME}, body=schema(71)),
+    _operation(
+        "GET", "/volumes/summary", totals, "Summarize volumes", "get_all", answers={200: VOLUME_SUMMARY}, since=_TOTALS
+    ),
     _operation("GET", "/volumes/{volume_id}", show, "Show a volume", "get", answers={200: VOLUME_DETAIL}),
     _operation("PUT", "/volumes/{volume_id}", update, "Update a volume", "update", answers={200: VOLUME}, body=_UPDATE),
     _operation(
