@@ -48,6 +48,11 @@ e2e: setup
 bench: packages
 	$(RUN) tests.bench
 
+.PHONY: memory ## Measure what memory movers take for a directory with a million files; fails above 256 MiB
+memory: setup
+	$(RUN) tests.cluster tools
+	$(RUN) tests.memory
+
 .PHONY: cinder-answers ## Ask the real OpenStack Cinder what the gateway's tests compare with
 cinder-answers: setup
 	"$$($(RUN) tests.openstack.environments cinder)" -W ignore -m tests.openstack.record

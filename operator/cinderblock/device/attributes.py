@@ -84,10 +84,13 @@ def apply(
     status = status or os.stat(place, follow_symlinks=follow)
     present = {} if is_new else dict(read_attributes(place))
     mode: int | None = stat.S_IMODE(status.st_mode)
-    for name in present.keys() - dict(entry.xattrs).keys():
-        _remove_attribute(place, name, losses)
-        mode = None
-    _set_attributes(place, [(n, v) for n, v in entry.xattrs if n.startswith(b"user.") and present.get(n) != v], losses)
+    if present:
+        for name in present.keys() - dict(entry.xattrs).keys():
+            _remove_attribute(place, name, losses)
+            mode = None
+    if entry.xattrs:
+        users = [(n, v) for n, v in entry.xattrs if n.startswith(b"user.") and present.get(n) != v]
+        _set_attributes(place, users, losses)
     is_owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
     if not is_owned:
         is_owned = _set_owner(place, entry, losses)
@@ -97,9 +100,9 @@ def apply(
     if entry.kind is not EntryKind.SYMLINK and mode != wanted_mode:
         _set_mode(place, wanted_mode, losses)
         present.pop(ACCESS_ACL, None)
-    _set_attributes(
-        place, [(n, v) for n, v in entry.xattrs if not n.startswith(b"user.") and present.get(n) != v], losses
-    )
+    if entry.xattrs:
+        others = [(n, v) for n, v in entry.xattrs if not n.startswith(b"user.") and present.get(n) != v]
+        _set_attributes(place, others, losses)
     if status.st_mtime_ns != entry.mtime_ns:
         _set_mtime(place, entry, status, losses)
 

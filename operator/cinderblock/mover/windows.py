@@ -88,16 +88,18 @@ class Window:
 
     def is_complete(self, extent: Extent | None, file_limit: int) -> bool:
         """Whether it should be closed before this extent; not in the middle of a solid chunk, if that can be."""
-        if self.files >= 2 * file_limit or self._extents >= 2 * WINDOW_EXTENTS:
-            return True
-        if extent is not None and self._last_chunk is not None and extent.chunk == self._last_chunk:
+        files = len(self._shares)
+        if files < file_limit and self._extents < WINDOW_EXTENTS and self.size < WINDOW_BYTES:
             return False
-        return self.size >= WINDOW_BYTES or self.files >= file_limit or self._extents >= WINDOW_EXTENTS
+        if files >= 2 * file_limit or self._extents >= 2 * WINDOW_EXTENTS:
+            return True
+        return extent is None or self._last_chunk is None or extent.chunk != self._last_chunk
 
     def add_extent(self, file: FilledFile, extent: Extent) -> None:
         """Add a run of data, and the hole before it."""
         share = self._share(file)
-        share.holes += holes((extent,), file.position, file.position)
+        if extent.offset > file.position:
+            share.holes += holes((extent,), file.position, file.position)
         share.extents.append(extent)
         file.position = extent.offset + extent.length
         self._last_chunk = extent.chunk
