@@ -11,7 +11,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, identifier
+from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, add_unsealed, identifier
 from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_store(parser, "--to")
     add_keys(parser)
+    add_unsealed(parser)
     add_active_key(parser, "seals the backup")
     add_json(parser)
 
@@ -120,6 +121,7 @@ def make_task(
         path=description.volume_name,
         backup=description.model_copy(update={"incremental": parent is not None}),
         parent_manifest=parent,
+        parent_sealed=keys is not None and not arguments.allow_unsealed,
         manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
         compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),
         sealed=keys is not None,

@@ -106,6 +106,16 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unsealed(parser: argparse.ArgumentParser) -> None:
+    """Whether a key that is given means that the backup must be encrypted."""
+    parser.add_argument(
+        "--allow-unsealed",
+        action="store_true",
+        help="take a backup that is not encrypted although a key is given: it was made before there was one. Without a"
+        " key nothing shows that it is what was stored",
+    )
+
+
 def add_active_key(parser: argparse.ArgumentParser, use: str) -> None:
     """Which of the keys is used for what is written."""
     parser.add_argument(

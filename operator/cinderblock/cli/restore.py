@@ -10,7 +10,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, identifier
+from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier
 from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.selection import SelectedTarget, Selection
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="the target may hold something, which is lost")
     add_store(parser, "--from")
     add_keys(parser)
+    add_unsealed(parser)
     add_json(parser)
 
 
@@ -61,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     with closing(open_from(arguments, location, PATIENT)) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = catalog.find(arguments.id)
+        must_be_sealed = keys is not None and not arguments.allow_unsealed
         task = make_task(arguments, catalog.summary(backup).description, location, backup.key)
+        task = task.model_copy(update={"sealed": must_be_sealed})
         with told("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:
             report = restore(task, arguments, store, keys, progress)
     if arguments.json:

@@ -9,7 +9,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, identifier, percentage
+from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier, percentage
 from cinderblock.cli.output import print_fields, print_json, size
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_store(parser, "--from")
     add_keys(parser)
+    add_unsealed(parser)
     add_json(parser)
 
 
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
                 keys,
                 sample_percent=arguments.sample,
                 on_progress=progress,
+                must_be_sealed=keys is not None and not arguments.allow_unsealed,
             )
     if arguments.json:
         print_json({"backupId": backup.backup_id, "succeeded": True, **asdict(result)})

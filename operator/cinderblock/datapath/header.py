@@ -58,6 +58,11 @@ class ManifestHeader:
         """Volume id and backup id, which a wrapped key is bound to."""
         return self.volume_id, self.backup_id
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the backup is encrypted."""
+        return self.wrapped is not None
+
     def data_key(self, keys: KeyRing | None) -> DataKey | None:
         """The data key; None if the backup is not sealed. Raises KeyUnavailable, IntegrityError."""
         if self.wrapped is None:

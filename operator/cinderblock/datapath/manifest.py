@@ -149,14 +149,18 @@ class ManifestReader:
         read: reads the object.
         keys: the store's key ring; None if it has no encryption Secret.
         label: what the object is called in messages, normally its key in the store.
+        must_be_sealed: refuse a manifest that is not. Whoever can write to the store could otherwise put one of their
+            own in the place of a sealed one: it needs no key, and everything in it would be believed.
 
     Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises; here and while streaming.
     """
 
-    def __init__(self, read: RangeReader, keys: KeyRing | None, label: str) -> None:
+    def __init__(self, read: RangeReader, keys: KeyRing | None, label: str, *, must_be_sealed: bool = False) -> None:
         self._read = read
         self._label = label
         self.header = read_header(read, label)
+        if must_be_sealed and not self.header.is_sealed:
+            raise IntegrityError(f"{label} is not encrypted, and the backup should be: it may not be what was stored")
         self._data_key = self.header.data_key(keys)
         self._sealer = self.header.sealer(self._data_key, label)
         self._footer, manifest_bytes = _read_footer(read, self._sealer, label)

@@ -178,6 +178,7 @@ async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str
         return None
     return ManifestView(
         key=key,
+        sealed=summary.header.is_sealed,
         description=summary.description,
         parent_id=summary.header.parent_id,
         object_count=summary.object_count,

@@ -48,6 +48,8 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     phase = checks.own_phase(backup)
     if backup.spec.import_ and phase is not BackupPhase.ERROR and phase not in checks.WHOLE:
         return _adopt(world, now)
+    if phase is BackupPhase.CREATING and not forgotten and _lost_its_seal(world):
+        return _fail(world, now, Fail("SealBroken", "The manifest was replaced by one that is not encrypted."))
     if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
         return _whole(world, now)
     if forgotten and world.manifest_trouble is not None:
@@ -57,6 +59,12 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     if phase is None:
         return _accept(world, now)
     return _create(world, now)
+
+
+def _lost_its_seal(world: BackupWorld) -> bool:
+    """Whether the store is to hold encrypted backups, and what it holds of this one is not."""
+    store, manifest = world.store.store, world.manifest
+    return bool(store and store.spec.encryption_secret_ref and manifest and not manifest.sealed)
 
 
 def _recall(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
@@ -215,6 +223,7 @@ def _task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTask:
         path=objects.mover_path(claim.spec.volume_mode),
         backup=_description(world, claim),
         parent_manifest=parent.status.manifest_key if parent else None,
+        parent_sealed=bool(parent and parent.status.sealed),
         manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
         compression=store.spec.compression,
         sealed=store.spec.encryption_secret_ref is not None,
@@ -321,6 +330,7 @@ def _with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> Volume
             "parent_id": manifest.parent_id,
             "data_timestamp": description.data_timestamp,
             "manifest_key": manifest.key,
+            "sealed": manifest.sealed,
         }
     )
 

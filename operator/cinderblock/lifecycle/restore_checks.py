@@ -70,6 +70,15 @@ def manifest_is_readable(world: RestoreWorld) -> Verdict:
     return Fail("ManifestMissing", "The store has no manifest of the backup")
 
 
+def seal_is_unbroken(world: RestoreWorld) -> Verdict:
+    """Who can write to the store, but has no key, must not be able to say what a restore writes."""
+    if world.backup is None or world.manifest is None or world.manifest.sealed or not world.backup.status.sealed:
+        return None
+    return Fail(
+        "SealBroken", f"The backup was encrypted when it was stored, and {world.manifest.key} is not: do not trust it."
+    )
+
+
 def existing_target_fits(world: RestoreWorld) -> Verdict:
     """Cinder: the volume must exist, be available, and be large enough; and be of the backup's volumeMode."""
     if not wants_existing(world.restore) or world.manifest is None:
@@ -163,6 +172,7 @@ BEFORE_COPY: tuple[Check, ...] = (
     backup_is_available,
     store_is_usable,
     manifest_is_readable,
+    seal_is_unbroken,
     existing_target_fits,
     existing_target_is_detached,
     new_target_fits,

@@ -111,7 +111,7 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         backup=manifest.description,
         manifest=manifest.key,
         compression=store.spec.compression,
-        sealed=store.spec.encryption_secret_ref is not None,
+        sealed=bool(world.backup.status.sealed),
     )
     job = objects.mover_job(world.restore, task, store, claim_name, world.policy.mover)
     waiting = movers.starting(world.policy)

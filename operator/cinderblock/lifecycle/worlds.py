@@ -61,6 +61,7 @@ class ManifestView:
     logical_bytes: int
     transferred_bytes: int
     stored_bytes: int
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,8 @@ class VolumeBackupStatus(Model):
     """The instant whose data the backup holds: of the snapshot, if there is one."""
     manifest_key: Annotated[str, Field(max_length=1024)] | None = None
     """Key of the manifest in the container."""
+    sealed: bool | None = None
+    """Whether the backup is encrypted in the store. A restore refuses a manifest that is not, if this says it is."""
     logical_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of data in the volume, holes and zeros left out."""
     transferred_bytes: Annotated[int, Field(ge=0)] | None = None

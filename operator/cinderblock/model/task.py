@@ -92,11 +92,14 @@ class MoverTask(Model):
     """The backup to make, or the backup to restore."""
     parent_manifest: str | None = None
     """backup: key of the parent's manifest, if the backup is incremental."""
+    parent_sealed: bool = False
+    """backup: whether the parent was encrypted when it was stored; one that is not any more is refused."""
     manifest: str
     """Key of the manifest: to be written by a backup, to be read by a restore."""
     compression: Compression = Compression()
     sealed: bool = False
-    """Whether the store has an encryption Secret: a backup is then sealed, and refuses to run without the key."""
+    """backup: whether the store has an encryption Secret: it is then sealed, and refuses to run without the key.
+    restore: whether the backup was encrypted when it was stored; one that is not any more is refused."""
     active_key: str | None = None
     """Key id that seals a new backup; None: the greatest of those mounted."""
 

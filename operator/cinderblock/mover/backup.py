@@ -209,7 +209,7 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     key = task.parent_manifest
     if key is None:
         return None
-    parent = ManifestReader(partial(store.get, key), keys, key)
+    parent = ManifestReader(partial(store.get, key), keys, key, must_be_sealed=task.parent_sealed)
     description = parent.summary.description
     if (description.volume_id, description.volume_mode) != (task.backup.volume_id, task.volume_mode):
         raise InvalidInput(f"{key} is a backup of another volume: make a full backup")

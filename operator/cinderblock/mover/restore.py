@@ -92,7 +92,8 @@ def run_restore(
 
 def open_manifest(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> ManifestReader:
     """The manifest of the task, which must be that of the task's backup."""
-    manifest = ManifestReader(partial(store.get, task.manifest), keys, task.manifest)
+    read = partial(store.get, task.manifest)
+    manifest = ManifestReader(read, keys, task.manifest, must_be_sealed=task.sealed)
     if manifest.header.owner != (task.backup.volume_id, task.backup.backup_id):
         raise IntegrityError(
             f"{task.manifest} is the manifest of backup {manifest.header.backup_id}, not of {task.backup.backup_id}"

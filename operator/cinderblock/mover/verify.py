@@ -54,6 +54,7 @@ def run_verify(
     *,
     sample_percent: float = 100.0,
     on_progress: ProgressCallback = ignore_progress,
+    must_be_sealed: bool = False,
 ) -> Verification:
     """Read a backup back and check every tag and every hash.
 
@@ -64,13 +65,14 @@ def run_verify(
         sample_percent: share of the chunks and packs that are read, drawn anew each time; the manifest is always read
             as a whole. In (0, 100].
         on_progress: called often, from this thread.
+        must_be_sealed: refuse a backup that is not encrypted.
 
     Raises IntegrityError or NotFound naming the object that is bad or missing; InvalidInput for an impossible sample;
     KeyUnavailable, UnsupportedFormat, and what the store raises.
     """
     if not 0 < sample_percent <= 100:
         raise InvalidInput(f"a sample of {sample_percent} %: give more than 0 and at most 100")
-    reader = ManifestReader(partial(store.get, manifest), keys, manifest)
+    reader = ManifestReader(partial(store.get, manifest), keys, manifest, must_be_sealed=must_be_sealed)
     sample = _Sample(sample_percent)
     run = _Run(ChunkFetcher(store, prefix, reader), reader, on_progress)
     with ThreadPoolExecutor(WORKERS, "verify") as pool:

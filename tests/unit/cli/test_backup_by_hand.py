@@ -253,3 +253,17 @@ def test_the_death_of_the_process_is_not_caught(cli: Cli, opened: Opened, tree: 
     opened.faulty.on("put").crashes()
     with pytest.raises(Crash):
         cli("backup", str(tree), "--to", STORE)
+
+
+def test_with_a_key_a_backup_that_is_not_sealed_is_taken_only_when_that_is_said(
+    cli: Cli, tree: Path, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    backup_id, key = back_up(cli, tree), ("--encryption-key-file", str(keys["old"]))
+    for command in (("verify", backup_id), ("restore", backup_id, "--target", str(tmp_path / "out"))):
+        refused = cli(*command, "--from", STORE, *key)
+        assert refused.code == 5
+        assert "is not encrypted" in refused.err
+        assert not (tmp_path / "out").exists()
+    for command in (("verify", backup_id), ("restore", backup_id, "--target", str(tmp_path / "out"))):
+        assert cli(*command, "--from", STORE, *key, "--allow-unsealed").code == 0
+    assert snapshot(tmp_path / "out") == snapshot(tree)

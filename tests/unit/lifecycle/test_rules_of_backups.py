@@ -287,3 +287,12 @@ def test_a_finalizer_that_an_uninstalled_release_took_off_is_put_on_again(phase:
     assert AddFinalizer(BACKUP_FINALIZER) in decision.actions
     _, nothing_stored = decide(a_world(a_backup(finalizer=False, phase="error")))
     assert nothing_stored.actions == ()
+
+
+@pytest.mark.parametrize(("sealed", "phase"), [(True, "available"), (False, "error")])
+def test_what_is_read_back_from_a_store_with_keys_must_be_encrypted(sealed: bool, phase: str) -> None:
+    mover = MoverView(job=a_job(), pods=(a_pod("Succeeded", MoverReport(succeeded=True)),))
+    store = StoreView(a_store(encryptionSecretRef={"name": "keys"}))
+    status, _ = decide(a_world(accepted(), mover=mover, store=store, manifest=replace(a_manifest(), sealed=sealed)))
+    assert status.phase == phase
+    assert status.sealed is (True if sealed else None)

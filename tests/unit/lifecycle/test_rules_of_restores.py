@@ -72,6 +72,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "a name that exists": ({}, {"target": a_claim("new", "c-7")}, "PersistentVolumeClaim new exists"),
     "a request that is too small": ({"spec": {"size": "1Mi"}}, {}, "is too small to restore backup of size 1"),
+    "a manifest that lost its seal": (
+        {},
+        {"backup": available(sealed=True)},
+        "The backup was encrypted when it was stored, and backups/c-1/b-1.manifest is not: do not trust it.",
+    ),
     "an unknown StorageClass": (
         {"spec": {"storageClassName": "slow"}},
         {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from cinderblock.datapath.header import HEADER_BYTES, parse_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, IntegrityError, NotFound
-from cinderblock.model.task import VolumeMode
-from tests.support.backups import Backups, key_ring
+from cinderblock.model.task import Operation, VolumeMode
+from cinderblock.mover.backup import run_backup
+from cinderblock.mover.verify import run_verify
+from tests.support.backups import PREFIX, Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 
 MIB = 1 << 20
@@ -192,3 +195,33 @@ def test_no_error_of_a_spoiled_sealed_backup_shows_key_material() -> None:
             except CinderblockError as error:
                 text = repr(error) + str(error.__context__) + str(error.__cause__)
                 assert not any(secret.hex() in text or repr(secret)[2:-1] in text for secret in secrets)
+
+
+def forged() -> Backups:
+    """A sealed backup in whose place somebody without the key has put one of their own."""
+    backups, forger = Backups(keys=key_ring()), Backups()
+    backups.back_up(make_tree(), "one")
+    forger.back_up(make_tree(5), "one")
+    for info in forger.store.list(""):
+        backups.store.put(info.key, forger.store.get(info.key))
+    return backups
+
+
+def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_restored(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="is not encrypted, and the backup should be"):
+        forged().restore("one", tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() -> None:
+    backups = forged()
+    task = backups.task(Operation.BACKUP, "two", parent="one").model_copy(update={"parent_sealed": True})
+    with pytest.raises(IntegrityError, match="is not encrypted"):
+        run_backup(task, backups.store, backups.keys, opener=lambda mode, path: nullcontext(make_tree()))
+    assert backups.pack_keys("two") == []
+
+
+def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_called_sound() -> None:
+    backups = forged()
+    with pytest.raises(IntegrityError, match="is not encrypted"):
+        run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.keys, must_be_sealed=True)
