@@ -191,7 +191,8 @@ class Cluster:
 
     async def _job(self, client: KubeClient, body: Object) -> None:
         """The whole life of a Job in three writes: its pod, how that ended, and that the Job is complete."""
-        if body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]:
+        is_over = body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]
+        if is_over or body["spec"].get("suspend"):
             return
         self._note("started", body)
         report = await asyncio.to_thread(self._move, body)

@@ -25,6 +25,7 @@ from cinderblock.lifecycle.actions import (
     DeleteStoredData,
     PatchVolume,
     RemoveFinalizer,
+    StartMover,
 )
 from cinderblock.model import names
 from cinderblock.model.base import KubeObject
@@ -72,6 +73,8 @@ async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
             await _set_finalizers(eyes, subject, kept, annotations)
         case CreateChild(kind, body):
             await _create_child(eyes, subject, CHILDREN[kind], body)
+        case StartMover(name, uid):
+            await _start_mover(eyes, subject, name, uid)
         case DeleteChild(kind, name, uid):
             await _delete_child(eyes, subject, CHILDREN[kind], name, uid)
         case PatchVolume(name, patch):
@@ -112,6 +115,14 @@ async def _create_child(eyes: Eyes, subject: Subject, kind: Kind, body: dict[str
             raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason="NameTaken") from None
         return
     log.info("Created %s", kind.kind)
+
+
+async def _start_mover(eyes: Eyes, subject: Subject, name: str, uid: str) -> None:
+    patch = {"metadata": {"uid": uid}, "spec": {"suspend": False}}
+    try:
+        await eyes.kube.merge_patch(kinds.JOB, name, subject.seen.namespace, patch)
+    except NotFound:
+        log.info("The mover's Job is gone already")
 
 
 async def _delete_child(eyes: Eyes, subject: Subject, kind: Kind, name: str, uid: str) -> None:

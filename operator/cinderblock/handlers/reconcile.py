@@ -13,6 +13,7 @@ from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentEr
 from cinderblock.handlers import logs, observe_backup, observe_restore, observe_store, results
 from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.pace import Pace
 from cinderblock.handlers.perform import Subject, perform, release_job
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
@@ -39,6 +40,7 @@ class Reconciler:
 
     def __init__(self, eyes: Eyes) -> None:
         self._eyes = eyes
+        self._pace = Pace()
         self._steps: dict[str, Step] = {
             "BackupStore": _reconcile_store,
             "VolumeBackup": _reconcile_backup,
@@ -53,8 +55,12 @@ class Reconciler:
         """
         body = await self._eyes.kube.get(KINDS[key.kind], key.name, key.namespace)
         if body is None:
+            self._pace.forget(key)
             return None
         logs.know(body["metadata"]["uid"])
+        return self._pace.next(key, body["metadata"]["resourceVersion"], await self._look(key, body))
+
+    async def _look(self, key: Key, body: dict[str, Any]) -> float | None:
         try:
             return await self._steps[key.kind](self._eyes, body)
         except Conflict as error:

@@ -41,6 +41,14 @@ class CreateChild:
 
 
 @dataclass(frozen=True, slots=True)
+class StartMover:
+    """Let exactly the Job that was seen (by UID) run: it was created suspended."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteChild:
     """Delete exactly the child that was seen (by UID); of a Job, let go of our finalizer first."""
 
@@ -91,7 +99,15 @@ class Announce:
 
 
 Action = (
-    AddFinalizer | RemoveFinalizer | CreateChild | DeleteChild | PatchVolume | CreateClaim | DeleteStoredData | Announce
+    AddFinalizer
+    | RemoveFinalizer
+    | CreateChild
+    | StartMover
+    | DeleteChild
+    | PatchVolume
+    | CreateClaim
+    | DeleteStoredData
+    | Announce
 )
 
 Status = VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus

@@ -267,11 +267,12 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
     foreign = _foreign_child(world)
     if foreign:
         return _fail(world, now, foreign)
+    start = movers.start(world.mover)
+    if start is not None:
+        return _wait(world, now, movers.starting(world.policy), (start,))
     verdict = movers.judge(world.mover, world.policy)
-    if isinstance(verdict, Fail):
-        return _fail(world, now, verdict)
-    if isinstance(verdict, Wait):
-        return _verdict(world, now, verdict)
+    if not isinstance(verdict, movers.Done):
+        return _verdict(world, now, movers.watched(verdict, world.mover, _base(world), now, world.policy.deadlines))
     if world.manifest_trouble is not None:
         problem = checks.trouble(world.manifest_trouble, world.policy.deadlines)
         return _verdict(world, now, problem or Wait("ReadingBack", "The manifest is being read back"))

@@ -34,7 +34,7 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
         return _deleting(world, now, blocked)
     children = outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
     if children or movers.is_at_work(world.mover):
-        return _deleting(world, now, Wait("StoppingMover", "The mover is being stopped", look_again=2.0), children)
+        return _deleting(world, now, Wait("StoppingMover", "The mover is being stopped", look_again=5.0), children)
     remaining = _remaining(world)
     return _deletion_fails(world, now, remaining) if remaining else _release(world, now)
 

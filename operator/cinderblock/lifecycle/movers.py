@@ -7,10 +7,13 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.lifecycle import conditions
+from cinderblock.lifecycle.actions import StartMover
+from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait
 from cinderblock.lifecycle.worlds import MoverView, Policy
-from cinderblock.model.backup import Progress
+from cinderblock.model.backup import Progress, VolumeBackupStatus
 from cinderblock.model.cluster import Pod
+from cinderblock.model.restore import VolumeRestoreStatus
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import MoverReport, ProgressLine
 
@@ -24,8 +27,13 @@ LAST_IN_LINE = 60.0
 """Seconds between looks of those who wait for a mover: the next ones, and those who have many before them."""
 WITH_ITS_JOB = timedelta(minutes=1)
 """A pod that is so much younger than its Job is not the first, or a quota or a policy has held it up."""
+RUNNING = "MoverRunning"
+STALLED = "MoverStalled"
 LAST_WORDS = 200
 """Characters of a mover's last log line that go into a message when it left no report."""
+
+
+Reported = VolumeBackupStatus | VolumeRestoreStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,36 @@ def judge(mover: MoverView, policy: Policy) -> Done | Fail | Wait:
     if mover.job.metadata.is_being_deleted:
         return Fail("MoverDeleted", "The mover Job was deleted by somebody else before it had finished")
     return _waiting(mover, policy)
+
+
+def start(mover: MoverView) -> StartMover | None:
+    """What lets a mover run that was created and waits for that."""
+    job = mover.job
+    if job is None or not job.spec.suspend or job.metadata.is_being_deleted:
+        return None
+    return StartMover(job.name, job.uid)
+
+
+def watched(verdict: Fail | Wait, mover: MoverView, before: Reported, now: datetime, limits: Deadlines) -> Fail | Wait:
+    """The verdict about a mover, but for one that runs and gets nowhere: that is said, and has an end.
+
+    ``before`` is the status as it was written last: it changes with every progress, and ``updatedAt`` says when.
+    """
+    if not isinstance(verdict, Wait) or verdict.reason != RUNNING:
+        return verdict
+    progress = to_progress(mover.progress)
+    if progress is not None and progress != before.progress:
+        return verdict
+    told = conditions.waiting_since(before.conditions, STALLED) is not None
+    ran = conditions.waiting_since(before.conditions, RUNNING) is not None
+    quiet = ran and before.updated_at is not None and now - before.updated_at >= limits.stall
+    if not told and not quiet:
+        return verdict
+    minutes = int(limits.stall.total_seconds() // 60)
+    message = (
+        f"The mover runs, but has told of no progress for {minutes} minutes or more: look at its pod and its volume"
+    )
+    return Wait("MoverStalled", message, limit=limits.stalled, look_again=30.0)
 
 
 def success(mover: MoverView) -> MoverReport | None:
@@ -133,10 +171,23 @@ def _died(exit_code: int, reason: str, words: str) -> Fail:
     """A container that ended without a report."""
     if reason == "OOMKilled":
         return Fail("MoverOutOfMemory", "The mover ran out of memory: raise spec.mover.resources of the BackupStore")
-    last = words.strip().splitlines()[-1][:LAST_WORDS] if words.strip() else "it said nothing"
     return Fail(
-        "MoverDied", f"The mover ended with exit code {exit_code} ({reason or 'no reason'}) and no report: {last}"
+        "MoverDied",
+        f"The mover ended with exit code {exit_code} ({reason or 'no reason'}) and no report: {_cut(words)}",
     )
+
+
+def _last_words(pod: Pod) -> str:
+    """What a mover that has ended said: its report, or its last line."""
+    report, ended = read_report(pod), pod.terminated
+    if report:
+        return report.message
+    return _cut(ended.message) if ended else pod.status.message or "it left no word"
+
+
+def _cut(words: str) -> str:
+    """The last line of a log, of a length that fits into a message."""
+    return words.strip().splitlines()[-1][:LAST_WORDS] if words.strip() else "it said nothing"
 
 
 def _waiting(mover: MoverView, policy: Policy) -> Wait:
@@ -147,9 +198,9 @@ def _waiting(mover: MoverView, policy: Policy) -> Wait:
     pod = mover.pods[-1]
     since = pod.metadata.creation_timestamp
     if pod.has_ended:
-        report = read_report(pod)
-        words = f": {report.message}" if report else ""
-        return Wait("MoverRetrying", f"The mover failed and is started again{words}", None, None, 5.0)
+        again = f"Attempt {len(mover.pods)} of the mover failed, and it is started again: {_last_words(pod)}"
+        ended = pod.terminated
+        return Wait("MoverRetrying", again, (ended.finished_at if ended else None) or since, start, 5.0)
     if pod.unschedulable:
         return Wait("MoverUnschedulable", f"No node for the mover: {pod.unschedulable}", since, start)
     if pod.waiting and pod.waiting.reason in IMAGE_PULL_REASONS:

@@ -167,6 +167,10 @@ def mover_job(
     """The Job that copies bytes between a claim and a store.
 
     It sees its volume and the store's Secrets, and nothing else: no ServiceAccount token, no writable root.
+
+    That of a restore is born suspended, and started by a second request, for the Job that was seen to be there: a
+    request that arrives late, from an operator that does not lead any more, makes a Job that writes to no volume. That
+    of a backup finds its manifest, and has nothing to do.
     """
     metadata = child_metadata(owner)
     metadata["finalizers"] = [names.JOB_FINALIZER]
@@ -176,6 +180,7 @@ def mover_job(
         "kind": "Job",
         "metadata": metadata,
         "spec": {
+            "suspend": task.operation is Operation.RESTORE,
             "backoffLimit": 3,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {

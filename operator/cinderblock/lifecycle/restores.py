@@ -125,9 +125,12 @@ def _copying(world: RestoreWorld, now: datetime) -> Decision:
     foreign = _foreign_child(world)
     if foreign:
         return _fail(world, now, foreign)
+    start = movers.start(world.mover)
+    if start is not None:
+        return _wait(world, now, movers.starting(world.policy), (start,))
     verdict = movers.judge(world.mover, world.policy)
     if not isinstance(verdict, movers.Done):
-        return _verdict(world, now, verdict)
+        return _verdict(world, now, movers.watched(verdict, world.mover, _base(world), now, world.policy.deadlines))
     if restore_checks.wants_existing(world.restore):
         return _done(world, now, world.target, verdict.report)
     return _hand_over(world, now, verdict.report)
@@ -219,7 +222,7 @@ def _cancel(world: RestoreWorld, now: datetime) -> Decision:
         note = f"The VolumeRestore was deleted before it had ended; {left}"
         told = () if has_ended else (Announce("Normal", "Cancelled", note),)
         return Decision(None, (*told, RemoveFinalizer(names.RESTORE_FINALIZER)))
-    waiting = Wait("Cancelling", "The restore is being stopped", look_again=2.0)
+    waiting = Wait("Cancelling", "The restore is being stopped", look_again=5.0)
     if has_ended:
         return Decision(None, actions, waiting.look_again)
     return _wait(world, now, waiting, actions)

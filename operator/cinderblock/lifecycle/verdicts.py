@@ -47,6 +47,8 @@ class Deadlines:
         store: for an endpoint that does not answer.
         snapshot: for a VolumeSnapshot to become ready (Velero: 10 minutes; full copies on some drivers need longer).
         mover_start: for the mover's pod to run: a node, its volumes, its image.
+        stall: without progress until that is said of a running mover.
+        stalled: after that until it is given up: a volume that hangs does not come back by waiting.
         rebind: for a restored volume to be bound under its final name.
         deletion: for stored data to be removed before the phase becomes error_deleting; retries go on after it.
     """
@@ -56,6 +58,8 @@ class Deadlines:
     store: timedelta = timedelta(minutes=5)
     snapshot: timedelta = timedelta(minutes=30)
     mover_start: timedelta = timedelta(minutes=15)
+    stall: timedelta = timedelta(minutes=10)
+    stalled: timedelta = timedelta(hours=6)
     rebind: timedelta = timedelta(minutes=5)
     deletion: timedelta = timedelta(minutes=5)
 

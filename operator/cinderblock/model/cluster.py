@@ -137,9 +137,14 @@ class JobStatus(Model):
     conditions: tuple[JobCondition, ...] = ()
 
 
+class JobSpec(Model):
+    suspend: bool = False
+
+
 class Job(KubeObject):
     """batch/v1 Job."""
 
+    spec: JobSpec = JobSpec()
     status: JobStatus = JobStatus()
 
     @property

@@ -89,15 +89,21 @@ WAITS: dict[str, tuple[movers.Done | Fail | Wait, Wait]] = {
         judge(a_job(), ended("Failed", LATER)),
         Wait(
             "MoverRetrying",
-            "The mover failed and is started again: https://s3 does not answer",
-            None,
-            None,
+            "Attempt 1 of the mover failed, and it is started again: https://s3 does not answer",
+            POD_BEGAN,
+            START,
             5.0,
         ),
     ),
     "a pod that left no report and will be replaced": (
         judge(a_job(), a_pod("Failed")),
-        Wait("MoverRetrying", "The mover failed and is started again", None, None, 5.0),
+        Wait(
+            "MoverRetrying",
+            "Attempt 1 of the mover failed, and it is started again: it left no word",
+            POD_BEGAN,
+            START,
+            5.0,
+        ),
     ),
     "the second pod at work": (
         judge(a_job(), ended("Failed", LATER), a_pod()),
@@ -264,3 +270,18 @@ def test_progress_is_a_share_between_0_and_100(done: int, total: int) -> None:
     assert shown is not None
     assert 0 <= shown.percent <= 100
     assert shown.percent < 100 or done >= total
+
+
+@pytest.mark.parametrize(
+    ("pod", "words"),
+    [(ended("Failed", LATER), LATER.message), (ended("Failed", "first\nlast words\n", 137), "last words")],
+)
+def test_while_a_mover_is_started_again_its_last_words_are_told_and_since_when_and_until_when(
+    pod: Pod, words: str
+) -> None:
+    waits = judge(a_job(), pod)
+    assert isinstance(waits, Wait)
+    assert waits.reason == "MoverRetrying"
+    assert waits.message.endswith(words)
+    assert "Attempt 1" in waits.message
+    assert (waits.since, waits.limit) == (POD_BEGAN, START)

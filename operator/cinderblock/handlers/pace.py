@@ -1,0 +1,39 @@
+"""How soon to look again: quickly while things move, and no more often than every five seconds when they do not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cinderblock.handlers.keys import Key
+
+SLOW: Final = 5.0
+"""Seconds between looks at an object with which nothing happens; what happens to it is heard of in any case."""
+QUICK_LOOKS: Final = 5
+"""Looks that may follow each other faster: a volume that is released, a claim that is bound, take a second or two."""
+
+
+class Pace:
+    """Remembers of each object how often it was looked at in vain. Losing that costs a few looks."""
+
+    def __init__(self) -> None:
+        self._vain: dict[Key, tuple[str, int]] = {}
+
+    def next(self, key: Key, version: str, look_again: float | None) -> float | None:
+        """Seconds until ``key`` is looked at again.
+
+        Args:
+            key: the object.
+            version: its resourceVersion when it was looked at now.
+            look_again: what the decision asks for; None: nothing.
+        """
+        if look_again is None or look_again >= SLOW:
+            self._vain.pop(key, None)
+            return look_again
+        before, looks = self._vain.get(key, ("", 0))
+        looks = looks + 1 if before == version else 0
+        self._vain[key] = version, looks
+        return look_again if looks < QUICK_LOOKS else SLOW
+
+    def forget(self, key: Key) -> None:
+        """The object is gone."""
+        self._vain.pop(key, None)

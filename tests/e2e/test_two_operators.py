@@ -1,0 +1,106 @@
+"""Two operators: one acts, the other takes over when it dies, and what was under way ends as if nothing had been."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import processes
+from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab, install
+from tests.support.tenants import HOME, Account, Tenant
+from tests.support.workloads import Errand, Mount, claim, digests, run_errand
+
+pytestmark = pytest.mark.e2e
+
+DISK = 32 << 20
+WALK = 1 << 20
+"""Bytes a second: a mover needs some twenty seconds for the disk, longer than a Lease holds."""
+KILLED, STOPPED = 20, 3
+"""Seconds until another operator leads, after a kill and after SIGTERM."""
+
+
+@pytest.fixture
+def pair(lab: Lab, release: Account) -> Iterator[None]:
+    """Two operators instead of one."""
+    install(lab, [HOME], "operator.replicas=2")
+    yield
+    install(lab, [HOME])
+
+
+def _leader(lab: Lab) -> str:
+    """Identity of the process that leads: its pod's name, an underscore, and something that no other one has."""
+    lease = lab.get("lease", RELEASE, RELEASE_NAMESPACE)
+    assert lease is not None
+    return str(lease["spec"].get("holderIdentity") or "")
+
+
+def _follow(lab: Lab, before: str, began: float) -> float:
+    """Wait until another process leads; returns the seconds that it took."""
+    lab.wait_until("another leader", lambda: _leader(lab) not in ("", before), timeout=60)
+    return time.monotonic() - began
+
+
+def _kill_leader(lab: Lab) -> float:
+    """End the leader's process without a word; returns the seconds until another one leads."""
+    before = _leader(lab)
+    pod = before.partition("_")[0]
+    found = [process for process in processes.with_argument("operator") if _hostname(process.pid) == pod]
+    assert found, f"no process of pod {pod} on this machine"
+    began = time.monotonic()
+    for process in found:
+        process.signal(signal.SIGKILL)
+    return _follow(lab, before, began)
+
+
+def _hostname(pid: int) -> str:
+    """What /etc/hostname says to a process; nothing if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/root/etc/hostname").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _stop_leader(lab: Lab) -> float:
+    """Delete the leader's pod as a drain does; returns the seconds until another one leads."""
+    before, began = _leader(lab), time.monotonic()
+    pod = before.partition("_")[0]
+    lab.kubectl("-n", RELEASE_NAMESPACE, "delete", "pod", pod, "--wait=false")
+    return _follow(lab, before, began)
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_backup_and_a_restore_outlive_their_leaders_with_one_mover_each(
+    tenant: Tenant, record_property: Callable[[str, object], None]
+) -> None:
+    lab, name = tenant.lab, tenant.name
+    if not lab.is_own:
+        pytest.skip("a process can be killed only on the machine that it runs on")
+    lab.apply(claim(lab, name, "disk", block=True, size=str(DISK)))
+    fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")
+    run_errand(lab, name, Errand("fill", fill, (Mount("disk", "/dev/volume", is_block=True),)))
+    tenant.limit(uploadBytesPerSecond=WALK, downloadBytesPerSecond=WALK)
+
+    lab.apply(tenant.backup("full", "disk"))
+    tenant.says("volumebackup/full", "MoverRunning")
+    killed = _kill_leader(lab)
+    [backup] = tenant.ends("volumebackup/full")
+    assert len(tenant.witness.jobs(backup["metadata"]["uid"])) == 1
+
+    lab.kubectl("-n", RELEASE_NAMESPACE, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s")
+    lab.apply(tenant.restore("again", "full", name="restored"))
+    tenant.says("volumerestore/again", "MoverRunning")
+    stopped = _stop_leader(lab)
+    [restore] = tenant.ends("volumerestore/again")
+    assert len(tenant.witness.jobs(restore["metadata"]["uid"])) == 1
+    original, restored = digests(lab, name, ("disk", "restored"), DISK)
+    assert restored == original
+
+    record_property("seconds after a kill", round(killed, 1))
+    record_property("seconds after SIGTERM", round(stopped, 1))
+    print(f"another operator led {killed:.1f} s after a kill and {stopped:.1f} s after SIGTERM")
+    assert killed < KILLED
+    assert stopped < STOPPED

@@ -1,0 +1,101 @@
+"""A request of an operator that does not lead any more arrives when another one has finished the work long ago."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.simulated_api import Object
+from tests.support.simulation import Simulation
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    """A volume, and a full backup of it."""
+    with Simulation() as running:
+        running.claim("data", "first")
+        running.backup("full", "data")
+        running.settle()
+        yield running
+
+
+def _sent(simulation: Simulation) -> list[Object]:
+    """What is sent to create Jobs, from now on."""
+    sent: list[Object] = []
+    create = simulation.objects.create
+
+    def remembering(kind: str, body: Object) -> Object | None:
+        if kind == "Job":
+            sent.append(copy.deepcopy(body))
+        return create(kind, body)
+
+    simulation.objects.create = remembering  # type: ignore[method-assign]
+    return sent
+
+
+def _arrives(simulation: Simulation, late: Object) -> None:
+    """The request arrives, and the cluster is faster than the operator that leads now."""
+    simulation.objects.create("Job", late)
+    for _ in range(20):
+        moves = [move for move in simulation.cluster.moves() if not move.is_bad]
+        if not moves:
+            break
+        simulation.move(moves[0])
+    simulation.settle()
+
+
+def _pods_of(simulation: Simulation, body: Object) -> list[str]:
+    return [line for line in simulation.history if f"{body['metadata']['name']} starts a pod" in line]
+
+
+def test_a_job_that_is_created_after_its_restore_has_ended_writes_nothing_and_goes(simulation: Simulation) -> None:
+    sent = _sent(simulation)
+    simulation.restore("again", "full", volumeId="data")
+    simulation.settle()
+    assert simulation.phase("VolumeRestore", "again") == "available"
+    simulation.write("data", "written since")
+    [late] = sent
+    _arrives(simulation, late)
+    assert simulation.content("data") == "written since"
+    assert not simulation.exists("Job", late["metadata"]["name"])
+    assert len(_pods_of(simulation, late)) == 1
+
+
+def test_a_job_that_is_created_after_its_backup_has_ended_copies_nothing_and_goes(simulation: Simulation) -> None:
+    sent = _sent(simulation)
+    simulation.backup("second", "data")
+    simulation.settle()
+    stored = simulation.stored()
+    [late] = sent
+    _arrives(simulation, late)
+    assert not simulation.exists("Job", late["metadata"]["name"])
+    assert simulation.stored() == stored
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_job_whose_backup_is_gone_stores_nothing_and_goes(simulation: Simulation, is_made_anew: bool) -> None:
+    sent = _sent(simulation)
+    simulation.backup("second", "data")
+    simulation.settle()
+    simulation.delete("VolumeBackup", "second")
+    simulation.settle()
+    if is_made_anew:
+        simulation.backup("second", "data")
+        simulation.settle()
+    stored = simulation.stored()
+    late = sent[0]
+    _arrives(simulation, late)
+    assert not simulation.exists("Job", late["metadata"]["name"])
+    assert simulation.stored() == stored
+
+
+def test_a_mover_whose_backup_was_torn_away_by_force_is_stopped(simulation: Simulation) -> None:
+    simulation.backup("second", "data")
+    simulation.until("VolumeBackup", "second", "MoverRunning")
+    backup = simulation.get("VolumeBackup", "second")
+    simulation.objects.update(backup, metadata=backup["metadata"] | {"finalizers": []})
+    simulation.delete("VolumeBackup", "second")
+    simulation.settle()
+    assert not simulation.objects.all("Job")
