@@ -44,6 +44,11 @@ integration: setup
 e2e: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m pytest tests/e2e -m "e2e and not bench"
 
+.PHONY: scale ## Measure the operator with 10,000 backups on a real API server; decides nothing
+scale: setup
+	$(RUN) tests.cluster tools
+	$(RUN) tests.scale
+
 .PHONY: bench ## Measure against restic and against the limit; decides nothing
 bench: packages
 	$(RUN) tests.bench

@@ -52,7 +52,8 @@ class Cluster:
     """The controllers and what they have done.
 
     Attributes:
-        done: instants (``time.monotonic``) by what happened and to whose object: ``done["ready", uid of the owner]``.
+        done: instants (``time.monotonic``) by what happened and to which VolumeBackup: a phase of it was seen, its
+            snapshot is ready, its mover has started and ended: ``done["ready", uid]``.
         held: kinds that nothing is done about for the time being.
         workers: moves that go on at the same time.
     """
@@ -94,7 +95,7 @@ class Cluster:
             "PersistentVolume": self._volume,
             "Job": self._job,
         }
-        watched = (kinds.VOLUME_SNAPSHOT, kinds.PVC, kinds.PV, kinds.JOB)
+        watched = (kinds.VOLUME_SNAPSHOT, kinds.PVC, kinds.PV, kinds.JOB, kinds.VOLUME_BACKUP)
         async with (
             contextlib.aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client,
             aiohttp.ClientSession(self.server.url, connector=connector, headers=headers, timeout=limits) as session,
@@ -114,6 +115,11 @@ class Cluster:
 
     async def _heard(self, client: KubeClient, kind: str, how: str, body: Object) -> None:
         key = kind, body["metadata"]["uid"]
+        if kind == "VolumeBackup":
+            status = body.get("status", {})
+            if status.get("id") == key[1]:
+                self.done.setdefault((str(status.get("phase")), key[1]), time.monotonic())
+            return
         if how == "DELETED":
             self._seen.pop(key, None)
             await self._gone(client, kind, body)

@@ -13,15 +13,16 @@ Nothing here sleeps: `settle` moves the clock to the next instant at which somet
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.handlers.keys import Key
+from cinderblock.handlers.line import Line
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.overview import read
 from cinderblock.handlers.queue import WorkQueue
@@ -41,6 +42,8 @@ from tests.support.faults import Crash
 from tests.support.metrics import Samples, samples
 from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi
 from tests.support.simulated_cluster import DRIVER, LATE, NAMESPACE, Cluster, Move
+
+T = TypeVar("T")
 
 STEP = timedelta(seconds=0.25)
 """What one reconciliation takes: a status that holds the present would change with every one."""
@@ -159,6 +162,10 @@ class OpenStores:
         """The one store."""
         return self._store
 
+    async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
+        """What the call returns, in no time."""
+        return call()
+
     async def keys(self, store: BackupStore) -> None:
         """There are none."""
 
@@ -231,6 +238,9 @@ class Simulation:
         """The present."""
         return self._due.now
 
+    def _seconds(self) -> float:
+        return self.now.timestamp()
+
     def restart(self) -> None:
         """Start the operator anew: it remembers nothing and hears of everything that is there."""
         self._due = Due(now=self._due.now)
@@ -239,7 +249,7 @@ class Simulation:
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
         stores = cast("Stores", OpenStores(self.store))
-        eyes = Eyes(self._kube, stores, POLICY, lambda: self._due.now, self.instruments)
+        eyes = Eyes(self._kube, stores, POLICY, lambda: self._due.now, self.instruments, Line(self._seconds))
         self._watch = Watch(cast("WorkQueue", self._due))
         self._reconcile = Reconciler(eyes)
         self._heard[:] = [Change("ADDED", item) for kind in (*OWN, *CHILD_NAMES) for item in self.objects.all(kind)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -160,7 +159,7 @@ async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:
     try:
         opened = await eyes.stores.open(view.store, container)
         await eyes.stores.keys(view.store)
-        await asyncio.to_thread(opened.check)
+        await eyes.stores.ask(view.store, opened.check)
     except CinderblockError as error:
         return replace(view, trouble=error)
     return view
@@ -171,7 +170,7 @@ async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str
     opened = await eyes.stores.open(store, container)
     ring = await eyes.stores.keys(store)
     try:
-        summary = await asyncio.to_thread(read_summary, partial(opened.get, key), ring, key)
+        summary = await eyes.stores.ask(store, partial(read_summary, partial(opened.get, key), ring, key))
     except NotFound as error:
         if error.reason in ("ContainerNotFound", "BucketNotFound"):
             raise

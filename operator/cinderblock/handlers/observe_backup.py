@@ -203,7 +203,7 @@ async def _find_manifest(eyes: Eyes, store: BackupStore, container: str, backup_
         found = opened.list(names.backup_prefix(store.spec.prefix))
         return next((item.key for item in found if item.key.endswith(f"/{backup_id}.manifest")), None)
 
-    return await asyncio.to_thread(search)
+    return await eyes.stores.ask(store, search)
 
 
 async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -239,9 +239,8 @@ async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: st
     if store is None:
         return world
     opened = await eyes.stores.open(store, container)
-    left, stands, retained = await asyncio.to_thread(
-        _look, opened, store.spec.prefix, volume_id, world.backup.backup_id
-    )
+    look = partial(_look, opened, store.spec.prefix, volume_id, world.backup.backup_id)
+    left, stands, retained = await eyes.stores.ask(store, look)
     return replace(world, data_left=left, manifest_stands=stands, retained_dependents=retained)
 
 

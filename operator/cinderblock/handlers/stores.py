@@ -7,11 +7,12 @@ import base64
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import NotFound
+from cinderblock.handlers.patience import Patience
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.objects import location
@@ -21,6 +22,8 @@ from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.observed import ObservedStore, Tell
 from cinderblock.store.open import open_store
 from cinderblock.store.retrying import BRIEF
+
+T = TypeVar("T")
 
 KEPT_OPEN: Final = 64
 """Stores that are kept open; opening one costs tens of milliseconds of CPU, keeping one a few hundred kB."""
@@ -46,6 +49,7 @@ class Stores:
         self._kube = kube
         self._tell = tell
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
+        self._patience: dict[str, Patience] = {}
         self._certificates = tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -70,6 +74,10 @@ class Stores:
             # Closing is left to the garbage collector: a thread may still be using it.
             self._open.popitem(last=False)
         return self._open[key]
+
+    async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
+        """Have ``call`` use the opened store, in a thread; see `Patience`. Raises what it raises."""
+        return await self._patience.setdefault(store.uid, Patience()).ask(call)
 
     async def keys(self, store: BackupStore) -> KeyRing | None:
         """The encryption keys of a store; None if its backups are not sealed. Raises as `open` does."""

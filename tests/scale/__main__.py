@@ -1,0 +1,247 @@
+"""How the operator does with very many objects: `make scale`. Prints a table; docs/scale.md has one that was measured.
+
+A real API server and a real S3 server; snapshots, volumes, Jobs and movers are simulated (tests.support.controllers) in
+this process, the operator is the process that the image runs. Decides nothing: what is too slow is for the reader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import ssl
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cinderblock.kube import kinds
+from cinderblock.kube.client import KubeClient, connect
+from cinderblock.model.names import BACKUP_FINALIZER
+from cinderblock.model.resources import RESOURCES
+from tests.cluster import apiserver, kubeconfigs, s3
+from tests.cluster.apiserver import ApiServer
+from tests.cluster.s3 import S3Server
+from tests.support.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
+from tests.support.custom_resources import install
+from tests.support.faulty_api import faulty_api
+from tests.support.operators import OperatorProcess, operator, wait_for
+
+AT_ONCE = 48
+"""Requests of ours at a time."""
+POISONOUS = 20
+"""Backups whose store accepts connections and never answers."""
+STEADY_SECONDS = 90
+"""Longer than any interval at which an ended object is looked at."""
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Run:
+    """One run: how much there is of what, and what was measured.
+
+    Attributes:
+        figures: lines of the table: what, measured, aim.
+    """
+
+    backups: int
+    namespaces: int
+    burst: int
+    server: ApiServer
+    store: S3Server
+    cluster: Cluster
+    figures: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def tell(self, what: str, measured: str, aim: str) -> None:
+        """Add a line to the table, and show it at once."""
+        self.figures.append((what, measured, aim))
+        print(f"  {what}: {measured} (aim {aim})", flush=True)
+
+    def do(self, work: Callable[[KubeClient], Awaitable[Any]]) -> Any:
+        """Do something as the administrator."""
+
+        async def connected() -> Any:
+            async with aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client:
+                return await work(client)
+
+        return asyncio.run(connected())
+
+
+async def many(works: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Await them all, some at a time."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(work: Awaitable[Any]) -> Any:
+        async with slots:
+            return await work
+
+    return await asyncio.gather(*(one(work) for work in works))
+
+
+def namespace(number: int) -> str:
+    """Name of a namespace."""
+    return f"tenant-{number:05}"
+
+
+async def prepare(run: Run, client: KubeClient) -> None:
+    """Namespaces with stores, and backups that were made long ago."""
+    for resource in RESOURCES:
+        await install(client, resource)
+    await furnish(client)
+    await many(furnish_namespace(client, namespace(number), run.store, "scale") for number in range(run.namespaces))
+    await many(_ended_backup(client, number, namespace(number % run.namespaces)) for number in range(run.backups))
+
+
+async def _ended_backup(client: KubeClient, number: int, where: str) -> None:
+    name = f"old-{number:05}"
+    metadata = {"name": name, "namespace": where, "finalizers": [BACKUP_FINALIZER]}
+    made = await client.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "old"}})
+    uid = made["metadata"]["uid"]
+    condition = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Available",
+        "message": "The backup is whole in the store",
+        "lastTransitionTime": made["metadata"]["creationTimestamp"],
+        "observedGeneration": 1,
+    }
+    status = {
+        "phase": "available",
+        "id": uid,
+        "volumeId": f"volume-{number}",
+        "volumeName": "old",
+        "storeName": "default",
+        "container": "scale",
+        "size": 1,
+        "objectCount": 1,
+        "isIncremental": False,
+        "hasDependentBackups": False,
+        "createdAt": made["metadata"]["creationTimestamp"],
+        "dataTimestamp": made["metadata"]["creationTimestamp"],
+        "manifestKey": f"{where}/backups/volume-{number}/{uid}.manifest",
+        "logicalBytes": 1,
+        "transferredBytes": 1,
+        "storedBytes": 1,
+        "observedGeneration": 1,
+        "conditions": [condition],
+    }
+    await client.merge_patch(kinds.VOLUME_BACKUP, name, where, {"status": status}, subresource="status")
+
+
+async def _backup(run: Run, client: KubeClient, where: str, name: str, **spec: Any) -> str:
+    began = time.monotonic()
+    body = {"metadata": {"name": name, "namespace": where}, "spec": {"volumeId": name} | spec}
+    made = await client.create(kinds.VOLUME_BACKUP, body)
+    uid = str(made["metadata"]["uid"])
+    run.cluster.done["created", uid] = began
+    return uid
+
+
+def measure_start(run: Run, process: OperatorProcess, began: float) -> None:
+    """From the start of the process until a new object has been seen to."""
+    uid = run.do(lambda client: _backup(run, client, namespace(0), "first"))
+    wait_for("first reconcile", lambda: ("creating", uid) in run.cluster.done, 600)
+    run.tell("start to first reconcile of a new object", f"{run.cluster.done['creating', uid] - began:.1f} s", "15 s")
+    wait_for("readiness", process.is_ready, 600)
+    run.tell("start to ready", f"{time.monotonic() - began:.1f} s", "-")
+    wait_for("end of the first backup", lambda: ("available", uid) in run.cluster.done, 600)
+
+
+def measure_rest(run: Run, process: OperatorProcess) -> None:
+    """What it costs while nothing happens."""
+    before, now = -1.0, _cpu(process)
+    while now - before > 0.5 * 10:
+        time.sleep(10)
+        before, now = now, _cpu(process)
+    began, used = time.monotonic(), _cpu(process)
+    time.sleep(STEADY_SECONDS)
+    share = (_cpu(process) - used) / (time.monotonic() - began)
+    run.tell("processor at rest", f"{100 * share:.1f} % of a core", "5 %")
+    run.tell("memory at rest", f"{_memory(process, 'VmRSS'):.0f} MiB", "300 MiB")
+
+
+def measure_burst(run: Run, process: OperatorProcess) -> None:
+    """Very many backups at once, some of which never get an answer from their store."""
+    places = [(namespace(number % run.namespaces), f"burst-{number:05}") for number in range(run.burst)]
+    run.do(lambda client: many(client.create(kinds.PVC, a_claim(*place)) for place in places))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    with listener:
+        run.do(lambda client: _poison(run, client, listener.getsockname()[1]))
+        began, used = time.monotonic(), _cpu(process)
+        uids = run.do(lambda client: many(_backup(run, client, *place) for place in places))
+        wait_for("end of all backups", lambda: all(("available", uid) in run.cluster.done for uid in uids), 1800)
+        took, used = time.monotonic() - began, _cpu(process) - used
+    run.tell(f"{run.burst} backups at once", f"all available after {took:.0f} s", "-")
+    run.tell("processor for each", f"{1000 * used / run.burst:.0f} ms", "-")
+    for what, since, until in (
+        ("a new backup is accepted", "created", "creating"),
+        ("a ready snapshot gets its mover", "ready", "started"),
+        ("an ended mover makes it available", "ended", "available"),
+    ):
+        done = run.cluster.done
+        steps = [done[until, uid] - done[since, uid] for uid in uids if (since, uid) in done and (until, uid) in done]
+        cuts = statistics.quantiles(steps, n=100)
+        run.tell(f"{what}: median, p99", f"{statistics.median(steps):.2f} s, {cuts[98]:.2f} s", "p99 5 s")
+    run.tell("most memory", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
+
+
+async def _poison(run: Run, client: KubeClient, port: int) -> None:
+    spec = {"credentialsSecretRef": {"name": "s3"}, "endpointUrl": f"http://127.0.0.1:{port}", "container": "poison"}
+    await client.create(kinds.BACKUP_STORE, {"metadata": {"name": "poison", "namespace": namespace(0)}, "spec": spec})
+    for number in range(POISONOUS):
+        name = f"poison-{number}"
+        await client.create(kinds.PVC, a_claim(namespace(0), name))
+        await _backup(run, client, namespace(0), name, storeName="poison")
+
+
+def _cpu(process: OperatorProcess) -> float:
+    """Seconds of processor time that the operator has used."""
+    fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _memory(process: OperatorProcess, which: str) -> float:
+    """MiB of memory, now (VmRSS) or at most so far (VmHWM)."""
+    lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{which}:"))
+
+
+def main() -> int:
+    """Run it all, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--backups", type=int, default=10_000)
+    parser.add_argument("--namespaces", type=int, default=1_000)
+    parser.add_argument("--burst", type=int, default=1_000)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-")))
+        server = stack.enter_context(apiserver.running(with_snapshots=True))
+        store = stack.enter_context(s3.running("--keep-alive"))
+        cluster = stack.enter_context(controllers(server, store))
+        run = Run(options.backups, options.namespaces, options.burst, server, store, cluster)
+        began = time.monotonic()
+        run.do(lambda client: prepare(run, client))
+        run.do(lambda client: client.create(kinds.PVC, a_claim(namespace(0), "first")))
+        print(f"{run.backups} backups in {run.namespaces} namespaces made in {time.monotonic() - began:.0f} s")
+        line = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
+        kubeconfig = kubeconfigs.write(directory / "kubeconfig", server.url, server.authority, server.token)
+        environment = {"CINDERBLOCK_LEASE_NAMESPACE": "default", "CINDERBLOCK_MAX_MOVERS": str(10 * options.burst)}
+        began = time.monotonic()
+        process = stack.enter_context(operator(line, directory, "operator", kubeconfig, **environment))
+        measure_start(run, process, began)
+        measure_rest(run, process)
+        measure_burst(run, process)
+    print("\n| What | Measured | Aim |\n|---|---|---|")
+    for figure in run.figures:
+        print(f"| {' | '.join(figure)} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
