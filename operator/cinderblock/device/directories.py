@@ -11,6 +11,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cinderblock.device.names import Names
+
 OPEN_LIMIT = 64
 """Descriptors that one chain keeps open. Deeper trees than this are rare, and closing and reopening an ancestor costs
 three system calls; the usual limit of a process is 1024."""
@@ -115,14 +117,12 @@ def by_descriptor(directory: int, name: bytes) -> bytes:
     return b"/proc/self/fd/%d/%s" % (directory, name)
 
 
-def sorted_names(fd: int) -> list[bytes]:
-    """Names in a directory in *descending* order of bytes, so that ``pop()`` gives the next and frees it.
+def sorted_names(fd: int) -> Names:
+    """Names in a directory in ascending order of bytes. Raises OSError.
 
-    Listing through /proc gives bytes at once; a million names of 15 bytes take 56 MB. Raises OSError.
+    Listing through /proc gives bytes at once; meanwhile a million names of 15 bytes take 56 MB.
     """
-    names = os.listdir(b"/proc/self/fd/%d" % fd)
-    names.sort(reverse=True)
-    return names
+    return Names(os.listdir(b"/proc/self/fd/%d" % fd))
 
 
 def has_mounts_below(root_fd: int) -> bool:

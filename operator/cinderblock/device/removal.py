@@ -8,6 +8,7 @@ import stat
 from contextlib import suppress
 
 from cinderblock.device.directories import DirectoryChain, mount_id, sorted_names
+from cinderblock.device.names import Names
 from cinderblock.device.refusals import target_error
 
 
@@ -91,7 +92,7 @@ def _empty(directory: int, name: bytes, path: bytes) -> None:
         chain.close()
 
 
-def _enter_to_empty(chain: DirectoryChain, name: bytes, mount: int) -> list[bytes]:
+def _enter_to_empty(chain: DirectoryChain, name: bytes, mount: int) -> Names:
     """Go into a directory and return its names; EBUSY if something else is mounted there."""
     if mount_id(enter_anyway(chain, name)) != mount:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))

@@ -11,6 +11,7 @@ from typing import Protocol
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.attributes import Attributes, read_attributes
 from cinderblock.device.directories import DirectoryChain, by_descriptor, has_mounts_below, mount_id, sorted_names
+from cinderblock.device.names import Names
 from cinderblock.device.refusals import has_moved, printable, source_error, source_rearranged
 from cinderblock.errors import SourceChanging, SourceError
 
@@ -86,7 +87,7 @@ class TreeWalk:
         self._root = root_fd
         self._mount = mount_id(root_fd) if has_mounts_below(root_fd) else None
         self._chain: DirectoryChain
-        self._pending: list[list[bytes]] = []
+        self._pending: list[Names] = []
         self._prefixes: list[bytes] = []
         self._links: dict[tuple[int, int], _Link] = {}
 

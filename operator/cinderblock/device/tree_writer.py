@@ -16,6 +16,7 @@ from cinderblock.device.closing import Closing
 from cinderblock.device.directories import DirectoryChain, by_descriptor, mount_id, open_root, parts_of, sorted_names
 from cinderblock.device.fidelity import assess_target
 from cinderblock.device.losses import Fidelity, Losses
+from cinderblock.device.names import Names
 from cinderblock.device.nodes import is_same_node, make_node
 from cinderblock.device.refusals import printable, target_error
 from cinderblock.device.removal import enter_anyway, make_accessible, make_writable, remove
@@ -35,14 +36,14 @@ class _Level:
 
     Attributes:
         entry: what it is to be.
-        names: what it held before and the stream has not reached yet, descending.
+        names: what it held before and the stream has not reached yet.
         last: the name that was put last.
         is_new: whether this restore made it.
         is_foreign: whether something else is mounted there: it is left as it is.
     """
 
     entry: Entry
-    names: list[bytes]
+    names: Names
     last: bytes = b""
     is_new: bool = False
     is_foreign: bool = False
@@ -163,9 +164,9 @@ class TreeWriter(Closing):
 
     def _advance(self, level: _Level, name: bytes) -> bool:
         """Remove what the target holds before ``name`` and the backup does not; whether it holds ``name`` itself."""
-        while level.names and level.names[-1] < name:
+        while level.names and level.names.first < name:
             self._remove_extra(level, level.names.pop())
-        if level.names and level.names[-1] == name:
+        if level.names and level.names.first == name:
             level.names.pop()
             return True
         return False
@@ -236,7 +237,7 @@ class TreeWriter(Closing):
     def _open_level(self, entry: Entry, *, is_new: bool) -> None:
         """Make the directory that the chain has just entered the current one."""
         fd = self._chain.fd
-        level = _Level(entry, [], is_new=is_new)
+        level = _Level(entry, Names([]), is_new=is_new)
         if not is_new:
             level.is_foreign = mount_id(fd) != self._mount
             if not level.is_foreign:

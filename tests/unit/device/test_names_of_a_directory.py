@@ -1,0 +1,37 @@
+"""Names of a directory come out in order, however many there are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cinderblock.device.names import BLOCK, Names
+
+
+def all_of(names: Names) -> list[bytes]:
+    taken = []
+    while names:
+        first = names.first
+        taken.append(names.pop())
+        assert taken[-1] == first
+    return taken
+
+
+@given(st.sets(st.binary(min_size=1, max_size=8).filter(lambda name: b"/" not in name and b"\0" not in name)))
+def test_any_names_come_out_in_order_of_bytes(given_names: set[bytes]) -> None:
+    assert all_of(Names(list(given_names))) == sorted(given_names)
+
+
+@pytest.mark.parametrize("count", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5])
+def test_more_names_than_a_block_come_out_whole_and_in_order(count: int) -> None:
+    wanted = [b"file-%07d\xff\n" % number for number in range(count)]
+    names = Names(wanted[::-1])
+    assert len(names) == count
+    assert all_of(names) == wanted
+    assert len(names) == 0
+
+
+def test_nothing_can_be_taken_from_no_names() -> None:
+    with pytest.raises(IndexError):
+        Names([]).pop()
