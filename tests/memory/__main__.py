@@ -18,8 +18,8 @@ from tests.bench.running import Processors, Usage, aside
 from tests.bench.server import serving
 
 FILES: Final = 1_000_000
-NAME_BYTES: Final = 16
-"""Bytes of a file's name. All names of a directory are in memory while it is walked, so they count."""
+NAME_BYTES: Final = 64
+"""Bytes of a file's name. All names of a directory are in memory while it is listed, so they count."""
 LIMIT: Final = 256 << 20
 """Bytes that a mover may have resident at most (`ru_maxrss`, code and libraries included)."""
 _CHANGED: Final = 1000
