@@ -163,8 +163,9 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
     endpoint = (await client.credentials()).server
     store = {"endpointUrl": endpoint, "credentialsSecretRef": {"name": "s3"}}
     await client.create(BACKUP_STORE, {"metadata": {"name": "default", "namespace": namespace}, "spec": store})
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "pv-data"}
     made = await client.create(PVC, {"metadata": {"name": "data", "namespace": namespace}, "spec": claim})
+    await client.merge_patch(PVC, "data", namespace, {"status": {"phase": "Bound"}}, subresource="status")
     for name in ("good", "bad"):
         spec = {"volumeId": "data", "storeName": "absent" if name == "bad" else "default"}
         backup = await client.create(VOLUME_BACKUP, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})

@@ -19,7 +19,7 @@ from cinderblock.datapath.codec import Encoding
 from cinderblock.datapath.digest import DIGEST_BYTES
 from cinderblock.datapath.entries import Chunk
 from cinderblock.datapath.keys import DataKey, object_sealer
-from cinderblock.datapath.reading import RangeReader, read_exactly
+from cinderblock.datapath.reading import RangeReader
 from cinderblock.datapath.seal import FORMAT_VERSION, Buffer, Sealer, Slot, Suite, identity
 from cinderblock.errors import IntegrityError, UnsupportedFormat
 
@@ -231,11 +231,6 @@ def open_chunk(sealer: Sealer, chunk: Chunk, frame: Buffer) -> Buffer:
     if len(frame) != chunk.stored:
         raise IntegrityError(f"{sealer.label}: cut short at chunk {chunk.number}")
     return sealer.open(Slot.CONTENT, chunk.number, frame)
-
-
-def read_range(read: RangeReader, first: Chunk, last: Chunk, label: str) -> bytes:
-    """The frames of chunks that lie beside each other in a pack, in one request."""
-    return read_exactly(read, first.offset, last.offset + last.stored - first.offset, label)
 
 
 def _chunks(pack: int, index: Buffer) -> Iterator[Chunk]:

@@ -11,10 +11,11 @@ from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk
 from cinderblock.datapath.keys import DataKey
 from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.datapath.packs import PackTable, open_chunk, pack_sealer, read_range
+from cinderblock.datapath.packs import PackTable, open_chunk, pack_sealer
 from cinderblock.datapath.seal import Buffer, Sealer
 from cinderblock.errors import IntegrityError, NotFound
 from cinderblock.model.names import pack_prefix
+from cinderblock.mover.ahead import ReadAhead
 from cinderblock.store.base import ObjectStore
 
 RANGE_BYTES = 8 << 20
@@ -44,6 +45,7 @@ class ChunkFetcher:
         self._data_keys: Mapping[str, DataKey] = manifest.data_keys()
         self._lock = threading.Lock()
         self._bytes_fetched = 0
+        self._ahead = ReadAhead()
 
     @property
     def bytes_fetched(self) -> int:
@@ -58,8 +60,8 @@ class ChunkFetcher:
     def fetch(self, chunks: Iterable[Chunk]) -> Iterator[Fetched]:
         """The plaintexts of chunks, each verified by its tag and its BLAKE3; in order of their place in the packs.
 
-        Holds at most one range of RANGE_BYTES and one chunk at a time. Raises IntegrityError or NotFound naming the
-        pack, and what the store raises.
+        Holds at most one range of RANGE_BYTES and one chunk at a time, and for all threads together what was read ahead
+        (`ahead`). Raises IntegrityError or NotFound naming the pack, and what the store raises.
         """
         for run in _runs(chunks):
             yield from self._fetch_run(run)
@@ -72,17 +74,24 @@ class ChunkFetcher:
 
     def _fetch_run(self, run: list[Chunk]) -> Iterator[Fetched]:
         sealer = self.sealer(run[0].pack)
-        try:
-            data = memoryview(read_range(partial(self._store.get, sealer.label), run[0], run[-1], sealer.label))
-        except NotFound as error:
-            if error.reason != NotFound.__name__:
-                raise
-            raise NotFound(f"{sealer.label} is missing: the backup has lost data") from error
-        with self._lock:
-            self._bytes_fetched += len(data)
+        end = run[-1].offset + run[-1].stored
+        read = partial(self._read, sealer.label)
+        data = self._ahead.get(sealer.label, run[0].offset, end, self._packs.size(run[0].pack), read)
         for chunk in run:
             start = chunk.offset - run[0].offset
             yield chunk, _verified(sealer, chunk, data[start : start + chunk.stored])
+
+    def _read(self, pack: str, start: int, length: int) -> bytes:
+        """One request. Raises NotFound naming the pack, and what the store raises."""
+        try:
+            data = self._store.get(pack, start, length)
+        except NotFound as error:
+            if error.reason != NotFound.__name__:
+                raise
+            raise NotFound(f"{pack} is missing: the backup has lost data") from error
+        with self._lock:
+            self._bytes_fetched += len(data)
+        return data
 
 
 def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer) -> Buffer:
