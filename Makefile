@@ -38,7 +38,7 @@ unit: setup
 .PHONY: integration ## Tests with a real API server and a real S3 server
 integration: setup
 	$(RUN) tests.cluster tools
-	$(RUN) pytest tests/unit tests/contract tests/integration -m "integration and not e2e and not bench"
+	$(RUN) pytest -n 3 --dist loadfile tests/unit tests/contract tests/integration -m "integration and not e2e and not bench"
 
 .PHONY: e2e ## Tests on a real cluster: kubelet, CSI snapshots, chart, image
 e2e: setup

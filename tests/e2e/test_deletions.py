@@ -83,7 +83,7 @@ def test_right_after_it_was_made(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_while_its_snapshot_is_pending(owner: Tenant) -> None:
+def test_while_its_snapshot_is_pending_it_goes_as_soon_as_the_snapshot_can_be_removed(owner: Tenant) -> None:
     if not owner.lab.is_own:
         pytest.skip("needs the driver of our own cluster, which refuses snapshots on request")
     data = str(storage.DRIVERS[0].data(cluster.running()))
@@ -92,9 +92,12 @@ def test_while_its_snapshot_is_pending(owner: Tenant) -> None:
     try:
         owner.lab.apply(owner.backup("waiting", "disk"))
         assert "not now" in owner.wait_until("snapshot's error in the status", lambda: _snapshot_trouble(owner))
-        owner.delete("volumebackup/waiting")
+        owner.kubectl("delete", "volumebackup/waiting", "--wait=false")
+        assert "VolumeSnapshot" in owner.says("volumebackup/waiting", "ChildrenRemain")
     finally:
         Path(path).unlink()
+    owner.disappears("volumebackup/waiting")
+    assert owner.children() == []
 
 
 def _snapshot_trouble(tenant: Tenant) -> str:

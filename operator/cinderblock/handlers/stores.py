@@ -50,7 +50,7 @@ class Stores:
         self._tell = tell
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
         self._patience: dict[str, Patience] = {}
-        self._certificates = tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
+        self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
         """The store's container, ready to be used from threads.
@@ -109,6 +109,8 @@ class Stores:
                 f"The CA Secret of BackupStore {store.name} has no key ca.crt: put the PEM certificates there",
                 reason="SecretIncomplete",
             )
+        # Made when it is needed: whoever is killed leaves it behind.
+        self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
         path = os.path.join(self._certificates.name, f"{secret.version.replace('/', '-')}.pem")
         with open(path, "wb") as file:
             file.write(secret.data["ca.crt"])
@@ -118,4 +120,5 @@ class Stores:
         """Close every store."""
         for opened in self._open.values():
             opened.close()
-        self._certificates.cleanup()
+        if self._certificates is not None:
+            self._certificates.cleanup()
