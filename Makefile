@@ -42,7 +42,7 @@ integration: setup
 
 .PHONY: e2e ## Tests on a real cluster: kubelet, CSI snapshots, chart, image
 e2e: setup
-	$(RUN) tests.cluster run -- .venv/bin/python -m pytest tests/e2e -m "e2e and not bench"
+	$(RUN) tests.cluster run -- .venv/bin/python -m tests.e2e
 
 .PHONY: scale ## Measure the operator with 10,000 backups on a real API server; decides nothing
 scale: setup

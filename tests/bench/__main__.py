@@ -23,10 +23,11 @@ from tests.cluster.errors import ClusterError
 _GIB: Final = 1 << 30
 _METHOD: Final = """\
 Made by `make bench`. Every round does every step with every program in turn, against one S3 server; each round begins
-with an empty repository, and another program goes first. Before a step everything is written to the disk, what the
-step will read is read into the page cache, and for some seconds at most others are waited for to leave the measured
-processors alone; "Others %" is what they used all the same, with the kernel's own work. Restores go to an ext4 made
-for each. Three figures are the least, the median and the largest of the rounds; ratios are made round by round.
+with an empty repository, and another program goes first. Before a step everything is written to the disk, for some
+seconds at most others are waited for to leave the measured processors alone, the page cache is filled, and what the
+step will read is read into it; "Others %" is what others used all the same, with the kernel's own work. Restores go to
+an ext4 made for each. Three figures are the least, the median and the largest of the rounds; ratios are made round by
+round.
 
 Both programs seal, and run with their default settings, this one with compiled bytecode, as in its image. An image gets
 a new mtime before each backup, as each snapshot of a device is a new device: with the old mtime restic would not read

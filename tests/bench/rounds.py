@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
+from tests.bench.cached import Ballast
 from tests.bench.contenders import CINDERBLOCK, CONTENDERS, Contender
 from tests.bench.filesystem import fresh
 from tests.bench.image import data_ranges
@@ -91,15 +92,16 @@ class Volume:
 class Measuring:
     """Measures steps and limits of one volume, and keeps the figures."""
 
-    def __init__(self, label: str, server: BenchServer, processors: Processors) -> None:
+    def __init__(self, label: str, server: BenchServer, processors: Processors, ballast: Ballast | None = None) -> None:
         self.figures = Figures()
+        self._ballast = ballast
         self._label = label
         self._server = server
         self._processors = processors
 
     def measure(self, step: Step, contender: Contender, warm: str, work: Callable[[], Usage]) -> None:
         """Do one step of one program; ``warm`` is what it will read."""
-        settle(warm, self._processors)
+        settle(warm, self._processors, self._ballast)
         requests, stored = self._server.requests(), self._server.stored()
         used = work()
         sample = Sample(
@@ -130,7 +132,7 @@ class Measuring:
 
     def limit(self, limit: Limit, warm: str, *arguments: str) -> None:
         """Measure what no program can beat; ``arguments`` are those of `tests.bench.limit`."""
-        settle(warm, self._processors)
+        settle(warm, self._processors, self._ballast)
         command = own_module("tests.bench.limit", *arguments)
         seconds = float(run(command, {**self._server.environment, **OWN_PATH}, self._processors).output)
         self.figures.limits[limit].append(seconds)
@@ -143,7 +145,8 @@ class Bench:
     def __init__(
         self, volume: Volume, names: Sequence[str], server: BenchServer, scratch: str, processors: Processors
     ) -> None:
-        self._measuring = Measuring(os.path.basename(volume.path), server, processors)
+        ballast = Ballast(scratch) if processors.patience else None
+        self._measuring = Measuring(os.path.basename(volume.path), server, processors, ballast)
         self._volume = volume
         self._names = names
         self._server = server
@@ -213,16 +216,18 @@ class Bench:
             yield
 
 
-def settle(path: str, processors: Processors) -> None:
+def settle(path: str, processors: Processors, ballast: Ballast | None) -> None:
     """Nothing waits to be written, all of ``path`` is in the page cache, and it is calm, whoever comes next."""
     os.sync()
+    await_calm(processors.measured, processors.patience)
+    if ballast is not None:
+        ballast.fill()
     buffer = memoryview(bytearray(1 << 20))
     for file in _files(path):
         with open(file, "rb", buffering=0) as source:
             for start, end in data_ranges(file):
                 for offset in range(start, end, len(buffer)):
                     os.preadv(source.fileno(), [buffer[: end - offset]], offset)
-    await_calm(processors.measured, processors.patience)
 
 
 def check_equal(path: str, restored: str) -> None:

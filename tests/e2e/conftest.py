@@ -15,7 +15,8 @@ import pytest
 from tests.cluster import cluster
 from tests.support import tidiness
 from tests.support.audit import AuditLog
-from tests.support.lab import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.lab import Lab, alone, install
+from tests.support.runs import Run, remove_release
 from tests.support.secrecy import Oracle
 from tests.support.tenants import HOME, Account, Tenant
 from tests.support.tidiness import Graveyard
@@ -33,18 +34,25 @@ def lab() -> Lab:
 @pytest.fixture(scope="session")
 def audit(lab: Lab) -> AuditLog | None:
     """What the chart's accounts ask the API server from the first test on; None: nobody writes that down."""
-    return AuditLog(cluster.running().audit_log) if lab.is_own else None
+    if not lab.is_own:
+        return None
+    path, run = cluster.running().audit_log, Run.joined()
+    return AuditLog(path, run.audit_start(path) if run else None)
 
 
 @pytest.fixture(scope="session")
 def release(lab: Lab, audit: AuditLog | None) -> Iterator[Account]:
     """The chart, installed once, and its embedded store's account. Two runs on one cluster wait for each other."""
     del audit  # The operator asks for some things only when it starts: the log must be open by then.
+    run = Run.joined()
+    if run is not None:
+        run.install(lab)
+        yield Account.of(lab)
+        return
     with alone():
         install(lab, [HOME])
         yield Account.of(lab)
-        uninstall(lab)
-        lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+        remove_release(lab)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from tests.support.secrecy import Oracle
 from tests.support.tenants import Tenant
 from tests.support.workloads import Errand, Mount, claim, run_errand
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 
 NEEDLE = "a-secret-that-somebody-put-into-a-description"
 PLANTED = "the-value-of-a-secret-in-a-description-as-well"

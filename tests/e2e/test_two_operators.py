@@ -14,7 +14,7 @@ from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab, install
 from tests.support.tenants import HOME, Account, Tenant
 from tests.support.workloads import Errand, Mount, claim, digests, run_errand
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 
 DISK = 32 << 20
 WALK = 1 << 20

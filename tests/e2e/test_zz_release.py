@@ -10,7 +10,7 @@ from tests.support.lab import RELEASE_NAMESPACE, Lab, install, uninstall
 from tests.support.tenants import HOME, Account, Tenant
 from tests.support.workloads import claim
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 
 SECRETS = (
     (RELEASE_NAMESPACE, "cinderblock-store-accounts"),

@@ -16,7 +16,7 @@ from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab, Object
 from tests.support.tenants import CREDENTIALS, Account, Tenant
 from tests.support.workloads import Errand, Mount, claim, run_errand
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 
 
 @pytest.fixture

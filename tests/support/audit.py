@@ -93,11 +93,11 @@ def _right(reference: Object, verb: str) -> Right:
 
 
 class AuditLog:
-    """The log from now on."""
+    """The log from a place on; None: from now on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int | None = None) -> None:
         self._path = path
-        self._start = path.stat().st_size if path.exists() else 0
+        self._start = (path.stat().st_size if path.exists() else 0) if start is None else start
 
     def lines(self) -> list[str]:
         """What was written since; the last line may still be on its way."""
