@@ -11,7 +11,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, add_unsealed, identifier
+from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, add_unsealed, add_writing, identifier
 from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", metavar="ID", type=identifier, help="go on with an interrupted backup: send only what is missing"
     )
     add_store(parser, "--to")
+    add_writing(parser)
     add_keys(parser)
     add_unsealed(parser)
     add_active_key(parser, "seals the backup")

@@ -6,6 +6,8 @@ import argparse
 import re
 from typing import Final, NamedTuple
 
+from cinderblock.model.store import ServerSideAlgorithm
+
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
 _SLOWEST: Final = 65536
@@ -91,6 +93,18 @@ def add_store(parser: argparse.ArgumentParser, option: str) -> None:
     group.add_argument(
         "--limit-rate", metavar="RATE", type=rate, help="bytes per second in either direction, for example 10M"
     )
+
+
+def add_writing(parser: argparse.ArgumentParser) -> None:
+    """How objects are to lie on the server; for commands that write."""
+    group = parser.add_argument_group("objects on the server")
+    group.add_argument("--storage-class", metavar="CLASS", help="such as STANDARD_IA; default: the server's")
+    group.add_argument(
+        "--sse",
+        choices=[algorithm.value for algorithm in ServerSideAlgorithm],
+        help="ask the server to encrypt objects with keys that it has; default: as the container has it",
+    )
+    group.add_argument("--sse-kms-key-id", metavar="ID", help="key of the KMS, for --sse aws:kms")
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:

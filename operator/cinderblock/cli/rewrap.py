@@ -9,7 +9,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, identifier
+from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, add_writing, identifier
 from cinderblock.cli.output import print_json, print_table
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.datapath.manifest import read_header
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ids", nargs="*", metavar="ID", type=identifier, help="only these backups; default: all of the store"
     )
     add_store(parser, "--from")
+    add_writing(parser)
     add_keys(parser)
     add_active_key(parser, "wraps from now on")
     add_json(parser)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput
-from cinderblock.model.store import Addressing
+from cinderblock.model.store import Addressing, ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.model.task import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.open import open_store
@@ -17,7 +17,10 @@ from cinderblock.store.s3.client import ambient_region
 
 
 def location_from(arguments: argparse.Namespace, *, create: bool = False) -> StoreLocation:
-    """Where the options say that the store is; ``create``: a container that does not exist is made."""
+    """Where the options say that the store is; ``create``: a container that does not exist is made.
+
+    Raises InvalidInput for a KMS key without KMS.
+    """
     return StoreLocation(
         endpoint_url=arguments.endpoint_url,
         region=arguments.region or ambient_region() or "us-east-1",
@@ -25,9 +28,22 @@ def location_from(arguments: argparse.Namespace, *, create: bool = False) -> Sto
         prefix=arguments.store.prefix,
         addressing=Addressing(arguments.addressing),
         create_container=create,
+        storage_class=getattr(arguments, "storage_class", None),
+        server_side_encryption=_encryption(arguments),
         upload_bytes_per_second=arguments.limit_rate,
         download_bytes_per_second=arguments.limit_rate,
     )
+
+
+def _encryption(arguments: argparse.Namespace) -> ServerSideEncryption | None:
+    """What the server is to encrypt with; None for commands that write nothing, too."""
+    algorithm = getattr(arguments, "sse", None)
+    key_id = getattr(arguments, "sse_kms_key_id", None)
+    if algorithm is None:
+        if key_id is not None:
+            raise InvalidInput("--sse-kms-key-id needs --sse aws:kms")
+        return None
+    return ServerSideEncryption(algorithm=ServerSideAlgorithm(algorithm), kms_key_id=key_id)
 
 
 def open_from(arguments: argparse.Namespace, location: StoreLocation, patience: Patience = BRIEF) -> ObjectStore:

@@ -156,6 +156,8 @@ def location(store: BackupStore, container: str) -> StoreLocation:
         prefix=spec.prefix,
         addressing=spec.addressing,
         create_container=spec.create_container,
+        storage_class=spec.storage_class,
+        server_side_encryption=spec.server_side_encryption,
         upload_bytes_per_second=spec.limits.upload_bytes_per_second,
         download_bytes_per_second=spec.limits.download_bytes_per_second,
     )

@@ -15,7 +15,13 @@ from cinderblock.model.backup import VolumeBackupSpec, VolumeBackupStatus
 from cinderblock.model.names import GROUP, VERSION
 from cinderblock.model.restore import VolumeRestoreSpec, VolumeRestoreStatus
 from cinderblock.model.schema import structural
-from cinderblock.model.store import DEFAULT_STORE_ANNOTATION, BackupStoreSpec, BackupStoreStatus
+from cinderblock.model.store import (
+    ARCHIVES,
+    DEFAULT_STORE_ANNOTATION,
+    BackupStoreSpec,
+    BackupStoreStatus,
+    ServerSideAlgorithm,
+)
 
 Rule = dict[str, str]
 
@@ -121,6 +127,17 @@ BACKUP_STORE: Final = Resource(
             "rule": "!has(self.caSecretRef) || !has(self.endpointUrl) || self.endpointUrl.startsWith('https://')",
             "message": "caSecretRef needs an endpointUrl that begins with https://: over plain HTTP nothing is checked",
             "fieldPath": ".caSecretRef",
+        },
+        {
+            "rule": f"!has(self.storageClass) || !(self.storageClass in {[*ARCHIVES]})",
+            "message": "a backup in this storage class could not be read at once: choose one that needs no retrieval",
+            "fieldPath": ".storageClass",
+        },
+        {
+            "rule": "!has(self.serverSideEncryption) || !has(self.serverSideEncryption.kmsKeyId)"
+            f" || self.serverSideEncryption.algorithm == '{ServerSideAlgorithm.KMS.value}'",
+            "message": "kmsKeyId needs the algorithm aws:kms",
+            "fieldPath": ".serverSideEncryption",
         },
     ),
 )

@@ -33,6 +33,31 @@ class Addressing(StrEnum):
     VIRTUAL = "virtual"
 
 
+class ServerSideAlgorithm(StrEnum):
+    """How an S3 server encrypts objects where they lie (S3: x-amz-server-side-encryption)."""
+
+    AES256 = "AES256"
+    KMS = "aws:kms"
+
+
+StorageClassName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Storage class of objects, as the S3 server names it."""
+
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+"""Storage classes whose objects cannot be read before somebody has asked for them and waited for hours (S3 User Guide,
+"Understanding and managing Amazon S3 storage classes"). A backup in one could be neither confirmed nor restored."""
+
+
+class ServerSideEncryption(Model):
+    """Encryption by the S3 server, with keys that the server has. It protects the server's disks; against whoever can
+    read the container only the encryption Secret does."""
+
+    algorithm: ServerSideAlgorithm
+    """AES256, with keys of the server's own, or aws:kms."""
+    kms_key_id: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$")] | None = None
+    """Key of the KMS: id, alias or ARN, for aws:kms only; none: the KMS key that the account has for S3."""
+
+
 class CompressionAlgorithm(StrEnum):
     """How chunks are compressed before they are sealed."""
 
@@ -110,6 +135,11 @@ class BackupStoreSpec(Model):
     """Secret with one or more encryption keys: each key of it is a key id, each value 32 bytes in base64. The key id
     named by the Secret's annotation cinderblock.io/active-key seals new backups; without it, the greatest in order of
     bytes. None: backups are stored unsealed."""
+    storage_class: StorageClassName | None = None
+    """Storage class of the objects that are written, as the S3 server names it; none: the server's default. Not
+    GLACIER and not DEEP_ARCHIVE, whose objects cannot be read at once."""
+    server_side_encryption: ServerSideEncryption | None = None
+    """Encryption that the S3 server is asked for with each object; none: what the container has as its default."""
     compression: Compression = Compression()
     """Compression of chunks."""
     volume_snapshot_class_name: Name | None = None

@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cinderblock.model.base import Model
-from cinderblock.model.store import Addressing, Compression
+from cinderblock.model.store import Addressing, Compression, ServerSideEncryption
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
 """Environment variable with the MoverTask as JSON."""
@@ -52,6 +52,10 @@ class StoreLocation(Model):
     addressing: Addressing = Addressing.PATH
     create_container: bool = False
     """Create the container if it does not exist."""
+    storage_class: str | None = None
+    """Storage class of what is written; None: the server's default."""
+    server_side_encryption: ServerSideEncryption | None = None
+    """What the server is asked to encrypt with; None: as the container has it."""
     upload_bytes_per_second: int | None = None
     download_bytes_per_second: int | None = None
 

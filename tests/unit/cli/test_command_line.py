@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cinderblock.cli.main import COMMANDS, load, make_command_parser, make_parser
 from cinderblock.cli.options import percentage, rate, store_url
 from cinderblock.errors import InvalidInput
+from cinderblock.model.store import ServerSideAlgorithm, ServerSideEncryption
 from tests.unit.cli.conftest import Cli, Opened
 
 BY_HAND = ("backup", "restore", "list", "show", "verify", "delete", "rewrap")
@@ -46,8 +48,9 @@ def test_no_option_takes_a_secret(name: str) -> None:
     suspicious = {
         option for option in options if any(word in option for word in ("secret", "token", "password", "access", "key"))
     }
-    # A file, the id of a key, and the name of a Secret.
-    assert suspicious <= {"--encryption-key-file", "--tls-key-file", "--active-key", "--accounts-secret"}
+    # Files, ids of keys, and the name of a Secret.
+    harmless = {"--encryption-key-file", "--tls-key-file", "--active-key", "--accounts-secret", "--sse-kms-key-id"}
+    assert suspicious <= harmless
 
 
 def test_importing_the_program_imports_no_command() -> None:
@@ -171,6 +174,22 @@ def test_options_become_a_location(cli: Cli, opened: Opened) -> None:
         "uploadBytesPerSecond": 10 << 20,
         "downloadBytesPerSecond": 10 << 20,
     }
+
+
+def test_how_objects_are_to_lie_on_the_server_goes_into_the_location(cli: Cli, opened: Opened, tmp_path: Path) -> None:
+    options = ("--storage-class", "STANDARD_IA", "--sse", "aws:kms", "--sse-kms-key-id", "alias/backups")
+    assert cli("backup", str(tmp_path), "--to", "s3://backups", *options).code == 0
+    (location,) = opened.locations
+    assert location.storage_class == "STANDARD_IA"
+    assert location.server_side_encryption == ServerSideEncryption(
+        algorithm=ServerSideAlgorithm.KMS, kms_key_id="alias/backups"
+    )
+
+
+def test_a_kms_key_without_kms_is_refused(cli: Cli, opened: Opened, tmp_path: Path) -> None:
+    outcome = cli("backup", str(tmp_path), "--to", "s3://backups", "--sse-kms-key-id", "alias/backups")
+    assert (outcome.code, opened.locations) == (3, [])
+    assert "--sse-kms-key-id needs --sse aws:kms" in outcome.err
 
 
 def test_an_error_of_ours_is_one_line_and_no_traceback(cli: Cli, opened: Opened) -> None:

@@ -13,7 +13,7 @@ from cinderblock.lifecycle.worlds import MoverSettings
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
+from cinderblock.model.store import BackupStore, ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.model.task import MoverTask, Operation, VolumeMode
 from tests.support.scenes import (
     NOW,
@@ -87,6 +87,15 @@ def a_task(operation: Operation = Operation.BACKUP, mode: VolumeMode = VolumeMod
         manifest="backups/c-1/b-1.manifest",
         sealed=True,
     )
+
+
+def test_a_mover_is_told_how_objects_are_to_lie_in_the_store() -> None:
+    asked = {
+        "storage_class": "STANDARD_IA",
+        "server_side_encryption": ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256),
+    }
+    told = objects.location(a_store(**asked), "volumebackups")
+    assert {name: getattr(told, name) for name in asked} == asked
 
 
 def a_job(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -22,14 +22,17 @@ PART_SIZE: Final = 64 * 1024**2
 
 
 def put_in_parts(
-    client: S3Client, container: str, key: str, body: memoryview, sending: Callable[[memoryview], Any]
+    client: S3Client, target: Mapping[str, Any], body: memoryview, sending: Callable[[memoryview], Any]
 ) -> None:
     """Upload a large body. Raises what botocore raises; whatever happens, no part is left behind.
+
+    ``target`` has the parameters of CreateMultipartUpload: Bucket, Key, and how the object is to lie there.
 
     Only the death of the process leaves parts, which no listing shows: a lifecycle rule of the container
     (AbortIncompleteMultipartUpload) takes them away.
     """
-    upload = client.create_multipart_upload(Bucket=container, Key=key)["UploadId"]
+    container, key = target["Bucket"], target["Key"]
+    upload = client.create_multipart_upload(**target)["UploadId"]
     try:
         parts: list[CompletedPartTypeDef] = []
         for number, start in enumerate(range(0, body.nbytes, PART_SIZE), start=1):

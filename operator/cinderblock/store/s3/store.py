@@ -19,6 +19,7 @@ from cinderblock.store.s3.client import make_client
 from cinderblock.store.s3.failures import from_answer, not_s3, translated
 from cinderblock.store.s3.parts import PARTS_ABOVE, put_in_parts
 from cinderblock.store.s3.place import Place
+from cinderblock.store.s3.written import written_as
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
@@ -52,6 +53,7 @@ class S3Store:
         self._client.meta.events.register("before-call.s3", announce_large_only)
         self._client.meta.events.register("before-send.s3", enter_line)
         self._place = Place(self._client.meta.endpoint_url, location.container, location.region, credentials)
+        self._written = written_as(location)
         self._upload = pace(location.upload_bytes_per_second)
         self._download = pace(location.download_bytes_per_second)
 
@@ -70,11 +72,12 @@ class S3Store:
     def put(self, key: str, body: Body) -> None:
         """See ObjectStore. Large bodies go in parts."""
         view = checked_body(checked_key(key), body)
+        target: Any = {"Bucket": self._container, "Key": key, **self._written}
         with translated(self._place):
             if view.nbytes > PARTS_ABOVE:
-                put_in_parts(self._client, self._container, key, view, self._sending)
+                put_in_parts(self._client, target, view, self._sending)
                 return
-            answer = self._client.put_object(Bucket=self._container, Key=key, Body=self._sending(view))
+            answer = self._client.put_object(Body=self._sending(view), **target)
         if "ETag" not in answer:
             raise not_s3(self._place, "no ETag for an upload")
 

@@ -1,0 +1,84 @@
+"""Storage class and encryption by the server, as they go out with each object, and proxies."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from cinderblock.errors import InvalidInput
+from cinderblock.model.store import ServerSideAlgorithm, ServerSideEncryption
+from cinderblock.model.task import StoreLocation
+from cinderblock.store.credentials import Credentials
+from cinderblock.store.s3.parts import PARTS_ABOVE
+from cinderblock.store.s3.store import S3Store
+from tests.unit.store.canned import answer, canned_server
+
+CREDENTIALS = Credentials("access", "secret-key")
+KMS = ServerSideEncryption(algorithm=ServerSideAlgorithm.KMS, kms_key_id="alias/backups")
+STORED = answer("200 OK", ETag='"x"')
+
+
+def headers(request: bytes) -> dict[str, str]:
+    """The headers of a request, names in small letters."""
+    lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def sent(body: bytes, *answers: bytes, **more: object) -> list[dict[str, str]]:
+    """The headers of the requests that one upload makes."""
+    with canned_server(*answers) as server:
+        location = StoreLocation.model_validate({"endpoint_url": server.url, "container": "backups", **more})
+        with closing(S3Store(location, CREDENTIALS)) as store:
+            store.put("key", body)
+    return [headers(request) for request in server.requests]
+
+
+def test_an_object_is_put_into_the_storage_class_and_encrypted_as_asked() -> None:
+    (request,) = sent(b"x", STORED, storage_class="STANDARD_IA", server_side_encryption=KMS)
+    assert request["x-amz-storage-class"] == "STANDARD_IA"
+    assert request["x-amz-server-side-encryption"] == "aws:kms"
+    assert request["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/backups"
+
+
+def test_a_large_object_too() -> None:
+    begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+    ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
+    aes = ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256)
+    body = bytes(PARTS_ABOVE + 1)
+    requests = sent(body, begun, STORED, STORED, ended, storage_class="STANDARD_IA", server_side_encryption=aes)
+    assert requests[0]["x-amz-storage-class"] == "STANDARD_IA"
+    assert requests[0]["x-amz-server-side-encryption"] == "AES256"
+
+
+def test_nothing_is_asked_for_unless_it_is_wanted() -> None:
+    (request,) = sent(b"x", STORED)
+    assert not [name for name in request if name.startswith(("x-amz-storage", "x-amz-server-side"))]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"storage_class": "DEEP_ARCHIVE"}, "could not be read at once"),
+        (
+            {"server_side_encryption": ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256, kms_key_id="k")},
+            "needs the algorithm aws:kms",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(more: dict[str, object], words: str) -> None:
+    location = StoreLocation.model_validate({"endpoint_url": "http://127.0.0.1:9", "container": "backups", **more})
+    with pytest.raises(InvalidInput, match=words):
+        S3Store(location, CREDENTIALS)
+
+
+def test_a_proxy_of_the_environment_is_used_and_exceptions_from_it_are_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with canned_server(STORED) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        location = StoreLocation(endpoint_url="http://s3.invalid", container="backups")
+        with closing(S3Store(location, CREDENTIALS)) as store:
+            store.put("key", b"x")
+        assert proxy.requests[0].startswith(b"PUT http://s3.invalid/backups/key HTTP/1.1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert len(sent(b"x", STORED)) == 1
+        assert len(proxy.requests) == 1
