@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from cinderblock.errors import InvalidInput
 
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""Variables that say by which proxy S3 servers are asked, and which of them are not."""
 LOG_LEVELS = ("info", "debug", "warning", "error")
 
 
@@ -18,6 +20,7 @@ class OperatorSettings:
         mover_image: image of mover pods; the operator's own.
         mover_image_pull_policy: Always, IfNotPresent or Never.
         mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
+        proxies: those of PROXY_VARIABLES that are set, with their values; movers get them too.
         max_movers: mover Jobs that may run at once in the whole cluster.
         workers: objects that are reconciled at the same time.
         resync_seconds: every object is looked at again at least this often.
@@ -32,6 +35,7 @@ class OperatorSettings:
     mover_image: str
     mover_image_pull_policy: str = "IfNotPresent"
     mover_image_pull_secrets: tuple[str, ...] = ()
+    proxies: tuple[tuple[str, str], ...] = ()
     max_movers: int = 16
     workers: int = 16
     resync_seconds: float = 600.0
@@ -44,7 +48,10 @@ class OperatorSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
-        """Read CINDERBLOCK_* variables. Raises InvalidInput naming the variable that is missing or wrong."""
+        """Read CINDERBLOCK_* variables and those of proxies.
+
+        Raises InvalidInput naming the variable that is missing or wrong.
+        """
         image = environment.get("CINDERBLOCK_MOVER_IMAGE", "")
         if not image:
             raise InvalidInput("CINDERBLOCK_MOVER_IMAGE is not set: give the image that movers run, normally our own")
@@ -53,6 +60,7 @@ class OperatorSettings:
             mover_image=image,
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
             mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
+            proxies=_proxies(environment),
             max_movers=_positive(environment, "CINDERBLOCK_MAX_MOVERS", 16),
             workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
             resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),
@@ -63,6 +71,15 @@ class OperatorSettings:
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
             lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", 15),
         )
+
+
+def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The variables of proxies. A user and password in one could be read in every mover's Job."""
+    found = tuple((name, environment[name]) for name in PROXY_VARIABLES if environment.get(name))
+    for name, value in found:
+        if "@" in value:
+            raise InvalidInput(f"{name} holds a user or password: give a proxy that needs none, as http://host:port")
+    return found
 
 
 def _one_of(environment: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:

@@ -28,6 +28,11 @@ def test_a_number_that_is_none_is_refused_by_name(value: str) -> None:
         OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MAX_MOVERS": value})
 
 
+def test_a_proxy_with_a_password_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="HTTPS_PROXY holds a user or password"):
+        OperatorSettings.from_environment(IMAGE | {"HTTPS_PROXY": "http://user:geheim@proxy:3128"})
+
+
 def test_pull_secrets_are_divided_by_commas() -> None:
     settings = OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS": "a,b"})
     assert settings.mover_image_pull_secrets == ("a", "b")

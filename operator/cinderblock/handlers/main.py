@@ -131,5 +131,6 @@ def make_policy(settings: OperatorSettings) -> Policy:
             pull_policy=settings.mover_image_pull_policy,
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
+            proxies=settings.proxies,
         )
     )

@@ -247,7 +247,10 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
         "args": ["mover"],
-        "env": [{"name": TASK_VARIABLE, "value": task.model_dump_json(by_alias=True, exclude_none=True)}],
+        "env": [
+            {"name": TASK_VARIABLE, "value": task.model_dump_json(by_alias=True, exclude_none=True)},
+            *({"name": name, "value": value} for name, value in settings.proxies),
+        ],
         "resources": store.spec.mover.resources or DEFAULT_RESOURCES,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": store.spec.mover.security_context or _security_context(task.operation),

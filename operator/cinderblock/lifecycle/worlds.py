@@ -22,6 +22,8 @@ class MoverSettings:
     pull_secrets: tuple[str, ...] = ()
     limit: int = 16
     """Movers that may run at once in the whole cluster."""
+    proxies: tuple[tuple[str, str], ...] = ()
+    """Environment variables by which movers find a proxy, with their values."""
 
 
 @dataclass(frozen=True, slots=True)

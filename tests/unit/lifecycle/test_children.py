@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -103,6 +104,12 @@ def a_job(
 ) -> dict[str, Any]:
     owner = owned_backup() if operation is Operation.BACKUP else owned_restore()
     return objects.mover_job(owner, a_task(operation, mode), store or a_store(**SECRETS), "the-claim", SETTINGS)
+
+
+def test_movers_find_the_proxy_that_the_operator_was_given() -> None:
+    settings = dataclasses.replace(SETTINGS, proxies=(("HTTPS_PROXY", "http://proxy:3128"),))
+    job = objects.mover_job(owned_backup(), a_task(), a_store(**SECRETS), "the-claim", settings)
+    assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container_of(job)["env"]
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
