@@ -27,6 +27,8 @@ LAST_IN_LINE = 60.0
 """Seconds between looks of those who wait for a mover: the next ones, and those who have many before them."""
 WITH_ITS_JOB = timedelta(minutes=1)
 """A pod that is so much younger than its Job is not the first, or a quota or a policy has held it up."""
+OVERDUE = timedelta(minutes=2)
+"""How long after its time has run out a pod is still there before somebody is asked to look at its node."""
 RUNNING = "MoverRunning"
 STALLED = "MoverStalled"
 LAST_WORDS = 200
@@ -98,6 +100,27 @@ def success(mover: MoverView) -> MoverReport | None:
 def is_at_work(mover: MoverView) -> bool:
     """Whether a pod of the mover may still touch the volume or the store."""
     return any(not pod.has_ended for pod in mover.pods)
+
+
+def stopping(reason: str, words: str, mover: MoverView, now: datetime) -> Wait:
+    """What is said while pods of a mover are to end. One that does not end is never passed over: it may still write.
+
+    Only its kubelet can tell that it has ended; of a node that is lost for good, an administrator must say so
+    (Kubernetes: "Non-graceful node shutdown handling").
+    """
+    stuck = [pod.name for pod in mover.pods if not pod.has_ended and _is_overdue(pod, now)]
+    if stuck:
+        words = (
+            f"{words}, but pod {', '.join(stuck)} does not end. If its node is gone for good, say so with the taint"
+            " node.kubernetes.io/out-of-service, or delete the pod with --force"
+        )
+    return Wait(reason, words, look_again=5.0 if not stuck else 30.0)
+
+
+def _is_overdue(pod: Pod, now: datetime) -> bool:
+    """Whether a pod was to be gone long ago; its deletionTimestamp is when its time to end in order runs out."""
+    end = pod.metadata.deletion_timestamp
+    return end is not None and now - end > OVERDUE
 
 
 def may_have_committed(mover: MoverView) -> bool:

@@ -222,7 +222,7 @@ def _cancel(world: RestoreWorld, now: datetime) -> Decision:
         note = f"The VolumeRestore was deleted before it had ended; {left}"
         told = () if has_ended else (Announce("Normal", "Cancelled", note),)
         return Decision(None, (*told, RemoveFinalizer(names.RESTORE_FINALIZER)))
-    waiting = Wait("Cancelling", "The restore is being stopped", look_again=5.0)
+    waiting = movers.stopping("Cancelling", "The restore is being stopped", world.mover, now)
     if has_ended:
         return Decision(None, actions, waiting.look_again)
     return _wait(world, now, waiting, actions)

@@ -234,6 +234,17 @@ def test_a_pod_is_at_work_until_its_phase_says_that_it_has_ended(phase: str, at_
     assert movers.is_at_work(MoverView(pods=(a_pod(phase),))) is at_work
 
 
+@pytest.mark.parametrize(("minutes", "asks"), [(1, False), (3, True)])
+def test_a_pod_that_does_not_end_is_waited_for_and_somebody_is_asked_to_look_at_its_node(
+    minutes: int, asks: bool
+) -> None:
+    metadata = {"name": "mover-x", "deletionTimestamp": NOW - timedelta(minutes=minutes)}
+    lost = Pod.model_validate({"metadata": metadata, "status": {"phase": "Running"}})
+    said = movers.stopping("Cancelling", "The restore is being stopped", MoverView(pods=(lost,)), NOW)
+    assert (said.reason, said.limit) == ("Cancelling", None)
+    assert ("pod mover-x does not end. If its node is gone for good" in said.message) is asks
+
+
 def test_an_unknown_pod_may_still_be_at_work() -> None:
     assert movers.is_at_work(MoverView(pods=(a_pod("Unknown"),)))
 
