@@ -34,8 +34,8 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
         return _deleting(world, now, blocked)
     children = outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
     if children or movers.is_at_work(world.mover):
-        wait = movers.stopping("StoppingMover", "The mover is being stopped", world.mover, now)
-        return _deleting(world, now, wait, children)
+        message = movers.stopping("The mover is being stopped", world.mover, now)
+        return _deleting(world, now, Wait("StoppingMover", message, look_again=5.0), children)
     remaining = _remaining(world)
     return _deletion_fails(world, now, remaining) if remaining else _release(world, now)
 

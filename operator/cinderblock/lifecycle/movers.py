@@ -102,19 +102,19 @@ def is_at_work(mover: MoverView) -> bool:
     return any(not pod.has_ended for pod in mover.pods)
 
 
-def stopping(reason: str, words: str, mover: MoverView, now: datetime) -> Wait:
+def stopping(words: str, mover: MoverView, now: datetime) -> str:
     """What is said while pods of a mover are to end. One that does not end is never passed over: it may still write.
 
     Only its kubelet can tell that it has ended; of a node that is lost for good, an administrator must say so
     (Kubernetes: "Non-graceful node shutdown handling").
     """
     stuck = [pod.name for pod in mover.pods if not pod.has_ended and _is_overdue(pod, now)]
-    if stuck:
-        words = (
-            f"{words}, but pod {', '.join(stuck)} does not end. If its node is gone for good, say so with the taint"
-            " node.kubernetes.io/out-of-service, or delete the pod with --force"
-        )
-    return Wait(reason, words, look_again=5.0 if not stuck else 30.0)
+    if not stuck:
+        return words
+    return (
+        f"{words}, but pod {', '.join(stuck)} does not end. If its node is gone for good, say so with the taint"
+        " node.kubernetes.io/out-of-service, or delete the pod with --force"
+    )
 
 
 def _is_overdue(pod: Pod, now: datetime) -> bool:

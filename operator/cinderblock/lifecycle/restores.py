@@ -222,7 +222,8 @@ def _cancel(world: RestoreWorld, now: datetime) -> Decision:
         note = f"The VolumeRestore was deleted before it had ended; {left}"
         told = () if has_ended else (Announce("Normal", "Cancelled", note),)
         return Decision(None, (*told, RemoveFinalizer(names.RESTORE_FINALIZER)))
-    waiting = movers.stopping("Cancelling", "The restore is being stopped", world.mover, now)
+    message = movers.stopping("The restore is being stopped", world.mover, now)
+    waiting = Wait("Cancelling", message, look_again=5.0)
     if has_ended:
         return Decision(None, actions, waiting.look_again)
     return _wait(world, now, waiting, actions)
