@@ -17,7 +17,19 @@ SECOND_ARGUMENT = frozenset({"Announce"})
 FOURTH_ARGUMENT = frozenset({"working", "ready", "stalled", "said"})
 """These make conditions."""
 CONSTANTS = frozenset(
-    {"RECALLING", "STILL_ATTACHED", "CHILDREN_REMAIN", "QUEUED", "CONTAINER_NOT_FOUND", "_FORBIDDEN_REASONS"}
+    {
+        *(
+            "ABANDONED",
+            "CANCELLING",
+            "CHILDREN_REMAIN",
+            "CONTAINER_NOT_FOUND",
+            "KEPT",
+            "QUEUED",
+            "RECALLING",
+            "RUNNING",
+        ),
+        *("STALLED", "STILL_ATTACHED", "STOPPING", "_FORBIDDEN_REASONS"),
+    }
 )
 WORD = re.compile(r"[A-Z][A-Za-z0-9]+")
 TYPES = frozenset({"Normal", "Warning"})

@@ -178,6 +178,9 @@ class SimulatedApi(Transport):
 
     def _collection(self, request: Request, kind: Kind, namespace: str) -> Answer:
         if request.method == "POST":
+            ending = self.objects.get("Namespace", namespace) if namespace else None
+            if ending is not None and "deletionTimestamp" in ending["metadata"]:
+                return _refusal(403, f"unable to create new content because it is being terminated: {namespace}")
             made = self.objects.create(kind.kind, _body(request))
             return _answer(201, made) if made else _refusal(409, "AlreadyExists")
         items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]

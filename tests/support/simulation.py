@@ -28,7 +28,7 @@ from cinderblock.handlers.overview import read
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
 from cinderblock.handlers.stores import Stores
-from cinderblock.handlers.watch import CHILD_KINDS, Watch
+from cinderblock.handlers.watch import CHILD_KINDS, Watch, volume_key
 from cinderblock.kube.answers import Call
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
@@ -252,7 +252,11 @@ class Simulation:
         eyes = Eyes(self._kube, stores, POLICY, lambda: self._due.now, self.instruments, Line(self._seconds))
         self._watch = Watch(cast("WorkQueue", self._due))
         self._reconcile = Reconciler(eyes)
-        self._heard[:] = [Change("ADDED", item) for kind in (*OWN, *CHILD_NAMES) for item in self.objects.all(kind)]
+        self._heard[:] = [
+            Change("ADDED", item)
+            for kind in (*OWN, *CHILD_NAMES, "PersistentVolume")
+            for item in self.objects.all(kind)
+        ]
 
     # -- what people do
 
@@ -396,6 +400,10 @@ class Simulation:
             await self._watch.on_own(event)
         elif change.object["kind"] in CHILD_NAMES and labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY:
             await self._watch.on_child(event)
+        elif RESTORE_LABEL in labels:
+            await self._watch.on_volume(event)
+        elif change.object["kind"] == "PersistentVolume" and change.type == "MODIFIED":
+            await self._watch.on_volume(event | {"type": "DELETED"})
 
     def due(self) -> list[Key]:
         """Keys that may be reconciled now, the one that has waited longest first."""
@@ -451,6 +459,9 @@ class Simulation:
             for item in self.objects.all(kind):
                 key = Key(kind, NAMESPACE, item["metadata"]["name"])
                 self._loop.run_until_complete(self._due.add(key))
+        for item in self.objects.all("PersistentVolume"):
+            if RESTORE_LABEL in item["metadata"].get("labels", {}):
+                self._loop.run_until_complete(self._due.add(volume_key(item["metadata"]["name"])))
 
     def settle(self) -> None:
         """Without further faults, go on until nothing changes any more, and make sure that nothing will.

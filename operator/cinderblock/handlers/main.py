@@ -23,9 +23,11 @@ from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
 from cinderblock.handlers.results import timed
 from cinderblock.handlers.stores import Stores
-from cinderblock.handlers.watch import Watch
+from cinderblock.handlers.watch import Watch, volume_key
 from cinderblock.handlers.watching import Watching
 from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.kinds import PV
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
 from cinderblock.observability.instruments import Instruments
 from cinderblock.settings import OperatorSettings
@@ -84,11 +86,13 @@ async def _operate(
     health = Health(settings.health_port, queue, watching, leading)
 
     async def list_keys() -> list[tuple[Key, bool]]:
-        return [
+        own = [
             (Key(kind.kind, item["metadata"]["namespace"], item["metadata"]["name"]), is_under_way(item))
             for kind in RECONCILED.values()
             for item in await kube.list(kind)
         ]
+        marked = await kube.list(PV, labels=RESTORE_LABEL)
+        return own + [(volume_key(item["metadata"]["name"]), False) for item in marked]
 
     async def act() -> None:
         async with asyncio.TaskGroup() as group:

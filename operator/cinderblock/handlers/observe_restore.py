@@ -78,11 +78,22 @@ async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> V
 
 async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     mover = await own_mover(eyes, world.restore)
-    reference = world.volume.spec.claim_ref if world.volume is not None else None
-    if reference is not None:
-        # Whether the volume has been promised to a claim decides what becomes of it.
-        world = replace(world, target=await eyes.get(Claim, kinds.PVC, reference.name, world.restore.namespace))
+    name = _promised_name(world)
+    if name is not None:
+        # Whether the volume has been promised to a claim decides what becomes of it, and of the claim.
+        world = replace(world, target=await eyes.get(Claim, kinds.PVC, name, world.restore.namespace))
     return replace(world, mover=replace(mover, pods=await pods_of(eyes, world.restore)))
+
+
+def _promised_name(world: RestoreWorld) -> str | None:
+    """Name of the claim that the filled volume is for, or was to be for."""
+    reference = world.volume.spec.claim_ref if world.volume is not None else None
+    if reference is not None and reference.name != names.child_name(world.restore.uid):
+        return reference.name
+    if restore_checks.wants_existing(world.restore):
+        return None
+    told = world.restore.status.volume_name if restore_checks.own_phase(world.restore) else None
+    return told or restore_checks.asked_name(world)
 
 
 async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:

@@ -1,15 +1,16 @@
-"""How soon to look again: quickly while things move, and no more often than every five seconds when they do not."""
+"""How soon to look again: at once after something was done, and no more often than every five seconds otherwise."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from cinderblock.handlers.keys import Key
+from cinderblock.lifecycle.actions import SHORTEST_LOOK
 
-SLOW: Final = 5.0
+SLOW: Final = SHORTEST_LOOK
 """Seconds between looks at an object with which nothing happens; what happens to it is heard of in any case."""
 QUICK_LOOKS: Final = 5
-"""Looks that may follow each other faster: a volume that is released, a claim that is bound, take a second or two."""
+"""Looks that may follow each other at once although the object itself says the same: its children were changed."""
 
 
 class Pace:

@@ -24,6 +24,7 @@ from cinderblock.lifecycle.actions import (
     DeleteChild,
     DeleteStoredData,
     PatchVolume,
+    ReleaseClaim,
     RemoveFinalizer,
     StartMover,
 )
@@ -77,8 +78,9 @@ async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
             await _start_mover(eyes, subject, name, uid)
         case DeleteChild(kind, name, uid):
             await _delete_child(eyes, subject, CHILDREN[kind], name, uid)
-        case PatchVolume(name, patch):
-            await eyes.kube.merge_patch(kinds.PV, name, None, patch)
+        case PatchVolume(name, patch) | ReleaseClaim(name, patch):
+            patched = kinds.PV if isinstance(action, PatchVolume) else kinds.PVC
+            await eyes.kube.merge_patch(patched, name, subject.seen.namespace, patch)
         case CreateClaim(body):
             await _create_claim(eyes, body)
         case DeleteStoredData():

@@ -15,7 +15,9 @@ from cinderblock.handlers.keys import RECONCILED
 from cinderblock.handlers.pulse import Pulse
 from cinderblock.handlers.watch import CHILD_KINDS, MANAGED_SELECTOR
 from cinderblock.kube.credentials import Credentials
+from cinderblock.kube.kinds import PV
 from cinderblock.kube.transport import ssl_context
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.model import names
 
 LOGIN_MINUTES = 10
@@ -34,6 +36,9 @@ class Handlers(Protocol):
 
     async def on_child(self, **arguments: Any) -> None:
         """A child came, changed or went."""
+
+    async def on_volume(self, **arguments: Any) -> None:
+        """A PersistentVolume that is being handed over came, changed or went."""
 
 
 class EndlessBackoff:
@@ -85,6 +90,7 @@ def make_settings() -> kopf.OperatorSettings:
         settings.watching.label_selectors[f"{kind.plural}.{kind.group}" if kind.group else kind.plural] = (
             MANAGED_SELECTOR
         )
+    settings.watching.label_selectors[PV.plural] = RESTORE_LABEL
     return settings
 
 
@@ -96,6 +102,9 @@ def make_registry(watch: Handlers, login: Login) -> kopf.OperatorRegistry:
     for kind in CHILD_KINDS:
         labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
         kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, labels=labels)(watch.on_child)
+    kopf.on.event(PV.group, PV.version, PV.plural, registry=registry, labels={RESTORE_LABEL: kopf.PRESENT})(
+        watch.on_volume
+    )
     kopf.on.login(registry=registry)(login)
     return registry
 

@@ -15,6 +15,7 @@ from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.pace import Pace
 from cinderblock.handlers.perform import Subject, perform, release_job
+from cinderblock.handlers.strays import release_stray
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import backups, restores, stores, telling
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 AFTER_CONFLICT = 0.5
 """Seconds until we look again at an object that changed under us."""
 
-KINDS: dict[str, Kind] = RECONCILED | {"Job": kinds.JOB}
+KINDS: dict[str, Kind] = RECONCILED | {kind.kind: kind for kind in (kinds.JOB, kinds.PV)}
 
 Step = Callable[[Eyes, dict[str, Any]], Awaitable[float | None]]
 
@@ -46,6 +47,7 @@ class Reconciler:
             "VolumeBackup": _reconcile_backup,
             "VolumeRestore": _reconcile_restore,
             "Job": _release_orphan,
+            "PersistentVolume": release_stray,
         }
 
     async def __call__(self, key: Key) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.kube import kinds
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.model import names
 
 STORE_DELAY = 2.0
@@ -25,6 +26,8 @@ class Watch:
     def __init__(self, queue: WorkQueue) -> None:
         self._queue = queue
         self._names: dict[str, Key] = {}
+        self._marked: dict[str, str] = {}
+        self._references: dict[str, set[str]] = {}
 
     async def on_own(self, event: Mapping[str, Any], **_: Any) -> None:
         """An object of ours came, changed or went."""
@@ -38,13 +41,23 @@ class Watch:
                 self._names[known_as] = key
         if event["type"] != "DELETED":
             await self._queue.add(key)
-        for backup_id in (status.get("parentId"), status.get("backupId")):
+        elif metadata["uid"] in self._marked:
+            await self._queue.add(volume_key(self._marked[metadata["uid"]]))
+        for backup_id in self._referred(event["type"], metadata["uid"], status):
             for reference in (str(backup_id), f"{key.namespace}/{backup_id}"):
                 if reference in self._names:
                     # A dependent or a restore says something about the backup that it belongs to.
                     await self._queue.add(self._names[reference])
         if key.kind == "VolumeBackup" and status.get("storeName"):
             await self._queue.add(Key("BackupStore", key.namespace, status["storeName"]), STORE_DELAY)
+
+    def _referred(self, how: str, uid: str, status: Mapping[str, Any]) -> set[str]:
+        """The backups that an object refers to, or did until now: its status may be lost, or name another one."""
+        before = self._references.pop(uid, set())
+        named = {str(status[field]) for field in ("parentId", "backupId") if status.get(field)}
+        if how != "DELETED" and named:
+            self._references[uid] = named
+        return before | named
 
     async def on_child(self, event: Mapping[str, Any], **_: Any) -> None:
         """A child came, changed or went: its owner is concerned."""
@@ -55,6 +68,22 @@ class Watch:
             await self._queue.add(Key(kind, metadata["namespace"], name))
         if "deletionTimestamp" in metadata and names.JOB_FINALIZER in (metadata.get("finalizers") or ()):
             await self._queue.add(Key(kinds.JOB.kind, metadata["namespace"], metadata["name"]))
+
+    async def on_volume(self, event: Mapping[str, Any], **_: Any) -> None:
+        """A PersistentVolume that is being handed over came, changed or went: its restore is concerned."""
+        metadata = event["object"].get("metadata", {})
+        uid = (metadata.get("labels") or {}).get(RESTORE_LABEL, "")
+        if event["type"] == "DELETED":
+            self._marked.pop(uid, None)
+        else:
+            self._marked[uid] = metadata["name"]
+            # Without a restore that is known, the volume itself is looked at: that may be gone.
+            await self._queue.add(self._names.get(uid, volume_key(metadata["name"])))
+
+
+def volume_key(name: str) -> Key:
+    """The key of a PersistentVolume that is marked."""
+    return Key(kinds.PV.kind, "", name)
 
 
 def _ids(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from cinderblock.handlers.process import make_registry, make_settings, open_sess
 from cinderblock.handlers.pulse import SILENT_SECONDS, Pulse
 from cinderblock.handlers.watch import CHILD_KINDS, Watch
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import PV
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ FIRST_RESTART, LONGEST_RESTART = 1.0, 30.0
 CLEAR_ATTEMPTS, CLEAR_SECONDS = 20, 0.25
 """How often what is left of kopf is cancelled, and seconds in between."""
 
-WATCHED = (*RECONCILED.values(), *CHILD_KINDS)
+WATCHED = (*RECONCILED.values(), *CHILD_KINDS, PV)
 
 
 class Watching:
@@ -214,6 +215,10 @@ class KopfThread:
     async def on_child(self, **arguments: Any) -> None:
         """See `Watch.on_child`; called in kopf's thread."""
         await self._in_main(self._watch.on_child(arguments["event"]))
+
+    async def on_volume(self, **arguments: Any) -> None:
+        """See `Watch.on_volume`; called in kopf's thread."""
+        await self._in_main(self._watch.on_volume(arguments["event"]))
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         """A connection for kopf. It asks again at once when the last one was refused (401): that is slowed down."""

@@ -67,9 +67,22 @@ class PatchVolume:
 
 @dataclass(frozen=True, slots=True)
 class CreateClaim:
-    """Create the claim that a restore was asked for; it belongs to the user, not to the restore."""
+    """Create the claim that a restore was asked for; it is the restore's child until it is handed over."""
 
     body: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseClaim:
+    """Make a claim that was created for a restore the user's own, provided that it is still as it was seen.
+
+    Attributes:
+        name: its name.
+        patch: takes our owner reference, labels and annotation off; names the resourceVersion.
+    """
+
+    name: str
+    patch: dict[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +119,13 @@ Action = (
     | DeleteChild
     | PatchVolume
     | CreateClaim
+    | ReleaseClaim
     | DeleteStoredData
     | Announce
 )
+
+SHORTEST_LOOK = 5.0
+"""Seconds that pass at least between two looks at something that is awaited."""
 
 Status = VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus
 
@@ -120,9 +137,15 @@ class Decision:
     Attributes:
         status: to be written if it differs from what the object says; None: leave it.
         actions: to be performed in this order, before the status is written.
-        look_again: seconds until the object is reconciled again even if nothing is heard; None: only the slow resync.
+        look_again: seconds until the object is reconciled again even if nothing is heard: 0 after something was done
+            that lets it go on at once, else at least SHORTEST_LOOK; None: only the slow resync.
     """
 
     status: Status | None
     actions: tuple[Action, ...] = ()
     look_again: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a poll that is too fast: what happens in between is heard through watches."""
+        if self.look_again is not None and 0 < self.look_again < SHORTEST_LOOK:
+            raise ValueError(f"nothing is polled every {self.look_again} s")

@@ -84,7 +84,7 @@ def _record(world: BackupWorld, now: datetime) -> Decision | None:
     if not isinstance(status, VolumeBackupStatus) or world.store.store is None:
         return None
     status = _with_manifest(status, world.manifest) if world.manifest else status
-    return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), look_again=1.0)
+    return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), look_again=0.0)
 
 
 def _adopt(world: BackupWorld, now: datetime) -> Decision:

@@ -218,11 +218,16 @@ def busy(
             return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", look_again=10.0)
     for restore in restores:
         if names_volume(restore.spec.volume_id, claim) and _may_still_write(restore):
-            return Wait("VolumeBusy", f"VolumeRestore {restore.name} is being stopped", look_again=10.0)
+            return Wait("VolumeBusy", _being_stopped(restore), look_again=10.0)
         unfinished = restore.status.id != restore.uid or restore.status.phase is RestorePhase.RESTORING
         if unfinished and names_volume(restore.spec.volume_id, claim) and goes_first(restore, me):
             return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", look_again=10.0)
     return None
+
+
+def _being_stopped(restore: VolumeRestore) -> str:
+    """Why a restore that has failed is still in the way."""
+    return f"VolumeRestore {restore.name} is being stopped: its mover may still write. If that lasts, see its pod."
 
 
 def _may_still_write(restore: VolumeRestore) -> bool:

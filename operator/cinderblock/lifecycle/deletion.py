@@ -10,7 +10,7 @@ from datetime import datetime
 
 from cinderblock.errors import CinderblockError, TransientError, fail_reason
 from cinderblock.lifecycle import checks, conditions, movers, outcomes
-from cinderblock.lifecycle.actions import Action, Announce, Decision, DeleteStoredData, RemoveFinalizer
+from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, Announce, Decision, DeleteStoredData, RemoveFinalizer
 from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
@@ -20,6 +20,9 @@ from cinderblock.model.restore import RestorePhase
 
 CHILDREN_REMAIN = "ChildrenRemain"
 """What a deletion says while the cluster has not removed a Job, a claim or a snapshot of ours."""
+
+STOPPING = "StoppingMover"
+"""What a deletion says while a mover may still be at work."""
 
 SLOW_RETRY = 60.0
 """Seconds between attempts once the phase is error_deleting."""
@@ -33,15 +36,29 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
     if blocked is not None:
         return _deleting(world, now, blocked)
     children = outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
-    if children or movers.is_at_work(world.mover):
+    if children or (movers.is_at_work(world.mover) and not _is_stuck(world, now)):
+        limit = world.policy.deadlines.deletion
         message = movers.stopping("The mover is being stopped", world.mover, now)
-        return _deleting(world, now, Wait("StoppingMover", message, look_again=5.0), children)
+        return _deleting(world, now, Wait(STOPPING, message, None, limit, SHORTEST_LOOK), children)
     remaining = _remaining(world)
     return _deletion_fails(world, now, remaining) if remaining else _release(world, now)
 
 
+def _is_stuck(world: BackupWorld, now: datetime) -> bool:
+    """Whether the mover has been told to stop for longer than that takes."""
+    status = world.backup.status
+    since = conditions.waiting_since(status.conditions, STOPPING) or now
+    return status.phase is BackupPhase.ERROR_DELETING or now - since >= world.policy.deadlines.deletion
+
+
 def _remaining(world: BackupWorld) -> TransientError | None:
-    """Children whose removal was asked for and has not ended: only while we stay does anybody tell of them."""
+    """Children whose removal was asked for and has not ended: only while we stay does anybody tell of them.
+
+    A pod that does not end comes first: until it has, it may still read the volume and write to the store.
+    """
+    pods = movers.unfinished(world.mover)
+    if pods:
+        return TransientError(outcomes.NODE_LOST.format(pods=pods), reason=STOPPING)
     uid = world.backup.uid
     children = (world.mover.job, world.exposed, world.snapshot)
     listed = [f"{_kind(child)} {child.name}" for child in children if outcomes.is_ours(child, uid)]
@@ -132,7 +149,7 @@ def _delete_data(world: BackupWorld, now: datetime) -> Decision:
         packs=names.pack_prefix(store.spec.prefix, status.volume_id, world.backup.backup_id),
         backup_id=world.backup.backup_id,
     )
-    waiting = Wait("DeletingData", "The backup's objects are being removed from the store", look_again=1.0)
+    waiting = Wait("DeletingData", "The backup's objects are being removed from the store", look_again=0.0)
     return _deleting(world, now, waiting, (action,))
 
 
@@ -164,7 +181,11 @@ def _deleting(world: BackupWorld, now: datetime, wait: Wait, actions: tuple[Acti
             "phase": BackupPhase.DELETING,
             "has_dependent_backups": bool(dependents(world)),
             "conditions": conditions.working(
-                base.conditions, now, world.backup.metadata.generation, wait.reason, wait.message
+                base.conditions,
+                now,
+                world.backup.metadata.generation,
+                wait.reason,
+                outcomes.awaited(wait, base.conditions, now),
             ),
         }
     )
@@ -180,7 +201,7 @@ def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError
         return _deleting(world, now, Wait(trouble.reason, trouble.message, look_again=10.0))
     message = (
         trouble.message
-        if trouble.reason == CHILDREN_REMAIN
+        if trouble.reason in (CHILDREN_REMAIN, STOPPING)
         else f"{trouble.message} Retried every {SLOW_RETRY:.0f} s. To give the data up, annotate the VolumeBackup with"
         f" {names.LET_GO_ANNOTATION}=leave-data."
     )

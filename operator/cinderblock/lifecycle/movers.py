@@ -123,6 +123,15 @@ def _is_overdue(pod: Pod, now: datetime) -> bool:
     return end is not None and now - end > OVERDUE
 
 
+def unfinished(mover: MoverView) -> str:
+    """The pods of a mover that may still be at work, and where, for a person; empty: there are none."""
+    return ", ".join(
+        f"Pod {pod.name}" + (f" on node {pod.spec.node_name}" if pod.spec.node_name else "")
+        for pod in mover.pods
+        if not pod.has_ended
+    )
+
+
 def may_have_committed(mover: MoverView) -> bool:
     """Whether a manifest may have been written: a container has ended, or the Job says that one had.
 

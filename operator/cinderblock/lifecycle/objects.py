@@ -114,14 +114,13 @@ def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = No
 def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str) -> dict[str, Any]:
     """The claim that a restore was asked for, bound to the volume that has been filled.
 
-    It has no owner: it outlives the VolumeRestore, and belongs to the user.
+    It is a child of the restore like any other until it is bound and handed over (`rebinding`): one that is created
+    late, by an operator that does not lead any more, goes with its owner, or is removed by it.
     """
-    metadata = {
-        "name": name,
-        "namespace": owner.namespace,
-        "labels": dict(owner.spec.labels),
-        "annotations": owner.spec.annotations | {names.VOLUME_ID_ANNOTATION: owner.uid},
-    }
+    metadata = child_metadata(owner)
+    metadata["name"] = name
+    metadata["labels"] = owner.spec.labels | metadata["labels"]
+    metadata["annotations"] |= owner.spec.annotations | {names.VOLUME_ID_ANNOTATION: owner.uid}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

@@ -67,6 +67,13 @@ def cleanup(owner: str, job: Job | None, exposed: Claim | None, snapshot: Snapsh
     return tuple(actions)
 
 
+NODE_LOST = (
+    "The mover was told to stop and has not: {pods}. Nothing else touches its volume before it has. If that node is off"
+    " for good, taint it with node.kubernetes.io/out-of-service, or delete the pod with --force."
+)
+"""Only who sees the machine can say that nothing runs on it any more; a Kubernetes that guesses corrupts volumes."""
+
+
 def is_ours(child: Child | None, owner: str) -> TypeGuard[Child]:
     """Whether there is a child, and the object with the UID ``owner`` owns it."""
     return child is not None and child.metadata.is_owned_by(owner)

@@ -5,21 +5,26 @@ Each step can be seen in the world, so that a crash after any of them is continu
 1. mark the volume with the restore's UID, and keep it when its claim goes (reclaim policy Retain);
 2. delete the mover, then the hidden claim: the volume is Released;
 3. point the volume's claimRef at the asked name, without UID: it is Available, reserved for that claim;
-4. create the claim: it is Bound;
-5. record that the restore is available, and only then give the volume its reclaim policy back and take the mark off
+4. create the claim, as a child of the restore: it is Bound;
+5. make the claim the user's own (`release`): from here on nothing takes it away;
+6. record that the restore is available, and only then give the volume its reclaim policy back and take the mark off
    (`abandon`): the mark is what tells our claim from somebody else's of the same name.
+
+Every step but the first is heard of through a watch: of claims by their labels, of the volume by its mark.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from cinderblock.lifecycle import objects, outcomes, restore_checks
-from cinderblock.lifecycle.actions import Action, CreateClaim, PatchVolume
+from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, CreateClaim, DeleteChild, PatchVolume, ReleaseClaim
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
+from cinderblock.model import names
 from cinderblock.model.cluster import Claim, Volume
+from cinderblock.model.restore import VolumeRestore
 
 RESTORE_LABEL = "cinderblock.io/restore-uid"
 """On a PersistentVolume that is being handed over: UID of the VolumeRestore."""
@@ -60,7 +65,7 @@ def next_step(world: RestoreWorld) -> Step | Finished | Fail:
         return Fail("NameTaken", f"PersistentVolumeClaim {world.target.name} was made by somebody else meanwhile.")
     leftovers = outcomes.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
     if leftovers or world.hidden is not None:
-        return Step(_rebinding(world, "releasing the hidden claim", 1.0), leftovers)
+        return Step(_rebinding(world, "releasing the hidden claim"), leftovers)
     return _claim(world, volume)
 
 
@@ -70,18 +75,61 @@ def abandon(world: RestoreWorld) -> tuple[Action, ...]:
     A volume that is reserved for a claim which does not come would be Available for ever: nobody reclaims it. So its
     reservation gets the UID of no claim, and the PersistentVolume controller finds it Released (syncVolume).
     """
-    volume = world.volume
-    if volume is None or not _is_marked(volume, world) or outcomes.is_ours(world.hidden, world.restore.uid):
+    volume, uid = world.volume, world.restore.uid
+    if volume is None or not _is_marked(volume, world) or outcomes.is_ours(world.hidden, uid):
         return ()
+    return () if is_child(world.target, world.restore) else (let_go(volume, world.target),)
+
+
+def let_go(volume: Volume, claim: Claim | None) -> PatchVolume:
+    """Let a marked volume go, whatever claim has the name that it is reserved for; see `abandon`."""
     reference = volume.spec.claim_ref
-    is_promised = world.target is not None and world.target.spec.volume_name == volume.name
+    is_promised = claim is not None and claim.spec.volume_name == volume.name
     is_stranded = reference is not None and not reference.uid and not is_promised
-    return (_unmark(volume, spec={"claimRef": {"uid": world.restore.uid}} if is_stranded else {}),)
+    return _unmark(volume, spec={"claimRef": {"uid": volume.metadata.labels[RESTORE_LABEL]}} if is_stranded else {})
+
+
+def keep(volume: Volume) -> PatchVolume:
+    """Take the mark off and let the volume stay whatever becomes of its claim: somebody may have written to it."""
+    return _patch(volume, {"metadata": _no_marks()})
+
+
+def is_child(claim: Claim | None, restore: VolumeRestore) -> TypeGuard[Claim]:
+    """Whether a claim was made by the restore and has not been handed over.
+
+    The label says so as well as the owner: who makes the restore the owner of a claim of theirs, has not made it ours.
+    """
+    return outcomes.is_ours(claim, restore.uid) and claim.metadata.labels.get(names.OWNER_UID_LABEL) == restore.uid
+
+
+def release(claim: Claim, restore: VolumeRestore) -> ReleaseClaim:
+    """Make a claim that is bound the user's own."""
+    owners = [owner.to_wire() for owner in claim.metadata.owner_references if owner.uid != restore.uid]
+    metadata = {
+        "resourceVersion": claim.metadata.resource_version,
+        "ownerReferences": owners,
+        "labels": dict.fromkeys(objects.child_labels(restore)),
+        "annotations": {names.OWNER_NAME_ANNOTATION: None},
+    }
+    return ReleaseClaim(claim.name, {"metadata": metadata})
+
+
+def take_back(world: RestoreWorld) -> tuple[Action, ...]:
+    """Deal with a claim of ours whose restore has ended: cancelled, failed, or long since available.
+
+    One that is not bound has no content, and goes. One that is bound may be in use already: it is the user's.
+    """
+    claim = world.target
+    if not is_child(claim, world.restore) or claim.metadata.is_being_deleted:
+        return ()
+    if claim.is_bound:
+        return (release(claim, world.restore),)
+    return (DeleteChild("PersistentVolumeClaim", claim.name, claim.uid),)
 
 
 def _bound(world: RestoreWorld, target: Claim) -> Step | Finished:
     if not target.is_bound:
-        return Step(_rebinding(world, f"waiting for claim {target.name} to be bound", 1.0))
+        return Step(_rebinding(world, f"waiting for claim {target.name} to be bound"))
     return Finished(target)
 
 
@@ -94,7 +142,7 @@ def _claim(world: RestoreWorld, volume: Volume) -> Step:
     reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == wanted
     if not reserved:
         if volume.status.phase != "Released":
-            return Step(_rebinding(world, "waiting for the volume to be released", 1.0))
+            return Step(_rebinding(world, "waiting for the volume to be released"))
         patch = {"spec": {"claimRef": _reference(world.restore.namespace, name)}}
         return Step(_rebinding(world, f"reserving the volume for claim {name}", 0.0), (_patch(volume, patch),))
     if world.manifest is None:
@@ -104,7 +152,7 @@ def _claim(world: RestoreWorld, volume: Volume) -> Step:
         request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
     )
     body = objects.restored_claim(world.restore, name, request, volume.name)
-    return Step(_rebinding(world, f"creating claim {name}", 1.0), (CreateClaim(body),))
+    return Step(_rebinding(world, f"creating claim {name}"), (CreateClaim(body),))
 
 
 def _reference(namespace: str, name: str) -> dict[str, str | None]:
@@ -130,8 +178,11 @@ def _mark(world: RestoreWorld, volume: Volume) -> PatchVolume:
 
 def _unmark(volume: Volume, spec: dict[str, Any]) -> PatchVolume:
     policy = volume.metadata.annotations.get(POLICY_ANNOTATION) or "Delete"
-    metadata = {"labels": {RESTORE_LABEL: None}, "annotations": {POLICY_ANNOTATION: None}}
-    return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": policy} | spec})
+    return _patch(volume, {"metadata": _no_marks(), "spec": {"persistentVolumeReclaimPolicy": policy} | spec})
+
+
+def _no_marks() -> dict[str, Any]:
+    return {"labels": {RESTORE_LABEL: None}, "annotations": {POLICY_ANNOTATION: None}}
 
 
 def _patch(volume: Volume, patch: dict[str, Any]) -> PatchVolume:
@@ -140,7 +191,7 @@ def _patch(volume: Volume, patch: dict[str, Any]) -> PatchVolume:
     return PatchVolume(volume.name, patch | {"metadata": metadata})
 
 
-def _rebinding(world: RestoreWorld, detail: str, look_again: float = 2.0) -> Wait:
+def _rebinding(world: RestoreWorld, detail: str, look_again: float = SHORTEST_LOOK) -> Wait:
     return Wait(
         "Rebinding",
         f"The volume is filled; {detail}",

@@ -11,8 +11,16 @@ from datetime import datetime
 from typing import Any
 
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import conditions, movers, objects, outcomes, rebinding, restore_checks
-from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision, RemoveFinalizer
+from cinderblock.lifecycle import conditions, deletion, movers, objects, outcomes, rebinding, restore_checks
+from cinderblock.lifecycle.actions import (
+    SHORTEST_LOOK,
+    Action,
+    AddFinalizer,
+    Announce,
+    CreateChild,
+    Decision,
+    RemoveFinalizer,
+)
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
 from cinderblock.model import names
@@ -20,6 +28,8 @@ from cinderblock.model.cluster import Claim
 from cinderblock.model.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.task import MoverReport, MoverTask, Operation
 
+CANCELLING = "Cancelling"
+"""What a restore says that was deleted before it had ended, while its mover is being stopped."""
 ENDED = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
@@ -169,7 +179,9 @@ def _done(world: RestoreWorld, now: datetime, claim: Claim | None, report: Mover
         update["restored_bytes"] = report.restored_bytes
     status = base.model_copy(update=update)
     note = f"Volume {status.volume_name} holds backup {status.backup_name}"
-    return Decision(status, (Announce("Normal", "Restored", note),), look_again=0.0)
+    is_child = rebinding.is_child(claim, world.restore)
+    released = (rebinding.release(claim, world.restore),) if claim is not None and is_child else ()
+    return Decision(status, (*released, Announce("Normal", "Restored", note)), look_again=0.0)
 
 
 def _restored_message(report: MoverReport | None) -> str:
@@ -185,7 +197,7 @@ def _ended(world: RestoreWorld) -> Decision:
     if status.observed_generation != world.restore.metadata.generation:
         status = status.model_copy(update={"observed_generation": world.restore.metadata.generation})
     if actions or remains:
-        return Decision(status, actions, look_again=5.0 if remains else 1.0)
+        return Decision(status, actions, look_again=SHORTEST_LOOK if remains else 0.0)
     if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         return Decision(status)
     remembered = {names.ENDED_ANNOTATION: f"{world.restore.uid}/{status.phase}"}
@@ -222,23 +234,48 @@ def _cancel(world: RestoreWorld, now: datetime) -> Decision:
         note = f"The VolumeRestore was deleted before it had ended; {left}"
         told = () if has_ended else (Announce("Normal", "Cancelled", note),)
         return Decision(None, (*told, RemoveFinalizer(names.RESTORE_FINALIZER)))
+    if _is_stuck(world, now):
+        return _cannot_stop(world, now, actions)
+    since, limit = world.restore.metadata.deletion_timestamp, world.policy.deadlines.deletion
     message = movers.stopping("The restore is being stopped", world.mover, now)
-    waiting = Wait("Cancelling", message, look_again=5.0)
+    waiting = Wait(CANCELLING, message, since, limit, SHORTEST_LOOK)
     if has_ended:
         return Decision(None, actions, waiting.look_again)
     return _wait(world, now, waiting, actions)
 
 
+def _is_stuck(world: RestoreWorld, now: datetime) -> bool:
+    """Whether a deletion has gone on for longer than a mover takes to stop."""
+    since = world.restore.metadata.deletion_timestamp
+    return since is not None and now - since >= world.policy.deadlines.deletion
+
+
+def _cannot_stop(world: RestoreWorld, now: datetime, actions: tuple[Action, ...]) -> Decision:
+    """Say what is left and what to do. It ends by itself when that is gone, and never before: it may still write."""
+    pods, uid = movers.unfinished(world.mover), world.restore.uid
+    children = (world.mover.job, world.hidden)
+    listed = ", ".join(f"{type(child).__name__} {child.name}" for child in children if outcomes.is_ours(child, uid))
+    message = outcomes.NODE_LOST.format(pods=pods) if pods else f"Still being removed by the cluster: {listed}."
+    failed, before = _fail(world, now, Fail(CANCELLING, message)), world.restore.status
+    told = any(c.type == "Stalled" and c.reason == CANCELLING for c in before.conditions)
+    status = failed.status
+    if status is not None and restore_checks.own_phase(world.restore) is RestorePhase.AVAILABLE:
+        # What was restored is whole, whatever is left of the way there.
+        status = before.model_copy(update={"conditions": status.conditions})
+    return Decision(status, (*actions, *(() if told else failed.actions)), deletion.SLOW_RETRY)
+
+
 def _cleanup(world: RestoreWorld) -> tuple[Action, ...]:
     children = outcomes.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
-    return (*children, *rebinding.abandon(world))
+    return (*children, *rebinding.take_back(world), *rebinding.abandon(world))
 
 
 def _remains(world: RestoreWorld) -> bool:
     """Whether anything that was made on the way is still there."""
     uid = world.restore.uid
-    children = outcomes.is_ours(world.hidden, uid) or outcomes.is_ours(world.mover.job, uid)
-    return children or movers.is_at_work(world.mover)
+    children = (world.hidden, world.mover.job)
+    is_claimed = rebinding.is_child(world.target, world.restore)
+    return is_claimed or any(outcomes.is_ours(child, uid) for child in children) or movers.is_at_work(world.mover)
 
 
 def _verdict(world: RestoreWorld, now: datetime, verdict: Fail | Wait) -> Decision:

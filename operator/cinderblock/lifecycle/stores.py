@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from cinderblock.model.store import BackupStore, BackupStoreStatus
 SOON = 10.0
 """Seconds between looks at a store that does not answer: it may only be starting."""
 LATER = 60.0
-"""Seconds between looks at a store that answers and is in use, or that refuses."""
+"""Seconds between looks at a store that answers and is in use, or that refuses; up to a tenth more."""
 
 
 def decide(world: StoreWorld, now: datetime) -> Decision:
@@ -40,7 +41,12 @@ def choose(stores: Sequence[BackupStore], namespace: str) -> StoreView:
 def _look_again(world: StoreWorld) -> float | None:
     if isinstance(world.view.trouble, TransientError):
         return SOON
-    return LATER if world.view.trouble or world.used_by else None
+    return LATER * (1 + _share(world.store.uid) / 10) if world.view.trouble or world.used_by else None
+
+
+def _share(uid: str) -> float:
+    """A number from 0 to 1 that is another one for each store: they are not all asked in the same moment."""
+    return zlib.crc32(uid.encode()) / 0xFFFFFFFF
 
 
 def _finalizer(world: StoreWorld) -> tuple[Action, ...]:

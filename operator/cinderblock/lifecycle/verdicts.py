@@ -50,7 +50,8 @@ class Deadlines:
         stall: without progress until that is said of a running mover.
         stalled: after that until it is given up: a volume that hangs does not come back by waiting.
         rebind: for a restored volume to be bound under its final name.
-        deletion: for stored data to be removed before the phase becomes error_deleting; retries go on after it.
+        deletion: for a mover to stop and for stored data to be removed, before the phase becomes error_deleting or
+            error_restoring; retries go on after it.
     """
 
     volume: timedelta = timedelta(minutes=10)

@@ -195,9 +195,14 @@ class PodStatus(Model):
     container_statuses: tuple[ContainerStatus, ...] = ()
 
 
+class PodSpec(Model):
+    node_name: str = ""
+
+
 class Pod(KubeObject):
     """core/v1 Pod."""
 
+    spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
     @property

@@ -160,18 +160,18 @@ def test_nothing_by_which_a_gitops_tool_would_take_a_child_for_its_own_is_copied
     assert not [mark for mark in FOREIGN if mark in text]
 
 
-def test_a_restored_claim_belongs_to_the_user_and_has_the_users_labels_and_the_volumes_id() -> None:
+def test_a_restored_claim_is_a_child_until_it_is_handed_over_and_has_the_users_labels_and_the_volumes_id() -> None:
     restore = a_restore(spec={"name": "new", "labels": {"app": "shop"}})
     request = objects.ClaimRequest(1 << 30, "fast", VolumeMode.BLOCK, ("ReadWriteOnce",))
     claim = objects.restored_claim(restore, "new", request, "pv-9")
     assert claim == {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {
+        "metadata": objects.child_metadata(restore)
+        | {
             "name": "new",
-            "namespace": "shop",
-            "labels": {"app": "shop"},
-            "annotations": {"cinderblock.io/volume-id": restore.uid},
+            "labels": {"app": "shop"} | objects.child_labels(restore),
+            "annotations": {"cinderblock.io/owner-name": restore.name, "cinderblock.io/volume-id": restore.uid},
         },
         "spec": {
             "accessModes": ["ReadWriteOnce"],

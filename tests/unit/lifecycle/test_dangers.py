@@ -99,11 +99,23 @@ def test_a_volume_that_is_reserved_is_reclaimed_when_the_restore_is_cancelled(st
     assert summary(stored)["volumes"] == [("Bound", "Delete", "")]
 
 
-def test_a_claim_that_was_just_created_keeps_its_volume_when_the_restore_is_cancelled(stored: Simulation) -> None:
+def test_a_claim_that_is_not_bound_yet_goes_when_the_restore_is_cancelled(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
     stored.until("VolumeRestore", "again", "creating claim new")
     stored.delete("VolumeRestore", "again")
     stored.settle()
+    assert not stored.exists("PersistentVolumeClaim", "new")
+    assert summary(stored)["volumes"] == [("Bound", "Delete", "")]
+
+
+def test_a_claim_that_is_bound_keeps_its_volume_when_the_restore_is_cancelled(stored: Simulation) -> None:
+    stored.restore("again", "full", name="new")
+    stored.until("VolumeRestore", "again", "creating claim new")
+    (binding,) = [move for move in stored.cluster.moves() if move.name == "bind PersistentVolumeClaim new"]
+    stored.move(binding)
+    stored.delete("VolumeRestore", "again")
+    stored.settle()
+    assert stored.get("PersistentVolumeClaim", "new")["metadata"]["ownerReferences"] == []
     assert stored.content("new") == "first"
     assert summary(stored)["volumes"] == [("Bound", "Delete", ""), ("Bound", "Delete", "")]
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.model import names
+from tests.support.faults import Crash
 from tests.support.simulated_cluster import NAMESPACE
 from tests.support.simulation import Simulation, summary
 
@@ -227,12 +229,96 @@ def test_a_backup_whose_finalizer_was_taken_off_by_force_leaves_no_child(
     assert simulation.phase("VolumeBackup", "full") == ("available" if again else "gone")
 
 
-@pytest.mark.parametrize("moment", ["MoverRunning", "keeping the filled volume", "releasing the hidden claim"])
-def test_a_restore_whose_finalizer_was_taken_off_by_force_leaves_no_mover(stored: Simulation, moment: str) -> None:
+def tear_away(simulation: Simulation, restore: str) -> None:
+    """Somebody removes a VolumeRestore by force."""
+    simulation.delete("VolumeRestore", restore)
+    simulation.objects.drop_finalizer(simulation.get("VolumeRestore", restore), names.RESTORE_FINALIZER)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["at once", "while no operator runs"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "MoverRunning",
+        "keeping the filled volume",
+        "releasing the hidden claim",
+        "reserving the volume",
+        "creating claim",
+    ],
+)
+def test_a_restore_whose_finalizer_was_taken_off_by_force_leaves_no_mover_and_no_volume(
+    stored: Simulation, moment: str, away: bool
+) -> None:
     stored.restore("again", "full", name="new")
     stored.until("VolumeRestore", "again", moment)
-    stored.delete("VolumeRestore", "again")
-    stored.objects.drop_finalizer(stored.get("VolumeRestore", "again"), names.RESTORE_FINALIZER)
+    tear_away(stored, "again")
+    if away:
+        stored.restart()
     stored.settle()
     assert summary(stored)["children"] == []
     assert not stored.exists("PersistentVolumeClaim", "new")
+    assert summary(stored)["volumes"] == [("Bound", "Delete", "")]
+
+
+def test_a_volume_that_somebody_takes_whose_restore_was_torn_away_is_theirs(stored: Simulation) -> None:
+    stored.restore("again", "full", name="new")
+    stored.until("VolumeRestore", "again", "reserving the volume")
+    (volume,) = [item for item in stored.objects.all("PersistentVolume") if item["metadata"].get("labels")]
+    stored.unbound_claim("new")
+    claim = stored.get("PersistentVolumeClaim", "new")
+    stored.objects.update(claim, spec=claim["spec"] | {"volumeName": volume["metadata"]["name"]})
+    tear_away(stored, "again")
+    stored.settle()
+    assert stored.content("new") == "first"
+    assert summary(stored)["volumes"] == [("Bound", "Delete", "")] * 2
+
+
+def test_a_volume_that_a_claim_was_bound_to_is_kept_if_its_restore_was_torn_away(stored: Simulation) -> None:
+    stored.claim("theirs", "written since")
+    volume = stored.cluster.volume_of(stored.get("PersistentVolumeClaim", "theirs"))
+    assert volume is not None
+    metadata = volume["metadata"] | {"labels": {RESTORE_LABEL: "of-nobody"}}
+    stored.objects.update(volume, metadata=metadata, spec=volume["spec"] | {"persistentVolumeReclaimPolicy": "Retain"})
+    stored.delete("PersistentVolumeClaim", "theirs")
+    stored.settle()
+    assert ("Released", "Retain", "") in summary(stored)["volumes"]
+    assert ("VolumeKept", 1) in stored.events()
+
+
+def _ending(stored: Simulation, steps: int, at: int | None) -> bool:
+    """A namespace that is deleted after so many steps of a restore; the operator dies at a write after that.
+
+    Returns whether the restore had ended.
+    """
+    stored.restore("again", "full", name="new")
+    for _ in range(steps):
+        stored.step()
+    has_ended = stored.phase("VolumeRestore", "again") == "available"
+    if at is not None:
+        stored.faults.plan(at, Crash("scripted"), done=at % 2 == 0)
+    namespace = stored.get("Namespace", NAMESPACE)
+    stored.objects.update(namespace, metadata=namespace["metadata"] | {"finalizers": ["kubernetes"]})
+    stored.objects.delete(namespace)
+    order = ("PersistentVolumeClaim", "Pod", "Job", "VolumeSnapshot", "BackupStore", "VolumeBackup", "VolumeRestore")
+    for kind in order if steps % 2 else reversed(order):
+        for item in stored.objects.all(kind, NAMESPACE):
+            stored.objects.delete(item)
+        stored.step()
+    stored.settle()
+    return has_ended
+
+
+def test_a_namespace_that_goes_at_any_moment_of_a_restore_leaves_no_volume() -> None:
+    steps, has_ended = 0, False
+    while not has_ended:
+        for at in (None, 0, 1, 2, 3, 5):
+            with Simulation() as simulation:
+                simulation.claim("data", "first")
+                simulation.backup("full", "data")
+                simulation.settle()
+                has_ended = _ending(simulation, steps, at)
+                end = summary(simulation)
+            story = f"step {steps}, write {at}: {end}\n{simulation.story()}"
+            assert (end["volumes"], end["claims"], end["children"], end["phases"]) == ([], {}, [], {}), story
+        steps += 1
+    assert steps > 10

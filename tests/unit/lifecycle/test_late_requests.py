@@ -99,3 +99,87 @@ def test_a_mover_whose_backup_was_torn_away_by_force_is_stopped(simulation: Simu
     simulation.delete("VolumeBackup", "second")
     simulation.settle()
     assert not simulation.objects.all("Job")
+
+
+class LateClaim:
+    """The request for the restored claim is on its way, and arrives when it is told to."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.body: Object = {}
+        self._create = simulation.objects.create
+        simulation.objects.create = self._hold  # type: ignore[method-assign]
+
+    def _hold(self, kind: str, body: Object) -> Object | None:
+        if kind != "PersistentVolumeClaim" or body["metadata"]["name"] != "new":
+            return self._create(kind, body)
+        self.body = copy.deepcopy(body)
+        return None
+
+    def arrives(self, simulation: Simulation) -> None:
+        """It arrives now; others pass from now on."""
+        simulation.objects.create = self._create  # type: ignore[method-assign]
+        assert simulation.objects.create("PersistentVolumeClaim", self.body)
+        simulation.settle()
+
+
+def _no_claim_and_no_volume_is_left(simulation: Simulation) -> None:
+    assert not simulation.exists("PersistentVolumeClaim", "new")
+    assert [claim["metadata"]["name"] for claim in simulation.objects.all("PersistentVolumeClaim")] == ["data"]
+    assert len(simulation.objects.all("PersistentVolume")) == 1
+
+
+def test_a_claim_that_is_created_after_its_restore_was_deleted_goes(simulation: Simulation) -> None:
+    late = LateClaim(simulation)
+    simulation.restore("again", "full", name="new")
+    simulation.until("VolumeRestore", "again", "creating claim new")
+    simulation.delete("VolumeRestore", "again")
+    simulation.settle()
+    assert simulation.phase("VolumeRestore", "again") == "gone"
+    late.arrives(simulation)
+    _no_claim_and_no_volume_is_left(simulation)
+
+
+def test_a_claim_that_is_created_after_its_restore_has_failed_goes(simulation: Simulation) -> None:
+    late = LateClaim(simulation)
+    simulation.restore("again", "full", name="new")
+    simulation.settle()
+    assert simulation.phase("VolumeRestore", "again") == "error_restoring"
+    late.arrives(simulation)
+    _no_claim_and_no_volume_is_left(simulation)
+    assert simulation.exists("VolumeRestore", "again")
+
+
+def test_a_claim_that_is_created_when_its_restore_is_available_and_the_user_has_deleted_the_volume_goes(
+    simulation: Simulation,
+) -> None:
+    late = LateClaim(simulation)
+    simulation.restore("again", "full", name="new")
+    simulation.until("VolumeRestore", "again", "creating claim new")
+    late.arrives(simulation)
+    assert (simulation.phase("VolumeRestore", "again"), simulation.content("new")) == ("available", "first")
+    simulation.delete("PersistentVolumeClaim", "new")
+    simulation.settle()
+    late.arrives(simulation)
+    _no_claim_and_no_volume_is_left(simulation)
+
+
+def test_a_restored_claim_is_the_users_alone_and_stays_when_the_restore_goes(simulation: Simulation) -> None:
+    simulation.restore("again", "full", name="new", labels={"app": "shop"}, annotations={"note": "mine"})
+    simulation.settle()
+    metadata = simulation.get("PersistentVolumeClaim", "new")["metadata"]
+    assert (metadata["labels"], metadata["ownerReferences"]) == ({"app": "shop"}, [])
+    assert set(metadata["annotations"]) == {"note", "cinderblock.io/volume-id"}
+    simulation.delete("VolumeRestore", "again")
+    simulation.settle()
+    assert simulation.content("new") == "first"
+
+
+def test_a_claim_whose_owner_the_user_has_made_the_restore_is_not_taken_for_one_of_ours(simulation: Simulation) -> None:
+    restore = simulation.restore("again", "full", name="new")
+    simulation.settle()
+    claim = simulation.get("PersistentVolumeClaim", "new")
+    owner = {"apiVersion": "v1", "kind": "VolumeRestore", "name": "again", "uid": restore["metadata"]["uid"]}
+    simulation.objects.update(claim, metadata=claim["metadata"] | {"ownerReferences": [owner]})
+    simulation.resync()
+    simulation.settle()
+    assert simulation.content("new") == "first"

@@ -148,7 +148,7 @@ def test_then_the_released_volume_is_reserved_and_the_asked_claim_is_created() -
     (claim,) = creating.actions
     assert isinstance(claim, CreateClaim)
     assert claim.body["spec"]["volumeName"] == "pv-9"
-    assert "ownerReferences" not in claim.body["metadata"]
+    assert claim.body["metadata"]["ownerReferences"][0]["uid"] == "r-1"
 
 
 def test_the_mark_stays_until_the_restore_is_recorded_as_available() -> None:

@@ -1,0 +1,83 @@
+"""Which objects an event concerns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cinderblock.handlers.keys import Key
+from cinderblock.handlers.queue import WorkQueue
+from cinderblock.handlers.watch import Watch
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+
+
+class Heard:
+    """A watch, and what it puts into the queue."""
+
+    def __init__(self) -> None:
+        self._queue = WorkQueue()
+        self.watch = Watch(self._queue)
+
+    async def keys(self) -> set[str]:
+        """Kind and name of everything that is due, taken out of the queue."""
+        found = set()
+        while self._queue.counts()["due"]:
+            key: Key = await self._queue.take()
+            await self._queue.done(key)
+            found.add(f"{key.kind} {key.name}")
+        return found
+
+    async def own(self, kind: str, name: str, how: str = "MODIFIED", **status: str) -> set[str]:
+        """An object of ours was heard of."""
+        metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}"}
+        await self.watch.on_own({"type": how, "object": {"kind": kind, "metadata": metadata, "status": status}})
+        return await self.keys()
+
+    async def volume(self, restore: str, how: str = "MODIFIED") -> set[str]:
+        """A PersistentVolume that carries the mark of a restore was heard of."""
+        body: dict[str, Any] = {"metadata": {"name": "pv-1", "labels": {RESTORE_LABEL: f"u-{restore}"}}}
+        await self.watch.on_volume({"type": how, "object": body})
+        return await self.keys()
+
+
+async def test_a_child_concerns_its_parent_also_when_it_does_not_name_it_any_more() -> None:
+    heard = Heard()
+    await heard.own("VolumeBackup", "parent")
+    assert await heard.own("VolumeBackup", "child", parentId="u-parent") == {
+        "VolumeBackup child",
+        "VolumeBackup parent",
+    }
+    assert await heard.own("VolumeBackup", "child") == {"VolumeBackup child", "VolumeBackup parent"}
+    assert await heard.own("VolumeBackup", "child") == {"VolumeBackup child"}
+
+
+async def test_a_child_that_goes_concerns_its_parent() -> None:
+    heard = Heard()
+    await heard.own("VolumeBackup", "parent")
+    await heard.own("VolumeBackup", "child", parentId="u-parent")
+    assert await heard.own("VolumeBackup", "child", "DELETED", parentId="u-parent") == {"VolumeBackup parent"}
+
+
+async def test_a_marked_volume_concerns_its_restore() -> None:
+    heard = Heard()
+    await heard.own("VolumeRestore", "again")
+    assert await heard.volume("again") == {"VolumeRestore again"}
+
+
+async def test_a_marked_volume_whose_restore_is_not_known_is_looked_at_itself() -> None:
+    heard = Heard()
+    assert await heard.volume("again") == {"PersistentVolume pv-1"}
+
+
+async def test_a_restore_that_goes_concerns_the_volume_that_carries_its_mark() -> None:
+    heard = Heard()
+    await heard.own("VolumeRestore", "again")
+    await heard.volume("again")
+    assert await heard.own("VolumeRestore", "again", "DELETED") == {"PersistentVolume pv-1"}
+
+
+async def test_a_volume_that_is_not_marked_any_more_concerns_nobody() -> None:
+    heard = Heard()
+    await heard.own("VolumeRestore", "again")
+    await heard.volume("again")
+    assert await heard.volume("again", "DELETED") == set()
+    assert await heard.own("VolumeRestore", "again", "DELETED") == set()
