@@ -6,12 +6,17 @@ device, bound over an empty file. All state is in the kernel: a restarted driver
 
 import os
 import stat
+import time
 from typing import Any
 
 from tests.cluster.csi import capabilities, filesystems, loops, messages, mounts
 from tests.cluster.csi.images import ImageStore
 from tests.cluster.csi.quiescing import flush
 from tests.cluster.csi.refusals import RefusalError, require
+
+LEAVES_WITHIN = 2.0
+"""Seconds that a detached device may linger before the caller hears of it: who lists the machine's devices, or looks
+what is on them, has each of them open for a moment, and tests run side by side."""
 
 
 class Node:
@@ -124,6 +129,8 @@ def _shared_loop(image: str) -> loops.Loop | None:
 
 def _refuse_leaving(image: str) -> None:
     """Make the kubelet come again while an old device is open: a second one over the same image would corrupt it."""
-    leaving = [loop.path for loop in loops.attached(image) if loop.leaving]
-    if leaving:
-        raise RefusalError("FAILED_PRECONDITION", f"still open: {', '.join(leaving)}")
+    deadline = time.monotonic() + LEAVES_WITHIN
+    while leaving := [loop.path for loop in loops.attached(image) if loop.leaving]:
+        if time.monotonic() > deadline:
+            raise RefusalError("FAILED_PRECONDITION", f"still open: {', '.join(leaving)}")
+        time.sleep(0.05)
