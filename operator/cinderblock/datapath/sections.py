@@ -98,18 +98,7 @@ class Stamps(NamedTuple):
 def decode_stamps(section: Buffer, label: str) -> Stamps:
     """Only the stamps of a section's entries. Raises IntegrityError naming ``label``."""
     try:
-        columns = split_columns(section, 18)[CHUNK_COLUMNS:]
-        return Stamps(
-            bytes(columns[0]).split(b"\0"),
-            [_KINDS[number] for number in columns[1]],
-            unpack_numbers("H", columns[2]),
-            unpack_numbers("I", columns[3]),
-            unpack_numbers("I", columns[4]),
-            _read_times(columns[5], columns[6]),
-            _read_times(columns[7], columns[8]),
-            unpack_numbers("Q", columns[9]),
-            unpack_numbers("Q", columns[10]),
-        )
+        return _read_stamps(split_columns(section, 18)[CHUNK_COLUMNS:])
     except (ValueError, KeyError, struct.error):
         raise IntegrityError(f"{label}: a section is malformed") from None
 
@@ -181,18 +170,11 @@ def _read_entries(
     xattrs: dict[int, tuple[tuple[bytes, bytes], ...]],
     extents: Sequence[tuple[Extent, ...]],
 ) -> Iterator[Entry]:
-    kinds = [_KINDS[number] for number in columns[1]]
+    stamps = _read_stamps(columns)
+    kinds = stamps.kinds
     count = len(kinds)
     zipped = zip(
-        bytes(columns[0]).split(b"\0"),
-        kinds,
-        unpack_numbers("H", columns[2]),
-        unpack_numbers("I", columns[3]),
-        unpack_numbers("I", columns[4]),
-        _read_times(columns[5], columns[6]),
-        _read_times(columns[7], columns[8]),
-        unpack_numbers("Q", columns[9]),
-        unpack_numbers("Q", columns[10]),
+        *stamps,
         _spread(kinds, _WITH_TARGET, bytes(columns[11]).split(b"\0"), b""),
         _spread(kinds, _WITH_NUMBER, unpack_numbers("Q", columns[12]), 0),
         [xattrs.get(number, ()) for number in range(count)] if xattrs else [()] * count,
@@ -200,6 +182,20 @@ def _read_entries(
         strict=True,
     )
     return iter([Entry(*fields) for fields in zipped])
+
+
+def _read_stamps(columns: Sequence[memoryview]) -> Stamps:
+    return Stamps(
+        bytes(columns[0]).split(b"\0"),
+        [_KINDS[number] for number in columns[1]],
+        unpack_numbers("H", columns[2]),
+        unpack_numbers("I", columns[3]),
+        unpack_numbers("I", columns[4]),
+        _read_times(columns[5], columns[6]),
+        _read_times(columns[7], columns[8]),
+        unpack_numbers("Q", columns[9]),
+        unpack_numbers("Q", columns[10]),
+    )
 
 
 def _read_times(seconds: memoryview, nanoseconds: memoryview) -> list[int]:
