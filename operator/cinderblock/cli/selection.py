@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.content import TargetContent
+from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.errors import NotFound
 from cinderblock.mover.targets import Target
 
@@ -52,6 +54,15 @@ class SelectedTarget:
     def __init__(self, inner: Target, selection: Selection) -> None:
         self._inner = inner
         self._selection = selection
+
+    @property
+    def late(self) -> deque[Callable[[], None]]:
+        """See Target."""
+        return self._inner.late
+
+    def makers(self, processes: int, memory: SharedMemory) -> Makers | None:
+        """See Target."""
+        return self._inner.makers(processes, memory)
 
     def put(self, entry: Entry) -> TargetContent | None:
         """See Target."""

@@ -57,12 +57,22 @@ class Losses:
         self._counts: Counter[Feature] = Counter()
         self._lock = threading.Lock()
 
+    @property
+    def lacking(self) -> list[Feature]:
+        """What is known to be impossible."""
+        return list(self._fidelity.lacking)
+
     def forgive(self, feature: Feature, error: OSError) -> None:
         """Count a refusal that was to be expected; raise ``error`` if it was not."""
         if self._fidelity.keeps(feature) or error.errno not in _REFUSALS:
             raise error
         with self._lock:
             self._counts[feature] += 1
+
+    def add(self, feature: Feature, objects: int) -> None:
+        """Count what another process could not keep."""
+        with self._lock:
+            self._counts[feature] += objects
 
     def count(self, feature: Feature) -> int:
         """How many objects have lost this."""

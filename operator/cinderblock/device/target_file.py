@@ -15,6 +15,13 @@ from cinderblock.device.descriptors import clear_file, read_full, write_and_forg
 from cinderblock.device.losses import Losses
 from cinderblock.device.refusals import target_error
 
+OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def make_file(directory: int, name: bytes) -> int:
+    """Make a file that is not there, and return its descriptor. Raises OSError."""
+    return os.open(name, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+
 
 class TargetFile(Closing):
     """The content of one file of a tree (a `content.TargetContent`).

@@ -6,7 +6,10 @@ import errno
 import os
 import stat
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from typing_extensions import override
 
@@ -16,18 +19,21 @@ from cinderblock.device.closing import Closing
 from cinderblock.device.directories import DirectoryChain, by_descriptor, mount_id, open_root, parts_of, sorted_names
 from cinderblock.device.fidelity import assess_target
 from cinderblock.device.losses import Fidelity, Losses
+from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.device.names import Names
+from cinderblock.device.new_file import NewFile
 from cinderblock.device.nodes import is_same_node, make_node
 from cinderblock.device.refusals import printable, target_error
 from cinderblock.device.removal import enter_anyway, make_accessible, make_writable, remove
 from cinderblock.device.syscalls import sync_file_system
-from cinderblock.device.target_file import TargetFile
+from cinderblock.device.target_file import OPEN_FLAGS, TargetFile, make_file
 from cinderblock.device.tree_walk import LOST_FOUND
 from cinderblock.errors import IntegrityError, TargetError
 
-_OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UNWRITABLE = frozenset({errno.EPERM, errno.EACCES, errno.ETXTBSY})
 _IMPOSSIBLE_PARTS = frozenset({b"", b".", b".."})
+MADE_LATER = 128 << 10
+"""Bytes of the largest new file that may be made later and elsewhere: for larger ones system calls do not count."""
 
 
 @dataclass(slots=True)
@@ -58,16 +64,22 @@ class TreeWriter(Closing):
 
     Attributes:
         losses: what could not be kept.
+        late: what may be done only when all files that were put before it are finished, in order: further names of
+            files, and attributes of directories, whose mtime changes with every name. ``finish`` does what is left.
     """
 
-    def __init__(self, root: str | bytes, fidelity: Fidelity | None = None) -> None:
+    def __init__(self, root: str | bytes, fidelity: Fidelity | None = None, *, defers: bool = False) -> None:
         """Open the directory ``root``. Raises TargetError.
 
         Args:
             root: an existing directory.
             fidelity: what cannot be kept; None: ask `fidelity.assess_target`.
+            defers: whether new small files are left to the caller to make (`new_file`), and what depends on them waits
+                in ``late``.
         """
         self.losses = Losses(fidelity or assess_target(root))
+        self.late: deque[Callable[[], None]] = deque()
+        self._defers = defers
         try:
             self._root = open_root(root)
             self._mount = mount_id(self._root)
@@ -75,17 +87,23 @@ class TreeWriter(Closing):
             raise target_error(error, "open", os.fsencode(root)) from error
         self._chain = DirectoryChain(self._root)
         self._link_chain = DirectoryChain(self._root)
+        self._late_chain = DirectoryChain(self._root)
         self._levels: list[_Level] = []
         self._claimed: set[tuple[int, int]] = set()
         self._missing_nodes: set[bytes] = set()
         self._unfinished = 0
         self._lock = threading.Lock()
 
-    def put(self, entry: Entry) -> TargetFile | None:
+    def makers(self, processes: int, memory: SharedMemory) -> Makers:
+        """Processes that make new files whose bytes are in ``memory``. The caller closes them."""
+        return Makers(processes, self._root, memory, self.losses)
+
+    def put(self, entry: Entry) -> TargetFile | NewFile | None:
         """Make the target have this entry.
 
         Returns, of a FILE, the content to be filled and finished by the caller; of all other kinds None, since they
-        are done. Raises TargetError; IntegrityError for a path that no walk gives: out of order, or out of the volume.
+        are done, or will be by what is in ``late``. Raises TargetError; IntegrityError for a path that no walk gives:
+        out of order, or out of the volume.
         """
         if not self._levels:
             self._begin(entry)
@@ -105,6 +123,8 @@ class TreeWriter(Closing):
             raise TargetError(f"{self._unfinished} files were begun and not finished: run the restore again")
         while self._levels:
             self._leave()
+        while self.late:
+            self.late.popleft()()
         try:
             sync_file_system(self._root)
         except OSError as error:
@@ -113,8 +133,8 @@ class TreeWriter(Closing):
     @override
     def close(self) -> None:
         """Give up all descriptors; files that are open stay open."""
-        self._chain.close()
-        self._link_chain.close()
+        for chain in (self._chain, self._link_chain, self._late_chain):
+            chain.close()
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -142,7 +162,7 @@ class TreeWriter(Closing):
         level.last = name
         return name
 
-    def _put_name(self, entry: Entry, name: bytes) -> TargetFile | None:
+    def _put_name(self, entry: Entry, name: bytes) -> TargetFile | NewFile | None:
         level = self._levels[-1]
         if level.is_foreign:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
@@ -191,19 +211,33 @@ class TreeWriter(Closing):
             self._claimed.add(identity)
         return True
 
-    def _put_file(self, entry: Entry, name: bytes, status: os.stat_result | None) -> TargetFile:
+    def _put_file(self, entry: Entry, name: bytes, status: os.stat_result | None) -> TargetFile | NewFile:
         fd = None if status is None else self._open_present(entry, name)
-        is_new = fd is None
-        if fd is None:
-            fd = os.open(name, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._chain.fd)
-        try:
-            file = TargetFile(fd, entry, is_new=is_new, losses=self.losses, on_finish=self._count_finished)
-        except OSError:
-            os.close(fd)
-            raise
+        file: TargetFile | NewFile
+        if fd is not None:
+            file = self._target_file(fd, entry, is_new=False)
+        elif self._defers and entry.size <= MADE_LATER:
+            file = NewFile(entry, self._make_late, self._count_finished)
+        else:
+            file = self._target_file(make_file(self._chain.fd, name), entry, is_new=True)
         with self._lock:
             self._unfinished += 1
         return file
+
+    def _make_late(self, entry: Entry) -> TargetFile:
+        parent, _, name = entry.path.rpartition(b"/")
+        try:
+            fd = make_file(self._late_chain.go_to(parts_of(parent)), name)
+            return self._target_file(fd, entry, is_new=True)
+        except OSError as error:
+            raise target_error(error, "create", entry.path) from error
+
+    def _target_file(self, fd: int, entry: Entry, *, is_new: bool) -> TargetFile:
+        try:
+            return TargetFile(fd, entry, is_new=is_new, losses=self.losses, on_finish=self._count_finished)
+        except OSError:
+            os.close(fd)
+            raise
 
     def _open_present(self, entry: Entry, name: bytes) -> int | None:
         """The file that is there; None if it could not be opened for writing, and was removed.
@@ -211,13 +245,13 @@ class TreeWriter(Closing):
         A file of somebody else, one under fs-verity, and a program that runs can be removed but not written.
         """
         try:
-            return os.open(name, _OPEN_FLAGS, dir_fd=self._chain.fd)
+            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
         try:
             make_accessible(self._chain.fd, name, stat.S_IRUSR | stat.S_IWUSR)
-            return os.open(name, _OPEN_FLAGS, dir_fd=self._chain.fd)
+            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
@@ -261,30 +295,54 @@ class TreeWriter(Closing):
         parts = parts_of(entry.target)
         if not parts or _IMPOSSIBLE_PARTS.intersection(parts) or order_key(entry.target) >= order_key(entry.path):
             raise IntegrityError(f"the backup's tree holds an impossible hard link: {printable(entry.path)}")
-        directory = self._link_chain.go_to(parts[:-1])
-        holder = os.stat(parts[-1], dir_fd=directory, follow_symlinks=False)
+        self._do_late(partial(self._link, entry, parts, status), "create", entry)
+
+    def _link(self, entry: Entry, holder_parts: list[bytes], status: os.stat_result | None) -> None:
+        holder_name = holder_parts[-1]
+        holder_directory = self._link_chain.go_to(holder_parts[:-1])
+        holder = os.stat(holder_name, dir_fd=holder_directory, follow_symlinks=False)
         if status is not None and (status.st_dev, status.st_ino) == (holder.st_dev, holder.st_ino):
             return
-        self._remove_present(entry, name, status)
-        os.link(parts[-1], name, src_dir_fd=directory, dst_dir_fd=self._chain.fd, follow_symlinks=False)
+        parent, _, name = entry.path.rpartition(b"/")
+        directory = self._late_chain.go_to(parts_of(parent))
+        if status is not None:
+            remove(directory, name, entry.path)
+        os.link(holder_name, name, src_dir_fd=holder_directory, dst_dir_fd=directory, follow_symlinks=False)
 
     def _remove_present(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
         if status is not None:
             remove(self._chain.fd, name, entry.path)
+
+    def _do_late(self, action: Callable[[], None], verb: str, entry: Entry) -> None:
+        """Do something now, or when all files that were put so far are finished."""
+
+        def act() -> None:
+            try:
+                action()
+            except OSError as error:
+                raise target_error(error, verb, entry.path) from error
+
+        if self._defers:
+            self.late.append(act)
+        else:
+            act()
 
     def _leave(self) -> None:
         """The stream has passed the current directory: remove what is left over, and set its attributes.
 
         Only now, since every name that is made or removed in it changes its mtime, and its mode may forbid writing.
         """
-        level = self._levels[-1]
+        level = self._levels.pop()
         while level.names:
             self._remove_extra(level, level.names.pop())
         try:
-            if not level.is_foreign:
-                attributes.apply(self._chain.fd, level.entry, is_new=level.is_new, losses=self.losses)
-            self._levels.pop()
             if self._levels:
                 self._chain.leave()
         except OSError as error:
-            raise target_error(error, "finish", level.entry.path) from error
+            raise target_error(error, "leave", level.entry.path) from error
+        if not level.is_foreign:
+            self._do_late(partial(self._finish_directory, level.entry, is_new=level.is_new), "finish", level.entry)
+
+    def _finish_directory(self, entry: Entry, *, is_new: bool) -> None:
+        directory = self._late_chain.go_to(parts_of(entry.path))
+        attributes.apply(directory, entry, is_new=is_new, losses=self.losses)

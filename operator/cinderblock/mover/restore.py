@@ -1,20 +1,21 @@
 """The restore engine: reads one manifest, fetches chunks, verifies each, and makes a volume equal to the backup.
 
     entries of the manifest in order -> names are made in order (`targets`) -> windows of files (`windows`)
-    -> compare with the target, fetch, verify, write -> finish
+    -> compare with the target, fetch, verify, write -> finish (`finishing`)
 
 Windows of large files are, from beginning to end, the work of WORKERS threads. Of small files these only fetch and
-verify, and the thread that makes the names compares and writes too: threads that make short system calls side by side
-wait for the interpreter's lock more than for anything else (100,000 files in place: 8.0 s with four, 2.4 s with one).
+verify, and the thread that makes the names compares and writes too, or has other processes do it where the files are
+new: threads that make short system calls side by side wait for the interpreter's lock more than for anything else
+(100,000 files in place: 8.0 s with four, 2.4 s with one).
 
 Nothing is written before the first chunk has been fetched and verified. In place, only what differs is fetched and
 written: each run of data is compared by its BLAKE3 with what the target holds. A run that ends without an error has
 verified every byte of the result; one that ends with an error leaves a target that is not to be used, and a later run
 completes it.
 
-Memory. In flight are at most WORKERS ranged reads with some chunks each, and the plaintexts of the windows of small
-files that wait for their turn: `bytes_in_flight`, 108 MiB with chunks of 1 MiB. Open at once are at most `file_limit`
-files for each of the windows in flight.
+Memory. In flight are at most WORKERS ranged reads with some chunks each, and the plaintexts of SLOTS windows of small
+files in shared memory: `bytes_in_flight`, 118 MiB with chunks of 1 MiB. Open at once are at most `file_limit` files for
+each of the windows in flight.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 
 from cinderblock.datapath.chunking import SOLID_FILES
 from cinderblock.datapath.entries import Entry, Extent
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.device.makers import SharedMemory
 from cinderblock.errors import IntegrityError, InvalidInput
 from cinderblock.model.task import MoverReport, MoverTask
 from cinderblock.mover.collecting import collecting_seldom
-from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher, Fetched
+from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
+from cinderblock.mover.finishing import Finishing
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.targets import Target, open_target
 from cinderblock.mover.windows import FilledFile, Window
@@ -43,7 +47,9 @@ WORKERS = 4
 """Threads that fetch, verify and write."""
 WAITING = 2
 """Windows that wait for a worker."""
-FETCHED_BYTES = 10 << 20
+SLOTS = WORKERS + WAITING + 1
+"""Windows of small files whose plaintext is in memory, those among them that other processes are making."""
+SLOT_BYTES = 10 << 20
 """Plaintext that a window of small files may hold; one that wants more, since it has files of many backups, is written
 by its worker piece by piece."""
 _WARNINGS = 8
@@ -51,7 +57,7 @@ _WARNINGS = 8
 
 def bytes_in_flight(chunk_bytes: int) -> int:
     """Bytes of ranged reads, plaintexts and buffers that a restore holds at once at most."""
-    return WORKERS * (RANGE_BYTES + 4 * chunk_bytes) + (WORKERS + WAITING) * FETCHED_BYTES
+    return WORKERS * (RANGE_BYTES + 4 * chunk_bytes) + SLOTS * SLOT_BYTES
 
 
 def file_limit() -> int:
@@ -121,14 +127,10 @@ def write_target(
     def report_bytes(done: int) -> None:
         on_progress(Progress(done, summary.logical_bytes, fetcher.bytes_fetched))
 
-    filling = Filling(target, fetcher, summary.chunk_bytes, report_bytes)
-    try:
-        with collecting_seldom():
-            for entry in manifest.entries():
-                filling.put(entry)
-            filling.finish()
-    finally:
-        filling.close()
+    with closing(Filling(target, fetcher, summary.chunk_bytes, report_bytes)) as filling, collecting_seldom():
+        for entry in manifest.entries():
+            filling.put(entry)
+        filling.finish()
     target.finish()
     return MoverReport(
         succeeded=True,
@@ -154,8 +156,10 @@ class Filling:
         self._on_bytes = on_bytes
         self._file_limit = file_limit()
         self._local = threading.local()
+        self._memory = SharedMemory(SLOTS, SLOT_BYTES)
+        self._finishing = Finishing(target, self._memory)
         self._pool = ThreadPoolExecutor(WORKERS, "restore")
-        self._running: deque[tuple[Future[list[Fetched] | None], Window]] = deque()
+        self._running: deque[tuple[Future[None], Window]] = deque()
         self._window = Window()
         self._current: FilledFile | None = None
         self._open: set[FilledFile] = set()
@@ -163,9 +167,10 @@ class Filling:
 
     def put(self, entry: Entry) -> None:
         """Take the next entry, or the next part of the last one. Raises what a worker raised before."""
-        if self._current is None or self._current.path != entry.path:
+        if self._current is None or self._current.entry.path != entry.path:
             self._end_file()
             content = self._target.put(entry)
+            self._take_late()
             if content is None:
                 return
             self._current = FilledFile(entry, content)
@@ -180,22 +185,34 @@ class Filling:
         self._start_window()
         while self._running:
             self._wait_for_oldest()
+        while self._finishing.waiting:
+            self._count(self._finishing.finish_oldest())
 
     def close(self) -> None:
         """Start nothing more, wait for what runs, and close files that a failure left open."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._finishing.close()
         for file in self._open:
             file.content.close()
+        self._memory.close()
+
+    def _take_late(self) -> None:
+        """What waits for the files that were put so far, waits for the window that holds the last of them."""
+        late = self._target.late
+        if late:
+            self._window.late += late
+            late.clear()
+            self._close_window_before(None)
 
     def _end_file(self) -> None:
         if self._current is None:
             return
-        self._close_window_before(None)
         self._window.add_end(self._current)
         self._current.release()
         if self._current.is_finished:
             self._open.discard(self._current)
         self._current = None
+        self._close_window_before(None)
 
     def _close_window_before(self, extent: Extent | None) -> None:
         if self._window.is_complete(extent, self._file_limit):
@@ -205,23 +222,43 @@ class Filling:
         while len(self._running) >= WORKERS + WAITING:
             self._wait_for_oldest()
         window, self._window = self._window, Window()
-        if window.is_fine_grained:
-            window.compare(self._buffer())
-            work = self._fetch if window.wanted_bytes <= FETCHED_BYTES else self._store
-        else:
-            work = self._compare_and_store
-        self._running.append((self._pool.submit(work, window), window))
+        self._running.append((self._begin(window), window))
 
-    def _fetch(self, window: Window) -> list[Fetched] | None:
-        return list(self._fetcher.fetch(window.wanted))
-
-    def _store(self, window: Window) -> list[Fetched] | None:
-        window.store(self._fetcher.fetch(window.wanted))
-        return None
-
-    def _compare_and_store(self, window: Window) -> list[Fetched] | None:
+    def _begin(self, window: Window) -> Future[None]:
+        if not window.is_fine_grained:
+            window.open_files()
+            return self._pool.submit(self._compare_and_store, window)
         window.compare(self._buffer())
-        return self._store(window)
+        if window.wanted_bytes > SLOT_BYTES:
+            window.open_files()
+            return self._pool.submit(self._store, window)
+        window.slot = self._free_slot()
+        return self._pool.submit(self._fetch, window)
+
+    def _free_slot(self) -> int:
+        """A slot of the shared memory; windows are finished until there is one."""
+        while not self._memory.free:
+            if self._finishing.waiting:
+                self._count(self._finishing.finish_oldest())
+            else:
+                self._wait_for_oldest()
+        return self._memory.free.pop()
+
+    def _fetch(self, window: Window) -> None:
+        """Fetch what a window wants into its slot."""
+        assert window.slot is not None
+        start = self._memory.start_of(window.slot)
+        for chunk, plaintext in self._fetcher.fetch(window.wanted):
+            self._memory.view(start, chunk.size)[:] = plaintext
+            window.starts[chunk] = start
+            start += chunk.size
+
+    def _store(self, window: Window) -> None:
+        window.store(self._fetcher.fetch(window.wanted))
+
+    def _compare_and_store(self, window: Window) -> None:
+        window.compare(self._buffer())
+        self._store(window)
 
     def _buffer(self) -> bytearray:
         """This thread's buffer for comparing."""
@@ -232,9 +269,16 @@ class Filling:
 
     def _wait_for_oldest(self) -> None:
         future, window = self._running.popleft()
-        fetched = future.result()
-        if fetched is not None:
-            window.store(fetched)
+        try:
+            future.result()
+        finally:
+            # Its error knows this frame: together they would keep all memory until the next look for cycles.
+            del future
+        for finished in self._finishing.take(window):
+            self._count(finished)
+
+    def _count(self, window: Window) -> None:
+        """A window is finished."""
         self._open.difference_update(window.finished())
         self._done += window.size
         self._on_bytes(self._done)

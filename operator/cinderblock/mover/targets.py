@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
@@ -10,6 +12,8 @@ from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockTarget
 from cinderblock.device.content import TargetContent
 from cinderblock.device.fidelity import assess_target
+from cinderblock.device.makers import Makers, SharedMemory
+from cinderblock.device.target_file import TargetFile
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
 from cinderblock.model.task import VolumeMode
@@ -18,6 +22,15 @@ from cinderblock.mover.sources import PREFETCHED_BYTES
 
 class Target(Protocol):
     """A volume that becomes equal to a backup."""
+
+    @property
+    def late(self) -> deque[Callable[[], None]]:
+        """What may be done only when all contents that were put before it are finished, in order. Whoever takes
+        something out does it; `finish` does what is left.
+        """
+
+    def makers(self, processes: int, memory: SharedMemory) -> Makers | None:
+        """Processes that make new files whose bytes are in ``memory``; None if there are no files. See TreeWriter."""
 
     def put(self, entry: Entry) -> TargetContent | None:
         """Make the target have the next entry; of a FILE or DEVICE, the content to be filled and finished.
@@ -37,6 +50,11 @@ class DeviceTarget:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.late: deque[Callable[[], None]] = deque()
+
+    def makers(self, _: int, __: SharedMemory) -> Makers | None:
+        """See Target."""
+        return None
 
     def put(self, entry: Entry) -> TargetContent | None:
         """See Target."""
@@ -70,12 +88,21 @@ class TreeTarget:
         fidelity = assess_target(path)
         self._assessed = fidelity.warnings()
         self._closing = ExitStack()
-        self._writer = self._closing.enter_context(TreeWriter(path, fidelity))
+        self._writer = self._closing.enter_context(TreeWriter(path, fidelity, defers=True))
+
+    @property
+    def late(self) -> deque[Callable[[], None]]:
+        """See Target."""
+        return self._writer.late
+
+    def makers(self, processes: int, memory: SharedMemory) -> Makers | None:
+        """See Target."""
+        return self._writer.makers(processes, memory)
 
     def put(self, entry: Entry) -> TargetContent | None:
         """See Target."""
         file = self._writer.put(entry)
-        if file is not None and not file.is_blank and file.size <= PREFETCHED_BYTES:
+        if isinstance(file, TargetFile) and not file.is_blank and file.size <= PREFETCHED_BYTES:
             file.prefetch()
         return file
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry, Extent
 from cinderblock.device.content import TargetContent
+from cinderblock.device.making import Order, Writes, order
+from cinderblock.device.new_file import NewFile
 from cinderblock.device.ranges import DataRange, holes
 from cinderblock.mover.fetching import Fetched
 
@@ -20,11 +22,17 @@ FINE_GRAINED = 128 << 10
 
 
 class FilledFile:
-    """A content between ``put`` and ``finish``; the worker that is last with it finishes it."""
+    """A content between ``put`` and ``finish``; the worker that is last with it finishes it.
+
+    Attributes:
+        is_ordered: whether another process makes it.
+    """
 
     def __init__(self, entry: Entry, content: TargetContent) -> None:
-        self.path = entry.path
+        self.entry = entry
+        self.is_ordered = False
         self.content = content
+        self._new = content if isinstance(content, NewFile) else None
         self.position = 0
         self._size = entry.size
         self._lock = threading.Lock()
@@ -42,6 +50,22 @@ class FilledFile:
             is_last = not self._waiting
         if is_last:
             self.content.finish()
+
+    @property
+    def may_be_made_elsewhere(self) -> bool:
+        """Whether it is new, nothing has been written of it, and one window has all of it."""
+        return self._new is not None and not self._new.is_made and self._waiting == 1
+
+    def made_elsewhere(self) -> None:
+        """The window that has all of it had another process make it."""
+        assert self._new is not None
+        self._waiting = 0
+        self._new.made_elsewhere()
+
+    def open(self) -> None:
+        """Make it if it is new, so that any thread may write it. Raises TargetError."""
+        if self._new is not None:
+            self._new.made()
 
     @property
     def is_finished(self) -> bool:
@@ -68,11 +92,18 @@ class Window:
     Attributes:
         size: bytes of data.
         wanted: what the target does not hold yet, by chunk; known after `compare`.
+        slot: where its chunks are in the shared memory, if they are there.
+        starts: where each of them begins there.
+        late: what is to be done when this window and those before it are done.
     """
 
     def __init__(self) -> None:
         self.wanted: dict[Chunk, list[tuple[FilledFile, Extent]]] = {}
+        self.slot: int | None = None
+        self.starts: dict[Chunk, int] = {}
+        self.late: list[Callable[[], None]] = []
         self._shares: list[_Share] = []
+        self._ordered: list[FilledFile] = []
         self._last_chunk: Chunk | None = None
         self._extents = 0
         self.size = 0
@@ -88,7 +119,7 @@ class Window:
 
     def is_complete(self, extent: Extent | None, file_limit: int) -> bool:
         """Whether it should be closed before this extent; not in the middle of a solid chunk, if that can be."""
-        files = len(self._shares)
+        files = len(self._shares) + len(self.late)
         if files < file_limit and self._extents < WINDOW_EXTENTS and self.size < WINDOW_BYTES:
             return False
         if files >= 2 * file_limit or self._extents >= 2 * WINDOW_EXTENTS:
@@ -138,14 +169,40 @@ class Window:
         """Bytes of plaintext of all chunks that are wanted."""
         return sum(chunk.size for chunk in self.wanted)
 
+    def open_files(self) -> None:
+        """Make new files now, so that any thread may write them. Raises TargetError."""
+        for share in self._shares:
+            share.file.open()
+
     def store(self, fetched: Iterable[Fetched]) -> None:
         """Write what is wanted, and let go of the files. Raises TargetError, and what fetching raises."""
         for chunk, plaintext in fetched:
             view = memoryview(plaintext)
             for file, extent in self.wanted[chunk]:
-                file.content.write(extent.offset, view[extent.chunk_offset : extent.chunk_offset + extent.length])
+                if not file.is_ordered:
+                    file.content.write(extent.offset, view[extent.chunk_offset : extent.chunk_offset + extent.length])
         for share in self._shares:
-            share.file.release()
+            if not share.file.is_ordered:
+                share.file.release()
+
+    def order_new_files(self) -> list[Order]:
+        """Orders for those of its files that another process may make, with what is in the shared memory.
+
+        From then on `store` leaves them out, and `made_elsewhere` finishes them.
+        """
+        self._ordered = [share.file for share in self._shares if share.file.may_be_made_elsewhere]
+        for file in self._ordered:
+            file.is_ordered = True
+        return [order(share.file.entry, self._writes(share)) for share in self._shares if share.file.is_ordered]
+
+    def _writes(self, share: _Share) -> Writes:
+        starts = self.starts
+        return [(extent.offset, starts[extent.chunk] + extent.chunk_offset, extent.length) for extent in share.extents]
+
+    def made_elsewhere(self) -> None:
+        """Another process has made what was ordered."""
+        for file in self._ordered:
+            file.made_elsewhere()
 
     def _share(self, file: FilledFile) -> _Share:
         if not self._shares or self._shares[-1].file is not file:

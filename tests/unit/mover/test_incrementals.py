@@ -10,7 +10,7 @@ import pytest
 
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable
 from cinderblock.model.task import VolumeMode
-from cinderblock.mover.restore import FETCHED_BYTES
+from cinderblock.mover.restore import SLOT_BYTES
 from tests.support.backups import Backups, key_ring
 from tests.support.golden import change
 from tests.support.volumes_in_memory import MemorySource
@@ -193,5 +193,5 @@ def test_small_files_that_each_lie_in_another_old_chunk_come_back(tmp_path: Path
         parent = str(generation)
     made.back_up(volume, "last", parent)
     wanted = {extent.chunk for entry in made.open("last").entries() for extent in entry.extents}
-    assert sum(chunk.size for chunk in wanted) > FETCHED_BYTES
+    assert sum(chunk.size for chunk in wanted) > SLOT_BYTES
     assert content_of(made, "last", tmp_path) == expected(volume)

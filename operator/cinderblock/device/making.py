@@ -1,0 +1,100 @@
+"""The program of a process that makes small files of a restore: ``python -m cinderblock.device.making``.
+
+A new file is five system calls and as much work of the interpreter, and one process makes them one after the other:
+124,000 files took 7.4 s, while the second processor had little to do. `makers` starts such processes and tells them
+what to make: bytes come by shared memory, everything else by a socket. It ends when the socket does.
+"""
+
+from __future__ import annotations
+
+import mmap
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.device.directories import DirectoryChain, parts_of
+from cinderblock.device.losses import Feature, Fidelity, Losses
+from cinderblock.device.refusals import target_error
+from cinderblock.device.target_file import TargetFile, make_file
+from cinderblock.errors import TargetError
+
+Writes = list[tuple[int, int, int]]
+"""For each run of data where it begins in the file and in the shared memory, and its length."""
+Order = tuple[tuple[Any, ...], Writes]
+"""A file to be made: the fields of its Entry but for kind and extents, as plain values, since those are sent several
+times as fast as named tuples."""
+Answer = tuple[str | None, dict[str, int]]
+"""What was refused, as a sentence, and how often each Feature could not be kept."""
+
+
+def order(entry: Entry, writes: Writes) -> Order:
+    """How a file is ordered."""
+    return (entry.path, *entry[2:-1]), writes
+
+
+class Maker:
+    """Makes files below a directory.
+
+    Args:
+        root: descriptor of the volume's root.
+        memory: where the bytes of the files are.
+        fidelity: what cannot be kept.
+    """
+
+    def __init__(self, root: int, memory: memoryview, fidelity: Fidelity) -> None:
+        self._chain = DirectoryChain(root)
+        self._memory = memory
+        self._fidelity = fidelity
+
+    def make(self, orders: Sequence[Order]) -> Answer:
+        """Make, write and finish files, until one is refused. Their directories must be there."""
+        losses = Losses(self._fidelity)
+        refusal = None
+        try:
+            for fields, writes in orders:
+                path, *rest = fields
+                self._make(Entry(path, EntryKind.FILE, *rest), writes, losses)
+        except TargetError as error:
+            refusal = error.message
+        return refusal, {feature.name: losses.count(feature) for feature in Feature if losses.count(feature)}
+
+    def _make(self, entry: Entry, writes: Writes, losses: Losses) -> None:
+        parent, _, name = entry.path.rpartition(b"/")
+        try:
+            fd = make_file(self._chain.go_to(parts_of(parent)), name)
+        except OSError as error:
+            raise target_error(error, "create", entry.path) from error
+        with TargetFile(fd, entry, is_new=True, losses=losses, on_finish=_ignore) as file:
+            for offset, start, length in writes:
+                file.write(offset, self._memory[start : start + length])
+            file.finish()
+
+
+def _ignore() -> None:
+    """Whoever ordered the file is told of it by the answer."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make what comes, until nothing comes any more.
+
+    Args:
+        arguments: descriptors of the socket, the root and the shared memory; names of Features that cannot be kept.
+    """
+    # Ctrl-C reaches all processes of a terminal; the one that gives the orders says when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    socket, root, shared = (int(argument) for argument in arguments[:3])
+    fidelity = Fidelity({Feature[name]: "" for name in arguments[3:]})
+    maker = Maker(root, memoryview(mmap.mmap(shared, 0)), fidelity)
+    with Connection(socket) as connection:
+        while True:
+            try:
+                connection.send(maker.make(connection.recv()))
+            except (EOFError, ConnectionError):
+                return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""Windows whose data are there, in order: written here or by other processes; then what waited for them is done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+
+from cinderblock.device.makers import Makers, SharedMemory, Task, worthwhile
+from cinderblock.mover.targets import Target
+from cinderblock.mover.windows import Window
+
+HELPED_FROM = 1024
+"""Small files after which other processes are started: each takes 60 ms to start, as long as making these files."""
+MOST_WAITING = 16
+"""Windows that wait for one before them, at most."""
+
+
+class Finishing:
+    """The last stage of a restore. Used by the thread that puts entries.
+
+    Args:
+        target: what is restored.
+        memory: holds what was fetched for windows that have a slot; their slots are given back.
+    """
+
+    def __init__(self, target: Target, memory: SharedMemory) -> None:
+        self._target = target
+        self._memory = memory
+        self._makers: Makers | None = None
+        self._is_decided = False
+        self._files = 0
+        self._waiting: deque[tuple[Task | None, Window]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Windows that were taken and are not finished."""
+        return len(self._waiting)
+
+    def take(self, window: Window) -> Iterator[Window]:
+        """Take the next window, whose work is done but for writing what is in its slot; windows that are finished now.
+
+        Raises TargetError; TransientError if a process was lost.
+        """
+        self._waiting.append((None if window.slot is None else self._begin(window), window))
+        while self._waiting and (self._is_done(self._waiting[0][0]) or len(self._waiting) > MOST_WAITING):
+            yield self.finish_oldest()
+
+    def finish_oldest(self) -> Window:
+        """Wait for the oldest window. Raises as `take`."""
+        task, window = self._waiting.popleft()
+        if task is not None:
+            task.wait()
+            window.made_elsewhere()
+        if window.slot is not None:
+            self._memory.free.append(window.slot)
+        for action in window.late:
+            action()
+        return window
+
+    def close(self) -> None:
+        """End other processes, when they have done what they were told."""
+        if self._makers is not None:
+            self._makers.close()
+
+    def _begin(self, window: Window) -> Task | None:
+        """Write what is in a window's slot, or have other processes make its new files."""
+        orders = window.order_new_files() if self._is_helped() else []
+        task = self._makers.make(orders) if orders and self._makers is not None else None
+        window.store((chunk, self._memory.view(start, chunk.size)) for chunk, start in window.starts.items())
+        self._files += window.files
+        return task
+
+    def _is_helped(self) -> bool:
+        """Whether there are other processes; they are started when there has been enough to do for them."""
+        if self._files >= HELPED_FROM and not self._is_decided:
+            self._is_decided = True
+            if processes := worthwhile():
+                # Where none can be started (a limit on processes), this one does all of it.
+                with suppress(OSError):
+                    self._makers = self._target.makers(processes, self._memory)
+        return self._makers is not None
+
+    @staticmethod
+    def _is_done(task: Task | None) -> bool:
+        return task is None or task.is_done
