@@ -226,11 +226,12 @@ def read_pack(read: RangeReader, pack: int, sealer_for: Callable[[Suite], Sealer
     return list(_chunks(pack, index))
 
 
-def open_chunk(sealer: Sealer, chunk: Chunk, frame: Buffer) -> Buffer:
-    """What was encoded of a chunk: its frame, opened. Raises IntegrityError naming the pack."""
+def open_chunk(sealer: Sealer, chunk: Chunk, frame: Buffer, into: bytearray | None = None) -> Buffer:
+    """What was encoded of a chunk: its frame, opened; ``into`` as of `Sealer.open`. Raises IntegrityError naming the
+    pack."""
     if len(frame) != chunk.stored:
         raise IntegrityError(f"{sealer.label}: cut short at chunk {chunk.number}")
-    return sealer.open(Slot.CONTENT, chunk.number, frame)
+    return sealer.open(Slot.CONTENT, chunk.number, frame, into)
 
 
 def _chunks(pack: int, index: Buffer) -> Iterator[Chunk]:

@@ -105,8 +105,15 @@ class Sealer:
         self.seal_into(slot, number, plaintext, memoryview(frame))
         return bytes(frame)
 
-    def open(self, slot: Slot, number: int, frame: Buffer) -> Buffer:
-        """The plaintext of a frame. Raises IntegrityError naming the object."""
+    def open(self, slot: Slot, number: int, frame: Buffer, into: bytearray | None = None) -> Buffer:
+        """The plaintext of a frame. Raises IntegrityError naming the object.
+
+        Args:
+            slot, number: as which frame it is to open.
+            frame: as it was stored.
+            into: where the plaintext may be put, at least as long as the frame; it need not be, so what counts is what
+                is returned. New memory for each chunk costs 256 page faults per MiB.
+        """
         if len(frame) < TAG_BYTES:
             raise IntegrityError(f"{self.label}: frame {number} is cut short")
         place = _place(slot, number)
@@ -117,7 +124,11 @@ class Sealer:
                 return plaintext
         else:
             with contextlib.suppress(InvalidTag):
-                return self._cipher.decrypt(place, frame, self._identity + place)
+                if into is None:
+                    return self._cipher.decrypt(place, frame, self._identity + place)
+                target = memoryview(into)[: len(frame) - TAG_BYTES]
+                self._cipher.decrypt_into(place, frame, self._identity + place, target)
+                return target
         raise IntegrityError(f"{self.label}: frame {number} does not open: it was changed, or it belongs elsewhere")
 
     def _checksum(self, place: bytes, plaintext: Buffer) -> bytes:

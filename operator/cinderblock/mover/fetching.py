@@ -24,6 +24,7 @@ that several of them fit into memory."""
 GAP_BYTES = 128 << 10
 """Up to so many bytes that nobody wants are fetched to save a request: what a line of 1 Gbit/s carries in 1 ms."""
 
+_NOTHING = bytearray()
 
 Fetched = tuple[Chunk, Buffer]
 """A chunk and its plaintext, verified."""
@@ -46,6 +47,7 @@ class ChunkFetcher:
         self._lock = threading.Lock()
         self._bytes_fetched = 0
         self._ahead = ReadAhead()
+        self._local = threading.local()
 
     @property
     def bytes_fetched(self) -> int:
@@ -60,8 +62,9 @@ class ChunkFetcher:
     def fetch(self, chunks: Iterable[Chunk]) -> Iterator[Fetched]:
         """The plaintexts of chunks, each verified by its tag and its BLAKE3; in order of their place in the packs.
 
-        Holds at most one range of RANGE_BYTES and one chunk at a time, and for all threads together what was read ahead
-        (`ahead`). Raises IntegrityError or NotFound naming the pack, and what the store raises.
+        A plaintext may be gone when the next one is asked for. Holds at most one range of RANGE_BYTES and two chunks at
+        a time, and for all threads together what was read ahead (`ahead`). Raises IntegrityError or NotFound naming the
+        pack, and what the store raises.
         """
         for run in _runs(chunks):
             yield from self._fetch_run(run)
@@ -77,9 +80,17 @@ class ChunkFetcher:
         end = run[-1].offset + run[-1].stored
         read = partial(self._read, sealer.label)
         data = self._ahead.get(sealer.label, run[0].offset, end, self._packs.size(run[0].pack), read)
+        scratch = self._scratch(max(chunk.stored for chunk in run))
         for chunk in run:
             start = chunk.offset - run[0].offset
-            yield chunk, _verified(sealer, chunk, data[start : start + chunk.stored])
+            yield chunk, _verified(sealer, chunk, data[start : start + chunk.stored], scratch)
+
+    def _scratch(self, size: int) -> bytearray:
+        """This thread's memory for what frames hold."""
+        scratch: bytearray = getattr(self._local, "scratch", _NOTHING)
+        if len(scratch) < size:
+            scratch = self._local.scratch = bytearray(size)
+        return scratch
 
     def _read(self, pack: str, start: int, length: int) -> bytes:
         """One request. Raises NotFound naming the pack, and what the store raises."""
@@ -94,8 +105,8 @@ class ChunkFetcher:
         return data
 
 
-def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer) -> Buffer:
-    encoded = open_chunk(sealer, chunk, frame)
+def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer, scratch: bytearray) -> Buffer:
+    encoded = open_chunk(sealer, chunk, frame, scratch)
     plaintext = decode(chunk.encoding, encoded, chunk.size, sealer.label)
     if digest_of(plaintext) != chunk.digest:
         raise IntegrityError(f"{sealer.label}: chunk {chunk.number} is not what was written")
