@@ -18,7 +18,7 @@ from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, volume_bytes, volume_mode
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.model.names import manifest_key
-from cinderblock.model.store import Compression, CompressionAlgorithm
+from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.store.retrying import PATIENT
@@ -28,6 +28,9 @@ Back up a directory, an image file or a block device. The container is created i
 
 A backup is complete in itself. An incremental one sends only what has changed since the newest backup of the same
 volume and shares the rest with it; it is restored in the same way, in one step.
+
+Which files have changed is seen by size, mtime, ctime and inode number. Without ctime (--change-detection), a change
+that keeps size and mtime is missed until the next full backup.
 
 What changes while it is read is read again; what a program has half written is backed up half written. Back up a
 snapshot, or stop the program, if that matters.
@@ -56,6 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--description", help="a description for people")
     parser.add_argument(
         "--compression-level", type=int, choices=range(20), default=1, metavar="0-19", help="0: none (default: 1)"
+    )
+    parser.add_argument(
+        "--change-detection",
+        choices=[detection.value for detection in ChangeDetection],
+        default=ChangeDetection.SIZE_MTIME_CTIME_INODE.value,
+        metavar="WHAT",
+        help="which files --incremental does not read again: those whose size, mtime, ctime and inode number are as "
+        "before (SizeMtimeCtimeInode, the default); SizeMtimeCtime, SizeMtimeInode or SizeMtime where others change "
+        "by themselves, as in copies and on some network file systems; none (Content)",
     )
     parser.add_argument(
         "--resume", metavar="ID", type=identifier, help="go on with an interrupted backup: send only what is missing"
@@ -123,6 +135,7 @@ def make_task(
         backup=description.model_copy(update={"incremental": parent is not None}),
         parent_manifest=parent,
         parent_sealed=keys is not None and not arguments.allow_unsealed,
+        change_detection=ChangeDetection(arguments.change_detection),
         manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
         compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),
         sealed=keys is not None,

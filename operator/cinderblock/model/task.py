@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cinderblock.model.base import Model
-from cinderblock.model.store import Addressing, Compression, ServerSideEncryption
+from cinderblock.model.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
 """Environment variable with the MoverTask as JSON."""
@@ -98,6 +98,8 @@ class MoverTask(Model):
     """backup: key of the parent's manifest, if the backup is incremental."""
     parent_sealed: bool = False
     """backup: whether the parent was encrypted when it was stored; one that is not any more is refused."""
+    change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
+    """backup: which files of the parent's need not be read again."""
     manifest: str
     """Key of the manifest: to be written by a backup, to be read by a restore."""
     compression: Compression = Compression()

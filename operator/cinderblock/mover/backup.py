@@ -33,12 +33,13 @@ from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
 from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.model.names import pack_prefix
-from cinderblock.model.store import Compression, CompressionAlgorithm
+from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import MoverReport, MoverTask
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.collecting import collecting_seldom
+from cinderblock.mover.evidence import Evidence, mtime_settled_before
 from cinderblock.mover.leftovers import Leftovers
-from cinderblock.mover.parent import ParentStream
+from cinderblock.mover.parent import ParentStream, settled_before
 from cinderblock.mover.planning import plan
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.reading import WorkReader
@@ -117,7 +118,8 @@ class _Run:
         total = source.total_bytes
         fresh = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = fresh if parent is None else parent.summary.chunk_bytes
-        stream = None if parent is None else ParentStream(parent.contents(), parent.summary.newest_ctime_ns)
+        stream = None if parent is None else _stream(parent, task.change_detection)
+        before = stream if task.change_detection.trusts_stamps else None
         with ExitStack() as stack:
             uploader = PackUploader(self._store, self._owner, self._packs, self._chunk_bytes)
             stack.callback(uploader.close)
@@ -131,7 +133,7 @@ class _Run:
                 on_bytes=lambda done: on_progress(Progress(done, max(total, done), uploader.bytes_sent)),
             )
             stack.callback(assembly.close)
-            assembly.run(plan(source.entries(stream), stream or ParentStream(), self._chunk_bytes))
+            assembly.run(plan(source.entries(before), stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
         return [*_changes(assembly), *source.warnings()]
 
@@ -216,6 +218,13 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     if not task.sealed and parent.data_keys():
         raise InvalidInput(f"{key} is sealed, and the store has no encryption Secret any more: make a full backup")
     return parent
+
+
+def _stream(parent: ManifestReader, detection: ChangeDetection) -> ParentStream:
+    """The parent, to be gone through beside the volume."""
+    newest_ctime_ns, description = parent.summary.newest_ctime_ns, parent.summary.description
+    evidence = Evidence(detection, settled_before(newest_ctime_ns), mtime_settled_before(description))
+    return ParentStream(parent.contents(), newest_ctime_ns, evidence)
 
 
 def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:

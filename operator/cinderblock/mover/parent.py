@@ -14,6 +14,7 @@ from itertools import chain, islice, takewhile
 
 from cinderblock.datapath.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.datapath.manifest import SectionContent
+from cinderblock.mover.evidence import Evidence
 
 _SECOND = 1_000_000_000
 _TICK_NS = 20_000_000
@@ -85,10 +86,14 @@ class ParentStream:
     Args:
         sections: of the parent; none for a full backup.
         newest_ctime_ns: of the parent's entries.
+        evidence: says of a file that does not match whether it has to be read; None: it has.
     """
 
-    def __init__(self, sections: Iterable[SectionContent] = (), newest_ctime_ns: int = 0) -> None:
+    def __init__(
+        self, sections: Iterable[SectionContent] = (), newest_ctime_ns: int = 0, evidence: Evidence | None = None
+    ) -> None:
         self._sections = iter(sections)
+        self._evidence = evidence or Evidence()
         self._settled_before_ns = settled_before(newest_ctime_ns)
         self._section: SectionContent | None = None
         self._rows: list[tuple[bytes, Stamp]] = []
@@ -151,14 +156,8 @@ class ParentStream:
         self._hand_out()
 
     def is_unchanged(self, entry: Entry, before: Entry) -> bool:
-        """Whether a FILE that does not match need not be read: the same size, mtime, ctime and inode all the same."""
-        return (
-            entry.kind is EntryKind.FILE is before.kind
-            and entry.ctime_ns == before.ctime_ns < self._settled_before_ns
-            and entry.mtime_ns == before.mtime_ns
-            and entry.size == before.size
-            and entry.inode == before.inode
-        )
+        """Whether a FILE that does not match need not be read all the same."""
+        return self._evidence.shows_unchanged(entry, before)
 
     def _is_at(self, path: bytes) -> bool:
         """Whether the next row is this path. What lies before it is gone from the volume."""

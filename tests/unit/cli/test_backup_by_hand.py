@@ -90,6 +90,19 @@ def test_the_parent_is_the_backup_with_the_newest_data_of_the_same_volume(cli: C
     assert cli("show", third, "--from", STORE, "--json").json["parentId"] == second
 
 
+@pytest.mark.parametrize(("detection", "read"), [((), True), (("--change-detection", "SizeMtime"), False)])
+def test_what_shows_that_a_file_is_unchanged_can_be_chosen(
+    cli: Cli, tree: Path, tmp_path: Path, detection: tuple[str, ...], read: bool
+) -> None:
+    os.utime(tree / "top", (1_700_000_000, 1_700_000_000))
+    back_up(cli, tree)
+    (tree / "top").write_text("pot\n")
+    os.utime(tree / "top", (1_700_000_000, 1_700_000_000))
+    second = back_up(cli, tree, "--incremental", *detection)
+    assert cli("restore", second, "--from", STORE, "--target", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out" / "top").read_text() == ("pot\n" if read else "top\n")
+
+
 def test_a_first_incremental_backup_is_a_full_one_and_says_so(cli: Cli, tree: Path) -> None:
     outcome = cli("backup", str(tree), "--to", STORE, "--incremental")
     assert outcome.code == 0
