@@ -21,6 +21,7 @@ from cinderblock.device.descriptors import (
 )
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import printable, source_error, target_error
+from cinderblock.device.stamps import settled_status
 from cinderblock.device.syscalls import device_block_size, device_size, punch_hole, zero_out
 from cinderblock.errors import SourceError, TargetError
 
@@ -36,7 +37,7 @@ class BlockSource(Closing):
             if not _holds_blocks(status):
                 raise SourceError(f"{printable(self._path)} is no block device: check the volume's mode")
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._opened = os.fstat(self._fd)
+            self._opened, self._is_settled = settled_status(self._fd)
             self._size = _size_of(self._fd, self._opened)
         except OSError as error:
             raise source_error(error, "open", self._path) from error
@@ -68,7 +69,7 @@ class BlockSource(Closing):
             now = os.fstat(self._fd)
         except OSError as error:
             raise source_error(error, "read", self._path) from error
-        return _stamp(now) != _stamp(self._opened)
+        return not self._is_settled or _stamp(now) != _stamp(self._opened)
 
     @override
     def close(self) -> None:
@@ -102,10 +103,11 @@ class BlockTarget(Closing):
         except OSError as error:
             raise target_error(error, "open", self._path) from error
         self._is_device = stat.S_ISBLK(status.st_mode)
-        self._is_blank = not self._is_device and status.st_blocks == 0
         try:
             self.capacity = _size_of(self._fd, status)
             self._block = device_block_size(self._fd) if self._is_device else 1
+            # Not by st_blocks, which file systems of FUSE may leave at zero.
+            self._is_blank = not self._is_device and next(data_ranges(self._fd, 0, self.capacity), None) is None
         except OSError as error:
             self.close()
             raise target_error(error, "open", self._path) from error

@@ -14,11 +14,9 @@ from itertools import chain, islice, takewhile
 
 from cinderblock.datapath.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.datapath.manifest import SectionContent
+from cinderblock.device.stamps import granularity_ns
 from cinderblock.mover.evidence import Evidence
 
-_SECOND = 1_000_000_000
-_TICK_NS = 20_000_000
-"""Kernels stamp files with the time of the last timer tick, 4 or 10 ms ago; twice that, to be safe."""
 WORTH_COPYING = 256 << 10
 """Bytes of a section that is taken over whole; smaller ones are made anew, or they would become ever more."""
 
@@ -231,4 +229,4 @@ def settled_before(newest_ctime_ns: int) -> int:
     a later change. No clock but that of the file system is asked. A newest ctime of whole seconds means a file system
     that stamps whole seconds.
     """
-    return newest_ctime_ns - (2 * _SECOND if newest_ctime_ns % _SECOND == 0 else _TICK_NS)
+    return newest_ctime_ns - granularity_ns(newest_ctime_ns)

@@ -176,6 +176,21 @@ def test_a_new_image_is_known_to_be_blank(tmp_path: Path) -> None:
         assert not target.is_blank
 
 
+def test_an_image_whose_data_takes_no_blocks_is_not_taken_for_blank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As file systems of FUSE have it that do not count blocks."""
+    path = image(tmp_path / "image", 11, (0, b"held before"))
+    without_blocks = os.stat_result((*tuple(os.stat(path))[:10], 0, 0, 0, 0, 0, 0, 4096, 0))
+    assert without_blocks.st_blocks == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda *_, **__: without_blocks)
+        target = BlockTarget(path, 11)
+    target.clear(0, 11)
+    target.finish()
+    assert content(path) == bytes(11)
+
+
 def test_what_the_device_holds_now_can_be_compared(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=1)
     path.write_bytes(b"x" * MIB)
