@@ -75,15 +75,15 @@ def ext4(tmp_path: Path, mount: Callable[..., Path]) -> Callable[..., Path]:
 
 @pytest.fixture
 def loop_device(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
-    """Makes a loop device over a new image; returns the paths of both."""
+    """Makes a loop device over a new image, with options of losetup; returns the paths of both."""
     _need_root()
     devices = []
 
-    def make(name: str = "device", mib: int = 16) -> tuple[str, Path]:
+    def make(name: str = "device", mib: int = 16, options: tuple[str, ...] = ()) -> tuple[str, Path]:
         image = tmp_path / f"{name}.img"
         with image.open("xb") as file:
             file.truncate(mib * MIB)
-        command = ["losetup", "--find", "--show", str(image)]
+        command = ["losetup", "--find", "--show", *options, str(image)]
         device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         devices.append(device)
         return device, image

@@ -107,6 +107,42 @@ def test_a_mounted_device_is_refused(loop_device: LoopDevice, mount: Callable[..
         BlockTarget(device, MIB)
 
 
+def test_a_read_only_device_is_refused_before_anything_is_written(loop_device: LoopDevice) -> None:
+    device, _ = loop_device(options=("--read-only",))
+    with pytest.raises(TargetError, match="read-only"):
+        BlockTarget(device, MIB)
+
+
+def test_a_device_without_a_medium_is_no_empty_volume(loop_device: LoopDevice) -> None:
+    """It has 0 bytes: what its driver lets go of meanwhile must not become a backup of nothing."""
+    device, path = loop_device()
+    os.truncate(path, 0)
+    subprocess.run(["losetup", "--set-capacity", device], check=True)
+    with pytest.raises(SourceError, match="the volume is gone"):
+        BlockSource(device)
+
+
+def test_a_device_that_fails_is_named(loop_device: LoopDevice) -> None:
+    device, path = loop_device()
+    os.truncate(path, MIB)
+    with BlockSource(device) as source, pytest.raises(SourceError, match=r"I/O error.*read at byte 2097152 of /dev/"):
+        source.read_into(2 * MIB, memoryview(bytearray(4096)))
+
+
+def test_a_thin_device_without_space_is_an_error_at_the_end_at_the_latest(
+    mount: Callable[..., Path], loop_device: LoopDevice, tmp_path: Path
+) -> None:
+    """Its image lies in a file system of 1 MiB: writes go to the page cache, and cannot go any further."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", at=pool)
+    device, _ = loop_device("pool/device")
+    with BlockTarget(device, 16 * MIB) as target:
+        target.write(0, b"x" * 4 * MIB)
+        with pytest.raises(TargetError, match="I/O error"):
+            target.finish()
+
+
 def test_what_was_written_is_there_after_finish(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=4)
     data = os.urandom(4 * MIB)
