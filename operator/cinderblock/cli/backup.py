@@ -21,6 +21,7 @@ from cinderblock.model.names import manifest_key
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
+from cinderblock.store.counted import CountedStore
 from cinderblock.store.retrying import PATIENT
 
 DESCRIPTION: Final = """\
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     keys = keys_from(arguments.key_files, arguments.active_key)
     description = describe(arguments)
     location = location_from(arguments, create=True)
-    with closing(open_from(arguments, location, PATIENT)) as store:
+    with closing(CountedStore(open_from(arguments, location, PATIENT))) as store:
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
         task = make_task(arguments, description, location, keys, parent)
         bounded = task.volume_mode is VolumeMode.BLOCK
@@ -95,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         except BaseException:
             warn(f"the backup is not complete; --resume {description.backup_id} goes on where it ended")
             raise
+    report = report.model_copy(update={"requests": store.counts.requests})
     _tell(description, report, as_json=arguments.json)
     return SUCCESS
 
@@ -164,6 +166,6 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "volume": description.volume_id,
             "data": size(report.logical_bytes),
             "changed": size(report.transferred_bytes),
-            "stored": f"{size(report.stored_bytes)} in {report.object_count} packs",
+            "stored": f"{size(report.stored_bytes)} in {report.object_count} packs, with {report.requests} requests",
         }
     )

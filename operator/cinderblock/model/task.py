@@ -127,6 +127,8 @@ class MoverReport(Model):
     transferred_bytes: int = 0
     stored_bytes: int = 0
     restored_bytes: int = 0
+    requests: int = 0
+    """Calls to the S3 server; one that was tried again counts once."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
     """What could not be kept: sockets skipped, owners that may not be set."""
 

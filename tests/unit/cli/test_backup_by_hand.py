@@ -54,6 +54,15 @@ def test_an_image_comes_back_as_it_was_holes_included(cli: Cli, tmp_path: Path) 
     assert restored.stat().st_blocks * 512 < 2_000_000
 
 
+def test_requests_are_told(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    made = cli("backup", str(tree), "--to", STORE, "--json").json
+    assert made["requests"] >= made["objectCount"] + 1
+    asked = ("restore", made["backupId"], "--from", STORE, "--target")
+    assert cli(*asked, str(tmp_path / "one"), "--json").json["requests"] > 0
+    assert "requests" in cli(*asked, str(tmp_path / "two")).out
+    assert "requests" in cli("backup", str(tree), "--to", STORE).out
+
+
 def test_keys_lie_under_the_prefix_and_name_volume_and_backup(cli: Cli, opened: Opened, tree: Path) -> None:
     backup_id = back_up(cli, tree, "--volume-id", "vol-1")
     manifest = f"some/prefix/backups/vol-1/{backup_id}.manifest"
