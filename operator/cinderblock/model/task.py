@@ -82,6 +82,8 @@ class BackupDescription(Model):
     created_at: datetime
     data_timestamp: datetime
     incremental: bool = False
+    change_detection: ChangeDetection | None = None
+    """Which files of the parent's were not read again; None: the backup is not incremental, or that of a device."""
 
 
 class MoverTask(Model):

@@ -34,7 +34,7 @@ from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
 from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.model.names import pack_prefix
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
-from cinderblock.model.task import MoverReport, MoverTask
+from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.collecting import collecting_seldom
 from cinderblock.mover.evidence import Evidence, mtime_settled_before
@@ -155,7 +155,13 @@ class _Run:
         if surplus:
             self._store.delete(surplus)
         ancestors = {} if self._parent is None else self._parent.data_keys()
-        self._store.put(task.manifest, self._writer.finish(task.backup, self._chunk_bytes, ancestors))
+        self._store.put(task.manifest, self._writer.finish(self._description(), self._chunk_bytes, ancestors))
+
+    def _description(self) -> BackupDescription:
+        """What the task says, and what was taken as a proof that files are unchanged."""
+        task = self._task
+        compares_files = self._parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
+        return task.backup.model_copy(update={"change_detection": task.change_detection if compares_files else None})
 
     def _check_ancestors(self, packs: PackTable) -> None:
         """Make sure that the packs of ancestors are there. Raises IntegrityError naming one that is not."""

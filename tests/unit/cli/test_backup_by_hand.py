@@ -110,6 +110,7 @@ def test_what_shows_that_a_file_is_unchanged_can_be_chosen(
     second = back_up(cli, tree, "--incremental", *detection)
     assert cli("restore", second, "--from", STORE, "--target", str(tmp_path / "out")).code == 0
     assert (tmp_path / "out" / "top").read_text() == ("pot\n" if read else "top\n")
+    assert (detection or ("", "SizeMtimeCtimeInode"))[1] in cli("show", second, "--from", STORE).out
 
 
 def test_a_first_incremental_backup_is_a_full_one_and_says_so(cli: Cli, tree: Path) -> None:

@@ -159,6 +159,15 @@ def test_the_stamps_of_the_clone_are_recorded_and_judge_the_next_incremental(
     assert backups.back_up(volume, "four", "three").transferred_bytes == FILE_BYTES
 
 
+def test_a_backup_tells_what_was_taken_as_a_proof(volume: MemorySource) -> None:
+    backups = Backups()
+    backups.back_up(volume, "one", change_detection=ANY_BOTH)
+    backups.back_up(volume, "two", "one", change_detection=ANY_BOTH)
+    backups.back_up(volume, "three", "two")
+    told = [backups.open(backup).summary.description.change_detection for backup in ("one", "two", "three")]
+    assert told == [None, ANY_BOTH, STRICT]
+
+
 def test_a_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySource) -> None:
     """A file that has again the inode and ctime of the grandparent, but other content, as the parent has it."""
     backups = Backups()
