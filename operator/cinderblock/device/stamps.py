@@ -10,6 +10,8 @@ _COARSE_CLOCK = 5
 """CLOCK_REALTIME_COARSE (linux/time.h), which kernels stamp files with: it ticks every 1, 4 or 10 ms."""
 _TICK_NS = 20_000_000
 """More than any tick."""
+_LONG_AGO_NS = 3 * _SECOND
+"""More than any granularity: of nearly all files nothing else need be asked."""
 _WAITS = 3
 """How often the next tick is waited for. A file that is written 100 times a second has a pause after one of them; one
 that is written without end has none, and is not to be had."""
@@ -33,6 +35,8 @@ def settled_status(fd: int) -> tuple[os.stat_result, bool]:
     example, cannot be waited for, and counts as settled. Raises OSError.
     """
     status = os.fstat(fd)
+    if time.clock_gettime_ns(_COARSE_CLOCK) - status.st_ctime_ns > _LONG_AGO_NS:
+        return status, True
     for _ in range(_WAITS):
         if not _until_settled(status.st_ctime_ns):
             return status, True
