@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,6 +172,17 @@ def test_an_upload_over_a_line_that_breaks_leaves_nothing(
         assert list(store.list("")) == []
         uploads = store._client.list_multipart_uploads(Bucket=container)
         assert uploads.get("Uploads", []) == []
+
+
+def test_parts_that_a_dead_process_left_go_with_the_next_upload_of_the_object(server: S3Server, container: str) -> None:
+    with closing(S3Store(server.location(container), server.credentials)) as store:
+        client: Any = store._client
+        for key in ("key", "key-of-another"):
+            upload = client.create_multipart_upload(Bucket=container, Key=key)["UploadId"]
+            client.upload_part(Bucket=container, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * 5 * MIB)
+        store.put("key", bytes(130 * MIB))
+        left = client.list_multipart_uploads(Bucket=container)["Uploads"]
+        assert [upload["Key"] for upload in left] == ["key-of-another"]
 
 
 def test_a_download_over_a_line_that_breaks_is_begun_again(server: S3Server, container: str, line: Relay) -> None:

@@ -110,6 +110,7 @@ async def test_a_store_is_filled_in_to_the_innermost_field(client: KubeClient, n
         "createContainer": True,
         "addressing": "path",
         "compression": {"algorithm": "zstd", "level": 3},
+        "changeDetection": {"default": "SizeMtimeCtimeInode"},
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.model.names import manifest_key, pack_prefix
-from cinderblock.model.store import Compression
+from cinderblock.model.store import ChangeDetection, Compression
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.restore import run_restore
@@ -52,6 +52,8 @@ class Backups:
         mode: VolumeMode = VolumeMode.FILESYSTEM,
         parent: str | None = None,
         compression: Compression | None = None,
+        change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE,
+        data_timestamp: datetime = NOON,
     ) -> MoverTask:
         """What the operator would ask."""
         return MoverTask(
@@ -60,10 +62,11 @@ class Backups:
             volume_mode=mode,
             path=str(path),
             backup=BackupDescription(
-                backup_id=backup, volume_id=VOLUME, volume_mode=mode, created_at=NOON, data_timestamp=NOON
+                backup_id=backup, volume_id=VOLUME, volume_mode=mode, created_at=NOON, data_timestamp=data_timestamp
             ),
             parent_manifest=None if parent is None else self.manifest_key(parent),
             manifest=self.manifest_key(backup),
+            change_detection=change_detection,
             compression=compression or Compression(),
             sealed=self.keys is not None,
         )
@@ -74,13 +77,24 @@ class Backups:
         backup: str,
         parent: str | None = None,
         mode: VolumeMode = VolumeMode.FILESYSTEM,
+        *,
         compression: Compression | None = None,
+        change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE,
+        data_timestamp: datetime = NOON,
     ) -> MoverReport:
         """Make a backup of a directory, an image, or a volume in memory."""
+        task = self.task(
+            Operation.BACKUP,
+            backup,
+            path=volume if isinstance(volume, Path) else "",
+            mode=mode,
+            parent=parent,
+            compression=compression,
+            change_detection=change_detection,
+            data_timestamp=data_timestamp,
+        )
         if isinstance(volume, Path):
-            task = self.task(Operation.BACKUP, backup, path=volume, mode=mode, parent=parent, compression=compression)
             return run_backup(task, self.store, self.keys)
-        task = self.task(Operation.BACKUP, backup, mode=mode, parent=parent, compression=compression)
         return run_backup(task, self.store, self.keys, opener=lambda mode, path: nullcontext(volume))
 
     def restore(self, backup: str, path: Path, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverReport:

@@ -18,9 +18,10 @@ from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, volume_bytes, volume_mode
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.model.names import manifest_key
-from cinderblock.model.store import Compression, CompressionAlgorithm
+from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
+from cinderblock.store.counted import CountedStore
 from cinderblock.store.retrying import PATIENT
 
 DESCRIPTION: Final = """\
@@ -28,6 +29,9 @@ Back up a directory, an image file or a block device. The container is created i
 
 A backup is complete in itself. An incremental one sends only what has changed since the newest backup of the same
 volume and shares the rest with it; it is restored in the same way, in one step.
+
+Which files have changed is seen by size, mtime, ctime and inode number. Without ctime (--change-detection), a change
+that keeps size and mtime is missed until the next full backup.
 
 What changes while it is read is read again; what a program has half written is backed up half written. Back up a
 snapshot, or stop the program, if that matters.
@@ -58,6 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compression-level", type=int, choices=range(20), default=1, metavar="0-19", help="0: none (default: 1)"
     )
     parser.add_argument(
+        "--change-detection",
+        choices=[detection.value for detection in ChangeDetection],
+        default=ChangeDetection.SIZE_MTIME_CTIME_INODE.value,
+        metavar="WHAT",
+        help="which files --incremental does not read again: those whose size, mtime, ctime and inode number are as "
+        "before (SizeMtimeCtimeInode, the default); SizeMtimeCtime, SizeMtimeInode or SizeMtime where others change "
+        "by themselves, as in copies and on some network file systems; none (Content)",
+    )
+    parser.add_argument(
         "--resume", metavar="ID", type=identifier, help="go on with an interrupted backup: send only what is missing"
     )
     add_store(parser, "--to")
@@ -73,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     keys = keys_from(arguments.key_files, arguments.active_key)
     description = describe(arguments)
     location = location_from(arguments, create=True)
-    with closing(open_from(arguments, location, PATIENT)) as store:
+    with closing(CountedStore(open_from(arguments, location, PATIENT))) as store:
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
         task = make_task(arguments, description, location, keys, parent)
         bounded = task.volume_mode is VolumeMode.BLOCK
@@ -83,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         except BaseException:
             warn(f"the backup is not complete; --resume {description.backup_id} goes on where it ended")
             raise
+    report = report.model_copy(update={"requests": store.counts.requests})
     _tell(description, report, as_json=arguments.json)
     return SUCCESS
 
@@ -123,6 +137,7 @@ def make_task(
         backup=description.model_copy(update={"incremental": parent is not None}),
         parent_manifest=parent,
         parent_sealed=keys is not None and not arguments.allow_unsealed,
+        change_detection=ChangeDetection(arguments.change_detection),
         manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
         compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),
         sealed=keys is not None,
@@ -151,6 +166,6 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "volume": description.volume_id,
             "data": size(report.logical_bytes),
             "changed": size(report.transferred_bytes),
-            "stored": f"{size(report.stored_bytes)} in {report.object_count} packs",
+            "stored": f"{size(report.stored_bytes)} in {report.object_count} packs, with {report.requests} requests",
         }
     )

@@ -24,6 +24,7 @@ from cinderblock.mover.progress import ProgressCallback
 from cinderblock.mover.restore import open_manifest, verify_first_chunk, write_target
 from cinderblock.mover.targets import open_target
 from cinderblock.store.base import ObjectStore
+from cinderblock.store.counted import CountedStore
 from cinderblock.store.retrying import PATIENT
 
 DESCRIPTION: Final = """\
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Restore. Raises what `run_restore` raises."""
     keys = keys_from(arguments.key_files)
     location = location_from(arguments)
-    with closing(open_from(arguments, location, PATIENT)) as store:
+    with closing(CountedStore(open_from(arguments, location, PATIENT))) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = catalog.find(arguments.id)
         must_be_sealed = keys is not None and not arguments.allow_unsealed
@@ -67,12 +68,19 @@ def run(arguments: argparse.Namespace) -> int:
         task = task.model_copy(update={"sealed": must_be_sealed})
         with told("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:
             report = restore(task, arguments, store, keys, progress)
+        report = report.model_copy(update={"requests": store.counts.requests})
     if arguments.json:
         print_json({"backupId": backup.backup_id, "target": arguments.target, **report.to_wire()})
         return SUCCESS
     for warning in report.warnings:
         warn(warning)
-    print_fields({"restored": backup.backup_id, "to": arguments.target, "fetched": size(report.transferred_bytes)})
+    print_fields(
+        {
+            "restored": backup.backup_id,
+            "to": arguments.target,
+            "fetched": f"{size(report.transferred_bytes)} with {report.requests} requests",
+        }
+    )
     return SUCCESS
 
 

@@ -70,6 +70,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "created": moment(description.created_at),
         "data of": moment(description.data_timestamp),
         "parent": header.parent_id or "none: a full backup",
+        "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
         "sealed with": header.key_id or "nothing: not encrypted",
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),

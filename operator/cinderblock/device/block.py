@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from cinderblock.device.descriptors import (
 )
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import printable, source_error, target_error
-from cinderblock.device.syscalls import device_block_size, device_size, punch_hole, zero_out
+from cinderblock.device.stamps import settled_status
+from cinderblock.device.syscalls import device_block_size, device_size, is_read_only, punch_hole, zero_out
 from cinderblock.errors import SourceError, TargetError
 
 
@@ -29,17 +31,20 @@ class BlockSource(Closing):
     """A volume of mode Block (a `content.SourceContent`)."""
 
     def __init__(self, path: str | bytes) -> None:
-        """Open a device or image for reading. Raises SourceError."""
+        """Open a device or image for reading. Raises SourceError, also for a device without a medium."""
         self._path = os.fsencode(path)
         try:
             status = os.stat(path)
             if not _holds_blocks(status):
                 raise SourceError(f"{printable(self._path)} is no block device: check the volume's mode")
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._opened = os.fstat(self._fd)
+            self._opened, self._is_settled = settled_status(self._fd)
             self._size = _size_of(self._fd, self._opened)
         except OSError as error:
             raise source_error(error, "open", self._path) from error
+        if not self._size and stat.S_ISBLK(status.st_mode):
+            self.close()
+            raise source_error(OSError(errno.ENOMEDIUM, ""), "read", self._path)
 
     @property
     def size(self) -> int:
@@ -68,7 +73,7 @@ class BlockSource(Closing):
             now = os.fstat(self._fd)
         except OSError as error:
             raise source_error(error, "read", self._path) from error
-        return _stamp(now) != _stamp(self._opened)
+        return not self._is_settled or _stamp(now) != _stamp(self._opened)
 
     @override
     def close(self) -> None:
@@ -86,7 +91,7 @@ class BlockTarget(Closing):
     """
 
     def __init__(self, path: str | bytes, size: int) -> None:
-        """Open a device or image for writing ``size`` bytes; a device that is mounted is refused.
+        """Open a device or image for writing ``size`` bytes; a device that is mounted or read-only is refused.
 
         Raises TargetError, also if it is smaller than ``size``.
         """
@@ -102,10 +107,13 @@ class BlockTarget(Closing):
         except OSError as error:
             raise target_error(error, "open", self._path) from error
         self._is_device = stat.S_ISBLK(status.st_mode)
-        self._is_blank = not self._is_device and status.st_blocks == 0
         try:
+            if self._is_device:
+                _refuse_read_only(self._fd)
             self.capacity = _size_of(self._fd, status)
             self._block = device_block_size(self._fd) if self._is_device else 1
+            # Not by st_blocks, which file systems of FUSE may leave at zero.
+            self._is_blank = not self._is_device and next(data_ranges(self._fd, 0, self.capacity), None) is None
         except OSError as error:
             self.close()
             raise target_error(error, "open", self._path) from error
@@ -185,6 +193,12 @@ class BlockTarget(Closing):
 
 def _holds_blocks(status: os.stat_result) -> bool:
     return stat.S_ISBLK(status.st_mode) or stat.S_ISREG(status.st_mode)
+
+
+def _refuse_read_only(fd: int) -> None:
+    """Raises OSError for a device that takes no writes: it can be opened for them all the same."""
+    if is_read_only(fd):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def _size_of(fd: int, status: os.stat_result) -> int:

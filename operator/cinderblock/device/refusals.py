@@ -10,7 +10,12 @@ from cinderblock.errors import SourceChanging, SourceError, TargetError
 VANISHED = "SourceVanished"
 """Reason of the SourceChanging that says: this path is gone, or is something else now. Leaving it out is right."""
 
+_GONE = "the volume is gone: check its storage backend, its attachment and the node's kernel log, then try again"
+_LOST = dict.fromkeys((errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOTCONN, errno.ESHUTDOWN), _GONE)
+"""What devices that were detached answer, and mounts whose server or FUSE process has died."""
+
 _TARGET_ADVICE = {
+    **_LOST,
     errno.ENOSPC: "the target volume is full: restore to a larger volume",
     errno.EDQUOT: "the quota of the target volume is used up: raise the quota or restore to a larger volume",
     errno.EFBIG: "the target's file system cannot hold a file of this size: restore to another kind of file system",
@@ -33,6 +38,7 @@ _TARGET_ADVICE = {
     errno.EUCLEAN: "the target's file system is damaged: check it with fsck",
 }
 _SOURCE_ADVICE = {
+    **_LOST,
     errno.EIO: "the volume has an I/O error: check its storage backend and the node's kernel log",
     errno.EACCES: "access denied: run the mover as root, or as a user who may read all of the volume",
     errno.EPERM: "not permitted: run the mover as root, or as a user who may read all of the volume",

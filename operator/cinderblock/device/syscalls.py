@@ -12,6 +12,7 @@ FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
 _BLKGETSIZE64 = 0x80081272
 _BLKZEROOUT = 0x127F
+_BLKROGET = 0x125E
 _BLKSSZGET = 0x1268
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,6 +52,11 @@ def zero_out(fd: int, offset: int, length: int) -> bool:
 def device_size(fd: int) -> int:
     """Bytes of a block device. (BLKGETSIZE64, linux/fs.h)"""
     return int(struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0])
+
+
+def is_read_only(fd: int) -> bool:
+    """Whether a block device takes no writes, although it may be open for them. (BLKROGET, linux/fs.h)"""
+    return bool(struct.unpack("i", fcntl.ioctl(fd, _BLKROGET, bytes(4)))[0])
 
 
 def device_block_size(fd: int) -> int:

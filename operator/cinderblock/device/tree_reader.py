@@ -16,6 +16,7 @@ from cinderblock.device.descriptors import data_ranges, read_and_forget
 from cinderblock.device.directories import DirectoryChain, open_root, parts_of
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import has_moved, source_error, source_moved
+from cinderblock.device.stamps import settled_status
 from cinderblock.device.tree_walk import Before, Skipped, TreeWalk, make_entry
 
 SMALL_FILE = 64 << 10
@@ -33,10 +34,11 @@ class SourceFile(Closing):
         entry: the file as it was when it was opened; of a file that changed since the walk, its new state.
     """
 
-    def __init__(self, fd: int, entry: Entry, status: os.stat_result) -> None:
+    def __init__(self, fd: int, entry: Entry, status: os.stat_result, *, is_settled: bool = True) -> None:
         self.entry = entry
         self._fd = fd
         self._status = status
+        self._is_settled = is_settled
 
     @property
     def size(self) -> int:
@@ -68,13 +70,14 @@ class SourceFile(Closing):
     def has_changed(self) -> bool:
         """Whether size, mtime or ctime are others than when the file was opened: what was read may be torn.
 
-        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock.
+        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock: a file
+        that is written in every tick of it has always changed. Raises SourceError.
         """
         try:
             now = os.fstat(self._fd)
         except OSError as error:
             raise source_error(error, "read", self.entry.path) from error
-        return _stamp(now) != _stamp(self._status)
+        return not self._is_settled or _stamp(now) != _stamp(self._status)
 
     @override
     def close(self) -> None:
@@ -189,12 +192,12 @@ class TreeReader(Closing):
             return fd
 
     def _opened(self, fd: int, entry: Entry) -> SourceFile:
-        status = os.fstat(fd)
+        status, is_settled = settled_status(fd)
         if not stat.S_ISREG(status.st_mode):
             raise source_moved(entry.path)
         if (status.st_ino, *_stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
             entry = make_entry(entry.path, status, read_attributes(fd))
-        return SourceFile(fd, entry, status)
+        return SourceFile(fd, entry, status, is_settled=is_settled)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

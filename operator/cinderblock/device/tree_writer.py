@@ -200,13 +200,14 @@ class TreeWriter(Closing):
         """Whether what the target holds can become the entry without being removed first.
 
         An inode with several names may hold the content of one entry only: whoever comes first claims it. Other
-        entries get an inode of their own, or are links to it because the backup says so.
+        entries get an inode of their own, or are links to it because the backup says so. One that looks different from
+        its entry is never written: its other names may lie outside the target, where nothing is ours to change.
         """
         if not is_same_node(self._chain.fd, name, entry, status):
             return False
         if entry.kind is not EntryKind.DIRECTORY and status.st_nlink > 1:
             identity = (status.st_dev, status.st_ino)
-            if identity in self._claimed:
+            if identity in self._claimed or not _looks_like(entry, status):
                 return False
             self._claimed.add(identity)
         return True
@@ -346,3 +347,11 @@ class TreeWriter(Closing):
     def _finish_directory(self, entry: Entry, *, is_new: bool) -> None:
         directory = self._late_chain.go_to(parts_of(entry.path))
         attributes.apply(directory, entry, is_new=is_new, losses=self.losses)
+
+
+def _looks_like(entry: Entry, status: os.stat_result) -> bool:
+    """Whether owner, mode, mtime and a file's size are those of the entry: then there is nothing to write, normally."""
+    is_sized = entry.kind is not EntryKind.FILE or status.st_size == entry.size
+    is_owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
+    has_mode = entry.kind is EntryKind.SYMLINK or stat.S_IMODE(status.st_mode) == entry.mode
+    return is_sized and is_owned and has_mode and status.st_mtime_ns == entry.mtime_ns

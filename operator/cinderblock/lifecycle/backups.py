@@ -224,6 +224,7 @@ def _task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTask:
         backup=_description(world, claim),
         parent_manifest=parent.status.manifest_key if parent else None,
         parent_sealed=bool(parent and parent.status.sealed),
+        change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
         manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
         compression=store.spec.compression,
         sealed=store.spec.encryption_secret_ref is not None,

@@ -74,6 +74,47 @@ class Compression(Model):
     """zstd level: 1 is fastest, 19 smallest."""
 
 
+class ChangeDetection(StrEnum):
+    """What of a file must be as the parent has it, so that an incremental backup does not read the file again.
+
+    Anybody may set an mtime, and tools that copy or unpack files do. Nobody can set a ctime.
+    """
+
+    SIZE_MTIME_CTIME_INODE = "SizeMtimeCtimeInode"
+    SIZE_MTIME_CTIME = "SizeMtimeCtime"
+    SIZE_MTIME_INODE = "SizeMtimeInode"
+    SIZE_MTIME = "SizeMtime"
+    CONTENT = "Content"
+
+    @property
+    def trusts_stamps(self) -> bool:
+        """Whether there are files at all that are not read."""
+        return self is not ChangeDetection.CONTENT
+
+    @property
+    def asks_ctime(self) -> bool:
+        """Whether ctime must be as it was."""
+        return self in (ChangeDetection.SIZE_MTIME_CTIME_INODE, ChangeDetection.SIZE_MTIME_CTIME)
+
+    @property
+    def asks_inode(self) -> bool:
+        """Whether the inode's number must be as it was."""
+        return self in (ChangeDetection.SIZE_MTIME_CTIME_INODE, ChangeDetection.SIZE_MTIME_INODE)
+
+
+class ChangeDetectionRules(Model):
+    """What is compared, by the StorageClass of the volume: how clones come about is a matter of its driver."""
+
+    default: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
+    """For volumes whose StorageClass is not named in storageClasses."""
+    storage_classes: Annotated[dict[Name, ChangeDetection], Field(max_length=64)] = {}
+    """By name of the volume's StorageClass."""
+
+    def of(self, storage_class: str | None) -> ChangeDetection:
+        """What holds for a volume of this StorageClass."""
+        return self.storage_classes.get(storage_class or "", self.default)
+
+
 class MoverTemplate(Model):
     """How mover pods are to run. What is left out, the operator's own settings fill in."""
 
@@ -142,6 +183,12 @@ class BackupStoreSpec(Model):
     """Encryption that the S3 server is asked for with each object; none: what the container has as its default."""
     compression: Compression = Compression()
     """Compression of chunks."""
+    change_detection: ChangeDetectionRules = ChangeDetectionRules()
+    """Which files an incremental backup of a file system need not read again; all others are read, and compared by
+    hash. SizeMtimeCtimeInode: those whose size, mtime, ctime and inode number are as before. A driver that copies files
+    to make a clone of a snapshot gives them other inode numbers (then SizeMtimeCtime), other ctimes (SizeMtimeInode),
+    or both (SizeMtime); otherwise everything is read each time. Without ctime, a change that keeps size and mtime is
+    missed until the next full backup, and whoever copies or unpacks files can make one. Content: all files are read."""
     volume_snapshot_class_name: Name | None = None
     """VolumeSnapshotClass for snapshots; none: the default class of the volume's driver."""
     mover: MoverTemplate = MoverTemplate()

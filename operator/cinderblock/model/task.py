@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cinderblock.model.base import Model
-from cinderblock.model.store import Addressing, Compression, ServerSideEncryption
+from cinderblock.model.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
 """Environment variable with the MoverTask as JSON."""
@@ -82,6 +82,8 @@ class BackupDescription(Model):
     created_at: datetime
     data_timestamp: datetime
     incremental: bool = False
+    change_detection: ChangeDetection | None = None
+    """Which files of the parent's were not read again; None: the backup is not incremental, or that of a device."""
 
 
 class MoverTask(Model):
@@ -98,6 +100,8 @@ class MoverTask(Model):
     """backup: key of the parent's manifest, if the backup is incremental."""
     parent_sealed: bool = False
     """backup: whether the parent was encrypted when it was stored; one that is not any more is refused."""
+    change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
+    """backup: which files of the parent's need not be read again."""
     manifest: str
     """Key of the manifest: to be written by a backup, to be read by a restore."""
     compression: Compression = Compression()
@@ -125,6 +129,8 @@ class MoverReport(Model):
     transferred_bytes: int = 0
     stored_bytes: int = 0
     restored_bytes: int = 0
+    requests: int = 0
+    """Calls to the S3 server; one that was tried again counts once."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
     """What could not be kept: sockets skipped, owners that may not be set."""
 

@@ -253,8 +253,14 @@ class Assembly:
         """Read a large file that changed once more, here and now. What was stored of it in vain stays in its packs."""
         buffer = bytearray(self._chunk_bytes)
         for _ in range(TRIES - 1 if not file.parts else 0):
+            try:
+                entry, content = self._source.open(file.entry)
+            except SourceChanging as error:
+                if error.reason != VANISHED:
+                    raise
+                self.vanished.add(file.entry.path)
+                return
             self.read_again += 1
-            entry, content = self._source.open(file.entry)
             again = _OpenFile(entry, content)
             try:
                 for runs in cells(content.data_ranges(), self._chunk_bytes):

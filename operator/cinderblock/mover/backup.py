@@ -33,12 +33,13 @@ from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
 from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.model.names import pack_prefix
-from cinderblock.model.store import Compression, CompressionAlgorithm
-from cinderblock.model.task import MoverReport, MoverTask
+from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
+from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.collecting import collecting_seldom
+from cinderblock.mover.evidence import Evidence, mtime_settled_before
 from cinderblock.mover.leftovers import Leftovers
-from cinderblock.mover.parent import ParentStream
+from cinderblock.mover.parent import ParentStream, settled_before
 from cinderblock.mover.planning import plan
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.reading import WorkReader
@@ -117,7 +118,8 @@ class _Run:
         total = source.total_bytes
         fresh = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = fresh if parent is None else parent.summary.chunk_bytes
-        stream = None if parent is None else ParentStream(parent.contents(), parent.summary.newest_ctime_ns)
+        stream = None if parent is None else _stream(parent, task.change_detection)
+        before = stream if task.change_detection.trusts_stamps else None
         with ExitStack() as stack:
             uploader = PackUploader(self._store, self._owner, self._packs, self._chunk_bytes)
             stack.callback(uploader.close)
@@ -131,7 +133,7 @@ class _Run:
                 on_bytes=lambda done: on_progress(Progress(done, max(total, done), uploader.bytes_sent)),
             )
             stack.callback(assembly.close)
-            assembly.run(plan(source.entries(stream), stream or ParentStream(), self._chunk_bytes))
+            assembly.run(plan(source.entries(before), stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
         return [*_changes(assembly), *source.warnings()]
 
@@ -153,7 +155,13 @@ class _Run:
         if surplus:
             self._store.delete(surplus)
         ancestors = {} if self._parent is None else self._parent.data_keys()
-        self._store.put(task.manifest, self._writer.finish(task.backup, self._chunk_bytes, ancestors))
+        self._store.put(task.manifest, self._writer.finish(self._description(), self._chunk_bytes, ancestors))
+
+    def _description(self) -> BackupDescription:
+        """What the task says, and what was taken as a proof that files are unchanged."""
+        task = self._task
+        compares_files = self._parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
+        return task.backup.model_copy(update={"change_detection": task.change_detection if compares_files else None})
 
     def _check_ancestors(self, packs: PackTable) -> None:
         """Make sure that the packs of ancestors are there. Raises IntegrityError naming one that is not."""
@@ -216,6 +224,13 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     if not task.sealed and parent.data_keys():
         raise InvalidInput(f"{key} is sealed, and the store has no encryption Secret any more: make a full backup")
     return parent
+
+
+def _stream(parent: ManifestReader, detection: ChangeDetection) -> ParentStream:
+    """The parent, to be gone through beside the volume."""
+    newest_ctime_ns, description = parent.summary.newest_ctime_ns, parent.summary.description
+    evidence = Evidence(detection, settled_before(newest_ctime_ns), mtime_settled_before(description))
+    return ParentStream(parent.contents(), newest_ctime_ns, evidence)
 
 
 def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:

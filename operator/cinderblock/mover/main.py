@@ -29,6 +29,7 @@ from cinderblock.mover.progress import ProgressPrinter
 from cinderblock.mover.reporting import EXIT_TRANSIENT, TERMINATION_LOG, exit_code, failure, write_report
 from cinderblock.mover.restore import run_restore
 from cinderblock.store.base import ObjectStore
+from cinderblock.store.counted import CountedStore
 from cinderblock.store.credentials import Credentials, read_credentials
 from cinderblock.store.open import open_store
 
@@ -81,10 +82,12 @@ def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, open
     keys = read_key_ring(os.path.join(secrets_directory, "encryption"), active)
     credentials = read_credentials(os.path.join(secrets_directory, "credentials"))
     ca_file = os.path.join(secrets_directory, "ca", "ca.crt")
-    with closing(opener(task.store, credentials, ca_file if os.path.exists(ca_file) else None)) as store:
+    opened = opener(task.store, credentials, ca_file if os.path.exists(ca_file) else None)
+    with closing(CountedStore(opened)) as store:
         store.check()
         run = run_backup if task.operation is Operation.BACKUP else run_restore
-        return run(task, store, keys, printer)
+        report = run(task, store, keys, printer)
+        return report.model_copy(update={"requests": store.counts.requests})
 
 
 def _read_task(environment: Mapping[str, str]) -> MoverTask:

@@ -14,10 +14,9 @@ from itertools import chain, islice, takewhile
 
 from cinderblock.datapath.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.datapath.manifest import SectionContent
+from cinderblock.device.stamps import granularity_ns
+from cinderblock.mover.evidence import Evidence
 
-_SECOND = 1_000_000_000
-_TICK_NS = 20_000_000
-"""Kernels stamp files with the time of the last timer tick, 4 or 10 ms ago; twice that, to be safe."""
 WORTH_COPYING = 256 << 10
 """Bytes of a section that is taken over whole; smaller ones are made anew, or they would become ever more."""
 
@@ -85,10 +84,14 @@ class ParentStream:
     Args:
         sections: of the parent; none for a full backup.
         newest_ctime_ns: of the parent's entries.
+        evidence: says of a file that does not match whether it has to be read; None: it has.
     """
 
-    def __init__(self, sections: Iterable[SectionContent] = (), newest_ctime_ns: int = 0) -> None:
+    def __init__(
+        self, sections: Iterable[SectionContent] = (), newest_ctime_ns: int = 0, evidence: Evidence | None = None
+    ) -> None:
         self._sections = iter(sections)
+        self._evidence = evidence or Evidence()
         self._settled_before_ns = settled_before(newest_ctime_ns)
         self._section: SectionContent | None = None
         self._rows: list[tuple[bytes, Stamp]] = []
@@ -151,14 +154,8 @@ class ParentStream:
         self._hand_out()
 
     def is_unchanged(self, entry: Entry, before: Entry) -> bool:
-        """Whether a FILE that does not match need not be read: the same size, mtime, ctime and inode all the same."""
-        return (
-            entry.kind is EntryKind.FILE is before.kind
-            and entry.ctime_ns == before.ctime_ns < self._settled_before_ns
-            and entry.mtime_ns == before.mtime_ns
-            and entry.size == before.size
-            and entry.inode == before.inode
-        )
+        """Whether a FILE that does not match need not be read all the same."""
+        return self._evidence.shows_unchanged(entry, before)
 
     def _is_at(self, path: bytes) -> bool:
         """Whether the next row is this path. What lies before it is gone from the volume."""
@@ -232,4 +229,4 @@ def settled_before(newest_ctime_ns: int) -> int:
     a later change. No clock but that of the file system is asked. A newest ctime of whole seconds means a file system
     that stamps whole seconds.
     """
-    return newest_ctime_ns - (2 * _SECOND if newest_ctime_ns % _SECOND == 0 else _TICK_NS)
+    return newest_ctime_ns - granularity_ns(newest_ctime_ns)

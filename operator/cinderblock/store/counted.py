@@ -31,6 +31,11 @@ class Counts:
     keys_listed: int = 0
     keys_deleted: int = 0
 
+    @property
+    def requests(self) -> int:
+        """All calls together."""
+        return self.checks + self.puts + self.gets + self.lists + self.deletes
+
 
 class CountedStore:
     """A store around a store that counts calls and bytes."""

@@ -54,6 +54,15 @@ def test_an_image_comes_back_as_it_was_holes_included(cli: Cli, tmp_path: Path) 
     assert restored.stat().st_blocks * 512 < 2_000_000
 
 
+def test_requests_are_told(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    made = cli("backup", str(tree), "--to", STORE, "--json").json
+    assert made["requests"] >= made["objectCount"] + 1
+    asked = ("restore", made["backupId"], "--from", STORE, "--target")
+    assert cli(*asked, str(tmp_path / "one"), "--json").json["requests"] > 0
+    assert "requests" in cli(*asked, str(tmp_path / "two")).out
+    assert "requests" in cli("backup", str(tree), "--to", STORE).out
+
+
 def test_keys_lie_under_the_prefix_and_name_volume_and_backup(cli: Cli, opened: Opened, tree: Path) -> None:
     backup_id = back_up(cli, tree, "--volume-id", "vol-1")
     manifest = f"some/prefix/backups/vol-1/{backup_id}.manifest"
@@ -88,6 +97,20 @@ def test_the_parent_is_the_backup_with_the_newest_data_of_the_same_volume(cli: C
     back_up(cli, tree, "--volume-id", "another")
     third = back_up(cli, tree, "--incremental")
     assert cli("show", third, "--from", STORE, "--json").json["parentId"] == second
+
+
+@pytest.mark.parametrize(("detection", "read"), [((), True), (("--change-detection", "SizeMtime"), False)])
+def test_what_shows_that_a_file_is_unchanged_can_be_chosen(
+    cli: Cli, tree: Path, tmp_path: Path, detection: tuple[str, ...], read: bool
+) -> None:
+    os.utime(tree / "top", (1_700_000_000, 1_700_000_000))
+    back_up(cli, tree)
+    (tree / "top").write_text("pot\n")
+    os.utime(tree / "top", (1_700_000_000, 1_700_000_000))
+    second = back_up(cli, tree, "--incremental", *detection)
+    assert cli("restore", second, "--from", STORE, "--target", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out" / "top").read_text() == ("pot\n" if read else "top\n")
+    assert (detection or ("", "SizeMtimeCtimeInode"))[1] in cli("show", second, "--from", STORE).out
 
 
 def test_a_first_incremental_backup_is_a_full_one_and_says_so(cli: Cli, tree: Path) -> None:

@@ -58,13 +58,16 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 @pytest.fixture
 def ext4(tmp_path: Path, mount: Callable[..., Path]) -> Callable[..., Path]:
-    """Makes an ext4 volume of its own, 16 MiB unless told, with a lost+found as real volumes have it."""
+    """Makes an ext4 volume of its own, 16 MiB unless told, with a lost+found as real volumes have it.
 
-    def make(name: str = "volume", mib: int = 16, block: int = 4096) -> Path:
+    ``ext4(more=("-I", "128"))`` gives options to mkfs.ext4.
+    """
+
+    def make(name: str = "volume", mib: int = 16, block: int = 4096, more: tuple[str, ...] = ()) -> Path:
         image = tmp_path / f"{name}.img"
         with image.open("xb") as file:
             file.truncate(mib * MIB)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-b", str(block), str(image)], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-b", str(block), *more, str(image)], check=True)
         return mount("-o", "loop", image, at=_directory(tmp_path / name))
 
     return make
@@ -72,15 +75,15 @@ def ext4(tmp_path: Path, mount: Callable[..., Path]) -> Callable[..., Path]:
 
 @pytest.fixture
 def loop_device(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
-    """Makes a loop device over a new image; returns the paths of both."""
+    """Makes a loop device over a new image, with options of losetup; returns the paths of both."""
     _need_root()
     devices = []
 
-    def make(name: str = "device", mib: int = 16) -> tuple[str, Path]:
+    def make(name: str = "device", mib: int = 16, options: tuple[str, ...] = ()) -> tuple[str, Path]:
         image = tmp_path / f"{name}.img"
         with image.open("xb") as file:
             file.truncate(mib * MIB)
-        command = ["losetup", "--find", "--show", str(image)]
+        command = ["losetup", "--find", "--show", *options, str(image)]
         device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         devices.append(device)
         return device, image

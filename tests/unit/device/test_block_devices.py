@@ -107,6 +107,42 @@ def test_a_mounted_device_is_refused(loop_device: LoopDevice, mount: Callable[..
         BlockTarget(device, MIB)
 
 
+def test_a_read_only_device_is_refused_before_anything_is_written(loop_device: LoopDevice) -> None:
+    device, _ = loop_device(options=("--read-only",))
+    with pytest.raises(TargetError, match="read-only"):
+        BlockTarget(device, MIB)
+
+
+def test_a_device_without_a_medium_is_no_empty_volume(loop_device: LoopDevice) -> None:
+    """It has 0 bytes: what its driver lets go of meanwhile must not become a backup of nothing."""
+    device, path = loop_device()
+    os.truncate(path, 0)
+    subprocess.run(["losetup", "--set-capacity", device], check=True)
+    with pytest.raises(SourceError, match="the volume is gone"):
+        BlockSource(device)
+
+
+def test_a_device_that_fails_is_named(loop_device: LoopDevice) -> None:
+    device, path = loop_device()
+    os.truncate(path, MIB)
+    with BlockSource(device) as source, pytest.raises(SourceError, match=r"I/O error.*read at byte 2097152 of /dev/"):
+        source.read_into(2 * MIB, memoryview(bytearray(4096)))
+
+
+def test_a_thin_device_without_space_is_an_error_at_the_end_at_the_latest(
+    mount: Callable[..., Path], loop_device: LoopDevice, tmp_path: Path
+) -> None:
+    """Its image lies in a file system of 1 MiB: writes go to the page cache, and cannot go any further."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", at=pool)
+    device, _ = loop_device("pool/device")
+    with BlockTarget(device, 16 * MIB) as target:
+        target.write(0, b"x" * 4 * MIB)
+        with pytest.raises(TargetError, match="I/O error"):
+            target.finish()
+
+
 def test_what_was_written_is_there_after_finish(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=4)
     data = os.urandom(4 * MIB)
@@ -174,6 +210,21 @@ def test_a_new_image_is_known_to_be_blank(tmp_path: Path) -> None:
         assert target.is_blank
     with BlockTarget(image(tmp_path / "old", MIB, (0, b"x")), MIB) as target:
         assert not target.is_blank
+
+
+def test_an_image_whose_data_takes_no_blocks_is_not_taken_for_blank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As file systems of FUSE have it that do not count blocks."""
+    path = image(tmp_path / "image", 11, (0, b"held before"))
+    without_blocks = os.stat_result((*tuple(os.stat(path))[:10], 0, 0, 0, 0, 0, 0, 4096, 0))
+    assert without_blocks.st_blocks == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda *_, **__: without_blocks)
+        target = BlockTarget(path, 11)
+    target.clear(0, 11)
+    target.finish()
+    assert content(path) == bytes(11)
 
 
 def test_what_the_device_holds_now_can_be_compared(loop_device: LoopDevice) -> None:

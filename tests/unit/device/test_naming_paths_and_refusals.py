@@ -36,8 +36,11 @@ def test_ordinary_names_are_printed_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT, errno.EPERM, errno.EACCES, errno.EBUSY],
-)
+    [
+        errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT, errno.EPERM, errno.EACCES, errno.EBUSY,
+        errno.ENXIO, errno.ENODEV, errno.ENOTCONN,
+    ],
+)  # fmt: skip
 def test_a_refusal_of_a_target_says_why_where_and_what_to_do(code: int) -> None:
     message = target_error(OSError(code, ""), "write", b"dir/file").message
     reason, _, advice = message.partition(": ")

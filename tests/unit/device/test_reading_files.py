@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.device import stamps
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import VANISHED
 from cinderblock.device.tree_reader import SMALL_FILE, TreeReader
@@ -118,6 +121,55 @@ def test_a_change_while_reading_is_noticed_even_if_size_and_mtime_are_put_back(s
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         assert path.stat().st_mtime_ns == status.st_mtime_ns
         assert file.has_changed()
+
+
+@pytest.fixture
+def whole_seconds(ext4: Callable[..., Path]) -> Path:
+    """A file system that stamps files with whole seconds, as ext4 does on small volumes made some years ago."""
+    path = ext4(more=("-I", "128"))
+    (path / "stamped").touch()
+    assert (path / "stamped").stat().st_ctime_ns % 1_000_000_000 == 0
+    return path
+
+
+def test_a_change_while_reading_is_noticed_however_coarse_the_stamps_are(whole_seconds: Path) -> None:
+    path = whole_seconds / "file"
+    path.write_bytes(b"content")
+    with TreeReader(str(whole_seconds)) as reader, reader.open_file(find(reader, b"file")) as file:
+        path.write_bytes(b"CONTENT")
+        assert file.has_changed()
+
+
+def test_a_file_that_is_written_without_end_has_always_changed(
+    whole_seconds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamps, "_WAITS", 1)
+    path = whole_seconds / "file"
+    path.write_bytes(b"content")
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.wait(0.02):
+            path.write_bytes(b"content")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with TreeReader(str(whole_seconds)) as reader, reader.open_file(find(reader, b"file")) as file:
+            ended.set()
+            writer.join()
+            assert file.has_changed()
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_a_file_of_a_clock_that_goes_ahead_is_not_waited_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source / "file").write_bytes(b"content")
+    monkeypatch.setattr(stamps.time, "clock_gettime_ns", lambda _: 0)
+    monkeypatch.setattr(stamps.time, "sleep", lambda _: pytest.fail("nobody can wait for that"))
+    with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
+        assert not file.has_changed()
 
 
 def test_a_file_that_shrinks_gives_fewer_bytes_and_has_changed(source: Path) -> None:

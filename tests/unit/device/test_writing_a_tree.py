@@ -15,6 +15,7 @@ import pytest
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.directories import OPEN_LIMIT
 from cinderblock.device.target_file import TargetFile
+from cinderblock.device.tree_walk import make_entry
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError, TargetError
 from tests.support.compare import compare_trees
@@ -269,6 +270,24 @@ def test_files_that_were_one_inode_become_files_of_their_own(target: Path) -> No
     assert ((target / "a").read_bytes(), (target / "b").read_bytes()) == (b"aaaaaa", b"bbbbbb")
 
 
+@pytest.mark.parametrize("field", ["size", "mtime_ns", "mode", "uid"])
+def test_what_is_linked_from_outside_the_target_is_not_changed(target: Path, tmp_path: Path, field: str) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"ours and theirs")
+    os.link(outside, target / "file")
+    before = outside.stat()
+    entry = make_entry(b"file", before, ())
+    entry = entry._replace(**{field: getattr(entry, field) // 2 + 1})
+    with TreeWriter(str(target)) as writer:
+        writer.put(ROOT)
+        put_file(writer, entry, b"x" * entry.size)
+        writer.finish()
+    after = outside.stat()
+    assert outside.read_bytes() == b"ours and theirs"
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
+    assert (target / "file").read_bytes() == b"x" * entry.size
+
+
 def test_a_program_that_runs_is_replaced(target: Path) -> None:
     path = target / "program"
     shutil.copy("/bin/sleep", path)
@@ -283,10 +302,10 @@ def test_a_program_that_runs_is_replaced(target: Path) -> None:
 def test_links_that_are_right_already_stay_as_they_are(target: Path) -> None:
     (target / "a").write_bytes(b"shared")
     os.link(target / "a", target / "b")
-    inode = (target / "a").stat().st_ino
+    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", (target / "a").stat(), ())
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
-        put_file(writer, Entry(b"a", EntryKind.FILE, size=6), b"shared")
+        put_file(writer, entry, b"shared")
         writer.put(Entry(b"b", EntryKind.HARDLINK, target=b"a"))
         writer.finish()
     assert (target / "a").stat().st_ino == (target / "b").stat().st_ino == inode

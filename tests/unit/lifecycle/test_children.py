@@ -10,7 +10,7 @@ import pytest
 
 from cinderblock.lifecycle import backups, objects, restores
 from cinderblock.lifecycle.actions import CreateChild, Decision
-from cinderblock.lifecycle.worlds import MoverSettings
+from cinderblock.lifecycle.worlds import MoverSettings, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.restore import VolumeRestore
@@ -343,6 +343,22 @@ def test_an_incremental_backup_is_told_where_its_parents_manifest_is() -> None:
     (job,) = created(backups.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.parent_manifest == "backups/c-1/p.manifest"
+
+
+@pytest.mark.parametrize(
+    ("storage_class", "detection"), [("fast", "SizeMtimeCtime"), ("nfs", "SizeMtime"), (None, "SizeMtimeCtime")]
+)
+def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
+    storage_class: str | None, detection: str
+) -> None:
+    rules = {"default": "SizeMtimeCtime", "storageClasses": {"nfs": "SizeMtime", "slow": "Content"}}
+    source = a_claim(storageClassName=storage_class)
+    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    store = StoreView(a_store(changeDetection=rules))
+    world = a_world(accepted(), snapshot=a_snapshot(), claim=source, exposed=exposed, store=store)
+    (job,) = created(backups.decide(world, NOW))
+    task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
+    assert task.change_detection == detection
 
 
 def test_names_do_not_depend_on_anything_but_the_uid() -> None:

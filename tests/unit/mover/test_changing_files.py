@@ -62,6 +62,19 @@ def test_a_file_that_vanished_is_left_out_and_told_of(volume: MemorySource, path
     assert restore(backups, tmp_path / "target").keys() == {b"small", b"large"} - {path}
 
 
+@pytest.mark.parametrize("path", [b"small", b"large"])
+def test_a_file_that_vanished_while_it_was_read_is_left_out_and_told_of(
+    volume: MemorySource, path: bytes, tmp_path: Path
+) -> None:
+    volume.files[path].unstable = 1
+    volume.files[path].on_open = lambda openings: volume.files.pop(path) if openings else None
+    backups = Backups()
+    report = backups.back_up(volume, "one")
+    assert report.warnings == ["1 files vanished before they could be read, and were left out"]
+    assert restore(backups, tmp_path / "target").keys() == {b"small", b"large"} - {path}
+    assert volume.open_files == 0
+
+
 def test_a_hard_link_to_a_file_that_vanished_is_not_kept_without_its_content(volume: MemorySource) -> None:
     volume.add(b"z-link", kind=EntryKind.HARDLINK, target=b"small")
     volume.files[b"small"].on_open = lambda _: volume.files.pop(b"small")

@@ -125,6 +125,23 @@ def test_an_in_place_restore_writes_only_what_differs(tmp_path: Path) -> None:
     assert report.transferred_bytes < 2 * MIB + 1000
 
 
+def test_data_that_became_zero_comes_back_as_zero_through_a_chain_onto_a_device_that_held_data(tmp_path: Path) -> None:
+    """Each link makes another part zero, the last one all: whole chunks, parts of them, and the end of the device."""
+    size = 6 * MIB + 777
+    image = write_image(tmp_path / "image", size, (0, random.Random(3).randbytes(size)))
+    backups, parent = Backups(keys=key_ring()), None
+    for generation, (start, end) in enumerate([(0, 0), (MIB, 3 * MIB), (3 * MIB + 100_000, size), (0, size)]):
+        with open(image, "r+b") as file:
+            file.seek(start)
+            file.write(bytes(end - start))
+        backups.back_up(image, str(generation), parent, mode=BLOCK)
+        parent = str(generation)
+        target = write_image(tmp_path / parent, size + MIB, (0, b"held before" * ((size + MIB) // 11 + 1)))
+        backups.restore(parent, target, BLOCK)
+        assert target.read_bytes() == image.read_bytes().ljust(target.stat().st_size, b"\0")
+    assert backups.open("3").summary.logical_bytes == 0
+
+
 def draw_image(seed: int, size: int, grain: int) -> bytes:
     """Random data, text and zeros side by side."""
     rnd = random.Random(seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.errors import TargetError
+from cinderblock.mover.reporting import EXIT_PERMANENT, exit_code, failure
 from tests.support.backups import Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 
@@ -47,9 +48,10 @@ def open_descriptors() -> int:
 
 def test_a_full_volume_ends_the_restore_and_leaves_nothing_open(backups: Backups, small_volume: Path) -> None:
     before = open_descriptors()
-    with pytest.raises(TargetError, match="full: restore to a larger volume"):
+    with pytest.raises(TargetError, match="full: restore to a larger volume") as caught:
         backups.restore("one", small_volume)
     assert open_descriptors() == before
+    assert exit_code(failure(caught.value)) == EXIT_PERMANENT
 
 
 def test_a_read_only_volume_ends_the_restore(backups: Backups, small_volume: Path) -> None:

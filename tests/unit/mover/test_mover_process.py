@@ -28,6 +28,7 @@ from cinderblock.mover.main import main, read_key_ring
 from cinderblock.mover.progress import Progress, ProgressPrinter
 from cinderblock.mover.reporting import encode_report
 from cinderblock.store.base import ObjectStore
+from cinderblock.store.counted import CountedStore
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import Backups, key_ring
@@ -116,6 +117,15 @@ def test_a_backup_and_a_restore_end_with_success(tmp_path: Path, source: Path) -
     assert pod.run(tasks.task(Operation.RESTORE, "one", path=target)) == 0
     assert pod.report.restored_bytes == 3 * MIB
     assert (target / "file").read_bytes() == (source / "file").read_bytes()
+
+
+def test_requests_are_counted_and_reported(tmp_path: Path, source: Path) -> None:
+    pod, tasks = Pod(tmp_path), Backups()
+    counted = CountedStore(pod.store)
+    pod.store = counted
+    assert pod.run(tasks.task(Operation.BACKUP, "one", path=source)) == 0
+    assert pod.report.requests == counted.counts.requests > 0
+    assert (counted.counts.checks, counted.counts.puts) == (1, 2)
 
 
 def test_the_active_key_of_the_task_seals(tmp_path: Path, source: Path) -> None:

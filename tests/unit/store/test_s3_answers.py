@@ -318,6 +318,15 @@ def test_a_missing_container_is_not_created_unasked() -> None:
         assert len(server.requests) == 1
 
 
+def test_a_server_that_does_not_tell_of_earlier_uploads_takes_large_objects_all_the_same() -> None:
+    begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+    ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
+    refused, part = s3_error("501 Not Implemented", "NotImplemented"), answer("200 OK", ETag='"x"')
+    with canned_server(refused, begun, part, part, ended) as server, closing(opened(server)) as store:
+        store.put("key", bytes(97 << 20))
+        assert len(server.requests) == 5
+
+
 def test_a_multipart_upload_without_an_id_is_no_s3() -> None:
     error = raised(lambda store: store.put("key", bytes(97 << 20)), answer("200 OK", "<html/>"))
     assert error.reason == "NotS3"

@@ -46,9 +46,12 @@ def test_a_large_object_too() -> None:
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     aes = ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256)
     body = bytes(PARTS_ABOVE + 1)
-    requests = sent(body, begun, STORED, STORED, ended, storage_class="STANDARD_IA", server_side_encryption=aes)
-    assert requests[0]["x-amz-storage-class"] == "STANDARD_IA"
-    assert requests[0]["x-amz-server-side-encryption"] == "AES256"
+    earlier = answer("200 OK", "<ListMultipartUploadsResult></ListMultipartUploadsResult>")
+    requests = sent(
+        body, earlier, begun, STORED, STORED, ended, storage_class="STANDARD_IA", server_side_encryption=aes
+    )
+    assert requests[1]["x-amz-storage-class"] == "STANDARD_IA"
+    assert requests[1]["x-amz-server-side-encryption"] == "AES256"
 
 
 def test_nothing_is_asked_for_unless_it_is_wanted() -> None:

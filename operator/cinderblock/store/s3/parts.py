@@ -28,10 +28,11 @@ def put_in_parts(
 
     ``target`` has the parameters of CreateMultipartUpload: Bucket, Key, and how the object is to lie there.
 
-    Only the death of the process leaves parts, which no listing shows: a lifecycle rule of the container
-    (AbortIncompleteMultipartUpload) takes them away.
+    Only the death of the process leaves parts, which no listing shows: the next upload of the same key takes them away,
+    or a lifecycle rule of the container (AbortIncompleteMultipartUpload).
     """
     container, key = target["Bucket"], target["Key"]
+    _abort_earlier(client, container, key)
     upload = client.create_multipart_upload(**target)["UploadId"]
     try:
         parts: list[CompletedPartTypeDef] = []
@@ -43,6 +44,18 @@ def put_in_parts(
     except BaseException:
         _abort(client, container, key, upload)
         raise
+
+
+def _abort_earlier(client: S3Client, container: str, key: str) -> None:
+    """Take away what a process that died has left of the same object, where the server can tell and we may ask."""
+    try:
+        earlier = client.list_multipart_uploads(Bucket=container, Prefix=key).get("Uploads", [])
+    except ClientError as error:
+        log.info("Earlier uploads of %s cannot be listed: %s", key, error.response["Error"].get("Code"))
+        return
+    for upload in earlier:
+        if upload["Key"] == key:
+            _abort(client, container, key, upload["UploadId"])
 
 
 def _abort(client: S3Client, container: str, key: str, upload: str) -> None:

@@ -1,0 +1,72 @@
+"""The mover as its Job starts it: `cinderblock mover`, the task in the environment, Secrets in their place.
+
+A mount namespace of its own stands for the pod, so it needs root.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cinderblock.model.task import SECRETS_DIRECTORY, TASK_VARIABLE, MoverReport, MoverTask
+from cinderblock.mover.reporting import TERMINATION_LOG
+from cinderblock.store.credentials import Credentials
+
+PROGRAM = os.path.join(os.path.dirname(sys.executable), "cinderblock")
+_AS_A_POD = (
+    "for place in etc dev; do"
+    ' mount -t overlay overlay -o "lowerdir=/$place,upperdir=$0/$place,workdir=$0/work-$place" "/$place" || exit 125; '
+    'done; exec "$@"'
+)
+"""Lays files over directories of the machine, for one process alone, which then becomes the mover itself."""
+
+
+class MoverPod:
+    """What is around movers of one store.
+
+    Args:
+        directory: an empty one, for files.
+        credentials: of the store.
+        keys: of the encryption Secret, by id; none: there is no such Secret.
+    """
+
+    def __init__(self, directory: Path, credentials: Credentials, keys: Mapping[str, bytes] | None = None) -> None:
+        self._directory = directory
+        for place in ("work-etc", "work-dev", "dev"):
+            (directory / place).mkdir(parents=True)
+        secrets = directory / SECRETS_DIRECTORY.lstrip("/")
+        self._write(secrets / "credentials" / "AWS_ACCESS_KEY_ID", credentials.access_key.encode())
+        self._write(secrets / "credentials" / "AWS_SECRET_ACCESS_KEY", credentials.secret_key.encode())
+        for name, key in (keys or {}).items():
+            self._write(secrets / "encryption" / name, base64.b64encode(key))
+        self._log = directory / TERMINATION_LOG.lstrip("/")
+
+    def start(self, task: MoverTask) -> subprocess.Popen[bytes]:
+        """Start a mover; its standard output is a pipe. Whoever starts it ends it."""
+        self._log.write_bytes(b"")
+        environment = {
+            "PATH": os.environ["PATH"],
+            TASK_VARIABLE: task.model_dump_json(by_alias=True, exclude_none=True),
+        }
+        command = ["unshare", "--mount", "sh", "-c", _AS_A_POD, str(self._directory), PROGRAM, "mover"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+
+    def run(self, task: MoverTask) -> MoverReport:
+        """Let a mover run to its end; what it reports."""
+        with self.start(task) as process:
+            process.communicate()
+        return self.report
+
+    @property
+    def report(self) -> MoverReport:
+        """What the last mover has left in its termination log."""
+        return MoverReport.model_validate_json(self._log.read_bytes())
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
