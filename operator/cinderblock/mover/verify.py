@@ -14,7 +14,7 @@ from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry, Extent
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.datapath.packs import read_pack
+from cinderblock.datapath.packs import PackTable, read_pack
 from cinderblock.datapath.seal import Sealer, Suite
 from cinderblock.errors import IntegrityError, InvalidInput, NotFound
 from cinderblock.model.names import manifest_key
@@ -80,7 +80,7 @@ def run_verify(
     sample = _Sample(sample_percent)
     run = _Run(ChunkFetcher(store, prefix, reader), reader, on_progress)
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
-        packs = list(pool.map(partial(_check_index, store, run.fetcher), sample.packs(len(reader.packs))))
+        packs = list(pool.map(partial(_check_pack, store, run.fetcher, reader.packs), sample.packs(len(reader.packs))))
         chunks = run.check_chunks(pool, _batches(reader.entries(), sample))
     return Verification(len(packs), chunks, run.fetcher.bytes_fetched, reader.summary.entries)
 
@@ -179,8 +179,8 @@ def _check_batch(fetcher: ChunkFetcher, batch: _Batch) -> int:
     return len(batch)
 
 
-def _check_index(store: ObjectStore, fetcher: ChunkFetcher, pack: int) -> None:
-    """The index at the end of a pack."""
+def _check_pack(store: ObjectStore, fetcher: ChunkFetcher, packs: PackTable, pack: int) -> None:
+    """The index at the end of a pack, and that the end is where the manifest says: in two requests."""
     sealer = fetcher.sealer(pack)
 
     def sealer_for(suite: Suite) -> Sealer:
@@ -190,7 +190,10 @@ def _check_index(store: ObjectStore, fetcher: ChunkFetcher, pack: int) -> None:
 
     try:
         read_pack(partial(store.get, sealer.label), pack, sealer_for, sealer.label)
+        end = store.get(sealer.label, packs.size(pack) - 1, 2)
     except NotFound as error:
         if error.reason != NotFound.__name__:
             raise
         raise missing(sealer.label) from error
+    if len(end) != 1:
+        raise IntegrityError(f"{sealer.label} has not the {packs.size(pack)} bytes that were written")
