@@ -11,12 +11,23 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, add_unsealed, add_writing, identifier
-from cinderblock.cli.output import print_fields, print_json, size, warn
+from cinderblock.cli.options import (
+    add_active_key,
+    add_json,
+    add_keys,
+    add_store,
+    add_unsealed,
+    add_writing,
+    identifier,
+    path,
+    words,
+)
+from cinderblock.cli.output import counted, print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.cli.volumes import default_volume_id, volume_bytes, volume_mode
+from cinderblock.cli.volumes import default_volume_id, volume_bytes, volume_mode, volume_name
 from cinderblock.datapath.keys import KeyRing
+from cinderblock.errors import InvalidInput, KeyUnavailable
 from cinderblock.model.names import manifest_key
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
@@ -51,13 +62,13 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("path", metavar="PATH", help="directory, image file or block device")
+    parser.add_argument("path", metavar="PATH", type=path, help="directory, image file or block device")
     parser.add_argument("--incremental", action="store_true", help="send only what changed since the last backup")
     parser.add_argument(
         "--volume-id", metavar="ID", type=identifier, help="default: made from the host's name and the path"
     )
-    parser.add_argument("--name", help="a name for people")
-    parser.add_argument("--description", help="a description for people")
+    parser.add_argument("--name", type=words, help="a name for people")
+    parser.add_argument("--description", type=words, help="a description for people")
     parser.add_argument(
         "--compression-level", type=int, choices=range(20), default=1, metavar="0-19", help="0: none (default: 1)"
     )
@@ -93,8 +104,14 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with told("backup", as_json=arguments.json, bounded=bounded) as progress:
                 report = run_backup(task, store, keys, progress)
+        except (InvalidInput, KeyUnavailable):
+            # Raised before anything is stored.
+            raise
         except BaseException:
-            warn(f"the backup is not complete; --resume {description.backup_id} goes on where it ended")
+            warn(
+                f"the backup is not complete: --resume {description.backup_id} goes on where it ended, and cinderblock"
+                f" delete {description.backup_id} --volume-id {description.volume_id} removes what is stored of it"
+            )
             raise
     report = report.model_copy(update={"requests": store.counts.requests})
     _tell(description, report, as_json=arguments.json)
@@ -103,15 +120,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe(arguments: argparse.Namespace) -> BackupDescription:
     """What the manifest will say. Raises InvalidInput if the path is nothing that can be backed up."""
-    path = os.path.realpath(arguments.path)
-    mode = volume_mode(path)
+    where = os.path.realpath(arguments.path)
+    mode = volume_mode(where)
     now = datetime.now(UTC)
     return BackupDescription(
         backup_id=arguments.resume or str(uuid.uuid4()),
-        volume_id=arguments.volume_id or default_volume_id(path),
-        volume_name=path,
+        volume_id=arguments.volume_id or default_volume_id(where),
+        volume_name=volume_name(where),
         volume_mode=mode,
-        volume_bytes=volume_bytes(path, mode),
+        volume_bytes=volume_bytes(where, mode),
         display_name=arguments.name,
         description=arguments.description,
         created_at=now,
@@ -133,7 +150,7 @@ def make_task(
         operation=Operation.BACKUP,
         store=location,
         volume_mode=description.volume_mode,
-        path=description.volume_name,
+        path=os.path.realpath(arguments.path),
         backup=description.model_copy(update={"incremental": parent is not None}),
         parent_manifest=parent,
         parent_sealed=keys is not None and not arguments.allow_unsealed,
@@ -147,11 +164,13 @@ def make_task(
 
 def _parent(catalog: Catalog, description: BackupDescription) -> str | None:
     """Manifest to build on. Without one the backup is a full one: a first run need not be told apart."""
-    newest = catalog.newest(description.volume_id)
-    if newest is None or newest.header.backup_id == description.backup_id:
-        warn("there is no backup of this volume yet: making a full one")
+    newest, damaged = catalog.newest(description.volume_id)
+    for error in damaged:
+        warn(f"passed over as a parent: {error.message}")
+    if newest is None or newest.backup_id == description.backup_id:
+        warn("there is no backup of this volume to build on: making a full one")
         return None
-    return catalog.manifest_key(description.volume_id, newest.header.backup_id)
+    return newest.key
 
 
 def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool) -> None:
@@ -166,6 +185,7 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "volume": description.volume_id,
             "data": size(report.logical_bytes),
             "changed": size(report.transferred_bytes),
-            "stored": f"{size(report.stored_bytes)} in {report.object_count} packs, with {report.requests} requests",
+            "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
+            f"with {counted(report.requests, 'request')}",
         }
     )

@@ -50,12 +50,14 @@ class Listed:
         header: the plain header; None if it is damaged.
         summary: the rest; None if it is damaged, or sealed with a key that is not given.
         damage: why the manifest cannot be believed; None if it can.
+        is_misplaced: it is the manifest of another backup, and damaged only as this one.
     """
 
     stored: Stored
     header: ManifestHeader | None
     summary: ManifestSummary | None = None
     damage: PermanentError | None = None
+    is_misplaced: bool = False
 
 
 class Catalog:
@@ -87,43 +89,91 @@ class Catalog:
             raise NotFound(f"There is no backup {text} in this store: cinderblock list shows those that there are")
         return (exact or found)[0]
 
-    def read(self, backups: Iterable[Stored]) -> list[Listed]:
-        """What the manifests say; one that is damaged does not hide the others."""
+    def read(self, backups: Iterable[Stored], *, need_keys: bool = False) -> list[Listed]:
+        """What the manifests say; one that is damaged does not hide the others, and one that has just gone is left out.
+
+        Args:
+            backups: which.
+            need_keys: raise KeyUnavailable for one whose key is not given.
+        """
         with ThreadPoolExecutor(_READERS, "manifest") as pool:
-            return list(pool.map(self._read, backups))
+            return [listed for listed in pool.map(partial(self._read, need_keys=need_keys), backups) if listed]
+
+    def look(self, backup: Stored) -> Listed:
+        """What one manifest says. Raises NotFound if it has just gone."""
+        listed = self._read(backup, need_keys=False)
+        if listed is None:
+            raise NotFound(f"{backup.key} is not there any more")
+        return listed
 
     def summary(self, backup: Stored) -> ManifestSummary:
         """What one manifest says. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound."""
-        return read_summary(partial(self._store.get, backup.key), self._keys, backup.key)
+        summary = read_summary(partial(self._store.get, backup.key), self._keys, backup.key)
+        _check_place(summary.header, backup)
+        return summary
 
-    def newest(self, volume_id: str) -> ManifestSummary | None:
-        """The backup of a volume with the newest data. Raises KeyUnavailable if one of them cannot be read."""
-        summaries = [self.summary(backup) for backup in self.stored(volume_id)]
-        return max(summaries, key=lambda summary: summary.description.data_timestamp, default=None)
+    def newest(self, volume_id: str) -> tuple[Stored | None, list[PermanentError]]:
+        """The backup of a volume with the newest data, and why others were passed over: they are damaged.
+
+        Raises KeyUnavailable if the key of one of them is not given: it might be the newest.
+        """
+        found = self.read(self.stored(volume_id), need_keys=True)
+        sound = [(listed.summary.description.data_timestamp, listed.stored) for listed in found if listed.summary]
+        newest = max(sound, key=lambda pair: pair[0])[1] if sound else None
+        return newest, [listed.damage for listed in found if listed.damage]
 
     def dependents(self, backup: Stored) -> list[str]:
         """Ids of the backups that need packs of this one.
 
-        Raises if that cannot be told of one: IntegrityError if it is damaged; KeyUnavailable if it is sealed and a
-        backup that it builds on is missing.
+        A manifest of another backup in the place of one needs none: nothing restores it from there. A damaged one
+        needs none any more if this one is damaged itself: otherwise two that are could never be deleted.
+
+        Raises if it cannot be told of one: IntegrityError, UnsupportedFormat if it cannot be read; KeyUnavailable if
+        it is sealed and a backup that it builds on is missing.
         """
-        listed = {other.stored.backup_id: other for other in self.read(self.stored(backup.volume_id))}
-        del listed[backup.backup_id]
+        found = self.read(self.stored(backup.volume_id))
+        listed = {other.stored.backup_id: other for other in found if not other.is_misplaced}
+        itself = listed.pop(backup.backup_id, None)
+        if itself is not None and isinstance(itself.damage, IntegrityError):
+            listed = {name: other for name, other in listed.items() if not isinstance(other.damage, IntegrityError)}
         return sorted(backup_id for backup_id in listed if _needs(listed[backup_id], backup.backup_id, listed))
 
     def manifest_key(self, volume_id: str, backup_id: str) -> str:
         """Key of a manifest."""
         return manifest_key(self._prefix, volume_id, backup_id)
 
-    def _read(self, backup: Stored) -> Listed:
+    def _read(self, backup: Stored, *, need_keys: bool) -> Listed | None:
         read = partial(self._store.get, backup.key)
         try:
-            summary = read_summary(read, self._keys, backup.key)
-        except KeyUnavailable:
-            return Listed(backup, read_header(read, backup.key))
+            try:
+                summary = self.summary(backup)
+            except KeyUnavailable:
+                if need_keys:
+                    raise
+                header = read_header(read, backup.key)
+                _check_place(header, backup)
+                return Listed(backup, header)
+        except _Misplaced as error:
+            return Listed(backup, None, damage=error, is_misplaced=True)
         except (IntegrityError, UnsupportedFormat) as error:
             return Listed(backup, None, damage=error)
+        except NotFound as error:
+            if error.reason != NotFound.__name__:
+                raise
+            return None
         return Listed(backup, summary.header, summary)
+
+
+class _Misplaced(IntegrityError):
+    """A manifest lies under the key of another."""
+
+
+def _check_place(header: ManifestHeader, backup: Stored) -> None:
+    """A manifest under the key of another is not believed: whoever can write to the store can put it there."""
+    if header.owner != (backup.volume_id, backup.backup_id):
+        raise _Misplaced(
+            f"{backup.key} is the manifest of another backup: {' / '.join(header.owner)}", reason="IntegrityError"
+        )
 
 
 def _needs(listed: Listed, backup_id: str, others: Mapping[str, Listed]) -> bool:
@@ -132,16 +182,29 @@ def _needs(listed: Listed, backup_id: str, others: Mapping[str, Listed]) -> bool
     One that is sealed tells only its parent. That is enough while the line of parents is whole: packs of an ancestor
     are known to a backup only from its parent's manifest, so if the parent does not need them, neither does it.
     """
-    if listed.header is None:
-        raise listed.damage or IntegrityError(f"{listed.stored.key} is damaged")
-    parent_id = listed.header.parent_id
-    if listed.summary is not None:
-        return parent_id == backup_id or backup_id in listed.summary.references
-    if parent_id is None or parent_id == backup_id:
-        return parent_id == backup_id
-    if parent_id not in others:
-        raise KeyUnavailable(
-            f"Backup {listed.stored.backup_id} is sealed and its parent is missing: whether it needs {backup_id} only "
-            f"its key {listed.header.key_id} can tell; give it with --encryption-key-file"
-        )
-    return _needs(others[parent_id], backup_id, others)
+    met: set[str] = set()
+    while listed.stored.backup_id not in met:
+        met.add(listed.stored.backup_id)
+        header = _readable_header(listed, backup_id)
+        if listed.summary is not None and backup_id in listed.summary.references:
+            return True
+        parent_id = header.parent_id
+        if listed.summary is not None or parent_id is None or parent_id == backup_id:
+            return parent_id == backup_id
+        if parent_id not in others:
+            raise KeyUnavailable(
+                f"Backup {listed.stored.backup_id} is sealed and its parent is missing: whether it needs {backup_id} "
+                f"only its key {header.key_id} can tell"
+            )
+        listed = others[parent_id]
+    raise IntegrityError(f"{listed.stored.key} is damaged: it is an ancestor of itself")
+
+
+def _readable_header(listed: Listed, backup_id: str) -> ManifestHeader:
+    """The header. Raises the damage, with what to do about it, if there is none."""
+    if listed.header is not None:
+        return listed.header
+    damage = listed.damage or IntegrityError(f"{listed.stored.key} is damaged")
+    raise type(damage)(
+        f"{damage.message}. Whether it needs {backup_id} cannot be told: delete {listed.stored.backup_id} first"
+    )

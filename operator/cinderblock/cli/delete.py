@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         catalog = Catalog(store, location.prefix, keys)
         backup = _find(catalog, arguments.id, arguments.volume_id)
         deleted = delete(store, catalog, location.prefix, backup)
+        if not deleted:
+            raise NotFound(f"There is nothing of a backup {backup.backup_id} of volume {backup.volume_id}")
     if arguments.json:
         print_json({"backupId": backup.backup_id, "succeeded": True, "objectsDeleted": deleted})
     else:
@@ -88,7 +90,10 @@ def _check_owner(store: ObjectStore, backup: Stored) -> None:
     except IntegrityError:
         return
     if owner != (backup.volume_id, backup.backup_id):
-        raise Conflict(f"{backup.key} is the manifest of another backup ({owner[1]}): nothing was deleted")
+        raise Conflict(
+            f"{backup.key} is the manifest of another backup ({owner[1]}): nothing was deleted; "
+            "an S3 client can remove that one object"
+        )
 
 
 def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> Stored:

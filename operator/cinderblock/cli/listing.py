@@ -10,14 +10,16 @@ from typing import Final
 from cinderblock.cli.catalog import Catalog, Listed
 from cinderblock.cli.exits import DAMAGED, SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, identifier
-from cinderblock.cli.output import print_json, print_table
+from cinderblock.cli.output import print_json, print_table, warn
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.views import HEADINGS, row, to_wire
+from cinderblock.model.names import backup_prefix
 
 DESCRIPTION: Final = """\
 List the backups in a store, oldest first. Of sealed backups whose key is not given only the ids show.
 
 DATA is what a restore writes; STORED is what the backup itself takes up, what it shares with others not counted.
+The exit code is 5 if a manifest is damaged; the others are listed all the same.
 """
 
 EPILOG: Final = """\
@@ -49,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json([to_wire(listed) for listed in found])
     else:
         print_table(HEADINGS, map(row, found))
+        if not found:
+            warn(f"there are no backups directly below {backup_prefix(location.prefix)} in {location.container}")
     return DAMAGED if any(listed.damage for listed in found) else SUCCESS
 
 

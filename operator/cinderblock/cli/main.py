@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
 from cinderblock import __version__
 from cinderblock.cli.exits import INTERRUPTED, UNREAD, USAGE, exit_code_for
-from cinderblock.errors import CinderblockError
+from cinderblock.cli.output import printable
+from cinderblock.errors import CinderblockError, KeyUnavailable
 
 DESCRIPTION: Final = """\
 Back up volumes to S3 object storage, and restore them.
@@ -39,8 +42,9 @@ exit codes:
   2    the command line is wrong
   3    failure; trying again cannot help
   4    failure; trying again may help: the store does not answer, files change too fast
-  5    stored data is damaged or missing
+  5    stored data is damaged or missing, or a key is not the one that sealed it
   130  interrupted
+  141  whoever read the output has gone
 """
 
 
@@ -87,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module = load(name)
     # Intermixed, so that paths may stand behind options.
     parsed = make_command_parser(name, module).parse_intermixed_args(words[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal's character set lacks is spelt out.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="cinderblock: %(message)s", level=logging.WARNING)
     try:
         code = module.run(parsed)
@@ -95,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(name, error, as_json=getattr(parsed, "json", False))
         return exit_code_for(error)
     except KeyboardInterrupt:
+        # What is on its way is waited for; who does not want to wait interrupts once more.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print(f"cinderblock {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
@@ -134,7 +143,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _tell(name: str, error: CinderblockError, *, as_json: bool) -> None:
-    print(f"cinderblock {name}: {error.message}", file=sys.stderr)
+    print(f"cinderblock {name}: {printable(error.message)}", file=sys.stderr)
+    if isinstance(error, KeyUnavailable):
+        print("cinderblock: give that key with --encryption-key-file ID=FILE", file=sys.stderr)
     if as_json:
         failure = {"succeeded": False, "permanent": error.permanent, "reason": error.reason, "message": error.message}
         print(json.dumps(failure))

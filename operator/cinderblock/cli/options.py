@@ -48,6 +48,22 @@ def rate(text: str) -> int:
     return value
 
 
+def words(text: str) -> str:
+    """Read words for people."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r}: this is not UTF-8") from None
+    return text
+
+
+def path(text: str) -> str:
+    """Read a path. An empty one, which an unset variable gives, would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
+
+
 def identifier(text: str) -> str:
     """Read an id of a volume or backup, which becomes a part of keys in the store."""
     if not _ID.fullmatch(text):

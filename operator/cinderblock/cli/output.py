@@ -11,6 +11,18 @@ from typing import Any, Final
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
+def printable(text: str) -> str:
+    """Text as one line that does nothing to a terminal: names come from whoever made a backup."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 pack``, ``2 packs``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def size(count: float) -> str:
     """Bytes in units of 1024, with three digits at least: ``1.50 GiB``."""
     unit = 0
@@ -36,7 +48,7 @@ def duration(seconds: float) -> str:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns as wide as they must be."""
-    lines = [headings, *rows]
+    lines = [headings, *([printable(text) for text in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for line in lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -47,14 +59,14 @@ def print_fields(fields: Mapping[str, str]) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
         if value:
-            print(f"{name:<{width}}  {value}")
+            print(f"{name:<{width}}  {printable(value)}")
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line."""
-    print(json.dumps(value, ensure_ascii=False))
+    """One JSON document on one line, in ASCII: a path need not be text."""
+    print(json.dumps(value))
 
 
 def warn(text: str) -> None:
     """A line that is not the result."""
-    print(f"cinderblock: {text}", file=sys.stderr)
+    print(f"cinderblock: {printable(text)}", file=sys.stderr)

@@ -25,7 +25,7 @@ def told(title: str, *, as_json: bool, bounded: bool = True) -> Iterator[Progres
         bounded: whether the total is known; else no share is shown.
     """
     if as_json:
-        yield ProgressPrinter(sys.stderr)
+        yield ProgressPrinter(sys.stderr, bounded=bounded)
     elif sys.stderr.isatty():
         bar = ProgressBar(sys.stderr, title, bounded=bounded)
         try:

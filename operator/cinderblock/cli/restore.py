@@ -10,7 +10,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier
+from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier, path
 from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.selection import SelectedTarget, Selection
@@ -32,7 +32,9 @@ Restore a backup. Every byte is verified before it is written.
 
 A directory is restored into one that does not exist or is empty, an image into a file that does not exist. With
 --overwrite the target may hold something: it becomes exactly the backup, only what differs is fetched, and what is not
-in the backup is REMOVED. A device always needs --overwrite.
+in the backup is REMOVED. A device always needs --overwrite, and becomes zeros behind the end of the backup.
+
+A restore that fails or is interrupted leaves a target that is not to be used; the same with --overwrite goes on.
 """
 
 EPILOG: Final = """\
@@ -48,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or its beginning")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="restore only these, with all below them")
-    parser.add_argument("--target", metavar="PATH", required=True, help="directory, image file or device to restore to")
+    parser.add_argument(
+        "--target", metavar="PATH", required=True, type=path, help="directory, image file or device to restore to"
+    )
     parser.add_argument("--overwrite", action="store_true", help="the target may hold something, which is lost")
     add_store(parser, "--from")
     add_keys(parser)
@@ -117,9 +121,14 @@ def restore(
     verify_first_chunk(manifest, fetcher)
     size_of_device = next(manifest.entries()).size if task.volume_mode is VolumeMode.BLOCK else 0
     prepare_target(task, size_of_device, overwrite=arguments.overwrite and selection is None)
-    with open_target(task.volume_mode, task.path) as target:
-        selected = target if selection is None else SelectedTarget(target, selection)
-        return write_target(selected, task, manifest, fetcher, progress)
+    try:
+        with open_target(task.volume_mode, task.path) as target:
+            selected = target if selection is None else SelectedTarget(target, selection)
+            return write_target(selected, task, manifest, fetcher, progress)
+    except BaseException:
+        again = "remove it" if selection else "the same with --overwrite goes on where it ended"
+        warn(f"{task.path} is not complete and not to be used: {again}")
+        raise
 
 
 def prepare_target(task: MoverTask, size_of_device: int, *, overwrite: bool) -> None:
@@ -127,21 +136,32 @@ def prepare_target(task: MoverTask, size_of_device: int, *, overwrite: bool) -> 
 
     Raises InvalidInput if something would be lost, or the target is of another kind; TargetError if it cannot be made.
     """
-    path = task.path
+    where = task.path
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(where).st_mode
     except FileNotFoundError:
         _make_target(task, size_of_device)
         return
     except OSError as error:
-        raise TargetError(f"{path} cannot be looked at: {error.strerror}") from error
+        raise TargetError(f"{where} cannot be looked at: {error.strerror}") from error
     if stat.S_ISDIR(mode) != (task.volume_mode is VolumeMode.FILESYSTEM):
         kind = "a directory" if task.volume_mode is VolumeMode.FILESYSTEM else "an image file or a device"
-        raise InvalidInput(f"{path} is of the wrong kind: this backup needs {kind}")
-    if not overwrite and (not stat.S_ISDIR(mode) or set(os.listdir(os.fsencode(path))) - {LOST_FOUND}):
+        raise InvalidInput(f"{where} is of the wrong kind: this backup needs {kind}")
+    if not overwrite and (not stat.S_ISDIR(mode) or set(os.listdir(os.fsencode(where))) - {LOST_FOUND}):
         raise InvalidInput(
-            f"{path} is there already and holds something: choose another target; --overwrite replaces a whole one"
+            f"{where} is there already and holds something: choose another target; --overwrite replaces a whole one"
         )
+    if stat.S_ISREG(mode):
+        _resize(where, size_of_device)
+
+
+def _resize(image: str, size: int) -> None:
+    """An image is as large as the backup."""
+    try:
+        if os.stat(image).st_size != size:
+            os.truncate(image, size)
+    except OSError as error:
+        raise TargetError(f"{image} cannot be made {size} bytes large: {error.strerror}") from error
 
 
 def _make_target(task: MoverTask, size_of_device: int) -> None:

@@ -16,11 +16,11 @@ class Selection:
     """Paths that are wanted, each with all that is below it, and the directories that lead there.
 
     Args:
-        paths: as a person writes them: relative to the root of the backup, a slash in front does not matter.
+        paths: as a person writes them: relative to the root of the backup, with or without a slash or ``./`` in front.
     """
 
     def __init__(self, paths: Iterable[bytes]) -> None:
-        self._wanted = {path.strip(b"/"): False for path in paths}
+        self._wanted = {_normalized(path): False for path in paths}
         self._leading = {leading for path in self._wanted for leading in _leading(path)}
 
     def holds(self, entry: Entry) -> bool:
@@ -75,6 +75,11 @@ class SelectedTarget:
     def warnings(self) -> list[str]:
         """See Target."""
         return self._inner.warnings()
+
+
+def _normalized(path: bytes) -> bytes:
+    """A path as entries have it."""
+    return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
 
 
 def _leading(path: bytes) -> list[bytes]:

@@ -6,12 +6,13 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.catalog import Catalog
-from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.catalog import Catalog, Stored
+from cinderblock.cli.exits import DAMAGED, SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, identifier
-from cinderblock.cli.output import print_fields, print_json
+from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.views import fields, to_wire
+from cinderblock.errors import IntegrityError, KeyUnavailable, UnsupportedFormat
 
 DESCRIPTION: Final = "Show what a backup says of itself, and which other backups need it."
 
@@ -32,18 +33,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show. Raises NotFound, IntegrityError; KeyUnavailable if a sealed backup is to be shown without its key, which
-    only JSON has a way to say.
+    """Show. Raises NotFound; IntegrityError, or KeyUnavailable if a sealed backup is to be shown without its key: only
+    JSON has a way to say these. The exit code tells of damage.
     """
     keys = keys_from(arguments.key_files)
     location = location_from(arguments)
     with closing(open_from(arguments, location)) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = catalog.find(arguments.id)
-        dependents = catalog.dependents(backup)
+        dependents = _dependents(catalog, backup)
         if arguments.json:
-            print_json({**to_wire(*catalog.read([backup])), "neededBy": dependents})
-            return SUCCESS
+            listed = catalog.look(backup)
+            print_json({**to_wire(listed), "neededBy": dependents})
+            return DAMAGED if listed.damage else SUCCESS
         summary = catalog.summary(backup)
-    print_fields({**fields(summary), "manifest": backup.key, "needed by": ", ".join(dependents) or "no other backup"})
+    needed = "cannot be told" if dependents is None else ", ".join(dependents) or "no other backup"
+    print_fields({**fields(summary), "manifest": backup.key, "needed by": needed})
     return SUCCESS
+
+
+def _dependents(catalog: Catalog, backup: Stored) -> list[str] | None:
+    """Ids of backups that need this one; None, and a warning why, if that cannot be told."""
+    try:
+        return catalog.dependents(backup)
+    except (IntegrityError, KeyUnavailable, UnsupportedFormat) as error:
+        warn(error.message)
+        return None

@@ -72,7 +72,7 @@ def keys_from(key_files: Iterable[str], active: str | None = None) -> KeyRing | 
                 data[key_id] = file.read(4096)
         except OSError as error:
             raise InvalidInput(f"Key file {path} cannot be read: {error.strerror}") from error
-    return KeyRing.from_secret(data, active) if data else None
+    return KeyRing.from_secret(data, active, "what --encryption-key-file gives") if data else None
 
 
 def _id_and_path(text: str) -> tuple[str, str]:

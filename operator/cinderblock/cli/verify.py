@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from dataclasses import asdict
 from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier, percentage
-from cinderblock.cli.output import print_fields, print_json, size
+from cinderblock.cli.output import counted, print_fields, print_json, size
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.mover.verify import run_verify
+from cinderblock.mover.verify import Verification, run_verify
 from cinderblock.store.retrying import PATIENT
 
 DESCRIPTION: Final = """\
@@ -60,13 +59,24 @@ def run(arguments: argparse.Namespace) -> int:
                 must_be_sealed=keys is not None and not arguments.allow_unsealed,
             )
     if arguments.json:
-        print_json({"backupId": backup.backup_id, "succeeded": True, **asdict(result)})
+        print_json({"backupId": backup.backup_id, "succeeded": True, **_figures(result)})
         return SUCCESS
+    chunks, packs = counted(result.chunks, "chunk"), counted(result.packs, "pack")
     print_fields(
         {
             "sound": backup.backup_id,
-            "checked": f"{result.chunks} chunks ({size(result.bytes_fetched)}), {result.packs} packs",
+            "checked": f"{chunks} ({size(result.bytes_fetched)}), {packs}",
             "entries": str(result.entries),
         }
     )
     return SUCCESS
+
+
+def _figures(result: Verification) -> dict[str, int]:
+    """What was verified, as JSON."""
+    return {
+        "packs": result.packs,
+        "chunks": result.chunks,
+        "bytesFetched": result.bytes_fetched,
+        "entries": result.entries,
+    }

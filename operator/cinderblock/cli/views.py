@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.cli.catalog import Listed
-from cinderblock.cli.output import moment, size
+from cinderblock.cli.output import counted, moment, size
 from cinderblock.datapath.manifest import ManifestSummary
+from cinderblock.model.task import BackupDescription
 
 
 def to_wire(listed: Listed) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def to_wire(listed: Listed) -> dict[str, Any]:
     return known
 
 
-HEADINGS = ("ID", "TIME", "KIND", "DATA", "STORED", "NAME")
+HEADINGS = ("ID", "TIME", "KIND", "DATA", "STORED", "VOLUME", "NAME")
 """Of `row`."""
 
 
@@ -43,18 +44,24 @@ def row(listed: Listed) -> tuple[str, ...]:
     """A backup as a line of a table."""
     header, summary = listed.header, listed.summary
     if header is None:
-        return (listed.stored.backup_id, "?", "?", "?", "?", f"(damaged: {listed.damage})")
+        return (listed.stored.backup_id, "?", "?", "?", "?", listed.stored.volume_id, f"(damaged: {listed.damage})")
     kind = "full" if header.parent_id is None else "incremental"
     if summary is None:
-        return (header.backup_id, "?", kind, "?", "?", f"(sealed with {header.key_id})")
+        return (header.backup_id, "?", kind, "?", "?", header.volume_id, f"(sealed with {header.key_id})")
     return (
         header.backup_id,
         moment(summary.description.data_timestamp),
         kind,
         size(summary.logical_bytes),
         size(summary.stored_bytes),
-        summary.description.display_name or summary.description.volume_name,
+        _volume(summary.description),
+        summary.description.display_name or summary.description.backup_name,
     )
+
+
+def _volume(description: BackupDescription) -> str:
+    """What people call a volume: a claim with its namespace, or a path."""
+    return "/".join(filter(None, (description.namespace, description.volume_name))) or description.volume_id
 
 
 def fields(summary: ManifestSummary) -> dict[str, str]:
@@ -75,6 +82,6 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),
-        "stored": f"{size(summary.stored_bytes)} in {summary.object_count} packs and the manifest",
+        "stored": f"{size(summary.stored_bytes)} in {counted(summary.object_count, 'pack')} and the manifest",
         "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
     }

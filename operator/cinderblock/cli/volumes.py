@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import stat
@@ -39,6 +40,11 @@ def volume_bytes(path: str, mode: VolumeMode) -> int:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def volume_name(path: str) -> str:
+    """A path as text: what of it is not UTF-8 is spelt out."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def default_volume_id(path: str, host: str | None = None) -> str:
     """The id of a volume that is given none: the same for the same path on the same host, whatever leads to it.
 
@@ -46,4 +52,7 @@ def default_volume_id(path: str, host: str | None = None) -> str:
         path: of the volume.
         host: name of the host; None: this one.
     """
-    return str(uuid.uuid5(_NAMESPACE, f"{host or socket.gethostname()}:{os.path.realpath(path)}"))
+    name = f"{host or socket.gethostname()}:".encode() + os.fsencode(os.path.realpath(path))
+    # As uuid.uuid5 does, which takes no path that is not UTF-8.
+    digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=5))

@@ -67,32 +67,34 @@ class KeyRing:
     wrappings has no bound and each derived key seals exactly one message.
     """
 
-    __slots__ = ("_active", "_keys")
+    __slots__ = ("_active", "_holder", "_keys")
 
-    def __init__(self, keys: Mapping[str, bytes], active: str) -> None:
+    def __init__(self, keys: Mapping[str, bytes], active: str, holder: str = "the encryption Secret") -> None:
         self._keys = dict(keys)
         self._active = active
+        self._holder = holder
 
     @classmethod
-    def from_secret(cls, data: Mapping[str, bytes], active: str | None) -> KeyRing:
+    def from_secret(
+        cls, data: Mapping[str, bytes], active: str | None, holder: str = "the encryption Secret"
+    ) -> KeyRing:
         """Read the data of an encryption Secret: each name is a key id, each value 32 bytes in base64.
 
         Args:
             data: the Secret's data as bytes (what the kubelet writes into the files of a mounted Secret).
             active: key id that wraps new data keys; None: the greatest in order of bytes.
+            holder: what messages call the place of the keys.
 
         Raises InvalidInput naming a key id that is malformed, or if there is none; KeyUnavailable if ``active`` is
         not among them. No message holds a value.
         """
-        keys = {key_id: _decode(key_id, value) for key_id, value in data.items()}
+        keys = {key_id: _decode(key_id, value, holder) for key_id, value in data.items()}
         if not keys:
-            raise InvalidInput("the encryption Secret is empty: give it at least one key of 32 bytes in base64")
+            raise InvalidInput(f"{holder} is empty: give it at least one key of 32 bytes in base64")
         chosen = active if active is not None else max(keys, key=str.encode)
         if chosen not in keys:
-            raise KeyUnavailable(
-                f"key id {chosen!r} is to seal new backups, and the encryption Secret does not hold it"
-            )
-        return cls(keys, chosen)
+            raise KeyUnavailable(f"key id {chosen!r} is to seal new backups, and {holder} does not hold it")
+        return cls(keys, chosen, holder)
 
     @property
     def active(self) -> str:
@@ -118,26 +120,30 @@ class KeyRing:
         """Open a wrapped data key. Raises KeyUnavailable; IntegrityError if it does not open."""
         if len(wrapped.sealed) != WRAPPED_BYTES or len(wrapped.salt) != WRAP_SALT_BYTES:
             raise IntegrityError(f"the wrapped key of backup {owner[1]} has a wrong length")
-        return DataKey(bytes(self._sealer(wrapped.key_id, wrapped.salt, owner).open(Slot.KEY, 0, wrapped.sealed)))
+        sealer = self._sealer(wrapped.key_id, wrapped.salt, owner)
+        try:
+            return DataKey(bytes(sealer.open(Slot.KEY, 0, wrapped.sealed)))
+        except IntegrityError:
+            raise IntegrityError(
+                f"the key with id {wrapped.key_id!r} does not open backup {owner[1]}: it is not the key that "
+                "sealed it, or the header of its manifest was changed"
+            ) from None
 
     def _sealer(self, key_id: str, salt: bytes, owner: tuple[str, str]) -> Sealer:
         if key_id not in self._keys:
             raise KeyUnavailable(
-                f"backup {owner[1]} is sealed with key id {key_id!r}, and the encryption Secret does not hold it"
+                f"backup {owner[1]} is sealed with key id {key_id!r}, and {self._holder} does not hold it"
             )
         context = identity("key", *owner, key_id)
-        label = f"the wrapped key of backup {owner[1]} (key id {key_id!r}; is it the same key as then?)"
-        return Sealer(derive_key(self._keys[key_id], context + salt), context, label)
+        return Sealer(derive_key(self._keys[key_id], context + salt), context, f"the wrapped key of backup {owner[1]}")
 
 
-def _decode(key_id: str, value: bytes) -> bytes:
+def _decode(key_id: str, value: bytes, holder: str) -> bytes:
     """A value of the Secret as the 32 bytes of a key."""
     try:
         key = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidInput(
-            f"key id {key_id!r} of the encryption Secret is not base64: give 32 bytes in base64"
-        ) from None
+        raise InvalidInput(f"key id {key_id!r} of {holder} is not base64: give 32 bytes in base64") from None
     if len(key) != KEY_BYTES:
-        raise InvalidInput(f"key id {key_id!r} of the encryption Secret has {len(key)} bytes: give {KEY_BYTES}")
+        raise InvalidInput(f"key id {key_id!r} of {holder} has {len(key)} bytes: give {KEY_BYTES} in base64")
     return key

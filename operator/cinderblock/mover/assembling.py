@@ -112,6 +112,11 @@ class Assembly:
         self._free = [bytearray(chunk_bytes) for _ in range(lookahead(chunk_bytes))]
         self._pool = ThreadPoolExecutor(WORKERS, "read")
 
+    @property
+    def bytes_done(self) -> int:
+        """Bytes of the volume that are dealt with."""
+        return self._done
+
     def run(self, units: Iterable[Unit]) -> None:
         """Read and store everything. Raises SourceError, SourceChanging, and what the store raises."""
         for unit in units:

@@ -32,7 +32,7 @@ from cinderblock.datapath.manifest import ManifestReader, ManifestSummary, read_
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
 from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
-from cinderblock.model.names import pack_prefix
+from cinderblock.model.names import manifest_key, pack_prefix
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
 from cinderblock.mover.assembling import Assembly, lookahead
@@ -123,6 +123,10 @@ class _Run:
         with ExitStack() as stack:
             uploader = PackUploader(self._store, self._owner, self._packs, self._chunk_bytes)
             stack.callback(uploader.close)
+
+            def tell(done: int) -> None:
+                on_progress(Progress(done, max(total, done), uploader.bytes_sent))
+
             assembly = Assembly(
                 source,
                 reader=WorkReader(Encoder(_level(task.compression)), self._known),
@@ -130,11 +134,12 @@ class _Run:
                 known=self._known,
                 writer=self._writer,
                 chunk_bytes=self._chunk_bytes,
-                on_bytes=lambda done: on_progress(Progress(done, max(total, done), uploader.bytes_sent)),
+                on_bytes=tell,
             )
             stack.callback(assembly.close)
             assembly.run(plan(source.entries(before), stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
+            tell(assembly.bytes_done)
         return [*_changes(assembly), *source.warnings()]
 
     def commit(self) -> None:
@@ -218,6 +223,8 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     if key is None:
         return None
     parent = ManifestReader(partial(store.get, key), keys, key, must_be_sealed=task.parent_sealed)
+    if key != manifest_key(task.store.prefix, *parent.header.owner):
+        raise IntegrityError(f"{key} is the manifest of another backup: {' / '.join(parent.header.owner)}")
     description = parent.summary.description
     if (description.volume_id, description.volume_mode) != (task.backup.volume_id, task.volume_mode):
         raise InvalidInput(f"{key} is a backup of another volume: make a full backup")

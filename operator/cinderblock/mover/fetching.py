@@ -63,8 +63,8 @@ class ChunkFetcher:
         """The plaintexts of chunks, each verified by its tag and its BLAKE3; in order of their place in the packs.
 
         A plaintext may be gone when the next one is asked for. Holds at most one range of RANGE_BYTES and two chunks at
-        a time, and for all threads together what was read ahead (`ahead`). Raises IntegrityError or NotFound naming the
-        pack, and what the store raises.
+        a time, and for all threads together what was read ahead (`ahead`). Raises IntegrityError naming the pack, and
+        what the store raises.
         """
         for run in _runs(chunks):
             yield from self._fetch_run(run)
@@ -93,16 +93,21 @@ class ChunkFetcher:
         return scratch
 
     def _read(self, pack: str, start: int, length: int) -> bytes:
-        """One request. Raises NotFound naming the pack, and what the store raises."""
+        """One request. Raises IntegrityError naming a pack that is missing, and what the store raises."""
         try:
             data = self._store.get(pack, start, length)
         except NotFound as error:
             if error.reason != NotFound.__name__:
                 raise
-            raise NotFound(f"{pack} is missing: the backup has lost data") from error
+            raise missing(pack) from error
         with self._lock:
             self._bytes_fetched += len(data)
         return data
+
+
+def missing(pack: str) -> IntegrityError:
+    """The error of a pack that a manifest lists and the store does not have."""
+    return IntegrityError(f"{pack} is missing: the backup has lost data")
 
 
 def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer, scratch: bytearray) -> Buffer:

@@ -40,11 +40,17 @@ class Leftovers:
         self._objects = list(store.list(self._prefix))
 
     def data_key(self, keys: KeyRing) -> DataKey:
-        """The data key of the earlier run, or a new one if there is none that can be opened; stored either way."""
+        """The data key of the earlier run, or a new one if there is none to be believed; stored either way.
+
+        Only one that is wrapped for this backup by the active key is: whoever can write to the store, and has learnt
+        another backup's data key or a key that was replaced, could otherwise choose what this backup is sealed with.
+        """
         key = self._prefix + KEY_NAME
         if any(info.key == key for info in self._objects):
             try:
-                found = parse_header(self._store.get(key, 0, HEADER_BYTES), key).data_key(keys)
+                header = parse_header(self._store.get(key, 0, HEADER_BYTES), key)
+                is_ours = header.owner == self._owner and header.key_id == keys.active
+                found = header.data_key(keys) if is_ours else None
             except (IntegrityError, UnsupportedFormat, KeyUnavailable, NotFound):
                 found = None
             if found is not None:

@@ -42,10 +42,12 @@ class ProgressPrinter:
     Args:
         out: where to.
         clock: seconds, monotonic.
+        bounded: whether the total is known, at least about; else neither it nor the time left is written.
     """
 
-    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic, *, bounded: bool = True) -> None:
         self._out = out
+        self._bounded = bounded
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque()
         self._next = clock()
@@ -79,5 +81,8 @@ class ProgressPrinter:
             bytes_per_second=speed,
             seconds_left=left // speed if speed else None,
         )
-        self._out.write(json.dumps(line.to_wire()) + "\n")
+        wire = line.to_wire()
+        if not self._bounded:
+            wire = {name: value for name, value in wire.items() if name not in ("bytesTotal", "secondsLeft")}
+        self._out.write(json.dumps(wire) + "\n")
         self._out.flush()

@@ -85,8 +85,8 @@ def run_restore(
         keys: the store's key ring; None if it has no encryption Secret.
         on_progress: called often, from this thread.
 
-    Returns the report of a success. Raises NotFound if there is no such backup, or a pack of it is missing;
-    IntegrityError, UnsupportedFormat, KeyUnavailable; InvalidInput for a backup of the other volume mode; TargetError;
+    Returns the report of a success. Raises NotFound if there is no such backup; IntegrityError,
+    UnsupportedFormat, KeyUnavailable; InvalidInput for a backup of the other volume mode; TargetError;
     and what the store raises.
     """
     manifest = open_manifest(task, store, keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class PackUploader:
         self._buffer = bytearray()
         self._pack = -1
         self._number = 0
+        self._lock = threading.Lock()
         self.bytes_sent = 0
 
     def add(self, piece: Piece) -> Chunk:
@@ -105,10 +107,14 @@ class PackUploader:
         body = self._builder.finish()
         self._packs.set_size(self._pack, len(body))
         key = self._owner.key(pack_name(self._owner.attempt, self._number))
-        self.bytes_sent += len(body)
-        self._sending.append((self._pool.submit(self._store.put, key, body), self._buffer))
+        self._sending.append((self._pool.submit(self._put, key, body), self._buffer))
         self._number += 1
         self._builder = None
+
+    def _put(self, key: str, body: memoryview) -> None:
+        self._store.put(key, body)
+        with self._lock:
+            self.bytes_sent += len(body)
 
     def _wait_for_oldest(self) -> None:
         future, buffer = self._sending.popleft()

@@ -14,10 +14,11 @@ from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry, Extent
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.datapath.packs import read_pack
+from cinderblock.datapath.packs import PackTable, read_pack
 from cinderblock.datapath.seal import Sealer, Suite
-from cinderblock.errors import IntegrityError, InvalidInput
-from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
+from cinderblock.errors import IntegrityError, InvalidInput, NotFound
+from cinderblock.model.names import manifest_key
+from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher, missing
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.store.base import ObjectStore
 
@@ -67,16 +68,19 @@ def run_verify(
         on_progress: called often, from this thread.
         must_be_sealed: refuse a backup that is not encrypted.
 
-    Raises IntegrityError or NotFound naming the object that is bad or missing; InvalidInput for an impossible sample;
-    KeyUnavailable, UnsupportedFormat, and what the store raises.
+    Raises IntegrityError naming the object that is bad or missing, or that is the manifest of another backup than its
+    key says; NotFound if there is no such manifest; InvalidInput for an impossible sample; KeyUnavailable,
+    UnsupportedFormat, and what the store raises.
     """
     if not 0 < sample_percent <= 100:
         raise InvalidInput(f"a sample of {sample_percent} %: give more than 0 and at most 100")
     reader = ManifestReader(partial(store.get, manifest), keys, manifest, must_be_sealed=must_be_sealed)
+    if manifest != manifest_key(prefix, *reader.header.owner):
+        raise IntegrityError(f"{manifest} is the manifest of another backup: {' / '.join(reader.header.owner)}")
     sample = _Sample(sample_percent)
     run = _Run(ChunkFetcher(store, prefix, reader), reader, on_progress)
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
-        packs = list(pool.map(partial(_check_index, store, run.fetcher), sample.packs(len(reader.packs))))
+        packs = list(pool.map(partial(_check_pack, store, run.fetcher, reader.packs), sample.packs(len(reader.packs))))
         chunks = run.check_chunks(pool, _batches(reader.entries(), sample))
     return Verification(len(packs), chunks, run.fetcher.bytes_fetched, reader.summary.entries)
 
@@ -175,8 +179,8 @@ def _check_batch(fetcher: ChunkFetcher, batch: _Batch) -> int:
     return len(batch)
 
 
-def _check_index(store: ObjectStore, fetcher: ChunkFetcher, pack: int) -> None:
-    """The index at the end of a pack."""
+def _check_pack(store: ObjectStore, fetcher: ChunkFetcher, packs: PackTable, pack: int) -> None:
+    """The index at the end of a pack, and that the end is where the manifest says: in two requests."""
     sealer = fetcher.sealer(pack)
 
     def sealer_for(suite: Suite) -> Sealer:
@@ -184,4 +188,12 @@ def _check_index(store: ObjectStore, fetcher: ChunkFetcher, pack: int) -> None:
             raise IntegrityError(f"{sealer.label} is not sealed as the manifest says")
         return sealer
 
-    read_pack(partial(store.get, sealer.label), pack, sealer_for, sealer.label)
+    try:
+        read_pack(partial(store.get, sealer.label), pack, sealer_for, sealer.label)
+        end = store.get(sealer.label, packs.size(pack) - 1, 2)
+    except NotFound as error:
+        if error.reason != NotFound.__name__:
+            raise
+        raise missing(sealer.label) from error
+    if len(end) != 1:
+        raise IntegrityError(f"{sealer.label} has not the {packs.size(pack)} bytes that were written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +66,13 @@ def cli(opened: Opened, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command line."""
 
     def run(*words: str) -> Outcome:
+        before = signal.getsignal(signal.SIGINT)
         try:
             code = main(words)
         except SystemExit as end:
             code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGINT, before)
         return Outcome(code, *capsys.readouterr())
 
     return run

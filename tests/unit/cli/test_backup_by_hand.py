@@ -290,3 +290,96 @@ def test_with_a_key_a_backup_that_is_not_sealed_is_taken_only_when_that_is_said(
     for command in (("verify", backup_id), ("restore", backup_id, "--target", str(tmp_path / "out"))):
         assert cli(*command, "--from", STORE, *key, "--allow-unsealed").code == 0
     assert snapshot(tmp_path / "out") == snapshot(tree)
+
+
+def test_an_image_that_is_overwritten_gets_the_size_of_the_backup(cli: Cli, tmp_path: Path) -> None:
+    image, target = tmp_path / "disk.img", tmp_path / "target.img"
+    image.write_bytes(os.urandom(100_001))
+    backup_id = back_up(cli, image)
+    for size in (10, 100_001, 3_000_000):
+        target.write_bytes(b"x" * size)
+        assert cli("restore", backup_id, "--from", STORE, "--target", str(target), "--overwrite").code == 0
+        assert filecmp.cmp(image, target, shallow=False)
+
+
+def test_a_restore_that_fails_says_what_is_left(cli: Cli, opened: Opened, tmp_path: Path) -> None:
+    image, target = tmp_path / "disk.img", tmp_path / "target.img"
+    image.write_bytes(os.urandom(30 << 20))
+    backup_id = back_up(cli, image)
+    last = max(item.key for item in opened.inside.list("") if item.key.endswith("-000001"))
+    body = opened.inside.get(last)
+    opened.inside.put(last, bytes([body[0] ^ 1]) + body[1:])
+    outcome = cli("restore", backup_id, "--from", STORE, "--target", str(target))
+    assert outcome.code == 5
+    assert f"{target} is not complete and not to be used: the same with --overwrite goes on" in outcome.err
+    opened.inside.put(last, body)
+    assert cli("restore", backup_id, "--from", STORE, "--target", str(target), "--overwrite").code == 0
+    assert filecmp.cmp(image, target, shallow=False)
+
+
+def test_a_path_may_be_written_as_people_write_paths(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    backup_id = back_up(cli, tree)
+    out = tmp_path / "out"
+    assert cli("restore", backup_id, "./etc//deep/", "top", "--from", STORE, "--target", str(out)).code == 0
+    assert set(snapshot(out)) == {"etc", "etc/deep", "etc/deep/data", "top"}
+
+
+def test_an_empty_path_is_not_the_working_directory(
+    cli: Cli, opened: Opened, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree)
+    assert cli("backup", "", "--to", STORE).code == 2
+    assert opened.locations == []
+
+
+def test_a_directory_whose_name_is_not_utf8_comes_back(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    source = os.fsdecode(os.fsencode(tmp_path) + b"/odd \xff\xfe")
+    tree.rename(source)
+    backup_id = back_up(cli, Path(source))
+    again = cli("backup", source, "--to", STORE, "--incremental")
+    assert again.code == 0
+    assert "making a full one" not in again.err
+    target = os.fsdecode(os.fsencode(tmp_path) + b"/target \xff")
+    restored = cli("restore", backup_id, "--from", STORE, "--target", target, "--json")
+    assert (restored.code, restored.json["target"]) == (0, target)
+    assert snapshot(Path(target)) == snapshot(Path(source))
+    assert "odd \\xff\\xfe" in cli("list", "--from", STORE).out.replace("\\\\", "\\")
+
+
+def test_a_name_that_is_not_utf8_is_refused(cli: Cli, opened: Opened, tree: Path) -> None:
+    assert cli("backup", str(tree), "--to", STORE, "--name", "\udcff").code == 2
+    assert opened.locations == []
+
+
+def test_a_wrong_key_is_told_apart_from_none_and_nothing_is_made(
+    cli: Cli, tree: Path, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    backup_id = back_up(cli, tree, "--encryption-key-file", f"k={keys['old']}")
+    out = tmp_path / "out"
+    restore = ("restore", backup_id, "--from", STORE, "--target", str(out))
+    none = cli(*restore)
+    other = cli(*restore, "--encryption-key-file", f"j={keys['young']}")
+    wrong = cli(*restore, "--encryption-key-file", f"k={keys['young']}")
+    assert [outcome.code for outcome in (none, other, wrong)] == [3, 3, 5]
+    assert all("'k'" in outcome.err for outcome in (none, other, wrong))
+    assert "give that key with --encryption-key-file" in none.err
+    assert "give that key with --encryption-key-file" in other.err
+    assert "does not open backup" in wrong.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not base64!", b"c2hvcnQ="])
+def test_a_file_that_holds_no_key_is_named(cli: Cli, opened: Opened, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.key").write_bytes(content)
+    outcome = cli("list", "--from", STORE, "--encryption-key-file", str(tmp_path / "a.key"))
+    assert (outcome.code, opened.locations) == (3, [])
+    assert "'a.key' of what --encryption-key-file gives" in outcome.err
+    assert "32" in outcome.err
+
+
+def test_what_an_interrupted_backup_left_is_deleted_as_the_warning_says(cli: Cli, opened: Opened, tree: Path) -> None:
+    opened.faulty.on("put", ".manifest").raises(StoreUnreachable("away"))
+    words = cli("backup", str(tree), "--to", STORE).err.split("and cinderblock ")[1].split(" removes")[0].split()
+    assert list(opened.inside.list(""))
+    assert cli(*words, "--from", STORE).code == 0
+    assert list(opened.inside.list("")) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.errors import NotFound
 from tests.unit.cli.conftest import Cli, Opened
 
 STORE = "s3://backups"
@@ -43,7 +44,7 @@ def damage(opened: Opened, backup_id: str, at: int) -> None:
 
 def test_a_table_lists_all_backups_oldest_first(cli: Cli, line: list[str]) -> None:
     heading, *rows = cli("list", "--from", STORE).out.splitlines()
-    assert heading.split() == ["ID", "TIME", "KIND", "DATA", "STORED", "NAME"]
+    assert heading.split() == ["ID", "TIME", "KIND", "DATA", "STORED", "VOLUME", "NAME"]
     assert [(row.split()[0], row.split()[-1]) for row in rows] == list(zip(line, ("n0", "n1", "n2"), strict=True))
     assert ["incremental" in row for row in rows] == [False, True, True]
 
@@ -56,7 +57,10 @@ def test_the_list_of_one_volume_leaves_out_the_others(cli: Cli, tree: Path, line
 
 def test_an_empty_store_is_an_empty_list(cli: Cli) -> None:
     assert cli("list", "--from", STORE, "--json").json == []
-    assert len(cli("list", "--from", STORE).out.splitlines()) == 1
+    listed = cli("list", "--from", f"{STORE}/a/prefix")
+    assert listed.code == 0
+    assert len(listed.out.splitlines()) == 1
+    assert "no backups directly below a/prefix/backups/ in backups" in listed.err
 
 
 def test_a_damaged_manifest_does_not_hide_the_others(cli: Cli, opened: Opened, line: list[str]) -> None:
@@ -143,8 +147,88 @@ def test_a_sealed_backup_without_its_parent_keeps_everything_it_might_need(
 def test_nothing_is_deleted_while_a_neighbour_is_too_damaged_to_ask(cli: Cli, opened: Opened, line: list[str]) -> None:
     damage(opened, line[2], at=50)
     before = list(opened.inside.list(""))
-    assert cli("delete", line[1], "--from", STORE).code == 5
+    outcome = cli("delete", line[1], "--from", STORE)
+    assert outcome.code == 5
+    assert f"delete {line[2]} first" in outcome.err
     assert list(opened.inside.list("")) == before
+
+
+def test_backups_that_are_damaged_can_be_deleted_beside_each_other(cli: Cli, opened: Opened, line: list[str]) -> None:
+    for backup_id in line[1:]:
+        damage(opened, backup_id, at=50)
+    for backup_id in (line[1], line[2], line[0]):
+        assert cli("delete", backup_id, "--from", STORE).code == 0
+    assert list(opened.inside.list("")) == []
+
+
+def test_a_damaged_backup_that_a_sound_one_needs_stays(cli: Cli, opened: Opened, line: list[str]) -> None:
+    damage(opened, line[0], at=50)
+    outcome = cli("delete", line[0], "--from", STORE)
+    assert outcome.code == 3
+    assert line[1] in outcome.err
+
+
+def test_an_incremental_passes_over_a_damaged_backup_and_says_so(
+    cli: Cli, opened: Opened, tree: Path, line: list[str]
+) -> None:
+    damage(opened, line[2], at=50)
+    outcome = cli("backup", str(tree), "--to", STORE, "--incremental", "--json")
+    assert outcome.code == 0
+    assert f"passed over as a parent: {manifest_of(opened, line[2])}" in outcome.err
+    assert cli("show", outcome.json["backupId"], "--from", STORE, "--json").json["parentId"] == line[1]
+
+
+def test_a_damaged_backup_is_shown_as_such(cli: Cli, opened: Opened, line: list[str]) -> None:
+    damage(opened, line[2], at=50)
+    shown = cli("show", line[2], "--from", STORE, "--json")
+    assert shown.code == 5
+    assert manifest_of(opened, line[2]) in shown.json["damage"]
+    assert cli("show", line[2], "--from", STORE).code == 5
+
+
+def test_a_manifest_in_the_place_of_another_is_not_believed(
+    cli: Cli, opened: Opened, tmp_path: Path, line: list[str]
+) -> None:
+    opened.inside.put(manifest_of(opened, line[1]), opened.inside.get(manifest_of(opened, line[0])))
+    listed = cli("list", "--from", STORE, "--json")
+    assert listed.code == 5
+    assert [found["readable"] for found in listed.json if found["id"] == line[1]] == [False]
+    for command in (("verify", line[1]), ("restore", line[1], "--target", str(tmp_path / "out")), ("show", line[1])):
+        outcome = cli(*command, "--from", STORE)
+        assert outcome.code == 5
+        assert manifest_of(opened, line[1]) in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backup_that_goes_while_it_is_listed_is_left_out(cli: Cli, opened: Opened, line: list[str]) -> None:
+    opened.faulty.on("get", line[1]).raises(NotFound("gone"))
+    listed = cli("list", "--from", STORE, "--json")
+    assert (listed.code, [found["id"] for found in listed.json]) == (0, [line[0], line[2]])
+
+
+def test_a_missing_pack_is_damage(cli: Cli, opened: Opened, tmp_path: Path, line: list[str]) -> None:
+    (pack, *_) = (item.key for item in opened.inside.list("packs/") if line[0] in item.key)
+    opened.inside.delete([pack])
+    for command in (("verify", line[2]), ("restore", line[2], "--target", str(tmp_path / "out"))):
+        outcome = cli(*command, "--from", STORE)
+        assert outcome.code == 5
+        assert f"{pack} is missing" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_do_nothing_to_the_terminal(cli: Cli, tree: Path) -> None:
+    name = "red \x1b[31m and \n another line"
+    made = cli("backup", str(tree), "--to", STORE, "--name", name, "--json").json["backupId"]
+    for outcome in (cli("list", "--from", STORE), cli("show", made, "--from", STORE)):
+        assert "\x1b" not in outcome.out
+        assert "red \\x1b[31m and \\n another line" in outcome.out
+    assert cli("show", made, "--from", STORE, "--json").json["description"]["displayName"] == name
+
+
+def test_what_is_not_there_cannot_be_deleted(cli: Cli, line: list[str]) -> None:
+    outcome = cli("delete", "b-1", "--volume-id", "v-1", "--from", STORE)
+    assert outcome.code == 3
+    assert "nothing of a backup b-1 of volume v-1" in outcome.err
 
 
 def test_a_damaged_backup_can_be_deleted(cli: Cli, opened: Opened, line: list[str]) -> None:
@@ -175,3 +259,13 @@ def test_rewrapping_needs_keys(cli: Cli) -> None:
     outcome = cli("rewrap", "--from", STORE)
     assert outcome.code == 3
     assert "--encryption-key-file" in outcome.err
+
+
+def test_a_damaged_neighbour_hides_who_needs_a_backup_and_nothing_else(
+    cli: Cli, opened: Opened, line: list[str]
+) -> None:
+    damage(opened, line[2], at=50)
+    shown, told = cli("show", line[1], "--from", STORE), cli("show", line[1], "--from", STORE, "--json")
+    assert (shown.code, told.code, told.json["neededBy"]) == (0, 0, None)
+    assert "needed by    cannot be told" in shown.out
+    assert line[2] in shown.err

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from botocore.session import Session
 
-from cinderblock.cli.main import COMMANDS, load, make_command_parser, make_parser
+from cinderblock.cli.main import COMMANDS, load, main, make_command_parser, make_parser
 from cinderblock.cli.options import percentage, rate, store_url
 from cinderblock.errors import InvalidInput
 from cinderblock.model.store import ServerSideAlgorithm, ServerSideEncryption
+from cinderblock.store.s3 import client
 from tests.unit.cli.conftest import Cli, Opened
 
 BY_HAND = ("backup", "restore", "list", "show", "verify", "delete", "rewrap")
@@ -204,3 +207,24 @@ def test_programs_of_containers_hand_on_their_exit_code(
 ) -> None:
     monkeypatch.setattr(f"cinderblock.cli.{target}.main", lambda *_: 17)
     assert cli(name).code == 17
+
+
+def test_whoever_interrupts_twice_does_not_wait(
+    opened: Opened, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.faulty.on("list").raises(KeyboardInterrupt())
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(["list", "--from", "s3://backups"]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "cinderblock list: interrupted\n"
+
+
+def test_an_aws_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nowhere")
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.setattr(client, "_session", Session)
+    with pytest.raises(InvalidInput, match="nowhere"):
+        client.ambient_region()

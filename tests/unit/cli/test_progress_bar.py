@@ -42,6 +42,12 @@ def test_programs_get_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (line["bytesDone"], line["bytesTotal"], line["bytesStored"]) == (1, 2, 3)
 
 
+def test_programs_are_not_told_a_total_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    with told("backup", as_json=True, bounded=False) as progress:
+        progress(Progress(1, 2, 3))
+    assert json.loads(capsys.readouterr().err) == {"bytesDone": 1, "bytesStored": 3, "bytesPerSecond": 0}
+
+
 def test_nobody_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with told("backup", as_json=False) as progress:
         progress(Progress(1, 2, 3))

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from cinderblock.errors import IntegrityError, InvalidInput, NotFound
+from cinderblock.errors import IntegrityError, InvalidInput
 from cinderblock.mover.progress import Progress
 from cinderblock.mover.verify import run_verify
 from tests.support.backups import PREFIX, Backups, key_ring
@@ -45,7 +45,7 @@ def test_a_sound_backup_is_read_as_a_whole(backups: Backups) -> None:
 
 def test_a_missing_pack_of_an_ancestor_is_named(backups: Backups) -> None:
     pack = backups.pack_keys("one")[-1]
-    with backups.changed(pack, None), pytest.raises(NotFound, match=pack):
+    with backups.changed(pack, None), pytest.raises(IntegrityError, match=f"{pack} is missing"):
         backups.verify("two")
 
 

@@ -71,8 +71,14 @@ def make_client(
 
 
 def ambient_region() -> str | None:
-    """The region that the environment or the AWS profile of this machine names."""
-    region = os.environ.get("AWS_REGION") or _session().get_config_variable("region")
+    """The region that the environment or the AWS profile of this machine names.
+
+    Raises InvalidInput if there is no such profile, or the configuration is malformed.
+    """
+    try:
+        region = os.environ.get("AWS_REGION") or _session().get_config_variable("region")
+    except BotoCoreError as error:
+        raise InvalidInput(f"The AWS configuration of this machine cannot be used: {error}") from error
     return cast("str | None", region)
 
 
