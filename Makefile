@@ -49,9 +49,9 @@ scale: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.scale
 
-.PHONY: bench ## Measure against restic and against the limit; decides nothing
+.PHONY: bench ## Measure beside restic and kopia (built at the first use) and the limit, in 15 minutes; BENCH=--help tells of options
 bench: packages
-	$(RUN) tests.bench
+	$(RUN) tests.bench $(BENCH)
 
 .PHONY: memory ## Measure what memory movers take for a directory with a million files; fails above 256 MiB
 memory: setup
