@@ -49,7 +49,7 @@ scale: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.scale
 
-.PHONY: bench ## Measure beside restic and kopia (built at the first use) and the limit, in 15 minutes; BENCH=--help tells of options
+.PHONY: bench ## Measure beside restic, kopia and the limit, in 15 minutes (at first 2 to 5 more to build the two); BENCH=--help: options
 bench: packages
 	$(RUN) tests.bench $(BENCH)
 
