@@ -25,7 +25,8 @@ class Ballast:
 
     def fill(self) -> None:
         """Read until free memory does not become less any more: from then on pages are used again."""
-        with open(self._path, "wb") as file:
+        # Not "wb": that would throw out of the cache, and so set free, what was read before.
+        with open(self._path, "ab") as file:
             file.truncate(self._position + _MOST * _STEP)
         buffer = bytearray(_BUFFER)
         with open(self._path, "rb", buffering=0) as file:

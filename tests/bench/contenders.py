@@ -1,4 +1,4 @@
-"""Who is measured: each backs up a path, restores it, and keeps what it keeps in a place of its own on one server."""
+"""Who is measured: each backs up a path, restores it, and keeps what it keeps in a container of its own."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import base64
 import json
 import os
 import secrets
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-from tests.bench.running import BenchError, Processors, Usage, run
-from tests.bench.server import CONTAINER, BenchServer
+from tests.bench.running import Processors, Usage, run
+from tests.bench.server import BenchServer
 
 CINDERBLOCK = "cinderblock"
-RESTIC = "restic"
 
 
 class Contender(Protocol):
     """A program that backs up, in one repository."""
 
     name: str
+    container: str
+    """Where on the server its repository is, and nothing else."""
+    uncompared: Sequence[str]
+    """Options of tests.support.compare: what of a tree it does not bring back."""
 
     def backup(self, path: str, *, first: bool) -> Usage:
         """Back up; ``first``: nothing of the path is in the repository yet."""
@@ -34,18 +35,26 @@ class Contender(Protocol):
         """Where below ``target`` the restored ``path`` is."""
 
 
+def home(scratch: str, place: str) -> str:
+    """Directory of what a contender keeps on this machine: keys, caches, logs."""
+    return os.path.join(scratch, place)
+
+
 class Cinderblock:
     """This program, sealing, with default settings."""
 
     name = CINDERBLOCK
+    uncompared = ()
 
     def __init__(self, server: BenchServer, place: str, scratch: str, processors: Processors) -> None:
-        key = os.path.join(scratch, f"{place}.key")
+        os.mkdir(home(scratch, place))
+        key = os.path.join(home(scratch, place), "key")
         with open(key, "xb") as file:
             file.write(base64.b64encode(secrets.token_bytes(32)))
+        self.container = server.container(place)
         self._program = [os.path.join(os.path.dirname(sys.executable), "cinderblock")]
         self._store = [
-            f"s3://{CONTAINER}/{place}",
+            f"s3://{self.container}/{place}",
             "--endpoint-url",
             server.url,
             "--encryption-key-file",
@@ -80,45 +89,3 @@ class Cinderblock:
 
     def _run(self, *arguments: str) -> Usage:
         return run([*self._program, *arguments], self._environment, self._processors)
-
-
-class Restic:
-    """restic with default settings, its cache in the scratch directory."""
-
-    name = RESTIC
-
-    def __init__(self, server: BenchServer, place: str, scratch: str, processors: Processors) -> None:
-        cache = os.path.join(scratch, f"{place}.cache")
-        self._environment = {**server.environment, "RESTIC_PASSWORD": secrets.token_hex(16), "RESTIC_CACHE_DIR": cache}
-        self._processors = processors
-        repository = f"s3:{server.url}/{CONTAINER}-{place}"
-        self._program = [RESTIC, "-o", "s3.bucket-lookup=path", "-r", repository]
-        self._run("init")
-
-    def backup(self, path: str, *, first: bool) -> Usage:
-        """See Contender. restic finds by itself what it has of the path."""
-        return self._run("backup", path)
-
-    def restore(self, path: str, target: str) -> Usage:
-        """See Contender."""
-        return self._run("restore", "latest", "--path", path, "--target", target)
-
-    def restored(self, path: str, target: str) -> str:
-        """See Contender."""
-        return target + path
-
-    def _run(self, *arguments: str) -> Usage:
-        return run([*self._program, *arguments], self._environment, self._processors)
-
-
-CONTENDERS: Final[dict[str, Callable[[BenchServer, str, str, Processors], Contender]]] = {
-    CINDERBLOCK: Cinderblock,
-    RESTIC: Restic,
-}
-
-
-def version(name: str) -> str:
-    """What a program says of its version. Raises BenchError if it is not installed."""
-    if shutil.which(name) is None:
-        raise BenchError(f"{name} is not installed: apt-get install {name}, or leave it out with --peers none")
-    return subprocess.run([name, "version"], capture_output=True, text=True, check=True).stdout.split(" compiled")[0]

@@ -1,6 +1,6 @@
 """What no backup can beat: the stored bytes sent and fetched as they are, and the source read. Run as a child process.
 
-    python -m tests.bench.limit put|get URL PREFIX BYTES
+    python -m tests.bench.limit put|get URL CONTAINER BYTES
     python -m tests.bench.limit read PATH
 
 Prints the seconds that the work itself took, without the start of the interpreter and of the client.
@@ -35,15 +35,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _transfer(what: str, url: str, prefix: str, size: str) -> float:
+def _transfer(what: str, url: str, container: str, size: str) -> float:
     count = max(1, -(-int(size) // _OBJECT))
     body = os.urandom(int(size) // count)
-    location = StoreLocation(endpoint_url=url, container="bench", create_container=True)
+    location = StoreLocation(endpoint_url=url, container=container, create_container=True)
     with closing(open_store(location, None)) as store, ThreadPoolExecutor(THREADS) as pool:
         store.check()
         work: Callable[[str], object] = partial(store.put, body=body) if what == "put" else store.get
         begin = time.perf_counter()
-        for _ in pool.map(work, [f"{prefix}/{number:06}" for number in range(count)]):
+        for _ in pool.map(work, [f"{number:06}" for number in range(count)]):
             pass
         return time.perf_counter() - begin
 

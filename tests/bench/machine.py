@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from cinderblock import __version__
-from tests.bench.contenders import version
 from tests.bench.running import Processors
 from tests.cluster import golang
 
@@ -18,19 +17,25 @@ _MEMORY: Final = r"MemTotal:\s+(\d+)"
 _KERNEL: Final = r"([0-9]+(?:\.[0-9]+)*)"
 
 
-def describe(directory: str, peers: Sequence[str], processors: Processors) -> Iterator[str]:
+def describe(directory: str, processors: Processors) -> Iterator[str]:
     """Lines about the machine and the versions. ``directory`` is where the volumes and the store are."""
-    count, rest = len(processors.measured), len(processors.rest)
-    apart = processors.measured != processors.rest
     yield f"Processor: {_find('/proc/cpuinfo', _MODEL)}, {os.cpu_count()} cores"
     yield f"Memory: {int(_find('/proc/meminfo', _MEMORY)) / 2**20:.0f} GiB"
     yield f"Disk of volumes and store: {_file_system(directory)} on a virtual disk"
     yield f"Kernel: Linux {_find('/proc/sys/kernel/osrelease', _KERNEL)}"
     yield f"Python {platform.python_version()}, cinderblock {__version__}"
-    yield from (f"{version(peer)}, the newest that could be installed" for peer in peers)
     yield f"S3 server: versitygw {golang.pinned('versitygw', 'github.com/versity/versitygw')} on the loopback interface"
-    server = f"the server has the other {rest}" if apart else "the server has the same"
-    yield f"What is measured is pinned to {count} processors; {server}"
+    yield _division(processors)
+
+
+def _division(processors: Processors) -> str:
+    measured = f"What is measured is pinned to {len(processors.measured)} processors"
+    if not processors.are_shared:
+        return f"{measured}, the S3 server to the other {len(processors.rest)}"
+    return (
+        f"{measured}, which the S3 server uses too, as there are no others: what it does for a program, or for a "
+        "limit, is part of that one's wall time"
+    )
 
 
 def _find(path: str, pattern: str) -> str:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from tests.bench.aims import AIMS, MEMORY, REQUESTS_PER_GIB
 from tests.bench.contenders import CINDERBLOCK
+from tests.bench.peers import RESTIC
 from tests.bench.rounds import Figures, Limit, Sample, Step
 
-_MIB = 1 << 20
-_LIMITS = {
+_MIB: Final = 1 << 20
+_QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
+    "Wall": lambda sample: sample.wall,
+    "CPU": lambda sample: sample.cpu,
+    "Peak memory": lambda sample: sample.memory,
+    "Requests": lambda sample: sample.requests,
+    "Stored": lambda sample: sample.stored,
+}
+_LIMITS: Final = {
     ("image", Step.FULL): (Limit.READ, Limit.PUT),
     ("image", Step.UNCHANGED): (Limit.READ,),
     ("image", Step.RESTORE): (Limit.GET,),
@@ -23,7 +32,9 @@ _LIMITS = {
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Least, median and largest."""
+    """Least, median and largest; nothing of nothing."""
+    if not values:
+        return ""
     return " / ".join(f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
 
 
@@ -33,20 +44,29 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (heading, rule, *rows))
 
 
-def ratios(kind: str, figures: Figures, peer: str) -> str:
-    """How many times as fast as a peer, round by round, and how many times as long as the limit."""
-    heading = ("Step", f"Faster than {peer}", "CPU less by", "Times the limit", "Aim", "Reached")
-    return table(heading, _ratio_rows(kind, figures, peer))
+def ratios(figures: Figures, peer: str) -> str:
+    """How many times as much of everything a peer takes, round by round."""
+    heading = (f"{peer} / {CINDERBLOCK}", *_QUANTITIES)
+    return table(heading, [(str(step), *_ratio_row(figures, peer, step)) for step in Step])
 
 
-def _ratio_rows(kind: str, figures: Figures, peer: str) -> Iterator[Sequence[str]]:
-    for step in Step:
-        ours, theirs = figures.samples[step, CINDERBLOCK], figures.samples[step, peer]
-        speed = [their.wall / our.wall for our, their in zip(ours, theirs, strict=True)]
-        cpu = [their.cpu / our.cpu for our, their in zip(ours, theirs, strict=True)]
-        limit = _times_limit(kind, step, figures)
-        aim, reached = _verdict(kind, step, speed, limit)
-        yield str(step), spread(speed), spread(cpu), spread(limit) if limit else "", aim, reached
+def _ratio_row(figures: Figures, peer: str, step: Step) -> Iterator[str]:
+    pairs = list(zip(figures.samples[step, peer], figures.samples[step, CINDERBLOCK], strict=True))
+    for amount in _QUANTITIES.values():
+        is_used = all(amount(our) for _, our in pairs)
+        yield spread([amount(their) / amount(our) for their, our in pairs] if is_used else [])
+
+
+def aims(kind: str, figures: Figures) -> str:
+    """What was to be reached, beside restic and beside the limit. Where restic was not measured, the limit alone."""
+    heading = ("Step", f"Faster than {RESTIC}", "Times the limit", "Aim", "Reached")
+    return table(heading, (_aim_row(kind, figures, step) for step in Step))
+
+
+def _aim_row(kind: str, figures: Figures, step: Step) -> Sequence[str]:
+    pairs = zip(figures.samples[step, RESTIC], figures.samples[step, CINDERBLOCK], strict=False)
+    speed, limit = [their.wall / our.wall for their, our in pairs], _times_limit(kind, step, figures)
+    return str(step), spread(speed), spread(limit), *_verdict(kind, step, speed, limit)
 
 
 def _times_limit(kind: str, step: Step, figures: Figures) -> list[float]:
@@ -60,10 +80,12 @@ def _times_limit(kind: str, step: Step, figures: Figures) -> list[float]:
 def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[float]) -> tuple[str, str]:
     """An aim, and whether the median reaches it."""
     aim = AIMS.get((kind, step))
-    if aim is None:
-        return "", ""
-    words, held = [f"{aim.speed:g}"], [statistics.median(speed) >= aim.speed]
-    if aim.limit is not None:
+    words: list[str] = []
+    held: list[bool] = []
+    if aim is not None and speed:
+        words.append(f"{aim.speed:g}")
+        held.append(statistics.median(speed) >= aim.speed)
+    if aim is not None and aim.limit is not None:
         words.append(f"limit {aim.limit:g}")
         held.append(statistics.median(limit) <= aim.limit)
     return ", ".join(words), ", ".join("yes" if one else "**no**" for one in held)
@@ -71,7 +93,7 @@ def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[floa
 
 def measurements(figures: Figures, names: Sequence[str], steps: Iterable[Step] = Step) -> str:
     """Everything as it was measured."""
-    heading = ("Step", "Program", "Wall s", "CPU s", "Peak MiB", "Requests", "Stored MiB", "Others %")
+    heading = ("Step", "Program", "Wall s", "CPU s", "Peak MiB", "Requests", "Stored MiB", "Server CPU s", "Others %")
     rows = [_row(step, name, figures.samples[step, name]) for step in steps for name in names]
     return table(heading, rows)
 
@@ -85,6 +107,7 @@ def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
         f"{max(sample.memory for sample in samples) / _MIB:.0f}",
         f"{max(sample.requests for sample in samples)}",
         f"{statistics.median(sample.stored for sample in samples) / _MIB:.1f}",
+        f"{statistics.median(sample.server for sample in samples):.2f}",
         spread([100 * sample.others for sample in samples], 0),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 
 from tests.bench.cached import Ballast
-from tests.bench.contenders import CINDERBLOCK, CONTENDERS, Contender
+from tests.bench.contenders import CINDERBLOCK, Cinderblock, Contender, home
 from tests.bench.filesystem import fresh
 from tests.bench.image import data_ranges
 from tests.bench.neighbours import await_calm
+from tests.bench.peers import PEERS
 from tests.bench.running import OWN_PATH, Processors, Usage, aside, own_module, run
 from tests.bench.server import BenchServer
 
@@ -49,7 +52,9 @@ class Sample:
 
     Attributes:
         stored: what the step added to the store.
-        others: as `Usage` has it.
+        server: seconds of processor time that the S3 server used meanwhile.
+        others: share of the measured processors' time that neither the program nor the server used, the kernel's work
+            for them (network, writing back) among it.
     """
 
     wall: float
@@ -57,6 +62,7 @@ class Sample:
     memory: int
     requests: int
     stored: int
+    server: float
     others: float
 
 
@@ -99,24 +105,27 @@ class Measuring:
         self._server = server
         self._processors = processors
 
-    def measure(self, step: Step, contender: Contender, warm: str, work: Callable[[], Usage]) -> None:
-        """Do one step of one program; ``warm`` is what it will read."""
-        settle(warm, self._processors, self._ballast)
-        requests, stored = self._server.requests(), self._server.stored()
-        used = work()
+    def measure(self, step: Step, contender: Contender, warm: Sequence[str], work: Callable[[], Usage]) -> None:
+        """Do one step of one program; ``warm`` is what it will read, besides its objects."""
+        settle([*warm, self._server.objects(contender.container)], self._processors, self._ballast)
+        requests, stored = self._server.requests(), self._server.stored(contender.container)
+        server, used = self._server.cpu_seconds(), work()
+        server = self._server.cpu_seconds() - server
+        others = used.others - server if self._processors.are_shared else used.others
         sample = Sample(
-            used.wall,
-            used.cpu,
-            used.memory,
-            self._server.requests() - requests,
-            self._server.stored() - stored,
-            used.others,
+            wall=used.wall,
+            cpu=used.cpu,
+            memory=used.memory,
+            requests=self._server.requests() - requests,
+            stored=self._server.stored(contender.container) - stored,
+            server=server,
+            others=max(0.0, others) / (used.wall * len(self._processors.measured)),
         )
         self.figures.samples[step, contender.name].append(sample)
         say(
             f"{self._label:9} {step:28} {contender.name:12} {sample.wall:7.2f} s  {sample.cpu:7.2f} s CPU "
             f"{sample.memory >> 20:5} MiB {sample.requests:6} requests {sample.stored / 2**20:8.1f} MiB  "
-            f"others {sample.others:4.0%}"
+            f"server {sample.server:5.2f} s CPU  others {sample.others:4.0%}"
         )
 
     def sync(self, contender: Contender, target: str) -> None:
@@ -131,8 +140,8 @@ class Measuring:
         say(f"{self._label:9} {Step.ON_DISK:28} {contender.name:12} {sample.wall:7.2f} s")
 
     def limit(self, limit: Limit, warm: str, *arguments: str) -> None:
-        """Measure what no program can beat; ``arguments`` are those of `tests.bench.limit`."""
-        settle(warm, self._processors, self._ballast)
+        """Measure what no program can beat; ``arguments`` are those of `tests.bench.limit`, ``warm`` what it reads."""
+        settle([warm], self._processors, self._ballast)
         command = own_module("tests.bench.limit", *arguments)
         seconds = float(run(command, {**self._server.environment, **OWN_PATH}, self._processors).output)
         self.figures.limits[limit].append(seconds)
@@ -162,14 +171,16 @@ class Bench:
         """Measure everything once. The programs take turns at being the first. Raises BenchError."""
         place = f"round-{number}-{os.path.basename(self._volume.path)}"
         names = [*self._names[number % len(self._names) :], *self._names[: number % len(self._names)]]
-        contenders: list[Contender] = [
-            CONTENDERS[name](self._server, f"{place}-{name}", self._scratch, self._processors) for name in names
-        ]
-        with self._tidy(contenders):
-            self._backups(contenders, place, number)
-            self._restores(contenders, place, is_first=number == 0)
+        with self._tidy(place, names):
+            contenders = [self._contender(name, f"{place}-{name}") for name in names]
+            self._backups(contenders, f"{place}-raw", number)
+            self._restores(contenders, f"{place}-raw", is_first=number == 0)
 
-    def _backups(self, contenders: Sequence[Contender], place: str, number: int) -> None:
+    def _contender(self, name: str, place: str) -> Contender:
+        make = Cinderblock if name == CINDERBLOCK else PEERS[name].make
+        return make(self._server, place, self._scratch, self._processors)
+
+    def _backups(self, contenders: Sequence[Contender], raw: str, number: int) -> None:
         path = self._volume.path
         for step in (Step.FULL, Step.UNCHANGED, Step.CHANGED):
             if step is Step.CHANGED:
@@ -177,63 +188,67 @@ class Bench:
             for contender in contenders:
                 first = step is Step.FULL
                 self._volume.seem_new()
-                self._measuring.measure(step, contender, path, partial(contender.backup, path, first=first))
+                self._measuring.measure(step, contender, [path], partial(contender.backup, path, first=first))
             if step is Step.FULL:
                 self._measuring.limit(Limit.READ, path, "read", path)
-                self._measuring.limit(Limit.PUT, path, "put", self._server.url, f"{place}-raw", str(self._stored()))
+                self._transfer(Limit.PUT, "put", raw)
 
-    def _restores(self, contenders: Sequence[Contender], place: str, *, is_first: bool) -> None:
+    def _restores(self, contenders: Sequence[Contender], raw: str, *, is_first: bool) -> None:
         path = self._volume.path
         for step in (Step.RESTORE, Step.IN_PLACE):
             for contender in contenders:
-                target = self._target(contender)
-                warm = contender.restored(path, target) if step is Step.IN_PLACE else path
+                target = self._target(contender.name)
+                warm = [contender.restored(path, target)] if step is Step.IN_PLACE else []
                 self._measuring.measure(step, contender, warm, partial(contender.restore, path, target))
                 if step is Step.RESTORE:
                     self._measuring.sync(contender, target)
-                if is_first:
-                    check_equal(path, contender.restored(path, target))
+                if is_first and (step is Step.RESTORE or contender.name == CINDERBLOCK):
+                    check_equal(path, contender.restored(path, target), contender.uncompared)
             if step is Step.RESTORE:
-                self._measuring.limit(Limit.GET, path, "get", self._server.url, f"{place}-raw", str(self._stored()))
+                self._transfer(Limit.GET, "get", raw)
         ours = next(contender for contender in contenders if contender.name == CINDERBLOCK)
-        target = ours.restored(path, self._target(ours))
+        target = ours.restored(path, self._target(CINDERBLOCK))
         self._measuring.limit(Limit.READ_TARGET, target, "read", target)
 
-    def _stored(self) -> int:
-        """Bytes that this program stored for the last full backup."""
-        return self.figures.samples[Step.FULL, CINDERBLOCK][-1].stored
+    def _transfer(self, limit: Limit, what: str, raw: str) -> None:
+        """Send or fetch as many bytes as this program stored for the last full backup."""
+        stored = self.figures.samples[Step.FULL, CINDERBLOCK][-1].stored
+        container = self._server.container(raw)
+        warm = self._server.objects(container)
+        self._measuring.limit(limit, warm, what, self._server.url, container, str(stored))
 
-    def _target(self, contender: Contender) -> str:
-        return os.path.join(self._scratch, f"target-{contender.name}")
+    def _target(self, name: str) -> str:
+        return os.path.join(self._scratch, f"target-{name}")
 
     @contextmanager
-    def _tidy(self, contenders: Sequence[Contender]) -> Iterator[None]:
-        """New file systems as targets, and at the end neither them nor what the round stored."""
+    def _tidy(self, place: str, names: Sequence[str]) -> Iterator[None]:
+        """New file systems as targets, and at the end nothing of the round, here and on the server."""
         with ExitStack() as stack:
             stack.callback(self._server.forget)
-            for contender in contenders:
-                stack.enter_context(fresh(self._target(contender)))
+            for name in names:
+                stack.callback(shutil.rmtree, home(self._scratch, f"{place}-{name}"), ignore_errors=True)
+                stack.enter_context(fresh(self._target(name)))
             yield
 
 
-def settle(path: str, processors: Processors, ballast: Ballast | None) -> None:
-    """Nothing waits to be written, all of ``path`` is in the page cache, and it is calm, whoever comes next."""
+def settle(paths: Sequence[str], processors: Processors, ballast: Ballast | None) -> None:
+    """Nothing waits to be written, all of ``paths`` is in the page cache, and it is calm, whoever comes next."""
     os.sync()
     await_calm(processors.measured, processors.patience)
     if ballast is not None:
         ballast.fill()
     buffer = memoryview(bytearray(1 << 20))
-    for file in _files(path):
+    for file in chain.from_iterable(map(_files, paths)):
         with open(file, "rb", buffering=0) as source:
             for start, end in data_ranges(file):
                 for offset in range(start, end, len(buffer)):
                     os.preadv(source.fileno(), [buffer[: end - offset]], offset)
 
 
-def check_equal(path: str, restored: str) -> None:
-    """Raises BenchError if what was restored is not what was backed up."""
+def check_equal(path: str, restored: str, uncompared: Sequence[str] = ()) -> None:
+    """Raises BenchError if what was restored is not what was backed up; ``uncompared`` as `Contender` has it."""
     if os.path.isdir(path):
-        aside("tests.support.compare", path, restored)
+        aside("tests.support.compare", path, restored, *uncompared)
     else:
         aside("tests.bench.volumes", "same", path, restored)
 
@@ -244,9 +259,8 @@ def say(text: str) -> None:
 
 
 def _files(path: str) -> Iterator[str]:
-    if not os.path.isdir(path):
+    if os.path.isfile(path):
         yield path
-        return
     for directory, _, names in os.walk(path):
         for name in names:
             yield os.path.join(directory, name)

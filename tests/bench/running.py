@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from tests.bench.neighbours import busy_seconds
+from tests.bench.processes import Together
 
 _OWN_MEMORY: Final = 64 << 20
 """Bytes that this process may ever have had: far below what it measures."""
@@ -48,6 +49,11 @@ class Processors:
         measured = tuple(present[-count:])
         return cls(measured, tuple(present[:-count]) or measured, patience)
 
+    @property
+    def are_shared(self) -> bool:
+        """Whether what is measured has to share its processors with the S3 server."""
+        return self.measured == self.rest
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -56,9 +62,10 @@ class Usage:
     Attributes:
         wall: seconds.
         cpu: seconds of user and system time.
-        memory: bytes of the largest resident set (``ru_maxrss`` of the child).
-        others: share of the measured processors' time that somebody else used meanwhile, the kernel's work for the
-            program (network, writing back) among it.
+        memory: bytes of the largest resident set (``ru_maxrss`` of the child), of all its processes together if it has
+            started some.
+        others: seconds that somebody else used the measured processors meanwhile, the kernel's work for the program
+            (network, writing back) among it.
         output: what it printed.
     """
 
@@ -84,15 +91,19 @@ def run(command: Sequence[str], environment: Mapping[str, str], processors: Proc
         child = subprocess.Popen(
             pinned, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
         )
-        _, status, used = os.wait4(child.pid, 0)
-        wall = time.perf_counter() - begin
-        busy = busy_seconds(processors.measured) - busy
+        with Together(child.pid) as together:
+            try:
+                _, status, used = os.wait4(child.pid, 0)
+            except BaseException:
+                child.kill()
+                raise
+            wall = time.perf_counter() - begin
+            busy = busy_seconds(processors.measured) - busy
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode != 0:
             raise BenchError(f"{command[0]} ended with {child.returncode}: {_text(errors)[-2000:]}")
         cpu = used.ru_utime + used.ru_stime
-        others = max(0.0, busy - cpu) / (wall * len(processors.measured))
-        return Usage(wall, cpu, used.ru_maxrss * 1024, others, _text(output))
+        return Usage(wall, cpu, max(used.ru_maxrss << 10, together.peak), max(0.0, busy - cpu), _text(output))
 
 
 def aside(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:

@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import Final
 
-from tests.bench.contenders import Cinderblock
+from tests.bench.contenders import CINDERBLOCK, Cinderblock
 from tests.bench.filesystem import fresh
 from tests.bench.rounds import Figures, Measuring, Step, check_equal
 from tests.bench.running import Processors, aside
@@ -20,14 +20,14 @@ def measure_scattered(size: int, server: BenchServer, scratch: str, processors: 
     path, target = os.path.join(scratch, "scattered"), os.path.join(scratch, "target-scattered")
     aside("tests.bench.volumes", "scattered", path, str(size), "1")
     measuring = Measuring("scattered", server, processors)
-    program = Cinderblock(server, "scattered", scratch, processors)
+    program = Cinderblock(server, f"scattered-{CINDERBLOCK}", scratch, processors)
     with fresh(target):
-        measuring.measure(Step.FULL, program, path, partial(program.backup, path, first=True))
-        measuring.measure(Step.UNCHANGED, program, path, partial(program.backup, path, first=False))
-        measuring.measure(Step.RESTORE, program, path, partial(program.restore, path, target))
+        measuring.measure(Step.FULL, program, [path], partial(program.backup, path, first=True))
+        measuring.measure(Step.UNCHANGED, program, [path], partial(program.backup, path, first=False))
+        measuring.measure(Step.RESTORE, program, [], partial(program.restore, path, target))
         check_equal(path, program.restored(path, target))
         measuring.measure(
-            Step.IN_PLACE, program, program.restored(path, target), partial(program.restore, path, target)
+            Step.IN_PLACE, program, [program.restored(path, target)], partial(program.restore, path, target)
         )
     server.forget()
     os.unlink(path)

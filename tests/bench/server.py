@@ -10,18 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.bench import processes
 from tests.bench.running import Processors
 from tests.cluster import s3
 
-CONTAINER: Final = "bench"
 _QUIET_SECONDS: Final = 0.05
+_PROGRAM: Final = "versitygw"
 
 
 class BenchServer:
     """A running S3 server with a log of requests."""
 
-    def __init__(self, server: s3.S3Server, log: Path) -> None:
+    def __init__(self, server: s3.S3Server, log: Path, process: int) -> None:
         self.url = server.url
+        self.region = server.region
         self.environment = {
             "AWS_ACCESS_KEY_ID": server.access_key,
             "AWS_SECRET_ACCESS_KEY": server.secret_key,
@@ -29,6 +31,24 @@ class BenchServer:
         }
         self._objects = server.directory
         self._log = log
+        self._process = process
+
+    def container(self, place: str) -> str:
+        """The name of a container, which whoever uses it has to make."""
+        return f"bench-{place}"
+
+    def new_container(self, place: str) -> str:
+        """A container for who does not make one: the server's containers are directories."""
+        (self._objects / self.container(place)).mkdir()
+        return self.container(place)
+
+    def objects(self, container: str) -> str:
+        """Directory of a container's objects, which is not there before the container."""
+        return str(self._objects / container)
+
+    def cpu_seconds(self) -> float:
+        """Seconds of processor time that the server has used until now."""
+        return processes.cpu_seconds(self._process)
 
     def requests(self) -> int:
         """Requests until now. A line may come a moment after its answer, so this waits for the log to be quiet."""
@@ -40,11 +60,11 @@ class BenchServer:
         with self._log.open("rb") as file:
             return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
-    def stored(self) -> int:
-        """Bytes of all objects."""
+    def stored(self, container: str) -> int:
+        """Bytes of a container's objects."""
         return sum(
             os.path.getsize(os.path.join(directory, name))
-            for directory, _, names in os.walk(self._objects)
+            for directory, _, names in os.walk(self.objects(container))
             for name in names
         )
 
@@ -60,4 +80,5 @@ def serving(directory: str, processors: Processors) -> Iterator[BenchServer]:
     os.sched_setaffinity(0, processors.rest)
     log = Path(directory, "access.log")
     with s3.running(f"--access-log={log}") as server:
-        yield BenchServer(server, log)
+        [process] = [pid for pid in processes.descendants(os.getpid()) if processes.name(pid) == _PROGRAM]
+        yield BenchServer(server, log, process)

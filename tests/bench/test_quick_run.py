@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.bench.contenders import CINDERBLOCK
+from tests.bench.peers import KOPIA, RESTIC
 from tests.bench.rounds import Step
+from tests.bench.scattered import STEPS
+from tests.cluster import toolchain
 
 pytestmark = [
     pytest.mark.bench,
@@ -18,17 +21,31 @@ pytestmark = [
 ]
 
 
-def test_a_quick_run_measures_every_step_of_every_program(tmp_path: Path) -> None:
-    peers = ["restic"] if shutil.which("restic") else []
-    written = tmp_path / "bench.md"
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--peers", *(peers or ["none"]), "--write", str(written)]
+def test_a_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None:
+    rows = _rows(tmp_path, "--peers")
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
-
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in written.read_text().splitlines() if line.startswith("| ")]
     for step in Step:
-        for program in ("cinderblock", *peers):
-            measured = [row for row in rows if row.startswith(f"| {step} | {program} |")]
-            expected = 2 if program != "cinderblock" or step is Step.CHANGED else 3
-            assert len(measured) == expected, (step, program, rows)
+        measured = [row for row in rows if row.startswith(f"| {step} | {CINDERBLOCK} |")]
+        assert len(measured) == (3 if step in STEPS else 2), (step, rows)
+
+
+@pytest.mark.parametrize("peer", [RESTIC, KOPIA])
+def test_a_peer_does_every_step_too_and_is_compared(peer: str, tmp_path: Path) -> None:
+    if not toolchain.is_built(peer):
+        pytest.skip(f"{peer} takes minutes to build, and this test is for seconds: make bench builds it")
+
+    rows = _rows(tmp_path, "--only", "image", "--peers", peer)
+
+    assert f"| {peer} / {CINDERBLOCK} | Wall | CPU | Peak memory | Requests | Stored |" in rows
+    for step in Step:
+        measured = [row for row in rows if row.startswith(f"| {step} | {peer} |")]
+        assert len(measured) == 1, (step, rows)
+
+
+def _rows(folder: Path, *arguments: str) -> list[str]:
+    """Rows of the tables on the page of a quick run."""
+    written = folder / "bench.md"
+    command = [sys.executable, "-m", "tests.bench", "--quick", *arguments, "--write", str(written)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    return [line for line in written.read_text().splitlines() if line.startswith("| ")]

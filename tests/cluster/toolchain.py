@@ -1,7 +1,8 @@
 """The programs of the cluster, built from pinned Go modules into a cache: `tool("etcd")` is the path of one.
 
 Every folder below `tools/` is a Go module whose go.mod and go.sum are the pins. A program is built when it is first
-asked for, and only it: who needs an API server does not wait for a kubelet.
+asked for, and only it: who needs an API server does not wait for a kubelet, and only who measures for what this project
+is measured beside.
 """
 
 import hashlib
@@ -77,6 +78,9 @@ MODULES = (
     Module("versitygw", _commands("github.com/versity/versitygw", "versitygw")),
     Module("helm", _commands("helm.sh/helm/v4", "helm")),
     Module("pause", {"pause": "cinderblock.test/tools/pause"}),
+    # What this project is measured beside: built for `make bench` alone.
+    Module("restic", _commands("github.com/restic/restic", "restic")),
+    Module("kopia", {"kopia": "github.com/kopia/kopia"}),
 )
 
 NAMES = tuple(name for module in MODULES for name in module.packages)
@@ -86,6 +90,11 @@ NAMES = tuple(name for module in MODULES for name in module.packages)
 def tool(name: str) -> Path:
     """Return the path of a program, building it if that has not been done. Raises ClusterError."""
     return ensure([name])[name]
+
+
+def is_built(name: str) -> bool:
+    """Whether a program is there without building it."""
+    return any((module.bin() / name).exists() for module in MODULES if name in module.packages)
 
 
 def ensure(names: Iterable[str]) -> dict[str, Path]:

@@ -1,0 +1,68 @@
+"""What is measured is what was used, and a page says what was measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.bench import page
+from tests.bench.contenders import CINDERBLOCK
+from tests.bench.peers import KOPIA, RESTIC
+from tests.bench.rounds import Figures, Limit, Sample, Step
+
+_MEASURE = """
+import sys
+from tests.bench.running import Processors, run
+print(run([sys.executable, "-I", "-S", "-c", sys.argv[1]], {}, Processors.divide(1, 0)).memory)
+"""
+_HOLD = "held = bytearray({bytes}); held[::4096] = b'x' * len(held[::4096])"
+_CHILD = "import time\n{hold}\ntime.sleep(1)"
+_PARENT = "import subprocess, sys\n{hold}\nsubprocess.run([sys.executable, '-c', {child!r}], check=True)"
+
+
+def test_memory_is_that_of_all_processes_of_a_program_together() -> None:
+    hold = _HOLD.format(bytes=100 << 20)
+    program = _PARENT.format(hold=hold, child=_CHILD.format(hold=hold))
+
+    assert 200 << 20 <= _measured(program) < 240 << 20
+
+
+def test_memory_of_one_process_is_its_largest_resident_set() -> None:
+    assert 100 << 20 <= _measured(_HOLD.format(bytes=100 << 20)) < 130 << 20
+
+
+def test_an_aim_is_reached_by_the_median_beside_restic_and_beside_the_slowest_limit() -> None:
+    figures = Figures()
+    for ours, theirs in ((1.0, 5.0), (1.0, 4.5), (2.0, 4.0)):
+        for step in Step:
+            figures.samples[step, CINDERBLOCK].append(_sample(wall=ours))
+            figures.samples[step, RESTIC].append(_sample(wall=theirs))
+        for limit in Limit:
+            figures.limits[limit].append(0.5 if limit is Limit.PUT else 0.1)
+
+    [row] = [row for row in page.aims("image", figures).splitlines() if row.startswith("| full |")]
+
+    assert row == "| full | 2.00 / 4.50 / 5.00 | 2.00 / 2.00 / 4.00 | 4, limit 1.5 | yes, **no** |"
+
+
+def test_a_ratio_is_made_of_everything_that_this_program_used_at_all() -> None:
+    figures = Figures()
+    for step in Step:
+        figures.samples[step, CINDERBLOCK].append(_sample(wall=2.0, memory=100, requests=10, stored=0))
+        figures.samples[step, KOPIA].append(_sample(wall=3.0, memory=250, requests=5, stored=7))
+
+    [row] = [row for row in page.ratios(figures, KOPIA).splitlines() if row.startswith("| restore |")]
+
+    assert [cell.split(" / ")[0].strip() for cell in row.split("|")[2:-1]] == ["1.50", "1.00", "2.50", "0.50", ""]
+
+
+def _measured(program: str) -> int:
+    """Bytes of memory, found by a process that is itself as small as it must be to measure."""
+    command = [sys.executable, "-c", _MEASURE, program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    return int(done.stdout)
+
+
+def _sample(*, wall: float, memory: int = 1, requests: int = 1, stored: int = 1) -> Sample:
+    return Sample(wall=wall, cpu=1.0, memory=memory, requests=requests, stored=stored, server=0.0, others=0.0)
