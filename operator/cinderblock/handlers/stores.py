@@ -112,8 +112,11 @@ class Stores:
         # Made when it is needed: whoever is killed leaves it behind.
         self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
         path = os.path.join(self._certificates.name, f"{secret.version.replace('/', '-')}.pem")
-        with open(path, "wb") as file:
+        # Another store may be about to read the same file: it is whole, or not there.
+        descriptor, written = tempfile.mkstemp(dir=self._certificates.name)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(secret.data["ca.crt"])
+        os.replace(written, path)
         return path
 
     def close(self) -> None:
