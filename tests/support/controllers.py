@@ -16,6 +16,7 @@ import logging
 import ssl
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,6 +55,7 @@ class Cluster:
     Attributes:
         done: instants (``time.monotonic``) by what happened and to which VolumeBackup: a phase of it was seen, its
             snapshot is ready, its mover has started and ended: ``done["ready", uid]``.
+        movers: UIDs of the Jobs that have begun to work, by their owner's UID.
         held: kinds that nothing is done about for the time being.
         workers: moves that go on at the same time.
     """
@@ -61,6 +63,7 @@ class Cluster:
     server: ApiServer
     s3: S3Server
     done: dict[tuple[str, str], float] = field(default_factory=dict)
+    movers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     held: set[str] = field(default_factory=set)
     workers: int = 16
     _seen: dict[tuple[str, str], Object] = field(default_factory=dict)
@@ -198,9 +201,13 @@ class Cluster:
     async def _job(self, client: KubeClient, body: Object) -> None:
         """The whole life of a Job in three writes: its pod, how that ended, and that the Job is complete."""
         is_over = body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]
-        if is_over or body["spec"].get("suspend"):
+        claim = body["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+        is_there = await client.get(kinds.PVC, claim, body["metadata"]["namespace"]) is not None
+        if is_over or body["spec"].get("suspend") or not is_there:
+            # Without its claim a pod stays Pending.
             return
         self._note("started", body)
+        self.movers[_owner(body)].add(body["metadata"]["uid"])
         report = await asyncio.to_thread(self._move, body)
         pod = _pod_of(body)
         await _create(client, kinds.POD, pod)

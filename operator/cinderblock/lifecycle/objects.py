@@ -169,11 +169,12 @@ def mover_job(
 
     It sees its volume and the store's Secrets, and nothing else: no ServiceAccount token, no writable root.
 
-    That of a restore is born suspended, and started by a second request, for the Job that was seen to be there: a
-    request that arrives late, from an operator that does not lead any more, makes a Job that writes to no volume. That
-    of a backup finds its manifest, and has nothing to do.
+    It is born suspended, and started by a second request, for the Job that was seen to be there: a request that arrives
+    late, from an operator that does not lead any more, makes a Job that does nothing. But for a backup of a claim that
+    is a child as well: that one is gone when the backup has ended, and without it no pod can start.
     """
     metadata = child_metadata(owner)
+    is_gone_with_us = task.operation is Operation.BACKUP and claim_name == metadata["name"]
     metadata["finalizers"] = [names.JOB_FINALIZER]
     metadata["labels"][STORE_LABEL] = store.uid
     return {
@@ -181,7 +182,7 @@ def mover_job(
         "kind": "Job",
         "metadata": metadata,
         "spec": {
-            "suspend": task.operation is Operation.RESTORE,
+            "suspend": not is_gone_with_us,
             "backoffLimit": 3,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
