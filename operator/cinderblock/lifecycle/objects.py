@@ -248,7 +248,7 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         "imagePullPolicy": settings.pull_policy,
         "args": ["mover"],
         "env": [
-            {"name": TASK_VARIABLE, "value": task.model_dump_json(by_alias=True, exclude_none=True)},
+            {"name": TASK_VARIABLE, "value": _task_text(task)},
             *({"name": name, "value": value} for name, value in settings.proxies),
         ],
         "resources": store.spec.mover.resources or DEFAULT_RESOURCES,
@@ -264,6 +264,11 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         reads_only = task.operation is Operation.BACKUP
         container["volumeMounts"].append({"name": "volume", "mountPath": TREE_PATH, "readOnly": reads_only})
     return container
+
+
+def _task_text(task: MoverTask) -> str:
+    """The task as JSON that the kubelet leaves as it is: it expands ``$(NAME)`` and shortens ``$$`` in a variable."""
+    return task.model_dump_json(by_alias=True, exclude_none=True).replace("$", "\\u0024")
 
 
 def _security_context(operation: Operation) -> dict[str, Any]:
