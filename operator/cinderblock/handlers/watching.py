@@ -84,7 +84,7 @@ class Watching:
     async def _run_once(self) -> str:
         """One run of kopf, from its start to its end; returns why it ended."""
         self.starts += 1
-        self._pulse = Pulse()
+        self._pulse = Pulse(before=self._pulse)
         self.synced = False
         run = KopfThread(self._watch, self._kube, self._pulse)
         run.start()
