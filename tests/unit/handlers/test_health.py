@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from cinderblock.handlers.health import DEAF_SECONDS, STUCK_SECONDS, Health
+from cinderblock.handlers.health import DEAF_SECONDS, IDLE_SECONDS, STUCK_SECONDS, Health
 from cinderblock.handlers.leading import Leading
 from cinderblock.handlers.pulse import SILENT_SECONDS
 from cinderblock.handlers.queue import WorkQueue
@@ -25,7 +26,9 @@ class Process:
     """The parts of a process that its health is told from."""
 
     port: int
-    leading: Any = field(default_factory=lambda: SimpleNamespace(reachable_since=0.0, trouble=""))
+    leading: Any = field(
+        default_factory=lambda: SimpleNamespace(reachable_since=0.0, trouble="", looked_at=time.monotonic())
+    )
     watching: Any = field(default_factory=lambda: SimpleNamespace(silence=lambda: 0.0, synced=True))
     queue: Any = field(default_factory=lambda: SimpleNamespace(longest_run=lambda: 0.0))
 
@@ -70,6 +73,12 @@ async def test_a_watch_that_is_dead_for_too_long_is_told(process: Process) -> No
 async def test_an_object_that_is_worked_on_without_end_is_told(process: Process) -> None:
     process.queue.longest_run = lambda: STUCK_SECONDS + 1
     assert await process.asked("/healthz") == (503, "one object has been worked on for 3601 s\n")
+
+
+async def test_a_process_that_is_a_candidate_no_more_is_told(process: Process) -> None:
+    process.leading.looked_at -= IDLE_SECONDS + 1
+    code, words = await process.asked("/healthz")
+    assert (code, words[:30]) == (503, "the Lease has not been asked f")
 
 
 async def test_a_process_without_its_api_server_is_alive_and_not_ready(process: Process) -> None:
