@@ -119,7 +119,7 @@ class Scene:
 
     def movers(self, backup: dict[str, Any]) -> int:
         """How many movers have begun to work for a backup."""
-        return sum(key == ("started", backup["metadata"]["uid"]) for key in self.cluster.done)
+        return len(self.cluster.movers[backup["metadata"]["uid"]])
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import logging
 import ssl
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,14 +55,19 @@ class Cluster:
     Attributes:
         done: instants (``time.monotonic``) by what happened and to which VolumeBackup: a phase of it was seen, its
             snapshot is ready, its mover has started and ended: ``done["ready", uid]``.
+        movers: UIDs of the Jobs that have begun to work, by their owner's UID.
         held: kinds that nothing is done about for the time being.
+        binds: whether claims are bound and volumes released here; False: a real controller manager does that, and
+            collects garbage.
         workers: moves that go on at the same time.
     """
 
     server: ApiServer
     s3: S3Server
     done: dict[tuple[str, str], float] = field(default_factory=dict)
+    movers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     held: set[str] = field(default_factory=set)
+    binds: bool = True
     workers: int = 16
     _seen: dict[tuple[str, str], Object] = field(default_factory=dict)
     _queue: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
@@ -155,6 +161,9 @@ class Cluster:
 
     async def _claim(self, client: KubeClient, body: Object) -> None:
         metadata, spec = body["metadata"], body["spec"]
+        if not self.binds:
+            await self._provision(client, body)
+            return
         if "deletionTimestamp" in metadata:
             await client.merge_patch(kinds.PVC, *_who(body), {"metadata": {"finalizers": None}})
             return
@@ -170,7 +179,17 @@ class Cluster:
         capacity = {"storage": spec["resources"]["requests"]["storage"]}
         await _status(client, kinds.PVC, body, {"phase": "Bound", "capacity": capacity})
 
+    async def _provision(self, client: KubeClient, body: Object) -> None:
+        """What a CSI driver's provisioner does: make a volume that is reserved for the claim, by its UID."""
+        metadata, spec = body["metadata"], body["spec"]
+        if "deletionTimestamp" not in metadata and not spec.get("volumeName"):
+            reference = {key: metadata[key] for key in ("namespace", "name", "uid")}
+            volume = f"pv-{metadata['uid']}"
+            await _create(client, kinds.PV, _volume_for(spec, volume, reference))
+
     async def _volume(self, client: KubeClient, body: Object) -> None:
+        if not self.binds:
+            return
         if "deletionTimestamp" in body["metadata"]:
             await client.merge_patch(kinds.PV, body["metadata"]["name"], None, {"metadata": {"finalizers": None}})
             return
@@ -182,6 +201,8 @@ class Cluster:
 
     async def _gone(self, client: KubeClient, kind: str, body: Object) -> None:
         """A claim's volume is released and perhaps deleted; a Job's pods go with it."""
+        if not self.binds:
+            return
         if kind == "PersistentVolumeClaim" and body["spec"].get("volumeName"):
             volume = await client.get(kinds.PV, body["spec"]["volumeName"])
             if volume is None or volume["spec"].get("claimRef", {}).get("uid") != body["metadata"]["uid"]:
@@ -198,9 +219,13 @@ class Cluster:
     async def _job(self, client: KubeClient, body: Object) -> None:
         """The whole life of a Job in three writes: its pod, how that ended, and that the Job is complete."""
         is_over = body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]
-        if is_over or body["spec"].get("suspend"):
+        claim = body["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+        is_there = await client.get(kinds.PVC, claim, body["metadata"]["namespace"]) is not None
+        if is_over or body["spec"].get("suspend") or not is_there:
+            # Without its claim a pod stays Pending.
             return
         self._note("started", body)
+        self.movers[_owner(body)].add(body["metadata"]["uid"])
         report = await asyncio.to_thread(self._move, body)
         pod = _pod_of(body)
         await _create(client, kinds.POD, pod)
@@ -235,9 +260,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def controllers(server: ApiServer, s3: S3Server) -> Iterator[Cluster]:
+def controllers(server: ApiServer, s3: S3Server, *, binds: bool = True) -> Iterator[Cluster]:
     """Run the controllers in a thread as long as the block."""
-    cluster, loop = Cluster(server, s3), asyncio.new_event_loop()
+    cluster, loop = Cluster(server, s3, binds=binds), asyncio.new_event_loop()
     task = loop.create_task(cluster.run())
 
     def serve() -> None:

@@ -50,11 +50,13 @@ class Fault:
         status: answered in the server's place; 0: nothing is answered, and the connection stays open.
         retry_after: header of the answer.
         is_done: whether the request is passed on all the same, so that only its answer is lost.
+        is_late: whether the request is on its way until `FaultyApi.deliver`, and arrives then, whoever sent it.
     """
 
     status: int = 0
     retry_after: int | None = None
     is_done: bool = False
+    is_late: bool = False
 
 
 Rule = Callable[[Seen], Fault | None]
@@ -68,6 +70,7 @@ class FaultyApi:
         seen: every request, in the order of their coming.
         rule: what happens to a request; None: it is passed on.
         mute: whether what the server sends on watches is swallowed, the connections left open.
+        arrived: the server's answers (HTTP status) to requests that have arrived late, by method and path.
     """
 
     def __init__(self, server: str, context: ssl.SSLContext) -> None:
@@ -75,6 +78,7 @@ class FaultyApi:
         self.seen: list[Seen] = []
         self.rule: Rule = lambda seen: None
         self.mute = False
+        self.arrived: dict[tuple[str, str], int] = {}
         self._server = server
         self._context = context
         self._watches: list[tuple[str, web.StreamResponse]] = []
@@ -83,6 +87,8 @@ class FaultyApi:
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._transports: set[asyncio.Transport] = set()
+        self._late: set[asyncio.Task[None]] = set()
+        self._delivery = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
 
     def count(self, wanted: Callable[[Seen], bool], since: float = 0.0) -> int:
@@ -96,6 +102,10 @@ class FaultyApi:
     def down(self) -> None:
         """Refuse connections, and cut those that are there."""
         self._do(self._down())
+
+    def deliver(self) -> None:
+        """Have all requests arrive that are on their way."""
+        self._loop.call_soon_threadsafe(self._delivery.set)
 
     def say_on_watches(self, plural: str, event: dict[str, Any]) -> int:
         """Put an event into the open watches of a type; returns how many there are."""
@@ -156,19 +166,28 @@ class FaultyApi:
             return await self._pass_on(request, seen)
         if fault.is_done:
             await self._do_unseen(request)
+        if fault.is_late:
+            await request.read()
+            self._late.add(self._loop.create_task(self._do_late(request)))
         if not fault.status:
             await asyncio.Event().wait()
         headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
         status = {"kind": "Status", "apiVersion": "v1", "code": fault.status, "message": "scripted"}
         return web.json_response(status, status=fault.status, headers=headers)
 
-    async def _do_unseen(self, request: web.Request) -> None:
+    async def _do_unseen(self, request: web.Request) -> int:
         """Pass a request on and forget the answer."""
         headers = {name: request.headers[name] for name in ("Content-Type", "Authorization") if name in request.headers}
         assert self._session is not None
         body = await request.read() or None
-        async with self._session.request(request.method, self._server + request.raw_path, headers=headers, data=body):
-            return
+        async with self._session.request(
+            request.method, self._server + request.raw_path, headers=headers, data=body
+        ) as answer:
+            return answer.status
+
+    async def _do_late(self, request: web.Request) -> None:
+        await self._delivery.wait()
+        self.arrived[request.method, request.path] = await self._do_unseen(request)
 
     async def _pass_on(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         headers = {name: request.headers[name] for name in ("Accept", "Content-Type") if name in request.headers}

@@ -141,6 +141,8 @@ class Cluster:
         for volume in self.objects.all("PersistentVolume"):
             if _is_reserved_for(volume, claim):
                 yield Move(f"bind {_name(claim)}", partial(self._bind, claim, volume))
+                if not volume["spec"]["claimRef"].get("uid"):
+                    yield Move(f"half bind {_name(claim)}", partial(self._half_bind, claim, volume), is_bad=True)
                 return
         spec = claim["spec"]
         if spec.get("volumeName") or (spec.get("storageClassName") == LATE and not self._users(claim)):
@@ -165,9 +167,13 @@ class Cluster:
         assert volume is not None
         self._bind(claim, volume)
 
-    def _bind(self, claim: Object, volume: Object) -> None:
+    def _half_bind(self, claim: Object, volume: Object) -> None:
+        """What a volume controller leaves that meets a conflict with itself, until the claim is changed."""
         reference = {"namespace": NAMESPACE, "name": claim["metadata"]["name"], "uid": claim["metadata"]["uid"]}
         self.objects.update(volume, spec=volume["spec"] | {"claimRef": reference}, status={"phase": "Bound"})
+
+    def _bind(self, claim: Object, volume: Object) -> None:
+        self._half_bind(claim, volume)
         capacity = {"storage": claim["spec"]["resources"]["requests"]["storage"]}
         self.objects.update(
             claim,

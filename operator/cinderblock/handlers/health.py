@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from aiohttp import web
 
 from cinderblock.handlers.leading import Leading
@@ -13,6 +15,9 @@ DEAF_SECONDS = 600.0
 STUCK_SECONDS = 3600.0
 """For how long one object may be worked on. Every call has a time limit of its own; what takes longest is removing a
 backup's objects, a thousand a second or so."""
+IDLE_SECONDS = 60.0
+"""For how long the Lease may not be asked for. Leader and candidates do so every few seconds, unless work that was to
+end with a term does not."""
 
 
 class Health:
@@ -42,6 +47,9 @@ class Health:
         """Why the process should be started anew; empty: it should not."""
         if self._watching.silence() > DEAF_SECONDS:
             return f"a watch has been silent for {self._watching.silence():.0f} s, though the API server answers"
+        idle = time.monotonic() - self._leading.looked_at
+        if idle > IDLE_SECONDS:
+            return f"the Lease has not been asked for for {idle:.0f} s"
         if self._queue.longest_run() > STUCK_SECONDS:
             return f"one object has been worked on for {self._queue.longest_run():.0f} s"
         return ""

@@ -44,6 +44,7 @@ class Leading:
         reachable_since: since when the API server has answered every request for the Lease, by ``time.monotonic``;
             None: it has not answered the last one.
         trouble: why it has not; empty: it has.
+        looked_at: when the Lease was asked for last, by ``time.monotonic``, whatever came of it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Leading:
         self.identity = identity or new_identity()
         self.reachable_since: float | None = None
         self.trouble = "it was not asked for yet"
+        self.looked_at = time.monotonic()
         self._kube = kube
         self._namespace = namespace
         self._name = name
@@ -123,7 +125,7 @@ class Leading:
 
     async def _take(self) -> bool:
         """Take or renew the Lease if we may. Returns whether that was granted; raises nothing of the API server's."""
-        asked = self._clock()
+        asked, self.looked_at = self._clock(), time.monotonic()
         try:
             async with asyncio.timeout(self._timing.call):
                 granted = await self._write(asked)

@@ -66,8 +66,9 @@ class Line:
             return view
         now, mine = self.clock(), age_key(me)
         self._started = {uid: entry for uid, entry in self._started.items() if entry[1] > now}
+        self._waiting = {uid: waiting for uid, waiting in self._waiting.items() if waiting.until > now}
         started = {mover for mover, _ in self._started.values() if mover.owner != me.uid}
-        before = [w for uid, w in self._waiting.items() if uid != me.uid and w.until > now and w.age < mine]
+        before = [waiting for uid, waiting in self._waiting.items() if uid != me.uid and waiting.age < mine]
         return replace(
             view,
             others=view.others | started,

@@ -44,13 +44,22 @@ async def _attempt(queue: WorkQueue, reconcile: Reconcile, key: Key) -> float | 
         delay = queue.next_retry(key)
         log.warning("%s", error.message, extra={"reason": error.reason, "retry_in": round(delay, 1)})
         return delay
-    except Exception:
-        # A defect of ours must not take the others down with it: it is logged in full, and this object waits.
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and _is_asked_to_end():
+            raise
+        # A defect of ours must not take the others down with it: it is logged in full, and this object waits. So must
+        # not a cancellation that nobody has asked of this worker: a group of tasks takes one for an end in order, and
+        # would go on with a worker less.
         delay = queue.next_retry(key)
         log.exception("Reconciling raised an unexpected error", extra={"retry_in": round(delay, 1)})
         return delay
     queue.succeeded(key)
     return look_again
+
+
+def _is_asked_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 Listed = Callable[[], Awaitable[list[tuple[Key, bool]]]]

@@ -23,8 +23,8 @@ from cinderblock.lifecycle.actions import (
     CreateClaim,
     DeleteChild,
     DeleteStoredData,
+    PatchClaim,
     PatchVolume,
-    ReleaseClaim,
     RemoveFinalizer,
     StartMover,
 )
@@ -78,7 +78,7 @@ async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
             await _start_mover(eyes, subject, name, uid)
         case DeleteChild(kind, name, uid):
             await _delete_child(eyes, subject, CHILDREN[kind], name, uid)
-        case PatchVolume(name, patch) | ReleaseClaim(name, patch):
+        case PatchVolume(name, patch) | PatchClaim(name, patch):
             patched = kinds.PV if isinstance(action, PatchVolume) else kinds.PVC
             await eyes.kube.merge_patch(patched, name, subject.seen.namespace, patch)
         case CreateClaim(body):

@@ -31,11 +31,13 @@ class _Stream:
 class Pulse:
     """The watches of one run of kopf. Written in kopf's thread, read in others.
 
-    Nothing is done per event: the bytes that a response has received are counted by aiohttp.
+    Nothing is done per event: the bytes that a response has received are counted by aiohttp. What an earlier run has
+    heard counts on: that kopf begins anew makes a watch neither more nor less silent.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, before: Pulse | None = None) -> None:
         self._clock = clock
+        self._heard_before = before.heard() if before else {}
         self._streams: dict[str, _Stream] = {}
         self._next_start: dict[str, float] = {}
 
@@ -51,14 +53,22 @@ class Pulse:
         return plural in self._streams
 
     def silence(self, plurals: Iterable[str], since: float) -> float:
-        """Seconds since the most silent of these watches was heard; ``since``: what came before counts for nothing."""
+        """Seconds since the most silent of these watches was heard; ``since``: what came before counts for nothing.
+
+        One that was never opened is silent since it was first asked for here.
+        """
         now = self._clock()
         return max((now - max(since, self._heard(plural, now)) for plural in plurals), default=0.0)
+
+    def heard(self) -> dict[str, float]:
+        """When each watch was heard last, in this run or before."""
+        now = self._clock()
+        return self._heard_before | {plural: self._heard(plural, now) for plural in tuple(self._streams)}
 
     def _heard(self, plural: str, now: float) -> float:
         stream = self._streams.get(plural)
         if stream is None:
-            return float("-inf")
+            return self._heard_before.setdefault(plural, now)
         received = stream.response.content.total_bytes
         if received != stream.received:
             stream.received, stream.heard = received, now

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import NotFound
-from cinderblock.handlers.patience import Patience
+from cinderblock.handlers.patience import DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.objects import location
@@ -49,7 +49,9 @@ class Stores:
         self._kube = kube
         self._tell = tell
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
-        self._patience: dict[str, Patience] = {}
+        self._patience: dict[tuple[str, str], Patience] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._doubtful = asyncio.Semaphore(DOUBTFUL_AT_ONCE)
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -77,7 +79,10 @@ class Stores:
 
     async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
         """Have ``call`` use the opened store, in a thread; see `Patience`. Raises what it raises."""
-        return await self._patience.setdefault(store.uid, Patience()).ask(call)
+        address = store.spec.endpoint_url or store.spec.region
+        endpoint = self._endpoints.setdefault(address, Endpoint())
+        patience = self._patience.setdefault((store.uid, address), Patience(endpoint, self._doubtful))
+        return await patience.ask(call)
 
     async def keys(self, store: BackupStore) -> KeyRing | None:
         """The encryption keys of a store; None if its backups are not sealed. Raises as `open` does."""
@@ -112,8 +117,11 @@ class Stores:
         # Made when it is needed: whoever is killed leaves it behind.
         self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
         path = os.path.join(self._certificates.name, f"{secret.version.replace('/', '-')}.pem")
-        with open(path, "wb") as file:
+        # Another store may be about to read the same file: it is whole, or not there.
+        descriptor, written = tempfile.mkstemp(dir=self._certificates.name)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(secret.data["ca.crt"])
+        os.replace(written, path)
         return path
 
     def close(self) -> None:

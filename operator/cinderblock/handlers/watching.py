@@ -7,6 +7,7 @@ thread; and because a leader's Lease must be renewed while kopf goes through tho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -83,7 +84,7 @@ class Watching:
     async def _run_once(self) -> str:
         """One run of kopf, from its start to its end; returns why it ended."""
         self.starts += 1
-        self._pulse = Pulse()
+        self._pulse = Pulse(before=self._pulse)
         self.synced = False
         run = KopfThread(self._watch, self._kube, self._pulse)
         run.start()
@@ -163,8 +164,10 @@ class KopfThread:
     async def stop(self) -> None:
         """Have it end, and wait for that."""
         self._asked = True
-        if self._own is not None and self._stop is not None and not self._ended.is_set():
-            self._own.call_soon_threadsafe(self._stop.set)
+        if self._own is not None and self._stop is not None:
+            # Its loop may be closed already, by an end of its own that has not been told yet.
+            with contextlib.suppress(RuntimeError):
+                self._own.call_soon_threadsafe(self._stop.set)
         await self._ended.wait()
 
     def _run(self) -> None:
@@ -174,8 +177,16 @@ class KopfThread:
         except Exception as error:  # noqa: BLE001 - whatever ends kopf, it is started anew, and this says why
             self.trouble = f"{type(error).__name__}: {error}"
         finally:
-            loop.set_exception_handler(_overhear)
+            self._end(loop)
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Clear up. Whatever happens here, who waits for the end hears of it, and begins anew."""
+        loop.set_exception_handler(_overhear)
+        try:
             loop.run_until_complete(self._clear())
+        except Exception as error:  # noqa: BLE001 - nothing of it is needed any more
+            log.warning("Something of kopf is left: %s", type(error).__name__)
+        finally:
             loop.close()
             self._main.call_soon_threadsafe(self._ended.set)
 

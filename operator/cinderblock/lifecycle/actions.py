@@ -73,12 +73,12 @@ class CreateClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseClaim:
-    """Make a claim that was created for a restore the user's own, provided that it is still as it was seen.
+class PatchClaim:
+    """Merge-patch a claim that was created for a restore, provided that it is still as it was seen.
 
     Attributes:
         name: its name.
-        patch: takes our owner reference, labels and annotation off; names the resourceVersion.
+        patch: names the resourceVersion.
     """
 
     name: str
@@ -119,7 +119,7 @@ Action = (
     | DeleteChild
     | PatchVolume
     | CreateClaim
-    | ReleaseClaim
+    | PatchClaim
     | DeleteStoredData
     | Announce
 )

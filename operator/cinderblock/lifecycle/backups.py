@@ -8,15 +8,14 @@ from typing import Any
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
+from cinderblock.lifecycle.backup_facts import derived_phase, newest_failed_restore, with_manifest
+from cinderblock.lifecycle.backup_tasks import container_of, data_timestamp, mover_task
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
+from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.cluster import Claim, Snapshot
 from cinderblock.model.quantity import to_bytes, to_gib
-from cinderblock.model.restore import RestorePhase, VolumeRestore
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import BackupDescription, MoverTask, Operation
 
 
 def decide(world: BackupWorld, now: datetime) -> Decision:
@@ -83,7 +82,7 @@ def _record(world: BackupWorld, now: datetime) -> Decision | None:
     status = recalled.status
     if not isinstance(status, VolumeBackupStatus) or world.store.store is None:
         return None
-    status = _with_manifest(status, world.manifest) if world.manifest else status
+    status = with_manifest(status, world.manifest) if world.manifest else status
     return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), look_again=0.0)
 
 
@@ -207,60 +206,10 @@ def _start(world: BackupWorld, now: datetime, claim: Claim, mounted: Claim | Non
     if isinstance(parent_problem, Fail):
         return _fail(world, now, parent_problem)
     claim_name = mounted.name if mounted else names.child_name(world.backup.uid)
-    job = objects.mover_job(world.backup, _task(world, store, claim), store, claim_name, world.policy.mover)
+    job = objects.mover_job(world.backup, mover_task(world, store, claim), store, claim_name, world.policy.mover)
     waiting = movers.starting(world.policy)
     told = Announce("Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} copies volume {claim.name}")
     return _wait(world, now, waiting, (CreateChild("Job", job), told))
-
-
-def _task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTask:
-    """What the mover is asked to do."""
-    parent = checks.recorded_parent(world)
-    return MoverTask(
-        operation=Operation.BACKUP,
-        store=objects.location(store, _container(world, store)),
-        volume_mode=claim.spec.volume_mode,
-        path=objects.mover_path(claim.spec.volume_mode),
-        backup=_description(world, claim),
-        parent_manifest=parent.status.manifest_key if parent else None,
-        parent_sealed=bool(parent and parent.status.sealed),
-        change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
-        manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
-        compression=store.spec.compression,
-        sealed=store.spec.encryption_secret_ref is not None,
-        active_key=world.store.active_key,
-    )
-
-
-def _description(world: BackupWorld, claim: Claim) -> BackupDescription:
-    backup = world.backup
-    created = backup.metadata.creation_timestamp
-    if created is None:
-        raise ValueError("an object of the API server has a creationTimestamp")
-    return BackupDescription(
-        backup_id=backup.uid,
-        backup_name=backup.name,
-        namespace=backup.namespace,
-        volume_id=claim.uid,
-        volume_name=claim.name,
-        volume_mode=claim.spec.volume_mode,
-        volume_bytes=claim.capacity_bytes,
-        storage_class=claim.spec.storage_class_name or "",
-        access_modes=list(claim.spec.access_modes),
-        display_name=backup.spec.name,
-        description=backup.spec.description,
-        metadata=backup.spec.metadata,
-        created_at=created,
-        data_timestamp=_data_timestamp(world) or created,
-        incremental=backup.spec.incremental,
-    )
-
-
-def _data_timestamp(world: BackupWorld) -> datetime | None:
-    """Cinder: that of the snapshot, else when the backup was created. Once known it stays, snapshot or not."""
-    snapshot, backup = world.given_snapshot or world.snapshot, world.backup
-    known = backup.status.data_timestamp if checks.own_phase(backup) else None
-    return (snapshot.status.creation_time if snapshot else None) or known or backup.metadata.creation_timestamp
 
 
 def _copying(world: BackupWorld, now: datetime) -> Decision:
@@ -285,11 +234,11 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
 def _whole(world: BackupWorld, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
     before = _base(world)
-    status = _with_manifest(before, world.manifest) if world.manifest else before
-    failed = _newest_failed_restore(world)
+    status = with_manifest(before, world.manifest) if world.manifest else before
+    failed = newest_failed_restore(world)
     status = status.model_copy(
         update={
-            "phase": _derived_phase(world),
+            "phase": derived_phase(world),
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
             "has_dependent_backups": bool(deletion.dependents(world)),
@@ -314,46 +263,6 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
 def _summary(status: VolumeBackupStatus) -> str:
     size = f"{status.object_count} objects, {status.stored_bytes} bytes"
     return f"Backup of volume {status.volume_name} is available: {size}"
-
-
-def _with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeBackupStatus:
-    """What the store says about the backup."""
-    description = manifest.description
-    return status.model_copy(
-        update={
-            "volume_id": description.volume_id,
-            "volume_name": description.volume_name,
-            "size": to_gib(description.volume_bytes),
-            "object_count": manifest.object_count,
-            "logical_bytes": manifest.logical_bytes,
-            "transferred_bytes": manifest.transferred_bytes,
-            "stored_bytes": manifest.stored_bytes,
-            "is_incremental": manifest.parent_id is not None,
-            "parent_id": manifest.parent_id,
-            "data_timestamp": description.data_timestamp,
-            "manifest_key": manifest.key,
-            "sealed": manifest.sealed,
-        }
-    )
-
-
-def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
-    """The restores of this backup, oldest first."""
-    own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.backup_id]
-    return sorted(own, key=checks.age_key)
-
-
-def _derived_phase(world: BackupWorld) -> BackupPhase:
-    """restoring while a restore of it runs; error_restoring if the newest one failed. Derived, never stored."""
-    if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(world)):
-        return BackupPhase.RESTORING
-    return BackupPhase.ERROR_RESTORING if _newest_failed_restore(world) else BackupPhase.AVAILABLE
-
-
-def _newest_failed_restore(world: BackupWorld) -> VolumeRestore | None:
-    restores = _restores_of(world)
-    newest = restores[-1] if restores else None
-    return newest if newest and newest.status.phase is RestorePhase.ERROR_RESTORING else None
 
 
 def _failed_before(world: BackupWorld) -> Decision:
@@ -426,10 +335,10 @@ def _base(world: BackupWorld) -> VolumeBackupStatus:
             "size": to_gib(claim.capacity_bytes),
             "parent_id": parent,
             "is_incremental": parent is not None,
-            "data_timestamp": _data_timestamp(world),
+            "data_timestamp": data_timestamp(world),
         }
     if store is not None and status.container is None:
-        update |= {"store_name": store.name, "container": _container(world, store)}
+        update |= {"store_name": store.name, "container": container_of(world, store)}
     if world.given_snapshot is not None:
         update["snapshot_id"] = world.given_snapshot.uid
     if status.object_count is None:
@@ -449,10 +358,6 @@ def _mirrored(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupSta
             "observed_generation": world.backup.metadata.generation,
         }
     )
-
-
-def _container(world: BackupWorld, store: BackupStore) -> str:
-    return world.backup.spec.container or store.spec.container
 
 
 def _stamp(decision: Decision, before: VolumeBackupStatus, now: datetime) -> Decision:

@@ -169,11 +169,12 @@ def mover_job(
 
     It sees its volume and the store's Secrets, and nothing else: no ServiceAccount token, no writable root.
 
-    That of a restore is born suspended, and started by a second request, for the Job that was seen to be there: a
-    request that arrives late, from an operator that does not lead any more, makes a Job that writes to no volume. That
-    of a backup finds its manifest, and has nothing to do.
+    It is born suspended, and started by a second request, for the Job that was seen to be there: a request that arrives
+    late, from an operator that does not lead any more, makes a Job that does nothing. But for a backup of a claim that
+    is a child as well: that one is gone when the backup has ended, and without it no pod can start.
     """
     metadata = child_metadata(owner)
+    is_gone_with_us = task.operation is Operation.BACKUP and claim_name == metadata["name"]
     metadata["finalizers"] = [names.JOB_FINALIZER]
     metadata["labels"][STORE_LABEL] = store.uid
     return {
@@ -181,7 +182,7 @@ def mover_job(
         "kind": "Job",
         "metadata": metadata,
         "spec": {
-            "suspend": task.operation is Operation.RESTORE,
+            "suspend": not is_gone_with_us,
             "backoffLimit": 3,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
@@ -247,7 +248,7 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         "imagePullPolicy": settings.pull_policy,
         "args": ["mover"],
         "env": [
-            {"name": TASK_VARIABLE, "value": task.model_dump_json(by_alias=True, exclude_none=True)},
+            {"name": TASK_VARIABLE, "value": _task_text(task)},
             *({"name": name, "value": value} for name, value in settings.proxies),
         ],
         "resources": store.spec.mover.resources or DEFAULT_RESOURCES,
@@ -263,6 +264,11 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         reads_only = task.operation is Operation.BACKUP
         container["volumeMounts"].append({"name": "volume", "mountPath": TREE_PATH, "readOnly": reads_only})
     return container
+
+
+def _task_text(task: MoverTask) -> str:
+    """The task as JSON that the kubelet leaves as it is: it expands ``$(NAME)`` and shortens ``$$`` in a variable."""
+    return task.model_dump_json(by_alias=True, exclude_none=True).replace("$", "\\u0024")
 
 
 def _security_context(operation: Operation) -> dict[str, Any]:

@@ -4,8 +4,10 @@ Each step can be seen in the world, so that a crash after any of them is continu
 
 1. mark the volume with the restore's UID, and keep it when its claim goes (reclaim policy Retain);
 2. delete the mover, then the hidden claim: the volume is Released;
-3. point the volume's claimRef at the asked name, without UID: it is Available, reserved for that claim;
-4. create the claim, as a child of the restore: it is Bound;
+3. point the volume's claimRef at the asked name, without UID: it becomes Available, reserved for that claim;
+4. only then create the claim, as a child of the restore: it is Bound. (A claim that comes while the volume is not yet
+   Available meets a conflict, and is bound with the next resync of Kubernetes' volume controller, after up to 15 s.)
+   If the volume is bound to it and it is not, it is changed once, and is bound then: see `_nudge`;
 5. make the claim the user's own (`release`): from here on nothing takes it away;
 6. record that the restore is available, and only then give the volume its reclaim policy back and take the mark off
    (`abandon`): the mark is what tells our claim from somebody else's of the same name.
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from cinderblock.lifecycle import objects, outcomes, restore_checks
-from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, CreateClaim, DeleteChild, PatchVolume, ReleaseClaim
+from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, CreateClaim, DeleteChild, PatchClaim, PatchVolume
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
 from cinderblock.model import names
@@ -30,6 +32,8 @@ RESTORE_LABEL = "cinderblock.io/restore-uid"
 """On a PersistentVolume that is being handed over: UID of the VolumeRestore."""
 POLICY_ANNOTATION = "cinderblock.io/reclaim-policy"
 """On the same: the reclaim policy that it had."""
+NUDGED_ANNOTATION = "cinderblock.io/nudged"
+"""On a claim that is being bound to it: the claim was changed so that its binding is completed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def next_step(world: RestoreWorld) -> Step | Finished | Fail:
     """The next step of handing over."""
     volume = world.volume
     if world.target is not None and volume is not None and world.target.spec.volume_name == volume.name:
-        return _bound(world, world.target)
+        return _bound(world, world.target, volume)
     if volume is None:
         return Step(_rebinding(world, "waiting for the filled volume"))
     if not _is_marked(volume, world):
@@ -102,16 +106,16 @@ def is_child(claim: Claim | None, restore: VolumeRestore) -> TypeGuard[Claim]:
     return outcomes.is_ours(claim, restore.uid) and claim.metadata.labels.get(names.OWNER_UID_LABEL) == restore.uid
 
 
-def release(claim: Claim, restore: VolumeRestore) -> ReleaseClaim:
+def release(claim: Claim, restore: VolumeRestore) -> PatchClaim:
     """Make a claim that is bound the user's own."""
     owners = [owner.to_wire() for owner in claim.metadata.owner_references if owner.uid != restore.uid]
     metadata = {
         "resourceVersion": claim.metadata.resource_version,
         "ownerReferences": owners,
         "labels": dict.fromkeys(objects.child_labels(restore)),
-        "annotations": {names.OWNER_NAME_ANNOTATION: None},
+        "annotations": {names.OWNER_NAME_ANNOTATION: None, NUDGED_ANNOTATION: None},
     }
-    return ReleaseClaim(claim.name, {"metadata": metadata})
+    return PatchClaim(claim.name, {"metadata": metadata})
 
 
 def take_back(world: RestoreWorld) -> tuple[Action, ...]:
@@ -127,10 +131,29 @@ def take_back(world: RestoreWorld) -> tuple[Action, ...]:
     return (DeleteChild("PersistentVolumeClaim", claim.name, claim.uid),)
 
 
-def _bound(world: RestoreWorld, target: Claim) -> Step | Finished:
-    if not target.is_bound:
-        return Step(_rebinding(world, f"waiting for claim {target.name} to be bound"))
-    return Finished(target)
+def _bound(world: RestoreWorld, target: Claim, volume: Volume) -> Step | Finished:
+    if target.is_bound:
+        return Finished(target)
+    waiting = _rebinding(world, f"waiting for claim {target.name} to be bound")
+    is_half_bound = volume.status.phase == "Bound" and _is_bound_to(volume, target)
+    if is_half_bound and is_child(target, world.restore) and NUDGED_ANNOTATION not in target.metadata.annotations:
+        return Step(waiting, (_nudge(target),))
+    return Step(waiting)
+
+
+def _is_bound_to(volume: Volume, claim: Claim) -> bool:
+    return volume.spec.claim_ref is not None and volume.spec.claim_ref.uid == claim.uid
+
+
+def _nudge(claim: Claim) -> PatchClaim:
+    """Have Kubernetes' volume controller look at a claim again whose volume is bound to it already.
+
+    Its two workers both set the volume's phase; if the one that binds the claim comes second, it gives up and tries
+    again when the claim changes, or with its next resync, after up to 15 s (pv_controller.go: bind, updateClaim). With
+    Kubernetes 1.35 that is every second binding.
+    """
+    metadata = {"resourceVersion": claim.metadata.resource_version, "annotations": {NUDGED_ANNOTATION: "true"}}
+    return PatchClaim(claim.name, {"metadata": metadata})
 
 
 def _claim(world: RestoreWorld, volume: Volume) -> Step:
@@ -140,11 +163,14 @@ def _claim(world: RestoreWorld, volume: Volume) -> Step:
     # With a UID, it is the reference to a claim that was bound and is gone.
     wanted = (world.restore.namespace, name, "")
     reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == wanted
+    if not reserved and volume.status.phase != "Released":
+        return Step(_rebinding(world, "waiting for the volume to be released"))
+    reserving = _rebinding(world, f"reserving the volume for claim {name}")
     if not reserved:
-        if volume.status.phase != "Released":
-            return Step(_rebinding(world, "waiting for the volume to be released"))
         patch = {"spec": {"claimRef": _reference(world.restore.namespace, name)}}
-        return Step(_rebinding(world, f"reserving the volume for claim {name}", 0.0), (_patch(volume, patch),))
+        return Step(reserving, (_patch(volume, patch),))
+    if volume.status.phase != "Available":
+        return Step(reserving)
     if world.manifest is None:
         return Step(_rebinding(world, "waiting for the store"))
     request = restore_checks.request(world)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -157,6 +157,31 @@ async def test_a_renewal_whose_answer_was_lost_costs_nothing(make: Make) -> None
         await asyncio.sleep(2 * TIMING.lease)
         assert only.leading.is_leading
         assert not only.stopped.is_set()
+
+
+@in_virtual_time
+async def test_a_term_that_does_not_end_with_the_lease_is_seen_by_the_lease_not_being_asked_for(make: Make) -> None:
+    stubborn, ended = make("stubborn"), asyncio.Event()
+
+    async def term() -> None:
+        while not ended.is_set():
+            with suppress(asyncio.CancelledError):
+                await ended.wait()
+
+    task = asyncio.create_task(stubborn.leading.run(term))
+    await asyncio.sleep(1)
+    stubborn.line.cut = "before"
+    await asyncio.sleep(TIMING.lease)
+    before = stubborn.leading.looked_at
+    stubborn.line.cut = ""
+    await asyncio.sleep(3600)
+    assert stubborn.leading.looked_at == before
+    assert not stubborn.leading.is_leading
+    ended.set()
+    await asyncio.sleep(1)
+    assert stubborn.leading.looked_at > before
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @in_virtual_time

@@ -112,3 +112,12 @@ def test_a_mover_that_was_never_created_is_forgotten(line: Line, clock: Clock) -
         assert starts(look(line, operation(number)))
     clock.now += 31
     assert starts(look(line, operation(3)))
+
+
+def test_who_went_away_while_waiting_takes_no_room(line: Line, clock: Clock) -> None:
+    full = MoverView(others=frozenset({OtherMover("x", "s-1"), OtherMover("y", "s-1")}))
+    for number in range(100):
+        look(line, operation(number), full)
+    clock.now += 600
+    look(line, operation(100), full)
+    assert len(line._waiting) == 1

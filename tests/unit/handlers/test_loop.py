@@ -52,6 +52,17 @@ async def test_an_unexpected_exception_stops_nobody_and_is_tried_again_ever_more
 
 
 @in_virtual_time
+async def test_a_cancellation_that_nobody_asked_of_a_worker_costs_no_worker() -> None:
+    async def reconcile(key: Key) -> None:
+        if key == POISON:
+            raise asyncio.CancelledError
+
+    looks = await run(reconcile, 3600, workers=1)
+    assert all(looks[key.name] == 1 for key in KEYS if key != POISON)
+    assert 10 < looks[POISON.name] < 60
+
+
+@in_virtual_time
 async def test_an_error_of_ours_is_tried_again() -> None:
     looks = await run(raising(KubeUnavailable("no answer")), 60)
     assert all(looks[key.name] == 1 for key in KEYS if key != POISON)

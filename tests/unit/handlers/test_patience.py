@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.handlers import patience
-from cinderblock.handlers.patience import AT_ONCE, Patience
+from cinderblock.handlers.patience import AT_ONCE, DOUBTFUL_AT_ONCE, Endpoint, Patience
 
 
 def silent() -> None:
@@ -20,8 +21,12 @@ def refusing() -> None:
     raise AccessDenied("the key is refused")
 
 
+def a_patience(endpoint: Endpoint | None = None, doubtful: asyncio.Semaphore | None = None) -> Patience:
+    return Patience(endpoint or Endpoint(), doubtful or asyncio.Semaphore(DOUBTFUL_AT_ONCE))
+
+
 async def test_what_a_call_returns_or_raises_is_handed_on() -> None:
-    asked = Patience()
+    asked = a_patience()
     assert await asked.ask(lambda: 5) == 5
     with pytest.raises(AccessDenied):
         await asked.ask(refusing)
@@ -30,7 +35,7 @@ async def test_what_a_call_returns_or_raises_is_handed_on() -> None:
 
 async def test_no_more_calls_wait_for_a_store_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "SLOT_SECONDS", 0.05)
-    asked, answer, waiting = Patience(), threading.Event(), threading.Semaphore(0)
+    asked, answer, waiting = a_patience(), threading.Event(), threading.Semaphore(0)
 
     def hanging() -> None:
         waiting.release()
@@ -47,7 +52,7 @@ async def test_no_more_calls_wait_for_a_store_than_may(monkeypatch: pytest.Monke
 
 
 async def test_a_store_that_did_not_answer_is_not_asked_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, calls = Patience(), 0
+    asked, calls = a_patience(), 0
 
     def counted() -> None:
         nonlocal calls
@@ -59,8 +64,47 @@ async def test_a_store_that_did_not_answer_is_not_asked_again_for_a_while(monkey
             await asked.ask(counted)
     assert calls == 1
     monkeypatch.setattr(patience, "SILENT_SECONDS", 0.0)
-    again = Patience()
+    again = a_patience()
     for _ in range(3):
         with pytest.raises(StoreUnreachable):
             await again.ask(counted)
     assert calls == 4
+
+
+@pytest.mark.parametrize("is_one_endpoint", [True, False])
+async def test_however_many_stores_never_answer_those_that_do_are_asked_at_once(
+    monkeypatch: pytest.MonkeyPatch, is_one_endpoint: bool
+) -> None:
+    monkeypatch.setattr(patience, "SLOT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * DOUBTFUL_AT_ONCE))
+    doubtful, away, answer = asyncio.Semaphore(DOUBTFUL_AT_ONCE), Endpoint(), threading.Event()
+    good = a_patience(doubtful=doubtful)
+    assert await good.ask(lambda: 1) == 1
+    waiting = 0
+
+    def hanging() -> None:
+        nonlocal waiting
+        waiting += 1
+        answer.wait(30)
+        silent()
+
+    stores = [a_patience(away if is_one_endpoint else Endpoint(), doubtful) for _ in range(100)]
+    asked = [asyncio.create_task(store.ask(hanging)) for store in stores]
+    try:
+        done, left = await asyncio.wait(asked, timeout=5)
+        assert len(left) == DOUBTFUL_AT_ONCE
+        assert all("Other stores that do not answer" in str(task.exception()) for task in done)
+        assert await good.ask(lambda: 2) == 2
+    finally:
+        answer.set()
+    await asyncio.wait(asked)
+    assert waiting == DOUBTFUL_AT_ONCE
+
+
+async def test_a_store_that_cannot_be_reached_by_its_own_fault_stops_no_other_at_the_same_endpoint() -> None:
+    endpoint, doubtful = Endpoint(), asyncio.Semaphore(DOUBTFUL_AT_ONCE)
+    good, bad = a_patience(endpoint, doubtful), a_patience(endpoint, doubtful)
+    for _ in range(3):
+        with pytest.raises(StoreUnreachable):
+            await bad.ask(silent)
+        assert await good.ask(lambda: 1) == 1

@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_opened_since_it_could_have_been() -> None:
+async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_opened_since_it_was_asked_for() -> None:
     clock, more = Clock(), asyncio.Event()
     pulse = Pulse(clock)
 
@@ -41,8 +41,9 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
         TestServer(app) as server,
         aiohttp.ClientSession(server.make_url("/"), trace_configs=[pulse.trace()]) as session,
     ):
-        assert pulse.silence(["things"], since=-5) == 5
+        assert pulse.silence(["things"], since=-1000) == 0
         clock.now = 10
+        assert pulse.silence(["things"], since=-1000) == 10
         async with session.get("/apis/g/v1/things?watch=true") as response:
             assert pulse.opened("things")
             assert not pulse.opened("others")
@@ -54,7 +55,13 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
             assert pulse.silence(["things"], since=0) == 0
             clock.now = 130
             assert pulse.silence(["things"], since=0) == 30
-            assert pulse.silence(["things", "others"], since=50) == 80
+            assert pulse.silence(["things", "others"], since=-1000) == 30
+            clock.now = 150
+            later = Pulse(clock, before=pulse)
+            assert not later.opened("things")
+            assert later.silence(["things"], since=-1000) == 50
+            assert later.silence(["others"], since=-1000) == 20
+            assert later.silence(["installed-now"], since=-1000) == 0
 
 
 async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> None:

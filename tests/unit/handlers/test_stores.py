@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +97,19 @@ async def test_a_ca_secret_without_certificates_is_named(objects: ObjectsInMemor
     secret(objects, "ca", other="text")
     with pytest.raises(NotFound, match=r"has no key ca\.crt"):
         await opened.open(a_store(caSecretRef={"name": "ca"}), "volumebackups")
+
+
+def test_certificates_that_one_store_reads_are_not_taken_away_by_another(
+    objects: ObjectsInMemory, opened: Stores
+) -> None:
+    found = secret(objects, "ca", **{"ca.crt": "certificates"})
+    kept = stores.Secret(found)
+    path = opened._write_certificates(a_store(), kept)
+    with open(path) as reading:
+        before = os.fstat(reading.fileno()).st_mtime_ns
+        assert opened._write_certificates(a_store("second"), kept) == path
+        assert os.fstat(reading.fileno()).st_mtime_ns == before, "nobody writes into a file that is being read"
+    assert Path(path).read_text() == "certificates"
 
 
 async def test_no_more_stores_are_kept_open_than_may_be(

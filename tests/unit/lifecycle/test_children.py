@@ -271,6 +271,32 @@ def test_the_task_comes_back_from_the_job_as_it_was_given() -> None:
     assert MoverTask.model_validate_json(variable["value"]) == a_task()
 
 
+def test_the_kubelet_finds_nothing_to_expand_in_a_task() -> None:
+    words = {"price": "$$5", "host": "$(KUBERNETES_SERVICE_HOST)"}
+    task = a_task()
+    task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": words})})
+    job = objects.mover_job(owned_backup(), task, a_store(), "the-claim", SETTINGS)
+    value = container_of(job)["env"][0]["value"]
+    assert "$" not in value
+    assert MoverTask.model_validate_json(value).backup.metadata == words
+
+
+def test_a_template_adds_no_volume_no_container_and_nothing_of_the_host() -> None:
+    template = {
+        "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
+        "containers": [{"name": "another", "image": "evil"}],
+        "initContainers": [{"name": "another", "image": "evil"}],
+        "image": "evil",
+        "args": ["sh"],
+        "env": [{"name": "X", "value": "Y"}],
+        "hostNetwork": True,
+        "hostPID": True,
+        "nodeName": "control-plane",
+        "automountServiceAccountToken": True,
+    }
+    assert a_job(store=a_store(**SECRETS, mover=template)) == a_job(store=a_store(**SECRETS))
+
+
 def test_secrets_are_files_and_never_values() -> None:
     job = a_job()
     secrets = {volume["name"]: volume["secret"] for volume in pod_of(job)["volumes"] if "secret" in volume}

@@ -74,6 +74,19 @@ def test_a_job_that_is_created_after_its_backup_has_ended_copies_nothing_and_goe
     assert simulation.stored() == stored
 
 
+def test_a_job_for_a_volume_that_is_mounted_itself_starts_no_second_mover_when_it_comes_late() -> None:
+    with Simulation(snapshots=False) as simulation:
+        simulation.claim("data", "first")
+        sent = _sent(simulation)
+        simulation.backup("full", "data")
+        simulation.settle()
+        assert simulation.phase("VolumeBackup", "full") == "available"
+        [late] = sent
+        _arrives(simulation, late)
+        assert not simulation.exists("Job", late["metadata"]["name"])
+        assert len(_pods_of(simulation, late)) == 1
+
+
 @pytest.mark.parametrize("is_made_anew", [False, True])
 def test_a_job_whose_backup_is_gone_stores_nothing_and_goes(simulation: Simulation, is_made_anew: bool) -> None:
     sent = _sent(simulation)

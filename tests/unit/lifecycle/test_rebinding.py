@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from cinderblock.lifecycle import rebinding, restores
-from cinderblock.lifecycle.actions import Announce, CreateClaim, Decision, DeleteChild, PatchVolume
+from cinderblock.lifecycle.actions import Announce, CreateClaim, Decision, DeleteChild, PatchClaim, PatchVolume
 from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
-from cinderblock.model.cluster import Claim, Volume
+from cinderblock.model import names
+from cinderblock.model.cluster import Claim, Volume, VolumeStatus
 from cinderblock.model.names import child_name
 from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.task import MoverReport
@@ -134,10 +135,57 @@ def test_a_claim_is_not_created_without_the_manifest_that_says_what_it_was() -> 
     assert "waiting for the store" in said(decision)
 
 
+def test_a_claim_is_not_created_before_the_volume_is_available() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    late = reserved.model_copy(update={"status": VolumeStatus(phase="Released")})
+    decision = decide(a_restore_world(restoring(), volume=late))
+    assert decision.actions == ()
+    assert "reserving the volume for claim new" in said(decision)
+
+
+def pending(**annotations: str) -> Claim:
+    """The asked claim, made by the restore, that is not bound yet."""
+    owned = {"ownerReferences": [{"uid": "r-1"}], "labels": {names.OWNER_UID_LABEL: "r-1"}}
+    metadata = owned | {"resourceVersion": "7", "annotations": annotations}
+    return a_claim("new", "c-9", volumeName="pv-9", status={"phase": "Pending"}, metadata=metadata)
+
+
+def test_a_claim_that_is_not_bound_though_its_volume_is_bound_to_it_is_changed_once() -> None:
+    half_bound = a_filled_volume("Bound", mark="r-1", claim="new")
+    (action,) = decide(a_restore_world(restoring(), volume=half_bound, target=pending())).actions
+    assert isinstance(action, PatchClaim)
+    assert (action.name, set(action.patch["metadata"])) == ("new", {"resourceVersion", "annotations"})
+    assert action.patch["metadata"]["resourceVersion"] == "7"
+    changed = pending(**action.patch["metadata"]["annotations"])
+    again = decide(a_restore_world(restoring(), volume=half_bound, target=changed))
+    assert again.actions == ()
+    assert "waiting for claim new to be bound" in said(again)
+
+
+@pytest.mark.parametrize(
+    ("volume", "claim"),
+    [
+        pytest.param(a_filled_volume("Available", mark="r-1", claim="new"), pending(), id="a volume that is reserved"),
+        pytest.param(
+            a_filled_volume("Bound", mark="r-1", claim="new"),
+            a_claim("new", "c-9", volumeName="pv-9", status={"phase": "Pending"}),
+            id="a claim of somebody else's",
+        ),
+    ],
+)
+def test_nothing_is_done_to(volume: Volume, claim: Claim) -> None:
+    assert decide(a_restore_world(restoring(), volume=volume, target=claim)).actions == ()
+
+
+def test_a_claim_that_is_handed_over_bears_no_trace_of_the_way_there() -> None:
+    patch = rebinding.release(pending(**{rebinding.NUDGED_ANNOTATION: "true"}), restoring()).patch
+    assert patch["metadata"]["annotations"] == {names.OWNER_NAME_ANNOTATION: None, rebinding.NUDGED_ANNOTATION: None}
+
+
 def test_step_5_waits_until_the_claim_is_bound_and_then_records_the_result() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
-    pending = decide(a_restore_world(restoring(), volume=reserved, target=target(phase="Pending")))
-    assert "waiting for claim new to be bound" in said(pending)
+    waiting = decide(a_restore_world(restoring(), volume=reserved, target=target(phase="Pending")))
+    assert "waiting for claim new to be bound" in said(waiting)
     bound = decide(a_restore_world(restoring(), volume=a_filled_volume(mark="r-1", claim="new"), target=target()))
     assert (status(bound).phase, status(bound).volume_id, status(bound).volume_name) == ("available", "c-n", "new")
 

@@ -1,0 +1,50 @@
+"""What the store and the restores of a backup say about it: the part of its status that is derived from what exists."""
+
+from __future__ import annotations
+
+from cinderblock.lifecycle import checks
+from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
+from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
+from cinderblock.model.quantity import to_gib
+from cinderblock.model.restore import RestorePhase, VolumeRestore
+
+
+def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeBackupStatus:
+    """``status`` with what the store says about the backup."""
+    description = manifest.description
+    return status.model_copy(
+        update={
+            "volume_id": description.volume_id,
+            "volume_name": description.volume_name,
+            "size": to_gib(description.volume_bytes),
+            "object_count": manifest.object_count,
+            "logical_bytes": manifest.logical_bytes,
+            "transferred_bytes": manifest.transferred_bytes,
+            "stored_bytes": manifest.stored_bytes,
+            "is_incremental": manifest.parent_id is not None,
+            "parent_id": manifest.parent_id,
+            "data_timestamp": description.data_timestamp,
+            "manifest_key": manifest.key,
+            "sealed": manifest.sealed,
+        }
+    )
+
+
+def derived_phase(world: BackupWorld) -> BackupPhase:
+    """restoring while a restore of it runs; error_restoring if the newest one failed. Derived, never stored."""
+    if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(world)):
+        return BackupPhase.RESTORING
+    return BackupPhase.ERROR_RESTORING if newest_failed_restore(world) else BackupPhase.AVAILABLE
+
+
+def newest_failed_restore(world: BackupWorld) -> VolumeRestore | None:
+    """The newest restore of the backup, if it has failed."""
+    restores = _restores_of(world)
+    newest = restores[-1] if restores else None
+    return newest if newest and newest.status.phase is RestorePhase.ERROR_RESTORING else None
+
+
+def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
+    """The restores of this backup, oldest first."""
+    own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.backup_id]
+    return sorted(own, key=checks.age_key)

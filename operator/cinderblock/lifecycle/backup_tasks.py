@@ -1,0 +1,67 @@
+"""What the mover of a backup is asked to do, and what its manifest will say about the backup."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cinderblock.lifecycle import checks, objects
+from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.model import names
+from cinderblock.model.cluster import Claim
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import BackupDescription, MoverTask, Operation
+
+
+def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTask:
+    """What the mover is asked to do about ``claim``, whatever it mounts."""
+    parent = checks.recorded_parent(world)
+    return MoverTask(
+        operation=Operation.BACKUP,
+        store=objects.location(store, container_of(world, store)),
+        volume_mode=claim.spec.volume_mode,
+        path=objects.mover_path(claim.spec.volume_mode),
+        backup=_description(world, claim),
+        parent_manifest=parent.status.manifest_key if parent else None,
+        parent_sealed=bool(parent and parent.status.sealed),
+        change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
+        manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
+        compression=store.spec.compression,
+        sealed=store.spec.encryption_secret_ref is not None,
+        active_key=world.store.active_key,
+    )
+
+
+def _description(world: BackupWorld, claim: Claim) -> BackupDescription:
+    backup = world.backup
+    created = backup.metadata.creation_timestamp
+    if created is None:
+        raise ValueError("an object of the API server has a creationTimestamp")
+    return BackupDescription(
+        backup_id=backup.uid,
+        backup_name=backup.name,
+        namespace=backup.namespace,
+        volume_id=claim.uid,
+        volume_name=claim.name,
+        volume_mode=claim.spec.volume_mode,
+        volume_bytes=claim.capacity_bytes,
+        storage_class=claim.spec.storage_class_name or "",
+        access_modes=list(claim.spec.access_modes),
+        display_name=backup.spec.name,
+        description=backup.spec.description,
+        metadata=backup.spec.metadata,
+        created_at=created,
+        data_timestamp=data_timestamp(world) or created,
+        incremental=backup.spec.incremental,
+    )
+
+
+def data_timestamp(world: BackupWorld) -> datetime | None:
+    """Cinder: that of the snapshot, else when the backup was created. Once known it stays, snapshot or not."""
+    snapshot, backup = world.given_snapshot or world.snapshot, world.backup
+    known = backup.status.data_timestamp if checks.own_phase(backup) else None
+    return (snapshot.status.creation_time if snapshot else None) or known or backup.metadata.creation_timestamp
+
+
+def container_of(world: BackupWorld, store: BackupStore) -> str:
+    """The bucket that the backup asks for, else the store's."""
+    return world.backup.spec.container or store.spec.container

@@ -1,0 +1,44 @@
+"""kopf's thread: whatever happens at its end, who waits for that end hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cinderblock.handlers.pulse import Pulse
+from cinderblock.handlers.queue import WorkQueue
+from cinderblock.handlers.watch import Watch
+from cinderblock.handlers.watching import KopfThread
+from cinderblock.kube.client import KubeClient
+from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
+
+
+@pytest.fixture
+async def thread() -> KopfThread:
+    kube = KubeClient(SimulatedApi(ObjectsInMemory(lambda: START), lambda how, item: None))
+    return KopfThread(Watch(WorkQueue()), kube, Pulse())
+
+
+async def test_who_stops_a_thread_that_has_just_ended_by_itself_waits_for_its_end(thread: KopfThread) -> None:
+    ended = asyncio.new_event_loop()
+    ended.close()
+    thread._own, thread._stop = ended, asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, thread._ended.set)
+    async with asyncio.timeout(5):
+        await thread.stop()
+
+
+async def test_a_thread_whose_remains_cannot_be_cleared_has_ended_all_the_same(
+    thread: KopfThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing() -> None:
+        pass
+
+    async def broken() -> None:
+        raise OSError("a connection that cannot be closed")
+
+    monkeypatch.setattr(thread, "_operate", nothing)
+    monkeypatch.setattr(thread, "_clear", broken)
+    thread.start()
+    assert await thread.ended(5)
