@@ -228,7 +228,7 @@ class Cluster:
             yield Move(f"{_name(pod)} is evicted", partial(self.objects.delete, pod), is_bad=True)
 
     def _run_mover(self, pod: Object) -> None:
-        self._end(pod, 0, self._work(pod))
+        self.end(pod, 0, self.work(pod))
 
     def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
         task, volume = _task(pod), self._volume_under(pod)
@@ -236,15 +236,16 @@ class Cluster:
             self.store.put(_packs(task) + f"{pod['metadata']['name']}-000000", b"begun")
         else:
             self.contents[volume] = HALF
-        self._end(pod, code, report)
+        self.end(pod, code, report)
 
     def _die_late(self, pod: Object) -> None:
-        self._work(pod)
-        self._end(pod, 137, None)
+        self.work(pod)
+        self.end(pod, 137, None)
 
-    def _end(self, pod: Object, code: int, report: MoverReport | None) -> None:
+    def end(self, pod: Object, code: int, report: MoverReport | None, reason: str = "Error") -> None:
+        """Have a mover end: what its container leaves is an exit code, a reason and a report, if it wrote one."""
         words = report.model_dump_json(by_alias=True) if report else "Killed"
-        ended = {"exitCode": code, "message": words, "reason": "Completed" if code == 0 else "Error"}
+        ended = {"exitCode": code, "message": words, "reason": "Completed" if code == 0 else reason}
         status = {
             "phase": "Succeeded" if code == 0 else "Failed",
             "containerStatuses": [{"name": "mover", "state": {"terminated": ended}}],
@@ -257,7 +258,8 @@ class Cluster:
         name: str = claim["spec"]["volumeName"]
         return name
 
-    def _work(self, pod: Object) -> MoverReport:
+    def work(self, pod: Object) -> MoverReport:
+        """Do what a mover does, all but ending."""
         task, volume = _task(pod), self._volume_under(pod)
         if task.operation is Operation.RESTORE:
             self.contents[volume] = self.kept[task.backup.backup_id]
@@ -296,7 +298,7 @@ def _claim_of(pod: Object) -> str:
 
 def _exit_code(pod: Object) -> int | None:
     statuses: list[dict[str, Any]] = pod["status"].get("containerStatuses", [])
-    codes = [int(status["state"]["terminated"]["exitCode"]) for status in statuses]
+    codes = [int(status["state"]["terminated"]["exitCode"]) for status in statuses if "terminated" in status["state"]]
     return codes[0] if codes else None
 
 

@@ -35,6 +35,7 @@ from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
 from cinderblock.model import names
 from cinderblock.model.store import BackupStore
+from cinderblock.model.task import MoverReport
 from cinderblock.observability.families import Figures, Page
 from cinderblock.observability.instruments import Instruments
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
@@ -196,6 +197,8 @@ class Simulation:
         store: the store as the operator sees it.
         faults: fails writes.
         changes_in_store: goes up with every object that the operator removes.
+        refusals: what the API server answers when the operator creates an object of a kind: HTTP status and sentence.
+        told: every reason that a condition of ours or an Event has ever had.
         history: what happened, for the message of a failed assertion.
         instruments: what the operator measures; new when it is started anew.
     """
@@ -203,7 +206,9 @@ class Simulation:
     def __init__(self, *, snapshots: bool = True) -> None:
         self._due = Due()
         self._heard: list[Change] = []
-        self.objects = ObjectsInMemory(lambda: self._due.now, self._heard.append)
+        self.refusals: dict[str, tuple[int, str]] = {}
+        self.told: set[str] = set()
+        self.objects = ObjectsInMemory(lambda: self._due.now, self._changed)
         self.cluster = Cluster(self.objects)
         self.faults = Faults()
         self.store = OperatorsStore(self)
@@ -245,7 +250,7 @@ class Simulation:
         """Start the operator anew: it remembers nothing and hears of everything that is there."""
         self._due = Due(now=self._due.now)
         self.objects.clock = lambda: self._due.now
-        api = SimulatedApi(self.objects, self.forbid)
+        api = SimulatedApi(self.objects, self.forbid, self.refusals)
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
         stores = cast("Stores", OpenStores(self.store))
@@ -323,6 +328,11 @@ class Simulation:
         """Ask for an object's deletion."""
         self.objects.delete(self.get(kind, name))
 
+    def end_mover(self, report: MoverReport | None, code: int = 3, reason: str = "Error") -> None:
+        """Have the only pod of a mover end, with a report or without one."""
+        (pod,) = (pod for pod in self.objects.all("Pod") if "ownerReferences" in pod["metadata"])
+        self.cluster.end(pod, code, report, reason)
+
     def erase_status(self, kind: str, name: str) -> None:
         """Lose a status."""
         self.objects.update(self.get(kind, name), status=None)
@@ -386,6 +396,15 @@ class Simulation:
         return samples(content.decode())
 
     # -- how it goes on
+
+    def _changed(self, change: Change) -> None:
+        """What the watches are told of, and what an onlooker can read."""
+        self._heard.append(change)
+        if change.object["kind"] in OWN:
+            conditions = change.object.get("status", {}).get("conditions", ())
+            self.told |= {condition["reason"] for condition in conditions}
+        elif change.object["kind"] == "Event" and "reason" in change.object:
+            self.told.add(change.object["reason"])
 
     def hear(self) -> None:
         """Let the operator hear of what has changed."""

@@ -274,8 +274,7 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
     if not isinstance(verdict, movers.Done):
         return _verdict(world, now, movers.watched(verdict, world.mover, _base(world), now, world.policy.deadlines))
     if world.manifest_trouble is not None:
-        problem = checks.trouble(world.manifest_trouble, world.policy.deadlines)
-        return _verdict(world, now, problem or Wait("ReadingBack", "The manifest is being read back"))
+        return _verdict(world, now, checks.trouble(world.manifest_trouble, world.policy.deadlines))
     return _fail(
         world, now, Fail("ManifestMissing", "The mover reported success, but the store has no manifest of the backup")
     )

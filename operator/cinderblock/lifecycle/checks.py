@@ -67,7 +67,7 @@ def store_problem(view: StoreView, deadlines: Deadlines) -> Verdict:
     return trouble(view.trouble, deadlines)
 
 
-def trouble(error: CinderblockError, deadlines: Deadlines) -> Verdict:
+def trouble(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
     """A store that was asked and had no good answer: transient ones are waited for."""
     if isinstance(error, TransientError):
         return Wait(error.reason, error.message, limit=deadlines.store, look_again=10.0)
