@@ -49,6 +49,8 @@ class Cluster:
         contents: what is in each volume, by name of the PersistentVolume.
         kept: what each backup holds, by id.
         needs: whose packs each backup needs, by id.
+        no_node: what the scheduler says against every mover; empty: there is a node.
+        no_volume: what the provisioner says against every new volume; empty: it makes them.
     """
 
     objects: ObjectsInMemory
@@ -56,6 +58,8 @@ class Cluster:
     contents: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     needs: dict[str, set[str]] = field(default_factory=dict)
+    no_node: str = ""
+    no_volume: str = ""
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -143,14 +147,25 @@ class Cluster:
                 yield Move(f"bind {_name(claim)}", partial(self._bind, claim, volume))
                 return
         spec = claim["spec"]
-        if spec.get("volumeName") or (spec.get("storageClassName") == LATE and not self._users(claim)):
+        is_late = spec.get("storageClassName") == LATE
+        if spec.get("volumeName") or (is_late and (self.no_node or not self._users(claim))):
             return
         source = spec.get("dataSource")
-        if source is None:
+        if self.no_volume:
+            yield from self._refusal(claim)
+        elif source is None:
             yield Move(f"provision {_name(claim)}", partial(self._provision, claim, ""))
         elif source["name"] in self._snapshots and self.objects.get("VolumeSnapshot", source["name"], NAMESPACE):
             content = self._snapshots[source["name"]]
             yield Move(f"provision {_name(claim)} from a snapshot", partial(self._provision, claim, content))
+
+    def _refusal(self, claim: Object) -> Iterator[Move]:
+        name = f"{claim['metadata']['name']}.refused"
+        if self.objects.get("Event", name, NAMESPACE) is None:
+            regarding = {"uid": claim["metadata"]["uid"]}
+            event = {"regarding": regarding, "type": "Warning", "note": self.no_volume}
+            body = {"metadata": {"name": name, "namespace": NAMESPACE}} | event
+            yield Move(f"refuse {_name(claim)}", partial(self.objects.create, "Event", body))
 
     def _provision(self, claim: Object, content: str) -> None:
         name = f"pv-{claim['metadata']['uid']}"
@@ -210,10 +225,18 @@ class Cluster:
             if "ownerReferences" not in pod["metadata"]:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
-            if pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
+            if pod["status"]["phase"] == "Pending" and self.no_node:
+                yield from self._unschedulable(pod)
+            elif pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
                 yield Move(f"{_name(pod)} runs", partial(self.objects.update, pod, status={"phase": "Running"}))
             elif pod["status"]["phase"] == "Running":
                 yield from self._ends(pod)
+
+    def _unschedulable(self, pod: Object) -> Iterator[Move]:
+        said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": self.no_node}
+        status = {"phase": "Pending", "conditions": [said]}
+        if pod["status"] != status:
+            yield Move(f"no node for {_name(pod)}", partial(self.objects.update, pod, status=status))
 
     def _ends(self, pod: Object) -> Iterator[Move]:
         """Every way in which a mover may end."""

@@ -94,12 +94,15 @@ async def attached_to(eyes: Eyes, volume_name: str, users: tuple[str, ...]) -> t
     return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))
 
 
-async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverView:
-    """The mover Job of an operation with its pods; while there is none, which others run."""
+async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore, claim: Claim | None) -> MoverView:
+    """The mover Job of an operation with its pods; while there is none, which others run.
+
+    ``claim`` is what the mover mounts, if it is there.
+    """
     view = await own_mover(eyes, owner)
     if view.job is not None:
-        progress, warning = await _progress(eyes, owner, view.pods), await _warning(eyes, view.job, view.pods)
-        return replace(view, progress=progress, warning=warning)
+        progress = await _progress(eyes, owner, view.pods)
+        return replace(await _with_warnings(eyes, view, view.job, claim), progress=progress)
     others = await eyes.list(Job, kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
     return MoverView(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
 
@@ -118,12 +121,16 @@ async def own_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverVie
     return MoverView(job=job, pods=await pods_of(eyes, owner) if job is not None else ())
 
 
-async def _warning(eyes: Eyes, job: Job, pods: tuple[Pod, ...]) -> str:
-    """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be mounted."""
-    subject = pods[-1] if pods else job
-    if pods and pods[-1].status.phase != "Pending":
-        return ""
-    return await lookups.newest_warning(eyes.kube, job.namespace, subject.uid)
+async def _with_warnings(eyes: Eyes, view: MoverView, job: Job, claim: Claim | None) -> MoverView:
+    """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be had."""
+    subject = view.pods[-1] if view.pods else job
+    if view.pods and view.pods[-1].status.phase != "Pending":
+        return view
+    warning = await lookups.newest_warning(eyes.kube, job.namespace, subject.uid)
+    if claim is None or claim.is_bound:
+        return replace(view, warning=warning)
+    of_claim = await lookups.newest_warning(eyes.kube, job.namespace, claim.uid)
+    return replace(view, warning=warning, claim_warning=of_claim)
 
 
 async def pods_of(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:

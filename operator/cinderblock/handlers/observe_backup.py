@@ -86,7 +86,7 @@ async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
         choose_store(eyes, backup.namespace, _store_name(backup)),
         find_claim(eyes, backup.namespace, _volume_name(backup)),
     )
-    mover = await observe_mover(eyes, backup)
+    mover = await observe_mover(eyes, backup, world.exposed)
     world = replace(world, store=view, claim=claim, mover=mover)
     if mover.job is None:
         world = await _before_copy(eyes, world)

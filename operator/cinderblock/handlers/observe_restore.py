@@ -104,7 +104,8 @@ async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     world = replace(world, classes=tuple(c.name for c in classes))
     if world.backup is not None:
         world = await _with_store(eyes, world, world.backup)
-    return replace(world, mover=await observe_mover(eyes, world.restore))
+    filled = world.target if restore_checks.wants_existing(world.restore) else world.hidden
+    return replace(world, mover=await observe_mover(eyes, world.restore, filled))
 
 
 async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> RestoreWorld:

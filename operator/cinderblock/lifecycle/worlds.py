@@ -88,6 +88,8 @@ class MoverView:
         pods: its pods, oldest first.
         progress: the last line of progress of the running pod.
         warning: the newest Warning Event about a Job that has no pod, or about a pod that does not start.
+        claim_warning: the newest Warning Event about the claim that such a pod waits for, while that is not bound: only
+            there is told that its class can make no volume where the pod may run.
         others: mover Jobs in the cluster that have not ended, this one not counted; only looked for without a Job.
         waiting_before: older operations that wait for a mover, wherever.
         waiting_before_for_store: older operations that wait for a mover of the same BackupStore.
@@ -97,6 +99,7 @@ class MoverView:
     pods: tuple[Pod, ...] = ()
     progress: ProgressLine | None = None
     warning: str = ""
+    claim_warning: str = ""
     others: frozenset[OtherMover] = frozenset()
     waiting_before: int = 0
     waiting_before_for_store: int = 0
