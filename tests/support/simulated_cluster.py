@@ -269,6 +269,7 @@ class Cluster:
         """Have a mover end: what its container leaves is an exit code, a reason and a report, if it wrote one."""
         words = report.model_dump_json(by_alias=True) if report else "Killed"
         ended = {"exitCode": code, "message": words, "reason": "Completed" if code == 0 else reason}
+        ended["finishedAt"] = stamp(self.objects.clock())
         status = {
             "phase": "Succeeded" if code == 0 else "Failed",
             "containerStatuses": [{"name": "mover", "state": {"terminated": ended}}],

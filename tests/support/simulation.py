@@ -41,7 +41,7 @@ from cinderblock.observability.instruments import Instruments
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 from tests.support.faults import Crash
 from tests.support.metrics import Samples, samples
-from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi
+from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
 from tests.support.simulated_cluster import DRIVER, LATE, NAMESPACE, Cluster, Move
 
 T = TypeVar("T")
@@ -322,7 +322,16 @@ class Simulation:
         """A pod of a user that mounts a claim."""
         volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumes": volumes}}
-        return self.make("Pod", body | {"status": {"phase": "Running"}})
+        runs = {"name": "main", "state": {"running": {"startedAt": stamp(self.now)}}}
+        return self.make("Pod", body | {"status": {"phase": "Running", "containerStatuses": [runs]}})
+
+    def end_pod(self, name: str) -> None:
+        """A pod of a user ends; it can still be seen that it was there."""
+        pod = self.get("Pod", name)
+        (container,) = pod["status"]["containerStatuses"]
+        ended = container["state"]["running"] | {"exitCode": 0, "finishedAt": stamp(self.now)}
+        status = {"phase": "Succeeded", "containerStatuses": [container | {"state": {"terminated": ended}}]}
+        self.objects.update(pod, status=status)
 
     def delete(self, kind: str, name: str) -> None:
         """Ask for an object's deletion."""

@@ -83,7 +83,18 @@ async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
 async def users_of(eyes: Eyes, claim: Claim) -> tuple[str, ...]:
     """Names of the pods that use a claim and have not ended; our own movers are not counted."""
     pods = parse_all(Pod, await lookups.pods_using_claim(eyes.kube, claim.namespace, claim.name))
-    return tuple(sorted(p.name for p in pods if p.metadata.labels.get(names.MANAGED_BY_LABEL) != names.MANAGED_BY))
+    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod)))
+
+
+async def ran_with(eyes: Eyes, claim: Claim, begin: datetime, end: datetime | None) -> tuple[str, ...]:
+    """Names of the pods, not our own, that had a claim at some time between the two; ``end`` None: up to now."""
+    bodies = await eyes.kube.list(kinds.POD, claim.namespace)
+    pods = parse_all(Pod, [body for body in bodies if lookups.names_claim(body, claim.name)])
+    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(begin, end)))
+
+
+def _is_mover(pod: Pod) -> bool:
+    return pod.metadata.labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
 
 
 async def attached_to(eyes: Eyes, volume_name: str, users: tuple[str, ...]) -> tuple[str, ...]:

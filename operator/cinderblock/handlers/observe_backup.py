@@ -18,6 +18,7 @@ from cinderblock.handlers.observe import (
     parse_all,
     pods_of,
     probe_store,
+    ran_with,
     read_manifest,
     users_of,
 )
@@ -88,8 +89,7 @@ async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     )
     mover = await observe_mover(eyes, backup, world.exposed)
     world = replace(world, store=view, claim=claim, mover=mover)
-    if mover.job is None:
-        world = await _before_copy(eyes, world)
+    world = await (_before_copy(eyes, world) if mover.job is None else _with_intruders(eyes, world))
     return await _with_manifest(eyes, world)
 
 
@@ -115,6 +115,17 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
     world = replace(world, volume=volume, users=await users_of(eyes, claim))
     return await _with_attachments(eyes, await _with_snapshots(eyes, world))
+
+
+async def _with_intruders(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """Who had the volume while it was copied, if it is copied itself and no snapshot of it."""
+    job, claim = world.mover.job, world.claim
+    begun = job.metadata.creation_timestamp if job is not None else None
+    from_snapshot = world.snapshot is not None or world.exposed is not None or world.backup.spec.snapshot_id is not None
+    if claim is None or begun is None or from_snapshot:
+        return world
+    ended = world.mover.pods[-1].terminated if world.mover.pods else None
+    return replace(world, intruders=await ran_with(eyes, claim, begun, ended.finished_at if ended else None))
 
 
 async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:

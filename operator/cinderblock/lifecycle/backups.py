@@ -48,8 +48,9 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     phase = checks.own_phase(backup)
     if backup.spec.import_ and phase is not BackupPhase.ERROR and phase not in checks.WHOLE:
         return _adopt(world, now)
-    if phase is BackupPhase.CREATING and not forgotten and _lost_its_seal(world):
-        return _fail(world, now, Fail("SealBroken", "The manifest was replaced by one that is not encrypted."))
+    spoilt = _spoilt(world, forgotten=forgotten) if phase is BackupPhase.CREATING else None
+    if spoilt is not None:
+        return _fail(world, now, spoilt)
     if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
         return _whole(world, now)
     if forgotten and world.manifest_trouble is not None:
@@ -59,6 +60,13 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     if phase is None:
         return _accept(world, now)
     return _create(world, now)
+
+
+def _spoilt(world: BackupWorld, *, forgotten: bool) -> Fail | None:
+    """Why a backup that is being made cannot become a good one, whatever the store holds by now."""
+    if not forgotten and _lost_its_seal(world):
+        return Fail("SealBroken", "The manifest was replaced by one that is not encrypted.")
+    return checks.intruded(world.intruders)
 
 
 def _lost_its_seal(world: BackupWorld) -> bool:

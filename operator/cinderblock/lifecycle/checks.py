@@ -148,6 +148,17 @@ def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
     return None
 
 
+def intruded(pods: tuple[str, ...]) -> Fail | None:
+    """A volume without snapshots that a pod got while it was copied: the copy may be of no instant that ever was."""
+    if not pods:
+        return None
+    return Fail(
+        "VolumeInUse",
+        f"Invalid volume: Pod {', '.join(pods[:3])} used the volume while it was copied, and its driver makes no"
+        " snapshots: the copy may be of no instant that ever was. Make the backup again while no pod uses it.",
+    )
+
+
 def volume_is_detached(world: BackupWorld) -> Verdict:
     """A pod that is gone says little while its node still has the volume: what that one holds back is not in a copy.
 

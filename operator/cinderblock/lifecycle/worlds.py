@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.verdicts import Deadlines
 from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
+from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, Volume
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import BackupDescription, ProgressLine
@@ -116,8 +116,8 @@ class BackupWorld:
         store: where it goes.
         claim: the volume to back up, by UID or name.
         volume: the PersistentVolume bound to it.
-        storage_class: of the claim.
         users: names of the pods that mount the claim.
+        intruders: names of the pods that had the volume while it was copied without a snapshot.
         attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
         snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
         snapshot_class_missing: why the class that the store asks for cannot be used.
@@ -141,8 +141,8 @@ class BackupWorld:
     store: StoreView = field(default_factory=StoreView)
     claim: Claim | None = None
     volume: Volume | None = None
-    storage_class: StorageClass | None = None
     users: tuple[str, ...] = ()
+    intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     snapshot_class: SnapshotClass | None = None
     snapshot_class_missing: str = ""
