@@ -229,8 +229,9 @@ class Simulation:
 
     def _namespace(self, *, snapshots: bool) -> None:
         self.objects.create("Namespace", {"metadata": {"name": NAMESPACE}})
-        for name in ("fast", LATE):
-            self.objects.create("StorageClass", {"metadata": {"name": name}, "provisioner": DRIVER})
+        for name, mode in (("fast", "Immediate"), (LATE, "WaitForFirstConsumer")):
+            made = {"metadata": {"name": name}, "provisioner": DRIVER, "volumeBindingMode": mode}
+            self.objects.create("StorageClass", made)
         if snapshots:
             self.objects.create("VolumeSnapshotClass", {"metadata": {"name": "snap"}, "driver": DRIVER})
         annotations = {"cinderblock.io/is-default-store": "true"}
@@ -277,12 +278,12 @@ class Simulation:
         self.cluster._provision(claim, content)
         return claim
 
-    def unbound_claim(self, name: str) -> Object:
-        """A claim that is bound when a pod asks for it."""
+    def unbound_claim(self, name: str, storage_class: str = LATE, size: str = "1Gi") -> Object:
+        """A claim that is not bound yet; one of class ``late`` is bound when a pod asks for it."""
         spec = {
-            "storageClassName": LATE,
+            "storageClassName": storage_class,
             "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
+            "resources": {"requests": {"storage": size}},
         }
         return self.make("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
 

@@ -101,7 +101,8 @@ async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     if world.target is not None and restore_checks.wants_existing(world.restore):
         world = await _with_users(eyes, world, world.target)
     classes = await eyes.list(StorageClass, kinds.STORAGE_CLASS)
-    world = replace(world, classes=tuple(c.name for c in classes))
+    late = tuple(c.name for c in classes if c.volume_binding_mode == "WaitForFirstConsumer")
+    world = replace(world, classes=tuple(c.name for c in classes), late_classes=late)
     if world.backup is not None:
         world = await _with_store(eyes, world, world.backup)
     filled = world.target if restore_checks.wants_existing(world.restore) else world.hidden

@@ -28,7 +28,7 @@ STILL_ATTACHED = "VolumeStillAttached"
 HELD_UP_REASONS = frozenset({"StoreUnreachable", "VolumeNotBound", STILL_ATTACHED, RECALLING})
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 
-IDLE_REASONS = frozenset({"VolumeBusy", "Queued", "Accepted"}) | HELD_UP_REASONS
+IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted"}) | HELD_UP_REASONS
 """What an operation says while it has not touched its volume yet."""
 
 Check = Callable[[BackupWorld], Verdict]

@@ -79,6 +79,9 @@ def seal_is_unbroken(world: RestoreWorld) -> Verdict:
     )
 
 
+NOT_AVAILABLE = "Invalid volume: Volume to be restored to must be available."
+
+
 def existing_target_fits(world: RestoreWorld) -> Verdict:
     """Cinder: the volume must exist, be available, and be large enough; and be of the backup's volumeMode."""
     if not wants_existing(world.restore) or world.manifest is None:
@@ -86,9 +89,11 @@ def existing_target_fits(world: RestoreWorld) -> Verdict:
     target, description = world.target, world.manifest.description
     if target is None:
         return Fail("VolumeNotFound", f"Volume {world.restore.spec.volume_id} could not be found.")
-    if target.metadata.is_being_deleted or not target.is_bound or world.users:
+    if target.metadata.is_being_deleted or world.users:
         users = f" Used by pod {', '.join(world.users[:3])}." if world.users else ""
-        return Fail("VolumeNotAvailable", f"Invalid volume: Volume to be restored to must be available.{users}")
+        return Fail("VolumeNotAvailable", f"{NOT_AVAILABLE}{users}")
+    if target.status.phase == "Lost":
+        return Fail("VolumeLost", f"{NOT_AVAILABLE} Its PersistentVolume is gone.")
     if target.spec.volume_mode is not description.volume_mode:
         return Fail(
             "VolumeModeMismatch",
@@ -99,19 +104,32 @@ def existing_target_fits(world: RestoreWorld) -> Verdict:
     return None
 
 
+def existing_target_is_bound(world: RestoreWorld) -> Verdict:
+    """A claim that was applied together with its restore is waited for; if its class waits for a pod, not even that.
+
+    The mover is that pod then, as it is for a new volume.
+    """
+    target = world.target
+    if not wants_existing(world.restore) or target is None or target.is_bound:
+        return None
+    if target.spec.storage_class_name in world.late_classes:
+        return None
+    words = f"{NOT_AVAILABLE} It is not bound yet."
+    return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
+
+
 def existing_target_is_detached(world: RestoreWorld) -> Verdict:
     """What a node still holds back would be written over what was restored."""
     if not wants_existing(world.restore):
         return None
-    words = "Invalid volume: Volume to be restored to must be available."
-    return checks.still_attached(words, world.attached_to, world.policy.deadlines)
+    return checks.still_attached(NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
 
 
 def new_target_fits(world: RestoreWorld) -> Verdict:
     """The asked name is free, the size is enough, the StorageClass exists."""
     if wants_existing(world.restore) or world.manifest is None:
         return None
-    if world.target is not None:
+    if world.target is not None and not world.target.metadata.is_being_deleted:
         return Fail(
             "NameTaken", f"PersistentVolumeClaim {world.target.name} exists: give another name, or its volumeId."
         )
@@ -122,6 +140,14 @@ def new_target_fits(world: RestoreWorld) -> Verdict:
     if asked is not None and asked not in world.classes:
         return Fail("StorageClassNotFound", f"StorageClass {asked} could not be found.")
     return None
+
+
+def new_name_is_free(world: RestoreWorld) -> Verdict:
+    """A claim of the asked name that is going is waited for: who replaces a volume deletes it and restores at once."""
+    if wants_existing(world.restore) or world.target is None:
+        return None
+    words = f"PersistentVolumeClaim {world.target.name} exists and is being deleted"
+    return Wait("NameTaken", words, limit=world.policy.deadlines.volume, look_again=5.0)
 
 
 def _too_small(have: int, need: int) -> Fail:
@@ -174,8 +200,10 @@ BEFORE_COPY: tuple[Check, ...] = (
     manifest_is_readable,
     seal_is_unbroken,
     existing_target_fits,
+    existing_target_is_bound,
     existing_target_is_detached,
     new_target_fits,
+    new_name_is_free,
     name_is_not_being_made,
     target_is_not_busy,
 )

@@ -175,6 +175,7 @@ class RestoreWorld:
         hidden: our claim that a new volume is filled under.
         volume: the PersistentVolume that was filled, found by our label once it carries it, else through ``hidden``.
         classes: names of all StorageClasses.
+        late_classes: those of them that bind a claim only when a pod asks for it.
         mover: the mover Job.
         policy: the operator's own settings.
     """
@@ -193,6 +194,7 @@ class RestoreWorld:
     hidden: Claim | None = None
     volume: Volume | None = None
     classes: tuple[str, ...] = ()
+    late_classes: tuple[str, ...] = ()
     mover: MoverView = field(default_factory=MoverView)
 
 

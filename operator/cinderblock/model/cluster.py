@@ -181,13 +181,16 @@ class ContainerState(Model):
     terminated: ContainerTerminated | None = None
 
     def ran_between(self, begin: datetime, end: datetime | None) -> bool:
-        """Whether the container ran at some time between the two; ``end`` None: up to now."""
+        """Whether the container ran at some time between the two; ``end`` None: up to now.
+
+        Stamps are of whole seconds: one that ended in the second of the beginning had ended before it.
+        """
         ran = self.running or self.terminated
         if ran is None:
             return False
         finished = self.terminated.finished_at if self.terminated else None
         began_in_time = end is None or ran.started_at is None or ran.started_at <= end
-        return began_in_time and (finished is None or finished >= begin)
+        return began_in_time and (finished is None or finished > begin)
 
 
 class ContainerStatus(Model):
