@@ -73,9 +73,10 @@ def run_backup(
         on_progress: called often, from this thread.
         opener: opens the volume.
 
-    Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there;
-    InvalidInput for a parent of another volume; Conflict if the manifest's key is taken by another backup; SourceError,
-    SourceChanging, IntegrityError (of the parent), and what the store raises.
+    Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there, or that
+    of the parent; InvalidInput for a parent of another volume; NotFound if the parent's manifest is gone; Conflict if
+    the manifest's key is taken by another backup; SourceError, SourceChanging, IntegrityError (of the parent), and what
+    the store raises.
     """
     if _finished_header(task, store) is not None:
         return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), [])
@@ -209,13 +210,24 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     key = task.parent_manifest
     if key is None:
         return None
-    parent = ManifestReader(partial(store.get, key), keys, key, must_be_sealed=task.parent_sealed)
+    parent = _read_parent(task, store, keys, key)
     description = parent.summary.description
     if (description.volume_id, description.volume_mode) != (task.backup.volume_id, task.volume_mode):
         raise InvalidInput(f"{key} is a backup of another volume: make a full backup")
     if not task.sealed and parent.data_keys():
         raise InvalidInput(f"{key} is sealed, and the store has no encryption Secret any more: make a full backup")
     return parent
+
+
+def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key: str) -> ManifestReader:
+    try:
+        return ManifestReader(partial(store.get, key), keys, key, must_be_sealed=task.parent_sealed)
+    except NotFound as error:
+        if error.reason != NotFound.__name__:
+            raise
+        raise NotFound(
+            f"{key}, the manifest of the parent, is not in the store any more: make a full backup", reason="ParentGone"
+        ) from error
 
 
 def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:
