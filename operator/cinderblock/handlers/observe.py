@@ -80,10 +80,21 @@ async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
     return Claim.model_validate(body) if body is not None else None
 
 
-async def users_of(eyes: Eyes, claim: Claim) -> tuple[str, ...]:
-    """Names of the pods that use a claim and have not ended; our own movers are not counted."""
-    pods = parse_all(Pod, await lookups.pods_using_claim(eyes.kube, claim.namespace, claim.name))
+async def pods_with(eyes: Eyes, claim: Claim) -> list[Pod]:
+    """The pods that use a claim and have not ended."""
+    return parse_all(Pod, await lookups.pods_using_claim(eyes.kube, claim.namespace, claim.name))
+
+
+def users_of(pods: list[Pod]) -> tuple[str, ...]:
+    """Names of those that are not our own movers."""
     return tuple(sorted(pod.name for pod in pods if not _is_mover(pod)))
+
+
+def writers_of(pods: list[Pod], me: str) -> tuple[str, ...]:
+    """Names of those that are movers of restores, but for the one with the UID ``me``."""
+    movers = (pod for pod in pods if _is_mover(pod) and pod.metadata.labels.get(names.OWNER_UID_LABEL) != me)
+    wanted = VolumeRestore.model_fields["kind"].default
+    return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(names.OWNER_KIND_LABEL) == wanted))
 
 
 async def ran_with(eyes: Eyes, claim: Claim, begin: datetime, end: datetime | None) -> tuple[str, ...]:
@@ -97,9 +108,9 @@ def _is_mover(pod: Pod) -> bool:
     return pod.metadata.labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
 
 
-async def attached_to(eyes: Eyes, volume_name: str, users: tuple[str, ...]) -> tuple[str, ...]:
-    """Nodes that a PersistentVolume is attached to; not asked for while pods use it: those explain it."""
-    if users:
+async def attached_to(eyes: Eyes, volume_name: str, pods: list[Pod]) -> tuple[str, ...]:
+    """Nodes that a PersistentVolume is attached to; not asked for while ``pods``, movers or not, use it."""
+    if pods:
         return ()
     attachments = await lookups.attachments_of(eyes.kube, volume_name)
     return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))

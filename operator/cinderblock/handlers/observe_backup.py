@@ -17,10 +17,12 @@ from cinderblock.handlers.observe import (
     own_mover,
     parse_all,
     pods_of,
+    pods_with,
     probe_store,
     ran_with,
     read_manifest,
     users_of,
+    writers_of,
 )
 from cinderblock.kube import kinds, lookups
 from cinderblock.lifecycle import movers
@@ -29,7 +31,7 @@ from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, StoredBackup, VolumeBackup
 from cinderblock.model.base import KubeObject
-from cinderblock.model.cluster import Claim, Snapshot, SnapshotClass, Volume
+from cinderblock.model.cluster import Claim, Pod, Snapshot, SnapshotClass, Volume
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.store.base import ObjectStore
@@ -113,8 +115,9 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     if claim is None:
         return world
     volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
-    world = replace(world, volume=volume, users=await users_of(eyes, claim))
-    return await _with_attachments(eyes, await _with_snapshots(eyes, world))
+    pods = await pods_with(eyes, claim)
+    world = replace(world, volume=volume, users=users_of(pods), writers=writers_of(pods, backup.uid))
+    return await _with_attachments(eyes, await _with_snapshots(eyes, world), pods)
 
 
 async def _with_intruders(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -138,13 +141,13 @@ async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
 
 
-async def _with_attachments(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_attachments(eyes: Eyes, world: BackupWorld, pods: list[Pod]) -> BackupWorld:
     """Where the volume is attached, unless a snapshot is taken or given that may be of a volume in use."""
     may_be_in_use = world.backup.spec.force and world.snapshot_class is not None
     has_begun = world.snapshot is not None or world.exposed is not None
     if world.volume is None or world.backup.spec.snapshot_id is not None or may_be_in_use or has_begun:
         return world
-    return replace(world, attached_to=await attached_to(eyes, world.volume.name, world.users))
+    return replace(world, attached_to=await attached_to(eyes, world.volume.name, pods))
 
 
 async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:

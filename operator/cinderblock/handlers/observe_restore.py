@@ -14,9 +14,11 @@ from cinderblock.handlers.observe import (
     observe_mover,
     own_mover,
     pods_of,
+    pods_with,
     probe_store,
     read_manifest,
     users_of,
+    writers_of,
 )
 from cinderblock.kube import kinds
 from cinderblock.lifecycle import restore_checks
@@ -111,9 +113,10 @@ async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
 
 async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> RestoreWorld:
     """Who may still write to an existing target."""
-    users = await users_of(eyes, target)
-    nodes = await attached_to(eyes, target.spec.volume_name, users) if target.is_bound else ()
-    return replace(world, users=users, attached_to=nodes)
+    pods = await pods_with(eyes, target)
+    nodes = await attached_to(eyes, target.spec.volume_name, pods) if target.is_bound else ()
+    writers = writers_of(pods, world.restore.uid)
+    return replace(world, users=users_of(pods), writers=writers, attached_to=nodes)
 
 
 async def _target(eyes: Eyes, world: RestoreWorld) -> Claim | None:

@@ -13,7 +13,7 @@ from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.worlds import BackupWorld, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackup
-from cinderblock.model.cluster import Claim
+from cinderblock.model.cluster import Claim, Snapshot
 from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
@@ -25,7 +25,10 @@ RECALLING = "Recalling"
 STILL_ATTACHED = "VolumeStillAttached"
 """What an operation says while a node may still write to its volume although no pod uses it there."""
 
-HELD_UP_REASONS = frozenset({"StoreUnreachable", "VolumeNotBound", STILL_ATTACHED, RECALLING})
+SNAPSHOT_NOT_AVAILABLE = "SnapshotNotAvailable"
+"""What a backup says of a VolumeSnapshot that it was given."""
+
+HELD_UP_REASONS = frozenset({"StoreUnreachable", "VolumeNotBound", SNAPSHOT_NOT_AVAILABLE, STILL_ATTACHED, RECALLING})
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 
 IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted"}) | HELD_UP_REASONS
@@ -112,7 +115,10 @@ def not_available(status: str) -> str:
 
 
 def given_snapshot_fits(world: BackupWorld) -> Verdict:
-    """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available."""
+    """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available.
+
+    One that is still being made is waited for, as a claim is: it may have been applied together with its backup.
+    """
     asked = world.backup.spec.snapshot_id
     if asked is None or world.claim is None:
         return None
@@ -124,17 +130,35 @@ def given_snapshot_fits(world: BackupWorld) -> Verdict:
             "SnapshotMismatch",
             f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id {source}.",
         )
-    if not world.given_snapshot.status.ready_to_use:
+    if source is not None and _is_older(world.given_snapshot, world.claim):
         return Fail(
-            "SnapshotNotAvailable",
-            "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
-            f' "{_snapshot_status(world)}".',
+            "SnapshotMismatch",
+            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id: the snapshot is older,"
+            " of an earlier volume of that name.",
         )
-    return None
+    return _given_snapshot_is_ready(world.given_snapshot, world.policy.deadlines)
 
 
-def _snapshot_status(world: BackupWorld) -> str:
-    return "error" if world.given_snapshot and world.given_snapshot.status.error else "creating"
+def _given_snapshot_is_ready(snapshot: Snapshot, deadlines: Deadlines) -> Verdict:
+    if snapshot.status.ready_to_use:
+        return None
+    words = "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
+    if snapshot.status.error is not None:
+        return Fail(SNAPSHOT_NOT_AVAILABLE, f'{words} "error".')
+    return Wait(SNAPSHOT_NOT_AVAILABLE, f'{words} "creating".', limit=deadlines.snapshot, look_again=5.0)
+
+
+def _is_older(snapshot: Snapshot, claim: Claim) -> bool:
+    """Whether a snapshot was there before its claim, by both clocks: the API server's and that of the driver.
+
+    A VolumeSnapshot may be applied before its claim, and an array's clock may be wrong; neither makes it another's.
+    """
+    asked, taken, made = (
+        snapshot.metadata.creation_timestamp,
+        snapshot.status.creation_time,
+        claim.metadata.creation_timestamp,
+    )
+    return bool(asked and taken and made and asked < made and taken < made)
 
 
 def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
@@ -213,7 +237,15 @@ def volume_is_not_busy(world: BackupWorld) -> Verdict:
     """One operation per volume at a time, in order of age."""
     if world.claim is None:
         return None
-    return busy(world.backup, world.claim, world.siblings, world.restores)
+    return busy(world.backup, world.claim, world.siblings, world.restores) or still_written(world.claim, world.writers)
+
+
+def still_written(claim: Claim, writers: tuple[str, ...]) -> Wait | None:
+    """Wait for movers of restores that nobody tells of any more: somebody has removed the VolumeRestore by force."""
+    if not writers:
+        return None
+    words = f"Pod {', '.join(writers[:3])} of another restore may still write to volume {claim.name}"
+    return Wait("VolumeBusy", f"{words}. If that lasts, see its node.", look_again=10.0)
 
 
 def busy(
@@ -328,9 +360,9 @@ BEFORE_COPY: tuple[Check, ...] = (
     store_is_usable,
     given_snapshot_fits,
     volume_is_free_or_forced,
-    volume_is_detached,
     snapshot_can_be_made,
     volume_is_not_busy,
+    volume_is_detached,
     parent_is_there,
 )
 """Asked until the copy begins; what was true then need not stay true (a pod that starts later does no harm)."""

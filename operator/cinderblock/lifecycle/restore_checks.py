@@ -160,7 +160,8 @@ def target_is_not_busy(world: RestoreWorld) -> Verdict:
     """One operation per volume at a time, in order of age."""
     if world.target is None or not wants_existing(world.restore):
         return None
-    return checks.busy(world.restore, world.target, world.backups, world.restores)
+    busy = checks.busy(world.restore, world.target, world.backups, world.restores)
+    return busy or checks.still_written(world.target, world.writers)
 
 
 def name_is_not_being_made(world: RestoreWorld) -> Verdict:
@@ -201,10 +202,10 @@ BEFORE_COPY: tuple[Check, ...] = (
     seal_is_unbroken,
     existing_target_fits,
     existing_target_is_bound,
+    target_is_not_busy,
     existing_target_is_detached,
     new_target_fits,
     new_name_is_free,
     name_is_not_being_made,
-    target_is_not_busy,
 )
 """Asked until the copy begins."""

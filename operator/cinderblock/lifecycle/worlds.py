@@ -117,6 +117,7 @@ class BackupWorld:
         claim: the volume to back up, by UID or name.
         volume: the PersistentVolume bound to it.
         users: names of the pods that mount the claim.
+        writers: names of pods of movers that may still write to the volume for a restore.
         intruders: names of the pods that had the volume while it was copied without a snapshot.
         attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
         snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
@@ -142,6 +143,7 @@ class BackupWorld:
     claim: Claim | None = None
     volume: Volume | None = None
     users: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
     intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     snapshot_class: SnapshotClass | None = None
@@ -171,6 +173,7 @@ class RestoreWorld:
         manifest, manifest_trouble: the backup's manifest, or why it could not be read.
         target: the claim of spec.volumeId, or the one that has the name of the volume to create.
         users: names of the pods that mount the target.
+        writers: names of pods of movers that may still write to the target for another restore.
         attached_to: nodes that an existing target is attached to although no pod mounts it.
         hidden: our claim that a new volume is filled under.
         volume: the PersistentVolume that was filled, found by our label once it carries it, else through ``hidden``.
@@ -190,6 +193,7 @@ class RestoreWorld:
     manifest_trouble: CinderblockError | None = None
     target: Claim | None = None
     users: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     hidden: Claim | None = None
     volume: Volume | None = None
