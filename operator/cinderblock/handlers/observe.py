@@ -97,8 +97,13 @@ def writers_of(pods: list[Pod], me: str) -> tuple[str, ...]:
     return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(names.OWNER_KIND_LABEL) == wanted))
 
 
-async def ran_with(eyes: Eyes, claim: Claim, begin: datetime, end: datetime | None) -> tuple[str, ...]:
-    """Names of the pods, not our own, that had a claim at some time between the two; ``end`` None: up to now."""
+async def intruders(eyes: Eyes, claim: Claim, mover: MoverView) -> tuple[str, ...]:
+    """Names of the pods, not our own, that had a claim while a mover worked on it, from its Job's birth to its end."""
+    begin = mover.job.metadata.creation_timestamp if mover.job is not None else None
+    if begin is None:
+        return ()
+    ended = mover.pods[-1].terminated if mover.pods else None
+    end = ended.finished_at if ended is not None else None
     bodies = await eyes.kube.list(kinds.POD, claim.namespace)
     pods = parse_all(Pod, [body for body in bodies if lookups.names_claim(body, claim.name)])
     return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(begin, end)))

@@ -13,13 +13,13 @@ from cinderblock.handlers.observe import (
     attached_to,
     choose_store,
     find_claim,
+    intruders,
     observe_mover,
     own_mover,
     parse_all,
     pods_of,
     pods_with,
     probe_store,
-    ran_with,
     read_manifest,
     users_of,
     writers_of,
@@ -122,13 +122,10 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 async def _with_intruders(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     """Who had the volume while it was copied, if it is copied itself and no snapshot of it."""
-    job, claim = world.mover.job, world.claim
-    begun = job.metadata.creation_timestamp if job is not None else None
     from_snapshot = world.snapshot is not None or world.exposed is not None or world.backup.spec.snapshot_id is not None
-    if claim is None or begun is None or from_snapshot:
+    if world.claim is None or from_snapshot:
         return world
-    ended = world.mover.pods[-1].terminated if world.mover.pods else None
-    return replace(world, intruders=await ran_with(eyes, claim, begun, ended.finished_at if ended else None))
+    return replace(world, intruders=await intruders(eyes, world.claim, world.mover))
 
 
 async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:

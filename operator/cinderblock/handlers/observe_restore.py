@@ -11,6 +11,7 @@ from cinderblock.handlers.observe import (
     attached_to,
     choose_store,
     find_claim,
+    intruders,
     observe_mover,
     own_mover,
     pods_of,
@@ -108,7 +109,10 @@ async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     if world.backup is not None:
         world = await _with_store(eyes, world, world.backup)
     filled = world.target if restore_checks.wants_existing(world.restore) else world.hidden
-    return replace(world, mover=await observe_mover(eyes, world.restore, filled))
+    world = replace(world, mover=await observe_mover(eyes, world.restore, filled))
+    if world.target is None or not restore_checks.wants_existing(world.restore):
+        return world
+    return replace(world, intruders=await intruders(eyes, world.target, world.mover))
 
 
 async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> RestoreWorld:

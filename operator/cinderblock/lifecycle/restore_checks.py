@@ -125,6 +125,17 @@ def existing_target_is_detached(world: RestoreWorld) -> Verdict:
     return checks.still_attached(NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
 
 
+def intruded(pods: tuple[str, ...]) -> Fail | None:
+    """An existing target that a pod got while it was written: nobody knows any more what it holds."""
+    if not pods:
+        return None
+    return Fail(
+        "VolumeNotAvailable",
+        f"{NOT_AVAILABLE} Pod {', '.join(pods[:3])} used it while it was written, and it may hold something of both:"
+        " restore it again while no pod uses it.",
+    )
+
+
 def new_target_fits(world: RestoreWorld) -> Verdict:
     """The asked name is free, the size is enough, the StorageClass exists."""
     if wants_existing(world.restore) or world.manifest is None:

@@ -174,6 +174,7 @@ class RestoreWorld:
         target: the claim of spec.volumeId, or the one that has the name of the volume to create.
         users: names of the pods that mount the target.
         writers: names of pods of movers that may still write to the target for another restore.
+        intruders: names of the pods that had an existing target while it was written.
         attached_to: nodes that an existing target is attached to although no pod mounts it.
         hidden: our claim that a new volume is filled under.
         volume: the PersistentVolume that was filled, found by our label once it carries it, else through ``hidden``.
@@ -194,6 +195,7 @@ class RestoreWorld:
     target: Claim | None = None
     users: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
+    intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     hidden: Claim | None = None
     volume: Volume | None = None

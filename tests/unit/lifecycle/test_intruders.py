@@ -2,7 +2,7 @@
 
 Cinder sets a volume to ``backing-up``, and nobody can attach it (cinder/backup/manager.py ``create_backup``). Nothing
 keeps a pod from starting in Kubernetes. Through a snapshot it does no harm; a volume that is itself copied, because its
-driver makes no snapshots, may have been written to.
+driver makes no snapshots, may have been written to. So may one that is restored over (``restoring-backup`` in Cinder).
 """
 
 from __future__ import annotations
@@ -98,3 +98,56 @@ def test_a_pod_with_another_volume_does_not_count(plain: Simulation) -> None:
     plain.pod("web", "other")
     plain.settle()
     assert said(plain) == ("available", "Available")
+
+
+# -- restored over
+
+
+@pytest.fixture
+def restoring() -> Iterator[Simulation]:
+    """An existing volume that a mover writes to."""
+    with Simulation() as running:
+        running.claim("data", "first")
+        running.backup("full", "data")
+        running.settle()
+        running.restore("back", "full", volumeId="data")
+        running.until("VolumeRestore", "back", "MoverRunning")
+        running.advance(10)
+        yield running
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_volume_that_a_pod_gets_while_it_is_restored_is_not_called_restored(
+    restoring: Simulation, in_time: bool
+) -> None:
+    restoring.pod("web", "data")
+    if not in_time:
+        restoring.advance(5)
+        finish(restoring)
+    restoring.settle()
+    assert restoring.phase("VolumeRestore", "back") == "error_restoring"
+    said = restoring.get("VolumeRestore", "back")["status"]["failReason"]
+    assert said.startswith("Invalid volume: Volume to be restored to must be available. Pod web used it")
+    assert summary(restoring)["children"] == ["web"]
+    restoring.end_pod("web")
+    restoring.advance(10)
+    restoring.restore("again", "full", volumeId="data")
+    restoring.settle()
+    assert (restoring.phase("VolumeRestore", "again"), restoring.content("data")) == ("available", "first")
+
+
+def test_a_pod_that_begins_after_the_volume_was_restored_does_no_harm(restoring: Simulation) -> None:
+    finish(restoring)
+    restoring.advance(10)
+    restoring.pod("web", "data")
+    restoring.settle()
+    assert restoring.phase("VolumeRestore", "back") == "available"
+
+
+def test_a_pod_with_the_volume_that_was_backed_up_does_a_new_one_no_harm(restoring: Simulation) -> None:
+    restoring.settle()
+    restoring.restore("new", "full", name="new")
+    restoring.until("VolumeRestore", "new", "MoverRunning")
+    restoring.pod("web", "data")
+    restoring.settle()
+    assert restoring.phase("VolumeRestore", "new") == "available"
