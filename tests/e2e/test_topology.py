@@ -13,7 +13,10 @@ from tests.support.workloads import Errand, Mount, claim, run_errand
 
 pytestmark = pytest.mark.e2e
 
-ZONE = "e2e.cinderblock.io/zone"
+
+def _key(zone: str) -> str:
+    """Label of the nodes of a zone: one for each test, for several run side by side."""
+    return f"e2e.cinderblock.io/{zone}"
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def zoned(tenant: Tenant) -> Iterator[str]:
         pytest.skip("needs the WaitForFirstConsumer class of our own cluster, and labels a node")
     lab.apply(_class(lab, name))
     yield name
-    lab.kubectl("label", "nodes", "--all", f"{ZONE}-")
+    _move_out(lab, name)
     lab.kubectl("delete", "storageclass", name)
 
 
@@ -37,14 +40,19 @@ def _class(lab: Lab, zone: str) -> Object:
         "metadata": {"name": zone},
         "provisioner": late["provisioner"],
         "volumeBindingMode": "WaitForFirstConsumer",
-        "allowedTopologies": [{"matchLabelExpressions": [{"key": ZONE, "values": [zone]}]}],
+        "allowedTopologies": [{"matchLabelExpressions": [{"key": _key(zone), "values": ["here"]}]}],
     }
 
 
 def _move_in(lab: Lab, zone: str) -> None:
     """A node comes into the zone."""
     [node, *_] = lab.items("nodes")
-    lab.kubectl("label", "node", node["metadata"]["name"], f"{ZONE}={zone}", "--overwrite")
+    lab.kubectl("label", "node", node["metadata"]["name"], f"{_key(zone)}=here")
+
+
+def _move_out(lab: Lab, zone: str) -> None:
+    """No node is in the zone any more."""
+    lab.kubectl("label", "nodes", "--all", f"{_key(zone)}-")
 
 
 def _wrote(tenant: Tenant, volume: str) -> None:
@@ -79,7 +87,7 @@ def test_a_backup_whose_copy_cannot_be_made_where_a_node_is_says_so_and_is_cance
     _move_in(lab, zoned)
     lab.apply(claim(lab, tenant.name, "files", storage_class=zoned))
     _wrote(tenant, "files")
-    lab.kubectl("label", "nodes", "--all", f"{ZONE}-")
+    _move_out(lab, zoned)
     lab.apply(tenant.backup("full", "files"))
     assert "didn't find available persistent volumes" in tenant.says("volumebackup/full", "MoverUnschedulable")
     begun = time.monotonic()
