@@ -28,7 +28,7 @@ CONSTANTS = frozenset(
             "RECALLING",
             "RUNNING",
         ),
-        *("SNAPSHOT_NOT_AVAILABLE", "STALLED", "STILL_ATTACHED", "STOPPING", "_FORBIDDEN_REASONS"),
+        *("NOT_AVAILABLE", "STALLED", "STILL_ATTACHED", "STOPPING", "_FORBIDDEN_REASONS"),
     }
 )
 WORD = re.compile(r"[A-Z][A-Za-z0-9]+")

@@ -148,7 +148,11 @@ class Cluster:
                 return
         spec = claim["spec"]
         is_late = spec.get("storageClassName") == LATE
-        if spec.get("volumeName") or (is_late and (self.no_node or not self._users(claim))):
+        if (
+            spec.get("volumeName")
+            or not spec.get("storageClassName")
+            or (is_late and (self.no_node or not self._users(claim)))
+        ):
             return
         source = spec.get("dataSource")
         if self.no_volume:

@@ -31,7 +31,7 @@ from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, StoredBackup, VolumeBackup
 from cinderblock.model.base import KubeObject
-from cinderblock.model.cluster import Claim, Pod, Snapshot, SnapshotClass, Volume
+from cinderblock.model.cluster import Claim, Pod, Snapshot, SnapshotClass, StorageClass, Volume
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.store.base import ObjectStore
@@ -135,7 +135,10 @@ async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     asked = backup.spec.snapshot_id
     given = await _given_snapshot(eyes, backup.namespace, asked) if asked else None
     chosen, missing = await _snapshot_class(eyes, world.store.store, volume.driver if volume else "")
-    return replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
+    world = replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
+    if world.exposed is not None or (chosen is None and given is None):
+        return world
+    return replace(world, classes=tuple(await eyes.list(StorageClass, kinds.STORAGE_CLASS)))
 
 
 async def _with_attachments(eyes: Eyes, world: BackupWorld, pods: list[Pod]) -> BackupWorld:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes
+from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes, snapshot_checks
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
@@ -197,7 +197,8 @@ def _snapshot_not_ready(world: BackupWorld, snapshot: Snapshot | None) -> Wait:
 def _expose(world: BackupWorld, now: datetime, claim: Claim, snapshot: Snapshot) -> Decision:
     """Make the snapshot mountable, and start the mover at once: a class may bind only when a pod asks for it."""
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
-    request = objects.ClaimRequest(size, claim.spec.storage_class_name, claim.spec.volume_mode, claim.spec.access_modes)
+    storage_class = snapshot_checks.exposing_class(world) or claim.spec.storage_class_name
+    request = objects.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
     body = objects.claim(world.backup, request, from_snapshot=snapshot.name)
     started = _start(world, now, claim, None)
     return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 from cinderblock.errors import CinderblockError, TransientError
+from cinderblock.lifecycle import snapshot_checks
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.worlds import BackupWorld, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackup
-from cinderblock.model.cluster import Claim, Snapshot
+from cinderblock.model.cluster import Claim
 from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
@@ -25,10 +26,9 @@ RECALLING = "Recalling"
 STILL_ATTACHED = "VolumeStillAttached"
 """What an operation says while a node may still write to its volume although no pod uses it there."""
 
-SNAPSHOT_NOT_AVAILABLE = "SnapshotNotAvailable"
-"""What a backup says of a VolumeSnapshot that it was given."""
-
-HELD_UP_REASONS = frozenset({"StoreUnreachable", "VolumeNotBound", SNAPSHOT_NOT_AVAILABLE, STILL_ATTACHED, RECALLING})
+HELD_UP_REASONS = frozenset(
+    {"StoreUnreachable", "VolumeNotBound", snapshot_checks.NOT_AVAILABLE, STILL_ATTACHED, RECALLING}
+)
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 
 IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted"}) | HELD_UP_REASONS
@@ -114,53 +114,6 @@ def not_available(status: str) -> str:
     return f'Invalid volume: Volume to be backed up must be available or in-use, but the current status is "{status}".'
 
 
-def given_snapshot_fits(world: BackupWorld) -> Verdict:
-    """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available.
-
-    One that is still being made is waited for, as a claim is: it may have been applied together with its backup.
-    """
-    asked = world.backup.spec.snapshot_id
-    if asked is None or world.claim is None:
-        return None
-    if world.given_snapshot is None:
-        return Fail("SnapshotNotFound", f"Snapshot {asked} could not be found.")
-    source = world.given_snapshot.spec.source.persistent_volume_claim_name
-    if source is not None and source != world.claim.name:
-        return Fail(
-            "SnapshotMismatch",
-            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id {source}.",
-        )
-    if source is not None and _is_older(world.given_snapshot, world.claim):
-        return Fail(
-            "SnapshotMismatch",
-            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id: the snapshot is older,"
-            " of an earlier volume of that name.",
-        )
-    return _given_snapshot_is_ready(world.given_snapshot, world.policy.deadlines)
-
-
-def _given_snapshot_is_ready(snapshot: Snapshot, deadlines: Deadlines) -> Verdict:
-    if snapshot.status.ready_to_use:
-        return None
-    words = "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
-    if snapshot.status.error is not None:
-        return Fail(SNAPSHOT_NOT_AVAILABLE, f'{words} "error".')
-    return Wait(SNAPSHOT_NOT_AVAILABLE, f'{words} "creating".', limit=deadlines.snapshot, look_again=5.0)
-
-
-def _is_older(snapshot: Snapshot, claim: Claim) -> bool:
-    """Whether a snapshot was there before its claim, by both clocks: the API server's and that of the driver.
-
-    A VolumeSnapshot may be applied before its claim, and an array's clock may be wrong; neither makes it another's.
-    """
-    asked, taken, made = (
-        snapshot.metadata.creation_timestamp,
-        snapshot.status.creation_time,
-        claim.metadata.creation_timestamp,
-    )
-    return bool(asked and taken and made and asked < made and taken < made)
-
-
 def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
     """Cinder: ``Backing up an in-use volume must use the force flag.``; a given snapshot needs no force."""
     if world.users and not world.backup.spec.force and world.backup.spec.snapshot_id is None:
@@ -204,20 +157,6 @@ def still_attached(words: str, nodes: tuple[str, ...], deadlines: Deadlines) -> 
         return None
     where = f"It is still attached to node {', '.join(nodes[:3])}, although no pod uses it."
     return Wait(STILL_ATTACHED, f"{words} {where}", limit=deadlines.detach, look_again=5.0)
-
-
-def snapshot_can_be_made(world: BackupWorld) -> Verdict:
-    """A volume that pods use can only be copied through a snapshot."""
-    if world.snapshot_class_missing:
-        return Fail("SnapshotClassNotFound", world.snapshot_class_missing)
-    if world.snapshot_class is None and world.users and world.backup.spec.snapshot_id is None:
-        driver = world.volume.driver if world.volume else ""
-        return Fail(
-            "SnapshotClassNotFound",
-            f"No VolumeSnapshotClass for driver {driver or '(not CSI)'}: an in-use volume needs a snapshot"
-            " to be backed up. Create a class, or stop the pods that use the volume.",
-        )
-    return None
 
 
 def parent_is_there(world: BackupWorld) -> Verdict:
@@ -358,9 +297,10 @@ BEFORE_COPY: tuple[Check, ...] = (
     volume_exists,
     volume_is_bound,
     store_is_usable,
-    given_snapshot_fits,
+    snapshot_checks.given_snapshot_fits,
     volume_is_free_or_forced,
-    snapshot_can_be_made,
+    snapshot_checks.snapshot_can_be_made,
+    snapshot_checks.snapshot_can_be_mounted,
     volume_is_not_busy,
     volume_is_detached,
     parent_is_there,

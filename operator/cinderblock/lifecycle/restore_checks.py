@@ -17,6 +17,8 @@ from cinderblock.model.restore import RestorePhase, VolumeRestore
 Check = Callable[[RestoreWorld], Verdict]
 
 DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
+TARGET_NOT_AVAILABLE = "Invalid volume: Volume to be restored to must be available."
+"""Cinder's sentence about a target in any other state."""
 
 
 def own_phase(restore: VolumeRestore) -> RestorePhase | None:
@@ -79,9 +81,6 @@ def seal_is_unbroken(world: RestoreWorld) -> Verdict:
     )
 
 
-NOT_AVAILABLE = "Invalid volume: Volume to be restored to must be available."
-
-
 def existing_target_fits(world: RestoreWorld) -> Verdict:
     """Cinder: the volume must exist, be available, and be large enough; and be of the backup's volumeMode."""
     if not wants_existing(world.restore) or world.manifest is None:
@@ -91,9 +90,9 @@ def existing_target_fits(world: RestoreWorld) -> Verdict:
         return Fail("VolumeNotFound", f"Volume {world.restore.spec.volume_id} could not be found.")
     if target.metadata.is_being_deleted or world.users:
         users = f" Used by pod {', '.join(world.users[:3])}." if world.users else ""
-        return Fail("VolumeNotAvailable", f"{NOT_AVAILABLE}{users}")
+        return Fail("VolumeNotAvailable", f"{TARGET_NOT_AVAILABLE}{users}")
     if target.status.phase == "Lost":
-        return Fail("VolumeLost", f"{NOT_AVAILABLE} Its PersistentVolume is gone.")
+        return Fail("VolumeLost", f"{TARGET_NOT_AVAILABLE} Its PersistentVolume is gone.")
     if target.spec.volume_mode is not description.volume_mode:
         return Fail(
             "VolumeModeMismatch",
@@ -114,7 +113,7 @@ def existing_target_is_bound(world: RestoreWorld) -> Verdict:
         return None
     if target.spec.storage_class_name in world.late_classes:
         return None
-    words = f"{NOT_AVAILABLE} It is not bound yet."
+    words = f"{TARGET_NOT_AVAILABLE} It is not bound yet."
     return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
 
 
@@ -122,7 +121,7 @@ def existing_target_is_detached(world: RestoreWorld) -> Verdict:
     """What a node still holds back would be written over what was restored."""
     if not wants_existing(world.restore):
         return None
-    return checks.still_attached(NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
+    return checks.still_attached(TARGET_NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
 
 
 def intruded(pods: tuple[str, ...]) -> Fail | None:
@@ -131,8 +130,8 @@ def intruded(pods: tuple[str, ...]) -> Fail | None:
         return None
     return Fail(
         "VolumeNotAvailable",
-        f"{NOT_AVAILABLE} Pod {', '.join(pods[:3])} used it while it was written, and it may hold something of both:"
-        " restore it again while no pod uses it.",
+        f"{TARGET_NOT_AVAILABLE} Pod {', '.join(pods[:3])} used it while it was written, and it may hold something of"
+        " both: restore it again while no pod uses it.",
     )
 
 

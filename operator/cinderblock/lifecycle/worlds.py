@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.verdicts import Deadlines
 from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, Volume
+from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import BackupDescription, ProgressLine
@@ -122,6 +122,7 @@ class BackupWorld:
         attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
         snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
         snapshot_class_missing: why the class that the store asks for cannot be used.
+        classes: all StorageClasses; only looked for if a snapshot is to be made mountable.
         given_snapshot: the VolumeSnapshot that spec.snapshotId names.
         snapshot: our VolumeSnapshot.
         exposed: our claim made from a snapshot, which the mover mounts.
@@ -148,6 +149,7 @@ class BackupWorld:
     attached_to: tuple[str, ...] = ()
     snapshot_class: SnapshotClass | None = None
     snapshot_class_missing: str = ""
+    classes: tuple[StorageClass, ...] = ()
     given_snapshot: Snapshot | None = None
     snapshot: Snapshot | None = None
     exposed: Claim | None = None

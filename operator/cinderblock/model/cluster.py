@@ -97,6 +97,11 @@ class StorageClass(KubeObject):
     provisioner: str = ""
     volume_binding_mode: str = "Immediate"
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the cluster's default class."""
+        return self.metadata.annotations.get(DEFAULT_STORAGE_CLASS_ANNOTATION) == "true"
+
 
 class SnapshotSource(Model):
     persistent_volume_claim_name: str | None = None
