@@ -175,15 +175,27 @@ async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) ->
         chosen = next((c for c in classes if c.name == asked), None)
         if chosen is None:
             return None, f"VolumeSnapshotClass {asked} of BackupStore {store.name if store else ''} could not be found."
-        return (chosen if chosen.driver == driver else None), ""
-    body = lookups.choose_snapshot_class(bodies, driver) if driver else None
+        if chosen.driver != driver:
+            return None, ""
+        return (None, _keeps(driver, [chosen])) if chosen.keeps_snapshots else (chosen, "")
+    own = [c for c in classes if driver and c.driver == driver]
+    usable = {c.name for c in own if not c.keeps_snapshots}
+    body = lookups.choose_snapshot_class((b for b in bodies if b["metadata"]["name"] in usable), driver)
     if body is not None:
         return SnapshotClass.model_validate(body), ""
-    fitting = sorted(c.name for c in classes if driver and c.driver == driver)
-    if fitting:
-        listed = ", ".join(fitting)
+    if usable:
+        listed = ", ".join(sorted(usable))
         return None, f"Driver {driver} has several VolumeSnapshotClasses ({listed}): name one in the BackupStore."
-    return None, ""
+    return None, _keeps(driver, own) if own else ""
+
+
+def _keeps(driver: str, classes: list[SnapshotClass]) -> str:
+    """Why classes do not serve although there are some: nobody would ever remove what a backup leaves there."""
+    listed = ", ".join(sorted(c.name for c in classes))
+    return (
+        f"VolumeSnapshotClass {listed} has deletionPolicy Retain: every backup would leave its snapshot behind. Create"
+        f" one for driver {driver} with deletionPolicy Delete."
+    )
 
 
 async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:

@@ -61,10 +61,12 @@ def _is_older(snapshot: Snapshot, claim: Claim) -> bool:
 
 
 def snapshot_can_be_made(world: BackupWorld) -> Verdict:
-    """A volume that pods use can only be copied through a snapshot."""
+    """A volume that pods use can only be copied through a snapshot. Where one is given, none is made."""
+    if world.backup.spec.snapshot_id is not None:
+        return None
     if world.snapshot_class_missing:
         return Fail("SnapshotClassNotFound", world.snapshot_class_missing)
-    if world.snapshot_class is None and world.users and world.backup.spec.snapshot_id is None:
+    if world.snapshot_class is None and world.users:
         driver = world.volume.driver if world.volume else ""
         return Fail(
             "SnapshotClassNotFound",

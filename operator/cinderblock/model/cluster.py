@@ -84,6 +84,12 @@ class SnapshotClass(KubeObject):
     """snapshot.storage.k8s.io/v1 VolumeSnapshotClass."""
 
     driver: str = ""
+    deletion_policy: str = ""
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether a snapshot stays in the driver when its VolumeSnapshot is deleted."""
+        return self.deletion_policy == "Retain"
 
     @property
     def is_default(self) -> bool:

@@ -1,4 +1,6 @@
-"""A snapshot is read as a volume that is made from it: by the volume's own class, or by another one of its driver.
+"""Classes: of the snapshot of a volume, and of the volume that is made from it for the mover to read.
+
+A snapshot is read as a volume that is made from it: by the volume's own class, or by another one of its driver.
 
 A volume that an administrator has provisioned by hand has the class "" (core/v1 PersistentVolumeClaim), by which no
 volume is ever made.
@@ -12,6 +14,7 @@ import pytest
 
 from cinderblock.lifecycle.snapshot_checks import exposing_class
 from tests.support.scenes import a_claim, a_class, a_world, accepted
+from tests.support.simulated_cluster import DRIVER
 from tests.support.simulation import Simulation, summary
 
 DEFAULT = {"storageclass.kubernetes.io/is-default-class": "true"}
@@ -58,6 +61,38 @@ def test_without_snapshots_no_class_is_needed() -> None:
         running.backup("full", "data")
         running.settle()
         assert running.phase("VolumeBackup", "full") == "available"
+
+
+def keep_snapshots(running: Simulation) -> None:
+    running.objects.update(running.get("VolumeSnapshotClass", "snap"), deletionPolicy="Retain")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_class_that_would_leave_every_snapshot_behind_is_not_used(asked: bool) -> None:
+    with Simulation() as running:
+        running.claim("data", "first")
+        keep_snapshots(running)
+        if asked:
+            store = running.get("BackupStore", "default")
+            running.objects.update(store, spec=store["spec"] | {"volumeSnapshotClassName": "snap"})
+        running.backup("full", "data")
+        running.until(
+            "VolumeBackup", "full", "SnapshotClassNotFound: VolumeSnapshotClass snap has deletionPolicy Retain"
+        )
+        running.settle()
+        assert (running.phase("VolumeBackup", "full"), summary(running)["children"]) == ("error", [])
+
+
+def test_beside_it_another_one_is() -> None:
+    with Simulation() as running:
+        running.claim("data", "first")
+        keep_snapshots(running)
+        metadata = {"name": "passing", "annotations": {}}
+        running.make("VolumeSnapshotClass", {"metadata": metadata, "driver": DRIVER, "deletionPolicy": "Delete"})
+        running.backup("full", "data")
+        running.until("VolumeBackup", "full", "SnapshotNotReady")
+        (snapshot,) = running.objects.all("VolumeSnapshot")
+        assert snapshot["spec"]["volumeSnapshotClassName"] == "passing"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,13 @@ def test_a_volume_in_use_needs_no_force(simulation: Simulation) -> None:
     assert status(simulation, "full")["phase"] == "available"
 
 
+def test_no_class_is_needed_where_no_snapshot_is_made(simulation: Simulation) -> None:
+    snapshot(simulation)
+    simulation.objects.update(simulation.get("VolumeSnapshotClass", "snap"), deletionPolicy="Retain")
+    simulation.backup("full", "data", snapshotId="mine")
+    assert status(simulation, "full")["phase"] == "available"
+
+
 def test_the_data_is_as_old_as_the_snapshot_and_without_one_as_the_request(simulation: Simulation) -> None:
     taken = snapshot(simulation)["status"]["creationTime"]
     simulation.backup("of-snapshot", "data", snapshotId="mine")
