@@ -136,7 +136,7 @@ async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     given = await _given_snapshot(eyes, backup.namespace, asked) if asked else None
     chosen, missing = await _snapshot_class(eyes, world.store.store, volume.driver if volume else "")
     world = replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
-    if world.exposed is not None or (chosen is None and given is None):
+    if chosen is None and given is None:
         return world
     return replace(world, classes=tuple(await eyes.list(StorageClass, kinds.STORAGE_CLASS)))
 
