@@ -185,6 +185,17 @@ def test_a_device_of_a_class_that_waits_for_a_consumer_comes_back(originals: Ten
     _same_bytes(originals, "disk-wffc", "disk-late")
 
 
+def test_a_claim_that_waits_for_its_first_consumer_is_filled_before_it_has_one(originals: Tenant) -> None:
+    lab, name = originals.lab, originals.name
+    _own_cluster_only(lab)
+    lab.apply(
+        claim(lab, name, "young", size=str(FILES), storage_class="rawfile-wffc"),
+        originals.restore("into-young", "files", volumeId="young"),
+    )
+    originals.ends("volumerestore/into-young")
+    _same_files(originals, "files", "young")
+
+
 def test_a_store_without_keys_serves_as_well(originals: Tenant) -> None:
     unsealed = originals.store("unsealed", prefix=f"{originals.name}/unsealed", encryptionSecretRef=None)
     originals.lab.apply(unsealed, originals.backup("unsealed", "disk", storeName="unsealed"))

@@ -84,3 +84,39 @@ def test_a_volume_without_snapshots_in_use_cannot_be_copied(tenant: Tenant) -> N
     with pytest.raises(LabError, match="No VolumeSnapshotClass for driver"):
         tenant.ends("volumebackup/forced")
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
+
+
+def test_a_volume_without_snapshots_that_a_pod_gets_while_it_is_copied_makes_no_backup(tenant: Tenant) -> None:
+    lab = tenant.lab
+    if not lab.is_own:
+        pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
+    lab.apply(claim(lab, tenant.name, "plain", storage_class="plain"))
+    fill = "import os; open('/volume/file', 'wb').write(os.urandom(1_000_000))"
+    run_errand(lab, tenant.name, Errand("fill", ("python3", "-c", fill), (Mount("plain", "/volume"),)))
+    tenant.limit(uploadBytesPerSecond=65536)
+    lab.apply(tenant.backup("copied", "plain"))
+    tenant.says("volumebackup/copied", "MoverRunning")
+    sleeper = Errand("sleeper", ("python3", "-c", "import signal; signal.pause()"), (Mount("plain", "/volume"),))
+    lab.apply(sleeper.manifest(lab, tenant.name))
+    status = tenant.reaches("volumebackup/copied", "error")["status"]
+    assert "Pod sleeper used the volume while it was copied" in status["failReason"]
+    tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
+
+
+def test_a_volume_that_a_pod_gets_while_it_is_restored_over_is_not_called_restored(tenant: Tenant) -> None:
+    lab = tenant.lab
+    if not lab.is_own:
+        pytest.skip("needs a single node: elsewhere the pod may have to wait until the mover has ended")
+    lab.apply(claim(lab, tenant.name, "files"))
+    fill = "import os; open('/volume/file', 'wb').write(os.urandom(1_000_000))"
+    run_errand(lab, tenant.name, Errand("fill", ("python3", "-c", fill), (Mount("files", "/volume"),)))
+    lab.apply(tenant.backup("full", "files"))
+    tenant.ends("volumebackup/full")
+    tenant.limit(downloadBytesPerSecond=65536)
+    lab.apply(tenant.restore("over", "full", volumeId="files"))
+    tenant.says("volumerestore/over", "MoverRunning")
+    sleeper = Errand("sleeper", ("python3", "-c", "import signal; signal.pause()"), (Mount("files", "/volume"),))
+    lab.apply(sleeper.manifest(lab, tenant.name))
+    status = tenant.reaches("volumerestore/over", "error_restoring")["status"]
+    assert "Pod sleeper used it while it was written" in status["failReason"]
+    tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")

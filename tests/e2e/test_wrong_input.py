@@ -78,7 +78,6 @@ CASES = {
     "no-such-backup": _restore("BackupNotFound", "Backup nowhere could not be found.", "nowhere", name="new"),
     "backup-not-available": _restore("BackupNotAvailable", "Backup status must be available", "failed", name="new"),
     "no-such-target": _restore("VolumeNotFound", "Volume nowhere could not be found.", volumeId="nowhere"),
-    "target-not-bound": _restore("VolumeNotAvailable", "must be available", volumeId="unbound"),
     "target-in-use": _restore("VolumeNotAvailable", "must be available. Used by pod user", volumeId="used"),
     "target-too-small": _restore("VolumeTooSmall", "is too small to restore backup", volumeId="small"),
     "target-of-other-mode": _restore("VolumeModeMismatch", "volumeMode is Block", volumeId="disk"),

@@ -28,17 +28,37 @@ CONSTANTS = frozenset(
             "RECALLING",
             "RUNNING",
         ),
-        *("STALLED", "STILL_ATTACHED", "STOPPING", "_FORBIDDEN_REASONS"),
+        *("NOT_AVAILABLE", "STALLED", "STILL_ATTACHED", "STOPPING", "_FORBIDDEN_REASONS"),
     }
 )
 WORD = re.compile(r"[A-Z][A-Za-z0-9]+")
 TYPES = frozenset({"Normal", "Warning"})
 
 
+IN_LOGS_ONLY = frozenset({"NotLeading"})
+"""Who does not lead writes neither a status nor an Event."""
+ANSWERED = frozenset({"AlreadyExists"})
+"""Whoever creates something deals with its being there: this error never gets as far as a status or a log."""
+
+
 def reasons() -> set[str]:
     """Literals in the places where reasons stand, constants of such a value, and the classes of errors."""
-    named = {item.__name__ for item in vars(errors).values() if isinstance(item, type) and _is_told(item)}
-    return named | {word for room in ROOMS for path in (PACKAGE / room).rglob("*.py") for word in _literals(path)}
+    return _of_errors() | {word for room in ROOMS for word in _of_room(room)}
+
+
+def of_rooms(rooms: tuple[str, ...]) -> set[str]:
+    """Reasons that only these rooms give, and the classes of errors."""
+    others = {word for room in ROOMS if room not in rooms for word in _of_room(room)}
+    return (_of_errors() | {word for room in rooms for word in _of_room(room)}) - others
+
+
+def _of_errors() -> set[str]:
+    told = {item.__name__ for item in vars(errors).values() if isinstance(item, type) and _is_told(item)}
+    return told - ANSWERED
+
+
+def _of_room(room: str) -> set[str]:
+    return {word for path in (PACKAGE / room).rglob("*.py") for word in _literals(path)}
 
 
 def _is_told(kind: type) -> bool:

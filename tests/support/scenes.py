@@ -7,7 +7,7 @@ from typing import Any
 
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverSettings, Policy, RestoreWorld, StoreView
 from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, Volume
+from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
 from cinderblock.model.names import BACKUP_FINALIZER, RESTORE_FINALIZER, child_name
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
@@ -59,6 +59,12 @@ def a_claim(name: str = "data", uid: str = "c-1", **spec: Any) -> Claim:
     fields = {"volumeName": f"pv-{uid}", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]} | spec
     metadata = {"name": name, "namespace": "shop", "uid": uid} | spec.pop("metadata", {})
     return Claim.model_validate({"metadata": metadata, "spec": fields, "status": status})
+
+
+def a_class(name: str, **more: Any) -> StorageClass:
+    """A StorageClass of the volumes' driver."""
+    metadata = {"name": name, "annotations": more.pop("annotations", {})}
+    return StorageClass.model_validate({"metadata": metadata, "provisioner": "csi.example.org"} | more)
 
 
 def a_store(**spec: Any) -> BackupStore:
@@ -126,6 +132,7 @@ def a_world(backup: VolumeBackup, **seen: Any) -> BackupWorld:
             {"metadata": {"name": "pv-c-1"}, "spec": {"csi": {"driver": "csi.example.org"}}}
         ),
         "snapshot_class": SnapshotClass.model_validate({"metadata": {"name": "snap"}, "driver": "csi.example.org"}),
+        "classes": (a_class("fast"),),
     }
     return BackupWorld(backup=backup, policy=POLICY, **(usual | seen))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -148,11 +149,18 @@ class SimulatedApi(Transport):
         objects: what the server holds.
         log_line: what every running mover printed last.
         forbid: asked about every write of the operator; raises AssertionError if it must never come.
+        refusals: what creating an object of a kind is answered: HTTP status and sentence.
     """
 
-    def __init__(self, objects: ObjectsInMemory, forbid: Callable[[str, Object], None]) -> None:
+    def __init__(
+        self,
+        objects: ObjectsInMemory,
+        forbid: Callable[[str, Object], None],
+        refusals: Mapping[str, tuple[int, str]] = MappingProxyType({}),
+    ) -> None:
         self.objects = objects
         self.forbid = forbid
+        self.refusals = refusals
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
     async def credentials(self) -> Credentials:
@@ -181,6 +189,8 @@ class SimulatedApi(Transport):
             ending = self.objects.get("Namespace", namespace) if namespace else None
             if ending is not None and "deletionTimestamp" in ending["metadata"]:
                 return _refusal(403, f"unable to create new content because it is being terminated: {namespace}")
+            if kind.kind in self.refusals:
+                return _refusal(*self.refusals[kind.kind])
             made = self.objects.create(kind.kind, _body(request))
             return _answer(201, made) if made else _refusal(409, "AlreadyExists")
         items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]

@@ -49,6 +49,8 @@ class Cluster:
         contents: what is in each volume, by name of the PersistentVolume.
         kept: what each backup holds, by id.
         needs: whose packs each backup needs, by id.
+        no_node: what the scheduler says against every mover; empty: there is a node.
+        no_volume: what the provisioner says against every new volume; empty: it makes them.
     """
 
     objects: ObjectsInMemory
@@ -56,6 +58,8 @@ class Cluster:
     contents: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     needs: dict[str, set[str]] = field(default_factory=dict)
+    no_node: str = ""
+    no_volume: str = ""
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -145,14 +149,29 @@ class Cluster:
                     yield Move(f"half bind {_name(claim)}", partial(self._half_bind, claim, volume), is_bad=True)
                 return
         spec = claim["spec"]
-        if spec.get("volumeName") or (spec.get("storageClassName") == LATE and not self._users(claim)):
+        is_late = spec.get("storageClassName") == LATE
+        if (
+            spec.get("volumeName")
+            or not spec.get("storageClassName")
+            or (is_late and (self.no_node or not self._users(claim)))
+        ):
             return
         source = spec.get("dataSource")
-        if source is None:
+        if self.no_volume:
+            yield from self._refusal(claim)
+        elif source is None:
             yield Move(f"provision {_name(claim)}", partial(self._provision, claim, ""))
         elif source["name"] in self._snapshots and self.objects.get("VolumeSnapshot", source["name"], NAMESPACE):
             content = self._snapshots[source["name"]]
             yield Move(f"provision {_name(claim)} from a snapshot", partial(self._provision, claim, content))
+
+    def _refusal(self, claim: Object) -> Iterator[Move]:
+        name = f"{claim['metadata']['name']}.refused"
+        if self.objects.get("Event", name, NAMESPACE) is None:
+            regarding = {"uid": claim["metadata"]["uid"]}
+            event = {"regarding": regarding, "type": "Warning", "note": self.no_volume}
+            body = {"metadata": {"name": name, "namespace": NAMESPACE}} | event
+            yield Move(f"refuse {_name(claim)}", partial(self.objects.create, "Event", body))
 
     def _provision(self, claim: Object, content: str) -> None:
         name = f"pv-{claim['metadata']['uid']}"
@@ -216,10 +235,18 @@ class Cluster:
             if "ownerReferences" not in pod["metadata"]:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
-            if pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
+            if pod["status"]["phase"] == "Pending" and self.no_node:
+                yield from self._unschedulable(pod)
+            elif pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
                 yield Move(f"{_name(pod)} runs", partial(self.objects.update, pod, status={"phase": "Running"}))
             elif pod["status"]["phase"] == "Running":
                 yield from self._ends(pod)
+
+    def _unschedulable(self, pod: Object) -> Iterator[Move]:
+        said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": self.no_node}
+        status = {"phase": "Pending", "conditions": [said]}
+        if pod["status"] != status:
+            yield Move(f"no node for {_name(pod)}", partial(self.objects.update, pod, status=status))
 
     def _ends(self, pod: Object) -> Iterator[Move]:
         """Every way in which a mover may end."""
@@ -234,7 +261,7 @@ class Cluster:
             yield Move(f"{_name(pod)} is evicted", partial(self.objects.delete, pod), is_bad=True)
 
     def _run_mover(self, pod: Object) -> None:
-        self._end(pod, 0, self._work(pod))
+        self.end(pod, 0, self.work(pod))
 
     def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
         task, volume = _task(pod), self._volume_under(pod)
@@ -242,15 +269,17 @@ class Cluster:
             self.store.put(_packs(task) + f"{pod['metadata']['name']}-000000", b"begun")
         else:
             self.contents[volume] = HALF
-        self._end(pod, code, report)
+        self.end(pod, code, report)
 
     def _die_late(self, pod: Object) -> None:
-        self._work(pod)
-        self._end(pod, 137, None)
+        self.work(pod)
+        self.end(pod, 137, None)
 
-    def _end(self, pod: Object, code: int, report: MoverReport | None) -> None:
+    def end(self, pod: Object, code: int, report: MoverReport | None, reason: str = "Error") -> None:
+        """Have a mover end: what its container leaves is an exit code, a reason and a report, if it wrote one."""
         words = report.model_dump_json(by_alias=True) if report else "Killed"
-        ended = {"exitCode": code, "message": words, "reason": "Completed" if code == 0 else "Error"}
+        ended = {"exitCode": code, "message": words, "reason": "Completed" if code == 0 else reason}
+        ended["finishedAt"] = stamp(self.objects.clock())
         status = {
             "phase": "Succeeded" if code == 0 else "Failed",
             "containerStatuses": [{"name": "mover", "state": {"terminated": ended}}],
@@ -263,7 +292,8 @@ class Cluster:
         name: str = claim["spec"]["volumeName"]
         return name
 
-    def _work(self, pod: Object) -> MoverReport:
+    def work(self, pod: Object) -> MoverReport:
+        """Do what a mover does, all but ending."""
         task, volume = _task(pod), self._volume_under(pod)
         if task.operation is Operation.RESTORE:
             self.contents[volume] = self.kept[task.backup.backup_id]
@@ -302,7 +332,7 @@ def _claim_of(pod: Object) -> str:
 
 def _exit_code(pod: Object) -> int | None:
     statuses: list[dict[str, Any]] = pod["status"].get("containerStatuses", [])
-    codes = [int(status["state"]["terminated"]["exitCode"]) for status in statuses]
+    codes = [int(status["state"]["terminated"]["exitCode"]) for status in statuses if "terminated" in status["state"]]
     return codes[0] if codes else None
 
 

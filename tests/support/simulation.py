@@ -35,12 +35,13 @@ from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
 from cinderblock.model import names
 from cinderblock.model.store import BackupStore
+from cinderblock.model.task import MoverReport
 from cinderblock.observability.families import Figures, Page
 from cinderblock.observability.instruments import Instruments
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 from tests.support.faults import Crash
 from tests.support.metrics import Samples, samples
-from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi
+from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
 from tests.support.simulated_cluster import DRIVER, LATE, NAMESPACE, Cluster, Move
 
 T = TypeVar("T")
@@ -196,6 +197,8 @@ class Simulation:
         store: the store as the operator sees it.
         faults: fails writes.
         changes_in_store: goes up with every object that the operator removes.
+        refusals: what the API server answers when the operator creates an object of a kind: HTTP status and sentence.
+        told: every reason that a condition of ours or an Event has ever had.
         history: what happened, for the message of a failed assertion.
         instruments: what the operator measures; new when it is started anew.
     """
@@ -203,7 +206,9 @@ class Simulation:
     def __init__(self, *, snapshots: bool = True) -> None:
         self._due = Due()
         self._heard: list[Change] = []
-        self.objects = ObjectsInMemory(lambda: self._due.now, self._heard.append)
+        self.refusals: dict[str, tuple[int, str]] = {}
+        self.told: set[str] = set()
+        self.objects = ObjectsInMemory(lambda: self._due.now, self._changed)
         self.cluster = Cluster(self.objects)
         self.faults = Faults()
         self.store = OperatorsStore(self)
@@ -224,8 +229,9 @@ class Simulation:
 
     def _namespace(self, *, snapshots: bool) -> None:
         self.objects.create("Namespace", {"metadata": {"name": NAMESPACE}})
-        for name in ("fast", LATE):
-            self.objects.create("StorageClass", {"metadata": {"name": name}, "provisioner": DRIVER})
+        for name, mode in (("fast", "Immediate"), (LATE, "WaitForFirstConsumer")):
+            made = {"metadata": {"name": name}, "provisioner": DRIVER, "volumeBindingMode": mode}
+            self.objects.create("StorageClass", made)
         if snapshots:
             self.objects.create("VolumeSnapshotClass", {"metadata": {"name": "snap"}, "driver": DRIVER})
         annotations = {"cinderblock.io/is-default-store": "true"}
@@ -245,7 +251,7 @@ class Simulation:
         """Start the operator anew: it remembers nothing and hears of everything that is there."""
         self._due = Due(now=self._due.now)
         self.objects.clock = lambda: self._due.now
-        api = SimulatedApi(self.objects, self.forbid)
+        api = SimulatedApi(self.objects, self.forbid, self.refusals)
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
         stores = cast("Stores", OpenStores(self.store))
@@ -272,12 +278,12 @@ class Simulation:
         self.cluster._provision(claim, content)
         return claim
 
-    def unbound_claim(self, name: str) -> Object:
-        """A claim that is bound when a pod asks for it."""
+    def unbound_claim(self, name: str, storage_class: str = LATE, size: str = "1Gi") -> Object:
+        """A claim that is not bound yet; one of class ``late`` is bound when a pod asks for it."""
         spec = {
-            "storageClassName": LATE,
+            "storageClassName": storage_class,
             "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
+            "resources": {"requests": {"storage": size}},
         }
         return self.make("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
 
@@ -317,11 +323,25 @@ class Simulation:
         """A pod of a user that mounts a claim."""
         volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumes": volumes}}
-        return self.make("Pod", body | {"status": {"phase": "Running"}})
+        runs = {"name": "main", "state": {"running": {"startedAt": stamp(self.now)}}}
+        return self.make("Pod", body | {"status": {"phase": "Running", "containerStatuses": [runs]}})
+
+    def end_pod(self, name: str) -> None:
+        """A pod of a user ends; it can still be seen that it was there."""
+        pod = self.get("Pod", name)
+        (container,) = pod["status"]["containerStatuses"]
+        ended = container["state"]["running"] | {"exitCode": 0, "finishedAt": stamp(self.now)}
+        status = {"phase": "Succeeded", "containerStatuses": [container | {"state": {"terminated": ended}}]}
+        self.objects.update(pod, status=status)
 
     def delete(self, kind: str, name: str) -> None:
         """Ask for an object's deletion."""
         self.objects.delete(self.get(kind, name))
+
+    def end_mover(self, report: MoverReport | None, code: int = 3, reason: str = "Error") -> None:
+        """Have the only pod of a mover end, with a report or without one."""
+        (pod,) = (pod for pod in self.objects.all("Pod") if "ownerReferences" in pod["metadata"])
+        self.cluster.end(pod, code, report, reason)
 
     def erase_status(self, kind: str, name: str) -> None:
         """Lose a status."""
@@ -386,6 +406,15 @@ class Simulation:
         return samples(content.decode())
 
     # -- how it goes on
+
+    def _changed(self, change: Change) -> None:
+        """What the watches are told of, and what an onlooker can read."""
+        self._heard.append(change)
+        if change.object["kind"] in OWN:
+            conditions = change.object.get("status", {}).get("conditions", ())
+            self.told |= {condition["reason"] for condition in conditions}
+        elif change.object["kind"] == "Event" and "reason" in change.object:
+            self.told.add(change.object["reason"])
 
     def hear(self) -> None:
         """Let the operator hear of what has changed."""

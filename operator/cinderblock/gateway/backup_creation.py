@@ -19,7 +19,7 @@ from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.schemas import Schema
 from cinderblock.gateway.users import user_name
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.lifecycle import checks
+from cinderblock.lifecycle import checks, snapshot_checks
 from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
@@ -103,7 +103,7 @@ def _refuse(world: BackupWorld, asked: dict[str, Any]) -> None:
         checks.volume_exists,
         checks.volume_is_bound,
         _no_operation_runs,
-        checks.given_snapshot_fits,
+        snapshot_checks.given_snapshot_fits,
         checks.volume_is_free_or_forced,
         checks.parent_is_there,
     )

@@ -80,26 +80,56 @@ async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
     return Claim.model_validate(body) if body is not None else None
 
 
-async def users_of(eyes: Eyes, claim: Claim) -> tuple[str, ...]:
-    """Names of the pods that use a claim and have not ended; our own movers are not counted."""
-    pods = parse_all(Pod, await lookups.pods_using_claim(eyes.kube, claim.namespace, claim.name))
-    return tuple(sorted(p.name for p in pods if p.metadata.labels.get(names.MANAGED_BY_LABEL) != names.MANAGED_BY))
+async def pods_with(eyes: Eyes, claim: Claim) -> list[Pod]:
+    """The pods that use a claim and have not ended."""
+    return parse_all(Pod, await lookups.pods_using_claim(eyes.kube, claim.namespace, claim.name))
 
 
-async def attached_to(eyes: Eyes, volume_name: str, users: tuple[str, ...]) -> tuple[str, ...]:
-    """Nodes that a PersistentVolume is attached to; not asked for while pods use it: those explain it."""
-    if users:
+def users_of(pods: list[Pod]) -> tuple[str, ...]:
+    """Names of those that are not our own movers."""
+    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod)))
+
+
+def writers_of(pods: list[Pod], me: str) -> tuple[str, ...]:
+    """Names of those that are movers of restores, but for the one with the UID ``me``."""
+    movers = (pod for pod in pods if _is_mover(pod) and pod.metadata.labels.get(names.OWNER_UID_LABEL) != me)
+    wanted = VolumeRestore.model_fields["kind"].default
+    return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(names.OWNER_KIND_LABEL) == wanted))
+
+
+async def intruders(eyes: Eyes, claim: Claim, mover: MoverView) -> tuple[str, ...]:
+    """Names of the pods, not our own, that had a claim while a mover worked on it, from its Job's birth to its end."""
+    begin = mover.job.metadata.creation_timestamp if mover.job is not None else None
+    if begin is None:
+        return ()
+    ended = mover.pods[-1].terminated if mover.pods else None
+    end = ended.finished_at if ended is not None else None
+    bodies = await eyes.kube.list(kinds.POD, claim.namespace)
+    pods = parse_all(Pod, [body for body in bodies if lookups.names_claim(body, claim.name)])
+    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(begin, end)))
+
+
+def _is_mover(pod: Pod) -> bool:
+    return pod.metadata.labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
+
+
+async def attached_to(eyes: Eyes, volume_name: str, pods: list[Pod]) -> tuple[str, ...]:
+    """Nodes that a PersistentVolume is attached to; not asked for while ``pods``, movers or not, use it."""
+    if pods:
         return ()
     attachments = await lookups.attachments_of(eyes.kube, volume_name)
     return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))
 
 
-async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverView:
-    """The mover Job of an operation with its pods; while there is none, which others run."""
+async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore, claim: Claim | None) -> MoverView:
+    """The mover Job of an operation with its pods; while there is none, which others run.
+
+    ``claim`` is what the mover mounts, if it is there.
+    """
     view = await own_mover(eyes, owner)
     if view.job is not None:
-        progress, warning = await _progress(eyes, owner, view.pods), await _warning(eyes, view.job, view.pods)
-        return replace(view, progress=progress, warning=warning)
+        progress = await _progress(eyes, owner, view.pods)
+        return replace(await _with_warnings(eyes, view, view.job, claim), progress=progress)
     others = await eyes.list(Job, kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
     return MoverView(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
 
@@ -118,12 +148,16 @@ async def own_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverVie
     return MoverView(job=job, pods=await pods_of(eyes, owner) if job is not None else ())
 
 
-async def _warning(eyes: Eyes, job: Job, pods: tuple[Pod, ...]) -> str:
-    """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be mounted."""
-    subject = pods[-1] if pods else job
-    if pods and pods[-1].status.phase != "Pending":
-        return ""
-    return await lookups.newest_warning(eyes.kube, job.namespace, subject.uid)
+async def _with_warnings(eyes: Eyes, view: MoverView, job: Job, claim: Claim | None) -> MoverView:
+    """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be had."""
+    subject = view.pods[-1] if view.pods else job
+    if view.pods and view.pods[-1].status.phase != "Pending":
+        return view
+    warning = await lookups.newest_warning(eyes.kube, job.namespace, subject.uid)
+    if claim is None or claim.is_bound:
+        return replace(view, warning=warning)
+    of_claim = await lookups.newest_warning(eyes.kube, job.namespace, claim.uid)
+    return replace(view, warning=warning, claim_warning=of_claim)
 
 
 async def pods_of(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:

@@ -13,13 +13,16 @@ from cinderblock.handlers.observe import (
     attached_to,
     choose_store,
     find_claim,
+    intruders,
     observe_mover,
     own_mover,
     parse_all,
     pods_of,
+    pods_with,
     probe_store,
     read_manifest,
     users_of,
+    writers_of,
 )
 from cinderblock.kube import kinds, lookups
 from cinderblock.lifecycle import movers
@@ -28,7 +31,7 @@ from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, StoredBackup, VolumeBackup
 from cinderblock.model.base import KubeObject
-from cinderblock.model.cluster import Claim, Snapshot, SnapshotClass, Volume
+from cinderblock.model.cluster import Claim, Pod, Snapshot, SnapshotClass, StorageClass, Volume
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.store.base import ObjectStore
@@ -86,10 +89,9 @@ async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
         choose_store(eyes, backup.namespace, _store_name(backup)),
         find_claim(eyes, backup.namespace, _volume_name(backup)),
     )
-    mover = await observe_mover(eyes, backup)
+    mover = await observe_mover(eyes, backup, world.exposed)
     world = replace(world, store=view, claim=claim, mover=mover)
-    if mover.job is None:
-        world = await _before_copy(eyes, world)
+    world = await (_before_copy(eyes, world) if mover.job is None else _with_intruders(eyes, world))
     return await _with_manifest(eyes, world)
 
 
@@ -113,8 +115,17 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     if claim is None:
         return world
     volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
-    world = replace(world, volume=volume, users=await users_of(eyes, claim))
-    return await _with_attachments(eyes, await _with_snapshots(eyes, world))
+    pods = await pods_with(eyes, claim)
+    world = replace(world, volume=volume, users=users_of(pods), writers=writers_of(pods, backup.uid))
+    return await _with_attachments(eyes, await _with_snapshots(eyes, world), pods)
+
+
+async def _with_intruders(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """Who had the volume while it was copied, if it is copied itself and no snapshot of it."""
+    from_snapshot = world.snapshot is not None or world.exposed is not None or world.backup.spec.snapshot_id is not None
+    if world.claim is None or from_snapshot:
+        return world
+    return replace(world, intruders=await intruders(eyes, world.claim, world.mover))
 
 
 async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -124,16 +135,19 @@ async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     asked = backup.spec.snapshot_id
     given = await _given_snapshot(eyes, backup.namespace, asked) if asked else None
     chosen, missing = await _snapshot_class(eyes, world.store.store, volume.driver if volume else "")
-    return replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
+    world = replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
+    if chosen is None and given is None:
+        return world
+    return replace(world, classes=tuple(await eyes.list(StorageClass, kinds.STORAGE_CLASS)))
 
 
-async def _with_attachments(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_attachments(eyes: Eyes, world: BackupWorld, pods: list[Pod]) -> BackupWorld:
     """Where the volume is attached, unless a snapshot is taken or given that may be of a volume in use."""
     may_be_in_use = world.backup.spec.force and world.snapshot_class is not None
     has_begun = world.snapshot is not None or world.exposed is not None
     if world.volume is None or world.backup.spec.snapshot_id is not None or may_be_in_use or has_begun:
         return world
-    return replace(world, attached_to=await attached_to(eyes, world.volume.name, world.users))
+    return replace(world, attached_to=await attached_to(eyes, world.volume.name, pods))
 
 
 async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -161,15 +175,27 @@ async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) ->
         chosen = next((c for c in classes if c.name == asked), None)
         if chosen is None:
             return None, f"VolumeSnapshotClass {asked} of BackupStore {store.name if store else ''} could not be found."
-        return (chosen if chosen.driver == driver else None), ""
-    body = lookups.choose_snapshot_class(bodies, driver) if driver else None
+        if chosen.driver != driver:
+            return None, ""
+        return (None, _keeps(driver, [chosen])) if chosen.keeps_snapshots else (chosen, "")
+    own = [c for c in classes if driver and c.driver == driver]
+    usable = {c.name for c in own if not c.keeps_snapshots}
+    body = lookups.choose_snapshot_class((b for b in bodies if b["metadata"]["name"] in usable), driver)
     if body is not None:
         return SnapshotClass.model_validate(body), ""
-    fitting = sorted(c.name for c in classes if driver and c.driver == driver)
-    if fitting:
-        listed = ", ".join(fitting)
+    if usable:
+        listed = ", ".join(sorted(usable))
         return None, f"Driver {driver} has several VolumeSnapshotClasses ({listed}): name one in the BackupStore."
-    return None, ""
+    return None, _keeps(driver, own) if own else ""
+
+
+def _keeps(driver: str, classes: list[SnapshotClass]) -> str:
+    """Why classes do not serve although there are some: nobody would ever remove what a backup leaves there."""
+    listed = ", ".join(sorted(c.name for c in classes))
+    return (
+        f"VolumeSnapshotClass {listed} has deletionPolicy Retain: every backup would leave its snapshot behind. Create"
+        f" one for driver {driver} with deletionPolicy Delete."
+    )
 
 
 async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:

@@ -11,12 +11,15 @@ from cinderblock.handlers.observe import (
     attached_to,
     choose_store,
     find_claim,
+    intruders,
     observe_mover,
     own_mover,
     pods_of,
+    pods_with,
     probe_store,
     read_manifest,
     users_of,
+    writers_of,
 )
 from cinderblock.kube import kinds
 from cinderblock.lifecycle import restore_checks
@@ -101,17 +104,23 @@ async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     if world.target is not None and restore_checks.wants_existing(world.restore):
         world = await _with_users(eyes, world, world.target)
     classes = await eyes.list(StorageClass, kinds.STORAGE_CLASS)
-    world = replace(world, classes=tuple(c.name for c in classes))
+    late = tuple(c.name for c in classes if c.volume_binding_mode == "WaitForFirstConsumer")
+    world = replace(world, classes=tuple(c.name for c in classes), late_classes=late)
     if world.backup is not None:
         world = await _with_store(eyes, world, world.backup)
-    return replace(world, mover=await observe_mover(eyes, world.restore))
+    filled = world.target if restore_checks.wants_existing(world.restore) else world.hidden
+    world = replace(world, mover=await observe_mover(eyes, world.restore, filled))
+    if world.target is None or not restore_checks.wants_existing(world.restore):
+        return world
+    return replace(world, intruders=await intruders(eyes, world.target, world.mover))
 
 
 async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> RestoreWorld:
     """Who may still write to an existing target."""
-    users = await users_of(eyes, target)
-    nodes = await attached_to(eyes, target.spec.volume_name, users) if target.is_bound else ()
-    return replace(world, users=users, attached_to=nodes)
+    pods = await pods_with(eyes, target)
+    nodes = await attached_to(eyes, target.spec.volume_name, pods) if target.is_bound else ()
+    writers = writers_of(pods, world.restore.uid)
+    return replace(world, users=users_of(pods), writers=writers, attached_to=nodes)
 
 
 async def _target(eyes: Eyes, world: RestoreWorld) -> Claim | None:

@@ -65,12 +65,15 @@ async def pods_using_claim(client: KubeClient, namespace: str, claim: str) -> li
 
 
 def uses_claim(pod: JsonObject, claim: str) -> bool:
-    """Whether a pod that has not ended names ``claim``, directly or as the claim of an ephemeral volume.
+    """Whether a pod that has not ended names ``claim``."""
+    return pod.get("status", {}).get("phase") not in _ENDED and names_claim(pod, claim)
+
+
+def names_claim(pod: JsonObject, claim: str) -> bool:
+    """Whether a pod names ``claim``, directly or as the claim of an ephemeral volume.
 
     The claim of an ephemeral volume is called ``<pod>-<volume>`` (core/v1 EphemeralVolumeSource).
     """
-    if pod.get("status", {}).get("phase") in _ENDED:
-        return False
     return any(_claim_of(pod, volume) == claim for volume in pod.get("spec", {}).get("volumes") or ())
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes
+from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes, snapshot_checks
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
 from cinderblock.lifecycle.backup_facts import derived_phase, newest_failed_restore, with_manifest
 from cinderblock.lifecycle.backup_tasks import container_of, data_timestamp, mover_task
@@ -47,8 +47,9 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     phase = checks.own_phase(backup)
     if backup.spec.import_ and phase is not BackupPhase.ERROR and phase not in checks.WHOLE:
         return _adopt(world, now)
-    if phase is BackupPhase.CREATING and not forgotten and _lost_its_seal(world):
-        return _fail(world, now, Fail("SealBroken", "The manifest was replaced by one that is not encrypted."))
+    spoilt = _spoilt(world, forgotten=forgotten) if phase is BackupPhase.CREATING else None
+    if spoilt is not None:
+        return _fail(world, now, spoilt)
     if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
         return _whole(world, now)
     if forgotten and world.manifest_trouble is not None:
@@ -58,6 +59,13 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     if phase is None:
         return _accept(world, now)
     return _create(world, now)
+
+
+def _spoilt(world: BackupWorld, *, forgotten: bool) -> Fail | None:
+    """Why a backup that is being made cannot become a good one, whatever the store holds by now."""
+    if not forgotten and _lost_its_seal(world):
+        return Fail("SealBroken", "The manifest was replaced by one that is not encrypted.")
+    return checks.intruded(world.intruders)
 
 
 def _lost_its_seal(world: BackupWorld) -> bool:
@@ -188,7 +196,8 @@ def _snapshot_not_ready(world: BackupWorld, snapshot: Snapshot | None) -> Wait:
 def _expose(world: BackupWorld, now: datetime, claim: Claim, snapshot: Snapshot) -> Decision:
     """Make the snapshot mountable, and start the mover at once: a class may bind only when a pod asks for it."""
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
-    request = objects.ClaimRequest(size, claim.spec.storage_class_name, claim.spec.volume_mode, claim.spec.access_modes)
+    storage_class = snapshot_checks.exposing_class(world) or claim.spec.storage_class_name
+    request = objects.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
     body = objects.claim(world.backup, request, from_snapshot=snapshot.name)
     started = _start(world, now, claim, None)
     return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
@@ -224,8 +233,7 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
     if not isinstance(verdict, movers.Done):
         return _verdict(world, now, movers.watched(verdict, world.mover, _base(world), now, world.policy.deadlines))
     if world.manifest_trouble is not None:
-        problem = checks.trouble(world.manifest_trouble, world.policy.deadlines)
-        return _verdict(world, now, problem or Wait("ReadingBack", "The manifest is being read back"))
+        return _verdict(world, now, checks.trouble(world.manifest_trouble, world.policy.deadlines))
     return _fail(
         world, now, Fail("ManifestMissing", "The mover reported success, but the store has no manifest of the backup")
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from cinderblock.errors import CinderblockError, TransientError
+from cinderblock.lifecycle import snapshot_checks
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.worlds import BackupWorld, StoreView
 from cinderblock.model import names
@@ -25,10 +26,12 @@ RECALLING = "Recalling"
 STILL_ATTACHED = "VolumeStillAttached"
 """What an operation says while a node may still write to its volume although no pod uses it there."""
 
-HELD_UP_REASONS = frozenset({"StoreUnreachable", "VolumeNotBound", STILL_ATTACHED, RECALLING})
+HELD_UP_REASONS = frozenset(
+    {"StoreUnreachable", "VolumeNotBound", snapshot_checks.NOT_AVAILABLE, STILL_ATTACHED, RECALLING}
+)
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 
-IDLE_REASONS = frozenset({"VolumeBusy", "Queued", "Accepted"}) | HELD_UP_REASONS
+IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted"}) | HELD_UP_REASONS
 """What an operation says while it has not touched its volume yet."""
 
 Check = Callable[[BackupWorld], Verdict]
@@ -67,7 +70,7 @@ def store_problem(view: StoreView, deadlines: Deadlines) -> Verdict:
     return trouble(view.trouble, deadlines)
 
 
-def trouble(error: CinderblockError, deadlines: Deadlines) -> Verdict:
+def trouble(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
     """A store that was asked and had no good answer: transient ones are waited for."""
     if isinstance(error, TransientError):
         return Wait(error.reason, error.message, limit=deadlines.store, look_again=10.0)
@@ -111,32 +114,6 @@ def not_available(status: str) -> str:
     return f'Invalid volume: Volume to be backed up must be available or in-use, but the current status is "{status}".'
 
 
-def given_snapshot_fits(world: BackupWorld) -> Verdict:
-    """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available."""
-    asked = world.backup.spec.snapshot_id
-    if asked is None or world.claim is None:
-        return None
-    if world.given_snapshot is None:
-        return Fail("SnapshotNotFound", f"Snapshot {asked} could not be found.")
-    source = world.given_snapshot.spec.source.persistent_volume_claim_name
-    if source is not None and source != world.claim.name:
-        return Fail(
-            "SnapshotMismatch",
-            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id {source}.",
-        )
-    if not world.given_snapshot.status.ready_to_use:
-        return Fail(
-            "SnapshotNotAvailable",
-            "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
-            f' "{_snapshot_status(world)}".',
-        )
-    return None
-
-
-def _snapshot_status(world: BackupWorld) -> str:
-    return "error" if world.given_snapshot and world.given_snapshot.status.error else "creating"
-
-
 def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
     """Cinder: ``Backing up an in-use volume must use the force flag.``; a given snapshot needs no force."""
     if world.users and not world.backup.spec.force and world.backup.spec.snapshot_id is None:
@@ -146,6 +123,17 @@ def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
             f" Used by pod {', '.join(world.users[:3])}.",
         )
     return None
+
+
+def intruded(pods: tuple[str, ...]) -> Fail | None:
+    """A volume without snapshots that a pod got while it was copied: the copy may be of no instant that ever was."""
+    if not pods:
+        return None
+    return Fail(
+        "VolumeInUse",
+        f"Invalid volume: Pod {', '.join(pods[:3])} used the volume while it was copied, and its driver makes no"
+        " snapshots: the copy may be of no instant that ever was. Make the backup again while no pod uses it.",
+    )
 
 
 def volume_is_detached(world: BackupWorld) -> Verdict:
@@ -171,20 +159,6 @@ def still_attached(words: str, nodes: tuple[str, ...], deadlines: Deadlines) -> 
     return Wait(STILL_ATTACHED, f"{words} {where}", limit=deadlines.detach, look_again=5.0)
 
 
-def snapshot_can_be_made(world: BackupWorld) -> Verdict:
-    """A volume that pods use can only be copied through a snapshot."""
-    if world.snapshot_class_missing:
-        return Fail("SnapshotClassNotFound", world.snapshot_class_missing)
-    if world.snapshot_class is None and world.users and world.backup.spec.snapshot_id is None:
-        driver = world.volume.driver if world.volume else ""
-        return Fail(
-            "SnapshotClassNotFound",
-            f"No VolumeSnapshotClass for driver {driver or '(not CSI)'}: an in-use volume needs a snapshot"
-            " to be backed up. Create a class, or stop the pods that use the volume.",
-        )
-    return None
-
-
 def parent_is_there(world: BackupWorld) -> Verdict:
     """Cinder: ``No backups available to do an incremental backup.``"""
     if not world.backup.spec.incremental:
@@ -202,7 +176,15 @@ def volume_is_not_busy(world: BackupWorld) -> Verdict:
     """One operation per volume at a time, in order of age."""
     if world.claim is None:
         return None
-    return busy(world.backup, world.claim, world.siblings, world.restores)
+    return busy(world.backup, world.claim, world.siblings, world.restores) or still_written(world.claim, world.writers)
+
+
+def still_written(claim: Claim, writers: tuple[str, ...]) -> Wait | None:
+    """Wait for movers of restores that nobody tells of any more: somebody has removed the VolumeRestore by force."""
+    if not writers:
+        return None
+    words = f"Pod {', '.join(writers[:3])} of another restore may still write to volume {claim.name}"
+    return Wait("VolumeBusy", f"{words}. If that lasts, see its node.", look_again=10.0)
 
 
 def busy(
@@ -315,11 +297,12 @@ BEFORE_COPY: tuple[Check, ...] = (
     volume_exists,
     volume_is_bound,
     store_is_usable,
-    given_snapshot_fits,
+    snapshot_checks.given_snapshot_fits,
     volume_is_free_or_forced,
-    volume_is_detached,
-    snapshot_can_be_made,
+    snapshot_checks.snapshot_can_be_made,
+    snapshot_checks.snapshot_can_be_mounted,
     volume_is_not_busy,
+    volume_is_detached,
     parent_is_there,
 )
 """Asked until the copy begins; what was true then need not stay true (a pod that starts later does no harm)."""

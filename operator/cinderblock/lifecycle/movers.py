@@ -234,10 +234,10 @@ def _waiting(mover: MoverView, policy: Policy) -> Wait:
         ended = pod.terminated
         return Wait("MoverRetrying", again, (ended.finished_at if ended else None) or since, start, 5.0)
     if pod.unschedulable:
-        return Wait("MoverUnschedulable", f"No node for the mover: {pod.unschedulable}", since, start)
+        return Wait("MoverUnschedulable", f"No node for the mover: {pod.unschedulable}{_volume(mover)}", since, start)
     if pod.waiting and pod.waiting.reason in IMAGE_PULL_REASONS:
         return Wait("ImagePullFailed", f"The mover's image cannot be had: {pod.waiting.message}", since, start)
-    if pod.status.phase != "Running" and not mover.warning:
+    if pod.status.phase != "Running" and not _because(mover):
         return starting(policy, since=since if _came_late(mover, pod) else None)
     if pod.status.phase != "Running":
         return Wait("MoverStarting", f"The mover's pod is starting{_because(mover)}", since, start, 5.0)
@@ -257,4 +257,9 @@ def _came_late(mover: MoverView, pod: Pod) -> bool:
 
 def _because(mover: MoverView) -> str:
     """What the cluster says against the mover's start, if it says anything."""
-    return f": {mover.warning}" if mover.warning else ""
+    return (f": {mover.warning}" if mover.warning else "") + _volume(mover)
+
+
+def _volume(mover: MoverView) -> str:
+    """What the cluster says against the volume that the mover waits for, if it says anything."""
+    return f". Its volume: {mover.claim_warning}" if mover.claim_warning else ""

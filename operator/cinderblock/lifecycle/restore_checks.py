@@ -17,6 +17,8 @@ from cinderblock.model.restore import RestorePhase, VolumeRestore
 Check = Callable[[RestoreWorld], Verdict]
 
 DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
+TARGET_NOT_AVAILABLE = "Invalid volume: Volume to be restored to must be available."
+"""Cinder's sentence about a target in any other state."""
 
 
 def own_phase(restore: VolumeRestore) -> RestorePhase | None:
@@ -86,9 +88,11 @@ def existing_target_fits(world: RestoreWorld) -> Verdict:
     target, description = world.target, world.manifest.description
     if target is None:
         return Fail("VolumeNotFound", f"Volume {world.restore.spec.volume_id} could not be found.")
-    if target.metadata.is_being_deleted or not target.is_bound or world.users:
+    if target.metadata.is_being_deleted or world.users:
         users = f" Used by pod {', '.join(world.users[:3])}." if world.users else ""
-        return Fail("VolumeNotAvailable", f"Invalid volume: Volume to be restored to must be available.{users}")
+        return Fail("VolumeNotAvailable", f"{TARGET_NOT_AVAILABLE}{users}")
+    if target.status.phase == "Lost":
+        return Fail("VolumeLost", f"{TARGET_NOT_AVAILABLE} Its PersistentVolume is gone.")
     if target.spec.volume_mode is not description.volume_mode:
         return Fail(
             "VolumeModeMismatch",
@@ -99,19 +103,43 @@ def existing_target_fits(world: RestoreWorld) -> Verdict:
     return None
 
 
+def existing_target_is_bound(world: RestoreWorld) -> Verdict:
+    """A claim that was applied together with its restore is waited for; if its class waits for a pod, not even that.
+
+    The mover is that pod then, as it is for a new volume.
+    """
+    target = world.target
+    if not wants_existing(world.restore) or target is None or target.is_bound:
+        return None
+    if target.spec.storage_class_name in world.late_classes:
+        return None
+    words = f"{TARGET_NOT_AVAILABLE} It is not bound yet."
+    return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
+
+
 def existing_target_is_detached(world: RestoreWorld) -> Verdict:
     """What a node still holds back would be written over what was restored."""
     if not wants_existing(world.restore):
         return None
-    words = "Invalid volume: Volume to be restored to must be available."
-    return checks.still_attached(words, world.attached_to, world.policy.deadlines)
+    return checks.still_attached(TARGET_NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
+
+
+def intruded(pods: tuple[str, ...]) -> Fail | None:
+    """An existing target that a pod got while it was written: nobody knows any more what it holds."""
+    if not pods:
+        return None
+    return Fail(
+        "VolumeNotAvailable",
+        f"{TARGET_NOT_AVAILABLE} Pod {', '.join(pods[:3])} used it while it was written, and it may hold something of"
+        " both: restore it again while no pod uses it.",
+    )
 
 
 def new_target_fits(world: RestoreWorld) -> Verdict:
     """The asked name is free, the size is enough, the StorageClass exists."""
     if wants_existing(world.restore) or world.manifest is None:
         return None
-    if world.target is not None:
+    if world.target is not None and not world.target.metadata.is_being_deleted:
         return Fail(
             "NameTaken", f"PersistentVolumeClaim {world.target.name} exists: give another name, or its volumeId."
         )
@@ -124,6 +152,14 @@ def new_target_fits(world: RestoreWorld) -> Verdict:
     return None
 
 
+def new_name_is_free(world: RestoreWorld) -> Verdict:
+    """A claim of the asked name that is going is waited for: who replaces a volume deletes it and restores at once."""
+    if wants_existing(world.restore) or world.target is None:
+        return None
+    words = f"PersistentVolumeClaim {world.target.name} exists and is being deleted"
+    return Wait("NameTaken", words, limit=world.policy.deadlines.volume, look_again=5.0)
+
+
 def _too_small(have: int, need: int) -> Fail:
     """Cinder counts GiB; bytes are added where the GiB would not show the difference."""
     sizes = f"{to_gib(have)} is too small to restore backup of size {to_gib(need)}"
@@ -134,7 +170,8 @@ def target_is_not_busy(world: RestoreWorld) -> Verdict:
     """One operation per volume at a time, in order of age."""
     if world.target is None or not wants_existing(world.restore):
         return None
-    return checks.busy(world.restore, world.target, world.backups, world.restores)
+    busy = checks.busy(world.restore, world.target, world.backups, world.restores)
+    return busy or checks.still_written(world.target, world.writers)
 
 
 def name_is_not_being_made(world: RestoreWorld) -> Verdict:
@@ -174,9 +211,11 @@ BEFORE_COPY: tuple[Check, ...] = (
     manifest_is_readable,
     seal_is_unbroken,
     existing_target_fits,
+    existing_target_is_bound,
+    target_is_not_busy,
     existing_target_is_detached,
     new_target_fits,
+    new_name_is_free,
     name_is_not_being_made,
-    target_is_not_busy,
 )
 """Asked until the copy begins."""

@@ -132,9 +132,9 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
 
 
 def _copying(world: RestoreWorld, now: datetime) -> Decision:
-    foreign = _foreign_child(world)
-    if foreign:
-        return _fail(world, now, foreign)
+    spoilt = _foreign_child(world) or restore_checks.intruded(world.intruders)
+    if spoilt:
+        return _fail(world, now, spoilt)
     start = movers.start(world.mover)
     if start is not None:
         return _wait(world, now, movers.starting(world.policy), (start,))

@@ -20,7 +20,6 @@ USUAL: Final = frozenset(
         "MoverPending",
         "MoverRunning",
         "MoverStarting",
-        "ReadingBack",
         "Rebinding",
         "SnapshotNotReady",
         "StoppingMover",

@@ -41,7 +41,8 @@ class Deadlines:
     """How long an operation may wait for things that others must do.
 
     Attributes:
-        volume: for a claim to be bound (who applies it together with its backup, or with the pod that it is bound for).
+        volume: for a claim to be bound (who applies it together with its backup, or with the pod that it is bound for),
+            and for one that is being deleted to be gone.
         detach: for a volume to be detached from the nodes that no pod uses it on any more. Kubernetes itself gives up
             on a node that does not answer after 6 minutes (attach-detach controller, maxWaitForUnmountDuration).
         store: for an endpoint that does not answer.

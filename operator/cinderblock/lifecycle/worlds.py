@@ -88,6 +88,8 @@ class MoverView:
         pods: its pods, oldest first.
         progress: the last line of progress of the running pod.
         warning: the newest Warning Event about a Job that has no pod, or about a pod that does not start.
+        claim_warning: the newest Warning Event about the claim that such a pod waits for, while that is not bound: only
+            there is told that its class can make no volume where the pod may run.
         others: mover Jobs in the cluster that have not ended, this one not counted; only looked for without a Job.
         waiting_before: older operations that wait for a mover, wherever.
         waiting_before_for_store: older operations that wait for a mover of the same BackupStore.
@@ -97,6 +99,7 @@ class MoverView:
     pods: tuple[Pod, ...] = ()
     progress: ProgressLine | None = None
     warning: str = ""
+    claim_warning: str = ""
     others: frozenset[OtherMover] = frozenset()
     waiting_before: int = 0
     waiting_before_for_store: int = 0
@@ -113,11 +116,13 @@ class BackupWorld:
         store: where it goes.
         claim: the volume to back up, by UID or name.
         volume: the PersistentVolume bound to it.
-        storage_class: of the claim.
         users: names of the pods that mount the claim.
+        writers: names of pods of movers that may still write to the volume for a restore.
+        intruders: names of the pods that had the volume while it was copied without a snapshot.
         attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
         snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
         snapshot_class_missing: why the class that the store asks for cannot be used.
+        classes: all StorageClasses; only looked for if a snapshot is to be made mountable.
         given_snapshot: the VolumeSnapshot that spec.snapshotId names.
         snapshot: our VolumeSnapshot.
         exposed: our claim made from a snapshot, which the mover mounts.
@@ -138,11 +143,13 @@ class BackupWorld:
     store: StoreView = field(default_factory=StoreView)
     claim: Claim | None = None
     volume: Volume | None = None
-    storage_class: StorageClass | None = None
     users: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     snapshot_class: SnapshotClass | None = None
     snapshot_class_missing: str = ""
+    classes: tuple[StorageClass, ...] = ()
     given_snapshot: Snapshot | None = None
     snapshot: Snapshot | None = None
     exposed: Claim | None = None
@@ -168,10 +175,13 @@ class RestoreWorld:
         manifest, manifest_trouble: the backup's manifest, or why it could not be read.
         target: the claim of spec.volumeId, or the one that has the name of the volume to create.
         users: names of the pods that mount the target.
+        writers: names of pods of movers that may still write to the target for another restore.
+        intruders: names of the pods that had an existing target while it was written.
         attached_to: nodes that an existing target is attached to although no pod mounts it.
         hidden: our claim that a new volume is filled under.
         volume: the PersistentVolume that was filled, found by our label once it carries it, else through ``hidden``.
         classes: names of all StorageClasses.
+        late_classes: those of them that bind a claim only when a pod asks for it.
         mover: the mover Job.
         policy: the operator's own settings.
     """
@@ -186,10 +196,13 @@ class RestoreWorld:
     manifest_trouble: CinderblockError | None = None
     target: Claim | None = None
     users: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     hidden: Claim | None = None
     volume: Volume | None = None
     classes: tuple[str, ...] = ()
+    late_classes: tuple[str, ...] = ()
     mover: MoverView = field(default_factory=MoverView)
 
 

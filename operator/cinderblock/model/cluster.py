@@ -84,6 +84,12 @@ class SnapshotClass(KubeObject):
     """snapshot.storage.k8s.io/v1 VolumeSnapshotClass."""
 
     driver: str = ""
+    deletion_policy: str = ""
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether a snapshot stays in the driver when its VolumeSnapshot is deleted."""
+        return self.deletion_policy == "Retain"
 
     @property
     def is_default(self) -> bool:
@@ -96,6 +102,11 @@ class StorageClass(KubeObject):
 
     provisioner: str = ""
     volume_binding_mode: str = "Immediate"
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the cluster's default class."""
+        return self.metadata.annotations.get(DEFAULT_STORAGE_CLASS_ANNOTATION) == "true"
 
 
 class SnapshotSource(Model):
@@ -163,21 +174,40 @@ class ContainerWaiting(Model):
     message: str = ""
 
 
+class ContainerRunning(Model):
+    started_at: datetime | None = None
+
+
 class ContainerTerminated(Model):
     exit_code: int = 0
     reason: str = ""
     message: str = ""
+    started_at: datetime | None = None
     finished_at: datetime | None = None
 
 
 class ContainerState(Model):
     waiting: ContainerWaiting | None = None
+    running: ContainerRunning | None = None
     terminated: ContainerTerminated | None = None
+
+    def ran_between(self, begin: datetime, end: datetime | None) -> bool:
+        """Whether the container ran at some time between the two; ``end`` None: up to now.
+
+        Stamps are of whole seconds: one that ended in the second of the beginning had ended before it.
+        """
+        ran = self.running or self.terminated
+        if ran is None:
+            return False
+        finished = self.terminated.finished_at if self.terminated else None
+        began_in_time = end is None or ran.started_at is None or ran.started_at <= end
+        return began_in_time and (finished is None or finished > begin)
 
 
 class ContainerStatus(Model):
     name: str = ""
     state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
 
 
 class PodCondition(Model):
@@ -193,6 +223,7 @@ class PodStatus(Model):
     message: str = ""
     conditions: tuple[PodCondition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
 
 
 class PodSpec(Model):
@@ -209,6 +240,11 @@ class Pod(KubeObject):
     def has_ended(self) -> bool:
         """Whether no container of the pod runs any more."""
         return self.status.phase in ("Succeeded", "Failed")
+
+    def ran_between(self, begin: datetime, end: datetime | None) -> bool:
+        """Whether a container of the pod ran at some time between the two; ``end`` None: up to now."""
+        containers = (*self.status.init_container_statuses, *self.status.container_statuses)
+        return any(state.ran_between(begin, end) for c in containers for state in (c.state, c.last_state))
 
     @property
     def terminated(self) -> ContainerTerminated | None:

@@ -74,9 +74,10 @@ def run_backup(
         on_progress: called often, from this thread.
         opener: opens the volume.
 
-    Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there;
-    InvalidInput for a parent of another volume; Conflict if the manifest's key is taken by another backup; SourceError,
-    SourceChanging, IntegrityError (of the parent), and what the store raises.
+    Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there, or that
+    of the parent; InvalidInput for a parent of another volume; NotFound if the parent's manifest is gone; Conflict if
+    the manifest's key is taken by another backup; SourceError, SourceChanging, IntegrityError (of the parent), and what
+    the store raises.
     """
     if _finished_header(task, store) is not None:
         return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), [])
@@ -222,7 +223,7 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     key = task.parent_manifest
     if key is None:
         return None
-    parent = ManifestReader(partial(store.get, key), keys, key, must_be_sealed=task.parent_sealed)
+    parent = _read_parent(task, store, keys, key)
     if key != manifest_key(task.store.prefix, *parent.header.owner):
         raise IntegrityError(f"{key} is the manifest of another backup: {' / '.join(parent.header.owner)}")
     description = parent.summary.description
@@ -238,6 +239,17 @@ def _stream(parent: ManifestReader, detection: ChangeDetection) -> ParentStream:
     newest_ctime_ns, description = parent.summary.newest_ctime_ns, parent.summary.description
     evidence = Evidence(detection, settled_before(newest_ctime_ns), mtime_settled_before(description))
     return ParentStream(parent.contents(), newest_ctime_ns, evidence)
+
+
+def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key: str) -> ManifestReader:
+    try:
+        return ManifestReader(partial(store.get, key), keys, key, must_be_sealed=task.parent_sealed)
+    except NotFound as error:
+        if error.reason != NotFound.__name__:
+            raise
+        raise NotFound(
+            f"{key}, the manifest of the parent, is not in the store any more: make a full backup", reason="ParentGone"
+        ) from error
 
 
 def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:

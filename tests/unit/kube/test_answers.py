@@ -75,6 +75,12 @@ def test_what_forbids_a_request_is_told_by_the_reason(sentence: str, reason: str
     assert caught.value.message.endswith(sentence)
 
 
+def test_credentials_that_nobody_knows_have_a_reason_of_their_own() -> None:
+    with pytest.raises(AccessDenied) as caught:
+        raise_for(PATCH, failure(401))
+    assert caught.value.reason == "Unauthorized"
+
+
 def test_causes_are_told_unless_the_sentence_has_them_already() -> None:
     causes = [{"field": "spec.a", "message": "too long"}, {"field": "spec.b", "message": "too short"}]
     with pytest.raises(InvalidInput) as caught:

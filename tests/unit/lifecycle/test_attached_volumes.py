@@ -78,6 +78,32 @@ def test_who_waits_for_a_detachment_holds_up_nobody(simulation: Simulation) -> N
     assert simulation.phase("VolumeBackup", "careful") == "creating"
 
 
+@pytest.mark.parametrize("snapshots", [True, False])
+def test_a_volume_that_is_attached_for_another_operation_is_waited_for_as_long_as_that_takes(snapshots: bool) -> None:
+    with Simulation(snapshots=snapshots) as running:
+        running.claim("data", "first")
+        running.backup("full", "data")
+        running.settle()
+        running.write("data", "second")
+        running.restore("slow", "full", volumeId="data")
+        running.until("VolumeRestore", "slow", "MoverRunning")
+        running.attach("data", "node-1")
+        running.backup("next", "data")
+        moves, running.cluster.moves = running.cluster.moves, list  # type: ignore[method-assign]
+        end = running.now.timestamp() + 3600
+        while running.now.timestamp() < end:
+            running.step()
+        assert (running.phase("VolumeBackup", "next"), running.reason("VolumeBackup", "next")) == (
+            "creating",
+            "VolumeBusy",
+        )
+        running.cluster.moves = moves  # type: ignore[method-assign]
+        running.until("VolumeRestore", "slow", "Restored")
+        running.detach("data")
+        running.settle()
+        assert (running.phase("VolumeBackup", "next"), running.kept("next")) == ("available", "first")
+
+
 def test_an_attachment_of_another_volume_does_not_count(simulation: Simulation) -> None:
     simulation.claim("other", "content")
     simulation.backup("full", "other")

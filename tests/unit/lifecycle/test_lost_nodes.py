@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cinderblock.model import names
 from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation
 
@@ -95,3 +96,31 @@ def test_a_restore_that_was_whole_stays_so_while_its_deletion_hangs(simulation: 
     simulation.objects.drop_finalizer(job, HELD)
     simulation.settle()
     assert simulation.phase("VolumeRestore", "again") == "gone"
+
+
+@pytest.mark.parametrize("snapshots", [True, False])
+def test_a_volume_that_a_restore_may_still_write_to_is_left_in_peace_although_nobody_tells_of_it_any_more(
+    simulation: Simulation, snapshots: bool
+) -> None:
+    if not snapshots:
+        simulation.objects.delete(simulation.get("VolumeSnapshotClass", "snap"))
+    simulation.restore("again", "full", volumeId="data")
+    simulation.until("VolumeRestore", "again", "MoverRunning")
+    pod = lose_node(simulation)
+    simulation.delete("VolumeRestore", "again")
+    simulation.objects.drop_finalizer(simulation.get("VolumeRestore", "again"), names.RESTORE_FINALIZER)
+    assert simulation.phase("VolumeRestore", "again") == "gone"
+    simulation.attach("data", "node-7")
+    simulation.backup("next", "data")
+    simulation.restore("other", "full", volumeId="data")
+    simulation.settle()
+    words = f"Pod {pod['metadata']['name']} of another restore may still write to volume data."
+    assert words in simulation.get("VolumeBackup", "next")["status"]["conditions"][0]["message"]
+    assert simulation.reason("VolumeRestore", "other") == "VolumeBusy"
+    simulation.objects.drop_finalizer(pod, HELD)
+    simulation.detach("data")
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "next"), simulation.phase("VolumeRestore", "other")) == (
+        "available",
+        "available",
+    )

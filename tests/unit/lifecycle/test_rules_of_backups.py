@@ -52,6 +52,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"claim": a_claim(status={"phase": "Lost"})},
         'must be available or in-use, but the current status is "error"',
     ),
+    "a volume that is being deleted (Cinder: 400)": (
+        {},
+        {"claim": a_claim(metadata={"deletionTimestamp": NOW})},
+        'must be available or in-use, but the current status is "deleting"',
+    ),
     "a store that does not exist": ({}, {"store": StoreView(missing="no such store")}, "no such store"),
     "a Secret that does not exist": (
         {},
@@ -93,6 +98,14 @@ def test_is_refused_at_once(backup: dict[str, Any], seen: dict[str, Any], words:
     assert status.fail_reason is not None
     assert words in status.fail_reason
     assert [type(action) for action in decision.actions] == [Announce]
+
+
+def test_a_message_is_cut_to_what_failreason_holds() -> None:
+    """Cinder: the column is 255 characters long (cinder/objects/backup.py); the condition has it all."""
+    status, _ = decide(a_world(a_backup(), store=StoreView(a_store(), "", AccessDenied("no " * 200))))
+    assert status.fail_reason is not None
+    assert len(status.fail_reason) == 255
+    assert status.conditions[0].message == "no " * 200
 
 
 def test_acceptance_puts_the_finalizer_on_and_writes_down_where_the_backup_will_be() -> None:

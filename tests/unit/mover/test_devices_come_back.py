@@ -51,6 +51,26 @@ def test_a_device_of_zeros_stores_nothing_and_comes_back(tmp_path: Path) -> None
     assert target.read_bytes() == bytes(3 * MIB)
 
 
+def test_a_device_that_has_grown_since_its_parent_comes_back_at_either_size(tmp_path: Path) -> None:
+    """Cinder: ``Volume size increased since the last backup. Do a full backup.`` (cinder/backup/chunkeddriver.py)
+
+    Here every manifest maps the whole volume, so nothing depends on the parent's size.
+    """
+    small, large = 2 * MIB + 511, 4 * MIB + 12345
+    image = write_image(tmp_path / "image", small, (0, os.urandom(small)))
+    before = image.read_bytes()
+    backups = Backups()
+    backups.back_up(image, "full", mode=BLOCK)
+    with open(image, "ab") as file:
+        file.write(b"grown" + bytes(large - small - 10) + b"grown")
+    report = backups.back_up(image, "child", "full", mode=BLOCK)
+    assert report.transferred_bytes < 2 * MIB
+    for backup, content in (("full", before), ("child", image.read_bytes())):
+        target = write_image(tmp_path / backup, len(content))
+        backups.restore(backup, target, BLOCK)
+        assert target.read_bytes() == content
+
+
 def test_what_a_larger_target_holds_behind_the_end_becomes_zeros(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 2 * MIB, (0, b"data" * 1000))
     backups = Backups()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable
+from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
 from cinderblock.model.task import VolumeMode
 from cinderblock.mover.restore import SLOT_BYTES
 from tests.support.backups import Backups, key_ring
@@ -152,6 +152,31 @@ def test_a_parent_of_the_other_volume_mode_is_refused(backups: Backups) -> None:
     device.make_device(MIB, (0, os.urandom(MIB)))
     with pytest.raises(InvalidInput, match="full backup"):
         backups.back_up(device, "two", "one", mode=VolumeMode.BLOCK)
+
+
+def test_a_parent_whose_manifest_is_lost_stops_the_backup_and_a_full_one_can_be_made(
+    volume: MemorySource, backups: Backups, tmp_path: Path
+) -> None:
+    backups.store.delete([backups.manifest_key("one")])
+    with pytest.raises(NotFound, match="make a full backup") as caught:
+        backups.back_up(volume, "two", "one")
+    assert caught.value.reason == "ParentGone"
+    assert backups.pack_keys("two") == []
+    backups.back_up(volume, "three")
+    assert content_of(backups, "three", tmp_path) == expected(volume)
+
+
+def test_a_parent_whose_key_is_gone_stops_the_backup_and_a_full_one_can_be_made(
+    volume: MemorySource, tmp_path: Path
+) -> None:
+    old = Backups(keys=key_ring("2024"))
+    old.back_up(volume, "one")
+    new = Backups(old.store, key_ring("2025"))
+    with pytest.raises(KeyUnavailable, match="2024"):
+        new.back_up(volume, "two", "one")
+    assert new.pack_keys("two") == []
+    new.back_up(volume, "three")
+    assert content_of(new, "three", tmp_path) == expected(volume)
 
 
 def test_a_sealed_parent_is_not_continued_unsealed(volume: MemorySource, backups: Backups) -> None:

@@ -177,8 +177,9 @@ def test_a_second_mover_for_the_same_backup_does_not_spoil_it(tmp_path: Path) ->
     """The first mover is believed dead and goes on: it must not commit packs that its successor has deleted."""
     volume, memory = make_volume(), MemoryStore()
     slow = _Interrupted(memory, lambda: Backups(memory, key_ring()).back_up(make_volume(3), "one"))
-    with pytest.raises(TransientError, match="another mover"):
+    with pytest.raises(TransientError, match="another mover") as overtaken:
         Backups(slow, key_ring()).back_up(volume, "one")
+    assert overtaken.value.reason == "Overtaken"
     backups = Backups(memory, key_ring())
     assert restored(backups, "one", tmp_path / "target") == expected(make_volume(3))
 

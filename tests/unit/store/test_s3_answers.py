@@ -102,6 +102,11 @@ def test_a_missing_object_and_a_missing_container_have_different_reasons() -> No
     assert raised(CALLS["get"], s3_error("404 Not Found", "NoSuchBucket")).reason == "ContainerNotFound"
 
 
+def test_a_full_store_and_any_other_refusal_have_reasons_of_their_own() -> None:
+    assert raised(CALLS["put"], s3_error("403 Forbidden", "QuotaExceeded")).reason == "StoreFull"
+    assert raised(CALLS["put"], s3_error("501 Not Implemented", "NotImplemented")).reason == "StoreRefuses"
+
+
 @any_call
 def test_no_text_of_the_server_brings_credentials_into_a_message(call: Call) -> None:
     said = "You are AKIAEXAMPLE with very/secret and even+more"

@@ -1,0 +1,102 @@
+"""The rules about snapshots that a backup is made through: one that the user gave, or one of ours.
+
+Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py ``API.create``).
+"""
+
+from __future__ import annotations
+
+from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
+from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.model.cluster import Claim, Snapshot
+
+NOT_AVAILABLE = "SnapshotNotAvailable"
+"""What a backup says of a VolumeSnapshot that it was given."""
+
+
+def given_snapshot_fits(world: BackupWorld) -> Verdict:
+    """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available.
+
+    One that is still being made is waited for, as a claim is: it may have been applied together with its backup.
+    """
+    asked = world.backup.spec.snapshot_id
+    if asked is None or world.claim is None:
+        return None
+    if world.given_snapshot is None:
+        return Fail("SnapshotNotFound", f"Snapshot {asked} could not be found.")
+    source = world.given_snapshot.spec.source.persistent_volume_claim_name
+    if source is not None and source != world.claim.name:
+        return Fail(
+            "SnapshotMismatch",
+            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id {source}.",
+        )
+    if source is not None and _is_older(world.given_snapshot, world.claim):
+        return Fail(
+            "SnapshotMismatch",
+            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id: the snapshot is older,"
+            " of an earlier volume of that name.",
+        )
+    return _given_snapshot_is_ready(world.given_snapshot, world.policy.deadlines)
+
+
+def _given_snapshot_is_ready(snapshot: Snapshot, deadlines: Deadlines) -> Verdict:
+    if snapshot.status.ready_to_use:
+        return None
+    words = "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
+    if snapshot.status.error is not None:
+        return Fail(NOT_AVAILABLE, f'{words} "error".')
+    return Wait(NOT_AVAILABLE, f'{words} "creating".', limit=deadlines.snapshot, look_again=5.0)
+
+
+def _is_older(snapshot: Snapshot, claim: Claim) -> bool:
+    """Whether a snapshot was there before its claim, by both clocks: the API server's and that of the driver.
+
+    A VolumeSnapshot may be applied before its claim, and an array's clock may be wrong; neither makes it another's.
+    """
+    asked, taken, made = (
+        snapshot.metadata.creation_timestamp,
+        snapshot.status.creation_time,
+        claim.metadata.creation_timestamp,
+    )
+    return bool(asked and taken and made and asked < made and taken < made)
+
+
+def snapshot_can_be_made(world: BackupWorld) -> Verdict:
+    """A volume that pods use can only be copied through a snapshot. Where one is given, none is made."""
+    if world.backup.spec.snapshot_id is not None:
+        return None
+    if world.snapshot_class_missing:
+        return Fail("SnapshotClassNotFound", world.snapshot_class_missing)
+    if world.snapshot_class is None and world.users:
+        driver = world.volume.driver if world.volume else ""
+        return Fail(
+            "SnapshotClassNotFound",
+            f"No VolumeSnapshotClass for driver {driver or '(not CSI)'}: an in-use volume needs a snapshot"
+            " to be backed up. Create a class, or stop the pods that use the volume.",
+        )
+    return None
+
+
+def snapshot_can_be_mounted(world: BackupWorld) -> Verdict:
+    """A snapshot is read as a volume that is made from it: a class of its driver must be there to make one."""
+    if world.snapshot_class is None and world.given_snapshot is None:
+        return None
+    if world.claim is None or world.volume is None or exposing_class(world) is not None:
+        return None
+    return Fail(
+        "StorageClassNotFound",
+        f"No StorageClass of driver {world.volume.driver}: create one. Else no volume can be made from a"
+        f" snapshot of volume {world.claim.name}.",
+    )
+
+
+def exposing_class(world: BackupWorld) -> str | None:
+    """The class that makes volumes from snapshots: the volume's own, else one of its driver.
+
+    A volume that was not made by a class has none, and that of an old one may have been deleted since.
+    """
+    own = world.claim.spec.storage_class_name if world.claim is not None else None
+    if own and any(found.name == own for found in world.classes):
+        return own
+    driver = world.volume.driver if world.volume is not None else ""
+    fitting = [found for found in world.classes if driver and found.provisioner == driver]
+    return min(fitting, key=lambda found: (not found.is_default, found.name)).name if fitting else None
