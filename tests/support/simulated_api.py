@@ -39,9 +39,9 @@ def stamp(instant: datetime) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """What a watcher hears: ADDED, MODIFIED or DELETED, and the object."""
+    """What a watcher hears: ADDED, MODIFIED or DELETED, or None when a watch begins; and the object."""
 
-    type: str
+    type: str | None
     object: Object
 
 
@@ -237,8 +237,10 @@ def _merged(target: Any, patch: Any) -> Any:
 
 def _selected(item: Object, query: Any) -> bool:
     labels = item["metadata"].get("labels") or {}
-    wanted = all(labels.get(key) == value for key, _, value in _terms(query.get("labelSelector", "")))
-    return wanted and all(
+    for key, operator, value in _terms(query.get("labelSelector", "")):
+        if key not in labels or (operator and labels[key] != value):
+            return False
+    return all(
         (_field(item, path) == value) == (operator == "=")
         for path, operator, value in _terms(query.get("fieldSelector", ""))
     )
@@ -246,8 +248,8 @@ def _selected(item: Object, query: Any) -> bool:
 
 def _terms(selector: str) -> Iterator[tuple[str, str, str]]:
     for term in filter(None, selector.split(",")):
-        operator = "!=" if "!=" in term else "="
-        key, value = term.split(operator, 1)
+        operator = "!=" if "!=" in term else "=" if "=" in term else ""
+        key, _, value = term.partition(operator) if operator else (term, "", "")
         yield key, operator, value
 
 

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 from cinderblock.datapath.keys import KeyRing
@@ -30,6 +31,14 @@ KEPT_OPEN: Final = 64
 
 ACTIVE_KEY_ANNOTATION: Final = "cinderblock.io/active-key"
 """On an encryption Secret: the key id that seals new backups."""
+
+
+_seen: ContextVar[dict[tuple[str, str], Secret]] = ContextVar("secrets that were read during this look")
+
+
+def begin_to_look() -> None:
+    """Secrets that are needed several times are read once, until this task calls this again."""
+    _seen.set({})
 
 
 class Secret:
@@ -94,6 +103,12 @@ class Stores:
         return secret.annotations.get(ACTIVE_KEY_ANNOTATION)
 
     async def _secret(self, store: BackupStore, name: str) -> Secret:
+        seen = _seen.get({})
+        if (store.namespace, name) not in seen:
+            seen[store.namespace, name] = await self._read_secret(store, name)
+        return seen[store.namespace, name]
+
+    async def _read_secret(self, store: BackupStore, name: str) -> Secret:
         body = await self._kube.get(SECRET, name, store.namespace)
         if body is None:
             raise NotFound(

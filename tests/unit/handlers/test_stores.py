@@ -119,3 +119,15 @@ async def test_the_active_key_is_what_the_encryption_secret_says(objects: Object
     assert await opened.active_key(sealed) == "key-1"
     assert await opened.active_key(a_store()) is None
     assert await opened.keys(a_store()) is None
+
+
+async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(objects: ObjectsInMemory, opened: Stores) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    stores.begin_to_look()
+    first = await opened.open(a_store(), "volumebackups")
+    assert await opened.open(a_store(), "volumebackups") is first
+    assert opened._kube.calls["get", "secrets"] == 1
+    objects.delete(next(iter(objects.all("Secret"))))
+    stores.begin_to_look()
+    with pytest.raises(NotFound, match="create it"):
+        await opened.open(a_store(), "volumebackups")
