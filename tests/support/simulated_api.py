@@ -184,7 +184,9 @@ class SimulatedApi(Transport):
             made = self.objects.create(kind.kind, _body(request))
             return _answer(201, made) if made else _refusal(409, "AlreadyExists")
         items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]
-        return _answer(200, {"items": items})
+        first, limit = int(request.query.get("continue", 0)), int(request.query.get("limit", 0)) or len(items)
+        more = str(first + limit) if first + limit < len(items) else ""
+        return _answer(200, {"items": items[first : first + limit], "metadata": {"continue": more}})
 
     def _one(self, request: Request, kind: Kind, namespace: str, name: str, subresource: str) -> Answer:
         found = self.objects.get(kind.kind, name, namespace)
