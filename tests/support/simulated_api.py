@@ -148,11 +148,13 @@ class SimulatedApi(Transport):
         objects: what the server holds.
         log_line: what every running mover printed last.
         forbid: asked about every write of the operator; raises AssertionError if it must never come.
+        quota: kinds of which a quota lets nothing be made.
     """
 
     def __init__(self, objects: ObjectsInMemory, forbid: Callable[[str, Object], None]) -> None:
         self.objects = objects
         self.forbid = forbid
+        self.quota: set[str] = set()
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
     async def credentials(self) -> Credentials:
@@ -181,6 +183,8 @@ class SimulatedApi(Transport):
             ending = self.objects.get("Namespace", namespace) if namespace else None
             if ending is not None and "deletionTimestamp" in ending["metadata"]:
                 return _refusal(403, f"unable to create new content because it is being terminated: {namespace}")
+            if kind.kind in self.quota:
+                return _refusal(403, "Forbidden", "exceeded quota: small, used: count=1, limited: count=1")
             made = self.objects.create(kind.kind, _body(request))
             return _answer(201, made) if made else _refusal(409, "AlreadyExists")
         items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]
@@ -220,8 +224,8 @@ def _answer(status: int, body: Object) -> Answer:
     return Answer(status, json.dumps(body).encode())
 
 
-def _refusal(code: int, reason: str) -> Answer:
-    return _answer(code, {"kind": "Status", "code": code, "reason": reason, "message": reason})
+def _refusal(code: int, reason: str, message: str = "") -> Answer:
+    return _answer(code, {"kind": "Status", "code": code, "reason": reason, "message": message or reason})
 
 
 def _merged(target: Any, patch: Any) -> Any:

@@ -196,6 +196,7 @@ class Simulation:
         cluster: what happens by itself.
         store: the store as the operator sees it.
         faults: fails writes.
+        quota: kinds of which a quota lets the operator make nothing.
         changes_in_store: goes up with every object that the operator removes.
         history: what happened, for the message of a failed assertion.
         instruments: what the operator measures; new when it is started anew.
@@ -209,6 +210,7 @@ class Simulation:
         self.faults = Faults()
         self.store = OperatorsStore(self)
         self.changes_in_store = 0
+        self.quota: set[str] = set()
         self.history: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._namespace(snapshots=snapshots)
@@ -247,6 +249,7 @@ class Simulation:
         self._due = Due(now=self._due.now)
         self.objects.clock = lambda: self._due.now
         api = SimulatedApi(self.objects, self.forbid)
+        api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
         stores = cast("Stores", OpenStores(self.store))
