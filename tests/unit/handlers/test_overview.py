@@ -10,7 +10,7 @@ from cinderblock.errors import KubeUnavailable
 from cinderblock.handlers import overview
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.metrics import Gauges
-from cinderblock.handlers.overview import FRESH_SECONDS, Overview
+from cinderblock.handlers.overview import FRESH_SECONDS, MUCH, Overview
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.kube.answers import Answer
 from cinderblock.kube.client import KubeClient
@@ -52,6 +52,23 @@ async def test_who_asks_again_soon_costs_nothing() -> None:
     await asyncio.gather(*(view.state() for _ in range(5)))
     assert api.requests == LISTS
     clock.now += FRESH_SECONDS + 1
+    await view.state()
+    assert api.requests == 2 * LISTS
+
+
+async def test_a_reading_that_takes_long_is_kept_for_longer() -> None:
+    api, clock = Api(), Clock()
+    view = Overview(KubeClient(api), clock)
+    api.hangs = asyncio.Event()
+    first = asyncio.create_task(view.state())
+    await asyncio.sleep(0.01)
+    clock.now += 2
+    api.hangs.set()
+    await first
+    clock.now += 2 * MUCH - 3
+    await view.state()
+    assert api.requests == LISTS
+    clock.now += 5
     await view.state()
     assert api.requests == 2 * LISTS
 
