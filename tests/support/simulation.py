@@ -163,6 +163,10 @@ class OpenStores:
         """The one store."""
         return self._store
 
+    async def check(self, store: BackupStore, container: str) -> None:
+        """Raises what the store raises."""
+        self._store.check()
+
     async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
         """What the call returns, in no time."""
         return call()
@@ -490,7 +494,7 @@ class Simulation:
         self.resync()
         self._rest()
         assert self._version() == version, "the resync had to repair something:\n" + self.story()
-        tidy = [item for item in self._ended() if not self._children_of(item)]
+        tidy = [item for item in self._ended() if not self._children_of(item) and not _is_forgotten(item)]
         left = {Key(item["kind"], NAMESPACE, item["metadata"]["name"]) for item in tidy}
         assert not left & self.unsettled(), "what has ended would be looked at by every resync:\n" + self.story()
 
@@ -628,6 +632,12 @@ def _said(item: Object) -> tuple[str, str, str]:
     status = item.get("status", {})
     reasons = [condition["reason"] for condition in status.get("conditions", [])]
     return str(status.get("phase")), ",".join(reasons), str(status.get("failReason"))
+
+
+def _is_forgotten(item: Object) -> bool:
+    """Whether something may be stored of a backup whose status was lost: the store is asked again now and then."""
+    recorded = item.get("status", {}).get("manifestKey") is not None
+    return names.BACKUP_FINALIZER in item["metadata"].get("finalizers", ()) and not recorded
 
 
 def _is_unfinished(item: Object) -> bool:

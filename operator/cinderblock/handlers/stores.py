@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import NotFound
@@ -28,6 +29,10 @@ T = TypeVar("T")
 
 KEPT_OPEN: Final = 64
 """Stores that are kept open; opening one costs tens of milliseconds of CPU, keeping one a few hundred kB."""
+
+CHECKED_SECONDS: Final = 2.0
+"""For how long it is believed that a store which has answered can be used: of the first two looks at a backup, which
+follow each other at once, and of those at many backups that come together, one asks."""
 
 ACTIVE_KEY_ANNOTATION: Final = "cinderblock.io/active-key"
 """On an encryption Secret: the key id that seals new backups."""
@@ -59,6 +64,7 @@ class Stores:
         self._tell = tell
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
         self._patience: dict[str, Patience] = {}
+        self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -87,6 +93,14 @@ class Stores:
     async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
         """Have ``call`` use the opened store, in a thread; see `Patience`. Raises what it raises."""
         return await self._patience.setdefault(store.uid, Patience()).ask(call)
+
+    async def check(self, store: BackupStore, container: str) -> None:
+        """Raises what is wrong with a store: its Secrets, keys, endpoint, credentials, container."""
+        opened, clock = await self.open(store, container), asyncio.get_running_loop().time
+        await self.keys(store)
+        if clock() - self._checked.get(opened, float("-inf")) >= CHECKED_SECONDS:
+            await self.ask(store, opened.check)
+            self._checked[opened] = clock()
 
     async def keys(self, store: BackupStore) -> KeyRing | None:
         """The encryption keys of a store; None if its backups are not sealed. Raises as `open` does."""

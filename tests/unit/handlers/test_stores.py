@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.handlers import stores
 from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.model.store import BackupStore
+from cinderblock.store.memory import MemoryStore
 from tests.support.simulated_api import ObjectsInMemory, SimulatedApi
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -131,3 +133,27 @@ async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(objects: Ob
     stores.begin_to_look()
     with pytest.raises(NotFound, match="create it"):
         await opened.open(a_store(), "volumebackups")
+
+
+class Asked(MemoryStore):
+    """Counts how often it is asked whether it can be used."""
+
+    checks = 0
+
+    @override
+    def check(self) -> None:
+        self.checks += 1
+
+
+async def test_a_store_that_has_just_answered_is_not_asked_again(
+    objects: ObjectsInMemory, opened: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Asked()
+    monkeypatch.setattr(stores, "open_store", lambda *_, **__: store)
+    secret(objects, "s3", **CREDENTIALS)
+    for _ in range(3):
+        await opened.check(a_store(), "volumebackups")
+    assert store.checks == 1
+    monkeypatch.setattr(stores, "CHECKED_SECONDS", 0.0)
+    await opened.check(a_store(), "volumebackups")
+    assert store.checks == 2
