@@ -15,6 +15,8 @@ from tests.cluster import cluster, processes
 from tests.cluster.daemons import Daemons
 from tests.cluster.settings import Settings
 
+PARTS = ("operator", "mover", "versitygw", "kube-apiserver", "kubelet")
+"""What is killed, by the names under which it is counted."""
 SECONDS_BETWEEN = (4.0, 30.0)
 """Of quiet between two kills: some operations meet several, some none."""
 MOVER_APPEARS_WITHIN = 10.0

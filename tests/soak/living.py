@@ -19,6 +19,17 @@ from tests.support.workloads import Errand, Mount, claim
 SIZE = 128 << 20
 END_WITHIN = 900.0
 """Seconds in which every operation ends, one way or the other, whatever is killed meanwhile."""
+DEEDS = (
+    "backup",
+    "incremental backup",
+    "cancelled backup",
+    "restore to a new volume",
+    "restore in place",
+    "cancelled restore",
+    "deletion",
+    "copy compared",
+)
+"""What is done, by the names under which it is counted."""
 KEPT = 5
 """Backups of a volume; above it, some are deleted."""
 
@@ -68,7 +79,7 @@ class Volume:
     def _choose(self) -> Callable[[], None]:
         ways: list[Callable[[], None]] = [self._back_up, self._back_up, self._cancel]
         if self.promises:
-            ways += [partial(self._restore_new, self._any()), self._restore_in_place]
+            ways += [partial(self._restore_new, self._any()), self._restore_in_place, self._cancel_restore]
         if len(self.promises) > KEPT:
             return self._delete_some
         return self.random.choice(ways)
@@ -150,6 +161,18 @@ class Volume:
         self._kubectl("delete", "volumerestore", name, "--timeout=300s")
         self._start_writer()
         self._did("restore in place")
+
+    def _cancel_restore(self) -> None:
+        """Delete a restore to a new volume at a moment at which it runs, most likely: all of the volume, or nothing."""
+        backup, name, target = self._any(), self._next_name("torn"), self._next_name("copy")
+        self._apply(self.tenant.restore(name, backup, name=target))
+        time.sleep(self.random.uniform(0, 6))
+        self._kubectl("delete", "volumerestore", name, "--wait=false")
+        self._wait(f"end of {name}", lambda: self._is_gone("volumerestore", name), END_WITHIN)
+        if not self._is_gone("pvc", target):
+            self._judge(backup, target)
+            self._kubectl("delete", "pvc", target, "--timeout=300s")
+        self._did("cancelled restore")
 
     def _delete_some(self) -> None:
         """Delete a few at once; those that others build on wait for them."""

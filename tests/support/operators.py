@@ -35,6 +35,7 @@ class OperatorProcess:
     process: subprocess.Popen[bytes]
     log: Path
     port: int
+    metrics_port: int
 
     def lines(self) -> list[dict[str, Any]]:
         """What it has logged."""
@@ -109,7 +110,7 @@ def operator(
             | environment,
         )
     try:
-        yield OperatorProcess(line, process, log, port)
+        yield OperatorProcess(line, process, log, port, metrics_port)
     finally:
         # A paused process hears of SIGKILL as well.
         process.kill()

@@ -40,9 +40,9 @@ def stamp(instant: datetime) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """What a watcher hears: ADDED, MODIFIED or DELETED, and the object."""
+    """What a watcher hears: ADDED, MODIFIED or DELETED, or None when a watch begins; and the object."""
 
-    type: str
+    type: str | None
     object: Object
 
 
@@ -150,6 +150,7 @@ class SimulatedApi(Transport):
         log_line: what every running mover printed last.
         forbid: asked about every write of the operator; raises AssertionError if it must never come.
         refusals: what creating an object of a kind is answered: HTTP status and sentence.
+        quota: kinds of which a quota lets nothing be made.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class SimulatedApi(Transport):
         self.objects = objects
         self.forbid = forbid
         self.refusals = refusals
+        self.quota: set[str] = set()
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
     async def credentials(self) -> Credentials:
@@ -191,10 +193,14 @@ class SimulatedApi(Transport):
                 return _refusal(403, f"unable to create new content because it is being terminated: {namespace}")
             if kind.kind in self.refusals:
                 return _refusal(*self.refusals[kind.kind])
+            if kind.kind in self.quota:
+                return _refusal(403, "Forbidden", "exceeded quota: small, used: count=1, limited: count=1")
             made = self.objects.create(kind.kind, _body(request))
             return _answer(201, made) if made else _refusal(409, "AlreadyExists")
         items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]
-        return _answer(200, {"items": items})
+        first, limit = int(request.query.get("continue", 0)), int(request.query.get("limit", 0)) or len(items)
+        more = str(first + limit) if first + limit < len(items) else ""
+        return _answer(200, {"items": items[first : first + limit], "metadata": {"continue": more}})
 
     def _one(self, request: Request, kind: Kind, namespace: str, name: str, subresource: str) -> Answer:
         found = self.objects.get(kind.kind, name, namespace)
@@ -228,8 +234,8 @@ def _answer(status: int, body: Object) -> Answer:
     return Answer(status, json.dumps(body).encode())
 
 
-def _refusal(code: int, reason: str) -> Answer:
-    return _answer(code, {"kind": "Status", "code": code, "reason": reason, "message": reason})
+def _refusal(code: int, reason: str, message: str = "") -> Answer:
+    return _answer(code, {"kind": "Status", "code": code, "reason": reason, "message": message or reason})
 
 
 def _merged(target: Any, patch: Any) -> Any:
@@ -247,8 +253,10 @@ def _merged(target: Any, patch: Any) -> Any:
 
 def _selected(item: Object, query: Any) -> bool:
     labels = item["metadata"].get("labels") or {}
-    wanted = all(labels.get(key) == value for key, _, value in _terms(query.get("labelSelector", "")))
-    return wanted and all(
+    for key, operator, value in _terms(query.get("labelSelector", "")):
+        if key not in labels or (operator and labels[key] != value):
+            return False
+    return all(
         (_field(item, path) == value) == (operator == "=")
         for path, operator, value in _terms(query.get("fieldSelector", ""))
     )
@@ -256,8 +264,8 @@ def _selected(item: Object, query: Any) -> bool:
 
 def _terms(selector: str) -> Iterator[tuple[str, str, str]]:
     for term in filter(None, selector.split(",")):
-        operator = "!=" if "!=" in term else "="
-        key, value = term.split(operator, 1)
+        operator = "!=" if "!=" in term else "=" if "=" in term else ""
+        key, _, value = term.partition(operator) if operator else (term, "", "")
         yield key, operator, value
 
 

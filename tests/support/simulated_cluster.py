@@ -27,7 +27,9 @@ PROTECTION = "kubernetes.io/pvc-protection"
 HALF = "half"
 """Content of a volume that a mover did not finish."""
 
-JobEnd = tuple[int, MoverReport | None]
+
+class MoverDies(BaseException):
+    """The death of a mover at something that it writes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Cluster:
         needs: whose packs each backup needs, by id.
         no_node: what the scheduler says against every mover; empty: there is a node.
         no_volume: what the provisioner says against every new volume; empty: it makes them.
+        mover_writes: how many objects and volumes the movers have begun to write.
+        mover_dies: number of the write that a mover dies at, and whether it is done by then; None: none dies.
     """
 
     objects: ObjectsInMemory
@@ -60,6 +64,8 @@ class Cluster:
     needs: dict[str, set[str]] = field(default_factory=dict)
     no_node: str = ""
     no_volume: str = ""
+    mover_writes: int = 0
+    mover_dies: tuple[int, bool] | None = None
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -261,7 +267,21 @@ class Cluster:
             yield Move(f"{_name(pod)} is evicted", partial(self.objects.delete, pod), is_bad=True)
 
     def _run_mover(self, pod: Object) -> None:
-        self.end(pod, 0, self.work(pod))
+        try:
+            report = self.work(pod)
+        except MoverDies:
+            self.end(pod, 137, None)
+        else:
+            self.end(pod, 0, report)
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """A write of a mover, which it may die at."""
+        number, self.mover_writes = self.mover_writes, self.mover_writes + 1
+        if self.mover_dies == (number, False):
+            raise MoverDies
+        write()
+        if self.mover_dies == (number, True):
+            raise MoverDies
 
     def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
         task, volume = _task(pod), self._volume_under(pod)
@@ -296,7 +316,8 @@ class Cluster:
         """Do what a mover does, all but ending."""
         task, volume = _task(pod), self._volume_under(pod)
         if task.operation is Operation.RESTORE:
-            self.contents[volume] = self.kept[task.backup.backup_id]
+            self.contents[volume] = HALF
+            self._write(lambda: self.contents.update({volume: self.kept[task.backup.backup_id]}))
             return MoverReport(succeeded=True, restored_bytes=5)
         if not any(found.key == task.manifest for found in self.store.list(task.manifest)):
             self._commit(task, self.contents[volume])
@@ -308,10 +329,10 @@ class Cluster:
             parent = task.parent_manifest.rsplit("/", 1)[1].removesuffix(".manifest")
         self.kept[backup_id] = content
         self.needs[backup_id] = {backup_id} | self.needs.get(parent or "", set())
-        self.store.put(_packs(task) + "whole-000000", b"pack")
+        self._write(lambda: self.store.put(_packs(task) + "whole-000000", b"pack"))
         header = new_header(task.backup.volume_id, backup_id, parent, None, None)
         writer = ManifestWriter(header, header.sealer(None, task.manifest), PackTable())
-        self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {})))
+        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}))))
 
 
 def _name(item: Object) -> str:

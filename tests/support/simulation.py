@@ -27,6 +27,7 @@ from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.overview import read
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
+from cinderblock.handlers.settled import unsettled
 from cinderblock.handlers.stores import Stores
 from cinderblock.handlers.watch import CHILD_KINDS, Watch, volume_key
 from cinderblock.kube.answers import Call
@@ -163,6 +164,10 @@ class OpenStores:
         """The one store."""
         return self._store
 
+    async def check(self, store: BackupStore, container: str) -> None:
+        """Raises what the store raises."""
+        self._store.check()
+
     async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
         """What the call returns, in no time."""
         return call()
@@ -196,6 +201,7 @@ class Simulation:
         cluster: what happens by itself.
         store: the store as the operator sees it.
         faults: fails writes.
+        quota: kinds of which a quota lets the operator make nothing.
         changes_in_store: goes up with every object that the operator removes.
         refusals: what the API server answers when the operator creates an object of a kind: HTTP status and sentence.
         told: every reason that a condition of ours or an Event has ever had.
@@ -213,6 +219,7 @@ class Simulation:
         self.faults = Faults()
         self.store = OperatorsStore(self)
         self.changes_in_store = 0
+        self.quota: set[str] = set()
         self.history: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._namespace(snapshots=snapshots)
@@ -248,21 +255,23 @@ class Simulation:
         return self.now.timestamp()
 
     def restart(self) -> None:
-        """Start the operator anew: it remembers nothing and hears of everything that is there."""
+        """Start the operator anew: it remembers nothing, lists what there is, and its watches begin with all of it."""
         self._due = Due(now=self._due.now)
         self.objects.clock = lambda: self._due.now
         api = SimulatedApi(self.objects, self.forbid, self.refusals)
+        api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
         stores = cast("Stores", OpenStores(self.store))
         eyes = Eyes(self._kube, stores, POLICY, lambda: self._due.now, self.instruments, Line(self._seconds))
         self._watch = Watch(cast("WorkQueue", self._due))
+        self._eyes = eyes
         self._reconcile = Reconciler(eyes)
         self._heard[:] = [
-            Change("ADDED", item)
-            for kind in (*OWN, *CHILD_NAMES, "PersistentVolume")
-            for item in self.objects.all(kind)
+            Change(None, item) for kind in (*OWN, *CHILD_NAMES, "PersistentVolume") for item in self.objects.all(kind)
         ]
+        for key in sorted(self.unsettled()):
+            self._loop.run_until_complete(self._due.add(key))
 
     # -- what people do
 
@@ -492,6 +501,18 @@ class Simulation:
             if RESTORE_LABEL in item["metadata"].get("labels", {}):
                 self._loop.run_until_complete(self._due.add(volume_key(item["metadata"]["name"])))
 
+    def unsettled(self) -> set[Key]:
+        """What the resync of a real operator would look at, told from lists."""
+        return {key for key, _ in self._loop.run_until_complete(unsettled(self._eyes))}
+
+    def look_at_what_is_settled(self) -> None:
+        """Make sure that a look at what the resync leaves out finds nothing to do."""
+        wanted, version = self.unsettled(), self._version()
+        for kind in ("VolumeBackup", "VolumeRestore"):
+            for key in [Key(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
+                look_again = None if key in wanted else self._loop.run_until_complete(self._reconcile(key))
+                assert (look_again, self._version()) == (None, version), f"{key} was left out:\n{self.story()}"
+
     def settle(self) -> None:
         """Without further faults, go on until nothing changes any more, and make sure that nothing will.
 
@@ -502,6 +523,9 @@ class Simulation:
         self.resync()
         self._rest()
         assert self._version() == version, "the resync had to repair something:\n" + self.story()
+        tidy = [item for item in self._ended() if not self._children_of(item) and not _is_forgotten(item)]
+        left = {Key(item["kind"], NAMESPACE, item["metadata"]["name"]) for item in tidy}
+        assert not left & self.unsettled(), "what has ended would be looked at by every resync:\n" + self.story()
 
     def _rest(self) -> None:
         quiet_since, version = self.now, self._version()
@@ -515,8 +539,19 @@ class Simulation:
 
     def _is_awaited(self) -> bool:
         """Whether an operation has not ended, so that a deadline may still change something."""
-        operations = [item for kind in ("VolumeBackup", "VolumeRestore") for item in self.objects.all(kind)]
-        return any("deletionTimestamp" in item["metadata"] or _is_unfinished(item) for item in operations)
+        return len(self._ended()) < len(self._operations())
+
+    def _operations(self) -> list[Object]:
+        return [item for kind in ("VolumeBackup", "VolumeRestore") for item in self.objects.all(kind)]
+
+    def _children_of(self, item: Object) -> list[Object]:
+        children = [child for kind in CHILD_NAMES - {"Pod"} for child in self.objects.all(kind)]
+        uid = item["metadata"]["uid"]
+        return [child for child in children if child["metadata"].get("labels", {}).get(names.OWNER_UID_LABEL) == uid]
+
+    def _ended(self) -> list[Object]:
+        """Operations that have ended and stay."""
+        return [o for o in self._operations() if "deletionTimestamp" not in o["metadata"] and not _is_unfinished(o)]
 
     def until(self, kind: str, name: str, text: str) -> None:
         """Go on until the condition Ready of an object speaks of ``text``, in its reason or its message."""
@@ -626,6 +661,12 @@ def _said(item: Object) -> tuple[str, str, str]:
     status = item.get("status", {})
     reasons = [condition["reason"] for condition in status.get("conditions", [])]
     return str(status.get("phase")), ",".join(reasons), str(status.get("failReason"))
+
+
+def _is_forgotten(item: Object) -> bool:
+    """Whether something may be stored of a backup whose status was lost: the store is asked again now and then."""
+    recorded = item.get("status", {}).get("manifestKey") is not None
+    return names.BACKUP_FINALIZER in item["metadata"].get("finalizers", ()) and not recorded
 
 
 def _is_unfinished(item: Object) -> bool:

@@ -23,6 +23,8 @@ _ENDED = frozenset({"available", "error", "error_restoring"})
 
 
 def is_under_way(body: dict[str, Any]) -> bool:
-    """Whether something is being done with an object: created, restored, deleted. A store is never under way."""
-    ended = (body.get("status") or {}).get("phase") in _ENDED
-    return body["kind"] != BACKUP_STORE.kind and (not ended or "deletionTimestamp" in body["metadata"])
+    """Whether somebody waits for what becomes of an object: it is new or changed, or something is done with it."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    if "deletionTimestamp" in metadata or status.get("observedGeneration") != metadata.get("generation"):
+        return True
+    return body["kind"] != BACKUP_STORE.kind and status.get("phase") not in _ENDED

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 
 from cinderblock.errors import CinderblockError
 from cinderblock.handlers import logs
-from cinderblock.handlers.keys import Key
+from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.queue import URGENT, WorkQueue
 
 log = logging.getLogger(__name__)
 
 TAKE_OVER_RETRY = 5.0
-"""Seconds between attempts to list what there is; meanwhile keys that were heard of are worked on."""
+"""Seconds between attempts to list what there is; meanwhile keys that are heard of are worked on."""
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
 """Brings one object forward; returns the seconds until it wants to be looked at again, or None."""
@@ -63,12 +63,16 @@ def _is_asked_to_end() -> bool:
 
 
 Listed = Callable[[], Awaitable[list[tuple[Key, bool]]]]
-"""Lists every object, and whether something is under way with it."""
+"""Lists every object that wants to be looked at, and whether something is under way with it."""
 
 
 async def take_over(queue: WorkQueue, list_keys: Listed) -> None:
-    """Put every object into the queue at once; where something is under way comes first. Tries until it succeeds."""
+    """Put every object into the queue at once; where something is under way comes first. Tries until it succeeds.
+
+    What was heard of before, for hours perhaps while another replica led, is forgotten: the list says it better.
+    """
     while True:
+        queue.forget_due(RECONCILED)
         try:
             keys = await list_keys()
         except CinderblockError as error:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cinderblock.errors import CinderblockError
 from cinderblock.handlers import logs
 from cinderblock.handlers.health import Health
-from cinderblock.handlers.keys import RECONCILED, Key, is_under_way
+from cinderblock.handlers.keys import Key
 from cinderblock.handlers.leading import Leading
 from cinderblock.handlers.lease import Timing
 from cinderblock.handlers.loop import resync, take_over, work
@@ -22,12 +22,11 @@ from cinderblock.handlers.overview import Overview
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
 from cinderblock.handlers.results import timed
+from cinderblock.handlers.settled import unsettled
 from cinderblock.handlers.stores import Stores
-from cinderblock.handlers.watch import Watch, volume_key
+from cinderblock.handlers.watch import Watch
 from cinderblock.handlers.watching import Watching
 from cinderblock.kube.client import KubeClient, connect
-from cinderblock.kube.kinds import PV
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
 from cinderblock.observability.instruments import Instruments
 from cinderblock.settings import OperatorSettings
@@ -78,7 +77,8 @@ async def _operate(
     settings: OperatorSettings, kube: KubeClient, stores: Stores, leading: Leading, instruments: Instruments
 ) -> None:
     queue = WorkQueue()
-    reconcile = timed(Reconciler(Eyes(kube, stores, make_policy(settings), instruments=instruments)), instruments)
+    eyes = Eyes(kube, stores, make_policy(settings), instruments=instruments)
+    reconcile = timed(Reconciler(eyes), instruments)
     watching = Watching(kube, Watch(queue), lambda: leading.reachable_since)
     overview = Overview(kube)
     gauges = Gauges(kube, queue, overview, settings.max_movers, lambda: leading.is_leading, watching.silence)
@@ -86,13 +86,7 @@ async def _operate(
     health = Health(settings.health_port, queue, watching, leading)
 
     async def list_keys() -> list[tuple[Key, bool]]:
-        own = [
-            (Key(kind.kind, item["metadata"]["namespace"], item["metadata"]["name"]), is_under_way(item))
-            for kind in RECONCILED.values()
-            for item in await kube.list(kind)
-        ]
-        marked = await kube.list(PV, labels=RESTORE_LABEL)
-        return own + [(volume_key(item["metadata"]["name"]), False) for item in marked]
+        return await unsettled(eyes)
 
     async def act() -> None:
         async with asyncio.TaskGroup() as group:

@@ -47,7 +47,8 @@ class Gauges:
             now=time.time(),
             is_leading=self.is_leading(),
             watch_silence=self.watch_silence(),
-            queue=self.queue.counts(),
+            # One that does not act only collects what it hears of: nobody waits for that.
+            queue=self.queue.counts() if self.is_leading() else dict.fromkeys(self.queue.counts(), 0),
             requests=dict(self.kube.answers),
             mover_limit=self.mover_limit,
             state=state,

@@ -191,9 +191,7 @@ async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:
     if view.store is None:
         return view
     try:
-        opened = await eyes.stores.open(view.store, container)
-        await eyes.stores.keys(view.store)
-        await eyes.stores.ask(view.store, opened.check)
+        await eyes.stores.check(view.store, container)
     except CinderblockError as error:
         return replace(view, trouble=error)
     return view

@@ -8,6 +8,7 @@ from functools import partial
 
 from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import CinderblockError, TransientError
+from cinderblock.handlers.neighbours import of_backup
 from cinderblock.handlers.observe import (
     Eyes,
     attached_to,
@@ -40,31 +41,45 @@ from cinderblock.store.base import ObjectStore
 async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
     """The world of a VolumeBackup, as far as its phase makes it matter."""
     namespace = backup.namespace
-    siblings, restores, snapshot, exposed = await asyncio.gather(
-        eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, namespace),
-        eyes.list(VolumeRestore, kinds.VOLUME_RESTORE, namespace),
-        _own_snapshot(eyes, backup),
-        eyes.get(Claim, kinds.PVC, names.child_name(backup.uid), namespace),
+    snapshot, exposed = await asyncio.gather(
+        _own_snapshot(eyes, backup), eyes.get(Claim, kinds.PVC, names.child_name(backup.uid), namespace)
     )
-    world = BackupWorld(
-        backup=backup,
-        policy=eyes.policy,
-        siblings=tuple(s for s in siblings if s.uid != backup.uid),
-        restores=tuple(restores),
-        snapshot=snapshot,
-        exposed=exposed,
-    )
+    world = BackupWorld(backup=backup, policy=eyes.policy, snapshot=snapshot, exposed=exposed)
     if backup.metadata.is_being_deleted:
-        return await _for_deletion(eyes, world)
+        return await _for_deletion(eyes, await _with_neighbours(eyes, world))
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
     if ended and not is_forgotten(backup):
-        return replace(world, mover=await _children_only(eyes, backup))
-    return await (_for_adoption(eyes, world) if backup.spec.import_ else _for_creation(eyes, world))
+        return replace(await _with_neighbours(eyes, world), mover=await _children_only(eyes, backup))
+    if backup.spec.import_:
+        return await _for_adoption(eyes, world)
+    claim = await _claim(eyes, backup)
+    return await _for_creation(eyes, await _with_neighbours(eyes, replace(world, claim=claim)))
+
+
+async def _with_neighbours(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    siblings, restores = await of_backup(eyes, world.backup, world.claim)
+    return replace(world, siblings=siblings, restores=restores)
+
+
+async def _claim(eyes: Eyes, backup: VolumeBackup) -> Claim | None:
+    """The volume; what has been accepted knows it by name and UID, and need not search for it."""
+    status = backup.status
+    if own_phase(backup) and status.volume_id and status.volume_name:
+        found = await eyes.get(Claim, kinds.PVC, status.volume_name, backup.namespace)
+        if found is not None and found.uid == status.volume_id:
+            return found
+    return await find_claim(eyes, backup.namespace, _volume_name(backup))
 
 
 async def _for_adoption(eyes: Eyes, world: BackupWorld) -> BackupWorld:
-    """The manifest that is asked for, where the store keeps it."""
+    """The manifest that is asked for, where the store keeps it, and all others, whichever of them has its id."""
     backup = world.backup
+    siblings, restores = await asyncio.gather(
+        eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace),
+        eyes.list(VolumeRestore, kinds.VOLUME_RESTORE, backup.namespace),
+    )
+    others = tuple(sibling for sibling in siblings if sibling.uid != backup.uid)
+    world = replace(world, siblings=others, restores=tuple(restores))
     view = await choose_store(eyes, backup.namespace, _store_name(backup))
     if view.store is None:
         return replace(world, store=view)
@@ -85,12 +100,10 @@ async def _own_snapshot(eyes: Eyes, backup: VolumeBackup) -> Snapshot | None:
 
 async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     backup = world.backup
-    view, claim = await asyncio.gather(
-        choose_store(eyes, backup.namespace, _store_name(backup)),
-        find_claim(eyes, backup.namespace, _volume_name(backup)),
+    view, mover = await asyncio.gather(
+        choose_store(eyes, backup.namespace, _store_name(backup)), observe_mover(eyes, backup, world.exposed)
     )
-    mover = await observe_mover(eyes, backup, world.exposed)
-    world = replace(world, store=view, claim=claim, mover=mover)
+    world = replace(world, store=view, mover=mover)
     world = await (_before_copy(eyes, world) if mover.job is None else _with_intruders(eyes, world))
     return await _with_manifest(eyes, world)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from cinderblock.errors import CinderblockError
+from cinderblock.handlers.neighbours import of_restore
 from cinderblock.handlers.observe import (
     Eyes,
     attached_to,
@@ -35,32 +35,22 @@ from cinderblock.model.restore import VolumeRestore
 async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
     """The world of a VolumeRestore."""
     namespace = restore.namespace
-    backups, restores, hidden = await asyncio.gather(
-        eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, namespace),
-        eyes.list(VolumeRestore, kinds.VOLUME_RESTORE, namespace),
-        eyes.get(Claim, kinds.PVC, names.child_name(restore.uid), namespace),
-    )
+    hidden = await eyes.get(Claim, kinds.PVC, names.child_name(restore.uid), namespace)
+    existing = restore.spec.volume_id
+    target = await find_claim(eyes, namespace, existing) if existing is not None else None
+    backup, backups, restores = await of_restore(eyes, restore, target)
     world = RestoreWorld(
         restore=restore,
         policy=eyes.policy,
-        backup=_find_backup(backups, restore),
-        backups=tuple(backups),
-        restores=tuple(other for other in restores if other.uid != restore.uid),
+        backup=backup,
+        backups=backups,
+        restores=restores,
         hidden=hidden,
+        target=target,
         volume=await _volume(eyes, restore, hidden),
     )
     over = restore.metadata.is_being_deleted or restore_checks.own_phase(restore) in ENDED
     return await (_children_only(eyes, world) if over else _for_restore(eyes, world))
-
-
-def _find_backup(backups: list[VolumeBackup], restore: VolumeRestore) -> VolumeBackup | None:
-    """By the id that was recorded when the restore was accepted, else by id, UID or name."""
-    asked = restore.spec.backup_id
-    if restore_checks.own_phase(restore) and restore.status.backup_id:
-        asked = restore.status.backup_id
-    by_id = (b for b in backups if b.uid == asked or (b.has_own_status and b.status.id == asked))
-    by_name = (b for b in backups if b.name == asked)
-    return next(by_id, None) or next(by_name, None)
 
 
 async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> Volume | None:
@@ -100,8 +90,10 @@ def _promised_name(world: RestoreWorld) -> str | None:
 
 
 async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
-    world = replace(world, target=await _target(eyes, world))
-    if world.target is not None and restore_checks.wants_existing(world.restore):
+    if not restore_checks.wants_existing(world.restore):
+        name = restore_checks.asked_name(world)
+        world = replace(world, target=await eyes.get(Claim, kinds.PVC, name, world.restore.namespace))
+    elif world.target is not None:
         world = await _with_users(eyes, world, world.target)
     classes = await eyes.list(StorageClass, kinds.STORAGE_CLASS)
     late = tuple(c.name for c in classes if c.volume_binding_mode == "WaitForFirstConsumer")
@@ -121,14 +113,6 @@ async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> Restore
     nodes = await attached_to(eyes, target.spec.volume_name, pods) if target.is_bound else ()
     writers = writers_of(pods, world.restore.uid)
     return replace(world, users=users_of(pods), writers=writers, attached_to=nodes)
-
-
-async def _target(eyes: Eyes, world: RestoreWorld) -> Claim | None:
-    """The existing volume to overwrite, or whatever already has the name of the one to create."""
-    namespace = world.restore.namespace
-    if world.restore.spec.volume_id is not None:
-        return await find_claim(eyes, namespace, world.restore.spec.volume_id)
-    return await eyes.get(Claim, kinds.PVC, restore_checks.asked_name(world), namespace)
 
 
 async def _with_store(eyes: Eyes, world: RestoreWorld, backup: VolumeBackup) -> RestoreWorld:

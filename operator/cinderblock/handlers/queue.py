@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import heapq
 import random
+from collections.abc import Container
 from typing import Final
 
 from cinderblock.handlers.keys import Key
@@ -18,8 +19,11 @@ LONGEST_RETRY: Final = 300.0
 """Seconds before the first and at most before any later attempt (client-go's rate limiter doubles as well)."""
 
 
-URGENT: Final = -86400.0
-"""A delay that puts a key before all that have been waiting."""
+URGENT: Final = -60.0
+"""A delay that puts a key before those that may wait and have done so for less than a minute."""
+IN_HAND: Final = 2 * URGENT
+"""The same before those that are urgent: what has been begun is brought to its end first, so that of very many backups
+few snapshots and movers are there at a time."""
 
 
 class WorkQueue:
@@ -65,6 +69,12 @@ class WorkQueue:
                 self._due[key] = due
                 heapq.heappush(self._heap, (due, key))
                 self._changed.notify()
+
+    def forget_due(self, kinds: Container[str]) -> None:
+        """Have keys of these kinds that are due not worked on; what is delayed, or added after this, stays."""
+        now = asyncio.get_running_loop().time()
+        for key in [key for key, due in self._due.items() if due <= now and key.kind in kinds]:
+            del self._due[key]
 
     async def take(self) -> Key:
         """Wait for a key that is due and that nobody works on; it must be given back by `done`."""

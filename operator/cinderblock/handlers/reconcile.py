@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,14 +17,23 @@ from cinderblock.handlers.keys import RECONCILED, Key
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.pace import Pace
 from cinderblock.handlers.perform import Subject, perform, release_job
+from cinderblock.handlers.stores import begin_to_look
 from cinderblock.handlers.strays import release_stray
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import backups, restores, stores, telling
-from cinderblock.lifecycle.actions import CreateChild, CreateClaim, Decision, DeleteStoredData, RemoveFinalizer, Status
+from cinderblock.lifecycle.actions import (
+    AddFinalizer,
+    CreateChild,
+    CreateClaim,
+    Decision,
+    DeleteStoredData,
+    RemoveFinalizer,
+    Status,
+)
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
-from cinderblock.model.base import KubeObject, Model
+from cinderblock.model.base import KubeObject
 from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.store import BackupStore
 
@@ -55,6 +66,7 @@ class Reconciler:
 
         Raises what the API server or a store raise.
         """
+        begin_to_look()
         body = await self._eyes.kube.get(KINDS[key.kind], key.name, key.namespace)
         if body is None:
             self._pace.forget(key)
@@ -145,7 +157,7 @@ async def _carry_out(
     await perform(eyes, subject, decision.actions)
     gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
     if decision.status is not None and decision.status != before and not gone:
-        await _write_status(eyes, subject.kind, subject, decision.status)
+        await _write_status(eyes, subject, decision)
         # Afterwards, so that what is told once is not told again because the status could not be written.
         await perform(eyes, subject, telling.changes(before, decision.status))
     _tell(eyes, subject, decision.status, gone=gone)
@@ -170,9 +182,18 @@ def _is_going(subject: Subject) -> bool:
     return subject.seen.metadata.is_being_deleted
 
 
-async def _write_status(eyes: Eyes, kind: Kind, subject: Subject, status: Model) -> None:
-    seen = subject.seen
+async def _write_status(eyes: Eyes, subject: Subject, decision: Decision) -> None:
+    """Write it over what was seen; if that has changed since, over what is there now, if it is the same object."""
+    seen, status = subject.seen, decision.status
+    if status is None:
+        return
+    write = partial(eyes.kube.apply_status, subject.kind, seen.name, seen.namespace, status.to_wire(), uid=seen.uid)
+    is_changed = any(isinstance(action, AddFinalizer | RemoveFinalizer) for action in decision.actions)
     try:
-        await eyes.kube.apply_status(kind, seen.name, seen.namespace, status.to_wire(), uid=seen.uid)
+        if not is_changed:
+            with contextlib.suppress(Conflict):
+                await write(resource_version=seen.metadata.resource_version)
+                return
+        await write()
     except NotFound:
         log.info("The object is gone already")

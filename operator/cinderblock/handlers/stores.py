@@ -8,7 +8,9 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import NotFound
@@ -28,8 +30,20 @@ T = TypeVar("T")
 KEPT_OPEN: Final = 64
 """Stores that are kept open; opening one costs tens of milliseconds of CPU, keeping one a few hundred kB."""
 
+CHECKED_SECONDS: Final = 2.0
+"""For how long it is believed that a store which has answered can be used: of the first two looks at a backup, which
+follow each other at once, and of those at many backups that come together, one asks."""
+
 ACTIVE_KEY_ANNOTATION: Final = "cinderblock.io/active-key"
 """On an encryption Secret: the key id that seals new backups."""
+
+
+_seen: ContextVar[dict[tuple[str, str], Secret]] = ContextVar("secrets that were read during this look")
+
+
+def begin_to_look() -> None:
+    """Secrets that are needed several times are read once, until this task calls this again."""
+    _seen.set({})
 
 
 class Secret:
@@ -52,6 +66,7 @@ class Stores:
         self._patience: dict[tuple[str, str], Patience] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._doubtful = asyncio.Semaphore(DOUBTFUL_AT_ONCE)
+        self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -84,6 +99,14 @@ class Stores:
         patience = self._patience.setdefault((store.uid, address), Patience(endpoint, self._doubtful))
         return await patience.ask(call)
 
+    async def check(self, store: BackupStore, container: str) -> None:
+        """Raises what is wrong with a store: its Secrets, keys, endpoint, credentials, container."""
+        opened, clock = await self.open(store, container), asyncio.get_running_loop().time
+        await self.keys(store)
+        if clock() - self._checked.get(opened, float("-inf")) >= CHECKED_SECONDS:
+            await self.ask(store, opened.check)
+            self._checked[opened] = clock()
+
     async def keys(self, store: BackupStore) -> KeyRing | None:
         """The encryption keys of a store; None if its backups are not sealed. Raises as `open` does."""
         if store.spec.encryption_secret_ref is None:
@@ -99,6 +122,12 @@ class Stores:
         return secret.annotations.get(ACTIVE_KEY_ANNOTATION)
 
     async def _secret(self, store: BackupStore, name: str) -> Secret:
+        seen = _seen.get({})
+        if (store.namespace, name) not in seen:
+            seen[store.namespace, name] = await self._read_secret(store, name)
+        return seen[store.namespace, name]
+
+    async def _read_secret(self, store: BackupStore, name: str) -> Secret:
         body = await self._kube.get(SECRET, name, store.namespace)
         if body is None:
             raise NotFound(

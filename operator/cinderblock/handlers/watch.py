@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cinderblock.handlers.keys import RECONCILED, Key
-from cinderblock.handlers.queue import WorkQueue
+from cinderblock.handlers.keys import RECONCILED, Key, is_under_way
+from cinderblock.handlers.queue import IN_HAND, URGENT, WorkQueue
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.model import names
@@ -28,6 +28,7 @@ class Watch:
         self._names: dict[str, Key] = {}
         self._marked: dict[str, str] = {}
         self._references: dict[str, set[str]] = {}
+        self._users: dict[str, tuple[str, bool]] = {}
 
     async def on_own(self, event: Mapping[str, Any], **_: Any) -> None:
         """An object of ours came, changed or went."""
@@ -39,19 +40,34 @@ class Watch:
                 self._names.pop(known_as, None)
             else:
                 self._names[known_as] = key
+        await self._add_users_store(event["type"], body)
+        referred = self._referred(event["type"], metadata["uid"], status)
+        if event["type"] is None and not is_under_way(body):
+            # A watch begins with everything there is; what may have been missed of it, the resync finds by fewer reads.
+            return
         if event["type"] != "DELETED":
-            await self._queue.add(key)
+            await self._queue.add(key, URGENT if is_under_way(body) else 0.0)
         elif metadata["uid"] in self._marked:
             await self._queue.add(volume_key(self._marked[metadata["uid"]]))
-        for backup_id in self._referred(event["type"], metadata["uid"], status):
+        for backup_id in referred:
             for reference in (str(backup_id), f"{key.namespace}/{backup_id}"):
                 if reference in self._names:
                     # A dependent or a restore says something about the backup that it belongs to.
                     await self._queue.add(self._names[reference])
-        if key.kind == "VolumeBackup" and status.get("storeName"):
-            await self._queue.add(Key("BackupStore", key.namespace, status["storeName"]), STORE_DELAY)
 
-    def _referred(self, how: str, uid: str, status: Mapping[str, Any]) -> set[str]:
+    async def _add_users_store(self, how: str | None, body: Mapping[str, Any]) -> None:
+        """A store is concerned when a backup begins or ceases to need it, and not by every step of a backup."""
+        metadata, name = body["metadata"], str((body.get("status") or {}).get("storeName") or "")
+        before = self._users.pop(metadata["uid"], ("", False))
+        is_user = bool(name) and names.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
+        now = (name, is_user) if body["kind"] == "VolumeBackup" and how != "DELETED" else ("", False)
+        if now[0]:
+            self._users[metadata["uid"]] = now
+        if now != before and how is not None:
+            for store in {now[0], before[0]} - {""}:
+                await self._queue.add(Key("BackupStore", metadata["namespace"], store), STORE_DELAY)
+
+    def _referred(self, how: str | None, uid: str, status: Mapping[str, Any]) -> set[str]:
         """The backups that an object refers to, or did until now: its status may be lost, or name another one."""
         before = self._references.pop(uid, set())
         named = {str(status[field]) for field in ("parentId", "backupId") if status.get(field)}
@@ -65,7 +81,7 @@ class Watch:
         kind = (metadata.get("labels") or {}).get(names.OWNER_KIND_LABEL)
         name = (metadata.get("annotations") or {}).get(names.OWNER_NAME_ANNOTATION)
         if kind in RECONCILED and name:
-            await self._queue.add(Key(kind, metadata["namespace"], name))
+            await self._queue.add(Key(kind, metadata["namespace"], name), IN_HAND)
         if "deletionTimestamp" in metadata and names.JOB_FINALIZER in (metadata.get("finalizers") or ()):
             await self._queue.add(Key(kinds.JOB.kind, metadata["namespace"], metadata["name"]))
 

@@ -105,7 +105,7 @@ class KubeClient:
                 Call("list", kind, namespace), "GET", query | ({"continue": token} if token else {})
             )
             if answer.status == 404:
-                raise NotFound(f"The API server does not serve {kind.resource} in version {kind.version}: install it")
+                raise _not_served(kind)
             if answer.status == 410 and token:
                 # The continuation has outlived the server's memory (5 minutes): begin again, in one piece.
                 items, token, query = [], "", query | {"limit": "0"}
@@ -115,6 +115,16 @@ class KubeClient:
             token = str(page.get("metadata", {}).get("continue") or "")
             if not token:
                 return items
+
+    async def first(self, kind: Kind, namespace: str, at_most: int, *, fields: str = "") -> tuple[JsonObjects, bool]:
+        """The first objects of a type in a namespace, in order of name, and whether these are all; see ``list``."""
+        query = {"limit": str(at_most)} | ({"fieldSelector": fields} if fields else {})
+        answer = await self._send(Call("list", kind, namespace), "GET", query)
+        if answer.status == 404:
+            raise _not_served(kind)
+        page = answer.json()
+        items = [_typed(kind, item) for item in page.get("items") or ()]
+        return items, not page.get("metadata", {}).get("continue")
 
     async def require_list(self, kind: Kind, namespace: str | None = None) -> None:
         """Raises AccessDenied unless objects of a type may be listed now; reads one of them at most."""
@@ -367,6 +377,10 @@ async def connect(
     transport = Transport(find_source(environment, kubeconfig, context), call_seconds=call_seconds)
     await transport.credentials()
     return KubeClient(transport, observer=observer)
+
+
+def _not_served(kind: Kind) -> NotFound:
+    return NotFound(f"The API server does not serve {kind.resource} in version {kind.version}: install it")
 
 
 def _allow() -> None:

@@ -238,9 +238,9 @@ def second_names(world: BackupWorld) -> tuple[VolumeBackup, ...]:
 
 def dependents(world: BackupWorld) -> tuple[VolumeBackup, ...]:
     """The backups of the namespace that need this one's data; computed from what exists, never counted."""
-    return tuple(
-        sibling
-        for sibling in world.siblings
-        if checks.own_phase(sibling) not in (None, BackupPhase.ERROR)
-        and sibling.status.parent_id == world.backup.backup_id
-    )
+    return tuple(sibling for sibling in world.siblings if needs(sibling) == world.backup.backup_id)
+
+
+def needs(backup: VolumeBackup) -> str | None:
+    """Id of the backup whose data this one needs; None: it needs no other one's, or has failed."""
+    return backup.status.parent_id if checks.own_phase(backup) not in (None, BackupPhase.ERROR) else None

@@ -8,7 +8,10 @@ import pytest
 
 from cinderblock.errors import KubeUnavailable
 from cinderblock.handlers import overview
-from cinderblock.handlers.overview import FRESH_SECONDS, Overview
+from cinderblock.handlers.keys import Key
+from cinderblock.handlers.metrics import Gauges
+from cinderblock.handlers.overview import FRESH_SECONDS, MUCH, Overview
+from cinderblock.handlers.queue import WorkQueue
 from cinderblock.kube.answers import Answer
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.transport import Request
@@ -53,6 +56,23 @@ async def test_who_asks_again_soon_costs_nothing() -> None:
     assert api.requests == 2 * LISTS
 
 
+async def test_a_reading_that_takes_long_is_kept_for_longer() -> None:
+    api, clock = Api(), Clock()
+    view = Overview(KubeClient(api), clock)
+    api.hangs = asyncio.Event()
+    first = asyncio.create_task(view.state())
+    await asyncio.sleep(0.01)
+    clock.now += 2
+    api.hangs.set()
+    await first
+    clock.now += 2 * MUCH - 3
+    await view.state()
+    assert api.requests == LISTS
+    clock.now += 5
+    await view.state()
+    assert api.requests == 2 * LISTS
+
+
 async def test_an_api_server_that_does_not_answer_leaves_the_last_figures_with_their_age() -> None:
     api, clock = Api(), Clock()
     view = Overview(KubeClient(api), clock)
@@ -88,3 +108,14 @@ async def test_figures_are_forgotten_by_who_does_not_lead() -> None:
     view.forget()
     await view.state()
     assert api.requests == 2 * LISTS
+
+
+@pytest.mark.parametrize("is_leading", [True, False])
+async def test_nobody_waits_for_what_is_in_the_queue_of_a_process_that_does_not_act(is_leading: bool) -> None:
+    queue = WorkQueue()
+    await queue.add(Key("VolumeBackup", "shop", "young"))
+    kube = KubeClient(Api())
+    view = Overview(kube)
+    figures = await Gauges(kube, queue, view, mover_limit=1, is_leading=lambda: is_leading).read()
+    await view.aclose()
+    assert figures.queue == {"due": int(is_leading), "delayed": 0, "running": 0}

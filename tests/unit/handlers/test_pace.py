@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cinderblock.handlers.keys import Key
-from cinderblock.handlers.pace import QUICK_LOOKS, SLOW, Pace
+from cinderblock.handlers.pace import QUICK_LOOKS, SLOW, STORES, Pace
 
 KEY = Key("VolumeRestore", "ns", "one")
 
@@ -22,3 +22,21 @@ def test_an_object_that_changes_is_looked_at_as_quickly_as_is_asked() -> None:
 def test_what_is_asked_for_slowly_or_not_at_all_stays_so() -> None:
     pace = Pace()
     assert [pace.next(KEY, "7", asked) for asked in (30.0, None, 30.0, None) * 5] == [30.0, None, 30.0, None] * 5
+
+
+def test_all_stores_together_are_asked_as_often_as_a_few_of_them() -> None:
+    pace = Pace()
+    keys = [Key("BackupStore", f"ns-{number}", "default") for number in range(10 * STORES)]
+    asked = [pace.next(key, "7", 60.0) for key in keys]
+    assert set(asked[:STORES]) == {60.0}
+    assert asked[-1] == 600.0
+    for key in keys[STORES:]:
+        pace.forget(key)
+    assert pace.next(keys[0], "7", 60.0) == 60.0
+
+
+def test_a_new_object_does_not_wait_for_stores() -> None:
+    pace = Pace()
+    for number in range(10 * STORES):
+        pace.next(Key("BackupStore", f"ns-{number}", "default"), "7", 60.0)
+    assert pace.next(KEY, "7", 10.0) == 10.0

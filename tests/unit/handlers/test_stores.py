@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.handlers import stores
 from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.model.store import BackupStore
+from cinderblock.store.memory import MemoryStore
 from tests.support.simulated_api import ObjectsInMemory, SimulatedApi
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -134,3 +136,39 @@ async def test_the_active_key_is_what_the_encryption_secret_says(objects: Object
     assert await opened.active_key(sealed) == "key-1"
     assert await opened.active_key(a_store()) is None
     assert await opened.keys(a_store()) is None
+
+
+async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(objects: ObjectsInMemory, opened: Stores) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    stores.begin_to_look()
+    first = await opened.open(a_store(), "volumebackups")
+    assert await opened.open(a_store(), "volumebackups") is first
+    assert opened._kube.calls["get", "secrets"] == 1
+    objects.delete(next(iter(objects.all("Secret"))))
+    stores.begin_to_look()
+    with pytest.raises(NotFound, match="create it"):
+        await opened.open(a_store(), "volumebackups")
+
+
+class Asked(MemoryStore):
+    """Counts how often it is asked whether it can be used."""
+
+    checks = 0
+
+    @override
+    def check(self) -> None:
+        self.checks += 1
+
+
+async def test_a_store_that_has_just_answered_is_not_asked_again(
+    objects: ObjectsInMemory, opened: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Asked()
+    monkeypatch.setattr(stores, "open_store", lambda *_, **__: store)
+    secret(objects, "s3", **CREDENTIALS)
+    for _ in range(3):
+        await opened.check(a_store(), "volumebackups")
+    assert store.checks == 1
+    monkeypatch.setattr(stores, "CHECKED_SECONDS", 0.0)
+    await opened.check(a_store(), "volumebackups")
+    assert store.checks == 2

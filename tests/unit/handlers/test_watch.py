@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.watch import Watch
+from cinderblock.handlers.watch import STORE_DELAY, Watch
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.model.names import BACKUP_FINALIZER, OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION
+from tests.support.virtual_time import in_virtual_time
 
 
 class Heard:
@@ -26,10 +29,16 @@ class Heard:
             found.add(f"{key.kind} {key.name}")
         return found
 
-    async def own(self, kind: str, name: str, how: str = "MODIFIED", **status: str) -> set[str]:
-        """An object of ours was heard of."""
-        metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}"}
+    async def own(self, kind: str, name: str, how: str | None = "MODIFIED", **status: str) -> set[str]:
+        """An object of ours was heard of; ``how`` None: a watch begins with it."""
+        finalizers = [BACKUP_FINALIZER] if status.get("storeName") else []
+        metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}", "finalizers": finalizers}
         await self.watch.on_own({"type": how, "object": {"kind": kind, "metadata": metadata, "status": status}})
+        return await self.keys()
+
+    async def stores(self) -> set[str]:
+        """Names of the stores that are due once they are, which is a little later."""
+        await asyncio.sleep(STORE_DELAY)
         return await self.keys()
 
     async def volume(self, restore: str, how: str = "MODIFIED") -> set[str]:
@@ -81,3 +90,34 @@ async def test_a_volume_that_is_not_marked_any_more_concerns_nobody() -> None:
     await heard.volume("again")
     assert await heard.volume("again", "DELETED") == set()
     assert await heard.own("VolumeRestore", "again", "DELETED") == set()
+
+
+async def test_when_a_watch_begins_only_what_is_under_way_is_looked_at() -> None:
+    heard = Heard()
+    assert await heard.own("VolumeBackup", "old", None, phase="available", parentId="u-other") == set()
+    assert await heard.own("VolumeBackup", "young", None) == {"VolumeBackup young"}
+    assert await heard.own("VolumeBackup", "old", phase="available") == {"VolumeBackup old"}
+
+
+@in_virtual_time
+async def test_a_store_is_concerned_when_a_backup_begins_or_ceases_to_need_it_and_not_in_between() -> None:
+    heard = Heard()
+    await heard.own("VolumeBackup", "young", phase="creating", storeName="default")
+    assert await heard.stores() == {"BackupStore default"}
+    await heard.own("VolumeBackup", "young", phase="available", storeName="default")
+    assert await heard.stores() == set()
+    await heard.own("VolumeBackup", "young", "DELETED", phase="deleting", storeName="default")
+    assert await heard.stores() == {"BackupStore default"}
+
+
+async def test_what_has_been_begun_comes_before_what_is_new_and_that_before_what_has_ended() -> None:
+    queue = WorkQueue()
+    watch = Watch(queue)
+    for name, phase in (("old", "available"), ("young", ""), ("begun", "creating")):
+        metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}"}
+        await watch.on_own(
+            {"type": "MODIFIED", "object": {"kind": "VolumeBackup", "metadata": metadata, "status": {"phase": phase}}}
+        )
+    owner = {"labels": {OWNER_KIND_LABEL: "VolumeBackup"}, "annotations": {OWNER_NAME_ANNOTATION: "begun"}}
+    await watch.on_child({"type": "MODIFIED", "object": {"metadata": {"name": "x", "namespace": "shop"} | owner}})
+    assert [(await queue.take()).name for _ in range(3)] == ["begun", "young", "old"]

@@ -49,6 +49,14 @@ async def test_a_list_is_read_page_by_page(connected: Connect) -> None:
     assert {asked.path for asked in server.asked} == {"/apis/batch/v1/namespaces/shop/jobs"}
 
 
+async def test_the_first_objects_of_a_list_are_one_page_of_it(connected: Connect) -> None:
+    client, server = await connected([page(["a", "b"], "more"), page(["c"])])
+    first, is_all = await client.first(JOB, "shop", 2, fields="status.phase=Done")
+    assert ([item["metadata"]["name"] for item in first], is_all) == (["a", "b"], False)
+    assert (await client.first(JOB, "shop", 2))[1]
+    assert server.asked[0].query == {"limit": "2", "fieldSelector": "status.phase=Done"}
+
+
 async def test_items_of_a_list_say_what_they_are_and_carry_no_managed_fields(connected: Connect) -> None:
     client, _ = await connected([page(["a"])])
     assert await client.list(JOB) == [{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}}]

@@ -1,4 +1,8 @@
-"""An operator that dies before or after any of its writes comes to the same end as one that does not."""
+"""An operator that dies before or after any of its writes comes to the same end as one that does not; so do movers.
+
+Its writes are those to the API server and the removals of single objects from the store; all are counted in a run that
+nobody disturbs. tests/unit/mover/test_dying.py does the same to the real mover.
+"""
 
 from __future__ import annotations
 
@@ -161,6 +165,41 @@ def test_the_end_is_the_same_when_the_operator(name: str, how: str) -> None:
     done, error = FAULTS[how]
     for at in range(writes):
         simulation, _ = run(name, (at, error(), done))
+        assert summary(simulation) == summary(reference), f"write {at}\n{simulation.story()}"
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_is_the_same_when_a_mover_dies(name: str, done: bool) -> None:
+    prepare, ask = SCENARIOS[name]
+
+    def ended(death: int | None) -> tuple[Simulation, int]:
+        with Simulation() as simulation:
+            prepare(simulation)
+            before = simulation.cluster.mover_writes
+            if death is not None:
+                simulation.cluster.mover_dies = before + death, done
+            ask(simulation)
+            simulation.settle()
+        return simulation, simulation.cluster.mover_writes - before
+
+    reference, writes = ended(None)
+    for death in range(writes):
+        simulation, _ = ended(death)
+        assert summary(simulation) == summary(reference), f"write {death} of a mover\n{simulation.story()}"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_is_the_same_when_a_mover_dies_and_so_does_the_operator_that_sees_it(name: str) -> None:
+    reference, writes = run(name)
+    prepare, ask = SCENARIOS[name]
+    for at in range(0, writes + 4, 2):
+        with Simulation() as simulation:
+            prepare(simulation)
+            simulation.cluster.mover_dies = simulation.cluster.mover_writes + at % 2, False
+            simulation.faults.plan(at, Crash("scripted"), done=at % 4 == 0)
+            ask(simulation)
+            simulation.settle()
         assert summary(simulation) == summary(reference), f"write {at}\n{simulation.story()}"
 
 

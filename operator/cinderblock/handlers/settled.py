@@ -1,0 +1,143 @@
+"""Which objects want to be looked at, told from a few lists: those that have ended and are as they should be do not.
+
+A look at one object takes some 15 ms of processor time. With ten thousand backups that ended long ago, a start and
+every resync would be minutes of looks that find nothing. So the same pure decisions are asked here with what the lists
+say: an object that they would leave alone is left out, everything else is looked at as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from cinderblock.handlers.keys import Key, is_under_way
+from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.results import BACKUP_ENDS, RESTORE_ENDS
+from cinderblock.handlers.watch import volume_key
+from cinderblock.kube import kinds
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle import backups, checks, deletion, restore_checks, restores
+from cinderblock.lifecycle.actions import Decision, Status
+from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.worlds import BackupWorld, Policy, RestoreWorld
+from cinderblock.model import names
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.restore import VolumeRestore
+
+AT_ONCE: Final = 25
+"""Objects that are judged before others have their turn in the event loop: about 10 ms."""
+
+JsonObject = dict[str, Any]
+Place = tuple[str, str]
+"""A namespace, and the id of a backup in it."""
+
+
+async def unsettled(eyes: Eyes) -> list[tuple[Key, bool]]:
+    """Every object that wants to be looked at, and whether something is under way with it.
+
+    Raises what the API server raises.
+    """
+    stores = await eyes.kube.list(kinds.BACKUP_STORE)
+    bodies = [*await eyes.kube.list(kinds.VOLUME_BACKUP), *await eyes.kube.list(kinds.VOLUME_RESTORE)]
+    judge = Judge(eyes.policy, await _owners(eyes.kube), eyes.clock())
+    async for body in _with_pauses(bodies):
+        judge.hear(body)
+    kept = [*stores, *[body async for body in _with_pauses(bodies) if not judge.is_settled(body)]]
+    marked = await eyes.kube.list(kinds.PV, labels=RESTORE_LABEL)
+    return [(_key(body), is_under_way(body)) for body in kept] + [
+        (volume_key(item["metadata"]["name"]), False) for item in marked
+    ]
+
+
+class Judge:
+    """Asks the decisions about objects that have ended.
+
+    Args:
+        policy: the operator's own settings.
+        owners: UIDs of the objects that have children.
+        now: the instant of the decisions.
+    """
+
+    def __init__(self, policy: Policy, owners: frozenset[str], now: datetime) -> None:
+        self._policy = policy
+        self._owners = owners
+        self._now = now
+        self._dependents: dict[Place, JsonObject] = {}
+        self._restores: dict[Place, list[VolumeRestore]] = defaultdict(list)
+
+    def hear(self, body: JsonObject) -> None:
+        """Take note of what an object says about others. Of the dependents of a backup, one is enough."""
+        parsed = _parsed(body)
+        if isinstance(parsed, VolumeBackup):
+            needed = deletion.needs(parsed)
+            if needed:
+                self._dependents[parsed.namespace, needed] = body
+        elif parsed is not None and parsed.status.backup_id:
+            self._restores[parsed.namespace, parsed.status.backup_id].append(parsed)
+
+    def is_settled(self, body: JsonObject) -> bool:
+        """Whether nothing would be done about an object. Everything must have been heard before."""
+        parsed = _parsed(body)
+        if parsed is None or parsed.uid in self._owners or parsed.metadata.is_being_deleted:
+            return False
+        if isinstance(parsed, VolumeBackup):
+            return self._is_backup_settled(parsed)
+        if restore_checks.own_phase(parsed) not in RESTORE_ENDS:
+            return False
+        return _leaves_alone(restores.decide(RestoreWorld(parsed, self._policy), self._now), parsed.status)
+
+    def _is_backup_settled(self, backup: VolumeBackup) -> bool:
+        if checks.own_phase(backup) not in BACKUP_ENDS or checks.is_forgotten(backup):
+            return False
+        place = backup.namespace, backup.backup_id
+        dependent = _parsed(self._dependents[place]) if place in self._dependents else None
+        world = BackupWorld(
+            backup,
+            self._policy,
+            siblings=(dependent,) if isinstance(dependent, VolumeBackup) else (),
+            restores=tuple(self._restores.get(place, ())),
+        )
+        return _leaves_alone(backups.decide(world, self._now), backup.status)
+
+
+def _leaves_alone(decision: Decision, status: Status) -> bool:
+    return not decision.actions and decision.look_again is None and decision.status in (None, status)
+
+
+def _parsed(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
+    """The object as a model; None: it does not parse, which a look at it tells."""
+    model = VolumeBackup if body["kind"] == kinds.VOLUME_BACKUP.kind else VolumeRestore
+    try:
+        return model.model_validate(body)
+    except ValidationError:
+        return None
+
+
+async def _owners(kube: KubeClient) -> frozenset[str]:
+    """UIDs of the operations that have a Job, a claim or a VolumeSnapshot."""
+    found: list[JsonObject] = []
+    for kind in (kinds.JOB, kinds.PVC, kinds.VOLUME_SNAPSHOT):
+        if await _is_served(kube, kind):
+            found += await kube.list(kind, labels=names.OWNER_UID_LABEL)
+    return frozenset(child["metadata"]["labels"][names.OWNER_UID_LABEL] for child in found)
+
+
+async def _is_served(kube: KubeClient, kind: Kind) -> bool:
+    return kind is not kinds.VOLUME_SNAPSHOT or await kube.serves(kind)
+
+
+async def _with_pauses(bodies: list[JsonObject]) -> AsyncIterator[JsonObject]:
+    for number, body in enumerate(bodies):
+        if number % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
+        yield body
+
+
+def _key(body: JsonObject) -> Key:
+    return Key(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])

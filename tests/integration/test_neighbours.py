@@ -1,0 +1,79 @@
+"""Which operations of a namespace a decision sees, on a real API server, which checks what may be selected by."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+
+from cinderblock.handlers import neighbours
+from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.stores import Stores
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.cluster import Claim
+from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.store import BackupStore
+
+pytestmark = pytest.mark.integration
+
+CLAIM = {"metadata": {"name": "data", "uid": "c-1"}, "spec": {}, "status": {}}
+
+
+@pytest.fixture(params=[100, 1], ids=["few", "many"])
+def eyes(request: pytest.FixtureRequest, client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Eyes:
+    monkeypatch.setattr(neighbours, "FEW", request.param)
+    return Eyes(client, cast("Stores", None), Policy(MoverSettings("example/cinderblock:1")), clock=datetime.now)
+
+
+async def make(client: KubeClient, kind: Kind, namespace: str, name: str, spec: Any, **status: Any) -> Any:
+    finalizers = ["cinderblock.io/backup-data"] if status.get("storeName") else []
+    metadata = {"name": name, "namespace": namespace, "finalizers": finalizers}
+    made = await client.create(kind, {"metadata": metadata, "spec": spec})
+    own = {"id": made["metadata"]["uid"]} | status
+    return await client.merge_patch(kind, name, namespace, {"status": own}, subresource="status")
+
+
+async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
+    eyes: Eyes, client: KubeClient, namespace: str
+) -> None:
+    me = await make(client, VOLUME_BACKUP, namespace, "me", {"volumeId": "data"}, phase="creating", volumeId="c-1")
+    uid = me["metadata"]["uid"]
+    await make(client, VOLUME_BACKUP, namespace, "by-name", {"volumeId": "data"})
+    await make(client, VOLUME_BACKUP, namespace, "by-uid", {"volumeId": "c-1"})
+    await make(client, VOLUME_BACKUP, namespace, "dependent", {"volumeId": "x"}, phase="available", parentId=uid)
+    await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "me"}, phase="restoring", backupId=uid)
+    await make(client, VOLUME_RESTORE, namespace, "writes", {"backupId": "x", "volumeId": "data"}, phase="restoring")
+    backups, restores = await neighbours.of_backup(eyes, VolumeBackup.model_validate(me), Claim.model_validate(CLAIM))
+    assert {backup.name for backup in backups} >= {"by-name", "by-uid", "dependent"}
+    assert {restore.name for restore in restores} >= {"reads", "writes"}
+
+
+@pytest.mark.parametrize("by", ["name", "uid"])
+async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
+    eyes: Eyes, client: KubeClient, namespace: str, by: str
+) -> None:
+    backup = await make(client, VOLUME_BACKUP, namespace, "full", {"volumeId": "other"}, phase="available")
+    await make(client, VOLUME_BACKUP, namespace, "busy", {"volumeId": "data"}, phase="creating")
+    spec = {"backupId": backup["metadata"][by], "volumeId": "data"}
+    me = await make(client, VOLUME_RESTORE, namespace, "me", spec)
+    await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "name": "new"}, phase="restoring")
+    found, backups, restores = await neighbours.of_restore(
+        eyes, VolumeRestore.model_validate(me), Claim.model_validate(CLAIM)
+    )
+    assert found is not None
+    assert found.name == "full"
+    assert "busy" in {other.name for other in backups}
+    assert "running" in {other.name for other in restores}
+
+
+async def test_a_store_knows_who_needs_it(eyes: Eyes, client: KubeClient, namespace: str) -> None:
+    metadata = {"name": "default", "namespace": namespace, "uid": "s-1"}
+    store = BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
+    await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "a"}, phase="available", storeName="cold")
+    assert await neighbours.users_of_store(eyes, store) == ()
+    await make(client, VOLUME_BACKUP, namespace, "here", {"volumeId": "a"}, phase="available", storeName="default")
+    assert await neighbours.users_of_store(eyes, store) == ("here",)
