@@ -22,7 +22,7 @@ from cinderblock.store.open import open_store
 from tests.bench.image import data_ranges
 
 THREADS: Final = 8
-_OBJECT: Final = 18 << 20
+_OBJECT: Final = 24 << 20
 """Bytes of an object: those of a pack."""
 _READ: Final = 1 << 20
 _COMMANDS: Final = ("put", "get")

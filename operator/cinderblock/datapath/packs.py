@@ -23,9 +23,9 @@ from cinderblock.datapath.reading import RangeReader
 from cinderblock.datapath.seal import FORMAT_VERSION, Buffer, Sealer, Slot, Suite, identity
 from cinderblock.errors import IntegrityError, UnsupportedFormat
 
-PACK_BYTES = 18 << 20
-"""A pack is closed when its chunks have reached this size: at most 57 packs and so 57 requests per GiB stored, and
-small enough that several packs in flight fit into the memory of a mover."""
+PACK_BYTES = 24 << 20
+"""A pack is closed when its chunks have reached this size: at most 43 packs and so 43 requests per GiB stored, to which
+come about 15 for the backup, and small enough that several packs in flight fit into the memory of a mover."""
 CHUNKS_PER_PACK = 8192
 """A pack is closed when it holds so many chunks, so that its index stays small (330 KiB)."""
 MAGIC = b"CBLKPACK"

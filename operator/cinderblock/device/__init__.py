@@ -39,6 +39,10 @@ A restore of a tree:
 ``put`` is called by one thread; a TargetFile belongs to the caller and may be filled and finished by another thread
 and later than the next ``put``, but before ``writer.finish()``. The same holds for SourceFile and ``walk``.
 
+With ``defers=True`` the writer leaves it to the caller when new small files are made: ``put`` returns a NewFile
+(`new_file`), which is made when it is first written, or by other processes (``writer.makers``, `makers`, `making`).
+What depends on such files waits in ``writer.late``, for the caller to do when the files put before are finished.
+
 A device, or a file that holds the image of one:
 
     with BlockSource(path) as source: ...                # block

@@ -8,7 +8,7 @@ their turn: `bytes_in_flight`, 130 MiB with chunks of 1 MiB. To that come the in
 and the manifest (about 60 bytes for a small file), which is one object and therefore in memory; and what zstd needs in
 each of the four workers: 1.3 MiB at level 1, 4 MiB at level 6, 19 MiB at level 19.
 
-Requests. One PUT for each pack of 18 MiB, one for the manifest, one for the wrapped key; one LIST for each 1000 packs
+Requests. One PUT for each pack of 24 MiB, one for the manifest, one for the wrapped key; one LIST for each 1000 packs
 of each backup whose packs are in use. To resume, one GET for each pack that is there. For an incremental, one GET for
 each 4 MiB of the parent's manifest, and once more if anything was read.
 

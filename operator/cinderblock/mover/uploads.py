@@ -14,8 +14,8 @@ from cinderblock.model.names import pack_prefix
 from cinderblock.mover.reading import Piece
 from cinderblock.store.base import ObjectStore
 
-UPLOADS = 4
-"""Packs on their way at once: with 18 MiB each enough to fill a line of 10 Gbit/s at 50 ms per request."""
+UPLOADS = 3
+"""Packs on their way at once: with 24 MiB each enough to fill a line of 10 Gbit/s at 50 ms per request."""
 
 
 @dataclass(frozen=True, slots=True)
