@@ -40,7 +40,6 @@ both. The limits are 8 threads that PUT and GET as many bytes as this program st
 same S3 client, and one thread that reads the source; start of the interpreter left out.
 
 Beside this program, each in the newest version that could be installed when it was pinned:
-
 """
 
 _EPILOG: Final = """\

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
-_STEP: Final = 1 << 30
+_STEP: Final = 1 << 28
 _BUFFER: Final = 8 << 20
-_MOST: Final = 64
+_MOST: Final = 256
 """Steps at most: if others free as much as is read, there is no end."""
 
 
