@@ -33,6 +33,8 @@ class ReadEntry:
     mode: int
     owner: tuple[int, int]
     mtime_ns: int
+    ctime_ns: int
+    inode: int
     size: int
     target: bytes
     rdev: int
@@ -131,6 +133,25 @@ def parse_header(data: bytes) -> Header:
     return header
 
 
+def read_index(pack: bytes, data_key: bytes | None, volume: str, backup: str, name: str) -> list[tuple[bytes, int]]:
+    """Digest and size of each chunk, as the index of the pack tells; the frames must be where it says."""
+    trailer = pack[-52:]
+    magic, version, suite, zero, count, stored, checksum = struct.unpack("<8sHBBII32s", trailer)
+    assert (magic, version, zero) == (b"CBLKPACK", FORMAT_VERSION, 0)
+    assert suite == (data_key is not None)
+    frame = pack[-52 - stored : -52]
+    assert H(trailer[:-32] + frame) == checksum
+    opener = open_object(data_key, identity("pack", volume, backup, name))
+    found, position = [], 0
+    for number, (digest, length, size, encoding) in enumerate(struct.iter_unpack("<32sIIB", opener(1, 0, frame))):
+        assert H(decode(encoding, opener(0, number, pack[position : position + length]), size)) == digest
+        found.append((digest, size))
+        position += length
+    assert len(found) == count
+    assert position + stored + 52 == len(pack)
+    return found
+
+
 class FormatReader:
     """Reads backups through ``get(key)``, which gives whole objects."""
 
@@ -139,6 +160,14 @@ class FormatReader:
         self._prefix = prefix
         self._keys = keys
         self.summary: dict[str, Any] = {}
+
+    def unfinished(self, volume: str, backup: str, names: list[str]) -> dict[str, list[tuple[bytes, int]]]:
+        """Of the packs of a sealed backup without a manifest, by name, the digest and the size of each chunk."""
+        place = f"{self._prefix}packs/{volume}/{backup}/"
+        header = parse_header(self._get(f"{place}data-key"))
+        assert (header.volume, header.backup, header.parent) == (volume, backup, "")
+        data_key = self._unwrap(header)
+        return {name: read_index(self._get(place + name), data_key, volume, backup, name) for name in names}
 
     def entries(self, manifest: str) -> list[ReadEntry]:
         """Every entry with its content."""
@@ -155,8 +184,9 @@ class FormatReader:
             assert H(table) == digest
             for entry in self._read_section(columns(table)):
                 if found and found[-1].path == entry.path:
-                    later = entry.content
-                    found[-1].content = bytearray(a | b for a, b in zip(found[-1].content, later, strict=True))
+                    both = int.from_bytes(found[-1].content, "little") | int.from_bytes(entry.content, "little")
+                    found[-1].content = entry.content = bytearray(both.to_bytes(entry.size, "little"))
+                    assert found[-1] == entry
                 else:
                     found.append(entry)
         assert [entry.path.split(b"/") for entry in found] == sorted(entry.path.split(b"/") for entry in found)
@@ -220,7 +250,11 @@ class FormatReader:
         rdevs = iter(numbers("Q", table[19]))
         xattrs = self._read_xattrs(table)
         extents = self._read_extents(table, chunks)
-        mtimes = [s * 10**9 + n for s, n in zip(numbers("q", table[12]), numbers("I", table[13]), strict=True)]
+        mtimes, ctimes = (
+            [s * 10**9 + n for s, n in zip(numbers("q", seconds), numbers("I", nanoseconds), strict=True)]
+            for seconds, nanoseconds in (table[12:14], table[14:16])
+        )
+        inodes = numbers("Q", table[16])
         owners = list(zip(numbers("I", table[10]), numbers("I", table[11]), strict=True))
         modes, sizes, counts = numbers("H", table[9]), numbers("Q", table[17]), numbers("I", table[24])
         for row, path in enumerate(table[7].split(b"\0")):
@@ -230,6 +264,8 @@ class FormatReader:
                 modes[row],
                 owners[row],
                 mtimes[row],
+                ctimes[row],
+                inodes[row],
                 sizes[row],
                 next(targets) if kinds[row] in (3, 4) else b"",
                 next(rdevs) if kinds[row] in (6, 7) else 0,

@@ -12,18 +12,42 @@ import base64
 import json
 import random
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from cinderblock.datapath.entries import EntryKind, order_key
-from cinderblock.model.task import VolumeMode
+from cinderblock.model.task import BackupDescription, Operation, VolumeMode
+from cinderblock.mover.backup import run_backup
+from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.store.memory import MemoryStore
-from tests.support.backups import Backups, key_ring
+from tests.support.backups import VOLUME, Backups, key_ring
+from tests.support.faults import Crash, FaultyStore
 from tests.support.volumes_in_memory import FileInMemory, MemorySource
 
 MIB = 1 << 20
+GENERATIONS = ("first", "second", "third")
+UNFINISHED = "unfinished"
+DESCRIPTION = {
+    "backupId": "",
+    "backupName": "files-1",
+    "namespace": "demo",
+    "volumeId": VOLUME,
+    "volumeName": "files",
+    "volumeMode": "Filesystem",
+    "volumeBytes": 1 << 30,
+    "storageClass": "fast",
+    "accessModes": ["ReadWriteOnce"],
+    "displayName": "Größe",
+    "description": "two\nlines",
+    "metadata": {"key": "value"},
+    "createdAt": "2026-01-02T12:00:00Z",
+    "dataTimestamp": "2026-01-02T11:59:58.500000Z",
+    "incremental": True,
+}
+"""What a manifest keeps about volume and request, word for word."""
 XATTRS = ((b"user.empty", b""), (b"user.name", b"value\0with NUL"))
 
 
@@ -69,9 +93,31 @@ def make_device() -> MemorySource:
     return source
 
 
+def make_generation(generation: int) -> MemorySource:
+    """Three generations, so that the last needs packs of three backups.
+
+    A fourth is there to be added. In the three, a file has more extents than fit in a part, and an attribute so large
+    that the next part is in another section.
+    """
+    source = MemorySource()
+    for number in range(3):
+        stamp = 1 + min(generation, number)
+        source.add(b"of generation %d" % number, (0, b"%d" % min(generation, number) * 3000), stamp=stamp)
+    if generation == len(GENERATIONS):
+        return source
+    source.add(b"many extents", *((number << 12, b"an extent") for number in range(5000)), size=20 << 20)
+    change(source, b"many extents", xattrs=(*XATTRS, (b"user.large", bytes(700_000))))
+    return source
+
+
 def change(source: MemorySource, path: bytes, **fields: Any) -> None:
     """Give an entry other fields."""
     source.files[path].entry = source.files[path].entry._replace(**fields)
+
+
+def shown(value: bytes) -> str:
+    """A value in base64; one that is too long to be looked at, by its BLAKE3."""
+    return base64.b64encode(value).decode() if len(value) < 4096 else f"BLAKE3 {blake3(value).hexdigest()}"
 
 
 def describe(file: FileInMemory) -> dict[str, Any]:
@@ -85,10 +131,12 @@ def describe(file: FileInMemory) -> dict[str, Any]:
         "mode": entry.mode,
         "owner": [entry.uid, entry.gid],
         "mtimeNs": entry.mtime_ns,
+        "ctimeNs": entry.ctime_ns,
+        "inode": entry.inode,
         "size": entry.size,
         "target": base64.b64encode(entry.target).decode(),
         "rdev": entry.rdev,
-        "xattrs": [[base64.b64encode(part).decode() for part in pair] for pair in entry.xattrs],
+        "xattrs": [[shown(part) for part in pair] for pair in entry.xattrs],
         "blake3": blake3(content).hexdigest(),
     }
 
@@ -107,12 +155,35 @@ def write(directory: Path) -> None:
         backups.back_up(volumes["tree"], "tree")
         backups.back_up(volumes["child"], "child", "tree")
         backups.back_up(volumes["device"], "device", mode=VolumeMode.BLOCK)
-        for info in memory.list(""):
-            path = directory / case / info.key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(memory.get(info.key))
-        expected = {name: describe_all(volume) for name, volume in volumes.items()}
-        (directory / case / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+        _save(memory, directory / case, {name: describe_all(volume) for name, volume in volumes.items()})
+    write_chain(directory / "chain")
+
+
+def write_chain(directory: Path) -> None:
+    """Make a line of backups, the first of them not sealed, the second sealed anew, and one that is not finished."""
+    memory = MemoryStore()
+    volumes = {name: make_generation(number) for number, name in enumerate(GENERATIONS)}
+    rings = (None, key_ring("2024"), key_ring())
+    for number, (name, keys) in enumerate(zip(GENERATIONS, rings, strict=True)):
+        backups = Backups(memory, keys)
+        parent = GENERATIONS[number - 1] if number else None
+        task = backups.task(Operation.BACKUP, name, parent=parent)
+        task = task.model_copy(update={"backup": BackupDescription.model_validate(DESCRIPTION | {"backupId": name})})
+        run_backup(task, memory, keys, opener=lambda mode, path, volume=volumes[name]: nullcontext(volume))
+    run_rewrap(memory, Backups().manifest_key("second"), key_ring())
+    faulty = FaultyStore(memory)
+    faulty.on("list").crashes().after(1)
+    with suppress(Crash):
+        Backups(faulty, key_ring()).back_up(make_generation(3), UNFINISHED)
+    _save(memory, directory, {name: describe_all(volume) for name, volume in volumes.items()})
+
+
+def _save(memory: MemoryStore, directory: Path, expected: dict[str, Any]) -> None:
+    for info in memory.list(""):
+        path = directory / info.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(memory.get(info.key))
+    (directory / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
 def load(directory: Path) -> tuple[MemoryStore, dict[str, list[dict[str, Any]]]]:

@@ -8,20 +8,21 @@ from functools import partial
 from typing import Final
 
 from cinderblock.cli.catalog import Catalog
-from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.exits import SUCCESS, exit_code_for
 from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, add_writing, identifier
-from cinderblock.cli.output import print_json, print_table
+from cinderblock.cli.output import print_json, print_table, warn
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.datapath.manifest import read_header
-from cinderblock.errors import InvalidInput
+from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, PermanentError, UnsupportedFormat
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.store.retrying import PATIENT
 
 DESCRIPTION: Final = """\
 Change the key that backups are sealed with, so that an old key can be destroyed.
 
-Each backup has a data key of its own, which the given key wraps. Only the wrapping is made anew: one small object per
-backup is replaced, no data is read or sent. Give the old key and the new one. Backups that are not sealed stay so.
+Each backup has a data key of its own, which the given key wraps. Only the wrapping is made anew: of each backup the
+manifest is read and replaced, no pack is touched. Give the old key and the new one. Backups that are not sealed stay
+so; one that cannot be re-wrapped is named, and the exit code tells of it.
 """
 
 EPILOG: Final = """\
@@ -45,22 +46,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Re-wrap. Stops at the first backup that fails; what was done stays done. Raises what `run_rewrap` raises."""
+    """Re-wrap. One that is damaged, or whose key is not given, does not keep the others from it; the exit code is that
+    of the first such failure. Raises InvalidInput without keys, and what the store raises.
+    """
     keys = keys_from(arguments.key_files, arguments.active_key)
     if keys is None:
         raise InvalidInput("Give the old key and the new one, each with --encryption-key-file")
     location = location_from(arguments)
+    done: list[tuple[str, str, str]] = []
+    failures: list[PermanentError] = []
     with closing(open_from(arguments, location, PATIENT)) as store:
         catalog = Catalog(store, location.prefix, keys)
-        chosen = [catalog.find(text) for text in arguments.ids] or list(catalog.stored())
-        done: list[tuple[str, str, str]] = []
-        for backup in chosen:
-            before = read_header(partial(store.get, backup.key), backup.key).key_id
-            if before is not None:
-                after = run_rewrap(store, backup.key, keys, arguments.active_key).key_id
-                done.append((backup.backup_id, before, after or ""))
+        for backup in [catalog.find(text) for text in arguments.ids] or catalog.stored():
+            try:
+                before = read_header(partial(store.get, backup.key), backup.key).key_id
+                if before is not None:
+                    after = run_rewrap(store, backup.key, keys, arguments.active_key).key_id
+                    done.append((backup.backup_id, before, after or ""))
+            except (IntegrityError, KeyUnavailable, UnsupportedFormat) as error:
+                warn(f"left as it is: {error.message}")
+                failures.append(error)
     if arguments.json:
         print_json([{"backupId": backup_id, "from": before, "to": after} for backup_id, before, after in done])
     else:
         print_table(("ID", "FROM", "TO"), done)
-    return SUCCESS
+    return exit_code_for(failures[0]) if failures else SUCCESS

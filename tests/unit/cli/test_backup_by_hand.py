@@ -383,3 +383,16 @@ def test_what_an_interrupted_backup_left_is_deleted_as_the_warning_says(cli: Cli
     assert list(opened.inside.list(""))
     assert cli(*words, "--from", STORE).code == 0
     assert list(opened.inside.list("")) == []
+
+
+def test_a_backup_that_cannot_be_rewrapped_does_not_keep_the_others_from_it(
+    cli: Cli, opened: Opened, tree: Path, keys: dict[str, Path]
+) -> None:
+    old, young = (("--encryption-key-file", str(file)) for file in (keys["old"], keys["young"]))
+    ids = sorted(back_up(cli, tree, *old) for _ in range(3))
+    damaged = next(item.key for item in opened.inside.list("") if item.key.endswith(f"{ids[0]}.manifest"))
+    opened.inside.put(damaged, opened.inside.get(damaged)[:-1] + b"?")
+    outcome = cli("rewrap", "--from", STORE, *old, *young, "--json")
+    assert outcome.code == 5
+    assert f"left as it is: {damaged}" in outcome.err
+    assert [done["backupId"] for done in outcome.json] == ids[1:]
