@@ -39,7 +39,7 @@ NEW_BYTES = 40 * MIB
 KILLS = 5
 """Movers that are killed for one operation, unless one has ended before its moment came."""
 MIN_KILLS = 4
-"""Movers that were killed while they worked, in all operations of a test; fewer would prove little. On a busy machine 16
+"""Movers killed at work in all operations of a test; fewer would prove little. On a busy machine 16
 and 17 were."""
 
 

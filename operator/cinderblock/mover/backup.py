@@ -37,7 +37,7 @@ from cinderblock.model.store import ChangeDetection, Compression, CompressionAlg
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.collecting import collecting_seldom
-from cinderblock.mover.evidence import Evidence, mtime_settled_before
+from cinderblock.mover.evidence import Evidence, mtime_settled_before, nanoseconds
 from cinderblock.mover.leftovers import Leftovers
 from cinderblock.mover.parent import ParentStream, settled_before
 from cinderblock.mover.planning import plan
@@ -227,10 +227,17 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
 
 
 def _stream(parent: ManifestReader, detection: ChangeDetection) -> ParentStream:
-    """The parent, to be gone through beside the volume."""
-    newest_ctime_ns, description = parent.summary.newest_ctime_ns, parent.summary.description
-    evidence = Evidence(detection, settled_before(newest_ctime_ns), mtime_settled_before(description))
-    return ParentStream(parent.contents(), newest_ctime_ns, evidence)
+    """The parent, to be gone through beside the volume.
+
+    What was stamped after the parent was asked for does not count: without a snapshot, a file may have been written
+    again after it was read, in the same tick, and files that were written later do not speak for it.
+    """
+    summary = parent.summary
+    # In whole seconds, since the file system may know no less.
+    asked_for_ns = nanoseconds(summary.description.created_at.replace(microsecond=0))
+    last_ctime_ns = min(summary.newest_ctime_ns, asked_for_ns)
+    evidence = Evidence(detection, settled_before(last_ctime_ns), mtime_settled_before(summary.description))
+    return ParentStream(parent.contents(), last_ctime_ns, evidence)
 
 
 def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:

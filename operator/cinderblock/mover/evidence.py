@@ -58,5 +58,9 @@ def mtime_settled_before(parent: BackupDescription) -> int:
     A driver that copies files takes its time, and may say afterwards when the snapshot was taken: nothing is copied
     before it is asked for.
     """
-    earliest = min(parent.created_at, parent.data_timestamp) - _CLOCKS_APART
-    return (earliest - _EPOCH) // timedelta(microseconds=1) * 1000
+    return nanoseconds(min(parent.created_at, parent.data_timestamp) - _CLOCKS_APART)
+
+
+def nanoseconds(moment: datetime) -> int:
+    """Nanoseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
