@@ -13,7 +13,7 @@ from cinderblock.device.fidelity import assess_target
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
 from cinderblock.model.task import VolumeMode
-from cinderblock.mover.sources import PREFETCHED_BYTES
+from cinderblock.mover.sources import PREFETCHED_BYTES, announced
 
 
 class Target(Protocol):
@@ -68,7 +68,7 @@ class TreeTarget:
 
     def __init__(self, path: str) -> None:
         fidelity = assess_target(path)
-        self._assessed = fidelity.warnings()
+        self._assessed = announced(fidelity)
         self._closing = ExitStack()
         self._writer = self._closing.enter_context(TreeWriter(path, fidelity))
 
