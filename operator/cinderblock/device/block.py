@@ -68,7 +68,7 @@ class BlockSource(Closing):
     @property
     def is_settled(self) -> bool:
         """Whether every change of an image from the opening on moves its ctime; a device has no ctime to go by."""
-        return self._is_settled
+        return self._is_settled or not stat.S_ISREG(self._opened.st_mode)
 
     def has_changed(self) -> bool:
         """Whether an image was written meanwhile; a device does not tell, it must be a snapshot or unattached."""
