@@ -35,17 +35,21 @@ class FileInMemory:
         entry: as the walk sees it.
         segments: its data.
         on_open: called at each opening with the number of openings before; may change anything.
+        on_read: called before each reading; what it makes of the segments is read.
         unstable: how many openings will find at their end that the file has changed.
         becomes_shorter: during the first reading it loses its last byte.
         opened: how often it was opened.
+        is_settled: whether its stamps would tell of changes.
     """
 
     entry: Entry
     segments: Segments = field(default_factory=list)
     on_open: Callable[[int], object] | None = None
+    on_read: Callable[[], object] | None = None
     unstable: int = 0
     becomes_shorter: bool = False
     opened: int = 0
+    is_settled: bool = True
 
 
 def _is_as_before(before: Before, entry: Entry) -> bool:
@@ -70,6 +74,7 @@ class MemoryContent:
         self._is_stable = is_stable
         self._is_open = True
         self.size = file.entry.size
+        self.is_settled = file.is_settled
         source.open_files += 1
 
     def data_ranges(self) -> Iterator[DataRange]:
@@ -77,6 +82,9 @@ class MemoryContent:
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         self._become_shorter()
+        if self._file.on_read is not None:
+            self._file.on_read()
+            self._segments = list(self._file.segments)
         end = max((start + len(data) for start, data in self._segments), default=0)
         count = max(0, min(len(buffer), max(end, self.size) - offset))
         buffer[:count] = bytes(count)

@@ -65,6 +65,11 @@ class BlockSource(Closing):
         except OSError as error:
             raise source_error(error, f"read at byte {offset} of", self._path) from error
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every change of an image from the opening on moves its ctime; a device has no ctime to go by."""
+        return self._is_settled or not stat.S_ISREG(self._opened.st_mode)
+
     def has_changed(self) -> bool:
         """Whether an image was written meanwhile; a device does not tell, it must be a snapshot or unattached."""
         if not stat.S_ISREG(self._opened.st_mode):
@@ -73,7 +78,7 @@ class BlockSource(Closing):
             now = os.fstat(self._fd)
         except OSError as error:
             raise source_error(error, "read", self._path) from error
-        return not self._is_settled or _stamp(now) != _stamp(self._opened)
+        return _stamp(now) != _stamp(self._opened)
 
     @override
     def close(self) -> None:

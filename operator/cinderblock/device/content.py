@@ -31,8 +31,12 @@ class SourceContent(Protocol):
         Returns the number of bytes read. Raises SourceError.
         """
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether `has_changed` tells of every change since the opening; if not, only reading twice does."""
+
     def has_changed(self) -> bool:
-        """Whether the content may have changed since the opening. Raises SourceError."""
+        """Whether the content has changed since the opening, as far as its stamps tell. Raises SourceError."""
 
     def close(self) -> None:
         """Give up the descriptor. May be repeated."""

@@ -14,7 +14,7 @@ _LONG_AGO_NS = 3 * _SECOND
 """More than any granularity: of nearly all files nothing else need be asked."""
 _WAITS = 3
 """How often the next tick is waited for. A file that is written 100 times a second has a pause after one of them; one
-that is written without end has none, and is not to be had."""
+that is written without end has none."""
 
 
 def granularity_ns(stamp_ns: int) -> int:

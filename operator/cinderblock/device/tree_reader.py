@@ -67,17 +67,22 @@ class SourceFile(Closing):
         except OSError as error:
             raise source_error(error, "read", self.entry.path) from error
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every change from the opening on moves ctime; not of a file that is written in each tick of it."""
+        return self._is_settled
+
     def has_changed(self) -> bool:
         """Whether size, mtime or ctime are others than when the file was opened: what was read may be torn.
 
-        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock: a file
-        that is written in every tick of it has always changed. Raises SourceError.
+        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock: see
+        `is_settled`. Raises SourceError.
         """
         try:
             now = os.fstat(self._fd)
         except OSError as error:
             raise source_error(error, "read", self.entry.path) from error
-        return not self._is_settled or _stamp(now) != _stamp(self._status)
+        return _stamp(now) != _stamp(self._status)
 
     @override
     def close(self) -> None:

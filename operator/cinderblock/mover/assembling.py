@@ -243,7 +243,7 @@ class Assembly:
     def _take_large(self, file: _OpenFile) -> None:
         """The end of a large file: it goes into the manifest if it has not changed while it was read."""
         try:
-            has_changed = file.is_torn or file.content.has_changed()
+            has_changed = file.is_torn or not file.content.is_settled or file.content.has_changed()
         finally:
             file.content.close()
             self._open.remove(file.content)
@@ -270,7 +270,7 @@ class Assembly:
             try:
                 for runs in cells(content.data_ranges(), self._chunk_bytes):
                     self._add_cell(again, self._reader.read_cell(content, entry.path, runs, buffer, ()))
-                if not content.has_changed():
+                if content.is_settled and not content.has_changed():
                     self._writer.add(entry._replace(extents=tuple(again.extents)))
                     return
             except SourceChanging:

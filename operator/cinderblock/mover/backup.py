@@ -19,6 +19,7 @@ already, the run reports what it says.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -37,7 +38,7 @@ from cinderblock.model.store import ChangeDetection, Compression, CompressionAlg
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.collecting import collecting_seldom
-from cinderblock.mover.evidence import Evidence, mtime_settled_before
+from cinderblock.mover.evidence import Evidence, mtime_settled_before, nanoseconds
 from cinderblock.mover.leftovers import Leftovers
 from cinderblock.mover.parent import ParentStream, settled_before
 from cinderblock.mover.planning import plan
@@ -46,6 +47,8 @@ from cinderblock.mover.reading import WorkReader
 from cinderblock.mover.sources import Source, SourceOpener, open_source
 from cinderblock.mover.uploads import UPLOADS, PackOwner, PackUploader
 from cinderblock.store.base import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 WARNINGS = 8
 """What a report has room for."""
@@ -119,7 +122,8 @@ class _Run:
         total = source.total_bytes
         fresh = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = fresh if parent is None else parent.summary.chunk_bytes
-        stream = None if parent is None else _stream(parent, task.change_detection)
+        evidence = None if parent is None else _evidence(parent, task.change_detection)
+        stream = None if parent is None else ParentStream(parent.contents(), _last_ctime_ns(parent), evidence)
         before = stream if task.change_detection.trusts_stamps else None
         with ExitStack() as stack:
             uploader = PackUploader(self._store, self._owner, self._packs, self._chunk_bytes)
@@ -141,6 +145,8 @@ class _Run:
             assembly.run(plan(source.entries(before), stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
             tell(assembly.bytes_done)
+        if evidence is not None and parent is not None and (hint := evidence.hint(parent.summary.entries)):
+            logger.warning("%s", hint)
         return [*_changes(assembly), *source.warnings()]
 
     def commit(self) -> None:
@@ -234,11 +240,20 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     return parent
 
 
-def _stream(parent: ManifestReader, detection: ChangeDetection) -> ParentStream:
-    """The parent, to be gone through beside the volume."""
-    newest_ctime_ns, description = parent.summary.newest_ctime_ns, parent.summary.description
-    evidence = Evidence(detection, settled_before(newest_ctime_ns), mtime_settled_before(description))
-    return ParentStream(parent.contents(), newest_ctime_ns, evidence)
+def _last_ctime_ns(parent: ManifestReader) -> int:
+    """The newest ctime that the parent's files can have had before they were read.
+
+    What was stamped after the parent was asked for does not count: without a snapshot, a file may have been written
+    again after it was read, in the same tick, and files that were written later do not speak for it.
+    """
+    # In whole seconds, since the file system may know no less.
+    asked_for_ns = nanoseconds(parent.summary.description.created_at.replace(microsecond=0))
+    return min(parent.summary.newest_ctime_ns, asked_for_ns)
+
+
+def _evidence(parent: ManifestReader, detection: ChangeDetection) -> Evidence:
+    settled_mtime = mtime_settled_before(parent.summary.description)
+    return Evidence(detection, settled_before(_last_ctime_ns(parent)), settled_mtime)
 
 
 def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key: str) -> ManifestReader:

@@ -83,7 +83,7 @@ class ParentStream:
 
     Args:
         sections: of the parent; none for a full backup.
-        newest_ctime_ns: of the parent's entries.
+        newest_ctime_ns: of the parent's entries, as far as it is known to be from before they were read.
         evidence: says of a file that does not match whether it has to be read; None: it has.
     """
 

@@ -300,15 +300,24 @@ def _read_small_file(
         try:
             if entry.size > len(view) - filled:
                 return None
-            ranges = ((0, entry.size),) if 0 < entry.size <= SMALL_FILE else content.data_ranges()
-            placed, _ = read_runs(content, entry.path, ranges, view, filled)
-            if not content.has_changed():
+            placed, _ = read_runs(content, entry.path, _ranges(entry, content), view, filled)
+            if not content.has_changed() and (content.is_settled or _reads_the_same(entry, content, placed)):
                 return _result(entry, placed, request.hints, again)
         except SourceChanging:
             continue
         finally:
             content.close()
     raise SourceChanging(f"{printable(request.entry.path)} changes faster than it can be read: back up a snapshot")
+
+
+def _ranges(entry: Entry, content: SourceContent) -> Iterable[tuple[int, int]]:
+    return ((0, entry.size),) if 0 < entry.size <= SMALL_FILE else content.data_ranges()
+
+
+def _reads_the_same(entry: Entry, content: SourceContent, placed: list[Placed]) -> bool:
+    """Whether the file reads a second time as it did the first: then it was like that in between, and is not torn."""
+    again, _ = read_runs(content, entry.path, _ranges(entry, content), memoryview(bytearray(entry.size)))
+    return [(run.offset, run.digest) for run in again] == [(run.offset, run.digest) for run in placed]
 
 
 def _result(entry: Entry, placed: list[Placed], hints: tuple[Extent, ...], again: int) -> FileResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -12,9 +13,12 @@ from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockSource
 from cinderblock.device.content import SourceContent
 from cinderblock.device.fidelity import assess_source
+from cinderblock.device.losses import Fidelity
 from cinderblock.device.tree_reader import TreeReader
 from cinderblock.device.tree_walk import Before
 from cinderblock.model.task import VolumeMode
+
+logger = logging.getLogger(__name__)
 
 PREFETCHED_BYTES = 1 << 20
 """Files of this size are read ahead as soon as they are open; larger ones the kernel reads ahead by itself."""
@@ -89,7 +93,7 @@ class TreeSource:
     """A volume of mode Filesystem."""
 
     def __init__(self, path: str) -> None:
-        self._assessed = assess_source(path).warnings()
+        self._assessed = announced(assess_source(path))
         self._closing = ExitStack()
         self._reader = self._closing.enter_context(TreeReader(path))
         space = os.statvfs(path)
@@ -122,6 +126,14 @@ class TreeSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.close()
+
+
+def announced(fidelity: Fidelity) -> list[str]:
+    """What cannot be kept, for the report; told in the log before the work begins, since that may take hours."""
+    warnings = fidelity.warnings()
+    for sentence in warnings:
+        logger.warning("Not all can be kept: %s", sentence)
+    return warnings
 
 
 SourceOpener = Callable[[VolumeMode, str], AbstractContextManager[Source]]

@@ -17,7 +17,7 @@ from cinderblock.device.target_file import TargetFile
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
 from cinderblock.model.task import VolumeMode
-from cinderblock.mover.sources import PREFETCHED_BYTES
+from cinderblock.mover.sources import PREFETCHED_BYTES, announced
 
 
 class Target(Protocol):
@@ -86,7 +86,7 @@ class TreeTarget:
 
     def __init__(self, path: str) -> None:
         fidelity = assess_target(path)
-        self._assessed = fidelity.warnings()
+        self._assessed = announced(fidelity)
         self._closing = ExitStack()
         self._writer = self._closing.enter_context(TreeWriter(path, fidelity, defers=True))
 

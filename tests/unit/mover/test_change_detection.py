@@ -159,6 +159,21 @@ def test_the_stamps_of_the_clone_are_recorded_and_judge_the_next_incremental(
     assert backups.back_up(volume, "four", "three").transferred_bytes == FILE_BYTES
 
 
+@pytest.mark.parametrize(("what", "detection", "is_told"), [
+    ("both", STRICT, True), ("inodes", STRICT, True), ("nothing", STRICT, False), ("both", ANY_BOTH, False),
+    ("both", READ_ALL, False),
+])  # fmt: skip
+def test_an_administrator_is_told_when_all_is_read_for_nothing(
+    volume: MemorySource, caplog: pytest.LogCaptureFixture, what: str, detection: ChangeDetection, is_told: bool
+) -> None:
+    backups = Backups()
+    backups.back_up(volume, "one")
+    clone(volume, what)
+    backups.back_up(volume, "two", "one", change_detection=detection)
+    assert ("changeDetection of the BackupStore can help" in caplog.text) is is_told
+    assert ("200 files of the same size and mtime" in caplog.text) is is_told
+
+
 def test_a_backup_tells_what_was_taken_as_a_proof(volume: MemorySource) -> None:
     backups = Backups()
     backups.back_up(volume, "one", change_detection=ANY_BOTH)

@@ -53,6 +53,31 @@ def test_a_file_that_never_keeps_still_ends_the_run_and_may_be_tried_again(volum
     assert list(backups.store.list("some/where/backups/")) == []
 
 
+def test_a_small_file_whose_stamps_tell_nothing_is_read_twice(volume: MemorySource, tmp_path: Path) -> None:
+    volume.files[b"small"].is_settled = False
+    backups = Backups()
+    assert backups.back_up(volume, "one").warnings == []
+    assert volume.bytes_read == 2 * len(b"small") + volume.files[b"large"].entry.size
+    assert restore(backups, tmp_path / "target")[b"small"] == b"small"
+
+
+def test_a_small_file_that_reads_differently_the_second_time_is_not_called_good(volume: MemorySource) -> None:
+    file, reads = volume.files[b"small"], iter(range(100))
+    file.is_settled = False
+    file.entry = file.entry._replace(size=8)
+    file.on_read = lambda: setattr(file, "segments", [(0, b"%08d" % next(reads))])
+    with pytest.raises(SourceChanging, match="small"):
+        Backups().back_up(volume, "one")
+    assert volume.open_files == 0
+
+
+def test_a_large_file_whose_stamps_tell_nothing_may_be_tried_again(volume: MemorySource) -> None:
+    volume.files[b"large"].is_settled = False
+    with pytest.raises(SourceChanging, match="large"):
+        Backups().back_up(volume, "one")
+    assert volume.open_files == 0
+
+
 @pytest.mark.parametrize("path", [b"small", b"large"])
 def test_a_file_that_vanished_is_left_out_and_told_of(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
     volume.files[path].on_open = lambda _: volume.files.pop(path)

@@ -11,7 +11,7 @@ import pytest
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
 from cinderblock.model.task import VolumeMode
 from cinderblock.mover.restore import SLOT_BYTES
-from tests.support.backups import Backups, key_ring
+from tests.support.backups import NOON, Backups, key_ring
 from tests.support.golden import change
 from tests.support.volumes_in_memory import MemorySource
 
@@ -68,6 +68,19 @@ def test_a_file_stamped_in_the_last_moment_before_the_snapshot_is_read_again(
     assert volume.files[b"zz-newest"].entry == stamps
     backups.back_up(volume, "two", "one")
     assert content_of(backups, "two", tmp_path)["zz-newest"] == b"oldest"
+
+
+def test_a_file_stamped_after_the_backup_was_asked_for_is_read_again_whatever_was_stamped_later(
+    volume: MemorySource, backups: Backups, tmp_path: Path
+) -> None:
+    """Without a snapshot: it was read, written again in the same tick, and another file much later."""
+    after = int(NOON.timestamp()) * 1_000_000_000 + 5_000_000_000
+    change(volume, b"small07", ctime_ns=after)
+    change(volume, b"zz-newest", ctime_ns=2 * after)
+    backups.back_up(volume, "direct")
+    volume.files[b"small07"].segments = [(0, b"again" * 400)]
+    backups.back_up(volume, "two", "direct")
+    assert content_of(backups, "two", tmp_path)["small07"] == b"again" * 400
 
 
 def test_a_touched_file_is_read_and_not_sent(volume: MemorySource, backups: Backups) -> None:

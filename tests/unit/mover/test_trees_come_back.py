@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from cinderblock.datapath.keys import KeyRing
+from cinderblock.device.fidelity import Powers
+from cinderblock.model.task import VolumeMode
+from cinderblock.mover.sources import open_source
+from cinderblock.mover.targets import open_target
 from tests.support.backups import Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.trees import edit_tree, make_tree
@@ -78,6 +82,20 @@ def test_an_in_place_restore_of_an_equal_tree_fetches_and_writes_nothing(source:
     backups.restore("full", target)
     first_chunk = max(extent.chunk.stored for entry in backups.open("full").entries() for extent in entry.extents)
     assert backups.restore("full", target).transferred_bytes <= first_chunk
+
+
+def test_what_cannot_be_kept_is_told_before_the_work_begins(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = Powers(uid=1000, capabilities=frozenset(), is_confined=False)
+    monkeypatch.setattr(Powers, "of_this_process", lambda: nobody)
+    with open_source(VolumeMode.FILESYSTEM, str(source)) as volume:
+        (told,) = volume.warnings()
+        assert caplog.messages == [f"Not all can be kept: {told}"]
+    caplog.clear()
+    with open_target(VolumeMode.FILESYSTEM, str(target)) as volume:
+        assert caplog.messages == [f"Not all can be kept: {sentence}" for sentence in volume.warnings()]
+        assert len(caplog.messages) > 3
 
 
 def test_an_empty_tree_comes_back(source: Path, target: Path) -> None:

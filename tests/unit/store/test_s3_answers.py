@@ -23,6 +23,8 @@ from cinderblock.errors import (
 from cinderblock.model.task import StoreLocation
 from cinderblock.store.base import ObjectInfo
 from cinderblock.store.credentials import Credentials
+from cinderblock.store.s3 import parts
+from cinderblock.store.s3 import store as store_module
 from cinderblock.store.s3.store import S3Store
 from tests.unit.store.canned import Canned, answer, canned_server, s3_error
 
@@ -323,12 +325,16 @@ def test_a_missing_container_is_not_created_unasked() -> None:
         assert len(server.requests) == 1
 
 
-def test_a_server_that_does_not_tell_of_earlier_uploads_takes_large_objects_all_the_same() -> None:
+def test_a_server_that_does_not_tell_of_earlier_uploads_takes_large_objects_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
+    monkeypatch.setattr(parts, "PART_SIZE", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     refused, part = s3_error("501 Not Implemented", "NotImplemented"), answer("200 OK", ETag='"x"')
     with canned_server(refused, begun, part, part, ended) as server, closing(opened(server)) as store:
-        store.put("key", bytes(97 << 20))
+        store.put("key", bytes(97 << 10))
         assert len(server.requests) == 5
 
 

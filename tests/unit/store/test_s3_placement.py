@@ -10,7 +10,8 @@ from cinderblock.errors import InvalidInput
 from cinderblock.model.store import ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.model.task import StoreLocation
 from cinderblock.store.credentials import Credentials
-from cinderblock.store.s3.parts import PARTS_ABOVE
+from cinderblock.store.s3 import parts
+from cinderblock.store.s3 import store as store_module
 from cinderblock.store.s3.store import S3Store
 from tests.unit.store.canned import answer, canned_server
 
@@ -41,11 +42,13 @@ def test_an_object_is_put_into_the_storage_class_and_encrypted_as_asked() -> Non
     assert request["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/backups"
 
 
-def test_a_large_object_too() -> None:
+def test_a_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
+    monkeypatch.setattr(parts, "PART_SIZE", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     aes = ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256)
-    body = bytes(PARTS_ABOVE + 1)
+    body = bytes(96 * 1024 + 1)
     earlier = answer("200 OK", "<ListMultipartUploadsResult></ListMultipartUploadsResult>")
     requests = sent(
         body, earlier, begun, STORED, STORED, ended, storage_class="STANDARD_IA", server_side_encryption=aes
