@@ -24,5 +24,5 @@ _ENDED = frozenset({"available", "error", "error_restoring"})
 
 def is_under_way(body: dict[str, Any]) -> bool:
     """Whether something is being done with an object: created, restored, deleted. A store is never under way."""
-    ended = (body.get("status") or {}).get("phase") in _ENDED
+    ended = body.get("status", {}).get("phase") in _ENDED
     return body["kind"] != BACKUP_STORE.kind and (not ended or "deletionTimestamp" in body["metadata"])

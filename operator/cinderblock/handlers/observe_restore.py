@@ -105,8 +105,8 @@ async def _handing_over(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
 
     A hand-over takes seven looks or so, one for each of its steps.
     """
-    target, mover = await asyncio.gather(_target(eyes, world), own_mover(eyes, world.restore))
-    world = replace(world, target=target, mover=mover)
+    target = await eyes.get(Claim, kinds.PVC, restore_checks.asked_name(world), world.restore.namespace)
+    world = replace(world, target=target, mover=await own_mover(eyes, world.restore))
     is_reserved = world.volume is not None and world.volume.status.phase == "Available"
     return await _with_store(eyes, world, world.backup) if is_reserved and world.backup is not None else world
 
