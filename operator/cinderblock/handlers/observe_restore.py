@@ -22,14 +22,14 @@ from cinderblock.handlers.observe import (
     writers_of,
 )
 from cinderblock.kube import kinds
-from cinderblock.lifecycle import restore_checks
+from cinderblock.lifecycle import rebinding, restore_checks
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.restores import ENDED
 from cinderblock.lifecycle.worlds import RestoreWorld
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.cluster import Claim, StorageClass, Volume
-from cinderblock.model.restore import VolumeRestore
+from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 
 async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
@@ -49,8 +49,12 @@ async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
         target=target,
         volume=await _volume(eyes, restore, hidden),
     )
-    over = restore.metadata.is_being_deleted or restore_checks.own_phase(restore) in ENDED
-    return await (_children_only(eyes, world) if over else _for_restore(eyes, world))
+    phase = restore_checks.own_phase(restore)
+    if restore.metadata.is_being_deleted or phase in ENDED:
+        return await _children_only(eyes, world)
+    if phase is RestorePhase.RESTORING and rebinding.has_begun(world):
+        return await _handing_over(eyes, world)
+    return await _for_restore(eyes, world)
 
 
 async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> Volume | None:
@@ -87,6 +91,17 @@ def _promised_name(world: RestoreWorld) -> str | None:
         return None
     told = world.restore.status.volume_name if restore_checks.own_phase(world.restore) else None
     return told or restore_checks.asked_name(world)
+
+
+async def _handing_over(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
+    """The copy is whole: what matters is who has the volume, and the manifest when a claim is to be made from it.
+
+    A hand-over takes seven looks or so, one for each of its steps.
+    """
+    target = await eyes.get(Claim, kinds.PVC, restore_checks.asked_name(world), world.restore.namespace)
+    world = replace(world, target=target, mover=await own_mover(eyes, world.restore))
+    is_reserved = world.volume is not None and world.volume.status.phase == "Available"
+    return await _with_store(eyes, world, world.backup) if is_reserved and world.backup is not None else world
 
 
 async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:

@@ -61,12 +61,12 @@ class Stores:
 
     def __init__(self, kube: KubeClient, tell: Tell | None = None) -> None:
         self._kube = kube
-        self._tell = tell
-        self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
-        self._patience: dict[tuple[str, str], Patience] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._doubtful = asyncio.Semaphore(DOUBTFUL_AT_ONCE)
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
+        self._tell = tell
+        self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
+        self._patience: dict[str, Patience] = {}
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -96,7 +96,7 @@ class Stores:
         """Have ``call`` use the opened store, in a thread; see `Patience`. Raises what it raises."""
         address = store.spec.endpoint_url or store.spec.region
         endpoint = self._endpoints.setdefault(address, Endpoint())
-        patience = self._patience.setdefault((store.uid, address), Patience(endpoint, self._doubtful))
+        patience = self._patience.setdefault(f"{store.uid} {address}", Patience(endpoint, self._doubtful))
         return await patience.ask(call)
 
     async def check(self, store: BackupStore, container: str) -> None:

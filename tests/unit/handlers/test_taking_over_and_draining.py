@@ -105,7 +105,3 @@ def test_what_is_under_way(kind: str, phase: str | None, going: bool, expected: 
     metadata = {"name": "x"} | ({"deletionTimestamp": "2026-05-04T12:00:00Z"} if going else {})
     status = {"phase": phase} if phase else {}
     assert is_under_way({"kind": kind, "metadata": metadata, "status": status}) is expected
-
-
-def test_a_status_that_is_null_stops_no_listing() -> None:
-    assert is_under_way({"kind": "VolumeBackup", "metadata": {"name": "x"}, "status": None})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cinderblock.errors import StoreUnreachable
 from cinderblock.lifecycle import rebinding, restores
 from cinderblock.lifecycle.actions import Announce, CreateClaim, Decision, DeleteChild, PatchClaim, PatchVolume
 from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
@@ -16,6 +17,7 @@ from cinderblock.model.names import child_name
 from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.task import MoverReport
 from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, a_restore_world
+from tests.support.simulation import Simulation
 
 LABEL, POLICY = rebinding.RESTORE_LABEL, rebinding.POLICY_ANNOTATION
 SUCCESS = MoverReport(succeeded=True, restored_bytes=9)
@@ -261,3 +263,17 @@ def test_a_policy_to_retain_comes_back_as_well() -> None:
     (found,) = rebinding.abandon(world)
     assert isinstance(found, PatchVolume)
     assert found.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
+
+
+def test_a_hand_over_needs_the_store_for_nothing_but_the_claim() -> None:
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        simulation.restore("again", "full", name="new")
+        simulation.until("VolumeRestore", "again", "keeping the filled volume")
+        simulation.store.trouble = StoreUnreachable("the store is away")
+        simulation.until("VolumeRestore", "again", "waiting for the store")
+        simulation.store.trouble = None
+        simulation.settle()
+        assert (simulation.phase("VolumeRestore", "again"), simulation.content("new")) == ("available", "first")
