@@ -38,9 +38,9 @@ AT_ONCE = 48
 """Requests of ours at a time."""
 POISONOUS = 20
 """Backups whose store accepts connections and never answers."""
-RESYNC_SECONDS = 200
-"""Three times as often as by default, so that one of them is in what is measured at rest."""
-STEADY_SECONDS = 220
+RESYNC_SECONDS = 150
+"""Four times as often as by default, so that one of them is in what is measured at rest."""
+STEADY_SECONDS = 170
 """Longer than a resync, and than any interval at which an ended object is looked at."""
 SCRAPE_SECONDS = 30
 """Between two readings of the metrics, as Prometheus does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from cinderblock.handlers.keys import Key
@@ -42,6 +43,10 @@ class Pace:
         looks = looks + 1 if before == version else 0
         self._vain[key] = version, looks
         return look_again if looks < QUICK_LOOKS else SLOW
+
+    def know(self, keys: Iterable[Key]) -> None:
+        """These objects are there, though not all of them have been looked at yet."""
+        self._stores.update(key for key in keys if key.kind == BACKUP_STORE.kind)
 
     def forget(self, key: Key) -> None:
         """The object is gone."""

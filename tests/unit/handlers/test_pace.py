@@ -30,6 +30,9 @@ def test_all_stores_together_are_asked_as_often_as_a_few_of_them() -> None:
     asked = [pace.next(key, "7", 60.0) for key in keys]
     assert set(asked[:STORES]) == {60.0}
     assert asked[-1] == 600.0
+    informed = Pace()
+    informed.know(keys)
+    assert informed.next(keys[0], "7", 60.0) == 600.0
     for key in keys[STORES:]:
         pace.forget(key)
     assert pace.next(keys[0], "7", 60.0) == 60.0
