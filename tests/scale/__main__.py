@@ -43,7 +43,7 @@ AT_ONCE = 48
 """Requests of ours at a time."""
 POISONOUS = 20
 """Backups whose store accepts connections and never answers."""
-STEADY_SECONDS = 130
+STEADY_SECONDS = 125
 """Longer than the figures of very many objects are kept. A resync is measured by itself."""
 SCRAPE_SECONDS = 30
 """Between two readings of the metrics, as Prometheus does."""

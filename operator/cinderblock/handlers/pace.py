@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cinderblock.handlers.keys import Key
+from cinderblock.handlers.queue import IN_HAND
 from cinderblock.kube.kinds import BACKUP_STORE
 from cinderblock.lifecycle.actions import SHORTEST_LOOK
 
@@ -28,6 +29,8 @@ class Pace:
     def next(self, key: Key, version: str, look_again: float | None) -> float | None:
         """Seconds until ``key`` is looked at again.
 
+        One that goes on at once is put before others: see `IN_HAND`.
+
         Args:
             key: the object.
             version: its resourceVersion when it was looked at now.
@@ -42,6 +45,9 @@ class Pace:
         before, looks = self._vain.get(key, ("", 0))
         looks = looks + 1 if before == version else 0
         self._vain[key] = version, looks
+        if look_again == 0.0 and looks == 0:
+            # It changes, and goes on at once: above all, what has ended is cleaned up before more is begun.
+            return IN_HAND
         return look_again if looks < QUICK_LOOKS else SLOW
 
     def know(self, keys: Iterable[Key]) -> None:
