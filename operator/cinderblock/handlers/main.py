@@ -19,6 +19,7 @@ from cinderblock.handlers.loop import resync, take_over, work
 from cinderblock.handlers.metrics import Gauges, MetricsServer
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.overview import Overview
+from cinderblock.handlers.pace import Pace
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
 from cinderblock.handlers.results import timed
@@ -78,7 +79,8 @@ async def _operate(
 ) -> None:
     queue = WorkQueue()
     eyes = Eyes(kube, stores, make_policy(settings), instruments=instruments)
-    reconcile = timed(Reconciler(eyes), instruments)
+    pace = Pace()
+    reconcile = timed(Reconciler(eyes, pace), instruments)
     watching = Watching(kube, Watch(queue), lambda: leading.reachable_since)
     overview = Overview(kube)
     gauges = Gauges(kube, queue, overview, settings.max_movers, lambda: leading.is_leading, watching.silence)
@@ -86,7 +88,9 @@ async def _operate(
     health = Health(settings.health_port, queue, watching, leading)
 
     async def list_keys() -> list[tuple[Key, bool]]:
-        return await unsettled(eyes)
+        keys = await unsettled(eyes)
+        pace.know(key for key, _ in keys)
+        return keys
 
     async def act() -> None:
         async with asyncio.TaskGroup() as group:

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 FRESH_SECONDS: Final = 15.0
 """For how long a reading is good enough: two Prometheus servers that ask every 30 s make one reading each time."""
-MUCH: Final = 40
-"""A reading is kept for so many times as long as it took, so that with very many objects it costs at most 2.5 % of a
-core: ten thousand take some 2 s."""
+MUCH: Final = 80
+"""A reading is kept for so many times as long as it took, so that with very many objects it costs little more than 1 %
+of a core: ten thousand take some 2 s."""
 LONGEST_SECONDS: Final = 120.0
 """For how long one is kept at most; an alert says after five minutes that the figures are old."""
 PATIENCE_SECONDS: Final = 5.0

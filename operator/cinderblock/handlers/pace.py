@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from cinderblock.handlers.keys import Key
+from cinderblock.handlers.queue import IN_HAND
 from cinderblock.kube.kinds import BACKUP_STORE
 from cinderblock.lifecycle.actions import SHORTEST_LOOK
 
@@ -27,6 +29,8 @@ class Pace:
     def next(self, key: Key, version: str, look_again: float | None) -> float | None:
         """Seconds until ``key`` is looked at again.
 
+        One that goes on at once is put before others: see `IN_HAND`.
+
         Args:
             key: the object.
             version: its resourceVersion when it was looked at now.
@@ -41,7 +45,14 @@ class Pace:
         before, looks = self._vain.get(key, ("", 0))
         looks = looks + 1 if before == version else 0
         self._vain[key] = version, looks
+        if look_again == 0.0 and looks == 0:
+            # It changes, and goes on at once: above all, what has ended is cleaned up before more is begun.
+            return IN_HAND
         return look_again if looks < QUICK_LOOKS else SLOW
+
+    def know(self, keys: Iterable[Key]) -> None:
+        """These objects are there, though not all of them have been looked at yet."""
+        self._stores.update(key for key in keys if key.kind == BACKUP_STORE.kind)
 
     def forget(self, key: Key) -> None:
         """The object is gone."""

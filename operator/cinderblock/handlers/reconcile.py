@@ -50,9 +50,9 @@ Step = Callable[[Eyes, dict[str, Any]], Awaitable[float | None]]
 class Reconciler:
     """The one reconcile function, for every kind of ours."""
 
-    def __init__(self, eyes: Eyes) -> None:
+    def __init__(self, eyes: Eyes, pace: Pace | None = None) -> None:
         self._eyes = eyes
-        self._pace = Pace()
+        self._pace = pace or Pace()
         self._steps: dict[str, Step] = {
             "BackupStore": _reconcile_store,
             "VolumeBackup": _reconcile_backup,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ class Watch:
         self._names: dict[str, Key] = {}
         self._marked: dict[str, str] = {}
         self._references: dict[str, set[str]] = {}
-        self._users: dict[str, tuple[str, bool]] = {}
+        self._used: dict[str, Key] = {}
+        self._users: Counter[Key] = Counter()
 
     async def on_own(self, event: Mapping[str, Any], **_: Any) -> None:
         """An object of ours came, changed or went."""
@@ -56,16 +58,22 @@ class Watch:
                     await self._queue.add(self._names[reference])
 
     async def _add_users_store(self, how: str | None, body: Mapping[str, Any]) -> None:
-        """A store is concerned when a backup begins or ceases to need it, and not by every step of a backup."""
+        """A store is concerned when the first backup begins to need it, and when the last one has ceased to."""
+        if body["kind"] != "VolumeBackup":
+            return
         metadata, name = body["metadata"], str((body.get("status") or {}).get("storeName") or "")
-        before = self._users.pop(metadata["uid"], ("", False))
-        is_user = bool(name) and names.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
-        now = (name, is_user) if body["kind"] == "VolumeBackup" and how != "DELETED" else ("", False)
-        if now[0]:
-            self._users[metadata["uid"]] = now
-        if now != before and how is not None:
-            for store in {now[0], before[0]} - {""}:
-                await self._queue.add(Key("BackupStore", metadata["namespace"], store), STORE_DELAY)
+        needs = bool(name) and how != "DELETED" and names.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
+        before, now = self._used.pop(metadata["uid"], None), Key("BackupStore", metadata["namespace"], name)
+        if needs:
+            self._used[metadata["uid"]] = now
+        if before == (now if needs else None):
+            return
+        for store, change in ((before, -1), (now if needs else None, 1)):
+            if store is None:
+                continue
+            self._users[store] += change
+            if self._users[store] == (change > 0) and how is not None:
+                await self._queue.add(store, STORE_DELAY)
 
     def _referred(self, how: str | None, uid: str, status: Mapping[str, Any]) -> set[str]:
         """The backups that an object refers to, or did until now: its status may be lost, or name another one."""

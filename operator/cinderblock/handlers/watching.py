@@ -19,10 +19,11 @@ import aiohttp
 import kopf
 
 from cinderblock.errors import CinderblockError
+from cinderblock.handlers.hearing import Hearing, Told
 from cinderblock.handlers.keys import RECONCILED
-from cinderblock.handlers.process import make_registry, make_settings, open_session
+from cinderblock.handlers.process import Handlers, make_registry, make_settings, open_session
 from cinderblock.handlers.pulse import SILENT_SECONDS, Pulse
-from cinderblock.handlers.watch import CHILD_KINDS, Watch
+from cinderblock.handlers.watch import CHILD_KINDS
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import PV
 
@@ -53,11 +54,11 @@ class Watching:
         synced: whether every type that the cluster serves is watched, and so everything has been heard of once.
     """
 
-    def __init__(self, kube: KubeClient, watch: Watch, reachable_since: Callable[[], float | None]) -> None:
+    def __init__(self, kube: KubeClient, watch: Told, reachable_since: Callable[[], float | None]) -> None:
         self.starts = 0
         self.synced = False
         self._kube = kube
-        self._watch = watch
+        self._hearing = Hearing(watch)
         self._reachable_since = reachable_since
         self._pulse = Pulse()
         self._served: tuple[str, ...] = ()
@@ -65,6 +66,13 @@ class Watching:
 
     async def run(self) -> None:
         """Watch for ever."""
+        telling = asyncio.create_task(self._hearing.run())
+        try:
+            await self._keep_kopf_running()
+        finally:
+            telling.cancel()
+
+    async def _keep_kopf_running(self) -> None:
         delay = FIRST_RESTART
         while True:
             began = time.monotonic()
@@ -86,7 +94,7 @@ class Watching:
         self.starts += 1
         self._pulse = Pulse(before=self._pulse)
         self.synced = False
-        run = KopfThread(self._watch, self._kube, self._pulse)
+        run = KopfThread(self._hearing, self._kube, self._pulse)
         run.start()
         try:
             return await self._attend(run)
@@ -133,9 +141,9 @@ class KopfThread:
         trouble: why it ended, for a person.
     """
 
-    def __init__(self, watch: Watch, kube: KubeClient, pulse: Pulse) -> None:
+    def __init__(self, handlers: Handlers, kube: KubeClient, pulse: Pulse) -> None:
         self.trouble = "kopf has stopped"
-        self._watch = watch
+        self._handlers = handlers
         self._kube = kube
         self._pulse = pulse
         self._main = asyncio.get_running_loop()
@@ -196,7 +204,10 @@ class KopfThread:
         if self._asked:
             return
         tasks = await kopf.spawn_tasks(
-            registry=make_registry(self, self._login), settings=make_settings(), clusterwide=True, standalone=True
+            registry=make_registry(self._handlers, self._login),
+            settings=make_settings(),
+            clusterwide=True,
+            standalone=True,
         )
         asked = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -218,18 +229,6 @@ class KopfThread:
             await asyncio.wait(left, timeout=CLEAR_SECONDS)
         for session in self._sessions:
             await session.close()
-
-    async def on_own(self, **arguments: Any) -> None:
-        """See `Watch.on_own`; called in kopf's thread."""
-        await self._in_main(self._watch.on_own(arguments["event"]))
-
-    async def on_child(self, **arguments: Any) -> None:
-        """See `Watch.on_child`; called in kopf's thread."""
-        await self._in_main(self._watch.on_child(arguments["event"]))
-
-    async def on_volume(self, **arguments: Any) -> None:
-        """See `Watch.on_volume`; called in kopf's thread."""
-        await self._in_main(self._watch.on_volume(arguments["event"]))
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         """A connection for kopf. It asks again at once when the last one was refused (401): that is slowed down."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.pace import QUICK_LOOKS, SLOW, STORES, Pace
+from cinderblock.handlers.queue import IN_HAND
 
 KEY = Key("VolumeRestore", "ns", "one")
 
@@ -30,6 +31,9 @@ def test_all_stores_together_are_asked_as_often_as_a_few_of_them() -> None:
     asked = [pace.next(key, "7", 60.0) for key in keys]
     assert set(asked[:STORES]) == {60.0}
     assert asked[-1] == 600.0
+    informed = Pace()
+    informed.know(keys)
+    assert informed.next(keys[0], "7", 60.0) == 600.0
     for key in keys[STORES:]:
         pace.forget(key)
     assert pace.next(keys[0], "7", 60.0) == 60.0
@@ -40,3 +44,8 @@ def test_a_new_object_does_not_wait_for_stores() -> None:
     for number in range(10 * STORES):
         pace.next(Key("BackupStore", f"ns-{number}", "default"), "7", 60.0)
     assert pace.next(KEY, "7", 10.0) == 10.0
+
+
+def test_what_goes_on_at_once_comes_before_others_as_long_as_it_changes() -> None:
+    pace = Pace()
+    assert [pace.next(KEY, version, 0.0) for version in ("1", "2", "2", "2", "3")] == [IN_HAND, IN_HAND, 0, 0, IN_HAND]

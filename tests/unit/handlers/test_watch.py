@@ -100,13 +100,15 @@ async def test_when_a_watch_begins_only_what_is_under_way_is_looked_at() -> None
 
 
 @in_virtual_time
-async def test_a_store_is_concerned_when_a_backup_begins_or_ceases_to_need_it_and_not_in_between() -> None:
+async def test_a_store_is_concerned_by_its_first_user_and_by_the_end_of_its_last_one() -> None:
     heard = Heard()
     await heard.own("VolumeBackup", "young", phase="creating", storeName="default")
     assert await heard.stores() == {"BackupStore default"}
     await heard.own("VolumeBackup", "young", phase="available", storeName="default")
-    assert await heard.stores() == set()
+    await heard.own("VolumeBackup", "other", phase="creating", storeName="default")
     await heard.own("VolumeBackup", "young", "DELETED", phase="deleting", storeName="default")
+    assert await heard.stores() == set()
+    await heard.own("VolumeBackup", "other", "DELETED", phase="deleting", storeName="default")
     assert await heard.stores() == {"BackupStore default"}
 
 
