@@ -47,7 +47,8 @@ class SharedMemory(Closing):
 
     @override
     def close(self) -> None:
-        """Give up the descriptor. The memory goes with the last view of it. May be repeated."""
+        """Give it up; what somebody still has a view of goes with that view. May be repeated."""
+        self._view = memoryview(b"")
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

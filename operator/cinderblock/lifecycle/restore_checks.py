@@ -181,8 +181,8 @@ def name_is_not_being_made(world: RestoreWorld) -> Verdict:
     name = asked_name(world)
     for other in world.restores:
         same = not wants_existing(other) and (other.spec.name or other.status.volume_name) == name
-        running = own_phase(other) is RestorePhase.RESTORING and checks.goes_first(other, world.restore)
-        if same and running:
+        unfinished = own_phase(other) in (None, RestorePhase.RESTORING)
+        if same and unfinished and checks.goes_first(other, world.restore):
             return Wait("VolumeBusy", f"VolumeRestore {other.name} is making volume {name}")
     return None
 

@@ -27,7 +27,7 @@ def make_volume(seed: int = 0) -> MemorySource:
     source = MemorySource()
     for number in range(200):
         source.add(b"small%03d" % number, (0, rnd.randbytes(rnd.randrange(1, 100000))))
-    source.add(b"large", (0, rnd.randbytes(46 * MIB)))
+    source.add(b"large", (0, rnd.randbytes(66 * MIB)))
     return source
 
 

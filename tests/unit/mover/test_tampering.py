@@ -24,9 +24,9 @@ both = pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sea
 
 
 def make_device(seed: int = 0) -> MemorySource:
-    """Twenty-four chunks that do not compress: two packs."""
+    """Thirty-two chunks that do not compress: two packs."""
     source = MemorySource()
-    source.make_device(24 * MIB, (0, random.Random(seed).randbytes(24 * MIB)))
+    source.make_device(32 * MIB, (0, random.Random(seed).randbytes(32 * MIB)))
     return source
 
 
@@ -39,7 +39,7 @@ def make_tree(seed: int = 0) -> MemorySource:
 
 def spoiled(target: Path) -> bytes:
     """Prepare an image that is full of something else, and return what it holds."""
-    content = b"\xee" * (24 * MIB)
+    content = b"\xee" * (32 * MIB)
     target.write_bytes(content)
     return content
 
