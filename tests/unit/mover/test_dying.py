@@ -24,6 +24,8 @@ from tests.support.golden import describe_all
 from tests.support.volumes_in_memory import MemorySource
 from tests.unit.mover.test_stored_format import read_by_page
 
+pytestmark = pytest.mark.usefixtures("burying")
+
 MIB = 1 << 20
 LATEST = 1000
 

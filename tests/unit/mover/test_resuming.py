@@ -18,6 +18,8 @@ from tests.support.backups import PREFIX, Backups, key_ring
 from tests.support.faults import Crash, FaultyStore, Operation
 from tests.support.volumes_in_memory import MemorySource
 
+pytestmark = pytest.mark.usefixtures("burying")
+
 MIB = 1 << 20
 
 
