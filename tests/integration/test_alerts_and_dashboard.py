@@ -109,8 +109,11 @@ def test_every_alert_has_a_runbook() -> None:
 
 
 @pytest.fixture
-def operator(kubeconfig: Path) -> Iterator[str]:
-    """URL of the metrics of the operator's process, which runs as an administrator."""
+def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[str]:
+    """URL of the metrics of the operator's process, which runs as an administrator.
+
+    Its log goes to a file: what earlier tests have left on the server may give more lines than a pipe holds.
+    """
     health, port = choices.free_ports(2)
     settings = {
         "KUBECONFIG": str(kubeconfig),
@@ -119,16 +122,16 @@ def operator(kubeconfig: Path) -> Iterator[str]:
         "CINDERBLOCK_METRICS_PORT": str(port),
         "CINDERBLOCK_LEASE_NAME": f"metrics-{os.getpid()}",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from cinderblock.cli.main import main; raise SystemExit(main())", "operator"],
-        env=os.environ | settings | {"PYTHONPATH": str(ROOT / "operator")},
-        stderr=subprocess.PIPE,
-    )
-    try:
+    with (
+        (tmp_path / "operator.log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", "from cinderblock.cli.main import main; raise SystemExit(main())", "operator"],
+            env=os.environ | settings | {"PYTHONPATH": str(ROOT / "operator")},
+            stderr=log,
+        ) as process,
+    ):
         yield f"http://127.0.0.1:{port}/metrics"
-    finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate()
 
 
 def _scrape(url: str) -> Samples:
