@@ -16,7 +16,7 @@ demo: setup
 .PHONY: test ## Everything: lint, unit, contract, integration, e2e on a real cluster
 test: lint packages integration
 	@# The cluster's tests wait most of the time; the unit tests take what they leave.
-	$(MAKE) --no-print-directory -j 2 -Oline BESIDE="nice -n 10" unit e2e
+	$(MAKE) --no-print-directory -j 2 BESIDE="nice -n 10" unit e2e
 
 .PHONY: test-fast ## Everything but the e2e tests
 test-fast: lint packages unit integration
