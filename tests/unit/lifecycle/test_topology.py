@@ -7,8 +7,6 @@ of external-provisioner).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.simulated_cluster import LATE
@@ -17,17 +15,6 @@ from tests.support.simulation import Simulation, summary
 NO_ZONE = "0/3 nodes are available: 3 node(s) didn't find available persistent volumes to bind."
 OTHER_ZONE = "0/3 nodes are available: 3 node(s) had volume node affinity conflict."
 NOT_HERE = 'failed to provision volume with StorageClass "late": snapshot is only accessible in zone b'
-
-
-@pytest.fixture
-def stored() -> Iterator[Simulation]:
-    """A volume, and a full backup of it."""
-    with Simulation() as running:
-        running.claim("data", "first")
-        running.backup("full", "data")
-        running.settle()
-        running.write("data", "second")
-        yield running
 
 
 def said(simulation: Simulation, kind: str, name: str) -> str:

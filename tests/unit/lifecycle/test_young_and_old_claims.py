@@ -6,24 +6,9 @@ caller of Cinder has made or deleted the volume in a call before; here both may 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from tests.support.simulation import Simulation, summary
 
 WORDS = "Invalid volume: Volume to be restored to must be available."
-
-
-@pytest.fixture
-def stored() -> Iterator[Simulation]:
-    """A volume, and a full backup of it."""
-    with Simulation() as running:
-        running.claim("data", "first")
-        running.backup("full", "data")
-        running.settle()
-        running.write("data", "second")
-        yield running
 
 
 def said(simulation: Simulation, name: str) -> tuple[str, str]:
