@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from cinderblock.kube import lookups
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import (
-    POD,
-    PVC,
-    STORAGE_CLASS,
-    VOLUME_ATTACHMENT,
-    VOLUME_BACKUP,
-    VOLUME_SNAPSHOT_CLASS,
-    Kind,
-)
+from cinderblock.kube.kinds import POD, PVC, VOLUME_ATTACHMENT, VOLUME_BACKUP, Kind
 
 pytestmark = pytest.mark.integration
 
 SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
-DEFAULT_SNAPSHOT_CLASS = {"snapshot.storage.kubernetes.io/is-default-class": "true"}
-DEFAULT_CLASS = {"storageclass.kubernetes.io/is-default-class": "true"}
 
 
 def names(items: list[dict[str, Any]]) -> list[str]:
@@ -54,37 +43,9 @@ async def test_pods_that_use_a_claim_are_found_and_ended_ones_are_not(client: Ku
     await create_pod(client, namespace, "broken", claim, "Failed")
     await create_pod(client, namespace, "data", ephemeral, "Running")
     await create_pod(client, namespace, "other", {"name": "data", "emptyDir": {}}, "Running")
-    assert names(await lookups.pods_using_claim(client, namespace, "data-web-0")) == ["data", "pending", "running"]
-    assert await lookups.pods_using_claim(client, namespace, "data-web-1") == []
-
-
-@pytest.fixture
-async def provisioner(client: KubeClient, namespace: str) -> AsyncIterator[str]:
-    """Name of a provisioner; its StorageClasses, which no namespace holds, are removed in the end."""
-    yield f"{namespace}.example.com"
-    for item in await client.list(STORAGE_CLASS):
-        if item["provisioner"] == f"{namespace}.example.com":
-            await client.delete(STORAGE_CLASS, item["metadata"]["name"], None)
-
-
-async def test_the_default_storage_class_is_the_one_that_says_so(client: KubeClient, provisioner: str) -> None:
-    before = await lookups.default_storage_class(client)  # another test's may be there
-    await client.create(STORAGE_CLASS, {"metadata": {"name": f"plain-{provisioner}"}, "provisioner": provisioner})
-    assert await lookups.default_storage_class(client) == before
-    metadata = {"name": f"standard-{provisioner}", "annotations": DEFAULT_CLASS}
-    standard = await client.create(STORAGE_CLASS, {"metadata": metadata, "provisioner": provisioner})
-    assert await lookups.default_storage_class(client) == standard
-
-
-async def test_the_default_snapshot_class_of_a_driver_is_found(client: KubeClient, provisioner: str) -> None:
-    assert await lookups.default_snapshot_class(client, provisioner) is None
-    for name, marks in (("plain", {}), ("marked", DEFAULT_SNAPSHOT_CLASS)):
-        metadata = {"name": f"{name}-{provisioner}", "annotations": marks}
-        body = {"metadata": metadata, "driver": provisioner, "deletionPolicy": "Delete"}
-        await client.create(VOLUME_SNAPSHOT_CLASS, body)
-    found = await lookups.default_snapshot_class(client, provisioner)
-    assert found
-    assert found["metadata"]["name"] == f"marked-{provisioner}"
+    pods = await client.list(POD, namespace, fields=lookups.NOT_ENDED)
+    assert names([pod for pod in pods if lookups.uses_claim(pod, "data-web-0")]) == ["data", "pending", "running"]
+    assert not [pod for pod in pods if lookups.uses_claim(pod, "data-web-1")]
 
 
 async def test_attachments_of_a_volume_are_found(client: KubeClient, namespace: str) -> None:
@@ -92,7 +53,7 @@ async def test_attachments_of_a_volume_are_found(client: KubeClient, namespace: 
         spec = {"attacher": "csi.example.com", "nodeName": node, "source": {"persistentVolumeName": volume}}
         metadata = {"name": f"{namespace}-{node}-{volume}"}
         await client.create(VOLUME_ATTACHMENT, {"metadata": metadata, "spec": spec})
-    found = await lookups.attachments_of(client, namespace)
+    found = lookups.attachments_of(namespace, await client.list(VOLUME_ATTACHMENT))
     assert sorted(item["spec"]["nodeName"] for item in found) == ["one", "two"]
 
 

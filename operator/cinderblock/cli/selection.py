@@ -68,6 +68,10 @@ class SelectedTarget:
         """See Target."""
         return self._inner.put(entry) if self._selection.holds(entry) else None
 
+    def wrote(self, count: int) -> None:
+        """See Target."""
+        self._inner.wrote(count)
+
     def finish(self) -> None:
         """See Target."""
         self._inner.finish()

@@ -20,6 +20,8 @@ from cinderblock.device.descriptors import (
     write_and_forget,
     write_zeros,
 )
+from cinderblock.device.direct import DirectFile, Writers
+from cinderblock.device.early import EarlyWriting
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import printable, source_error, target_error
 from cinderblock.device.stamps import settled_status
@@ -102,6 +104,9 @@ class BlockTarget(Closing):
         """
         self._path = os.fsencode(path)
         self._size = size
+        self._direct: DirectFile | None = None
+        self._early: EarlyWriting | None = None
+        self._writers = Writers()
         try:
             status = os.stat(path)
             if not _holds_blocks(status):
@@ -117,6 +122,7 @@ class BlockTarget(Closing):
                 _refuse_read_only(self._fd)
             self.capacity = _size_of(self._fd, status)
             self._block = device_block_size(self._fd) if self._is_device else 1
+            self._early = EarlyWriting(os.open(path, os.O_RDONLY | os.O_CLOEXEC), os.fdatasync)
             # Not by st_blocks, which file systems of FUSE may leave at zero.
             self._is_blank = not self._is_device and next(data_ranges(self._fd, 0, self.capacity), None) is None
         except OSError as error:
@@ -128,6 +134,7 @@ class BlockTarget(Closing):
                 f"the target has {self.capacity} bytes and the backup {size}: restore to a larger volume "
                 f"({printable(self._path)})"
             )
+        self._direct = DirectFile.open(self._fd, self._writers, self._write_error)
 
     @property
     def size(self) -> int:
@@ -147,11 +154,16 @@ class BlockTarget(Closing):
             raise target_error(error, f"read at byte {offset} of", self._path) from error
 
     def write(self, offset: int, data: Data) -> None:
-        """Put ``data`` at ``offset``. Raises TargetError."""
-        try:
-            write_and_forget(self._fd, offset, data)
-        except OSError as error:
-            raise target_error(error, f"write at byte {offset} of", self._path) from error
+        """Put ``data`` at ``offset``. Raises TargetError, also of an earlier write."""
+        if self._direct is not None:
+            self._direct.write(offset, data)
+        else:
+            try:
+                write_and_forget(self._fd, offset, data)
+            except OSError as error:
+                raise self._write_error(error, offset) from error
+        if self._early is not None:
+            self._early.wrote(len(data))
 
     def clear(self, offset: int, length: int) -> None:
         """Make a range read as zeros: of an image a hole; of a device only what is not zero is written, so that a
@@ -172,6 +184,8 @@ class BlockTarget(Closing):
 
     def finish(self) -> None:
         """Wait until all is on the device, and close it. Raises TargetError: an error of a write may show only here."""
+        if self._direct is not None:
+            self._direct.finish()
         try:
             os.fsync(self._fd)
         except OSError as error:
@@ -180,10 +194,19 @@ class BlockTarget(Closing):
 
     @override
     def close(self) -> None:
-        """Give up the descriptor without waiting. May be repeated."""
+        """Give up the descriptors without waiting for the disk. May be repeated."""
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
+        self._writers.close()
+        if self._early is not None:
+            self._early.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _write_error(self, error: OSError, offset: int) -> TargetError:
+        return target_error(error, f"write at byte {offset} of", self._path)
 
     def _clear_blocks(self, offset: int, length: int) -> None:
         """Zeros by the device itself for whole blocks of it, by writing for the rest and where the device cannot."""

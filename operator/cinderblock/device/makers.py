@@ -19,7 +19,9 @@ from cinderblock.device.making import Answer, Order
 from cinderblock.errors import TargetError, TransientError
 
 MOST = 2
-"""Processes at most, each of 15 MiB; the one that goes through the manifest has as much to do as one of them."""
+"""Processes at most, each of 15 MiB. Measured with 124,000 new files on 2 processors: 8.2 to 9.0 s without, 7.4 to 7.7
+s with one, 7.5 to 7.8 s with two; on an ext4 from which as many files had just been removed 36 s without, 16 s with
+two."""
 
 
 class SharedMemory(Closing):
@@ -82,9 +84,8 @@ class Task:
 
 
 def worthwhile() -> int:
-    """How many processes to start: none where there is but one processor."""
-    processors = len(os.sched_getaffinity(0))
-    return min(MOST, processors) if processors > 1 else 0
+    """How many processes to start: one processor is for who goes through the manifest."""
+    return min(MOST, len(os.sched_getaffinity(0)) - 1)
 
 
 class Makers(Closing):

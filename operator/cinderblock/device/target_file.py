@@ -12,9 +12,13 @@ from cinderblock.device import attributes
 from cinderblock.device.closing import Closing
 from cinderblock.device.content import Data
 from cinderblock.device.descriptors import clear_file, read_full, write_and_forget
+from cinderblock.device.direct import DirectFile, Writers
 from cinderblock.device.losses import Losses
 from cinderblock.device.refusals import target_error
+from cinderblock.errors import TargetError
 
+LARGE = 1 << 20
+"""Bytes of the smallest file that is written past the page cache."""
 OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -33,8 +37,25 @@ class TargetFile(Closing):
         entry: what the file is to be.
     """
 
-    def __init__(self, fd: int, entry: Entry, *, is_new: bool, losses: Losses, on_finish: Callable[[], None]) -> None:
-        """Take over ``fd``, open for reading and writing. Raises OSError if what is too long cannot be cut off."""
+    def __init__(
+        self,
+        fd: int,
+        entry: Entry,
+        *,
+        is_new: bool,
+        losses: Losses,
+        on_finish: Callable[[], None],
+        writers: Writers | None = None,
+    ) -> None:
+        """Take over ``fd``, open for reading and writing. Raises OSError if what is too long cannot be cut off.
+
+        Args:
+            fd, entry: the file, and what it is to be.
+            is_new: whether it was just made.
+            losses: says what cannot be kept, and counts it.
+            on_finish: told when it is finished.
+            writers: write what is large past the page cache; None: nothing is.
+        """
         self.entry = entry
         self._fd = fd
         self._is_new = is_new
@@ -44,6 +65,12 @@ class TargetFile(Closing):
         self._is_blank = present == 0
         if present > entry.size:
             os.ftruncate(fd, entry.size)
+        self._direct = None
+        if writers is not None and entry.size >= LARGE:
+            if self._is_blank:
+                # Writes behind the end of a file the kernel makes one after the other.
+                os.ftruncate(fd, entry.size)
+            self._direct = DirectFile.open(fd, writers, self._write_error)
 
     @property
     def size(self) -> int:
@@ -67,11 +94,14 @@ class TargetFile(Closing):
             raise target_error(error, "read", self.entry.path) from error
 
     def write(self, offset: int, data: Data) -> None:
-        """Put ``data`` at ``offset``. Raises TargetError."""
+        """Put ``data`` at ``offset``. Raises TargetError, also of an earlier write."""
+        if self._direct is not None:
+            self._direct.write(offset, data)
+            return
         try:
             write_and_forget(self._fd, offset, data)
         except OSError as error:
-            raise target_error(error, "write", self.entry.path) from error
+            raise self._write_error(error, offset) from error
 
     def clear(self, offset: int, length: int) -> None:
         """Make a range a hole, where the file has data there. Raises TargetError."""
@@ -84,6 +114,7 @@ class TargetFile(Closing):
 
     def finish(self) -> None:
         """Give the file its size, owner, mode, extended attributes and mtime, and close it. Raises TargetError."""
+        self._end_direct()
         try:
             status = os.fstat(self._fd)
             if status.st_size != self.size:
@@ -99,6 +130,17 @@ class TargetFile(Closing):
     @override
     def close(self) -> None:
         """Give up the descriptor without finishing; after ``finish`` it does nothing. May be repeated."""
+        if self._direct is not None:
+            self._direct.close()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def _end_direct(self) -> None:
+        """Wait for what is being written: it would change attributes. Raises TargetError."""
+        if self._direct is not None:
+            with self._direct as direct:
+                direct.finish()
+
+    def _write_error(self, error: OSError, _: int) -> TargetError:
+        return target_error(error, "write", self.entry.path)

@@ -16,7 +16,9 @@ from typing_extensions import override
 from cinderblock.datapath.entries import Entry, EntryKind, order_key
 from cinderblock.device import attributes
 from cinderblock.device.closing import Closing
+from cinderblock.device.direct import Writers
 from cinderblock.device.directories import DirectoryChain, by_descriptor, mount_id, open_root, parts_of, sorted_names
+from cinderblock.device.early import EarlyWriting
 from cinderblock.device.fidelity import assess_target
 from cinderblock.device.losses import Fidelity, Losses
 from cinderblock.device.makers import Makers, SharedMemory
@@ -83,6 +85,7 @@ class TreeWriter(Closing):
         try:
             self._root = open_root(root)
             self._mount = mount_id(self._root)
+            self._early = EarlyWriting(open_root(root), sync_file_system)
         except OSError as error:
             raise target_error(error, "open", os.fsencode(root)) from error
         self._chain = DirectoryChain(self._root)
@@ -93,6 +96,7 @@ class TreeWriter(Closing):
         self._missing_nodes: set[bytes] = set()
         self._unfinished = 0
         self._lock = threading.Lock()
+        self._writers = Writers()
 
     def makers(self, processes: int, memory: SharedMemory) -> Makers:
         """Processes that make new files whose bytes are in ``memory``. The caller closes them."""
@@ -114,6 +118,10 @@ class TreeWriter(Closing):
         except OSError as error:
             raise target_error(error, "create", entry.path) from error
 
+    def wrote(self, count: int) -> None:
+        """So many bytes more are in finished files: the disk may begin with them."""
+        self._early.wrote(count)
+
     def finish(self) -> None:
         """The stream has ended: remove what is left over, set directories' attributes, wait until all is stored.
 
@@ -132,7 +140,9 @@ class TreeWriter(Closing):
 
     @override
     def close(self) -> None:
-        """Give up all descriptors; files that are open stay open."""
+        """Give up all descriptors; files that are open stay open, and must be done with."""
+        self._writers.close()
+        self._early.close()
         for chain in (self._chain, self._link_chain, self._late_chain):
             chain.close()
         if self._root >= 0:
@@ -235,7 +245,14 @@ class TreeWriter(Closing):
 
     def _target_file(self, fd: int, entry: Entry, *, is_new: bool) -> TargetFile:
         try:
-            return TargetFile(fd, entry, is_new=is_new, losses=self.losses, on_finish=self._count_finished)
+            return TargetFile(
+                fd,
+                entry,
+                is_new=is_new,
+                losses=self.losses,
+                on_finish=self._count_finished,
+                writers=self._writers,
+            )
         except OSError:
             os.close(fd)
             raise

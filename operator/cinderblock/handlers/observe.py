@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from cinderblock.datapath.manifest import read_summary
 from cinderblock.errors import CinderblockError, NotFound
 from cinderblock.handlers.line import Line
+from cinderblock.handlers.sharing import SharedReads
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube import kinds, lookups
-from cinderblock.kube.client import KubeClient
+from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
 from cinderblock.lifecycle.stores import choose
@@ -50,6 +51,7 @@ class Eyes:
     clock: Callable[[], datetime] = wall_clock
     instruments: Instruments = field(default_factory=Instruments)
     line: Line = field(default_factory=Line)
+    shared: SharedReads = field(default_factory=SharedReads)
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
         """One object as a model, or None."""
@@ -58,7 +60,16 @@ class Eyes:
 
     async def list(self, model: type[T], kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[T]:
         """All objects as models. One that does not parse is left out: it must not hide the others."""
-        return parse_all(model, await self.kube.list(kind, namespace, labels=labels))
+
+        async def read() -> list[T]:
+            return parse_all(model, await self.kube.list(kind, namespace, labels=labels))
+
+        return await self.shared.read((model, kind, namespace, labels), read)
+
+    async def bodies(self, kind: Kind, namespace: str | None = None, *, fields: str = "") -> JsonObjects:
+        """All objects as they come, read once for all who ask at the same time: nobody may change them."""
+        read = partial(self.kube.list, kind, namespace, fields=fields)
+        return await self.shared.read((kind, namespace, fields), read)
 
 
 def parse_all(model: type[T], bodies: list[dict[str, Any]]) -> list[T]:
@@ -82,7 +93,8 @@ async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
 
 async def pods_with(eyes: Eyes, claim: Claim) -> list[Pod]:
     """The pods that use a claim and have not ended."""
-    return parse_all(Pod, await lookups.pods_using_claim(eyes.kube, claim.namespace, claim.name))
+    pods = await eyes.bodies(kinds.POD, claim.namespace, fields=lookups.NOT_ENDED)
+    return parse_all(Pod, [pod for pod in pods if lookups.uses_claim(pod, claim.name)])
 
 
 def users_of(pods: list[Pod]) -> tuple[str, ...]:
@@ -104,7 +116,7 @@ async def intruders(eyes: Eyes, claim: Claim, mover: MoverView) -> tuple[str, ..
         return ()
     ended = mover.pods[-1].terminated if mover.pods else None
     end = ended.finished_at if ended is not None else None
-    bodies = await eyes.kube.list(kinds.POD, claim.namespace)
+    bodies = await eyes.bodies(kinds.POD, claim.namespace)
     pods = parse_all(Pod, [body for body in bodies if lookups.names_claim(body, claim.name)])
     return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(begin, end)))
 
@@ -117,7 +129,7 @@ async def attached_to(eyes: Eyes, volume_name: str, pods: list[Pod]) -> tuple[st
     """Nodes that a PersistentVolume is attached to; not asked for while ``pods``, movers or not, use it."""
     if pods:
         return ()
-    attachments = await lookups.attachments_of(eyes.kube, volume_name)
+    attachments = lookups.attachments_of(volume_name, await eyes.bodies(kinds.VOLUME_ATTACHMENT))
     return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))
 
 

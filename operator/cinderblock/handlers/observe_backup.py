@@ -182,7 +182,7 @@ async def _given_snapshot(eyes: Eyes, namespace: str, asked: str) -> Snapshot | 
 async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) -> tuple[SnapshotClass | None, str]:
     """The class that the store asks for, else the driver's default one or only one; else none, and why."""
     asked = store.spec.volume_snapshot_class_name if store else None
-    bodies = await eyes.kube.list(kinds.VOLUME_SNAPSHOT_CLASS)
+    bodies = await eyes.bodies(kinds.VOLUME_SNAPSHOT_CLASS)
     classes = parse_all(SnapshotClass, bodies)
     if asked is not None:
         chosen = next((c for c in classes if c.name == asked), None)

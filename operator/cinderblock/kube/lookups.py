@@ -1,7 +1,7 @@
 """Questions that need more than one field of more than one object. Plain dicts in, plain dicts out.
 
-Each look-up is a read of the client and a pure choice among what was read; the choice can be used alone on objects
-that the caller has at hand already.
+Most are pure choices among objects that the caller has read; where it depends on the question what has to be read, it
+is read here.
 """
 
 from __future__ import annotations
@@ -10,27 +10,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import (
-    EVENT,
-    POD,
-    PVC,
-    STORAGE_CLASS,
-    VOLUME_ATTACHMENT,
-    VOLUME_SNAPSHOT_CLASS,
-    Kind,
-)
-from cinderblock.model.cluster import DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION
+from cinderblock.kube.kinds import EVENT, PVC, Kind
+from cinderblock.model.cluster import DEFAULT_SNAPSHOT_CLASS_ANNOTATION
 
 _ENDED: Final = ("Succeeded", "Failed")
+NOT_ENDED: Final = ",".join(f"status.phase!={phase}" for phase in _ENDED)
+"""Field selector of pods that have not ended."""
 
 JsonObject = dict[str, Any]
-
-
-async def default_snapshot_class(client: KubeClient, driver: str) -> JsonObject | None:
-    """The VolumeSnapshotClass for volumes of ``driver``; None: there is none, or snapshots are not installed."""
-    if not await client.serves(VOLUME_SNAPSHOT_CLASS):
-        return None
-    return choose_snapshot_class(await client.list(VOLUME_SNAPSHOT_CLASS), driver)
 
 
 def choose_snapshot_class(classes: Iterable[JsonObject], driver: str) -> JsonObject | None:
@@ -46,22 +33,10 @@ def choose_snapshot_class(classes: Iterable[JsonObject], driver: str) -> JsonObj
     return own[0] if len(own) == 1 else None
 
 
-async def default_storage_class(client: KubeClient) -> JsonObject | None:
-    """The cluster's default StorageClass: the newest, if several are (Kubernetes does so since 1.26)."""
-    classes = await client.list(STORAGE_CLASS)
-    return newest(item for item in classes if _annotation(item, DEFAULT_STORAGE_CLASS_ANNOTATION) == "true")
-
-
 def newest(items: Iterable[JsonObject]) -> JsonObject | None:
     """The object that was created last; of several the first in order of name; None of none."""
     ordered = sorted(items, key=lambda item: str(item["metadata"].get("name", "")))
     return max(ordered, key=lambda item: str(item["metadata"].get("creationTimestamp", "")), default=None)
-
-
-async def pods_using_claim(client: KubeClient, namespace: str, claim: str) -> list[JsonObject]:
-    """Pods that use a PersistentVolumeClaim, or will as soon as they are scheduled; ended ones do not count."""
-    pods = await client.list(POD, namespace, fields="status.phase!=Succeeded,status.phase!=Failed")
-    return [pod for pod in pods if uses_claim(pod, claim)]
 
 
 def uses_claim(pod: JsonObject, claim: str) -> bool:
@@ -77,9 +52,8 @@ def names_claim(pod: JsonObject, claim: str) -> bool:
     return any(_claim_of(pod, volume) == claim for volume in pod.get("spec", {}).get("volumes") or ())
 
 
-async def attachments_of(client: KubeClient, volume: str) -> list[JsonObject]:
-    """VolumeAttachments of a PersistentVolume, by its name: on which nodes it is attached, or about to be."""
-    attachments = await client.list(VOLUME_ATTACHMENT)
+def attachments_of(volume: str, attachments: Iterable[JsonObject]) -> list[JsonObject]:
+    """Of all VolumeAttachments those of a PersistentVolume, by its name: where it is attached, or about to be."""
     return [item for item in attachments if item["spec"].get("source", {}).get("persistentVolumeName") == volume]
 
 

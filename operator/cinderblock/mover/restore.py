@@ -280,5 +280,6 @@ class Filling:
     def _count(self, window: Window) -> None:
         """A window is finished."""
         self._open.difference_update(window.finished())
+        self._target.wrote(window.size)
         self._done += window.size
         self._on_bytes(self._done)

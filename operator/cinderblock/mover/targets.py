@@ -38,6 +38,9 @@ class Target(Protocol):
         Raises TargetError; IntegrityError for an entry that cannot be in a backup of such a volume.
         """
 
+    def wrote(self, count: int) -> None:
+        """So many bytes of contents more are finished."""
+
     def finish(self) -> None:
         """All contents are finished: complete the rest, and wait until all is stored. Raises TargetError."""
 
@@ -64,6 +67,9 @@ class DeviceTarget:
         if device.capacity > entry.size:
             device.clear(entry.size, device.capacity - entry.size)
         return device
+
+    def wrote(self, count: int) -> None:
+        """See Target: writes past the cache are at the disk already."""
 
     def finish(self) -> None:
         """See Target: finishing the content was all."""
@@ -105,6 +111,10 @@ class TreeTarget:
         if isinstance(file, TargetFile) and not file.is_blank and file.size <= PREFETCHED_BYTES:
             file.prefetch()
         return file
+
+    def wrote(self, count: int) -> None:
+        """See Target."""
+        self._writer.wrote(count)
 
     def finish(self) -> None:
         """See Target."""

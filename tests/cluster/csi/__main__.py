@@ -8,8 +8,8 @@ Run it from the root of the repository, in the mount namespace of the kubelet, a
 """
 
 import logging
+import queue
 import signal
-import threading
 
 from tests.cluster.csi import driver, options
 
@@ -20,12 +20,13 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     chosen = options.parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stop = threading.Event()
+    # No threading.Event: a signal that comes while wait() holds the event's lock would make set() wait for it for ever.
+    stop: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stop.put(None))
     with driver.running(chosen):
         logger.info("Serving %s", chosen.socket)
-        stop.wait()
+        stop.get()
 
 
 if __name__ == "__main__":

@@ -129,18 +129,24 @@ def test_a_device_that_fails_is_named(loop_device: LoopDevice) -> None:
         source.read_into(2 * MIB, memoryview(bytearray(4096)))
 
 
+def fill(target: BlockTarget, offset: int, data: bytes) -> None:
+    target.write(offset, data)
+    target.finish()
+
+
+@pytest.mark.parametrize(
+    ("at", "problem"), [(0, "the target volume is full"), (1, "I/O error")], ids=["direct", "cached"]
+)
 def test_a_thin_device_without_space_is_an_error_at_the_end_at_the_latest(
-    mount: Callable[..., Path], loop_device: LoopDevice, tmp_path: Path
+    mount: Callable[..., Path], loop_device: LoopDevice, tmp_path: Path, at: int, problem: str
 ) -> None:
-    """Its image lies in a file system of 1 MiB: writes go to the page cache, and cannot go any further."""
+    """Its image lies in a file system of 1 MiB: a write past the cache is refused, one to the cache goes no further."""
     pool = tmp_path / "pool"
     pool.mkdir()
     mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", at=pool)
     device, _ = loop_device("pool/device")
-    with BlockTarget(device, 16 * MIB) as target:
-        target.write(0, b"x" * 4 * MIB)
-        with pytest.raises(TargetError, match="I/O error"):
-            target.finish()
+    with BlockTarget(device, 16 * MIB) as target, pytest.raises(TargetError, match=problem):
+        fill(target, at, b"x" * 4 * MIB)
 
 
 def test_what_was_written_is_there_after_finish(loop_device: LoopDevice) -> None:

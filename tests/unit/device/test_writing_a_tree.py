@@ -46,8 +46,9 @@ def inodes(root: Path) -> dict[str, int]:
 def put_file(writer: TreeWriter, entry: Entry, content: bytes = b"") -> None:
     file = writer.put(entry)
     assert isinstance(file, TargetFile)
-    file.write(0, content)
-    file.finish()
+    with file:
+        file.write(0, content)
+        file.finish()
 
 
 def test_an_empty_directory_becomes_equal_to_a_tree_with_everything(tree: Path, target: Path) -> None:
@@ -434,13 +435,8 @@ def test_a_full_volume_says_so_and_names_the_file(ext4: Callable[..., Path]) -> 
     volume = ext4(mib=4)
     with TreeWriter(str(volume)) as writer:
         writer.put(ROOT)
-        file = writer.put(Entry(b"caf\xe9", EntryKind.FILE, size=8 * MIB))
-        assert file is not None
-        with (
-            file,
-            pytest.raises(TargetError, match=r"volume is full: restore to a larger .*ENOSPC: cannot write caf\\xe9"),
-        ):
-            file.write(0, os.urandom(8 * MIB))
+        with pytest.raises(TargetError, match=r"volume is full: restore to a larger .*ENOSPC: cannot write caf\\xe9"):
+            put_file(writer, Entry(b"caf\xe9", EntryKind.FILE, size=8 * MIB), os.urandom(8 * MIB))
 
 
 def fill(writer: TreeWriter) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from cinderblock.kube.lookups import choose_snapshot_class, default_snapshot_class, newest, uses_claim
-from tests.support.kube_clients import client_of
-from tests.support.scripted_http import Reply
+from cinderblock.kube.lookups import choose_snapshot_class, newest, uses_claim
 
 DEFAULT = "snapshot.storage.kubernetes.io/is-default-class"
 
@@ -58,17 +55,6 @@ def test_the_annotation_counts_only_with_the_value_true() -> None:
     marked = snapshot_class("marked", default=True)
     marked["metadata"]["annotations"][DEFAULT] = "false"
     assert choose_snapshot_class([marked, snapshot_class("other")], "csi.example.com") is None
-
-
-async def test_the_snapshot_class_is_looked_for_only_where_snapshots_are_installed() -> None:
-    absent = Reply(404, "404 page not found")
-    async with client_of([absent]) as (client, server):
-        assert await default_snapshot_class(client, "csi.example.com") is None
-    assert len(server.asked) == 1
-    served = Reply(200, json.dumps({"resources": [{"name": "volumesnapshotclasses"}]}))
-    listed = Reply(200, json.dumps({"metadata": {}, "items": [snapshot_class("only")]}))
-    async with client_of([served, listed]) as (client, server):
-        assert name_of(await default_snapshot_class(client, "csi.example.com")) == "only"
 
 
 def test_the_newest_of_nothing_is_none() -> None:
