@@ -171,7 +171,7 @@ class MemorySource:
         """See Source."""
         return sum(file.entry.size for file in self.files.values())
 
-    def entries(self, before: Before | None = None) -> Iterator[Entry | None]:
+    def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """See Source."""
         for path in sorted(self.files, key=order_key):
             entry = self.files[path].entry

@@ -110,6 +110,7 @@ class TreeReader(Closing):
         self._parent = b""
         self._lock = threading.Lock()
         self._no_atime = os.O_NOATIME
+        self._adds_attributes = False
 
     def walk(self) -> Iterator[Entry]:
         """Every entry without extents: the root first, then by path components (`entries.order_key`).
@@ -119,10 +120,14 @@ class TreeReader(Closing):
         """
         return (entry for entry in self.walk_since(None) if entry is not None)
 
-    def walk_since(self, before: Before | None) -> Iterator[Entry | None]:
-        """As `walk`, but None for each object that is as it was before; ``before`` is told which. Raises as `walk`."""
+    def walk_since(self, before: Before | None, *, opens_all: bool = False) -> Iterator[Entry | None]:
+        """As `walk`, but None for each object that is as it was before; ``before`` is told which. Raises as `walk`.
+
+        With ``opens_all``, a FILE that is not empty comes without extended attributes: `open_file` adds them.
+        """
+        self._adds_attributes = opens_all
         try:
-            return TreeWalk(self._root, self.skipped, before).entries()
+            return TreeWalk(self._root, self.skipped, before, opens_all=opens_all).entries()
         except OSError as error:
             raise source_error(error, "begin to walk through", b"") from error
 
@@ -202,6 +207,8 @@ class TreeReader(Closing):
             raise source_moved(entry.path)
         if (status.st_ino, *_stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
             entry = make_entry(entry.path, status, read_attributes(fd))
+        elif self._adds_attributes and (found := read_attributes(fd)):
+            entry = entry._replace(xattrs=found)
         return SourceFile(fd, entry, status, is_settled=is_settled)
 
 

@@ -78,11 +78,22 @@ class TreeWalk:
 
     In memory: the names of the directories between the root and the current one, and one path per inode that has
     names still to come.
+
+    Args:
+        root_fd: an open directory, which must stay open.
+        skipped: counts what is left out.
+        before: how the tree was.
+        opens_all: whether who walks opens every FILE that is not empty, and so learns its extended attributes: by
+            name they cost 3.6 microseconds a file, twice as long as stat; by descriptor 0.3.
+
+    Raises OSError.
     """
 
-    def __init__(self, root_fd: int, skipped: Skipped, before: Before | None = None) -> None:
-        """Begin with an open directory, which must stay open. Raises OSError."""
+    def __init__(
+        self, root_fd: int, skipped: Skipped, before: Before | None = None, *, opens_all: bool = False
+    ) -> None:
         self._skipped = skipped
+        self._opens_all = opens_all
         self._before = before
         self._root = root_fd
         self._mount = mount_id(root_fd) if has_mounts_below(root_fd) else None
@@ -154,12 +165,17 @@ class TreeWalk:
         fd = self._chain.fd
         try:
             target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
-            return make_entry(path, status, read_attributes(by_descriptor(fd, name)), target)
+            return make_entry(path, status, self._attributes(fd, name, status), target)
         except FileNotFoundError:
             self._skipped.vanished += 1
             return None
         except OSError as error:
             raise _walk_error(error, "read", path) from error
+
+    def _attributes(self, fd: int, name: bytes, status: os.stat_result) -> Attributes:
+        if self._opens_all and stat.S_ISREG(status.st_mode) and status.st_size:
+            return ()
+        return read_attributes(by_descriptor(fd, name))
 
     def _is_left_out(self, path: bytes, status: os.stat_result) -> bool:
         if stat.S_ISSOCK(status.st_mode):

@@ -142,7 +142,8 @@ class _Run:
                 on_bytes=tell,
             )
             stack.callback(assembly.close)
-            assembly.run(plan(source.entries(before), stream or ParentStream(), self._chunk_bytes))
+            entries = source.entries(before, opens_all=parent is None)
+            assembly.run(plan(entries, stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
             tell(assembly.bytes_done)
         if evidence is not None and parent is not None and (hint := evidence.hint(parent.summary.entries)):

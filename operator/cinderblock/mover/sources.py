@@ -38,10 +38,11 @@ class Source(Protocol):
     def total_bytes(self) -> int:
         """About how many bytes there are to deal with, for progress."""
 
-    def entries(self, before: Before | None = None, /) -> Iterator[Entry | None]:
+    def entries(self, before: Before | None = None, /, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """Every entry without extents, in order of path; None for what ``before`` has as it is.
 
-        Raises SourceError or SourceChanging.
+        With ``opens_all``, whoever asks opens every FILE that is not empty: only then its entry is complete. Raises
+        SourceError or SourceChanging.
         """
 
     def open(self, entry: Entry) -> Opened:
@@ -67,7 +68,7 @@ class DeviceSource:
         """See Source."""
         return self._size
 
-    def entries(self, _: Before | None = None) -> Iterator[Entry | None]:
+    def entries(self, *_: Before | None, **__: bool) -> Iterator[Entry | None]:
         """See Source."""
         yield Entry(b"", EntryKind.DEVICE, size=self._size)
 
@@ -104,9 +105,9 @@ class TreeSource:
         """See Source."""
         return self._total
 
-    def entries(self, before: Before | None = None) -> Iterator[Entry | None]:
+    def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """See Source."""
-        return self._reader.walk_since(before) if before else self._reader.walk()
+        return self._reader.walk_since(before, opens_all=opens_all)
 
     def open(self, entry: Entry) -> Opened:
         """See Source."""

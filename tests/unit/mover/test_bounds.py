@@ -132,7 +132,7 @@ class ManyEntries(MemorySource):
         self.count = count
 
     @override
-    def entries(self, before: Before | None = None) -> Iterator[Entry | None]:
+    def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         yield self.files[b""].entry
         for number in range(self.count):
             directory = b"directory-%05d" % (number // 1000)

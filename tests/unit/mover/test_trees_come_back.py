@@ -62,6 +62,26 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(tmp_path: Path, s
         parent = backup
 
 
+@pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MIB])
+def test_extended_attributes_come_back_of_a_file_of_any_size_from_any_backup(
+    tmp_path: Path, source: Path, size: int
+) -> None:
+    """A full backup reads them where it opens files, an incremental where it walks."""
+    file = source / "file"
+    file.write_bytes(os.urandom(size))
+    os.link(file, source / "link")
+    os.setxattr(file, "user.first", b"1")
+    backups = Backups(keys=key_ring())
+    backups.back_up(source, "full")
+    os.setxattr(file, "user.second", b"2")
+    backups.back_up(source, "incremental", "full")
+    expected = {"full": {"user.first": b"1"}, "incremental": {"user.first": b"1", "user.second": b"2"}}
+    for backup, attributes in expected.items():
+        restored = make_directory(tmp_path / backup) / "file"
+        backups.restore(backup, restored.parent)
+        assert {name: os.getxattr(restored, name) for name in os.listxattr(restored)} == attributes
+
+
 def test_an_in_place_restore_gives_exactly_the_backup(source: Path, target: Path) -> None:
     make_tree(str(source), seed=3, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
