@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from cinderblock.datapath.keys import KeyRing
-from cinderblock.errors import NotFound
+from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
 from cinderblock.handlers.patience import DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
@@ -128,7 +128,12 @@ class Stores:
         return seen[store.namespace, name]
 
     async def _read_secret(self, store: BackupStore, name: str) -> Secret:
-        body = await self._kube.get(SECRET, name, store.namespace)
+        try:
+            body = await self._kube.get(SECRET, name, store.namespace)
+        except AccessDenied as error:
+            # An API server that has just started denies what it will allow in a moment, as long as it does not know
+            # all roles. That is no answer of the store, and ends no backup at once.
+            raise KubeUnavailable(f"Secret {name} of BackupStore {store.name}: {error.message}") from error
         if body is None:
             raise NotFound(
                 f"Secret {name} of BackupStore {store.name} does not exist in namespace {store.namespace}: create it",

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from cinderblock.errors import InvalidInput, NotFound
+from cinderblock.errors import InvalidInput, KubeUnavailable, NotFound
 from cinderblock.handlers import stores
 from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.model.store import BackupStore
 from cinderblock.store.memory import MemoryStore
+from tests.support.kube_clients import client_of
+from tests.support.scripted_http import Reply
 from tests.support.simulated_api import ObjectsInMemory, SimulatedApi
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -62,6 +64,14 @@ async def test_a_rotated_secret_a_changed_store_and_another_bucket_are_opened_an
     assert await opened.open(a_store(region="eu-west-1"), "volumebackups") is not first
     objects.update(found, data=found["data"] | {"AWS_SECRET_ACCESS_KEY": base64.b64encode(b"newer").decode()})
     assert await opened.open(a_store(), "volumebackups") is not first
+
+
+async def test_a_secret_that_may_not_be_read_for_now_is_no_answer_of_the_store() -> None:
+    """An API server that has just started says so of everything, until it knows all roles."""
+    async with client_of([Reply(403, "{}")] * 9) as (client, _):
+        kept = Stores(client)
+        with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*refuses to get secrets"):
+            await kept.open(a_store(), "volumebackups")
 
 
 async def test_the_same_name_in_another_namespace_is_another_store(objects: ObjectsInMemory, opened: Stores) -> None:
