@@ -17,12 +17,12 @@ from cinderblock.model.store import BackupStore
 from cinderblock.model.task import (
     DEVICE_PATH,
     SECRETS_DIRECTORY,
-    TASK_VARIABLE,
     TREE_PATH,
     MoverTask,
     Operation,
     StoreLocation,
     VolumeMode,
+    to_environment,
 )
 
 STORE_LABEL = "cinderblock.io/store"
@@ -247,10 +247,7 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
         "args": ["mover"],
-        "env": [
-            {"name": TASK_VARIABLE, "value": _task_text(task)},
-            *({"name": name, "value": value} for name, value in settings.proxies),
-        ],
+        "env": [{"name": name, "value": value} for name, value in (*to_environment(task).items(), *settings.proxies)],
         "resources": store.spec.mover.resources or DEFAULT_RESOURCES,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": store.spec.mover.security_context or _security_context(task.operation),
@@ -264,11 +261,6 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         reads_only = task.operation is Operation.BACKUP
         container["volumeMounts"].append({"name": "volume", "mountPath": TREE_PATH, "readOnly": reads_only})
     return container
-
-
-def _task_text(task: MoverTask) -> str:
-    """The task as JSON that the kubelet leaves as it is: it expands ``$(NAME)`` and shortens ``$$`` in a variable."""
-    return task.model_dump_json(by_alias=True, exclude_none=True).replace("$", "\\u0024")
 
 
 def _security_context(operation: Operation) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """What the operator asks of a mover (`MoverTask`) and what the mover answers (`MoverReport`).
 
-The task travels in the Job as one environment variable; it holds no secret: credentials, keys and certificates are
-files that the kubelet mounts from Secrets. The report is the container's termination message.
+The task travels in the Job as an environment variable, or several if it is very long; it holds no secret: credentials,
+keys and certificates are files that the kubelet mounts from Secrets. The report is the container's termination message.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -16,7 +17,10 @@ from cinderblock.model.base import Model
 from cinderblock.model.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
-"""Environment variable with the MoverTask as JSON."""
+"""Environment variable with the MoverTask as JSON; what is too long for one goes on in CINDERBLOCK_TASK_1 and so on."""
+_CHARACTERS = 30_000
+"""Of a variable. The kernel takes 128 KiB in each (execve(2), MAX_ARG_STRLEN); as UTF-8 a character has up to 4 bytes.
+A backup may have 128 values of metadata of 255 characters each, which would be more."""
 SECRETS_DIRECTORY = "/etc/cinderblock"
 """Where Secrets are mounted in a mover: credentials/, encryption/ and ca/ below it, each only if configured."""
 DEVICE_PATH = "/dev/cinderblock-volume"
@@ -143,3 +147,22 @@ class ProgressLine(Model):
     bytes_stored: int = 0
     bytes_per_second: int = 0
     seconds_left: int | None = None
+
+
+def to_environment(task: MoverTask) -> dict[str, str]:
+    """Variables that hold the task, as the kubelet leaves them: it expands ``$(NAME)`` and shortens ``$$``."""
+    text = task.model_dump_json(by_alias=True, exclude_none=True).replace("$", "\\u0024")
+    parts = [text[start : start + _CHARACTERS] for start in range(0, len(text), _CHARACTERS)]
+    return {_variable(number): part for number, part in enumerate(parts)}
+
+
+def text_from_environment(environment: Mapping[str, str]) -> str | None:
+    """What `to_environment` has divided, in one piece again; None if there is none."""
+    parts: list[str] = []
+    while (part := environment.get(_variable(len(parts)))) is not None:
+        parts.append(part)
+    return "".join(parts) if parts else None
+
+
+def _variable(number: int) -> str:
+    return f"{TASK_VARIABLE}_{number}" if number else TASK_VARIABLE

@@ -23,7 +23,15 @@ from pydantic import ValidationError
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, InvalidInput
-from cinderblock.model.task import SECRETS_DIRECTORY, TASK_VARIABLE, MoverReport, MoverTask, Operation, StoreLocation
+from cinderblock.model.task import (
+    SECRETS_DIRECTORY,
+    TASK_VARIABLE,
+    MoverReport,
+    MoverTask,
+    Operation,
+    StoreLocation,
+    text_from_environment,
+)
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.progress import ProgressPrinter
 from cinderblock.mover.reporting import EXIT_TRANSIENT, TERMINATION_LOG, exit_code, failure, write_report
@@ -91,7 +99,7 @@ def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, open
 
 
 def _read_task(environment: Mapping[str, str]) -> MoverTask:
-    text = environment.get(TASK_VARIABLE)
+    text = text_from_environment(environment)
     if text is None:
         raise InvalidInput(f"{TASK_VARIABLE} is not set: the mover is started by the operator, as a Job")
     try:

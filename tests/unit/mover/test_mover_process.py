@@ -23,6 +23,7 @@ from cinderblock.model.task import (
     Operation,
     ProgressLine,
     StoreLocation,
+    to_environment,
 )
 from cinderblock.mover.main import main, read_key_ring
 from cinderblock.mover.progress import Progress, ProgressPrinter
@@ -61,9 +62,8 @@ class Pod:
 
     def run(self, task: MoverTask | str) -> int:
         """One run of the mover in this process."""
-        text = task if isinstance(task, str) else task.model_dump_json(by_alias=True, exclude_none=True)
         return main(
-            {TASK_VARIABLE: text},
+            {TASK_VARIABLE: task} if isinstance(task, str) else to_environment(task),
             secrets_directory=str(self.secrets),
             termination_log=str(self.log),
             out=self.out,
@@ -251,7 +251,7 @@ sys.exit(main(os.environ, secrets_directory=sys.argv[1], termination_log=sys.arg
 def test_sigterm_ends_the_process_at_once_with_a_transient_report(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     task = Backups().task(Operation.BACKUP, "one", path=source)
-    environment = os.environ | {TASK_VARIABLE: task.model_dump_json(by_alias=True), "PYTHONPATH": "operator"}
+    environment = os.environ | to_environment(task) | {"PYTHONPATH": "operator"}
     command = [sys.executable, "-c", STOPPED, str(pod.secrets), str(pod.log)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -282,3 +282,18 @@ def test_a_failed_run_does_not_claim_to_be_complete() -> None:
     printer(Progress(5, 10, 0))
     printer.finish(succeeded=False)
     assert ProgressLine.model_validate_json(out.getvalue().splitlines()[-1]).bytes_total == 10
+
+
+LONGEST = {f"{number:03}".ljust(255, "k"): "\U0001f9f1" * 255 for number in range(128)}
+"""As much metadata as a backup may have (128 items), in characters of four bytes."""
+ECHO = "import os; from cinderblock.model import task; print(task.text_from_environment(os.environ))"
+
+
+def test_a_task_with_as_much_metadata_as_there_may_be_reaches_the_process() -> None:
+    task = Backups().task(Operation.BACKUP, "one", path="/volume")
+    task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": LONGEST})})
+    variables = to_environment(task)
+    assert len(variables) > 1
+    command = [sys.executable, "-c", ECHO]
+    told = subprocess.run(command, env=variables | {"PYTHONPATH": "operator"}, capture_output=True, check=True).stdout
+    assert MoverTask.model_validate_json(told) == task
