@@ -20,6 +20,7 @@ _fallocate = _libc.fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _syncfs = _libc.syncfs
 _syncfs.argtypes = (ctypes.c_int,)
+_mallopt = getattr(_libc, "mallopt", None)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
@@ -69,3 +70,9 @@ def sync_file_system(fd: int) -> None:
     if _syncfs(fd) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def set_allocator(parameter: int, value: int) -> None:
+    """Set a parameter of the C library's allocator, where it has any: glibc does, musl does not. (mallopt(3))"""
+    if _mallopt is not None:
+        _mallopt(parameter, value)

@@ -37,9 +37,9 @@ from cinderblock.model.names import manifest_key, pack_prefix
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
 from cinderblock.mover.assembling import Assembly, lookahead
-from cinderblock.mover.collecting import collecting_seldom
 from cinderblock.mover.evidence import Evidence, mtime_settled_before, nanoseconds
 from cinderblock.mover.leftovers import Leftovers
+from cinderblock.mover.memory import collecting_seldom, take_from_one_heap
 from cinderblock.mover.parent import ParentStream, settled_before
 from cinderblock.mover.planning import plan
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
@@ -86,6 +86,7 @@ def run_backup(
         return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), [])
     if task.sealed and keys is None:
         raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
+    take_from_one_heap()
     with collecting_seldom(), opener(task.volume_mode, task.path) as source:
         parent = _open_parent(task, store, keys)
         run = _Run(task, store, keys if task.sealed else None, parent)

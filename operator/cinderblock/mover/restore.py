@@ -14,7 +14,7 @@ verified every byte of the result; one that ends with an error leaves a target t
 completes it.
 
 Memory. In flight are at most WORKERS ranged reads with some chunks each, and the plaintexts of SLOTS windows of small
-files in shared memory: `bytes_in_flight`, 118 MiB with chunks of 1 MiB. Open at once are at most `file_limit` files for
+files in shared memory: `bytes_in_flight`, 126 MiB with chunks of 1 MiB. Open at once are at most `file_limit` files for
 each of the windows in flight.
 """
 
@@ -32,12 +32,13 @@ from cinderblock.datapath.chunking import SOLID_FILES
 from cinderblock.datapath.entries import Entry, Extent
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.device.direct import PIECE_BYTES, WRITES
 from cinderblock.device.makers import SharedMemory
 from cinderblock.errors import IntegrityError, InvalidInput
 from cinderblock.model.task import MoverReport, MoverTask
-from cinderblock.mover.collecting import collecting_seldom
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
 from cinderblock.mover.finishing import Finishing
+from cinderblock.mover.memory import collecting_seldom, take_from_one_heap
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.targets import Target, open_target
 from cinderblock.mover.windows import FilledFile, Window
@@ -57,7 +58,7 @@ _WARNINGS = 8
 
 def bytes_in_flight(chunk_bytes: int) -> int:
     """Bytes of ranged reads, plaintexts and buffers that a restore holds at once at most."""
-    return WORKERS * (RANGE_BYTES + 4 * chunk_bytes) + SLOTS * SLOT_BYTES
+    return WORKERS * (RANGE_BYTES + 4 * chunk_bytes) + SLOTS * SLOT_BYTES + WRITES * PIECE_BYTES
 
 
 def file_limit() -> int:
@@ -127,6 +128,7 @@ def write_target(
     def report_bytes(done: int) -> None:
         on_progress(Progress(done, summary.logical_bytes, fetcher.bytes_fetched))
 
+    take_from_one_heap()
     with closing(Filling(target, fetcher, summary.chunk_bytes, report_bytes)) as filling, collecting_seldom():
         for entry in manifest.entries():
             filling.put(entry)

@@ -1,0 +1,33 @@
+"""A mover's threads take their memory from one heap."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+THREADS = """
+import ctypes, threading
+from cinderblock.mover.memory import take_from_one_heap
+{first}
+together = threading.Barrier(8)
+def work():
+    held = [bytes(100_000) for _ in range(50)]
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+ctypes.CDLL(None).malloc_stats()
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="only glibc tells")
+@pytest.mark.parametrize(("first", "is_one"), [("take_from_one_heap()", True), ("", False)], ids=["told", "untold"])
+def test_all_threads_use_one_heap_once_they_are_told_to(first: str, is_one: bool) -> None:
+    command = [sys.executable, "-c", THREADS.format(first=first)]
+    environment = {**os.environ, "PYTHONPATH": "operator"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    assert ("Arena 0" in told, "Arena 1" in told) == (True, not is_one)
