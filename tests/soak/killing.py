@@ -9,16 +9,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.cluster import cluster, processes
 from tests.cluster.daemons import Daemons
 from tests.cluster.settings import Settings
+from tests.support.lab import Object
 
 PARTS = ("operator", "mover", "versitygw", "kube-apiserver", "kubelet")
 """What is killed, by the names under which it is counted."""
 SECONDS_BETWEEN = (4.0, 30.0)
 """Of quiet between two kills: some operations meet several, some none."""
+FORGOTTEN_WITHIN = timedelta(seconds=20)
+"""Between the death of a kubelet, which then stays away for up to 12 s, and the release of a volume that it may have
+forgotten to unstage."""
 MOVER_APPEARS_WITHIN = 10.0
 """Seconds to wait for a mover that can be killed; most live for some seconds only."""
 
@@ -28,10 +33,12 @@ class Killer:
 
     Attributes:
         killed: what was killed, how often.
+        kubelet_deaths: when the kubelet was killed.
     """
 
     def __init__(self, seed: int, log: Callable[[str], None]) -> None:
         self.killed: Counter[str] = Counter()
+        self.kubelet_deaths: list[datetime] = []
         self._settings = cluster.running()
         self._random = random.Random(seed)
         self._log = log
@@ -47,10 +54,25 @@ class Killer:
             lambda: self._kill_daemon("kubelet"),
         ]
         while not enough.wait(self._random.uniform(*SECONDS_BETWEEN)):
+            began = datetime.now(UTC)
             what = self._random.choice(ways)()
+            if what == "kubelet":
+                self.kubelet_deaths.append(began)
             if what:
                 self.killed[what] += 1
                 self._log(f"killed {what}")
+
+    def was_forgotten(self, volume: Object) -> bool:
+        """Whether a PersistentVolume may stay staged for ever, since the kubelet died just when it was released.
+
+        A kubelet that dies between NodeUnpublishVolume and NodeUnstageVolume does not know of the volume any more when
+        it is back, and the driver refuses to delete what is staged (kubernetes/kubernetes issues 85476 and 121937).
+        """
+        status = volume.get("status", {})
+        if status.get("phase") != "Released":
+            return False
+        released = datetime.fromisoformat(status["lastPhaseTransitionTime"])
+        return any(abs(released - death) < FORGOTTEN_WITHIN for death in self.kubelet_deaths)
 
     def _kill_in_pods(self, argument: str) -> str:
         """Kill the processes in pods of the cluster that were started with this word; the kubelet starts them again."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from tests.cluster import cluster, storage
-from tests.support.lab import Lab
+from tests.support.lab import Lab, Object
 from tests.support.objects_in_store import EmbeddedStore
 from tests.support.tenants import Tenant
 
@@ -50,10 +51,16 @@ def _is_childless(tenant: Tenant, uid: str) -> bool:
 
 @dataclass
 class Graveyard:
-    """Namespaces that are being deleted, while other tests go on."""
+    """Namespaces that are being deleted, while other tests go on.
+
+    Attributes:
+        names: of the namespaces.
+        is_excused: whether a PersistentVolume may stay, since something else than what is tested keeps it.
+    """
 
     lab: Lab
     names: list[str] = field(default_factory=list)
+    is_excused: Callable[[Object], bool] = lambda _: False
 
     def bury(self, tenant: Tenant) -> None:
         """Delete a tenant's namespace; `check` looks later whether it went."""
@@ -71,7 +78,7 @@ class Graveyard:
 
     def remains(self) -> list[str]:
         """PersistentVolumes and VolumeSnapshotContents of the namespaces, mounted or not."""
-        volumes = self.lab.items("persistentvolumes")
+        volumes = [volume for volume in self.lab.items("persistentvolumes") if not self.is_excused(volume)]
         contents = self.lab.items("volumesnapshotcontents")
         owners = [(item, item["spec"].get("claimRef") or {}) for item in volumes]
         owners += [(item, item["spec"]["volumeSnapshotRef"]) for item in contents]
