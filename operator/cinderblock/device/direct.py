@@ -23,8 +23,9 @@ from cinderblock.device.content import Data
 from cinderblock.device.descriptors import write_and_forget
 from cinderblock.errors import TargetError
 
-ALIGNMENT = 4096
-"""Bytes of which offset, length and address have to be a multiple: the largest block size that disks have (open(2))."""
+ALIGNMENT = max(4096, mmap.PAGESIZE)
+"""Bytes of which offset, length and address have to be a multiple: the largest block size that disks have (open(2)),
+and a page, so that none is written past the cache and by way of it at once."""
 WORTHWHILE = 64 << 10
 """Bytes of the smallest write that goes past the cache: smaller ones the kernel puts together."""
 WRITES = 8

@@ -59,7 +59,7 @@ class Eyes:
         return model.model_validate(body) if body is not None else None
 
     async def list(self, model: type[T], kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[T]:
-        """All objects as models. One that does not parse is left out: it must not hide the others."""
+        """All objects as models, as `bodies`. One that does not parse is left out: it must not hide the others."""
 
         async def read() -> list[T]:
             return parse_all(model, await self.kube.list(kind, namespace, labels=labels))
