@@ -27,9 +27,9 @@ Made by `make bench`. Every round does every step with every program in turn, ag
 with empty repositories and caches, and another program goes first. Before a step everything is written to the disk, for
 some seconds at most others are waited for to leave the measured processors alone, the page cache is filled, and what
 the step will read is read into it: the volume or the target, and the program's objects in the store. Restores go to an
-ext4 made for each, and are timed until the program ends and until everything is on the disk. In the first round
-what was restored is compared with what was backed up. Three figures are the least, the median and the largest of the
-rounds; ratios are made round by round.
+ext4 made for each, on a device without a cache of its own, and are timed until the program ends and until everything is
+on the disk. In the first round what was restored is compared with what was backed up. Three figures are the least, the
+median and the largest of the rounds; ratios are made round by round.
 
 Every program runs with its default settings. This one seals, and has compiled bytecode, as in its image. An image gets
 a new mtime before each backup, as each snapshot of a device is a new device: with the old mtime restic and kopia would
