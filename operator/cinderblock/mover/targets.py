@@ -69,7 +69,7 @@ class DeviceTarget:
         return device
 
     def wrote(self, count: int) -> None:
-        """See Target: writes past the cache are at the disk already."""
+        """See Target: a device counts by itself what is written to it."""
 
     def finish(self) -> None:
         """See Target: finishing the content was all."""

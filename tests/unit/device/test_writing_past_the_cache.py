@@ -115,11 +115,7 @@ def test_a_file_system_that_cannot_is_written_by_way_of_the_cache(image: Path, m
         return opened(path, flags, *rest, **options)
 
     monkeypatch.setattr(os, "open", without_direct)
-    data = os.urandom(2 * MIB)
-    with BlockTarget(image, SIZE) as target:
-        target.write(0, data)
-        target.finish()
-    assert image.read_bytes()[: 2 * MIB] == data
+    assert_a_target_holds_what_was_written(image)
 
 
 def test_what_the_kernel_does_not_take_past_the_cache_goes_by_way_of_it(
@@ -134,11 +130,7 @@ def test_what_the_kernel_does_not_take_past_the_cache_goes_by_way_of_it(
         return written(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", picky)
-    data = os.urandom(2 * MIB)
-    with BlockTarget(image, SIZE) as target:
-        target.write(0, data)
-        target.finish()
-    assert image.read_bytes()[: 2 * MIB] == data
+    assert_a_target_holds_what_was_written(image)
 
 
 def test_a_write_that_does_less_than_was_asked_goes_on(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,20 +144,14 @@ def test_a_write_that_does_less_than_was_asked_goes_on(image: Path, monkeypatch:
 
 
 def test_a_refused_write_is_told_by_the_end_with_its_place(writer: DirectFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(fd: int, data: memoryview, offset: int) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "pwrite", broken)
+    monkeypatch.setattr(os, "pwrite", refuse_to_write)
     writer.write(2 * MIB, bytes(MIB))
     with pytest.raises(TargetError, match="EIO at 2097152"):
         writer.finish()
 
 
 def test_after_a_refused_write_nothing_more_is_begun(writer: DirectFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(fd: int, data: memoryview, offset: int) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "pwrite", broken)
+    monkeypatch.setattr(os, "pwrite", refuse_to_write)
     with pytest.raises(TargetError, match="EIO"):
         write_for_ever(writer)
 
@@ -218,6 +204,18 @@ def test_a_large_file_that_is_given_up_leaves_no_descriptor(target: Path) -> Non
         file.write(0, os.urandom(4 * MIB))
         file.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+def assert_a_target_holds_what_was_written(image: Path) -> None:
+    data = os.urandom(2 * MIB)
+    with BlockTarget(image, SIZE) as target:
+        target.write(0, data)
+        target.finish()
+    assert image.read_bytes()[: 2 * MIB] == data
+
+
+def refuse_to_write(fd: int, data: memoryview, offset: int) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def write_for_ever(writer: DirectFile) -> None:
