@@ -33,7 +33,7 @@ from cinderblock.model.store import ChangeDetection, Compression, CompressionAlg
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.retrying import PATIENT
+from cinderblock.store.retrying import BY_HAND
 
 DESCRIPTION: Final = """\
 Back up a directory, an image file or a block device. The container is created if it does not exist.
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     keys = keys_from(arguments.key_files, arguments.active_key)
     description = describe(arguments)
     location = location_from(arguments, create=True)
-    with closing(CountedStore(open_from(arguments, location, PATIENT))) as store:
+    with closing(CountedStore(open_from(arguments, location, BY_HAND))) as store:
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
         task = make_task(arguments, description, location, keys, parent)
         bounded = task.volume_mode is VolumeMode.BLOCK

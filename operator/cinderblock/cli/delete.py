@@ -16,7 +16,7 @@ from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import Conflict, IntegrityError, NotFound
 from cinderblock.model.names import pack_prefix
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.retrying import PATIENT
+from cinderblock.store.retrying import BY_HAND
 
 DESCRIPTION: Final = """\
 Delete a backup and everything that belongs to it. The whole id must be given.
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Delete. Raises NotFound; Conflict while others need the backup."""
     keys = keys_from(arguments.key_files)
     location = location_from(arguments)
-    with closing(open_from(arguments, location, PATIENT)) as store:
+    with closing(open_from(arguments, location, BY_HAND)) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = _find(catalog, arguments.id, arguments.volume_id)
         deleted = delete(store, catalog, location.prefix, backup)

@@ -13,7 +13,7 @@ from cinderblock.cli.output import counted, print_fields, print_json, size
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.mover.verify import Verification, run_verify
-from cinderblock.store.retrying import PATIENT
+from cinderblock.store.retrying import BY_HAND
 
 DESCRIPTION: Final = """\
 Read a backup back from the store and check every byte, as a restore does, without writing anything.
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify. Raises IntegrityError, NotFound."""
     keys = keys_from(arguments.key_files)
     location = location_from(arguments)
-    with closing(open_from(arguments, location, PATIENT)) as store:
+    with closing(open_from(arguments, location, BY_HAND)) as store:
         backup = Catalog(store, location.prefix, keys).find(arguments.id)
         with told("verify", as_json=arguments.json) as progress:
             result = run_verify(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from cinderblock.lifecycle import checks
+from datetime import UTC, datetime
+from typing import Final
+
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.quantity import to_gib
 from cinderblock.model.restore import RestorePhase, VolumeRestore
+
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeBackupStatus:
@@ -47,4 +51,10 @@ def newest_failed_restore(world: BackupWorld) -> VolumeRestore | None:
 def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
     """The restores of this backup, oldest first."""
     own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.backup_id]
-    return sorted(own, key=checks.age_key)
+    return sorted(own, key=_when)
+
+
+def _when(restore: VolumeRestore) -> tuple[datetime, datetime, str]:
+    """Sorts by age. Kubernetes knows that to the second: of those of one second, the one that ended later is newer."""
+    created, changed = restore.metadata.creation_timestamp, restore.status.updated_at
+    return created or _NEVER, changed or _NEVER, restore.uid

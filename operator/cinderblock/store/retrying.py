@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Final, TypeVar
@@ -29,6 +29,8 @@ class Patience:
         longest_delay: longest wait that is chosen here, in seconds; a server may ask for more.
         total: seconds from the first attempt after which none is begun. One attempt may take longer.
         answer: seconds that one attempt waits for an answer; None: as long as the store thinks right.
+        check_attempts: the same as ``attempts``, for `ObjectStore.check`, with which a run begins.
+        check_total: the same as ``total``, likewise.
     """
 
     attempts: int = 10
@@ -36,10 +38,20 @@ class Patience:
     longest_delay: float = 30.0
     total: float = 300.0
     answer: float | None = None
+    check_attempts: int = 3
+    check_total: float = 10.0
+
+    @property
+    def of_checks(self) -> Patience:
+        """How long to try a check."""
+        return replace(self, attempts=self.check_attempts, total=self.check_total)
 
 
-PATIENT: Final = Patience()
-"""For movers: a server may restart, a node's network may come late, and hours of work are at stake."""
+PATIENT: Final = Patience(check_attempts=10, check_total=60.0)
+"""For movers: a server may restart, a node's network may come late, and hours of work are at stake. At the beginning
+nothing is yet: then an address that does not answer at all is told within a minute, and a restart is sat out."""
+BY_HAND: Final = Patience()
+"""For a person who starts a long run: as patient once it goes, but an address that is wrong is told at once."""
 BRIEF: Final = Patience(attempts=3, first_delay=0.25, longest_delay=2.0, total=10.0, answer=10.0)
 """For whoever waits for an answer: a person, or the operator, which asks again later."""
 
@@ -62,9 +74,8 @@ class RetryingStore:
         self._chance = chance
 
     def check(self) -> None:
-        """See ObjectStore. Never tried for longer than BRIEF: who checks wants to know."""
-        patience = min(self._patience, BRIEF, key=lambda patience: patience.total)
-        self._repeat(self._inner.check, patience)
+        """See ObjectStore. Tried for a shorter time than anything else: who checks wants to know."""
+        self._repeat(self._inner.check, self._patience.of_checks)
 
     def put(self, key: str, body: Body) -> None:
         """See ObjectStore."""

@@ -259,6 +259,14 @@ def test_the_phase_of_a_whole_backup_is_derived_from_its_restores(phases: list[s
     assert status.phase == expected
 
 
+def test_of_two_restores_of_one_second_the_one_that_ended_later_counts() -> None:
+    refused = a_restore("r-2", phase="error_restoring", updatedAt=NOW - timedelta(seconds=30))
+    later = a_restore("r-1", phase="available", updatedAt=NOW)
+    for restores in ((refused, later), (later, refused)):
+        status, _ = decide(a_world(available(), restores=restores))
+        assert status.phase == "available"
+
+
 def test_has_dependent_backups_is_computed_from_what_exists() -> None:
     child = available("b-2", parentId="b-1")
     with_child, _ = decide(a_world(available(), siblings=(child,)))

@@ -20,7 +20,7 @@ from cinderblock.errors import (
 from cinderblock.store.base import ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
-from cinderblock.store.retrying import BRIEF, PATIENT, Chance, Patience, RetryingStore
+from cinderblock.store.retrying import BRIEF, BY_HAND, PATIENT, Chance, Patience, RetryingStore
 from tests.support.faults import Crash, FaultyStore
 
 
@@ -94,12 +94,26 @@ def test_time_is_bounded() -> None:
     assert max(bench.time.sleeps) == 30
 
 
-def test_a_check_is_tried_only_briefly() -> None:
+def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None:
+    for patience in (BY_HAND, BRIEF):
+        bench = Bench(patience)
+        bench.faulty.on("check").raises(away()).times(inf)
+        with pytest.raises(StoreUnreachable):
+            bench.store.check()
+        assert bench.counted.counts.checks == 3
+        assert sum(bench.time.sleeps) <= 2
+
+
+def test_the_check_of_a_mover_sits_out_a_restart_of_the_server_but_no_longer_outage() -> None:
+    bench = Bench(PATIENT)
+    bench.faulty.on("check").raises(away()).times(6)
+    bench.store.check()
+    assert sum(bench.time.sleeps) > 30
     bench = Bench(PATIENT)
     bench.faulty.on("check").raises(away()).times(inf)
     with pytest.raises(StoreUnreachable):
         bench.store.check()
-    assert bench.counted.counts.checks == BRIEF.attempts
+    assert sum(bench.time.sleeps) <= 60
 
 
 @pytest.mark.parametrize(
