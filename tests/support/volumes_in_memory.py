@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -12,16 +10,10 @@ from typing import Self
 from cinderblock.datapath.entries import Entry, EntryKind, order_key
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import VANISHED
-from cinderblock.device.tree_walk import Before
+from cinderblock.device.rows import TYPES, Columns, Rows
+from cinderblock.device.tree_reader import Before
 from cinderblock.errors import SourceChanging
 from cinderblock.mover.sources import Opened
-
-_TYPES = {
-    EntryKind.FILE: stat.S_IFREG,
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.SYMLINK: stat.S_IFLNK,
-    EntryKind.FIFO: stat.S_IFIFO,
-}
 
 Segments = list[tuple[int, bytes]]
 """Data by offset; between them are holes."""
@@ -52,16 +44,16 @@ class FileInMemory:
     is_settled: bool = True
 
 
-def _is_as_before(before: Before, entry: Entry) -> bool:
-    """Ask as the walk of a tree does, which sees what stat(2) tells."""
-    if entry.kind is EntryKind.HARDLINK:
-        return before.matches_link(entry.path, entry.target, entry.inode)
-    if entry.kind not in _TYPES:
-        return False
-    mode = _TYPES[entry.kind] | entry.mode
-    numbers = (mode, entry.inode, 0, 1, entry.uid, entry.gid, entry.size, 0, 0, 0)
-    times = {"st_mtime_ns": entry.mtime_ns, "st_ctime_ns": entry.ctime_ns}
-    return before.matches(entry.path, os.stat_result(numbers, times))
+def _rows(entries: list[Entry]) -> Rows:
+    """What a walk of a tree would have found."""
+    kinds = [(0, *entry[3:9]) if entry.kind is EntryKind.HARDLINK else _fields(entry) for entry in entries]
+    links = {row: entry.target for row, entry in enumerate(entries) if entry.kind is EntryKind.HARDLINK}
+    return Rows([entry.path for entry in entries], Columns(*zip(*kinds, strict=True)), links)
+
+
+def _fields(entry: Entry) -> tuple[int, ...]:
+    size = entry.size if entry.kind is EntryKind.FILE else 0
+    return (TYPES[entry.kind] | entry.mode, *entry[3:8], size)
 
 
 class MemoryContent:
@@ -171,11 +163,23 @@ class MemorySource:
         """See Source."""
         return sum(file.entry.size for file in self.files.values())
 
+    def begin(self) -> None:
+        """See Source."""
+
     def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """See Source."""
-        for path in sorted(self.files, key=order_key):
-            entry = self.files[path].entry
-            yield None if before is not None and _is_as_before(before, entry) else entry
+        entries = [self.files[path].entry for path in sorted(self.files, key=order_key)]
+        if before is None or entries[0].kind is EntryKind.DEVICE:
+            yield from entries
+            return
+        rows, row = _rows(entries), 0
+        while row < len(rows):
+            if taken := before.take(rows, row):
+                row += taken
+                yield None
+            else:
+                yield entries[row]
+                row += 1
 
     def open(self, entry: Entry) -> Opened:
         """See Source."""

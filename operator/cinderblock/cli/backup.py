@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import uuid
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime
 from typing import Final
 
@@ -32,6 +32,7 @@ from cinderblock.model.names import manifest_key
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
+from cinderblock.mover.sources import open_source
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.retrying import BY_HAND
 
@@ -97,13 +98,18 @@ def run(arguments: argparse.Namespace) -> int:
     keys = keys_from(arguments.key_files, arguments.active_key)
     description = describe(arguments)
     location = location_from(arguments, create=True)
-    with closing(CountedStore(open_from(arguments, location, BY_HAND))) as store:
+    with ExitStack() as stack:
+        source = open_source(description.volume_mode, os.path.realpath(arguments.path))
+        stack.enter_context(source)
+        if arguments.incremental:
+            source.begin()
+        store = stack.enter_context(closing(CountedStore(open_from(arguments, location, BY_HAND))))
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
         task = make_task(arguments, description, location, keys, parent)
         bounded = task.volume_mode is VolumeMode.BLOCK
         try:
             with told("backup", as_json=arguments.json, bounded=bounded) as progress:
-                report = run_backup(task, store, keys, progress)
+                report = run_backup(task, store, keys, progress, lambda *_: nullcontext(source))
         except (InvalidInput, KeyUnavailable):
             # Raised before anything is stored.
             raise

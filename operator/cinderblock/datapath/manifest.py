@@ -29,7 +29,7 @@ from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.reading import RangeReader, read_exactly
 from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
-from cinderblock.datapath.sections import Stamps, decode_chunks, decode_section, decode_stamps
+from cinderblock.datapath.section_table import SectionTable, Stamps, decode_chunks, decode_stamps
 from cinderblock.errors import IntegrityError
 from cinderblock.model.task import BackupDescription
 
@@ -39,12 +39,15 @@ __all__ = [
     "ManifestSummary",
     "RangeReader",
     "SectionContent",
+    "SectionRun",
     "read_header",
     "read_summary",
 ]
 
 SECTION_LIMIT = 256 << 20
 """Bytes of a section at most: 1 MiB, and one entry more, which may have large extended attributes."""
+WORTH_COPYING = 256 << 10
+"""Bytes of a section that is taken over whole; smaller ones are made anew, or they would become ever more."""
 READ_BYTES = 4 << 20
 """Sections are fetched in ranges of about this many bytes."""
 
@@ -121,25 +124,66 @@ class SectionContent:
         self.plaintext = plaintext
         self.compressed = compressed
         self._label = label
-        self._entries: list[Entry] | None = None
-        self._stamps: Stamps | None = None
+        self._table: SectionTable | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the plaintext."""
         return len(self.plaintext)
 
+    @property
+    def table(self) -> SectionTable:
+        """The entries; made once. Raises IntegrityError."""
+        if self._table is None:
+            self._table = SectionTable(self.plaintext, self._label)
+        return self._table
+
     def entries(self) -> list[Entry]:
-        """All entries; decoded once. Raises IntegrityError."""
-        if self._entries is None:
-            self._entries = list(decode_section(self.plaintext, self._label))
-        return self._entries
+        """All entries. Raises IntegrityError."""
+        return self.table.entries(0, self.table.rows)
 
     def stamps(self) -> Stamps:
-        """What tells whether objects are as they were; decoded once. Raises IntegrityError."""
-        if self._stamps is None:
-            self._stamps = decode_stamps(self.plaintext, self._label)
-        return self._stamps
+        """What tells whether objects are as they were; decoded anew each time. Raises IntegrityError."""
+        return decode_stamps(self.plaintext, self._label)
+
+
+@dataclass(frozen=True, slots=True)
+class SectionRun:
+    """Rows of a section that another manifest takes over as they are, without entries being made of them.
+
+    Attributes:
+        section: whose they are.
+        start, stop: which rows.
+        is_whole: whether these are all rows of the section.
+        first_path, last_path: of the first and the last row.
+        names: how many different paths there are; parts of an entry have the same.
+        newest_ctime_ns: of all rows, nanoseconds since 1970.
+        size: bytes of the files together.
+    """
+
+    section: SectionContent
+    start: int
+    stop: int
+    is_whole: bool
+    first_path: bytes
+    last_path: bytes
+    names: int
+    newest_ctime_ns: int
+    size: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return self.stop - self.start
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether these rows become a section of their own again."""
+        return self.is_whole and self.section.size >= WORTH_COPYING
+
+    def entries(self) -> list[Entry]:
+        """The rows as entries. Raises IntegrityError."""
+        return self.section.table.entries(self.start, self.stop)
 
 
 class ManifestReader:

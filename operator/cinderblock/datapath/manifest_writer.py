@@ -19,10 +19,11 @@ from cinderblock.datapath.footer import (
 )
 from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader
 from cinderblock.datapath.keys import DataKey
-from cinderblock.datapath.manifest import SectionContent
+from cinderblock.datapath.manifest import SectionRun
 from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
-from cinderblock.datapath.sections import encode_section, estimate, logical_bytes, renumbered
+from cinderblock.datapath.section_table import SectionTable, logical_bytes
+from cinderblock.datapath.sections import Piece, encode_section, estimate, piece_of, renumbered
 from cinderblock.model.task import BackupDescription
 
 SECTION_BYTES = 1 << 20
@@ -76,9 +77,11 @@ class ManifestWriter:
         self._body = bytearray(header.encode())
         self._sections: list[Section] = []
         self._open: list[Entry] = []
+        self._pieces: list[Piece] = []
+        self._rows = 0
         self._size = 0
         self._last_path: bytes | None = None
-        self._counts = Counts()
+        self._names = self._logical_bytes = self._transferred_bytes = 0
         self._newest_ctime_ns = 0
 
     def add(self, entry: Entry) -> None:
@@ -95,35 +98,61 @@ class ManifestWriter:
         if self._size >= SECTION_BYTES:
             self._close_section()
 
-    def copy(self, section: SectionContent) -> None:
-        """Add a section of the parent as it is: nothing of what it describes has changed.
+    def take_over(self, run: SectionRun) -> None:
+        """Add entries of the parent as they are. ``packs`` must begin with the parent's table."""
+        if run.is_copied:
+            self._copy(run)
+            return
+        self._close_piece()
+        self._count_run(run, run.section.table.logical_bytes(run.start, run.stop))
+        start = run.start
+        while start < run.stop:
+            stop = self._fitting(run.section.table, start, run.stop)
+            self._pieces.append(run.section.table.piece(start, stop))
+            self._rows += stop - start
+            self._size += run.section.table.estimate(start, stop)
+            start = stop
+            if self._size >= SECTION_BYTES:
+                self._close_section()
 
-        Only the numbers of its packs are others. ``packs`` must begin with the parent's table.
-        """
+    def _fitting(self, table: SectionTable, start: int, stop: int) -> int:
+        """Where to end so that the section becomes about as large as others: from one backup to the next they would
+        grow without end if rows of a section always stayed together."""
+        room, size = SECTION_BYTES - self._size, table.estimate(start, stop)
+        return stop if size <= room else start + max(1, (stop - start) * room // size)
+
+    def _copy(self, run: SectionRun) -> None:
+        """Add a section of the parent: only the numbers of its packs are others."""
         self._close_section()
-        stamps = section.stamps()
-        names = len(set(stamps.paths)) - (stamps.paths[0] == self._last_path)
-        self._last_path = stamps.paths[-1]
-        self._newest_ctime_ns = max(self._newest_ctime_ns, *stamps.ctimes_ns)
-        counts = self._counts
-        self._counts = counts.model_copy(
-            update={
-                "entries": counts.entries + names,
-                "logical_bytes": counts.logical_bytes + logical_bytes(section.plaintext),
-            }
-        )
+        section = run.section
+        self._count_run(run, logical_bytes(section.plaintext))
         plaintext = renumbered(section.plaintext, self._used.final)
         compressed = section.compressed if plaintext == section.plaintext else compress_frame(plaintext)
-        self._append(plaintext, compressed, len(stamps.paths))
+        self._append(plaintext, compressed, run.rows)
+
+    def _count_run(self, run: SectionRun, logical: int) -> None:
+        """Add to the counts; nothing that was taken over lies in packs of this backup."""
+        self._names += run.names - (run.first_path == self._last_path)
+        self._last_path = run.last_path
+        self._newest_ctime_ns = max(self._newest_ctime_ns, run.newest_ctime_ns)
+        self._logical_bytes += logical
+
+    def _close_piece(self) -> None:
+        """What was added entry by entry becomes a piece."""
+        if self._open:
+            self._count(self._open)
+            self._pieces.append(piece_of(self._open))
+            self._rows += len(self._open)
+            self._open = []
 
     def _close_section(self) -> None:
-        if not self._open:
+        self._close_piece()
+        if not self._pieces:
             return
-        self._count(self._open)
-        plaintext = encode_section(self._open, self._used.final)
-        self._append(plaintext, compress_frame(plaintext), len(self._open))
-        self._open = []
-        self._size = 0
+        plaintext = encode_section(self._pieces, self._used.final)
+        self._append(plaintext, compress_frame(plaintext), self._rows)
+        self._pieces = []
+        self._rows = self._size = 0
 
     def _append(self, plaintext: bytes, compressed: Buffer, entries: int) -> None:
         """Seal a section and put it behind the others."""
@@ -135,22 +164,16 @@ class ManifestWriter:
         self._body += frame
 
     def _count(self, entries: list[Entry]) -> None:
-        """Add a section to the counts. Parts of one entry count once."""
-        counts, mine = self._counts, self._is_mine
-        names = logical = transferred = 0
+        """Add to the counts. Parts of one entry count once."""
+        mine = self._is_mine
         for entry in entries:
-            names += entry.path != self._last_path
+            self._names += entry.path != self._last_path
             self._last_path = entry.path
             for extent in entry.extents:
-                logical += extent.length
+                self._logical_bytes += extent.length
                 if mine(extent.chunk.pack):
-                    transferred += extent.length
+                    self._transferred_bytes += extent.length
         self._newest_ctime_ns = max(self._newest_ctime_ns, *(entry.ctime_ns for entry in entries))
-        self._counts = Counts(
-            entries=counts.entries + names,
-            logical_bytes=counts.logical_bytes + logical,
-            transferred_bytes=counts.transferred_bytes + transferred,
-        )
 
     def _is_mine(self, pack: int) -> bool:
         return self._candidates.origin(pack).backup_id == self._header.backup_id
@@ -181,7 +204,13 @@ class ManifestWriter:
             parent_id=self._header.parent_id,
             chunk_bytes=chunk_bytes,
             newest_ctime_ns=self._newest_ctime_ns,
-            counts=self._counts.model_copy(update={"object_count": len(own), "pack_bytes": sum(own)}),
+            counts=Counts(
+                entries=self._names,
+                logical_bytes=self._logical_bytes,
+                transferred_bytes=self._transferred_bytes,
+                object_count=len(own),
+                pack_bytes=sum(own),
+            ),
             content_digest=content_digest(self._sections),
             origins=[OriginRecord(backup_id=origin.backup_id, attempt=origin.attempt) for origin in packs.origins],
             data_keys=encode_data_keys({name: key for name, key in data_keys.items() if name in used}),

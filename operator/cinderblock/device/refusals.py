@@ -89,6 +89,11 @@ def has_moved(error: OSError) -> bool:
     return error.errno in _MOVED_UNDER_US
 
 
+def walk_error(error: OSError, action: str, path: bytes) -> SourceError | SourceChanging:
+    """Only a name that is not there any more may be left out; whatever else has moved makes a walk worthless."""
+    return source_rearranged(path) if has_moved(error) else source_error(error, action, path)
+
+
 def _sentence(error: OSError, advice: dict[int, str], action: str, path: bytes) -> str:
     code = error.errno or 0
     name = errno.errorcode.get(code, str(code))

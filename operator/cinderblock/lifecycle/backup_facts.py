@@ -54,7 +54,8 @@ def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
     return sorted(own, key=_when)
 
 
-def _when(restore: VolumeRestore) -> tuple[datetime, datetime, str]:
-    """Sorts by age. Kubernetes knows that to the second: of those of one second, the one that ended later is newer."""
-    created, changed = restore.metadata.creation_timestamp, restore.status.updated_at
-    return created or _NEVER, changed or _NEVER, restore.uid
+def _when(restore: VolumeRestore) -> tuple[datetime, bool, str]:
+    """Sorts by age. Kubernetes knows that to the second: of those of one second, nobody can tell which is the newest,
+    and one that has not failed is taken for it. When they ended says nothing, for that hangs on who was disturbed."""
+    created = restore.metadata.creation_timestamp or _NEVER
+    return created, restore.status.phase is not RestorePhase.ERROR_RESTORING, restore.uid

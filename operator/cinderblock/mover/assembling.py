@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cinderblock.datapath.chunking import cells
 from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.datapath.known import KnownChunks
-from cinderblock.datapath.manifest import SectionContent
+from cinderblock.datapath.manifest import SectionRun
 from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter
 from cinderblock.device.content import SourceContent
 from cinderblock.device.refusals import VANISHED, printable
@@ -120,8 +120,8 @@ class Assembly:
     def run(self, units: Iterable[Unit]) -> None:
         """Read and store everything. Raises SourceError, SourceChanging, and what the store raises."""
         for unit in units:
-            if isinstance(unit, SectionContent):
-                self._enqueue(_Pending(None, partial(self._take_section, unit), None))
+            if isinstance(unit, SectionRun):
+                self._enqueue(_Pending(None, partial(self._take_unread, [unit]), None))
             elif isinstance(unit, LargeFile):
                 self._start_large(unit)
             else:
@@ -137,8 +137,8 @@ class Assembly:
 
     def _start_small(self, unit: SmallFiles) -> None:
         if not unit.files:
-            files = [request.entry for request in unit.requests]
-            self._enqueue(_Pending(None, lambda _: self._take_entries(files), None))
+            items = [request if isinstance(request, SectionRun) else request.entry for request in unit.requests]
+            self._enqueue(_Pending(None, partial(self._take_unread, items), None))
             return
         buffer = self._buffer()
         gathered = self._reader.gather(self._source, unit.requests, buffer)
@@ -188,28 +188,34 @@ class Assembly:
         start = offset - offset % self._chunk_bytes
         return before.extents_from(start, start + self._chunk_bytes)
 
-    def _take_section(self, section: SectionContent, _: None) -> None:
-        """A section of the parent's in which nothing has changed."""
-        if self.vanished:
-            # One of its links may be to a file that could not be read: each has to be looked at.
-            self._take_entries(section.entries())
-            return
-        self._writer.copy(section)
-        self._done += sum(section.stamps().sizes)
+    def _take_unread(self, items: Iterable[Entry | SectionRun], _: None) -> None:
+        """What needed no reading."""
+        for item in items:
+            if isinstance(item, SectionRun):
+                self._take_over(item)
+            else:
+                self._emit(item)
+                self._done += item.size
         self._on_bytes(self._done)
 
-    def _take_entries(self, entries: Iterable[Entry]) -> None:
-        """Entries that needed no reading."""
-        for entry in entries:
-            self._emit(entry)
-            self._done += entry.size
-        self._on_bytes(self._done)
+    def _take_over(self, run: SectionRun) -> None:
+        """What the parent has as it is."""
+        if self.vanished:
+            # One of its links may be to a file that could not be read: each has to be looked at.
+            for entry in run.entries():
+                self._emit(entry)
+        else:
+            self._writer.take_over(run)
+        self._done += run.size
 
     def _take_small(self, future: Future[UnitResult]) -> None:
         """A unit of small files."""
         result = future.result()
         chunks = [self._store(piece) for piece in result.pieces]
         for file in result.files:
+            if isinstance(file, SectionRun):
+                self._take_over(file)
+                continue
             self.read_again += file.read_again
             if file.has_vanished:
                 self.vanished.add(file.entry.path)

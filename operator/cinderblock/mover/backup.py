@@ -88,6 +88,9 @@ def run_backup(
         raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
     take_from_one_heap()
     with collecting_seldom(), opener(task.volume_mode, task.path) as source:
+        if task.parent_manifest is not None:
+            # A full backup reads and compresses so much that a process beside it would only take turns with it.
+            source.begin()
         parent = _open_parent(task, store, keys)
         run = _Run(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)

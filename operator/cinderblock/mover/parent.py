@@ -6,35 +6,19 @@ changed, most sections of the parent's manifest are taken over whole.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
 
-from cinderblock.datapath.entries import Entry, EntryKind, Extent, order_key
-from cinderblock.datapath.manifest import SectionContent
+from cinderblock.datapath.entries import Entry, Extent, order_key
+from cinderblock.datapath.manifest import SectionContent, SectionRun
+from cinderblock.datapath.section_table import Stamps
+from cinderblock.device.rows import TYPES, Columns, Rows
 from cinderblock.device.stamps import granularity_ns
 from cinderblock.mover.evidence import Evidence
 
-WORTH_COPYING = 256 << 10
-"""Bytes of a section that is taken over whole; smaller ones are made anew, or they would become ever more."""
-
-_TYPES = {
-    EntryKind.FILE: stat.S_IFREG,
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.SYMLINK: stat.S_IFLNK,
-    EntryKind.FIFO: stat.S_IFIFO,
-    EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
-    EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
-}
-
-Stamp = tuple[int, int, int, int, int, int, int]
-"""What stat(2) says of an object: mode with type, uid, gid, mtime and ctime in ns, inode, and bytes if it is a file."""
-_CTIME = 4
-
-Unchanged = SectionContent | tuple[Entry, ...]
-"""What is taken over: a whole section, or some entries of one."""
+_FIRST_STEP = 64
+"""Rows that are compared at first; if they are the same, twice as many."""
 
 
 class ParentEntry:
@@ -76,7 +60,7 @@ class ParentEntry:
 class ParentStream:
     """Finds the parent's entry for each path of the walk; both are in the same order, so neither is held in memory.
 
-    The walk asks `matches` for each path, and what matches is taken over. For any other path the plan asks `find`.
+    The walk asks `take` for its rows, and what is as before is taken over. For any other path the plan asks `find`.
 
     Attributes:
         ready: what was taken over, in order; for the plan to take out.
@@ -94,59 +78,35 @@ class ParentStream:
         self._evidence = evidence or Evidence()
         self._settled_before_ns = settled_before(newest_ctime_ns)
         self._section: SectionContent | None = None
-        self._rows: list[tuple[bytes, Stamp]] = []
+        self._stamps: Stamps | None = None
+        self._rows = Rows([])
         self._at = 0
         self._taken_from = 0
-        self._is_whole = True
         self._last_taken: bytes | None = None
-        self.ready: deque[Unchanged] = deque()
+        self.ready: deque[SectionRun] = deque()
         self._next_section()
 
-    def matches(self, path: bytes, status: os.stat_result) -> bool:
-        """Whether the parent has the object at this path as it is now; if so, it is taken over.
+    def take(self, rows: Rows, start: int) -> int:
+        """Take over the rows from ``start`` on that are as the parent has them. Returns how many these are.
 
         The same size, mtime, ctime, inode, owner and mode: then content and attributes are the same too, since any
         change moves ctime. What changed in the last moment before the parent's snapshot does not match: a change right
-        after it could bear the same time stamp. An object with several names is asked for by `matches_link`.
+        after it could bear the same time stamp. A further name of an inode matches by path, inode, and the name under
+        which the inode was seen first.
         """
-        rows, at = self._rows, self._at
-        if not (rows and rows[at][0] == path):
-            if not self._is_at(path):
-                return False
-            rows, at = self._rows, self._at
-        mode = status.st_mode
-        stamp = (
-            mode,
-            status.st_uid,
-            status.st_gid,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-            status.st_ino,
-            status.st_size if stat.S_ISREG(mode) else 0,
-        )
-        if rows[at][1] != stamp or stamp[_CTIME] >= self._settled_before_ns:
-            return False
-        if at + 1 < len(rows) and rows[at + 1][0] != path:
-            self._at = at + 1
-        else:
-            self._take(path)
-        return True
-
-    def matches_link(self, path: bytes, holder: bytes, inode: int) -> bool:
-        """Whether the parent has a further name of the same inode at this path; if so, it is taken over."""
-        if self._section is None or not self._is_at(path):
-            return False
-        before = self._section.entries()[self._at]
-        if (before.kind, before.target, before.inode) != (EntryKind.HARDLINK, holder, inode):
-            return False
-        self._take(path)
-        return True
+        at = start
+        while at < len(rows) and self._is_at(rows.paths[at]):
+            count = self._as_before(rows, at)
+            if not count:
+                break
+            at += count
+            self._take(count)
+        return at - start
 
     def find(self, path: bytes) -> ParentEntry | None:
         """The parent's entry of this path. Paths must come in order."""
         is_there = self._is_at(path)
         self._hand_out()
-        self._is_whole = False
         return ParentEntry(self._parts_at(path)) if is_there else None
 
     def finish(self) -> None:
@@ -159,67 +119,102 @@ class ParentStream:
 
     def _is_at(self, path: bytes) -> bool:
         """Whether the next row is this path. What lies before it is gone from the volume."""
-        if self._rows and self._rows[self._at][0] == path:
+        if len(self._rows) and self._rows.paths[self._at] == path:
             return True
         wanted = order_key(path)
-        while self._rows and order_key(self._rows[self._at][0]) < wanted:
+        while len(self._rows) and order_key(self._rows.paths[self._at]) < wanted:
             self._hand_out()
-            self._is_whole = False
             self._at += 1
             self._taken_from = self._at
             if self._at == len(self._rows):
                 self._next_section()
-        return bool(self._rows) and self._rows[self._at][0] == path
+        return bool(len(self._rows)) and self._rows.paths[self._at] == path
 
-    def _take(self, path: bytes) -> None:
-        """Take over all parts of the entry, as far as they are in this section; `_next_section` takes the rest."""
-        self._last_taken = path
-        while self._at < len(self._rows) and self._rows[self._at][0] == path:
+    def _as_before(self, rows: Rows, start: int) -> int:
+        """How many rows of the walk and of this section follow each other in the same way from here on."""
+        same = common_rows(self._rows, self._at, rows, start)
+        if rows.links and self._section is not None:
+            for row in rows.links_between(start, start + same):
+                if self._section.table.target(self._at + row - start) != rows.links[row]:
+                    return row - start
+        return same
+
+    def _take(self, count: int) -> None:
+        """Take over rows, and all parts of the last entry that are in this section; `_next_section` takes the rest."""
+        self._at += count
+        paths = self._rows.paths
+        self._last_taken = paths[self._at - 1]
+        while self._at < len(paths) and paths[self._at] == self._last_taken:
             self._at += 1
-        if self._at == len(self._rows):
-            self._end_section()
-
-    def _end_section(self) -> None:
-        section = self._section
-        if section is not None and self._is_whole and self._taken_from == 0 and section.size >= WORTH_COPYING:
-            self.ready.append(section)
-        else:
+        if self._at == len(paths):
             self._hand_out()
-        self._next_section()
+            self._next_section()
 
     def _hand_out(self) -> None:
-        """What was taken over of this section so far becomes ready, as entries."""
-        if self._section is not None and self._taken_from < self._at:
-            self.ready.append(tuple(self._section.entries()[self._taken_from : self._at]))
+        """What was taken over of this section so far becomes ready."""
+        if self._section is not None and self._stamps is not None and self._taken_from < self._at:
+            self.ready.append(_run(self._section, self._stamps, self._taken_from, self._at))
             self._taken_from = self._at
-            self._is_whole = False
 
     def _next_section(self) -> None:
         self._section = next(self._sections, None)
-        self._rows = [] if self._section is None else _rows(self._section)
+        self._stamps = None if self._section is None else self._section.stamps()
+        self._rows = Rows([]) if self._stamps is None else _rows(self._stamps, self._settled_before_ns)
         self._at = self._taken_from = 0
-        self._is_whole = True
-        if self._rows and self._rows[0][0] == self._last_taken:
-            self._take(self._rows[0][0])
+        if len(self._rows) and self._rows.paths[0] == self._last_taken:
+            self._take(1)
 
     def _parts_at(self, path: bytes) -> Iterator[Entry]:
         """The entries from the next row on that are parts of this path."""
-        while self._section is not None and self._rows[self._at][0] == path:
-            part = self._section.entries()[self._at]
+        while self._section is not None and self._rows.paths[self._at] == path:
+            [part] = self._section.table.entries(self._at, self._at + 1)
             self._at += 1
             self._taken_from = self._at
-            self._is_whole = False
             if self._at == len(self._rows):
                 self._next_section()
             yield part
 
 
-def _rows(section: SectionContent) -> list[tuple[bytes, Stamp]]:
-    """Path and stamp of each entry. That of a further name is of no type, and so of no object that stat(2) sees."""
-    columns = section.stamps()
-    modes = [_TYPES.get(kind, 0) | mode for kind, mode in zip(columns.kinds, columns.modes, strict=True)]
-    stamps = zip(modes, *columns[3:], strict=True)
-    return list(zip(columns.paths, stamps, strict=True))
+def common_rows(before: Rows, at: int, now: Rows, start: int) -> int:
+    """How many rows from ``at`` and ``start`` on have the same path and the same columns.
+
+    Columns are compared in ranges, twice as long each time and then half as long: hundreds of rows at once, where
+    little has changed.
+    """
+    limit = min(len(before) - at, len(now) - start)
+    same, step = 0, _FIRST_STEP
+    while same < limit and before.is_range_equal(at + same, now, start + same, min(step, limit - same)):
+        same += min(step, limit - same)
+        step *= 2
+    while step > 1 and same < limit:
+        step //= 2
+        count = min(step, limit - same)
+        if before.is_range_equal(at + same, now, start + same, count):
+            same += count
+    return same
+
+
+def _run(section: SectionContent, stamps: Stamps, start: int, stop: int) -> SectionRun:
+    paths = stamps.paths[start:stop]
+    return SectionRun(
+        section,
+        start,
+        stop,
+        is_whole=stop - start == len(stamps.paths),
+        first_path=paths[0],
+        last_path=paths[-1],
+        names=len(set(paths)),
+        newest_ctime_ns=max(stamps.ctimes_ns[start:stop]),
+        size=sum(stamps.sizes[start:stop]),
+    )
+
+
+def _rows(stamps: Stamps, settled_before_ns: int) -> Rows:
+    """A section as a walk would have seen it. Rows that prove nothing have a mode that no object has."""
+    modes = [TYPES.get(kind, 0) | mode for kind, mode in zip(stamps.kinds, stamps.modes, strict=True)]
+    if max(stamps.ctimes_ns) >= settled_before_ns:
+        modes = [mode if ctime < settled_before_ns else -1 for mode, ctime in zip(modes, stamps.ctimes_ns, strict=True)]
+    return Rows(stamps.paths, Columns(tuple(modes), *stamps[3:]))
 
 
 def settled_before(newest_ctime_ns: int) -> int:

@@ -7,21 +7,24 @@ from dataclasses import dataclass, field
 
 from cinderblock.datapath.chunking import SOLID_FILES, ends_solid_chunk
 from cinderblock.datapath.entries import Entry, EntryKind
-from cinderblock.datapath.manifest import SectionContent
+from cinderblock.datapath.manifest import SectionRun
 from cinderblock.mover.parent import ParentEntry, ParentStream
 from cinderblock.mover.reading import FileRequest
 
 _REQUESTS_PER_UNIT = 1024
 """Entries in one unit at most, those that need no reading among them: about 1 MiB in memory."""
+_ROWS_PER_UNIT = 4096
+"""Entries that are taken over in one unit at most: they keep one or two sections in memory, of 1 MiB each."""
 
 
 @dataclass(slots=True)
 class SmallFiles:
     """A unit of entries in order; those to be read fit into one chunk."""
 
-    requests: list[FileRequest] = field(default_factory=list)
+    requests: list[FileRequest | SectionRun] = field(default_factory=list)
     files: int = 0
     size: int = 0
+    rows: int = 0
 
     def add(self, request: FileRequest) -> None:
         """Add an entry."""
@@ -29,6 +32,11 @@ class SmallFiles:
         if request.is_read:
             self.files += 1
             self.size += request.entry.size
+
+    def take_over(self, run: SectionRun) -> None:
+        """Add entries that the parent has."""
+        self.requests.append(run)
+        self.rows += run.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,8 @@ class LargeFile:
     before: ParentEntry | None
 
 
-Unit = SmallFiles | LargeFile | SectionContent
-"""What is dealt with at once; a section is one of the parent's, in which nothing has changed."""
+Unit = SmallFiles | LargeFile | SectionRun
+"""What is dealt with at once; what is taken over stands alone where it is a whole section."""
 
 
 def plan(entries: Iterable[Entry | None], parent: ParentStream, chunk_bytes: int) -> Iterator[Unit]:
@@ -90,17 +98,16 @@ def _add(
 
 
 def _take_over(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, SmallFiles]:
-    """What is unchanged: single entries join the unit, so that they do not cut its chunk; sections stand alone."""
+    """What is unchanged: parts of sections join the unit, so that they do not cut its chunk; whole ones stand alone."""
     while parent.ready:
-        unchanged = parent.ready.popleft()
-        if isinstance(unchanged, SectionContent):
+        run = parent.ready.popleft()
+        if run.is_copied:
             if unit.requests:
                 yield unit
                 unit = SmallFiles()
-            yield unchanged
+            yield run
         else:
-            for entry in unchanged:
-                unit.add(FileRequest(entry))
+            unit.take_over(run)
     return unit
 
 
@@ -108,5 +115,6 @@ def _is_complete(unit: SmallFiles, last: Entry, chunk_bytes: int) -> bool:
     return (
         unit.files >= SOLID_FILES
         or len(unit.requests) >= _REQUESTS_PER_UNIT
+        or unit.rows >= _ROWS_PER_UNIT
         or ends_solid_chunk(last.path, unit.size, chunk_bytes)
     )

@@ -11,6 +11,7 @@ from cinderblock.datapath.codec import Encoder, Encoding
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry, Extent
 from cinderblock.datapath.known import KnownChunks
+from cinderblock.datapath.manifest import SectionRun
 from cinderblock.datapath.seal import Buffer
 from cinderblock.device.content import SourceContent
 from cinderblock.device.ranges import is_zero
@@ -103,12 +104,12 @@ class UnitResult:
     """A unit of small files after reading.
 
     Attributes:
-        files: its entries, in order.
+        files: its entries, in order; among them what is taken over from the parent.
         pieces: its chunks.
         rest: plaintext of one more chunk, in the buffer of the unit.
     """
 
-    files: list[FileResult]
+    files: list[FileResult | SectionRun]
     pieces: list[Piece]
     rest: memoryview
 
@@ -149,7 +150,7 @@ class WorkReader:
                 return CellResult(placed, Piece(digest, size, hint.chunk))
         return CellResult(placed, self._piece(view[:size], digest))
 
-    def gather(self, source: Source, requests: Sequence[FileRequest], buffer: bytearray) -> UnitResult:
+    def gather(self, source: Source, requests: Sequence[FileRequest | SectionRun], buffer: bytearray) -> UnitResult:
         """Read a unit of small files, one behind the other, into ``buffer``.
 
         To be called by one thread only, and to be followed by `complete`. A small file is six short system calls, and
@@ -165,6 +166,9 @@ class WorkReader:
         opened = _open_all(source, requests)
         try:
             for request, first in zip(requests, opened, strict=True):
+                if isinstance(request, SectionRun):
+                    result.files.append(request)
+                    continue
                 if not request.is_read:
                     result.files.append(FileResult(request.entry))
                     continue
@@ -261,11 +265,14 @@ def _begins_no_step_with_zero(part: memoryview, offset: int, grain: int) -> bool
     return bool(part) and offset % grain == 0 and 0 not in bytes(part[::grain])
 
 
-def _open_all(source: Source, requests: Iterable[FileRequest]) -> list[Opened | None]:
+def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> list[Opened | None]:
     """The files of a unit that are to be read; None for the rest, and for files that are gone."""
     opened: list[Opened | None] = []
     try:
-        opened.extend(_open(source, request.entry) if request.is_read else None for request in requests)
+        opened.extend(
+            _open(source, request.entry) if isinstance(request, FileRequest) and request.is_read else None
+            for request in requests
+        )
     except BaseException:
         for file in opened:
             if file is not None:

@@ -14,8 +14,7 @@ from cinderblock.device.block import BlockSource
 from cinderblock.device.content import SourceContent
 from cinderblock.device.fidelity import assess_source
 from cinderblock.device.losses import Fidelity
-from cinderblock.device.tree_reader import TreeReader
-from cinderblock.device.tree_walk import Before
+from cinderblock.device.tree_reader import Before, TreeReader
 from cinderblock.model.task import VolumeMode
 
 logger = logging.getLogger(__name__)
@@ -38,8 +37,11 @@ class Source(Protocol):
     def total_bytes(self) -> int:
         """About how many bytes there are to deal with, for progress."""
 
+    def begin(self) -> None:
+        """Begin to look for entries, which will be asked for in a moment."""
+
     def entries(self, before: Before | None = None, /, *, opens_all: bool = False) -> Iterator[Entry | None]:
-        """Every entry without extents, in order of path; None for what ``before`` has as it is.
+        """Every entry without extents, in order of path, but for what ``before`` takes over; None now and then.
 
         With ``opens_all``, whoever asks opens every FILE that is not empty: only then its entry is complete. Raises
         SourceError or SourceChanging.
@@ -67,6 +69,9 @@ class DeviceSource:
     def total_bytes(self) -> int:
         """See Source."""
         return self._size
+
+    def begin(self) -> None:
+        """See Source. There is one entry."""
 
     def entries(self, *_: Before | None, **__: bool) -> Iterator[Entry | None]:
         """See Source."""
@@ -104,6 +109,10 @@ class TreeSource:
     def total_bytes(self) -> int:
         """See Source."""
         return self._total
+
+    def begin(self) -> None:
+        """See Source."""
+        self._reader.begin_walk()
 
     def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """See Source."""

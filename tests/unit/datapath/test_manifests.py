@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinderblock.datapath import manifest_writer, sections
+from cinderblock.datapath import manifest_writer, section_table, sections
 from cinderblock.datapath.columns import join_columns, split_columns
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
@@ -236,9 +237,30 @@ def test_an_id_that_is_too_long_is_refused() -> None:
     assert len(longest.encode()) == HEADER_BYTES
 
 
+@settings(max_examples=60, deadline=None)
+@given(entries=entry_lists(), cuts=st.sets(st.integers(1, 11)), made_anew=st.sets(st.integers(0, 11)))
+def test_a_section_that_is_put_together_from_pieces_is_the_same(
+    entries: list[Entry], cuts: set[int], made_anew: set[int]
+) -> None:
+    section = sections.encode_section([sections.piece_of(entries)], int)
+    table = section_table.SectionTable(section, "label")
+    ends = sorted({0, len(entries), *(cut for cut in cuts if cut < len(entries))})
+    pieces = [
+        sections.piece_of(table.entries(start, stop)) if start in made_anew else table.piece(start, stop)
+        for start, stop in pairwise(ends)
+    ]
+    assert sections.encode_section(pieces, int) == section
+    for start, stop in pairwise(ends):
+        assert table.entries(start, stop) == entries[start:stop]
+        logical = sum(extent.length for entry in entries[start:stop] for extent in entry.extents)
+        assert table.logical_bytes(start, stop) == logical
+    targets = [entry.target if entry.kind is EntryKind.HARDLINK else None for entry in entries]
+    assert [table.target(row) for row in range(table.rows)] == targets
+
+
 def malformed(change: dict[int, bytes]) -> bytes:
     """A section with other columns."""
-    section = sections.encode_section([Entry(b"a", EntryKind.FILE, extents=(extent(0),))], int)
+    section = sections.encode_section([sections.piece_of([Entry(b"a", EntryKind.FILE, extents=(extent(0),))])], int)
     columns = [bytes(column) for column in split_columns(section, 30)]
     return join_columns([change.get(number, column) for number, column in enumerate(columns)])
 
@@ -257,18 +279,21 @@ def malformed(change: dict[int, bytes]) -> bytes:
         {26: struct.pack("<I", 1001)},
         {27: struct.pack("<I", 1)},
         {28: struct.pack("<I", 1)},
+        {29: bytes(32)},
+        {9: b""},
+        {19: bytes(8)},
         {20: struct.pack("<I", 0), 21: struct.pack("<I", 5), 22: struct.pack("<I", 5), 23: b"short"},
     ],
 )
 def test_a_malformed_section_is_an_integrity_error(change: dict[int, bytes]) -> None:
-    assert len(list(sections.decode_section(malformed({}), "label"))) == 1
+    assert len(list(section_table.decode_section(malformed({}), "label"))) == 1
     with pytest.raises(IntegrityError, match="label"):
-        list(sections.decode_section(malformed(change), "label"))
+        list(section_table.decode_section(malformed(change), "label"))
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_a_section_reader_stumble(data: bytes) -> None:
-    for read_section in (sections.decode_section, sections.decode_chunks):
+    for read_section in (section_table.decode_section, section_table.decode_chunks):
         try:
             list(read_section(data, "label"))
         except IntegrityError:

@@ -231,10 +231,10 @@ def test_a_parent_that_became_a_symlink_is_not_followed(source: Path, tmp_path: 
     (source / "directory" / "file").write_bytes(b"inside")
     with TreeReader(str(source)) as reader:
         entry = find(reader, b"directory/file")
-        (source / "directory").rename(tmp_path / "elsewhere")
-        (source / "directory").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(SourceChanging):
-            reader.open_file(entry)
+    (source / "directory").rename(tmp_path / "elsewhere")
+    (source / "directory").symlink_to(tmp_path / "elsewhere")
+    with TreeReader(str(source)) as reader, pytest.raises(SourceChanging):
+        reader.open_file(entry)
 
 
 def test_other_files_can_be_read_after_one_has_vanished(source: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.directories import OPEN_LIMIT
+from cinderblock.device.rows import Status, make_entry
 from cinderblock.device.target_file import TargetFile
-from cinderblock.device.tree_walk import make_entry
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError, TargetError
 from tests.support.compare import compare_trees
@@ -277,7 +277,7 @@ def test_what_is_linked_from_outside_the_target_is_not_changed(target: Path, tmp
     outside.write_bytes(b"ours and theirs")
     os.link(outside, target / "file")
     before = outside.stat()
-    entry = make_entry(b"file", before, ())
+    entry = make_entry(b"file", Status.of(before))
     entry = entry._replace(**{field: getattr(entry, field) // 2 + 1})
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -303,7 +303,7 @@ def test_a_program_that_runs_is_replaced(target: Path) -> None:
 def test_links_that_are_right_already_stay_as_they_are(target: Path) -> None:
     (target / "a").write_bytes(b"shared")
     os.link(target / "a", target / "b")
-    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", (target / "a").stat(), ())
+    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", Status.of((target / "a").stat()))
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         put_file(writer, entry, b"shared")

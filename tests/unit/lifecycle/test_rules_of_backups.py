@@ -14,6 +14,7 @@ from cinderblock.lifecycle.actions import AddFinalizer, Announce, CreateChild, D
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.model.names import BACKUP_FINALIZER
+from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.task import TASK_VARIABLE, MoverReport, MoverTask
 from tests.support.scenes import (
     NOW,
@@ -254,15 +255,19 @@ def test_a_backup_that_cannot_reach_its_store_holds_up_nobody() -> None:
     ],
 )
 def test_the_phase_of_a_whole_backup_is_derived_from_its_restores(phases: list[str], expected: str) -> None:
-    restores = tuple(a_restore(f"r-{number}", phase=phase) for number, phase in enumerate(phases))
+    restores = tuple(_made(a_restore(f"r-{number}", phase=phase), number) for number, phase in enumerate(phases))
     status, _ = decide(a_world(available(), restores=restores))
     assert status.phase == expected
 
 
-def test_of_two_restores_of_one_second_the_one_that_ended_later_counts() -> None:
-    refused = a_restore("r-2", phase="error_restoring", updatedAt=NOW - timedelta(seconds=30))
-    later = a_restore("r-1", phase="available", updatedAt=NOW)
-    for restores in ((refused, later), (later, refused)):
+def _made(restore: VolumeRestore, second: int) -> VolumeRestore:
+    created = {"creation_timestamp": NOW + timedelta(seconds=second)}
+    return restore.model_copy(update={"metadata": restore.metadata.model_copy(update=created)})
+
+
+def test_of_two_restores_of_one_second_the_one_that_did_not_fail_counts() -> None:
+    for failed, whole in (("r-1", "r-2"), ("r-2", "r-1")):
+        restores = (a_restore(failed, phase="error_restoring"), a_restore(whole, phase="available"))
         status, _ = decide(a_world(available(), restores=restores))
         assert status.phase == "available"
 

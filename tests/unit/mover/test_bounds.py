@@ -14,7 +14,7 @@ from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.packs import buffer_bytes
 from cinderblock.device.ranges import DataRange
-from cinderblock.device.tree_walk import Before
+from cinderblock.device.tree_reader import Before
 from cinderblock.model.task import VolumeMode
 from cinderblock.mover import backup, restore
 from cinderblock.mover.sources import Opened

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath import manifest_writer
+from cinderblock.datapath import manifest, manifest_writer
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.model.store import ChangeDetection, ChangeDetectionRules
-from cinderblock.mover import parent
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.golden import change
@@ -37,7 +36,7 @@ ALL_BYTES = FILES * FILE_BYTES
 def small_sections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sections of some twenty entries, of which unchanged ones are taken over whole, as in a large volume."""
     monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 4096)
-    monkeypatch.setattr(parent, "WORTH_COPYING", 1)
+    monkeypatch.setattr(manifest, "WORTH_COPYING", 1)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ However a tree changes from backup to backup, each manifest says what a full bac
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from unittest.mock import patch
 
@@ -12,10 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinderblock.datapath import manifest_writer
+from cinderblock.datapath import manifest, manifest_writer
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.datapath.manifest_writer import ManifestWriter
-from cinderblock.mover import parent
 from tests.support.backups import Backups, key_ring
 from tests.support.golden import describe_all
 from tests.support.volumes_in_memory import MemorySource
@@ -29,7 +29,7 @@ LATEST = 1000
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
     """Sections of some six entries, each worth copying."""
-    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(parent, "WORTH_COPYING", 1):
+    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest, "WORTH_COPYING", 1):
         yield
 
 
@@ -84,10 +84,10 @@ def _told(entry: Entry) -> Entry:
 
 
 def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    copied: list[int] = []
-    copy = ManifestWriter.copy
+    copied: list[bool] = []
+    take_over = ManifestWriter.take_over
     monkeypatch.setattr(
-        ManifestWriter, "copy", lambda self, section: (copied.append(section.size), copy(self, section))
+        ManifestWriter, "take_over", lambda self, run: (copied.append(run.is_copied), take_over(self, run))
     )
     backups = Backups(keys=key_ring())
     files = dict.fromkeys(NAMES, 0)
@@ -95,7 +95,7 @@ def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.Mo
     backups.back_up(volume_of(files | {NAMES[21]: 1}, 1), "two", "one")
     sections = backups.open("one").sections
     assert sections > 6
-    assert len(copied) == sections - 2, "all but the one that has changed, and the one with the newest file"
+    assert sum(copied) == sections - 2, "all but the one that has changed, and the one with the newest file"
     assert read_by_page(backups.store, "two") == describe_all(volume_of(files | {NAMES[21]: 1}, 1))
 
 
@@ -120,3 +120,26 @@ def test_an_unchanged_large_file_of_many_parts_is_taken_over(monkeypatch: pytest
         assert backups.open(backup).summary.logical_bytes == sum(
             len(data) for file in latest.files.values() for _, data in file.segments
         )
+
+
+def test_sections_stay_as_large_as_they_are_over_many_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 5000)
+    backups = Backups()
+    names = [b"%04d" % number for number in range(300)]
+    versions = dict.fromkeys(names, 0)
+    dice = random.Random(1)
+    largest, before = [], None
+    for generation in range(25):
+        for name in dice.sample(names, 3):
+            versions[name] += 1
+        volume = MemorySource()
+        for name, version in versions.items():
+            volume.add(name, (0, b"%s %d" % (name, version)), stamp=1 + version)
+        volume.add(b"zz-newest", (0, b"newest"), stamp=LATEST + generation)
+        backups.back_up(volume, f"g{generation}", before)
+        before = f"g{generation}"
+        sizes = [content.size for content in backups.open(before).contents()]
+        largest.append(max(sizes))
+        assert read_by_page(backups.store, before) == describe_all(volume)
+        assert len(sizes) < 30
+    assert max(largest) <= 2 * largest[0]

@@ -1,0 +1,290 @@
+"""Reading sections of a manifest: all entries, some of them, or only what is asked for of them (see `sections`)."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple, TypeVar
+
+from cinderblock.datapath.columns import split_columns, unpack_numbers
+from cinderblock.datapath.digest import DIGEST_BYTES
+from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
+from cinderblock.datapath.seal import Buffer
+from cinderblock.datapath.sections import ENTRY_ESTIMATE, EXTENT_ESTIMATE, NANO, WITH_NUMBER, WITH_TARGET, Piece
+from cinderblock.errors import IntegrityError
+
+T = TypeVar("T")
+
+_CHUNK_COLUMNS = 7
+_ENTRY_COLUMNS = 13
+_COLUMNS = 30
+_LENGTHS = 26
+_KINDS = {int(kind): kind for kind in EntryKind}
+_WIDTHS = (1, 2, 4, 4, 8, 4, 8, 4, 8, 8)
+"""Bytes of an entry in each of the columns 8 to 17."""
+
+
+class Stamps(NamedTuple):
+    """What tells whether objects are as they were, without the rest: one column for each field of an `Entry`."""
+
+    paths: list[bytes]
+    kinds: list[EntryKind]
+    modes: tuple[int, ...]
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    mtimes_ns: tuple[int, ...]
+    ctimes_ns: tuple[int, ...]
+    inodes: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+def decode_chunks(section: Buffer, label: str) -> list[Chunk]:
+    """Only the chunks that a section's extents use. Raises IntegrityError naming ``label``."""
+    try:
+        return _read_chunks(split_columns(section, _CHUNK_COLUMNS))
+    except (ValueError, struct.error):
+        raise _malformed(label) from None
+
+
+def decode_stamps(section: Buffer, label: str) -> Stamps:
+    """Only the stamps of a section's entries. Raises IntegrityError naming ``label``."""
+    try:
+        return _read_stamps(split_columns(section, 18)[_CHUNK_COLUMNS:])
+    except (ValueError, KeyError, struct.error):
+        raise _malformed(label) from None
+
+
+def logical_bytes(section: Buffer) -> int:
+    """Bytes of data that a section's extents have together; the section was decoded before."""
+    return sum(unpack_numbers("I", split_columns(section, _COLUMNS)[_LENGTHS]))
+
+
+def decode_section(section: Buffer, label: str) -> Iterator[Entry]:
+    """All entries of a section. Raises IntegrityError naming ``label``, before the first entry comes out."""
+    table = SectionTable(section, label)
+    return iter(table.entries(0, table.rows))
+
+
+class SectionTable:
+    """A section whose entries are made as they are asked for. In memory it adds a tenth to the section.
+
+    Attributes:
+        rows: how many entries there are; parts of one count apart.
+
+    Args:
+        section: its plaintext.
+        label: what the section is called in messages.
+
+    Raises IntegrityError naming ``label``, here and in all methods.
+    """
+
+    def __init__(self, section: Buffer, label: str) -> None:
+        self._label = label
+        try:
+            columns = split_columns(section, _COLUMNS)
+            self._chunks = _read_chunks(columns[:_CHUNK_COLUMNS])
+            self._read_entries(columns[_CHUNK_COLUMNS : _CHUNK_COLUMNS + _ENTRY_COLUMNS])
+            self._xattrs = _read_xattrs(columns[20:24])
+            self._read_extents(columns[24:])
+        except (ValueError, IndexError, struct.error):
+            raise _malformed(label) from None
+
+    def _read_entries(self, columns: Sequence[memoryview]) -> None:
+        self._paths, self._fixed, targets, numbers = columns[0], columns[1:11], columns[11], columns[12]
+        self._kinds = bytes(self._fixed[0])
+        self.rows = len(self._kinds)
+        if any(len(column) != self.rows * width for column, width in zip(self._fixed, _WIDTHS, strict=True)):
+            raise ValueError("columns of different lengths")
+        lengths = [len(path) + 1 for path in bytes(self._paths).split(b"\0")]
+        self._path_starts = array("I", accumulate(lengths, initial=0))
+        self._targets = bytes(targets).split(b"\0") if self._count(WITH_TARGET, self.rows) else []
+        self._numbers = numbers
+        is_complete = len(lengths) == self.rows and len(numbers) == self._count(WITH_NUMBER, self.rows) * 8
+        if not is_complete or len(self._targets) != self._count(WITH_TARGET, self.rows):
+            raise ValueError("columns of different lengths")
+
+    def _read_extents(self, columns: Sequence[memoryview]) -> None:
+        counts, offsets, lengths, places, inners, self._digests = columns
+        self._extents = (offsets, lengths, places, inners)
+        self._counts = counts
+        self._extent_starts = array("I", accumulate(unpack_numbers("I", counts), initial=0))
+        numbers = zip(
+            unpack_numbers("Q", offsets),
+            unpack_numbers("I", lengths),
+            unpack_numbers("I", places),
+            unpack_numbers("I", inners),
+            strict=True,
+        )
+        sizes = [chunk.size for chunk in self._chunks]
+        parts = [inner != 0 or length != _within(sizes[place], inner, length) for _, length, place, inner in numbers]
+        self._digest_starts = array("I", accumulate(parts, initial=0))
+        if len(self._extent_starts) != self.rows + 1 or self._extent_starts[-1] != len(parts):
+            raise ValueError("extents without an entry")
+        if len(self._digests) != self._digest_starts[-1] * DIGEST_BYTES:
+            raise ValueError("a digest is missing")
+
+    def entries(self, start: int, stop: int) -> list[Entry]:
+        """The entries of some rows."""
+        try:
+            stamps = self._stamps(start, stop)
+        except (ValueError, KeyError, struct.error):
+            raise _malformed(self._label) from None
+        kinds = stamps.kinds
+        zipped = zip(
+            *stamps,
+            _spread(kinds, WITH_TARGET, self._targets_of(start, stop), b""),
+            _spread(kinds, WITH_NUMBER, unpack_numbers("Q", self._numbers_of(start, stop)), 0),
+            [self._xattrs.get(row, ()) for row in range(start, stop)] if self._xattrs else [()] * (stop - start),
+            self._extents_of(start, stop),
+            strict=True,
+        )
+        return [Entry(*fields) for fields in zipped]
+
+    def target(self, row: int) -> bytes | None:
+        """The path that a hard link is another name of; None if the row is no hard link."""
+        if self._kinds[row] != EntryKind.HARDLINK:
+            return None
+        return self._targets[self._count(WITH_TARGET, row)]
+
+    def piece(self, start: int, stop: int) -> Piece:
+        """Some rows as they are, for another section."""
+        first, last = self._extent_starts[start], self._extent_starts[stop]
+        offsets, lengths, places, inners = self._extents
+        used = unpack_numbers("I", places[first * 4 : last * 4])
+        numbers = {place: number for number, place in enumerate(dict.fromkeys(used))}
+        xattrs = self._xattrs
+        return Piece(
+            chunks=[self._chunks[place] for place in numbers],
+            paths=self._paths[self._path_starts[start] : self._path_starts[stop] - 1],
+            fixed=self._slices(start, stop),
+            targets=self._targets_of(start, stop),
+            numbers=self._numbers_of(start, stop),
+            xattrs=[(row - start, *pair) for row in range(start, stop) for pair in xattrs.get(row, ())]
+            if xattrs
+            else (),
+            places=[numbers[place] for place in used],
+            extents=(
+                self._counts[start * 4 : stop * 4],
+                offsets[first * 8 : last * 8],
+                lengths[first * 4 : last * 4],
+                inners[first * 4 : last * 4],
+                self._digest_slice(first, last),
+            ),
+        )
+
+    def estimate(self, start: int, stop: int) -> int:
+        """About how many bytes some rows take in a section; see `sections.estimate`."""
+        paths = self._path_starts[stop] - self._path_starts[start]
+        extents = self._extent_starts[stop] - self._extent_starts[start]
+        return (stop - start) * ENTRY_ESTIMATE + paths + extents * EXTENT_ESTIMATE
+
+    def logical_bytes(self, start: int, stop: int) -> int:
+        """Bytes of data that the extents of some rows have together."""
+        first, last = self._extent_starts[start], self._extent_starts[stop]
+        return sum(unpack_numbers("I", self._extents[1][first * 4 : last * 4]))
+
+    def _digest_slice(self, first: int, last: int) -> memoryview:
+        return self._digests[self._digest_starts[first] * DIGEST_BYTES : self._digest_starts[last] * DIGEST_BYTES]
+
+    def _slices(self, start: int, stop: int) -> list[memoryview]:
+        return [column[start * width : stop * width] for column, width in zip(self._fixed, _WIDTHS, strict=True)]
+
+    def _stamps(self, start: int, stop: int) -> Stamps:
+        paths = self._paths[self._path_starts[start] : self._path_starts[stop] - 1]
+        return _read_stamps([paths, *self._slices(start, stop)])
+
+    def _count(self, kinds: Sequence[EntryKind], stop: int) -> int:
+        """How many of the rows before ``stop`` are of some kinds."""
+        return sum(self._kinds.count(int(kind), 0, stop) for kind in kinds)
+
+    def _targets_of(self, start: int, stop: int) -> list[bytes]:
+        if not self._targets:
+            return []
+        return self._targets[self._count(WITH_TARGET, start) : self._count(WITH_TARGET, stop)]
+
+    def _numbers_of(self, start: int, stop: int) -> memoryview:
+        if not self._numbers:
+            return self._numbers
+        return self._numbers[self._count(WITH_NUMBER, start) * 8 : self._count(WITH_NUMBER, stop) * 8]
+
+    def _extents_of(self, start: int, stop: int) -> list[tuple[Extent, ...]]:
+        first, last = self._extent_starts[start], self._extent_starts[stop]
+        offsets, lengths, places, inners = self._extents
+        digests = iter(_read_digests(self._digest_slice(first, last)))
+        flat: list[Extent] = []
+        for offset, length, place, inner in zip(
+            unpack_numbers("Q", offsets[first * 8 : last * 8]),
+            unpack_numbers("I", lengths[first * 4 : last * 4]),
+            unpack_numbers("I", places[first * 4 : last * 4]),
+            unpack_numbers("I", inners[first * 4 : last * 4]),
+            strict=True,
+        ):
+            chunk = self._chunks[place]
+            whole = inner == 0 and length == chunk.size
+            flat.append(Extent(offset, length, chunk, inner, chunk.digest if whole else next(digests)))
+        return [tuple(flat[a - first : b - first]) for a, b in pairwise(self._extent_starts[start : stop + 1])]
+
+
+def _within(size: int, inner: int, length: int) -> int:
+    """``size`` of a chunk. Raises ValueError if an extent is empty, or points beyond it."""
+    if inner + length > size or not length:
+        raise ValueError("an extent points beyond its chunk")
+    return size
+
+
+def _malformed(label: str) -> IntegrityError:
+    return IntegrityError(f"{label}: a section is malformed")
+
+
+def _read_chunks(columns: Sequence[memoryview]) -> list[Chunk]:
+    numbers = [unpack_numbers("I", column) for column in columns[:5]]
+    encodings, digests = unpack_numbers("B", columns[5]), _read_digests(columns[6])
+    return [Chunk(*fields) for fields in zip(*numbers, encodings, digests, strict=True)]
+
+
+def _read_digests(column: memoryview) -> list[bytes]:
+    if len(column) % DIGEST_BYTES:
+        raise ValueError("a digest is cut short")
+    data = bytes(column)
+    return [data[start : start + DIGEST_BYTES] for start in range(0, len(data), DIGEST_BYTES)]
+
+
+def _read_stamps(columns: Sequence[memoryview]) -> Stamps:
+    return Stamps(
+        bytes(columns[0]).split(b"\0"),
+        [_KINDS[number] for number in columns[1]],
+        unpack_numbers("H", columns[2]),
+        unpack_numbers("I", columns[3]),
+        unpack_numbers("I", columns[4]),
+        _read_times(columns[5], columns[6]),
+        _read_times(columns[7], columns[8]),
+        unpack_numbers("Q", columns[9]),
+        unpack_numbers("Q", columns[10]),
+    )
+
+
+def _read_times(seconds: memoryview, nanoseconds: memoryview) -> tuple[int, ...]:
+    pairs = zip(unpack_numbers("q", seconds), unpack_numbers("I", nanoseconds), strict=True)
+    return tuple([second * NANO + nano for second, nano in pairs])
+
+
+def _spread(kinds: Sequence[EntryKind], wanted: tuple[EntryKind, ...], values: Sequence[T], default: T) -> list[T]:
+    """A column that only entries of some kinds have, for all entries."""
+    if not values:
+        return [default] * len(kinds)
+    present = iter(values)
+    return [next(present) if kind in wanted else default for kind in kinds]
+
+
+def _read_xattrs(columns: Sequence[memoryview]) -> dict[int, tuple[tuple[bytes, bytes], ...]]:
+    found: dict[int, list[tuple[bytes, bytes]]] = {}
+    data, position = bytes(columns[3]), 0
+    for at, name, value in zip(*(unpack_numbers("I", column) for column in columns[:3]), strict=True):
+        middle, end = position + name, position + name + value
+        if end > len(data):
+            raise ValueError("an attribute is cut short")
+        found.setdefault(at, []).append((data[position:middle], data[middle:end]))
+        position = end
+    return {at: tuple(pairs) for at, pairs in found.items()}

@@ -1,0 +1,86 @@
+"""A walk through a tree by a process of its own (`walking`), begun before anybody needs what it finds."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import marshal
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from typing_extensions import override
+
+from cinderblock.device.closing import Closing
+from cinderblock.device.rows import Rows
+from cinderblock.device.tree_walk import Skipped
+from cinderblock.device.walking import LENGTH, Message
+from cinderblock.errors import SourceChanging, SourceError, TransientError
+
+PIPE_BYTES: Final = 1 << 20
+"""What the process may be ahead: some 10,000 objects. More than this is for root alone (pipe(7), pipe-max-size)."""
+_REFUSALS: Final = {refusal.__name__: refusal for refusal in (SourceError, SourceChanging)}
+
+
+def worthwhile() -> bool:
+    """Whether there is a second processor for it."""
+    return len(os.sched_getaffinity(0)) > 1
+
+
+class Walker(Closing):
+    """One walk; its rows can be had once.
+
+    Args:
+        root: descriptor of the tree's root.
+
+    Raises OSError if the kernel starts no process.
+    """
+
+    def __init__(self, root: int) -> None:
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        with os.fdopen(theirs, "wb"):
+            self._pipe = os.fdopen(ours, "rb")
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            # -P: what lies about in the current directory is not ours to import.
+            command = [sys.executable, "-P", "-m", "cinderblock.device.walking", str(root), str(theirs)]
+            try:
+                self._child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(root, theirs)
+                )
+            except OSError:
+                self._pipe.close()
+                raise
+
+    def rows(self, skipped: Skipped) -> Iterator[Rows]:
+        """As `TreeWalk.rows`; ``skipped`` is told at the end. Raises TransientError if the process has ended before."""
+        while len(message := self._next()) == Rows.PARTS:
+            yield Rows.of(message)
+        if message[0] in _REFUSALS:
+            refusal, text, reason = message
+            raise _REFUSALS[refusal](text, reason=reason)
+        skipped.add(message[0])
+
+    def _next(self) -> Message:
+        try:
+            (length,) = LENGTH.unpack(self._pipe.read(LENGTH.size))
+            # Not pickle: whatever came through this pipe could be no more than plain values.
+            message: Message = marshal.loads(self._pipe.read(length))  # noqa: S302
+        except (struct.error, EOFError) as error:
+            self._child.wait()
+            raise TransientError(
+                f"a process that goes through the volume ended with {self._child.returncode}: it may have run out of "
+                "memory (-9); raise the mover's memory limit, or try again",
+                reason="MoverFailed",
+            ) from error
+        return message
+
+    @override
+    def close(self) -> None:
+        """End the process, whatever it does, and wait for that. May be repeated."""
+        self._pipe.close()
+        self._child.kill()
+        self._child.wait()

@@ -1,0 +1,65 @@
+"""The program of a process that goes through a tree: ``python -m cinderblock.device.walking``.
+
+124,000 files and their 9,000 directories are half a second of system calls and of the interpreter. Meanwhile the first
+process opens the store, reads the parent's manifest, and compares or reads what was found (`walker`). It ends when
+nobody reads its pipe any more.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from cinderblock.device.refusals import source_error
+from cinderblock.device.tree_walk import Skipped, TreeWalk
+from cinderblock.errors import SourceChanging, SourceError
+
+LENGTH: Final = struct.Struct("<I")
+"""Before each message: its bytes. What marshal reads from a pipe by itself it reads number by number."""
+Message = tuple[Any, ...]
+"""The parts of `Rows` as plain values, several times; then what was left out, or the refusal that ended the walk: the
+name of its class, its message and its reason."""
+
+
+def messages(root: int) -> Iterator[Message]:
+    """One walk, below an open directory."""
+    skipped = Skipped()
+    try:
+        for rows in TreeWalk(root, skipped).rows():
+            yield rows.plain()
+    except (SourceError, SourceChanging) as error:
+        yield type(error).__name__, error.message, error.reason
+    except OSError as error:
+        refusal = source_error(error, "begin to walk through", b"")
+        yield SourceError.__name__, refusal.message, refusal.reason
+    else:
+        yield (skipped.plain(),)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Go through a tree.
+
+    Args:
+        arguments: descriptors of the root and of the pipe.
+    """
+    # Ctrl-C reaches all processes of a terminal; the one that reads says when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    root, pipe = (int(argument) for argument in arguments)
+    for message in messages(root):
+        data = marshal.dumps(message)
+        frame = memoryview(LENGTH.pack(len(data)) + data)
+        try:
+            while frame:
+                frame = frame[os.write(pipe, frame) :]
+        except BrokenPipeError:
+            return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,149 @@
+"""A process of its own finds what a walk finds, in the same order, and says the same when something fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cinderblock.datapath.entries import Entry
+from cinderblock.device import tree_reader, tree_walk, walker
+from cinderblock.device.directories import OPEN_LIMIT
+from cinderblock.device.tree_reader import TreeReader
+from cinderblock.errors import SourceChanging, SourceError, TransientError
+from tests.support.trees import make_tree
+from tests.support.unprivileged import run_as_user
+
+PRIVILEGED = os.geteuid() == 0
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes that were started, whatever there is to run them; in the end all of them have ended."""
+    processes: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def watched(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        processes.append(start(command, **options))  # type: ignore[call-overload]
+        return processes[-1]
+
+    monkeypatch.setattr(tree_reader, "worthwhile", lambda: True)
+    monkeypatch.setattr(walker.subprocess, "Popen", watched)
+    yield processes
+    assert all(process.returncode is not None for process in processes)
+
+
+def walk(root: Path, *, by_another: bool) -> tuple[list[Entry], list[str]]:
+    with TreeReader(str(root)) as reader:
+        if by_another:
+            reader.begin_walk()
+        return list(reader.walk()), reader.skipped.sentences()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_finds_the_same(source: Path, seed: int, started: list[subprocess.Popen[bytes]]) -> None:
+    make_tree(os.fsencode(source), seed=seed, files=300, privileged=PRIVILEGED)
+    assert walk(source, by_another=True) == walk(source, by_another=False)
+    assert len(started) == 1
+
+
+def test_it_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -> None:
+    (source / "file").touch()
+    with TreeReader(str(source)) as reader:
+        reader.begin_walk()
+        reader.begin_walk()
+        assert list(reader.walk()) == list(reader.walk())
+    assert len(started) == 1
+
+
+def test_more_than_a_pipe_holds_comes_in_order(source: Path) -> None:
+    for number in range(12_000):
+        (source / f"{number % 7}-a-name-of-some-length-{number}").touch()
+    assert walk(source, by_another=True) == walk(source, by_another=False)
+
+
+def test_what_may_not_be_read_is_told_in_the_same_words(source: Path) -> None:
+    if not PRIVILEGED:
+        pytest.skip("needs root, to be somebody else")
+    (source / "secret").mkdir(mode=0o700)
+
+    def attempt() -> list[str]:
+        words = []
+        for by_another in (True, False):
+            with pytest.raises(SourceError) as caught:
+                walk(Path(), by_another=by_another)
+            words.append(f"{caught.value.reason}: {caught.value.message}")
+        return words
+
+    one, other = run_as_user(attempt, cwd=source)
+    assert one == other
+    assert "access denied" in one
+    assert "cannot open secret" in one
+
+
+def test_directories_that_move_meanwhile_end_the_walk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
+    deep = source.joinpath(*["l"] * (OPEN_LIMIT + 10))
+    deep.mkdir(parents=True)
+    for number in range(2 * tree_walk.ROWS + 1):
+        (deep / f"a-name-that-fills-the-pipe-{number}").touch()
+    with TreeReader(str(source)) as reader:
+        reader.begin_walk()
+        entries = reader.walk()
+        next(entries)
+        (source / "l" / "l").joinpath("l").rename(source / "moved")
+        with pytest.raises(SourceChanging):
+            list(entries)
+
+
+def test_a_process_that_is_killed_is_told_and_may_be_tried_again(
+    source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
+    for number in range(2 * tree_walk.ROWS + 1):
+        (source / f"a-name-that-fills-the-pipe-{number}").touch()
+    with TreeReader(str(source)) as reader:
+        reader.begin_walk()
+        entries = reader.walk()
+        next(entries)
+        started[0].send_signal(signal.SIGKILL)
+        started[0].wait()
+        with pytest.raises(TransientError, match="goes through the volume ended with -9"):
+            list(entries)
+
+
+def test_a_walk_that_is_given_up_ends_its_process(
+    source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
+    for number in range(2 * tree_walk.ROWS + 1):
+        (source / f"a-name-that-fills-the-pipe-{number}").touch()
+    with TreeReader(str(source)) as reader:
+        reader.begin_walk()
+        next(reader.walk())
+    with TreeReader(str(source)) as reader:
+        reader.begin_walk()
+    assert len(started) == 2
+
+
+def test_without_another_process_the_walk_goes_on_in_this_one(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source / "file").touch()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(walker.subprocess, "Popen", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    assert [entry.path for entry in walk(source, by_another=True)[0]] == [b"", b"file"]
+    assert len(os.listdir("/proc/self/fd")) == before
