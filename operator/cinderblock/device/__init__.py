@@ -22,6 +22,9 @@ A backup of a tree:
                     file.has_changed()                   # then the caller begins again with this file
         reader.skipped.sentences()                       # what was left out, for the report's warnings
 
+Below it, `tree_walk` finds objects as rows (`rows`): column by column, so that ``walk_since(before)`` can leave out
+what is as it was, many at a time. After ``reader.begin_walk()`` another process does that (`walker`, `walking`).
+
 A restore of a tree:
 
     with TreeWriter(root, assess_target(root)) as writer:    # tree_writer, fidelity

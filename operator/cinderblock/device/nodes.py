@@ -8,23 +8,15 @@ import stat
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.losses import Feature, Losses
 from cinderblock.device.refusals import printable
+from cinderblock.device.rows import TYPES
 from cinderblock.errors import IntegrityError
 
 DEVICE_NODES = frozenset({EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE})
 
-_NODE_TYPES = {
-    EntryKind.FILE: stat.S_IFREG,
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.SYMLINK: stat.S_IFLNK,
-    EntryKind.FIFO: stat.S_IFIFO,
-    EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
-    EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
-}
-
 
 def is_same_node(directory: int, name: bytes, entry: Entry, status: os.stat_result) -> bool:
     """Whether what is present is of the entry's kind, and can get its content and attributes. Raises OSError."""
-    if stat.S_IFMT(status.st_mode) != _NODE_TYPES.get(entry.kind):
+    if stat.S_IFMT(status.st_mode) != TYPES.get(entry.kind):
         return False
     if entry.kind is EntryKind.SYMLINK:
         return os.readlink(name, dir_fd=directory) == entry.target
@@ -42,7 +34,7 @@ def make_node(directory: int, name: bytes, entry: Entry, losses: Losses) -> bool
         os.mkfifo(name, 0o600, dir_fd=directory)
     elif entry.kind in DEVICE_NODES:
         try:
-            os.mknod(name, _NODE_TYPES[entry.kind] | 0o600, entry.rdev, dir_fd=directory)
+            os.mknod(name, TYPES[entry.kind] | 0o600, entry.rdev, dir_fd=directory)
         except OSError as error:
             losses.forgive(Feature.DEVICE_NODES, error)
             return False

@@ -14,20 +14,15 @@ from typing_extensions import override
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.attributes import read_attributes
 from cinderblock.device.closing import Closing
-from cinderblock.device.descriptors import data_ranges, read_and_forget
 from cinderblock.device.directories import DirectoryChain, by_descriptor, open_root, parts_of
-from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import has_moved, source_error, source_moved, source_rearranged, walk_error
 from cinderblock.device.rows import TYPE, Rows, Status, make_entry
+from cinderblock.device.source_file import SourceFile, stamp
 from cinderblock.device.stamps import settled_status
 from cinderblock.device.tree_walk import Skipped, TreeWalk
 from cinderblock.device.walker import Walker, worthwhile
 
 logger = logging.getLogger(__name__)
-
-SMALL_FILE = 64 << 10
-"""Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its
-zeros are found by comparing anyway."""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """O_NONBLOCK: what has become a FIFO in the meantime must not make the backup wait for a writer."""
@@ -38,71 +33,6 @@ class Before(Protocol):
 
     def take(self, rows: Rows, start: int) -> int:
         """How many rows from ``start`` on are as they were; they are taken over."""
-
-
-class SourceFile(Closing):
-    """The content of one file of a tree (a `content.SourceContent`).
-
-    Attributes:
-        entry: the file as it was when it was opened; of a file that changed since the walk, its new state.
-    """
-
-    def __init__(self, fd: int, entry: Entry, status: os.stat_result, *, is_settled: bool = True) -> None:
-        self.entry = entry
-        self._fd = fd
-        self._status = status
-        self._is_settled = is_settled
-
-    @property
-    def size(self) -> int:
-        """Bytes when it was opened."""
-        return self.entry.size
-
-    def data_ranges(self) -> Iterator[DataRange]:
-        """Ranges that are no holes. A file of SMALL_FILE bytes at most, or without holes, is one range."""
-        if self.size <= SMALL_FILE or self._status.st_blocks * 512 >= self.size:
-            if self.size:
-                yield DataRange(0, self.size)
-            return
-        try:
-            yield from data_ranges(self._fd, 0, self.size)
-        except OSError as error:
-            raise source_error(error, "find the holes of", self.entry.path) from error
-
-    def prefetch(self) -> None:
-        """Have the kernel read the content ahead, without waiting for it: many small files are then read at once."""
-        os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_WILLNEED)
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill ``buffer`` from ``offset``; fewer bytes come back only where the file ends. Raises SourceError."""
-        try:
-            return read_and_forget(self._fd, offset, buffer)
-        except OSError as error:
-            raise source_error(error, "read", self.entry.path) from error
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every change from the opening on moves ctime; not of a file that is written in each tick of it."""
-        return self._is_settled
-
-    def has_changed(self) -> bool:
-        """Whether size, mtime or ctime are others than when the file was opened: what was read may be torn.
-
-        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock: see
-        `is_settled`. Raises SourceError.
-        """
-        try:
-            now = os.fstat(self._fd)
-        except OSError as error:
-            raise source_error(error, "read", self.entry.path) from error
-        return _stamp(now) != _stamp(self._status)
-
-    @override
-    def close(self) -> None:
-        """Give up the descriptor. May be repeated."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 class TreeReader(Closing):
@@ -289,12 +219,8 @@ class TreeReader(Closing):
         status, is_settled = settled_status(fd)
         if not stat.S_ISREG(status.st_mode):
             raise source_moved(entry.path)
-        if (status.st_ino, *_stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
+        if (status.st_ino, *stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
             entry = make_entry(entry.path, Status.of(status), read_attributes(fd))
         elif self._adds_attributes and (found := read_attributes(fd)):
             entry = entry._replace(xattrs=found)
         return SourceFile(fd, entry, status, is_settled=is_settled)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

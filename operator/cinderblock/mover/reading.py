@@ -16,7 +16,7 @@ from cinderblock.datapath.seal import Buffer
 from cinderblock.device.content import SourceContent
 from cinderblock.device.ranges import is_zero
 from cinderblock.device.refusals import VANISHED, printable
-from cinderblock.device.tree_reader import SMALL_FILE
+from cinderblock.device.source_file import SMALL_FILE
 from cinderblock.errors import SourceChanging
 from cinderblock.mover.sources import Opened, Source
 

@@ -13,7 +13,8 @@ from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device import stamps
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import VANISHED
-from cinderblock.device.tree_reader import SMALL_FILE, TreeReader
+from cinderblock.device.source_file import SMALL_FILE
+from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError
 
 MIB = 1 << 20
