@@ -34,6 +34,8 @@ class Daemons:
             return False
         self._records.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
+        # Otherwise whoever waits for the new process may take it for the one before, which has ended.
+        self._record_of(program.name).unlink(missing_ok=True)
         if os.fork() == 0:
             self._become(program)
         return True
@@ -41,7 +43,7 @@ class Daemons:
     def find(self, name: str) -> Process | None:
         """Return the process last started under this name."""
         try:
-            record = json.loads((self._records / f"{name}.json").read_text())
+            record = json.loads(self._record_of(name).read_text())
         except FileNotFoundError:
             return None
         return Process(record["pid"], record["started"])
@@ -62,7 +64,7 @@ class Daemons:
 
     def wait(self, name: str, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait for what a started program should bring about. Raises ClusterError, at once if the program ends."""
-        waiting.until(lambda: self.find(name) is not None, 5, lambda: f"{name} was not started")
+        waiting.until(lambda: self.find(name) is not None, 30, lambda: f"{name} was not started")
 
         def holds() -> bool:
             if condition():
@@ -72,6 +74,9 @@ class Daemons:
             return False
 
         waiting.until(holds, seconds, lambda: f"not {what} after {seconds:.0f} s; {self._last_words(name)}")
+
+    def _record_of(self, name: str) -> Path:
+        return self._records / f"{name}.json"
 
     def _last_words(self, name: str) -> str:
         log = self.log(name)
@@ -96,7 +101,7 @@ class Daemons:
     def _record(self, name: str) -> None:
         me = processes.find(os.getpid())
         assert me is not None
-        files.write(self._records / f"{name}.json", json.dumps({"pid": me.pid, "started": me.started}))
+        files.write(self._record_of(name), json.dumps({"pid": me.pid, "started": me.started}))
 
 
 def _redirect(log: Path) -> None:

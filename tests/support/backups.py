@@ -54,6 +54,7 @@ class Backups:
         compression: Compression | None = None,
         change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE,
         data_timestamp: datetime = NOON,
+        created_at: datetime = NOON,
     ) -> MoverTask:
         """What the operator would ask."""
         return MoverTask(
@@ -62,7 +63,11 @@ class Backups:
             volume_mode=mode,
             path=str(path),
             backup=BackupDescription(
-                backup_id=backup, volume_id=VOLUME, volume_mode=mode, created_at=NOON, data_timestamp=data_timestamp
+                backup_id=backup,
+                volume_id=VOLUME,
+                volume_mode=mode,
+                created_at=created_at,
+                data_timestamp=data_timestamp,
             ),
             parent_manifest=None if parent is None else self.manifest_key(parent),
             manifest=self.manifest_key(backup),
@@ -81,8 +86,12 @@ class Backups:
         compression: Compression | None = None,
         change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE,
         data_timestamp: datetime = NOON,
+        created_at: datetime = NOON,
     ) -> MoverReport:
-        """Make a backup of a directory, an image, or a volume in memory."""
+        """Make a backup of a directory, an image, or a volume in memory.
+
+        At NOON, real files are younger than what was asked for, and so the next incremental takes none of them over.
+        """
         task = self.task(
             Operation.BACKUP,
             backup,
@@ -92,6 +101,7 @@ class Backups:
             compression=compression,
             change_detection=change_detection,
             data_timestamp=data_timestamp,
+            created_at=created_at,
         )
         if isinstance(volume, Path):
             return run_backup(task, self.store, self.keys)

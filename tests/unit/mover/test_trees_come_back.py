@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cinderblock.datapath import manifest, manifest_writer
 from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.device import tree_walk
 from cinderblock.device.fidelity import Powers
 from cinderblock.model.task import VolumeMode
@@ -57,16 +60,24 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
         monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 3000)
         monkeypatch.setattr(manifest, "WORTH_COPYING", 1000)
         monkeypatch.setattr(tree_walk, "ROWS", 7)
+    taken_over: list[int] = []
+    take_over = ManifestWriter.take_over
+    monkeypatch.setattr(
+        ManifestWriter, "take_over", lambda self, run: (taken_over.append(run.rows), take_over(self, run))
+    )
     make_tree(str(source), seed=seed, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     parent = None
     for generation in range(4):
         backup = f"g{generation}"
-        backups.back_up(source, backup, parent)
+        time.sleep(0.05)
+        (source / "newest").touch()
+        backups.back_up(source, backup, parent, created_at=datetime.now(UTC) + timedelta(hours=1))
         target = make_directory(tmp_path / backup)
         backups.restore(backup, target)
         assert compare_trees(str(source), str(target), holes=True) == []
         assert backups.verify(backup).entries == backups.open(backup).summary.entries
+        assert (sum(taken_over) > 100 * generation) or parent is None, "what has settled is not read"
         edit_tree(str(source), seed=seed * 10 + generation, edits=25)
         parent = backup
 
