@@ -54,7 +54,8 @@ class Cluster:
 
     Attributes:
         done: instants (``time.monotonic``) by what happened and to which VolumeBackup: a phase of it was seen, its
-            snapshot is ready, its mover has started and ended: ``done["ready", uid]``.
+            snapshot is ready, its mover has started and ended: ``done["ready", uid]``; "accepted": it has been looked
+            at, and its place in the store is written down.
         movers: UIDs of the Jobs that have begun to work, by their owner's UID.
         held: kinds that nothing is done about for the time being.
         binds: whether claims are bound and volumes released here; False: a real controller manager does that, and
@@ -125,6 +126,8 @@ class Cluster:
             status = body.get("status", {})
             if status.get("id") == key[1]:
                 self.done.setdefault((str(status.get("phase")), key[1]), time.monotonic())
+                if status.get("manifestKey"):
+                    self.done.setdefault(("accepted", key[1]), time.monotonic())
             return
         if how == "DELETED":
             self._seen.pop(key, None)

@@ -24,6 +24,7 @@ CONSTANTS = frozenset(
             "CHILDREN_REMAIN",
             "CONTAINER_NOT_FOUND",
             "KEPT",
+            "NOTICED",
             "QUEUED",
             "RECALLING",
             "RUNNING",

@@ -23,6 +23,7 @@ from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.line import Line
+from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.overview import read
 from cinderblock.handlers.queue import WorkQueue
@@ -192,6 +193,10 @@ class Due:
         due = self.now + timedelta(seconds=delay)
         self.at[key] = min(due, self.at.get(key, due))
 
+    def counts(self) -> dict[str, int]:
+        """See `WorkQueue`."""
+        return {"due": len(self.at)}
+
 
 class Simulation:
     """One namespace with a store, a class for snapshots, and whatever a test puts into it.
@@ -264,7 +269,8 @@ class Simulation:
         self.instruments = Instruments()
         stores = cast("Stores", OpenStores(self.store))
         eyes = Eyes(self._kube, stores, POLICY, lambda: self._due.now, self.instruments, Line(self._seconds))
-        self._watch = Watch(cast("WorkQueue", self._due))
+        self._noticing = Noticing(cast("WorkQueue", self._due))
+        self._watch = Watch(cast("WorkQueue", self._due), self._noticing)
         self._eyes = eyes
         self._reconcile = Reconciler(eyes)
         self._heard[:] = [
@@ -448,6 +454,17 @@ class Simulation:
         self.hear()
         ready = [key for key, at in self._due.at.items() if at <= self.now]
         return sorted(ready, key=lambda key: (self._due.at[key], key))
+
+    def notice(self) -> None:
+        """Have the operator tell new backups that they wait, as it does when it has very much to do."""
+        self.hear()
+        for item in self.objects.all("VolumeBackup"):
+            key = Key("VolumeBackup", NAMESPACE, item["metadata"]["name"])
+            try:
+                self._loop.run_until_complete(self._noticing.tell(self._eyes, key))
+            except Crash:
+                self._tell_of(key, "the operator dies")
+                self.restart()
 
     def reconcile(self, key: Key) -> None:
         """Have the operator look at one object. A crash restarts the operator."""

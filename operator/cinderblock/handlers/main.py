@@ -17,6 +17,7 @@ from cinderblock.handlers.leading import Leading
 from cinderblock.handlers.lease import Timing
 from cinderblock.handlers.loop import resync, take_over, work
 from cinderblock.handlers.metrics import Gauges, MetricsServer
+from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.overview import Overview
 from cinderblock.handlers.pace import Pace
@@ -81,7 +82,8 @@ async def _operate(
     eyes = Eyes(kube, stores, make_policy(settings), instruments=instruments)
     pace = Pace()
     reconcile = timed(Reconciler(eyes, pace), instruments)
-    watching = Watching(kube, Watch(queue), lambda: leading.reachable_since)
+    noticing = Noticing(queue)
+    watching = Watching(kube, Watch(queue, noticing), lambda: leading.reachable_since)
     overview = Overview(kube)
     gauges = Gauges(kube, queue, overview, settings.max_movers, lambda: leading.is_leading, watching.silence)
     metrics = MetricsServer(settings.metrics_port, instruments, gauges.read)
@@ -96,6 +98,7 @@ async def _operate(
         async with asyncio.TaskGroup() as group:
             for _ in range(settings.workers):
                 group.create_task(work(queue, reconcile))
+            group.create_task(noticing.run(eyes))
             group.create_task(take_over(queue, list_keys))
             group.create_task(resync(queue, list_keys, settings.resync_seconds))
 

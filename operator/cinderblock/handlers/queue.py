@@ -47,6 +47,11 @@ class WorkQueue:
         due = sum(instant <= now for instant in self._due.values())
         return {"due": due, "delayed": len(self._due) - due, "running": len(self._running)}
 
+    def is_waiting(self, key: Key) -> bool:
+        """Whether a key is due, and nobody works on it."""
+        due = self._due.get(key)
+        return due is not None and due <= asyncio.get_running_loop().time() and key not in self._running
+
     def longest_run(self) -> float:
         """For how many seconds the key that was taken first of those worked on has been worked on; 0: none is."""
         return asyncio.get_running_loop().time() - min(self._running.values()) if self._running else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cinderblock.handlers.keys import RECONCILED, Key, is_under_way
+from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import IN_HAND, URGENT, WorkQueue
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
@@ -22,10 +23,16 @@ MANAGED_SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 
 
 class Watch:
-    """Translates events into keys."""
+    """Translates events into keys.
 
-    def __init__(self, queue: WorkQueue) -> None:
+    Args:
+        queue: where the keys go.
+        noticing: told of new backups as well.
+    """
+
+    def __init__(self, queue: WorkQueue, noticing: Noticing | None = None) -> None:
         self._queue = queue
+        self._noticing = noticing or Noticing(queue)
         self._names: dict[str, Key] = {}
         self._marked: dict[str, str] = {}
         self._references: dict[str, set[str]] = {}
@@ -42,6 +49,7 @@ class Watch:
                 self._names.pop(known_as, None)
             else:
                 self._names[known_as] = key
+        self._noticing.hear(event)
         await self._add_users_store(event["type"], body)
         referred = self._referred(event["type"], metadata["uid"], status)
         if event["type"] is None and not is_under_way(body):

@@ -29,6 +29,24 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
     return _stamp(decision, world.backup.status, now)
 
 
+def noticed(world: BackupWorld, waiting: int, now: datetime) -> VolumeBackupStatus | None:
+    """What to say of a new backup that has to wait before anybody looks at it; None: something is known of it already.
+
+    Cinder's API answers with ``creating`` at once, however much there is to do.
+
+    Args:
+        world: the backup alone.
+        waiting: how many objects want to be looked at, this one among them.
+        now: the instant of the decision, with time zone.
+    """
+    backup = world.backup
+    if checks.own_phase(backup) or backup.metadata.is_being_deleted or checks.is_forgotten(backup):
+        return None
+    message = f"The backup waits for its turn: {waiting} objects are to be looked at"
+    decision = _stamp(_wait(world, now, Wait(checks.NOTICED, message)), backup.status, now)
+    return decision.status if isinstance(decision.status, VolumeBackupStatus) else None
+
+
 def refused(world: BackupWorld, now: datetime, error: CinderblockError) -> Decision:
     """What to do when an action was refused: what is wrong ends the backup, what may pass is waited for.
 

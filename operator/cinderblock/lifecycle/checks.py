@@ -31,7 +31,10 @@ HELD_UP_REASONS = frozenset(
 )
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 
-IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted"}) | HELD_UP_REASONS
+NOTICED = "Noticed"
+"""What a backup says that nobody has looked at yet, since very many want to be."""
+
+IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted", NOTICED}) | HELD_UP_REASONS
 """What an operation says while it has not touched its volume yet."""
 
 Check = Callable[[BackupWorld], Verdict]

@@ -26,7 +26,7 @@ USUAL: Final = frozenset(
     }
 )
 """Reasons of waits that every operation goes through."""
-IN_TURN: Final = frozenset({"BackupInUse", "HasDependentBackups", "InUse", "Queued", "VolumeBusy"})
+IN_TURN: Final = frozenset({"BackupInUse", "HasDependentBackups", "InUse", "Noticed", "Queued", "VolumeBusy"})
 """Reasons of waits for others' turns: nothing is wrong."""
 
 

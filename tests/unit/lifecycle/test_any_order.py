@@ -58,6 +58,10 @@ class AnyOrder(RuleBasedStateMachine):
         spec = {"incremental": incremental, "force": force, "deletionPolicy": policy}
         self.simulation.backup(self._new_name("backup-"), "data", **spec)
 
+    @rule()
+    def notice_what_is_new(self) -> None:
+        self.simulation.notice()
+
     @precondition(lambda self: self.simulation.objects.all("VolumeBackup") and len(self._operations()) < MANY)
     @rule(data=st.data(), into=st.sampled_from(["new", "late", "same", "unnamed", "existing"]))
     def ask_for_a_restore(self, data: st.DataObject, into: str) -> None:

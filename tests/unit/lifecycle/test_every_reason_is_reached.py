@@ -275,6 +275,12 @@ def asks_a_store_that_goes(running: Simulation) -> None:
     running.settle()
 
 
+def is_noticed(running: Simulation) -> None:
+    running.backup("full", "data")
+    running.notice()
+    running.settle()
+
+
 def waits_for_a_turn(running: Simulation) -> None:
     for number in range(3):
         running.claim(f"data-{number}", "content")
@@ -465,6 +471,7 @@ COURSES: dict[str, Course] = {
     "NoParent": lambda running: a_backup(running, incremental=True),
     "NotAllKept": keeps_not_all,
     "NotFound": mover_says("NotFound"),
+    "Noticed": is_noticed,
     "NotS3": store_says(PermanentError("no S3 server", reason="NotS3")),
     "NotTls": store_says(PermanentError("does not speak TLS", reason="NotTls")),
     "Overtaken": mover_says("Overtaken"),

@@ -41,6 +41,39 @@ def test_backups_of_many_volumes_get_their_movers_in_order_of_age(simulation: Si
     assert all(simulation.kept(name) == name for name in names)
 
 
+def test_a_backup_that_was_told_to_wait_is_made_as_any_other(simulation: Simulation) -> None:
+    simulation.claim("data", "content")
+    simulation.backup("full", "data")
+    simulation.notice()
+    told = simulation.get("VolumeBackup", "full")
+    assert (told["status"]["phase"], simulation.reason("VolumeBackup", "full")) == ("creating", "Noticed")
+    assert "finalizers" not in told["metadata"], "nothing is stored, and nothing holds it up if it is deleted"
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "full"), simulation.kept("full")) == ("available", "content")
+
+
+def test_what_was_told_to_wait_and_is_wrong_is_refused_and_what_is_deleted_is_gone(simulation: Simulation) -> None:
+    for name in ("wrong", "unwanted"):
+        simulation.backup(name, "nowhere")
+    simulation.notice()
+    simulation.delete("VolumeBackup", "unwanted")
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "wrong") == "error"
+    assert not simulation.exists("VolumeBackup", "unwanted")
+    assert simulation.stored() == []
+
+
+def test_nothing_is_told_of_a_backup_of_which_something_is_known(simulation: Simulation) -> None:
+    simulation.claim("data", "content")
+    simulation.backup("full", "data")
+    simulation.until("VolumeBackup", "full", "SnapshotNotReady")
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.notice()
+    assert simulation.phase("VolumeBackup", "full") != "creating"
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+
+
 def test_several_restores_from_one_backup_run_together(simulation: Simulation) -> None:
     simulation.claim("data", "content")
     simulation.backup("full", "data")
