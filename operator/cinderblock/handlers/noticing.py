@@ -25,12 +25,12 @@ from cinderblock.model.backup import VolumeBackup
 
 log = logging.getLogger(__name__)
 
-PATIENCE: Final = 1.0
+PATIENCE: Final = 0.5
 """Seconds that a new backup waits before it is told: one that comes alone is looked at within milliseconds."""
 EVERY: Final = 0.25
 """Seconds between two looks at who waits."""
-AT_ONCE: Final = 8
-"""Writes at a time, half as many as there are workers."""
+AT_ONCE: Final = 16
+"""Writes at a time, as many as there are workers: while very many backups are being asked for, these come first."""
 
 
 class Noticing:
