@@ -20,13 +20,14 @@ USUAL: Final = frozenset(
         "MoverPending",
         "MoverRunning",
         "MoverStarting",
+        "Noticed",
         "Rebinding",
         "SnapshotNotReady",
         "StoppingMover",
     }
 )
-"""Reasons of waits that every operation goes through."""
-IN_TURN: Final = frozenset({"BackupInUse", "HasDependentBackups", "InUse", "Noticed", "Queued", "VolumeBusy"})
+"""Reasons of waits that every operation goes through, or may go through where there is much to do."""
+IN_TURN: Final = frozenset({"BackupInUse", "HasDependentBackups", "InUse", "Queued", "VolumeBusy"})
 """Reasons of waits for others' turns: nothing is wrong."""
 
 
