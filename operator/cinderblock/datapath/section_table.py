@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeVar
 
@@ -59,12 +59,6 @@ def decode_stamps(section: Buffer, label: str) -> Stamps:
 def logical_bytes(section: Buffer) -> int:
     """Bytes of data that a section's extents have together; the section was decoded before."""
     return sum(unpack_numbers("I", split_columns(section, _COLUMNS)[_LENGTHS]))
-
-
-def decode_section(section: Buffer, label: str) -> Iterator[Entry]:
-    """All entries of a section. Raises IntegrityError naming ``label``, before the first entry comes out."""
-    table = SectionTable(section, label)
-    return iter(table.entries(0, table.rows))
 
 
 class SectionTable:
