@@ -12,7 +12,15 @@ from cinderblock.datapath.columns import split_columns, unpack_numbers
 from cinderblock.datapath.digest import DIGEST_BYTES
 from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.datapath.seal import Buffer
-from cinderblock.datapath.sections import ENTRY_ESTIMATE, EXTENT_ESTIMATE, NANO, WITH_NUMBER, WITH_TARGET, Piece
+from cinderblock.datapath.sections import (
+    ENTRY_ESTIMATE,
+    EXTENT_ESTIMATE,
+    NANO,
+    WITH_NUMBER,
+    WITH_TARGET,
+    Piece,
+    xattr_bytes,
+)
 from cinderblock.errors import IntegrityError
 
 T = TypeVar("T")
@@ -112,7 +120,7 @@ class SectionTable:
             strict=True,
         )
         sizes = [chunk.size for chunk in self._chunks]
-        parts = [inner != 0 or length != _within(sizes[place], inner, length) for _, length, place, inner in numbers]
+        parts = [_is_part(sizes[place], inner, length) for _, length, place, inner in numbers]
         self._digest_starts = array("I", accumulate(parts, initial=0))
         if len(self._extent_starts) != self.rows + 1 or self._extent_starts[-1] != len(parts):
             raise ValueError("extents without an entry")
@@ -169,10 +177,17 @@ class SectionTable:
         )
 
     def estimate(self, start: int, stop: int) -> int:
-        """About how many bytes some rows take in a section; see `sections.estimate`."""
-        paths = self._path_starts[stop] - self._path_starts[start]
+        """About how many bytes some rows take in a section: the sum of what `sections.estimate` says of their entries.
+
+        Sections are closed by it, so what it left out could make one larger than readers take (SECTION_LIMIT).
+        """
+        rows = stop - start
+        names = self._path_starts[stop] - self._path_starts[start] - rows + sum(map(len, self._targets_of(start, stop)))
         extents = self._extent_starts[stop] - self._extent_starts[start]
-        return (stop - start) * ENTRY_ESTIMATE + paths + extents * EXTENT_ESTIMATE
+        size = rows * ENTRY_ESTIMATE + names + extents * EXTENT_ESTIMATE
+        if self._xattrs:
+            size += sum(xattr_bytes(self._xattrs.get(row, ())) for row in range(start, stop))
+        return size
 
     def logical_bytes(self, start: int, stop: int) -> int:
         """Bytes of data that the extents of some rows have together."""
@@ -221,11 +236,14 @@ class SectionTable:
         return [tuple(flat[a - first : b - first]) for a, b in pairwise(self._extent_starts[start : stop + 1])]
 
 
-def _within(size: int, inner: int, length: int) -> int:
-    """``size`` of a chunk. Raises ValueError if an extent is empty, or points beyond it."""
+def _is_part(size: int, inner: int, length: int) -> bool:
+    """Whether an extent is less than its chunk of ``size`` bytes, and so has a digest of its own.
+
+    Raises ValueError if it is empty, or points beyond the chunk.
+    """
     if inner + length > size or not length:
         raise ValueError("an extent points beyond its chunk")
-    return size
+    return length != size
 
 
 def _malformed(label: str) -> IntegrityError:

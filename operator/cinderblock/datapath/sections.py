@@ -54,9 +54,12 @@ class Piece(NamedTuple):
 def estimate(entry: Entry) -> int:
     """About how many bytes an entry takes in a section."""
     size = ENTRY_ESTIMATE + len(entry.path) + len(entry.target) + len(entry.extents) * EXTENT_ESTIMATE
-    if entry.xattrs:
-        size += sum(len(name) + len(value) + 12 for name, value in entry.xattrs)
-    return size
+    return size + xattr_bytes(entry.xattrs) if entry.xattrs else size
+
+
+def xattr_bytes(xattrs: Iterable[tuple[bytes, bytes]]) -> int:
+    """Bytes that extended attributes take in a section: three numbers each, name and value."""
+    return sum(len(name) + len(value) + 12 for name, value in xattrs)
 
 
 def piece_of(entries: Sequence[Entry]) -> Piece:
@@ -115,7 +118,7 @@ def renumbered(section: Buffer, final_pack: Callable[[int], int]) -> bytes:
     return b"".join([join_columns([column]), memoryview(section)[len(packs) + LENGTH_BYTES :]])
 
 
-def is_whole(extent: Extent) -> bool:
+def _is_whole(extent: Extent) -> bool:
     """Whether the run is the whole chunk, so that its digest need not be stored again."""
     return extent.chunk_offset == 0 and extent.length == extent.chunk.size
 
@@ -186,4 +189,4 @@ def _extent_columns(entries: Sequence[Entry], extents: Sequence[Extent]) -> Iter
     yield pack_numbers("Q", [extent.offset for extent in extents])
     yield pack_numbers("I", [extent.length for extent in extents])
     yield pack_numbers("I", [extent.chunk_offset for extent in extents])
-    yield b"".join([extent.digest for extent in extents if not is_whole(extent)])
+    yield b"".join([extent.digest for extent in extents if not _is_whole(extent)])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
 
+from cinderblock.lifecycle import checks
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.quantity import to_gib
 from cinderblock.model.restore import RestorePhase, VolumeRestore
-
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeBackupStatus:
@@ -54,8 +52,8 @@ def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
     return sorted(own, key=_when)
 
 
-def _when(restore: VolumeRestore) -> tuple[datetime, bool, str]:
+def _when(restore: VolumeRestore) -> tuple[datetime | None, bool, str]:
     """Sorts by age. Kubernetes knows that to the second: of those of one second, nobody can tell which is the newest,
     and one that has not failed is taken for it. When they ended says nothing, for that hangs on who was disturbed."""
-    created = restore.metadata.creation_timestamp or _NEVER
-    return created, restore.status.phase is not RestorePhase.ERROR_RESTORING, restore.uid
+    created, uid = checks.age_key(restore)
+    return created, restore.status.phase is not RestorePhase.ERROR_RESTORING, uid

@@ -254,6 +254,7 @@ def test_a_section_that_is_put_together_from_pieces_is_the_same(
         assert table.entries(start, stop) == entries[start:stop]
         logical = sum(extent.length for entry in entries[start:stop] for extent in entry.extents)
         assert table.logical_bytes(start, stop) == logical
+        assert table.estimate(start, stop) == sum(map(sections.estimate, entries[start:stop]))
     targets = [entry.target if entry.kind is EntryKind.HARDLINK else None for entry in entries]
     assert [table.target(row) for row in range(table.rows)] == targets
 

@@ -143,3 +143,25 @@ def test_sections_stay_as_large_as_they_are_over_many_generations(monkeypatch: p
         assert read_by_page(backups.store, before) == describe_all(volume)
         assert len(sizes) < 30
     assert max(largest) <= 2 * largest[0]
+
+
+def test_extended_attributes_count_in_the_size_of_a_section_that_is_made_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Readers refuse a section that is too large, so nothing may be left out of what it will be."""
+    monkeypatch.setattr(manifest, "WORTH_COPYING", 1 << 30)
+    backups = Backups()
+
+    def volume(stamp: int) -> MemorySource:
+        made = MemorySource()
+        for number in range(100):
+            file = made.add(b"%04d" % number, (0, b"%d" % number))
+            file.entry = file.entry._replace(xattrs=((b"user.data", bytes(2000)),))
+        made.add(b"zz-newest", (0, b"newest"), stamp=LATEST + stamp)
+        return made
+
+    backups.back_up(volume(0), "one")
+    backups.back_up(volume(1), "two", "one")
+    largest = max(content.size for content in backups.open("one").contents())
+    assert max(content.size for content in backups.open("two").contents()) <= 2 * largest
+    assert read_by_page(backups.store, "two") == describe_all(volume(1))
