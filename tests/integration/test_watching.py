@@ -13,6 +13,7 @@ import pytest
 
 from cinderblock.handlers import watching
 from cinderblock.handlers.keys import Key
+from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.watch import Watch
 from cinderblock.handlers.watching import Watching
@@ -62,7 +63,7 @@ async def _watching(
         aclosing(await connect(kubeconfig=str(path))) as kube,
         aclosing(await connect(kubeconfig=str(server.kubeconfig))) as administrator,
     ):
-        watched = Watching(kube, Watch(queue), lambda: began)
+        watched = Watching(kube, Watch(queue, Noticing(queue)), lambda: began)
         task = asyncio.create_task(watched.run())
         try:
             yield watched, queue, administrator

@@ -5,14 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from typing_extensions import override
 
+from cinderblock.device import helpers
 from cinderblock.device.closing import Closing
 from cinderblock.device.losses import Feature, Losses
 from cinderblock.device.making import Answer, Order
@@ -133,14 +132,10 @@ class _Process:
     """
 
     def __init__(self, root: int, memory: int, lacking: Sequence[str]) -> None:
-        # -P: what lies about in the current directory is not ours to import.
-        command = [sys.executable, "-P", "-m", "cinderblock.device.making"]
         ours, theirs = socket.socketpair()
         with ours, theirs:
             given = (theirs.fileno(), root, memory)
-            self._child = subprocess.Popen(
-                [*command, *map(str, given), *lacking], stdin=subprocess.DEVNULL, pass_fds=given
-            )
+            self._child = helpers.start("cinderblock.device.making", given, lacking)
             self._connection = Connection(ours.detach())
         self.tasks: deque[Task] = deque()
 
@@ -172,8 +167,4 @@ class _Process:
 
     def _lost(self) -> TransientError:
         self.end()
-        return TransientError(
-            f"a process that writes small files ended with {self._child.returncode}: it may have run out of memory "
-            "(-9); raise the mover's memory limit, or try again",
-            reason="MoverFailed",
-        )
+        return helpers.lost(self._child, "writes small files")

@@ -18,6 +18,8 @@ LOST_FOUND = b"lost+found"
 
 ROWS = 1024
 """Objects that are handed out together: half a MiB of what the kernel says of them."""
+ATTRIBUTE_BYTES = 1 << 20
+"""Extended attributes of directories that are handed out together, or some more: one may have many of 64 KiB."""
 _INODES = Columns._fields.index("inodes")
 
 
@@ -78,6 +80,12 @@ class _Batch:
         self._links: dict[int, bytes] = {}
         self._special: list[int] = []
         self._attributes: dict[int, Attributes] = {}
+        self._attribute_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its rows are to be handed out."""
+        return len(self.paths) >= ROWS or self._attribute_bytes >= ATTRIBUTE_BYTES
 
     def add(self, path: bytes, status: os.stat_result) -> None:
         """Add a regular file."""
@@ -89,6 +97,7 @@ class _Batch:
         self._special.append(len(self.paths))
         if attributes:
             self._attributes[len(self.paths)] = attributes
+            self._attribute_bytes += sum(len(name) + len(value) for name, value in attributes)
         self.add(path, status)
 
     def add_link(self, path: bytes, status: os.stat_result, holder: bytes) -> None:
@@ -152,7 +161,7 @@ class TreeWalk:
             self._list(b"")
             while self._pending:
                 self._go_on()
-                if len(self._batch.paths) >= ROWS or not self._pending:
+                if self._batch.is_full or not self._pending:
                     yield self._batch.rows()
                     self._batch = _Batch()
         finally:

@@ -7,18 +7,17 @@ import fcntl
 import marshal
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Final
 
 from typing_extensions import override
 
+from cinderblock.device import helpers
 from cinderblock.device.closing import Closing
 from cinderblock.device.rows import Rows
 from cinderblock.device.tree_walk import Skipped
 from cinderblock.device.walking import LENGTH, Message
-from cinderblock.errors import SourceChanging, SourceError, TransientError
+from cinderblock.errors import SourceChanging, SourceError
 
 PIPE_BYTES: Final = 1 << 20
 """What the process may be ahead: some 10,000 objects. More than this is for root alone (pipe(7), pipe-max-size)."""
@@ -45,12 +44,8 @@ class Walker(Closing):
             self._pipe = os.fdopen(ours, "rb")
             with contextlib.suppress(OSError):
                 fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            # -P: what lies about in the current directory is not ours to import.
-            command = [sys.executable, "-P", "-m", "cinderblock.device.walking", str(root), str(theirs)]
             try:
-                self._child = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(root, theirs)
-                )
+                self._child = helpers.start("cinderblock.device.walking", (root, theirs))
             except OSError:
                 self._pipe.close()
                 raise
@@ -71,11 +66,7 @@ class Walker(Closing):
             message: Message = marshal.loads(self._pipe.read(length))  # noqa: S302
         except (struct.error, EOFError) as error:
             self._child.wait()
-            raise TransientError(
-                f"a process that goes through the volume ended with {self._child.returncode}: it may have run out of "
-                "memory (-9); raise the mover's memory limit, or try again",
-                reason="MoverFailed",
-            ) from error
+            raise helpers.lost(self._child, "goes through the volume") from error
         return message
 
     @override

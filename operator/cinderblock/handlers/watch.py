@@ -30,9 +30,9 @@ class Watch:
         noticing: told of new backups as well.
     """
 
-    def __init__(self, queue: WorkQueue, noticing: Noticing | None = None) -> None:
+    def __init__(self, queue: WorkQueue, noticing: Noticing) -> None:
         self._queue = queue
-        self._noticing = noticing or Noticing(queue)
+        self._noticing = noticing
         self._names: dict[str, Key] = {}
         self._marked: dict[str, str] = {}
         self._references: dict[str, set[str]] = {}

@@ -224,6 +224,22 @@ def test_random_names_come_in_the_order_of_their_bytes(source: Path) -> None:
     assert list(walk(source)) == [b"", *sorted(names)]
 
 
+def test_directories_with_large_attributes_are_handed_out_a_few_at_a_time(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_walk, "ATTRIBUTE_BYTES", 1000)
+    for number in range(10):
+        (source / f"{number}").mkdir()
+        os.setxattr(source / f"{number}", "user.data", bytes(400))
+    root = os.open(source, os.O_RDONLY)
+    try:
+        found = list(tree_walk.TreeWalk(root, tree_walk.Skipped()).rows())
+    finally:
+        os.close(root)
+    assert max(len(rows.attributes) for rows in found) == 3
+    assert [path for rows in found for path in rows.paths] == [b"", *(b"%d" % number for number in range(10))]
+
+
 def test_what_is_removed_during_the_walk_is_left_out_and_counted(source: Path, one_by_one: None) -> None:
     (source / "a").touch()
     (source / "b").mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.datapath.entries import Entry
-from cinderblock.device import tree_reader, tree_walk, walker
+from cinderblock.device import helpers, tree_reader, tree_walk, walker
 from cinderblock.device.directories import OPEN_LIMIT
 from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError, TransientError
@@ -39,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
         return processes[-1]
 
     monkeypatch.setattr(tree_reader, "worthwhile", lambda: True)
-    monkeypatch.setattr(walker.subprocess, "Popen", watched)
+    monkeypatch.setattr(helpers.subprocess, "Popen", watched)
     yield processes
     assert all(process.returncode is not None for process in processes)
 
@@ -49,6 +49,13 @@ def walk(root: Path, *, by_another: bool) -> tuple[list[Entry], list[str]]:
         if by_another:
             reader.begin_walk()
         return list(reader.walk()), reader.skipped.sentences()
+
+
+def fill_the_pipe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More names than the process can tell of before somebody reads."""
+    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
+    for number in range(2 * tree_walk.ROWS + 1):
+        (directory / f"a-name-that-fills-the-pipe-{number}").touch()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -93,11 +100,9 @@ def test_what_may_not_be_read_is_told_in_the_same_words(source: Path) -> None:
 
 
 def test_directories_that_move_meanwhile_end_the_walk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
     deep = source.joinpath(*["l"] * (OPEN_LIMIT + 10))
     deep.mkdir(parents=True)
-    for number in range(2 * tree_walk.ROWS + 1):
-        (deep / f"a-name-that-fills-the-pipe-{number}").touch()
+    fill_the_pipe(deep, monkeypatch)
     with TreeReader(str(source)) as reader:
         reader.begin_walk()
         entries = reader.walk()
@@ -110,9 +115,7 @@ def test_directories_that_move_meanwhile_end_the_walk(source: Path, monkeypatch:
 def test_a_process_that_is_killed_is_told_and_may_be_tried_again(
     source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
-    for number in range(2 * tree_walk.ROWS + 1):
-        (source / f"a-name-that-fills-the-pipe-{number}").touch()
+    fill_the_pipe(source, monkeypatch)
     with TreeReader(str(source)) as reader:
         reader.begin_walk()
         entries = reader.walk()
@@ -126,9 +129,7 @@ def test_a_process_that_is_killed_is_told_and_may_be_tried_again(
 def test_a_walk_that_is_given_up_ends_its_process(
     source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
-    for number in range(2 * tree_walk.ROWS + 1):
-        (source / f"a-name-that-fills-the-pipe-{number}").touch()
+    fill_the_pipe(source, monkeypatch)
     with TreeReader(str(source)) as reader:
         reader.begin_walk()
         next(reader.walk())
@@ -143,7 +144,7 @@ def test_without_another_process_the_walk_goes_on_in_this_one(source: Path, monk
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(walker.subprocess, "Popen", refuse)
+    monkeypatch.setattr(helpers.subprocess, "Popen", refuse)
     before = len(os.listdir("/proc/self/fd"))
     assert [entry.path for entry in walk(source, by_another=True)[0]] == [b"", b"file"]
     assert len(os.listdir("/proc/self/fd")) == before

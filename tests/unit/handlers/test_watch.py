@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from cinderblock.handlers.keys import Key
+from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.watch import STORE_DELAY, Watch
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
@@ -18,7 +19,7 @@ class Heard:
 
     def __init__(self) -> None:
         self._queue = WorkQueue()
-        self.watch = Watch(self._queue)
+        self.watch = Watch(self._queue, Noticing(self._queue))
 
     async def keys(self) -> set[str]:
         """Kind and name of everything that is due, taken out of the queue."""
@@ -114,7 +115,7 @@ async def test_a_store_is_concerned_by_its_first_user_and_by_the_end_of_its_last
 
 async def test_what_has_been_begun_comes_before_what_is_new_and_that_before_what_has_ended() -> None:
     queue = WorkQueue()
-    watch = Watch(queue)
+    watch = Watch(queue, Noticing(queue))
     for name, phase in (("old", "available"), ("young", ""), ("begun", "creating")):
         metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}"}
         await watch.on_own(

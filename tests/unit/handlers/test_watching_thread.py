@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.pulse import Pulse
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.watch import Watch
@@ -17,7 +18,8 @@ from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
 @pytest.fixture
 async def thread() -> KopfThread:
     kube = KubeClient(SimulatedApi(ObjectsInMemory(lambda: START), lambda how, item: None))
-    return KopfThread(Watch(WorkQueue()), kube, Pulse())
+    queue = WorkQueue()
+    return KopfThread(Watch(queue, Noticing(queue)), kube, Pulse())
 
 
 async def test_who_stops_a_thread_that_has_just_ended_by_itself_waits_for_its_end(thread: KopfThread) -> None:

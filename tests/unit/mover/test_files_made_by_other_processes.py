@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device import makers
+from cinderblock.device import helpers, makers
 from cinderblock.errors import TargetError, TransientError
 from cinderblock.mover import finishing
 from tests.support.backups import Backups, key_ring
@@ -36,7 +36,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
 
     monkeypatch.setattr(finishing, "HELPED_FROM", 0)
     monkeypatch.setattr(finishing, "worthwhile", lambda: 2)
-    monkeypatch.setattr(makers.subprocess, "Popen", watched)
+    monkeypatch.setattr(helpers.subprocess, "Popen", watched)
     return processes
 
 
@@ -150,6 +150,6 @@ def test_a_restore_does_without_processes_that_cannot_be_started(
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(makers.subprocess, "Popen", refuse)
+    monkeypatch.setattr(helpers.subprocess, "Popen", refuse)
     many_small_files.restore("one", target)
     assert len(os.listdir(target)) == 2000
