@@ -18,7 +18,7 @@ secret; what comes from a client library is rewritten at the fence of its room.
     │   ├── TargetError           the volume refuses: no space, read-only, gone
     │   └── SourceError           the volume cannot be read
     └── TransientError            trying again may help
-        ├── StoreUnreachable      the S3 endpoint does not answer, or answers 5xx, or throttles
+        ├── StoreUnreachable      the S3 endpoint does not answer, answers 5xx, throttles, or something else answers
         ├── KubeUnavailable       the API server does not answer, or answers 5xx, or throttles
         ├── NotLeading            another process acts, or may act: this one must not
         └── SourceChanging        files change faster than they can be read
@@ -94,13 +94,15 @@ class SourceError(PermanentError):
 
 
 class StoreUnreachable(TransientError):
-    """The S3 endpoint does not answer, answers 5xx, or throttles.
+    """The S3 endpoint does not answer, answers 5xx, or throttles; or something else answers in its place.
 
     Attributes:
         retry_after: seconds that the endpoint asks to wait before the next request, if it says so.
+        is_of_another: whether the answer was not the S3 server's: a proxy's, say, or a load balancer's.
     """
 
     retry_after: float | None = None
+    is_of_another: bool = False
 
 
 class KubeUnavailable(TransientError):

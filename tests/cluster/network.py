@@ -65,12 +65,18 @@ def _enable_forwarding() -> None:
 
 
 def _rules(settings: Settings) -> list[tuple[str, str, list[str]]]:
-    """Return table, chain and rule: out under this machine's address; in and out whatever the default policy is."""
+    """Return table, chain and rule, the last being the first to be asked.
+
+    Out under this machine's address; in and out whatever the default policy is. But nothing for the address of a
+    Service that is no more: whatever is outside of this machine would answer in its place.
+    """
     mark = ["-m", "comment", "--comment", f"cinderblock test cluster {settings.name}"]
     return [
         ("nat", "POSTROUTING", ["-s", settings.pods, "!", "-d", settings.pods, *mark, "-j", "MASQUERADE"]),
         ("filter", "FORWARD", ["-i", settings.name, *mark, "-j", "ACCEPT"]),
         ("filter", "FORWARD", ["-o", settings.name, *mark, "-j", "ACCEPT"]),
+        ("filter", "FORWARD", ["-d", settings.services, *mark, "-j", "REJECT"]),
+        ("filter", "OUTPUT", ["-d", settings.services, *mark, "-j", "REJECT"]),
     ]
 
 

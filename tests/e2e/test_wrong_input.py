@@ -66,7 +66,6 @@ CASES = {
     "wrong-credentials": _backup("AccessDenied", "check AWS_SECRET_ACCESS_KEY", storeName="wrong-credentials"),
     "unknown-access-key": _backup("AccessDenied", "check AWS_ACCESS_KEY_ID", storeName="unknown-account"),
     "untrusted-certificate": _backup("CertificateNotTrusted", "give the CA that signed it", storeName="untrusted"),
-    "not-s3": _backup("NotS3", "does not speak S3", storeName="not-s3"),
     "no-such-bucket": _backup("ContainerNotFound", "There is no container e2e-no-such-bucket", storeName="no-bucket"),
     "no-such-snapshot-class": _backup(
         "SnapshotClassNotFound", "VolumeSnapshotClass nowhere of BackupStore classless", storeName="classless"
@@ -182,6 +181,15 @@ def test_a_store_that_does_not_answer_is_waited_for_and_this_is_said(tenant: Ten
     assert "until 20" in message
     assert tenant.get("volumebackup", "patient")["status"]["phase"] == "creating"
     tenant.delete("volumebackup/patient")
+
+
+def test_a_store_in_whose_place_something_else_answers_is_waited_for_and_this_is_said(prepared: Tenant) -> None:
+    prepared.lab.apply(prepared.backup("misled", "files", storeName="not-s3"))
+    message = prepared.says("volumebackup/misled", "NotS3")
+    assert "does not speak S3" in message
+    assert "until 20" in message
+    assert prepared.get("volumebackup", "misled")["status"]["phase"] == "creating"
+    prepared.delete("volumebackup/misled")
 
 
 def test_a_volume_that_is_not_bound_yet_is_waited_for_and_this_is_said(prepared: Tenant) -> None:

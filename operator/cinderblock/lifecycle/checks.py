@@ -27,7 +27,7 @@ STILL_ATTACHED = "VolumeStillAttached"
 """What an operation says while a node may still write to its volume although no pod uses it there."""
 
 HELD_UP_REASONS = frozenset(
-    {"StoreUnreachable", "VolumeNotBound", snapshot_checks.NOT_AVAILABLE, STILL_ATTACHED, RECALLING}
+    {"StoreUnreachable", "NotS3", "VolumeNotBound", snapshot_checks.NOT_AVAILABLE, STILL_ATTACHED, RECALLING}
 )
 """What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
 

@@ -472,7 +472,7 @@ COURSES: dict[str, Course] = {
     "NotAllKept": keeps_not_all,
     "NotFound": mover_says("NotFound"),
     "Noticed": is_noticed,
-    "NotS3": store_says(PermanentError("no S3 server", reason="NotS3")),
+    "NotS3": store_says(StoreUnreachable("no S3 server", reason="NotS3")),
     "NotTls": store_says(PermanentError("does not speak TLS", reason="NotTls")),
     "Overtaken": mover_says("Overtaken"),
     "ParentGone": loses_the_parent,

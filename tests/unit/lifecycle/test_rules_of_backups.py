@@ -234,10 +234,11 @@ def test_the_older_of_two_backups_of_a_volume_goes_first() -> None:
     assert reason(status) == "Accepted"
 
 
-def test_a_backup_that_cannot_reach_its_store_holds_up_nobody() -> None:
-    unreachable = a_world(
-        a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreView(a_store(), "", StoreUnreachable("x"))
-    )
+@pytest.mark.parametrize(
+    "trouble", [StoreUnreachable("no answer"), StoreUnreachable("a proxy", reason="NotS3")], ids=["silent", "no S3"]
+)
+def test_a_backup_that_cannot_reach_its_store_holds_up_nobody(trouble: StoreUnreachable) -> None:
+    unreachable = a_world(a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreView(a_store(), "", trouble))
     held_up, _ = decide(unreachable)
     older = unreachable.backup.model_copy(update={"status": held_up})
     status, _ = decide(a_world(a_backup("b-1"), siblings=(older,)))

@@ -8,19 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+KEEPS = b"Connection: keep-alive"
+"""What an answer says after which more may be asked on the same connection."""
+
 
 @dataclass
 class Canned:
-    """The running server: its URL, and what it was asked, headers and bodies as they came."""
+    """The running server: its URL, and what it was asked, headers and bodies as they came; on how many connections."""
 
     url: str
     requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
 
 
 def answer(status: str, body: bytes | str = b"", **headers: str) -> bytes:
-    """One HTTP answer. Underscores in the names of headers stand for hyphens."""
+    """One HTTP answer, the last on its connection unless a header says otherwise.
+
+    Underscores in the names of headers stand for hyphens.
+    """
     content = body.encode() if isinstance(body, str) else body
-    lines = [f"HTTP/1.1 {status}", "Connection: close"]
+    lines = [f"HTTP/1.1 {status}"]
+    if "Connection" not in headers:
+        lines.append("Connection: close")
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if "Content_Length" not in headers:
         lines.append(f"Content-Length: {len(content)}")
@@ -53,16 +62,24 @@ def _serve(listener: socket.socket, server: Canned, answers: list[bytes]) -> Non
             connection, _ = listener.accept()
         except OSError:
             return
+        server.connections += 1
         with connection:
-            server.requests.append(_read(connection))
-            connection.sendall(answers[0] if len(answers) == 1 else answers.pop(0))
+            while request := _read(connection):
+                server.requests.append(request)
+                given = answers[0] if len(answers) == 1 else answers.pop(0)
+                connection.sendall(given)
+                if KEEPS not in given:
+                    break
 
 
 def _read(connection: socket.socket) -> bytes:
-    """One request. Small bodies only: nothing is expected to wait for 100 Continue."""
+    """One request; empty: there is none any more. Small bodies only: nothing is expected to wait for 100 Continue."""
     request = b""
     while b"\r\n\r\n" not in request:
-        request += connection.recv(65536)
+        came = connection.recv(65536)
+        if not came:
+            return b""
+        request += came
     head, _, body = request.partition(b"\r\n\r\n")
     length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
     while len(body) < length:

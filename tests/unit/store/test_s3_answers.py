@@ -126,9 +126,39 @@ def test_a_long_text_of_the_server_is_cut() -> None:
 @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "404 Not Found", "405 Method Not Allowed"])
 def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
     error = raised(call, answer(status, HTML, Content_Type="text/html"))
-    assert error.permanent
+    assert isinstance(error, StoreUnreachable)
     assert error.reason == "NotS3"
     assert "the answer is a web page" in error.message
+
+
+@any_call
+@pytest.mark.parametrize(
+    "somebody_else",
+    [
+        answer("404 Not Found", Connection="keep-alive"),
+        answer("200 OK", HTML, Connection="keep-alive"),
+        answer("503 Service Unavailable", HTML, Connection="keep-alive"),
+    ],
+    ids=["not found", "welcome", "no server"],
+)
+def test_after_an_answer_that_is_not_the_servers_its_address_is_looked_up_again(
+    call: Call, somebody_else: bytes
+) -> None:
+    with canned_server(somebody_else) as server, closing(opened(server)) as store:
+        for _ in range(3):
+            with pytest.raises(StoreUnreachable):
+                call(store)
+        assert server.connections == 3
+
+
+@any_call
+def test_after_a_server_was_in_trouble_it_is_asked_on_the_same_connection(call: Call) -> None:
+    slow_down = s3_error("503 Slow Down", "SlowDown", Connection="keep-alive")
+    with canned_server(slow_down) as server, closing(opened(server)) as store:
+        for _ in range(3):
+            with pytest.raises(StoreUnreachable):
+                call(store)
+        assert server.connections == 1
 
 
 @any_call
@@ -139,9 +169,7 @@ def test_a_page_that_parses_is_no_success(call: Call) -> None:
 
 @any_call
 def test_a_page_that_does_not_parse_is_no_success(call: Call) -> None:
-    assert isinstance(
-        raised(call, answer("200 OK", HTML, Content_Type="text/html")), (PermanentError, StoreUnreachable)
-    )
+    assert isinstance(raised(call, answer("200 OK", HTML, Content_Type="text/html")), StoreUnreachable)
 
 
 @any_call

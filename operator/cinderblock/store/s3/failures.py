@@ -107,6 +107,7 @@ def from_answer(response: Mapping[str, Any], place: Place) -> CinderblockError:
     if code in _TRANSIENT or status in _TRANSIENT_STATUS:
         error = StoreUnreachable(f"{place} cannot serve the request now ({said})")
         error.retry_after = _retry_after(headers)
+        error.is_of_another = code == str(status)
         return error
     if code == str(status) or not code:
         return not_s3(place, f"status {said}")
@@ -128,12 +129,26 @@ def _refusal(code: str, status: int, said: str, place: Place) -> CinderblockErro
     return PermanentError(f"{place} refuses the request ({said})", reason="StoreRefuses")
 
 
-def not_s3(place: Place, answer: str) -> PermanentError:
-    """The error for an endpoint that answers, but not as S3 does."""
-    return PermanentError(
+def not_s3(place: Place, answer: str) -> StoreUnreachable:
+    """The error for an endpoint that answers, but not as S3 does.
+
+    That is no refusal by the store: while a server restarts, a proxy, an ingress or whoever has got its address answers
+    in its place, with 404 as often as with 503.
+    """
+    error = StoreUnreachable(_no_s3(place, answer), reason="NotS3")
+    error.is_of_another = True
+    return error
+
+
+def nonsense(place: Place, answer: str) -> PermanentError:
+    """The error for an endpoint that answers as S3 does, but what S3 never would."""
+    return PermanentError(_no_s3(place, answer), reason="NotS3")
+
+
+def _no_s3(place: Place, answer: str) -> str:
+    return (
         f"{place.endpoint} does not speak S3: it gave {answer} (container {place.container}). Check the endpoint URL, "
-        "its port, http or https, and that no proxy or login page stands in between",
-        reason="NotS3",
+        "its port, http or https, and that no proxy or login page stands in between"
     )
 
 

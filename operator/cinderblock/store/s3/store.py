@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
@@ -16,7 +17,7 @@ from cinderblock.store.credentials import Credentials
 from cinderblock.store.limited import pace
 from cinderblock.store.s3.body import Sending, announce_large_only, enter_line, receive
 from cinderblock.store.s3.client import make_client
-from cinderblock.store.s3.failures import from_answer, not_s3, translated
+from cinderblock.store.s3.failures import from_answer, nonsense, not_s3, translated
 from cinderblock.store.s3.parts import PARTS_ABOVE, put_in_parts
 from cinderblock.store.s3.place import Place
 from cinderblock.store.s3.written import written_as
@@ -73,19 +74,19 @@ class S3Store:
         """See ObjectStore. Large bodies go in parts."""
         view = checked_body(checked_key(key), body)
         target: Any = {"Bucket": self._container, "Key": key, **self._written}
-        with translated(self._place):
+        with self._talking():
             if view.nbytes > PARTS_ABOVE:
                 put_in_parts(self._client, target, view, self._sending)
                 return
             answer = self._client.put_object(Body=self._sending(view), **target)
-        if "ETag" not in answer:
-            raise not_s3(self._place, "no ETag for an upload")
+            if "ETag" not in answer:
+                raise not_s3(self._place, "no ETag for an upload")
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         wanted = _range(start, length)
         extra: Any = {} if wanted is None else {"Range": wanted}
-        with translated(self._place):
+        with self._talking():
             try:
                 answer = self._client.get_object(Bucket=self._container, Key=checked_key(key), **extra)
             except ClientError as error:
@@ -95,8 +96,8 @@ class S3Store:
                     raise NotFound(f"There is no object {key} in {self._place}") from error
                 raise
             content = receive(answer["Body"], self._download)
-        if "ETag" not in answer:
-            raise not_s3(self._place, "an object without ETag")
+            if "ETag" not in answer:
+                raise not_s3(self._place, "an object without ETag")
         return content if wanted is None else self._ranged(key, answer, content, start, length)
 
     def _ranged(
@@ -120,7 +121,7 @@ class S3Store:
             for item in page.get("Contents", []):
                 key = item["Key"]
                 if key <= previous:
-                    raise not_s3(self._place, f"a listing out of order ({previous} before {key})")
+                    raise nonsense(self._place, f"a listing out of order ({previous} before {key})")
                 yield ObjectInfo(key, item["Size"])
                 previous = key
 
@@ -131,15 +132,15 @@ class S3Store:
             token = page.get("NextContinuationToken", "")
             page = self._page(prefix, ContinuationToken=token)
             if not token or page.get("NextContinuationToken") == token:
-                raise not_s3(self._place, "a listing that does not go on")
+                raise nonsense(self._place, "a listing that does not go on")
             yield page
 
     def _page(self, prefix: str, **extra: Any) -> ListObjectsV2OutputTypeDef:
-        with translated(self._place):
+        with self._talking():
             page = self._client.list_objects_v2(Bucket=self._container, Prefix=prefix, **extra)
-        # Any well-formed XML, an XHTML page for example, would pass for an empty listing.
-        if "IsTruncated" not in page:
-            raise not_s3(self._place, "something else than a listing")
+            # Any well-formed XML, an XHTML page for example, would pass for an empty listing.
+            if "IsTruncated" not in page:
+                raise not_s3(self._place, "something else than a listing")
         return page
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -149,14 +150,14 @@ class S3Store:
             self._delete_batch([checked_key(key) for key in batch])
 
     def _delete_batch(self, keys: Sequence[str]) -> None:
-        with translated(self._place):
+        with self._talking():
             answer = self._client.delete_objects(
                 Bucket=self._container, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": False}
             )
-        refused = answer.get("Errors", [])
-        # Asked to be quiet, a server would answer success with nothing that tells it from a web page.
-        if not refused and not answer.get("Deleted"):
-            raise not_s3(self._place, "no word of what it deleted")
+            refused = answer.get("Errors", [])
+            # Asked to be quiet, a server would answer success with nothing that tells it from a web page.
+            if not refused and not answer.get("Deleted"):
+                raise not_s3(self._place, "no word of what it deleted")
         failures = [from_answer({"Error": item}, self._place) for item in refused if item.get("Code") != "NoSuchKey"]
         if failures:
             # One that cannot be mended is more telling than one that can.
@@ -170,12 +171,28 @@ class S3Store:
         region = self._location.region
         # AWS refuses its oldest region as a constraint, and wants every other one (S3 API: CreateBucket).
         extra: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        with translated(self._place):
+        with self._talking():
             try:
                 self._client.create_bucket(Bucket=self._container, **extra)
             except ClientError as error:
                 if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
                     raise
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """What goes wrong inside leaves as an error of ours.
+
+        Somebody else's answer is the last on its connection, and on all others: who got an address that was the
+        server's, or was asked by a load balancer that has lost it, may keep connections open for ever, and the name
+        is looked up for new ones only.
+        """
+        try:
+            with translated(self._place):
+                yield
+        except StoreUnreachable as error:
+            if error.is_of_another:
+                self._client.close()
+            raise
 
     def _sending(self, body: memoryview) -> Any:
         """A body as botocore wants it, which its type does not say."""
