@@ -97,12 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Back up. Raises what `run_backup` raises."""
     keys = keys_from(arguments.key_files, arguments.active_key)
     description = describe(arguments)
-    location = location_from(arguments, create=True)
     with ExitStack() as stack:
         source = open_source(description.volume_mode, os.path.realpath(arguments.path))
         stack.enter_context(source)
         if arguments.incremental:
             source.begin()
+        location = location_from(arguments, create=True)
         store = stack.enter_context(closing(CountedStore(open_from(arguments, location, BY_HAND))))
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
         task = make_task(arguments, description, location, keys, parent)

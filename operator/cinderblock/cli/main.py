@@ -6,6 +6,7 @@ Only the command's own module is imported: the operator's needs kopf, the others
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import io
 import json
@@ -114,8 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load(name: str) -> CommandModule:
-    """Import the module of a command."""
-    return cast("CommandModule", importlib.import_module(f"cinderblock.cli.{COMMANDS[name].module}"))
+    """Import the module of a command, without looking for garbage meanwhile: that took a tenth of the time."""
+    gc.disable()
+    try:
+        return cast("CommandModule", importlib.import_module(f"cinderblock.cli.{COMMANDS[name].module}"))
+    finally:
+        gc.enable()
 
 
 def make_parser() -> argparse.ArgumentParser:

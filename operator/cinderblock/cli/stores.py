@@ -13,7 +13,6 @@ from cinderblock.model.task import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.open import open_store
 from cinderblock.store.retrying import BRIEF, Patience
-from cinderblock.store.s3.client import ambient_region
 
 
 def location_from(arguments: argparse.Namespace, *, create: bool = False) -> StoreLocation:
@@ -21,6 +20,9 @@ def location_from(arguments: argparse.Namespace, *, create: bool = False) -> Sto
 
     Raises InvalidInput for a KMS key without KMS.
     """
+    # As in `open_store`.
+    from cinderblock.store.s3.client import ambient_region  # noqa: PLC0415
+
     return StoreLocation(
         endpoint_url=arguments.endpoint_url,
         region=arguments.region or ambient_region() or "us-east-1",

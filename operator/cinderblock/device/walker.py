@@ -20,7 +20,10 @@ from cinderblock.device.walking import LENGTH, Message
 from cinderblock.errors import SourceChanging, SourceError
 
 PIPE_BYTES: Final = 1 << 20
-"""What the process may be ahead: some 10,000 objects. More than this is for root alone (pipe(7), pipe-max-size)."""
+"""What the pipe holds: some 8,000 objects. More than this is for root alone (pipe(7), pipe-max-size)."""
+AHEAD_BYTES: Final = 8 << 20
+"""What the process keeps while the pipe is full: some 65,000 objects. It begins while we are still importing what talks
+to the store, and waited for us two thirds of that time."""
 _REFUSALS: Final = {refusal.__name__: refusal for refusal in (SourceError, SourceChanging)}
 
 
@@ -45,7 +48,7 @@ class Walker(Closing):
             with contextlib.suppress(OSError):
                 fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             try:
-                self._child = helpers.start("cinderblock.device.walking", (root, theirs))
+                self._child = helpers.start("cinderblock.device.walking", (root, theirs), [str(AHEAD_BYTES)])
             except OSError:
                 self._pipe.close()
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import select
 import signal
 import struct
 import sys
@@ -45,20 +46,39 @@ def main(arguments: Sequence[str]) -> int:
     """Go through a tree.
 
     Args:
-        arguments: descriptors of the root and of the pipe.
+        arguments: descriptors of the root and of the pipe; bytes that may be kept while the pipe is full.
     """
     # Ctrl-C reaches all processes of a terminal; the one that reads says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    root, pipe = (int(argument) for argument in arguments)
-    for message in messages(root):
-        data = marshal.dumps(message)
-        frame = memoryview(LENGTH.pack(len(data)) + data)
-        try:
-            while frame:
-                frame = frame[os.write(pipe, frame) :]
-        except BrokenPipeError:
-            return 0
+    root, pipe, may_keep = (int(argument) for argument in arguments)
+    os.set_blocking(pipe, False)
+    kept = bytearray()
+    try:
+        for message in messages(root):
+            data = marshal.dumps(message)
+            kept += LENGTH.pack(len(data)) + data
+            send(pipe, kept, may_keep)
+        send(pipe, kept, 0)
+    except BrokenPipeError:
+        return 0
     return 0
+
+
+def send(pipe: int, kept: bytearray, may_keep: int) -> None:
+    """Move what the pipe takes from ``kept`` into it, and wait until at most ``may_keep`` bytes are left.
+
+    Raises BrokenPipeError if nobody reads any more.
+    """
+    while kept:
+        try:
+            with memoryview(kept) as view:
+                sent = os.write(pipe, view)
+        except BlockingIOError:
+            if len(kept) <= may_keep:
+                return
+            select.select([], [pipe], [])
+        else:
+            del kept[:sent]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from cinderblock.model.task import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.retrying import PATIENT, Patience, RetryingStore
-from cinderblock.store.s3.store import S3Store
 
 
 def open_store(
@@ -25,4 +24,8 @@ def open_store(
 
     Raises InvalidInput if the location or the CA file is malformed.
     """
+    # Not with this module: botocore takes as long to import as all the rest of a program that uses a store, and the
+    # program may have begun with its volume by then.
+    from cinderblock.store.s3.store import S3Store  # noqa: PLC0415
+
     return RetryingStore(S3Store(location, credentials, ca_file, patience.answer), patience)

@@ -17,6 +17,7 @@ from cinderblock.cli import stores
 from cinderblock.cli.main import main
 from cinderblock.model.task import StoreLocation
 from cinderblock.store.memory import MemoryStore
+from cinderblock.store.s3 import client
 from tests.support.faults import FaultyStore
 
 
@@ -57,7 +58,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
         return result.faulty
 
     monkeypatch.setattr(stores, "open_store", open_store)
-    monkeypatch.setattr(stores, "ambient_region", lambda: None)
+    monkeypatch.setattr(client, "ambient_region", lambda: None)
     return result
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cinderblock.datapath.entries import Entry
-from cinderblock.device import helpers, tree_reader, tree_walk, walker
+from cinderblock.device import helpers, tree_reader, tree_walk, walker, walking
 from cinderblock.device.directories import OPEN_LIMIT
 from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError, TransientError
@@ -54,6 +56,7 @@ def walk(root: Path, *, by_another: bool) -> tuple[list[Entry], list[str]]:
 def fill_the_pipe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More names than the process can tell of before somebody reads."""
     monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
+    monkeypatch.setattr(walker, "AHEAD_BYTES", 0)
     for number in range(2 * tree_walk.ROWS + 1):
         (directory / f"a-name-that-fills-the-pipe-{number}").touch()
 
@@ -74,10 +77,33 @@ def test_it_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -
     assert len(started) == 1
 
 
-def test_more_than_a_pipe_holds_comes_in_order(source: Path) -> None:
-    for number in range(12_000):
+@pytest.mark.parametrize("ahead", [0, 100_000, 8 << 20], ids=["nothing", "a part", "all"])
+def test_what_is_kept_while_the_pipe_is_full_comes_in_order(
+    source: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
+    monkeypatch.setattr(walker, "AHEAD_BYTES", ahead)
+    for number in range(6 * tree_walk.ROWS):
         (source / f"{number % 7}-a-name-of-some-length-{number}").touch()
     assert walk(source, by_another=True) == walk(source, by_another=False)
+
+
+def test_it_goes_on_while_nobody_reads_but_not_without_end(source: Path) -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    kept = bytearray(10_000)
+    walking.send(writing, kept, 6_000)
+    assert len(kept) == 10_000 - 4096
+    kept += bytes(1_000)
+    emptying = threading.Timer(0.2, os.read, (reading, 4096))
+    emptying.start()
+    walking.send(writing, kept, 6_000)
+    emptying.join()
+    assert len(kept) == 11_000 - 2 * 4096
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        walking.send(writing, kept, 6_000)
+    os.close(writing)
 
 
 def test_what_may_not_be_read_is_told_in_the_same_words(source: Path) -> None:
