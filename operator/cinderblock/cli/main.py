@@ -6,6 +6,7 @@ Only the command's own module is imported: the operator's needs kopf, the others
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import importlib
 import io
@@ -95,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What the terminal's character set lacks is spelt out.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # At its end the interpreter looks for garbage among all that was imported: 0.05 s, for memory that goes anyway.
+    atexit.register(gc.freeze)
     logging.basicConfig(format="cinderblock: %(message)s", level=logging.WARNING)
     try:
         code = module.run(parsed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import subprocess
 import sys
@@ -68,6 +69,17 @@ def test_a_mover_needs_no_kopf_and_an_operator_no_terminal() -> None:
     code = "import sys, cinderblock.cli.run_mover; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"kopf", "kubernetes", "aiohttp"} & set(loaded)
+
+
+def test_a_backup_can_look_at_its_volume_before_what_talks_to_the_store_is_imported() -> None:
+    code = "import sys, cinderblock.cli.backup; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "botocore" not in loaded
+
+
+def test_garbage_is_looked_for_once_a_command_is_there() -> None:
+    load("backup")
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
