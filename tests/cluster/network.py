@@ -1,7 +1,9 @@
 """The pods' network: a bridge of this machine, which is there before the first pod, and what lets it out."""
 
+import contextlib
 import ipaddress
 import json
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -41,14 +43,31 @@ def stop(settings: Settings, proxy: Path | None) -> None:
         _succeeds(str(proxy), "--cleanup")
         for tool in ("iptables", "ip6tables"):
             _remove_forgotten_chain(tool)
-    for table, chain, rule in _rules(settings):
-        while _succeeds("iptables", "-w", "-t", table, "-C", chain, *rule):
-            _run("iptables", "-w", "-t", table, "-D", chain, *rule)
+    for table in ("nat", "filter"):
+        for rule in _our_rules(settings, table):
+            _run("iptables", "-w", "-t", table, "-D", *rule)
     for link in [*_ports(settings.name), settings.name]:
         # A pod's link may be vanishing by itself at this moment, with the pod's namespace.
         _succeeds("ip", "link", "delete", link)
     for left in surroundings.CNI_RESULTS.glob(f"{settings.name}-*"):
         left.unlink()
+
+
+@contextlib.contextmanager
+def cut_off(settings: Settings, chain: str, port: int) -> Iterator[None]:
+    """Nothing that a pod sends to a TCP port arrives meanwhile, and nobody says so.
+
+    Args:
+        settings: of the running cluster.
+        chain: FORWARD for what runs in pods, INPUT for what runs on this machine.
+        port: where it would arrive.
+    """
+    rule = [chain, "-i", settings.name, "-p", "tcp", "--dport", str(port), *_mark(settings), "-j", "DROP"]
+    _run("iptables", "-w", "-I", *rule)
+    try:
+        yield
+    finally:
+        _run("iptables", "-w", "-D", *rule)
 
 
 def is_proxied_by_another() -> bool:
@@ -70,7 +89,7 @@ def _rules(settings: Settings) -> list[tuple[str, str, list[str]]]:
     Out under this machine's address; in and out whatever the default policy is. But nothing for the address of a
     Service that is no more: whatever is outside of this machine would answer in its place.
     """
-    mark = ["-m", "comment", "--comment", f"cinderblock test cluster {settings.name}"]
+    mark = _mark(settings)
     return [
         ("nat", "POSTROUTING", ["-s", settings.pods, "!", "-d", settings.pods, *mark, "-j", "MASQUERADE"]),
         ("filter", "FORWARD", ["-i", settings.name, *mark, "-j", "ACCEPT"]),
@@ -78,6 +97,19 @@ def _rules(settings: Settings) -> list[tuple[str, str, list[str]]]:
         ("filter", "FORWARD", ["-d", settings.services, *mark, "-j", "REJECT"]),
         ("filter", "OUTPUT", ["-d", settings.services, *mark, "-j", "REJECT"]),
     ]
+
+
+def _mark(settings: Settings) -> list[str]:
+    return ["-m", "comment", "--comment", f"cinderblock test cluster {settings.name}"]
+
+
+def _our_rules(settings: Settings, table: str) -> Iterator[list[str]]:
+    """The rules that bear our mark, each as what is to be added to it, also those that somebody who was killed left."""
+    done = subprocess.run(["iptables", "-w", "-t", table, "-S"], capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        words = shlex.split(line)
+        if words[0] == "-A" and _mark(settings)[-1] in words:
+            yield words[1:]
 
 
 def _write_configuration(settings: Settings) -> None:

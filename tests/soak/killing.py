@@ -1,4 +1,8 @@
-"""Kills parts of the cluster with SIGKILL at random moments, and brings back those that nobody else brings back."""
+"""Does harm to parts of the cluster at random moments, and mends what nobody else mends.
+
+Parts are killed with SIGKILL; they are paused with SIGSTOP, so that they neither answer nor hang up; and what is sent
+to them is dropped.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,19 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.cluster import cluster, processes
+from tests.cluster import cluster, network, processes
 from tests.cluster.daemons import Daemons
 from tests.cluster.settings import Settings
 from tests.support.lab import Object
 
-PARTS = ("operator", "mover", "versitygw", "kube-apiserver", "kubelet")
-"""What is killed, by the names under which it is counted."""
+S3_PORT = 7070
 SECONDS_BETWEEN = (4.0, 30.0)
-"""Of quiet between two kills: some operations meet several, some none."""
+"""Of quiet between two harms: some operations meet several, some none."""
+SECONDS_HELD = (2.0, 40.0)
+"""For how long a part is paused or cut off. Longer than a connection waits for an answer (20 s to the API server), and
+shorter than Kubernetes waits for a node."""
 FORGOTTEN_WITHIN = timedelta(seconds=20)
 """Between the death of a kubelet, which then stays away for up to 12 s, and the release of a volume that it may have
 forgotten to unstage."""
@@ -28,39 +35,58 @@ MOVER_APPEARS_WITHIN = 10.0
 """Seconds to wait for a mover that can be killed; most live for some seconds only."""
 
 
+class Harm(NamedTuple):
+    """One way to do harm. ``do`` says whether there was anything to do it to."""
+
+    name: str
+    do: Callable[[], bool]
+
+
 class Killer:
-    """Kills one part after the other.
+    """Does one harm after the other: all kinds in random order, then all again in another.
 
     Attributes:
-        killed: what was killed, how often.
+        kinds: names of what may be done.
+        done: what was done, how often.
         kubelet_deaths: when the kubelet was killed.
     """
 
     def __init__(self, seed: int, log: Callable[[str], None]) -> None:
-        self.killed: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
         self.kubelet_deaths: list[datetime] = []
         self._settings = cluster.running()
         self._random = random.Random(seed)
         self._log = log
+        api = self._settings.ports["apiserver"]
+        self._harms = [
+            Harm("operator killed", lambda: self._kill_in_pods("operator")),
+            Harm("mover killed", self._kill_mover),
+            Harm("S3 server killed", lambda: self._kill_in_pods("versitygw")),
+            Harm("API server killed", lambda: self._kill_daemon("kube-apiserver")),
+            Harm("kubelet killed", self._kill_kubelet),
+            Harm("operator paused", lambda: self._pause(self._in_pods("operator"))),
+            Harm("mover paused", lambda: self._pause(self._movers())),
+            Harm("S3 server paused", lambda: self._pause(self._in_pods("versitygw"))),
+            Harm("API server paused", lambda: self._pause(self._daemons("kube-apiserver"))),
+            Harm("kubelet paused", lambda: self._pause(self._daemons("kubelet"))),
+            Harm("S3 server cut off", lambda: self._cut_off("FORWARD", S3_PORT)),
+            Harm("API server cut off from pods", lambda: self._cut_off("INPUT", api)),
+        ]
+        # Movers live for some seconds only, and are what most depends on.
+        self._harms += [harm for harm in self._harms if harm.name.startswith("mover")]
+        self.kinds = {harm.name for harm in self._harms}
 
     def kill(self, enough: threading.Event) -> None:
         """Go on until it is enough; then everything runs. Raises ClusterError if a part does not come back."""
-        ways: list[Callable[[], str]] = [
-            lambda: self._kill_in_pods("operator"),
-            self._kill_mover,
-            self._kill_mover,
-            lambda: self._kill_in_pods("versitygw"),
-            lambda: self._kill_daemon("kube-apiserver"),
-            lambda: self._kill_daemon("kubelet"),
-        ]
+        left: list[Harm] = []
         while not enough.wait(self._random.uniform(*SECONDS_BETWEEN)):
+            if not left:
+                left = self._random.sample(self._harms, len(self._harms))
+            harm = left.pop()
             began = datetime.now(UTC)
-            what = self._random.choice(ways)()
-            if what == "kubelet":
-                self.kubelet_deaths.append(began)
-            if what:
-                self.killed[what] += 1
-                self._log(f"killed {what}")
+            if harm.do():
+                self.done[harm.name] += 1
+                self._log(f"{harm.name}, {(datetime.now(UTC) - began).total_seconds():.0f} s")
 
     def was_forgotten(self, volume: Object) -> bool:
         """Whether a PersistentVolume may stay staged for ever, since the kubelet died just when it was released.
@@ -74,30 +100,62 @@ class Killer:
         released = datetime.fromisoformat(status["lastPhaseTransitionTime"])
         return any(abs(released - death) < FORGOTTEN_WITHIN for death in self.kubelet_deaths)
 
-    def _kill_in_pods(self, argument: str) -> str:
-        """Kill the processes in pods of the cluster that were started with this word; the kubelet starts them again."""
-        found = processes_in_pods(self._settings, argument)
-        for process in found:
-            process.signal(signal.SIGKILL)
-        return argument if found else ""
+    def _in_pods(self, argument: str) -> list[processes.Process]:
+        return processes_in_pods(self._settings, argument)
 
-    def _kill_mover(self) -> str:
-        """Kill a mover as soon as there is one, or a little later."""
+    def _daemons(self, name: str) -> list[processes.Process]:
+        found = Daemons(self._settings.directory, self._settings.environment()).find(name)
+        return [found] if found is not None and found.is_alive else []
+
+    def _movers(self) -> list[processes.Process]:
+        """The movers that run, as soon as there is one, or a little later."""
         deadline = time.monotonic() + MOVER_APPEARS_WITHIN
-        while not processes_in_pods(self._settings, "mover") and time.monotonic() < deadline:
+        while not self._in_pods("mover") and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(self._random.uniform(0, 2))
-        return self._kill_in_pods("mover")
+        return self._in_pods("mover")
 
-    def _kill_daemon(self, name: str) -> str:
-        found = Daemons(self._settings.directory, self._settings.environment()).find(name)
-        if found is None or not found.is_alive:
-            return ""
-        while found.is_alive:  # on a busy machine, what is killed takes its time to go
-            processes.kill([found])
+    def _kill_in_pods(self, argument: str) -> bool:
+        """Kill the processes in pods of the cluster that were started with this word; the kubelet starts them again."""
+        return _signalled(self._in_pods(argument), signal.SIGKILL)
+
+    def _kill_mover(self) -> bool:
+        return _signalled(self._movers(), signal.SIGKILL)
+
+    def _kill_kubelet(self) -> bool:
+        self.kubelet_deaths.append(datetime.now(UTC))
+        return self._kill_daemon("kubelet")
+
+    def _kill_daemon(self, name: str) -> bool:
+        found = self._daemons(name)
+        if not found:
+            return False
+        while found[0].is_alive:  # on a busy machine, what is killed takes its time to go
+            processes.kill(found)
         time.sleep(self._random.uniform(0, 12))
         with cluster.borrowed():  # brings up what does not run; `up` would keep the cluster when the run has ended
-            return name
+            return True
+
+    def _pause(self, found: list[processes.Process]) -> bool:
+        """Pause processes; the kubelet may kill what does not answer its probes meanwhile."""
+        try:
+            paused = _signalled(found, signal.SIGSTOP)
+            time.sleep(self._random.uniform(*SECONDS_HELD) if paused else 0)
+        finally:
+            _signalled(found, signal.SIGCONT)
+        return paused
+
+    def _cut_off(self, chain: str, port: int) -> bool:
+        with network.cut_off(self._settings, chain, port):
+            time.sleep(self._random.uniform(*SECONDS_HELD))
+        return True
+
+
+def _signalled(found: list[processes.Process], number: signal.Signals) -> bool:
+    """Send a signal to processes; returns whether there were any."""
+    for process in found:
+        process.signal(number)
+    return bool(found)
 
 
 def processes_in_pods(settings: Settings, argument: str) -> list[processes.Process]:

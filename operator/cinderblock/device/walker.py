@@ -22,8 +22,8 @@ from cinderblock.errors import SourceChanging, SourceError
 PIPE_BYTES: Final = 1 << 20
 """What the pipe holds: some 8,000 objects. More than this is for root alone (pipe(7), pipe-max-size)."""
 AHEAD_BYTES: Final = 8 << 20
-"""What the process keeps while the pipe is full: some 65,000 objects. It begins while we are still importing what talks
-to the store, and waited for us two thirds of that time."""
+"""What the process keeps while the pipe is full: some 65,000 objects. It begins 0.2 s before anybody reads, in which it
+finds 50,000. With the pipe alone, an unchanged tree of 124,000 files took 1.1 s instead of 0.9."""
 _REFUSALS: Final = {refusal.__name__: refusal for refusal in (SourceError, SourceChanging)}
 
 
