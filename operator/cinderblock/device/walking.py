@@ -69,6 +69,8 @@ def send(pipe: int, kept: bytearray, may_keep: int) -> None:
 
     Raises BrokenPipeError if nobody reads any more.
     """
+    room = select.poll()
+    room.register(pipe, select.POLLOUT)
     while kept:
         try:
             with memoryview(kept) as view:
@@ -76,7 +78,7 @@ def send(pipe: int, kept: bytearray, may_keep: int) -> None:
         except BlockingIOError:
             if len(kept) <= may_keep:
                 return
-            select.select([], [pipe], [])
+            room.poll()
         else:
             del kept[:sent]
 
