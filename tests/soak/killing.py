@@ -21,8 +21,8 @@ from tests.cluster import cluster, network, processes
 from tests.cluster.daemons import Daemons
 from tests.cluster.settings import Settings
 from tests.support.lab import Object
+from tests.support.objects_in_store import PORT
 
-S3_PORT = 7070
 SECONDS_BETWEEN = (4.0, 30.0)
 """Of quiet between two harms: some operations meet several, some none."""
 SECONDS_HELD = (2.0, 40.0)
@@ -69,7 +69,7 @@ class Killer:
             Harm("S3 server paused", lambda: self._pause(self._in_pods("versitygw"))),
             Harm("API server paused", lambda: self._pause(self._daemons("kube-apiserver"))),
             Harm("kubelet paused", lambda: self._pause(self._daemons("kubelet"))),
-            Harm("S3 server cut off", lambda: self._cut_off("FORWARD", S3_PORT)),
+            Harm("S3 server cut off", lambda: self._cut_off("FORWARD", PORT)),
             Harm("API server cut off from pods", lambda: self._cut_off("INPUT", api)),
         ]
         # Movers live for some seconds only, and are what most depends on.

@@ -27,6 +27,13 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     return make_command_parser(name, load(name))
 
 
+def loaded_by(module: str) -> set[str]:
+    """The packages that a new process has loaded once it has imported a module."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(printed.split())
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str) -> None:
     parser = parser_of(name)
@@ -58,22 +65,17 @@ def test_no_option_takes_a_secret(name: str) -> None:
 
 
 def test_importing_the_program_imports_no_command() -> None:
-    code = "import sys, cinderblock.cli.main; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"boto3", "botocore", "kopf", "pydantic", "kubernetes", "aiohttp", "cryptography", "zstandard"} & set(
-        loaded
-    )
+    loaded = loaded_by("cinderblock.cli.main")
+    assert not {"boto3", "botocore", "kopf", "pydantic", "kubernetes", "aiohttp", "cryptography", "zstandard"} & loaded
 
 
 def test_a_mover_needs_no_kopf_and_an_operator_no_terminal() -> None:
-    code = "import sys, cinderblock.cli.run_mover; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"kopf", "kubernetes", "aiohttp"} & set(loaded)
+    loaded = loaded_by("cinderblock.cli.run_mover")
+    assert not {"kopf", "kubernetes", "aiohttp"} & loaded
 
 
 def test_a_backup_can_look_at_its_volume_before_what_talks_to_the_store_is_imported() -> None:
-    code = "import sys, cinderblock.cli.backup; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = loaded_by("cinderblock.cli.backup")
     assert "botocore" not in loaded
 
 

@@ -61,6 +61,15 @@ def raised(call: Call, *answers: bytes, **more: object) -> CinderblockError:
     return caught.value
 
 
+def connections_for_three(call: Call, unavailable: bytes) -> int:
+    """On how many connections a call is made that gets the same answer three times, and may be tried again."""
+    with canned_server(unavailable) as server, closing(opened(server)) as store:
+        for _ in range(3):
+            with pytest.raises(StoreUnreachable):
+                call(store)
+        return server.connections
+
+
 @any_call
 @pytest.mark.parametrize(
     ("status", "code", "kind", "advice"),
@@ -144,21 +153,13 @@ def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
 def test_after_an_answer_that_is_not_the_servers_its_address_is_looked_up_again(
     call: Call, somebody_else: bytes
 ) -> None:
-    with canned_server(somebody_else) as server, closing(opened(server)) as store:
-        for _ in range(3):
-            with pytest.raises(StoreUnreachable):
-                call(store)
-        assert server.connections == 3
+    assert connections_for_three(call, somebody_else) == 3
 
 
 @any_call
 def test_after_a_server_was_in_trouble_it_is_asked_on_the_same_connection(call: Call) -> None:
     slow_down = s3_error("503 Slow Down", "SlowDown", Connection="keep-alive")
-    with canned_server(slow_down) as server, closing(opened(server)) as store:
-        for _ in range(3):
-            with pytest.raises(StoreUnreachable):
-                call(store)
-        assert server.connections == 1
+    assert connections_for_three(call, slow_down) == 1
 
 
 @any_call
