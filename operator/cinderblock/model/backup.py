@@ -10,6 +10,8 @@ from pydantic import Field
 
 from cinderblock.model.base import KubeObject, Model, Uid
 from cinderblock.model.conditions import Conditions
+from cinderblock.model.losses import Losses, Path, Unreadable
+from cinderblock.model.pins import Pins
 from cinderblock.model.store import Container, Name
 
 CinderString = Annotated[str, Field(max_length=255)]
@@ -51,6 +53,9 @@ class StoredBackup(Model):
     """The id that it gets: that which its VolumeBackup had as status.id; or with manifest another one that is free."""
     manifest: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """Key of its manifest in the container; none: it is looked for below the store's prefix, by its id."""
+    allow_unsealed: bool = False
+    """Whether to adopt a backup that is not encrypted although the store has an encryption Secret. Anybody who can
+    write to the container can put such a backup there. Default: false."""
 
 
 class VolumeBackupSpec(Model):
@@ -78,6 +83,9 @@ class VolumeBackupSpec(Model):
     """Kept and shown; it does not steer where movers run."""
     metadata: Metadata = {}
     """Keys and values of the user's own."""
+    unreadable: Unreadable = Unreadable.FAIL
+    """What happens if a file cannot be read or described (I/O errors, attributes beyond the format's limits). Fail: the
+    backup fails. Skip: the file is left out and named, and condition Complete is False. Default: Fail."""
     deletion_policy: DeletionPolicy | None = None
     """Delete: the stored data goes with the VolumeBackup. Retain: it stays. None: Delete, but Retain with import."""
 
@@ -142,6 +150,18 @@ class VolumeBackupStatus(Model):
     """Key of the manifest in the container."""
     sealed: bool | None = None
     """Whether the backup is encrypted in the store. A restore refuses a manifest that is not, if this says it is."""
+    pins: Pins | None = None
+    """What identifies the stored content. Restores and incremental backups refuse a manifest that differs from it."""
+    reread_files: Annotated[int, Field(ge=0)] | None = None
+    """Files that were read again although nothing shows a change, because they were stamped within the dirty window."""
+    missed_changes: Annotated[int, Field(ge=0)] | None = None
+    """Files whose content had changed although their timestamps had not. Earlier backups may lack such changes."""
+    unreadable_files: Annotated[int, Field(ge=0)] | None = None
+    """Files that could not be read and are not in the backup (spec.unreadable: Skip)."""
+    unreadable_examples: Annotated[list[Path], Field(max_length=5)] = []
+    """Some of these files."""
+    losses: Losses = []
+    """What of the files could not be stored, each kind with a count and examples."""
     logical_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of data in the volume, holes and zeros left out."""
     transferred_bytes: Annotated[int, Field(ge=0)] | None = None

@@ -14,11 +14,17 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 
 class ConditionType(StrEnum):
-    """The conditions of all our kinds; ``Reconciling`` and ``Stalled`` are there only while they are true (kstatus)."""
+    """The conditions of our kinds; ``Reconciling`` and ``Stalled`` are there only while they are true (kstatus)."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    COMPLETE = "Complete"
+    """False: a backup lacks files that could not be read (spec.unreadable: Skip)."""
+    PIN_REGAINED = "PinRegained"
+    """True: the status of a backup was lost, and what identifies its content was read from the store again."""
+    UNSEALED_BACKUPS = "UnsealedBackups"
+    """True: a store with an encryption Secret holds backups from before it had one."""
 
 
 class Condition(Model):

@@ -11,6 +11,7 @@ from pydantic import Field
 from cinderblock.model.backup import Progress
 from cinderblock.model.base import Annotations, KubeObject, Labels, Model, Uid
 from cinderblock.model.conditions import Conditions
+from cinderblock.model.losses import Fidelity, Losses
 from cinderblock.model.store import Name
 
 Quantity = Annotated[str, Field(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$")]
@@ -57,6 +58,10 @@ class VolumeRestoreSpec(Model):
     """Labels of a new volume."""
     annotations: Annotations = {}
     """Annotations of a new volume."""
+    fidelity: Fidelity = Fidelity.STRICT
+    """What happens if the target refuses an owner, a mode, a link or a time, or only pretends to set it, as NFS with
+    root_squash, EFS access points and SMB do. Strict: the restore fails. BestEffort: it goes on, and status.losses
+    counts what was lost. Default: Strict."""
 
 
 class VolumeRestoreStatus(Model):
@@ -82,6 +87,8 @@ class VolumeRestoreStatus(Model):
     """When this status last changed."""
     restored_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of data written and verified."""
+    losses: Losses = []
+    """What of the files could not be restored, each kind with a count and examples."""
     progress: Progress | None = None
     """How far the mover is."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None

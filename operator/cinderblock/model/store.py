@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from cinderblock.model.base import Annotations, KubeObject, LabelKey, Labels, LabelValue, Model
 from cinderblock.model.conditions import Conditions
+from cinderblock.model.duration import Duration, to_timedelta
 
 DEFAULT_STORE_ANNOTATION = "cinderblock.io/is-default-store"
 """On a BackupStore, with the value "true": used by backups that name no store."""
@@ -115,6 +117,32 @@ class ChangeDetectionRules(Model):
         return self.storage_classes.get(storage_class or "", self.default)
 
 
+SHORTEST_DIRTY_WINDOW = timedelta(minutes=2)
+"""Kernels write a dirty page back after 30 s at most, and commit a journal after 5 s (sysctl vm.dirty_expire_centisecs,
+ext4(5) commit=); the rest is for clocks that differ."""
+
+_NOT_TOO_SHORT = {
+    "rule": "duration(self) >= duration('2m')",
+    "message": "a dirty window has at least 2m: a kernel writes data back up to 30 s later than timestamps",
+}
+DirtyWindow = Annotated[Duration, Field(json_schema_extra={"x-kubernetes-validations": [_NOT_TOO_SHORT]})]
+"""A duration of at least SHORTEST_DIRTY_WINDOW."""
+
+
+class DirtyWindowRules(Model):
+    """How long data may reach a volume later than its timestamps do, by the StorageClass of the volume."""
+
+    default: DirtyWindow = "1h"
+    """For volumes whose StorageClass is not named in storageClasses. At least 2m. Default: 1h."""
+    storage_classes: Annotated[dict[Name, DirtyWindow], Field(max_length=64)] = {}
+    """By name of the volume's StorageClass."""
+
+    def of(self, storage_class: str | None) -> timedelta:
+        """Return the window of a volume of this StorageClass, never less than SHORTEST_DIRTY_WINDOW."""
+        window = to_timedelta(self.storage_classes.get(storage_class or "", self.default))
+        return max(window, SHORTEST_DIRTY_WINDOW)
+
+
 class MoverTemplate(Model):
     """How mover pods are to run. What is left out, the operator's own settings fill in."""
 
@@ -189,6 +217,16 @@ class BackupStoreSpec(Model):
     to make a clone of a snapshot gives them other inode numbers (then SizeMtimeCtime), other ctimes (SizeMtimeInode),
     or both (SizeMtime); otherwise everything is read each time. Without ctime, a change that keeps size and mtime is
     missed until the next full backup, and whoever copies or unpacks files can make one. Content: all files are read."""
+    dirty_window: DirtyWindowRules = DirtyWindowRules()
+    """How long data may reach a volume later than its timestamps do. A snapshot that does not freeze the file system
+    may hold the new timestamps of a file and its old data. So an incremental backup reads every file again that was
+    stamped less than this before the data of its parent, or later. Default: 1h."""
+    compare_every: Annotated[int, Field(ge=1, le=10000)] = 30
+    """Every n-th incremental backup of a file system reads all files and compares them by hash, whatever their
+    timestamps say. 1: each one does. Default: 30."""
+    allow_unsealed: bool = False
+    """Whether a store with an encryption Secret adopts backups that are not encrypted, by import or after a lost
+    status. Anybody who can write to the container can put such a backup there. Default: false."""
     volume_snapshot_class_name: Name | None = None
     """VolumeSnapshotClass for snapshots; none: the default class of the volume's driver."""
     mover: MoverTemplate = MoverTemplate()

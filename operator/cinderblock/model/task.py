@@ -14,6 +14,8 @@ from typing import Annotated
 from pydantic import Field
 
 from cinderblock.model.base import Model
+from cinderblock.model.losses import Fidelity, Losses, Path, Unreadable
+from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.model.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
@@ -100,6 +102,18 @@ class MoverTask(Model):
     """Where the volume is in this pod: DEVICE_PATH or TREE_PATH."""
     backup: BackupDescription
     """The backup to make, or the backup to restore."""
+    expected: ExpectedBackup | None = None
+    """restore: which backup the manifest must be."""
+    fidelity: Fidelity = Fidelity.STRICT
+    """restore: what to do if the target cannot hold all that a file is."""
+    unreadable: Unreadable = Unreadable.FAIL
+    """backup: what to do about a file that cannot be read."""
+    expected_parent: ExpectedBackup | None = None
+    """backup: which backup the parent's manifest must be."""
+    dirty_window_seconds: int = 3600
+    """backup: how long data may reach the volume later than its timestamps do."""
+    compare_every: int = 30
+    """backup: every n-th incremental backup reads all files."""
     parent_manifest: str | None = None
     """backup: key of the parent's manifest, if the backup is incremental."""
     parent_sealed: bool = False
@@ -135,6 +149,17 @@ class MoverReport(Model):
     restored_bytes: int = 0
     requests: int = 0
     """Calls to the S3 server; one that was tried again counts once."""
+    pins: Pins | None = None
+    """backup: what identifies the manifest that was written."""
+    reread_files: int = 0
+    """backup: files that were read again because they were stamped within the dirty window."""
+    missed_changes: int = 0
+    """backup: files whose content had changed although their timestamps had not."""
+    unreadable_files: int = 0
+    """backup: files that could not be read and were left out."""
+    unreadable_examples: Annotated[list[Path], Field(max_length=5)] = []
+    losses: Losses = []
+    """What could not be kept, each kind once."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
     """What could not be kept: sockets skipped, owners that may not be set."""
 

@@ -1,0 +1,42 @@
+"""What a backup or a restore could not keep of a file besides its content."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from cinderblock.model.base import Model
+
+Path = Annotated[str, Field(max_length=255)]
+"""A path within a volume, printable and cut to fit."""
+
+
+class Unreadable(StrEnum):
+    """What a backup does about a file that cannot be read or described."""
+
+    FAIL = "Fail"
+    SKIP = "Skip"
+
+
+class Fidelity(StrEnum):
+    """What a restore does if the target cannot hold all that a file is besides its content."""
+
+    STRICT = "Strict"
+    BEST_EFFORT = "BestEffort"
+
+
+class Loss(Model):
+    """One kind of thing that could not be kept."""
+
+    what: Annotated[str, Field(max_length=255)]
+    """What it is, for example owners of files."""
+    objects: Annotated[int, Field(ge=0)] | None = None
+    """How many files have lost it; none: nobody can count it."""
+    examples: Annotated[list[Path], Field(max_length=3)] = []
+    """Some of these files."""
+
+
+Losses = Annotated[list[Loss], Field(max_length=8)]
+"""What could not be kept, each kind once."""

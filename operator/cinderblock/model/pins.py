@@ -1,0 +1,33 @@
+"""What a reader of a stored backup knows beforehand: which backup it must be, and what it must hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cinderblock.model.base import Model
+
+
+class Pins(Model):
+    """What identifies the stored content of a backup (docs/format.md). Wrapping its key again changes none of it."""
+
+    content_digest: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
+    """BLAKE3 over the digests of all sections of the manifest, in hexadecimal."""
+    salt: Annotated[str, Field(max_length=32, pattern=r"^[0-9a-f]{32}$")]
+    """The salt that was drawn for the manifest, in hexadecimal."""
+    suite: Annotated[int, Field(ge=0, le=255)]
+    """How the manifest is sealed: 0 not at all, 1 AES-256-GCM."""
+
+
+class ExpectedBackup(Model):
+    """Which backup a manifest must be. This comes from a status or from a person, never from the manifest itself."""
+
+    volume_id: str
+    """UID of the PersistentVolumeClaim."""
+    backup_id: str
+    """Id of the backup."""
+    sealed: bool = False
+    """Whether the manifest must be sealed."""
+    pins: Pins | None = None
+    """What the manifest must hold; None: nobody has recorded it."""
