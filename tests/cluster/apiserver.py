@@ -28,6 +28,8 @@ class ApiServer:
     """File with the certificate to verify the server with."""
     kubeconfig: Path
     """The administrator's, with the authority inside."""
+    etcd: str
+    """URL of its etcd, which asks nobody for a password."""
 
     def process(self) -> Process:
         """Return the process that serves now. Raises ClusterError if there is none at this moment."""
@@ -74,4 +76,4 @@ def running(with_snapshots: bool = False, restarts: bool = False) -> Iterator[Ap
         if with_snapshots:
             api.apply_definitions(crds.snapshots())
         kubeconfig = kubeconfigs.write(directory / "kubeconfig", url, authority.certificate, token)
-        yield ApiServer(url, token, authority.certificate, kubeconfig)
+        yield ApiServer(url, token, authority.certificate, kubeconfig, f"http://{_ADDRESS}:{etcd_port}")

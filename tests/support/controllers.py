@@ -48,6 +48,46 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class MoverEnd:
+    """How the container of a mover has ended.
+
+    Attributes:
+        exit_code: of its process; anything but 0 ends its Job at once.
+        message: its termination message.
+    """
+
+    exit_code: int
+    message: str
+
+    @classmethod
+    def of(cls, report: MoverReport) -> MoverEnd:
+        """Return the end of a mover that has succeeded."""
+        return cls(0, report.model_dump_json(by_alias=True))
+
+    @property
+    def reason(self) -> str:
+        """The kubelet's word for it."""
+        return "Error" if self.exit_code else "Completed"
+
+    @property
+    def pod_phase(self) -> str:
+        """The phase of its pod."""
+        return "Failed" if self.exit_code else "Succeeded"
+
+    def job_status(self) -> Object:
+        """Return the status that the Job controller gives its Job."""
+        if self.exit_code:
+            return {"startTime": _now(), "failed": 1} | _conditions("PodFailurePolicy", "FailureTarget", "Failed")
+        complete = _conditions("CompletionsReached", "SuccessCriteriaMet", "Complete")
+        return {"startTime": _now(), "completionTime": _now(), "succeeded": 1} | complete
+
+
+def _conditions(reason: str, *kinds: str) -> Object:
+    now = _now()
+    return {"conditions": [{"type": k, "status": "True", "reason": reason, "lastTransitionTime": now} for k in kinds]}
+
+
 @dataclass
 class Cluster:
     """The controllers and what they have done.
@@ -220,7 +260,7 @@ class Cluster:
                     await client.delete(kinds.POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
 
     async def _job(self, client: KubeClient, body: Object) -> None:
-        """The whole life of a Job in three writes: its pod, how that ended, and that the Job is complete."""
+        """The whole life of a Job in three writes: its pod, how that ended, and how the Job ended."""
         is_over = body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]
         claim = body["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
         is_there = await client.get(kinds.PVC, claim, body["metadata"]["namespace"]) is not None
@@ -229,31 +269,26 @@ class Cluster:
             return
         self._note("started", body)
         self.movers[_owner(body)].add(body["metadata"]["uid"])
-        report = await asyncio.to_thread(self._move, body)
+        end = await asyncio.to_thread(self.move, body)
         pod = _pod_of(body)
         await _create(client, kinds.POD, pod)
-        ended = {"exitCode": 0, "reason": "Completed", "message": report.model_dump_json(by_alias=True)}
+        ended = {"exitCode": end.exit_code, "reason": end.reason, "message": end.message}
         seen = {"name": "mover", "image": "x", "imageID": "x", "ready": False, "restartCount": 0}
         statuses = [seen | {"state": {"terminated": ended | {"startedAt": _now(), "finishedAt": _now()}}}]
-        await _status(client, kinds.POD, pod, {"phase": "Succeeded", "containerStatuses": statuses})
+        await _status(client, kinds.POD, pod, {"phase": end.pod_phase, "containerStatuses": statuses})
         self._note("ended", body)
-        conditions = [
-            {"type": kind, "status": "True", "reason": "CompletionsReached", "lastTransitionTime": _now()}
-            for kind in ("SuccessCriteriaMet", "Complete")
-        ]
-        times = {"startTime": _now(), "completionTime": _now()}
-        await _status(client, kinds.JOB, body, times | {"succeeded": 1, "conditions": conditions})
+        await _status(client, kinds.JOB, body, end.job_status())
 
-    def _move(self, job: Object) -> MoverReport:
-        """A mover's work: it leaves one manifest, as a backup of an empty device does."""
+    def move(self, job: Object) -> MoverEnd:
+        """Do the work of a Job's mover: leave one manifest, as a backup of an empty device does."""
         [variable] = job["spec"]["template"]["spec"]["containers"][0]["env"]
         task = MoverTask.model_validate_json(variable["value"])
         if task.operation is not Operation.BACKUP:
-            return MoverReport(succeeded=True, restored_bytes=5)
+            return MoverEnd.of(MoverReport(succeeded=True, restored_bytes=5))
         header = new_header(task.backup.volume_id, task.backup.backup_id, None, None, None)
         writer = ManifestWriter(header, header.sealer(None, task.manifest), PackTable())
         self._store(task).put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {})))
-        return MoverReport(succeeded=True, manifest=task.manifest)
+        return MoverEnd.of(MoverReport(succeeded=True, manifest=task.manifest))
 
     def _store(self, task: MoverTask) -> ObjectStore:
         if task.store.container not in self._stores:
@@ -265,7 +300,14 @@ class Cluster:
 @contextlib.contextmanager
 def controllers(server: ApiServer, s3: S3Server, *, binds: bool = True) -> Iterator[Cluster]:
     """Run the controllers in a thread as long as the block."""
-    cluster, loop = Cluster(server, s3, binds=binds), asyncio.new_event_loop()
+    with running(Cluster(server, s3, binds=binds)) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster) -> Iterator[Cluster]:
+    """Run a cluster in a thread as long as the block."""
+    loop = asyncio.new_event_loop()
     task = loop.create_task(cluster.run())
 
     def serve() -> None:

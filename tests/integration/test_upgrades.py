@@ -1,0 +1,75 @@
+"""Every recorded release is upgraded: all that it left goes on, nothing of it is lost, and every backup restores.
+
+A further release is a further folder of tests/data/releases (`python -m tests.upgrade`); all tests run on each of them.
+There are no nodes: the operator is the process that the image runs, and the movers' program runs in this process with
+the task that the operator has given to its Job.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.upgrade.contents import contents
+from tests.upgrade.recording import RUNNING
+from tests.upgrade.release import RELEASES
+from tests.upgrade.upgrading import Upgrade, restored, upgraded
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(os.geteuid() != 0, reason="restored files get the owners that they had"),
+]
+
+
+@pytest.fixture(scope="module", params=sorted(RELEASES.iterdir()), ids=lambda path: path.name)
+def upgrade(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
+    with upgraded(request.param, tmp_path_factory.mktemp("upgrade")) as running:
+        yield running
+
+
+def recorded(upgrade: Upgrade, kind: str) -> dict[str, dict[str, Any]]:
+    """Objects of a kind as the release left them, by name."""
+    return {body["metadata"]["name"]: body for body in upgrade.release.objects if body["kind"] == kind}
+
+
+def whole_backups(upgrade: Upgrade) -> list[str]:
+    """Names of the VolumeBackups that the release called available."""
+    backups = recorded(upgrade, "VolumeBackup").items()
+    return [name for name, body in backups if body["status"].get("phase") == "available"]
+
+
+def test_what_users_have_applied_is_accepted_and_changes_nothing(upgrade: Upgrade) -> None:
+    told = upgrade.kubectl("apply", "-f", "-", stdin=upgrade.release.manifests).splitlines()
+    assert [line for line in told if not line.endswith(" unchanged")] == []
+
+
+@pytest.mark.parametrize("kind", ["BackupStore", "VolumeBackup", "VolumeRestore"])
+def test_every_old_object_can_be_written(upgrade: Upgrade, kind: str) -> None:
+    letting_go = '{"metadata":{"finalizers":null,"annotations":{"example.com/touched":"yes"}}}'
+    for patch, *more in ((letting_go,), ('{"status":{"observedGeneration":1}}', "--subresource=status")):
+        options = ("--type=merge", "--dry-run=server", f"--patch={patch}", *more)
+        upgrade.kubectl("patch", kind, *recorded(upgrade, kind), *options)
+
+
+@pytest.mark.parametrize("kind", ["VolumeBackup", "VolumeRestore"])
+def test_every_phase_stays(upgrade: Upgrade, kind: str) -> None:
+    phases = {name: body["status"].get("phase") for name, body in recorded(upgrade, kind).items() if name != RUNNING}
+    for phase in set(phases.values()) - {None}:
+        upgrade.await_phase(phase, kind, *(name for name in phases if phases[name] == phase))
+
+
+def test_the_backup_that_was_running_becomes_available(upgrade: Upgrade) -> None:
+    assert recorded(upgrade, "VolumeBackup")[RUNNING]["status"]["phase"] == "creating"
+    upgrade.await_phase("available", "VolumeBackup", RUNNING)
+
+
+def test_every_backup_restores_byte_for_byte_and_nothing_stored_is_touched(upgrade: Upgrade) -> None:
+    whole = [*whole_backups(upgrade), RUNNING]
+    upgrade.await_phase("available", "VolumeBackup", RUNNING)
+    upgrade.restore(*whole)
+    for name in whole:
+        assert contents(upgrade.volumes / restored(name)) == upgrade.release.contents[name], name
+    assert upgrade.bucket() == upgrade.before
