@@ -21,6 +21,11 @@ test: lint packages integration
 .PHONY: test-fast ## Everything but the e2e tests
 test-fast: lint packages unit integration
 
+.PHONY: test-long ## Tests that take minutes: programs of former releases read what this one writes; needs the history of the repository
+test-long: setup
+	$(RUN) tests.cluster tools
+	$(RUN) pytest -n 2 --dist loadfile tests/long
+
 .PHONY: lint ## Style, types, arrows between rooms, generated files
 lint: setup
 	.venv/bin/ruff check .

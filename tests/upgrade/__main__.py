@@ -37,6 +37,8 @@ def main(commit: str, directory: Path) -> None:
             shutil.rmtree(directory)
         command = [sys.executable, "-m", "tests.upgrade.recording", str(directory.resolve())]
         subprocess.run(command, cwd=scratch, env=environment_of(Path(scratch)), check=True)
+    named = subprocess.run(["git", "rev-parse", commit], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    (directory / "commit").write_text(named.stdout)
 
 
 if __name__ == "__main__":
