@@ -26,7 +26,7 @@ _PROGRAMS = {
     "openssl": "openssl",
     "runc": "runc",
 }
-_FOR_TESTS = {"promtool": "prometheus"}
+_FOR_TESTS = {"mkfs.xfs": "xfsprogs", "promtool": "prometheus"}
 """No cluster needs these."""
 _PLUGINS = ("containernetworking-plugins", (Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge")))
 _POLICY = Path("/usr/sbin/policy-rc.d")

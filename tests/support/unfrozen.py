@@ -1,0 +1,124 @@
+"""File systems in image files, and snapshots of them that are only crash consistent.
+
+A snapshot is a copy of the image below the mounted file system. Nothing freezes or syncs the file system before, as
+with most drivers of disks. So a snapshot may hold the new timestamps of a file and its old data.
+
+    with UnfrozenVolume.made(tmp_path, "xfs") as volume:
+        (volume.live / "table").write_bytes(...)
+        volume.settle()
+        ...
+        snapshot = volume.cut()
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+KINDS = ("ext4", "xfs")
+"""The file systems that snapshots can be cut of."""
+MIB = 1 << 20
+TRIALS = 8
+"""How often `until_seen` tries before it fails."""
+
+_FORCE = {"ext4": "-F", "xfs": "-f"}
+_SNAPSHOT_OPTIONS = {"ext4": "loop", "xfs": "loop,nouuid"}
+"""XFS refuses to mount two file systems of the same UUID at once (mount(8), nouuid)."""
+_FLUSH_SECONDS = 6
+"""The kernel's flusher wakes up every 5 s (sysctl vm.dirty_writeback_centisecs)."""
+
+
+class NeverSeenError(AssertionError):
+    """No trial came into the state that it is about, so nothing was shown."""
+
+
+class UnfrozenVolume:
+    """A mounted file system whose storage can be copied while programs write to it.
+
+    Attributes:
+        kind: one of KINDS.
+        live: where the file system is mounted.
+    """
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        self.kind = kind
+        self.live = directory / "live"
+        self._image = directory / "disk.img"
+        self._snapshot = directory / "snapshot"
+        self._copy = directory / "snapshot.img"
+
+    @classmethod
+    @contextmanager
+    def made(cls, directory: Path, kind: str, mib: int = 400) -> Iterator[UnfrozenVolume]:
+        """Make the file system of ``mib`` MiB below ``directory``, mount it, and unmount all at the end. Needs root.
+
+        mkfs.xfs refuses less than 300 MiB.
+        """
+        volume = cls(directory, kind)
+        volume.live.mkdir(parents=True)
+        volume._snapshot.mkdir()
+        with volume._image.open("xb") as file:
+            file.truncate(mib * MIB)
+        _run(f"mkfs.{kind}", "-q", _FORCE[kind], volume._image)
+        _run("mount", "-o", "loop", volume._image, volume.live)
+        try:
+            yield volume
+        finally:
+            volume.drop()
+            _run("umount", volume.live)
+            volume._image.unlink()
+
+    def settle(self) -> None:
+        """Bring all data to the image, and wait until the flusher has had its turn.
+
+        What is written from now on reaches the image up to 30 s later, unless somebody calls fsync (sysctl
+        vm.dirty_expire_centisecs).
+        """
+        self.sync()
+        time.sleep(_FLUSH_SECONDS)
+
+    def sync(self) -> None:
+        """Bring all data to the image, as syncfs(2) does."""
+        _run("sync", "-f", self.live)
+
+    def cut(self, *, read_only: bool = False) -> Path:
+        """Take a snapshot, mount it in the place of the one before, and return where it is mounted.
+
+        The mount replays the journal of the copy, as after a crash.
+        """
+        self.drop()
+        _run("cp", "--sparse=always", self._image, self._copy)
+        options = _SNAPSHOT_OPTIONS[self.kind] + (",ro" if read_only else "")
+        _run("mount", "-o", options, self._copy, self._snapshot)
+        return self._snapshot
+
+    def drop(self) -> None:
+        """Unmount and remove the snapshot, if there is one."""
+        if os.path.ismount(self._snapshot):
+            _run("umount", self._snapshot)
+        self._copy.unlink(missing_ok=True)
+
+
+def why_not(kind: str) -> str | None:
+    """Return why this machine cannot make such a file system; None if it can."""
+    if os.geteuid() != 0:
+        return "mounting needs root"
+    return None if shutil.which(f"mkfs.{kind}") else f"mkfs.{kind} is not installed"
+
+
+def until_seen(trial: Callable[[], bool]) -> None:
+    """Repeat a trial until it says that it came into the state that it is about.
+
+    Raises NeverSeenError after TRIALS trials: a test that never saw this state has shown nothing.
+    """
+    if not any(trial() for _ in range(TRIALS)):
+        raise NeverSeenError(f"in {TRIALS} trials, the first snapshot always held the data: this shows nothing")
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run([str(word) for word in command], check=True)
