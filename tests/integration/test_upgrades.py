@@ -8,7 +8,9 @@ the task that the operator has given to its Job.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,4 +74,63 @@ def test_every_backup_restores_byte_for_byte_and_nothing_stored_is_touched(upgra
     upgrade.restore(*whole)
     for name in whole:
         assert contents(upgrade.volumes / restored(name)) == upgrade.release.contents[name], name
-    assert upgrade.bucket() == upgrade.before
+    assert upgrade.before.items() <= upgrade.bucket().items()
+
+
+def test_the_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(upgrade: Upgrade) -> None:
+    source = volume_as_of(upgrade, "files-third", "files")
+    hide_a_change(source / "noise")
+    upgrade.back_up("files-fourth", "files")
+    made = upgrade.get("VolumeBackup", "files-fourth")["status"]
+    assert made["parentId"] == upgrade.get("VolumeBackup", "files-third")["status"]["id"]
+    assert made["missedChanges"] == 1
+    assert "ChangeMissed" in upgrade.kubectl("get", "events", "--field-selector=type=Warning")
+    upgrade.restore("files-fourth")
+    assert contents(upgrade.volumes / restored("files-fourth")) == contents(source)
+
+
+def test_the_first_incremental_backup_of_a_device_is_right(upgrade: Upgrade) -> None:
+    source = volume_as_of(upgrade, "disk-second", "disk")
+    with source.open("r+b") as device:
+        device.write(b"BOOT")
+    upgrade.back_up("disk-third", "disk")
+    upgrade.restore("disk-third")
+    assert contents(upgrade.volumes / restored("disk-third")) == contents(source)
+
+
+def test_an_adopted_backup_keeps_its_data_until_it_is_deleted_and_then_loses_its_own_alone(upgrade: Upgrade) -> None:
+    owned = upgrade.get("VolumeBackup", "adopted")["status"]["id"]
+    before = upgrade.bucket()
+    assert {key for key in before if owned in key} == {key for key in upgrade.before if owned in key} != set()
+    upgrade.kubectl("delete", "VolumeBackup", "adopted", "--timeout=60s")
+    assert upgrade.bucket() == {key: digest for key, digest in before.items() if owned not in key}
+
+
+def test_a_second_name_is_deleted_and_the_data_stay(upgrade: Upgrade) -> None:
+    before = upgrade.bucket()
+    upgrade.kubectl("delete", "VolumeBackup", "second-name", "--timeout=60s")
+    assert upgrade.bucket() == before
+
+
+def test_a_deletion_that_had_to_wait_goes_on_when_the_dependent_is_gone(upgrade: Upgrade) -> None:
+    assert recorded(upgrade, "VolumeBackup")["notes-full"]["status"]["phase"] == "deleting"
+    upgrade.restore("notes-second")
+    upgrade.kubectl("delete", "VolumeBackup", "notes-second", "--timeout=60s")
+    upgrade.kubectl("wait", "--for=delete", "VolumeBackup", "notes-full", "--timeout=60s")
+    assert [key for key in upgrade.bucket() if key.startswith("plain/")] == []
+
+
+def volume_as_of(upgrade: Upgrade, backup: str, volume: str) -> Path:
+    """Put back what stands for a volume, as a backup holds it. Inodes and ctimes are new, as with drivers that copy."""
+    upgrade.restore(backup)
+    target = upgrade.volumes / volume
+    subprocess.run(["cp", "--archive", str(upgrade.volumes / restored(backup)), str(target)], check=True)
+    return target
+
+
+def hide_a_change(path: Path) -> None:
+    """Write other bytes into a file, and give it the mtime that it had."""
+    before = path.stat()
+    content = path.read_bytes()
+    path.write_bytes(content[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

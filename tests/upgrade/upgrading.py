@@ -30,7 +30,7 @@ from tests.support.kubectl import ROOT
 from tests.support.metrics import samples
 from tests.support.operators import PATIENCE, OperatorProcess, operator, wait_for
 from tests.upgrade.movers import Secrets, owner_name, run_mover, volume_of
-from tests.upgrade.recording import CONTAINER, KEYS, NAMESPACE, RUNNING, a_secret
+from tests.upgrade.recording import CONTAINER, KEYS, NAMESPACE, RUNNING, a_backup, a_restore, a_secret
 from tests.upgrade.release import Release
 
 Object = dict[str, Any]
@@ -105,14 +105,15 @@ class Upgrade:
         """Return a digest of each object of the bucket, by key."""
         return _digests(self.store)
 
+    def back_up(self, name: str, volume: str) -> None:
+        """Make an incremental backup."""
+        wanted = a_backup(name, {"volumeId": volume, "incremental": True})
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(wanted))
+        self.await_phase("available", "VolumeBackup", name)
+
     def restore(self, *backups: str) -> None:
         """Restore backups to new volumes; the VolumeRestores have the names that `restored` gives them."""
-        bodies = []
-        for name in backups:
-            metadata = {"name": restored(name), "namespace": NAMESPACE}
-            spec = {"backupId": name, "name": restored(name)}
-            described = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "VolumeRestore", "metadata": metadata}
-            bodies.append(described | {"spec": spec})
+        bodies = [a_restore(restored(name), {"backupId": name, "name": restored(name)}) for name in backups]
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(bodies))
         self.await_phase("available", "volumerestore", *map(restored, backups))
 
