@@ -10,6 +10,7 @@ from typing import Any
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.model.losses import Fidelity
 from cinderblock.model.names import manifest_key, pack_prefix
 from cinderblock.model.store import ChangeDetection, Compression
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
@@ -115,9 +116,17 @@ class Backups:
             return run_backup(task, self.store, self.keys)
         return run_backup(task, self.store, self.keys, opener=lambda mode, path: nullcontext(volume))
 
-    def restore(self, backup: str, path: Path, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverReport:
+    def restore(
+        self,
+        backup: str,
+        path: Path,
+        mode: VolumeMode = VolumeMode.FILESYSTEM,
+        *,
+        fidelity: Fidelity = Fidelity.STRICT,
+    ) -> MoverReport:
         """Restore a backup to a directory or an image."""
-        return run_restore(self.task(Operation.RESTORE, backup, path=path, mode=mode), self.store, self.keys)
+        task = self.task(Operation.RESTORE, backup, path=path, mode=mode).model_copy(update={"fidelity": fidelity})
+        return run_restore(task, self.store, self.keys)
 
     def verify(self, backup: str) -> Verification:
         """Read a backup back."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from cinderblock.datapath.header import new_header
 from cinderblock.datapath.manifest_writer import ManifestWriter
-from cinderblock.datapath.packs import PackTable
+from cinderblock.datapath.packs import Origin, PackTable, pack_name
 from cinderblock.model import names
 from cinderblock.model.task import MoverReport, MoverTask, Operation
 from cinderblock.store.memory import MemoryStore
@@ -24,6 +24,10 @@ DRIVER = "csi.example.org"
 LATE = "late"
 """The StorageClass that binds only when a pod asks for it."""
 PROTECTION = "kubernetes.io/pvc-protection"
+WHOLE = "0" * 32
+"""The attempt that every backup is completed by."""
+WHOLE_PACK = pack_name(WHOLE, 0)
+"""Name of the pack that every complete backup has."""
 HALF = "half"
 """Content of a volume that a mover did not finish."""
 
@@ -286,7 +290,8 @@ class Cluster:
     def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
         task, volume = _task(pod), self._volume_under(pod)
         if task.operation is Operation.BACKUP:
-            self.store.put(_packs(task) + f"{pod['metadata']['name']}-000000", b"begun")
+            attempt = f"{int(pod['metadata']['name'].rpartition('-')[2]) + 1:032x}"
+            self.store.put(_packs(task) + pack_name(attempt, 0), b"begun")
         else:
             self.contents[volume] = HALF
         self.end(pod, code, report)
@@ -329,9 +334,15 @@ class Cluster:
             parent = task.parent_manifest.rsplit("/", 1)[1].removesuffix(".manifest")
         self.kept[backup_id] = content
         self.needs[backup_id] = {backup_id} | self.needs.get(parent or "", set())
-        self._write(lambda: self.store.put(_packs(task) + "whole-000000", b"pack"))
+        self._write(lambda: self.store.put(_packs(task) + WHOLE_PACK, b"pack"))
         header = new_header(task.backup.volume_id, backup_id, parent, None, None)
-        writer = ManifestWriter(header, header.sealer(None, task.manifest), PackTable())
+        packs = PackTable()
+        for listed in sorted(self.needs[backup_id]):
+            packs.add(Origin(listed, WHOLE), 0, len(b"pack"))
+        writer = ManifestWriter(header, header.sealer(None, task.manifest), packs)
+        for pack in range(len(packs)):
+            # As an entry would that has data in each of them.
+            writer._used.final(pack)
         self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}))))
 
 

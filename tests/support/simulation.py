@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from cinderblock.datapath.manifest import read_header
+from cinderblock.datapath.packs import parse_pack_name
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.line import Line
@@ -28,6 +29,7 @@ from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.overview import read
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.reconcile import Reconciler
+from cinderblock.handlers.references import ReferenceLooks
 from cinderblock.handlers.settled import unsettled
 from cinderblock.handlers.stores import Stores
 from cinderblock.handlers.watch import CHILD_KINDS, Watch, volume_key
@@ -40,11 +42,12 @@ from cinderblock.model.store import BackupStore
 from cinderblock.model.task import MoverReport
 from cinderblock.observability.families import Figures, Page
 from cinderblock.observability.instruments import Instruments
+from cinderblock.repository.stored import manifests
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 from tests.support.faults import Crash
 from tests.support.metrics import Samples, samples
 from tests.support.simulated_api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
-from tests.support.simulated_cluster import DRIVER, LATE, NAMESPACE, Cluster, Move
+from tests.support.simulated_cluster import DRIVER, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
 
 T = TypeVar("T")
 
@@ -268,7 +271,15 @@ class Simulation:
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
         stores = cast("Stores", OpenStores(self.store))
-        eyes = Eyes(self._kube, stores, POLICY, lambda: self._due.now, self.instruments, Line(self._seconds))
+        eyes = Eyes(
+            self._kube,
+            stores,
+            POLICY,
+            lambda: self._due.now,
+            self.instruments,
+            Line(self._seconds),
+            references=ReferenceLooks(turn_seconds=0.0),
+        )
         self._noticing = Noticing(cast("WorkQueue", self._due))
         self._watch = Watch(cast("WorkQueue", self._due), self._noticing)
         self._eyes = eyes
@@ -352,6 +363,32 @@ class Simulation:
     def delete(self, kind: str, name: str) -> None:
         """Ask for an object's deletion."""
         self.objects.delete(self.get(kind, name))
+
+    @contextmanager
+    def reading_references(self, claim: str) -> Iterator[None]:
+        """While inside, another look of the operator reads the manifests of a volume."""
+        store = BackupStore.model_validate(self.get("BackupStore", "default"))
+        uid = self.get("PersistentVolumeClaim", claim)["metadata"]["uid"]
+        turn = self._eyes.references.turn(store, store.spec.container, uid)
+        self._loop.run_until_complete(turn.__aenter__())
+        try:
+            yield
+        finally:
+            self._loop.run_until_complete(turn.__aexit__(None, None, None))
+
+    def break_manifest(self, name: str) -> str:
+        """Damage the manifest of a backup in the store; return its key."""
+        key: str = self.get("VolumeBackup", name)["status"]["manifestKey"]
+        content = bytearray(self.cluster.store.get(key))
+        content[-1] ^= 1
+        self.cluster.store.put(key, content)
+        return key
+
+    def tear_away(self, name: str) -> None:
+        """Remove a VolumeBackup by force: its finalizers are taken off, and nobody deals with its data."""
+        backup = self.get("VolumeBackup", name)
+        self.objects.update(backup, metadata=backup["metadata"] | {"finalizers": []})
+        self.objects.delete(self.get("VolumeBackup", name))
 
     def end_mover(self, report: MoverReport | None, code: int = 3, reason: str = "Error") -> None:
         """Have the only pod of a mover end, with a report or without one."""
@@ -628,10 +665,12 @@ class Simulation:
             status = other.get("status", {})
             needs = status.get("parentId") == backup_id and status.get("phase") not in (None, "error")
             assert not needs, f"{key} is removed although {other['metadata']['name']} needs it"
-        manifests = [found.key for found in self.cluster.store.list("backups/")]
-        for manifest in manifests:
-            parent = read_header(lambda start, length, k=manifest: self.cluster.store.get(k, start, length)).parent_id
-            assert parent != backup_id, f"{key} is removed although {manifest} builds on it"
+        for found in manifests(self.cluster.store, ""):
+            is_other = found.backup_id != backup_id
+            needs = is_other and backup_id in self.cluster.needs.get(found.backup_id, ())
+            assert not needs, f"{key} is removed although {found.key} lists its packs"
+        name = key.rpartition("/")[2]
+        assert name.endswith(".manifest") or parse_pack_name(name), f"{key} is removed, which is not ours"
 
 
 def _adopts(item: Object, backup_id: str) -> bool:
@@ -649,7 +688,7 @@ def is_whole(simulation: Simulation, backup_id: str) -> bool:
     """Whether the store holds everything that a restore of the backup needs."""
     store = simulation.cluster.store
     manifests = {found.key.rsplit("/", 1)[1].removesuffix(".manifest") for found in store.list("backups/")}
-    packs = {found.key.split("/")[2] for found in store.list("packs/") if found.key.endswith("whole-000000")}
+    packs = {found.key.split("/")[2] for found in store.list("packs/") if found.key.endswith(WHOLE_PACK)}
     return backup_id in manifests and simulation.cluster.needs[backup_id] <= packs
 
 

@@ -1,4 +1,5 @@
-"""Runs a function in a child process with fewer powers: another user, or root with few capabilities.
+"""Runs a function in a child process with fewer powers: another user, root with few capabilities, or a kernel that
+refuses or feigns system calls.
 
 The child is forked, so that it needs neither the package nor the test on a path that the user may read.
 """
@@ -9,8 +10,11 @@ import codecs
 import ctypes
 import os
 import pickle
+import platform
+import struct
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +44,43 @@ def run_as_user(function: Callable[[], T], *, cwd: Path, uid: int = NOBODY, gid:
 def run_with_capabilities(function: Callable[[], T], capabilities: Iterable[int]) -> T:
     """Call ``function`` as root with these capabilities only, and return its result or raise its error."""
     return _run(function, lambda: _keep_only(capabilities))
+
+
+class Call(Enum):
+    """What a file system may refuse or feign: numbers of system calls on x86_64 and on aarch64 (asm/unistd.h)."""
+
+    CHOWN = ((92, 93, 94, 260), (54, 55))
+    CHMOD = ((90, 91, 268, 452), (52, 53, 452))
+    UTIME = ((280,), (88,))
+    SETXATTR = ((188, 189, 190), (5, 6, 7))
+    SYMLINK = ((266,), (36,))
+    LINK = ((265,), (37,))
+    MKNOD = ((259,), (33,))
+    READLINK = ((267,), (78,))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """On this machine."""
+        return self.value[platform.machine() == "aarch64"]
+
+
+FEIGNED = 0
+"""The answer of a call that says that it succeeded, and did nothing."""
+
+
+def run_with_answers(function: Callable[[], T], answers: Mapping[Call, int], *, cwd: Path | None = None) -> T:
+    """Call ``function``, where the kernel answers some calls with an errno, or with FEIGNED, and does nothing.
+
+    NFS with root_squash and EFS access points refuse chown with EPERM; SMB and blobfuse feign it. Processes that
+    ``function`` starts have the same kernel (seccomp(2), SECCOMP_RET_ERRNO). Returns its result or raises its error.
+    """
+
+    def drop() -> None:
+        if cwd is not None:
+            os.chdir(cwd)
+        _answer_calls({number: errno for call, errno in answers.items() for number in call.numbers})
+
+    return _run(function, drop)
 
 
 codecs.lookup("ascii")
@@ -82,3 +123,22 @@ def _keep_only(capabilities: Iterable[int]) -> None:
     data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     if _libc.capset(header, data) != 0:
         raise OSError(ctypes.get_errno(), "capset")
+
+
+_LOAD_NUMBER = struct.pack("HBBI", 0x20, 0, 0, 0)
+"""BPF_LD | BPF_W | BPF_ABS of seccomp_data.nr (linux/bpf_common.h)."""
+_ALLOW = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
+"""BPF_RET of SECCOMP_RET_ALLOW (linux/seccomp.h)."""
+
+
+def _answer_calls(answers: Mapping[int, int]) -> None:
+    """Install a filter that answers each number with its errno. (prctl(2), PR_SET_SECCOMP)"""
+    steps = [_LOAD_NUMBER]
+    for number, answer in answers.items():
+        steps.append(struct.pack("HBBI", 0x15, 0, 1, number))
+        steps.append(struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | answer))
+    steps.append(_ALLOW)
+    code = ctypes.create_string_buffer(b"".join(steps))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+    if _libc.prctl(38, 1, 0, 0, 0) != 0 or _libc.prctl(22, 2, program, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +19,14 @@ from cinderblock.errors import (
     PermanentError,
     UnsupportedFormat,
 )
-from cinderblock.model.names import backup_prefix, manifest_key
+from cinderblock.model.names import manifest_key
+from cinderblock.repository.known import KnownManifests
+from cinderblock.repository.references import References
+from cinderblock.repository.stored import manifests
 from cinderblock.store.base import ObjectStore
 
 _READERS: Final = 16
 """Manifests that are read at once. Each takes two or three small requests, so it is latency that counts."""
-_SUFFIX: Final = ".manifest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,8 @@ class Catalog:
 
     def stored(self, volume_id: str | None = None) -> Iterator[Stored]:
         """Every backup, or those of one volume, in order of key; nothing but the listing is read."""
-        root = backup_prefix(self._prefix)
-        for item in self._store.list(root if volume_id is None else f"{root}{volume_id}/"):
-            volume, _, rest = item.key.removeprefix(root).partition("/")
-            if rest.endswith(_SUFFIX) and "/" not in rest:
-                yield Stored(item.key, volume, rest.removesuffix(_SUFFIX))
+        for found in manifests(self._store, self._prefix, volume_id):
+            yield Stored(found.key, found.volume_id, found.backup_id)
 
     def find(self, text: str) -> Stored:
         """The backup whose id is this text, or alone begins with it.
@@ -122,21 +121,22 @@ class Catalog:
         newest = max(sound, key=lambda pair: pair[0])[1] if sound else None
         return newest, [listed.damage for listed in found if listed.damage]
 
+    def references(self, volume_id: str) -> References:
+        """Look at who needs whose packs among the backups of a volume."""
+        return References(self._store, self._prefix, volume_id, self._keys, KnownManifests())
+
     def dependents(self, backup: Stored) -> list[str]:
         """Ids of the backups that need packs of this one.
 
-        A manifest of another backup in the place of one needs none: nothing restores it from there. A damaged one
-        needs none any more if this one is damaged itself: otherwise two that are could never be deleted.
-
         Raises if it cannot be told of one: IntegrityError, UnsupportedFormat if it cannot be read; KeyUnavailable if
-        it is sealed and a backup that it builds on is missing.
+        it is sealed and a backup that it builds on is missing. See `References`.
         """
-        found = self.read(self.stored(backup.volume_id))
-        listed = {other.stored.backup_id: other for other in found if not other.is_misplaced}
-        itself = listed.pop(backup.backup_id, None)
-        if itself is not None and isinstance(itself.damage, IntegrityError):
-            listed = {name: other for name, other in listed.items() if not isinstance(other.damage, IntegrityError)}
-        return sorted(backup_id for backup_id in listed if _needs(listed[backup_id], backup.backup_id, listed))
+        references = self.references(backup.volume_id)
+        references.read_all()
+        needs = references.needs(backup.backup_id)
+        if needs.unknown:
+            raise needs.unknown[0]
+        return list(needs.by)
 
     def manifest_key(self, volume_id: str, backup_id: str) -> str:
         """Key of a manifest."""
@@ -174,37 +174,3 @@ def _check_place(header: ManifestHeader, backup: Stored) -> None:
         raise _Misplaced(
             f"{backup.key} is the manifest of another backup: {' / '.join(header.owner)}", reason="IntegrityError"
         )
-
-
-def _needs(listed: Listed, backup_id: str, others: Mapping[str, Listed]) -> bool:
-    """Whether a backup needs packs of the one with this id.
-
-    One that is sealed tells only its parent. That is enough while the line of parents is whole: packs of an ancestor
-    are known to a backup only from its parent's manifest, so if the parent does not need them, neither does it.
-    """
-    met: set[str] = set()
-    while listed.stored.backup_id not in met:
-        met.add(listed.stored.backup_id)
-        header = _readable_header(listed, backup_id)
-        if listed.summary is not None and backup_id in listed.summary.references:
-            return True
-        parent_id = header.parent_id
-        if listed.summary is not None or parent_id is None or parent_id == backup_id:
-            return parent_id == backup_id
-        if parent_id not in others:
-            raise KeyUnavailable(
-                f"Backup {listed.stored.backup_id} is sealed and its parent is missing: whether it needs {backup_id} "
-                f"only its key {header.key_id} can tell"
-            )
-        listed = others[parent_id]
-    raise IntegrityError(f"{listed.stored.key} is damaged: it is an ancestor of itself")
-
-
-def _readable_header(listed: Listed, backup_id: str) -> ManifestHeader:
-    """The header. Raises the damage, with what to do about it, if there is none."""
-    if listed.header is not None:
-        return listed.header
-    damage = listed.damage or IntegrityError(f"{listed.stored.key} is damaged")
-    raise type(damage)(
-        f"{damage.message}. Whether it needs {backup_id} cannot be told: delete {listed.stored.backup_id} first"
-    )

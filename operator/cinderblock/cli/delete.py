@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from functools import partial
 from typing import Final
 
 from cinderblock.cli.catalog import Catalog, Stored
@@ -12,10 +11,8 @@ from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, identifier
 from cinderblock.cli.output import print_fields, print_json
 from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.datapath.manifest import read_header
-from cinderblock.errors import Conflict, IntegrityError, NotFound
-from cinderblock.model.names import pack_prefix
-from cinderblock.store.base import ObjectStore
+from cinderblock.errors import NotFound
+from cinderblock.repository.removal import remove_backup
 from cinderblock.store.retrying import BY_HAND
 
 DESCRIPTION: Final = """\
@@ -46,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete. Raises NotFound; Conflict while others need the backup."""
+    """Delete. Raises NotFound; Conflict while others need the backup; and as `remove_backup` does."""
     keys = keys_from(arguments.key_files)
     location = location_from(arguments)
     with closing(open_from(arguments, location, BY_HAND)) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = _find(catalog, arguments.id, arguments.volume_id)
-        deleted = delete(store, catalog, location.prefix, backup)
+        references = catalog.references(backup.volume_id)
+        deleted = remove_backup(store, location.prefix, backup.volume_id, backup.backup_id, references)
         if not deleted:
             raise NotFound(f"There is nothing of a backup {backup.backup_id} of volume {backup.volume_id}")
     if arguments.json:
@@ -60,40 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print_fields({"deleted": backup.backup_id, "objects": str(deleted)})
     return SUCCESS
-
-
-def delete(store: ObjectStore, catalog: Catalog, prefix: str, backup: Stored) -> int:
-    """Delete a backup, its manifest first, so that none ever points to packs that are gone.
-
-    Returns how many objects were deleted. Raises Conflict if other backups need it, or if the manifest under its key
-    is that of another; KeyUnavailable if it cannot be told whether others need it.
-    """
-    manifests = [stored.key for stored in catalog.stored(backup.volume_id) if stored == backup]
-    if manifests:
-        _check_owner(store, backup)
-        dependents = catalog.dependents(backup)
-        if dependents:
-            raise Conflict(
-                f"Backup {backup.backup_id} is needed by {', '.join(dependents)}: delete those first",
-                reason="HasDependentBackups",
-            )
-        store.delete(manifests)
-    packs = [item.key for item in store.list(pack_prefix(prefix, backup.volume_id, backup.backup_id))]
-    store.delete(packs)
-    return len(manifests) + len(packs)
-
-
-def _check_owner(store: ObjectStore, backup: Stored) -> None:
-    """Leave alone what says it is another backup's; what is too damaged to say so is what its key says."""
-    try:
-        owner = read_header(partial(store.get, backup.key), backup.key).owner
-    except IntegrityError:
-        return
-    if owner != (backup.volume_id, backup.backup_id):
-        raise Conflict(
-            f"{backup.key} is the manifest of another backup ({owner[1]}): nothing was deleted; "
-            "an S3 client can remove that one object"
-        )
 
 
 def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> Stored:

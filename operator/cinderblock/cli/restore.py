@@ -11,13 +11,14 @@ from typing import Final
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier, path
-from cinderblock.cli.output import print_fields, print_json, size, warn
+from cinderblock.cli.output import losses_in_words, print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.selection import SelectedTarget, Selection
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.device.tree_walk import LOST_FOUND
 from cinderblock.errors import InvalidInput, TargetError
+from cinderblock.model.losses import Fidelity
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.fetching import ChunkFetcher
 from cinderblock.mover.progress import ProgressCallback
@@ -54,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target", metavar="PATH", required=True, type=path, help="directory, image file or device to restore to"
     )
     parser.add_argument("--overwrite", action="store_true", help="the target may hold something, which is lost")
+    parser.add_argument(
+        "--best-effort",
+        action="store_true",
+        help="go on if the target refuses owners, modes, links, times or extended attributes, or only pretends to set "
+        "them, as NFS with root_squash, EFS access points and SMB do; what was lost is counted and named",
+    )
     add_store(parser, "--from")
     add_keys(parser)
     add_unsealed(parser)
@@ -82,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         {
             "restored": backup.backup_id,
             "to": arguments.target,
+            "not kept": losses_in_words(report.losses),
             "fetched": f"{size(report.transferred_bytes)} with {report.requests} requests",
         }
     )
@@ -100,6 +108,7 @@ def make_task(
         volume_mode=description.volume_mode,
         path=arguments.target,
         backup=description,
+        fidelity=Fidelity.BEST_EFFORT if arguments.best_effort else Fidelity.STRICT,
         manifest=manifest,
     )
 
@@ -122,7 +131,7 @@ def restore(
     size_of_device = next(manifest.entries()).size if task.volume_mode is VolumeMode.BLOCK else 0
     prepare_target(task, size_of_device, overwrite=arguments.overwrite and selection is None)
     try:
-        with open_target(task.volume_mode, task.path) as target:
+        with open_target(task.volume_mode, task.path, task.fidelity) as target:
             selected = target if selection is None else SelectedTarget(target, selection)
             return write_target(selected, task, manifest, fetcher, progress)
     except BaseException:

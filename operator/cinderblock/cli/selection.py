@@ -9,6 +9,7 @@ from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.content import TargetContent
 from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.errors import NotFound
+from cinderblock.model.losses import Loss
 from cinderblock.mover.targets import Target
 
 
@@ -79,6 +80,10 @@ class SelectedTarget:
     def warnings(self) -> list[str]:
         """See Target."""
         return self._inner.warnings()
+
+    def losses(self) -> list[Loss]:
+        """See Target."""
+        return self._inner.losses()
 
 
 def _normalized(path: bytes) -> bytes:

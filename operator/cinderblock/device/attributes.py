@@ -10,9 +10,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
 
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.losses import Feature, Losses
+from cinderblock.device.refusals import printable
 
 Attributes = tuple[tuple[bytes, bytes], ...]
 
@@ -25,6 +28,13 @@ _KEPT_PREFIXES = (b"user.", b"trusted.")
 _OTHER_FORMS_PREFIX = b"trusted.SGI_"
 """XFS shows a POSIX ACL a second time, as it lies on disk (trusted.SGI_ACL_FILE, trusted.SGI_ACL_DEFAULT)."""
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
+_SPECIAL: Final = stat.S_ISUID | stat.S_ISGID
+COARSEST_NS: Final = 2_000_000_000
+"""The coarsest granularity of timestamps: FAT counts in steps of two seconds. A time that is less than this away was
+rounded; one that is further away was changed."""
+_BARE_ACL_BYTES: Final = 28
+"""An access ACL that says no more than the mode: a header and three entries. File systems keep it as the mode alone
+(linux/posix_acl_xattr.h)."""
 
 
 def is_kept(name: bytes) -> bool:
@@ -70,41 +80,158 @@ def apply(
 
     The order matters. user.* attributes come first: they need write permission, which owner and mode may take away.
     Changing the owner takes setuid bits and capabilities away, changing the mode changes the ACL, so they follow in
-    this order. All of it follows the content, since writing takes setuid bits and capabilities away too. What
-    ``losses`` knows to be impossible is counted there; other refusals raise OSError.
+    this order. All of it follows the content, since writing takes setuid bits and capabilities away too.
+
+    What was set is looked at once in the end, since SMB, blobfuse and other file systems answer 0 and do nothing. What
+    the target refuses, feigns or changes is counted in ``losses``, or ends the run there with a TargetError.
 
     Args:
         place: the object.
         entry: what it is to be.
         is_new: whether it was made just now and has no attributes yet.
-        losses: where the impossible is counted.
+        losses: where losses are counted.
         status: its state, if the caller has it.
+
+    Raises OSError for a refusal that is not about metadata.
     """
-    follow = isinstance(place, int)
-    status = status or os.stat(place, follow_symlinks=follow)
+    status = status or os.stat(place, follow_symlinks=isinstance(place, int))
     present = {} if is_new else dict(read_attributes(place))
-    mode: int | None = stat.S_IMODE(status.st_mode)
+    change = _Change(place, entry, losses, stat.S_IMODE(status.st_mode))
     if present:
-        for name in present.keys() - dict(entry.xattrs).keys():
-            _remove_attribute(place, name, losses)
-            mode = None
+        change.remove_attributes(present)
     if entry.xattrs:
-        users = [(n, v) for n, v in entry.xattrs if n.startswith(b"user.") and present.get(n) != v]
-        _set_attributes(place, users, losses)
+        change.set_attributes((n, v) for n, v in entry.xattrs if n.startswith(b"user.") and present.get(n) != v)
     is_owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
     if not is_owned:
-        is_owned = _set_owner(place, entry, losses)
+        is_owned = change.set_owner()
         present.pop(CAPABILITY, None)
-        mode = None
-    wanted_mode = entry.mode if is_owned else _mode_for_another_owner(entry)
-    if entry.kind is not EntryKind.SYMLINK and mode != wanted_mode:
-        _set_mode(place, wanted_mode, losses)
+    if entry.kind is not EntryKind.SYMLINK and change.set_mode(is_owned=is_owned):
         present.pop(ACCESS_ACL, None)
     if entry.xattrs:
-        others = [(n, v) for n, v in entry.xattrs if not n.startswith(b"user.") and present.get(n) != v]
-        _set_attributes(place, others, losses)
+        change.set_attributes((n, v) for n, v in entry.xattrs if not n.startswith(b"user.") and present.get(n) != v)
     if status.st_mtime_ns != entry.mtime_ns:
-        _set_mtime(place, entry, status, losses)
+        change.set_mtime(status.st_atime_ns)
+    change.look()
+
+
+class _Change:
+    """The metadata of one object while it is set.
+
+    Args:
+        place: the object.
+        entry: what it is to be.
+        losses: where losses are counted.
+        mode: its permission bits.
+    """
+
+    __slots__ = ("_entry", "_follow", "_losses", "_mode", "_place", "_set_mode", "_set_mtime", "_set_owner")
+
+    def __init__(self, place: int | bytes, entry: Entry, losses: Losses, mode: int) -> None:
+        self._place = place
+        self._follow = isinstance(place, int)
+        self._entry = entry
+        self._losses = losses
+        self._mode: int | None = mode
+        self._set_owner = self._set_mtime = False
+        self._set_mode: int | None = None
+
+    def remove_attributes(self, present: dict[bytes, bytes]) -> None:
+        """Take away what the entry does not have. An ACL that goes may change the mode."""
+        for name in present.keys() - dict(self._entry.xattrs).keys():
+            try:
+                os.removexattr(self._place, name, follow_symlinks=self._follow)
+            except OSError as error:
+                self._losses.forgive(_feature_of(name), error, self._entry.path)
+            self._mode = None
+
+    def set_attributes(self, attributes: Iterable[tuple[bytes, bytes]]) -> None:
+        """Set extended attributes, and look whether they are there."""
+        for name, value in attributes:
+            try:
+                os.setxattr(self._place, name, value, follow_symlinks=self._follow)
+            except OSError as error:
+                self._losses.forgive(_feature_of(name), self._judged(error), self._entry.path)
+                continue
+            # Who may write an attribute need not be allowed to read it.
+            with suppress(OSError):
+                if not _is_kept_as(name, value, _read_one(self._place, name, self._follow)):
+                    self._losses.feigned(_feature_of(name), self._entry.path, f"no {printable(name)}")
+
+    def set_owner(self) -> bool:
+        """Return whether the object has the wanted owner now, as far as that is known."""
+        entry = self._entry
+        self._mode = None
+        try:
+            os.chown(self._place, entry.uid, entry.gid, follow_symlinks=self._follow)
+        except OSError as error:
+            self._losses.forgive(Feature.OWNERS, error, entry.path)
+            return False
+        self._set_owner = True
+        # A program must not get the rights of another owner, not even until `look` finds out.
+        return not entry.mode & _SPECIAL or self._has_owner(os.stat(self._place, follow_symlinks=self._follow))
+
+    def set_mode(self, *, is_owned: bool) -> bool:
+        """Set the mode if it is another one; return whether that was tried."""
+        wanted = self._entry.mode if is_owned else _mode_for_another_owner(self._entry)
+        if self._mode == wanted:
+            return False
+        try:
+            if isinstance(self._place, int):
+                os.chmod(self._place, wanted)
+            else:
+                _set_mode_of_path(self._place, wanted)
+        except OSError as error:
+            self._losses.forgive(self._of_another_owner(Feature.MODES), error, self._entry.path)
+        else:
+            self._set_mode = wanted
+        return True
+
+    def set_mtime(self, atime_ns: int) -> None:
+        """Set the mtime; the atime stays as it is."""
+        times = (atime_ns, self._entry.mtime_ns)
+        try:
+            os.utime(self._place, ns=times, follow_symlinks=self._follow)
+        except OSError as error:
+            self._losses.forgive(self._of_another_owner(Feature.TIMES), error, self._entry.path)
+        else:
+            self._set_mtime = True
+
+    def look(self) -> None:
+        """Compare what was set with what the object has. It costs one system call, where anything was set."""
+        if not (self._set_owner or self._set_mtime or self._set_mode is not None):
+            return
+        entry, found = self._entry, os.stat(self._place, follow_symlinks=self._follow)
+        if self._set_owner and not self._has_owner(found):
+            self._losses.feigned(Feature.OWNERS, entry.path, f"{found.st_uid}:{found.st_gid}")
+        mode = stat.S_IMODE(found.st_mode)
+        if self._set_mode is not None and mode not in (self._set_mode, entry.mode):
+            self._losses.feigned(self._feature_of_mode(mode), entry.path, f"{mode:04o}")
+        if self._set_mtime and found.st_mtime_ns != entry.mtime_ns:
+            self._compare_times(found.st_mtime_ns)
+
+    def _compare_times(self, found_ns: int) -> None:
+        if abs(found_ns - self._entry.mtime_ns) < COARSEST_NS:
+            self._losses.count_only(Feature.FRACTIONS, self._entry.path)
+        else:
+            self._losses.feigned(Feature.TIMES, self._entry.path, f"{found_ns / 1e9:.0f} s since 1970")
+
+    def _has_owner(self, status: os.stat_result) -> bool:
+        return (status.st_uid, status.st_gid) == (self._entry.uid, self._entry.gid)
+
+    def _of_another_owner(self, feature: Feature) -> Feature:
+        """A process without CAP_FOWNER is refused what belongs to others; that was known before."""
+        return Feature.ANY_OWNER if self._losses.lacks(Feature.ANY_OWNER) else feature
+
+    def _feature_of_mode(self, found: int) -> Feature:
+        """Without CAP_FSETID, the kernel drops a setgid bit and says nothing (chmod(2))."""
+        is_setgid = self._set_mode is not None and self._set_mode ^ found == stat.S_ISGID
+        return Feature.SETGID_BITS if is_setgid and self._losses.lacks(Feature.SETGID_BITS) else Feature.MODES
+
+    def _judged(self, error: OSError) -> OSError:
+        """Tell a file system without room for an attribute from one that is full."""
+        if error.errno == errno.ENOSPC and _has_space(self._place):
+            return OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        return error
 
 
 def _feature_of(name: bytes) -> Feature:
@@ -116,9 +243,18 @@ def _feature_of(name: bytes) -> Feature:
     return Feature.TRUSTED_ATTRIBUTES if name.startswith(b"trusted.") else Feature.ATTRIBUTES
 
 
+def _is_kept_as(name: bytes, value: bytes, found: bytes | None) -> bool:
+    """Whether an attribute that was set reads as it should. The kernel may write ACLs and capabilities differently."""
+    if name == ACCESS_ACL and len(value) <= _BARE_ACL_BYTES:
+        return True
+    if name in (ACCESS_ACL, DEFAULT_ACL, CAPABILITY):
+        return found is not None
+    return found == value
+
+
 def _mode_for_another_owner(entry: Entry) -> int:
     """The mode where the owner could not be set: a setuid program would run as somebody else (cp -p does the same)."""
-    return entry.mode if entry.kind is EntryKind.DIRECTORY else entry.mode & ~(stat.S_ISUID | stat.S_ISGID)
+    return entry.mode if entry.kind is EntryKind.DIRECTORY else entry.mode & ~_SPECIAL
 
 
 def _read_one(place: int | bytes, name: bytes, follow: bool) -> bytes | None:
@@ -131,47 +267,10 @@ def _read_one(place: int | bytes, name: bytes, follow: bool) -> bytes | None:
         raise
 
 
-def _remove_attribute(place: int | bytes, name: bytes, losses: Losses) -> None:
-    try:
-        os.removexattr(place, name, follow_symlinks=isinstance(place, int))
-    except OSError as error:
-        losses.forgive(_feature_of(name), error)
-
-
-def _set_attributes(place: int | bytes, attributes: Iterable[tuple[bytes, bytes]], losses: Losses) -> None:
-    for name, value in attributes:
-        try:
-            os.setxattr(place, name, value, follow_symlinks=isinstance(place, int))
-        except OSError as error:
-            if error.errno == errno.ENOSPC and _has_space(place):
-                raise OSError(errno.E2BIG, os.strerror(errno.E2BIG)) from error
-            losses.forgive(_feature_of(name), error)
-
-
 def _has_space(place: int | bytes) -> bool:
     """Whether a file system without room for an attribute has room otherwise: ext4 keeps all of them in one block."""
     space = os.statvfs(place if isinstance(place, int) else place.rpartition(b"/")[0])
     return space.f_bavail > 0
-
-
-def _set_owner(place: int | bytes, entry: Entry, losses: Losses) -> bool:
-    """Whether the object has the wanted owner now."""
-    try:
-        os.chown(place, entry.uid, entry.gid, follow_symlinks=isinstance(place, int))
-    except OSError as error:
-        losses.forgive(Feature.OWNERS, error)
-        return False
-    return True
-
-
-def _set_mode(place: int | bytes, mode: int, losses: Losses) -> None:
-    try:
-        if isinstance(place, int):
-            os.chmod(place, mode)
-        else:
-            _set_mode_of_path(place, mode)
-    except PermissionError as error:
-        losses.forgive(Feature.ANY_OWNER, error)
 
 
 def _set_mode_of_path(place: bytes, mode: int) -> None:
@@ -181,10 +280,3 @@ def _set_mode_of_path(place: bytes, mode: int) -> None:
         os.chmod(b"/proc/self/fd/%d" % handle, mode)
     finally:
         os.close(handle)
-
-
-def _set_mtime(place: int | bytes, entry: Entry, status: os.stat_result, losses: Losses) -> None:
-    try:
-        os.utime(place, ns=(status.st_atime_ns, entry.mtime_ns), follow_symlinks=isinstance(place, int))
-    except PermissionError as error:
-        losses.forgive(Feature.ANY_OWNER, error)

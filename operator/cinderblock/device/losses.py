@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
+
+from cinderblock.device.refusals import printable
+from cinderblock.errors import TargetError
+from cinderblock.model.losses import Loss
+
+EXAMPLES: Final = 3
+"""Paths that are named for each feature."""
+_EXAMPLE_CHARACTERS: Final = 255
 
 
 class Feature(Enum):
@@ -22,6 +31,12 @@ class Feature(Enum):
     ANY_FILE = "files that the mover's user may not read"
     ANY_OWNER = "modes and times of files of other users"
     SETGID_BITS = "setgid bits of files of other groups"
+    MODES = "modes of files"
+    TIMES = "times of files"
+    FRACTIONS = "fractions of times"
+    SYMLINKS = "symbolic links"
+    HARD_LINKS = "hard links"
+    FIFOS = "named pipes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +59,148 @@ class Fidelity:
         return [sentence for sentence in self.lacking.values() if sentence]
 
 
-_REFUSALS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
-"""How the kernel refuses what is not possible at all; ENOSPC or EIO is never taken for it. chown gives EINVAL for an
-owner that a user namespace does not know."""
+_REFUSALS: Final = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.E2BIG, errno.ERANGE}
+)
+"""How the kernel refuses metadata that is not possible at all; ENOSPC or EIO is never taken for it. chown gives EINVAL
+for an owner that a user namespace does not know; FUSE gives ENOSYS for a call that its server does not have; E2BIG and
+ERANGE are for attributes that a file system has no room for."""
+_LINK_REFUSALS: Final = (_REFUSALS | {errno.EMLINK, errno.EXDEV, errno.ENAMETOOLONG}) - {errno.EACCES}
+"""Links are refused in some more ways (link(2), symlink(2)): too many of them, across quotas, too long a target. EACCES
+speaks of the directory, in which no file could be made either."""
+_EXPLAINED: Final = frozenset({errno.E2BIG, errno.EMLINK, errno.ENAMETOOLONG})
+"""Refusals that say themselves what is wrong (`refusals`)."""
+_NAMES: Final = frozenset({Feature.SYMLINKS, Feature.HARD_LINKS, Feature.FIFOS})
+
+_BY_IDENTITY: Final = "as NFS with root_squash, EFS access points, SMB and blobfuse do"
+_BY_OLD_INODES: Final = "as ext4 with inodes of 128 bytes, XFS without bigtime, FAT and blobfuse do"
+_BY_SIMPLE_ONES: Final = "as SMB, FAT and blobfuse do"
+_WHO: Final = {
+    Feature.OWNERS: _BY_IDENTITY,
+    Feature.MODES: _BY_IDENTITY,
+    Feature.TIMES: _BY_OLD_INODES,
+    Feature.SYMLINKS: _BY_SIMPLE_ONES,
+    Feature.HARD_LINKS: _BY_SIMPLE_ONES,
+    Feature.FIFOS: _BY_SIMPLE_ONES,
+    Feature.DEVICE_NODES: _BY_SIMPLE_ONES,
+}
+_BY_OTHERS: Final = "as NFS, SMB and file systems of other kinds than the backup's may do"
+_TOLD: Final = {Feature.HARD_LINKS: "hard links (restored as copies)"}
+"""What a loss is called where its name alone would leave open what became of the objects."""
+_GO_ON: Final = "fidelity BestEffort (--best-effort) goes on and counts them"
+
+
+@dataclass(slots=True)
+class _Count:
+    """Objects that have lost a feature: how many, and the first of them."""
+
+    objects: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, objects: int, examples: list[str]) -> None:
+        self.objects += objects
+        self.examples += examples[: EXAMPLES - len(self.examples)]
+
+
+Counted = dict[str, tuple[int, list[str]]]
+"""By the name of a Feature: how many objects, and examples; plain values for another process."""
 
 
 class Losses:
-    """What could not be kept during a run, by feature. May be used by several threads."""
+    """What could not be kept during a run, by feature. May be used by several threads.
 
-    def __init__(self, fidelity: Fidelity) -> None:
+    Args:
+        fidelity: what is known to be impossible. Such losses are counted and never end a run.
+        is_strict: whether any other loss ends the run with a TargetError.
+    """
+
+    def __init__(self, fidelity: Fidelity, *, is_strict: bool = True) -> None:
         self._fidelity = fidelity
-        self._counts: Counter[Feature] = Counter()
+        self.is_strict = is_strict
+        self._counts: defaultdict[Feature, _Count] = defaultdict(_Count)
         self._lock = threading.Lock()
+        self._last = threading.local()
 
     @property
     def lacking(self) -> list[Feature]:
         """What is known to be impossible."""
         return list(self._fidelity.lacking)
 
-    def forgive(self, feature: Feature, error: OSError) -> None:
-        """Count a refusal that was to be expected; raise ``error`` if it was not."""
-        if self._fidelity.keeps(feature) or error.errno not in _REFUSALS:
-            raise error
-        with self._lock:
-            self._counts[feature] += 1
+    def lacks(self, feature: Feature) -> bool:
+        """Whether the feature is known to be impossible."""
+        return not self._fidelity.keeps(feature)
 
-    def add(self, feature: Feature, objects: int) -> None:
-        """Count what another process could not keep."""
+    def forgive(self, feature: Feature, error: OSError, path: bytes) -> None:
+        """Count a refusal of metadata.
+
+        Raises TargetError if the run is strict and the loss was not known; ``error`` if it is not about metadata, or
+        says itself what is wrong.
+        """
+        is_about_metadata = error.errno in (_LINK_REFUSALS if feature in _NAMES else _REFUSALS)
+        if not is_about_metadata or (self._ends(feature) and error.errno in _EXPLAINED):
+            raise error
+        code = errno.errorcode.get(error.errno or 0, str(error.errno))
+        self._lose(feature, path, "refuses", f"{code}: {printable(path)}")
+
+    def feigned(self, feature: Feature, path: bytes, found: str) -> None:
+        """Count a call that was answered as a success, and did something else.
+
+        Args:
+            feature: what it should have set.
+            path: of the object.
+            found: what the object has now.
+
+        Raises TargetError if the run is strict and the loss was not known.
+        """
+        self._lose(feature, path, "only pretends to set", f"{printable(path)} has {found}")
+
+    def count_only(self, feature: Feature, path: bytes) -> None:
+        """Count a loss that ends no run."""
+        seen = vars(self._last)
+        if seen.get(feature.name) == path:
+            return
+        seen[feature.name] = path
         with self._lock:
-            self._counts[feature] += objects
+            count = self._counts[feature]
+            count.add(1, [_example(path)] if len(count.examples) < EXAMPLES else [])
+
+    def add(self, counted: Counted) -> None:
+        """Add what another process could not keep."""
+        with self._lock:
+            for name, (objects, examples) in counted.items():
+                self._counts[Feature[name]].add(objects, examples)
+
+    def plain(self) -> Counted:
+        """The counts, for another process."""
+        return {feature.name: (count.objects, count.examples) for feature, count in self._counts.items()}
 
     def count(self, feature: Feature) -> int:
         """How many objects have lost this."""
-        return self._counts[feature]
+        return self._counts[feature].objects if feature in self._counts else 0
 
     def sentences(self) -> list[str]:
         """Short sentences for the report, one for each feature that was lost."""
+        return [f"{loss.what} that could not be kept: {loss.objects}" for loss in self.listed()]
+
+    def listed(self) -> list[Loss]:
+        """What was lost, with examples."""
+        found = [(feature, self._counts[feature]) for feature in Feature if feature in self._counts]
         return [
-            f"{feature.value} that could not be kept: {self._counts[feature]}"
-            for feature in Feature
-            if self._counts[feature]
+            Loss(what=_TOLD.get(feature, feature.value), objects=count.objects, examples=count.examples)
+            for feature, count in found
         ]
+
+    def _ends(self, feature: Feature) -> bool:
+        """Whether losing the feature ends the run."""
+        return self.is_strict and not self.lacks(feature)
+
+    def _lose(self, feature: Feature, path: bytes, verb: str, where: str) -> None:
+        if self._ends(feature):
+            who = _WHO.get(feature, _BY_OTHERS)
+            raise TargetError(f"the target {verb} {feature.value}, {who}: {_GO_ON} ({where})")
+        self.count_only(feature, path)
+
+
+def _example(path: bytes) -> str:
+    text = printable(path)
+    return text if len(text) <= _EXAMPLE_CHARACTERS else text[: _EXAMPLE_CHARACTERS - 1] + "…"

@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from cinderblock.device import helpers
 from cinderblock.device.closing import Closing
-from cinderblock.device.losses import Feature, Losses
-from cinderblock.device.making import Answer, Order
+from cinderblock.device.losses import Losses
+from cinderblock.device.making import STRICT, Answer, Order
 from cinderblock.errors import TargetError, TransientError
 
 MOST = 2
@@ -76,8 +76,7 @@ class Task:
         while self.answer is None:
             self._process.take_answer()
         refusal, lost = self.answer
-        for name, count in lost.items():
-            self._losses.add(Feature[name], count)
+        self._losses.add(lost)
         if refusal is not None:
             raise TargetError(refusal)
 
@@ -101,11 +100,11 @@ class Makers(Closing):
 
     def __init__(self, count: int, root: int, memory: SharedMemory, losses: Losses) -> None:
         self._losses = losses
-        lacking = [feature.name for feature in losses.lacking]
+        keeping = [STRICT if losses.is_strict else "BestEffort", *(feature.name for feature in losses.lacking)]
         self._processes: list[_Process] = []
         try:
             for _ in range(count):
-                self._processes.append(_Process(root, memory.descriptor, lacking))
+                self._processes.append(_Process(root, memory.descriptor, keeping))
         except OSError:
             self.close()
             raise
@@ -131,11 +130,11 @@ class _Process:
         tasks: what it has not answered yet, in order.
     """
 
-    def __init__(self, root: int, memory: int, lacking: Sequence[str]) -> None:
+    def __init__(self, root: int, memory: int, keeping: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             given = (theirs.fileno(), root, memory)
-            self._child = helpers.start("cinderblock.device.making", given, lacking)
+            self._child = helpers.start("cinderblock.device.making", given, keeping)
             self._connection = Connection(ours.detach())
         self.tasks: deque[Task] = deque()
 

@@ -12,22 +12,24 @@ import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
 
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.directories import DirectoryChain, parts_of
-from cinderblock.device.losses import Feature, Fidelity, Losses
+from cinderblock.device.losses import Counted, Feature, Fidelity, Losses
 from cinderblock.device.refusals import target_error
 from cinderblock.device.target_file import TargetFile, make_file
 from cinderblock.errors import TargetError
 
+STRICT: Final = "Strict"
+"""Says that a loss which was not known beforehand ends the work."""
 Writes = list[tuple[int, int, int]]
 """For each run of data where it begins in the file and in the shared memory, and its length."""
 Order = tuple[tuple[Any, ...], Writes]
 """A file to be made: the fields of its Entry but for kind and extents, as plain values, since those are sent several
 times as fast as named tuples."""
-Answer = tuple[str | None, dict[str, int]]
-"""What was refused, as a sentence, and how often each Feature could not be kept."""
+Answer = tuple[str | None, Counted]
+"""What was refused, as a sentence, and what could not be kept."""
 
 
 def order(entry: Entry, writes: Writes) -> Order:
@@ -42,16 +44,18 @@ class Maker:
         root: descriptor of the volume's root.
         memory: where the bytes of the files are.
         fidelity: what cannot be kept.
+        is_strict: whether any other loss is a refusal.
     """
 
-    def __init__(self, root: int, memory: memoryview, fidelity: Fidelity) -> None:
+    def __init__(self, root: int, memory: memoryview, fidelity: Fidelity, *, is_strict: bool) -> None:
         self._chain = DirectoryChain(root)
         self._memory = memory
         self._fidelity = fidelity
+        self._is_strict = is_strict
 
     def make(self, orders: Sequence[Order]) -> Answer:
         """Make, write and finish files, until one is refused. Their directories must be there."""
-        losses = Losses(self._fidelity)
+        losses = Losses(self._fidelity, is_strict=self._is_strict)
         refusal = None
         try:
             for fields, writes in orders:
@@ -59,7 +63,7 @@ class Maker:
                 self._make(Entry(path, EntryKind.FILE, *rest), writes, losses)
         except TargetError as error:
             refusal = error.message
-        return refusal, {feature.name: losses.count(feature) for feature in Feature if losses.count(feature)}
+        return refusal, losses.plain()
 
     def _make(self, entry: Entry, writes: Writes, losses: Losses) -> None:
         parent, _, name = entry.path.rpartition(b"/")
@@ -81,13 +85,14 @@ def main(arguments: Sequence[str]) -> int:
     """Make what comes, until nothing comes any more.
 
     Args:
-        arguments: descriptors of the socket, the root and the shared memory; names of Features that cannot be kept.
+        arguments: descriptors of the socket, the root and the shared memory; STRICT or another word; names of Features
+            that cannot be kept.
     """
     # Ctrl-C reaches all processes of a terminal; the one that gives the orders says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     socket, root, shared = (int(argument) for argument in arguments[:3])
-    fidelity = Fidelity({Feature[name]: "" for name in arguments[3:]})
-    maker = Maker(root, memoryview(mmap.mmap(shared, 0)), fidelity)
+    fidelity = Fidelity({Feature[name]: "" for name in arguments[4:]})
+    maker = Maker(root, memoryview(mmap.mmap(shared, 0)), fidelity, is_strict=arguments[3] == STRICT)
     with Connection(socket) as connection:
         while True:
             try:

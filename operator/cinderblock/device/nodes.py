@@ -12,6 +12,11 @@ from cinderblock.device.rows import TYPES
 from cinderblock.errors import IntegrityError
 
 DEVICE_NODES = frozenset({EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE})
+_FEATURES = {
+    EntryKind.SYMLINK: Feature.SYMLINKS,
+    EntryKind.FIFO: Feature.FIFOS,
+    **dict.fromkeys(DEVICE_NODES, Feature.DEVICE_NODES),
+}
 
 
 def is_same_node(directory: int, name: bytes, entry: Entry, status: os.stat_result) -> bool:
@@ -24,20 +29,19 @@ def is_same_node(directory: int, name: bytes, entry: Entry, status: os.stat_resu
 
 
 def make_node(directory: int, name: bytes, entry: Entry, losses: Losses) -> bool:
-    """Make a symbolic link, FIFO or device node; False if this process may not, which is counted.
+    """Make a symbolic link, FIFO or device node; return False if the target refuses it, which ``losses`` forgives.
 
-    Raises OSError; IntegrityError for a kind that no tree holds.
+    Raises OSError; TargetError for a refusal that is not forgiven; IntegrityError for a kind that no tree holds.
     """
-    if entry.kind is EntryKind.SYMLINK:
-        os.symlink(entry.target, name, dir_fd=directory)
-    elif entry.kind is EntryKind.FIFO:
-        os.mkfifo(name, 0o600, dir_fd=directory)
-    elif entry.kind in DEVICE_NODES:
-        try:
-            os.mknod(name, TYPES[entry.kind] | 0o600, entry.rdev, dir_fd=directory)
-        except OSError as error:
-            losses.forgive(Feature.DEVICE_NODES, error)
-            return False
-    else:
+    feature = _FEATURES.get(entry.kind)
+    if feature is None:
         raise IntegrityError(f"the backup's tree holds {printable(entry.path)} of kind {entry.kind.name}")
+    try:
+        if entry.kind is EntryKind.SYMLINK:
+            os.symlink(entry.target, name, dir_fd=directory)
+        else:
+            os.mknod(name, TYPES[entry.kind] | 0o600, entry.rdev, dir_fd=directory)
+    except OSError as error:
+        losses.forgive(feature, error, entry.path)
+        return False
     return True

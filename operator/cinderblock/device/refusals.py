@@ -10,6 +10,7 @@ from cinderblock.errors import SourceChanging, SourceError, TargetError
 VANISHED = "SourceVanished"
 """Reason of the SourceChanging that says: this path is gone, or is something else now. Leaving it out is right."""
 
+_GO_ON = "let fidelity BestEffort (--best-effort) go on"
 _GONE = "the volume is gone: check its storage backend, its attachment and the node's kernel log, then try again"
 _LOST = dict.fromkeys((errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOTCONN, errno.ESHUTDOWN), _GONE)
 """What devices that were detached answer, and mounts whose server or FUSE process has died."""
@@ -29,9 +30,10 @@ _TARGET_ADVICE = {
     errno.EBUSY: "it is in use, or something is mounted there: unmount it, then restore again",
     errno.EPERM: "not permitted: it may be immutable (see lsattr), or the mover lacks a capability",
     errno.EACCES: "access denied: run the mover as root, or as the user who owns the volume's files",
-    errno.EMLINK: "the target's file system allows no more hard links: restore to another kind of file system",
+    errno.EMLINK: f"the target's file system allows no more hard links: restore to another kind of it, or {_GO_ON}",
     errno.ENAMETOOLONG: "the target's file system allows no such long name: restore to another kind of file system",
-    errno.E2BIG: "the target's file system takes no extended attribute of this size: restore to another kind of it",
+    errno.E2BIG: "the target's file system takes no extended attribute of this size: restore to another kind of it, or"
+    f" {_GO_ON}",
     errno.EILSEQ: "the target's file system refuses this name: restore to one that takes any bytes as a name",
     errno.EINVAL: "the target's file system refuses it as invalid: restore to the kind of file system of the backup",
     errno.EOPNOTSUPP: "the target's file system cannot do it: restore to the kind of file system of the backup",

@@ -18,9 +18,10 @@ from cinderblock.device import attributes
 from cinderblock.device.closing import Closing
 from cinderblock.device.direct import Writers
 from cinderblock.device.directories import DirectoryChain, by_descriptor, mount_id, open_root, parts_of, sorted_names
+from cinderblock.device.duplicates import duplicate
 from cinderblock.device.early import EarlyWriting
 from cinderblock.device.fidelity import assess_target
-from cinderblock.device.losses import Fidelity, Losses
+from cinderblock.device.losses import Feature, Fidelity, Losses
 from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.device.names import Names
 from cinderblock.device.new_file import NewFile
@@ -70,16 +71,19 @@ class TreeWriter(Closing):
             files, and attributes of directories, whose mtime changes with every name. ``finish`` does what is left.
     """
 
-    def __init__(self, root: str | bytes, fidelity: Fidelity | None = None, *, defers: bool = False) -> None:
+    def __init__(
+        self, root: str | bytes, fidelity: Fidelity | None = None, *, is_strict: bool = True, defers: bool = False
+    ) -> None:
         """Open the directory ``root``. Raises TargetError.
 
         Args:
             root: an existing directory.
             fidelity: what cannot be kept; None: ask `fidelity.assess_target`.
+            is_strict: whether any other loss ends the restore.
             defers: whether new small files are left to the caller to make (`new_file`), and what depends on them waits
                 in ``late``.
         """
-        self.losses = Losses(fidelity or assess_target(root))
+        self.losses = Losses(fidelity or assess_target(root), is_strict=is_strict)
         self.late: deque[Callable[[], None]] = deque()
         self._defers = defers
         try:
@@ -325,7 +329,11 @@ class TreeWriter(Closing):
         directory = self._late_chain.go_to(parts_of(parent))
         if status is not None:
             remove(directory, name, entry.path)
-        os.link(holder_name, name, src_dir_fd=holder_directory, dst_dir_fd=directory, follow_symlinks=False)
+        try:
+            os.link(holder_name, name, src_dir_fd=holder_directory, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            self.losses.forgive(Feature.HARD_LINKS, error, entry.path)
+            duplicate((holder_directory, holder_name), directory, name, entry.path, self.losses)
 
     def _remove_present(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
         if status is not None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from cinderblock.datapath.manifest import read_summary
 from cinderblock.errors import CinderblockError, NotFound
 from cinderblock.handlers.line import Line
+from cinderblock.handlers.references import ReferenceLooks
 from cinderblock.handlers.sharing import SharedReads
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube import kinds, lookups
@@ -52,6 +53,7 @@ class Eyes:
     instruments: Instruments = field(default_factory=Instruments)
     line: Line = field(default_factory=Line)
     shared: SharedReads = field(default_factory=SharedReads)
+    references: ReferenceLooks = field(default_factory=ReferenceLooks)
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
         """One object as a model, or None."""

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.handlers.neighbours import of_backup
 from cinderblock.handlers.observe import (
@@ -26,7 +25,7 @@ from cinderblock.handlers.observe import (
     writers_of,
 )
 from cinderblock.kube import kinds, lookups
-from cinderblock.lifecycle import movers
+from cinderblock.lifecycle import dependents, movers
 from cinderblock.lifecycle.checks import WHOLE, is_forgotten, own_phase
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model import names
@@ -35,6 +34,7 @@ from cinderblock.model.base import KubeObject
 from cinderblock.model.cluster import Claim, Pod, Snapshot, SnapshotClass, StorageClass, Volume
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
+from cinderblock.repository.stored import manifests, pack_objects
 from cinderblock.store.base import ObjectStore
 
 
@@ -49,7 +49,8 @@ async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
         return await _for_deletion(eyes, await _with_neighbours(eyes, world))
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
     if ended and not is_forgotten(backup):
-        return replace(await _with_neighbours(eyes, world), mover=await _children_only(eyes, backup))
+        world = replace(await _with_neighbours(eyes, world), mover=await _children_only(eyes, backup))
+        return await _with_needs(eyes, world) if dependents.must_be_read(world) else world
     if backup.spec.import_:
         return await _for_adoption(eyes, world)
     claim = await _claim(eyes, backup)
@@ -239,8 +240,8 @@ async def _find_manifest(eyes: Eyes, store: BackupStore, container: str, backup_
     opened = await eyes.stores.open(store, container)
 
     def search() -> str | None:
-        found = opened.list(names.backup_prefix(store.spec.prefix))
-        return next((item.key for item in found if item.key.endswith(f"/{backup_id}.manifest")), None)
+        found = manifests(opened, store.spec.prefix)
+        return next((item.key for item in found if item.backup_id == backup_id), None)
 
     return await eyes.stores.ask(store, search)
 
@@ -273,27 +274,41 @@ async def _for_recall(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 
 async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: str, container: str) -> BackupWorld:
-    """Whether the store still holds objects of the backup."""
-    store = view.store
+    """Whether the store still holds objects of the backup, and who needs them."""
+    store, backup = view.store, world.backup
     if store is None:
         return world
     opened = await eyes.stores.open(store, container)
-    look = partial(_look, opened, store.spec.prefix, volume_id, world.backup.backup_id)
-    left, stands, retained = await eyes.stores.ask(store, look)
-    return replace(world, data_left=left, manifest_stands=stands, retained_dependents=retained)
+    look = partial(_look, opened, store.spec.prefix, volume_id, backup.backup_id)
+    left, stands = await eyes.stores.ask(store, look)
+    world = replace(world, data_left=left, manifest_stands=stands)
+    # The siblings were read before: a backup that was none of them and has a manifest now has no VolumeBackup.
+    return await _with_needs(eyes, world) if left and not (backup.keeps_data and stands) else world
 
 
-def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool, tuple[str, ...]]:
-    """Whether anything of the backup is left, whether its manifest is, and whose manifests build on it.
-
-    The last are found in the store itself: a backup that was retained has no VolumeBackup any more that could tell.
-    """
+def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool]:
+    """Whether anything of the backup is left, and whether its manifest is. What is not ours does not count."""
     own = names.manifest_key(prefix, volume_id, backup_id)
-    manifests = [found.key for found in store.list(names.manifest_key(prefix, volume_id, "").removesuffix(".manifest"))]
-    has_packs = next(iter(store.list(names.pack_prefix(prefix, volume_id, backup_id))), None) is not None
-    headers = [read_header(partial(store.get, key), key) for key in manifests if key != own]
-    retained = tuple(header.backup_id for header in headers if header.parent_id == backup_id)
-    return own in manifests or has_packs, own in manifests, retained
+    stands = any(found.key == own for found in store.list(own))
+    has_packs = next(pack_objects(store, prefix, volume_id, backup_id), None) is not None
+    return stands or has_packs, stands
+
+
+async def _with_needs(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """Who needs packs of the backup, as the manifests in the store tell."""
+    status, store = world.backup.status, world.store.store
+    if store is None:
+        store = (await choose_store(eyes, world.backup.namespace, _store_name(world.backup))).store
+    if store is None or status.volume_id is None or status.container is None:
+        return world
+    try:
+        needs = await eyes.references.needs(
+            eyes.stores, store, status.container, status.volume_id, world.backup.backup_id
+        )
+    except CinderblockError as error:
+        return replace(world, references_trouble=error)
+    trouble = dependents.unknown(needs.unknown[0].message) if needs.unknown else None
+    return replace(world, needed_by=needs.by, references_trouble=trouble)
 
 
 async def _is_ending(eyes: Eyes, namespace: str) -> bool:

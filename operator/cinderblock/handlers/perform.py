@@ -6,15 +6,15 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from cinderblock.datapath.manifest import read_header
-from cinderblock.errors import AlreadyExists, Conflict, NotFound
+from cinderblock.errors import AlreadyExists, Conflict, NotFound, TransientError
 from cinderblock.handlers.observe import Eyes
+from cinderblock.handlers.references import key_ring
 from cinderblock.kube import events, kinds
 from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.actions import (
     Action,
     AddFinalizer,
@@ -31,7 +31,7 @@ from cinderblock.lifecycle.actions import (
 from cinderblock.model import names
 from cinderblock.model.base import KubeObject
 from cinderblock.model.store import BackupStore
-from cinderblock.store.base import ObjectStore
+from cinderblock.repository.removal import remove_backup
 
 log = logging.getLogger(__name__)
 
@@ -158,37 +158,29 @@ async def _create_claim(eyes: Eyes, body: dict[str, Any]) -> None:
 
 
 async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStoredData) -> None:
-    if subject.store is None:
+    """Remove a backup's objects, unless another manifest lists its packs by now."""
+    store = subject.store
+    if store is None:
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
-    opened = await eyes.stores.open(subject.store, action.container)
+    opened, keys = await eyes.stores.open(store, action.container), await key_ring(eyes.stores, store)
     # The store knows no leader: ask here, as the client does before each write to the API server.
     eyes.kube.guard()
-    count = await asyncio.to_thread(delete_stored_data, opened, action)
-    log.info("Deleted stored data", extra={"objects": count})
 
+    begin = eyes.references.begin(opened, keys, store, action.container, action.volume_id)
 
-def delete_stored_data(store: ObjectStore, action: DeleteStoredData) -> int:
-    """Remove a backup's objects: the manifest first, so that no manifest ever points to packs that are gone.
+    def remove() -> int:
+        references = begin()
+        references.read_all()
+        needs = references.needs(action.backup_id)
+        if needs.by:
+            # They were made since we looked: the next look waits for them, or leaves the data to them.
+            raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason="HasDependentBackups")
+        if needs.unknown:
+            raise dependents.unknown(needs.unknown[0].message)
+        return remove_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, references)
 
-    Returns:
-        How many packs were removed.
-
-    Raises:
-        Conflict: the manifest at that key belongs to another backup; nothing was removed.
-    """
     try:
-        header = read_header(partial(store.get, action.manifest), action.manifest)
-    except NotFound as error:
-        if error.reason == "ContainerNotFound":
-            raise
-        header = None
-    if header is not None and header.backup_id != action.backup_id:
-        raise Conflict(
-            f"{action.manifest} belongs to backup {header.backup_id}, not to {action.backup_id}: nothing was removed",
-            reason="ForeignManifest",
-        )
-    if header is not None:
-        store.delete([action.manifest])
-    packs = [found.key for found in store.list(action.packs)]
-    store.delete(packs)
-    return len(packs)
+        count = await asyncio.to_thread(remove)
+    finally:
+        eyes.references.settle(store, action.container, action.volume_id)
+    log.info("Deleted stored data", extra={"objects": count})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from cinderblock.handlers.watch import volume_key
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import backups, checks, deletion, restore_checks, restores
+from cinderblock.lifecycle import backups, checks, dependents, restore_checks, restores
 from cinderblock.lifecycle.actions import Decision, Status
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import BackupWorld, Policy, RestoreWorld
@@ -68,16 +68,21 @@ class Judge:
         self._policy = policy
         self._owners = owners
         self._now = now
+        self._ids: set[Place] = set()
         self._dependents: dict[Place, JsonObject] = {}
+        self._parents: dict[Place, set[str]] = defaultdict(set)
+        self._gone: dict[Place, list[Place]] = {}
         self._restores: dict[Place, list[VolumeRestore]] = defaultdict(list)
 
     def hear(self, body: JsonObject) -> None:
         """Take note of what an object says about others. Of the dependents of a backup, one is enough."""
         parsed = _parsed(body)
         if isinstance(parsed, VolumeBackup):
-            needed = deletion.needs(parsed)
+            self._ids.add((parsed.namespace, parsed.backup_id))
+            needed = dependents.needs(parsed)
             if needed:
                 self._dependents[parsed.namespace, needed] = body
+                self._parents[parsed.namespace, parsed.status.volume_id or ""].add(needed)
         elif parsed is not None and parsed.status.backup_id:
             self._restores[parsed.namespace, parsed.status.backup_id].append(parsed)
 
@@ -96,14 +101,32 @@ class Judge:
         if checks.own_phase(backup) not in BACKUP_ENDS or checks.is_forgotten(backup):
             return False
         place = backup.namespace, backup.backup_id
-        dependent = _parsed(self._dependents[place]) if place in self._dependents else None
         world = BackupWorld(
             backup,
             self._policy,
-            siblings=(dependent,) if isinstance(dependent, VolumeBackup) else (),
+            siblings=tuple(self._relatives(backup)),
             restores=tuple(self._restores.get(place, ())),
         )
         return _leaves_alone(backups.decide(world, self._now), backup.status)
+
+    def _relatives(self, backup: VolumeBackup) -> Iterator[VolumeBackup]:
+        """One backup that needs this one, if there is any; else one of its volume whose parent is gone.
+
+        What such a one needs is in the store, which is not asked here: what it told last is believed.
+        """
+        gone = self._gone_parents((backup.namespace, backup.status.volume_id or ""))
+        for place in ((backup.namespace, backup.backup_id), *gone):
+            found = _parsed(self._dependents[place]) if place in self._dependents else None
+            if isinstance(found, VolumeBackup) and found.uid != backup.uid:
+                yield found
+                return
+
+    def _gone_parents(self, volume: Place) -> list[Place]:
+        """The parents of a volume's backups that are no backups any more; found out once for each volume."""
+        if volume not in self._gone:
+            named = ((volume[0], parent) for parent in self._parents.get(volume, ()))
+            self._gone[volume] = [place for place in named if place not in self._ids]
+        return self._gone[volume]
 
 
 def _leaves_alone(decision: Decision, status: Status) -> bool:

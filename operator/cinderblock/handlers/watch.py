@@ -9,6 +9,7 @@ from typing import Any
 from cinderblock.handlers.keys import RECONCILED, Key, is_under_way
 from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import IN_HAND, URGENT, WorkQueue
+from cinderblock.handlers.relatives import Relatives
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.model import names
@@ -36,6 +37,7 @@ class Watch:
         self._names: dict[str, Key] = {}
         self._marked: dict[str, str] = {}
         self._references: dict[str, set[str]] = {}
+        self._relatives = Relatives()
         self._used: dict[str, Key] = {}
         self._users: Counter[Key] = Counter()
 
@@ -51,7 +53,10 @@ class Watch:
                 self._names[known_as] = key
         self._noticing.hear(event)
         await self._add_users_store(event["type"], body)
+        before = self._references.get(metadata["uid"], set())
         referred = self._referred(event["type"], metadata["uid"], status)
+        is_backup = key.kind == kinds.VOLUME_BACKUP.kind
+        volume = self._relatives.hear(event["type"], key, status) if is_backup else None
         if event["type"] is None and not is_under_way(body):
             # A watch begins with everything there is; what may have been missed of it, the resync finds by fewer reads.
             return
@@ -59,11 +64,18 @@ class Watch:
             await self._queue.add(key, URGENT if is_under_way(body) else 0.0)
         elif metadata["uid"] in self._marked:
             await self._queue.add(volume_key(self._marked[metadata["uid"]]))
-        for backup_id in referred:
-            for reference in (str(backup_id), f"{key.namespace}/{backup_id}"):
-                if reference in self._names:
-                    # A dependent or a restore says something about the backup that it belongs to.
-                    await self._queue.add(self._names[reference])
+        known = [self._known(key.namespace, backup_id) for backup_id in referred]
+        if not all(known) and self._references.get(metadata["uid"], set()) != before:
+            # Its parent is gone: which of the others it needs, only the manifests tell.
+            known.append(self._relatives.of(volume) - {key})
+        for other in sorted(frozenset().union(*known)):
+            # A dependent or a restore says something about the backup that it belongs to.
+            await self._queue.add(other)
+
+    def _known(self, namespace: str, backup_id: str) -> frozenset[Key]:
+        """The backup with this id, by its UID or as one that was imported, if it is known."""
+        found = (self._names.get(reference) for reference in (backup_id, f"{namespace}/{backup_id}"))
+        return frozenset(key for key in found if key is not None)
 
     async def _add_users_store(self, how: str | None, body: Mapping[str, Any]) -> None:
         """A store is concerned when the first backup begins to need it, and when the last one has ceased to."""

@@ -87,18 +87,15 @@ class PatchClaim:
 
 @dataclass(frozen=True, slots=True)
 class DeleteStoredData:
-    """Remove a backup's manifest, then its packs.
+    """Remove a backup's manifest, then its packs, unless another manifest lists them.
 
     Attributes:
         container: the bucket.
-        manifest: key of the manifest.
-        packs: prefix of the packs; ends with a slash.
-        backup_id: the id that the manifest must name; another one stops the deletion.
+        volume_id, backup_id: what the manifest must name; another one stops the deletion.
     """
 
     container: str
-    manifest: str
-    packs: str
+    volume_id: str
     backup_id: str
 
 

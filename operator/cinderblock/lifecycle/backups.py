@@ -6,7 +6,17 @@ from datetime import datetime
 from typing import Any
 
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes, snapshot_checks
+from cinderblock.lifecycle import (
+    adoption,
+    checks,
+    conditions,
+    deletion,
+    dependents,
+    movers,
+    objects,
+    outcomes,
+    snapshot_checks,
+)
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
 from cinderblock.lifecycle.backup_facts import derived_phase, newest_failed_restore, with_manifest
 from cinderblock.lifecycle.backup_tasks import container_of, data_timestamp, mover_task
@@ -17,6 +27,9 @@ from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.cluster import Claim, Snapshot
 from cinderblock.model.quantity import to_bytes, to_gib
 from cinderblock.model.task import missed_changes_sentence
+
+ASKED_AGAIN = 60.0
+"""Seconds until a store that did not tell who needs a backup is asked again."""
 
 
 def decide(world: BackupWorld, now: datetime) -> Decision:
@@ -268,7 +281,7 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
             "phase": derived_phase(world),
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
-            "has_dependent_backups": bool(deletion.dependents(world)),
+            "has_dependent_backups": dependents.exist(world),
             "conditions": conditions.ready(
                 before.conditions,
                 now,
@@ -284,7 +297,9 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
         told = (*outcomes.losses(movers.success(world.mover)), *_missed_changes(status))
         actions = (*told, Announce("Normal", "Available", _summary(status)))
     actions = (*_finalizer_again(world), *actions)
-    return Decision(status, actions, look_again=0.0 if checks.own_phase(world.backup) not in checks.WHOLE else None)
+    is_new = checks.own_phase(world.backup) not in checks.WHOLE
+    asked_in_vain = world.references_trouble is not None and world.needed_by is None
+    return Decision(status, actions, look_again=0.0 if is_new else ASKED_AGAIN if asked_in_vain else None)
 
 
 def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:

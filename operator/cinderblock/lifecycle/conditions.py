@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from cinderblock.model.conditions import Condition, ConditionStatus, ConditionType
+
+LASTING: Final = frozenset({ConditionType.COMPLETE, ConditionType.PIN_REGAINED})
+"""Conditions that speak of stored data and not of an operation. `working`, `ready` and `stalled` keep them from
+``old``, since a look that has not read the manifest cannot say them again."""
 
 
 def working(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
@@ -12,12 +17,14 @@ def working(old: list[Condition], now: datetime, generation: int, reason: str, m
     return [
         _condition(old, now, generation, kind=ConditionType.READY, status="False", reason=reason, message=message),
         _condition(old, now, generation, kind=ConditionType.RECONCILING, status="True", reason=reason, message=message),
+        *_lasting(old),
     ]
 
 
 def ready(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
     """The operation ended well: Ready is True."""
-    return [_condition(old, now, generation, kind=ConditionType.READY, status="True", reason=reason, message=message)]
+    shown = _condition(old, now, generation, kind=ConditionType.READY, status="True", reason=reason, message=message)
+    return [shown, *_lasting(old)]
 
 
 def stalled(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
@@ -25,7 +32,33 @@ def stalled(old: list[Condition], now: datetime, generation: int, reason: str, m
     return [
         _condition(old, now, generation, kind=ConditionType.READY, status="False", reason=reason, message=message),
         _condition(old, now, generation, kind=ConditionType.STALLED, status="True", reason=reason, message=message),
+        *_lasting(old),
     ]
+
+
+def with_lasting(
+    shown: list[Condition],
+    now: datetime,
+    generation: int,
+    *,
+    kind: ConditionType,
+    status: ConditionStatus,
+    reason: str,
+    message: str,
+) -> list[Condition]:
+    """Return ``shown`` with one LASTING condition added, or set to what it says now.
+
+    Args:
+        shown: what `working`, `ready` or `stalled` returned.
+        now: the instant of the decision.
+        generation: the generation that the condition speaks of.
+        kind: one of LASTING.
+        status: whether the condition holds.
+        reason: a stable CamelCase word.
+        message: the same for a person.
+    """
+    added = _condition(shown, now, generation, kind=kind, status=status, reason=reason, message=message)
+    return [*(condition for condition in shown if condition.type != kind), added]
 
 
 def waiting_since(old: list[Condition], reason: str) -> datetime | None:
@@ -33,6 +66,10 @@ def waiting_since(old: list[Condition], reason: str) -> datetime | None:
     return next(
         (c.last_transition_time for c in old if c.type == ConditionType.RECONCILING and c.reason == reason), None
     )
+
+
+def _lasting(old: list[Condition]) -> list[Condition]:
+    return [condition for condition in old if condition.type in LASTING]
 
 
 def _condition(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cinderblock.errors import CinderblockError, TransientError, fail_reason
-from cinderblock.lifecycle import checks, conditions, movers, outcomes
+from cinderblock.lifecycle import checks, conditions, dependents, movers, outcomes
 from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, Announce, Decision, DeleteStoredData, RemoveFinalizer
 from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.lifecycle.worlds import BackupWorld
@@ -81,7 +81,7 @@ def _blocked(world: BackupWorld) -> Wait | None:
     """Others still need the data. A finished mover of ours does not wait for them: it is stopped in any case."""
     if not _had_data(world):
         return None
-    waiting = (*dependents(world), *second_names(world))
+    waiting = (*dependents.of(world), *second_names(world))
     if waiting and not world.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
         return Wait("HasDependentBackups", f"Incremental backups exist for this backup: {listed}", look_again=30.0)
@@ -112,8 +112,8 @@ def _release(world: BackupWorld, now: datetime) -> Decision:
         return _leave_data()
     if world.data_left is False:
         return _let_go("Deleted", "The VolumeBackup is gone, and so is its data")
-    if world.retained_dependents:
-        needed_by = ", ".join(world.retained_dependents[:10])
+    if world.needed_by:
+        needed_by = ", ".join(world.needed_by[:10])
         return _let_go(
             "DataLeft", f"The VolumeBackup is gone; its data was left for retained backups: {needed_by}", True
         )
@@ -145,8 +145,7 @@ def _delete_data(world: BackupWorld, now: datetime) -> Decision:
         raise ValueError("data can only be removed from a known place")
     action = DeleteStoredData(
         container=status.container,
-        manifest=names.manifest_key(store.spec.prefix, status.volume_id, world.backup.backup_id),
-        packs=names.pack_prefix(store.spec.prefix, status.volume_id, world.backup.backup_id),
+        volume_id=status.volume_id,
         backup_id=world.backup.backup_id,
     )
     waiting = Wait("DeletingData", "The backup's objects are being removed from the store", look_again=0.0)
@@ -157,7 +156,7 @@ def _trouble(world: BackupWorld) -> CinderblockError | None:
     """Why the store cannot be asked to remove the data."""
     if world.store.store is None:
         return TransientError(world.store.missing, reason="StoreNotFound")
-    return world.store.trouble or world.manifest_trouble
+    return world.store.trouble or world.manifest_trouble or world.references_trouble
 
 
 def _had_data(world: BackupWorld) -> bool:
@@ -179,7 +178,7 @@ def _deleting(world: BackupWorld, now: datetime, wait: Wait, actions: tuple[Acti
     status = base.model_copy(
         update={
             "phase": BackupPhase.DELETING,
-            "has_dependent_backups": bool(dependents(world)),
+            "has_dependent_backups": dependents.exist(world),
             "conditions": conditions.working(
                 base.conditions,
                 now,
@@ -234,13 +233,3 @@ def second_names(world: BackupWorld) -> tuple[VolumeBackup, ...]:
         for sibling in world.siblings
         if sibling.is_second_name and checks.own_phase(sibling) is not None and sibling.status.manifest_key == key
     )
-
-
-def dependents(world: BackupWorld) -> tuple[VolumeBackup, ...]:
-    """The backups of the namespace that need this one's data; computed from what exists, never counted."""
-    return tuple(sibling for sibling in world.siblings if needs(sibling) == world.backup.backup_id)
-
-
-def needs(backup: VolumeBackup) -> str | None:
-    """Id of the backup whose data this one needs; None: it needs no other one's, or has failed."""
-    return backup.status.parent_id if checks.own_phase(backup) not in (None, BackupPhase.ERROR) else None

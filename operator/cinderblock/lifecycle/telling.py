@@ -21,6 +21,7 @@ USUAL: Final = frozenset(
         "MoverRunning",
         "MoverStarting",
         "Noticed",
+        "ReadingReferences",
         "Rebinding",
         "SnapshotNotReady",
         "StoppingMover",

@@ -137,7 +137,8 @@ class BackupWorld:
         manifest: the committed manifest; None: there is none, or it was not looked for.
         manifest_trouble: why the store could not say whether there is a manifest.
         manifest_stands: of a deletion: whether the store still holds the manifest.
-        retained_dependents: of a deletion: ids of backups whose manifests in the store name this one as their parent.
+        needed_by: ids of backups whose manifests in the store list packs of this one; None: not asked, or no answer.
+        references_trouble: why it is not known of some backups whether they need this one.
         data_left: whether the store still holds objects of the backup; None: not looked for, or unknown.
         namespace_ending: whether the namespace is being deleted.
         policy: the operator's own settings.
@@ -164,7 +165,8 @@ class BackupWorld:
     manifest: ManifestView | None = None
     manifest_trouble: CinderblockError | None = None
     manifest_stands: bool = False
-    retained_dependents: tuple[str, ...] = ()
+    needed_by: tuple[str, ...] | None = None
+    references_trouble: CinderblockError | None = None
     data_left: bool | None = None
     namespace_ending: bool = False
 

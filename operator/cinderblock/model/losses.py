@@ -38,5 +38,5 @@ class Loss(Model):
     """Some of these files."""
 
 
-Losses = Annotated[list[Loss], Field(max_length=8)]
+Losses = Annotated[list[Loss], Field(max_length=16)]
 """What could not be kept, each kind once."""

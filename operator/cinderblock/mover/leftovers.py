@@ -18,10 +18,9 @@ from cinderblock.datapath.packs import Origin, PackTable, pack_sealer, parse_pac
 from cinderblock.datapath.seal import Sealer, Suite
 from cinderblock.errors import IntegrityError, KeyUnavailable, NotFound, UnsupportedFormat
 from cinderblock.model.names import pack_prefix
+from cinderblock.repository.stored import KEY_NAME
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
-KEY_NAME = "data-key"
-"""Last part of the key of the object that holds the wrapped data key."""
 _READERS = 8
 
 

@@ -93,7 +93,7 @@ def run_restore(
     manifest = open_manifest(task, store, keys)
     fetcher = ChunkFetcher(store, task.store.prefix, manifest)
     verify_first_chunk(manifest, fetcher)
-    with open_target(task.volume_mode, task.path) as target:
+    with open_target(task.volume_mode, task.path, task.fidelity) as target:
         return write_target(target, task, manifest, fetcher, on_progress)
 
 
@@ -142,6 +142,7 @@ def write_target(
         transferred_bytes=fetcher.bytes_fetched,
         stored_bytes=summary.stored_bytes,
         restored_bytes=summary.logical_bytes,
+        losses=target.losses(),
         warnings=target.warnings()[:_WARNINGS],
     )
 

@@ -16,6 +16,7 @@ from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.device.target_file import TargetFile
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
+from cinderblock.model.losses import Fidelity, Loss
 from cinderblock.model.task import VolumeMode
 from cinderblock.mover.sources import PREFETCHED_BYTES, announced
 
@@ -46,6 +47,9 @@ class Target(Protocol):
 
     def warnings(self) -> list[str]:
         """What could not be kept."""
+
+    def losses(self) -> list[Loss]:
+        """The same with counts and examples, each kind once."""
 
 
 class DeviceTarget:
@@ -78,6 +82,10 @@ class DeviceTarget:
         """See Target."""
         return []
 
+    def losses(self) -> list[Loss]:
+        """See Target."""
+        return []
+
     def __enter__(self) -> Self:
         return self
 
@@ -88,13 +96,19 @@ class DeviceTarget:
 
 
 class TreeTarget:
-    """A volume of mode Filesystem."""
+    """A volume of mode Filesystem.
 
-    def __init__(self, path: str) -> None:
-        fidelity = assess_target(path)
-        self._assessed = announced(fidelity)
+    Args:
+        path: its root.
+        fidelity: what to do about losses that are not known before the work.
+    """
+
+    def __init__(self, path: str, fidelity: Fidelity = Fidelity.STRICT) -> None:
+        assessed = assess_target(path)
+        self._assessed = announced(assessed)
         self._closing = ExitStack()
-        self._writer = self._closing.enter_context(TreeWriter(path, fidelity, defers=True))
+        writer = TreeWriter(path, assessed, is_strict=fidelity is Fidelity.STRICT, defers=True)
+        self._writer = self._closing.enter_context(writer)
 
     @property
     def late(self) -> deque[Callable[[], None]]:
@@ -124,6 +138,10 @@ class TreeTarget:
         """See Target."""
         return [*self._assessed, *self._writer.losses.sentences()]
 
+    def losses(self) -> list[Loss]:
+        """See Target."""
+        return self._writer.losses.listed()
+
     def __enter__(self) -> Self:
         return self
 
@@ -133,6 +151,6 @@ class TreeTarget:
         self._closing.close()
 
 
-def open_target(mode: VolumeMode, path: str) -> DeviceTarget | TreeTarget:
+def open_target(mode: VolumeMode, path: str, fidelity: Fidelity = Fidelity.STRICT) -> DeviceTarget | TreeTarget:
     """The volume at ``path``, a context manager. Raises TargetError."""
-    return DeviceTarget(path) if mode is VolumeMode.BLOCK else TreeTarget(path)
+    return DeviceTarget(path) if mode is VolumeMode.BLOCK else TreeTarget(path, fidelity)

@@ -207,6 +207,27 @@ def deletes_with_a_foreign_manifest(running: Simulation) -> None:
     running.settle()
 
 
+def deletes_beside_a_damaged_one(running: Simulation) -> None:
+    a_backup(running)
+    running.backup("child", "data", incremental=True, deletionPolicy="Retain")
+    running.settle()
+    running.break_manifest("child")
+    running.delete("VolumeBackup", "child")
+    running.settle()
+    running.delete("VolumeBackup", "full")
+    running.settle()
+
+
+def deletes_while_manifests_are_read(running: Simulation) -> None:
+    a_backup(running)
+    running.backup("second", "data")
+    running.settle()
+    running.delete("VolumeBackup", "full")
+    with running.reading_references("data"):
+        running.until("VolumeBackup", "full", "ReadingReferences")
+    running.settle()
+
+
 def cancels_a_restore(running: Simulation) -> None:
     a_backup(running)
     running.restore("back", "full", name="new")
@@ -479,8 +500,10 @@ COURSES: dict[str, Course] = {
     "PodSecurityViolation": api_says(403, 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'),
     "Queued": waits_for_a_turn,
     "QuotaExceeded": api_says(403, 'jobs.batch "x" is forbidden: exceeded quota: jobs'),
+    "ReadingReferences": deletes_while_manifests_are_read,
     "Rebinding": lambda running: restored(running, name="new"),
     "Recalling": loses_the_status_while_the_store_is_away,
+    "ReferencesUnknown": deletes_beside_a_damaged_one,
     "Restored": lambda running: restored(running, name="new"),
     "Retained": retains,
     "SealBroken": loses_the_seal,

@@ -95,7 +95,7 @@ def test_what_an_unfinished_backup_left_is_removed_even_with_retain() -> None:
 
 
 def test_data_that_a_retained_backup_needs_stays() -> None:
-    decision = decide(a_world(available(deleting=True), retained_dependents=("b-7",), data_left=True))
+    decision = decide(a_world(available(deleting=True), needed_by=("b-7",), data_left=True))
     assert lets_go(decision)
     assert not removes_data(decision)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -13,10 +14,13 @@ import pytest
 
 from cinderblock.device import helpers, makers
 from cinderblock.errors import TargetError, TransientError
+from cinderblock.model.losses import Fidelity
+from cinderblock.model.task import MoverReport
 from cinderblock.mover import finishing
 from tests.support.backups import Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.trees import edit_tree, make_tree
+from tests.support.unprivileged import FEIGNED, Call, run_with_answers
 from tests.support.volumes_in_memory import MemorySource
 
 PRIVILEGED = os.geteuid() == 0
@@ -153,3 +157,40 @@ def test_a_restore_does_without_processes_that_cannot_be_started(
     monkeypatch.setattr(helpers.subprocess, "Popen", refuse)
     many_small_files.restore("one", target)
     assert len(os.listdir(target)) == 2000
+
+
+@pytest.fixture(scope="module")
+def files_of_another() -> Backups:
+    volume = MemorySource()
+    for number in range(2000):
+        file = volume.add(b"small%04d" % number, (0, b"%d" % number))
+        file.entry = file.entry._replace(uid=7, gid=8)
+    made = Backups(keys=key_ring())
+    made.back_up(volume, "one")
+    return made
+
+
+@pytest.mark.skipif(not PRIVILEGED, reason="needs root")
+@pytest.mark.parametrize("answer", [FEIGNED, errno.EPERM])
+def test_what_other_processes_lose_comes_back_with_examples(
+    files_of_another: Backups, target: Path, answer: int
+) -> None:
+    def work() -> MoverReport:
+        return files_of_another.restore("one", target, fidelity=Fidelity.BEST_EFFORT)
+
+    report = run_with_answers(work, {Call.CHOWN: answer})
+    (owners,) = report.losses
+    assert (owners.what, owners.objects, len(owners.examples)) == ("owners of files", 2000, 3)
+    assert set(owners.examples) <= {f"small{number:04}" for number in range(2000)}
+
+
+@pytest.mark.skipif(not PRIVILEGED, reason="needs root")
+def test_a_loss_in_another_process_ends_a_strict_restore(files_of_another: Backups, target: Path) -> None:
+    def work() -> str:
+        with pytest.raises(TargetError) as caught:
+            files_of_another.restore("one", target)
+        return caught.value.message
+
+    message = run_with_answers(work, {Call.CHOWN: FEIGNED})
+    assert message.startswith("the target only pretends to set owners of files")
+    assert "--best-effort" in message

@@ -12,9 +12,9 @@ from cinderblock.datapath.header import HEADER_BYTES, parse_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import IntegrityError, NotFound
 from cinderblock.model.task import Operation
-from cinderblock.mover.leftovers import KEY_NAME
 from cinderblock.mover.restore import run_restore
 from cinderblock.mover.verify import run_verify
+from cinderblock.repository.stored import KEY_NAME
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import PREFIX, VOLUME, Backups, key_ring
 from tests.support.faults import Crash, FaultyStore

@@ -1,0 +1,66 @@
+"""Which backups need another one's data; computed from what exists, never counted.
+
+An incremental backup needs its parent: that is Cinder's rule, and its status tells. What it needs beyond that, its
+manifest lists. The store is asked for it before data is removed. Otherwise the statuses are enough, as long as the line
+of parents is complete: whoever needs an ancestor then has a relative that names it as its parent.
+"""
+
+from __future__ import annotations
+
+from cinderblock.errors import PermanentError
+from cinderblock.lifecycle import checks
+from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.model.backup import BackupPhase, VolumeBackup
+
+
+def of(world: BackupWorld) -> tuple[VolumeBackup, ...]:
+    """Return the backups of the namespace that need this one's data."""
+    me, listed = world.backup.backup_id, world.needed_by or ()
+    unfinished = {sibling.uid for sibling in strays(world) if checks.own_phase(sibling) is BackupPhase.CREATING}
+    return tuple(
+        sibling
+        for sibling in world.siblings
+        if needs(sibling) == me or sibling.backup_id in listed or sibling.uid in unfinished
+    )
+
+
+def needs(backup: VolumeBackup) -> str | None:
+    """Return the id of the backup whose data this one needs; None: it needs no other one's, or has failed."""
+    return backup.status.parent_id if checks.own_phase(backup) not in (None, BackupPhase.ERROR) else None
+
+
+def strays(world: BackupWorld) -> tuple[VolumeBackup, ...]:
+    """Return the backups of the same volume that name a parent which no backup of the namespace is.
+
+    Of such a one the statuses do not tell which ancestors it needs. While it is being made, nobody can tell: it may
+    list packs of every earlier backup.
+    """
+    volume = world.backup.status.volume_id if checks.own_phase(world.backup) is not None else None
+    if volume is None:
+        return ()
+    present = {world.backup.backup_id, *(sibling.backup_id for sibling in world.siblings)}
+    return tuple(
+        sibling
+        for sibling in world.siblings
+        if sibling.status.volume_id == volume and (parent := needs(sibling)) is not None and parent not in present
+    )
+
+
+def must_be_read(world: BackupWorld) -> bool:
+    """Return whether only the manifests in the store can tell if others need this backup."""
+    return not of(world) and bool(strays(world))
+
+
+def exist(world: BackupWorld) -> bool:
+    """Return whether others need this backup. While the store does not tell, that is what it told last."""
+    if of(world):
+        return True
+    if world.needed_by is not None:
+        return world.references_trouble is not None
+    known = world.backup.status.has_dependent_backups if checks.own_phase(world.backup) is not None else None
+    return bool(known and strays(world))
+
+
+def unknown(why: str) -> PermanentError:
+    """Return the error of a deletion that cannot tell whether others need the data. ``why`` says what to do."""
+    return PermanentError(f"Whether other backups need this one is unknown: {why}.", reason="ReferencesUnknown")

@@ -1,0 +1,68 @@
+"""Removing a backup from a store. Nothing goes that another manifest lists, or may list.
+
+The manifest goes first, so that none ever points to packs that are gone. Whoever dies in between repeats all of it, and
+asks again who needs the packs.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cinderblock.datapath.manifest import read_header
+from cinderblock.errors import Conflict, IntegrityError, NotFound
+from cinderblock.model.names import manifest_key
+from cinderblock.repository.references import References
+from cinderblock.repository.stored import pack_objects
+from cinderblock.store.base import ObjectStore
+
+
+def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References) -> int:
+    """Remove the manifest of a backup and its packs. Objects that are not ours stay where they are.
+
+    Args:
+        store, prefix: where the backup is.
+        volume_id, backup_id: which it is.
+        references: a look at the manifests of the volume that was begun just now.
+
+    Returns:
+        How many objects were removed.
+
+    Raises:
+        Conflict: other backups need its packs (HasDependentBackups), or the manifest under its key is that of another
+            backup (ForeignManifest); nothing was removed.
+        PermanentError: whether others need its packs cannot be told; the message says why, and nothing was removed.
+    """
+    key = manifest_key(prefix, volume_id, backup_id)
+    stands = _is_there(store, key, (volume_id, backup_id))
+    references.read_all()
+    needs = references.needs(backup_id)
+    if needs.by:
+        raise Conflict(
+            f"Backup {backup_id} is needed by {', '.join(needs.by)}: delete those first", reason="HasDependentBackups"
+        )
+    if needs.unknown:
+        raise needs.unknown[0]
+    if stands:
+        store.delete([key])
+    packs = list(pack_objects(store, prefix, volume_id, backup_id))
+    store.delete(packs)
+    return stands + len(packs)
+
+
+def _is_there(store: ObjectStore, key: str, owner: tuple[str, str]) -> bool:
+    """Return whether the backup has a manifest. One that is too damaged to say whose it is belongs to its key."""
+    try:
+        found = read_header(partial(store.get, key), key).owner
+    except NotFound as error:
+        if error.reason != NotFound.__name__:
+            raise
+        return False
+    except IntegrityError:
+        return True
+    if found != owner:
+        raise Conflict(
+            f"{key} is the manifest of another backup ({found[1]}): nothing was removed; an S3 client can remove that"
+            " one object",
+            reason="ForeignManifest",
+        )
+    return True

@@ -1,0 +1,67 @@
+"""Which objects of a store are Cinderblock's. All others are left alone, and stand in the way of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from cinderblock.datapath.packs import parse_pack_name
+from cinderblock.errors import InvalidInput
+from cinderblock.model.names import backup_prefix, pack_prefix, stored_id
+from cinderblock.store.base import ObjectStore, checked_key
+
+KEY_NAME: Final = "data-key"
+"""Last part of the key of the object that holds the wrapped data key of an unfinished backup."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as a listing tells of it.
+
+    Attributes:
+        key: of the object.
+        volume_id, backup_id: taken from the key.
+        size: bytes of the object.
+    """
+
+    key: str
+    volume_id: str
+    backup_id: str
+    size: int
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Volume id and backup id, as the header of the manifest must name them."""
+        return self.volume_id, self.backup_id
+
+
+def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[StoredManifest]:
+    """List the manifests of a store, or of one volume, in order of key. One LIST request gives a thousand of them.
+
+    "Folders" and other names are passed over, and so is a key that no request can name: nobody restores from it.
+    """
+    root = backup_prefix(prefix)
+    for item in store.list(root if volume_id is None else f"{root}{volume_id}/"):
+        backup_id = stored_id(item.key, prefix)
+        if backup_id is not None and _can_be_named(item.key):
+            volume, _, _ = item.key.removeprefix(root).partition("/")
+            yield StoredManifest(item.key, volume, backup_id, item.size)
+
+
+def pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[str]:
+    """List the keys of a backup's packs, and of its wrapped data key while it is unfinished."""
+    root = pack_prefix(prefix, volume_id, backup_id)
+    for item in store.list(root):
+        name = item.key.removeprefix(root)
+        if name == KEY_NAME or parse_pack_name(name) is not None:
+            yield item.key
+
+
+def _can_be_named(key: str) -> bool:
+    """Return whether a request can name the key: see `checked_key`."""
+    try:
+        checked_key(key)
+    except InvalidInput:
+        return False
+    return True

@@ -1,0 +1,261 @@
+"""Who needs packs of a backup is read from what manifests list."""
+
+from __future__ import annotations
+
+import pytest
+
+from cinderblock.datapath.digest import digest_of
+from cinderblock.datapath.header import ManifestHeader, parse_header
+from cinderblock.errors import Conflict, IntegrityError, KeyUnavailable, NotFound, StoreUnreachable, UnsupportedFormat
+from cinderblock.model.names import backup_prefix, pack_prefix
+from cinderblock.mover.rewrap import run_rewrap
+from cinderblock.repository.known import KnownManifests
+from cinderblock.store.counted import CountedStore
+from tests.support.backups import PREFIX, VOLUME, key_ring
+from tests.support.faults import FaultyStore
+from tests.support.lines import Line, a_line, name
+
+JUNK = (
+    f"{backup_prefix(PREFIX)}{VOLUME}/",
+    f"{backup_prefix(PREFIX)}{VOLUME}/notes.txt",
+    f"{backup_prefix(PREFIX)}{VOLUME}/deeper/b-000.manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}//b-001.manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}/.manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}/b\n.manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}/b-009.manifest/",
+    f"{pack_prefix(PREFIX, VOLUME, name(0))}",
+    f"{pack_prefix(PREFIX, VOLUME, name(0))}./{'0' * 32}-000000",
+    f"{pack_prefix(PREFIX, VOLUME, name(0))}/{'0' * 32}-000000",
+    f"{pack_prefix(PREFIX, VOLUME, name(0))}notes.txt",
+    f"{pack_prefix(PREFIX, VOLUME, name(0))}{'0' * 32}-000000/",
+)
+"""Objects that other programs leave: folders, files, and keys that no request of ours can name."""
+
+
+def plant(line: Line, key: str, content: bytes = b"") -> None:
+    """Put an object under any key, as a server lists it."""
+    line.backups.store._objects[key] = content  # type: ignore[attr-defined]
+
+
+def damage(line: Line, backup_id: str, at: int = -1) -> None:
+    """Flip a bit of a manifest."""
+    content = bytearray(line.backups.store.get(line.key(backup_id)))
+    content[at] ^= 1
+    line.backups.store.put(line.key(backup_id), content)
+
+
+def test_a_backup_is_needed_by_all_that_list_its_packs_and_by_no_other() -> None:
+    line = a_line(3)
+    line.add("alone", None, path=b"again")
+    assert [line.needs(backup).by for backup in (name(0), name(1), name(2), "alone")] == [
+        (name(1), name(2)),
+        (name(2),),
+        (),
+        (),
+    ]
+
+
+def test_without_the_middle_of_a_line_its_ends_still_need_each_other() -> None:
+    line = a_line(3)
+    line.backups.store.delete([line.key(name(1))])
+    assert line.needs(name(0)).by == (name(2),)
+    with pytest.raises(Conflict, match=f"needed by {name(2)}"):
+        line.remove(name(0))
+    assert line.read_back(name(2)) == line.held[name(2)]
+
+
+def test_a_child_that_lists_no_packs_of_its_parent_does_not_need_it() -> None:
+    line = Line()
+    line.add("parent", None, path=b"file")
+    line.add("child", "parent", path=b"file")
+    assert line.backups.open("child").header.parent_id == "parent"
+    assert line.needs("parent").by == ()
+    line.remove("parent")
+    assert line.read_back("child") == line.held["child"]
+
+
+def test_each_manifest_takes_three_requests_and_is_read_once() -> None:
+    line, known = a_line(12), KnownManifests()
+    store = CountedStore(line.backups.store)
+    for _ in range(3):
+        look = line.references(store, known)
+        look.read_all()
+        look.needs(name(0))
+    assert (store.counts.lists, store.counts.puts) == (3, 0)
+    assert 12 <= store.counts.gets <= 3 * 12
+
+
+def test_the_requests_of_removing_a_whole_line_grow_with_its_length_and_not_with_its_square() -> None:
+    def gets(count: int) -> int:
+        line, known = a_line(count), KnownManifests()
+        store = CountedStore(line.backups.store)
+        for number in reversed(range(count)):
+            line.remove(name(number), store, known)
+        assert list(line.backups.store.list("")) == []
+        return store.counts.gets
+
+    short, long = gets(5), gets(20)
+    assert long <= 4 * short
+    assert long <= 20 * 4
+
+
+def test_what_is_not_ours_stands_in_the_way_of_nothing_and_is_left_alone() -> None:
+    line = a_line(2)
+    for key in JUNK:
+        plant(line, key)
+    for number in (1, 0):
+        assert line.needs(name(number)).unknown == ()
+        assert line.remove(name(number)) > 0
+    assert [found.key for found in line.backups.store.list("")] == sorted(JUNK)
+    assert line.remove(name(0)) == 0
+
+
+def test_a_manifest_that_goes_between_the_listing_and_the_reading_is_absent() -> None:
+    line = a_line(3)
+    store = FaultyStore(line.backups.store)
+    store.on("get", name(2)).raises(NotFound("gone"))
+    look = line.references(store)
+    look.read_all()
+    needs = look.needs(name(0))
+    assert (needs.by, needs.unknown) == ((name(1),), ())
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnreachable("no answer"), NotFound("no bucket", reason="ContainerNotFound")], ids=str
+)
+def test_a_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
+    line, known = a_line(3), KnownManifests()
+    store = FaultyStore(line.backups.store)
+    store.on("get", name(2)).raises(error)
+    with pytest.raises(type(error)):
+        line.references(store, known).read_all()
+    counted = CountedStore(line.backups.store)
+    look = line.references(counted, known)
+    look.read_all()
+    assert look.needs(name(0)).by == (name(1), name(2))
+    assert counted.counts.gets <= 3, "what was read before the error is known"
+
+
+def test_what_cannot_be_read_may_need_anything_and_the_message_says_what_to_do() -> None:
+    line = a_line(2)
+    line.add("other", None, path=b"something else")
+    damage(line, "other")
+    before = list(line.backups.store.list(""))
+    (unknown,) = line.needs(name(1)).unknown
+    assert isinstance(unknown, IntegrityError)
+    assert line.key("other") in unknown.message
+    assert "delete other first" in unknown.message
+    with pytest.raises(IntegrityError):
+        line.remove(name(1))
+    assert list(line.backups.store.list("")) == before
+
+
+def test_of_a_newer_format_the_message_says_so() -> None:
+    line = a_line(2)
+    content = bytearray(line.backups.store.get(line.key(name(1))))
+    content[44] = 9
+    content[12:44] = digest_of(bytes(content[44:4096]))
+    line.backups.store.put(line.key(name(1)), content)
+    (unknown,) = line.needs(name(0)).unknown
+    assert isinstance(unknown, UnsupportedFormat)
+    assert "use the version of Cinderblock that made it" in unknown.message
+
+
+def test_a_damaged_backup_can_be_removed_beside_damaged_ones_but_not_while_a_sound_one_needs_it() -> None:
+    line = a_line(3)
+    damage(line, name(0), at=50)
+    with pytest.raises(Conflict):
+        line.remove(name(0))
+    for number in (1, 2):
+        damage(line, name(number))
+    for number in (1, 0, 2):
+        line.remove(name(number))
+    assert list(line.backups.store.list("")) == []
+
+
+def test_a_manifest_under_the_key_of_another_backup_needs_nothing_and_is_not_removed() -> None:
+    line = a_line(2)
+    copied = line.backups.store.get(line.key(name(1)))
+    line.backups.store.put(line.key("copy"), copied)
+    assert line.needs(name(0)).by == (name(1),)
+    line.remove(name(1))
+    line.remove(name(0))
+    with pytest.raises(Conflict) as refused:
+        line.remove("copy")
+    assert refused.value.reason == "ForeignManifest"
+    assert line.backups.store.get(line.key("copy")) == copied
+
+
+def test_sealed_manifests_tell_without_keys_as_long_as_the_line_is_whole() -> None:
+    line = a_line(4, key_ring("2024"))
+    line.add("alone", None, path=b"again")
+    other = key_ring("2025")
+    assert line.needs(name(1), other).by == (name(2), name(3))
+    assert line.needs(name(1), other).unknown == ()
+    line.backups.store.delete([line.key(name(2))])
+    needs = line.needs(name(1), other)
+    assert needs.by == ()
+    (unknown,) = needs.unknown
+    assert isinstance(unknown, KeyUnavailable)
+    assert "its key 2024" in unknown.message
+    assert line.needs(name(1)).by == (name(3),)
+
+
+def test_a_key_that_comes_back_is_used_although_the_manifest_was_read_without_it() -> None:
+    line, known = a_line(3, key_ring("2024")), KnownManifests()
+    line.backups.store.delete([line.key(name(1))])
+    line.backups.keys = key_ring("2025")
+    look = line.references(known=known)
+    look.read_all()
+    assert look.needs(name(0)).unknown
+    line.backups.keys = key_ring("2024", "2025")
+    look = line.references(known=known)
+    look.read_all()
+    assert look.needs(name(0)).by == (name(2),)
+
+
+def test_a_manifest_that_was_wrapped_again_meanwhile_is_read_again_if_its_key_was_missing() -> None:
+    line, known = a_line(3, key_ring("2024")), KnownManifests()
+    line.backups.store.delete([line.key(name(1))])
+    line.backups.keys = key_ring("2025")
+    look = line.references(known=known)
+    look.read_all()
+    assert look.needs(name(0)).unknown
+    run_rewrap(line.backups.store, line.key(name(2)), key_ring("2024", "2025"))
+    look = line.references(known=known)
+    look.read_all()
+    assert look.needs(name(0)).by == (name(2),)
+
+
+def test_wrapping_keys_again_changes_nothing_that_is_known() -> None:
+    line, known = a_line(3, key_ring("2024")), KnownManifests()
+    line.references(known=known).read_all()
+    line.backups.keys = key_ring()
+    for number in range(3):
+        run_rewrap(line.backups.store, line.key(name(number)), key_ring())
+    store = CountedStore(line.backups.store)
+    look = line.references(store, known)
+    assert look.is_complete
+    assert look.needs(name(0)) == line.needs(name(0))
+    assert store.counts.gets == 0
+
+
+def test_a_manifest_of_another_size_is_read_again() -> None:
+    line, known = a_line(2), KnownManifests()
+    line.references(known=known).read_all()
+    line.backups.store.delete([line.key(name(1))])
+    line.add(name(1), name(0), path=b"a name that is longer than the one before")
+    assert not line.references(known=known).is_complete
+
+
+def test_a_line_that_leads_back_to_itself_is_damage_and_no_loop() -> None:
+    line = a_line(2, key_ring("2024"))
+    for backup_id, parent in ((name(0), name(1)), (name(1), name(0))):
+        content = line.backups.store.get(line.key(backup_id))
+        header = parse_header(content, "")
+        forged = ManifestHeader(1, backup_id, VOLUME, parent, header.salt, header.wrapped)
+        line.backups.store.put(line.key(backup_id), forged.encode() + content[4096:])
+    line.add("alone", None, path=b"again")
+    (first, second) = line.needs("alone", key_ring("2025")).unknown
+    assert "an ancestor of itself" in first.message
+    assert "an ancestor of itself" in second.message
