@@ -14,6 +14,10 @@ from tests.bench.running import Processors, Usage, run
 from tests.bench.server import BenchServer
 
 CINDERBLOCK = "cinderblock"
+SMALLEST_WINDOW = "2m"
+"""The smallest dirty window that the program takes; the default is an hour."""
+WIDE_WINDOW = "24h"
+"""A dirty window within which everything was written that is measured."""
 
 
 class Contender(Protocol):
@@ -41,7 +45,11 @@ def home(scratch: str, place: str) -> str:
 
 
 class Cinderblock:
-    """This program, sealing, with default settings."""
+    """This program, sealing, with default settings for all but the dirty window.
+
+    Attributes:
+        reread: files that the last backup has read again because they were stamped within the dirty window.
+    """
 
     name = CINDERBLOCK
     uncompared = ()
@@ -68,12 +76,20 @@ class Cinderblock:
         for command in ("backup", "restore"):
             self._run(command, "--help")
         self._newest = ""
+        self.reread = 0
 
     def backup(self, path: str, *, first: bool) -> Usage:
         """See Contender."""
-        kind = [] if first else ["--incremental"]
-        used = self._run("backup", path, *kind, "--to", *self._store)
-        self._newest = json.loads(used.output.splitlines()[-1])["backupId"]
+        return self._back_up(path, WIDE_WINDOW) if first else self._back_up(path, SMALLEST_WINDOW, "--incremental")
+
+    def backup_within_window(self, path: str) -> Usage:
+        """Make an incremental backup with a window within which everything was written."""
+        return self._back_up(path, WIDE_WINDOW, "--incremental")
+
+    def _back_up(self, path: str, window: str, *options: str) -> Usage:
+        used = self._run("backup", path, "--dirty-window", window, *options, "--to", *self._store)
+        told = json.loads(used.output.splitlines()[-1])
+        self._newest, self.reread = told["backupId"], told["rereadFiles"]
         return used
 
     def restore(self, path: str, target: str) -> Usage:

@@ -9,7 +9,7 @@ from typing import Final
 from tests.bench.aims import AIMS, MEMORY, REQUESTS_PER_GIB
 from tests.bench.contenders import CINDERBLOCK
 from tests.bench.peers import RESTIC
-from tests.bench.rounds import Figures, Limit, Sample, Step
+from tests.bench.rounds import COMMON, Figures, Limit, Sample, Step
 
 _MIB: Final = 1 << 20
 _QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
@@ -47,7 +47,7 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def ratios(figures: Figures, peer: str) -> str:
     """How many times as much of everything a peer takes, round by round."""
     heading = (f"{peer} / {CINDERBLOCK}", *_QUANTITIES)
-    return table(heading, [(str(step), *_ratio_row(figures, peer, step)) for step in Step])
+    return table(heading, [(str(step), *_ratio_row(figures, peer, step)) for step in COMMON])
 
 
 def _ratio_row(figures: Figures, peer: str, step: Step) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _ratio_row(figures: Figures, peer: str, step: Step) -> Iterator[str]:
 def aims(kind: str, figures: Figures) -> str:
     """What was to be reached, beside restic and beside the limit. Where restic was not measured, the limit alone."""
     heading = ("Step", f"Faster than {RESTIC}", "Times the limit", "Aim", "Reached")
-    return table(heading, (_aim_row(kind, figures, step) for step in Step))
+    return table(heading, (_aim_row(kind, figures, step) for step in COMMON))
 
 
 def _aim_row(kind: str, figures: Figures, step: Step) -> Sequence[str]:
@@ -94,8 +94,8 @@ def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[floa
 def measurements(figures: Figures, names: Sequence[str], steps: Iterable[Step] = Step) -> str:
     """Everything as it was measured."""
     heading = ("Step", "Program", "Wall s", "CPU s", "Peak MiB", "Requests", "Stored MiB", "Server CPU s", "Others %")
-    rows = [_row(step, name, figures.samples[step, name]) for step in steps for name in names]
-    return table(heading, rows)
+    measured = [(step, name) for step in steps for name in names if figures.samples.get((step, name))]
+    return table(heading, [_row(step, name, figures.samples[step, name]) for step, name in measured])
 
 
 def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
@@ -115,6 +115,12 @@ def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
 def limits(figures: Figures) -> str:
     """The limits as they were measured."""
     return table(("Limit", "Wall s"), [(str(limit), spread(values)) for limit, values in figures.limits.items()])
+
+
+def rereads(figures: Figures) -> str:
+    """How many files were read again because they were stamped within the dirty window."""
+    rows = [(str(step), str(max(counts))) for step, counts in figures.rereads.items()]
+    return table(("Step", "Files read again for the dirty window"), rows)
 
 
 def bounds(all_figures: Iterable[Figures]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from itertools import chain
+from typing import Final
 
 from tests.bench.cached import Ballast
 from tests.bench.contenders import CINDERBLOCK, Cinderblock, Contender, home
@@ -19,11 +21,13 @@ from tests.bench.filesystem import fresh
 from tests.bench.image import data_ranges
 from tests.bench.neighbours import await_calm
 from tests.bench.peers import PEERS
-from tests.bench.running import OWN_PATH, Processors, Usage, aside, own_module, run
+from tests.bench.running import OWN_PATH, BenchError, Processors, Usage, aside, own_module, run
 from tests.bench.server import BenchServer
 
 CHANGED = 0.01
 """Share of the volume that an incremental finds changed."""
+SETTLED: Final = 125.0
+"""Seconds after which files are older than SMALLEST_WINDOW, with some to spare for stamps that are given late."""
 
 
 class Step(StrEnum):
@@ -31,10 +35,15 @@ class Step(StrEnum):
 
     FULL = "full"
     UNCHANGED = "unchanged incremental"
+    JUST_WRITTEN = "incremental, just written"
     CHANGED = "1 % changed incremental"
     RESTORE = "restore"
     ON_DISK = "restore, until on disk"
     IN_PLACE = "restore in place, unchanged"
+
+
+COMMON: Final = tuple(step for step in Step if step is not Step.JUST_WRITTEN)
+"""What every program does. Others know no dirty window."""
 
 
 class Limit(StrEnum):
@@ -71,14 +80,17 @@ class Figures:
     """All samples of one volume, in order of rounds."""
 
     samples: dict[tuple[Step, str], list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    rereads: dict[Step, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Files that this program has read again because they were stamped within the dirty window."""
     limits: dict[Limit, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Volume:
-    """What is backed up: an image file or the root of a tree."""
+    """What is backed up: an image file or the root of a tree. It has been written before this is made."""
 
     path: str
+    _written: float = field(default_factory=time.monotonic)
 
     @property
     def is_tree(self) -> bool:
@@ -88,6 +100,14 @@ class Volume:
     def change(self, seed: int) -> None:
         """Change one per cent of it."""
         aside("tests.bench.volumes", "change", self.path, str(CHANGED), str(seed))
+        self._written = time.monotonic()
+
+    def settle(self) -> None:
+        """Wait until the files of a tree are older than the smallest dirty window."""
+        seconds = self._written + SETTLED - time.monotonic()
+        if self.is_tree and seconds > 0:
+            say(f"{os.path.basename(self.path):9} {seconds:.0f} s until no file is within the dirty window")
+            time.sleep(seconds)
 
     def seem_new(self) -> None:
         """Give an image a new mtime: the snapshot of a device is a new device each time, and has no mtime at all."""
@@ -173,6 +193,7 @@ class Bench:
         names = [*self._names[number % len(self._names) :], *self._names[: number % len(self._names)]]
         with self._tidy(place, names):
             contenders = [self._contender(name, f"{place}-{name}") for name in names]
+            self._volume.settle()
             self._backups(contenders, f"{place}-raw", number)
             self._restores(contenders, f"{place}-raw", is_first=number == 0)
 
@@ -189,6 +210,10 @@ class Bench:
                 first = step is Step.FULL
                 self._volume.seem_new()
                 self._measuring.measure(step, contender, [path], partial(contender.backup, path, first=first))
+                if step is Step.UNCHANGED and isinstance(contender, Cinderblock) and self._volume.is_tree:
+                    self._expect_no_rereads(contender)
+            if step is Step.FULL and self._volume.is_tree:
+                self._measure_just_written(self._ours(contenders))
             if step is Step.FULL:
                 self._measuring.limit(Limit.READ, path, "read", path)
                 self._transfer(Limit.PUT, "put", raw)
@@ -206,9 +231,26 @@ class Bench:
                     check_equal(path, contender.restored(path, target), contender.uncompared)
             if step is Step.RESTORE:
                 self._transfer(Limit.GET, "get", raw)
-        ours = next(contender for contender in contenders if contender.name == CINDERBLOCK)
-        target = ours.restored(path, self._target(CINDERBLOCK))
+        target = self._ours(contenders).restored(path, self._target(CINDERBLOCK))
         self._measuring.limit(Limit.READ_TARGET, target, "read", target)
+
+    @staticmethod
+    def _ours(contenders: Sequence[Contender]) -> Cinderblock:
+        return next(contender for contender in contenders if isinstance(contender, Cinderblock))
+
+    def _measure_just_written(self, ours: Cinderblock) -> None:
+        """Raises BenchError if the step was not what its name says."""
+        path = self._volume.path
+        self._measuring.measure(Step.JUST_WRITTEN, ours, [path], partial(ours.backup_within_window, path))
+        self.figures.rereads[Step.JUST_WRITTEN].append(ours.reread)
+        if not ours.reread:
+            raise BenchError("no file was read again, although all were written within the dirty window")
+
+    def _expect_no_rereads(self, ours: Cinderblock) -> None:
+        """Raises BenchError if a file was read again that nobody has written."""
+        self.figures.rereads[Step.UNCHANGED].append(ours.reread)
+        if ours.reread:
+            raise BenchError(f"{ours.reread} files were read again that nobody had written for {SETTLED:.0f} s")
 
     def _transfer(self, limit: Limit, what: str, raw: str) -> None:
         """Send or fetch as many bytes as this program stored for the last full backup."""
