@@ -8,15 +8,17 @@ the task that the operator has given to its Job.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.upgrade.contents import contents
-from tests.upgrade.recording import RUNNING
+from tests.upgrade.recording import RUNNING, a_backup
 from tests.upgrade.release import RELEASES
 from tests.upgrade.upgrading import Upgrade, restored, upgraded
 
@@ -43,6 +45,11 @@ def whole_backups(upgrade: Upgrade) -> list[str]:
     return [name for name, body in backups if body["status"].get("phase") == "available"]
 
 
+def conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Conditions of an object, by type."""
+    return {condition["type"]: condition for condition in body["status"]["conditions"]}
+
+
 def test_what_users_have_applied_is_accepted_and_changes_nothing(upgrade: Upgrade) -> None:
     told = upgrade.kubectl("apply", "-f", "-", stdin=upgrade.release.manifests).splitlines()
     assert [line for line in told if not line.endswith(" unchanged")] == []
@@ -58,7 +65,8 @@ def test_every_old_object_can_be_written(upgrade: Upgrade, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["VolumeBackup", "VolumeRestore"])
 def test_every_phase_stays(upgrade: Upgrade, kind: str) -> None:
-    phases = {name: body["status"].get("phase") for name, body in recorded(upgrade, kind).items() if name != RUNNING}
+    bodies = recorded(upgrade, kind)
+    phases = {name: body["status"].get("phase") for name, body in bodies.items() if name != RUNNING}
     for phase in set(phases.values()) - {None}:
         upgrade.await_phase(phase, kind, *(name for name in phases if phases[name] == phase))
 
@@ -66,6 +74,32 @@ def test_every_phase_stays(upgrade: Upgrade, kind: str) -> None:
 def test_the_backup_that_was_running_becomes_available(upgrade: Upgrade) -> None:
     assert recorded(upgrade, "VolumeBackup")[RUNNING]["status"]["phase"] == "creating"
     upgrade.await_phase("available", "VolumeBackup", RUNNING)
+
+
+def test_what_identifies_each_old_backup_is_recorded(upgrade: Upgrade) -> None:
+    upgrade.await_phase("available", "VolumeBackup", RUNNING)
+    there = "--for=jsonpath={.status.pins.contentDigest}"
+    upgrade.kubectl("wait", there, "--timeout=60s", "VolumeBackup", *whole_backups(upgrade), RUNNING)
+
+
+def test_a_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> None:
+    upgrade.kubectl("wait", "--for=condition=UnsealedBackups", "--timeout=60s", "BackupStore", "grown")
+    stores = {name: conditions(upgrade.get("BackupStore", name)) for name in recorded(upgrade, "BackupStore")}
+    told = {name: found["UnsealedBackups"]["message"] for name, found in stores.items() if "UnsealedBackups" in found}
+    assert told.keys() == {"grown"}
+    listed = set(re.findall(r"[\w-]+", told["grown"]))
+    assert listed & recorded(upgrade, "VolumeBackup").keys() == {"before-keys", "adopted-unsealed"}
+
+
+def test_what_is_refused_from_now_on_says_what_to_set(upgrade: Upgrade) -> None:
+    upgrade.await_phase("error", "VolumeBackup", "late-unsealed")
+    refused = upgrade.get("VolumeBackup", "late-unsealed")
+    assert "spec.import.allowUnsealed" in conditions(refused)["Ready"]["message"]
+    asked = refused["spec"] | {"import": refused["spec"]["import"] | {"id": "asked-again", "allowUnsealed": True}}
+    upgrade.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(a_backup("allowed", asked)))
+    upgrade.await_phase("available", "VolumeBackup", "allowed")
+    upgrade.restore("allowed")
+    assert contents(upgrade.volumes / restored("allowed")) == upgrade.release.contents["late-unsealed"]
 
 
 def test_every_backup_restores_byte_for_byte_and_nothing_stored_is_touched(upgrade: Upgrade) -> None:
