@@ -1,7 +1,7 @@
 """File systems in image files, and snapshots of them that are only crash consistent.
 
-A snapshot is a copy of the image below the mounted file system. Nothing freezes or syncs the file system before, as
-with most drivers of disks. So a snapshot may hold the new timestamps of a file and its old data.
+A snapshot is a copy of the image below the mounted file system, as it is at one instant. Nothing freezes or syncs the
+file system before, as with most drivers of disks. So a snapshot may hold the new timestamps of a file and its old data.
 
     with UnfrozenVolume.made(tmp_path, "xfs") as volume:
         (volume.live / "table").write_bytes(...)
@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.cluster.csi import instants
 
 KINDS = ("ext4", "xfs")
 """The file systems that snapshots can be cut of."""
@@ -92,7 +94,7 @@ class UnfrozenVolume:
         The mount replays the journal of the copy, as after a crash.
         """
         self.drop()
-        _run("cp", "--sparse=always", self._image, self._copy)
+        instants.copy(str(self._image), str(self._copy))
         options = _SNAPSHOT_OPTIONS[self.kind] + (",ro" if read_only else "")
         _run("mount", "-o", options, self._copy, self._snapshot)
         return self._snapshot
