@@ -12,13 +12,15 @@ file system before, as with most drivers of disks. So a snapshot may hold the ne
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.cluster.csi import instants
 
@@ -104,6 +106,41 @@ class UnfrozenVolume:
         if os.path.ismount(self._snapshot):
             _run("umount", self._snapshot)
         self._copy.unlink(missing_ok=True)
+
+
+class Facts(NamedTuple):
+    """What one file of a tree is: what a backup compares, and what it holds."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+    digest: bytes
+
+    @property
+    def stamps(self) -> tuple[int, ...]:
+        """Return all but the content."""
+        return self[:-1]
+
+
+def facts(tree: Path) -> dict[str, Facts]:
+    """Return the facts of all regular files of a tree by their paths in it."""
+    found = {}
+    for path in tree.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            status = path.stat()
+            digest = hashlib.sha256(path.read_bytes()).digest()
+            stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            found[str(path.relative_to(tree))] = Facts(*stamps, digest)
+    return found
+
+
+def hidden_changes(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> list[str]:
+    """Return the files whose content is another one although size, mtime, ctime and inode number are the same."""
+    both = before.keys() & after.keys()
+    return sorted(
+        path for path in both if before[path].stamps == after[path].stamps and before[path].digest != after[path].digest
+    )
 
 
 def why_not(kind: str) -> str | None:
