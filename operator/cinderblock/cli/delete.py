@@ -13,7 +13,7 @@ from cinderblock.cli.options import add_json, add_keys, add_store, identifier
 from cinderblock.cli.output import print_fields, print_json
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.datapath.manifest import read_header
-from cinderblock.errors import Conflict, IntegrityError, NotFound
+from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, NotFound
 from cinderblock.model.names import pack_prefix
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.retrying import BY_HAND
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Delete. Raises NotFound; Conflict while others need the backup."""
-    keys = keys_from(arguments.key_files)
+    keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location, BY_HAND)) as store:
         catalog = Catalog(store, location.prefix, keys)
@@ -86,14 +86,11 @@ def delete(store: ObjectStore, catalog: Catalog, prefix: str, backup: Stored) ->
 def _check_owner(store: ObjectStore, backup: Stored) -> None:
     """Leave alone what says it is another backup's; what is too damaged to say so is what its key says."""
     try:
-        owner = read_header(partial(store.get, backup.key), backup.key).owner
+        read_header(partial(store.get, backup.key), backup.expected(), backup.key)
+    except ForeignManifest as error:
+        raise Conflict(f"{error.message} Nothing was deleted; an S3 client can remove that one object") from error
     except IntegrityError:
         return
-    if owner != (backup.volume_id, backup.backup_id):
-        raise Conflict(
-            f"{backup.key} is the manifest of another backup ({owner[1]}): nothing was deleted; "
-            "an S3 client can remove that one object"
-        )
 
 
 def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> Stored:

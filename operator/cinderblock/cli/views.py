@@ -32,6 +32,7 @@ def to_wire(listed: Listed) -> dict[str, Any]:
             "transferredBytes": summary.transferred_bytes,
             "storedBytes": summary.stored_bytes,
             "uses": dict(summary.references),
+            "contentDigest": summary.pins.content_digest,
         }
     return known
 
@@ -79,6 +80,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "parent": header.parent_id or "none: a full backup",
         "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
         "sealed with": header.key_id or "nothing: not encrypted",
+        "content digest": summary.pins.content_digest,
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cinderblock.datapath.manifest import read_header
-from cinderblock.errors import AlreadyExists, Conflict, NotFound
+from cinderblock.errors import AlreadyExists, Conflict, ForeignManifest, NotFound
 from cinderblock.handlers.observe import Eyes
 from cinderblock.kube import events, kinds
 from cinderblock.kube.kinds import Kind
@@ -30,6 +30,7 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.model import names
 from cinderblock.model.base import KubeObject
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.model.store import BackupStore
 from cinderblock.store.base import ObjectStore
 
@@ -176,17 +177,16 @@ def delete_stored_data(store: ObjectStore, action: DeleteStoredData) -> int:
     Raises:
         Conflict: the manifest at that key belongs to another backup; nothing was removed.
     """
+    volume_id, _ = names.recorded_ids(action.manifest)
+    expected = ExpectedBackup(volume_id=volume_id, backup_id=action.backup_id)
     try:
-        header = read_header(partial(store.get, action.manifest), action.manifest)
+        header = read_header(partial(store.get, action.manifest), expected, action.manifest)
     except NotFound as error:
         if error.reason == "ContainerNotFound":
             raise
         header = None
-    if header is not None and header.backup_id != action.backup_id:
-        raise Conflict(
-            f"{action.manifest} belongs to backup {header.backup_id}, not to {action.backup_id}: nothing was removed",
-            reason="ForeignManifest",
-        )
+    except ForeignManifest as error:
+        raise Conflict(f"{error.message} Nothing was removed.", reason=error.reason) from error
     if header is not None:
         store.delete([action.manifest])
     packs = [found.key for found in store.list(action.packs)]

@@ -28,6 +28,7 @@ def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeB
             "data_timestamp": description.data_timestamp,
             "manifest_key": manifest.key,
             "sealed": manifest.sealed,
+            "pins": manifest.pins,
         }
     )
 
