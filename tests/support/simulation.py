@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.packs import parse_pack_name
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.handlers.keys import Key
@@ -159,10 +160,11 @@ class OperatorsStore:
 
 
 class OpenStores:
-    """Stands for `Stores`: one store, not sealed."""
+    """Stands for `Stores`: one store; sealed if the BackupStore asks for it, with the keys that movers have."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, cluster: Cluster) -> None:
         self._store = store
+        self._cluster = cluster
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
         """The one store."""
@@ -176,11 +178,14 @@ class OpenStores:
         """What the call returns, in no time."""
         return call()
 
-    async def keys(self, store: BackupStore) -> None:
-        """There are none."""
+    async def keys(self, store: BackupStore) -> KeyRing | None:
+        """The keys, if the BackupStore has an encryption Secret."""
+        return self._cluster.keys if store.spec.encryption_secret_ref is not None else None
 
-    async def active_key(self, store: BackupStore) -> None:
-        """There is none."""
+    async def active_key(self, store: BackupStore) -> str | None:
+        """The Secret names none; but where keys are read-only, movers must be told which is not."""
+        ring = await self.keys(store)
+        return ring.active if ring is not None and ring.has_marks else None
 
 
 @dataclass
@@ -270,7 +275,7 @@ class Simulation:
         api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
-        stores = cast("Stores", OpenStores(self.store))
+        stores = cast("Stores", OpenStores(self.store, self.cluster))
         eyes = Eyes(
             self._kube,
             stores,
@@ -322,6 +327,12 @@ class Simulation:
     def detach(self, claim: str) -> None:
         """Detach the volume of a claim again."""
         self.delete("VolumeAttachment", f"csi-{claim}")
+
+    def encrypt(self, keys: KeyRing) -> None:
+        """Give the store an encryption Secret."""
+        self.cluster.keys = keys
+        store = self.get("BackupStore", "default")
+        self.objects.update(store, spec=store["spec"] | {"encryptionSecretRef": {"name": "keys"}})
 
     def write(self, claim: str, content: str) -> None:
         """Have an application change what is in a volume."""

@@ -33,6 +33,7 @@ def to_wire(listed: Listed) -> dict[str, Any]:
             "transferredBytes": summary.transferred_bytes,
             "storedBytes": summary.stored_bytes,
             "uses": dict(summary.references),
+            "contentDigest": summary.pins.content_digest,
         }
         if summary.comparison is not None:
             known |= {"comparison": summary.comparison.model_dump(mode="json", by_alias=True)}
@@ -97,6 +98,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
         **_comparison(summary.comparison),
         "sealed with": header.key_id or "nothing: not encrypted",
+        "content digest": summary.pins.content_digest,
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),

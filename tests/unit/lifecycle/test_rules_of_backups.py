@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
-from cinderblock.errors import AccessDenied, NotFound, StoreUnreachable
+from cinderblock.errors import (
+    AccessDenied,
+    ForeignManifest,
+    IntegrityError,
+    ManifestReplaced,
+    NotFound,
+    SealBroken,
+    SealedTooLate,
+    StoreUnreachable,
+)
 from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.actions import AddFinalizer, Announce, CreateChild, Decision, DeleteChild
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.model.cluster import Pod
 from cinderblock.model.names import BACKUP_FINALIZER
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.task import TASK_VARIABLE, MoverReport, MoverTask
@@ -316,10 +326,12 @@ def test_a_finalizer_that_an_uninstalled_release_took_off_is_put_on_again(phase:
     assert nothing_stored.actions == ()
 
 
-@pytest.mark.parametrize(("sealed", "phase"), [(True, "available"), (False, "error")])
-def test_what_is_read_back_from_a_store_with_keys_must_be_encrypted(sealed: bool, phase: str) -> None:
-    mover = MoverView(job=a_job(), pods=(a_pod("Succeeded", MoverReport(succeeded=True)),))
-    store = StoreView(a_store(encryptionSecretRef={"name": "keys"}))
-    status, _ = decide(a_world(accepted(), mover=mover, store=store, manifest=replace(a_manifest(), sealed=sealed)))
-    assert status.phase == phase
-    assert status.sealed is (True if sealed else None)
+@pytest.mark.parametrize("pods", [(a_pod("Succeeded", MoverReport(succeeded=True)),), (a_pod("Running"),)])
+@pytest.mark.parametrize("error", [ForeignManifest, ManifestReplaced, SealBroken, SealedTooLate])
+def test_what_is_in_the_place_of_its_manifest_ends_a_backup_at_once(
+    pods: tuple[Pod, ...], error: type[IntegrityError]
+) -> None:
+    trouble = error("backups/c-1/b-1.manifest is not it")
+    status, _ = decide(a_world(accepted(), mover=MoverView(job=a_job(), pods=pods), manifest_trouble=trouble))
+    assert (status.phase, reason(status), status.pins) == ("error", error.__name__, None)
+    assert status.fail_reason == trouble.message

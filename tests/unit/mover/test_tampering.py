@@ -208,14 +208,14 @@ def forged() -> Backups:
 
 
 def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_restored(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="is not encrypted, and the backup should be"):
+    with pytest.raises(IntegrityError, match="is not encrypted, and the backup must be"):
         forged().restore("one", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() -> None:
     backups = forged()
-    task = backups.task(Operation.BACKUP, "two", parent="one").model_copy(update={"parent_sealed": True})
+    task = backups.task(Operation.BACKUP, "two", parent="one")
     with pytest.raises(IntegrityError, match="is not encrypted"):
         run_backup(task, backups.store, backups.keys, opener=lambda mode, path: nullcontext(make_tree()))
     assert backups.pack_keys("two") == []
@@ -224,4 +224,4 @@ def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() 
 def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_called_sound() -> None:
     backups = forged()
     with pytest.raises(IntegrityError, match="is not encrypted"):
-        run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.keys, must_be_sealed=True)
+        run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.expected("one"), backups.keys)
