@@ -1,11 +1,12 @@
 """Programs that come from the distribution: there already, installed now, or named in one message."""
 
 import contextlib
+import glob
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -28,16 +29,19 @@ _PROGRAMS = {
 }
 _FOR_TESTS = {"mkfs.xfs": "xfsprogs", "promtool": "prometheus"}
 """No cluster needs these."""
-_PLUGINS = ("containernetworking-plugins", (Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge")))
+_FILES = {"containernetworking-plugins": ("/usr/lib/cni/bridge", "/opt/cni/bin/bridge")}
+"""What no PATH leads to: a package is there if one of its patterns finds a file."""
+_FILES_FOR_TESTS = {"postgresql": ("/usr/lib/postgresql/*/bin/initdb",)}
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def ensure(*, for_tests: bool = False) -> None:
     """Make sure that every program is there, by apt where that can be. Raises ClusterError."""
-    wanted = _PROGRAMS | (_FOR_TESTS if for_tests else {})
+    programs = _PROGRAMS | (_FOR_TESTS if for_tests else {})
+    files = _FILES | (_FILES_FOR_TESTS if for_tests else {})
     # A shell of a user, and some of root's, do not look where system programs are.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), _SYSTEM])
-    packages = _missing(wanted)
+    packages = _missing(programs, files)
     if not packages:
         return
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
@@ -49,14 +53,14 @@ def ensure(*, for_tests: bool = False) -> None:
         if done.returncode == 0:
             quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or _missing(wanted):
+    if done.returncode != 0 or _missing(programs, files):
         raise ClusterError(f"`{' '.join(command)}` did not help:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
-def _missing(wanted: Mapping[str, str]) -> list[str]:
-    packages = {package for program, package in wanted.items() if shutil.which(program) is None}
-    package, files = _PLUGINS
-    return sorted(packages if any(file.exists() for file in files) else packages | {package})
+def _missing(programs: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> list[str]:
+    packages = {package for program, package in programs.items() if shutil.which(program) is None}
+    packages |= {package for package, patterns in files.items() if not any(map(glob.glob, patterns))}
+    return sorted(packages)
 
 
 @contextlib.contextmanager

@@ -3,11 +3,12 @@
 import base64
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster import golang
 from tests.cluster.api import Manifest
+from tests.cluster.csi import consistency
 from tests.cluster.pki import Authority
 from tests.cluster.programs import Program
 from tests.cluster.settings import NODE, Settings
@@ -23,20 +24,47 @@ _CLIENT_LIMITS = ("--kube-api-qps=200", "--kube-api-burst=400")
 _RESYNC = "--resync-period=10s"
 
 
+UNFROZEN = "rawfile-unfrozen"
+"""Name of the StorageClass, and of the VolumeSnapshotClass, whose snapshots are only crash consistent."""
+
+
+@dataclass(frozen=True)
+class VolumeClass:
+    """One StorageClass."""
+
+    name: str
+    binding_mode: str = "Immediate"
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SnapshotClass:
+    """One VolumeSnapshotClass."""
+
+    name: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Driver:
     """One CSI driver."""
 
     short: str
     flags: tuple[str, ...]
-    has_snapshots: bool
-    binding_modes: dict[str, str]
-    """StorageClass -> volumeBindingMode. The first class of the first driver is the cluster's default."""
+    classes: tuple[VolumeClass, ...]
+    """The first class of the first driver is the cluster's default."""
+    snapshot_classes: tuple[SnapshotClass, ...] = ()
+    """The first one is the driver's default."""
 
     @property
     def name(self) -> str:
         """The driver's full name."""
         return f"{self.short}.csi.cinderblock.test"
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether it makes any."""
+        return bool(self.snapshot_classes)
 
     @property
     def program(self) -> str:
@@ -52,9 +80,19 @@ class Driver:
         return settings.directory / "csi" / self.short
 
 
+_NO_FREEZE = {consistency.PARAMETER: "false"}
 DRIVERS = (
-    Driver("rawfile", ("--list-snapshots",), True, {"rawfile": "Immediate", "rawfile-wffc": "WaitForFirstConsumer"}),
-    Driver("plain", ("--no-snapshots",), False, {"plain": "Immediate"}),
+    Driver(
+        "rawfile",
+        ("--list-snapshots",),
+        (
+            VolumeClass("rawfile"),
+            VolumeClass("rawfile-wffc", "WaitForFirstConsumer"),
+            VolumeClass(UNFROZEN, parameters=_NO_FREEZE),
+        ),
+        (SnapshotClass("rawfile"), SnapshotClass(UNFROZEN, _NO_FREEZE)),
+    ),
+    Driver("plain", ("--no-snapshots",), (VolumeClass("plain"),)),
 )
 
 
@@ -115,9 +153,9 @@ class Sidecars:
 
 def classes() -> list[Manifest]:
     """Return the objects that make the drivers' volumes available."""
-    names = [(driver, name) for driver in DRIVERS for name in driver.binding_modes]
+    offered = [(driver, offer) for driver in DRIVERS for offer in driver.classes]
     return [_csi_driver(driver) for driver in DRIVERS] + [
-        _storage_class(driver, name, is_default=number == 0) for number, (driver, name) in enumerate(names)
+        _storage_class(driver, offer, is_default=number == 0) for number, (driver, offer) in enumerate(offered)
     ]
 
 
@@ -128,12 +166,13 @@ def snapshot_classes() -> list[Manifest]:
             "apiVersion": "snapshot.storage.k8s.io/v1",
             "kind": "VolumeSnapshotClass",
             # Where none is the default, changed blocks of a snapshot without a class are refused.
-            "metadata": {"name": driver.short, "annotations": {_DEFAULT_SNAPSHOT_CLASS: "true"}},
+            "metadata": {"name": offer.name, "annotations": {_DEFAULT_SNAPSHOT_CLASS: str(number == 0).lower()}},
             "driver": driver.name,
             "deletionPolicy": "Delete",
+            "parameters": offer.parameters,
         }
         for driver in DRIVERS
-        if driver.has_snapshots
+        for number, offer in enumerate(driver.snapshot_classes)
     ]
 
 
@@ -167,12 +206,13 @@ def _csi_driver(driver: Driver) -> Manifest:
     }
 
 
-def _storage_class(driver: Driver, name: str, is_default: bool) -> Manifest:
+def _storage_class(driver: Driver, offer: VolumeClass, is_default: bool) -> Manifest:
     return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
-        "metadata": {"name": name, "annotations": {_DEFAULT_CLASS: str(is_default).lower()}},
+        "metadata": {"name": offer.name, "annotations": {_DEFAULT_CLASS: str(is_default).lower()}},
         "provisioner": driver.name,
         "reclaimPolicy": "Delete",
-        "volumeBindingMode": driver.binding_modes[name],
+        "volumeBindingMode": offer.binding_mode,
+        "parameters": offer.parameters,
     }

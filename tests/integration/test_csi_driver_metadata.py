@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.cluster.csi import messages
+from tests.cluster.csi import instants, messages, quiescing
 from tests.cluster.csi.images import ImageStore
 from tests.cluster.csi.metadata import BLOCK_SIZE, SnapshotMetadata
 from tests.cluster.csi.refusals import RefusalError
@@ -16,19 +17,20 @@ pytestmark = pytest.mark.integration
 BLOCKS = 32
 
 
-@pytest.fixture
-def service(tmp_path: Any) -> SnapshotMetadata:
+@pytest.fixture(params=[quiescing.copy, instants.copy], ids=["frozen", "unfrozen"])
+def service(tmp_path: Any, request: pytest.FixtureRequest) -> SnapshotMetadata:
     """Snapshots `before` and `after` of one volume: 4 blocks of data, then one rewritten, one zeroed, one new."""
     volumes = ImageStore(str(tmp_path / "volumes"))
     snapshots = ImageStore(str(tmp_path / "snapshots"))
     volume = volumes.make_blank("volume", BLOCKS * BLOCK_SIZE)
     _write(volume.path, 2, os.urandom(4 * BLOCK_SIZE))
-    snapshots.make_copy("before", volume, "volume", volume.size)
+    cut = partial(snapshots.make_copy, original=volume, copy=request.param, size=volume.size)
+    cut("before", source="volume")
     _write(volume.path, 3, os.urandom(512))
     _write(volume.path, 4, bytes(BLOCK_SIZE))
     _write(volume.path, 30, b"new")
-    snapshots.make_copy("after", volume, "volume", volume.size)
-    snapshots.make_copy("stranger", volume, "other", volume.size)
+    cut("after", source="volume")
+    cut("stranger", source="other")
     return SnapshotMetadata(snapshots)
 
 

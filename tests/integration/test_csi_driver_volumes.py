@@ -3,16 +3,21 @@
 The services are called as plain objects, without gRPC, on real loop devices and real mounts.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.csi import commands, loops, messages, mounts
+from tests.cluster.csi import commands, instants, loops, messages, mounts
 from tests.cluster.csi.cleanup import release
 from tests.cluster.csi.controller import Controller
 from tests.cluster.csi.images import ImageStore
@@ -20,6 +25,7 @@ from tests.cluster.csi.node import Node
 from tests.cluster.csi.quiescing import FIFREEZE, FITHAW
 from tests.cluster.csi.refusals import RefusalError
 from tests.cluster.csi.snapshots import Snapshots
+from tests.support.unfrozen import until_seen
 
 pytestmark = [
     pytest.mark.integration,
@@ -27,6 +33,19 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
+UNFROZEN = {"freeze": "false"}
+PLACES = (63 * MIB, 32 * MIB, 0)
+COUNTING_WRITER = f"""
+import mmap, os, sys
+device, page = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT), mmap.mmap(-1, 4096)
+for number in range(1, 1 << 60):
+    page[:8] = number.to_bytes(8, "little")
+    for place in {PLACES}:
+        os.pwritev(device, [page], place)
+    if number == 1:
+        print("begun", flush=True)
+"""
+"""Writes each number to all places, one after the other, past the page cache of the device."""
 
 
 class Machine:
@@ -35,13 +54,13 @@ class Machine:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.volumes = ImageStore(os.path.join(directory, "data", "volumes"))
-        snapshots = ImageStore(os.path.join(directory, "data", "snapshots"))
-        self.controller = Controller(self.volumes, snapshots, [])
-        self.snapshots = Snapshots(self.volumes, snapshots)
+        self.snapshot_images = ImageStore(os.path.join(directory, "data", "snapshots"))
+        self.controller = Controller(self.volumes, self.snapshot_images, [])
+        self.snapshots = Snapshots(self.volumes, self.snapshot_images)
         self.node = Node(self.volumes, "node1", block_mode=None)
 
-    def create(self, name: str, size: int, from_snapshot: str = "", from_volume: str = "") -> Any:
-        request = messages.CreateVolumeRequest(name=name, volume_capabilities=[capability()])
+    def create(self, name: str, size: int, from_snapshot: str = "", from_volume: str = "", **parameters: str) -> Any:
+        request = messages.CreateVolumeRequest(name=name, volume_capabilities=[capability()], parameters=parameters)
         request.capacity_range.required_bytes = size
         if from_snapshot:
             request.volume_content_source.snapshot.snapshot_id = from_snapshot
@@ -49,8 +68,10 @@ class Machine:
             request.volume_content_source.volume.volume_id = from_volume
         return self.controller.create_volume(request).volume
 
-    def snapshot(self, volume: str, name: str) -> None:
-        self.snapshots.create_snapshot(messages.CreateSnapshotRequest(name=name, source_volume_id=volume))
+    def snapshot(self, volume: str, name: str, **parameters: str) -> None:
+        self.snapshots.create_snapshot(
+            messages.CreateSnapshotRequest(name=name, source_volume_id=volume, parameters=parameters)
+        )
 
     def publish(self, volume: str, target: str = "pod", readonly: bool = False, **wish: Any) -> str:
         path = os.path.join(self.directory, volume, target)
@@ -131,6 +152,95 @@ def test_a_copy_of_a_block_volume_holds_what_was_not_yet_synced(machine: Machine
     expected = write(machine.publish("raw", block=True), content)
     machine.create("clone", 8 * MIB, from_volume="raw")
     assert digest(machine.publish("clone", block=True), len(content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("of_volume", "of_snapshot"), [(UNFROZEN, {}), ({}, UNFROZEN)], ids=["StorageClass", "VolumeSnapshotClass"]
+)
+def test_an_unfrozen_snapshot_can_have_the_new_stamps_of_a_file_and_its_old_data(
+    machine: Machine, of_volume: dict[str, str], of_snapshot: dict[str, str]
+) -> None:
+    machine.create("disk", 32 * MIB, **of_volume)
+    directory = machine.publish("disk")
+    page, log = os.path.join(directory, "page"), os.path.join(directory, "log")
+
+    def is_seen() -> bool:
+        write(page, b"old")
+        commands.run("sync", "-f", directory)
+        write(page, b"new")
+        write(log, os.urandom(4096))
+        with open(log, "rb") as file:
+            os.fsync(file.fileno())
+        machine.snapshot("disk", "moment", **of_snapshot)
+        machine.create("copy", 32 * MIB, from_snapshot="moment")
+        copied = os.path.join(machine.publish("copy"), "page")
+        has_new_stamps = os.stat(copied).st_ctime_ns == os.stat(page).st_ctime_ns
+        has_old_data = digest(copied, 3) == hashlib.sha256(b"old").hexdigest()
+        machine.unpublish("copy")
+        machine.unstage("copy")
+        machine.delete("copy")
+        machine.snapshots.delete_snapshot(messages.DeleteSnapshotRequest(snapshot_id="moment"))
+        return has_new_stamps and has_old_data
+
+    until_seen(is_seen)
+
+
+def test_an_unfrozen_copy_is_of_one_instant_while_somebody_writes(machine: Machine) -> None:
+    machine.create("raw", 64 * MIB, **UNFROZEN)
+    device = machine.publish("raw", block=True)
+    write(device, os.urandom(64 * MIB))
+    last = 0
+    with counting(device):
+        for number in range(5):
+            machine.snapshot("raw", f"moment-{number}")
+            first, second, third = numbers_in(machine.snapshot_images.path(f"moment-{number}"))
+            assert first >= second >= third >= first - 1
+            assert third > last
+            last = first
+
+
+def test_an_unfrozen_copy_has_holes_for_zeros_and_all_of_an_odd_end(tmp_path: Path) -> None:
+    original, copied = tmp_path / "original", tmp_path / "copied"
+    content = bytes(3 * MIB) + os.urandom(MIB) + bytes(5000) + b"the end"
+    original.write_bytes(content)
+    instants.copy(str(original), str(copied))
+    assert copied.read_bytes() == content
+    assert copied.stat().st_blocks * 512 < 2 * MIB
+
+
+def test_what_one_call_cannot_read_is_not_copied_unfrozen(tmp_path: Path) -> None:
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.truncate(instants.LARGEST + 1)
+    assert refused(instants.copy, str(huge), str(tmp_path / "copied")) == "FAILED_PRECONDITION"
+    assert not (tmp_path / "copied").exists()
+
+
+def test_a_class_that_says_neither_true_nor_false_is_refused(machine: Machine) -> None:
+    assert refused(machine.create, "volume", 8 * MIB, freeze="no") == "INVALID_ARGUMENT"
+    machine.create("volume", 8 * MIB)
+    assert refused(machine.snapshot, "volume", "moment", freeze="") == "INVALID_ARGUMENT"
+    assert refused(machine.create, "volume", 8 * MIB, **UNFROZEN) == "ALREADY_EXISTS"
+
+
+@contextlib.contextmanager
+def counting(device: str) -> Iterator[None]:
+    """Let a process write numbers to PLACES of the device, in this order, while inside."""
+    command = [sys.executable, "-c", COUNTING_WRITER, device]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "begun\n"
+            yield
+            assert writer.poll() is None
+        finally:
+            writer.kill()
+
+
+def numbers_in(image: str) -> list[int]:
+    """Return what an image holds at PLACES."""
+    with open(image, "rb") as file:
+        return [struct.unpack("<Q", os.pread(file.fileno(), 8, place))[0] for place in PLACES]
 
 
 def test_many_readers_of_a_volume_from_a_snapshot_see_its_files_and_cannot_write(machine: Machine) -> None:

@@ -1,7 +1,7 @@
 """File systems in image files, and snapshots of them that are only crash consistent.
 
-A snapshot is a copy of the image below the mounted file system. Nothing freezes or syncs the file system before, as
-with most drivers of disks. So a snapshot may hold the new timestamps of a file and its old data.
+A snapshot is a copy of the image below the mounted file system, as it is at one instant. Nothing freezes or syncs the
+file system before, as with most drivers of disks. So a snapshot may hold the new timestamps of a file and its old data.
 
     with UnfrozenVolume.made(tmp_path, "xfs") as volume:
         (volume.live / "table").write_bytes(...)
@@ -12,13 +12,17 @@ with most drivers of disks. So a snapshot may hold the new timestamps of a file 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+from tests.cluster.csi import instants
 
 KINDS = ("ext4", "xfs")
 """The file systems that snapshots can be cut of."""
@@ -92,7 +96,7 @@ class UnfrozenVolume:
         The mount replays the journal of the copy, as after a crash.
         """
         self.drop()
-        _run("cp", "--sparse=always", self._image, self._copy)
+        instants.copy(str(self._image), str(self._copy))
         options = _SNAPSHOT_OPTIONS[self.kind] + (",ro" if read_only else "")
         _run("mount", "-o", options, self._copy, self._snapshot)
         return self._snapshot
@@ -102,6 +106,41 @@ class UnfrozenVolume:
         if os.path.ismount(self._snapshot):
             _run("umount", self._snapshot)
         self._copy.unlink(missing_ok=True)
+
+
+class Facts(NamedTuple):
+    """What one file of a tree is: what a backup compares, and what it holds."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+    digest: bytes
+
+    @property
+    def stamps(self) -> tuple[int, ...]:
+        """Return all but the content."""
+        return self[:-1]
+
+
+def facts(tree: Path) -> dict[str, Facts]:
+    """Return the facts of all regular files of a tree by their paths in it."""
+    found = {}
+    for path in tree.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            status = path.stat()
+            digest = hashlib.sha256(path.read_bytes()).digest()
+            stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            found[str(path.relative_to(tree))] = Facts(*stamps, digest)
+    return found
+
+
+def hidden_changes(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> list[str]:
+    """Return the files whose content is another one although size, mtime, ctime and inode number are the same."""
+    both = before.keys() & after.keys()
+    return sorted(
+        path for path in both if before[path].stamps == after[path].stamps and before[path].digest != after[path].digest
+    )
 
 
 def why_not(kind: str) -> str | None:

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from tests.cluster.csi import capabilities, loops, messages, sizes
+from tests.cluster.csi import capabilities, consistency, loops, messages, sizes
 from tests.cluster.csi.images import Image, ImageStore
-from tests.cluster.csi.quiescing import quiesced
 from tests.cluster.csi.refusals import RefusalError, require
 
 
@@ -36,8 +35,8 @@ class Controller:
         require(request, "name", "volume_capabilities")
         capabilities.check_all(request.volume_capabilities)
         volume = self._volumes.find(request.name) or self._make(request)
-        if volume.source != _source(request) or not sizes.fits(volume.size, request.capacity_range):
-            raise RefusalError("ALREADY_EXISTS", f"{request.name} exists with another size or source")
+        if not _is_what_was_asked(volume, request):
+            raise RefusalError("ALREADY_EXISTS", f"{request.name} exists with another size, source or freeze")
         response = messages.CreateVolumeResponse()
         response.volume.volume_id = volume.name
         response.volume.capacity_bytes = volume.size
@@ -53,12 +52,16 @@ class Controller:
         return messages.DeleteVolumeResponse()
 
     def _make(self, request: Any) -> Image:
+        freezes = consistency.freezes(request.parameters)
         if not request.HasField("volume_content_source"):
-            return self._volumes.make_blank(request.name, sizes.choose(request.capacity_range, source_size=0))
+            size = sizes.choose(request.capacity_range, source_size=0)
+            return self._volumes.make_blank(request.name, size, freezes=freezes)
         original = self._original(request.volume_content_source)
         size = sizes.choose(request.capacity_range, original.size)
-        with quiesced(original.path):
-            return self._volumes.make_copy(request.name, original, _source(request), size)
+        copy = consistency.copier(is_frozen=original.freezes)
+        return self._volumes.make_copy(
+            request.name, original, copy, source=_source(request), size=size, freezes=freezes
+        )
 
     def _original(self, content_source: Any) -> Image:
         if self._snapshots is None:
@@ -66,6 +69,11 @@ class Controller:
         if content_source.HasField("snapshot"):
             return self._snapshots.get(content_source.snapshot.snapshot_id)
         return self._volumes.get(content_source.volume.volume_id)
+
+
+def _is_what_was_asked(volume: Image, request: Any) -> bool:
+    is_alike = volume.source == _source(request) and volume.freezes == consistency.freezes(request.parameters)
+    return is_alike and sizes.fits(volume.size, request.capacity_range)
 
 
 def _source(request: Any) -> str:

@@ -7,9 +7,9 @@ way leaves nothing that the next call could mistake for a result.
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.cluster.csi import commands
 from tests.cluster.csi.refusals import RefusalError
 
 SUFFIX = ".img"
@@ -28,6 +28,8 @@ class Image:
     """What it was made from; empty for a blank one."""
     created: int
     """Nanoseconds since the epoch: all that was written before this moment is in the snapshot."""
+    freezes: bool
+    """Whether file systems on it are frozen while it is copied."""
 
 
 class ImageStore:
@@ -55,7 +57,7 @@ class ImageStore:
                 record = json.load(file)
         except FileNotFoundError:
             return None
-        return Image(name=name, path=path, size=size, source=record["source"], created=record["created"])
+        return Image(name=name, path=path, size=size, **record)
 
     def get(self, name: str) -> Image:
         """Return the image of that name or refuse the call."""
@@ -69,20 +71,29 @@ class ImageStore:
         names = sorted(entry.removesuffix(SUFFIX) for entry in os.listdir(self._directory) if entry.endswith(SUFFIX))
         return [image for image in map(self.find, names) if image is not None]
 
-    def make_blank(self, name: str, size: int) -> Image:
+    def make_blank(self, name: str, size: int, *, freezes: bool = True) -> Image:
         """Make an image of zeros that takes no space."""
         path = self.path(name)
         with open(path + PARTIAL_SUFFIX, "wb") as file:
             file.truncate(size)
-        return self._commit(name, source="", created=time.time_ns())
+        return self._commit(name, source="", created=time.time_ns(), freezes=freezes)
 
-    def make_copy(self, name: str, original: Image, source: str, size: int) -> Image:
-        """Copy the original, sharing its blocks where the file system can, and its holes everywhere."""
+    def make_copy(
+        self,
+        name: str,
+        original: Image,
+        copy: Callable[[str, str], None],
+        *,
+        source: str,
+        size: int,
+        freezes: bool = True,
+    ) -> Image:
+        """Copy an image from path to path, and let it grow to the size."""
         partial = self.path(name) + PARTIAL_SUFFIX
         created = time.time_ns()
-        commands.run("cp", "--reflink=auto", "--sparse=always", original.path, partial)
+        copy(original.path, partial)
         os.truncate(partial, size)
-        return self._commit(name, source, created)
+        return self._commit(name, source=source, created=created, freezes=freezes)
 
     def delete(self, name: str) -> None:
         """Remove the image of that name; none is fine."""
@@ -91,11 +102,11 @@ class ImageStore:
             if os.path.exists(file):
                 os.unlink(file)
 
-    def _commit(self, name: str, source: str, created: int) -> Image:
+    def _commit(self, name: str, **record: object) -> Image:
         path = self.path(name)
-        record = path + RECORD_SUFFIX
-        with open(record + PARTIAL_SUFFIX, "w", encoding="utf-8") as file:
-            json.dump({"source": source, "created": created}, file)
-        os.rename(record + PARTIAL_SUFFIX, record)
+        beside = path + RECORD_SUFFIX
+        with open(beside + PARTIAL_SUFFIX, "w", encoding="utf-8") as file:
+            json.dump(record, file)
+        os.rename(beside + PARTIAL_SUFFIX, beside)
         os.rename(path + PARTIAL_SUFFIX, path)
         return self.get(name)

@@ -10,14 +10,20 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from tests.cluster.csi import loops, mounts
+from tests.cluster.csi import commands, loops, mounts
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
 
 
+def copy(original: str, target: str) -> None:
+    """Copy an image that holds still, sharing its blocks where the file system can, and its holes everywhere."""
+    with _quiesced(original):
+        commands.run("cp", "--reflink=auto", "--sparse=always", original, target)
+
+
 @contextlib.contextmanager
-def quiesced(image: str) -> Iterator[None]:
+def _quiesced(image: str) -> Iterator[None]:
     """Freeze the file systems on the image, flush everything above it, and thaw at the end, come what may."""
     with contextlib.ExitStack() as frozen:
         for loop in loops.attached(image):

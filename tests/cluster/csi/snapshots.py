@@ -1,10 +1,9 @@
-"""The Controller service as far as snapshots go: full copies of the image, taken while the volume holds still."""
+"""The Controller service as far as snapshots go: full copies of the image. `consistency.py` tells what of."""
 
 from typing import Any
 
-from tests.cluster.csi import messages
+from tests.cluster.csi import consistency, messages
 from tests.cluster.csi.images import Image, ImageStore
-from tests.cluster.csi.quiescing import quiesced
 from tests.cluster.csi.refusals import RefusalError, require
 
 
@@ -17,7 +16,7 @@ class Snapshots:
 
     def create_snapshot(self, request: Any) -> Any:
         require(request, "name", "source_volume_id")
-        snapshot = self._snapshots.find(request.name) or self._make(request.name, request.source_volume_id)
+        snapshot = self._snapshots.find(request.name) or self._make(request)
         if snapshot.source != request.source_volume_id:
             raise RefusalError("ALREADY_EXISTS", f"{request.name} is a snapshot of {snapshot.source}")
         return messages.CreateSnapshotResponse(snapshot=_message(snapshot))
@@ -27,10 +26,11 @@ class Snapshots:
         self._snapshots.delete(request.snapshot_id)
         return messages.DeleteSnapshotResponse()
 
-    def _make(self, name: str, volume_id: str) -> Image:
-        volume = self._volumes.get(volume_id)
-        with quiesced(volume.path):
-            return self._snapshots.make_copy(name, volume, source=volume_id, size=volume.size)
+    def _make(self, request: Any) -> Image:
+        volume = self._volumes.get(request.source_volume_id)
+        is_frozen = volume.freezes and consistency.freezes(request.parameters)
+        copy = consistency.copier(is_frozen=is_frozen)
+        return self._snapshots.make_copy(request.name, volume, copy, source=volume.name, size=volume.size)
 
 
 class SnapshotListing:
