@@ -73,6 +73,10 @@ cinder-answers: setup
 soak: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.soak
 
+.PHONY: upgrade ## Upgrade a real cluster from the newest recorded release, with a backup under way; needs the repository's history
+upgrade: setup
+	$(RUN) tests.cluster run -- .venv/bin/python -m tests.upgrade.cluster
+
 .PHONY: times ## Show where the time of a small backup and a small restore goes, on the real cluster
 times: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.times

@@ -85,6 +85,11 @@ def load(settings: Settings, archive: Path) -> str:
     return _checked(settings, "images", "import", str(archive))
 
 
+def tag(settings: Settings, name: str, other: str) -> None:
+    """Give an image another name, whichever image had that. Raises ClusterError."""
+    _checked(settings, "images", "tag", "--force", name, other)
+
+
 def _checked(settings: Settings, *arguments: str) -> str:
     done = _ctr(settings, *arguments)
     if done.returncode != 0:

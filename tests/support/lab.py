@@ -150,8 +150,11 @@ def run(command: list[str], *, stdin: str | None = None, check: bool = True, tim
     return done.stdout
 
 
-def install(lab: Lab, namespaces: Iterable[str], *more: str) -> str:
-    """Install or upgrade the chart with the embedded store for ``namespaces``; returns what helm printed."""
+def install(lab: Lab, namespaces: Iterable[str], *more: str, chart: Path = ROOT / "charts" / "cinderblock") -> str:
+    """Install or upgrade the chart with the embedded store for ``namespaces``; returns what helm printed.
+
+    ``more`` are further values, ``chart`` is the chart of another release.
+    """
     repository, _, tag = lab.image.rpartition(":")
     s3_repository, _, s3_tag = lab.s3_image.rpartition(":")
     settings = [
@@ -167,8 +170,7 @@ def install(lab: Lab, namespaces: Iterable[str], *more: str) -> str:
     ]
     options = [option for setting in settings for option in ("--set", setting)]
     place = ["--namespace", RELEASE_NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s"]
-    chart = str(ROOT / "charts" / "cinderblock")
-    return run([str(tool("helm")), "upgrade", "--install", RELEASE, chart, *place, *options])
+    return run([str(tool("helm")), "upgrade", "--install", RELEASE, str(chart), *place, *options])
 
 
 def uninstall(lab: Lab) -> str:
