@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.header import new_header
 from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.datapath.manifest import ManifestReader
@@ -81,6 +82,7 @@ class Cluster:
     no_volume: str = ""
     mover_writes: int = 0
     mover_dies: tuple[int, bool] | None = None
+    found: Comparison | None = None
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -391,7 +393,7 @@ class Cluster:
         for pack in range(len(packs)):
             # As an entry would that has data in each of them.
             writer._used.final(pack)
-        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}))))
+        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}, self.found))))
 
 
 def _name(item: Object) -> str:

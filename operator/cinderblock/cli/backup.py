@@ -250,7 +250,7 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "read again": f"{counted(report.reread_files, 'file')} stamped within the dirty window"
             if report.reread_files
             else "",
-            "missed before": counted(report.missed_changes, "changed file") if report.missed_changes else "",
+            "missed": counted(report.missed_changes, "changed file") if report.missed_changes else "",
             "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
             f"with {counted(report.requests, 'request')}",
             "content digest": digest,

@@ -75,10 +75,10 @@ def _comparison(facts: Comparison | None) -> dict[str, str]:
     window = duration(facts.dirty_window_seconds)
     since = f"{counted(facts.since_all_read, 'backup')} ago" if facts.since_all_read else "in this backup"
     return {
-        "data cut after": "not known" if facts.instant is None else moment(facts.instant),
-        "dirty window": f"{window}, {counted(facts.reread_files, 'file')} read again for it",
-        "all files read": f"{since}, and compared" if facts.compared else since,
-        "missed before": counted(facts.missed_changes, "changed file") if facts.missed_changes else "",
+        "cut after": "not known" if facts.instant is None else moment(facts.instant),
+        "window": f"{window}, {counted(facts.reread_files, 'file')} read again for it",
+        "all read": f"{since}, and compared" if facts.compared else since,
+        "missed": counted(facts.missed_changes, "changed file") if facts.missed_changes else "",
     }
 
 
