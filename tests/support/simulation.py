@@ -13,6 +13,7 @@ Nothing here sleeps: `settle` moves the clock to the next instant at which somet
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ class OperatorsStore:
     Attributes:
         trouble: what every call raises; None: the store answers.
         refuses_removal: what every deletion raises; None: it may be done.
+        asked: how often the operator has called get and list.
+        before: called with the operation and its key or prefix before the store answers; may change the store.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -120,6 +123,8 @@ class OperatorsStore:
         self._inner = simulation.cluster.store
         self.trouble: CinderblockError | None = None
         self.refuses_removal: CinderblockError | None = None
+        self.asked: Counter[str] = Counter()
+        self.before: Callable[[str, str], None] | None = None
 
     def check(self) -> None:
         """See ObjectStore."""
@@ -132,11 +137,13 @@ class OperatorsStore:
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         self._answer()
+        self._count("get", key)
         return self._inner.get(key, start, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
         self._answer()
+        self._count("list", prefix)
         return self._inner.list(prefix)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -157,6 +164,11 @@ class OperatorsStore:
     def _answer(self) -> None:
         if self.trouble is not None:
             raise self.trouble
+
+    def _count(self, operation: str, key: str) -> None:
+        self.asked[operation] += 1
+        if self.before is not None:
+            self.before(operation, key)
 
 
 class OpenStores:
