@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
@@ -23,6 +24,8 @@ VOLUME = "0b8e0c1e-6f0c-4f0f-9d55-3f6f0a3a1c01"
 PREFIX = "some/where"
 KEYS = {"2024": b"a" * 32, "2025": b"b" * 32}
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+LATER = datetime(2200, 1, 1, tzinfo=UTC)
+"""An instant that all real files were stamped long before."""
 
 
 def key_ring(*ids: str) -> KeyRing:
@@ -55,8 +58,9 @@ class Backups:
         change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE,
         data_timestamp: datetime = NOON,
         created_at: datetime = NOON,
+        **more: Any,
     ) -> MoverTask:
-        """What the operator would ask."""
+        """What the operator would ask; ``more`` are fields of the task, as `model.task.MoverTask` has them."""
         return MoverTask(
             operation=operation,
             store=StoreLocation(container="container", prefix=PREFIX),
@@ -74,6 +78,7 @@ class Backups:
             change_detection=change_detection,
             compression=compression or Compression(),
             sealed=self.keys is not None,
+            **({"data_instant": min(created_at, data_timestamp)} | more),
         )
 
     def back_up(
@@ -87,10 +92,12 @@ class Backups:
         change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE,
         data_timestamp: datetime = NOON,
         created_at: datetime = NOON,
+        **more: Any,
     ) -> MoverReport:
         """Make a backup of a directory, an image, or a volume in memory.
 
-        At NOON, real files are younger than what was asked for, and so the next incremental takes none of them over.
+        At NOON, real files are younger than what was asked for, and so the next incremental takes none of them over:
+        give LATER for that. ``more`` are fields of the task.
         """
         task = self.task(
             Operation.BACKUP,
@@ -102,6 +109,7 @@ class Backups:
             change_detection=change_detection,
             data_timestamp=data_timestamp,
             created_at=created_at,
+            **more,
         )
         if isinstance(volume, Path):
             return run_backup(task, self.store, self.keys)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.header import new_header
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable
@@ -66,6 +67,7 @@ class Cluster:
     no_volume: str = ""
     mover_writes: int = 0
     mover_dies: tuple[int, bool] | None = None
+    found: Comparison | None = None
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -332,7 +334,7 @@ class Cluster:
         self._write(lambda: self.store.put(_packs(task) + "whole-000000", b"pack"))
         header = new_header(task.backup.volume_id, backup_id, parent, None, None)
         writer = ManifestWriter(header, header.sealer(None, task.manifest), PackTable())
-        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}))))
+        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}, self.found))))
 
 
 def _name(item: Object) -> str:

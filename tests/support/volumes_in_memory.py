@@ -119,7 +119,10 @@ class MemorySource:
         files: by path.
         bytes_read: of all contents.
         open_files: contents that are open now.
+        is_synced: whether its stamps tell of every change since it was opened.
     """
+
+    is_synced = True
 
     def __init__(self) -> None:
         self.files: dict[bytes, FileInMemory] = {}

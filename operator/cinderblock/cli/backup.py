@@ -6,7 +6,7 @@ import argparse
 import os
 import uuid
 from contextlib import ExitStack, closing, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cinderblock.cli.catalog import Catalog
@@ -18,14 +18,17 @@ from cinderblock.cli.options import (
     add_store,
     add_unsealed,
     add_writing,
+    dirty_window,
     identifier,
+    past,
     path,
+    times,
     words,
 )
 from cinderblock.cli.output import counted, print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.cli.volumes import default_volume_id, volume_bytes, volume_mode, volume_name
+from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable
 from cinderblock.model.names import manifest_key
@@ -42,22 +45,30 @@ Back up a directory, an image file or a block device. The container is created i
 A backup is complete in itself. An incremental one sends only what has changed since the newest backup of the same
 volume and shares the rest with it; it is restored in the same way, in one step.
 
-Which files have changed is seen by size, mtime, ctime and inode number. Without ctime (--change-detection), a change
-that keeps size and mtime is missed until the next full backup.
+Which files have changed is seen by size, mtime, ctime and inode number. Files that were stamped within the dirty window
+before the data of the last backup are read again in any case: a snapshot can hold their new timestamps and their old
+data. Every 30th incremental backup reads all files (--compare-every). Without ctime (--change-detection), a change that
+keeps size and mtime is missed until then.
 
 What changes while it is read is read again; what a program has half written is backed up half written. Back up a
-snapshot, or stop the program, if that matters.
+snapshot, or stop the program, if that matters. With a snapshot, give --data-timestamp.
 """
 
 EPILOG: Final = """\
 examples:
   cinderblock backup /srv/data --to s3://backups/laptop
   cinderblock backup /srv/data --to s3://backups/laptop --incremental --limit-rate 10M
+  cinderblock backup /mnt/snapshot --to s3://backups/vm --incremental --data-timestamp 2026-01-31T04:00:00Z
   cinderblock backup /dev/vg/snapshot --to s3://backups --endpoint-url https://minio.example:9000 --ca-file ca.crt
   head -c 32 /dev/urandom | base64 > 2026.key
   cinderblock backup disk.img --to s3://backups/images --encryption-key-file 2026.key
   cinderblock backup /srv/data --to s3://backups/laptop --resume 6f1c2a70-...      (after an interruption)
 """
+
+_OF_UNKNOWN_AGE: Final = (
+    "Cannot tell of when the data are: the path lies on a read-only mount, which may be an older snapshot. Incremental "
+    "backups of it read all files, and so does the next one. Give --data-timestamp to avoid that."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +94,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "by themselves, as in copies and on some network file systems; none (Content)",
     )
     parser.add_argument(
+        "--dirty-window",
+        metavar="DURATION",
+        type=dirty_window,
+        default=timedelta(hours=1),
+        help="--incremental reads every file again that was stamped less than this before the data of the last backup "
+        "(default: 1h, at least 2m)",
+    )
+    parser.add_argument(
+        "--compare-every",
+        metavar="N",
+        type=times,
+        default=30,
+        help="every Nth incremental backup reads all files and compares them (default: 30; 1: each one does)",
+    )
+    parser.add_argument(
+        "--data-timestamp",
+        metavar="TIME",
+        type=past,
+        help="when the snapshot that is backed up was taken, in RFC 3339 (default: now)",
+    )
+    parser.add_argument(
         "--resume", metavar="ID", type=identifier, help="go on with an interrupted backup: send only what is missing"
     )
     add_store(parser, "--to")
@@ -97,6 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Back up. Raises what `run_backup` raises."""
     keys = keys_from(arguments.key_files, arguments.active_key)
     description = describe(arguments)
+    if not _knows_instant(arguments, description):
+        warn(_OF_UNKNOWN_AGE)
     with ExitStack() as stack:
         source = open_source(description.volume_mode, os.path.realpath(arguments.path))
         stack.enter_context(source)
@@ -138,7 +172,7 @@ def describe(arguments: argparse.Namespace) -> BackupDescription:
         display_name=arguments.name,
         description=arguments.description,
         created_at=now,
-        data_timestamp=now,
+        data_timestamp=arguments.data_timestamp or now,
         incremental=arguments.incremental,
     )
 
@@ -161,11 +195,27 @@ def make_task(
         parent_manifest=parent,
         parent_sealed=keys is not None and not arguments.allow_unsealed,
         change_detection=ChangeDetection(arguments.change_detection),
+        dirty_window_seconds=int(arguments.dirty_window.total_seconds()),
+        compare_every=arguments.compare_every,
+        data_instant=_instant(arguments, description),
         manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
         compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),
         sealed=keys is not None,
         active_key=arguments.active_key,
     )
+
+
+def _instant(arguments: argparse.Namespace, description: BackupDescription) -> datetime | None:
+    """When the data were cut at the earliest, if that is known."""
+    if not _knows_instant(arguments, description):
+        return None
+    return min(description.created_at, description.data_timestamp)
+
+
+def _knows_instant(arguments: argparse.Namespace, description: BackupDescription) -> bool:
+    """Whether the data are of a known time: a tree that nobody can write to may be a snapshot of long ago."""
+    is_tree = description.volume_mode is VolumeMode.FILESYSTEM
+    return arguments.data_timestamp is not None or not (is_tree and is_read_only(os.path.realpath(arguments.path)))
 
 
 def _parent(catalog: Catalog, description: BackupDescription) -> str | None:
@@ -183,7 +233,7 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
     if as_json:
         print_json({"backupId": description.backup_id, "volumeId": description.volume_id, **report.to_wire()})
         return
-    for warning in report.warnings:
+    for warning in filter(None, [report.message, *report.warnings]):
         warn(warning)
     print_fields(
         {
@@ -191,6 +241,10 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "volume": description.volume_id,
             "data": size(report.logical_bytes),
             "changed": size(report.transferred_bytes),
+            "read again": f"{counted(report.reread_files, 'file')} stamped within the dirty window"
+            if report.reread_files
+            else "",
+            "missed": counted(report.missed_changes, "changed file") if report.missed_changes else "",
             "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
             f"with {counted(report.requests, 'request')}",
         }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from cinderblock.model.store import ServerSideAlgorithm
+from cinderblock.model.duration import to_timedelta
+from cinderblock.model.store import SHORTEST_DIRTY_WINDOW, ServerSideAlgorithm
 
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
@@ -46,6 +48,39 @@ def rate(text: str) -> int:
     if value < _SLOWEST:
         raise argparse.ArgumentTypeError(f"{text!r}: give bytes per second, at least 64K, for example 10M")
     return value
+
+
+def dirty_window(text: str) -> timedelta:
+    """Read a dirty window: ``90m``, ``1h30m``."""
+    try:
+        window = to_timedelta(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if window < SHORTEST_DIRTY_WINDOW:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give at least 2m, since a kernel writes data back up to 30 s later than timestamps"
+        )
+    return window
+
+
+def times(text: str) -> int:
+    """Read a number of 1 to 10000."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 10000:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 10000")
+    return int(text)
+
+
+def past(text: str) -> datetime:
+    """Read a time in the past, with its time zone (RFC 3339)."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a time with its time zone, for example 2026-01-31T04:00:00Z")
+    if time > datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} is in the future: no snapshot was taken then")
+    return time.astimezone(UTC)
 
 
 def words(text: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.cli.catalog import Listed
-from cinderblock.cli.output import counted, moment, size
+from cinderblock.cli.output import counted, duration, moment, size
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.manifest import ManifestSummary
 from cinderblock.model.task import BackupDescription
 
@@ -33,6 +34,8 @@ def to_wire(listed: Listed) -> dict[str, Any]:
             "storedBytes": summary.stored_bytes,
             "uses": dict(summary.references),
         }
+        if summary.comparison is not None:
+            known |= {"comparison": summary.comparison.model_dump(mode="json", by_alias=True)}
     return known
 
 
@@ -64,6 +67,20 @@ def _volume(description: BackupDescription) -> str:
     return "/".join(filter(None, (description.namespace, description.volume_name))) or description.volume_id
 
 
+def _comparison(facts: Comparison | None) -> dict[str, str]:
+    """How it was found out which files had changed, as names and values."""
+    if facts is None:
+        return {}
+    window = duration(facts.dirty_window_seconds)
+    since = f"{counted(facts.since_all_read, 'backup')} ago" if facts.since_all_read else "in this backup"
+    return {
+        "cut after": "not known" if facts.instant is None else moment(facts.instant),
+        "window": f"{window}, {counted(facts.reread_files, 'file')} read again for it",
+        "all read": f"{since}, and compared" if facts.compared else since,
+        "missed": counted(facts.missed_changes, "changed file") if facts.missed_changes else "",
+    }
+
+
 def fields(summary: ManifestSummary) -> dict[str, str]:
     """A backup as names and values."""
     header, description = summary.header, summary.description
@@ -78,6 +95,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "data of": moment(description.data_timestamp),
         "parent": header.parent_id or "none: a full backup",
         "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
+        **_comparison(summary.comparison),
         "sealed with": header.key_id or "nothing: not encrypted",
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),

@@ -40,6 +40,14 @@ def volume_bytes(path: str, mode: VolumeMode) -> int:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def is_read_only(path: str) -> bool:
+    """Return whether ``path`` lies on a read-only mount. Raises InvalidInput."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be backed up: {error.strerror}") from error
+
+
 def volume_name(path: str) -> str:
     """A path as text: what of it is not UTF-8 is spelt out."""
     return os.fsencode(path).decode(errors="backslashreplace")

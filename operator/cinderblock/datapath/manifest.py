@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry
 from cinderblock.datapath.footer import (
@@ -68,6 +69,7 @@ class ManifestSummary:
         manifest_bytes: bytes of the manifest alone.
         references: how many packs of each ancestor the backup needs, by backup id; empty for a full backup.
         newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
+        comparison: how it was found out which files had changed; None: a device, or not recorded.
     """
 
     header: ManifestHeader
@@ -81,6 +83,7 @@ class ManifestSummary:
     manifest_bytes: int
     references: Mapping[str, int]
     newest_ctime_ns: int = 0
+    comparison: Comparison | None = None
 
 
 def read_header(read: RangeReader, label: str = "the manifest") -> ManifestHeader:
@@ -158,6 +161,7 @@ class SectionRun:
         first_path, last_path: of the first and the last row.
         names: how many different paths there are; parts of an entry have the same.
         newest_ctime_ns: of all rows, nanoseconds since 1970.
+        oldest_ctime_ns: of all rows but hard links, which have none; None: there are only hard links.
         size: bytes of the files together.
     """
 
@@ -169,6 +173,7 @@ class SectionRun:
     last_path: bytes
     names: int
     newest_ctime_ns: int
+    oldest_ctime_ns: int | None
     size: int
 
     @property
@@ -333,4 +338,5 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         manifest_bytes=manifest_bytes,
         references=dict(references),
         newest_ctime_ns=summary.newest_ctime_ns,
+        comparison=summary.comparison,
     )

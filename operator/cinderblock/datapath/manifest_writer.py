@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Entry
+from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.datapath.footer import (
     Counts,
     Footer,
@@ -83,6 +84,7 @@ class ManifestWriter:
         self._last_path: bytes | None = None
         self._names = self._logical_bytes = self._transferred_bytes = 0
         self._newest_ctime_ns = 0
+        self._oldest_ctime_ns: int | None = None
 
     def add(self, entry: Entry) -> None:
         """Add the next entry, or the next part of the last one."""
@@ -135,6 +137,8 @@ class ManifestWriter:
         self._names += run.names - (run.first_path == self._last_path)
         self._last_path = run.last_path
         self._newest_ctime_ns = max(self._newest_ctime_ns, run.newest_ctime_ns)
+        if run.oldest_ctime_ns is not None:
+            self._count_ctimes([run.oldest_ctime_ns])
         self._logical_bytes += logical
 
     def _close_piece(self) -> None:
@@ -174,6 +178,12 @@ class ManifestWriter:
                 if mine(extent.chunk.pack):
                     self._transferred_bytes += extent.length
         self._newest_ctime_ns = max(self._newest_ctime_ns, *(entry.ctime_ns for entry in entries))
+        self._count_ctimes([entry.ctime_ns for entry in entries if entry.kind is not EntryKind.HARDLINK])
+
+    def _count_ctimes(self, ctimes_ns: list[int]) -> None:
+        """Look for the oldest ctime."""
+        known = [] if self._oldest_ctime_ns is None else [self._oldest_ctime_ns]
+        self._oldest_ctime_ns = min(known + ctimes_ns, default=None)
 
     def _is_mine(self, pack: int) -> bool:
         return self._candidates.origin(pack).backup_id == self._header.backup_id
@@ -183,11 +193,17 @@ class ManifestWriter:
         self._close_section()
         return self._used.table()
 
+    @property
+    def oldest_ctime_ns(self) -> int | None:
+        """The oldest ctime of what was added, once `finish_entries` was called; None: nothing has any."""
+        return self._oldest_ctime_ns
+
     def finish(
         self,
         description: BackupDescription,
         chunk_bytes: int,
         data_keys: dict[str, DataKey],
+        comparison: Comparison | None = None,
     ) -> bytearray:
         """The whole object.
 
@@ -195,6 +211,7 @@ class ManifestWriter:
             description: volume and request.
             chunk_bytes: largest chunk of the backup.
             data_keys: of the ancestors, by backup id; those that are not used are left out.
+            comparison: of a file system, how it was found out which files had changed.
         """
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))
@@ -204,6 +221,7 @@ class ManifestWriter:
             parent_id=self._header.parent_id,
             chunk_bytes=chunk_bytes,
             newest_ctime_ns=self._newest_ctime_ns,
+            comparison=comparison,
             counts=Counts(
                 entries=self._names,
                 logical_bytes=self._logical_bytes,

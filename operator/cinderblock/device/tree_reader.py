@@ -19,6 +19,7 @@ from cinderblock.device.refusals import has_moved, source_error, source_moved, s
 from cinderblock.device.rows import TYPE, Rows, Status, make_entry
 from cinderblock.device.source_file import SourceFile, stamp
 from cinderblock.device.stamps import settled_status
+from cinderblock.device.syscalls import sync_file_system
 from cinderblock.device.tree_walk import Skipped, TreeWalk
 from cinderblock.device.walker import Walker, worthwhile
 
@@ -56,6 +57,17 @@ class TreeReader(Closing):
         self._adds_attributes = False
         self._gone: set[bytes] = set()
         self._walker: Walker | None = None
+
+    def sync(self) -> str | None:
+        """Bring all changes of the file system to its storage. Return what a person should know if that failed."""
+        try:
+            sync_file_system(self._root)
+        except OSError as error:
+            return (
+                f"Cannot sync the file system before it is read: {error.strerror}. Changes through memory mappings may "
+                "move no timestamp, so the next incremental backup reads all files."
+            )
+        return None
 
     def begin_walk(self) -> None:
         """Have another process begin with the next walk, if there is a processor for it. May be repeated."""

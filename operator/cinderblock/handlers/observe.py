@@ -219,6 +219,7 @@ async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str
         if error.reason in ("ContainerNotFound", "BucketNotFound"):
             raise
         return None
+    facts = summary.comparison
     return ManifestView(
         key=key,
         sealed=summary.header.is_sealed,
@@ -228,4 +229,6 @@ async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str
         logical_bytes=summary.logical_bytes,
         transferred_bytes=summary.transferred_bytes,
         stored_bytes=summary.stored_bytes,
+        reread_files=None if facts is None else facts.reread_files,
+        missed_changes=None if facts is None else facts.missed_changes,
     )

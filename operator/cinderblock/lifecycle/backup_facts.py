@@ -28,6 +28,8 @@ def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeB
             "data_timestamp": description.data_timestamp,
             "manifest_key": manifest.key,
             "sealed": manifest.sealed,
+            "reread_files": manifest.reread_files,
+            "missed_changes": manifest.missed_changes,
         }
     )
 

@@ -24,6 +24,9 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTas
         parent_manifest=parent.status.manifest_key if parent else None,
         parent_sealed=bool(parent and parent.status.sealed),
         change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
+        dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),
+        compare_every=store.spec.compare_every,
+        data_instant=data_instant(world),
         manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
         compression=store.spec.compression,
         sealed=store.spec.encryption_secret_ref is not None,
@@ -60,6 +63,24 @@ def data_timestamp(world: BackupWorld) -> datetime | None:
     snapshot, backup = world.given_snapshot or world.snapshot, world.backup
     known = backup.status.data_timestamp if checks.own_phase(backup) else None
     return (snapshot.status.creation_time if snapshot else None) or known or backup.metadata.creation_timestamp
+
+
+def data_instant(world: BackupWorld) -> datetime | None:
+    """Return when the data that the mover reads were cut at the earliest; None if nobody knows.
+
+    A driver may say that a snapshot is younger than it is, but none is taken before somebody asks for it. A snapshot
+    that was imported into the cluster is older than its VolumeSnapshot, and only its driver knows how old.
+    """
+    created, told = world.backup.metadata.creation_timestamp, data_timestamp(world)
+    instants = [instant for instant in (created, told) if instant is not None]
+    if world.backup.spec.snapshot_id is not None:
+        snapshot = world.given_snapshot
+        if snapshot is None:
+            return None
+        if snapshot.spec.source.persistent_volume_claim_name is None:
+            return min(instants) if snapshot.status.creation_time else None
+        instants += [instant for instant in (snapshot.metadata.creation_timestamp,) if instant is not None]
+    return min(instants, default=None)
 
 
 def container_of(world: BackupWorld, store: BackupStore) -> str:

@@ -16,6 +16,7 @@ from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.cluster import Claim, Snapshot
 from cinderblock.model.quantity import to_bytes, to_gib
+from cinderblock.model.task import missed_changes_sentence
 
 
 def decide(world: BackupWorld, now: datetime) -> Decision:
@@ -280,10 +281,16 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
     actions = _cleanup(world)
     if checks.own_phase(world.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
-        told = outcomes.losses(movers.success(world.mover))
+        told = (*outcomes.losses(movers.success(world.mover)), *_missed_changes(status))
         actions = (*told, Announce("Normal", "Available", _summary(status)))
     actions = (*_finalizer_again(world), *actions)
     return Decision(status, actions, look_again=0.0 if checks.own_phase(world.backup) not in checks.WHOLE else None)
+
+
+def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:
+    """An Event about changes that earlier backups may lack. The manifest tells of them, so a crash loses nothing."""
+    missed = status.missed_changes
+    return (Announce("Warning", "ChangeMissed", missed_changes_sentence(missed)),) if missed else ()
 
 
 def _summary(status: VolumeBackupStatus) -> str:

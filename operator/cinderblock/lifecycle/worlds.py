@@ -54,7 +54,12 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True)
 class ManifestView:
-    """A manifest as the operator has read it back from the store."""
+    """A manifest as the operator has read it back from the store.
+
+    Attributes:
+        reread_files: files that were read again because of the dirty window; None: not recorded.
+        missed_changes: files whose changes timestamps had hidden; None: not recorded.
+    """
 
     key: str
     description: BackupDescription
@@ -64,6 +69,8 @@ class ManifestView:
     transferred_bytes: int
     stored_bytes: int
     sealed: bool = False
+    reread_files: int | None = None
+    missed_changes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

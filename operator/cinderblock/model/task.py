@@ -114,6 +114,9 @@ class MoverTask(Model):
     """backup: how long data may reach the volume later than its timestamps do."""
     compare_every: int = 30
     """backup: every n-th incremental backup reads all files."""
+    data_instant: datetime | None = None
+    """backup: when the data of the volume were cut at the earliest: its snapshot was not taken before, nor a live tree
+    read. None: nobody knows; then the backup reads all files, and so does the next one."""
     parent_manifest: str | None = None
     """backup: key of the parent's manifest, if the backup is incremental."""
     parent_sealed: bool = False
@@ -162,6 +165,15 @@ class MoverReport(Model):
     """What could not be kept, each kind once."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
     """What could not be kept: sockets skipped, owners that may not be set."""
+
+
+def missed_changes_sentence(count: int) -> str:
+    """Return what a person should know of ``count`` files whose changes timestamps had hidden."""
+    files = "1 file" if count == 1 else f"{count} files"
+    return (
+        f"The content of {files} had changed although size and timestamps had not. This backup has the changes. "
+        "Earlier incremental backups of the volume may lack them."
+    )
 
 
 class ProgressLine(Model):

@@ -23,6 +23,7 @@ from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWrite
 from cinderblock.device.content import SourceContent
 from cinderblock.device.refusals import VANISHED, printable
 from cinderblock.errors import SourceChanging
+from cinderblock.mover.hidden import has_same_stamps
 from cinderblock.mover.parent import ParentEntry
 from cinderblock.mover.planning import LargeFile, SmallFiles, Unit
 from cinderblock.mover.reading import TRIES, CellResult, Piece, Placed, UnitResult, WorkReader
@@ -47,6 +48,8 @@ class _OpenFile:
     Attributes:
         parts: how many parts are in the manifest already: from then on it cannot be begun anew.
         is_torn: it became shorter while it was read.
+        hides_changes: whether another content than the parent's is a change that its stamps hide.
+        is_other: whether something else was read than the parent has; only known if ``hides_changes``.
     """
 
     entry: Entry
@@ -54,6 +57,8 @@ class _OpenFile:
     extents: list[Extent] = field(default_factory=list)
     parts: int = 0
     is_torn: bool = False
+    hides_changes: bool = False
+    is_other: bool = False
 
 
 class _Pending(NamedTuple):
@@ -84,6 +89,7 @@ class Assembly:
     Attributes:
         vanished: paths of files that were gone when they were to be read.
         read_again: how many files changed while they were read and were read once more.
+        missed_changes: how many files have changed although their stamps have not.
     """
 
     def __init__(
@@ -99,6 +105,7 @@ class Assembly:
     ) -> None:
         self.vanished: set[bytes] = set()
         self.read_again = 0
+        self.missed_changes = 0
         self._source = source
         self._reader = reader
         self._uploader = uploader
@@ -154,13 +161,18 @@ class Assembly:
             self.vanished.add(unit.entry.path)
             return
         self._open.append(content)
-        file = _OpenFile(entry, content)
+        hides_changes = unit.hides_changes and has_same_stamps(entry, unit.entry)
+        file = _OpenFile(entry, content, hides_changes=hides_changes)
+        read = partial(self._reader.read_cell, content, entry.path, compares=hides_changes)
         for runs in cells(content.data_ranges(), self._chunk_bytes):
             buffer = self._buffer()
             hints = self._hints(unit.before, runs[0].offset)
-            future = self._pool.submit(self._reader.read_cell, content, entry.path, runs, buffer, hints)
+            future = self._pool.submit(read, runs, buffer, hints)
             end = runs[-1].offset + runs[-1].length
             self._enqueue(_Pending(future, partial(self._take_cell, file, end), buffer))
+        if hides_changes and unit.before is not None:
+            # Where the parent has data and there is a hole now, no cell was read.
+            file.is_other |= unit.before.has_more()
         self._enqueue(_Pending(None, lambda _: self._take_large(file), None))
 
     def _enqueue(self, pending: _Pending) -> None:
@@ -217,6 +229,7 @@ class Assembly:
                 self._take_over(file)
                 continue
             self.read_again += file.read_again
+            self.missed_changes += file.was_hidden
             if file.has_vanished:
                 self.vanished.add(file.entry.path)
                 continue
@@ -234,6 +247,7 @@ class Assembly:
         except SourceChanging:
             file.is_torn = True
         if not file.is_torn:
+            file.is_other |= result.is_other
             self._add_cell(file, result)
         self._on_bytes(self._done + end)
 
@@ -253,6 +267,7 @@ class Assembly:
         finally:
             file.content.close()
             self._open.remove(file.content)
+        self.missed_changes += file.is_other and not has_changed
         if has_changed:
             self._read_again(file)
         elif file.extents or not file.parts:

@@ -26,6 +26,7 @@ from functools import partial
 
 from cinderblock.datapath.chunking import chunk_bytes_for
 from cinderblock.datapath.codec import Encoder
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.header import ManifestHeader, new_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.known import KnownChunks
@@ -34,17 +35,23 @@ from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
 from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.model.names import manifest_key, pack_prefix
-from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
-from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
+from cinderblock.model.store import Compression, CompressionAlgorithm
+from cinderblock.model.task import (
+    BackupDescription,
+    MoverReport,
+    MoverTask,
+    VolumeMode,
+    missed_changes_sentence,
+)
 from cinderblock.mover.assembling import Assembly, lookahead
-from cinderblock.mover.evidence import Evidence, mtime_settled_before, nanoseconds
 from cinderblock.mover.leftovers import Leftovers
 from cinderblock.mover.memory import collecting_seldom, take_from_one_heap
-from cinderblock.mover.parent import ParentStream, settled_before
+from cinderblock.mover.parent import ParentStream
 from cinderblock.mover.planning import plan
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.reading import WorkReader
 from cinderblock.mover.sources import Source, SourceOpener, open_source
+from cinderblock.mover.trust import judge
 from cinderblock.mover.uploads import UPLOADS, PackOwner, PackUploader
 from cinderblock.store.base import ObjectStore
 
@@ -119,6 +126,11 @@ class _Run:
         header = new_header(volume_id, backup_id, parent_id, data_key, keys)
         self._writer = ManifestWriter(header, header.sealer(data_key, task.manifest), self._packs)
         self._chunk_bytes = 0
+        facts = None if parent is None else parent.summary.comparison
+        compares_files = parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
+        self._trust = judge(task, facts, is_incremental=compares_files)
+        self._is_synced = True
+        self._missed_changes = 0
 
     def store_volume(self, source: Source, on_progress: ProgressCallback) -> list[str]:
         """Read the volume and store all but the manifest. Returns warnings."""
@@ -126,9 +138,11 @@ class _Run:
         total = source.total_bytes
         fresh = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = fresh if parent is None else parent.summary.chunk_bytes
-        evidence = None if parent is None else _evidence(parent, task.change_detection)
-        stream = None if parent is None else ParentStream(parent.contents(), _last_ctime_ns(parent), evidence)
-        before = stream if task.change_detection.trusts_stamps else None
+        evidence = self._trust.evidence
+        stream = None if parent is None else ParentStream(parent.contents(), evidence)
+        for reason in sorted(self._trust.reasons):
+            logger.info("All files are read and compared with those of the parent: %s", reason)
+        before = None if self._trust.reads_all else stream
         with ExitStack() as stack:
             uploader = PackUploader(self._store, self._owner, self._packs, self._chunk_bytes)
             stack.callback(uploader.close)
@@ -146,10 +160,11 @@ class _Run:
                 on_bytes=tell,
             )
             stack.callback(assembly.close)
-            entries = source.entries(before, opens_all=parent is None)
+            entries = source.entries(before, opens_all=self._trust.reads_all)
             assembly.run(plan(entries, stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
             tell(assembly.bytes_done)
+        self._is_synced, self._missed_changes = source.is_synced, assembly.missed_changes
         if evidence is not None and parent is not None and (hint := evidence.hint(parent.summary.entries)):
             logger.warning("%s", hint)
         return [*_changes(assembly), *source.warnings()]
@@ -172,13 +187,25 @@ class _Run:
         if surplus:
             self._store.delete(surplus)
         ancestors = {} if self._parent is None else self._parent.data_keys()
-        self._store.put(task.manifest, self._writer.finish(self._description(), self._chunk_bytes, ancestors))
+        manifest = self._writer.finish(self._description(), self._chunk_bytes, ancestors, self._comparison())
+        self._store.put(task.manifest, manifest)
 
     def _description(self) -> BackupDescription:
         """What the task says, and what was taken as a proof that files are unchanged."""
         task = self._task
         compares_files = self._parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
         return task.backup.model_copy(update={"change_detection": task.change_detection if compares_files else None})
+
+    def _comparison(self) -> Comparison | None:
+        """What the next incremental has to know. A device has no stamps."""
+        task = self._task
+        if task.volume_mode is VolumeMode.BLOCK:
+            return None
+        return self._trust.facts(
+            instant=task.data_instant if self._is_synced else None,
+            oldest_ctime_ns=self._writer.oldest_ctime_ns,
+            missed_changes=self._missed_changes,
+        )
 
     def _check_ancestors(self, packs: PackTable) -> None:
         """Make sure that the packs of ancestors are there. Raises IntegrityError naming one that is not."""
@@ -218,13 +245,18 @@ def _changes(assembly: Assembly) -> list[str]:
 
 
 def _report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) -> MoverReport:
+    facts = summary.comparison
+    missed_changes = 0 if facts is None else facts.missed_changes
     return MoverReport(
         succeeded=True,
+        message=missed_changes_sentence(missed_changes) if missed_changes else "",
         manifest=task.manifest,
         object_count=summary.object_count,
         logical_bytes=summary.logical_bytes,
         transferred_bytes=summary.transferred_bytes,
         stored_bytes=summary.stored_bytes,
+        reread_files=0 if facts is None else facts.reread_files,
+        missed_changes=missed_changes,
         warnings=warnings[:WARNINGS],
     )
 
@@ -243,22 +275,6 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     if not task.sealed and parent.data_keys():
         raise InvalidInput(f"{key} is sealed, and the store has no encryption Secret any more: make a full backup")
     return parent
-
-
-def _last_ctime_ns(parent: ManifestReader) -> int:
-    """The newest ctime that the parent's files can have had before they were read.
-
-    What was stamped after the parent was asked for does not count: without a snapshot, a file may have been written
-    again after it was read, in the same tick, and files that were written later do not speak for it.
-    """
-    # In whole seconds, since the file system may know no less.
-    asked_for_ns = nanoseconds(parent.summary.description.created_at.replace(microsecond=0))
-    return min(parent.summary.newest_ctime_ns, asked_for_ns)
-
-
-def _evidence(parent: ManifestReader, detection: ChangeDetection) -> Evidence:
-    settled_mtime = mtime_settled_before(parent.summary.description)
-    return Evidence(detection, settled_before(_last_ctime_ns(parent)), settled_mtime)
 
 
 def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key: str) -> ManifestReader:

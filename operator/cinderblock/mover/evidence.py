@@ -1,4 +1,8 @@
-"""Which files an incremental does not read again, although not every stamp of theirs is as the parent has it.
+"""Which files an incremental does not read again, and what a difference means in one that it reads.
+
+Stamps are evidence with an age. A snapshot that does not freeze the file system can hold the new stamps of a file and
+its old data: write(2) moves ctime at once, the inode reaches the disk with the journal, and the data up to 30 s later.
+So a file is taken over only if its stamps are older than what the parent's snapshot may have missed.
 
 Some drivers make the clone of a snapshot by copying files, so that every clone has other inodes, other ctimes, or both.
 What may then be trusted is for an administrator to say (`model.store.ChangeDetection`). Only the content is taken over
@@ -8,16 +12,9 @@ from the parent; owner, mode, attributes and all stamps are those of the volume 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.model.store import ChangeDetection
-from cinderblock.model.task import BackupDescription
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CLOCKS_APART = timedelta(minutes=1)
-"""How far the clock that stamps files may be from the one that told when the snapshot was taken: more than any clock
-that is kept by NTP, and only what was written in this minute is read in vain."""
 
 _WORTH_A_HINT = 100
 """Files; fewer are read in no time."""
@@ -29,37 +26,63 @@ class Evidence:
 
     Attributes:
         detection: what is compared.
-        ctime_before_ns: a file of the parent with an older ctime cannot have changed again under the same ctime.
-        mtime_before_ns: the same for mtime, which asks the clock of the cluster: nothing in a copied tree tells when
-            the snapshot was taken, its ctimes are younger, and a single mtime in the future would vouch for all others.
-        in_doubt: files of the parent's size and mtime that were to be read all the same.
+        stamped_before_ns: only files of the parent that were stamped before this are taken over, in ns since 1970.
+        mtime_alone: whether mtime alone is a file's stamp; else it is the newer one of ctime and mtime. This is for
+            parents whose ctimes are all new, since a driver has copied the files.
+        compares_all: all files are read, and compared with the parent's.
+        doubts_parent: with ``compares_all``: the parent may have missed changes of files with older stamps too.
+        in_doubt: files of the parent's size and mtime that were to be read since their ctimes or inodes are others.
+        reread: files that hold data, show no change, and were to be read only because of ``stamped_before_ns``.
     """
 
     detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
-    ctime_before_ns: int = 0
-    mtime_before_ns: int = 0
+    stamped_before_ns: int = 0
+    mtime_alone: bool = False
+    compares_all: bool = False
+    doubts_parent: bool = False
     in_doubt: int = 0
+    reread: int = 0
 
     def shows_unchanged(self, entry: Entry, before: Entry) -> bool:
-        """Whether the content is as the parent has it.
+        """Return whether the content need not be read, since it is as the parent has it.
 
         Args:
             entry: of the volume.
             before: of the parent, at the same path.
         """
-        is_alike = entry.kind is EntryKind.FILE is before.kind and entry.size == before.size
-        if not is_alike or entry.mtime_ns != before.mtime_ns or not self.detection.trusts_stamps:
+        if self.compares_all or not _may_be_alike(entry, before):
             return False
-        is_proven = self._is_proven(entry, before)
-        self.in_doubt += not is_proven
-        return is_proven
+        if not self._is_alike(entry, before):
+            self.in_doubt += 1
+            return False
+        has_settled = self._has_settled(before)
+        self.reread += not has_settled and entry.size > 0
+        return has_settled
 
-    def _is_proven(self, entry: Entry, before: Entry) -> bool:
-        if self.detection.asks_inode and entry.inode != before.inode:
+    def hides_changes(self, entry: Entry, before: Entry) -> bool:
+        """Return whether another content than the parent's would be a change that stamps hide.
+
+        Args:
+            entry: of the volume; its content is read.
+            before: of the parent, at the same path.
+        """
+        return (
+            self.compares_all
+            and _may_be_alike(entry, before)
+            and self._is_alike(entry, before)
+            and (self.doubts_parent or self._has_settled(before))
+        )
+
+    def _is_alike(self, entry: Entry, before: Entry) -> bool:
+        """Return whether ctime and inode are as the parent has them, as far as they are asked for."""
+        asks_all = not self.detection.trusts_stamps
+        if (asks_all or self.detection.asks_inode) and entry.inode != before.inode:
             return False
-        if self.detection.asks_ctime:
-            return entry.ctime_ns == before.ctime_ns < self.ctime_before_ns
-        return before.mtime_ns < self.mtime_before_ns
+        return not (asks_all or self.detection.asks_ctime) or entry.ctime_ns == before.ctime_ns
+
+    def _has_settled(self, before: Entry) -> bool:
+        stamp = before.mtime_ns if self.mtime_alone else max(before.ctime_ns, before.mtime_ns)
+        return stamp < self.stamped_before_ns
 
     def hint(self, entries: int) -> str | None:
         """What to tell an administrator if more than half of the parent's ``entries`` were read in doubt."""
@@ -71,15 +94,7 @@ class Evidence:
         )
 
 
-def mtime_settled_before(parent: BackupDescription) -> int:
-    """Files of the parent with an older mtime cannot have changed again under the same mtime, in ns since 1970.
-
-    A driver that copies files takes its time, and may say afterwards when the snapshot was taken: nothing is copied
-    before it is asked for.
-    """
-    return nanoseconds(min(parent.created_at, parent.data_timestamp) - _CLOCKS_APART)
-
-
-def nanoseconds(moment: datetime) -> int:
-    """Nanoseconds since 1970."""
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+def _may_be_alike(entry: Entry, before: Entry) -> bool:
+    """Return whether both are files of the same size and mtime, which every change detection asks for."""
+    is_file = entry.kind is EntryKind.FILE is before.kind
+    return is_file and entry.size == before.size and entry.mtime_ns == before.mtime_ns

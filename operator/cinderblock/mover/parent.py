@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
 
-from cinderblock.datapath.entries import Entry, Extent, order_key
+from cinderblock.datapath.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.datapath.manifest import SectionContent, SectionRun
 from cinderblock.datapath.section_table import Stamps
 from cinderblock.device.rows import TYPES, Columns, Rows
-from cinderblock.device.stamps import granularity_ns
 from cinderblock.mover.evidence import Evidence
 
 _FIRST_STEP = 64
@@ -33,6 +32,8 @@ class ParentEntry:
         self._parts = parts
         self._extents: list[Extent] = list(self.first.extents)
         self._at = 0
+        self._seen = len(self._extents)
+        self._given = 0
 
     def parts(self) -> Iterator[Entry]:
         """All parts."""
@@ -44,9 +45,17 @@ class ParentEntry:
             following = next(self._parts, None)
             if following is None:
                 break
+            self._seen += len(following.extents)
             self._extents = [*self._extents[self._at :], *following.extents]
             self._at = 0
-        return tuple(takewhile(lambda extent: extent.offset < end, islice(self._extents, self._at, None)))
+        found = tuple(takewhile(lambda extent: extent.offset < end, islice(self._extents, self._at, None)))
+        self._given += len(found)
+        return found
+
+    def has_more(self) -> bool:
+        """Return whether there are extents that `extents_from` has not given; to be asked last."""
+        self._seen += sum(len(part.extents) for part in self._parts)
+        return self._given < self._seen
 
     def _skip_before(self, start: int) -> Extent | None:
         """Let go of extents that begin before ``start``; the first that does not, if there is one so far."""
@@ -67,16 +76,13 @@ class ParentStream:
 
     Args:
         sections: of the parent; none for a full backup.
-        newest_ctime_ns: of the parent's entries, as far as it is known to be from before they were read.
-        evidence: says of a file that does not match whether it has to be read; None: it has.
+        evidence: says how old stamps must be, and of a file that does not match whether it has to be read; None: all
+            are read.
     """
 
-    def __init__(
-        self, sections: Iterable[SectionContent] = (), newest_ctime_ns: int = 0, evidence: Evidence | None = None
-    ) -> None:
+    def __init__(self, sections: Iterable[SectionContent] = (), evidence: Evidence | None = None) -> None:
         self._sections = iter(sections)
         self._evidence = evidence or Evidence()
-        self._settled_before_ns = settled_before(newest_ctime_ns)
         self._section: SectionContent | None = None
         self._stamps: Stamps | None = None
         self._rows = Rows([])
@@ -90,9 +96,9 @@ class ParentStream:
         """Take over the rows from ``start`` on that are as the parent has them. Returns how many these are.
 
         The same size, mtime, ctime, inode, owner and mode: then content and attributes are the same too, since any
-        change moves ctime. What changed in the last moment before the parent's snapshot does not match: a change right
-        after it could bear the same time stamp. A further name of an inode matches by path, inode, and the name under
-        which the inode was seen first.
+        change moves ctime. What was stamped within the dirty window before the parent's snapshot, or later, does not
+        match: the snapshot may hold the new stamps and the old data. A further name of an inode matches by path,
+        inode, and the name under which the inode was seen first.
         """
         at = start
         while at < len(rows) and self._is_at(rows.paths[at]):
@@ -116,6 +122,10 @@ class ParentStream:
     def is_unchanged(self, entry: Entry, before: Entry) -> bool:
         """Whether a FILE that does not match need not be read all the same."""
         return self._evidence.shows_unchanged(entry, before)
+
+    def hides_changes(self, entry: Entry, before: Entry) -> bool:
+        """Return whether another content of a FILE than the parent's would be a change that its stamps hide."""
+        return self._evidence.hides_changes(entry, before)
 
     def _is_at(self, path: bytes) -> bool:
         """Whether the next row is this path. What lies before it is gone from the volume."""
@@ -159,7 +169,7 @@ class ParentStream:
     def _next_section(self) -> None:
         self._section = next(self._sections, None)
         self._stamps = None if self._section is None else self._section.stamps()
-        self._rows = Rows([]) if self._stamps is None else _rows(self._stamps, self._settled_before_ns)
+        self._rows = Rows([]) if self._stamps is None else _rows(self._stamps, self._evidence.stamped_before_ns)
         self._at = self._taken_from = 0
         if len(self._rows) and self._rows.paths[0] == self._last_taken:
             self._take(1)
@@ -207,23 +217,28 @@ def _run(section: SectionContent, stamps: Stamps, start: int, stop: int) -> Sect
         last_path=paths[-1],
         names=len(set(paths)),
         newest_ctime_ns=max(stamps.ctimes_ns[start:stop]),
+        oldest_ctime_ns=_oldest_ctime(stamps, start, stop),
         size=sum(stamps.sizes[start:stop]),
     )
 
 
-def _rows(stamps: Stamps, settled_before_ns: int) -> Rows:
-    """A section as a walk would have seen it. Rows that prove nothing have a mode that no object has."""
-    modes = [TYPES.get(kind, 0) | mode for kind, mode in zip(stamps.kinds, stamps.modes, strict=True)]
-    if max(stamps.ctimes_ns) >= settled_before_ns:
-        modes = [mode if ctime < settled_before_ns else -1 for mode, ctime in zip(modes, stamps.ctimes_ns, strict=True)]
-    return Rows(stamps.paths, Columns(tuple(modes), *stamps[3:]))
+def _oldest_ctime(stamps: Stamps, start: int, stop: int) -> int | None:
+    """Return the oldest ctime of some rows; None if all of them are hard links, whose ctime is 0 in a section."""
+    oldest = min(stamps.ctimes_ns[start:stop])
+    if oldest:
+        return oldest
+    rows = zip(stamps.kinds[start:stop], stamps.ctimes_ns[start:stop], strict=True)
+    return min((ctime for kind, ctime in rows if kind is not EntryKind.HARDLINK), default=None)
 
 
-def settled_before(newest_ctime_ns: int) -> int:
-    """Files of the parent with an older ctime cannot have changed again under the same time stamp.
+def _rows(stamps: Stamps, before_ns: int) -> Rows:
+    """Return a section as a walk would have seen it. Rows that prove nothing have a mode that no object has.
 
-    The snapshot was taken at or after the newest ctime in it, so only a file stamped within one tick of that can hide
-    a later change. No clock but that of the file system is asked. A newest ctime of whole seconds means a file system
-    that stamps whole seconds.
+    These are the rows that were not stamped before ``before_ns``. Hard links have no stamps: they prove that a name
+    leads to an inode, and what is in it the inode's first name proves.
     """
-    return newest_ctime_ns - granularity_ns(newest_ctime_ns)
+    modes = [TYPES.get(kind, 0) | mode for kind, mode in zip(stamps.kinds, stamps.modes, strict=True)]
+    if max(stamps.ctimes_ns) >= before_ns or max(stamps.mtimes_ns) >= before_ns:
+        rows = zip(modes, stamps.ctimes_ns, stamps.mtimes_ns, strict=True)
+        modes = [mode if ctime < before_ns and mtime < before_ns else -1 for mode, ctime, mtime in rows]
+    return Rows(stamps.paths, Columns(tuple(modes), *stamps[3:]))

@@ -41,10 +41,17 @@ class SmallFiles:
 
 @dataclass(frozen=True, slots=True)
 class LargeFile:
-    """A file or device that has chunks of its own, and what the parent has of it."""
+    """A file or device that has chunks of its own.
+
+    Attributes:
+        entry: the entry.
+        before: what the parent has of it.
+        hides_changes: whether another content than the parent's would be a change that its stamps hide.
+    """
 
     entry: Entry
     before: ParentEntry | None
+    hides_changes: bool = False
 
 
 Unit = SmallFiles | LargeFile | SectionRun
@@ -83,14 +90,16 @@ def _add(
         if unit.requests:
             yield unit
             unit = SmallFiles()
-        yield LargeFile(entry, before)
+        yield LargeFile(entry, before, before is not None and parent.hides_changes(entry, before.first))
     else:
         is_read = entry.kind is EntryKind.FILE and entry.size > 0
         if is_read and unit.size + entry.size > chunk_bytes:
             yield unit
             unit = SmallFiles()
-        hints = before.first.extents if is_read and before is not None else ()
-        unit.add(FileRequest(entry, is_read, hints))
+        if is_read and before is not None:
+            unit.add(FileRequest(entry, True, before.first.extents, parent.hides_changes(entry, before.first)))
+        else:
+            unit.add(FileRequest(entry, is_read))
     if _is_complete(unit, entry, chunk_bytes):
         yield unit
         unit = SmallFiles()

@@ -18,6 +18,7 @@ from cinderblock.device.ranges import is_zero
 from cinderblock.device.refusals import VANISHED, printable
 from cinderblock.device.source_file import SMALL_FILE
 from cinderblock.errors import SourceChanging
+from cinderblock.mover.hidden import differs, has_same_stamps
 from cinderblock.mover.sources import Opened, Source
 
 ZERO_GRAIN = 64 << 10
@@ -59,10 +60,15 @@ class Piece:
 
 @dataclass(slots=True)
 class CellResult:
-    """One cell of a large file: the runs that are not zero, and the chunk that holds them; no chunk for zeros."""
+    """One cell of a large file: the runs that are not zero, and the chunk that holds them; no chunk for zeros.
+
+    Attributes:
+        is_other: whether it is not what the parent has; only known if that was asked.
+    """
 
     runs: list[Placed]
     piece: Piece | None
+    is_other: bool = False
 
 
 @dataclass(slots=True)
@@ -73,11 +79,13 @@ class FileRequest:
         entry: the entry; complete unless it is to be read.
         is_read: whether its content is to be read.
         hints: extents that the parent has for it.
+        hides_changes: whether another content than the parent's would be a change that its stamps hide.
     """
 
     entry: Entry
     is_read: bool = False
     hints: tuple[Extent, ...] = ()
+    hides_changes: bool = False
 
 
 @dataclass(slots=True)
@@ -90,6 +98,7 @@ class FileResult:
         piece: number of the chunk among the unit's.
         has_vanished: the file is gone; the entry is to be left out.
         read_again: how often it was begun anew because it changed.
+        was_hidden: whether its content has changed, and its stamps hide that.
     """
 
     entry: Entry
@@ -97,6 +106,7 @@ class FileResult:
     piece: int = 0
     has_vanished: bool = False
     read_again: int = 0
+    was_hidden: bool = False
 
 
 @dataclass(slots=True)
@@ -127,7 +137,14 @@ class WorkReader:
         self._known = known
 
     def read_cell(
-        self, content: SourceContent, path: bytes, runs: Sequence[Run], buffer: bytearray, hints: Sequence[Extent]
+        self,
+        content: SourceContent,
+        path: bytes,
+        runs: Sequence[Run],
+        buffer: bytearray,
+        hints: Sequence[Extent],
+        *,
+        compares: bool = False,
     ) -> CellResult:
         """One cell of a large file or device.
 
@@ -136,19 +153,24 @@ class WorkReader:
             path: of the entry, for messages.
             runs: ranges of data within one cell.
             buffer: as long as a chunk; the result may lie in it.
-            hints: extents that the parent has about there.
+            hints: extents that the parent has in the cell.
+            compares: whether to find out if the cell is what the parent has.
 
         Raises SourceError; SourceChanging if the content has become shorter.
         """
         view = memoryview(buffer)
         placed, size = read_runs(content, path, runs, view)
+        is_other = False
+        if compares and not _are_alike(hints, placed):
+            start = runs[0].offset - runs[0].offset % len(buffer)
+            is_other = differs(content, hints, start, min(start + len(buffer), content.size))
         if not size:
-            return CellResult([], None)
+            return CellResult([], None, is_other)
         digest = placed[0].digest if len(placed) == 1 else digest_of(view[:size])
         for hint in hints:
             if hint.chunk.digest == digest:
-                return CellResult(placed, Piece(digest, size, hint.chunk))
-        return CellResult(placed, self._piece(view[:size], digest))
+                return CellResult(placed, Piece(digest, size, hint.chunk), is_other)
+        return CellResult(placed, self._piece(view[:size], digest), is_other)
 
     def gather(self, source: Source, requests: Sequence[FileRequest | SectionRun], buffer: bytearray) -> UnitResult:
         """Read a unit of small files, one behind the other, into ``buffer``.
@@ -309,7 +331,7 @@ def _read_small_file(
                 return None
             placed, _ = read_runs(content, entry.path, _ranges(entry, content), view, filled)
             if not content.has_changed() and (content.is_settled or _reads_the_same(entry, content, placed)):
-                return _result(entry, placed, request.hints, again)
+                return _result(request, opened_as=entry, content=content, placed=placed, again=again)
         except SourceChanging:
             continue
         finally:
@@ -327,11 +349,23 @@ def _reads_the_same(entry: Entry, content: SourceContent, placed: list[Placed]) 
     return [(run.offset, run.digest) for run in again] == [(run.offset, run.digest) for run in placed]
 
 
-def _result(entry: Entry, placed: list[Placed], hints: tuple[Extent, ...], again: int) -> FileResult:
-    """What was read, or what the parent has if it is the same."""
-    if len(hints) == len(placed) and all(
+def _result(
+    request: FileRequest, *, opened_as: Entry, content: SourceContent, placed: list[Placed], again: int
+) -> FileResult:
+    """What was read, or what the parent has if it is the same. Raises SourceError."""
+    if _are_alike(request.hints, placed):
+        return FileResult(opened_as._replace(extents=request.hints), read_again=again)
+    was_hidden = (
+        request.hides_changes
+        and has_same_stamps(opened_as, request.entry)
+        and differs(content, request.hints, 0, opened_as.size)
+    )
+    return FileResult(opened_as, placed, read_again=again, was_hidden=was_hidden)
+
+
+def _are_alike(hints: Sequence[Extent], placed: Sequence[Placed]) -> bool:
+    """Whether the parent's extents are the runs that were read."""
+    return len(hints) == len(placed) and all(
         (hint.offset, hint.length, hint.digest) == (run.offset, run.length, run.digest)
         for hint, run in zip(hints, placed, strict=True)
-    ):
-        return FileResult(entry._replace(extents=hints), read_again=again)
-    return FileResult(entry, placed, read_again=again)
+    )

@@ -37,6 +37,10 @@ class Source(Protocol):
     def total_bytes(self) -> int:
         """About how many bytes there are to deal with, for progress."""
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether every later change of content moves a stamp."""
+
     def begin(self) -> None:
         """Begin to look for entries, which will be asked for in a moment."""
 
@@ -70,6 +74,11 @@ class DeviceSource:
         """See Source."""
         return self._size
 
+    @property
+    def is_synced(self) -> bool:
+        """See Source. A device has no stamps that anybody would trust."""
+        return True
+
     def begin(self) -> None:
         """See Source. There is one entry."""
 
@@ -96,12 +105,17 @@ class DeviceSource:
 
 
 class TreeSource:
-    """A volume of mode Filesystem."""
+    """A volume of mode Filesystem.
+
+    To open it syncs its file system: as long as a page of a shared mapping is dirty, further stores to it move no
+    stamp. After the sync, the next store does.
+    """
 
     def __init__(self, path: str) -> None:
         self._assessed = announced(assess_source(path))
         self._closing = ExitStack()
         self._reader = self._closing.enter_context(TreeReader(path))
+        self._unsynced = self._reader.sync()
         space = os.statvfs(path)
         self._total = (space.f_blocks - space.f_bfree) * space.f_frsize
 
@@ -109,6 +123,11 @@ class TreeSource:
     def total_bytes(self) -> int:
         """See Source."""
         return self._total
+
+    @property
+    def is_synced(self) -> bool:
+        """See Source."""
+        return self._unsynced is None
 
     def begin(self) -> None:
         """See Source."""
@@ -127,7 +146,8 @@ class TreeSource:
 
     def warnings(self) -> list[str]:
         """See Source."""
-        return [*self._assessed, *self._reader.skipped.sentences()]
+        unsynced = [] if self._unsynced is None else [self._unsynced]
+        return [*unsynced, *self._assessed, *self._reader.skipped.sentences()]
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cinderblock import errors
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.errors import CinderblockError, NotFound, PermanentError, StoreUnreachable
 from cinderblock.model import names
 from cinderblock.model.task import MoverReport
@@ -425,6 +426,13 @@ def keeps_not_all(running: Simulation) -> None:
     running.settle()
 
 
+def finds_what_stamps_hid(running: Simulation) -> None:
+    a_backup(running)
+    running.cluster.found = Comparison(dirty_window_seconds=3600, compared=True, missed_changes=2)
+    running.backup("child", "data", incremental=True)
+    running.settle()
+
+
 COURSES: dict[str, Course] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -433,6 +441,7 @@ COURSES: dict[str, Course] = {
     "BackupInUse": deletes_while_it_is_restored,
     "BackupNotAvailable": restores_a_failed_one,
     "BackupNotFound": restores_nothing,
+    "ChangeMissed": finds_what_stamps_hid,
     "Cancelled": cancels_a_restore,
     "Cancelling": cancels_a_restore,
     "CertificateNotTrusted": store_says(PermanentError("of an unknown authority", reason="CertificateNotTrusted")),

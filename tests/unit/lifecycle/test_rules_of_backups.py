@@ -182,6 +182,18 @@ def test_success_is_believed_only_when_the_manifest_has_been_read_back() -> None
     assert [type(action) for action in decision.actions] == [Announce]
 
 
+def test_changes_that_timestamps_hid_are_told_once_and_stay_in_the_status() -> None:
+    manifest = replace(a_manifest("b-0"), reread_files=7, missed_changes=1)
+    first, decision = decide(a_world(accepted(), manifest=manifest))
+    told = [action for action in decision.actions if isinstance(action, Announce)]
+    assert [(event.type, event.reason) for event in told] == [("Warning", "ChangeMissed"), ("Normal", "Available")]
+    assert "content of 1 file had changed" in told[0].note
+    assert (first.reread_files, first.missed_changes) == (7, 1)
+    later, decision = decide(a_world(available(), manifest=manifest))
+    assert not [action for action in decision.actions if isinstance(action, Announce)]
+    assert later.missed_changes == 1
+
+
 def test_what_was_made_on_the_way_is_removed_after_the_result_is_written_down() -> None:
     world = a_world(available(), mover=MoverView(job=a_job()), snapshot=a_snapshot())
     _, decision = decide(world)

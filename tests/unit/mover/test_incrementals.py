@@ -17,7 +17,9 @@ from tests.support.volumes_in_memory import MemorySource
 
 MIB = 1 << 20
 LATE = 1000
-"""Seconds of the newest stamp of all: what is stamped earlier has settled."""
+"""Seconds of a stamp that is newer than those of most files."""
+WITHIN = int(NOON.timestamp()) - 60
+"""Seconds of a stamp within the dirty window before NOON."""
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def volume() -> MemorySource:
     for number in range(40):
         source.add(b"small%02d" % number, (0, random.Random(number).randbytes(2000)))
     source.add(b"large", (0, random.Random(99).randbytes(3 * MIB)))
-    source.add(b"zz-newest", (0, b"newest"), stamp=LATE)
+    source.add(b"zz-newest", (0, b"newest"), stamp=WITHIN)
     return source
 
 
@@ -57,10 +59,18 @@ def expected(volume: MemorySource) -> dict[str, bytes]:
 def test_files_that_have_settled_are_not_read(volume: MemorySource, backups: Backups) -> None:
     report = backups.back_up(volume, "two", "one")
     assert volume.bytes_read == len(b"newest")
-    assert (report.transferred_bytes, report.object_count) == (0, 0)
+    assert (report.transferred_bytes, report.object_count, report.reread_files) == (0, 0, 1)
 
 
-def test_a_file_stamped_in_the_last_moment_before_the_snapshot_is_read_again(
+def test_nothing_is_read_where_all_has_settled(volume: MemorySource, backups: Backups) -> None:
+    volume.add(b"zz-newest", (0, b"newest"), stamp=LATE)
+    backups.back_up(volume, "settled")
+    volume.bytes_read = 0
+    report = backups.back_up(volume, "two", "settled")
+    assert (volume.bytes_read, report.reread_files) == (0, 0)
+
+
+def test_a_file_stamped_just_before_the_snapshot_is_read_again(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
     stamps = volume.files[b"zz-newest"].entry

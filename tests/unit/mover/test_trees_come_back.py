@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from cinderblock.device.fidelity import Powers
 from cinderblock.model.task import VolumeMode
 from cinderblock.mover.sources import open_source
 from cinderblock.mover.targets import open_target
-from tests.support.backups import Backups, key_ring
+from tests.support.backups import LATER, Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.trees import edit_tree, make_tree
 
@@ -70,9 +68,7 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
     parent = None
     for generation in range(4):
         backup = f"g{generation}"
-        time.sleep(0.05)
-        (source / "newest").touch()
-        backups.back_up(source, backup, parent, created_at=datetime.now(UTC) + timedelta(hours=1))
+        backups.back_up(source, backup, parent, created_at=LATER, data_timestamp=LATER)
         target = make_directory(tmp_path / backup)
         backups.restore(backup, target)
         assert compare_trees(str(source), str(target), holes=True) == []

@@ -1,0 +1,45 @@
+"""Whether content that was read differs from the parent's although its stamps say that it does not.
+
+Extents alone do not tell: a hole that was filled with zeros moves their borders, and the content stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cinderblock.datapath.digest import digest_of
+from cinderblock.datapath.entries import Entry, Extent
+from cinderblock.device.content import SourceContent
+from cinderblock.device.ranges import is_zero
+
+
+def has_same_stamps(opened: Entry, walked: Entry) -> bool:
+    """Return whether a file still had the stamps of the walk when it was opened: else they show its change."""
+    return _stamps(opened) == _stamps(walked)
+
+
+def differs(content: SourceContent, extents: Sequence[Extent], start: int, end: int) -> bool:
+    """Return whether content is not what the parent has, by reading it once more.
+
+    Only content whose extents are others is worth asking: there is little of it. Raises SourceError.
+
+    Args:
+        content: where to read.
+        extents: all that the parent has between the two offsets.
+        start, end: offsets, at most a chunk apart.
+    """
+    buffer = memoryview(bytearray(end - start))
+    if content.read_into(start, buffer) != len(buffer):
+        return True
+    position = 0
+    for extent in extents:
+        first = extent.offset - start
+        last = first + extent.length
+        if not is_zero(buffer[position:first]) or digest_of(buffer[first:last]) != extent.digest:
+            return True
+        position = last
+    return not is_zero(buffer[position:])
+
+
+def _stamps(entry: Entry) -> tuple[int, int, int, int]:
+    return entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode

@@ -1,0 +1,160 @@
+"""How far an incremental backup trusts its parent: the rule for a run, and what the manifest records of it.
+
+Everything is judged from the parent's manifest and the task, so that the operator, a mover that was started again, and
+the command line come to the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from cinderblock.datapath.comparison import Comparison
+from cinderblock.model.store import SHORTEST_DIRTY_WINDOW, ChangeDetection
+from cinderblock.model.task import MoverTask
+from cinderblock.mover.evidence import Evidence
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER: Final = -(1 << 94)
+"""Nanoseconds since 1970; no stamp is older, since the format keeps seconds in 64 bits."""
+
+
+class Reason(StrEnum):
+    """Why an incremental backup reads all files and compares them with the parent's."""
+
+    NOT_RECORDED = "the parent does not record which files it took over unread"
+    SMALLER_WINDOW = "files were taken over with a smaller dirty window before"
+    WEAKER_DETECTION = "files were taken over with a weaker change detection before"
+    UNKNOWN_INSTANT = "nobody knows when the data of the parent, or those of this backup, were cut"
+    IN_TURN = "every so many incremental backups, all files are read"
+    CONTENT = "the change detection is Content"
+
+
+_DOUBTS: Final = frozenset({Reason.NOT_RECORDED, Reason.SMALLER_WINDOW, Reason.WEAKER_DETECTION})
+"""With these, the parent may have taken over files that the rule of today would not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The rule for one backup of a file system.
+
+    Attributes:
+        window: how long data may reach the volume later than stamps do.
+        evidence: what is taken as a proof; None: a full backup.
+        reasons: why all files are read and compared; none: they are not.
+        since_all_read: incremental backups since all files were last read, this one among them.
+    """
+
+    window: timedelta
+    evidence: Evidence | None = None
+    reasons: frozenset[Reason] = field(default_factory=frozenset)
+    since_all_read: int = 0
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether all files are read."""
+        return self.evidence is None or self.evidence.compares_all
+
+    def facts(
+        self,
+        *,
+        instant: datetime | None,
+        oldest_ctime_ns: int | None,
+        missed_changes: int,
+    ) -> Comparison:
+        """Return what the manifest records.
+
+        Args:
+            instant: when the data of this backup were cut at the earliest; None: nobody knows.
+            oldest_ctime_ns: of all entries.
+            missed_changes: files whose changes stamps had hidden.
+        """
+        evidence = self.evidence
+        return Comparison(
+            instant=instant,
+            dirty_window_seconds=_seconds(self.window),
+            smallest_window_seconds=None if self.reads_all else _seconds(self.window),
+            weakest_detection=None if evidence is None or self.reads_all else evidence.detection,
+            since_all_read=self.since_all_read,
+            compared=evidence is not None and evidence.compares_all,
+            oldest_ctime_ns=oldest_ctime_ns,
+            reread_files=0 if evidence is None else evidence.reread,
+            missed_changes=missed_changes,
+        )
+
+
+def judge(task: MoverTask, parent: Comparison | None, *, is_incremental: bool) -> Trust:
+    """Return the rule for a backup.
+
+    Args:
+        task: what is asked for.
+        parent: what the parent's manifest records; None: nothing.
+        is_incremental: whether there is a parent.
+    """
+    window = max(timedelta(seconds=task.dirty_window_seconds), SHORTEST_DIRTY_WINDOW)
+    if not is_incremental:
+        return Trust(window)
+    reasons = frozenset(_reasons(task, parent, window))
+    before_ns = _stamped_before(task.data_instant, parent, window)
+    oldest = None if parent is None else parent.oldest_ctime_ns
+    evidence = Evidence(
+        task.change_detection,
+        before_ns,
+        mtime_alone=not _asks_ctime(task.change_detection) and oldest is not None and oldest >= before_ns,
+        compares_all=bool(reasons),
+        doubts_parent=bool(reasons & _DOUBTS),
+    )
+    since = 0 if reasons or parent is None else parent.since_all_read + 1
+    return Trust(window, evidence, reasons, since)
+
+
+def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> Iterator[Reason]:
+    if not task.change_detection.trusts_stamps:
+        yield Reason.CONTENT
+    if parent is None:
+        yield Reason.NOT_RECORDED
+        return
+    if parent.smallest_window_seconds is not None and parent.smallest_window_seconds < _seconds(window):
+        yield Reason.SMALLER_WINDOW
+    if parent.weakest_detection is not None and _asks_less(parent.weakest_detection, task.change_detection):
+        yield Reason.WEAKER_DETECTION
+    if parent.instant is None or task.data_instant is None:
+        yield Reason.UNKNOWN_INSTANT
+    if parent.since_all_read + 1 >= task.compare_every:
+        yield Reason.IN_TURN
+
+
+def _stamped_before(own: datetime | None, parent: Comparison | None, window: timedelta) -> int:
+    """Return the instant before which a file must be stamped to be taken over, in nanoseconds since 1970.
+
+    What holds for the parent's snapshot holds for that of this backup too: one that is older than the parent's may
+    lack data that the parent has.
+    """
+    if parent is None or parent.instant is None:
+        return _NEVER
+    return nanoseconds(min(parent.instant, own or parent.instant)) - _seconds(window) * 1_000_000_000
+
+
+def _asks_less(before: ChangeDetection, now: ChangeDetection) -> bool:
+    """Return whether ``before`` compares less than ``now`` does. All of them compare size and mtime."""
+    return (_asks_ctime(now) and not _asks_ctime(before)) or (_asks_inode(now) and not _asks_inode(before))
+
+
+def _asks_ctime(detection: ChangeDetection) -> bool:
+    return detection.asks_ctime or not detection.trusts_stamps
+
+
+def _asks_inode(detection: ChangeDetection) -> bool:
+    return detection.asks_inode or not detection.trusts_stamps
+
+
+def _seconds(window: timedelta) -> int:
+    return int(window.total_seconds())
+
+
+def nanoseconds(moment: datetime) -> int:
+    """Return nanoseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,0 +1,205 @@
+"""Snapshots that are only crash consistent, cut below real file systems: no change is lost between two backups.
+
+The program is the command line, the S3 server and the file systems are real. A trial counts only if the first snapshot
+lacked the data that the live file system had, while it had the timestamps.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cinderblock.model.store import ChangeDetection
+from tests.contract.s3_server import S3Server, s3_server
+from tests.support.backups import LATER, Backups
+from tests.support.mover_pods import PROGRAM
+from tests.support.unfrozen import KINDS, UnfrozenVolume, until_seen, why_not
+
+pytestmark = pytest.mark.integration
+
+OLD, NEW = b"OLD!", b"NEW!"
+TABLE_BYTES = 256 << 10
+PLACE = 8192
+"""Where the page is that is written to."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture(params=KINDS)
+def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UnfrozenVolume]:
+    """A file system that can be cut below."""
+    reason = why_not(request.param)
+    if reason is not None:
+        pytest.skip(reason)
+    with UnfrozenVolume.made(tmp_path / "volume", request.param) as made:
+        yield made
+
+
+class Program:
+    """The command line, with a volume id and a prefix of its own."""
+
+    def __init__(self, server: S3Server) -> None:
+        self._volume = f"unfrozen-{uuid.uuid4().hex[:12]}"
+        self._store = f"s3://trials/{self._volume}"
+        self._endpoint = ("--endpoint-url", server.url)
+        credentials = server.credentials
+        self._environment = {
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": credentials.access_key,
+            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+        }
+
+    def back_up(self, path: Path, *more: str) -> dict[str, object]:
+        """Back up; what the program printed."""
+        words = ("backup", str(path), "--to", self._store, "--volume-id", self._volume, "--json", *more)
+        told: dict[str, object] = json.loads(self._run(*words).splitlines()[-1])
+        return told
+
+    def restore(self, told: dict[str, object], target: Path) -> Path:
+        """Restore what `back_up` made."""
+        self._run("restore", str(told["backupId"]), "--from", self._store, "--target", str(target))
+        return target
+
+    def _run(self, *words: str) -> str:
+        command = [PROGRAM, *words, *self._endpoint]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def write(path: Path, data: bytes, offset: int, *, is_durable: bool) -> None:
+    """Write with write(2); the kernel brings it to the disk some day, or at once."""
+    fd = os.open(path, os.O_RDWR)
+    os.pwrite(fd, data, offset)
+    if is_durable:
+        os.fsync(fd)
+    os.close(fd)
+
+
+def store(path: Path, data: bytes, offset: int) -> None:
+    """Write through a shared mapping."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        view[offset : offset + len(data)] = data
+
+
+def by_write(path: Path) -> None:
+    write(path, NEW, PLACE, is_durable=False)
+
+
+def by_mapping(path: Path) -> None:
+    store(path, NEW, PLACE)
+
+
+def by_write_with_mtime_put_back(path: Path) -> None:
+    before = path.stat()
+    by_write(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("change", "detection"),
+    [
+        (by_write, ChangeDetection.SIZE_MTIME_CTIME_INODE),
+        (by_mapping, ChangeDetection.SIZE_MTIME),
+        (by_write_with_mtime_put_back, ChangeDetection.SIZE_MTIME_CTIME),
+    ],
+)
+def test_data_that_the_first_snapshot_lacks_are_in_the_incremental_of_the_second(
+    volume: UnfrozenVolume,
+    server: S3Server,
+    tmp_path: Path,
+    change: Callable[[Path], None],
+    detection: ChangeDetection,
+) -> None:
+    """A database writes a page, which waits for the kernel, and syncs its log. That takes the page's stamps along."""
+    table, log = volume.live / "table", volume.live / "log"
+
+    def trial() -> bool:
+        table.write_bytes(OLD * (TABLE_BYTES // len(OLD)))
+        log.write_bytes(bytes(4096))
+        volume.sync()
+        change(table)
+        write(log, b"commit 1", 0, is_durable=True)
+        snapshot = volume.cut()
+        stamps = [(snapshot / "table").stat(), table.stat()]
+        has_stamps = stamps[0].st_ctime_ns == stamps[1].st_ctime_ns
+        if not has_stamps or (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
+            return False
+        program = Program(server)
+        program.back_up(snapshot)
+        volume.sync()
+        write(log, b"commit 2", 0, is_durable=True)
+        snapshot = volume.cut()
+        wanted = (snapshot / "table").read_bytes()
+        assert wanted[PLACE : PLACE + len(NEW)] == NEW
+        told = program.back_up(snapshot, "--incremental", "--change-detection", detection)
+        restored = program.restore(told, tmp_path / "restored")
+        assert (restored / "table").read_bytes() == wanted
+        assert (restored / "log").read_bytes() == (snapshot / "log").read_bytes()
+        return True
+
+    until_seen(trial)
+
+
+def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: UnfrozenVolume, tmp_path: Path) -> None:
+    """The window is told to end before the change: that is how a chain was made without the rule."""
+    table, log = volume.live / "table", volume.live / "log"
+
+    def trial() -> bool:
+        backups = Backups()
+        table.write_bytes(OLD * (TABLE_BYTES // len(OLD)))
+        log.write_bytes(bytes(4096))
+        volume.sync()
+        by_write(table)
+        write(log, b"commit 1", 0, is_durable=True)
+        snapshot = volume.cut()
+        if (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
+            return False
+        backups.back_up(snapshot, "one", data_instant=LATER)
+        volume.sync()
+        snapshot = volume.cut()
+        missing = backups.back_up(snapshot, "two", "one", data_instant=LATER)
+        assert (missing.reread_files, missing.missed_changes) == (0, 0)
+        found = backups.back_up(snapshot, "three", "two", data_instant=LATER, compare_every=1)
+        assert found.missed_changes == 1
+        contents = {}
+        for backup in ("two", "three"):
+            target = tmp_path / f"{backup}-{uuid.uuid4().hex}"
+            target.mkdir()
+            backups.restore(backup, target)
+            contents[backup] = (target / "table").read_bytes()[PLACE : PLACE + len(NEW)]
+        assert contents == {"two": OLD, "three": NEW}
+        return True
+
+    until_seen(trial)
+
+
+def test_stores_to_a_dirty_page_of_a_mapping_are_in_the_next_incremental(
+    volume: UnfrozenVolume, tmp_path: Path
+) -> None:
+    """On the live tree. The window is told to end long after them, so the sync alone makes their stamps move."""
+    data = volume.live / "data.map"
+    data.write_bytes(os.urandom(16384))
+    volume.sync()
+    backups = Backups()
+    with data.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        view[:8] = b"first..."
+        backups.back_up(volume.live, "one", data_instant=LATER)
+        view[:8] = b"SECOND.."
+        report = backups.back_up(volume.live, "two", "one", data_instant=LATER)
+        target = tmp_path / "restored"
+        target.mkdir()
+        backups.restore("two", target)
+        assert (target / "data.map").read_bytes() == view[:]
+        assert report.reread_files == 0
