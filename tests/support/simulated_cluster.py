@@ -365,7 +365,11 @@ class Cluster:
         description = BackupDescription(
             backup_id=backup_id,
             volume_id=volume_id,
+            volume_name="data",
             volume_mode=VolumeMode.FILESYSTEM,
+            volume_bytes=1 << 30,
+            storage_class="fast",
+            access_modes=["ReadWriteOnce"],
             created_at=made,
             data_timestamp=made,
         )

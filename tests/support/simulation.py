@@ -234,13 +234,13 @@ class Simulation:
         instruments: what the operator measures; new when it is started anew.
     """
 
-    def __init__(self, *, snapshots: bool = True) -> None:
+    def __init__(self, *, snapshots: bool = True, cluster: type[Cluster] = Cluster) -> None:
         self._due = Due()
         self._heard: list[Change] = []
         self.refusals: dict[str, tuple[int, str]] = {}
         self.told: set[str] = set()
         self.objects = ObjectsInMemory(lambda: self._due.now, self._changed)
-        self.cluster = Cluster(self.objects)
+        self.cluster = cluster(self.objects)
         self.faults = Faults()
         self.store = OperatorsStore(self)
         self.changes_in_store = 0
