@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.model.losses import Fidelity
+from cinderblock.model.losses import Fidelity, Unreadable
 from cinderblock.model.names import manifest_key, pack_prefix
 from cinderblock.model.store import ChangeDetection, Compression
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
@@ -88,6 +88,7 @@ class Backups:
         change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE,
         data_timestamp: datetime = NOON,
         created_at: datetime = NOON,
+        unreadable: Unreadable = Unreadable.FAIL,
     ) -> MoverReport:
         """Make a backup of a directory, an image, or a volume in memory.
 
@@ -103,7 +104,7 @@ class Backups:
             change_detection=change_detection,
             data_timestamp=data_timestamp,
             created_at=created_at,
-        )
+        ).model_copy(update={"unreadable": unreadable})
         if isinstance(volume, Path):
             return run_backup(task, self.store, self.keys)
         return run_backup(task, self.store, self.keys, opener=lambda mode, path: nullcontext(volume))

@@ -33,6 +33,9 @@ def to_wire(listed: Listed) -> dict[str, Any]:
             "storedBytes": summary.stored_bytes,
             "uses": dict(summary.references),
         }
+        if summary.unreadable_files:
+            known["unreadableFiles"] = summary.unreadable_files
+            known["unreadableExamples"] = list(summary.unreadable_examples)
     return known
 
 
@@ -64,6 +67,13 @@ def _volume(description: BackupDescription) -> str:
     return "/".join(filter(None, (description.namespace, description.volume_name))) or description.volume_id
 
 
+def _lacks(summary: ManifestSummary) -> str:
+    if not summary.unreadable_files:
+        return ""
+    named = ", ".join(summary.unreadable_examples)
+    return f"{counted(summary.unreadable_files, 'file')} that could not be read: {named}"
+
+
 def fields(summary: ManifestSummary) -> dict[str, str]:
     """A backup as names and values."""
     header, description = summary.header, summary.description
@@ -83,5 +93,6 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),
         "stored": f"{size(summary.stored_bytes)} in {counted(summary.object_count, 'pack')} and the manifest",
+        "lacks": _lacks(summary),
         "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
     }

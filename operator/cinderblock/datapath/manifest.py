@@ -68,6 +68,8 @@ class ManifestSummary:
         manifest_bytes: bytes of the manifest alone.
         references: how many packs of each ancestor the backup needs, by backup id; empty for a full backup.
         newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
+        unreadable_files: how many objects could not be read when the backup was made, and are not in it.
+        unreadable_examples: some of their paths, printable.
     """
 
     header: ManifestHeader
@@ -81,6 +83,8 @@ class ManifestSummary:
     manifest_bytes: int
     references: Mapping[str, int]
     newest_ctime_ns: int = 0
+    unreadable_files: int = 0
+    unreadable_examples: tuple[str, ...] = ()
 
 
 def read_header(read: RangeReader, label: str = "the manifest") -> ManifestHeader:
@@ -180,6 +184,10 @@ class SectionRun:
     def is_copied(self) -> bool:
         """Whether these rows become a section of their own again."""
         return self.is_whole and self.section.size >= WORTH_COPYING
+
+    def targets(self) -> list[bytes]:
+        """What the links among the rows point to, symbolic ones too. Raises IntegrityError."""
+        return self.section.table.targets(self.start, self.stop)
 
     def entries(self) -> list[Entry]:
         """The rows as entries. Raises IntegrityError."""
@@ -333,4 +341,6 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         manifest_bytes=manifest_bytes,
         references=dict(references),
         newest_ctime_ns=summary.newest_ctime_ns,
+        unreadable_files=summary.unreadable.files if summary.unreadable else 0,
+        unreadable_examples=tuple(summary.unreadable.examples) if summary.unreadable else (),
     )

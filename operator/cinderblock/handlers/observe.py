@@ -228,4 +228,6 @@ async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str
         logical_bytes=summary.logical_bytes,
         transferred_bytes=summary.transferred_bytes,
         stored_bytes=summary.stored_bytes,
+        unreadable_files=summary.unreadable_files,
+        unreadable_examples=summary.unreadable_examples,
     )

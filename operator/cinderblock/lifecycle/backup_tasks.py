@@ -23,6 +23,7 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTas
         backup=_description(world, claim),
         parent_manifest=parent.status.manifest_key if parent else None,
         parent_sealed=bool(parent and parent.status.sealed),
+        unreadable=world.backup.spec.unreadable,
         change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
         manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
         compression=store.spec.compression,

@@ -8,13 +8,14 @@ from typing import Any
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle import adoption, checks, conditions, deletion, movers, objects, outcomes, snapshot_checks
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
-from cinderblock.lifecycle.backup_facts import derived_phase, newest_failed_restore, with_manifest
+from cinderblock.lifecycle.backup_facts import derived_phase, incomplete, newest_failed_restore, with_manifest
 from cinderblock.lifecycle.backup_tasks import container_of, data_timestamp, mover_task
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.cluster import Claim, Snapshot
+from cinderblock.model.conditions import Condition, ConditionType
 from cinderblock.model.quantity import to_bytes, to_gib
 
 
@@ -259,8 +260,11 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
 
 def _whole(world: BackupWorld, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
-    before = _base(world)
+    before, report = _base(world), movers.success(world.mover)
     status = with_manifest(before, world.manifest) if world.manifest else before
+    if report is not None:
+        # The report goes away with the Job.
+        status = status.model_copy(update={"losses": report.losses})
     failed = newest_failed_restore(world)
     status = status.model_copy(
         update={
@@ -268,22 +272,29 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
             "has_dependent_backups": bool(deletion.dependents(world)),
-            "conditions": conditions.ready(
-                before.conditions,
-                now,
-                world.backup.metadata.generation,
-                "Available",
-                "The backup is whole in the store",
-            ),
+            "conditions": _whole_conditions(world, now, status),
         }
     )
     actions = _cleanup(world)
     if checks.own_phase(world.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
-        told = outcomes.losses(movers.success(world.mover))
-        actions = (*told, Announce("Normal", "Available", _summary(status)))
+        lacks = incomplete(status)
+        told = (Announce("Warning", "FilesUnreadable", lacks),) if lacks else ()
+        actions = (*outcomes.losses(report), *told, Announce("Normal", "Available", _summary(status)))
     actions = (*_finalizer_again(world), *actions)
     return Decision(status, actions, look_again=0.0 if checks.own_phase(world.backup) not in checks.WHOLE else None)
+
+
+def _whole_conditions(world: BackupWorld, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
+    """Ready; and Complete, False, where files are missing. A complete backup has no such condition."""
+    generation, lacks = world.backup.metadata.generation, incomplete(status)
+    message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
+    shown = conditions.ready(status.conditions, now, generation, "Available", message)
+    if lacks is None:
+        return [condition for condition in shown if condition.type != ConditionType.COMPLETE]
+    return conditions.with_lasting(
+        shown, now, generation, kind=ConditionType.COMPLETE, status="False", reason="FilesUnreadable", message=lacks
+    )
 
 
 def _summary(status: VolumeBackupStatus) -> str:

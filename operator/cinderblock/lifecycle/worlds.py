@@ -64,6 +64,8 @@ class ManifestView:
     transferred_bytes: int
     stored_bytes: int
     sealed: bool = False
+    unreadable_files: int = 0
+    unreadable_examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
