@@ -29,6 +29,7 @@ from cinderblock.cli.volumes import default_volume_id, volume_bytes, volume_mode
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable
 from cinderblock.model.names import manifest_key
+from cinderblock.model.origin import Consistency
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
@@ -140,6 +141,7 @@ def describe(arguments: argparse.Namespace) -> BackupDescription:
         created_at=now,
         data_timestamp=now,
         incremental=arguments.incremental,
+        consistency=Consistency.LIVE,
     )
 
 
