@@ -30,6 +30,7 @@ class OperatorSettings:
         lease_namespace: where the Lease is that says which replica acts; None: where this process runs.
         lease_name: its name.
         lease_seconds: its length: for so long nobody acts after a leader has died.
+        release: name of the Helm release, which manifests keep; empty: not installed by Helm.
     """
 
     mover_image: str
@@ -45,6 +46,7 @@ class OperatorSettings:
     lease_namespace: str | None = None
     lease_name: str = "cinderblock"
     lease_seconds: int = 15
+    release: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
@@ -70,6 +72,7 @@ class OperatorSettings:
             lease_namespace=environment.get("CINDERBLOCK_LEASE_NAMESPACE") or None,
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
             lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", 15),
+            release=environment.get("CINDERBLOCK_RELEASE", ""),
         )
 
 

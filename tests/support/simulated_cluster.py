@@ -254,8 +254,9 @@ class Cluster:
         self.objects.create("Pod", {"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}})
 
     def _pods(self) -> Iterator[Move]:
+        sets = {item["metadata"]["uid"] for item in self.objects.all("StatefulSet")}
         for pod in self.objects.all("Pod"):
-            if "ownerReferences" not in pod["metadata"]:
+            if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
             if pod["status"]["phase"] == "Pending" and self.no_node:

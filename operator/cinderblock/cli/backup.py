@@ -33,6 +33,7 @@ from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable
 from cinderblock.model.losses import Unreadable
 from cinderblock.model.names import manifest_key
+from cinderblock.model.origin import Consistency
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
@@ -182,6 +183,7 @@ def describe(arguments: argparse.Namespace) -> BackupDescription:
         created_at=now,
         data_timestamp=arguments.data_timestamp or now,
         incremental=arguments.incremental,
+        consistency=Consistency.LIVE,
     )
 
 

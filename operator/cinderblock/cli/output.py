@@ -67,7 +67,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def print_fields(fields: Mapping[str, str]) -> None:
     """Names and values, one to a line; those without a value are left out."""
-    width = max(map(len, fields))
+    width = max((len(name) for name, value in fields.items() if value), default=0)
     for name, value in fields.items():
         if value:
             print(f"{name:<{width}}  {printable(value)}")

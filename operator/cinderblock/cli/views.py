@@ -108,6 +108,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "stored": f"{size(summary.stored_bytes)} in {counted(summary.object_count, 'pack')} and the manifest",
         "lacks": _lacks(summary),
         "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
+        **_origin(description),
     }
 
 
@@ -116,3 +117,24 @@ def _lacks(summary: ManifestSummary) -> str:
         return ""
     named = ", ".join(summary.unreadable_examples)
     return f"{counted(summary.unreadable_files, 'file')} that could not be read: {named}"
+
+
+def _origin(description: BackupDescription) -> dict[str, str]:
+    """What a person needs who makes the volume again in another cluster; older backups tell nothing of it."""
+    claim, driver, cluster = description.claim, description.driver, description.cluster
+    told = {"storage class": description.storage_class, "access modes": ", ".join(description.access_modes)}
+    if claim is not None:
+        number = "" if claim.ordinal is None else f", ordinal {claim.ordinal}"
+        told |= {
+            "requested size": claim.requested_size or "",
+            "attributes class": claim.volume_attributes_class or "",
+            "stateful set": f"{claim.stateful_set}{number}" if claim.stateful_set else "",
+            "labels": ", ".join(f"{name}={value}" for name, value in claim.labels.items()),
+            "annotations": ", ".join(claim.annotations),
+            "left out": ", ".join(claim.left_out),
+        }
+    if driver is not None:
+        told |= {"driver": driver.name, "volume handle": driver.volume_handle, "filesystem": driver.fs_type}
+    if cluster is not None:
+        told |= {"cluster": cluster.uid, "release": cluster.release}
+    return told | {"copied": description.consistency or "", "written by": description.written_by or ""}

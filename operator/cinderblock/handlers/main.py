@@ -137,5 +137,6 @@ def make_policy(settings: OperatorSettings) -> Policy:
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
             proxies=settings.proxies,
-        )
+        ),
+        release=settings.release,
     )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cinderblock.datapath.manifest import read_summary
 from cinderblock.errors import CinderblockError, NotFound
+from cinderblock.handlers.cluster_identity import ClusterIdentity
 from cinderblock.handlers.line import Line
 from cinderblock.handlers.references import ReferenceLooks
 from cinderblock.handlers.sharing import SharedReads
@@ -54,6 +55,7 @@ class Eyes:
     instruments: Instruments = field(default_factory=Instruments)
     line: Line = field(default_factory=Line)
     shared: SharedReads = field(default_factory=SharedReads)
+    cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLooks = field(default_factory=ReferenceLooks)
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
@@ -94,10 +96,19 @@ async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
     return Claim.model_validate(body) if body is not None else None
 
 
+async def living_pods(eyes: Eyes, namespace: str) -> JsonObjects:
+    """The pods of a namespace that have not ended."""
+    return await eyes.bodies(kinds.POD, namespace, fields=lookups.NOT_ENDED)
+
+
+def those_with(claim: Claim, pods: JsonObjects) -> list[Pod]:
+    """Those of the pods that use a claim and have not ended."""
+    return parse_all(Pod, [pod for pod in pods if lookups.uses_claim(pod, claim.name)])
+
+
 async def pods_with(eyes: Eyes, claim: Claim) -> list[Pod]:
     """The pods that use a claim and have not ended."""
-    pods = await eyes.bodies(kinds.POD, claim.namespace, fields=lookups.NOT_ENDED)
-    return parse_all(Pod, [pod for pod in pods if lookups.uses_claim(pod, claim.name)])
+    return those_with(claim, await living_pods(eyes, claim.namespace))
 
 
 def users_of(pods: list[Pod]) -> tuple[str, ...]:

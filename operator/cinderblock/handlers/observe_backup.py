@@ -16,13 +16,14 @@ from cinderblock.handlers.observe import (
     choose_store,
     find_claim,
     intruders,
+    living_pods,
     observe_mover,
     own_mover,
     parse_all,
     pods_of,
-    pods_with,
     probe_store,
     read_manifest,
+    those_with,
     users_of,
     writers_of,
 )
@@ -160,8 +161,11 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     if claim is None:
         return world
     volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
-    pods = await pods_with(eyes, claim)
+    everybody = await living_pods(eyes, claim.namespace)
+    pods = those_with(claim, everybody)
     world = replace(world, volume=volume, users=users_of(pods), writers=writers_of(pods, backup.uid))
+    sets = tuple(lookups.stateful_sets_of(claim.name, everybody))
+    world = replace(world, stateful_sets=sets, cluster_uid=await eyes.cluster.uid(eyes.kube))
     return await _with_attachments(eyes, await _with_snapshots(eyes, world), pods)
 
 

@@ -52,6 +52,23 @@ def names_claim(pod: JsonObject, claim: str) -> bool:
     return any(_claim_of(pod, volume) == claim for volume in pod.get("spec", {}).get("volumes") or ())
 
 
+def stateful_sets_of(claim: str, pods: Iterable[JsonObject]) -> list[str]:
+    """Names of the StatefulSets that a claim may belong to, in order: their pods mount claims of the same template.
+
+    Pod ``web-0`` of StatefulSet ``web`` mounts claim ``data-web-0``, so claim ``data-web-1`` is of that set too, even
+    if pod ``web-1`` does not run (apps/v1 StatefulSet: claims are called ``<template>-<pod>``).
+    """
+    found = set()
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        owners = pod["metadata"].get("ownerReferences") or ()
+        sets = [owner["name"] for owner in owners if owner.get("kind") == "StatefulSet" and owner.get("controller")]
+        mounted = [_claim_of(pod, volume) or "" for volume in pod.get("spec", {}).get("volumes") or ()]
+        templates = [text.removesuffix(f"-{name}") for text in mounted if text.endswith(f"-{name}")]
+        found |= {owner for owner in sets for template in templates if claim.startswith(f"{template}-{owner}-")}
+    return sorted(found)
+
+
 def attachments_of(volume: str, attachments: Iterable[JsonObject]) -> list[JsonObject]:
     """Of all VolumeAttachments those of a PersistentVolume, by its name: where it is attached, or about to be."""
     return [item for item in attachments if item["spec"].get("source", {}).get("persistentVolumeName") == volume]

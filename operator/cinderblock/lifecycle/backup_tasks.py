@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cinderblock.lifecycle import checks, expectations, objects
+from cinderblock.lifecycle import checks, expectations, objects, origins
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
 from cinderblock.model.cluster import Claim
+from cinderblock.model.origin import Consistency
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import BackupDescription, MoverTask, Operation
 
 
-def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTask:
+def mover_task(world: BackupWorld, store: BackupStore, claim: Claim, consistency: Consistency) -> MoverTask:
     """What the mover is asked to do about ``claim``, whatever it mounts."""
     parent = checks.recorded_parent(world)
     return MoverTask(
@@ -20,7 +21,7 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTas
         store=objects.location(store, container_of(world, store)),
         volume_mode=claim.spec.volume_mode,
         path=objects.mover_path(claim.spec.volume_mode),
-        backup=_description(world, claim),
+        backup=_description(world, claim, consistency),
         parent_manifest=parent.status.manifest_key if parent else None,
         unreadable=world.backup.spec.unreadable,
         expected_parent=expectations.of_status(parent, store, world.parent) if parent else None,
@@ -35,7 +36,7 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTas
     )
 
 
-def _description(world: BackupWorld, claim: Claim) -> BackupDescription:
+def _description(world: BackupWorld, claim: Claim, consistency: Consistency) -> BackupDescription:
     backup = world.backup
     created = backup.metadata.creation_timestamp
     if created is None:
@@ -56,6 +57,10 @@ def _description(world: BackupWorld, claim: Claim) -> BackupDescription:
         created_at=created,
         data_timestamp=data_timestamp(world) or created,
         incremental=backup.spec.incremental,
+        claim=origins.claim_facts(world, claim),
+        driver=origins.driver_facts(world.volume),
+        cluster=origins.cluster_facts(world),
+        consistency=consistency,
     )
 
 

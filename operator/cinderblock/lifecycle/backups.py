@@ -33,6 +33,7 @@ from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.cluster import Claim, Snapshot
 from cinderblock.model.conditions import Condition, ConditionType
+from cinderblock.model.origin import Consistency
 from cinderblock.model.quantity import to_bytes, to_gib
 from cinderblock.model.task import missed_changes_sentence
 
@@ -270,7 +271,9 @@ def _start(world: BackupWorld, now: datetime, claim: Claim, mounted: Claim | Non
     if isinstance(parent_problem, Fail):
         return _fail(world, now, parent_problem)
     claim_name = mounted.name if mounted else names.child_name(world.backup.uid)
-    job = objects.mover_job(world.backup, mover_task(world, store, claim), store, claim_name, world.policy.mover)
+    consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
+    task = mover_task(world, store, claim, consistency)
+    job = objects.mover_job(world.backup, task, store, claim_name, world.policy.mover)
     waiting = movers.starting(world.policy)
     told = Announce("Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} copies volume {claim.name}")
     return _wait(world, now, waiting, (CreateChild("Job", job), told))

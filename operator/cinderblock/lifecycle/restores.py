@@ -127,9 +127,10 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         store=objects.location(store, world.backup.status.container or store.spec.container),
         volume_mode=mode,
         path=objects.mover_path(mode),
-        backup=manifest.description,
         expected=expectations.of_status(world.backup, store, manifest),
         fidelity=world.restore.spec.fidelity,
+        # What a mover does not need stays out of the Job: labels and annotations of the claim are long.
+        backup=manifest.description.model_copy(update={"claim": None}),
         manifest=manifest.key,
         compression=store.spec.compression,
         sealed=bool(world.backup.status.sealed),

@@ -33,6 +33,8 @@ class Policy:
 
     mover: MoverSettings
     deadlines: Deadlines = field(default_factory=Deadlines)
+    release: str = ""
+    """Name of the operator's Helm release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ class BackupWorld:
         volume: the PersistentVolume bound to it.
         users: names of the pods that mount the claim.
         writers: names of pods of movers that may still write to the volume for a restore.
+        stateful_sets: names of the StatefulSets one of whose pods mounts a claim of the same template as this one.
+        cluster_uid: UID of the namespace kube-system; empty: not known, or not looked for.
         intruders: names of the pods that had the volume while it was copied without a snapshot.
         attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
         snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
@@ -159,6 +163,8 @@ class BackupWorld:
     volume: Volume | None = None
     users: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
+    stateful_sets: tuple[str, ...] = ()
+    cluster_uid: str = ""
     intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     snapshot_class: SnapshotClass | None = None

@@ -21,6 +21,7 @@ class ClaimSpec(Model):
     storage_class_name: str | None = None
     volume_mode: VolumeMode = VolumeMode.FILESYSTEM
     volume_name: str = ""
+    volume_attributes_class_name: str | None = None
     resources: ResourceRequests = ResourceRequests()
 
 
@@ -54,6 +55,8 @@ class ClaimReference(Model):
 
 class CsiSource(Model):
     driver: str = ""
+    volume_handle: str = ""
+    fs_type: str = ""
 
 
 class VolumeSpec(Model):

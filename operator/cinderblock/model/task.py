@@ -15,6 +15,7 @@ from pydantic import Field
 
 from cinderblock.model.base import Model
 from cinderblock.model.losses import Fidelity, Losses, Path, Unreadable
+from cinderblock.model.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.model.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
 
@@ -90,6 +91,16 @@ class BackupDescription(Model):
     incremental: bool = False
     change_detection: ChangeDetection | None = None
     """Which files of the parent's were not read again; None: the backup is not incremental, or that of a device."""
+    claim: ClaimFacts | None = None
+    """What else the PersistentVolumeClaim said."""
+    driver: DriverFacts | None = None
+    """The CSI volume behind it."""
+    cluster: ClusterFacts | None = None
+    """The cluster that it is in."""
+    consistency: str | None = None
+    """One of `Consistency`, or a word of a later version; None: made before this was noted."""
+    written_by: str | None = None
+    """Version of Cinderblock that wrote the manifest."""
 
 
 class MoverTask(Model):

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
+from cinderblock import __version__
 from cinderblock.datapath.chunking import chunk_bytes_for
 from cinderblock.datapath.codec import Encoder
 from cinderblock.datapath.comparison import Comparison
@@ -64,6 +65,7 @@ from cinderblock.mover.reading import WorkReader
 from cinderblock.mover.sources import Source, SourceOpener, open_source
 from cinderblock.mover.trust import judge
 from cinderblock.mover.uploads import UPLOADS, PackOwner, PackUploader
+from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -208,10 +210,11 @@ class _Run:
         return self._writer.pins
 
     def _description(self) -> BackupDescription:
-        """What the task says, and what was taken as a proof that files are unchanged."""
+        """What the task says, what was taken as a proof that files are unchanged, and which version writes this."""
         task = self._task
         compares_files = self._parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
-        return task.backup.model_copy(update={"change_detection": task.change_detection if compares_files else None})
+        proof = task.change_detection if compares_files else None
+        return task.backup.model_copy(update={"change_detection": proof, "written_by": __version__})
 
     def _comparison(self) -> Comparison | None:
         """What the next incremental has to know. A device has no stamps."""
@@ -243,9 +246,9 @@ class _Run:
         }
 
     def _present(self, backup_id: str) -> dict[str, int]:
-        """Size by key of everything that is below a backup's prefix for packs."""
-        prefix = pack_prefix(self._task.store.prefix, self._task.backup.volume_id, backup_id)
-        return {info.key: info.size for info in self._store.list(prefix)}
+        """Size by key of the packs of a backup, and of its wrapped data key; objects of others are left alone."""
+        found = pack_objects(self._store, self._task.store.prefix, self._task.backup.volume_id, backup_id)
+        return {info.key: info.size for info in found}
 
 
 def _level(compression: Compression) -> int | None:

@@ -45,7 +45,7 @@ def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
         raise needs.unknown[0]
     if stands:
         store.delete([key])
-    packs = list(pack_objects(store, prefix, volume_id, backup_id))
+    packs = [found.key for found in pack_objects(store, prefix, volume_id, backup_id)]
     store.delete(packs)
     return stands + len(packs)
 

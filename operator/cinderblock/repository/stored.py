@@ -10,7 +10,7 @@ from cinderblock.datapath.packs import parse_pack_name
 from cinderblock.errors import InvalidInput
 from cinderblock.model.names import backup_prefix, pack_prefix, stored_ids
 from cinderblock.model.pins import ExpectedBackup
-from cinderblock.store.base import ObjectStore, checked_key
+from cinderblock.store.base import ObjectInfo, ObjectStore, checked_key
 
 KEY_NAME: Final = "data-key"
 """Last part of the key of the object that holds the wrapped data key of an unfinished backup."""
@@ -54,13 +54,13 @@ def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> 
             yield StoredManifest(item.key, *ids, item.size)
 
 
-def pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[str]:
-    """List the keys of a backup's packs, and of its wrapped data key while it is unfinished."""
+def pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
+    """List a backup's packs, and its wrapped data key while it is unfinished; nothing else that lies beside them."""
     root = pack_prefix(prefix, volume_id, backup_id)
     for item in store.list(root):
         name = item.key.removeprefix(root)
         if name == KEY_NAME or parse_pack_name(name) is not None:
-            yield item.key
+            yield item
 
 
 def _can_be_named(key: str) -> bool:

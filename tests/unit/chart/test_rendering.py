@@ -125,6 +125,7 @@ def test_the_operator_understands_the_environment_that_it_gets() -> None:
         health_port=8080,
         lease_namespace=NAMESPACE,
         lease_name="cinderblock",
+        release="cinderblock",
     )
     assert container["image"] == environment["CINDERBLOCK_MOVER_IMAGE"]
     assert container["ports"][0]["containerPort"] == 8080

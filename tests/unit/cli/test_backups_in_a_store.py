@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from cinderblock import __version__
 from cinderblock.errors import NotFound
+from cinderblock.model.origin import ClaimFacts, ClusterFacts, DriverFacts
+from cinderblock.model.task import Operation
+from cinderblock.mover.backup import run_backup
+from tests.support.backups import PREFIX, Backups
+from tests.support.volumes_in_memory import MemorySource
 from tests.unit.cli.conftest import Cli, Opened
 
 STORE = "s3://backups"
@@ -295,3 +302,26 @@ def test_a_damaged_neighbour_hides_who_needs_a_backup_and_nothing_else(
     assert (shown.code, told.code, told.json["neededBy"]) == (0, 0, None)
     assert "needed by    cannot be told" in shown.out
     assert line[2] in shown.err
+
+
+def test_a_backup_of_a_cluster_says_where_its_volume_comes_from(cli: Cli, opened: Opened) -> None:
+    backups = Backups(opened.inside)
+    facts = {
+        "claim": ClaimFacts(labels={"app": "web"}, requested_size="1Gi", stateful_set="web", ordinal=3),
+        "driver": DriverFacts(name="csi.example.org", volume_handle="vol-1", fs_type="xfs"),
+        "cluster": ClusterFacts(uid="k-1", release="backups"),
+        "consistency": "snapshot",
+    }
+    task = backups.task(Operation.BACKUP, "b-1")
+    task = task.model_copy(update={"backup": task.backup.model_copy(update=facts)})
+    run_backup(task, opened.inside, None, opener=lambda mode, path: nullcontext(MemorySource()))
+    shown = cli("show", "b-1", "--from", f"{STORE}/{PREFIX}").out
+    for words in ("web, ordinal 3", "app=web", "1Gi", "csi.example.org", "vol-1", "xfs", "k-1", "backups", "snapshot"):
+        assert words in shown
+    told = cli("show", "b-1", "--from", f"{STORE}/{PREFIX}", "--json").json["description"]
+    assert told["claim"]["statefulSet"] == "web"
+
+
+def test_a_backup_that_is_made_by_hand_says_which_version_made_it(cli: Cli, line: list[str]) -> None:
+    told = cli("show", line[0], "--from", STORE, "--json").json["description"]
+    assert (told["consistency"], told["writtenBy"]) == ("live", __version__)

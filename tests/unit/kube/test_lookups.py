@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.kube.lookups import choose_snapshot_class, newest, uses_claim
+from cinderblock.kube.lookups import choose_snapshot_class, newest, stateful_sets_of, uses_claim
 
 DEFAULT = "snapshot.storage.kubernetes.io/is-default-class"
 
@@ -87,3 +87,31 @@ OTHER = {"name": "config", "configMap": {"name": "web"}}
 )
 def test_whether_a_pod_uses_a_claim(found: dict[str, Any], claim: str, uses: bool) -> None:
     assert uses_claim(found, claim) is uses
+
+
+def stateful_pod(name: str, owner: str, *claims: str, kind: str = "StatefulSet") -> dict[str, Any]:
+    """A pod of a controller that mounts claims."""
+    volumes = [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims]
+    owners = [{"kind": kind, "name": owner, "controller": True}]
+    return {"metadata": {"name": name, "ownerReferences": owners}, "spec": {"volumes": volumes}}
+
+
+@pytest.mark.parametrize(
+    ("claim", "found"),
+    [
+        ("data-web-0", ["web"]),
+        ("data-web-7", ["web"]),
+        ("logs-web-7", []),
+        ("data-job-0", []),
+        ("shared", []),
+    ],
+)
+def test_a_claim_is_of_the_stateful_set_whose_pods_mount_claims_of_the_same_template(
+    claim: str, found: list[str]
+) -> None:
+    pods = [
+        stateful_pod("web-0", "web", "data-web-0", "shared"),
+        stateful_pod("job-0", "job", "data-job-0", kind="ReplicaSet"),
+        {"metadata": {"name": "alone"}},
+    ]
+    assert stateful_sets_of(claim, pods) == found

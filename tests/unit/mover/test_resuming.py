@@ -11,10 +11,11 @@ from typing_extensions import override
 
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import Conflict, StoreUnreachable, TransientError
+from cinderblock.model.names import pack_prefix
 from cinderblock.store.base import ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
-from tests.support.backups import PREFIX, Backups, key_ring
+from tests.support.backups import PREFIX, VOLUME, Backups, key_ring
 from tests.support.faults import Crash, FaultyStore, Operation
 from tests.support.volumes_in_memory import MemorySource
 
@@ -223,3 +224,16 @@ def test_an_unreadable_volume_ends_the_run_with_everything_closed() -> None:
         Backups(memory).back_up(volume, "one")
     assert volume.open_files == 0
     assert not any(key.startswith(f"{PREFIX}/backups/") for key in keys_of(memory))
+
+
+def test_folders_beside_the_packs_spoil_no_backup_and_stay() -> None:
+    backups = Backups()
+    key = pack_prefix(PREFIX, VOLUME, "b-1")
+    planted = [key, f"{key}notes.txt"]
+    for name in planted:
+        backups.store._objects[name] = b""  # type: ignore[attr-defined]
+    source = MemorySource()
+    source.add(b"file", (0, b"content"))
+    backups.back_up(source, "b-1")
+    assert backups.verify("b-1").entries == 2
+    assert set(planted) < {found.key for found in backups.store.list(key)}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cinderblock import __version__
 from cinderblock.datapath.keys import KeyRing
-from cinderblock.model.task import VolumeMode
+from cinderblock.model.base import Model
+from cinderblock.model.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
+from cinderblock.model.task import BackupDescription, Operation, VolumeMode
+from cinderblock.mover.backup import run_backup
 from cinderblock.mover.fetching import ChunkFetcher
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
@@ -227,3 +232,58 @@ def test_any_tree_and_its_child_read_by_the_page(
         backups.back_up(volume, backup, parent)
         if not parent or not (first.keys() & second.keys()):
             assert read_by_page(backups.store, backup) == describe_all(volume)
+
+
+FACTS = {
+    "claim": ClaimFacts(
+        labels={"app": "web"},
+        annotations={"example.org/note": "one\ntwo"},
+        left_out=["example.org/novel"],
+        requested_size="1Gi",
+        volume_attributes_class="gold",
+        stateful_set="web",
+        ordinal=3,
+    ),
+    "driver": DriverFacts(name="csi.example.org", volume_handle="vol-1", fs_type="xfs"),
+    "cluster": ClusterFacts(uid="k-1", release="cinderblock"),
+    "consistency": Consistency.SNAPSHOT,
+}
+
+
+def test_what_a_lost_cluster_needs_is_where_the_page_says() -> None:
+    backups = Backups()
+    task = backups.task(Operation.BACKUP, "b-1")
+    task = task.model_copy(update={"backup": task.backup.model_copy(update=FACTS)})
+    volume = MemorySource()
+    volume.add(b"file", (0, b"content"))
+    run_backup(task, backups.store, None, opener=lambda mode, path: nullcontext(volume))
+    reader = FormatReader(backups.store.get, f"{PREFIX}/", KEYS)
+    assert bytes(reader.entries(backups.manifest_key("b-1"))[1].content) == b"content"
+    told = reader.summary["description"]
+    assert told["claim"] == {
+        "labels": {"app": "web"},
+        "annotations": {"example.org/note": "one\ntwo"},
+        "leftOut": ["example.org/novel"],
+        "requestedSize": "1Gi",
+        "volumeAttributesClass": "gold",
+        "statefulSet": "web",
+        "ordinal": 3,
+    }
+    assert told["driver"] == {"name": "csi.example.org", "volumeHandle": "vol-1", "fsType": "xfs"}
+    assert told["cluster"] == {"uid": "k-1", "release": "cinderblock"}
+    assert (told["consistency"], told["writtenBy"]) == ("snapshot", __version__)
+    read = backups.open("b-1").summary.description
+    assert read.model_dump(include=set(FACTS)) == task.backup.model_dump(include=set(FACTS))
+
+
+def test_a_word_of_a_later_version_stops_no_reader() -> None:
+    later = {"consistency": "application", "claim": {"labels": {}, "namespaceLabels": {"a": "b"}}, "schedule": {"a": 1}}
+    wire = Backups().task(Operation.BACKUP, "b-1").backup.to_wire()
+    assert BackupDescription.model_validate(wire | later).consistency == "application"
+
+
+@pytest.mark.parametrize("model", [BackupDescription, ClaimFacts, DriverFacts, ClusterFacts])
+def test_the_page_names_every_field(model: type[Model]) -> None:
+    page = (Path(__file__).parents[3] / "docs/format.md").read_text()
+    wanted = {field.alias or name for name, field in model.model_fields.items()}
+    assert {name for name in wanted if f"`{name}`" not in page} == set()
