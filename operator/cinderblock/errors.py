@@ -14,6 +14,10 @@ secret; what comes from a client library is rewritten at the fence of its room.
     │   ├── AccessDenied          credentials are wrong or not sufficient
     │   ├── KeyUnavailable        the encryption key that the data needs is not there
     │   ├── IntegrityError        stored bytes are not what was written
+    │   │   ├── ForeignManifest   a manifest is that of another backup
+    │   │   ├── SealBroken        a manifest must be encrypted and is not
+    │   │   ├── ManifestReplaced  a manifest is not the one that was recorded
+    │   │   └── SealedTooLate     a manifest is newer than its key may seal
     │   ├── UnsupportedFormat     an object of an unknown format version
     │   ├── TargetError           the volume refuses: no space, read-only, gone
     │   └── SourceError           the volume cannot be read
@@ -79,6 +83,22 @@ class KeyUnavailable(PermanentError):
 
 class IntegrityError(PermanentError):
     """Stored bytes are not what was written. The message names the object."""
+
+
+class ForeignManifest(IntegrityError):
+    """A manifest is that of another backup than the reader was told to expect."""
+
+
+class SealBroken(IntegrityError):
+    """A manifest must be encrypted and is not: somebody without a key may have put it there."""
+
+
+class ManifestReplaced(IntegrityError):
+    """A manifest is not the one that was recorded when the backup became available."""
+
+
+class SealedTooLate(IntegrityError):
+    """A manifest is sealed with a key that may seal nothing as new as it is."""
 
 
 class UnsupportedFormat(PermanentError):

@@ -169,7 +169,7 @@ def snapshot_classes() -> list[Manifest]:
             "metadata": {"name": offer.name, "annotations": {_DEFAULT_SNAPSHOT_CLASS: str(number == 0).lower()}},
             "driver": driver.name,
             "deletionPolicy": "Delete",
-            "parameters": offer.parameters,
+            **_parameters(offer),
         }
         for driver in DRIVERS
         for number, offer in enumerate(driver.snapshot_classes)
@@ -214,5 +214,10 @@ def _storage_class(driver: Driver, offer: VolumeClass, is_default: bool) -> Mani
         "provisioner": driver.name,
         "reclaimPolicy": "Delete",
         "volumeBindingMode": offer.binding_mode,
-        "parameters": offer.parameters,
+        **_parameters(offer),
     }
+
+
+def _parameters(offer: VolumeClass | SnapshotClass) -> Manifest:
+    """Leave out what is empty: applied once more, the API server would call it a change of what may not change."""
+    return {"parameters": offer.parameters} if offer.parameters else {}

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server
 
 pytestmark = pytest.mark.integration
@@ -60,6 +62,22 @@ def test_a_directory_goes_to_s3_and_comes_back(program: Program, tmp_path: Path)
     }
     assert program("delete", backup_id, "--from", STORE).returncode == 0
     assert json.loads(program("list", "--from", STORE, "--json").stdout) == []
+
+
+def test_folders_among_the_objects_hold_up_no_deletion(program: Program, server: S3Server, tmp_path: Path) -> None:
+    """Consoles and sync tools make them: objects of no bytes whose key ends with a slash."""
+    (tmp_path / "file").write_bytes(os.urandom(100_000))
+    store = "s3://folders"
+    made = json.loads(program("backup", str(tmp_path), "--to", store, "--json").stdout)
+    with closing(S3Store(server.location("folders"), server.credentials)) as opened:
+        (manifest,) = (found.key for found in opened.list("backups/"))
+        volume = manifest.split("/")[1]
+        planted = [f"backups/{volume}/", f"packs/{volume}/{made['backupId']}/", f"packs/{volume}/{made['backupId']}/a/"]
+        for key in planted:
+            opened._client.put_object(Bucket="folders", Key=key, Body=b"")
+        deleted = program("delete", made["backupId"], "--from", store)
+        assert deleted.returncode == 0, deleted.stderr
+        assert [found.key for found in opened.list("") if not found.key.endswith("/")] == []
 
 
 def test_wrong_credentials_end_at_once_in_one_line(program: Program) -> None:

@@ -4,8 +4,11 @@ Every step rewrites one page, makes it durable, and then appends a durable recor
 instant a volume is copied, its ledger says which version each page must have: a page that is older is a lost write, a
 page that belongs to no version is a torn one. Only the page of the step after the last record may be in between.
 
-    ledger.py write PATH SEED      go on for ever; prints the number of steps that are durable
-    ledger.py verify PATH SEED     print the number of steps that the copy holds, or what is wrong with it
+A database is another kind: it makes the record durable first, and its page only at the next checkpoint. In a copy,
+pages of steps before the checkpoint must be there; the others it writes again from the ledger, as databases do.
+
+    ledger.py write PATH SEED [database]      go on without an end; prints the number of steps that are durable
+    ledger.py verify PATH SEED [database]     print the number of steps that the copy holds, or what is wrong with it
 
 PATH is a directory, or a block device.
 """
@@ -25,6 +28,14 @@ FILES = 64
 """Of a directory's pages, so many are files of their own, replaced by renaming; the others are in one file."""
 RECORD = struct.Struct(">QI20s")
 LEDGER_BYTES = 8 << 20
+DATABASE = "database"
+SEGMENTS = 48
+SEGMENT_PAGES = PAGES // SEGMENTS
+"""A database's pages are in files of so many. All steps change one file for a while, then it rests for minutes."""
+STAY = 100
+"""Steps that a database stays in one segment."""
+CHECKPOINT = 250
+"""Steps between two checkpoints."""
 PAUSE = 0.03
 """Seconds between two steps."""
 
@@ -46,7 +57,43 @@ def record_of(seed: str, step: int) -> bytes:
     return RECORD.pack(step, page_of(seed, step), hashlib.sha1(text, usedforsecurity=False).digest())
 
 
-class Device:
+class Volume:
+    """What the ways of writing have in common: a step makes its page durable, and then its record."""
+
+    def place(self, seed: str, step: int) -> int:
+        """Return the page that a step rewrites."""
+        return page_of(seed, step)
+
+    def begin(self, seed: str, steps: int) -> None:
+        """Get ready for the next step. There is nothing to do where every page is durable before its record."""
+
+    def take(self, seed: str, step: int) -> None:
+        """Take a step."""
+        self.rewrite(self.place(seed, step), content_of(seed, step))
+        self.record(step * RECORD.size, record_of(seed, step))
+
+    def due(self, seed: str, steps: int) -> int:
+        """Return how many of the steps must have their pages in place."""
+        return steps
+
+    def records(self) -> bytes:
+        """Return the whole ledger."""
+        raise NotImplementedError
+
+    def record(self, at: int, record: bytes) -> None:
+        """Write a record, durably."""
+        raise NotImplementedError
+
+    def page(self, number: int) -> bytes:
+        """Return a page as it is."""
+        raise NotImplementedError
+
+    def rewrite(self, number: int, content: bytes) -> None:
+        """Write a page."""
+        raise NotImplementedError
+
+
+class Device(Volume):
     """A block device: the ledger, then the pages."""
 
     def __init__(self, path: str, *, writes: bool) -> None:
@@ -71,7 +118,7 @@ class Device:
         os.fsync(self._file)
 
 
-class Tree:
+class Tree(Volume):
     """A directory: the ledger, a file of pages, and pages that are files."""
 
     def __init__(self, path: str, *, writes: bool) -> None:
@@ -117,12 +164,78 @@ class Tree:
         os.close(directory)
 
 
-def opened(path: str, *, writes: bool) -> Device | Tree:
+class Database(Volume):
+    """A directory as a database has it: a log that is durable with each step, and pages that are made so later."""
+
+    def __init__(self, path: str, *, writes: bool) -> None:
+        self._segments = f"{path}/segments"
+        flags = os.O_RDWR | os.O_CREAT if writes else os.O_RDONLY
+        self._log = os.open(f"{path}/log", flags, 0o644)
+        self._mark = os.open(f"{path}/checkpoint", flags, 0o644)
+
+    def place(self, seed: str, step: int) -> int:
+        return step // STAY % SEGMENTS * SEGMENT_PAGES + page_of(seed, step) % SEGMENT_PAGES
+
+    def begin(self, seed: str, steps: int) -> None:
+        """Write the pages again that a crash may have taken, from the log."""
+        os.makedirs(self._segments, exist_ok=True)
+        for number in range(PAGES):
+            if not self.page(number):
+                self.rewrite(number, bytes(PAGE))
+        for step in range(self.due(seed, steps), steps):
+            self.rewrite(self.place(seed, step), content_of(seed, step))
+        self._checkpoint(seed, steps)
+
+    def take(self, seed: str, step: int) -> None:
+        self.record(step * RECORD.size, record_of(seed, step))
+        self.rewrite(self.place(seed, step), content_of(seed, step))
+        if (step + 1) % CHECKPOINT == 0:
+            self._checkpoint(seed, step + 1)
+
+    def due(self, seed: str, steps: int) -> int:
+        """Return the steps before the last checkpoint. A log that lacks one of them is found as well."""
+        mark = os.pread(self._mark, RECORD.size, 0)
+        done: int = RECORD.unpack(mark)[0] if mark else 0
+        return done if not mark or mark == record_of(seed, done) else PAGES * LEDGER_BYTES
+
+    def records(self) -> bytes:
+        return os.pread(self._log, LEDGER_BYTES, 0)
+
+    def record(self, at: int, record: bytes) -> None:
+        os.pwrite(self._log, record, at)
+        os.fsync(self._log)
+
+    def page(self, number: int) -> bytes:
+        segment, page = divmod(number, SEGMENT_PAGES)
+        try:
+            with open(f"{self._segments}/{segment}", "rb") as file:
+                return os.pread(file.fileno(), PAGE, page * PAGE)
+        except FileNotFoundError:
+            return b""
+
+    def rewrite(self, number: int, content: bytes) -> None:
+        segment, page = divmod(number, SEGMENT_PAGES)
+        file = os.open(f"{self._segments}/{segment}", os.O_RDWR | os.O_CREAT, 0o644)
+        os.pwrite(file, content, page * PAGE)
+        os.close(file)
+
+    def _checkpoint(self, seed: str, steps: int) -> None:
+        for name in (*(f"{self._segments}/{segment}" for segment in range(SEGMENTS)), self._segments):
+            file = os.open(name, os.O_RDONLY)
+            os.fsync(file)
+            os.close(file)
+        os.pwrite(self._mark, record_of(seed, steps), 0)
+        os.fsync(self._mark)
+
+
+def opened(path: str, kind: str = "", *, writes: bool) -> Volume:
     """The volume at ``path``."""
+    if kind == DATABASE:
+        return Database(path, writes=writes)
     return (Device if stat.S_ISBLK(os.stat(path).st_mode) else Tree)(path, writes=writes)
 
 
-def steps_in(volume: Device | Tree, seed: str) -> int:
+def steps_in(volume: Volume, seed: str) -> int:
     """How many steps the ledger holds."""
     records, step = volume.records(), 0
     while records[step * RECORD.size : (step + 1) * RECORD.size] == record_of(seed, step):
@@ -130,39 +243,42 @@ def steps_in(volume: Device | Tree, seed: str) -> int:
     return step
 
 
-def write(path: str, seed: str, goes_on: Callable[[int], bool] = lambda step: True) -> None:
+def write(path: str, seed: str, goes_on: Callable[[int], bool] = lambda step: True, kind: str = "") -> None:
     """Take one step after the other, from where the volume is."""
-    volume = opened(path, writes=True)
+    volume = opened(path, kind, writes=True)
     step = steps_in(volume, seed)
+    volume.begin(seed, step)
     while goes_on(step) and (step + 1) * RECORD.size <= LEDGER_BYTES:
-        volume.rewrite(page_of(seed, step), content_of(seed, step))
-        volume.record(step * RECORD.size, record_of(seed, step))
+        volume.take(seed, step)
         step += 1
         print(step, flush=True)
         time.sleep(PAUSE)
 
 
-def troubles(path: str, seed: str) -> tuple[int, list[str]]:
+def troubles(path: str, seed: str, kind: str = "") -> tuple[int, list[str]]:
     """How many steps a copy holds, and which pages are not as those steps left them."""
-    volume = opened(path, writes=False)
+    volume = opened(path, kind, writes=False)
     steps = steps_in(volume, seed)
-    latest = {page_of(seed, step): step for step in range(steps)}
-    between = page_of(seed, steps)
+    due = volume.due(seed, steps)
+    latest = {volume.place(seed, step): step for step in range(steps)}
+    between = volume.place(seed, steps)
     wrong = [
         f"page {page} is not that of step {step}: {volume.page(page)[:40]!r}"
         for page, step in latest.items()
-        if page != between and volume.page(page) != content_of(seed, step)
+        if step < due and page != between and volume.page(page) != content_of(seed, step)
     ]
+    if due > steps:
+        wrong.append(f"a checkpoint is newer than step {steps}, the last one of the log")
     return steps, wrong
 
 
 def main() -> int:
     """Write or verify; exit code 1 if something is wrong."""
-    command, path, seed = sys.argv[1:4]
+    command, path, seed, *kind = sys.argv[1:]
     if command == "write":
-        write(path, seed)
+        write(path, seed, kind="".join(kind))
         return 0
-    steps, wrong = troubles(path, seed)
+    steps, wrong = troubles(path, seed, *kind)
     print("\n".join([str(steps), *wrong]))
     return 1 if wrong else 0
 

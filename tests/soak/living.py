@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from tests.cluster.storage import UNFROZEN
+from tests.soak.ledger import DATABASE
 from tests.soak.patience import patiently
 from tests.support.lab import LabError, Object
 from tests.support.tenants import ERRORS, Tenant
@@ -37,6 +39,25 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a volume is, and how its pod writes to it."""
+
+    storage_class: str
+    is_block: bool = False
+    words: tuple[str, ...] = ()
+    """For the ledger's program."""
+
+
+KINDS = (
+    Kind("rawfile"),
+    Kind("rawfile", is_block=True),
+    Kind(UNFROZEN, words=(DATABASE,)),
+    Kind(UNFROZEN, is_block=True),
+)
+"""Volumes are of these kinds, one after the other."""
+
+
+@dataclass(frozen=True)
 class Promise:
     """What a restore of a backup must hold: no fewer steps than were durable before, no more than were taken after."""
 
@@ -55,7 +76,7 @@ class Volume:
 
     tenant: Tenant
     name: str
-    is_block: bool
+    kind: Kind
     random: random.Random
     log: Callable[[str], None]
     promises: dict[str, Promise] = field(default_factory=dict)
@@ -92,16 +113,17 @@ class Volume:
 
     @property
     def _path(self) -> str:
-        return "/dev/volume" if self.is_block else "/volume"
+        return "/dev/volume" if self.kind.is_block else "/volume"
 
     def _begin(self) -> None:
         lab, namespace = self.tenant.lab, self.tenant.name
-        self._apply(claim(lab, namespace, self.name, size=str(SIZE), block=self.is_block))
+        kind = {"block": self.kind.is_block, "storage_class": self.kind.storage_class}
+        self._apply(claim(lab, namespace, self.name, size=str(SIZE), **kind))
         self._start_writer()
 
     def _start_writer(self) -> None:
-        command = ("python3", "-u", "/tools/ledger.py", "write", self._path, self._seed)
-        pod = Errand(f"write-{self.name}", command, (Mount(self.name, self._path, self.is_block),))
+        command = ("python3", "-u", "/tools/ledger.py", "write", self._path, self._seed, *self.kind.words)
+        pod = Errand(f"write-{self.name}", command, (Mount(self.name, self._path, self.kind.is_block),))
         manifest = pod.manifest(self.tenant.lab, self.tenant.name)
         manifest["spec"]["restartPolicy"] = "Always"
         self._apply(manifest)
@@ -188,8 +210,8 @@ class Volume:
 
     def _judge(self, backup: str, target: str) -> None:
         """Hold what was restored against what the backup promised."""
-        command = ("python3", "/tools/ledger.py", "verify", self._path, self._seed)
-        pod = Errand(self._next_name("judge"), command, (Mount(target, self._path, self.is_block),))
+        command = ("python3", "/tools/ledger.py", "verify", self._path, self._seed, *self.kind.words)
+        pod = Errand(self._next_name("judge"), command, (Mount(target, self._path, self.kind.is_block),))
         self._apply(pod.manifest(self.tenant.lab, self.tenant.name))
         ended: str = self._wait(f"end of {pod.name}", lambda: self._ended(pod.name), 300)
         said = self._kubectl("logs", pod.name)

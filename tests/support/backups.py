@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.model.losses import Fidelity
 from cinderblock.model.names import manifest_key, pack_prefix
+from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.model.store import ChangeDetection, Compression
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
@@ -41,11 +43,13 @@ class Backups:
     Attributes:
         store: where they are.
         keys: the key ring; None: backups are not sealed.
+        pins: what movers have reported, by backup.
     """
 
     def __init__(self, store: ObjectStore | None = None, keys: KeyRing | None = None) -> None:
         self.store: ObjectStore = store or MemoryStore()
         self.keys = keys
+        self.pins: dict[str, Pins] = {}
 
     def task(
         self,
@@ -67,6 +71,8 @@ class Backups:
             store=StoreLocation(container="container", prefix=PREFIX),
             volume_mode=mode,
             path=str(path),
+            expected=self.expected(backup) if operation is Operation.RESTORE else None,
+            expected_parent=None if parent is None else self.expected(parent),
             backup=BackupDescription(
                 backup_id=backup,
                 volume_id=VOLUME,
@@ -113,8 +119,12 @@ class Backups:
             **more,
         )
         if isinstance(volume, Path):
-            return run_backup(task, self.store, self.keys)
-        return run_backup(task, self.store, self.keys, opener=lambda mode, path: nullcontext(volume))
+            report = run_backup(task, self.store, self.keys)
+        else:
+            report = run_backup(task, self.store, self.keys, opener=lambda mode, path: nullcontext(volume))
+        if report.pins is not None:
+            self.pins[backup] = report.pins
+        return report
 
     def restore(
         self,
@@ -130,12 +140,19 @@ class Backups:
 
     def verify(self, backup: str) -> Verification:
         """Read a backup back."""
-        return run_verify(self.store, PREFIX, self.manifest_key(backup), self.keys)
+        return run_verify(self.store, PREFIX, self.manifest_key(backup), self.expected(backup), self.keys)
 
     def open(self, backup: str) -> ManifestReader:
         """The manifest of a backup."""
         key = self.manifest_key(backup)
-        return ManifestReader(lambda start, length: self.store.get(key, start, length), self.keys, key)
+        read = partial(self.store.get, key)
+        return ManifestReader(read, self.keys, ExpectedBackup(volume_id=VOLUME, backup_id=backup), key)
+
+    def expected(self, backup: str) -> ExpectedBackup:
+        """What a status tells of a backup: pins as the mover reported them, the seal as the store had it then."""
+        pins = self.pins.get(backup)
+        sealed = self.keys is not None if pins is None else bool(pins.suite)
+        return ExpectedBackup(volume_id=VOLUME, backup_id=backup, sealed=sealed, pins=pins)
 
     def manifest_key(self, backup: str) -> str:
         """Key of a backup's manifest."""

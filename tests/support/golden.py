@@ -170,7 +170,7 @@ def write_chain(directory: Path) -> None:
         task = backups.task(Operation.BACKUP, name, parent=parent)
         task = task.model_copy(update={"backup": BackupDescription.model_validate(DESCRIPTION | {"backupId": name})})
         run_backup(task, memory, keys, opener=lambda mode, path, volume=volumes[name]: nullcontext(volume))
-    run_rewrap(memory, Backups().manifest_key("second"), key_ring())
+    run_rewrap(memory, Backups().manifest_key("second"), Backups().expected("second"), key_ring())
     faulty = FaultyStore(memory)
     faulty.on("list").crashes().after(1)
     with suppress(Crash):

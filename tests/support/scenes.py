@@ -9,12 +9,14 @@ from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverSetting
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
 from cinderblock.model.names import BACKUP_FINALIZER, RESTORE_FINALIZER, child_name
+from cinderblock.model.pins import Pins
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import BackupDescription, MoverReport, VolumeMode
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 POLICY = Policy(MoverSettings(image="example/cinderblock:1"))
+PINS = Pins(content_digest="c" * 64, salt="5" * 32, suite=0)
 OWNER = [{"uid": "b-1"}]
 
 
@@ -50,7 +52,8 @@ def accepted(uid: str = "b-1", **more: Any) -> VolumeBackup:
 
 def available(uid: str = "b-1", **more: Any) -> VolumeBackup:
     """A backup that is whole in the store."""
-    return accepted(uid, **({"phase": "available", "dataTimestamp": NOW - timedelta(hours=1), "objectCount": 1} | more))
+    usual = {"phase": "available", "dataTimestamp": NOW - timedelta(hours=1), "objectCount": 1, "pins": PINS}
+    return accepted(uid, **(usual | more))
 
 
 def a_claim(name: str = "data", uid: str = "c-1", **spec: Any) -> Claim:
@@ -120,7 +123,7 @@ def a_manifest(parent: str | None = None) -> ManifestView:
         created_at=NOW,
         data_timestamp=NOW,
     )
-    return ManifestView("backups/c-1/b-1.manifest", description, parent, 2, 3000, 2000, 1000)
+    return ManifestView("backups/c-1/b-1.manifest", description, parent, 2, 3000, 2000, 1000, PINS)
 
 
 def a_world(backup: VolumeBackup, **seen: Any) -> BackupWorld:

@@ -273,4 +273,6 @@ def _field(item: Object, path: str) -> str:
     value: Any = item
     for step in path.split("."):
         value = value.get(step, {}) if isinstance(value, dict) else {}
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return value if isinstance(value, str) else ""

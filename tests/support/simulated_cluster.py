@@ -7,15 +7,23 @@ happens when something fails is marked as bad, so that a world without faults ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.header import new_header
+from cinderblock.datapath.keys import DataKey, KeyRing
+from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import Origin, PackTable, pack_name
+from cinderblock.errors import CinderblockError
 from cinderblock.model import names
-from cinderblock.model.task import MoverReport, MoverTask, Operation
+from cinderblock.model.pins import ExpectedBackup
+from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, VolumeMode
+from cinderblock.mover.restore import open_manifest
 from cinderblock.store.memory import MemoryStore
 from tests.support.simulated_api import Object, ObjectsInMemory, stamp
 
@@ -53,7 +61,9 @@ class Cluster:
         objects: the API server's objects.
         store: what the movers write to.
         contents: what is in each volume, by name of the PersistentVolume.
+        keys: of the encryption Secret, which a mover is given; None: there is none.
         kept: what each backup holds, by id.
+        held: what each manifest holds, by its salt.
         needs: whose packs each backup needs, by id.
         no_node: what the scheduler says against every mover; empty: there is a node.
         no_volume: what the provisioner says against every new volume; empty: it makes them.
@@ -64,12 +74,15 @@ class Cluster:
     objects: ObjectsInMemory
     store: MemoryStore = field(default_factory=MemoryStore)
     contents: dict[str, str] = field(default_factory=dict)
+    keys: KeyRing | None = None
     kept: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
     needs: dict[str, set[str]] = field(default_factory=dict)
     no_node: str = ""
     no_volume: str = ""
     mover_writes: int = 0
     mover_dies: tuple[int, bool] | None = None
+    found: Comparison | None = None
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -275,6 +288,9 @@ class Cluster:
             report = self.work(pod)
         except MoverDies:
             self.end(pod, 137, None)
+        except CinderblockError as error:
+            refused = MoverReport(succeeded=False, permanent=True, reason=error.reason, message=error.message)
+            self.end(pod, 3, refused)
         else:
             self.end(pod, 0, report)
 
@@ -297,7 +313,8 @@ class Cluster:
         self.end(pod, code, report)
 
     def _die_late(self, pod: Object) -> None:
-        self.work(pod)
+        with suppress(CinderblockError):
+            self.work(pod)
         self.end(pod, 137, None)
 
     def end(self, pod: Object, code: int, report: MoverReport | None, reason: str = "Error") -> None:
@@ -321,29 +338,66 @@ class Cluster:
         """Do what a mover does, all but ending."""
         task, volume = _task(pod), self._volume_under(pod)
         if task.operation is Operation.RESTORE:
+            found = open_manifest(task, self.store, self.keys)
             self.contents[volume] = HALF
-            self._write(lambda: self.contents.update({volume: self.kept[task.backup.backup_id]}))
+            self._write(lambda: self.contents.update({volume: self.held[found.summary.pins.salt]}))
             return MoverReport(succeeded=True, restored_bytes=5)
         if not any(found.key == task.manifest for found in self.store.list(task.manifest)):
             self._commit(task, self.contents[volume])
-        return MoverReport(succeeded=True, manifest=task.manifest)
+        wanted = ExpectedBackup(volume_id=task.backup.volume_id, backup_id=task.backup.backup_id, sealed=task.sealed)
+        pins = self._read(task.manifest, wanted).summary.pins
+        return MoverReport(succeeded=True, manifest=task.manifest, pins=pins)
+
+    def task_of(self, pod: Object) -> MoverTask:
+        """What a mover's pod is asked to do."""
+        return _task(pod)
+
+    def forge(self, volume_id: str, backup_id: str, content: str, keys: KeyRing | None = None) -> bytes:
+        """A manifest of a backup as somebody makes it who can write to the store; with keys only if they have leaked.
+
+        Who restores it gets ``content``.
+        """
+        data_key = DataKey.random() if keys is not None else None
+        header = new_header(volume_id, backup_id, None, data_key, keys)
+        self.held[header.salt.hex()] = content
+        writer = ManifestWriter(header, header.sealer(data_key, ""), PackTable())
+        made = datetime(2020, 1, 1, tzinfo=UTC)
+        description = BackupDescription(
+            backup_id=backup_id,
+            volume_id=volume_id,
+            volume_name="data",
+            volume_mode=VolumeMode.FILESYSTEM,
+            volume_bytes=1 << 30,
+            storage_class="fast",
+            access_modes=["ReadWriteOnce"],
+            created_at=made,
+            data_timestamp=made,
+        )
+        return bytes(writer.finish(description, 1 << 20, {}))
+
+    def _read(self, key: str, expected: ExpectedBackup) -> ManifestReader:
+        return ManifestReader(partial(self.store.get, key), self.keys, expected, key)
 
     def _commit(self, task: MoverTask, content: str) -> None:
         backup_id, parent = task.backup.backup_id, None
         if task.parent_manifest is not None:
-            parent = task.parent_manifest.rsplit("/", 1)[1].removesuffix(".manifest")
+            assert task.expected_parent is not None, "a mover is told what its parent must be"
+            parent = self._read(task.parent_manifest, task.expected_parent).header.backup_id
         self.kept[backup_id] = content
         self.needs[backup_id] = {backup_id} | self.needs.get(parent or "", set())
         self._write(lambda: self.store.put(_packs(task) + WHOLE_PACK, b"pack"))
-        header = new_header(task.backup.volume_id, backup_id, parent, None, None)
+        keys = self.keys if task.sealed else None
+        data_key = DataKey.random() if keys is not None else None
+        header = new_header(task.backup.volume_id, backup_id, parent, data_key, keys)
+        self.held[header.salt.hex()] = content
         packs = PackTable()
         for listed in sorted(self.needs[backup_id]):
             packs.add(Origin(listed, WHOLE), 0, len(b"pack"))
-        writer = ManifestWriter(header, header.sealer(None, task.manifest), packs)
+        writer = ManifestWriter(header, header.sealer(data_key, task.manifest), packs)
         for pack in range(len(packs)):
             # As an entry would that has data in each of them.
             writer._used.final(pack)
-        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}))))
+        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}, self.found))))
 
 
 def _name(item: Object) -> str:

@@ -13,6 +13,7 @@ Nothing here sleeps: `settle` moves the clock to the next instant at which somet
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.packs import parse_pack_name
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.handlers.keys import Key
@@ -112,6 +114,8 @@ class OperatorsStore:
     Attributes:
         trouble: what every call raises; None: the store answers.
         refuses_removal: what every deletion raises; None: it may be done.
+        asked: how often the operator has called get and list.
+        before: called with the operation and its key or prefix before the store answers; may change the store.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -119,6 +123,8 @@ class OperatorsStore:
         self._inner = simulation.cluster.store
         self.trouble: CinderblockError | None = None
         self.refuses_removal: CinderblockError | None = None
+        self.asked: Counter[str] = Counter()
+        self.before: Callable[[str, str], None] | None = None
 
     def check(self) -> None:
         """See ObjectStore."""
@@ -131,11 +137,13 @@ class OperatorsStore:
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         self._answer()
+        self._count("get", key)
         return self._inner.get(key, start, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
         self._answer()
+        self._count("list", prefix)
         return self._inner.list(prefix)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -157,12 +165,18 @@ class OperatorsStore:
         if self.trouble is not None:
             raise self.trouble
 
+    def _count(self, operation: str, key: str) -> None:
+        self.asked[operation] += 1
+        if self.before is not None:
+            self.before(operation, key)
+
 
 class OpenStores:
-    """Stands for `Stores`: one store, not sealed."""
+    """Stands for `Stores`: one store; sealed if the BackupStore asks for it, with the keys that movers have."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, cluster: Cluster) -> None:
         self._store = store
+        self._cluster = cluster
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
         """The one store."""
@@ -176,11 +190,14 @@ class OpenStores:
         """What the call returns, in no time."""
         return call()
 
-    async def keys(self, store: BackupStore) -> None:
-        """There are none."""
+    async def keys(self, store: BackupStore) -> KeyRing | None:
+        """The keys, if the BackupStore has an encryption Secret."""
+        return self._cluster.keys if store.spec.encryption_secret_ref is not None else None
 
-    async def active_key(self, store: BackupStore) -> None:
-        """There is none."""
+    async def active_key(self, store: BackupStore) -> str | None:
+        """The Secret names none; but where keys are read-only, movers must be told which is not."""
+        ring = await self.keys(store)
+        return ring.active if ring is not None and ring.has_marks else None
 
 
 @dataclass
@@ -217,13 +234,13 @@ class Simulation:
         instruments: what the operator measures; new when it is started anew.
     """
 
-    def __init__(self, *, snapshots: bool = True) -> None:
+    def __init__(self, *, snapshots: bool = True, cluster: type[Cluster] = Cluster) -> None:
         self._due = Due()
         self._heard: list[Change] = []
         self.refusals: dict[str, tuple[int, str]] = {}
         self.told: set[str] = set()
         self.objects = ObjectsInMemory(lambda: self._due.now, self._changed)
-        self.cluster = Cluster(self.objects)
+        self.cluster = cluster(self.objects)
         self.faults = Faults()
         self.store = OperatorsStore(self)
         self.changes_in_store = 0
@@ -270,7 +287,7 @@ class Simulation:
         api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = Instruments()
-        stores = cast("Stores", OpenStores(self.store))
+        stores = cast("Stores", OpenStores(self.store, self.cluster))
         eyes = Eyes(
             self._kube,
             stores,
@@ -322,6 +339,12 @@ class Simulation:
     def detach(self, claim: str) -> None:
         """Detach the volume of a claim again."""
         self.delete("VolumeAttachment", f"csi-{claim}")
+
+    def encrypt(self, keys: KeyRing) -> None:
+        """Give the store an encryption Secret."""
+        self.cluster.keys = keys
+        store = self.get("BackupStore", "default")
+        self.objects.update(store, spec=store["spec"] | {"encryptionSecretRef": {"name": "keys"}})
 
     def write(self, claim: str, content: str) -> None:
         """Have an application change what is in a volume."""

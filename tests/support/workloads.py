@@ -11,7 +11,7 @@ from tests.support.lab import Lab, LabError
 
 TOOLS = "tools"
 """ConfigMap with the programs that run in pods, mounted at /tools."""
-PROGRAMS = ("trees.py", "compare.py", "devices.py")
+PROGRAMS = ("trees.py", "compare.py", "devices.py", "commits.py")
 
 Object = dict[str, Any]
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from cinderblock.cli.catalog import Catalog
+from cinderblock.cli.catalog import Catalog, Listed
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.options import (
     add_active_key,
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Back up. Raises what `run_backup` raises."""
-    keys = keys_from(arguments.key_files, arguments.active_key)
+    keys = keys_from(arguments, arguments.active_key)
     description = describe(arguments)
     if not _knows_instant(arguments, description):
         warn(_OF_UNKNOWN_AGE)
@@ -139,7 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
         location = location_from(arguments, create=True)
         store = stack.enter_context(closing(CountedStore(open_from(arguments, location, BY_HAND))))
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
-        task = make_task(arguments, description, location, keys, parent)
+        must_be_sealed = keys is not None and not arguments.allow_unsealed
+        task = make_task(arguments, description, location, keys, parent, must_be_sealed=must_be_sealed)
         bounded = task.volume_mode is VolumeMode.BLOCK
         try:
             with told("backup", as_json=arguments.json, bounded=bounded) as progress:
@@ -182,18 +183,21 @@ def make_task(
     description: BackupDescription,
     location: StoreLocation,
     keys: KeyRing | None,
-    parent: str | None,
+    parent: Listed | None,
+    *,
+    must_be_sealed: bool,
 ) -> MoverTask:
     """The task as the operator would give it to a mover."""
     level = arguments.compression_level
+    pins = parent.summary.pins if parent is not None and parent.summary is not None else None
     return MoverTask(
         operation=Operation.BACKUP,
         store=location,
         volume_mode=description.volume_mode,
         path=os.path.realpath(arguments.path),
         backup=description.model_copy(update={"incremental": parent is not None}),
-        parent_manifest=parent,
-        parent_sealed=keys is not None and not arguments.allow_unsealed,
+        parent_manifest=parent.stored.key if parent is not None else None,
+        expected_parent=parent.stored.expected(sealed=must_be_sealed, pins=pins) if parent is not None else None,
         change_detection=ChangeDetection(arguments.change_detection),
         dirty_window_seconds=int(arguments.dirty_window.total_seconds()),
         compare_every=arguments.compare_every,
@@ -218,20 +222,22 @@ def _knows_instant(arguments: argparse.Namespace, description: BackupDescription
     return arguments.data_timestamp is not None or not (is_tree and is_read_only(os.path.realpath(arguments.path)))
 
 
-def _parent(catalog: Catalog, description: BackupDescription) -> str | None:
-    """Manifest to build on. Without one the backup is a full one: a first run need not be told apart."""
+def _parent(catalog: Catalog, description: BackupDescription) -> Listed | None:
+    """Backup to build on. Without one the backup is a full one: a first run need not be told apart."""
     newest, damaged = catalog.newest(description.volume_id)
     for error in damaged:
         warn(f"passed over as a parent: {error.message}")
-    if newest is None or newest.backup_id == description.backup_id:
+    if newest is None or newest.stored.backup_id == description.backup_id:
         warn("there is no backup of this volume to build on: making a full one")
         return None
-    return newest.key
+    return newest
 
 
 def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool) -> None:
+    digest = report.pins.content_digest if report.pins else ""
     if as_json:
-        print_json({"backupId": description.backup_id, "volumeId": description.volume_id, **report.to_wire()})
+        ids = {"backupId": description.backup_id, "volumeId": description.volume_id, "contentDigest": digest}
+        print_json(ids | report.to_wire())
         return
     for warning in filter(None, [report.message, *report.warnings]):
         warn(warning)
@@ -244,8 +250,9 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "read again": f"{counted(report.reread_files, 'file')} stamped within the dirty window"
             if report.reread_files
             else "",
-            "missed before": counted(report.missed_changes, "changed file") if report.missed_changes else "",
+            "missed": counted(report.missed_changes, "changed file") if report.missed_changes else "",
             "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
             f"with {counted(report.requests, 'request')}",
+            "content digest": digest,
         }
     )

@@ -12,6 +12,7 @@ from cinderblock.datapath.header import ManifestHeader
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestSummary, read_header, read_summary
 from cinderblock.errors import (
+    ForeignManifest,
     IntegrityError,
     InvalidInput,
     KeyUnavailable,
@@ -20,6 +21,7 @@ from cinderblock.errors import (
     UnsupportedFormat,
 )
 from cinderblock.model.names import manifest_key
+from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.repository.known import KnownManifests
 from cinderblock.repository.references import References
 from cinderblock.repository.stored import manifests
@@ -41,6 +43,20 @@ class Stored:
     key: str
     volume_id: str
     backup_id: str
+
+    def expected(
+        self, *, sealed: bool = False, content_digest: str | None = None, pins: Pins | None = None
+    ) -> ExpectedBackup:
+        """Return what its manifest must be: the backup that the key names, and what else is known of it.
+
+        Args:
+            sealed: whether it must be encrypted.
+            content_digest: what a person has noted.
+            pins: what this very command has read before.
+        """
+        return ExpectedBackup(
+            volume_id=self.volume_id, backup_id=self.backup_id, sealed=sealed, content_digest=content_digest, pins=pins
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +121,23 @@ class Catalog:
             raise NotFound(f"{backup.key} is not there any more")
         return listed
 
-    def summary(self, backup: Stored) -> ManifestSummary:
-        """What one manifest says. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound."""
-        summary = read_summary(partial(self._store.get, backup.key), self._keys, backup.key)
-        _check_place(summary.header, backup)
-        return summary
+    def summary(self, backup: Stored, expected: ExpectedBackup | None = None) -> ManifestSummary:
+        """What one manifest says. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound.
 
-    def newest(self, volume_id: str) -> tuple[Stored | None, list[PermanentError]]:
+        Args:
+            backup: which.
+            expected: what it must be; None: the backup that its key names, and nothing more is known.
+        """
+        wanted = expected or backup.expected()
+        return read_summary(partial(self._store.get, backup.key), self._keys, wanted, backup.key)
+
+    def newest(self, volume_id: str) -> tuple[Listed | None, list[PermanentError]]:
         """The backup of a volume with the newest data, and why others were passed over: they are damaged.
 
         Raises KeyUnavailable if the key of one of them is not given: it might be the newest.
         """
         found = self.read(self.stored(volume_id), need_keys=True)
-        sound = [(listed.summary.description.data_timestamp, listed.stored) for listed in found if listed.summary]
+        sound = [(listed.summary.description.data_timestamp, listed) for listed in found if listed.summary]
         newest = max(sound, key=lambda pair: pair[0])[1] if sound else None
         return newest, [listed.damage for listed in found if listed.damage]
 
@@ -150,10 +170,8 @@ class Catalog:
             except KeyUnavailable:
                 if need_keys:
                     raise
-                header = read_header(read, backup.key)
-                _check_place(header, backup)
-                return Listed(backup, header)
-        except _Misplaced as error:
+                return Listed(backup, read_header(read, backup.expected(), backup.key))
+        except ForeignManifest as error:
             return Listed(backup, None, damage=error, is_misplaced=True)
         except (IntegrityError, UnsupportedFormat) as error:
             return Listed(backup, None, damage=error)
@@ -162,15 +180,3 @@ class Catalog:
                 raise
             return None
         return Listed(backup, summary.header, summary)
-
-
-class _Misplaced(IntegrityError):
-    """A manifest lies under the key of another."""
-
-
-def _check_place(header: ManifestHeader, backup: Stored) -> None:
-    """A manifest under the key of another is not believed: whoever can write to the store can put it there."""
-    if header.owner != (backup.volume_id, backup.backup_id):
-        raise _Misplaced(
-            f"{backup.key} is the manifest of another backup: {' / '.join(header.owner)}", reason="IntegrityError"
-        )

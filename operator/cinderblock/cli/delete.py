@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Delete. Raises NotFound; Conflict while others need the backup; and as `remove_backup` does."""
-    keys = keys_from(arguments.key_files)
+    keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location, BY_HAND)) as store:
         catalog = Catalog(store, location.prefix, keys)

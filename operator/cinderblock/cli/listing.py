@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List. The exit code tells whether a manifest is damaged; the others are listed all the same."""
-    keys = keys_from(arguments.key_files)
+    keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location)) as store:
         catalog = Catalog(store, location.prefix, keys)

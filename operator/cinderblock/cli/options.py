@@ -15,6 +15,7 @@ _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECA
 _SLOWEST: Final = 65536
 """Bytes per second; slower, and servers take a connection for dead (as BackupStore's limits)."""
 _ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _STORE: Final = re.compile(
     r"s3://(?P<container>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
     r"(?:/(?P<prefix>[A-Za-z0-9_=-][A-Za-z0-9._=-]*(?:/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*)?)?/?"
@@ -106,6 +107,13 @@ def identifier(text: str) -> str:
     return text
 
 
+def digest(text: str) -> str:
+    """Read a content digest in hexadecimal."""
+    if not _DIGEST.fullmatch(text.lower()):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: a content digest is 64 hexadecimal digits")
+    return text.lower()
+
+
 def percentage(text: str) -> float:
     """Read ``5%`` or ``5``."""
     try:
@@ -169,6 +177,13 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a key, 32 bytes in base64; its id is the file's name unless given; may be repeated",
     )
+    group.add_argument(
+        "--read-only-keys",
+        metavar="ID=TIME,...",
+        default="",
+        help="keys that seal nothing more and open nothing newer, each with an instant such as 2026-01-31T12:00:00Z;"
+        " as the annotation cinderblock.io/read-only-keys of an encryption Secret",
+    )
 
 
 def add_unsealed(parser: argparse.ArgumentParser) -> None:
@@ -178,6 +193,17 @@ def add_unsealed(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take a backup that is not encrypted although a key is given: it was made before there was one. Without a"
         " key nothing shows that it is what was stored",
+    )
+
+
+def add_expected_digest(parser: argparse.ArgumentParser) -> None:
+    """What a person has noted of the backup."""
+    parser.add_argument(
+        "--expect-digest",
+        metavar="HEX",
+        type=digest,
+        help="refuse the backup unless this is its content digest, which backup, show and verify print. Without it, an"
+        " older manifest of the same backup passes, and without a key any backup that somebody has put in its place",
     )
 
 

@@ -10,7 +10,15 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier, path
+from cinderblock.cli.options import (
+    add_expected_digest,
+    add_json,
+    add_keys,
+    add_store,
+    add_unsealed,
+    identifier,
+    path,
+)
 from cinderblock.cli.output import losses_in_words, print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.selection import SelectedTarget, Selection
@@ -19,6 +27,7 @@ from cinderblock.datapath.keys import KeyRing
 from cinderblock.device.tree_walk import LOST_FOUND
 from cinderblock.errors import InvalidInput, TargetError
 from cinderblock.model.losses import Fidelity
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.fetching import ChunkFetcher
 from cinderblock.mover.progress import ProgressCallback
@@ -64,19 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser, "--from")
     add_keys(parser)
     add_unsealed(parser)
+    add_expected_digest(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Restore. Raises what `run_restore` raises."""
-    keys = keys_from(arguments.key_files)
+    keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(CountedStore(open_from(arguments, location, BY_HAND))) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = catalog.find(arguments.id)
         must_be_sealed = keys is not None and not arguments.allow_unsealed
-        task = make_task(arguments, catalog.summary(backup).description, location, backup.key)
-        task = task.model_copy(update={"sealed": must_be_sealed})
+        expected = backup.expected(sealed=must_be_sealed, content_digest=arguments.expect_digest)
+        summary = catalog.summary(backup, expected)
+        expected = expected.model_copy(update={"pins": summary.pins})
+        task = make_task(arguments, summary.description, location, backup.key, expected)
         with told("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:
             report = restore(task, arguments, store, keys, progress)
         report = report.model_copy(update={"requests": store.counts.requests})
@@ -97,7 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_task(
-    arguments: argparse.Namespace, description: BackupDescription, location: StoreLocation, manifest: str
+    arguments: argparse.Namespace,
+    description: BackupDescription,
+    location: StoreLocation,
+    manifest: str,
+    expected: ExpectedBackup,
 ) -> MoverTask:
     """The task as the operator would give it to a mover. Raises InvalidInput if paths of a device are wanted."""
     if arguments.paths and description.volume_mode is VolumeMode.BLOCK:
@@ -109,6 +125,7 @@ def make_task(
         path=arguments.target,
         backup=description,
         fidelity=Fidelity.BEST_EFFORT if arguments.best_effort else Fidelity.STRICT,
+        expected=expected,
         manifest=manifest,
     )
 

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Re-wrap. One that is damaged, or whose key is not given, does not keep the others from it; the exit code is that
     of the first such failure. Raises InvalidInput without keys, and what the store raises.
     """
-    keys = keys_from(arguments.key_files, arguments.active_key)
+    keys = keys_from(arguments, arguments.active_key)
     if keys is None:
         raise InvalidInput("Give the old key and the new one, each with --encryption-key-file")
     location = location_from(arguments)
@@ -59,9 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         catalog = Catalog(store, location.prefix, keys)
         for backup in [catalog.find(text) for text in arguments.ids] or catalog.stored():
             try:
-                before = read_header(partial(store.get, backup.key), backup.key).key_id
+                before = read_header(partial(store.get, backup.key), backup.expected(), backup.key).key_id
                 if before is not None:
-                    after = run_rewrap(store, backup.key, keys, arguments.active_key).key_id
+                    expected = backup.expected(sealed=True)
+                    after = run_rewrap(store, backup.key, expected, keys, arguments.active_key).key_id
                     done.append((backup.backup_id, before, after or ""))
             except (IntegrityError, KeyUnavailable, UnsupportedFormat) as error:
                 warn(f"left as it is: {error.message}")

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show. Raises NotFound; IntegrityError, or KeyUnavailable if a sealed backup is to be shown without its key: only
     JSON has a way to say these. The exit code tells of damage.
     """
-    keys = keys_from(arguments.key_files)
+    keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location)) as store:
         catalog = Catalog(store, location.prefix, keys)

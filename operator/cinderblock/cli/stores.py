@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
 
 from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.read_only import parse_read_only_keys
 from cinderblock.errors import InvalidInput
 from cinderblock.model.store import Addressing, ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.model.task import StoreLocation
@@ -59,13 +59,14 @@ def open_from(arguments: argparse.Namespace, location: StoreLocation, patience: 
     return store
 
 
-def keys_from(key_files: Iterable[str], active: str | None = None) -> KeyRing | None:
-    """The keys of ``[ID=]FILE`` options; None if there are none.
+def keys_from(arguments: argparse.Namespace, active: str | None = None) -> KeyRing | None:
+    """The keys that the options of `add_keys` give; None if they give none.
 
-    Raises InvalidInput for a file that cannot be read or holds no key, KeyUnavailable if ``active`` is not among them.
+    Raises InvalidInput for a file that cannot be read or holds no key, and for a read-only key that is malformed or
+    not given; KeyUnavailable if ``active`` is not among them or is read-only.
     """
     data: dict[str, bytes] = {}
-    for text in key_files:
+    for text in arguments.key_files:
         key_id, path = _id_and_path(text)
         if key_id in data:
             raise InvalidInput(f"There are two keys with id {key_id}: give ids of their own, as ID=FILE")
@@ -74,7 +75,8 @@ def keys_from(key_files: Iterable[str], active: str | None = None) -> KeyRing | 
                 data[key_id] = file.read(4096)
         except OSError as error:
             raise InvalidInput(f"Key file {path} cannot be read: {error.strerror}") from error
-    return KeyRing.from_secret(data, active, "what --encryption-key-file gives") if data else None
+    read_only = parse_read_only_keys(arguments.read_only_keys, "--read-only-keys")
+    return KeyRing.from_secret(data, active, "what --encryption-key-file gives", read_only) if data else None
 
 
 def _id_and_path(text: str) -> tuple[str, str]:

@@ -8,7 +8,15 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, add_unsealed, identifier, percentage
+from cinderblock.cli.options import (
+    add_expected_digest,
+    add_json,
+    add_keys,
+    add_store,
+    add_unsealed,
+    identifier,
+    percentage,
+)
 from cinderblock.cli.output import counted, print_fields, print_json, size
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
@@ -39,24 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser, "--from")
     add_keys(parser)
     add_unsealed(parser)
+    add_expected_digest(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify. Raises IntegrityError, NotFound."""
-    keys = keys_from(arguments.key_files)
+    keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location, BY_HAND)) as store:
         backup = Catalog(store, location.prefix, keys).find(arguments.id)
+        must_be_sealed = keys is not None and not arguments.allow_unsealed
         with told("verify", as_json=arguments.json) as progress:
             result = run_verify(
                 store,
                 location.prefix,
                 backup.key,
+                backup.expected(sealed=must_be_sealed, content_digest=arguments.expect_digest),
                 keys,
                 sample_percent=arguments.sample,
                 on_progress=progress,
-                must_be_sealed=keys is not None and not arguments.allow_unsealed,
             )
     if arguments.json:
         print_json({"backupId": backup.backup_id, "succeeded": True, **_figures(result)})
@@ -67,16 +77,18 @@ def run(arguments: argparse.Namespace) -> int:
             "sound": backup.backup_id,
             "checked": f"{chunks} ({size(result.bytes_fetched)}), {packs}",
             "entries": str(result.entries),
+            "content digest": result.content_digest,
         }
     )
     return SUCCESS
 
 
-def _figures(result: Verification) -> dict[str, int]:
+def _figures(result: Verification) -> dict[str, int | str]:
     """What was verified, as JSON."""
     return {
         "packs": result.packs,
         "chunks": result.chunks,
         "bytesFetched": result.bytes_fetched,
         "entries": result.entries,
+        "contentDigest": result.content_digest,
     }

@@ -33,6 +33,7 @@ def to_wire(listed: Listed) -> dict[str, Any]:
             "transferredBytes": summary.transferred_bytes,
             "storedBytes": summary.stored_bytes,
             "uses": dict(summary.references),
+            "contentDigest": summary.pins.content_digest,
         }
         if summary.comparison is not None:
             known |= {"comparison": summary.comparison.model_dump(mode="json", by_alias=True)}
@@ -74,10 +75,10 @@ def _comparison(facts: Comparison | None) -> dict[str, str]:
     window = duration(facts.dirty_window_seconds)
     since = f"{counted(facts.since_all_read, 'backup')} ago" if facts.since_all_read else "in this backup"
     return {
-        "data cut after": "not known" if facts.instant is None else moment(facts.instant),
-        "dirty window": f"{window}, {counted(facts.reread_files, 'file')} read again for it",
-        "all files read": f"{since}, and compared" if facts.compared else since,
-        "missed before": counted(facts.missed_changes, "changed file") if facts.missed_changes else "",
+        "cut after": "not known" if facts.instant is None else moment(facts.instant),
+        "window": f"{window}, {counted(facts.reread_files, 'file')} read again for it",
+        "all read": f"{since}, and compared" if facts.compared else since,
+        "missed": counted(facts.missed_changes, "changed file") if facts.missed_changes else "",
     }
 
 
@@ -97,6 +98,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
         **_comparison(summary.comparison),
         "sealed with": header.key_id or "nothing: not encrypted",
+        "content digest": summary.pins.content_digest,
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),

@@ -59,6 +59,11 @@ class ManifestHeader:
         return self.volume_id, self.backup_id
 
     @property
+    def suite(self) -> Suite:
+        """How its frames are sealed."""
+        return Suite.NONE if self.wrapped is None else Suite.AES_256_GCM
+
+    @property
     def is_sealed(self) -> bool:
         """Whether the backup is encrypted."""
         return self.wrapped is not None
@@ -90,7 +95,6 @@ class ManifestHeader:
 
     def encode(self) -> bytes:
         """The header as it is stored. Raises InvalidInput if an id is too long."""
-        suite = Suite.NONE if self.wrapped is None else Suite.AES_256_GCM
         texts = [self.volume_id, self.backup_id, self.parent_id or ""]
         secrets = b""
         if self.wrapped is not None:
@@ -99,7 +103,7 @@ class ManifestHeader:
         for text in texts:
             if len(text.encode()) > ID_LIMIT:
                 raise InvalidInput(f"{text[:40]}... is too long for an id: at most {ID_LIMIT} bytes")
-        body = _VERSION.pack(self.format_version, suite) + self.salt + b"".join(map(text_field, texts)) + secrets
+        body = _VERSION.pack(self.format_version, self.suite) + self.salt + b"".join(map(text_field, texts)) + secrets
         body = body.ljust(HEADER_BYTES - _ENVELOPE.size, b"\0")
         return _ENVELOPE.pack(MAGIC, HEADER_BYTES, digest_of(body)) + body
 

@@ -6,13 +6,17 @@ import base64
 import binascii
 import os
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from cinderblock.datapath.seal import KEY_BYTES, TAG_BYTES, Sealer, Slot, derive_key, identity
-from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable
+from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, SealedTooLate
 
 WRAP_SALT_BYTES = 32
 WRAPPED_BYTES = KEY_BYTES + TAG_BYTES
+NO_MARKS: Final[Mapping[str, datetime]] = MappingProxyType({})
+"""No key is read-only."""
 
 
 class WrappedKey(NamedTuple):
@@ -65,41 +69,74 @@ class KeyRing:
 
     A key of the ring wraps a data key under a key of its own, derived with 256 random bits, so that the number of
     wrappings has no bound and each derived key seals exactly one message.
+
+    A read-only key opens what it has sealed, and wraps nothing more. It may be known to others, so what it opens must
+    not be newer than its mark.
     """
 
-    __slots__ = ("_active", "_holder", "_keys")
+    __slots__ = ("_active", "_holder", "_keys", "_read_only")
 
-    def __init__(self, keys: Mapping[str, bytes], active: str, holder: str = "the encryption Secret") -> None:
+    def __init__(
+        self,
+        keys: Mapping[str, bytes],
+        active: str | None,
+        holder: str = "the encryption Secret",
+        read_only: Mapping[str, datetime] = NO_MARKS,
+    ) -> None:
         self._keys = dict(keys)
         self._active = active
         self._holder = holder
+        self._read_only = dict(read_only)
 
     @classmethod
     def from_secret(
-        cls, data: Mapping[str, bytes], active: str | None, holder: str = "the encryption Secret"
+        cls,
+        data: Mapping[str, bytes],
+        active: str | None,
+        holder: str = "the encryption Secret",
+        read_only: Mapping[str, datetime] = NO_MARKS,
     ) -> KeyRing:
         """Read the data of an encryption Secret: each name is a key id, each value 32 bytes in base64.
 
         Args:
             data: the Secret's data as bytes (what the kubelet writes into the files of a mounted Secret).
-            active: key id that wraps new data keys; None: the greatest in order of bytes.
+            active: key id that wraps new data keys; None: the greatest in order of bytes that is not read-only.
             holder: what messages call the place of the keys.
+            read_only: key ids that wrap nothing more, with the instants of their marks.
 
-        Raises InvalidInput naming a key id that is malformed, or if there is none; KeyUnavailable if ``active`` is
-        not among them. No message holds a value.
+        Raises InvalidInput naming a key id that is malformed, or that is marked and not there, or if there is none;
+        KeyUnavailable if ``active`` is not among them or is read-only. No message holds a value.
         """
         keys = {key_id: _decode(key_id, value, holder) for key_id, value in data.items()}
         if not keys:
             raise InvalidInput(f"{holder} is empty: give it at least one key of 32 bytes in base64")
-        chosen = active if active is not None else max(keys, key=str.encode)
-        if chosen not in keys:
+        unknown = sorted(read_only.keys() - keys.keys())
+        if unknown:
+            raise InvalidInput(
+                f"Cannot use {holder}: key id {unknown[0]!r} is marked as read-only, and is not there. Correct the"
+                " mark, or remove it."
+            )
+        writing = keys.keys() - read_only.keys()
+        chosen = active if active is not None else max(writing, key=str.encode, default=None)
+        if chosen is not None and chosen not in keys:
             raise KeyUnavailable(f"key id {chosen!r} is to seal new backups, and {holder} does not hold it")
-        return cls(keys, chosen, holder)
+        if chosen in read_only:
+            raise _read_only_key(
+                f"key id {chosen!r} is to seal new backups, and {holder} marks it as read-only. Name another one."
+            )
+        return cls(keys, chosen, holder, read_only)
 
     @property
     def active(self) -> str:
-        """Key id that wraps new data keys."""
+        """Key id that wraps new data keys. Raises KeyUnavailable if all are read-only."""
+        if self._active is None:
+            raise _read_only_key(f"all keys of {self._holder} are marked as read-only. Add a new one.")
         return self._active
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether any key is read-only."""
+        return bool(self._read_only)
 
     @property
     def key_ids(self) -> Iterable[str]:
@@ -109,9 +146,11 @@ class KeyRing:
     def wrap(self, data_key: DataKey, owner: tuple[str, str], key_id: str | None = None) -> WrappedKey:
         """Wrap a data key for the backup ``owner`` (volume id, backup id) with a key id, by default the active one.
 
-        Raises KeyUnavailable.
+        Raises KeyUnavailable if the key is not there or is read-only.
         """
-        chosen = key_id if key_id is not None else self._active
+        chosen = key_id if key_id is not None else self.active
+        if chosen in self._read_only:
+            raise _read_only_key(f"{self._holder} marks key id {chosen!r} as read-only. Name another one.")
         salt = os.urandom(WRAP_SALT_BYTES)
         sealed = self._sealer(chosen, salt, owner).seal(Slot.KEY, 0, data_key.reveal())
         return WrappedKey(chosen, salt, sealed)
@@ -129,6 +168,24 @@ class KeyRing:
                 "sealed it, or the header of its manifest was changed"
             ) from None
 
+    def check_age(self, key_id: str, created_at: datetime, label: str) -> None:
+        """Make sure that a key may have sealed a backup of this age.
+
+        Args:
+            key_id: the key that wraps its data key.
+            created_at: when the backup was asked for, with time zone.
+            label: what the manifest is called in messages.
+
+        Raises SealedTooLate.
+        """
+        mark = self._read_only.get(key_id)
+        if mark is not None and created_at > mark:
+            raise SealedTooLate(
+                f"{label} is of a backup of {_moment(created_at)} and sealed with key id {key_id!r}, which"
+                f" {self._holder} marks as read-only since {_moment(mark)}. Do not trust it: somebody else may have"
+                " that key."
+            )
+
     def _sealer(self, key_id: str, salt: bytes, owner: tuple[str, str]) -> Sealer:
         if key_id not in self._keys:
             raise KeyUnavailable(
@@ -136,6 +193,14 @@ class KeyRing:
             )
         context = identity("key", *owner, key_id)
         return Sealer(derive_key(self._keys[key_id], context + salt), context, f"the wrapped key of backup {owner[1]}")
+
+
+def _moment(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _read_only_key(cause: str) -> KeyUnavailable:
+    return KeyUnavailable(f"Cannot seal a backup: {cause}", reason="ReadOnlyKey")
 
 
 def _decode(key_id: str, value: bytes, holder: str) -> bytes:

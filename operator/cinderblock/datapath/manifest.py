@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry
+from cinderblock.datapath.expectation import check_content, check_header, pins_of
 from cinderblock.datapath.footer import (
     TAIL_BYTES,
     TRAILER_BYTES,
@@ -32,6 +33,7 @@ from cinderblock.datapath.reading import RangeReader, read_exactly
 from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, Stamps, decode_chunks, decode_stamps
 from cinderblock.errors import IntegrityError
+from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.model.task import BackupDescription
 
 __all__ = [
@@ -68,6 +70,7 @@ class ManifestSummary:
         stored_bytes: bytes of this backup's objects in the store, the manifest among them.
         manifest_bytes: bytes of the manifest alone.
         references: how many packs of each ancestor the backup needs, by backup id; empty for a full backup.
+        pins: what identifies the stored content.
         newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
         comparison: how it was found out which files had changed; None: a device, or not recorded.
     """
@@ -82,37 +85,44 @@ class ManifestSummary:
     stored_bytes: int
     manifest_bytes: int
     references: Mapping[str, int]
+    pins: Pins
     newest_ctime_ns: int = 0
     comparison: Comparison | None = None
 
 
-def read_header(read: RangeReader, label: str = "the manifest") -> ManifestHeader:
+def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the manifest") -> ManifestHeader:
     """The plain header of a manifest, in one request; no key is needed.
 
     Args:
         read: reads the object.
+        expected: which backup it must be. A header does not tell the content digest.
         label: what the object is called in messages, normally its key in the store.
 
     Raises IntegrityError, UnsupportedFormat, and what ``read`` raises (NotFound: no such backup).
     """
-    return parse_header(read(0, HEADER_BYTES), label)
+    header = parse_header(read(0, HEADER_BYTES), label)
+    check_header(header, expected, label)
+    return header
 
 
-def read_summary(read: RangeReader, keys: KeyRing | None, label: str = "the manifest") -> ManifestSummary:
+def read_summary(
+    read: RangeReader, keys: KeyRing | None, expected: ExpectedBackup, label: str = "the manifest"
+) -> ManifestSummary:
     """Header and footer of a manifest, verified, in two or three requests.
 
-    What is verified: the header's checksum, the footer's tag and checksum, that the object has the size which its
-    parts add up to, that the header and the sealed description name the same backup, volume and parent, and the total
-    digest over the index of sections. The entries themselves are not read.
+    What is verified: that it is the expected backup, the header's checksum, the footer's tag and checksum, that the
+    object has the size which its parts add up to, that the header and the sealed description name the same backup,
+    volume and parent, and the total digest over the index of sections. The entries themselves are not read.
 
     Args:
         read: reads the object.
         keys: the store's key ring; None if it has no encryption Secret.
+        expected: which backup it must be.
         label: what the object is called in messages, normally its key in the store.
 
     Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises.
     """
-    return ManifestReader(read, keys, label).summary
+    return ManifestReader(read, keys, expected, label).summary
 
 
 class SectionContent:
@@ -197,23 +207,24 @@ class ManifestReader:
     Args:
         read: reads the object.
         keys: the store's key ring; None if it has no encryption Secret.
+        expected: which backup it must be. Whoever can write to the store could otherwise put another one in its place:
+            one that is not sealed needs no key, and everything in it would be believed.
         label: what the object is called in messages, normally its key in the store.
-        must_be_sealed: refuse a manifest that is not. Whoever can write to the store could otherwise put one of their
-            own in the place of a sealed one: it needs no key, and everything in it would be believed.
 
     Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises; here and while streaming.
     """
 
-    def __init__(self, read: RangeReader, keys: KeyRing | None, label: str, *, must_be_sealed: bool = False) -> None:
+    def __init__(self, read: RangeReader, keys: KeyRing | None, expected: ExpectedBackup, label: str) -> None:
         self._read = read
         self._label = label
-        self.header = read_header(read, label)
-        if must_be_sealed and not self.header.is_sealed:
-            raise IntegrityError(f"{label} is not encrypted, and the backup should be: it may not be what was stored")
+        self.header = read_header(read, expected, label)
         self._data_key = self.header.data_key(keys)
         self._sealer = self.header.sealer(self._data_key, label)
         self._footer, manifest_bytes = _read_footer(read, self._sealer, label)
         self.summary = _summarize(self.header, self._footer, manifest_bytes)
+        check_content(self.summary.pins, expected, label)
+        if keys is not None and self.header.key_id is not None:
+            keys.check_age(self.header.key_id, expected.created_at or self.summary.description.created_at, label)
 
     @property
     def packs(self) -> PackTable:
@@ -337,6 +348,7 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         stored_bytes=counts.pack_bytes + manifest_bytes,
         manifest_bytes=manifest_bytes,
         references=dict(references),
+        pins=pins_of(header, summary.content_digest),
         newest_ctime_ns=summary.newest_ctime_ns,
         comparison=summary.comparison,
     )

@@ -7,6 +7,7 @@ from array import array
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.datapath.expectation import pins_of
 from cinderblock.datapath.footer import (
     Counts,
     Footer,
@@ -25,6 +26,7 @@ from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, logical_bytes
 from cinderblock.datapath.sections import Piece, encode_section, estimate, piece_of, renumbered
+from cinderblock.model.pins import Pins
 from cinderblock.model.task import BackupDescription
 
 SECTION_BYTES = 1 << 20
@@ -188,6 +190,11 @@ class ManifestWriter:
     def _is_mine(self, pack: int) -> bool:
         return self._candidates.origin(pack).backup_id == self._header.backup_id
 
+    @property
+    def pins(self) -> Pins:
+        """What identifies the manifest. All entries must have been added."""
+        return pins_of(self._header, content_digest(self._sections))
+
     def finish_entries(self) -> PackTable:
         """All entries are added: the packs that they use, under their final numbers."""
         self._close_section()
@@ -229,7 +236,7 @@ class ManifestWriter:
                 object_count=len(own),
                 pack_bytes=sum(own),
             ),
-            content_digest=content_digest(self._sections),
+            content_digest=self.pins.content_digest,
             origins=[OriginRecord(backup_id=origin.backup_id, attempt=origin.attempt) for origin in packs.origins],
             data_keys=encode_data_keys({name: key for name, key in data_keys.items() if name in used}),
         )

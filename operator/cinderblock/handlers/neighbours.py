@@ -96,6 +96,17 @@ async def users_of_store(eyes: Eyes, store: BackupStore) -> tuple[str, ...]:
     return _users(parse_all(VolumeBackup, await eyes.kube.list(kinds.VOLUME_BACKUP, store.namespace)), store)
 
 
+async def unsealed_in(eyes: Eyes, store: BackupStore) -> tuple[tuple[str, ...], bool]:
+    """Return the names of VolumeBackups that are whole in a store and not encrypted, and whether these are all.
+
+    Of very many, the first ones are enough: somebody is to see that there are any.
+    """
+    fields = f"status.storeName={store.name},status.sealed=false"
+    bodies, is_all = await eyes.kube.first(kinds.VOLUME_BACKUP, store.namespace, FEW, fields=fields)
+    backups = parse_all(VolumeBackup, bodies)
+    return tuple(backup.name for backup in backups if checks.own_phase(backup) in checks.WHOLE), is_all
+
+
 def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ...]:
     return tuple(backup.name for backup in backups if _needs(backup, store))
 

@@ -27,6 +27,7 @@ from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.base import KubeObject, ObjectMeta
 from cinderblock.model.cluster import Claim, Job, Pod
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import ProgressLine
@@ -211,12 +212,24 @@ async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:
     return view
 
 
-async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str) -> ManifestView | None:
-    """A manifest, read back and verified; None if there is none. Raises what the store or the format raise."""
+async def read_manifest(
+    eyes: Eyes, store: BackupStore, container: str, key: str, expected: ExpectedBackup
+) -> ManifestView | None:
+    """A manifest, read back and verified; None if there is none.
+
+    Args:
+        eyes: what to look with.
+        store: where it is.
+        container: the bucket.
+        key: of the manifest.
+        expected: which backup it must be.
+
+    Raises what the store or the format raise.
+    """
     opened = await eyes.stores.open(store, container)
     ring = await eyes.stores.keys(store)
     try:
-        summary = await eyes.stores.ask(store, partial(read_summary, partial(opened.get, key), ring, key))
+        summary = await eyes.stores.ask(store, partial(read_summary, partial(opened.get, key), ring, expected, key))
     except NotFound as error:
         if error.reason in ("ContainerNotFound", "BucketNotFound"):
             raise
@@ -233,4 +246,5 @@ async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str
         stored_bytes=summary.stored_bytes,
         reread_files=None if facts is None else facts.reread_files,
         missed_changes=None if facts is None else facts.missed_changes,
+        pins=summary.pins,
     )

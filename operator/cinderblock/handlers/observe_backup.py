@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
+from itertools import islice
+from typing import Final
 
-from cinderblock.errors import CinderblockError, TransientError
+from cinderblock.errors import CinderblockError, IntegrityError, NotFound, TransientError
 from cinderblock.handlers.neighbours import of_backup
 from cinderblock.handlers.observe import (
     Eyes,
@@ -25,17 +27,21 @@ from cinderblock.handlers.observe import (
     writers_of,
 )
 from cinderblock.kube import kinds, lookups
-from cinderblock.lifecycle import dependents, movers
-from cinderblock.lifecycle.checks import WHOLE, is_forgotten, own_phase
-from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
+from cinderblock.lifecycle import dependents, expectations, movers
+from cinderblock.lifecycle.checks import WHOLE, is_forgotten, is_unpinned, own_phase, recorded_parent
+from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverView, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, StoredBackup, VolumeBackup
 from cinderblock.model.base import KubeObject
 from cinderblock.model.cluster import Claim, Pod, Snapshot, SnapshotClass, StorageClass, Volume
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
-from cinderblock.repository.stored import manifests, pack_objects
+from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
+
+NAMESAKES: Final = 8
+"""Manifests of one id, of several volumes, that are read at most to find the right one."""
 
 
 async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
@@ -50,11 +56,36 @@ async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
     if ended and not is_forgotten(backup):
         world = replace(await _with_neighbours(eyes, world), mover=await _children_only(eyes, backup))
-        return await _with_needs(eyes, world) if dependents.must_be_read(world) else world
+        world = await _with_needs(eyes, world) if dependents.must_be_read(world) else world
+        return await _for_pins(eyes, world) if is_unpinned(backup) else world
     if backup.spec.import_:
         return await _for_adoption(eyes, world)
     claim = await _claim(eyes, backup)
     return await _for_creation(eyes, await _with_neighbours(eyes, replace(world, claim=claim)))
+
+
+async def _for_pins(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """The manifest of a backup that an earlier release has made: what identifies its content was not recorded."""
+    backup = world.backup
+    view = await choose_store(eyes, backup.namespace, _store_name(backup))
+    if view.store is None:
+        return replace(world, manifest_trouble=TransientError(view.missing, reason="StoreNotFound"))
+    manifest, trouble = await _read_whole(eyes, view.store, backup)
+    return replace(world, manifest=manifest, manifest_trouble=trouble)
+
+
+async def _read_whole(
+    eyes: Eyes, store: BackupStore, backup: VolumeBackup
+) -> tuple[ManifestView | None, CinderblockError | None]:
+    """The manifest of a backup that is whole, or why it cannot be had."""
+    key, container = backup.status.manifest_key or "", backup.status.container or store.spec.container
+    try:
+        manifest = await read_manifest(eyes, store, container, key, expectations.of_status(backup, store))
+    except CinderblockError as error:
+        return None, error
+    if manifest is None:
+        return None, NotFound(f"The store has no manifest of backup {backup.backup_id}", reason="ManifestMissing")
+    return manifest, None
 
 
 async def _with_neighbours(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -125,13 +156,22 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     if world.store.store is not None and world.snapshot is None and world.exposed is None:
         container = backup.spec.container or world.store.store.spec.container
         world = replace(world, store=await probe_store(eyes, world.store, container))
-    world = await _with_active_key(eyes, world)
+    world = await _with_parent(eyes, await _with_active_key(eyes, world))
     if claim is None:
         return world
     volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
     pods = await pods_with(eyes, claim)
     world = replace(world, volume=volume, users=users_of(pods), writers=writers_of(pods, backup.uid))
     return await _with_attachments(eyes, await _with_snapshots(eyes, world), pods)
+
+
+async def _with_parent(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+    """What identifies the content of the recorded parent, if its status does not say it yet."""
+    parent = recorded_parent(world)
+    if world.store.store is None or parent is None or not is_unpinned(parent):
+        return world
+    manifest, trouble = await _read_whole(eyes, world.store.store, parent)
+    return replace(world, parent=manifest, parent_trouble=trouble)
 
 
 async def _with_intruders(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -165,7 +205,10 @@ async def _with_attachments(eyes: Eyes, world: BackupWorld, pods: list[Pod]) -> 
 
 
 async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
-    """The key that a mover is to seal with. A Secret that cannot be read is told by `probe_store`, not here."""
+    """The key that a mover is to seal with. A Secret that cannot be read is told by `probe_store`, not here.
+
+    That no key may seal is told here alone: what is stored can be read all the same.
+    """
     if world.store.store is None or world.store.trouble is not None:
         return world
     try:
@@ -221,27 +264,54 @@ async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
     container = container or store.spec.container
     key = _asked_manifest(asked, store.spec.prefix) if asked else backup.status.manifest_key
+    trouble: CinderblockError | None = None
     try:
-        if (forgotten and not asked) or key is None:
-            key = await _find_manifest(eyes, store, container, backup.backup_id)
-        manifest = await read_manifest(eyes, store, container, key) if key else None
+        is_lost = key is None or (forgotten and not asked)
+        keys = await _find_manifests(eyes, store, container, world) if is_lost or key is None else [key]
+        for found in keys:
+            expected = _expected(world, store, found)
+            try:
+                manifest = await read_manifest(eyes, store, container, found, expected)
+            except IntegrityError as error:
+                trouble = trouble or error
+                continue
+            return replace(world, manifest=manifest)
     except CinderblockError as error:
         return replace(world, manifest_trouble=error)
-    return replace(world, manifest=manifest)
+    return replace(world, manifest_trouble=trouble)
+
+
+def _expected(world: BackupWorld, store: BackupStore, key: str) -> ExpectedBackup:
+    """What the manifest must be: of a mover's run, what it has reported; else what key and seal rule say.
+
+    Of a backup that is being deleted, it does not matter whether it is encrypted.
+    """
+    backup = world.backup
+    if not is_forgotten(backup) and not backup.spec.import_:
+        return expectations.of_run(backup, store, key, movers.success(world.mover))
+    expected = expectations.of_key(backup, store, key)
+    return expected.model_copy(update={"sealed": False}) if backup.metadata.is_being_deleted else expected
 
 
 def _asked_manifest(asked: StoredBackup, prefix: str) -> str | None:
     """The key that is asked for, if it is one that the store would use."""
-    return asked.manifest if asked.manifest and names.stored_id(asked.manifest, prefix) else None
+    return asked.manifest if asked.manifest and names.stored_ids(asked.manifest, prefix) else None
 
 
-async def _find_manifest(eyes: Eyes, store: BackupStore, container: str, backup_id: str) -> str | None:
-    """Key of a backup's manifest when nothing else says which volume it is of: that one may be gone by now."""
+async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world: BackupWorld) -> list[str]:
+    """Keys of a backup's manifest when nothing else says which volume it is of: that one may be gone by now.
+
+    Whoever can write to the container can put a manifest of the same name beside it. That of the known volume comes
+    first.
+    """
     opened = await eyes.stores.open(store, container)
+    prefix, backup_id = store.spec.prefix, world.backup.backup_id
+    known = names.manifest_key(prefix, world.claim.uid, backup_id) if world.claim else None
 
-    def search() -> str | None:
-        found = manifests(opened, store.spec.prefix)
-        return next((item.key for item in found if item.backup_id == backup_id), None)
+    def search() -> list[str]:
+        listed = (item.key for item in opened.list(names.backup_prefix(prefix)))
+        found = (key for key in listed if (names.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
+        return sorted(islice(found, NAMESAKES), key=lambda key: (key != known, key))
 
     return await eyes.stores.ask(store, search)
 
@@ -309,6 +379,12 @@ async def _with_needs(eyes: Eyes, world: BackupWorld) -> BackupWorld:
         return replace(world, references_trouble=error)
     trouble = dependents.unknown(needs.unknown[0].message) if needs.unknown else None
     return replace(world, needed_by=needs.by, references_trouble=trouble)
+
+
+def _of_key(key: str) -> ExpectedBackup:
+    """What a manifest must be of which nothing but its key is known."""
+    volume_id, backup_id = names.recorded_ids(key)
+    return ExpectedBackup(volume_id=volume_id, backup_id=backup_id)
 
 
 async def _is_ending(eyes: Eyes, namespace: str) -> bool:

@@ -22,7 +22,7 @@ from cinderblock.handlers.observe import (
     writers_of,
 )
 from cinderblock.kube import kinds
-from cinderblock.lifecycle import rebinding, restore_checks
+from cinderblock.lifecycle import expectations, rebinding, restore_checks
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.restores import ENDED
 from cinderblock.lifecycle.worlds import RestoreWorld
@@ -131,13 +131,14 @@ async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> Restore
 
 
 async def _with_store(eyes: Eyes, world: RestoreWorld, backup: VolumeBackup) -> RestoreWorld:
-    """The backup's store, and the manifest as it is there now."""
+    """The backup's store, and the manifest as it is there now, if it is the one that the backup's status tells of."""
     view = await choose_store(eyes, backup.namespace, backup.status.store_name or backup.spec.store_name)
     if view.store is None or backup.status.manifest_key is None:
         return replace(world, store=view)
     container = backup.status.container or view.store.spec.container
     try:
-        manifest = await read_manifest(eyes, view.store, container, backup.status.manifest_key)
+        expected = expectations.of_status(backup, view.store)
+        manifest = await read_manifest(eyes, view.store, container, backup.status.manifest_key, expected)
     except CinderblockError as error:
         return replace(world, store=view, manifest_trouble=error)
     if manifest is None:

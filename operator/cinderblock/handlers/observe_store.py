@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cinderblock.handlers.neighbours import users_of_store
+from cinderblock.handlers.neighbours import unsealed_in, users_of_store
 from cinderblock.handlers.observe import Eyes, probe_store
 from cinderblock.lifecycle.worlds import StoreView, StoreWorld
 from cinderblock.model.store import BackupStore
@@ -11,4 +11,8 @@ from cinderblock.model.store import BackupStore
 async def observe(eyes: Eyes, store: BackupStore) -> StoreWorld:
     """The world of a BackupStore: whether it answers, and who needs it."""
     view = await probe_store(eyes, StoreView(store), store.spec.container)
-    return StoreWorld(store, view, await users_of_store(eyes, store))
+    used_by = await users_of_store(eyes, store)
+    if store.spec.encryption_secret_ref is None:
+        return StoreWorld(store, view, used_by)
+    unsealed, is_all = await unsealed_in(eyes, store)
+    return StoreWorld(store, view, used_by, unsealed, more_unsealed=not is_all)

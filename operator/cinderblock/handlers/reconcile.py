@@ -23,6 +23,7 @@ from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import backups, restores, stores, telling
 from cinderblock.lifecycle.actions import (
+    Action,
     AddFinalizer,
     CreateChild,
     CreateClaim,
@@ -95,12 +96,8 @@ async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
     subject = Subject(RECONCILED["VolumeBackup"], backup, body, world.store.store)
     decision = backups.decide(world, now)
     eyes.line.decided(backup, world.mover, world.store.store, decision, eyes.policy.mover.limit)
-    try:
-        return await _carry_out(eyes, subject, decision, backup.status)
-    except CinderblockError as error:
-        if not _may_tell(subject, decision, error):
-            raise
-        return await _carry_out(eyes, subject, backups.refused(world, now, error), backup.status)
+    done = await _perform(eyes, subject, decision, partial(backups.refused, world, now))
+    return await _record(eyes, subject, done, backup.status)
 
 
 async def _reconcile_restore(eyes: Eyes, body: dict[str, Any]) -> float | None:
@@ -111,28 +108,51 @@ async def _reconcile_restore(eyes: Eyes, body: dict[str, Any]) -> float | None:
     subject = Subject(RECONCILED["VolumeRestore"], restore, body, world.store.store)
     decision = restores.decide(world, now)
     eyes.line.decided(restore, world.mover, world.store.store, decision, eyes.policy.mover.limit)
-    try:
-        return await _carry_out(eyes, subject, decision, restore.status)
-    except CinderblockError as error:
-        if not _may_tell(subject, decision, error):
-            raise
-        return await _carry_out(eyes, subject, restores.refused(world, now, error), restore.status)
+    done = await _perform(eyes, subject, decision, partial(restores.refused, world, now))
+    return await _record(eyes, subject, done, restore.status)
 
 
-def _may_tell(subject: Subject, decision: Decision, error: CinderblockError) -> bool:
+async def _perform(
+    eyes: Eyes, subject: Subject, decision: Decision, refused: Callable[[CinderblockError], Decision]
+) -> Decision:
+    """Perform the actions of a decision.
+
+    Args:
+        eyes: what to perform with.
+        subject: the object.
+        decision: what to do.
+        refused: what to do instead when an action is refused and a status is to tell of it.
+
+    Returns what is to be recorded: the decision, or what a refused action has made of it. Raises what an action
+    raises that no status tells of. What fails later says nothing about the actions, which are done by then.
+    """
+    for action in decision.actions:
+        try:
+            await perform(eyes, subject, (action,))
+        except CinderblockError as error:
+            if not _may_tell(subject, action, error):
+                raise
+            instead = refused(error)
+            await perform(eyes, subject, instead.actions)
+            return instead
+    return decision
+
+
+def _may_tell(subject: Subject, action: Action, error: CinderblockError) -> bool:
     """Whether a status is to tell of a refusal: of a child of an operation that goes on, or of the data's removal."""
-    if any(isinstance(action, DeleteStoredData) for action in decision.actions):
+    if isinstance(action, DeleteStoredData):
         return True
-    creates = any(isinstance(action, CreateChild | CreateClaim) for action in decision.actions)
     final = isinstance(error, PermanentError) and not isinstance(error, Conflict)
-    return creates and final and not _is_going(subject)
+    return isinstance(action, CreateChild | CreateClaim) and final and not _is_going(subject)
 
 
 async def _reconcile_store(eyes: Eyes, body: dict[str, Any]) -> float | None:
     store = BackupStore.model_validate(body)
     world = await observe_store.observe(eyes, store)
     decision = stores.decide(world, eyes.clock())
-    return await _carry_out(eyes, Subject(RECONCILED["BackupStore"], store, body, store), decision, store.status)
+    subject = Subject(RECONCILED["BackupStore"], store, body, store)
+    await perform(eyes, subject, decision.actions)
+    return await _record(eyes, subject, decision, store.status)
 
 
 async def _release_orphan(eyes: Eyes, body: dict[str, Any]) -> None:
@@ -148,13 +168,13 @@ async def _release_orphan(eyes: Eyes, body: dict[str, Any]) -> None:
         await release_job(eyes, job)
 
 
-async def _carry_out(
+async def _record(
     eyes: Eyes,
     subject: Subject,
     decision: Decision,
     before: Status,
 ) -> float | None:
-    await perform(eyes, subject, decision.actions)
+    """Write the status of a decision whose actions are done, and tell of it. Returns when to look again."""
     gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
     if decision.status is not None and decision.status != before and not gone:
         await _write_status(eyes, subject, decision)

@@ -98,7 +98,7 @@ class Judge:
         return _leaves_alone(restores.decide(RestoreWorld(parsed, self._policy), self._now), parsed.status)
 
     def _is_backup_settled(self, backup: VolumeBackup) -> bool:
-        if checks.own_phase(backup) not in BACKUP_ENDS or checks.is_forgotten(backup):
+        if checks.own_phase(backup) not in BACKUP_ENDS or checks.is_forgotten(backup) or checks.is_unpinned(backup):
             return False
         place = backup.namespace, backup.backup_id
         world = BackupWorld(

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from cinderblock.datapath.keys import KeyRing
+from cinderblock.datapath.read_only import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
 from cinderblock.handlers.patience import DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.kube.client import KubeClient
@@ -111,15 +112,25 @@ class Stores:
         """The encryption keys of a store; None if its backups are not sealed. Raises as `open` does."""
         if store.spec.encryption_secret_ref is None:
             return None
-        secret = await self._secret(store, store.spec.encryption_secret_ref.name)
-        return KeyRing.from_secret(secret.data, secret.annotations.get(ACTIVE_KEY_ANNOTATION))
+        name = store.spec.encryption_secret_ref.name
+        secret = await self._secret(store, name)
+        words = secret.annotations.get(READ_ONLY_KEYS_ANNOTATION, "")
+        read_only = parse_read_only_keys(words, f"annotation {READ_ONLY_KEYS_ANNOTATION} of Secret {name}")
+        active = secret.annotations.get(ACTIVE_KEY_ANNOTATION)
+        return KeyRing.from_secret(secret.data, active, "the encryption Secret", read_only)
 
     async def active_key(self, store: BackupStore) -> str | None:
-        """The key id that the encryption Secret names for new backups, if it names one."""
-        if store.spec.encryption_secret_ref is None:
+        """The key id that movers must seal with; None: the greatest of the Secret's.
+
+        A mover sees the keys of the Secret and none of its annotations. Raises as `keys` does; KeyUnavailable if all
+        keys are read-only.
+        """
+        ring = await self.keys(store)
+        if ring is None or store.spec.encryption_secret_ref is None:
             return None
         secret = await self._secret(store, store.spec.encryption_secret_ref.name)
-        return secret.annotations.get(ACTIVE_KEY_ANNOTATION)
+        is_named = ACTIVE_KEY_ANNOTATION in secret.annotations
+        return ring.active if is_named or ring.has_marks else None
 
     async def _secret(self, store: BackupStore, name: str) -> Secret:
         seen = _seen.get({})

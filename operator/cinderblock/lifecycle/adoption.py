@@ -6,6 +6,7 @@ where Cinder has words for the case (cinder/backup/api.py ``API.import_record``)
 
 from __future__ import annotations
 
+from cinderblock.errors import SealBroken
 from cinderblock.lifecycle import checks
 from cinderblock.lifecycle.verdicts import Fail, Verdict
 from cinderblock.lifecycle.worlds import BackupWorld
@@ -30,14 +31,18 @@ def manifest_is_below_the_prefix(world: BackupWorld) -> Verdict:
     asked, store = world.backup.spec.import_, world.store.store
     if asked is None or asked.manifest is None or store is None:
         return None
-    if names.stored_id(asked.manifest, store.spec.prefix) is not None:
+    if names.stored_ids(asked.manifest, store.spec.prefix) is not None:
         return None
     wanted = names.manifest_key(store.spec.prefix, "<volume id>", "<backup id>")
     return Fail("ManifestMisplaced", f"spec.import.manifest must be {wanted}, below the prefix of the BackupStore.")
 
 
 def manifest_was_read(world: BackupWorld) -> Verdict:
-    """What is not in the store, or cannot be read, cannot be adopted."""
+    """What is not in the store, cannot be read, or is not the backup of its key, cannot be adopted."""
+    if isinstance(world.manifest_trouble, SealBroken):
+        cause = "Cannot adopt the backup: its store has an encryption Secret, and the backup is not encrypted."
+        remedy = "If you know that you have made it so, set spec.import.allowUnsealed."
+        return Fail("SealBroken", f"{cause} {remedy} {world.manifest_trouble.message}")
     if world.manifest_trouble is not None:
         return checks.trouble(world.manifest_trouble, world.policy.deadlines)
     if world.manifest is None:
@@ -45,18 +50,9 @@ def manifest_was_read(world: BackupWorld) -> Verdict:
     return None
 
 
-def manifest_names_the_backup(world: BackupWorld) -> Verdict:
-    """The id inside the sealed part decides, not the name of the object: both must agree."""
-    found, store = world.manifest, world.store.store
-    if found is None or store is None or found.description.backup_id == names.stored_id(found.key, store.spec.prefix):
-        return None
-    return Fail("ForeignManifest", f"{found.key} is the manifest of backup {found.description.backup_id}.")
-
-
 BEFORE_ADOPTION: tuple[checks.Check, ...] = (
     id_is_free,
     checks.store_is_usable,
     manifest_is_below_the_prefix,
     manifest_was_read,
-    manifest_names_the_backup,
 )

@@ -30,6 +30,7 @@ def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeB
             "sealed": manifest.sealed,
             "reread_files": manifest.reread_files,
             "missed_changes": manifest.missed_changes,
+            "pins": manifest.pins,
         }
     )
 

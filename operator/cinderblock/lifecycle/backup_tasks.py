@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cinderblock.lifecycle import checks, objects
+from cinderblock.lifecycle import checks, expectations, objects
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
 from cinderblock.model.cluster import Claim
@@ -22,7 +22,7 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTas
         path=objects.mover_path(claim.spec.volume_mode),
         backup=_description(world, claim),
         parent_manifest=parent.status.manifest_key if parent else None,
-        parent_sealed=bool(parent and parent.status.sealed),
+        expected_parent=expectations.of_status(parent, store, world.parent) if parent else None,
         change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
         dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),
         compare_every=store.spec.compare_every,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import (
+    CinderblockError,
+    ForeignManifest,
+    ManifestReplaced,
+    SealBroken,
+    SealedTooLate,
+)
 from cinderblock.lifecycle import (
     adoption,
     checks,
@@ -15,6 +21,7 @@ from cinderblock.lifecycle import (
     movers,
     objects,
     outcomes,
+    pinning,
     snapshot_checks,
 )
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
@@ -30,6 +37,12 @@ from cinderblock.model.task import missed_changes_sentence
 
 ASKED_AGAIN = 60.0
 """Seconds until a store that did not tell who needs a backup is asked again."""
+
+NOT_OURS = (ForeignManifest, ManifestReplaced, SealBroken, SealedTooLate)
+"""What is there in the place of a backup's manifest is not it."""
+
+REFUSED_RETRY = 60.0
+"""Seconds between looks at a backup whose status was lost, while the store holds something else in its place."""
 
 
 def decide(world: BackupWorld, now: datetime) -> Decision:
@@ -79,7 +92,7 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     phase = checks.own_phase(backup)
     if backup.spec.import_ and phase is not BackupPhase.ERROR and phase not in checks.WHOLE:
         return _adopt(world, now)
-    spoilt = _spoilt(world, forgotten=forgotten) if phase is BackupPhase.CREATING else None
+    spoilt = _spoilt(world) if phase is BackupPhase.CREATING and not forgotten else None
     if spoilt is not None:
         return _fail(world, now, spoilt)
     if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
@@ -93,21 +106,30 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     return _create(world, now)
 
 
-def _spoilt(world: BackupWorld, *, forgotten: bool) -> Fail | None:
-    """Why a backup that is being made cannot become a good one, whatever the store holds by now."""
-    if not forgotten and _lost_its_seal(world):
-        return Fail("SealBroken", "The manifest was replaced by one that is not encrypted.")
+def _spoilt(world: BackupWorld) -> Fail | None:
+    """Why a backup that is being made cannot become a good one, whatever its mover says."""
+    if isinstance(world.manifest_trouble, NOT_OURS):
+        return Fail(world.manifest_trouble.reason, world.manifest_trouble.message)
     return checks.intruded(world.intruders)
 
 
-def _lost_its_seal(world: BackupWorld) -> bool:
-    """Whether the store is to hold encrypted backups, and what it holds of this one is not."""
-    store, manifest = world.store.store, world.manifest
-    return bool(store and store.spec.encryption_secret_ref and manifest and not manifest.sealed)
+def _refuse_recall(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+    """A status was lost, and what the store holds must not be taken for the backup. It is looked at again.
+
+    What is there may be put right; or the store may be told to take what is not encrypted.
+    """
+    cause = "Cannot tell whether the backup is whole: its status was lost."
+    remedy = "If it was made without encryption, set spec.allowUnsealed of the BackupStore."
+    message = " ".join((cause, *((remedy,) if isinstance(trouble, SealBroken) else ()), trouble.message))
+    failed = _fail(world, now, Fail(trouble.reason, message))
+    is_told = any(c.type == "Stalled" and c.reason == trouble.reason for c in world.backup.status.conditions)
+    return Decision(failed.status, () if is_told else failed.actions, REFUSED_RETRY)
 
 
 def _recall(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
     """A status was lost and the store does not say whether the backup is whole: it is not made anew meanwhile."""
+    if isinstance(trouble, NOT_OURS):
+        return _refuse_recall(world, now, trouble)
     message = f"The status was lost, and the store does not say whether the backup is whole: {trouble.message}"
     return _wait(world, now, Wait(checks.RECALLING, message, look_again=30.0))
 
@@ -274,7 +296,7 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
 def _whole(world: BackupWorld, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
     before = _base(world)
-    status = with_manifest(before, world.manifest) if world.manifest else before
+    status = pinning.recorded(world, before)
     failed = newest_failed_restore(world)
     status = status.model_copy(
         update={
@@ -282,13 +304,7 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
             "has_dependent_backups": dependents.exist(world),
-            "conditions": conditions.ready(
-                before.conditions,
-                now,
-                world.backup.metadata.generation,
-                "Available",
-                "The backup is whole in the store",
-            ),
+            "conditions": pinning.shown(world, now),
         }
     )
     actions = _cleanup(world)
@@ -296,7 +312,7 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
         # What the Job reported is recorded first; the next look at the world removes the Job.
         told = (*outcomes.losses(movers.success(world.mover)), *_missed_changes(status))
         actions = (*told, Announce("Normal", "Available", _summary(status)))
-    actions = (*_finalizer_again(world), *actions)
+    actions = (*_finalizer_again(world), *actions, *pinning.told(world))
     is_new = checks.own_phase(world.backup) not in checks.WHOLE
     asked_in_vain = world.references_trouble is not None and world.needed_by is None
     return Decision(status, actions, look_again=0.0 if is_new else ASKED_AGAIN if asked_in_vain else None)

@@ -59,6 +59,12 @@ def is_forgotten(backup: VolumeBackup) -> bool:
     return names.BACKUP_FINALIZER in backup.metadata.finalizers and not recorded
 
 
+def is_unpinned(backup: VolumeBackup) -> bool:
+    """Whether a backup is whole, and nobody has recorded what identifies its content: an earlier release made it."""
+    status = backup.status
+    return own_phase(backup) in WHOLE and status.manifest_key is not None and status.pins is None
+
+
 def first_verdict(world: BackupWorld, checks: tuple[Check, ...]) -> Verdict:
     """What the first check that has something to say says."""
     return next((verdict for check in checks if (verdict := check(world)) is not None), None)
@@ -173,6 +179,13 @@ def parent_is_there(world: BackupWorld) -> Verdict:
             "ParentGone", f"Parent backup {recorded_parent_id(world)} was deleted meanwhile: make the backup again."
         )
     return None
+
+
+def parent_can_be_told(world: BackupWorld) -> Verdict:
+    """A mover builds on exactly the recorded parent. What identifies one without pins is read before."""
+    if world.parent_trouble is None:
+        return None
+    return trouble(world.parent_trouble, world.policy.deadlines)
 
 
 def volume_is_not_busy(world: BackupWorld) -> Verdict:
@@ -307,5 +320,6 @@ BEFORE_COPY: tuple[Check, ...] = (
     volume_is_not_busy,
     volume_is_detached,
     parent_is_there,
+    parent_can_be_told,
 )
 """Asked until the copy begins; what was true then need not stay true (a pod that starts later does no harm)."""

@@ -7,7 +7,9 @@ from typing import Final
 
 from cinderblock.model.conditions import Condition, ConditionStatus, ConditionType
 
-LASTING: Final = frozenset({ConditionType.COMPLETE, ConditionType.PIN_REGAINED})
+LASTING: Final = frozenset(
+    {ConditionType.COMPLETE, ConditionType.PIN_REGAINED, ConditionType.PINNED, ConditionType.UNSEALED_BACKUPS}
+)
 """Conditions that speak of stored data and not of an operation. `working`, `ready` and `stalled` keep them from
 ``old``, since a look that has not read the manifest cannot say them again."""
 
@@ -59,6 +61,11 @@ def with_lasting(
     """
     added = _condition(shown, now, generation, kind=kind, status=status, reason=reason, message=message)
     return [*(condition for condition in shown if condition.type != kind), added]
+
+
+def without(shown: list[Condition], kind: ConditionType) -> list[Condition]:
+    """Return ``shown`` without the condition of a type, which has ceased to hold."""
+    return [condition for condition in shown if condition.type != kind]
 
 
 def waiting_since(old: list[Condition], reason: str) -> datetime | None:

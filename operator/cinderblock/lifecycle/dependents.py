@@ -53,12 +53,11 @@ def must_be_read(world: BackupWorld) -> bool:
 
 def exist(world: BackupWorld) -> bool:
     """Return whether others need this backup. While the store does not tell, that is what it told last."""
-    if of(world):
-        return True
-    if world.needed_by is not None:
-        return world.references_trouble is not None
-    known = world.backup.status.has_dependent_backups if checks.own_phase(world.backup) is not None else None
-    return bool(known and strays(world))
+    if of(world) or not strays(world):
+        return bool(of(world))
+    if world.needed_by is not None and world.references_trouble is None:
+        return False
+    return checks.own_phase(world.backup) is not None and bool(world.backup.status.has_dependent_backups)
 
 
 def unknown(why: str) -> PermanentError:

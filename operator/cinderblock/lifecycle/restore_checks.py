@@ -64,21 +64,15 @@ def store_is_usable(world: RestoreWorld) -> Verdict:
 
 
 def manifest_is_readable(world: RestoreWorld) -> Verdict:
-    """Nothing is touched before the operator itself has read the manifest."""
+    """Nothing is touched before the operator itself has read the manifest, and found the one that the status tells of.
+
+    Who can write to the store must not be able to say what a restore writes.
+    """
     if world.manifest is not None:
         return None
     if world.manifest_trouble is not None:
         return checks.trouble(world.manifest_trouble, world.policy.deadlines)
     return Fail("ManifestMissing", "The store has no manifest of the backup")
-
-
-def seal_is_unbroken(world: RestoreWorld) -> Verdict:
-    """Who can write to the store, but has no key, must not be able to say what a restore writes."""
-    if world.backup is None or world.manifest is None or world.manifest.sealed or not world.backup.status.sealed:
-        return None
-    return Fail(
-        "SealBroken", f"The backup was encrypted when it was stored, and {world.manifest.key} is not: do not trust it."
-    )
 
 
 def existing_target_fits(world: RestoreWorld) -> Verdict:
@@ -209,7 +203,6 @@ BEFORE_COPY: tuple[Check, ...] = (
     backup_is_available,
     store_is_usable,
     manifest_is_readable,
-    seal_is_unbroken,
     existing_target_fits,
     existing_target_is_bound,
     target_is_not_busy,

@@ -11,7 +11,16 @@ from datetime import datetime
 from typing import Any
 
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import conditions, deletion, movers, objects, outcomes, rebinding, restore_checks
+from cinderblock.lifecycle import (
+    conditions,
+    deletion,
+    expectations,
+    movers,
+    objects,
+    outcomes,
+    rebinding,
+    restore_checks,
+)
 from cinderblock.lifecycle.actions import (
     SHORTEST_LOOK,
     Action,
@@ -119,6 +128,7 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         volume_mode=mode,
         path=objects.mover_path(mode),
         backup=manifest.description,
+        expected=expectations.of_status(world.backup, store, manifest),
         manifest=manifest.key,
         compression=store.spec.compression,
         sealed=bool(world.backup.status.sealed),

@@ -11,12 +11,17 @@ from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.worlds import StoreView, StoreWorld
 from cinderblock.model import names
+from cinderblock.model.conditions import Condition, ConditionType
 from cinderblock.model.store import BackupStore, BackupStoreStatus
 
 SOON = 10.0
 """Seconds between looks at a store that does not answer: it may only be starting."""
 LATER = 60.0
 """Seconds between looks at a store that answers and is in use, or that refuses; up to a tenth more."""
+
+
+LISTED = 10
+"""Names of backups that a message has room for."""
 
 
 def decide(world: StoreWorld, now: datetime) -> Decision:
@@ -59,7 +64,8 @@ def _finalizer(world: StoreWorld) -> tuple[Action, ...]:
 
 
 def _status(world: StoreWorld, now: datetime) -> BackupStoreStatus:
-    old, generation = world.store.status.conditions, world.store.metadata.generation
+    generation = world.store.metadata.generation
+    old = world.store.status.conditions
     if world.store.metadata.is_being_deleted and world.used_by:
         listed = ", ".join(sorted(world.used_by)[:10])
         shown = conditions.working(old, now, generation, "InUse", f"VolumeBackups need this store: {listed}")
@@ -67,4 +73,21 @@ def _status(world: StoreWorld, now: datetime) -> BackupStoreStatus:
         shown = conditions.stalled(old, now, generation, world.view.trouble.reason, world.view.trouble.message)
     else:
         shown = conditions.ready(old, now, generation, "Answers", "The store answers and the container may be listed")
-    return BackupStoreStatus(observed_generation=generation, conditions=shown)
+    return BackupStoreStatus(observed_generation=generation, conditions=_with_unsealed(world, shown, now))
+
+
+def _with_unsealed(world: StoreWorld, shown: list[Condition], now: datetime) -> list[Condition]:
+    """Add which backups are not encrypted although the store has keys: they were made before it had any."""
+    if not world.unsealed:
+        return conditions.without(shown, ConditionType.UNSEALED_BACKUPS)
+    listed, count = ", ".join(sorted(world.unsealed)[:LISTED]), len(world.unsealed)
+    words = f"{count} or more" if world.more_unsealed else str(count)
+    return conditions.with_lasting(
+        shown,
+        now,
+        world.store.metadata.generation,
+        kind=ConditionType.UNSEALED_BACKUPS,
+        status="True",
+        reason="NotEncrypted",
+        message=f"{words} VolumeBackups in this store are not encrypted. They can be restored. Among them: {listed}",
+    )

@@ -8,6 +8,7 @@ from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.verdicts import Deadlines
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
+from cinderblock.model.pins import Pins
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
 from cinderblock.model.task import BackupDescription, ProgressLine
@@ -43,7 +44,7 @@ class StoreView:
         missing: why there is none, for a person.
         trouble: why it cannot be used now: a Secret is missing, the endpoint does not answer, ...; None if it
             answered, or was not asked.
-        active_key: the key id that the encryption Secret names for new backups, if it names one.
+        active_key: the key id that a mover must seal with; None: the greatest of those mounted.
     """
 
     store: BackupStore | None = None
@@ -54,7 +55,7 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True)
 class ManifestView:
-    """A manifest as the operator has read it back from the store.
+    """A manifest as the operator has read it back from the store, where it was found to be the expected one.
 
     Attributes:
         reread_files: files that were read again because of the dirty window; None: not recorded.
@@ -68,6 +69,7 @@ class ManifestView:
     logical_bytes: int
     transferred_bytes: int
     stored_bytes: int
+    pins: Pins
     sealed: bool = False
     reread_files: int | None = None
     missed_changes: int | None = None
@@ -135,7 +137,9 @@ class BackupWorld:
         exposed: our claim made from a snapshot, which the mover mounts.
         mover: the mover Job.
         manifest: the committed manifest; None: there is none, or it was not looked for.
-        manifest_trouble: why the store could not say whether there is a manifest.
+        manifest_trouble: why the store could not say whether there is a manifest, or gave one that is not ours.
+        parent: the manifest of the recorded parent; only looked for if that one's status has no pins.
+        parent_trouble: why it could not be read.
         manifest_stands: of a deletion: whether the store still holds the manifest.
         needed_by: ids of backups whose manifests in the store list packs of this one; None: not asked, or no answer.
         references_trouble: why it is not known of some backups whether they need this one.
@@ -164,6 +168,8 @@ class BackupWorld:
     mover: MoverView = field(default_factory=MoverView)
     manifest: ManifestView | None = None
     manifest_trouble: CinderblockError | None = None
+    parent: ManifestView | None = None
+    parent_trouble: CinderblockError | None = None
     manifest_stands: bool = False
     needed_by: tuple[str, ...] | None = None
     references_trouble: CinderblockError | None = None
@@ -223,8 +229,12 @@ class StoreWorld:
         store: the BackupStore itself.
         view: whether it answers.
         used_by: names of the VolumeBackups of its namespace that need it.
+        unsealed: names of those that are whole and not encrypted; only looked for with an encryption Secret.
+        more_unsealed: whether there may be more of these.
     """
 
     store: BackupStore
     view: StoreView = field(default_factory=StoreView)
     used_by: tuple[str, ...] = ()
+    unsealed: tuple[str, ...] = ()
+    more_unsealed: bool = False

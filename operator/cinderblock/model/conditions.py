@@ -23,6 +23,8 @@ class ConditionType(StrEnum):
     """False: a backup lacks files that could not be read (spec.unreadable: Skip)."""
     PIN_REGAINED = "PinRegained"
     """True: the status of a backup was lost, and what identifies its content was read from the store again."""
+    PINNED = "Pinned"
+    """False: a backup of an earlier release, and what identifies its content could not be recorded so far."""
     UNSEALED_BACKUPS = "UnsealedBackups"
     """True: a store with an encryption Secret holds backups from before it had one."""
 

@@ -6,6 +6,8 @@ somebody else's object is noticed by the owner reference (external-snapshotter n
 
 from __future__ import annotations
 
+from cinderblock.errors import InvalidInput
+
 GROUP = "cinderblock.io"
 VERSION = "v1alpha1"
 
@@ -64,12 +66,28 @@ def manifest_key(prefix: str, volume_uid: str, backup_uid: str) -> str:
     return f"{backup_prefix(prefix)}{volume_uid}/{backup_uid}.manifest"
 
 
-def stored_id(key: str, prefix: str) -> str | None:
-    """The id of the backup whose manifest a store with this prefix keeps at ``key``; None: it keeps none there."""
+def stored_ids(key: str, prefix: str) -> tuple[str, str] | None:
+    """Return the ids of the volume and the backup whose manifest a store with this prefix keeps at ``key``.
+
+    None: the store keeps no manifest there.
+    """
     volume_uid, _, name = key.removeprefix(backup_prefix(prefix)).partition("/")
     backup_uid = name.removesuffix(".manifest")
     is_plain = volume_uid not in ("", ".", "..") and backup_uid and "/" not in name
-    return backup_uid if is_plain and key == manifest_key(prefix, volume_uid, backup_uid) else None
+    is_there = is_plain and key == manifest_key(prefix, volume_uid, backup_uid)
+    return (volume_uid, backup_uid) if is_there else None
+
+
+def recorded_ids(key: str) -> tuple[str, str]:
+    """Return the ids of the volume and the backup that a key names which we have made ourselves, whatever its prefix.
+
+    Raises InvalidInput for a key that is not that of a manifest.
+    """
+    place, _, name = key.rpartition("/")
+    directory, _, volume_uid = place.rpartition("/")
+    if directory.rpartition("/")[2] != "backups" or not volume_uid or not name.endswith(".manifest"):
+        raise InvalidInput(f"{key!r} is not the key of a manifest: it should end with backups/VOLUME/BACKUP.manifest")
+    return volume_uid, name.removesuffix(".manifest")
 
 
 def pack_prefix(prefix: str, volume_uid: str, backup_uid: str) -> str:

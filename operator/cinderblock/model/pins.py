@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
 
 from cinderblock.model.base import Model
 
+Digest = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
+"""A BLAKE3 digest in hexadecimal."""
+
 
 class Pins(Model):
     """What identifies the stored content of a backup (docs/format.md). Wrapping its key again changes none of it."""
 
-    content_digest: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
+    content_digest: Digest
     """BLAKE3 over the digests of all sections of the manifest, in hexadecimal."""
     salt: Annotated[str, Field(max_length=32, pattern=r"^[0-9a-f]{32}$")]
     """The salt that was drawn for the manifest, in hexadecimal."""
@@ -31,3 +35,7 @@ class ExpectedBackup(Model):
     """Whether the manifest must be sealed."""
     pins: Pins | None = None
     """What the manifest must hold; None: nobody has recorded it."""
+    content_digest: Digest | None = None
+    """What a person has noted of the manifest; None: nothing."""
+    created_at: datetime | None = None
+    """When the backup was asked for, which a read-only key is judged by; None: only the manifest knows."""

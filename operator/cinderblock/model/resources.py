@@ -173,6 +173,7 @@ VOLUME_BACKUP: Final = Resource(
         ".status.volumeId",
         ".status.parentId",
         ".status.storeName",
+        ".status.sealed",
         ".spec.storeName",
         ".spec.volumeId",
     ),

@@ -203,7 +203,8 @@ class BackupStoreSpec(Model):
     encryption_secret_ref: SecretReference | None = None
     """Secret with one or more encryption keys: each key of it is a key id, each value 32 bytes in base64. The key id
     named by the Secret's annotation cinderblock.io/active-key seals new backups; without it, the greatest in order of
-    bytes. None: backups are stored unsealed."""
+    bytes that is not read-only. The annotation cinderblock.io/read-only-keys marks keys that seal nothing more, as
+    ID=TIME,ID=TIME (RFC 3339); a newer backup that is sealed with one is refused. None: backups are stored unsealed."""
     storage_class: StorageClassName | None = None
     """Storage class of the objects that are written, as the S3 server names it; none: the server's default. Not
     GLACIER and not DEEP_ARCHIVE, whose objects cannot be read at once."""

@@ -119,8 +119,6 @@ class MoverTask(Model):
     read. None: nobody knows; then the backup reads all files, and so does the next one."""
     parent_manifest: str | None = None
     """backup: key of the parent's manifest, if the backup is incremental."""
-    parent_sealed: bool = False
-    """backup: whether the parent was encrypted when it was stored; one that is not any more is refused."""
     change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
     """backup: which files of the parent's need not be read again."""
     manifest: str

@@ -33,8 +33,17 @@ from cinderblock.datapath.known import KnownChunks
 from cinderblock.datapath.manifest import ManifestReader, ManifestSummary, read_header, read_summary
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
-from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
-from cinderblock.model.names import manifest_key, pack_prefix
+from cinderblock.errors import (
+    Conflict,
+    ForeignManifest,
+    IntegrityError,
+    InvalidInput,
+    KeyUnavailable,
+    NotFound,
+    TransientError,
+)
+from cinderblock.model.names import pack_prefix, stored_ids
+from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.model.store import Compression, CompressionAlgorithm
 from cinderblock.model.task import (
     BackupDescription,
@@ -86,11 +95,11 @@ def run_backup(
 
     Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there, or that
     of the parent; InvalidInput for a parent of another volume; NotFound if the parent's manifest is gone; Conflict if
-    the manifest's key is taken by another backup; SourceError, SourceChanging, IntegrityError (of the parent), and what
-    the store raises.
+    the manifest's key is taken by another backup; IntegrityError (of the parent, or of what an earlier run should have
+    committed); SourceError, SourceChanging, and what the store raises.
     """
     if _finished_header(task, store) is not None:
-        return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), [])
+        return _report(task, _read_back(task, store, keys), [])
     if task.sealed and keys is None:
         raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
     take_from_one_heap()
@@ -101,8 +110,8 @@ def run_backup(
         parent = _open_parent(task, store, keys)
         run = _Run(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
-    run.commit()
-    return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), warnings)
+    pins = run.commit()
+    return _report(task, _read_back(task, store, keys, pins), warnings)
 
 
 class _Run:
@@ -169,11 +178,11 @@ class _Run:
             logger.warning("%s", hint)
         return [*_changes(assembly), *source.warnings()]
 
-    def commit(self) -> None:
+    def commit(self) -> Pins:
         """Make sure that every pack in use is there and nothing else is, and write the manifest.
 
-        Raises IntegrityError if a pack of an ancestor is missing; TransientError if one of this backup is: another
-        mover works, or has worked, for the same backup.
+        Returns what identifies the manifest. Raises IntegrityError if a pack of an ancestor is missing; TransientError
+        if one of this backup is: another mover works, or has worked, for the same backup.
         """
         task, packs = self._task, self._writer.finish_entries()
         self._check_ancestors(packs)
@@ -189,6 +198,7 @@ class _Run:
         ancestors = {} if self._parent is None else self._parent.data_keys()
         manifest = self._writer.finish(self._description(), self._chunk_bytes, ancestors, self._comparison())
         self._store.put(task.manifest, manifest)
+        return self._writer.pins
 
     def _description(self) -> BackupDescription:
         """What the task says, and what was taken as a proof that files are unchanged."""
@@ -257,6 +267,7 @@ def _report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) -> M
         stored_bytes=summary.stored_bytes,
         reread_files=0 if facts is None else facts.reread_files,
         missed_changes=missed_changes,
+        pins=summary.pins,
         warnings=warnings[:WARNINGS],
     )
 
@@ -267,8 +278,6 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
     if key is None:
         return None
     parent = _read_parent(task, store, keys, key)
-    if key != manifest_key(task.store.prefix, *parent.header.owner):
-        raise IntegrityError(f"{key} is the manifest of another backup: {' / '.join(parent.header.owner)}")
     description = parent.summary.description
     if (description.volume_id, description.volume_mode) != (task.backup.volume_id, task.volume_mode):
         raise InvalidInput(f"{key} is a backup of another volume: make a full backup")
@@ -279,7 +288,7 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
 
 def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key: str) -> ManifestReader:
     try:
-        return ManifestReader(partial(store.get, key), keys, key, must_be_sealed=task.parent_sealed)
+        return ManifestReader(partial(store.get, key), keys, _expected_parent(task, key), key)
     except NotFound as error:
         if error.reason != NotFound.__name__:
             raise
@@ -288,14 +297,37 @@ def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key:
         ) from error
 
 
+def _expected_parent(task: MoverTask, key: str) -> ExpectedBackup:
+    """Return which backup the parent's manifest must be. Who does not say so knows the key of it alone."""
+    if task.expected_parent is not None:
+        return task.expected_parent
+    ids = stored_ids(key, task.store.prefix)
+    if ids is None:
+        raise InvalidInput(f"{key} is not the key of a manifest below the prefix of the store: make a full backup")
+    return ExpectedBackup(volume_id=ids[0], backup_id=ids[1])
+
+
+def _expected(task: MoverTask, pins: Pins | None = None) -> ExpectedBackup:
+    """Return which backup the manifest must be that this task is to commit."""
+    ids = task.backup
+    return ExpectedBackup(volume_id=ids.volume_id, backup_id=ids.backup_id, sealed=task.sealed, pins=pins)
+
+
+def _read_back(task: MoverTask, store: ObjectStore, keys: KeyRing | None, pins: Pins | None = None) -> ManifestSummary:
+    """Return what the committed manifest says; ``pins``: what this very run has written."""
+    return read_summary(partial(store.get, task.manifest), keys, _expected(task, pins), task.manifest)
+
+
 def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:
-    """The header of what an earlier run for the same backup has committed, if it has."""
+    """Return the header of what an earlier run for the same backup has committed, if it has.
+
+    Raises Conflict if the manifest is another backup's, SealBroken if it is not encrypted and must be.
+    """
     try:
-        header = read_header(partial(store.get, task.manifest), task.manifest)
+        return read_header(partial(store.get, task.manifest), _expected(task), task.manifest)
     except NotFound as error:
         if error.reason != NotFound.__name__:
             raise
         return None
-    if header.owner != (task.backup.volume_id, task.backup.backup_id):
-        raise Conflict(f"{task.manifest} is there already and belongs to backup {header.backup_id}")
-    return header
+    except ForeignManifest as error:
+        raise Conflict(f"Cannot write {task.manifest}: it is there already. {error.message}") from error

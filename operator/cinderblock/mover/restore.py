@@ -34,7 +34,8 @@ from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.device.direct import PIECE_BYTES, WRITES
 from cinderblock.device.makers import SharedMemory
-from cinderblock.errors import IntegrityError, InvalidInput
+from cinderblock.errors import InvalidInput
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.model.task import MoverReport, MoverTask
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
 from cinderblock.mover.finishing import Finishing
@@ -98,17 +99,18 @@ def run_restore(
 
 
 def open_manifest(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> ManifestReader:
-    """The manifest of the task, which must be that of the task's backup."""
-    read = partial(store.get, task.manifest)
-    manifest = ManifestReader(read, keys, task.manifest, must_be_sealed=task.sealed)
-    if manifest.header.owner != (task.backup.volume_id, task.backup.backup_id):
-        raise IntegrityError(
-            f"{task.manifest} is the manifest of backup {manifest.header.backup_id}, not of {task.backup.backup_id}"
-        )
+    """The manifest of the task, which must be that of the backup which the task expects."""
+    manifest = ManifestReader(partial(store.get, task.manifest), keys, _expected(task), task.manifest)
     mode = manifest.summary.description.volume_mode
     if mode is not task.volume_mode:
         raise InvalidInput(f"{task.manifest} is a backup of a volume of mode {mode}: restore to such a volume")
     return manifest
+
+
+def _expected(task: MoverTask) -> ExpectedBackup:
+    """Return which backup the manifest must be. An operator from before pins knows ids and the seal alone."""
+    known = ExpectedBackup(volume_id=task.backup.volume_id, backup_id=task.backup.backup_id, sealed=task.sealed)
+    return task.expected or known
 
 
 def verify_first_chunk(manifest: ManifestReader, fetcher: ChunkFetcher) -> None:

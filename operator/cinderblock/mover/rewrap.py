@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import read_header, read_summary
+from cinderblock.datapath.manifest import read_summary
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.store.base import ObjectStore
 
 
-def run_rewrap(store: ObjectStore, manifest: str, keys: KeyRing, key_id: str | None = None) -> ManifestHeader:
+def run_rewrap(
+    store: ObjectStore, manifest: str, expected: ExpectedBackup, keys: KeyRing, key_id: str | None = None
+) -> ManifestHeader:
     """Wrap the data key of a backup with another key id, and store the manifest anew.
 
     One object is replaced, whole or not at all, and only its header differs, so that whoever reads the backup at that
     moment does not notice. Children of the backup hold its data key inside their own sealed part,
-    so they are not concerned.
+    so they are not concerned. Salt and content digest stay as they are, so what has recorded them accepts it.
 
     Args:
         store: where the backup is.
         manifest: key of its manifest.
+        expected: which backup it must be.
         keys: the store's key ring; it must hold the key id that wraps the data key now.
         key_id: the one to wrap with; None: the ring's active one.
 
     Returns the new header. Does nothing if the key id is that already. Raises NotFound, IntegrityError,
-    UnsupportedFormat; KeyUnavailable if one of the two keys is not there; InvalidInput if the backup is not sealed;
-    and what the store raises.
+    UnsupportedFormat; KeyUnavailable if one of the two keys is not there, or the new one is read-only; InvalidInput if
+    the backup is not sealed; and what the store raises.
     """
     whole = store.get(manifest)
 
@@ -31,8 +35,7 @@ def run_rewrap(store: ObjectStore, manifest: str, keys: KeyRing, key_id: str | N
         first = start if start >= 0 else max(len(whole) + start, 0)
         return whole[first:] if length is None else whole[first : first + length]
 
-    header = read_header(read, manifest)
-    read_summary(read, keys, manifest)
+    header = read_summary(read, keys, expected, manifest).header
     if header.key_id == (key_id or keys.active):
         return header
     encoded = header.rewrapped(keys, key_id).encode()

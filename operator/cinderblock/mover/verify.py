@@ -17,7 +17,7 @@ from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.packs import PackTable, read_pack
 from cinderblock.datapath.seal import Sealer, Suite
 from cinderblock.errors import IntegrityError, InvalidInput, NotFound
-from cinderblock.model.names import manifest_key
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher, missing
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.store.base import ObjectStore
@@ -39,50 +39,51 @@ class Verification:
         chunks: chunks that were read back, each counted as often as it was read.
         bytes_fetched: bytes that were read from the store, besides indexes and the manifest.
         entries: names in the manifest, every section of which was read.
+        content_digest: of the manifest, in hexadecimal.
     """
 
     packs: int
     chunks: int
     bytes_fetched: int
     entries: int
+    content_digest: str
 
 
 def run_verify(
     store: ObjectStore,
     prefix: str,
     manifest: str,
+    expected: ExpectedBackup,
     keys: KeyRing | None = None,
     *,
     sample_percent: float = 100.0,
     on_progress: ProgressCallback = ignore_progress,
-    must_be_sealed: bool = False,
 ) -> Verification:
     """Read a backup back and check every tag and every hash.
 
     Args:
         store, prefix: where the backup is.
         manifest: key of its manifest.
+        expected: which backup it must be.
         keys: the store's key ring; None if it has no encryption Secret.
         sample_percent: share of the chunks and packs that are read, drawn anew each time; the manifest is always read
             as a whole. In (0, 100].
         on_progress: called often, from this thread.
-        must_be_sealed: refuse a backup that is not encrypted.
 
-    Raises IntegrityError naming the object that is bad or missing, or that is the manifest of another backup than its
-    key says; NotFound if there is no such manifest; InvalidInput for an impossible sample; KeyUnavailable,
-    UnsupportedFormat, and what the store raises.
+    Raises IntegrityError naming the object that is bad or missing, or that is not the expected manifest; NotFound if
+    there is no such manifest; InvalidInput for an impossible sample; KeyUnavailable, UnsupportedFormat, and
+    what the store raises.
     """
     if not 0 < sample_percent <= 100:
         raise InvalidInput(f"a sample of {sample_percent} %: give more than 0 and at most 100")
-    reader = ManifestReader(partial(store.get, manifest), keys, manifest, must_be_sealed=must_be_sealed)
-    if manifest != manifest_key(prefix, *reader.header.owner):
-        raise IntegrityError(f"{manifest} is the manifest of another backup: {' / '.join(reader.header.owner)}")
+    reader = ManifestReader(partial(store.get, manifest), keys, expected, manifest)
     sample = _Sample(sample_percent)
     run = _Run(ChunkFetcher(store, prefix, reader), reader, on_progress)
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
         packs = list(pool.map(partial(_check_pack, store, run.fetcher, reader.packs), sample.packs(len(reader.packs))))
         chunks = run.check_chunks(pool, _batches(reader.entries(), sample))
-    return Verification(len(packs), chunks, run.fetcher.bytes_fetched, reader.summary.entries)
+    summary = reader.summary
+    return Verification(len(packs), chunks, run.fetcher.bytes_fetched, summary.entries, summary.pins.content_digest)
 
 
 class _Run:

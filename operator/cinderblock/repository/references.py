@@ -144,7 +144,7 @@ class References:
 
     def _read_lists(self, found: StoredManifest, header: ManifestHeader, read: RangeReader) -> _Read:
         try:
-            return _Read(header, frozenset(read_summary(read, self._keys, found.key).references))
+            return _Read(header, frozenset(read_summary(read, self._keys, found.expected, found.key).references))
         except KeyUnavailable:
             return _Read(header, None, header.key_id)
 

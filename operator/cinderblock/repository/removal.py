@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 
 from cinderblock.datapath.manifest import read_header
-from cinderblock.errors import Conflict, IntegrityError, NotFound
+from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, NotFound
 from cinderblock.model.names import manifest_key
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.repository.references import References
 from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
@@ -33,7 +34,7 @@ def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
         PermanentError: whether others need its packs cannot be told; the message says why, and nothing was removed.
     """
     key = manifest_key(prefix, volume_id, backup_id)
-    stands = _is_there(store, key, (volume_id, backup_id))
+    stands = _is_there(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
     references.read_all()
     needs = references.needs(backup_id)
     if needs.by:
@@ -49,20 +50,18 @@ def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
     return stands + len(packs)
 
 
-def _is_there(store: ObjectStore, key: str, owner: tuple[str, str]) -> bool:
+def _is_there(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
     """Return whether the backup has a manifest. One that is too damaged to say whose it is belongs to its key."""
     try:
-        found = read_header(partial(store.get, key), key).owner
+        read_header(partial(store.get, key), expected, key)
     except NotFound as error:
         if error.reason != NotFound.__name__:
             raise
         return False
+    except ForeignManifest as error:
+        raise Conflict(
+            f"{error.message} Nothing was removed; an S3 client can remove that one object", reason=error.reason
+        ) from error
     except IntegrityError:
         return True
-    if found != owner:
-        raise Conflict(
-            f"{key} is the manifest of another backup ({found[1]}): nothing was removed; an S3 client can remove that"
-            " one object",
-            reason="ForeignManifest",
-        )
     return True

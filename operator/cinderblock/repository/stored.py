@@ -8,7 +8,8 @@ from typing import Final
 
 from cinderblock.datapath.packs import parse_pack_name
 from cinderblock.errors import InvalidInput
-from cinderblock.model.names import backup_prefix, pack_prefix, stored_id
+from cinderblock.model.names import backup_prefix, pack_prefix, stored_ids
+from cinderblock.model.pins import ExpectedBackup
 from cinderblock.store.base import ObjectStore, checked_key
 
 KEY_NAME: Final = "data-key"
@@ -31,6 +32,11 @@ class StoredManifest:
     size: int
 
     @property
+    def expected(self) -> ExpectedBackup:
+        """Return which backup the manifest must be: the one that its key names."""
+        return ExpectedBackup(volume_id=self.volume_id, backup_id=self.backup_id)
+
+    @property
     def owner(self) -> tuple[str, str]:
         """Volume id and backup id, as the header of the manifest must name them."""
         return self.volume_id, self.backup_id
@@ -43,10 +49,9 @@ def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> 
     """
     root = backup_prefix(prefix)
     for item in store.list(root if volume_id is None else f"{root}{volume_id}/"):
-        backup_id = stored_id(item.key, prefix)
-        if backup_id is not None and _can_be_named(item.key):
-            volume, _, _ = item.key.removeprefix(root).partition("/")
-            yield StoredManifest(item.key, volume, backup_id, item.size)
+        ids = stored_ids(item.key, prefix)
+        if ids is not None and _can_be_named(item.key):
+            yield StoredManifest(item.key, *ids, item.size)
 
 
 def pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[str]:

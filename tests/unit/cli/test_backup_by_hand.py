@@ -396,3 +396,49 @@ def test_a_backup_that_cannot_be_rewrapped_does_not_keep_the_others_from_it(
     assert outcome.code == 5
     assert f"left as it is: {damaged}" in outcome.err
     assert [done["backupId"] for done in outcome.json] == ids[1:]
+
+
+def test_the_digest_that_a_backup_prints_is_the_one_that_a_restore_may_insist_on(
+    cli: Cli, opened: Opened, tree: Path, tmp_path: Path
+) -> None:
+    told = cli("backup", str(tree), "--to", STORE, "--json").json
+    backup_id, digest = told["backupId"], told["contentDigest"]
+    older = next(item.key for item in opened.inside.list("") if item.key.endswith(f"{backup_id}.manifest"))
+    assert f"content digest  {digest}" in cli("show", backup_id, "--from", STORE).out
+    noted = ("--from", STORE, "--expect-digest", digest)
+    assert cli("verify", backup_id, *noted).code == 0
+    assert cli("restore", backup_id, "--target", str(tmp_path / "out"), *noted).code == 0
+    (tree / "etc" / "hosts").write_text("changed\n")
+    volume_id = told["volumeId"]
+    opened.inside.delete([older])
+    other = cli("backup", str(tree), "--to", STORE, "--resume", backup_id, "--volume-id", volume_id, "--json").json
+    assert other["contentDigest"] != digest
+    refused = cli("restore", backup_id, "--target", str(tmp_path / "no"), *noted)
+    assert refused.code == 5
+    assert f"should be {digest}" in refused.err
+    assert cli("verify", backup_id, *noted).code == 5
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_is_no_digest_is_a_usage_error(cli: Cli) -> None:
+    outcome = cli("verify", "some", "--from", STORE, "--expect-digest", "abc")
+    assert (outcome.code, "64 hexadecimal digits" in outcome.err) == (2, True)
+
+
+def test_a_read_only_key_opens_what_is_old_and_seals_nothing(
+    cli: Cli, tree: Path, tmp_path: Path, keys: dict[str, Path]
+) -> None:
+    old, young = (("--encryption-key-file", str(file)) for file in (keys["old"], keys["young"]))
+    sealed = back_up(cli, tree, *old)
+    later, earlier = (("--read-only-keys", f"old.key={year}-01-31T12:00:00Z") for year in (2999, 2000))
+    assert cli("restore", sealed, "--from", STORE, "--target", str(tmp_path / "out"), *old, *young, *later).code == 0
+    too_late = cli("verify", sealed, "--from", STORE, *old, *young, *earlier)
+    assert (too_late.code, "read-only since 2000-01-31T12:00:00Z" in too_late.err) == (5, True)
+    for words in (("backup", str(tree), "--to", STORE), ("rewrap", "--from", STORE)):
+        refused = cli(*words, *old, *young, *later, "--active-key", "old.key")
+        assert (refused.code, "marks it as read-only" in refused.err) == (3, True)
+    malformed = cli("list", "--from", STORE, *old, "--read-only-keys", "old.key")
+    assert (malformed.code, "Cannot read --read-only-keys" in malformed.err) == (3, True)
+    assert cli("rewrap", "--from", STORE, *old, *young, *later, "--json").json == [
+        {"backupId": sealed, "from": "old.key", "to": "young.key"}
+    ]

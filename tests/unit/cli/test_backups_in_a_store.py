@@ -153,6 +153,32 @@ def test_nothing_is_deleted_while_a_neighbour_is_too_damaged_to_ask(cli: Cli, op
     assert list(opened.inside.list("")) == before
 
 
+def test_folders_and_other_peoples_objects_hold_up_no_deletion(cli: Cli, opened: Opened, line: list[str]) -> None:
+    volume = manifest_of(opened, line[0]).split("/")[1]
+    planted = [f"packs/{volume}/{line[2]}/", f"packs/{volume}/{line[2]}/notes.txt", f"backups/{volume}/"]
+    for key in planted:
+        opened.inside._objects[key] = b""
+    for backup_id in reversed(line):
+        assert cli("delete", backup_id, "--from", STORE).code == 0
+    assert [found.key for found in opened.inside.list("")] == sorted(planted)
+
+
+def test_what_is_left_of_a_deletion_that_was_interrupted_stays_while_others_need_it(
+    cli: Cli, opened: Opened, line: list[str]
+) -> None:
+    key = manifest_of(opened, line[0])
+    opened.inside.delete([key])
+    before = list(opened.inside.list(""))
+    again = ("delete", line[0], "--from", STORE, "--volume-id", key.split("/")[1])
+    outcome = cli(*again, "--json")
+    assert (outcome.code, outcome.json["reason"]) == (3, "HasDependentBackups")
+    assert list(opened.inside.list("")) == before
+    for backup_id in reversed(line[1:]):
+        assert cli("delete", backup_id, "--from", STORE).code == 0
+    assert cli(*again).code == 0
+    assert list(opened.inside.list("")) == []
+
+
 def test_backups_that_are_damaged_can_be_deleted_beside_each_other(cli: Cli, opened: Opened, line: list[str]) -> None:
     for backup_id in line[1:]:
         damage(opened, backup_id, at=50)

@@ -20,11 +20,13 @@ from cinderblock.datapath.manifest import ManifestReader, RangeReader, read_head
 from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter
 from cinderblock.datapath.packs import Origin, PackTable
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, UnsupportedFormat
+from cinderblock.model.pins import ExpectedBackup
 from tests.support.backups import NOON, Backups, key_ring
 
 MIB = 1 << 20
 KEYS = key_ring()
 PACKS = 5
+EXPECTED = ExpectedBackup(volume_id="volume", backup_id="backup")
 
 
 def candidates() -> PackTable:
@@ -64,7 +66,7 @@ class Ranges:
 
 def read(body: bytes, keys: KeyRing | None = KEYS) -> ManifestReader:
     reader: RangeReader = Ranges(body)
-    return ManifestReader(reader, keys, "the key")
+    return ManifestReader(reader, keys, EXPECTED, "the key")
 
 
 def extent(offset: int, number: int = 0, pack: int = 0) -> Extent:
@@ -150,7 +152,7 @@ def test_a_large_manifest_has_many_sections_and_is_read_by_few_requests() -> Non
     entries = list(many(60_000))
     body = write(entries)
     ranges = Ranges(body)
-    reader = ManifestReader(ranges, KEYS, "the key")
+    reader = ManifestReader(ranges, KEYS, EXPECTED, "the key")
     opening = len(ranges.calls)
     assert opening <= 4
     assert list(reader.entries()) == entries
@@ -170,7 +172,7 @@ def test_an_entry_with_very_many_extents_comes_in_parts() -> None:
 def test_the_summary_counts() -> None:
     entries = [Entry(b"a", EntryKind.FILE, extents=(extent(0, 0, 0), extent(5000, 1, 1))), Entry(b"b", EntryKind.FILE)]
     body = write(entries, parent="ancestor")
-    summary = read_summary(Ranges(body), KEYS)
+    summary = read_summary(Ranges(body), KEYS, EXPECTED)
     assert (summary.entries, summary.object_count) == (2, 1)
     assert (summary.logical_bytes, summary.transferred_bytes) == (2000, 1000)
     assert summary.stored_bytes == 100 * MIB + len(body)
@@ -182,27 +184,27 @@ def test_the_summary_counts() -> None:
 def test_header_and_summary_take_few_small_reads() -> None:
     body = write(list(many(60_000)))
     ranges = Ranges(body)
-    read_header(ranges)
+    read_header(ranges, EXPECTED)
     assert ranges.calls == [(0, HEADER_BYTES)]
-    read_summary(ranges, KEYS)
+    read_summary(ranges, KEYS, EXPECTED)
     assert len(ranges.calls) <= 4
     assert len(body) > MIB
 
 
 def test_the_header_tells_whose_it_is_without_a_key() -> None:
-    header = read_header(Ranges(write([Entry(b"", EntryKind.DIRECTORY)], parent="earlier")))
+    header = read_header(Ranges(write([Entry(b"", EntryKind.DIRECTORY)], parent="earlier")), EXPECTED)
     assert (header.format_version, header.volume_id, header.backup_id) == (1, "volume", "backup")
     assert (header.parent_id, header.key_id) == ("earlier", "2025")
-    plain = read_header(Ranges(write([Entry(b"", EntryKind.DIRECTORY)], None)))
+    plain = read_header(Ranges(write([Entry(b"", EntryKind.DIRECTORY)], None)), EXPECTED)
     assert (plain.parent_id, plain.key_id) == (None, None)
 
 
 def test_a_sealed_summary_needs_the_key() -> None:
     body = write([Entry(b"", EntryKind.DIRECTORY)])
     with pytest.raises(KeyUnavailable, match="no encryption Secret"):
-        read_summary(Ranges(body), None)
+        read_summary(Ranges(body), None, EXPECTED)
     with pytest.raises(KeyUnavailable, match="'2025'"):
-        read_summary(Ranges(body), key_ring("2024"))
+        read_summary(Ranges(body), key_ring("2024"), EXPECTED)
 
 
 def test_data_keys_of_ancestors_that_are_not_used_are_not_handed_on() -> None:

@@ -74,3 +74,16 @@ def test_one_that_does_not_parse_is_looked_at(simulation: Simulation) -> None:
     full = simulation.get("VolumeBackup", "full")
     simulation.objects.update(full, status=full["status"] | {"size": "large"})
     assert FULL in simulation.unsettled()
+
+
+def test_one_whose_volume_has_a_backup_without_its_parent_is_believed(simulation: Simulation) -> None:
+    simulation.backup("grandchild", "data", incremental=True)
+    simulation.settle()
+    simulation.tear_away("child")
+    simulation.settle()
+    assert simulation.get("VolumeBackup", "full")["status"]["hasDependentBackups"]
+    simulation.store.asked.clear()
+    assert simulation.unsettled() == {Key("BackupStore", "shop", "default")}
+    assert not simulation.store.asked
+    simulation.tear_away("grandchild")
+    assert FULL in simulation.unsettled()

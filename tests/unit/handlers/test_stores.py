@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from cinderblock.errors import InvalidInput, KubeUnavailable, NotFound
+from cinderblock.datapath.read_only import READ_ONLY_KEYS_ANNOTATION
+from cinderblock.errors import CinderblockError, InvalidInput, KeyUnavailable, KubeUnavailable, NotFound
 from cinderblock.handlers import stores
 from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.model.store import BackupStore
 from cinderblock.store.memory import MemoryStore
+from tests.support.backups import KEYS
 from tests.support.kube_clients import client_of
 from tests.support.scripted_http import Reply
 from tests.support.simulated_api import ObjectsInMemory, SimulatedApi
@@ -182,3 +184,57 @@ async def test_a_store_that_has_just_answered_is_not_asked_again(
     monkeypatch.setattr(stores, "CHECKED_SECONDS", 0.0)
     await opened.check(a_store(), "volumebackups")
     assert store.checks == 2
+
+
+def encrypted(objects: ObjectsInMemory, annotations: dict[str, str]) -> BackupStore:
+    """A store whose encryption Secret has two keys and these annotations."""
+    secret(objects, "s3", **CREDENTIALS)
+    keys = {key_id: base64.b64encode(key).decode() for key_id, key in KEYS.items()}
+    found = secret(objects, "keys", **keys)
+    objects.update(found, metadata=found["metadata"] | {"annotations": annotations})
+    return a_store(encryptionSecretRef={"name": "keys"})
+
+
+async def test_movers_are_told_a_key_that_may_seal_where_others_may_not(
+    objects: ObjectsInMemory, opened: Stores
+) -> None:
+    store = encrypted(objects, {READ_ONLY_KEYS_ANNOTATION: "2025=2026-01-31T12:00:00Z"})
+    assert await opened.active_key(store) == "2024"
+    ring = await opened.keys(store)
+    assert ring is not None
+    assert (ring.active, sorted(ring.key_ids)) == ("2024", ["2024", "2025"])
+
+
+async def test_where_no_key_may_seal_what_is_stored_can_be_read_and_a_backup_says_why(
+    objects: ObjectsInMemory, opened: Stores
+) -> None:
+    store = encrypted(objects, {READ_ONLY_KEYS_ANNOTATION: "2024=2026-01-31T12:00:00Z,2025=2026-01-31T12:00:00Z"})
+    assert await opened.keys(store) is not None
+    with pytest.raises(KeyUnavailable, match="Add a new one") as caught:
+        await opened.active_key(store)
+    assert caught.value.reason == "ReadOnlyKey"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "error", "words"),
+    [
+        ({READ_ONLY_KEYS_ANNOTATION: "2025"}, InvalidInput, "annotation cinderblock.io/read-only-keys of Secret keys"),
+        ({READ_ONLY_KEYS_ANNOTATION: "2042=2026-01-31T12:00:00Z"}, InvalidInput, "2042"),
+        (
+            {READ_ONLY_KEYS_ANNOTATION: "2025=2026-01-31T12:00:00Z", ACTIVE_KEY_ANNOTATION: "2025"},
+            KeyUnavailable,
+            "2025",
+        ),
+    ],
+    ids=["malformed", "unknown", "contradicted"],
+)
+async def test_a_wrong_annotation_is_told_by_a_check_of_the_store(
+    objects: ObjectsInMemory,
+    opened: Stores,
+    annotations: dict[str, str],
+    error: type[CinderblockError],
+    words: str,
+) -> None:
+    store = encrypted(objects, annotations)
+    with pytest.raises(error, match=words):
+        await opened.check(store, "volumebackups")

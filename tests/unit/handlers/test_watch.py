@@ -124,3 +124,21 @@ async def test_what_has_been_begun_comes_before_what_is_new_and_that_before_what
     owner = {"labels": {OWNER_KIND_LABEL: "VolumeBackup"}, "annotations": {OWNER_NAME_ANNOTATION: "begun"}}
     await watch.on_child({"type": "MODIFIED", "object": {"metadata": {"name": "x", "namespace": "shop"} | owner}})
     assert [(await queue.take()).name for _ in range(3)] == ["begun", "young", "old"]
+
+
+async def test_a_backup_whose_parent_is_gone_concerns_all_of_its_volume_when_that_changes() -> None:
+    heard = Heard()
+    for name in ("first", "second"):
+        await heard.own("VolumeBackup", name, volumeId="v")
+    await heard.own("VolumeBackup", "other", volumeId="w")
+    everybody = {"VolumeBackup first", "VolumeBackup second", "VolumeBackup stray"}
+    assert await heard.own("VolumeBackup", "stray", volumeId="v", parentId="u-gone") == everybody
+    assert await heard.own("VolumeBackup", "stray", volumeId="v", parentId="u-gone") == {"VolumeBackup stray"}
+    assert await heard.own("VolumeBackup", "stray") == everybody, "its status was lost"
+    assert await heard.own("VolumeBackup", "stray", volumeId="v", parentId="u-gone") == everybody
+    gone = await heard.own("VolumeBackup", "stray", "DELETED", volumeId="v", parentId="u-gone")
+    assert gone == everybody - {"VolumeBackup stray"}
+    assert await heard.own("VolumeBackup", "last", volumeId="v", parentId="u-first") == {
+        "VolumeBackup last",
+        "VolumeBackup first",
+    }

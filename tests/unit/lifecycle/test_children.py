@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from cinderblock.lifecycle import backups, objects, restores
+from cinderblock.lifecycle import backup_tasks, backups, objects, restores
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.worlds import MoverSettings, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.cluster import Snapshot
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore, ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.model.task import MoverTask, Operation, VolumeMode
@@ -385,6 +387,61 @@ def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
     (job,) = created(backups.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.change_detection == detection
+
+
+@pytest.mark.parametrize(("storage_class", "seconds"), [("fast", 3600), ("nfs", 7260), (None, 3600)])
+def test_a_mover_is_told_the_window_of_the_storage_class_and_when_to_compare(
+    storage_class: str | None, seconds: int
+) -> None:
+    store = StoreView(a_store(dirtyWindow={"storageClasses": {"nfs": "2h1m", "slow": "2m"}}, compareEvery=7))
+    source = a_claim(storageClassName=storage_class)
+    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    world = a_world(accepted(), snapshot=a_snapshot(), claim=source, exposed=exposed, store=store)
+    (job,) = created(backups.decide(world, NOW))
+    task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
+    assert (task.dirty_window_seconds, task.compare_every) == (seconds, 7)
+
+
+EARLIER, LATER = NOW - timedelta(hours=2), NOW + timedelta(hours=2)
+DYNAMIC, IMPORTED = {"persistentVolumeClaimName": "data"}, {"volumeSnapshotContentName": "content"}
+
+
+def given(source: dict[str, str], *, made: datetime, cut: datetime | None) -> Snapshot:
+    """A VolumeSnapshot of the user's own."""
+    return Snapshot.model_validate(
+        {
+            "metadata": {"name": "mine", "uid": "sn-2", "creationTimestamp": made},
+            "spec": {"source": source},
+            "status": {"readyToUse": True, "creationTime": cut},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "instant"),
+    [
+        (given(DYNAMIC, made=EARLIER, cut=EARLIER), EARLIER),
+        (given(DYNAMIC, made=EARLIER, cut=NOW), EARLIER),
+        (given(DYNAMIC, made=NOW, cut=EARLIER), EARLIER),
+        (given(DYNAMIC, made=EARLIER, cut=None), EARLIER),
+        (given(IMPORTED, made=NOW, cut=EARLIER), EARLIER),
+        (given(IMPORTED, made=LATER, cut=LATER), NOW),
+        (given(IMPORTED, made=EARLIER, cut=None), None),
+        (None, None),
+    ],
+)
+def test_data_of_a_given_snapshot_are_as_old_as_it_may_be(snapshot: Snapshot | None, instant: datetime | None) -> None:
+    backup = a_backup(spec={"volumeId": "data", "snapshotId": "mine"})
+    created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
+    assert backup_tasks.data_instant(a_world(created_now, given_snapshot=snapshot)) == instant
+
+
+@pytest.mark.parametrize(("cut", "instant"), [(EARLIER, EARLIER), (LATER, NOW), (None, NOW)])
+def test_data_of_our_own_snapshot_are_not_older_than_the_backup(cut: datetime | None, instant: datetime) -> None:
+    backup = a_backup()
+    created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
+    assert backup_tasks.data_instant(a_world(created_now, snapshot=a_snapshot(creationTime=cut))) == instant
+    assert backup_tasks.data_instant(a_world(created_now)) == NOW
 
 
 def test_names_do_not_depend_on_anything_but_the_uid() -> None:

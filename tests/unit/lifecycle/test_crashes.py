@@ -12,6 +12,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from cinderblock.datapath.comparison import Comparison
 from tests.support.faults import Crash
 from tests.support.simulation import Simulation, api_outage, summary
 
@@ -201,6 +202,25 @@ def test_the_end_is_the_same_when_a_mover_dies_and_so_does_the_operator_that_see
             ask(simulation)
             simulation.settle()
         assert summary(simulation) == summary(reference), f"write {at}\n{simulation.story()}"
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_changes_that_stamps_hid_are_told_whichever_write_the_operator_dies_at(*, done: bool) -> None:
+    """The report of the mover is gone with its Job by then; the manifest says it."""
+    for at in range(run("create, incremental")[1]):
+        with Simulation() as simulation:
+            _full(simulation)
+            simulation.cluster.found = Comparison(
+                dirty_window_seconds=3600, compared=True, reread_files=0, missed_changes=2
+            )
+            simulation.faults.plan(at, Crash("scripted"), done=done)
+            simulation.backup("child", "data", incremental=True)
+            simulation.settle()
+        status = simulation.get("VolumeBackup", "child")["status"]
+        assert (status["missedChanges"], status["rereadFiles"]) == (2, 0), f"write {at}"
+        told = [count for reason, count in simulation.events() if reason == "ChangeMissed"]
+        assert told in ([1], [2]), f"write {at}: {told}"
+        assert "missedChanges" not in simulation.get("VolumeBackup", "full")["status"]
 
 
 CANCELLED: dict[str, tuple[Part, Part, str]] = {

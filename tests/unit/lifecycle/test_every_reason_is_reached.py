@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cinderblock import errors
+from cinderblock.datapath.comparison import Comparison
+from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, NotFound, PermanentError, StoreUnreachable
 from cinderblock.model import names
 from cinderblock.model.task import MoverReport
+from tests.support.backups import KEYS, key_ring
 from tests.support.reasons import IN_LOGS_ONLY, of_rooms, reasons
 from tests.support.simulated_api import Object
 from tests.support.simulated_cluster import NAMESPACE, Move
@@ -276,6 +280,36 @@ def loses_the_seal(running: Simulation) -> None:
     running.settle()
 
 
+def is_rolled_back(running: Simulation) -> None:
+    a_backup(running)
+    full = running.get("VolumeBackup", "full")
+    pins = full["status"]["pins"] | {"salt": "0" * 32}
+    running.objects.update(full, status=full["status"] | {"pins": pins})
+    running.restore("back", "full", name="new")
+    running.settle()
+
+
+def marks_its_key_too_early(running: Simulation) -> None:
+    running.encrypt(key_ring("2024"))
+    a_backup(running)
+    marks = {"2024": running.now - timedelta(days=365)}
+    running.cluster.keys = KeyRing(KEYS, "2025", "the Secret", marks)
+    running.restore("back", "full", name="new")
+    running.settle()
+
+
+def adds_keys_to_a_store(running: Simulation) -> None:
+    a_backup(running)
+    running.encrypt(key_ring())
+    running.settle()
+
+
+def has_no_key_to_seal_with(running: Simulation) -> None:
+    running.encrypt(KeyRing({"2024": KEYS["2024"]}, None, "the Secret", {"2024": running.now}))
+    running.backup("full", "data")
+    running.settle()
+
+
 def loses_the_parent(running: Simulation) -> None:
     a_backup(running)
     running.backup("child", "data", incremental=True)
@@ -446,6 +480,13 @@ def keeps_not_all(running: Simulation) -> None:
     running.settle()
 
 
+def finds_what_stamps_hid(running: Simulation) -> None:
+    a_backup(running)
+    running.cluster.found = Comparison(dirty_window_seconds=3600, compared=True, missed_changes=2)
+    running.backup("child", "data", incremental=True)
+    running.settle()
+
+
 COURSES: dict[str, Course] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -454,6 +495,7 @@ COURSES: dict[str, Course] = {
     "BackupInUse": deletes_while_it_is_restored,
     "BackupNotAvailable": restores_a_failed_one,
     "BackupNotFound": restores_nothing,
+    "ChangeMissed": finds_what_stamps_hid,
     "Cancelled": cancels_a_restore,
     "Cancelling": cancels_a_restore,
     "CertificateNotTrusted": store_says(PermanentError("of an unknown authority", reason="CertificateNotTrusted")),
@@ -475,6 +517,7 @@ COURSES: dict[str, Course] = {
     "KeyUnavailable": mover_says("KeyUnavailable"),
     "KubeUnavailable": store_says(errors.KubeUnavailable("the API server does not tell the Secret")),
     "ManifestMisplaced": adopts("0f8fad5b-d9cb-469f-a165-70867728950e", manifest="elsewhere/of.manifest"),
+    "ManifestReplaced": is_rolled_back,
     "ManifestMissing": finds_no_manifest,
     "MoverDeleted": is_deleted,
     "MoverDied": dies("Error"),
@@ -491,6 +534,7 @@ COURSES: dict[str, Course] = {
     "NamespaceTerminating": api_says(403, "unable to create new content because it is being terminated"),
     "NoParent": lambda running: a_backup(running, incremental=True),
     "NotAllKept": keeps_not_all,
+    "NotEncrypted": adds_keys_to_a_store,
     "NotFound": mover_says("NotFound"),
     "Noticed": is_noticed,
     "NotS3": store_says(StoreUnreachable("no S3 server", reason="NotS3")),
@@ -501,12 +545,14 @@ COURSES: dict[str, Course] = {
     "Queued": waits_for_a_turn,
     "QuotaExceeded": api_says(403, 'jobs.batch "x" is forbidden: exceeded quota: jobs'),
     "ReadingReferences": deletes_while_manifests_are_read,
+    "ReadOnlyKey": has_no_key_to_seal_with,
     "Rebinding": lambda running: restored(running, name="new"),
     "Recalling": loses_the_status_while_the_store_is_away,
     "ReferencesUnknown": deletes_beside_a_damaged_one,
     "Restored": lambda running: restored(running, name="new"),
     "Retained": retains,
     "SealBroken": loses_the_seal,
+    "SealedTooLate": marks_its_key_too_early,
     "SecretIncomplete": store_says(NotFound("Secret s3 has no such key", reason="SecretIncomplete")),
     "SecretNotFound": store_says(NotFound("Secret s3 does not exist", reason="SecretNotFound")),
     "SnapshotClassNotFound": is_in_use_without_snapshots,

@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
-from cinderblock.errors import AccessDenied, NotFound, StoreUnreachable
+from cinderblock.errors import (
+    AccessDenied,
+    ForeignManifest,
+    IntegrityError,
+    ManifestReplaced,
+    NotFound,
+    SealBroken,
+    SealedTooLate,
+    StoreUnreachable,
+)
 from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.actions import AddFinalizer, Announce, CreateChild, Decision, DeleteChild
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
 from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.model.cluster import Pod
 from cinderblock.model.names import BACKUP_FINALIZER
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.task import TASK_VARIABLE, MoverReport, MoverTask
@@ -182,6 +192,18 @@ def test_success_is_believed_only_when_the_manifest_has_been_read_back() -> None
     assert [type(action) for action in decision.actions] == [Announce]
 
 
+def test_changes_that_timestamps_hid_are_told_once_and_stay_in_the_status() -> None:
+    manifest = replace(a_manifest("b-0"), reread_files=7, missed_changes=1)
+    first, decision = decide(a_world(accepted(), manifest=manifest))
+    told = [action for action in decision.actions if isinstance(action, Announce)]
+    assert [(event.type, event.reason) for event in told] == [("Warning", "ChangeMissed"), ("Normal", "Available")]
+    assert "content of 1 file had changed" in told[0].note
+    assert (first.reread_files, first.missed_changes) == (7, 1)
+    later, decision = decide(a_world(available(), manifest=manifest))
+    assert not [action for action in decision.actions if isinstance(action, Announce)]
+    assert later.missed_changes == 1
+
+
 def test_what_was_made_on_the_way_is_removed_after_the_result_is_written_down() -> None:
     world = a_world(available(), mover=MoverView(job=a_job()), snapshot=a_snapshot())
     _, decision = decide(world)
@@ -316,10 +338,12 @@ def test_a_finalizer_that_an_uninstalled_release_took_off_is_put_on_again(phase:
     assert nothing_stored.actions == ()
 
 
-@pytest.mark.parametrize(("sealed", "phase"), [(True, "available"), (False, "error")])
-def test_what_is_read_back_from_a_store_with_keys_must_be_encrypted(sealed: bool, phase: str) -> None:
-    mover = MoverView(job=a_job(), pods=(a_pod("Succeeded", MoverReport(succeeded=True)),))
-    store = StoreView(a_store(encryptionSecretRef={"name": "keys"}))
-    status, _ = decide(a_world(accepted(), mover=mover, store=store, manifest=replace(a_manifest(), sealed=sealed)))
-    assert status.phase == phase
-    assert status.sealed is (True if sealed else None)
+@pytest.mark.parametrize("pods", [(a_pod("Succeeded", MoverReport(succeeded=True)),), (a_pod("Running"),)])
+@pytest.mark.parametrize("error", [ForeignManifest, ManifestReplaced, SealBroken, SealedTooLate])
+def test_what_is_in_the_place_of_its_manifest_ends_a_backup_at_once(
+    pods: tuple[Pod, ...], error: type[IntegrityError]
+) -> None:
+    trouble = error("backups/c-1/b-1.manifest is not it")
+    status, _ = decide(a_world(accepted(), mover=MoverView(job=a_job(), pods=pods), manifest_trouble=trouble))
+    assert (status.phase, reason(status), status.pins) == ("error", error.__name__, None)
+    assert status.fail_reason == trouble.message

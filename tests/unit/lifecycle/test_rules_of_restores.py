@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cinderblock.errors import SealBroken
 from cinderblock.lifecycle import restores
 from cinderblock.lifecycle.actions import (
     AddFinalizer,
@@ -74,8 +75,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a request that is too small": ({"spec": {"size": "1Mi"}}, {}, "is too small to restore backup of size 1"),
     "a manifest that lost its seal": (
         {},
-        {"backup": available(sealed=True)},
-        "The backup was encrypted when it was stored, and backups/c-1/b-1.manifest is not: do not trust it.",
+        {"manifest": None, "manifest_trouble": SealBroken("backups/c-1/b-1.manifest is not encrypted")},
+        "backups/c-1/b-1.manifest is not encrypted",
     ),
     "an unknown StorageClass": (
         {"spec": {"storageClassName": "slow"}},

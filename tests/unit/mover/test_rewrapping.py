@@ -35,7 +35,7 @@ def backups(volume: MemorySource) -> Backups:
 
 
 def test_the_backup_opens_with_the_new_key_alone(backups: Backups) -> None:
-    header = run_rewrap(backups.store, backups.manifest_key("one"), BOTH)
+    header = run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH)
     assert header.key_id == "2025"
     Backups(backups.store, NEW).verify("one")
     with pytest.raises(KeyUnavailable, match="2025"):
@@ -43,16 +43,16 @@ def test_the_backup_opens_with_the_new_key_alone(backups: Backups) -> None:
 
 
 def test_a_child_is_not_concerned_by_its_parents_key(backups: Backups) -> None:
-    run_rewrap(backups.store, backups.manifest_key("one"), BOTH)
+    run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH)
     Backups(backups.store, OLD).verify("two")
-    run_rewrap(backups.store, backups.manifest_key("two"), BOTH)
+    run_rewrap(backups.store, backups.manifest_key("two"), backups.expected("two"), BOTH)
     Backups(backups.store, NEW).verify("two")
 
 
 def test_one_object_is_replaced_and_its_sealed_part_stays(backups: Backups) -> None:
     before = backups.store.get(backups.manifest_key("one"))
     counted = CountedStore(backups.store)
-    run_rewrap(counted, backups.manifest_key("one"), BOTH)
+    run_rewrap(counted, backups.manifest_key("one"), backups.expected("one"), BOTH)
     assert (counted.counts.puts, counted.counts.deletes) == (1, 0)
     after = backups.store.get(backups.manifest_key("one"))
     assert after[HEADER_BYTES:] == before[HEADER_BYTES:]
@@ -63,19 +63,21 @@ def test_a_reader_does_not_notice_a_rotation_in_the_middle_of_its_work(volume: M
     backups = Backups(keys=KeyRing(keys, "2024"))
     backups.back_up(volume, "one")
     reader = backups.open("one")
-    run_rewrap(backups.store, backups.manifest_key("one"), KeyRing(keys, "a-much-longer-key-id"))
+    run_rewrap(
+        backups.store, backups.manifest_key("one"), backups.expected("one"), KeyRing(keys, "a-much-longer-key-id")
+    )
     assert len(list(reader.entries())) == 2
 
 
 def test_wrapping_with_the_key_that_wraps_it_already_does_nothing(backups: Backups) -> None:
     counted = CountedStore(backups.store)
-    run_rewrap(counted, backups.manifest_key("one"), BOTH, "2024")
+    run_rewrap(counted, backups.manifest_key("one"), backups.expected("one"), BOTH, "2024")
     assert counted.counts.puts == 0
 
 
 def test_the_next_incremental_continues_after_the_rotation(backups: Backups, volume: MemorySource) -> None:
     for backup in ("one", "two"):
-        run_rewrap(backups.store, backups.manifest_key(backup), BOTH)
+        run_rewrap(backups.store, backups.manifest_key(backup), backups.expected(backup), BOTH)
     new = Backups(backups.store, NEW)
     new.back_up(volume, "three", "two")
     assert new.verify("three").entries == 3
@@ -88,9 +90,9 @@ def test_no_leftover_keeps_the_data_key_under_the_old_key(backups: Backups) -> N
 
 def test_a_key_that_is_not_there_is_named(backups: Backups) -> None:
     with pytest.raises(KeyUnavailable, match="2030"):
-        run_rewrap(backups.store, backups.manifest_key("one"), BOTH, "2030")
+        run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH, "2030")
     with pytest.raises(KeyUnavailable, match="2024"):
-        run_rewrap(backups.store, backups.manifest_key("one"), NEW)
+        run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), NEW)
     Backups(backups.store, OLD).verify("one")
 
 
@@ -98,10 +100,10 @@ def test_an_unsealed_backup_has_no_key_to_wrap(volume: MemorySource) -> None:
     plain = Backups()
     plain.back_up(volume, "one")
     with pytest.raises(InvalidInput, match="not sealed"):
-        run_rewrap(plain.store, plain.manifest_key("one"), BOTH)
+        run_rewrap(plain.store, plain.manifest_key("one"), plain.expected("one"), BOTH)
 
 
 def test_a_missing_backup_is_not_found() -> None:
     backups = Backups()
     with pytest.raises(NotFound):
-        run_rewrap(backups.store, backups.manifest_key("one"), BOTH)
+        run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH)

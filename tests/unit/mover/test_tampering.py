@@ -9,13 +9,17 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from cinderblock.datapath.header import HEADER_BYTES, parse_header
 from cinderblock.datapath.keys import KeyRing
-from cinderblock.errors import CinderblockError, IntegrityError, NotFound
+from cinderblock.errors import CinderblockError, IntegrityError, ManifestReplaced, NotFound, SealBroken
 from cinderblock.model.task import Operation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.verify import run_verify
+from cinderblock.store.base import Body, ObjectStore
+from cinderblock.store.counted import CountedStore
+from cinderblock.store.memory import MemoryStore
 from tests.support.backups import PREFIX, Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 
@@ -208,14 +212,14 @@ def forged() -> Backups:
 
 
 def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_restored(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="is not encrypted, and the backup should be"):
+    with pytest.raises(IntegrityError, match="is not encrypted, and the backup must be"):
         forged().restore("one", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() -> None:
     backups = forged()
-    task = backups.task(Operation.BACKUP, "two", parent="one").model_copy(update={"parent_sealed": True})
+    task = backups.task(Operation.BACKUP, "two", parent="one")
     with pytest.raises(IntegrityError, match="is not encrypted"):
         run_backup(task, backups.store, backups.keys, opener=lambda mode, path: nullcontext(make_tree()))
     assert backups.pack_keys("two") == []
@@ -224,4 +228,33 @@ def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() 
 def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_called_sound() -> None:
     backups = forged()
     with pytest.raises(IntegrityError, match="is not encrypted"):
-        run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.keys, must_be_sealed=True)
+        run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.expected("one"), backups.keys)
+
+
+class ReplacingStore(CountedStore):
+    """Somebody who writes another object in the place of one, as soon as that is written."""
+
+    def __init__(self, inner: ObjectStore, key: str, body: bytes) -> None:
+        super().__init__(inner)
+        self._replaced = (key, body)
+
+    @override
+    def put(self, key: str, body: Body) -> None:
+        super().put(key, body)
+        if key == self._replaced[0]:
+            super().put(*self._replaced)
+
+
+@both
+def test_a_manifest_that_is_replaced_as_soon_as_it_is_written_makes_no_backup(keys: KeyRing | None) -> None:
+    forger = Backups(keys=keys)
+    forger.back_up(make_tree(5), "one")
+    key = forger.manifest_key("one")
+    with pytest.raises(ManifestReplaced, match=key):
+        Backups(ReplacingStore(MemoryStore(), key, forger.store.get(key)), keys).back_up(make_tree(), "one")
+
+
+def test_an_unsealed_manifest_that_is_there_before_the_run_is_not_taken_for_its_own() -> None:
+    backups = forged()
+    with pytest.raises(SealBroken, match="is not encrypted"):
+        backups.back_up(make_tree(), "one")

@@ -151,13 +151,12 @@ def test_a_manifest_of_another_volume_in_its_place_is_refused(keys: KeyRing | No
     elsewhere = backups.manifest_key("b2").replace(VOLUME, "another-volume")
     backups.store.put(elsewhere, backups.store.get(backups.manifest_key("b2")))
     task = backups.task(Operation.RESTORE, "b2", path=tmp_path)
-    moved = task.model_copy(
-        update={"manifest": elsewhere, "backup": task.backup.model_copy(update={"volume_id": "another-volume"})}
-    )
+    expected = backups.expected("b2").model_copy(update={"volume_id": "another-volume"})
+    moved = task.model_copy(update={"manifest": elsewhere, "expected": expected})
     with pytest.raises(IntegrityError, match="another-volume"):
         run_restore(moved, backups.store, keys)
     with pytest.raises(IntegrityError, match="another-volume"):
-        run_verify(backups.store, PREFIX, elsewhere, keys)
+        run_verify(backups.store, PREFIX, elsewhere, expected, keys)
     assert list(tmp_path.iterdir()) == []
 
 

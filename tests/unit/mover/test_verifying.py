@@ -34,7 +34,14 @@ def backups() -> Backups:
 
 def test_a_sound_backup_is_read_as_a_whole(backups: Backups) -> None:
     seen: list[Progress] = []
-    found = run_verify(backups.store, PREFIX, backups.manifest_key("two"), backups.keys, on_progress=seen.append)
+    found = run_verify(
+        backups.store,
+        PREFIX,
+        backups.manifest_key("two"),
+        backups.expected("two"),
+        backups.keys,
+        on_progress=seen.append,
+    )
     reader = backups.open("two")
     assert found.packs == len(reader.packs)
     assert found.entries == 302
@@ -50,7 +57,9 @@ def test_a_missing_pack_of_an_ancestor_is_named(backups: Backups) -> None:
 
 
 def test_a_sample_reads_about_its_share(backups: Backups) -> None:
-    verify = partial(run_verify, backups.store, PREFIX, backups.manifest_key("two"), backups.keys)
+    verify = partial(
+        run_verify, backups.store, PREFIX, backups.manifest_key("two"), backups.expected("two"), backups.keys
+    )
     whole = verify().bytes_fetched
     shares = [verify(sample_percent=20).bytes_fetched / whole for _ in range(12)]
     # 36 chunks, 12 times: the mean of 432 draws is within 0.1 of 0.2 but for one run in a million.
@@ -69,7 +78,15 @@ def is_sound(verify: Callable[[], object]) -> bool:
 def test_a_sample_meets_a_bad_chunk_sooner_or_later(backups: Backups) -> None:
     pack = backups.pack_keys("one")[0]
     body = backups.store.get(pack)
-    verify = partial(run_verify, backups.store, PREFIX, backups.manifest_key("two"), backups.keys, sample_percent=30)
+    verify = partial(
+        run_verify,
+        backups.store,
+        PREFIX,
+        backups.manifest_key("two"),
+        backups.expected("two"),
+        backups.keys,
+        sample_percent=30,
+    )
     with backups.changed(pack, body[:100] + bytes([body[100] ^ 1]) + body[101:]):
         # Each of 200 draws passes the bad chunk by with a chance of 0.7: all of them once in 10^30 runs.
         assert not all(is_sound(verify) for _ in range(200))
@@ -78,4 +95,11 @@ def test_a_sample_meets_a_bad_chunk_sooner_or_later(backups: Backups) -> None:
 @pytest.mark.parametrize("percent", [0, -1, 100.1])
 def test_an_impossible_sample_is_refused(backups: Backups, percent: float) -> None:
     with pytest.raises(InvalidInput):
-        run_verify(backups.store, PREFIX, backups.manifest_key("two"), backups.keys, sample_percent=percent)
+        run_verify(
+            backups.store,
+            PREFIX,
+            backups.manifest_key("two"),
+            backups.expected("two"),
+            backups.keys,
+            sample_percent=percent,
+        )

@@ -63,6 +63,42 @@ def test_only_the_page_of_the_step_that_was_under_way_may_be_torn(tree: Path) ->
     assert ledger.troubles(str(tree), SEED) == (STEPS, [])
 
 
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database with two checkpoints and some steps after them."""
+    for name, value in {"PAUSE": 0, "STAY": 4, "CHECKPOINT": 10}.items():
+        monkeypatch.setattr(ledger, name, value)
+    (tmp_path / "database").mkdir()
+    ledger.write(str(tmp_path / "database"), SEED, lambda step: step < 25, ledger.DATABASE)
+    return tmp_path / "database"
+
+
+def test_a_database_without_its_last_pages_is_good_and_writes_them_again(database: Path) -> None:
+    # Segments 5 and 6 were changed by steps 20 to 24, after the checkpoint.
+    for segment in ("5", "6"):
+        (database / "segments" / segment).write_bytes(bytes(ledger.SEGMENT_PAGES * ledger.PAGE))
+    assert ledger.troubles(str(database), SEED, ledger.DATABASE) == (25, [])
+    ledger.write(str(database), SEED, lambda step: step < 30, ledger.DATABASE)
+    assert ledger.troubles(str(database), SEED, ledger.DATABASE) == (30, [])
+
+
+def test_a_page_that_a_database_has_lost_from_before_its_checkpoint_is_found(database: Path) -> None:
+    (database / "segments" / "4").write_bytes(bytes(ledger.SEGMENT_PAGES * ledger.PAGE))
+    steps, wrong = ledger.troubles(str(database), SEED, ledger.DATABASE)
+    assert steps == 25
+    assert {int(text.split()[1]) // ledger.SEGMENT_PAGES for text in wrong} == {4}
+
+
+@pytest.mark.parametrize(("name", "steps"), [("log", 15), ("checkpoint", 25)])
+def test_a_log_older_than_its_checkpoint_and_a_damaged_checkpoint_are_found(
+    database: Path, name: str, steps: int
+) -> None:
+    with open(database / name, "r+b") as file:
+        os.pwrite(file.fileno(), b"\xff", ledger.RECORD.size * 15 if name == "log" else 0)
+    assert ledger.troubles(str(database), SEED, ledger.DATABASE)[0] == steps
+    assert ledger.troubles(str(database), SEED, ledger.DATABASE)[1]
+
+
 def test_a_record_that_is_damaged_ends_the_ledger(tree: Path) -> None:
     with open(tree / "ledger", "r+b") as file:
         os.pwrite(file.fileno(), b"\\xff", ledger.RECORD.size * 10)

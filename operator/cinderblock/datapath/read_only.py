@@ -1,0 +1,44 @@
+"""Which keys only open what they have sealed already: the words of an annotation on the encryption Secret."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from cinderblock.errors import InvalidInput
+
+READ_ONLY_KEYS_ANNOTATION: Final = "cinderblock.io/read-only-keys"
+"""On an encryption Secret: key ids, each with the instant after which it has sealed nothing."""
+
+
+def parse_read_only_keys(text: str, holder: str) -> dict[str, datetime]:
+    """Read ``ID=TIME,ID=TIME``, where a TIME is that of RFC 3339.
+
+    Args:
+        text: the annotation's value; an empty one names no key.
+        holder: what messages call the place of the text.
+
+    Returns the instant of each key, with time zone. Raises InvalidInput naming what is malformed.
+    """
+    marks: dict[str, datetime] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key_id, _, instant = part.partition("=")
+        mark = _parse_instant(instant)
+        if not key_id or mark is None:
+            raise InvalidInput(
+                f"Cannot read {holder}: {part[:80]!r} is no read-only key. Write it as ID=TIME, for example"
+                " 2025=2026-01-31T12:00:00Z, and separate several by commas."
+            )
+        if key_id in marks:
+            raise InvalidInput(f"Cannot read {holder}: it names key id {key_id!r} twice. Name it once.")
+        marks[key_id] = mark
+    return marks
+
+
+def _parse_instant(text: str) -> datetime | None:
+    """Return an instant; None if the text is none, or does not say its time zone."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return instant if instant.tzinfo is not None and "T" in text else None

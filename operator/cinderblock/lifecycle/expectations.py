@@ -1,0 +1,63 @@
+"""Which backup a manifest must be. This is settled before it is read, and never from what it says of itself."""
+
+from __future__ import annotations
+
+from cinderblock.lifecycle.worlds import ManifestView
+from cinderblock.model import names
+from cinderblock.model.backup import VolumeBackup
+from cinderblock.model.pins import ExpectedBackup, Pins
+from cinderblock.model.store import BackupStore
+from cinderblock.model.task import MoverReport
+
+
+def must_be_sealed(store: BackupStore, backup: VolumeBackup) -> bool:
+    """Return whether a backup must be encrypted that no status tells of: to be adopted, or after a lost status.
+
+    Anybody who can write to the container can put a backup there that is not. So a store with an encryption Secret
+    takes none, unless its owner or the one who adopts it says so.
+    """
+    asked = backup.spec.import_
+    is_allowed = store.spec.allow_unsealed or (asked is not None and asked.allow_unsealed)
+    return store.spec.encryption_secret_ref is not None and not is_allowed
+
+
+def of_key(backup: VolumeBackup, store: BackupStore, key: str) -> ExpectedBackup:
+    """Return what is expected at ``key`` of a backup that no status tells of."""
+    return _expected(backup, key, sealed=must_be_sealed(store, backup))
+
+
+def of_run(backup: VolumeBackup, store: BackupStore, key: str, report: MoverReport | None) -> ExpectedBackup:
+    """Return what is expected at ``key`` when a mover has made the backup.
+
+    Args:
+        backup: which was made.
+        store: where it was stored.
+        key: of its manifest.
+        report: what the mover says, if it says that it has succeeded. One of an earlier release names no pins.
+    """
+    sealed = store.spec.encryption_secret_ref is not None
+    return _expected(backup, key, sealed=sealed, pins=report.pins if report else None)
+
+
+def of_status(backup: VolumeBackup, store: BackupStore, read: ManifestView | None = None) -> ExpectedBackup:
+    """Return what is expected of a backup that is whole.
+
+    Args:
+        backup: with a status that says where its manifest is.
+        store: where it is.
+        read: its manifest as we have read it, which counts where the status has no pins yet.
+
+    Raises InvalidInput if the status does not say where the manifest is.
+    """
+    status = backup.status
+    sealed = must_be_sealed(store, backup) if status.sealed is None else status.sealed
+    pins = status.pins or (read.pins if read else None)
+    expected = _expected(backup, status.manifest_key or "", sealed=sealed, pins=pins)
+    return expected.model_copy(update={"volume_id": status.volume_id or expected.volume_id})
+
+
+def _expected(backup: VolumeBackup, key: str, *, sealed: bool, pins: Pins | None = None) -> ExpectedBackup:
+    """A backup under another name has the ids of its key. When it was asked for, only its manifest knows."""
+    volume_id, backup_id = names.recorded_ids(key)
+    created_at = None if backup.spec.import_ else backup.metadata.creation_timestamp
+    return ExpectedBackup(volume_id=volume_id, backup_id=backup_id, sealed=sealed, pins=pins, created_at=created_at)

@@ -1,0 +1,95 @@
+"""What identifies the content of a backup is recorded: when it is whole, or later if an earlier release made it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cinderblock.errors import CinderblockError, IntegrityError
+from cinderblock.lifecycle import checks, conditions
+from cinderblock.lifecycle.actions import Announce
+from cinderblock.lifecycle.backup_facts import with_manifest
+from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.model.backup import VolumeBackupStatus
+from cinderblock.model.conditions import Condition, ConditionType
+
+
+def recorded(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStatus:
+    """Return ``status`` with what the manifest says. To what was whole already, pins alone are added."""
+    if world.manifest is None:
+        return status
+    if checks.is_unpinned(world.backup):
+        return status.model_copy(update={"pins": world.manifest.pins})
+    return with_manifest(status, world.manifest)
+
+
+def shown(world: BackupWorld, now: datetime) -> list[Condition]:
+    """Return the conditions of a backup that is whole.
+
+    A store that does not answer takes nothing from a backup. One that holds something else in its place does.
+    """
+    old, generation = world.backup.status.conditions, world.backup.metadata.generation
+    if not checks.own_phase(world.backup):
+        old = []
+    trouble = _trouble(world)
+    if trouble is None:
+        ready = conditions.ready(old, now, generation, "Available", "The backup is whole in the store")
+        return _regained(world, now, conditions.without(ready, ConditionType.PINNED) if world.manifest else ready)
+    if _is_wrong(trouble):
+        outcome = conditions.stalled(old, now, generation, trouble.reason, trouble.message)
+    else:
+        outcome = conditions.ready(old, now, generation, "Available", "The backup is whole in the store")
+    return conditions.with_lasting(
+        outcome,
+        now,
+        generation,
+        kind=ConditionType.PINNED,
+        status="False",
+        reason=trouble.reason,
+        message=_why(trouble),
+    )
+
+
+def told(world: BackupWorld) -> tuple[Announce, ...]:
+    """Return the Event about what is in the place of a backup and is not it, when that is seen first."""
+    trouble = _trouble(world)
+    if trouble is None or not _is_wrong(trouble):
+        return ()
+    before = world.backup.status.conditions
+    is_known = any(c.type == ConditionType.PINNED and c.reason == trouble.reason for c in before)
+    return () if is_known else (Announce("Warning", trouble.reason, trouble.message),)
+
+
+def _trouble(world: BackupWorld) -> CinderblockError | None:
+    """Why a backup of an earlier release could not be pinned just now."""
+    return world.manifest_trouble if checks.is_unpinned(world.backup) else None
+
+
+def _is_wrong(trouble: CinderblockError) -> bool:
+    """Whether the store has answered, and what it holds is not the backup."""
+    return isinstance(trouble, IntegrityError) or trouble.reason == "ManifestMissing"
+
+
+def _why(trouble: CinderblockError) -> str:
+    """Say what is missing. Of a store that does not answer the words differ each time, and only the reason stays."""
+    if _is_wrong(trouble) or trouble.permanent:
+        return f"An earlier release made the backup. What identifies its content is not recorded: {trouble.message}"
+    return "An earlier release made the backup. The store does not tell what identifies its content; it is asked again"
+
+
+def _regained(world: BackupWorld, now: datetime, before: list[Condition]) -> list[Condition]:
+    """Add that a status was lost, if the manifest was found by its key alone."""
+    if world.manifest is None or not checks.is_forgotten(world.backup):
+        return before
+    message = (
+        "The status was missing. What identifies the content was read from the store again: an older manifest of this"
+        " backup would have been taken for it"
+    )
+    return conditions.with_lasting(
+        before,
+        now,
+        world.backup.metadata.generation,
+        kind=ConditionType.PIN_REGAINED,
+        status="True",
+        reason="StatusLost",
+        message=message,
+    )

@@ -1,0 +1,125 @@
+"""The operator reads each manifest once, holds up nobody with it, and waits only a moment for another look."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import pytest
+
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.errors import InvalidInput, KubeUnavailable, NotFound, TransientError
+from cinderblock.handlers.patience import AT_ONCE, DOUBTFUL_AT_ONCE, Endpoint, Patience
+from cinderblock.handlers.references import ReferenceLooks, key_ring
+from cinderblock.handlers.stores import Stores
+from cinderblock.model.store import BackupStore
+from cinderblock.repository import references
+from cinderblock.repository.references import Needs
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.counted import CountedStore
+from tests.support.backups import PREFIX, VOLUME
+from tests.support.lines import a_line, name
+
+T = TypeVar("T")
+
+METADATA = {"name": "default", "namespace": "shop", "uid": "s-1"}
+STORE = BackupStore.model_validate(
+    {"metadata": METADATA, "spec": {"credentialsSecretRef": {"name": "s3"}, "prefix": PREFIX}}
+)
+
+
+class Opened:
+    """Stands for `Stores`, with the real patience."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._patience = Patience(Endpoint(answers=True), asyncio.Semaphore(DOUBTFUL_AT_ONCE))
+        self.calls = 0
+
+    async def open(self, store: BackupStore, container: str) -> ObjectStore:
+        return self._store
+
+    async def keys(self, store: BackupStore) -> None:
+        return None
+
+    async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
+        self.calls += 1
+        return await self._patience.ask(call)
+
+
+async def needs(looks: ReferenceLooks, stores: Opened, backup_id: str) -> Needs:
+    return await looks.needs(cast("Stores", stores), STORE, "container", VOLUME, backup_id)
+
+
+async def test_looks_that_come_together_read_each_manifest_once() -> None:
+    line = a_line(10)
+    store = CountedStore(line.backups.store)
+    looks, stores = ReferenceLooks(), Opened(store)
+    answers = await asyncio.gather(*(needs(looks, stores, name(number)) for number in range(AT_ONCE)))
+    assert [len(answer.by) for answer in answers] == [9, 8, 7, 6]
+    assert store.counts.gets <= 3 * 10
+    assert store.counts.lists == AT_ONCE
+
+
+async def test_manifests_are_read_in_batches_between_which_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(references, "BATCH", 3)
+    stores = Opened(a_line(10).backups.store)
+    await needs(ReferenceLooks(), stores, name(0))
+    assert stores.calls == 1 + 4
+
+
+async def test_a_look_waits_for_another_one_only_for_a_moment_and_says_why() -> None:
+    line = a_line(3)
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(CountedStore):
+        def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+            inside.set()
+            assert go_on.wait(30)
+            return super().get(key, start, length)
+
+    looks, stores = ReferenceLooks(turn_seconds=0.05), Opened(Slow(line.backups.store))
+    first = asyncio.create_task(needs(looks, stores, name(0)))
+    await asyncio.to_thread(inside.wait)
+    with pytest.raises(TransientError) as waits:
+        await needs(looks, stores, name(1))
+    assert waits.value.reason == "ReadingReferences"
+    go_on.set()
+    assert (await first).by == (name(1), name(2))
+    assert (await needs(looks, stores, name(1))).by == (name(2),)
+
+
+async def test_another_container_or_store_is_another_place() -> None:
+    line = a_line(2)
+    store = CountedStore(line.backups.store)
+    looks, stores = ReferenceLooks(), Opened(store)
+    other = BackupStore.model_validate(
+        {"metadata": METADATA | {"uid": "s-2"}, "spec": {"credentialsSecretRef": {"name": "s3"}, "prefix": PREFIX}}
+    )
+    await looks.needs(cast("Stores", stores), STORE, "container", VOLUME, name(0))
+    once = store.counts.gets
+    await looks.needs(cast("Stores", stores), STORE, "another", VOLUME, name(0))
+    await looks.needs(cast("Stores", stores), other, "container", VOLUME, name(0))
+    assert store.counts.gets == 3 * once
+
+
+@pytest.mark.parametrize("error", [NotFound("no Secret"), InvalidInput("no key")], ids=str)
+async def test_a_deletion_does_not_hang_on_the_encryption_secret(error: Exception) -> None:
+    class Without:
+        async def keys(self, store: BackupStore) -> KeyRing:
+            raise error
+
+    assert await key_ring(cast("Stores", Without()), STORE) is None
+
+
+async def test_an_api_server_that_does_not_answer_is_no_missing_secret() -> None:
+    class Silent:
+        async def keys(self, store: BackupStore) -> KeyRing:
+            raise KubeUnavailable("no answer")
+
+    with pytest.raises(KubeUnavailable):
+        await key_ring(cast("Stores", Silent()), STORE)
