@@ -141,7 +141,7 @@ def test_the_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(up
     made = upgrade.get("VolumeBackup", "files-fourth")["status"]
     assert made["parentId"] == upgrade.get("VolumeBackup", "files-third")["status"]["id"]
     assert made["missedChanges"] == 1
-    assert "ChangeMissed" in upgrade.kubectl("get", "events", "--field-selector=type=Warning")
+    assert "files-fourth" in upgrade.kubectl("get", "events", "--field-selector=reason=ChangeMissed")
     upgrade.restore("files-fourth")
     assert contents(upgrade.volumes / restored("files-fourth")) == contents(source)
 
