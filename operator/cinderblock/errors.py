@@ -110,7 +110,13 @@ class TargetError(PermanentError):
 
 
 class SourceError(PermanentError):
-    """The volume to be read cannot be read."""
+    """The volume to be read cannot be read.
+
+    Attributes:
+        is_of_one: whether only one object of it is concerned, so that a backup may leave that one out.
+    """
+
+    is_of_one: bool = False
 
 
 class StoreUnreachable(TransientError):

@@ -57,6 +57,7 @@ class Call(Enum):
     LINK = ((265,), (37,))
     MKNOD = ((259,), (33,))
     READLINK = ((267,), (78,))
+    PREAD = ((17, 295, 327), (67, 69, 286))
 
     @property
     def numbers(self) -> tuple[int, ...]:

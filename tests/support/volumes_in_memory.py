@@ -8,11 +8,13 @@ from types import TracebackType
 from typing import Self
 
 from cinderblock.datapath.entries import Entry, EntryKind, order_key
+from cinderblock.device.gaps import Gaps
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import VANISHED
 from cinderblock.device.rows import TYPES, Columns, Rows
 from cinderblock.device.tree_reader import Before
 from cinderblock.errors import SourceChanging
+from cinderblock.model.losses import Loss, Unreadable
 from cinderblock.mover.sources import Opened
 
 Segments = list[tuple[int, bytes]]
@@ -124,7 +126,8 @@ class MemorySource:
 
     is_synced = True
 
-    def __init__(self) -> None:
+    def __init__(self, unreadable: Unreadable = Unreadable.FAIL) -> None:
+        self.gaps = Gaps(unreadable)
         self.files: dict[bytes, FileInMemory] = {}
         self.bytes_read = 0
         self.open_files = 0
@@ -195,6 +198,13 @@ class MemorySource:
         file.opened += 1
         return Opened(file.entry, MemoryContent(self, file, is_stable=file.opened > file.unstable))
 
+    def finish(self) -> None:
+        """See Source."""
+
     def warnings(self) -> list[str]:
+        """See Source."""
+        return []
+
+    def losses(self) -> list[Loss]:
         """See Source."""
         return []

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cinderblock.cli.catalog import Catalog, Listed
-from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.exits import INCOMPLETE, SUCCESS
 from cinderblock.cli.options import (
     add_active_key,
     add_json,
@@ -25,12 +25,13 @@ from cinderblock.cli.options import (
     times,
     words,
 )
-from cinderblock.cli.output import counted, print_fields, print_json, size, warn
+from cinderblock.cli.output import counted, losses_in_words, print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable
+from cinderblock.model.losses import Unreadable
 from cinderblock.model.names import manifest_key
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
@@ -94,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "by themselves, as in copies and on some network file systems; none (Content)",
     )
     parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help=f"leave out files that cannot be read or described, name them, and end with exit code {INCOMPLETE}; never "
+        "of a device or an image",
+    )
+    parser.add_argument(
         "--dirty-window",
         metavar="DURATION",
         type=dirty_window,
@@ -132,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not _knows_instant(arguments, description):
         warn(_OF_UNKNOWN_AGE)
     with ExitStack() as stack:
-        source = open_source(description.volume_mode, os.path.realpath(arguments.path))
+        source = open_source(description.volume_mode, os.path.realpath(arguments.path), _unreadable(arguments))
         stack.enter_context(source)
         if arguments.incremental:
             source.begin()
@@ -156,7 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise
     report = report.model_copy(update={"requests": store.counts.requests})
     _tell(description, report, as_json=arguments.json)
-    return SUCCESS
+    return INCOMPLETE if report.unreadable_files else SUCCESS
 
 
 def describe(arguments: argparse.Namespace) -> BackupDescription:
@@ -205,6 +212,7 @@ def make_task(
         manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
         compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),
         sealed=keys is not None,
+        unreadable=_unreadable(arguments),
         active_key=arguments.active_key,
     )
 
@@ -220,6 +228,10 @@ def _knows_instant(arguments: argparse.Namespace, description: BackupDescription
     """Whether the data are of a known time: a tree that nobody can write to may be a snapshot of long ago."""
     is_tree = description.volume_mode is VolumeMode.FILESYSTEM
     return arguments.data_timestamp is not None or not (is_tree and is_read_only(os.path.realpath(arguments.path)))
+
+
+def _unreadable(arguments: argparse.Namespace) -> Unreadable:
+    return Unreadable.SKIP if arguments.skip_unreadable else Unreadable.FAIL
 
 
 def _parent(catalog: Catalog, description: BackupDescription) -> Listed | None:
@@ -241,6 +253,9 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
         return
     for warning in filter(None, [report.message, *report.warnings]):
         warn(warning)
+    if report.unreadable_files:
+        named = ", ".join(report.unreadable_examples)
+        warn(f"the backup lacks {counted(report.unreadable_files, 'file')} that could not be read: {named}")
     print_fields(
         {
             "backup": description.backup_id,
@@ -251,6 +266,7 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             if report.reread_files
             else "",
             "missed": counted(report.missed_changes, "changed file") if report.missed_changes else "",
+            "not kept": losses_in_words(report.losses),
             "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
             f"with {counted(report.requests, 'request')}",
             "content digest": digest,

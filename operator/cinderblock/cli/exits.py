@@ -12,6 +12,8 @@ USAGE: Final = 2
 PERMANENT: Final = 3
 TRANSIENT: Final = 4
 DAMAGED: Final = 5
+INCOMPLETE: Final = 6
+"""A backup was made, but files that could not be read are not in it."""
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
 UNREAD: Final = 141

@@ -45,6 +45,7 @@ exit codes:
   3    failure; trying again cannot help
   4    failure; trying again may help: the store does not answer, files change too fast
   5    stored data is damaged or missing, or a key is not the one that sealed it
+  6    a backup was made, but it lacks files that could not be read (--skip-unreadable)
   130  interrupted
   141  whoever read the output has gone
 """

@@ -37,6 +37,9 @@ def to_wire(listed: Listed) -> dict[str, Any]:
         }
         if summary.comparison is not None:
             known |= {"comparison": summary.comparison.model_dump(mode="json", by_alias=True)}
+        if summary.unreadable_files:
+            known["unreadableFiles"] = summary.unreadable_files
+            known["unreadableExamples"] = list(summary.unreadable_examples)
     return known
 
 
@@ -103,5 +106,13 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),
         "stored": f"{size(summary.stored_bytes)} in {counted(summary.object_count, 'pack')} and the manifest",
+        "lacks": _lacks(summary),
         "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
     }
+
+
+def _lacks(summary: ManifestSummary) -> str:
+    if not summary.unreadable_files:
+        return ""
+    named = ", ".join(summary.unreadable_examples)
+    return f"{counted(summary.unreadable_files, 'file')} that could not be read: {named}"

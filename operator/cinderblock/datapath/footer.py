@@ -23,6 +23,7 @@ from cinderblock.datapath.packs import Origin, PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.errors import IntegrityError
 from cinderblock.model.base import Model
+from cinderblock.model.losses import Path
 from cinderblock.model.task import BackupDescription
 
 MAGIC = b"CBLKMEND"
@@ -62,6 +63,15 @@ class OriginRecord(Model):
     attempt: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
+class UnreadableRecord(Model):
+    """What could not be read when the backup was made, and is not in it."""
+
+    files: Annotated[int, Field(ge=1)]
+    """How many objects; a directory counts as one, whatever is below it."""
+    examples: Annotated[list[Path], Field(max_length=5)] = []
+    """Some of their paths, printable; that of a directory ends in a slash."""
+
+
 class Summary(Model):
     """The JSON document of a footer."""
 
@@ -78,6 +88,8 @@ class Summary(Model):
     """BLAKE3 of the digests of all sections, in order."""
     origins: list[OriginRecord]
     """What column 1 numbers."""
+    unreadable: UnreadableRecord | None = None
+    """What is missing; None: nothing."""
     data_keys: dict[str, str] = Field(default={}, repr=False)
     """Data keys of the ancestors whose packs this backup uses, in base64, by backup id. Present only when sealed."""
 

@@ -73,6 +73,8 @@ class ManifestSummary:
         pins: what identifies the stored content.
         newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
         comparison: how it was found out which files had changed; None: a device, or not recorded.
+        unreadable_files: how many objects could not be read when the backup was made, and are not in it.
+        unreadable_examples: some of their paths, printable.
     """
 
     header: ManifestHeader
@@ -88,6 +90,8 @@ class ManifestSummary:
     pins: Pins
     newest_ctime_ns: int = 0
     comparison: Comparison | None = None
+    unreadable_files: int = 0
+    unreadable_examples: tuple[str, ...] = ()
 
 
 def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the manifest") -> ManifestHeader:
@@ -195,6 +199,10 @@ class SectionRun:
     def is_copied(self) -> bool:
         """Whether these rows become a section of their own again."""
         return self.is_whole and self.section.size >= WORTH_COPYING
+
+    def targets(self) -> list[bytes]:
+        """What the links among the rows point to, symbolic ones too. Raises IntegrityError."""
+        return self.section.table.targets(self.start, self.stop)
 
     def entries(self) -> list[Entry]:
         """The rows as entries. Raises IntegrityError."""
@@ -351,4 +359,6 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         pins=pins_of(header, summary.content_digest),
         newest_ctime_ns=summary.newest_ctime_ns,
         comparison=summary.comparison,
+        unreadable_files=summary.unreadable.files if summary.unreadable else 0,
+        unreadable_examples=tuple(summary.unreadable.examples) if summary.unreadable else (),
     )

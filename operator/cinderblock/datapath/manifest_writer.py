@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import NamedTuple
 
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.digest import digest_of
@@ -14,6 +15,7 @@ from cinderblock.datapath.footer import (
     OriginRecord,
     Section,
     Summary,
+    UnreadableRecord,
     compress_frame,
     content_digest,
     encode_data_keys,
@@ -37,6 +39,19 @@ EXTENTS_PER_PART = 4096
 _UNUSED = 0xFFFFFFFF
 
 
+class Mark(NamedTuple):
+    """How far a manifest was at some moment: what `ManifestWriter.roll_back` goes back to."""
+
+    body: int
+    sections: int
+    packs: int
+    names: int
+    logical_bytes: int
+    transferred_bytes: int
+    newest_ctime_ns: int
+    last_path: bytes | None
+
+
 class UsedPacks:
     """Gives packs their final numbers as extents come to use them, so that the table holds only packs in use."""
 
@@ -53,6 +68,12 @@ class UsedPacks:
             self._final[pack] = len(self.used)
             self.used.append(pack)
         return self._final[pack]
+
+    def forget_from(self, count: int) -> None:
+        """Take away the final numbers from ``count`` on."""
+        for pack in self.used[count:]:
+            self._final[pack] = _UNUSED
+        del self.used[count:]
 
     def table(self) -> PackTable:
         """The packs in use."""
@@ -101,6 +122,31 @@ class ManifestWriter:
         self._size += estimate(entry)
         if self._size >= SECTION_BYTES:
             self._close_section()
+
+    def mark(self) -> Mark:
+        """Close the section, and return how far the manifest is."""
+        self._close_section()
+        return Mark(
+            len(self._body),
+            len(self._sections),
+            len(self._used.used),
+            self._names,
+            self._logical_bytes,
+            self._transferred_bytes,
+            self._newest_ctime_ns,
+            self._last_path,
+        )
+
+    def roll_back(self, mark: Mark) -> None:
+        """Take out everything that was added after ``mark``."""
+        self._open, self._pieces = [], []
+        self._rows = self._size = 0
+        del self._body[mark.body :]
+        del self._sections[mark.sections :]
+        self._used.forget_from(mark.packs)
+        self._names, self._last_path = mark.names, mark.last_path
+        self._logical_bytes, self._transferred_bytes = mark.logical_bytes, mark.transferred_bytes
+        self._newest_ctime_ns = mark.newest_ctime_ns
 
     def take_over(self, run: SectionRun) -> None:
         """Add entries of the parent as they are. ``packs`` must begin with the parent's table."""
@@ -211,6 +257,7 @@ class ManifestWriter:
         chunk_bytes: int,
         data_keys: dict[str, DataKey],
         comparison: Comparison | None = None,
+        unreadable: UnreadableRecord | None = None,
     ) -> bytearray:
         """The whole object.
 
@@ -219,6 +266,7 @@ class ManifestWriter:
             chunk_bytes: largest chunk of the backup.
             data_keys: of the ancestors, by backup id; those that are not used are left out.
             comparison: of a file system, how it was found out which files had changed.
+            unreadable: what is missing; None: nothing.
         """
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))
@@ -237,6 +285,7 @@ class ManifestWriter:
                 pack_bytes=sum(own),
             ),
             content_digest=self.pins.content_digest,
+            unreadable=unreadable,
             origins=[OriginRecord(backup_id=origin.backup_id, attempt=origin.attempt) for origin in packs.origins],
             data_keys=encode_data_keys({name: key for name, key in data_keys.items() if name in used}),
         )

@@ -150,6 +150,10 @@ class SectionTable:
             return None
         return self._targets[self._count(WITH_TARGET, row)]
 
+    def targets(self, start: int, stop: int) -> list[bytes]:
+        """The targets of the hard and symbolic links among some rows."""
+        return self._targets_of(start, stop)
+
     def piece(self, start: int, stop: int) -> Piece:
         """Some rows as they are, for another section."""
         first, last = self._extent_starts[start], self._extent_starts[stop]

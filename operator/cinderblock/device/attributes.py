@@ -27,6 +27,10 @@ _KEPT_NAMES = frozenset({ACCESS_ACL, DEFAULT_ACL, CAPABILITY})
 _KEPT_PREFIXES = (b"user.", b"trusted.")
 _OTHER_FORMS_PREFIX = b"trusted.SGI_"
 """XFS shows a POSIX ACL a second time, as it lies on disk (trusted.SGI_ACL_FILE, trusted.SGI_ACL_DEFAULT)."""
+ATTRIBUTES_LIMIT: Final = 16 << 20
+"""Bytes of the extended attributes of one object that a backup takes, names and values. XFS and btrfs hold thousands of
+64 KiB; a section of a manifest is in memory several times while it is made, and readers take no more than 256 MiB
+(docs/format.md)."""
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _SPECIAL: Final = stat.S_ISUID | stat.S_ISGID
 COARSEST_NS: Final = 2_000_000_000
@@ -47,8 +51,15 @@ def is_kept(name: bytes) -> bool:
     return name in _KEPT_NAMES or (name.startswith(_KEPT_PREFIXES) and not name.startswith(_OTHER_FORMS_PREFIX))
 
 
-def read_attributes(place: int | bytes) -> Attributes:
-    """The kept extended attributes, sorted by name; none where the file system has no attributes."""
+def read_attributes(place: int | bytes, limit: int | None = None) -> Attributes:
+    """The kept extended attributes, sorted by name; none where the file system has no attributes.
+
+    Args:
+        place: the object.
+        limit: bytes of all of them together; None: any number.
+
+    Raises OSError; E2BIG if there are more, before the rest of them is in memory.
+    """
     follow = isinstance(place, int)
     try:
         names = os.listxattr(place, follow_symlinks=follow)
@@ -59,11 +70,15 @@ def read_attributes(place: int | bytes) -> Attributes:
     if not names:
         return ()
     found = []
+    size = 0
     for name in sorted(map(os.fsencode, names)):
         if is_kept(name):
             value = _read_one(place, name, follow)
             if value is not None:
                 found.append((name, value))
+                size += len(name) + len(value)
+                if limit is not None and size > limit:
+                    raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
     return tuple(found)
 
 

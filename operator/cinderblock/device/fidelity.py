@@ -16,6 +16,7 @@ from enum import IntEnum
 from cinderblock.device.attributes import ACCESS_ACL
 from cinderblock.device.losses import Feature, Fidelity
 from cinderblock.device.refusals import source_error, target_error
+from cinderblock.model.losses import Unreadable
 
 
 class Capability(IntEnum):
@@ -71,8 +72,17 @@ class Powers:
         return self.has(Capability.DAC_OVERRIDE)
 
 
-def assess_source(root: str | bytes, powers: Powers | None = None) -> Fidelity:
+def assess_source(
+    root: str | bytes, powers: Powers | None = None, unreadable: Unreadable = Unreadable.FAIL
+) -> Fidelity:
     """What a backup of the tree at ``root`` cannot keep.
+
+    The kernel lists trusted.* attributes to a process with CAP_SYS_ADMIN alone (xattr(7)).
+
+    Args:
+        root: the tree.
+        powers: of the process that reads it; None: this one.
+        unreadable: what the backup does about a file that it may not read.
 
     Raises SourceError if ``root`` cannot be read.
     """
@@ -85,11 +95,14 @@ def assess_source(root: str | bytes, powers: Powers | None = None) -> Fidelity:
         names = []
     lacking = {}
     if not powers.overrides_permissions and not powers.has(Capability.DAC_READ_SEARCH):
+        does = "ends the backup" if unreadable is Unreadable.FAIL else "is left out"
         lacking[Feature.ANY_FILE] = (
-            f"running as user {powers.uid} without DAC_OVERRIDE: a file that this user may not read ends the backup"
+            f"running as user {powers.uid} without DAC_OVERRIDE: a file that this user may not read {does}"
         )
     if "system.nfs4_acl" in names:
         lacking[Feature.ACLS] = "NFSv4 ACLs are not kept; permission bits are"
+    if not powers.has(Capability.SYS_ADMIN) or powers.is_confined:
+        lacking[Feature.TRUSTED_ATTRIBUTES] = ""
     return Fidelity(lacking)
 
 

@@ -162,7 +162,7 @@ class Losses:
         seen[feature.name] = path
         with self._lock:
             count = self._counts[feature]
-            count.add(1, [_example(path)] if len(count.examples) < EXAMPLES else [])
+            count.add(1, [example(path)] if len(count.examples) < EXAMPLES else [])
 
     def add(self, counted: Counted) -> None:
         """Add what another process could not keep."""
@@ -201,6 +201,7 @@ class Losses:
         self.count_only(feature, path)
 
 
-def _example(path: bytes) -> str:
+def example(path: bytes) -> str:
+    """Return a path as it is named in a report: printable, and cut to fit."""
     text = printable(path)
     return text if len(text) <= _EXAMPLE_CHARACTERS else text[: _EXAMPLE_CHARACTERS - 1] + "…"

@@ -46,7 +46,18 @@ _SOURCE_ADVICE = {
     errno.EPERM: "not permitted: run the mover as root, or as a user who may read all of the volume",
     errno.EUCLEAN: "the file system is damaged: check it with fsck",
     errno.ENOENT: "it does not exist: check the volume's mount in the mover pod",
+    errno.E2BIG: "it has more extended attributes than a backup holds: remove some",
 }
+_OF_ONE = frozenset(
+    {
+        *(errno.EIO, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.E2BIG, errno.ERANGE, errno.EOVERFLOW),
+        *(errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO, errno.EINVAL, errno.EOPNOTSUPP),
+        *(errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED, errno.EKEYREJECTED),
+    }
+)
+"""What may be wrong with one object alone: a bad sector (EIO, ENODATA, EILSEQ), damaged metadata (EUCLEAN, EBADMSG), no
+permission, no key (fscrypt), or more than a format holds. A lack of memory or of descriptors is none of them."""
+_LEFT_OUT = "; unreadable Skip (--skip-unreadable) leaves it out"
 _MOVED_UNDER_US = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP})
 """What a path that was there a moment ago answers after somebody else changed it."""
 
@@ -71,6 +82,14 @@ def source_error(error: OSError, action: str, path: bytes) -> SourceError:
     return SourceError(_sentence(error, _SOURCE_ADVICE, action, path))
 
 
+def object_error(error: OSError, action: str, path: bytes) -> SourceError:
+    """Return the error of one object of a tree, which a backup may be allowed to leave out; never of the root."""
+    is_of_one = bool(path) and error.errno in _OF_ONE
+    refusal = SourceError(_sentence(error, _SOURCE_ADVICE, action, path, _LEFT_OUT if is_of_one else ""))
+    refusal.is_of_one = is_of_one
+    return refusal
+
+
 def source_moved(path: bytes) -> SourceChanging:
     """What a walk found a moment ago is gone, or is something else now."""
     return SourceChanging(
@@ -93,10 +112,10 @@ def has_moved(error: OSError) -> bool:
 
 def walk_error(error: OSError, action: str, path: bytes) -> SourceError | SourceChanging:
     """Only a name that is not there any more may be left out; whatever else has moved makes a walk worthless."""
-    return source_rearranged(path) if has_moved(error) else source_error(error, action, path)
+    return source_rearranged(path) if has_moved(error) else object_error(error, action, path)
 
 
-def _sentence(error: OSError, advice: dict[int, str], action: str, path: bytes) -> str:
+def _sentence(error: OSError, advice: dict[int, str], action: str, path: bytes, more: str = "") -> str:
     code = error.errno or 0
     name = errno.errorcode.get(code, str(code))
-    return f"{advice.get(code, os.strerror(code))} ({name}: cannot {action} {printable(path)})"
+    return f"{advice.get(code, os.strerror(code))}{more} ({name}: cannot {action} {printable(path)})"

@@ -11,7 +11,7 @@ from cinderblock.datapath.entries import Entry
 from cinderblock.device.closing import Closing
 from cinderblock.device.descriptors import data_ranges, read_and_forget
 from cinderblock.device.ranges import DataRange
-from cinderblock.device.refusals import source_error
+from cinderblock.device.refusals import object_error
 
 SMALL_FILE = 64 << 10
 """Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its
@@ -45,7 +45,7 @@ class SourceFile(Closing):
         try:
             yield from data_ranges(self._fd, 0, self.size)
         except OSError as error:
-            raise source_error(error, "find the holes of", self.entry.path) from error
+            raise object_error(error, "find the holes of", self.entry.path) from error
 
     def prefetch(self) -> None:
         """Have the kernel read the content ahead, without waiting for it: many small files are then read at once."""
@@ -56,7 +56,7 @@ class SourceFile(Closing):
         try:
             return read_and_forget(self._fd, offset, buffer)
         except OSError as error:
-            raise source_error(error, "read", self.entry.path) from error
+            raise object_error(error, "read", self.entry.path) from error
 
     @property
     def is_settled(self) -> bool:
@@ -72,7 +72,7 @@ class SourceFile(Closing):
         try:
             now = os.fstat(self._fd)
         except OSError as error:
-            raise source_error(error, "read", self.entry.path) from error
+            raise object_error(error, "read", self.entry.path) from error
         return stamp(now) != stamp(self._status)
 
     @override

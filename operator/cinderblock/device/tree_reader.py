@@ -12,16 +12,26 @@ from typing import Protocol
 from typing_extensions import override
 
 from cinderblock.datapath.entries import Entry, EntryKind
-from cinderblock.device.attributes import read_attributes
+from cinderblock.device.attributes import ATTRIBUTES_LIMIT, read_attributes
 from cinderblock.device.closing import Closing
-from cinderblock.device.directories import DirectoryChain, by_descriptor, open_root, parts_of
-from cinderblock.device.refusals import has_moved, source_error, source_moved, source_rearranged, walk_error
+from cinderblock.device.directories import DirectoryChain, by_descriptor, open_root, parts_of, sorted_names
+from cinderblock.device.gaps import Gaps
+from cinderblock.device.refusals import (
+    has_moved,
+    object_error,
+    source_error,
+    source_moved,
+    source_rearranged,
+    walk_error,
+)
 from cinderblock.device.rows import TYPE, Rows, Status, make_entry
 from cinderblock.device.source_file import SourceFile, stamp
 from cinderblock.device.stamps import settled_status
 from cinderblock.device.syscalls import sync_file_system
 from cinderblock.device.tree_walk import Skipped, TreeWalk
 from cinderblock.device.walker import Walker, worthwhile
+from cinderblock.device.whiteouts import Whiteouts
+from cinderblock.model.losses import Unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +51,19 @@ class TreeReader(Closing):
 
     Attributes:
         skipped: what walks have left out so far.
+        gaps: what could not be read, and was left out, so far.
+        whiteouts: character devices 0/0 so far: what an overlay has removed (overlayfs: "whiteouts").
     """
 
-    def __init__(self, root: str | bytes) -> None:
+    def __init__(self, root: str | bytes, unreadable: Unreadable = Unreadable.FAIL) -> None:
         """Open the directory ``root``. Raises SourceError."""
         try:
             self._root = open_root(root)
         except OSError as error:
             raise source_error(error, "open", os.fsencode(root)) from error
         self.skipped = Skipped()
+        self.gaps = Gaps(unreadable)
+        self.whiteouts = Whiteouts()
         self._chain = DirectoryChain(self._root)
         self._parent = b""
         self._lock = threading.Lock()
@@ -74,7 +88,7 @@ class TreeReader(Closing):
         if self._walker is not None or not worthwhile():
             return
         try:
-            self._walker = Walker(self._root)
+            self._walker = Walker(self._root, self.gaps.unreadable)
         except OSError as error:
             logger.warning("One process goes through the volume and reads it: there is no other (%s)", error.strerror)
 
@@ -110,15 +124,23 @@ class TreeReader(Closing):
         except OSError as error:
             if has_moved(error):
                 raise source_moved(entry.path) from error
-            raise source_error(error, "open", entry.path) from error
+            raise object_error(error, "open", entry.path) from error
         try:
             return self._opened(fd, entry)
         except OSError as error:
             os.close(fd)
-            raise source_error(error, "read", entry.path) from error
+            raise object_error(error, "read", entry.path) from error
         except BaseException:
             os.close(fd)
             raise
+
+    def finish(self) -> None:
+        """All is read. Where something could not be, make sure that the volume is still there. Raises SourceError."""
+        try:
+            if self.gaps:
+                sorted_names(self._root)
+        except OSError as error:
+            raise source_error(error, "list", b"") from error
 
     def used_bytes(self) -> int:
         """About how many bytes there are to read, for progress: what the file system has in use (statvfs(3)).
@@ -145,10 +167,10 @@ class TreeReader(Closing):
         walker, self._walker = self._walker, None
         if walker is not None:
             with walker:
-                yield from walker.rows(self.skipped)
+                yield from walker.rows(self.skipped, self.gaps)
             return
         try:
-            walk = TreeWalk(self._root, self.skipped)
+            walk = TreeWalk(self._root, self.skipped, self.gaps)
         except OSError as error:
             raise source_error(error, "begin to walk through", b"") from error
         yield from walk.rows()
@@ -156,6 +178,7 @@ class TreeReader(Closing):
     def _entries(self, found: Iterable[Rows], before: Before | None) -> Iterator[Entry | None]:
         for rows in found:
             self._refuse_lost_links(rows)
+            self.whiteouts.look_at(rows)
             row = 0
             while row < len(rows):
                 if before is not None:
@@ -166,7 +189,7 @@ class TreeReader(Closing):
             yield None
 
     def _entry(self, rows: Rows, row: int) -> Entry | None:
-        """The entry of an object; None if it has vanished since the walk saw it."""
+        """The entry of an object; None if it has vanished since the walk saw it, or was left out."""
         path, status = rows.paths[row], rows.status(row)
         kind = status.mode & TYPE
         if kind == stat.S_IFREG and self._adds_attributes and status.size:
@@ -174,20 +197,24 @@ class TreeReader(Closing):
         if kind == stat.S_IFDIR:
             return make_entry(path, status, rows.attributes.get(row, ()))
         if row in rows.links:
+            if rows.links[row] in self.gaps:
+                self.gaps.leave_out_link(path)
+                return None
             return Entry(path, EntryKind.HARDLINK, target=rows.links[row], inode=status.inode)
         parent, _, name = path.rpartition(b"/")
         try:
             with self._lock:
                 directory = self._directory(parent)
                 target = os.readlink(name, dir_fd=directory) if kind == stat.S_IFLNK else b""
-                attributes = read_attributes(by_descriptor(directory, name))
+                attributes = read_attributes(by_descriptor(directory, name), ATTRIBUTES_LIMIT)
         except FileNotFoundError:
             self.skipped.vanished += 1
             self._gone.add(path)
             self._refuse_lost_links(rows)
             return None
         except OSError as error:
-            raise walk_error(error, "read", path) from error
+            self.gaps.leave_out(walk_error(error, "read", path), path)
+            return None
         return make_entry(path, status, attributes, target, rows.numbers.get(row, 0))
 
     def _refuse_lost_links(self, rows: Rows) -> None:
@@ -232,7 +259,7 @@ class TreeReader(Closing):
         if not stat.S_ISREG(status.st_mode):
             raise source_moved(entry.path)
         if (status.st_ino, *stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
-            entry = make_entry(entry.path, Status.of(status), read_attributes(fd))
-        elif self._adds_attributes and (found := read_attributes(fd)):
+            entry = make_entry(entry.path, Status.of(status), read_attributes(fd, ATTRIBUTES_LIMIT))
+        elif self._adds_attributes and (found := read_attributes(fd, ATTRIBUTES_LIMIT)):
             entry = entry._replace(xattrs=found)
         return SourceFile(fd, entry, status, is_settled=is_settled)

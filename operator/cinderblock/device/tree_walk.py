@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-from cinderblock.device.attributes import Attributes, read_attributes
+from cinderblock.device.attributes import ATTRIBUTES_LIMIT, Attributes, read_attributes
 from cinderblock.device.directories import DirectoryChain, has_mounts_below, mount_id, sorted_names
+from cinderblock.device.gaps import Gaps
+from cinderblock.device.losses import EXAMPLES, example
 from cinderblock.device.names import Names
 from cinderblock.device.refusals import walk_error
 from cinderblock.device.rows import TYPE, Columns, Rows
+from cinderblock.errors import SourceError
+from cinderblock.model.losses import Loss
 
 LOST_FOUND = b"lost+found"
 """Directory of fsck at the root of ext file systems: belongs to the file system, not to the data."""
@@ -21,6 +26,17 @@ ROWS = 1024
 ATTRIBUTE_BYTES = 1 << 20
 """Extended attributes of directories that are handed out together, or some more: one may have many of 64 KiB."""
 _INODES = Columns._fields.index("inodes")
+_TOLD = {
+    "sockets": "sockets left out",
+    "mounts": "mounts inside the volume left out",
+    "lost_found": "entries of lost+found left out",
+    "vanished": "files that were removed while the volume was read",
+}
+"""What each count of `Skipped` is called."""
+
+
+Left = tuple[dict[str, int], dict[str, list[str]]]
+"""What `Skipped` counted, and what it names; plain values for another process."""
 
 
 @dataclass(slots=True)
@@ -38,25 +54,36 @@ class Skipped:
     mounts: int = 0
     lost_found: int = 0
     vanished: int = 0
+    _named: dict[str, list[str]] = field(default_factory=dict)
 
-    def plain(self) -> tuple[int, ...]:
-        """The counts, in their order, for another process."""
-        return astuple(self)
+    def name(self, what: str, path: bytes) -> None:
+        """Keep a path as an example, if there are few so far; ``what``: the name of its count."""
+        named = self._named.setdefault(what, [])
+        if len(named) < EXAMPLES:
+            named.append(example(path))
 
-    def add(self, counts: tuple[int, ...]) -> None:
+    def plain(self) -> Left:
+        """What was left out, for another process."""
+        return {what: getattr(self, what) for what in _TOLD}, self._named
+
+    def add(self, left: Left) -> None:
         """Add what `plain` of another one gave."""
-        for field, count in zip(fields(self), counts, strict=True):
-            setattr(self, field.name, getattr(self, field.name) + count)
+        counts, named = left
+        for what, count in counts.items():
+            setattr(self, what, getattr(self, what) + count)
+            self._named[what] = [*self._named.get(what, ()), *named.get(what, ())][:EXAMPLES]
 
     def sentences(self) -> list[str]:
         """Short sentences for the report, one for each kind of thing that was left out."""
-        counted = (
-            ("sockets left out", self.sockets),
-            ("mounts inside the volume left out", self.mounts),
-            ("entries of lost+found left out", self.lost_found),
-            ("files that were removed while the volume was read", self.vanished),
-        )
-        return [f"{what}: {number}" for what, number in counted if number]
+        return [f"{told}: {getattr(self, what)}" for what, told in _TOLD.items() if getattr(self, what)]
+
+    def listed(self) -> list[Loss]:
+        """The same with examples."""
+        return [
+            Loss(what=told, objects=getattr(self, what), examples=self._named.get(what, []))
+            for what, told in _TOLD.items()
+            if getattr(self, what)
+        ]
 
 
 @dataclass(slots=True)
@@ -139,12 +166,14 @@ class TreeWalk:
     Args:
         root_fd: an open directory, which must stay open.
         skipped: counts what is left out.
+        gaps: what cannot be read, where that may be left out; None: nothing may.
 
     Raises OSError.
     """
 
-    def __init__(self, root_fd: int, skipped: Skipped) -> None:
+    def __init__(self, root_fd: int, skipped: Skipped, gaps: Gaps | None = None) -> None:
         self._skipped = skipped
+        self._gaps = Gaps() if gaps is None else gaps
         self._root = root_fd
         self._mount = mount_id(root_fd) if has_mounts_below(root_fd) else None
         self._chain: DirectoryChain
@@ -157,8 +186,7 @@ class TreeWalk:
         """The root, then everything below it, by path components. Raises SourceError or SourceChanging."""
         self._chain = DirectoryChain(self._root)
         try:
-            self._batch.add_special(b"", os.fstat(self._chain.fd), read_attributes(self._chain.fd))
-            self._list(b"")
+            self._add_directory(b"", self._chain.fd)
             while self._pending:
                 self._go_on()
                 if self._batch.is_full or not self._pending:
@@ -180,7 +208,8 @@ class TreeWalk:
                 self._skipped.vanished += 1
                 continue
             except OSError as error:
-                raise walk_error(error, "read", path) from error
+                self._gaps.leave_out(walk_error(error, "read", path), path)
+                continue
             if status.st_nlink == 1 and status.st_mode & TYPE == stat.S_IFREG:
                 # Nearly all objects are such files: here nothing is called for them.
                 paths.append(path)
@@ -198,6 +227,7 @@ class TreeWalk:
         """Add what is no directory."""
         if stat.S_ISSOCK(status.st_mode):
             self._skipped.sockets += 1
+            self._skipped.name("sockets", path)
         elif status.st_nlink > 1 and (holder := self._holder(path, status)) is not None:
             self._batch.add_link(path, status, holder)
         elif stat.S_ISREG(status.st_mode):
@@ -208,9 +238,11 @@ class TreeWalk:
     def _count_lost_found(self) -> None:
         """Only root may look into it; who may not needs not know."""
         try:
-            self._skipped.lost_found = len(sorted_names(self._chain.enter(LOST_FOUND)))
-        except (PermissionError, FileNotFoundError):
+            fd = self._chain.enter(LOST_FOUND)
+        except OSError:
             return
+        with suppress(OSError):
+            self._skipped.lost_found = len(sorted_names(fd))
         self._chain.leave()
 
     def _holder(self, path: bytes, status: os.stat_result) -> bytes | None:
@@ -236,24 +268,42 @@ class TreeWalk:
             self._skipped.vanished += 1
             return False
         except OSError as error:
-            raise walk_error(error, "open", path) from error
+            self._gaps.leave_out(walk_error(error, "open", path), path, is_directory=True)
+            return False
         try:
-            self._batch.add_special(path, os.fstat(fd), read_attributes(fd))
+            is_entered = self._add_directory(path, fd)
+        except SourceError as error:
+            self._gaps.leave_out(error, path, is_directory=True)
+            is_entered = False
+        if not is_entered:
+            self._chain.leave()
+        return is_entered
+
+    def _add_directory(self, path: bytes, fd: int) -> bool:
+        """Add the current directory and begin with it, unless something else is mounted there."""
+        try:
+            status, attributes = os.fstat(fd), read_attributes(fd, ATTRIBUTES_LIMIT)
             is_mount = self._mount is not None and mount_id(fd) != self._mount
         except OSError as error:
             raise walk_error(error, "read", path) from error
-        if is_mount:
+        names = None if is_mount else self._list(path)
+        self._batch.add_special(path, status, attributes)
+        if names is None:
             self._skipped.mounts += 1
-            self._chain.leave()
+            self._skipped.name("mounts", path)
             return False
-        self._list(path)
+        self._begin(path, names)
         return True
 
-    def _list(self, path: bytes) -> None:
+    def _list(self, path: bytes) -> Names:
         try:
-            self._pending.append(sorted_names(self._chain.fd))
+            return sorted_names(self._chain.fd)
         except OSError as error:
             raise walk_error(error, "list", path) from error
+
+    def _begin(self, path: bytes, names: Names) -> None:
+        """Go on with a directory that was added."""
+        self._pending.append(names)
         self._prefixes.append(path + b"/" if path else b"")
 
     def _leave(self) -> None:

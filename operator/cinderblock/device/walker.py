@@ -14,10 +14,12 @@ from typing_extensions import override
 
 from cinderblock.device import helpers
 from cinderblock.device.closing import Closing
+from cinderblock.device.gaps import Gaps
 from cinderblock.device.rows import Rows
 from cinderblock.device.tree_walk import Skipped
 from cinderblock.device.walking import LENGTH, Message
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.model.losses import Unreadable
 
 PIPE_BYTES: Final = 1 << 20
 """What the pipe holds: some 8,000 objects. More than this is for root alone (pipe(7), pipe-max-size)."""
@@ -37,30 +39,38 @@ class Walker(Closing):
 
     Args:
         root: descriptor of the tree's root.
+        unreadable: what to do about what cannot be read.
 
     Raises OSError if the kernel starts no process.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, unreadable: Unreadable = Unreadable.FAIL) -> None:
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         with os.fdopen(theirs, "wb"):
             self._pipe = os.fdopen(ours, "rb")
             with contextlib.suppress(OSError):
                 fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             try:
-                self._child = helpers.start("cinderblock.device.walking", (root, theirs), [str(AHEAD_BYTES)])
+                self._child = helpers.start(
+                    "cinderblock.device.walking", (root, theirs), [str(AHEAD_BYTES), unreadable]
+                )
             except OSError:
                 self._pipe.close()
                 raise
 
-    def rows(self, skipped: Skipped) -> Iterator[Rows]:
-        """As `TreeWalk.rows`; ``skipped`` is told at the end. Raises TransientError if the process has ended before."""
+    def rows(self, skipped: Skipped, gaps: Gaps) -> Iterator[Rows]:
+        """As `TreeWalk.rows`; ``skipped`` and ``gaps`` are told at the end.
+
+        Raises TransientError if the process has ended before.
+        """
         while len(message := self._next()) == Rows.PARTS:
             yield Rows.of(message)
         if message[0] in _REFUSALS:
             refusal, text, reason = message
             raise _REFUSALS[refusal](text, reason=reason)
-        skipped.add(message[0])
+        _, left, counted = message
+        skipped.add(left)
+        gaps.add(counted)
 
     def _next(self) -> Message:
         try:

@@ -16,22 +16,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from cinderblock.device.gaps import Gaps
 from cinderblock.device.refusals import source_error
 from cinderblock.device.tree_walk import Skipped, TreeWalk
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.model.losses import Unreadable
 
 LENGTH: Final = struct.Struct("<I")
 """Before each message: its bytes. What marshal reads from a pipe by itself it reads number by number."""
+LEFT_OUT: Final = "LeftOut"
 Message = tuple[Any, ...]
-"""The parts of `Rows` as plain values, several times; then what was left out, or the refusal that ended the walk: the
-name of its class, its message and its reason."""
+"""The parts of `Rows` as plain values, several times; then LEFT_OUT and that, as `Skipped` and as `Gaps` say it; or the
+refusal that ended the walk: the name of its class, its message and its reason."""
 
 
-def messages(root: int) -> Iterator[Message]:
+def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Message]:
     """One walk, below an open directory."""
-    skipped = Skipped()
+    skipped, gaps = Skipped(), Gaps(unreadable)
     try:
-        for rows in TreeWalk(root, skipped).rows():
+        for rows in TreeWalk(root, skipped, gaps).rows():
             yield rows.plain()
     except (SourceError, SourceChanging) as error:
         yield type(error).__name__, error.message, error.reason
@@ -39,22 +42,23 @@ def messages(root: int) -> Iterator[Message]:
         refusal = source_error(error, "begin to walk through", b"")
         yield SourceError.__name__, refusal.message, refusal.reason
     else:
-        yield (skipped.plain(),)
+        yield LEFT_OUT, skipped.plain(), gaps.plain()
 
 
 def main(arguments: Sequence[str]) -> int:
     """Go through a tree.
 
     Args:
-        arguments: descriptors of the root and of the pipe; bytes that may be kept while the pipe is full.
+        arguments: descriptors of the root and of the pipe; bytes that may be kept while the pipe is full; what to do
+            about what cannot be read.
     """
     # Ctrl-C reaches all processes of a terminal; the one that reads says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    root, pipe, may_keep = (int(argument) for argument in arguments)
+    root, pipe, may_keep = (int(argument) for argument in arguments[:3])
     os.set_blocking(pipe, False)
     kept = bytearray()
     try:
-        for message in messages(root):
+        for message in messages(root, Unreadable(arguments[3])):
             data = marshal.dumps(message)
             kept += LENGTH.pack(len(data)) + data
             send(pipe, kept, may_keep)

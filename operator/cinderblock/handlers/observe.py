@@ -247,4 +247,6 @@ async def read_manifest(
         reread_files=None if facts is None else facts.reread_files,
         missed_changes=None if facts is None else facts.missed_changes,
         pins=summary.pins,
+        unreadable_files=summary.unreadable_files,
+        unreadable_examples=summary.unreadable_examples,
     )

@@ -31,7 +31,20 @@ def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeB
             "reread_files": manifest.reread_files,
             "missed_changes": manifest.missed_changes,
             "pins": manifest.pins,
+            "unreadable_files": manifest.unreadable_files or None,
+            "unreadable_examples": list(manifest.unreadable_examples),
         }
+    )
+
+
+def incomplete(status: VolumeBackupStatus) -> str | None:
+    """Say what a backup lacks, and what to do about it; None if it lacks nothing. It depends on the status alone."""
+    if not status.unreadable_files:
+        return None
+    named = ", ".join(status.unreadable_examples)
+    return (
+        f"The backup lacks {status.unreadable_files} files that could not be read, for example {named}."
+        " See the mover's log and the volume for the cause, mend it, and make another backup."
     )
 
 

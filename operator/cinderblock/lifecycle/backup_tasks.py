@@ -22,6 +22,7 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim) -> MoverTas
         path=objects.mover_path(claim.spec.volume_mode),
         backup=_description(world, claim),
         parent_manifest=parent.status.manifest_key if parent else None,
+        unreadable=world.backup.spec.unreadable,
         expected_parent=expectations.of_status(parent, store, world.parent) if parent else None,
         change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
         dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),

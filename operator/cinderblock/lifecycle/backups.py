@@ -25,13 +25,14 @@ from cinderblock.lifecycle import (
     snapshot_checks,
 )
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
-from cinderblock.lifecycle.backup_facts import derived_phase, newest_failed_restore, with_manifest
+from cinderblock.lifecycle.backup_facts import derived_phase, incomplete, newest_failed_restore, with_manifest
 from cinderblock.lifecycle.backup_tasks import container_of, data_timestamp, mover_task
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.model.cluster import Claim, Snapshot
+from cinderblock.model.conditions import Condition, ConditionType
 from cinderblock.model.quantity import to_bytes, to_gib
 from cinderblock.model.task import missed_changes_sentence
 
@@ -295,8 +296,11 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
 
 def _whole(world: BackupWorld, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
-    before = _base(world)
+    before, report = _base(world), movers.success(world.mover)
     status = pinning.recorded(world, before)
+    if report is not None:
+        # The report goes away with the Job.
+        status = status.model_copy(update={"losses": report.losses})
     failed = newest_failed_restore(world)
     status = status.model_copy(
         update={
@@ -304,13 +308,13 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
             "has_dependent_backups": dependents.exist(world),
-            "conditions": pinning.shown(world, now),
+            "conditions": _whole_conditions(world, now, status),
         }
     )
     actions = _cleanup(world)
     if checks.own_phase(world.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
-        told = (*outcomes.losses(movers.success(world.mover)), *_missed_changes(status))
+        told = (*outcomes.losses(report), *_missed_changes(status), *_files_unreadable(status))
         actions = (*told, Announce("Normal", "Available", _summary(status)))
     actions = (*_finalizer_again(world), *actions, *pinning.told(world))
     is_new = checks.own_phase(world.backup) not in checks.WHOLE
@@ -318,10 +322,27 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
     return Decision(status, actions, look_again=0.0 if is_new else ASKED_AGAIN if asked_in_vain else None)
 
 
+def _files_unreadable(status: VolumeBackupStatus) -> tuple[Action, ...]:
+    lacks = incomplete(status)
+    return (Announce("Warning", "FilesUnreadable", lacks),) if lacks else ()
+
+
 def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:
     """An Event about changes that earlier backups may lack. The manifest tells of them, so a crash loses nothing."""
     missed = status.missed_changes
     return (Announce("Warning", "ChangeMissed", missed_changes_sentence(missed)),) if missed else ()
+
+
+def _whole_conditions(world: BackupWorld, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
+    """Ready; and Complete, False, where files are missing. A complete backup has no such condition."""
+    generation, lacks = world.backup.metadata.generation, incomplete(status)
+    message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
+    shown = pinning.shown(world, now, message)
+    if lacks is None:
+        return conditions.without(shown, ConditionType.COMPLETE)
+    return conditions.with_lasting(
+        shown, now, generation, kind=ConditionType.COMPLETE, status="False", reason="FilesUnreadable", message=lacks
+    )
 
 
 def _summary(status: VolumeBackupStatus) -> str:

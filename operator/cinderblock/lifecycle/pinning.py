@@ -22,22 +22,27 @@ def recorded(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStat
     return with_manifest(status, world.manifest)
 
 
-def shown(world: BackupWorld, now: datetime) -> list[Condition]:
+def shown(world: BackupWorld, now: datetime, message: str) -> list[Condition]:
     """Return the conditions of a backup that is whole.
 
     A store that does not answer takes nothing from a backup. One that holds something else in its place does.
+
+    Args:
+        world: what was seen of the backup.
+        now: the instant of the decision.
+        message: what condition Ready says of a backup that is.
     """
     old, generation = world.backup.status.conditions, world.backup.metadata.generation
     if not checks.own_phase(world.backup):
         old = []
     trouble = _trouble(world)
     if trouble is None:
-        ready = conditions.ready(old, now, generation, "Available", "The backup is whole in the store")
+        ready = conditions.ready(old, now, generation, "Available", message)
         return _regained(world, now, conditions.without(ready, ConditionType.PINNED) if world.manifest else ready)
     if _is_wrong(trouble):
         outcome = conditions.stalled(old, now, generation, trouble.reason, trouble.message)
     else:
-        outcome = conditions.ready(old, now, generation, "Available", "The backup is whole in the store")
+        outcome = conditions.ready(old, now, generation, "Available", message)
     return conditions.with_lasting(
         outcome,
         now,

@@ -129,6 +129,7 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         path=objects.mover_path(mode),
         backup=manifest.description,
         expected=expectations.of_status(world.backup, store, manifest),
+        fidelity=world.restore.spec.fidelity,
         manifest=manifest.key,
         compression=store.spec.compression,
         sealed=bool(world.backup.status.sealed),
@@ -152,7 +153,8 @@ def _copying(world: RestoreWorld, now: datetime) -> Decision:
     if not isinstance(verdict, movers.Done):
         return _verdict(world, now, movers.watched(verdict, world.mover, _base(world), now, world.policy.deadlines))
     if restore_checks.wants_existing(world.restore):
-        return _done(world, now, world.target, verdict.report)
+        done = _done(world, now, world.target, verdict.report)
+        return Decision(done.status, (*outcomes.losses(verdict.report), *done.actions), done.look_again)
     return _hand_over(world, now, verdict.report)
 
 
@@ -169,7 +171,7 @@ def _hand_over(world: RestoreWorld, now: datetime, report: MoverReport | None = 
     status, told = decision.status, outcomes.losses(report)
     if report is not None:
         # The mover's report goes away with the Job; what it says is written down before.
-        status = status.model_copy(update={"restored_bytes": report.restored_bytes})
+        status = status.model_copy(update=_reported(report))
     return Decision(status, (*told, *step.actions), decision.look_again)
 
 
@@ -186,12 +188,17 @@ def _done(world: RestoreWorld, now: datetime, claim: Claim | None, report: Mover
     if claim is not None:
         update |= {"volume_id": claim.uid, "volume_name": claim.name}
     if report is not None:
-        update["restored_bytes"] = report.restored_bytes
+        update |= _reported(report)
     status = base.model_copy(update=update)
     note = f"Volume {status.volume_name} holds backup {status.backup_name}"
     is_child = rebinding.is_child(claim, world.restore)
     released = (rebinding.release(claim, world.restore),) if claim is not None and is_child else ()
     return Decision(status, (*released, Announce("Normal", "Restored", note)), look_again=0.0)
+
+
+def _reported(report: MoverReport) -> dict[str, Any]:
+    """Return what a status keeps of a mover's report."""
+    return {"restored_bytes": report.restored_bytes, "losses": report.losses}
 
 
 def _restored_message(report: MoverReport | None) -> str:

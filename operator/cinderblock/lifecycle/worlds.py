@@ -73,6 +73,8 @@ class ManifestView:
     sealed: bool = False
     reread_files: int | None = None
     missed_changes: int | None = None
+    unreadable_files: int = 0
+    unreadable_examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from cinderblock.datapath.chunking import cells
 from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.datapath.known import KnownChunks
 from cinderblock.datapath.manifest import SectionRun
-from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter
+from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter, Mark
 from cinderblock.device.content import SourceContent
 from cinderblock.device.refusals import VANISHED, printable
-from cinderblock.errors import SourceChanging
+from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.mover.hidden import has_same_stamps
 from cinderblock.mover.parent import ParentEntry
 from cinderblock.mover.planning import LargeFile, SmallFiles, Unit
@@ -50,6 +50,8 @@ class _OpenFile:
         is_torn: it became shorter while it was read.
         hides_changes: whether another content than the parent's is a change that its stamps hide.
         is_other: whether something else was read than the parent has; only known if ``hides_changes``.
+        is_unreadable: it is left out; that is counted already.
+        mark: where the manifest ended before its first part.
     """
 
     entry: Entry
@@ -59,6 +61,8 @@ class _OpenFile:
     is_torn: bool = False
     hides_changes: bool = False
     is_other: bool = False
+    is_unreadable: bool = False
+    mark: Mark | None = None
 
 
 class _Pending(NamedTuple):
@@ -135,6 +139,7 @@ class Assembly:
                 self._start_small(unit)
         while self._pending:
             self._take_oldest()
+        self._source.finish()
 
     def close(self) -> None:
         """Start nothing more, wait for what runs, and close files that a failure left open."""
@@ -160,16 +165,24 @@ class Assembly:
                 raise
             self.vanished.add(unit.entry.path)
             return
+        except SourceError as error:
+            self._source.gaps.leave_out(error, unit.entry.path)
+            return
         self._open.append(content)
         hides_changes = unit.hides_changes and has_same_stamps(entry, unit.entry)
         file = _OpenFile(entry, content, hides_changes=hides_changes)
         read = partial(self._reader.read_cell, content, entry.path, compares=hides_changes)
-        for runs in cells(content.data_ranges(), self._chunk_bytes):
-            buffer = self._buffer()
-            hints = self._hints(unit.before, runs[0].offset)
-            future = self._pool.submit(read, runs, buffer, hints)
-            end = runs[-1].offset + runs[-1].length
-            self._enqueue(_Pending(future, partial(self._take_cell, file, end), buffer))
+        try:
+            for runs in cells(content.data_ranges(), self._chunk_bytes):
+                buffer = self._buffer()
+                hints = self._hints(unit.before, runs[0].offset)
+                future = self._pool.submit(read, runs, buffer, hints)
+                end = runs[-1].offset + runs[-1].length
+                self._enqueue(_Pending(future, partial(self._take_cell, file, end), buffer))
+                if file.is_unreadable:
+                    break
+        except SourceError as error:
+            self._leave_out(file, error)
         if hides_changes and unit.before is not None:
             # Where the parent has data and there is a hole now, no cell was read.
             file.is_other |= unit.before.has_more()
@@ -212,7 +225,7 @@ class Assembly:
 
     def _take_over(self, run: SectionRun) -> None:
         """What the parent has as it is."""
-        if self.vanished:
+        if self.vanished or self._source.gaps.links_to(run.targets()):
             # One of its links may be to a file that could not be read: each has to be looked at.
             for entry in run.entries():
                 self._emit(entry)
@@ -233,6 +246,8 @@ class Assembly:
             if file.has_vanished:
                 self.vanished.add(file.entry.path)
                 continue
+            if file.is_unreadable:
+                continue
             entry = file.entry
             if file.runs:
                 entry = entry._replace(extents=_extents(file.runs, chunks[file.piece]))
@@ -246,7 +261,9 @@ class Assembly:
             result = future.result()
         except SourceChanging:
             file.is_torn = True
-        if not file.is_torn:
+        except SourceError as error:
+            self._leave_out(file, error)
+        if not file.is_torn and not file.is_unreadable:
             file.is_other |= result.is_other
             self._add_cell(file, result)
         self._on_bytes(self._done + end)
@@ -256,6 +273,7 @@ class Assembly:
             return
         file.extents += _extents(result.runs, self._store(result.piece))
         if len(file.extents) >= EXTENTS_PER_PART:
+            file.mark = file.mark or self._writer.mark()
             self._writer.add(file.entry._replace(extents=tuple(file.extents)))
             file.extents = []
             file.parts += 1
@@ -263,17 +281,32 @@ class Assembly:
     def _take_large(self, file: _OpenFile) -> None:
         """The end of a large file: it goes into the manifest if it has not changed while it was read."""
         try:
-            has_changed = file.is_torn or not file.content.is_settled or file.content.has_changed()
+            is_as_it_was = not file.is_torn and file.content.is_settled and not file.content.has_changed()
+        except SourceError as error:
+            self._leave_out(file, error)
+            is_as_it_was = False
         finally:
             file.content.close()
             self._open.remove(file.content)
-        self.missed_changes += file.is_other and not has_changed
-        if has_changed:
+        self.missed_changes += file.is_other and is_as_it_was and not file.is_unreadable
+        if not is_as_it_was and not file.is_unreadable:
             self._read_again(file)
-        elif file.extents or not file.parts:
+        elif not file.is_unreadable and (file.extents or not file.parts):
             self._writer.add(file.entry._replace(extents=tuple(file.extents)))
         self._done += file.entry.size
         self._on_bytes(self._done)
+
+    def _leave_out(self, file: _OpenFile, error: SourceError) -> None:
+        """A large file cannot be read to its end: what is in the manifest of it is taken out again.
+
+        Raises ``error`` if it may not be left out. What was stored of it in vain stays in its packs.
+        """
+        if file.is_unreadable:
+            return
+        self._source.gaps.leave_out(error, file.entry.path)
+        file.is_unreadable = True
+        if file.mark is not None:
+            self._writer.roll_back(file.mark)
 
     def _read_again(self, file: _OpenFile) -> None:
         """Read a large file that changed once more, here and now. What was stored of it in vain stays in its packs."""
@@ -286,6 +319,9 @@ class Assembly:
                     raise
                 self.vanished.add(file.entry.path)
                 return
+            except SourceError as error:
+                self._leave_out(file, error)
+                return
             self.read_again += 1
             again = _OpenFile(entry, content)
             try:
@@ -296,6 +332,9 @@ class Assembly:
                     return
             except SourceChanging:
                 continue
+            except SourceError as error:
+                self._leave_out(again, error)
+                return
             finally:
                 content.close()
             if again.parts:
@@ -313,6 +352,9 @@ class Assembly:
     def _emit(self, entry: Entry) -> None:
         if entry.kind is EntryKind.HARDLINK and entry.target in self.vanished:
             raise SourceChanging(f"{printable(entry.target)} vanished while it was read: back up a snapshot")
+        if entry.kind is EntryKind.HARDLINK and entry.target in self._source.gaps:
+            self._source.gaps.leave_out_link(entry.path)
+            return
         self._writer.add(entry)
 
 

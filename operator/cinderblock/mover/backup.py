@@ -27,12 +27,14 @@ from functools import partial
 from cinderblock.datapath.chunking import chunk_bytes_for
 from cinderblock.datapath.codec import Encoder
 from cinderblock.datapath.comparison import Comparison
+from cinderblock.datapath.footer import UnreadableRecord
 from cinderblock.datapath.header import ManifestHeader, new_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.known import KnownChunks
 from cinderblock.datapath.manifest import ManifestReader, ManifestSummary, read_header, read_summary
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
+from cinderblock.device.gaps import Gaps
 from cinderblock.errors import (
     Conflict,
     ForeignManifest,
@@ -82,7 +84,7 @@ def run_backup(
     store: ObjectStore,
     keys: KeyRing | None = None,
     on_progress: ProgressCallback = ignore_progress,
-    opener: SourceOpener = open_source,
+    opener: SourceOpener | None = None,
 ) -> MoverReport:
     """Back up the volume at ``task.path`` to ``task.manifest``.
 
@@ -91,7 +93,7 @@ def run_backup(
         store: where to.
         keys: the store's key ring; None if it has no encryption Secret.
         on_progress: called often, from this thread.
-        opener: opens the volume.
+        opener: opens the volume; None: as the task says.
 
     Returns the report of a success. Raises KeyUnavailable if the task says ``sealed`` and the key is not there, or that
     of the parent; InvalidInput for a parent of another volume; NotFound if the parent's manifest is gone; Conflict if
@@ -103,6 +105,7 @@ def run_backup(
     if task.sealed and keys is None:
         raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
     take_from_one_heap()
+    opener = opener or partial(open_source, unreadable=task.unreadable)
     with collecting_seldom(), opener(task.volume_mode, task.path) as source:
         if task.parent_manifest is not None:
             # A full backup reads and compresses so much that a process beside it would only take turns with it.
@@ -110,8 +113,10 @@ def run_backup(
         parent = _open_parent(task, store, keys)
         run = _Run(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
-    pins = run.commit()
-    return _report(task, _read_back(task, store, keys, pins), warnings)
+        losses, unreadable = source.losses(), _unreadable(source.gaps)
+    pins = run.commit(unreadable)
+    report = _report(task, _read_back(task, store, keys, pins), warnings)
+    return report.model_copy(update={"losses": losses})
 
 
 class _Run:
@@ -178,7 +183,7 @@ class _Run:
             logger.warning("%s", hint)
         return [*_changes(assembly), *source.warnings()]
 
-    def commit(self) -> Pins:
+    def commit(self, unreadable: UnreadableRecord | None = None) -> Pins:
         """Make sure that every pack in use is there and nothing else is, and write the manifest.
 
         Returns what identifies the manifest. Raises IntegrityError if a pack of an ancestor is missing; TransientError
@@ -196,7 +201,9 @@ class _Run:
         if surplus:
             self._store.delete(surplus)
         ancestors = {} if self._parent is None else self._parent.data_keys()
-        manifest = self._writer.finish(self._description(), self._chunk_bytes, ancestors, self._comparison())
+        manifest = self._writer.finish(
+            self._description(), self._chunk_bytes, ancestors, self._comparison(), unreadable
+        )
         self._store.put(task.manifest, manifest)
         return self._writer.pins
 
@@ -254,6 +261,10 @@ def _changes(assembly: Assembly) -> list[str]:
     return [f"{number} {what}" for number, what in counted if number]
 
 
+def _unreadable(gaps: Gaps) -> UnreadableRecord | None:
+    return UnreadableRecord(files=gaps.files, examples=gaps.examples) if gaps else None
+
+
 def _report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) -> MoverReport:
     facts = summary.comparison
     missed_changes = 0 if facts is None else facts.missed_changes
@@ -268,6 +279,8 @@ def _report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) -> M
         reread_files=0 if facts is None else facts.reread_files,
         missed_changes=missed_changes,
         pins=summary.pins,
+        unreadable_files=summary.unreadable_files,
+        unreadable_examples=list(summary.unreadable_examples),
         warnings=warnings[:WARNINGS],
     )
 

@@ -17,7 +17,7 @@ from cinderblock.device.content import SourceContent
 from cinderblock.device.ranges import is_zero
 from cinderblock.device.refusals import VANISHED, printable
 from cinderblock.device.source_file import SMALL_FILE
-from cinderblock.errors import SourceChanging
+from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.mover.hidden import differs, has_same_stamps
 from cinderblock.mover.sources import Opened, Source
 
@@ -97,6 +97,7 @@ class FileResult:
         runs: of a file that was read: its extents lie in the chunk ``piece`` of the unit.
         piece: number of the chunk among the unit's.
         has_vanished: the file is gone; the entry is to be left out.
+        is_unreadable: it cannot be read, and may be left out; that is counted already.
         read_again: how often it was begun anew because it changed.
         was_hidden: whether its content has changed, and its stamps hide that.
     """
@@ -105,6 +106,7 @@ class FileResult:
     runs: list[Placed] = field(default_factory=list)
     piece: int = 0
     has_vanished: bool = False
+    is_unreadable: bool = False
     read_again: int = 0
     was_hidden: bool = False
 
@@ -194,11 +196,11 @@ class WorkReader:
                 if not request.is_read:
                     result.files.append(FileResult(request.entry))
                     continue
-                file = _read_small_file(source, request, first, view, len(result.rest))
+                file = _read_or_leave_out(source, request, first, view, len(result.rest))
                 if file is None:
                     result.pieces.append(self._detached(result.rest))
                     result.rest = view[:0]
-                    file = _read_small_file(source, request, None, view, 0)
+                    file = _read_or_leave_out(source, request, None, view, 0)
                 if file is None:
                     raise SourceChanging(f"{printable(request.entry.path)} grows while it is read: back up a snapshot")
                 file.piece = len(result.pieces)
@@ -288,11 +290,11 @@ def _begins_no_step_with_zero(part: memoryview, offset: int, grain: int) -> bool
 
 
 def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> list[Opened | None]:
-    """The files of a unit that are to be read; None for the rest, and for files that are gone."""
+    """The files of a unit that are to be read; None for the rest, and for files that are gone or cannot be read."""
     opened: list[Opened | None] = []
     try:
         opened.extend(
-            _open(source, request.entry) if isinstance(request, FileRequest) and request.is_read else None
+            _open_ahead(source, request.entry) if isinstance(request, FileRequest) and request.is_read else None
             for request in requests
         )
     except BaseException:
@@ -311,6 +313,27 @@ def _open(source: Source, entry: Entry) -> Opened | None:
         if error.reason != VANISHED:
             raise
         return None
+
+
+def _open_ahead(source: Source, entry: Entry) -> Opened | None:
+    """A file, or None if it is gone, or if `_read_or_leave_out` is to decide about it."""
+    try:
+        return _open(source, entry)
+    except SourceError as error:
+        if not source.gaps.allow(error):
+            raise
+        return None
+
+
+def _read_or_leave_out(
+    source: Source, request: FileRequest, opened: Opened | None, view: memoryview, filled: int
+) -> FileResult | None:
+    """As `_read_small_file`; a file that cannot be read is left out, where that is allowed."""
+    try:
+        return _read_small_file(source, request, opened, view, filled)
+    except SourceError as error:
+        source.gaps.leave_out(error, request.entry.path)
+        return FileResult(request.entry, is_unreadable=True)
 
 
 def _read_small_file(

@@ -20,6 +20,8 @@ TERMINATION_LOG = "/dev/termination-log"
 
 _MESSAGE_BYTES = 2048
 _WARNING_CHARACTERS = 255
+_EXAMPLES = ((3, 5, 255), (3, 5, 80), (1, 3, 80), (0, 1, 80))
+"""Examples of each loss, examples of unreadable files, and characters of each: the first that fit are taken."""
 
 
 def failure(error: CinderblockError) -> MoverReport:
@@ -35,10 +37,21 @@ def exit_code(report: MoverReport) -> int:
 
 
 def encode_report(report: MoverReport) -> bytes:
-    """The report as JSON of at most REPORT_LIMIT bytes: a message is cut, then warnings are left out from the end."""
+    """Return the report as JSON of at most REPORT_LIMIT bytes.
+
+    A message is cut. Then examples are shortened and left out, and in the end warnings, from the last one on. Counts
+    stay.
+    """
     wire = report.to_wire()
     wire["message"] = _cut(report.message)
     wire["warnings"] = [fail_reason(warning)[:_WARNING_CHARACTERS] for warning in report.warnings]
+    for of_losses, of_unreadable, length in _EXAMPLES:
+        for loss, told in zip(report.losses, wire["losses"], strict=True):
+            told["examples"] = [_shortened(path, length) for path in loss.examples[:of_losses]]
+        unreadable = report.unreadable_examples[:of_unreadable]
+        wire["unreadableExamples"] = [_shortened(path, length) for path in unreadable]
+        if len(_dump(wire)) <= REPORT_LIMIT:
+            break
     while len(encoded := _dump(wire)) > REPORT_LIMIT and wire["warnings"]:
         wire["warnings"].pop()
     return encoded
@@ -52,6 +65,10 @@ def write_report(report: MoverReport, path: str) -> None:
             file.write(encode_report(report))
     except FileNotFoundError:
         return
+
+
+def _shortened(path: str, length: int) -> str:
+    return path if len(path) <= length else path[: length - 1] + "…"
 
 
 def _cut(message: str) -> str:

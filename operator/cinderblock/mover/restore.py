@@ -31,7 +31,7 @@ from functools import partial
 from cinderblock.datapath.chunking import SOLID_FILES
 from cinderblock.datapath.entries import Entry, Extent
 from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.datapath.manifest import ManifestReader, ManifestSummary
 from cinderblock.device.direct import PIECE_BYTES, WRITES
 from cinderblock.device.makers import SharedMemory
 from cinderblock.errors import InvalidInput
@@ -145,8 +145,16 @@ def write_target(
         stored_bytes=summary.stored_bytes,
         restored_bytes=summary.logical_bytes,
         losses=target.losses(),
-        warnings=target.warnings()[:_WARNINGS],
+        warnings=[*_missing(summary), *target.warnings()][:_WARNINGS],
     )
+
+
+def _missing(summary: ManifestSummary) -> list[str]:
+    """What a person should know of a backup that was made without files that could not be read."""
+    if not summary.unreadable_files:
+        return []
+    named = ", ".join(summary.unreadable_examples)
+    return [f"the backup lacks {summary.unreadable_files} files that could not be read when it was made ({named})"]
 
 
 class Filling:

@@ -13,12 +13,16 @@ from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockSource
 from cinderblock.device.content import SourceContent
 from cinderblock.device.fidelity import assess_source
-from cinderblock.device.losses import Fidelity
+from cinderblock.device.gaps import Gaps
+from cinderblock.device.losses import Feature, Fidelity
 from cinderblock.device.tree_reader import Before, TreeReader
+from cinderblock.model.losses import Loss, Unreadable
 from cinderblock.model.task import VolumeMode
 
 logger = logging.getLogger(__name__)
 
+_UNSEEN = {Feature.TRUSTED_ATTRIBUTES: "trusted.* attributes", Feature.ACLS: "NFSv4 ACLs"}
+"""What a backup does not see, and so cannot count."""
 PREFETCHED_BYTES = 1 << 20
 """Files of this size are read ahead as soon as they are open; larger ones the kernel reads ahead by itself."""
 
@@ -57,8 +61,18 @@ class Source(Protocol):
         Raises SourceError; SourceChanging, with reason `device.refusals.VANISHED` if there is no such file any more.
         """
 
+    @property
+    def gaps(self) -> Gaps:
+        """What cannot be read and is left out, where that is allowed."""
+
+    def finish(self) -> None:
+        """All is read. Raises SourceError if the volume is not there any more."""
+
     def warnings(self) -> list[str]:
         """What is not kept, as far as it is known by now."""
+
+    def losses(self) -> list[Loss]:
+        """The same by kind, with counts where they are known."""
 
 
 class DeviceSource:
@@ -66,6 +80,7 @@ class DeviceSource:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.gaps = Gaps()
         with BlockSource(path) as device:
             self._size = device.size
 
@@ -91,7 +106,14 @@ class DeviceSource:
         device = BlockSource(self._path)
         return Opened(entry._replace(size=device.size), device)
 
+    def finish(self) -> None:
+        """See Source. What cannot be read has ended the backup."""
+
     def warnings(self) -> list[str]:
+        """See Source."""
+        return []
+
+    def losses(self) -> list[Loss]:
         """See Source."""
         return []
 
@@ -109,12 +131,17 @@ class TreeSource:
 
     To open it syncs its file system: as long as a page of a shared mapping is dirty, further stores to it move no
     stamp. After the sync, the next store does.
+
+    Args:
+        path: its root.
+        unreadable: what to do about what cannot be read.
     """
 
-    def __init__(self, path: str) -> None:
-        self._assessed = announced(assess_source(path))
+    def __init__(self, path: str, unreadable: Unreadable = Unreadable.FAIL) -> None:
+        self._lacking = assess_source(path, unreadable=unreadable)
+        self._assessed = announced(self._lacking)
         self._closing = ExitStack()
-        self._reader = self._closing.enter_context(TreeReader(path))
+        self._reader = self._closing.enter_context(TreeReader(path, unreadable))
         self._unsynced = self._reader.sync()
         space = os.statvfs(path)
         self._total = (space.f_blocks - space.f_bfree) * space.f_frsize
@@ -129,9 +156,18 @@ class TreeSource:
         """See Source."""
         return self._unsynced is None
 
+    @property
+    def gaps(self) -> Gaps:
+        """See Source."""
+        return self._reader.gaps
+
     def begin(self) -> None:
         """See Source."""
         self._reader.begin_walk()
+
+    def finish(self) -> None:
+        """See Source."""
+        self._reader.finish()
 
     def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """See Source."""
@@ -146,8 +182,14 @@ class TreeSource:
 
     def warnings(self) -> list[str]:
         """See Source."""
+        overlay = [] if self._lacking.keeps(Feature.TRUSTED_ATTRIBUTES) else self._reader.whiteouts.sentences()
         unsynced = [] if self._unsynced is None else [self._unsynced]
-        return [*unsynced, *self._assessed, *self._reader.skipped.sentences()]
+        return [*unsynced, *self._assessed, *self._reader.skipped.sentences(), *overlay]
+
+    def losses(self) -> list[Loss]:
+        """See Source."""
+        unseen = [Loss(what=what) for feature, what in _UNSEEN.items() if not self._lacking.keeps(feature)]
+        return [*self._reader.skipped.listed(), *unseen]
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +212,6 @@ SourceOpener = Callable[[VolumeMode, str], AbstractContextManager[Source]]
 """Opens a volume of a mode at a path."""
 
 
-def open_source(mode: VolumeMode, path: str) -> DeviceSource | TreeSource:
-    """The volume at ``path``, a context manager. Raises SourceError."""
-    return DeviceSource(path) if mode is VolumeMode.BLOCK else TreeSource(path)
+def open_source(mode: VolumeMode, path: str, unreadable: Unreadable = Unreadable.FAIL) -> DeviceSource | TreeSource:
+    """The volume at ``path``, a context manager. Nothing of a device is left out. Raises SourceError."""
+    return DeviceSource(path) if mode is VolumeMode.BLOCK else TreeSource(path, unreadable)

@@ -306,8 +306,8 @@ def test_a_directory_that_may_not_be_read_ends_the_walk_and_is_named(source: Pat
         return caught.value.message
 
     assert run_as_user(attempt, cwd=source) == (
-        "access denied: run the mover as root, or as a user who may read all of the volume "
-        "(EACCES: cannot open open/secret)"
+        "access denied: run the mover as root, or as a user who may read all of the volume; "
+        "unreadable Skip (--skip-unreadable) leaves it out (EACCES: cannot open open/secret)"
     )
 
 
