@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.upgrade.contents import contents
-from tests.upgrade.recording import RUNNING, a_backup
+from tests.upgrade.recording import RESTORING, RUNNING, a_backup
 from tests.upgrade.release import RELEASES
 from tests.upgrade.upgrading import Upgrade, restored, upgraded
 
@@ -26,6 +26,12 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(os.geteuid() != 0, reason="restored files get the owners that they had"),
 ]
+
+
+WHOLE = ("available", "restoring")
+"""Phases of backups that can be restored."""
+AWAY = "away-full"
+"""Name of a VolumeBackup whose store has moved to where nothing answers."""
 
 
 @pytest.fixture(scope="module", params=sorted(RELEASES.iterdir()), ids=lambda path: path.name)
@@ -40,9 +46,11 @@ def recorded(upgrade: Upgrade, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def whole_backups(upgrade: Upgrade) -> list[str]:
-    """Names of the VolumeBackups that the release called available."""
+    """Names of the VolumeBackups that were available, or are now, and whose store answers."""
     backups = recorded(upgrade, "VolumeBackup").items()
-    return [name for name, body in backups if body["status"].get("phase") == "available"]
+    whole = [name for name, body in backups if body["status"].get("phase") in WHOLE and name != AWAY]
+    upgrade.await_phase("available", "VolumeBackup", RUNNING)
+    return [*whole, RUNNING]
 
 
 def conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -66,20 +74,36 @@ def test_every_old_object_can_be_written(upgrade: Upgrade, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["VolumeBackup", "VolumeRestore"])
 def test_every_phase_stays(upgrade: Upgrade, kind: str) -> None:
     bodies = recorded(upgrade, kind)
-    phases = {name: body["status"].get("phase") for name, body in bodies.items() if name != RUNNING}
+    phases = {name: body["status"].get("phase") for name, body in bodies.items() if name not in (RUNNING, RESTORING)}
     for phase in set(phases.values()) - {None}:
-        upgrade.await_phase(phase, kind, *(name for name in phases if phases[name] == phase))
+        # A backup that is being restored is available when that has ended.
+        then = "available" if phase in WHOLE else phase
+        upgrade.await_phase(then, kind, *(name for name in phases if phases[name] == phase))
 
 
-def test_the_backup_that_was_running_becomes_available(upgrade: Upgrade) -> None:
-    assert recorded(upgrade, "VolumeBackup")[RUNNING]["status"]["phase"] == "creating"
-    upgrade.await_phase("available", "VolumeBackup", RUNNING)
+@pytest.mark.parametrize(("kind", "name"), [("VolumeBackup", RUNNING), ("VolumeRestore", RESTORING)])
+def test_what_was_under_way_ends_well(upgrade: Upgrade, kind: str, name: str) -> None:
+    assert recorded(upgrade, kind)[name]["status"]["phase"] in ("creating", "restoring")
+    upgrade.await_phase("available", kind, name)
+
+
+def test_the_volume_of_a_restore_that_was_under_way_gets_its_name(upgrade: Upgrade) -> None:
+    assert RESTORING not in recorded(upgrade, "PersistentVolumeClaim")
+    upgrade.await_phase("available", "VolumeRestore", RESTORING)
+    upgrade.await_phase("Bound", "PersistentVolumeClaim", RESTORING)
 
 
 def test_what_identifies_each_old_backup_is_recorded(upgrade: Upgrade) -> None:
-    upgrade.await_phase("available", "VolumeBackup", RUNNING)
     there = "--for=jsonpath={.status.pins.contentDigest}"
-    upgrade.kubectl("wait", there, "--timeout=60s", "VolumeBackup", *whole_backups(upgrade), RUNNING)
+    upgrade.kubectl("wait", there, "--timeout=60s", "VolumeBackup", *whole_backups(upgrade))
+
+
+def test_a_backup_whose_store_does_not_answer_stays_available_and_says_what_is_missing(upgrade: Upgrade) -> None:
+    upgrade.kubectl("wait", "--for=condition=Pinned=False", "--timeout=60s", "VolumeBackup", AWAY)
+    found = upgrade.get("VolumeBackup", AWAY)
+    assert found["status"]["phase"] == "available"
+    assert conditions(found)["Ready"]["status"] == "True"
+    assert conditions(found)["Pinned"]["reason"] == "StoreUnreachable"
 
 
 def test_a_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> None:
@@ -103,8 +127,7 @@ def test_what_is_refused_from_now_on_says_what_to_set(upgrade: Upgrade) -> None:
 
 
 def test_every_backup_restores_byte_for_byte_and_nothing_stored_is_touched(upgrade: Upgrade) -> None:
-    whole = [*whole_backups(upgrade), RUNNING]
-    upgrade.await_phase("available", "VolumeBackup", RUNNING)
+    whole = whole_backups(upgrade)
     upgrade.restore(*whole)
     for name in whole:
         assert contents(upgrade.volumes / restored(name)) == upgrade.release.contents[name], name
@@ -118,7 +141,7 @@ def test_the_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(up
     made = upgrade.get("VolumeBackup", "files-fourth")["status"]
     assert made["parentId"] == upgrade.get("VolumeBackup", "files-third")["status"]["id"]
     assert made["missedChanges"] == 1
-    assert "ChangeMissed" in upgrade.kubectl("get", "events", "--field-selector=type=Warning")
+    assert "files-fourth" in upgrade.kubectl("get", "events", "--field-selector=reason=ChangeMissed")
     upgrade.restore("files-fourth")
     assert contents(upgrade.volumes / restored("files-fourth")) == contents(source)
 

@@ -26,12 +26,20 @@ def contents(volume: Path) -> Contents:
 
 
 def write_contents(path: Path, known: dict[str, Contents]) -> None:
-    """Write what several backups hold, one line for each file."""
-    backups = []
+    """Write what several backups hold, a line for each file; of one that holds the same as another, that one's name."""
+    backups, first = [], dict[str, str]()
     for name, found in sorted(known.items()):
+        same = first.setdefault(json.dumps(found), name)
         lines = ",\n".join(f"  {json.dumps(file)}: {json.dumps(facts)}" for file, facts in found.items())
-        backups.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
+        backups.append(f" {json.dumps(name)}: " + (f"{{\n{lines}\n }}" if same == name else json.dumps(same)))
     path.write_text("{\n" + ",\n".join(backups) + "\n}\n")
+
+
+def read_contents(path: Path) -> dict[str, Contents]:
+    """Read what `write_contents` has written."""
+    known: dict[str, Contents | str] = json.loads(path.read_text())
+    full = {name: found for name, found in known.items() if not isinstance(found, str)}
+    return full | {name: full[found] for name, found in known.items() if isinstance(found, str)}
 
 
 def _described(path: Path, name: str, first: dict[int, str]) -> dict[str, Any]:

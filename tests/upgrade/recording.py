@@ -13,7 +13,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +41,10 @@ ENDPOINT = "http://s3.example.com:7070"
 """Stands in everything recorded for the address of the S3 server."""
 RUNNING = "running"
 """Name of the VolumeBackup whose mover ends only after the upgrade."""
+RESTORING = "restoring"
+"""Name of the VolumeRestore whose mover ends only after the upgrade, and of the claim that it makes."""
+NOWHERE = "http://127.0.0.1:9"
+"""Where no S3 server answers: a store moves there before the upgrade."""
 KINDS = (
     "storageclasses,volumesnapshotclasses,persistentvolumes,persistentvolumeclaims,secrets,"
     "backupstores,volumebackups,volumerestores,volumesnapshots,jobs,pods"
@@ -53,31 +56,29 @@ Object = dict[str, Any]
 
 @dataclass
 class RecordedCluster(controllers.Cluster):
-    """A cluster whose movers are real, one of which nobody sees end.
+    """A cluster whose movers are real, two of which nobody sees end.
 
     Attributes:
         volumes: folder of what stands for volumes.
         secrets: data of the Secrets that movers mount.
-        message: what the mover that nobody sees end has left as its termination message.
-        has_ended: set when it has.
+        messages: what the movers that nobody sees end have left as termination messages, by the name of their owner.
     """
 
     volumes: Path = Path()
     secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    message: str = ""
-    has_ended: threading.Event = field(default_factory=threading.Event)
+    messages: dict[str, str] = field(default_factory=dict)
 
     async def _job(self, client: KubeClient, body: Object) -> None:
-        if owner_name(body) != RUNNING:
+        name = owner_name(body)
+        if name not in (RUNNING, RESTORING):
             await super()._job(client, body)
-        elif not self.has_ended.is_set():
+        elif name not in self.messages and not body["spec"].get("suspend"):
             pod = controllers._pod_of(body)
             await client.create(kinds.POD, pod)
             seen = {"name": "mover", "image": "x", "imageID": "x", "ready": True, "restartCount": 0}
             state = {"state": {"running": {"startedAt": controllers._now()}}}
             await controllers._status(client, kinds.POD, pod, {"phase": "Running", "containerStatuses": [seen | state]})
-            self.message = self._run(body)
-            self.has_ended.set()
+            self.messages[name] = self._run(body)
 
     def move(self, job: Object) -> controllers.MoverEnd:
         """See Cluster: run the program of the Job."""
@@ -128,10 +129,12 @@ class Story:
         self.apply(a_store("vault", {"encryptionSecretRef": {"name": "keys"}}, default=True))
         self.apply(a_store("plain", {}))
         self.apply(a_store("grown", {}))
+        self.apply(a_store("away", {}))
         self.back_up("files-full", "files")
         self.back_up("notes-full", "notes", storeName="plain")
         self.back_up("disk-full", "disk", description="of a device", metadata={"tier": "gold"})
         self.back_up("before-keys", "notes", storeName="grown")
+        self.back_up("away-full", "notes", storeName="away")
         unsealed = self.leave("left-unsealed", "notes", storeName="grown")
         sealed = self.leave("left-sealed", "files")
         self.apply(a_store("grown", {"encryptionSecretRef": {"name": "keys"}}))
@@ -151,16 +154,18 @@ class Story:
         self.want(a_backup("refused", {"volumeId": "absent"}), "error")
         self.want(a_restore("restored", {"backupId": "files-second", "name": "files-again"}), "available")
         self.want(a_restore("not-restored", {"backupId": "absent", "name": "never"}), "error_restoring")
+        self.apply(a_restore(RESTORING, {"backupId": "files-full", "name": RESTORING}))
         self.apply(a_backup(RUNNING, {"volumeId": "ledger"}))
         self.expected[RUNNING] = contents(ledger)
         self.kubectl("delete", "volumebackup", "notes-full", "--wait=false")
         self.await_phase("volumebackup", "notes-full", "deleting")
 
     def tell_rest(self) -> None:
-        """Do what users do while no operator runs: ask for a backup to be adopted that is not sealed."""
+        """Do what happens while no operator runs: a backup is to be adopted that is not sealed, and a store moves."""
         stored = self.get("volumebackup", "adopted-unsealed")["status"]
         wanted = {"id": "asked-late", "manifest": stored["manifestKey"]}
         self.apply(a_backup("late-unsealed", {"import": wanted, "storeName": "grown"}))
+        self.apply(a_store("away", {"endpointUrl": NOWHERE}))
         self.expected["late-unsealed"] = self.expected["adopted-unsealed"]
 
     def back_up(self, name: str, volume: str, /, **spec: Any) -> None:
@@ -268,8 +273,9 @@ def record(directory: Path) -> None:
         settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default"}
         process = stack.enter_context(operator(line, scratch, "operator", kubeconfig, **settings))
         story.tell()
-        wait_for("end of the mover that nobody sees", cluster.has_ended.is_set)
-        wait_for("word about it", lambda: "MoverRunning" in json.dumps(story.get("volumebackup", RUNNING)))
+        wait_for("end of the movers that nobody sees", lambda: len(cluster.messages) == 2)
+        for kind, name in (("volumebackup", RUNNING), ("volumerestore", RESTORING)):
+            wait_for(f"word of {name}", lambda k=kind, n=name: "MoverRunning" in json.dumps(story.get(k, n)))
         process.send(signal.SIGTERM)
         process.ended()
         story.tell_rest()
@@ -317,7 +323,7 @@ def _write(directory: Path, story: Story, store: s3.S3Server, cluster: RecordedC
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(Path("crds", f"{name}.yaml").read_text())
     write_contents(directory / "contents.json", story.expected)
-    (directory / "termination-message.json").write_text(cluster.message)
+    (directory / "termination-messages.json").write_text(json.dumps(cluster.messages, indent=1) + "\n")
     location = StoreLocation(endpoint_url=store.url, container=CONTAINER)
     opened = open_store(location, Credentials(store.access_key, store.secret_key))
     for info in opened.list(""):

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cinderblock.store.base import ObjectStore
-from tests.upgrade.contents import Contents
+from tests.upgrade.contents import Contents, read_contents
 from tests.upgrade.recording import ENDPOINT
 
 RELEASES = Path(__file__).parents[1] / "data" / "releases"
@@ -64,13 +64,13 @@ class Release:
     @property
     def contents(self) -> dict[str, Contents]:
         """What each backup holds, by the name of its VolumeBackup."""
-        found: dict[str, Contents] = json.loads((self.directory / "contents.json").read_text())
-        return found
+        return read_contents(self.directory / "contents.json")
 
     @property
-    def termination_message(self) -> str:
-        """What the mover left that ended while nobody looked."""
-        return (self.directory / "termination-message.json").read_text()
+    def messages(self) -> dict[str, str]:
+        """The termination messages of the movers that have ended while nobody looked, by the name of their owner."""
+        found: dict[str, str] = json.loads((self.directory / "termination-messages.json").read_text())
+        return found
 
     def fill(self, store: ObjectStore) -> None:
         """Put the recorded objects into an empty bucket."""

@@ -30,7 +30,7 @@ from tests.support.kubectl import ROOT
 from tests.support.metrics import samples
 from tests.support.operators import PATIENCE, OperatorProcess, operator, wait_for
 from tests.upgrade.movers import Secrets, owner_name, run_mover, volume_of
-from tests.upgrade.recording import CONTAINER, KEYS, NAMESPACE, RUNNING, a_backup, a_restore, a_secret
+from tests.upgrade.recording import CONTAINER, KEYS, NAMESPACE, a_backup, a_restore, a_secret
 from tests.upgrade.release import Release
 
 Object = dict[str, Any]
@@ -38,26 +38,22 @@ Object = dict[str, Any]
 
 @dataclass
 class UpgradedCluster(Cluster):
-    """A cluster whose movers are real, and where the recorded mover ends as it ended then.
+    """A cluster whose movers are real, and where recorded movers end as they ended then.
 
     Attributes:
         volumes: folder of what stands for volumes.
         secrets: data of the Secrets that movers mount.
-        message: the termination message of the recorded mover.
-        jobs: the Jobs whose movers have run, by the name of their owner.
+        messages: the termination messages of recorded movers, by the name of their owner.
     """
 
     volumes: Path = Path()
     secrets: Secrets = field(default_factory=dict)
-    message: str = ""
-    jobs: dict[str, Object] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
 
     def move(self, job: Object) -> MoverEnd:
         """See Cluster: run the program of the Job."""
-        name = owner_name(job)
-        self.jobs[name] = job
-        if name == RUNNING:
-            return MoverEnd(0, self.message)
+        if owner_name(job) in self.messages:
+            return MoverEnd(0, self.messages[owner_name(job)])
         with tempfile.TemporaryDirectory() as scratch:
             return MoverEnd(*run_mover(job, volume_of(job, self.volumes), self.secrets, Path(scratch)))
 
@@ -156,7 +152,7 @@ def upgraded(directory: Path, scratch: Path) -> Iterator[Upgrade]:
         _install_definitions(server, ROOT / "crds")
         wait_for("the new definitions", lambda: _serves_new_definitions(server))
         (volumes := scratch / "volumes").mkdir()
-        cluster = UpgradedCluster(server, s3_server, volumes=volumes, message=release.termination_message)
+        cluster = UpgradedCluster(server, s3_server, volumes=volumes, messages=release.messages)
         cluster.secrets = {
             name: {key: value.encode() for key, value in data.items()}
             for name, data in (("s3", credentials), ("keys", KEYS))
