@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from cinderblock.datapath.footer import UnreadableRecord
 from cinderblock.datapath.header import new_header
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable
 from cinderblock.model import names
+from cinderblock.model.losses import Loss, Unreadable
 from cinderblock.model.task import MoverReport, MoverTask, Operation
 from cinderblock.store.memory import MemoryStore
 from tests.support.simulated_api import Object, ObjectsInMemory, stamp
@@ -55,6 +57,7 @@ class Cluster:
         no_volume: what the provisioner says against every new volume; empty: it makes them.
         mover_writes: how many objects and volumes the movers have begun to write.
         mover_dies: number of the write that a mover dies at, and whether it is done by then; None: none dies.
+        unreadable: what the movers of backups cannot read; None: they can read everything.
     """
 
     objects: ObjectsInMemory
@@ -66,6 +69,7 @@ class Cluster:
     no_volume: str = ""
     mover_writes: int = 0
     mover_dies: tuple[int, bool] | None = None
+    unreadable: UnreadableRecord | None = None
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -321,7 +325,14 @@ class Cluster:
             return MoverReport(succeeded=True, restored_bytes=5)
         if not any(found.key == task.manifest for found in self.store.list(task.manifest)):
             self._commit(task, self.contents[volume])
-        return MoverReport(succeeded=True, manifest=task.manifest)
+        lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
+        return MoverReport(
+            succeeded=True,
+            manifest=task.manifest,
+            unreadable_files=lacks.files if lacks else 0,
+            unreadable_examples=lacks.examples if lacks else [],
+            losses=[Loss(what="trusted.* attributes")],
+        )
 
     def _commit(self, task: MoverTask, content: str) -> None:
         backup_id, parent = task.backup.backup_id, None
@@ -332,7 +343,8 @@ class Cluster:
         self._write(lambda: self.store.put(_packs(task) + "whole-000000", b"pack"))
         header = new_header(task.backup.volume_id, backup_id, parent, None, None)
         writer = ManifestWriter(header, header.sealer(None, task.manifest), PackTable())
-        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}))))
+        lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
+        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}, lacks))))
 
 
 def _name(item: Object) -> str:

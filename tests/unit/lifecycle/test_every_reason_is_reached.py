@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cinderblock import errors
+from cinderblock.datapath.footer import UnreadableRecord
 from cinderblock.errors import CinderblockError, NotFound, PermanentError, StoreUnreachable
 from cinderblock.model import names
 from cinderblock.model.task import MoverReport
@@ -425,6 +426,11 @@ def keeps_not_all(running: Simulation) -> None:
     running.settle()
 
 
+def cannot_read_all(running: Simulation) -> None:
+    running.cluster.unreadable = UnreadableRecord(files=2, examples=["broken", "closed/"])
+    a_backup(running, unreadable="Skip")
+
+
 COURSES: dict[str, Course] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -442,6 +448,7 @@ COURSES: dict[str, Course] = {
     "DataLeft": leaves_data,
     "Deleted": deletes,
     "DeletingData": deletes,
+    "FilesUnreadable": cannot_read_all,
     "ForeignManifest": deletes_with_a_foreign_manifest,
     "HasDependentBackups": deletes_a_parent,
     "IdTaken": adopts_what_is_there,
