@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from cinderblock.datapath.comparison import Comparison
+from cinderblock.datapath.footer import UnreadableRecord
 from cinderblock.datapath.header import new_header
 from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.datapath.manifest import ManifestReader
@@ -21,6 +22,7 @@ from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import Origin, PackTable, pack_name
 from cinderblock.errors import CinderblockError
 from cinderblock.model import names
+from cinderblock.model.losses import Loss, Unreadable
 from cinderblock.model.pins import ExpectedBackup
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, VolumeMode
 from cinderblock.mover.restore import open_manifest
@@ -69,6 +71,7 @@ class Cluster:
         no_volume: what the provisioner says against every new volume; empty: it makes them.
         mover_writes: how many objects and volumes the movers have begun to write.
         mover_dies: number of the write that a mover dies at, and whether it is done by then; None: none dies.
+        unreadable: what the movers of backups cannot read; None: they can read everything.
     """
 
     objects: ObjectsInMemory
@@ -83,6 +86,7 @@ class Cluster:
     mover_writes: int = 0
     mover_dies: tuple[int, bool] | None = None
     found: Comparison | None = None
+    unreadable: UnreadableRecord | None = None
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -347,7 +351,15 @@ class Cluster:
             self._commit(task, self.contents[volume])
         wanted = ExpectedBackup(volume_id=task.backup.volume_id, backup_id=task.backup.backup_id, sealed=task.sealed)
         pins = self._read(task.manifest, wanted).summary.pins
-        return MoverReport(succeeded=True, manifest=task.manifest, pins=pins)
+        lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
+        return MoverReport(
+            succeeded=True,
+            manifest=task.manifest,
+            pins=pins,
+            unreadable_files=lacks.files if lacks else 0,
+            unreadable_examples=lacks.examples if lacks else [],
+            losses=[Loss(what="trusted.* attributes")],
+        )
 
     def task_of(self, pod: Object) -> MoverTask:
         """What a mover's pod is asked to do."""
@@ -398,7 +410,9 @@ class Cluster:
         for pack in range(len(packs)):
             # As an entry would that has data in each of them.
             writer._used.final(pack)
-        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}, self.found))))
+        lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
+        manifest = bytes(writer.finish(task.backup, 1 << 20, {}, self.found, lacks))
+        self._write(lambda: self.store.put(task.manifest, manifest))
 
 
 def _name(item: Object) -> str:

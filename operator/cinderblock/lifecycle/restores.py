@@ -34,6 +34,7 @@ from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
 from cinderblock.model import names
 from cinderblock.model.cluster import Claim
+from cinderblock.model.losses import Loss
 from cinderblock.model.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.task import MoverReport, MoverTask, Operation
 
@@ -183,7 +184,7 @@ def _done(world: RestoreWorld, now: datetime, claim: Claim | None, report: Mover
         "progress": None,
         "fail_reason": None,
         "conditions": conditions.ready(
-            base.conditions, now, world.restore.metadata.generation, "Restored", _restored_message(report)
+            base.conditions, now, world.restore.metadata.generation, "Restored", _restored_message(report, base.losses)
         ),
     }
     if claim is not None:
@@ -202,10 +203,11 @@ def _reported(report: MoverReport) -> dict[str, Any]:
     return {"restored_bytes": report.restored_bytes, "losses": report.losses}
 
 
-def _restored_message(report: MoverReport | None) -> str:
-    warnings = report.warnings if report else []
+def _restored_message(report: MoverReport | None, losses: list[Loss]) -> str:
+    """Say what was kept. The report is gone when a new volume has got its name; then its losses are in the status."""
+    told = report.warnings if report else [f"Not kept: {loss.what}, {loss.objects}." for loss in losses]
     words = "Every byte of the backup was written and verified"
-    return f"{words}. {' '.join(warnings)}" if warnings else words
+    return f"{words}. {' '.join(told)}" if told else words
 
 
 def _ended(world: RestoreWorld) -> Decision:

@@ -163,8 +163,13 @@ def _volumes(state: State) -> Iterator[Metric]:
     )
     yield _per_volume(
         "cinderblock_volume_last_success_timestamp_seconds",
-        "The instant whose data the newest whole backup of the volume holds.",
+        "The instant whose data the newest complete backup of the volume holds.",
         {(v.namespace, v.name): v.last_success for v in state.volumes},
+    )
+    yield _per_volume(
+        "cinderblock_volume_last_incomplete_timestamp_seconds",
+        "The instant whose data the newest backup of the volume holds that lacks files which could not be read.",
+        {(v.namespace, v.name): v.last_incomplete for v in state.volumes},
     )
     yield _per_volume(
         "cinderblock_volume_last_failure_timestamp_seconds",

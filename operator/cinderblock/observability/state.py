@@ -47,7 +47,8 @@ class VolumeFigures:
     Attributes:
         namespace, name: of the PersistentVolumeClaim.
         first_request: creation of the oldest VolumeBackup of it that is still there.
-        last_success: the instant whose data the newest whole backup holds.
+        last_success: the instant whose data the newest complete backup holds.
+        last_incomplete: the instant whose data the newest backup holds that lacks unreadable files.
         last_failure: when the newest failed VolumeBackup of it had failed.
     """
 
@@ -55,6 +56,7 @@ class VolumeFigures:
     name: str
     first_request: float | None = None
     last_success: float | None = None
+    last_incomplete: float | None = None
     last_failure: float | None = None
 
 
@@ -196,7 +198,10 @@ def _add_to_volume(volume: VolumeFigures, backup: VolumeBackup, phase: BackupPha
         volume.first_request = min(created.timestamp(), volume.first_request or float("inf"))
     held = status.data_timestamp or created
     if phase in checks.WHOLE and held is not None and not backup.metadata.is_being_deleted:
-        volume.last_success = max(held.timestamp(), volume.last_success or 0.0)
+        if status.unreadable_files:
+            volume.last_incomplete = max(held.timestamp(), volume.last_incomplete or 0.0)
+        else:
+            volume.last_success = max(held.timestamp(), volume.last_success or 0.0)
     if phase is BackupPhase.ERROR and status.updated_at is not None:
         volume.last_failure = max(status.updated_at.timestamp(), volume.last_failure or 0.0)
 

@@ -17,6 +17,7 @@ import pytest
 
 from cinderblock import errors
 from cinderblock.datapath.comparison import Comparison
+from cinderblock.datapath.footer import UnreadableRecord
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, NotFound, PermanentError, StoreUnreachable
 from cinderblock.model import names
@@ -487,6 +488,11 @@ def finds_what_stamps_hid(running: Simulation) -> None:
     running.settle()
 
 
+def cannot_read_all(running: Simulation) -> None:
+    running.cluster.unreadable = UnreadableRecord(files=2, examples=["broken", "closed/"])
+    a_backup(running, unreadable="Skip")
+
+
 COURSES: dict[str, Course] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -505,6 +511,7 @@ COURSES: dict[str, Course] = {
     "DataLeft": leaves_data,
     "Deleted": deletes,
     "DeletingData": deletes,
+    "FilesUnreadable": cannot_read_all,
     "ForeignManifest": deletes_with_a_foreign_manifest,
     "HasDependentBackups": deletes_a_parent,
     "IdTaken": adopts_what_is_there,

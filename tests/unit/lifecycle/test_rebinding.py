@@ -13,10 +13,11 @@ from cinderblock.lifecycle.actions import Announce, CreateClaim, Decision, Delet
 from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
 from cinderblock.model import names
 from cinderblock.model.cluster import Claim, Volume, VolumeStatus
+from cinderblock.model.losses import Loss
 from cinderblock.model.names import child_name
 from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.model.task import MoverReport
-from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, a_restore_world
+from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, a_restore_world, available
 from tests.support.simulation import Simulation
 
 LABEL, POLICY = rebinding.RESTORE_LABEL, rebinding.POLICY_ANNOTATION
@@ -73,6 +74,19 @@ def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
     warned = MoverReport(succeeded=True, warnings=["2 owners could not be set.", "1 socket was skipped."])
     decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(warned)))
     assert decision.actions[0] == Announce("Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped.")
+
+
+def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end() -> None:
+    lossy = SUCCESS.model_copy(update={"losses": [Loss(what="owners of files", objects=3, examples=["a"])]})
+    filled = a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(lossy))
+    assert status(decide(filled)).losses == lossy.losses
+    lost = lossy.to_wire()["losses"]
+    handed = a_restore_world(
+        restoring(losses=lost), volume=a_filled_volume(mark="r-1", claim="new"), target=target(), backup=available()
+    )
+    ended = status(decide(handed))
+    assert (ended.phase, ended.losses) == ("available", lossy.losses)
+    assert "Not kept: owners of files, 3." in ended.conditions[0].message
 
 
 def test_step_2_removes_the_mover_and_the_hidden_claim_and_waits_until_it_is_gone() -> None:

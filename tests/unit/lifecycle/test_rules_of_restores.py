@@ -10,6 +10,7 @@ from cinderblock.errors import SealBroken
 from cinderblock.lifecycle import restores
 from cinderblock.lifecycle.actions import (
     AddFinalizer,
+    Announce,
     CreateChild,
     CreateClaim,
     Decision,
@@ -19,9 +20,10 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
 from cinderblock.model.cluster import Claim
+from cinderblock.model.losses import Fidelity, Loss
 from cinderblock.model.names import ENDED_ANNOTATION, RESTORE_FINALIZER, child_name
 from cinderblock.model.restore import VolumeRestoreStatus
-from cinderblock.model.task import MoverReport
+from cinderblock.model.task import TASK_VARIABLE, MoverReport, MoverTask
 from tests.support.scenes import (
     NOW,
     a_claim,
@@ -119,6 +121,29 @@ def test_an_existing_volume_is_written_in_place_and_is_done_with_its_mover() -> 
     assert job["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "old"
     status, _ = decide(a_restore_world(restoring(spec={"volumeId": "old"}), target=target, mover=DONE))
     assert (status.phase, status.volume_id, status.restored_bytes) == ("available", "c-7", 9)
+
+
+@pytest.mark.parametrize("fidelity", list(Fidelity))
+def test_the_mover_is_told_what_to_do_about_losses(fidelity: Fidelity) -> None:
+    _, starting = decide(a_restore_world(restoring(spec={"name": "new", "fidelity": fidelity})))
+    (job,) = [action.body for action in starting.actions if isinstance(action, CreateChild) and action.kind == "Job"]
+    (value,) = [
+        variable["value"]
+        for variable in job["spec"]["template"]["spec"]["containers"][0]["env"]
+        if variable["name"] == TASK_VARIABLE
+    ]
+    assert MoverTask.model_validate_json(value).fidelity is fidelity
+
+
+def test_losses_of_a_restore_in_place_are_in_its_status_and_an_event() -> None:
+    lossy = MoverReport(
+        succeeded=True, warnings=["owners of files: 1"], losses=[Loss(what="owners of files", objects=1)]
+    )
+    mover = MoverView(job=a_job("r-1"), pods=(a_pod("Succeeded", lossy),))
+    world = a_restore_world(restoring(spec={"volumeId": "old"}), target=a_claim("old", "c-7"), mover=mover)
+    status, decision = decide(world)
+    assert status.losses == lossy.losses
+    assert Announce("Warning", "NotAllKept", "owners of files: 1") in decision.actions
 
 
 def test_a_filled_volume_is_marked_and_kept_before_its_hidden_claim_goes() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.errors import StoreUnreachable
+from cinderblock.model.losses import Loss
 from cinderblock.model.task import (
     REPORT_LIMIT,
     TASK_VARIABLE,
@@ -221,8 +222,21 @@ def test_a_report_always_fits_and_is_json(character: str) -> None:
     assert (parsed.reason, parsed.manifest, parsed.logical_bytes) == ("TargetError", "m" * 900, 1 << 62)
 
 
+@pytest.mark.parametrize("character", ["x", "ü", "\x01", "\U0001f4be"])
+def test_a_report_of_many_losses_keeps_every_count(character: str) -> None:
+    path = character * 255
+    losses = [Loss(what=f"kind {number}", objects=number, examples=[path] * 3) for number in range(16)]
+    report = MoverReport(succeeded=True, warnings=["w" * 255] * 8, losses=losses, unreadable_examples=[path] * 5)
+    encoded = encode_report(report)
+    assert len(encoded) <= REPORT_LIMIT
+    parsed = MoverReport.model_validate_json(encoded)
+    assert [(loss.what, loss.objects) for loss in parsed.losses] == [(loss.what, loss.objects) for loss in losses]
+    assert parsed.unreadable_examples[0].startswith(character)
+
+
 def test_a_short_report_is_kept_as_it_is() -> None:
     report = MoverReport(succeeded=True, message="well", warnings=["2 sockets left out"], restored_bytes=5)
+    report = report.model_copy(update={"losses": [Loss(what="owners", objects=3, examples=["a", "b", "c"])]})
     assert MoverReport.model_validate_json(encode_report(report)) == report
 
 
