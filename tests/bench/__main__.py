@@ -31,11 +31,12 @@ ext4 made for each, on a device without a cache of its own, and are timed until 
 on the disk. In the first round what was restored is compared with what was backed up. Three figures are the least, the
 median and the largest of the rounds; ratios are made round by round.
 
-Every program runs with its default settings. This one seals, and has compiled bytecode, as in its image. An image gets
-a new mtime before each backup, as each snapshot of a device is a new device: with the old mtime restic and kopia would
-not read it at all. CPU is user and system time of the program, memory the `ru_maxrss` of its process (of several
-processes what they have together), requests are lines of the server's access log. "Server CPU" is what the S3 server
-used meanwhile, "Others" the share of the measured processors that neither of them used, with the kernel's own work for
+Every program runs with its default settings. This one seals, and has compiled bytecode, as in its image. It has the
+smallest dirty window, which is waited out before a round: an unchanged incremental then reads no file. One more row has
+all files within the window. An image gets a new mtime before each backup, as each snapshot of a device is a new device:
+with the old mtime restic and kopia would not read it at all. CPU is user and system time of the program, memory the
+`ru_maxrss` of its process (of several processes what they have together), requests are lines of the server's access log.
+"Server CPU" is what the S3 server used meanwhile, "Others" the share of the measured processors that neither of them used, with the kernel's own work for
 both. The limits are 8 threads that PUT and GET as many bytes as this program stored, in objects of 24 MiB, through the
 same S3 client, and one thread that reads the source; start of the interpreter left out.
 

@@ -40,8 +40,16 @@ def home(scratch: str, place: str) -> str:
     return os.path.join(scratch, place)
 
 
+WINDOW_SECONDS = 120
+"""The smallest dirty window; files that were stamped within it are read again by every incremental."""
+
+
 class Cinderblock:
-    """This program, sealing, with default settings."""
+    """This program, sealing, with default settings but for the smallest dirty window.
+
+    Attributes:
+        reread: files that the newest backup read again only because of the window.
+    """
 
     name = CINDERBLOCK
     uncompared = ()
@@ -68,12 +76,14 @@ class Cinderblock:
         for command in ("backup", "restore"):
             self._run(command, "--help")
         self._newest = ""
+        self.reread = 0
 
-    def backup(self, path: str, *, first: bool) -> Usage:
+    def backup(self, path: str, *, first: bool, window: str = f"{WINDOW_SECONDS}s") -> Usage:
         """See Contender."""
         kind = [] if first else ["--incremental"]
-        used = self._run("backup", path, *kind, "--to", *self._store)
-        self._newest = json.loads(used.output.splitlines()[-1])["backupId"]
+        used = self._run("backup", path, *kind, "--dirty-window", window, "--to", *self._store)
+        told = json.loads(used.output.splitlines()[-1])
+        self._newest, self.reread = told["backupId"], told["rereadFiles"]
         return used
 
     def restore(self, path: str, target: str) -> Usage:

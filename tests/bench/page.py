@@ -9,7 +9,7 @@ from typing import Final
 from tests.bench.aims import AIMS, MEMORY, REQUESTS_PER_GIB
 from tests.bench.contenders import CINDERBLOCK
 from tests.bench.peers import RESTIC
-from tests.bench.rounds import Figures, Limit, Sample, Step
+from tests.bench.rounds import WITHIN, Figures, Limit, Sample, Step
 
 _MIB: Final = 1 << 20
 _QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
@@ -95,10 +95,12 @@ def measurements(figures: Figures, names: Sequence[str], steps: Iterable[Step] =
     """Everything as it was measured."""
     heading = ("Step", "Program", "Wall s", "CPU s", "Peak MiB", "Requests", "Stored MiB", "Server CPU s", "Others %")
     rows = [_row(step, name, figures.samples[step, name]) for step in steps for name in names]
+    if within := figures.samples[WITHIN, CINDERBLOCK]:
+        rows.append(_row(WITHIN, CINDERBLOCK, within))
     return table(heading, rows)
 
 
-def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
+def _row(step: str, name: str, samples: Sequence[Sample]) -> Sequence[str]:
     return (
         str(step),
         name,

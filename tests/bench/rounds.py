@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,12 +15,12 @@ from functools import partial
 from itertools import chain
 
 from tests.bench.cached import Ballast
-from tests.bench.contenders import CINDERBLOCK, Cinderblock, Contender, home
+from tests.bench.contenders import CINDERBLOCK, WINDOW_SECONDS, Cinderblock, Contender, home
 from tests.bench.filesystem import fresh
 from tests.bench.image import data_ranges
 from tests.bench.neighbours import await_calm
 from tests.bench.peers import PEERS
-from tests.bench.running import OWN_PATH, Processors, Usage, aside, own_module, run
+from tests.bench.running import OWN_PATH, BenchError, Processors, Usage, aside, own_module, run
 from tests.bench.server import BenchServer
 
 CHANGED = 0.01
@@ -35,6 +36,10 @@ class Step(StrEnum):
     RESTORE = "restore"
     ON_DISK = "restore, until on disk"
     IN_PLACE = "restore in place, unchanged"
+
+
+WITHIN = "unchanged, all within the dirty window"
+"""A step of this program alone, on a tree."""
 
 
 class Limit(StrEnum):
@@ -70,7 +75,7 @@ class Sample:
 class Figures:
     """All samples of one volume, in order of rounds."""
 
-    samples: dict[tuple[Step, str], list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    samples: dict[tuple[str, str], list[Sample]] = field(default_factory=lambda: defaultdict(list))
     limits: dict[Limit, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -89,6 +94,13 @@ class Volume:
         """Change one per cent of it."""
         aside("tests.bench.volumes", "change", self.path, str(CHANGED), str(seed))
 
+    def wait_out_window(self) -> None:
+        """Wait until all files of a tree were stamped longer ago than the dirty window."""
+        if self.is_tree:
+            paths = chain([self.path], _files(self.path))
+            newest = max(os.lstat(path).st_ctime for path in paths)
+            time.sleep(max(0.0, newest + WINDOW_SECONDS + 5 - time.time()))
+
     def seem_new(self) -> None:
         """Give an image a new mtime: the snapshot of a device is a new device each time, and has no mtime at all."""
         if not self.is_tree:
@@ -105,7 +117,7 @@ class Measuring:
         self._server = server
         self._processors = processors
 
-    def measure(self, step: Step, contender: Contender, warm: Sequence[str], work: Callable[[], Usage]) -> None:
+    def measure(self, step: str, contender: Contender, warm: Sequence[str], work: Callable[[], Usage]) -> None:
         """Do one step of one program; ``warm`` is what it will read, besides its objects."""
         settle([*warm, self._server.objects(contender.container)], self._processors, self._ballast)
         requests, stored = self._server.requests(), self._server.stored(contender.container)
@@ -182,6 +194,8 @@ class Bench:
 
     def _backups(self, contenders: Sequence[Contender], raw: str, number: int) -> None:
         path = self._volume.path
+        if self._processors.patience:
+            self._volume.wait_out_window()
         for step in (Step.FULL, Step.UNCHANGED, Step.CHANGED):
             if step is Step.CHANGED:
                 self._volume.change(seed=number)
@@ -189,9 +203,27 @@ class Bench:
                 first = step is Step.FULL
                 self._volume.seem_new()
                 self._measuring.measure(step, contender, [path], partial(contender.backup, path, first=first))
+                if step is Step.UNCHANGED and isinstance(contender, Cinderblock):
+                    self._check_reread(contender)
+            if step is Step.FULL and self._volume.is_tree:
+                self._within(contenders)
             if step is Step.FULL:
                 self._measuring.limit(Limit.READ, path, "read", path)
                 self._transfer(Limit.PUT, "put", raw)
+
+    def _within(self, contenders: Sequence[Contender]) -> None:
+        """Measure what the window costs if all files are within it; the next backup has the smallest one again."""
+        path = self._volume.path
+        for contender in contenders:
+            if isinstance(contender, Cinderblock):
+                work = partial(contender.backup, path, first=False, window="9999h")
+                self._measuring.measure(WITHIN, contender, [path], work)
+                say(f"files read again: {contender.reread}")
+
+    def _check_reread(self, contender: Cinderblock) -> None:
+        """Raise BenchError if "unchanged" is not what was measured: files within the window are read again."""
+        if contender.reread and self._processors.patience:
+            raise BenchError(f"{contender.reread} files of the unchanged volume were read again, and none should be")
 
     def _restores(self, contenders: Sequence[Contender], raw: str, *, is_first: bool) -> None:
         path = self._volume.path

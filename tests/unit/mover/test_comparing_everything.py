@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from cinderblock.datapath import comparison as facts_of
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.model.store import ChangeDetection
 from cinderblock.model.task import MoverReport
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.golden import change, load, make_child
 from tests.support.volumes_in_memory import MemorySource
-from tests.unit.mover.test_dirty_window import EDGE, INSTANT, content, write_back
+from tests.unit.mover.test_dirty_window import EDGE, INSTANT, content, facts, write_back
 
 STRICT, ANY_INODE, ANY_CTIME, ANY_BOTH, READ_ALL = (
     ChangeDetection.SIZE_MTIME_CTIME_INODE,
@@ -49,26 +49,18 @@ def backups(volume: MemorySource) -> Backups:
     return made
 
 
-def facts(backups: Backups, backup: str) -> facts_of.Comparison:
-    found = backups.open(backup).summary.comparison
-    assert found is not None
-    return found
-
-
 def in_turn(backups: Backups, volume: MemorySource, backup: str = "two", parent: str = "one") -> MoverReport:
     """An incremental whose turn it is to compare."""
     return backups.back_up(volume, backup, parent, compare_every=1)
 
 
 def test_a_full_backup_has_read_everything(backups: Backups) -> None:
-    assert facts(backups, "one") == facts_of.Comparison(
-        instant=NOON, dirty_window_seconds=3600, oldest_ctime_ns=1_000_000_001
-    )
+    assert facts(backups, "one") == Comparison(instant=NOON, dirty_window_seconds=3600, oldest_ctime_ns=1_000_000_001)
 
 
 def test_an_incremental_records_what_it_trusted(volume: MemorySource, backups: Backups) -> None:
     backups.back_up(volume, "two", "one", dirty_window_seconds=300, change_detection=ANY_CTIME)
-    assert facts(backups, "two") == facts_of.Comparison(
+    assert facts(backups, "two") == Comparison(
         instant=NOON,
         dirty_window_seconds=300,
         smallest_window_seconds=300,

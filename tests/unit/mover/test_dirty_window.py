@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cinderblock.datapath import manifest, manifest_writer
+from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.device import tree_reader
 from cinderblock.model.store import ChangeDetection
 from cinderblock.model.task import VolumeMode
 from tests.support.backups import NOON, Backups
@@ -54,6 +58,12 @@ def write_back(volume: MemorySource, path: bytes = DATABASE, data: bytes = NEW) 
     volume.files[path].segments = [(0, data)]
 
 
+def facts(backups: Backups, backup: str) -> Comparison:
+    found = backups.open(backup).summary.comparison
+    assert found is not None
+    return found
+
+
 def content(backups: Backups, backup: str, tmp_path: Path, path: bytes = DATABASE) -> bytes:
     target = tmp_path / f"of-{backup}"
     target.mkdir()
@@ -82,7 +92,7 @@ def test_a_file_is_taken_over_only_if_both_stamps_are_older_than_the_window(
     assert volume.bytes_read == (len(NEW) if is_read else 0)
     assert report.reread_files == int(is_read)
     assert content(backups, "two", tmp_path) == (NEW if is_read else OLD)
-    assert backups.open("two").summary.comparison.reread_files == int(is_read)  # type: ignore[union-attr]
+    assert facts(backups, "two").reread_files == int(is_read)
 
 
 @pytest.mark.parametrize(("window", "is_read"), [(0, False), (60, False), (120, False), (121, True), (86400, True)])
@@ -93,9 +103,8 @@ def test_a_window_has_two_minutes_at_least(volume: MemorySource, window: int, is
     backups.back_up(volume, "one")
     report = backups.back_up(volume, "two", "one", dirty_window_seconds=window)
     assert report.reread_files == int(is_read)
-    facts = backups.open("two").summary.comparison
-    assert facts is not None
-    assert facts.dirty_window_seconds == facts.smallest_window_seconds == max(window, 120)
+    recorded = facts(backups, "two")
+    assert recorded.dirty_window_seconds == recorded.smallest_window_seconds == max(window, 120)
 
 
 def test_a_whole_section_is_copied_only_if_all_of_its_rows_are_old(
@@ -205,7 +214,7 @@ def test_where_a_driver_has_copied_all_files_mtime_alone_judges(
     change(volume, b"file0011", mtime_ns=EDGE)
     backups = Backups()
     backups.back_up(volume, "one")
-    assert backups.open("one").summary.comparison.oldest_ctime_ns == INSTANT  # type: ignore[union-attr]
+    assert facts(backups, "one").oldest_ctime_ns == INSTANT
     for number, path in enumerate(volume.files):
         change(volume, path, ctime_ns=2 * INSTANT + number)
     report = backups.back_up(volume, "two", "one", change_detection=detection)
@@ -232,8 +241,7 @@ def test_the_oldest_ctime_is_known_of_rows_that_were_taken_over_too(volume: Memo
     backups = Backups()
     backups.back_up(volume, "one")
     backups.back_up(volume, "two", "one")
-    oldest = [backups.open(name).summary.comparison.oldest_ctime_ns for name in ("one", "two")]  # type: ignore[union-attr]
-    assert oldest == [77, 77]
+    assert [facts(backups, name).oldest_ctime_ns for name in ("one", "two")] == [77, 77]
 
 
 def test_a_device_records_nothing_about_stamps() -> None:
@@ -254,3 +262,32 @@ def test_a_tree_that_could_not_be_synced_is_read_whole_by_the_next_backup(volume
     write_back(volume)
     backups.back_up(volume, "two", "one")
     assert content(backups, "two", tmp_path) == NEW
+
+
+def test_a_sync_that_fails_is_told_and_makes_the_instant_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(tree_reader, "sync_file_system", fail)
+    (tmp_path / "file").write_bytes(OLD)
+    backups = Backups()
+    report = backups.back_up(tmp_path, "one")
+    assert report.warnings[0].startswith("Cannot sync the file system before it is read: Input/output error.")
+    assert facts(backups, "one").instant is None
+
+
+@pytest.mark.parametrize("parent", [None, "one"])
+def test_a_tree_is_synced_before_anybody_walks_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parent: str | None
+) -> None:
+    order: list[str] = []
+    backups = Backups()
+    backups.back_up(tmp_path, "one")
+    rows, begin = tree_reader.TreeReader._rows, tree_reader.TreeReader.begin_walk
+    monkeypatch.setattr(tree_reader, "sync_file_system", lambda _: order.append("sync"))
+    monkeypatch.setattr(tree_reader.TreeReader, "begin_walk", lambda self: (order.append("begin"), begin(self))[1])
+    monkeypatch.setattr(tree_reader.TreeReader, "_rows", lambda self: (order.append("rows"), rows(self))[1])
+    backups.back_up(tmp_path, "two", parent)
+    assert order == ["sync", *["begin"] * (parent is not None), "rows"]
