@@ -271,6 +271,6 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "not kept": losses_in_words(report.losses),
             "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
             f"with {counted(report.requests, 'request')}",
-            "content digest": digest,
+            "digest": digest,
         }
     )

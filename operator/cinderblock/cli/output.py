@@ -6,9 +6,11 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cinderblock.model.losses import Loss
+if TYPE_CHECKING:
+    # The models need pydantic, and every command imports this module before its own.
+    from cinderblock.model.losses import Loss
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 

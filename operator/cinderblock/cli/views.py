@@ -101,7 +101,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
         **_comparison(summary.comparison),
         "sealed with": header.key_id or "nothing: not encrypted",
-        "content digest": summary.pins.content_digest,
+        "digest": summary.pins.content_digest,
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),

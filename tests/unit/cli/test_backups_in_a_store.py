@@ -276,7 +276,7 @@ def test_a_manifest_of_another_backup_is_not_deleted(cli: Cli, opened: Opened, l
     opened.inside.put(target, opened.inside.get(source))
     outcome = cli("delete", "other", "--from", STORE)
     assert outcome.code == 3
-    assert "of another backup" in outcome.err
+    assert f"is the manifest of backup {line[2]}" in outcome.err
     assert opened.inside.get(target)
 
 

@@ -57,7 +57,7 @@ def test_changes_that_timestamps_hid_are_told(cli: Cli, tree: Path) -> None:
     )
     said = cli(*words)
     assert "content of 1 file had changed although size and timestamps had not" in said.err
-    assert "missed      1 changed file\n" in said.out
+    assert "missed   1 changed file\n" in said.out
     (tree / "top").write_text("opt\n")
     os.utime(tree / "top", (1_700_000_000, 1_700_000_000))
     told = cli(*words, "--json").json

@@ -212,6 +212,7 @@ def test_an_unsealed_parent_is_continued_sealed(volume: MemorySource, tmp_path: 
     plain = Backups()
     plain.back_up(volume, "one")
     sealed = Backups(plain.store, key_ring())
+    sealed.pins.update(plain.pins)
     volume.add(b"small07", (0, b"changed"), stamp=LATE)
     sealed.back_up(volume, "two", "one")
     assert content_of(sealed, "two", tmp_path) == expected(volume)
