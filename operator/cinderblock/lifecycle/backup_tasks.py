@@ -9,7 +9,7 @@ from cinderblock.lifecycle.worlds import BackupWorld
 from cinderblock.model import names
 from cinderblock.model.cluster import Claim
 from cinderblock.model.origin import Consistency
-from cinderblock.model.store import BackupStore
+from cinderblock.model.store import BackupStore, ChangeDetection
 from cinderblock.model.task import BackupDescription, MoverTask, Operation
 
 
@@ -25,7 +25,7 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim, consistency
         parent_manifest=parent.status.manifest_key if parent else None,
         unreadable=world.backup.spec.unreadable,
         expected_parent=expectations.of_status(parent, store, world.parent) if parent else None,
-        change_detection=store.spec.change_detection.of(claim.spec.storage_class_name),
+        change_detection=_change_detection(world, store, claim),
         dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),
         compare_every=store.spec.compare_every,
         data_instant=data_instant(world),
@@ -34,6 +34,13 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim, consistency
         sealed=store.spec.encryption_secret_ref is not None,
         active_key=world.store.active_key,
     )
+
+
+def _change_detection(world: BackupWorld, store: BackupStore, claim: Claim) -> ChangeDetection:
+    """Return what is compared. Where timestamps reach the disk a day after the data, they prove nothing."""
+    if world.volume is not None and world.volume.delays_timestamps:
+        return ChangeDetection.CONTENT
+    return store.spec.change_detection.of(claim.spec.storage_class_name)
 
 
 def _description(world: BackupWorld, claim: Claim, consistency: Consistency) -> BackupDescription:

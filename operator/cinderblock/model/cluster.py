@@ -63,6 +63,7 @@ class VolumeSpec(Model):
     capacity: dict[str, str] = {}
     claim_ref: ClaimReference | None = None
     csi: CsiSource | None = None
+    mount_options: tuple[str, ...] = ()
     persistent_volume_reclaim_policy: str = ""
     storage_class_name: str = ""
 
@@ -81,6 +82,11 @@ class Volume(KubeObject):
     def driver(self) -> str:
         """Name of the CSI driver; empty for a volume of another kind."""
         return self.spec.csi.driver if self.spec.csi else ""
+
+    @property
+    def delays_timestamps(self) -> bool:
+        """Whether timestamps stay in memory for up to a day, while data reach the disk (mount(8), lazytime)."""
+        return any("lazytime" in options.split(",") for options in self.spec.mount_options)
 
 
 class SnapshotClass(KubeObject):

@@ -14,7 +14,7 @@ from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.worlds import MoverSettings, StoreView
 from cinderblock.model import names
 from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Snapshot
+from cinderblock.model.cluster import Snapshot, Volume
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore, ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.model.task import MoverTask, Operation, VolumeMode
@@ -384,6 +384,22 @@ def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
     exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     store = StoreView(a_store(changeDetection=rules))
     world = a_world(accepted(), snapshot=a_snapshot(), claim=source, exposed=exposed, store=store)
+    (job,) = created(backups.decide(world, NOW))
+    task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
+    assert task.change_detection == detection
+
+
+@pytest.mark.parametrize(
+    ("options", "detection"),
+    [(["noatime"], "SizeMtimeCtime"), (["noatime", "lazytime"], "Content"), (["noatime,lazytime"], "Content")],
+)
+def test_a_mover_reads_all_files_where_timestamps_reach_the_disk_a_day_later(
+    options: list[str], detection: str
+) -> None:
+    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    store = StoreView(a_store(changeDetection={"default": "SizeMtimeCtime"}))
+    volume = Volume.model_validate({"spec": {"mountOptions": options}})
+    world = a_world(accepted(), snapshot=a_snapshot(), exposed=exposed, store=store, volume=volume)
     (job,) = created(backups.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.change_detection == detection
