@@ -26,6 +26,8 @@ DRIVER = "csi.example.org"
 LATE = "late"
 """The StorageClass that binds only when a pod asks for it."""
 PROTECTION = "kubernetes.io/pvc-protection"
+LOSSES = [Loss(what="trusted.* attributes")]
+"""What movers of backups cannot see."""
 HALF = "half"
 """Content of a volume that a mover did not finish."""
 
@@ -331,7 +333,7 @@ class Cluster:
             manifest=task.manifest,
             unreadable_files=lacks.files if lacks else 0,
             unreadable_examples=lacks.examples if lacks else [],
-            losses=[Loss(what="trusted.* attributes")],
+            losses=LOSSES,
         )
 
     def _commit(self, task: MoverTask, content: str) -> None:
@@ -344,7 +346,9 @@ class Cluster:
         header = new_header(task.backup.volume_id, backup_id, parent, None, None)
         writer = ManifestWriter(header, header.sealer(None, task.manifest), PackTable())
         lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
-        self._write(lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}, lacks))))
+        self._write(
+            lambda: self.store.put(task.manifest, bytes(writer.finish(task.backup, 1 << 20, {}, lacks, LOSSES)))
+        )
 
 
 def _name(item: Object) -> str:

@@ -31,6 +31,7 @@ from cinderblock.datapath.reading import RangeReader, read_exactly
 from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, Stamps, decode_chunks, decode_stamps
 from cinderblock.errors import IntegrityError
+from cinderblock.model.losses import Loss
 from cinderblock.model.task import BackupDescription
 
 __all__ = [
@@ -70,6 +71,7 @@ class ManifestSummary:
         newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
         unreadable_files: how many objects could not be read when the backup was made, and are not in it.
         unreadable_examples: some of their paths, printable.
+        losses: what of the files is not in the backup, each kind once.
     """
 
     header: ManifestHeader
@@ -85,6 +87,7 @@ class ManifestSummary:
     newest_ctime_ns: int = 0
     unreadable_files: int = 0
     unreadable_examples: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
 
 def read_header(read: RangeReader, label: str = "the manifest") -> ManifestHeader:
@@ -343,4 +346,5 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         newest_ctime_ns=summary.newest_ctime_ns,
         unreadable_files=summary.unreadable.files if summary.unreadable else 0,
         unreadable_examples=tuple(summary.unreadable.examples) if summary.unreadable else (),
+        losses=tuple(summary.losses),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cinderblock.datapath.digest import digest_of
@@ -26,6 +27,7 @@ from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, logical_bytes
 from cinderblock.datapath.sections import Piece, encode_section, estimate, piece_of, renumbered
+from cinderblock.model.losses import Loss
 from cinderblock.model.task import BackupDescription
 
 SECTION_BYTES = 1 << 20
@@ -235,6 +237,7 @@ class ManifestWriter:
         chunk_bytes: int,
         data_keys: dict[str, DataKey],
         unreadable: UnreadableRecord | None = None,
+        losses: Sequence[Loss] = (),
     ) -> bytearray:
         """The whole object.
 
@@ -243,6 +246,7 @@ class ManifestWriter:
             chunk_bytes: largest chunk of the backup.
             data_keys: of the ancestors, by backup id; those that are not used are left out.
             unreadable: what is missing; None: nothing.
+            losses: what of the files is not in the backup, each kind once.
         """
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))
@@ -261,6 +265,7 @@ class ManifestWriter:
             ),
             content_digest=content_digest(self._sections),
             unreadable=unreadable,
+            losses=list(losses),
             origins=[OriginRecord(backup_id=origin.backup_id, attempt=origin.attempt) for origin in packs.origins],
             data_keys=encode_data_keys({name: key for name, key in data_keys.items() if name in used}),
         )

@@ -230,4 +230,5 @@ async def read_manifest(eyes: Eyes, store: BackupStore, container: str, key: str
         stored_bytes=summary.stored_bytes,
         unreadable_files=summary.unreadable_files,
         unreadable_examples=summary.unreadable_examples,
+        losses=summary.losses,
     )

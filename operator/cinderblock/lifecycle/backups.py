@@ -260,11 +260,8 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
 
 def _whole(world: BackupWorld, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
-    before, report = _base(world), movers.success(world.mover)
+    before = _base(world)
     status = with_manifest(before, world.manifest) if world.manifest else before
-    if report is not None:
-        # The report goes away with the Job.
-        status = status.model_copy(update={"losses": report.losses})
     failed = newest_failed_restore(world)
     status = status.model_copy(
         update={
@@ -280,7 +277,11 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
         # What the Job reported is recorded first; the next look at the world removes the Job.
         lacks = incomplete(status)
         told = (Announce("Warning", "FilesUnreadable", lacks),) if lacks else ()
-        actions = (*outcomes.losses(report), *told, Announce("Normal", "Available", _summary(status)))
+        actions = (
+            *outcomes.losses(movers.success(world.mover)),
+            *told,
+            Announce("Normal", "Available", _summary(status)),
+        )
     actions = (*_finalizer_again(world), *actions)
     return Decision(status, actions, look_again=0.0 if checks.own_phase(world.backup) not in checks.WHOLE else None)
 

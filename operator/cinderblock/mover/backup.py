@@ -35,6 +35,7 @@ from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
 from cinderblock.device.gaps import Gaps
 from cinderblock.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotFound, TransientError
+from cinderblock.model.losses import Loss
 from cinderblock.model.names import manifest_key, pack_prefix
 from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, VolumeMode
@@ -98,9 +99,8 @@ def run_backup(
         run = _Run(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
         losses, unreadable = source.losses(), _unreadable(source.gaps)
-    run.commit(unreadable)
-    report = _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), warnings)
-    return report.model_copy(update={"losses": losses})
+    run.commit(unreadable, losses)
+    return _report(task, read_summary(partial(store.get, task.manifest), keys, task.manifest), warnings)
 
 
 class _Run:
@@ -159,7 +159,7 @@ class _Run:
             logger.warning("%s", hint)
         return [*_changes(assembly), *source.warnings()]
 
-    def commit(self, unreadable: UnreadableRecord | None = None) -> None:
+    def commit(self, unreadable: UnreadableRecord | None, losses: list[Loss]) -> None:
         """Make sure that every pack in use is there and nothing else is, and write the manifest.
 
         Raises IntegrityError if a pack of an ancestor is missing; TransientError if one of this backup is: another
@@ -177,7 +177,7 @@ class _Run:
         if surplus:
             self._store.delete(surplus)
         ancestors = {} if self._parent is None else self._parent.data_keys()
-        body = self._writer.finish(self._description(), self._chunk_bytes, ancestors, unreadable)
+        body = self._writer.finish(self._description(), self._chunk_bytes, ancestors, unreadable, losses)
         self._store.put(task.manifest, body)
 
     def _description(self) -> BackupDescription:
@@ -237,6 +237,7 @@ def _report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) -> M
         stored_bytes=summary.stored_bytes,
         unreadable_files=summary.unreadable_files,
         unreadable_examples=list(summary.unreadable_examples),
+        losses=list(summary.losses),
         warnings=warnings[:WARNINGS],
     )
 
