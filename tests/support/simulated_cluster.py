@@ -38,6 +38,8 @@ WHOLE = "0" * 32
 """The attempt that every backup is completed by."""
 WHOLE_PACK = pack_name(WHOLE, 0)
 """Name of the pack that every complete backup has."""
+LOSSES = [Loss(what="trusted.* attributes")]
+"""What movers of backups cannot see."""
 HALF = "half"
 """Content of a volume that a mover did not finish."""
 
@@ -358,7 +360,7 @@ class Cluster:
             pins=pins,
             unreadable_files=lacks.files if lacks else 0,
             unreadable_examples=lacks.examples if lacks else [],
-            losses=[Loss(what="trusted.* attributes")],
+            losses=LOSSES,
         )
 
     def task_of(self, pod: Object) -> MoverTask:
@@ -411,7 +413,9 @@ class Cluster:
             # As an entry would that has data in each of them.
             writer._used.final(pack)
         lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
-        manifest = bytes(writer.finish(task.backup, 1 << 20, {}, self.found, lacks))
+        manifest = bytes(
+            writer.finish(task.backup, 1 << 20, {}, comparison=self.found, unreadable=lacks, losses=LOSSES)
+        )
         self._write(lambda: self.store.put(task.manifest, manifest))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.cli.catalog import Listed
-from cinderblock.cli.output import counted, duration, moment, size
+from cinderblock.cli.output import counted, duration, losses_in_words, moment, size
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.manifest import ManifestSummary
 from cinderblock.model.task import BackupDescription
@@ -37,6 +37,8 @@ def to_wire(listed: Listed) -> dict[str, Any]:
         }
         if summary.comparison is not None:
             known |= {"comparison": summary.comparison.model_dump(mode="json", by_alias=True)}
+        if summary.losses:
+            known["losses"] = [loss.to_wire() for loss in summary.losses]
         if summary.unreadable_files:
             known["unreadableFiles"] = summary.unreadable_files
             known["unreadableExamples"] = list(summary.unreadable_examples)
@@ -107,6 +109,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "changed": size(summary.transferred_bytes),
         "stored": f"{size(summary.stored_bytes)} in {counted(summary.object_count, 'pack')} and the manifest",
         "lacks": _lacks(summary),
+        "not kept": losses_in_words(summary.losses),
         "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
         **_origin(description),
     }

@@ -23,7 +23,7 @@ from cinderblock.datapath.packs import Origin, PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.errors import IntegrityError
 from cinderblock.model.base import Model
-from cinderblock.model.losses import Path
+from cinderblock.model.losses import Losses, Path
 from cinderblock.model.task import BackupDescription
 
 MAGIC = b"CBLKMEND"
@@ -90,6 +90,8 @@ class Summary(Model):
     """What column 1 numbers."""
     unreadable: UnreadableRecord | None = None
     """What is missing; None: nothing."""
+    losses: Losses = []
+    """What of the files is not in the backup although they are: each kind once."""
     data_keys: dict[str, str] = Field(default={}, repr=False)
     """Data keys of the ancestors whose packs this backup uses, in base64, by backup id. Present only when sealed."""
 

@@ -33,6 +33,7 @@ from cinderblock.datapath.reading import RangeReader, read_exactly
 from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, Stamps, decode_chunks, decode_stamps
 from cinderblock.errors import IntegrityError
+from cinderblock.model.losses import Loss
 from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.model.task import BackupDescription
 
@@ -75,6 +76,7 @@ class ManifestSummary:
         comparison: how it was found out which files had changed; None: a device, or not recorded.
         unreadable_files: how many objects could not be read when the backup was made, and are not in it.
         unreadable_examples: some of their paths, printable.
+        losses: what of the files is not in the backup, each kind once.
     """
 
     header: ManifestHeader
@@ -92,6 +94,7 @@ class ManifestSummary:
     comparison: Comparison | None = None
     unreadable_files: int = 0
     unreadable_examples: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
 
 def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the manifest") -> ManifestHeader:
@@ -361,4 +364,5 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         comparison=summary.comparison,
         unreadable_files=summary.unreadable.files if summary.unreadable else 0,
         unreadable_examples=tuple(summary.unreadable.examples) if summary.unreadable else (),
+        losses=tuple(summary.losses),
     )

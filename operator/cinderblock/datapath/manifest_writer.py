@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cinderblock.datapath.comparison import Comparison
@@ -28,6 +29,7 @@ from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, logical_bytes
 from cinderblock.datapath.sections import Piece, encode_section, estimate, piece_of, renumbered
+from cinderblock.model.losses import Loss
 from cinderblock.model.pins import Pins
 from cinderblock.model.task import BackupDescription
 
@@ -256,8 +258,10 @@ class ManifestWriter:
         description: BackupDescription,
         chunk_bytes: int,
         data_keys: dict[str, DataKey],
+        *,
         comparison: Comparison | None = None,
         unreadable: UnreadableRecord | None = None,
+        losses: Sequence[Loss] = (),
     ) -> bytearray:
         """The whole object.
 
@@ -267,6 +271,7 @@ class ManifestWriter:
             data_keys: of the ancestors, by backup id; those that are not used are left out.
             comparison: of a file system, how it was found out which files had changed.
             unreadable: what is missing; None: nothing.
+            losses: what of the files is not in the backup, each kind once.
         """
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))
@@ -286,6 +291,7 @@ class ManifestWriter:
             ),
             content_digest=self.pins.content_digest,
             unreadable=unreadable,
+            losses=list(losses),
             origins=[OriginRecord(backup_id=origin.backup_id, attempt=origin.attempt) for origin in packs.origins],
             data_keys=encode_data_keys({name: key for name, key in data_keys.items() if name in used}),
         )

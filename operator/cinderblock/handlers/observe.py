@@ -260,4 +260,5 @@ async def read_manifest(
         pins=summary.pins,
         unreadable_files=summary.unreadable_files,
         unreadable_examples=summary.unreadable_examples,
+        losses=summary.losses,
     )

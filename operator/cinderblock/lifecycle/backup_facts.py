@@ -33,6 +33,7 @@ def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeB
             "pins": manifest.pins,
             "unreadable_files": manifest.unreadable_files or None,
             "unreadable_examples": list(manifest.unreadable_examples),
+            "losses": list(manifest.losses),
         }
     )
 

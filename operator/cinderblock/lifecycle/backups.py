@@ -299,11 +299,8 @@ def _copying(world: BackupWorld, now: datetime) -> Decision:
 
 def _whole(world: BackupWorld, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
-    before, report = _base(world), movers.success(world.mover)
+    before = _base(world)
     status = pinning.recorded(world, before)
-    if report is not None:
-        # The report goes away with the Job.
-        status = status.model_copy(update={"losses": report.losses})
     failed = newest_failed_restore(world)
     status = status.model_copy(
         update={
@@ -317,7 +314,7 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
     actions = _cleanup(world)
     if checks.own_phase(world.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
-        told = (*outcomes.losses(report), *_missed_changes(status), *_files_unreadable(status))
+        told = (*outcomes.losses(movers.success(world.mover)), *_missed_changes(status), *_files_unreadable(status))
         actions = (*told, Announce("Normal", "Available", _summary(status)))
     actions = (*_finalizer_again(world), *actions, *pinning.told(world))
     is_new = checks.own_phase(world.backup) not in checks.WHOLE

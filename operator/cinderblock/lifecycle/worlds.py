@@ -8,6 +8,7 @@ from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.verdicts import Deadlines
 from cinderblock.model.backup import VolumeBackup
 from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
+from cinderblock.model.losses import Loss
 from cinderblock.model.pins import Pins
 from cinderblock.model.restore import VolumeRestore
 from cinderblock.model.store import BackupStore
@@ -77,6 +78,7 @@ class ManifestView:
     missed_changes: int | None = None
     unreadable_files: int = 0
     unreadable_examples: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

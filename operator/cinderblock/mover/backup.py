@@ -45,6 +45,7 @@ from cinderblock.errors import (
     NotFound,
     TransientError,
 )
+from cinderblock.model.losses import Loss
 from cinderblock.model.names import pack_prefix, stored_ids
 from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.model.store import Compression, CompressionAlgorithm
@@ -116,9 +117,8 @@ def run_backup(
         run = _Run(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
         losses, unreadable = source.losses(), _unreadable(source.gaps)
-    pins = run.commit(unreadable)
-    report = _report(task, _read_back(task, store, keys, pins), warnings)
-    return report.model_copy(update={"losses": losses})
+    pins = run.commit(unreadable, losses)
+    return _report(task, _read_back(task, store, keys, pins), warnings)
 
 
 class _Run:
@@ -185,7 +185,7 @@ class _Run:
             logger.warning("%s", hint)
         return [*_changes(assembly), *source.warnings()]
 
-    def commit(self, unreadable: UnreadableRecord | None = None) -> Pins:
+    def commit(self, unreadable: UnreadableRecord | None, losses: list[Loss]) -> Pins:
         """Make sure that every pack in use is there and nothing else is, and write the manifest.
 
         Returns what identifies the manifest. Raises IntegrityError if a pack of an ancestor is missing; TransientError
@@ -204,7 +204,12 @@ class _Run:
             self._store.delete(surplus)
         ancestors = {} if self._parent is None else self._parent.data_keys()
         manifest = self._writer.finish(
-            self._description(), self._chunk_bytes, ancestors, self._comparison(), unreadable
+            self._description(),
+            self._chunk_bytes,
+            ancestors,
+            comparison=self._comparison(),
+            unreadable=unreadable,
+            losses=losses,
         )
         self._store.put(task.manifest, manifest)
         return self._writer.pins
@@ -284,6 +289,7 @@ def _report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) -> M
         pins=summary.pins,
         unreadable_files=summary.unreadable_files,
         unreadable_examples=list(summary.unreadable_examples),
+        losses=list(summary.losses),
         warnings=warnings[:WARNINGS],
     )
 

@@ -80,6 +80,7 @@ def test_a_lost_status_regains_it_from_the_manifest(running: Simulation) -> None
     said = complete(running)
     assert said is not None
     assert status(running)["unreadableFiles"] == 2
+    assert status(running)["losses"] == [{"what": "trusted.* attributes", "examples": []}]
 
 
 def test_a_restore_of_it_changes_nothing_about_it(running: Simulation) -> None:
@@ -105,7 +106,7 @@ def test_it_is_not_the_last_good_backup(running: Simulation) -> None:
     assert incomplete > good
 
 
-def test_losses_of_the_report_are_written_down_before_the_job_goes(running: Simulation) -> None:
+def test_losses_are_in_the_status_and_tell_no_event(running: Simulation) -> None:
     made(running)
     assert status(running)["losses"] == [{"what": "trusted.* attributes", "examples": []}]
     assert "NotAllKept" not in reasons(running)
