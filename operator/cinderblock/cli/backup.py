@@ -199,6 +199,6 @@ def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool)
             "changed": size(report.transferred_bytes),
             "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
             f"with {counted(report.requests, 'request')}",
-            "content digest": digest,
+            "digest": digest,
         }
     )

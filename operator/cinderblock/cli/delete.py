@@ -88,7 +88,10 @@ def _check_owner(store: ObjectStore, backup: Stored) -> None:
     try:
         read_header(partial(store.get, backup.key), backup.expected(), backup.key)
     except ForeignManifest as error:
-        raise Conflict(f"{error.message} Nothing was deleted; an S3 client can remove that one object") from error
+        raise Conflict(
+            f"Cannot delete backup {backup.backup_id}: there is the manifest of another backup. {error.message}"
+            " Nothing was deleted; an S3 client can remove that one object."
+        ) from error
     except IntegrityError:
         return
 

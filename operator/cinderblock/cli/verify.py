@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             "sound": backup.backup_id,
             "checked": f"{chunks} ({size(result.bytes_fetched)}), {packs}",
             "entries": str(result.entries),
-            "content digest": result.content_digest,
+            "digest": result.content_digest,
         }
     )
     return SUCCESS

@@ -80,7 +80,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "parent": header.parent_id or "none: a full backup",
         "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
         "sealed with": header.key_id or "nothing: not encrypted",
-        "content digest": summary.pins.content_digest,
+        "digest": summary.pins.content_digest,
         "entries": str(summary.entries),
         "data": size(summary.logical_bytes),
         "changed": size(summary.transferred_bytes),

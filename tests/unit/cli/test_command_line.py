@@ -61,6 +61,7 @@ def test_no_option_takes_a_secret(name: str) -> None:
     }
     # Files, ids of keys, and the name of a Secret.
     harmless = {"--encryption-key-file", "--tls-key-file", "--active-key", "--accounts-secret", "--sse-kms-key-id"}
+    harmless |= {"--read-only-keys"}
     assert suspicious <= harmless
 
 
