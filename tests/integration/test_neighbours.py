@@ -90,4 +90,6 @@ async def test_backups_that_are_whole_and_not_encrypted_are_found(
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "data"}, **elsewhere)
     spec = {"credentialsSecretRef": {"name": "s3"}}
     store = BackupStore.model_validate({"metadata": {"name": "offsite", "namespace": namespace}, "spec": spec})
-    assert await neighbours.unsealed_in(eyes, store) == (("plain",), True)
+    names, is_all = await neighbours.unsealed_in(eyes, store)
+    # A server that has found as many as were asked for does not look whether there are more.
+    assert (names, is_all or neighbours.FEW == 1) == (("plain",), True)
