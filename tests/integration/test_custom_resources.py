@@ -149,6 +149,7 @@ SELECTABLE = [
     (VOLUME_BACKUP, "status.volumeId", "volume-1"),
     (VOLUME_BACKUP, "status.parentId", "parent-1"),
     (VOLUME_BACKUP, "status.storeName", "offsite"),
+    (VOLUME_BACKUP, "status.sealed", "false"),
     (VOLUME_BACKUP, "spec.storeName", "wanted"),
     (VOLUME_BACKUP, "spec.volumeId", "data"),
     (VOLUME_RESTORE, "status.phase", "restoring"),
@@ -169,7 +170,8 @@ async def test_objects_are_found_by_a_selectable_field(
     await create(client, kind, namespace, least, "another")
     await create(client, kind, namespace, least | ({key: value} if where == "spec" else {}), "wanted")
     if where == "status":
-        await client.merge_patch(kind, "wanted", namespace, {"status": {key: value}}, subresource="status")
+        told = False if value == "false" else value
+        await client.merge_patch(kind, "wanted", namespace, {"status": {key: told}}, subresource="status")
     found = await client.list(kind, namespace, fields=f"{field}={value}")
     assert [item["metadata"]["name"] for item in found] == ["wanted"]
 

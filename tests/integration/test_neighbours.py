@@ -77,3 +77,19 @@ async def test_a_store_knows_who_needs_it(eyes: Eyes, client: KubeClient, namesp
     assert await neighbours.users_of_store(eyes, store) == ()
     await make(client, VOLUME_BACKUP, namespace, "here", {"volumeId": "a"}, phase="available", storeName="default")
     assert await neighbours.users_of_store(eyes, store) == ("here",)
+
+
+async def test_backups_that_are_whole_and_not_encrypted_are_found(
+    eyes: Eyes, client: KubeClient, namespace: str
+) -> None:
+    whole = {"phase": "available", "storeName": "offsite"}
+    await make(client, VOLUME_BACKUP, namespace, "plain", {"volumeId": "data"}, **whole, sealed=False)
+    await make(client, VOLUME_BACKUP, namespace, "sealed", {"volumeId": "data"}, **whole, sealed=True)
+    await make(client, VOLUME_BACKUP, namespace, "unknown", {"volumeId": "data"}, **whole)
+    elsewhere = {"phase": "available", "storeName": "other", "sealed": False}
+    await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "data"}, **elsewhere)
+    spec = {"credentialsSecretRef": {"name": "s3"}}
+    store = BackupStore.model_validate({"metadata": {"name": "offsite", "namespace": namespace}, "spec": spec})
+    names, is_all = await neighbours.unsealed_in(eyes, store)
+    # A server that has found as many as were asked for does not look whether there are more.
+    assert (names, is_all or neighbours.FEW == 1) == (("plain",), True)

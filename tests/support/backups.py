@@ -149,9 +149,9 @@ class Backups:
         return ManifestReader(read, self.keys, ExpectedBackup(volume_id=VOLUME, backup_id=backup), key)
 
     def expected(self, backup: str) -> ExpectedBackup:
-        """What a status tells of a backup: pins as the mover reported them, the seal as the store had it then."""
+        """What a status tells of a backup, as its mover has reported it; of one made elsewhere, nothing but its ids."""
         pins = self.pins.get(backup)
-        sealed = self.keys is not None if pins is None else bool(pins.suite)
+        sealed = pins is not None and pins.suite != 0
         return ExpectedBackup(volume_id=VOLUME, backup_id=backup, sealed=sealed, pins=pins)
 
     def manifest_key(self, backup: str) -> str:

@@ -173,6 +173,7 @@ class FormatReader:
         """Every entry with its content."""
         data = self._get(manifest)
         header = parse_header(data)
+        assert manifest == f"{self._prefix}backups/{header.volume}/{header.backup}.manifest"
         data_key = self._unwrap(header)
         who = identity("manifest", header.volume, header.backup, header.parent, header.salt.hex())
         opener = open_object(data_key, who)

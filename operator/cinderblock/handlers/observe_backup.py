@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Final
 
 from cinderblock.errors import CinderblockError, IntegrityError, NotFound, TransientError
@@ -315,7 +314,7 @@ async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world:
     def search() -> list[str]:
         listed = (item.key for item in opened.list(names.backup_prefix(prefix)))
         found = (key for key in listed if (names.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
-        return sorted(islice(found, NAMESAKES), key=lambda key: (key != known, key))
+        return sorted(found, key=lambda key: (key != known, key))[:NAMESAKES]
 
     return await eyes.stores.ask(store, search)
 

@@ -404,7 +404,7 @@ def test_the_digest_that_a_backup_prints_is_the_one_that_a_restore_may_insist_on
     told = cli("backup", str(tree), "--to", STORE, "--json").json
     backup_id, digest = told["backupId"], told["contentDigest"]
     older = next(item.key for item in opened.inside.list("") if item.key.endswith(f"{backup_id}.manifest"))
-    assert f"{digest}" in cli("show", backup_id, "--from", STORE).out
+    assert f"digest       {digest}" in cli("show", backup_id, "--from", STORE).out
     noted = ("--from", STORE, "--expect-digest", digest)
     assert cli("verify", backup_id, *noted).code == 0
     assert cli("restore", backup_id, "--target", str(tmp_path / "out"), *noted).code == 0
