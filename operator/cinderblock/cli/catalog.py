@@ -52,14 +52,12 @@ class Listed:
         header: the plain header; None if it is damaged.
         summary: the rest; None if it is damaged, or sealed with a key that is not given.
         damage: why the manifest cannot be believed; None if it can.
-        is_misplaced: it is the manifest of another backup, and damaged only as this one.
     """
 
     stored: Stored
     header: ManifestHeader | None
     summary: ManifestSummary | None = None
     damage: PermanentError | None = None
-    is_misplaced: bool = False
 
 
 class Catalog:
@@ -153,8 +151,6 @@ class Catalog:
                 header = read_header(read, backup.key)
                 _check_place(header, backup)
                 return Listed(backup, header)
-        except _Misplaced as error:
-            return Listed(backup, None, damage=error, is_misplaced=True)
         except (IntegrityError, UnsupportedFormat) as error:
             return Listed(backup, None, damage=error)
         except NotFound as error:
@@ -164,13 +160,7 @@ class Catalog:
         return Listed(backup, summary.header, summary)
 
 
-class _Misplaced(IntegrityError):
-    """A manifest lies under the key of another."""
-
-
 def _check_place(header: ManifestHeader, backup: Stored) -> None:
     """A manifest under the key of another is not believed: whoever can write to the store can put it there."""
     if header.owner != (backup.volume_id, backup.backup_id):
-        raise _Misplaced(
-            f"{backup.key} is the manifest of another backup: {' / '.join(header.owner)}", reason="IntegrityError"
-        )
+        raise IntegrityError(f"{backup.key} is the manifest of another backup: {' / '.join(header.owner)}")
