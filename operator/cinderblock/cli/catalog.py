@@ -12,7 +12,6 @@ from cinderblock.datapath.header import ManifestHeader
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestSummary, read_header, read_summary
 from cinderblock.errors import (
-    ForeignManifest,
     IntegrityError,
     InvalidInput,
     KeyUnavailable,
@@ -68,14 +67,12 @@ class Listed:
         header: the plain header; None if it is damaged.
         summary: the rest; None if it is damaged, or sealed with a key that is not given.
         damage: why the manifest cannot be believed; None if it can.
-        is_misplaced: it is the manifest of another backup, and damaged only as this one.
     """
 
     stored: Stored
     header: ManifestHeader | None
     summary: ManifestSummary | None = None
     damage: PermanentError | None = None
-    is_misplaced: bool = False
 
 
 class Catalog:
@@ -171,8 +168,6 @@ class Catalog:
                 if need_keys:
                     raise
                 return Listed(backup, read_header(read, backup.expected(), backup.key))
-        except ForeignManifest as error:
-            return Listed(backup, None, damage=error, is_misplaced=True)
         except (IntegrityError, UnsupportedFormat) as error:
             return Listed(backup, None, damage=error)
         except NotFound as error:

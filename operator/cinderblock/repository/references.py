@@ -76,10 +76,6 @@ class References:
         self._lists = self._known.of(self._found.values(), key_ids)
         self._unread = [found for found in self._found.values() if found.backup_id not in self._lists]
 
-    def find(self, backup_id: str) -> StoredManifest | None:
-        """Return the manifest of a backup as it was listed; None: there was none."""
-        return self._found.get(backup_id)
-
     @property
     def is_complete(self) -> bool:
         """Whether every manifest of the listing has been read."""
