@@ -32,13 +32,14 @@ on the disk. In the first round what was restored is compared with what was back
 median and the largest of the rounds; ratios are made round by round.
 
 Every program runs with its default settings. This one seals, and has compiled bytecode, as in its image. It has the
-smallest dirty window, which is waited out before a round: an unchanged incremental then reads no file. One more row has
-all files within the window. An image gets a new mtime before each backup, as each snapshot of a device is a new device:
-with the old mtime restic and kopia would not read it at all. CPU is user and system time of the program, memory the
-`ru_maxrss` of its process (of several processes what they have together), requests are lines of the server's access log.
-"Server CPU" is what the S3 server used meanwhile, "Others" the share of the measured processors that neither of them used, with the kernel's own work for
-both. The limits are 8 threads that PUT and GET as many bytes as this program stored, in objects of 24 MiB, through the
-same S3 client, and one thread that reads the source; start of the interpreter left out.
+smallest dirty window, which is waited out before a round: an unchanged incremental then reads no file. One more row
+has all files within the window. An image gets a new mtime before each backup, as each snapshot of a device is a new
+device: with the old mtime restic and kopia would not read it at all. CPU is user and system time of the program,
+memory the `ru_maxrss` of its process (of several processes what they have together), requests are lines of the
+server's access log. "Server CPU" is what the S3 server used meanwhile, "Others" the share of the measured processors
+that neither of them used, with the kernel's own work for both. The limits are 8 threads that PUT and GET as many
+bytes as this program stored, in objects of 24 MiB, through the same S3 client, and one thread that reads the source;
+start of the interpreter left out.
 
 Beside this program, each in the newest version that could be installed when it was pinned:
 """
