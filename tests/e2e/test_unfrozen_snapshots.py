@@ -57,6 +57,7 @@ def test_incrementals_of_databases_in_use_hold_every_commit(busy: Tenant) -> Non
         lacking = {name: set(text.split()) for name, text in _judge(busy, "lacking", backups[0], number).items()}
         if lacking != dict.fromkeys(STORES, FILES):
             return False
+        assert all(_reread(busy, f"{store}-{backups[1]}") > 0 for store in STORES)
         for backup in backups[1:]:
             assert _judge(busy, "missing", backup, number) == dict.fromkeys(STORES, "")
         return True
@@ -81,6 +82,11 @@ def _back_up(tenant: Tenant, name: str, *, incremental: bool) -> None:
     ]
     tenant.lab.apply(*wanted)
     tenant.ends(*(f"volumebackup/{store}-{name}" for store in STORES))
+
+
+def _reread(tenant: Tenant, name: str) -> int:
+    """Return how many files a backup has read again because of the dirty window."""
+    return int(tenant.get("volumebackup", name)["status"]["rereadFiles"])
 
 
 def _restore(tenant: Tenant, *names: str) -> None:

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,13 +69,13 @@ class UnfrozenVolume:
         with volume._image.open("xb") as file:
             file.truncate(mib * MIB)
         _run(f"mkfs.{kind}", "-q", _FORCE[kind], volume._image)
-        _run("mount", "-o", "loop", volume._image, volume.live)
-        try:
+        with ExitStack() as left:
+            left.callback(volume._image.unlink)
+            _run("mount", "-o", "loop", volume._image, volume.live)
+            # A test that fails may still hold files of a mount. The loop device then goes with the last of them.
+            left.callback(_run, "umount", "--lazy", volume.live)
+            left.callback(volume._drop, "--lazy")
             yield volume
-        finally:
-            volume.drop()
-            _run("umount", volume.live)
-            volume._image.unlink()
 
     def settle(self) -> None:
         """Bring all data to the image, and wait until the flusher has had its turn.
@@ -102,9 +102,12 @@ class UnfrozenVolume:
         return self._snapshot
 
     def drop(self) -> None:
-        """Unmount and remove the snapshot, if there is one."""
+        """Unmount and remove the snapshot, if there is one. Raises CalledProcessError if it is in use."""
+        self._drop()
+
+    def _drop(self, *options: str) -> None:
         if os.path.ismount(self._snapshot):
-            _run("umount", self._snapshot)
+            _run("umount", *options, self._snapshot)
         self._copy.unlink(missing_ok=True)
 
 

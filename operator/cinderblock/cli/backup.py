@@ -68,7 +68,7 @@ examples:
 """
 
 _OF_UNKNOWN_AGE: Final = (
-    "Cannot tell of when the data are: the path lies on a read-only mount, which may be an older snapshot. Incremental "
+    "Cannot tell how old the data are: the path lies on a read-only mount, which may be an older snapshot. Incremental "
     "backups of it read all files, and so does the next one. Give --data-timestamp to avoid that."
 )
 
@@ -220,14 +220,14 @@ def make_task(
 
 
 def _instant(arguments: argparse.Namespace, description: BackupDescription) -> datetime | None:
-    """When the data were cut at the earliest, if that is known."""
+    """Return when the data were cut at the earliest; None if nobody knows."""
     if not _knows_instant(arguments, description):
         return None
     return min(description.created_at, description.data_timestamp)
 
 
 def _knows_instant(arguments: argparse.Namespace, description: BackupDescription) -> bool:
-    """Whether the data are of a known time: a tree that nobody can write to may be a snapshot of long ago."""
+    """Return whether it is known when the data were cut. A read-only mount may hold a snapshot of long ago."""
     is_tree = description.volume_mode is VolumeMode.FILESYSTEM
     return arguments.data_timestamp is not None or not (is_tree and is_read_only(os.path.realpath(arguments.path)))
 

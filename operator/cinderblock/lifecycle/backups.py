@@ -328,7 +328,7 @@ def _files_unreadable(status: VolumeBackupStatus) -> tuple[Action, ...]:
 
 
 def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:
-    """An Event about changes that earlier backups may lack. The manifest tells of them, so a crash loses nothing."""
+    """Return an Event about changes that earlier backups may lack. They come from the manifest: a crash loses none."""
     missed = status.missed_changes
     return (Announce("Warning", "ChangeMissed", missed_changes_sentence(missed)),) if missed else ()
 

@@ -222,7 +222,7 @@ class _Run:
         return task.backup.model_copy(update={"change_detection": proof, "written_by": __version__})
 
     def _comparison(self) -> Comparison | None:
-        """What the next incremental has to know. A device has no stamps."""
+        """Return what the next incremental has to know; None for a device, which has no stamps."""
         task = self._task
         if task.volume_mode is VolumeMode.BLOCK:
             return None

@@ -234,8 +234,8 @@ def _oldest_ctime(stamps: Stamps, start: int, stop: int) -> int | None:
 def _rows(stamps: Stamps, before_ns: int) -> Rows:
     """Return a section as a walk would have seen it. Rows that prove nothing have a mode that no object has.
 
-    These are the rows that were not stamped before ``before_ns``. Hard links have no stamps: they prove that a name
-    leads to an inode, and what is in it the inode's first name proves.
+    These are the rows that were not stamped before ``before_ns``. Hard links have no stamps: they only prove that a
+    name leads to an inode. The row of its first name tells about the content.
     """
     modes = [TYPES.get(kind, 0) | mode for kind, mode in zip(stamps.kinds, stamps.modes, strict=True)]
     if max(stamps.ctimes_ns) >= before_ns or max(stamps.mtimes_ns) >= before_ns:

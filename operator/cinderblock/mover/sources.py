@@ -129,8 +129,8 @@ class DeviceSource:
 class TreeSource:
     """A volume of mode Filesystem.
 
-    To open it syncs its file system: as long as a page of a shared mapping is dirty, further stores to it move no
-    stamp. After the sync, the next store does.
+    Opening it syncs its file system. As long as a page of a shared mapping is dirty, further stores to it move no
+    stamp; after the sync, the next store does.
 
     Args:
         path: its root.

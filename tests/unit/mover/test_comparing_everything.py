@@ -222,6 +222,15 @@ def test_a_change_between_walk_and_opening_shows_in_the_stamps(
     assert in_turn(backups, volume).missed_changes == 0
 
 
+def test_a_large_file_that_changes_while_it_is_read_shows_it_in_its_stamps(
+    volume: MemorySource, backups: Backups
+) -> None:
+    write_back(volume, LARGE, LARGE_DATA[::-1])
+    volume.files[LARGE].unstable = 2
+    report = in_turn(backups, volume)
+    assert (report.missed_changes, volume.files[LARGE].opened) == (0, 3)
+
+
 def test_what_a_smaller_window_had_taken_over_counts_although_it_is_within_the_window(
     volume: MemorySource, tmp_path: Path
 ) -> None:
@@ -261,6 +270,7 @@ def test_what_a_weaker_detection_had_taken_over_counts_although_it_is_within_the
         # A hole that became data.
         ([(0, OLD)], [(0, OLD), (3 * MIB, OLD)], 5 * MIB, True),
         ([], [(4 * MIB, OLD)], 5 * MIB, True),
+        ([(0, OLD), (200_000, OLD)], [(0, OLD), (90_000, NEW), (200_000, OLD)], 2 * MIB, True),
         # Small files.
         ([(0, OLD), (9000, OLD)], [(0, OLD + bytes(9000 - len(OLD)) + OLD)], 20_000, False),
         ([(0, OLD), (9000, OLD)], [(0, OLD)], 20_000, True),
