@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from cinderblock.model.losses import Loss
-
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -46,15 +44,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def losses_in_words(losses: Iterable[Loss]) -> str:
-    """What could not be kept, each kind with its count and examples; empty if all was kept."""
-    told = []
-    for loss in losses:
-        count = "" if loss.objects is None else f": {loss.objects}"
-        told.append(f"{loss.what}{count}" + (f" ({', '.join(loss.examples)})" if loss.examples else ""))
-    return "; ".join(told)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
