@@ -11,6 +11,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog, Listed
 from cinderblock.cli.exits import INCOMPLETE, SUCCESS
+from cinderblock.cli.losses import losses_in_words
 from cinderblock.cli.options import (
     add_active_key,
     add_json,
@@ -25,7 +26,7 @@ from cinderblock.cli.options import (
     times,
     words,
 )
-from cinderblock.cli.output import counted, losses_in_words, print_fields, print_json, size, warn
+from cinderblock.cli.output import counted, print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name

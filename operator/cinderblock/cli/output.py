@@ -6,11 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    # The models need pydantic, and every command imports this module before its own.
-    from cinderblock.model.losses import Loss
+from typing import Any, Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -48,15 +44,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def losses_in_words(losses: Iterable[Loss]) -> str:
-    """What could not be kept, each kind with its count and examples; empty if all was kept."""
-    told = []
-    for loss in losses:
-        count = "" if loss.objects is None else f": {loss.objects}"
-        told.append(f"{loss.what}{count}" + (f" ({', '.join(loss.examples)})" if loss.examples else ""))
-    return "; ".join(told)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

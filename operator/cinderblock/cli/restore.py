@@ -10,6 +10,7 @@ from typing import Final
 
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.losses import losses_in_words
 from cinderblock.cli.options import (
     add_expected_digest,
     add_json,
@@ -19,7 +20,7 @@ from cinderblock.cli.options import (
     identifier,
     path,
 )
-from cinderblock.cli.output import losses_in_words, print_fields, print_json, size, warn
+from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.selection import SelectedTarget, Selection
 from cinderblock.cli.stores import keys_from, location_from, open_from

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.cli.catalog import Listed
-from cinderblock.cli.output import counted, duration, losses_in_words, moment, size
+from cinderblock.cli.losses import losses_in_words
+from cinderblock.cli.output import counted, duration, moment, size
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.manifest import ManifestSummary
 from cinderblock.model.task import BackupDescription
