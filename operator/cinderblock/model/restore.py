@@ -88,7 +88,7 @@ class VolumeRestoreStatus(Model):
     restored_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of data written and verified."""
     losses: Losses = []
-    """What of the files could not be restored, each kind with a count and examples."""
+    """What the restore could not keep of the files, each kind with a count and examples."""
     progress: Progress | None = None
     """How far the mover is."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
