@@ -182,8 +182,8 @@ class KeyRing:
         if mark is not None and created_at > mark:
             raise SealedTooLate(
                 f"{label} is the manifest of a backup of {_moment(created_at)} and is sealed with key id {key_id!r},"
-                f" which {self._holder} marks as read-only since {_moment(mark)}. Do not trust it: somebody else may have"
-                " that key."
+                f" which {self._holder} marks as read-only since {_moment(mark)}. Do not trust it: somebody else may"
+                " have that key."
             )
 
     def _sealer(self, key_id: str, salt: bytes, owner: tuple[str, str]) -> Sealer:
