@@ -10,7 +10,7 @@ from cinderblock.model.conditions import Condition, ConditionStatus, ConditionTy
 LASTING: Final = frozenset(
     {ConditionType.COMPLETE, ConditionType.PIN_REGAINED, ConditionType.PINNED, ConditionType.UNSEALED_BACKUPS}
 )
-"""Conditions that describe stored data, not an operation. `working`, `ready` and `stalled` keep them from ``old``, since
+"""Conditions that describe stored data, not an operation. `working`, `ready` and `stalled` keep them from ``old``:
 a look that has not read the manifest cannot find them again."""
 
 

@@ -1,4 +1,4 @@
-"""A manifest is compared with what its reader was told to expect, and never with itself."""
+"""A reader compares a manifest with what it expects, and never with the manifest itself."""
 
 from __future__ import annotations
 
