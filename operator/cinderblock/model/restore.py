@@ -59,9 +59,9 @@ class VolumeRestoreSpec(Model):
     annotations: Annotations = {}
     """Annotations of a new volume."""
     fidelity: Fidelity = Fidelity.STRICT
-    """What happens if the target refuses an owner, a mode, a link or a time, or only pretends to set it, as NFS with
-    root_squash, EFS access points and SMB do. Strict: the restore fails. BestEffort: it goes on, and status.losses
-    counts what was lost. Default: Strict."""
+    """What happens if the target refuses an owner, a mode, a link or a time, or only pretends to set it. NFS with
+    root_squash, EFS access points and SMB do that. Strict: the restore fails. BestEffort: it goes on, and
+    status.losses counts what was lost. Default: Strict."""
 
 
 class VolumeRestoreStatus(Model):
