@@ -86,7 +86,7 @@ class IntegrityError(PermanentError):
 
 
 class ForeignManifest(IntegrityError):
-    """A manifest is that of another backup than the reader was told to expect."""
+    """A manifest belongs to another backup than its reader expects."""
 
 
 class SealBroken(IntegrityError):
@@ -98,7 +98,7 @@ class ManifestReplaced(IntegrityError):
 
 
 class SealedTooLate(IntegrityError):
-    """A manifest is sealed with a key that may seal nothing as new as it is."""
+    """A manifest is newer than the read-only mark of the key that sealed it."""
 
 
 class UnsupportedFormat(PermanentError):
@@ -113,7 +113,7 @@ class SourceError(PermanentError):
     """The volume to be read cannot be read.
 
     Attributes:
-        is_of_one: whether only one object of it is concerned, so that a backup may leave that one out.
+        is_of_one: whether the error concerns a single object, which a backup may leave out.
     """
 
     is_of_one: bool = False

@@ -153,7 +153,7 @@ def test_data_that_the_first_snapshot_lacks_are_in_the_incremental_of_the_second
 
 
 def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: UnfrozenVolume, tmp_path: Path) -> None:
-    """The window is told to end before the change: that is how a chain was made without the rule."""
+    """The window ends before the change: a chain that was made without the rule looks like this."""
     table, log = volume.live / "table", volume.live / "log"
 
     def trial() -> bool:
@@ -192,7 +192,7 @@ def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: Un
 def test_stores_to_a_dirty_page_of_a_mapping_are_in_the_next_incremental(
     volume: UnfrozenVolume, tmp_path: Path
 ) -> None:
-    """On the live tree. The window is told to end long after them, so the sync alone makes their stamps move."""
+    """Back up the live tree. The window ends long after the stores, so only the sync makes their stamps move."""
     data = volume.live / "data.map"
     data.write_bytes(os.urandom(16384))
     volume.sync()

@@ -165,7 +165,7 @@ class Tree(Volume):
 
 
 class Database(Volume):
-    """A directory as a database has it: a log that is durable with each step, and pages that are made so later."""
+    """A directory like that of a database: each step makes the log durable, and the pages become durable later."""
 
     def __init__(self, path: str, *, writes: bool) -> None:
         self._segments = f"{path}/segments"
@@ -177,7 +177,7 @@ class Database(Volume):
         return step // STAY % SEGMENTS * SEGMENT_PAGES + page_of(seed, step) % SEGMENT_PAGES
 
     def begin(self, seed: str, steps: int) -> None:
-        """Write the pages again that a crash may have taken, from the log."""
+        """Write again, from the log, the pages that a crash may have lost."""
         os.makedirs(self._segments, exist_ok=True)
         for number in range(PAGES):
             if not self.page(number):

@@ -1,4 +1,4 @@
-"""Writes as databases do, and judges copies of it; runs inside pods, with nothing but the standard library.
+"""Writes as databases do, and judges copies of the files. Runs inside pods, and needs only the standard library.
 
     commits.py serve PATH...             do what `order` says to directories, until SIGTERM
     commits.py order VERB NUMBER         tell the server, and wait until it is done

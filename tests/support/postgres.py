@@ -97,7 +97,7 @@ class PostgreSQL:
         return printed.splitlines()
 
     def check_pages(self) -> None:
-        """Read all pages of a server that was stopped in order, and compare their checksums."""
+        """Read all pages of a server that was shut down cleanly, and compare their checksums."""
         self._program("pg_checksums", "--check")
 
     def _wait_for(self, server: subprocess.Popen[bytes]) -> None:

@@ -38,7 +38,7 @@ _FLUSH_SECONDS = 6
 
 
 class NeverSeenError(AssertionError):
-    """No trial came into the state that it is about, so nothing was shown."""
+    """No trial reached the state that it tests, so the test shows nothing."""
 
 
 class UnfrozenVolume:
@@ -154,7 +154,7 @@ def why_not(kind: str) -> str | None:
 
 
 def until_seen(trial: Callable[[], bool]) -> None:
-    """Repeat a trial until it says that it came into the state that it is about.
+    """Repeat a trial until it returns that it reached the state that it tests.
 
     Raises NeverSeenError after TRIALS trials: a test that never saw this state has shown nothing.
     """

@@ -48,10 +48,10 @@ Back up a directory, an image file or a block device. The container is created i
 A backup is complete in itself. An incremental one sends only what has changed since the newest backup of the same
 volume and shares the rest with it; it is restored in the same way, in one step.
 
-Which files have changed is seen by size, mtime, ctime and inode number. Files that were stamped within the dirty window
-before the data of the last backup are read again in any case: a snapshot can hold their new timestamps and their old
-data. Every 30th incremental backup reads all files (--compare-every). Without ctime (--change-detection), a change that
-keeps size and mtime is missed until then.
+Size, mtime, ctime and inode number show which files have changed. Files that were stamped within the dirty window
+before the data of the last backup, or later, are read again in any case: a snapshot can hold their new timestamps and
+their old data. Every 30th incremental backup reads all files (--compare-every). Without ctime (--change-detection), a
+change that keeps size and mtime is missed until then.
 
 What changes while it is read is read again; what a program has half written is backed up half written. Back up a
 snapshot, or stop the program, if that matters. With a snapshot, give --data-timestamp.
@@ -107,8 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         type=dirty_window,
         default=timedelta(hours=1),
-        help="--incremental reads every file again that was stamped less than this before the data of the last backup "
-        "(default: 1h, at least 2m)",
+        help="--incremental reads a file again if it was stamped less than this before the data of the last backup, or "
+        "later (default: 1h, at least 2m)",
     )
     parser.add_argument(
         "--compare-every",
@@ -121,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-timestamp",
         metavar="TIME",
         type=past,
-        help="when the snapshot that is backed up was taken, in RFC 3339 (default: now)",
+        help="when the snapshot that is backed up was taken, in RFC 3339 (default: now; on a read-only mount: unknown)",
     )
     parser.add_argument(
         "--resume", metavar="ID", type=identifier, help="go on with an interrupted backup: send only what is missing"
@@ -221,14 +221,14 @@ def make_task(
 
 
 def _instant(arguments: argparse.Namespace, description: BackupDescription) -> datetime | None:
-    """Return when the data were cut at the earliest; None if nobody knows."""
+    """Return the earliest time at which the data can have been cut; None if it is unknown."""
     if not _knows_instant(arguments, description):
         return None
     return min(description.created_at, description.data_timestamp)
 
 
 def _knows_instant(arguments: argparse.Namespace, description: BackupDescription) -> bool:
-    """Return whether it is known when the data were cut. A read-only mount may hold a snapshot of long ago."""
+    """Return whether it is known when the data were cut. A read-only mount may hold an old snapshot."""
     is_tree = description.volume_mode is VolumeMode.FILESYSTEM
     return arguments.data_timestamp is not None or not (is_tree and is_read_only(os.path.realpath(arguments.path)))
 

@@ -46,12 +46,12 @@ class Stored:
     def expected(
         self, *, sealed: bool = False, content_digest: str | None = None, pins: Pins | None = None
     ) -> ExpectedBackup:
-        """Return what its manifest must be: the backup that the key names, and what else is known of it.
+        """Return which backup its manifest must be: the one that the key names, with whatever else is known of it.
 
         Args:
             sealed: whether it must be encrypted.
-            content_digest: what a person has noted.
-            pins: what this very command has read before.
+            content_digest: the digest that a person has noted.
+            pins: the pins that this command has read before.
         """
         return ExpectedBackup(
             volume_id=self.volume_id, backup_id=self.backup_id, sealed=sealed, content_digest=content_digest, pins=pins
@@ -123,7 +123,7 @@ class Catalog:
 
         Args:
             backup: which.
-            expected: what it must be; None: the backup that its key names, and nothing more is known.
+            expected: which backup it must be; None: the one that its key names.
         """
         wanted = expected or backup.expected()
         return read_summary(partial(self._store.get, backup.key), self._keys, wanted, backup.key)
@@ -139,7 +139,7 @@ class Catalog:
         return newest, [listed.damage for listed in found if listed.damage]
 
     def references(self, volume_id: str) -> References:
-        """Look at who needs whose packs among the backups of a volume."""
+        """Begin a look at which backups of a volume need packs of which others."""
         return References(self._store, self._prefix, volume_id, self._keys, KnownManifests())
 
     def dependents(self, backup: Stored) -> list[str]:

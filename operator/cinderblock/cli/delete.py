@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete. Raises NotFound; Conflict while others need the backup; and as `remove_backup` does."""
+    """Delete. Raises NotFound; Conflict while others need the backup; and what `remove_backup` raises."""
     keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location, BY_HAND)) as store:

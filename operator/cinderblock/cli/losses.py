@@ -8,7 +8,7 @@ from cinderblock.model.losses import Loss
 
 
 def losses_in_words(losses: Iterable[Loss]) -> str:
-    """What could not be kept, each kind with its count and examples; empty if all was kept."""
+    """Return what could not be kept, each kind with its count and examples; empty if all was kept."""
     told = []
     for loss in losses:
         count = "" if loss.objects is None else f": {loss.objects}"

@@ -181,8 +181,8 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
         "--read-only-keys",
         metavar="ID=TIME,...",
         default="",
-        help="keys that seal nothing more and open nothing newer, each with an instant such as 2026-01-31T12:00:00Z;"
-        " as the annotation cinderblock.io/read-only-keys of an encryption Secret",
+        help="keys that seal no new backup and open none that is newer than TIME, such as 2026-01-31T12:00:00Z; the"
+        " annotation cinderblock.io/read-only-keys of an encryption Secret has the same form",
     )
 
 
@@ -197,13 +197,13 @@ def add_unsealed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_expected_digest(parser: argparse.ArgumentParser) -> None:
-    """What a person has noted of the backup."""
+    """Add the option for the content digest that a person has noted."""
     parser.add_argument(
         "--expect-digest",
         metavar="HEX",
         type=digest,
-        help="refuse the backup unless this is its content digest, which backup, show and verify print. Without it, an"
-        " older manifest of the same backup passes, and without a key any backup that somebody has put in its place",
+        help="refuse the backup unless it has this content digest; backup, show and verify print it. Without this"
+        " option, an older manifest of the same backup passes. Without a key, so does any backup put in its place",
     )
 
 

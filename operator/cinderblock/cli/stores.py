@@ -60,10 +60,10 @@ def open_from(arguments: argparse.Namespace, location: StoreLocation, patience: 
 
 
 def keys_from(arguments: argparse.Namespace, active: str | None = None) -> KeyRing | None:
-    """The keys that the options of `add_keys` give; None if they give none.
+    """Return the keys that the options of `add_keys` give; None if they give none.
 
-    Raises InvalidInput for a file that cannot be read or holds no key, and for a read-only key that is malformed or
-    not given; KeyUnavailable if ``active`` is not among them or is read-only.
+    Raises InvalidInput for a file that cannot be read or holds no key, and for a mark that is malformed or whose key
+    is not given; KeyUnavailable if ``active`` is not among them or is read-only.
     """
     data: dict[str, bytes] = {}
     for text in arguments.key_files:

@@ -75,7 +75,7 @@ def _volume(description: BackupDescription) -> str:
 
 
 def _comparison(facts: Comparison | None) -> dict[str, str]:
-    """How it was found out which files had changed, as names and values."""
+    """Return how the backup found changed files, as names and values."""
     if facts is None:
         return {}
     window = duration(facts.dirty_window_seconds)
@@ -124,7 +124,7 @@ def _lacks(summary: ManifestSummary) -> str:
 
 
 def _origin(description: BackupDescription) -> dict[str, str]:
-    """What a person needs who makes the volume again in another cluster; older backups tell nothing of it."""
+    """Return what a person needs to make the volume again in another cluster. Older backups hold none of it."""
     claim, driver, cluster = description.claim, description.driver, description.cluster
     told = {"storage class": description.storage_class, "access modes": ", ".join(description.access_modes)}
     if claim is not None:

@@ -1,7 +1,7 @@
-"""What a manifest records of how its backup came to know which files had changed.
+"""What a manifest records about how its backup found changed files.
 
-An incremental backup on it needs these facts. They hold for the whole chain: rows that the backup has inherited were
-read by an ancestor, and nothing else tells what they were trusted for since then.
+The next incremental backup needs these facts. They cover the whole chain: an ancestor read the files whose rows the
+backup inherited, and nothing else says by which rule the rows were taken over since then.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Comparison(Model):
-    """Of a file system; a device has no timestamps, and all of it is read each time."""
+    """Facts about a backup of a file system. A device has none: it has no timestamps, and is read whole each time."""
 
     instant: AwareDatetime | None = None
-    """When the data were cut at the earliest: a snapshot was not taken, and a live tree not read, before. None: nobody
-    knows."""
+    """The earliest time at which the data can have been cut. No snapshot was taken and no live tree was read before it.
+    None: unknown."""
     dirty_window_seconds: Count
     """The dirty window that this backup was made with."""
     smallest_window_seconds: Count | None = None
     """The smallest window with which files were taken over since all files were last read; None: this backup read all
     of them."""
     weakest_detection: ChangeDetection | None = None
-    """What the weakest change detection compared with which files were taken over since all files were last read; None:
-    this backup read all of them."""
+    """The weakest change detection with which files were taken over since all files were last read; None: this backup
+    read all of them."""
     since_all_read: Count = 0
-    """How many incremental backups there were since all files were last read, this one among them; 0: it read them."""
+    """How many incremental backups there were since all files were last read, this one among them; 0: this one read
+    all of them."""
     compared: bool = False
     """Whether this backup is incremental, read all files, and compared them with the parent's."""
     oldest_ctime_ns: int | None = None

@@ -1,7 +1,7 @@
-"""Whether a manifest is the one that its reader was told to expect.
+"""Whether a manifest is the one that its reader expects.
 
-What is expected comes from a status, from the key of the object, or from a person. A manifest that is compared with
-what it says of itself is always right, whoever has put it there.
+The expectation comes from a status, from the key of the object, or from a person. A manifest always agrees with what it
+says of itself, whoever has put it there.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def pins_of(header: ManifestHeader, content_digest: str) -> Pins:
 
 
 def check_header(header: ManifestHeader, expected: ExpectedBackup, label: str) -> None:
-    """Make sure that a header is that of the expected backup, as far as a header tells.
+    """Make sure that a header belongs to the expected backup, as far as a header shows that.
 
     Args:
-        header: as it was read.
+        header: the header that was read.
         expected: which backup it must be.
         label: what the object is called in messages, normally its key in the store.
 
@@ -30,7 +30,7 @@ def check_header(header: ManifestHeader, expected: ExpectedBackup, label: str) -
     wanted = (expected.volume_id, expected.backup_id)
     if header.owner != wanted:
         raise ForeignManifest(
-            f"{label} is the manifest of backup {header.backup_id} of volume {header.volume_id}, and should be that of"
+            f"{label} is the manifest of backup {header.backup_id} of volume {header.volume_id}, but should be that of"
             f" backup {expected.backup_id} of volume {expected.volume_id}. Find out who writes to the container."
         )
     pins = expected.pins
@@ -43,7 +43,7 @@ def check_header(header: ManifestHeader, expected: ExpectedBackup, label: str) -
 
 
 def check_content(found: Pins, expected: ExpectedBackup, label: str) -> None:
-    """Make sure that a manifest holds what was recorded of it. Raises ManifestReplaced."""
+    """Make sure that a manifest has the content digest that was recorded. Raises ManifestReplaced."""
     wanted = {expected.pins.content_digest if expected.pins else None, expected.content_digest} - {None}
     for digest in sorted(filter(None, wanted)):
         if found.content_digest != digest:

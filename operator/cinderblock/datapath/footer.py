@@ -67,7 +67,7 @@ class UnreadableRecord(Model):
     """What could not be read when the backup was made, and is not in it."""
 
     files: Annotated[int, Field(ge=1)]
-    """How many objects; a directory counts as one, whatever is below it."""
+    """How many objects are missing; a directory counts as one, whatever is below it."""
     examples: Annotated[list[Path], Field(max_length=5)] = []
     """Some of their paths, printable; that of a directory ends in a slash."""
 
@@ -82,7 +82,7 @@ class Summary(Model):
     newest_ctime_ns: int = 0
     """The newest ctime of all entries, nanoseconds since 1970."""
     comparison: Comparison | None = None
-    """How it was found out which files had changed; None: a device, or made by a release that did not record it."""
+    """How the backup found changed files; None: a device, or an earlier release made the backup."""
     counts: Counts
     content_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """BLAKE3 of the digests of all sections, in order."""
@@ -91,7 +91,7 @@ class Summary(Model):
     unreadable: UnreadableRecord | None = None
     """What is missing; None: nothing."""
     losses: Losses = []
-    """What of the files is not in the backup although they are: each kind once."""
+    """What the backup could not keep of the files that it holds: each kind once."""
     data_keys: dict[str, str] = Field(default={}, repr=False)
     """Data keys of the ancestors whose packs this backup uses, in base64, by backup id. Present only when sealed."""
 

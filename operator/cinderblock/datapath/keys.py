@@ -70,7 +70,7 @@ class KeyRing:
     A key of the ring wraps a data key under a key of its own, derived with 256 random bits, so that the number of
     wrappings has no bound and each derived key seals exactly one message.
 
-    A read-only key opens what it has sealed, and wraps nothing more. It may be known to others, so what it opens must
+    A read-only key opens what it has sealed, and wraps nothing more. Somebody else may know it, so what it opens must
     not be newer than its mark.
     """
 
@@ -102,9 +102,9 @@ class KeyRing:
             data: the Secret's data as bytes (what the kubelet writes into the files of a mounted Secret).
             active: key id that wraps new data keys; None: the greatest in order of bytes that is not read-only.
             holder: what messages call the place of the keys.
-            read_only: key ids that wrap nothing more, with the instants of their marks.
+            read_only: key ids that wrap nothing more, with the times of their marks.
 
-        Raises InvalidInput naming a key id that is malformed, or that is marked and not there, or if there is none;
+        Raises InvalidInput, which names a key id that is malformed, or marked and missing, or if there is no key;
         KeyUnavailable if ``active`` is not among them or is read-only. No message holds a value.
         """
         keys = {key_id: _decode(key_id, value, holder) for key_id, value in data.items()}
@@ -113,7 +113,7 @@ class KeyRing:
         unknown = sorted(read_only.keys() - keys.keys())
         if unknown:
             raise InvalidInput(
-                f"Cannot use {holder}: key id {unknown[0]!r} is marked as read-only, and is not there. Correct the"
+                f"Cannot use {holder}: key id {unknown[0]!r} is marked as read-only, but is not there. Correct the"
                 " mark, or remove it."
             )
         writing = keys.keys() - read_only.keys()
@@ -122,7 +122,7 @@ class KeyRing:
             raise KeyUnavailable(f"key id {chosen!r} is to seal new backups, and {holder} does not hold it")
         if chosen in read_only:
             raise _read_only_key(
-                f"key id {chosen!r} is to seal new backups, and {holder} marks it as read-only. Name another one."
+                f"key id {chosen!r} is to seal new backups, but {holder} marks it as read-only. Name another one."
             )
         return cls(keys, chosen, holder, read_only)
 
@@ -172,7 +172,7 @@ class KeyRing:
         """Make sure that a key may have sealed a backup of this age.
 
         Args:
-            key_id: the key that wraps its data key.
+            key_id: the key that wraps the data key of the backup.
             created_at: when the backup was asked for, with time zone.
             label: what the manifest is called in messages.
 
@@ -181,9 +181,9 @@ class KeyRing:
         mark = self._read_only.get(key_id)
         if mark is not None and created_at > mark:
             raise SealedTooLate(
-                f"{label} is of a backup of {_moment(created_at)} and sealed with key id {key_id!r}, which"
-                f" {self._holder} marks as read-only since {_moment(mark)}. Do not trust it: somebody else may have"
-                " that key."
+                f"{label} is the manifest of a backup of {_moment(created_at)} and is sealed with key id {key_id!r},"
+                f" which {self._holder} marks as read-only since {_moment(mark)}. Do not trust it: somebody else may"
+                " have that key."
             )
 
     def _sealer(self, key_id: str, salt: bytes, owner: tuple[str, str]) -> Sealer:

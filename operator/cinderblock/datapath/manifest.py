@@ -73,10 +73,10 @@ class ManifestSummary:
         references: how many packs of each ancestor the backup needs, by backup id; empty for a full backup.
         pins: what identifies the stored content.
         newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
-        comparison: how it was found out which files had changed; None: a device, or not recorded.
+        comparison: how the backup found changed files; None: a device, or not recorded.
         unreadable_files: how many objects could not be read when the backup was made, and are not in it.
         unreadable_examples: some of their paths, printable.
-        losses: what of the files is not in the backup, each kind once.
+        losses: what the backup could not keep of the files, each kind once.
     """
 
     header: ManifestHeader
@@ -102,7 +102,7 @@ def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the m
 
     Args:
         read: reads the object.
-        expected: which backup it must be. A header does not tell the content digest.
+        expected: which backup it must be. A header does not show the content digest.
         label: what the object is called in messages, normally its key in the store.
 
     Raises IntegrityError, UnsupportedFormat, and what ``read`` raises (NotFound: no such backup).
@@ -218,8 +218,8 @@ class ManifestReader:
     Args:
         read: reads the object.
         keys: the store's key ring; None if it has no encryption Secret.
-        expected: which backup it must be. Whoever can write to the store could otherwise put another one in its place:
-            one that is not sealed needs no key, and everything in it would be believed.
+        expected: which backup it must be. Otherwise somebody who can write to the store could put another one in its
+            place: anybody can make an unsealed one without a key.
         label: what the object is called in messages, normally its key in the store.
 
     Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises; here and while streaming.

@@ -42,7 +42,7 @@ _UNUSED = 0xFFFFFFFF
 
 
 class Mark(NamedTuple):
-    """How far a manifest was at some moment: what `ManifestWriter.roll_back` goes back to."""
+    """The state of a manifest at some moment, to which `ManifestWriter.roll_back` returns."""
 
     body: int
     sections: int
@@ -126,7 +126,7 @@ class ManifestWriter:
             self._close_section()
 
     def mark(self) -> Mark:
-        """Close the section, and return how far the manifest is."""
+        """Close the section, and return the present state of the manifest."""
         self._close_section()
         return Mark(
             len(self._body),
@@ -231,7 +231,7 @@ class ManifestWriter:
         self._count_ctimes([entry.ctime_ns for entry in entries if entry.kind is not EntryKind.HARDLINK])
 
     def _count_ctimes(self, ctimes_ns: list[int]) -> None:
-        """Look for the oldest ctime."""
+        """Update the oldest ctime."""
         known = [] if self._oldest_ctime_ns is None else [self._oldest_ctime_ns]
         self._oldest_ctime_ns = min(known + ctimes_ns, default=None)
 
@@ -250,7 +250,7 @@ class ManifestWriter:
 
     @property
     def oldest_ctime_ns(self) -> int | None:
-        """The oldest ctime of what was added, once `finish_entries` was called; None: nothing has any."""
+        """The oldest ctime of all added entries; None: none has a ctime. Call `finish_entries` before."""
         return self._oldest_ctime_ns
 
     def finish(
@@ -269,9 +269,9 @@ class ManifestWriter:
             description: volume and request.
             chunk_bytes: largest chunk of the backup.
             data_keys: of the ancestors, by backup id; those that are not used are left out.
-            comparison: of a file system, how it was found out which files had changed.
+            comparison: of a file system, how the backup found changed files.
             unreadable: what is missing; None: nothing.
-            losses: what of the files is not in the backup, each kind once.
+            losses: what the backup could not keep of the files, each kind once.
         """
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))

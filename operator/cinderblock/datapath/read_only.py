@@ -1,4 +1,4 @@
-"""Which keys only open what they have sealed already: the words of an annotation on the encryption Secret."""
+"""The annotation of the encryption Secret that names keys which only open what they have sealed already."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from cinderblock.errors import InvalidInput
 
 READ_ONLY_KEYS_ANNOTATION: Final = "cinderblock.io/read-only-keys"
-"""On an encryption Secret: key ids, each with the instant after which it has sealed nothing."""
+"""On an encryption Secret: key ids, each with the time after which it must not have sealed anything."""
 
 
 def parse_read_only_keys(text: str, holder: str) -> dict[str, datetime]:
@@ -36,7 +36,7 @@ def parse_read_only_keys(text: str, holder: str) -> dict[str, datetime]:
 
 
 def _parse_instant(text: str) -> datetime | None:
-    """Return an instant; None if the text is none, or does not say its time zone."""
+    """Return the instant that the text names; None if it names none, or has no time zone."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:

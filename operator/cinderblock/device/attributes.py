@@ -28,17 +28,17 @@ _KEPT_PREFIXES = (b"user.", b"trusted.")
 _OTHER_FORMS_PREFIX = b"trusted.SGI_"
 """XFS shows a POSIX ACL a second time, as it lies on disk (trusted.SGI_ACL_FILE, trusted.SGI_ACL_DEFAULT)."""
 ATTRIBUTES_LIMIT: Final = 16 << 20
-"""Bytes of the extended attributes of one object that a backup takes, names and values. XFS and btrfs hold thousands of
-64 KiB; a section of a manifest is in memory several times while it is made, and readers take no more than 256 MiB
-(docs/format.md)."""
+"""Most bytes of extended attributes of one object that a backup takes, names and values together. XFS and btrfs hold
+thousands of 64 KiB each. Memory holds a section of a manifest several times while it is made, and readers take no
+section of more than 256 MiB (docs/format.md)."""
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _SPECIAL: Final = stat.S_ISUID | stat.S_ISGID
 COARSEST_NS: Final = 2_000_000_000
-"""The coarsest granularity of timestamps: FAT counts in steps of two seconds. A time that is less than this away was
-rounded; one that is further away was changed."""
+"""The coarsest granularity of timestamps: FAT counts in steps of two seconds. If a time is less than this away from the
+wanted one, the target rounded it; otherwise the target changed it."""
 _BARE_ACL_BYTES: Final = 28
-"""An access ACL that says no more than the mode: a header and three entries. File systems keep it as the mode alone
-(linux/posix_acl_xattr.h)."""
+"""Bytes of an access ACL that says no more than the mode: a header and three entries. File systems keep only the mode
+of it (linux/posix_acl_xattr.h)."""
 
 
 def is_kept(name: bytes) -> bool:
@@ -52,11 +52,11 @@ def is_kept(name: bytes) -> bool:
 
 
 def read_attributes(place: int | bytes, limit: int | None = None) -> Attributes:
-    """The kept extended attributes, sorted by name; none where the file system has no attributes.
+    """Return the kept extended attributes, sorted by name; none if the file system has no attributes.
 
     Args:
         place: the object.
-        limit: bytes of all of them together; None: any number.
+        limit: most bytes of all of them together; None: any number.
 
     Raises OSError; E2BIG if there are more, before the rest of them is in memory.
     """
@@ -97,8 +97,8 @@ def apply(
     Changing the owner takes setuid bits and capabilities away, changing the mode changes the ACL, so they follow in
     this order. All of it follows the content, since writing takes setuid bits and capabilities away too.
 
-    What was set is looked at once in the end, since SMB, blobfuse and other file systems answer 0 and do nothing. What
-    the target refuses, feigns or changes is counted in ``losses``, or ends the run there with a TargetError.
+    At the end, look once at what was set, since SMB, blobfuse and other file systems answer 0 and do nothing.
+    ``losses`` counts what the target refuses, feigns or changes, or ends the run with a TargetError.
 
     Args:
         place: the object.
@@ -134,9 +134,9 @@ class _Change:
 
     Args:
         place: the object.
-        entry: what it is to be.
+        entry: the metadata that it should get.
         losses: where losses are counted.
-        mode: its permission bits.
+        mode: the permission bits that it has.
     """
 
     __slots__ = ("_entry", "_follow", "_losses", "_mode", "_place", "_set_mode", "_set_mtime", "_set_owner")
@@ -151,7 +151,7 @@ class _Change:
         self._set_mode: int | None = None
 
     def remove_attributes(self, present: dict[bytes, bytes]) -> None:
-        """Take away what the entry does not have. An ACL that goes may change the mode."""
+        """Remove attributes that the entry does not have. Removing an ACL may change the mode."""
         for name in present.keys() - dict(self._entry.xattrs).keys():
             try:
                 os.removexattr(self._place, name, follow_symlinks=self._follow)
@@ -167,13 +167,13 @@ class _Change:
             except OSError as error:
                 self._losses.forgive(_feature_of(name), self._judged(error), self._entry.path)
                 continue
-            # Who may write an attribute need not be allowed to read it.
+            # A process that may write an attribute may not always read it.
             with suppress(OSError):
                 if not _is_kept_as(name, value, _read_one(self._place, name, self._follow)):
                     self._losses.feigned(_feature_of(name), self._entry.path, f"no {printable(name)}")
 
     def set_owner(self) -> bool:
-        """Return whether the object has the wanted owner now, as far as that is known."""
+        """Set the owner. Return whether the object has the wanted owner now, as far as that is known."""
         entry = self._entry
         self._mode = None
         try:
@@ -182,11 +182,11 @@ class _Change:
             self._losses.forgive(Feature.OWNERS, error, entry.path)
             return False
         self._set_owner = True
-        # A program must not get the rights of another owner, not even until `look` finds out.
+        # A program must not get the rights of another owner, not even for the time until `look` runs.
         return not entry.mode & _SPECIAL or self._has_owner(os.stat(self._place, follow_symlinks=self._follow))
 
     def set_mode(self, *, is_owned: bool) -> bool:
-        """Set the mode if it is another one; return whether that was tried."""
+        """Set the mode if the object has another one. Return whether that was tried."""
         wanted = self._entry.mode if is_owned else _mode_for_another_owner(self._entry)
         if self._mode == wanted:
             return False
@@ -212,7 +212,7 @@ class _Change:
             self._set_mtime = True
 
     def look(self) -> None:
-        """Compare what was set with what the object has. It costs one system call, where anything was set."""
+        """Compare what was set with what the object has. This takes one system call if anything was set."""
         if not (self._set_owner or self._set_mtime or self._set_mode is not None):
             return
         entry, found = self._entry, os.stat(self._place, follow_symlinks=self._follow)
@@ -234,7 +234,7 @@ class _Change:
         return (status.st_uid, status.st_gid) == (self._entry.uid, self._entry.gid)
 
     def _of_another_owner(self, feature: Feature) -> Feature:
-        """A process without CAP_FOWNER is refused what belongs to others; that was known before."""
+        """Return the feature to count: without CAP_FOWNER, the kernel refuses files of others, as was known."""
         return Feature.ANY_OWNER if self._losses.lacks(Feature.ANY_OWNER) else feature
 
     def _feature_of_mode(self, found: int) -> Feature:
@@ -259,7 +259,9 @@ def _feature_of(name: bytes) -> Feature:
 
 
 def _is_kept_as(name: bytes, value: bytes, found: bytes | None) -> bool:
-    """Whether an attribute that was set reads as it should. The kernel may write ACLs and capabilities differently."""
+    """Return whether an attribute that was set reads as it should. The kernel may change the bytes of ACLs and
+    capabilities.
+    """
     if name == ACCESS_ACL and len(value) <= _BARE_ACL_BYTES:
         return True
     if name in (ACCESS_ACL, DEFAULT_ACL, CAPABILITY):

@@ -1,4 +1,4 @@
-"""A second inode with the content and metadata of a first one, where a target makes no hard links."""
+"""A second inode with the content and metadata of a first one, for targets that make no hard links."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def duplicate(holder: tuple[int, bytes], directory: int, name: bytes, path: bytes, losses: Losses) -> None:
-    """Make ``name`` in ``directory`` equal to an inode that the restore has finished.
+    """Make ``name`` in ``directory`` a copy of an inode that the restore has finished.
 
     Args:
         holder: descriptor of the inode's directory, and its name there.
         directory: descriptor of the directory of the new name.
-        name: the new name, which must not be there.
-        path: the same from the root of the volume, for messages.
+        name: the new name, which must not exist.
+        path: the new name from the root of the volume, for messages.
         losses: where losses are counted.
 
     Raises OSError; TargetError for a loss that is not forgiven.

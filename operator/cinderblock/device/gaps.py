@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 EXAMPLES: Final = 5
 """Paths that are named (`model.task.MoverReport.unreadable_examples`)."""
 MOST: Final = 100_000
-"""Objects that may be left out. Their paths are kept in memory, and a volume with more of them needs a look first."""
+"""Most objects that may be left out. Memory holds their paths, and somebody should check a volume with more of them."""
 _LOGGED: Final = 100
 
 Counted = tuple[int, list[str]]
@@ -36,24 +36,24 @@ class Gaps:
         self._paths: set[bytes] = set()
 
     def __contains__(self, path: bytes) -> bool:
-        """Whether the object of this path was left out by this process."""
+        """Return whether this process has left out the object of this path."""
         return path in self._paths
 
     def __bool__(self) -> bool:
-        """Whether anything was left out."""
+        """Return whether anything was left out."""
         return bool(self.files)
 
     def allow(self, error: CinderblockError) -> bool:
-        """Return whether an object with this error may be left out: the error is its own, and the task allows it."""
+        """Return whether an object with this error may be left out: only it has the error, and the task allows it."""
         is_of_one = isinstance(error, SourceError) and error.is_of_one
         return is_of_one and self.unreadable is Unreadable.SKIP
 
     def leave_out(self, error: CinderblockError, path: bytes, *, is_directory: bool = False) -> None:
-        """Leave out an object, of a directory all that is below it too. Raises ``error`` if that is not allowed."""
+        """Leave out an object; a directory with all that is below it. Raises ``error`` if that is not allowed."""
         if not self.allow(error):
             raise error
         if self.files >= MOST:
-            raise SourceError(f"more than {MOST} files cannot be read, check the volume first: {error.message}")
+            raise SourceError(f"more than {MOST} files cannot be read: check the volume first ({error.message})")
         if self.files < _LOGGED:
             logger.warning("Left out: %s", error.message)
         self._add(path + b"/" if is_directory else path)
@@ -67,11 +67,11 @@ class Gaps:
         return bool(self._paths) and any(target in self._paths for target in targets)
 
     def plain(self) -> Counted:
-        """The counts, for another process."""
+        """Return the counts, for another process."""
         return self.files, self.examples
 
     def add(self, counted: Counted) -> None:
-        """Add what another process left out. Its paths are in nothing that it found."""
+        """Add what another process left out. The objects that it found hold none of these paths."""
         files, examples = counted
         self.files += files
         self.examples += examples[: EXAMPLES - len(self.examples)]

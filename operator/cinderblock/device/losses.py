@@ -62,14 +62,14 @@ class Fidelity:
 _REFUSALS: Final = frozenset(
     {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.E2BIG, errno.ERANGE}
 )
-"""How the kernel refuses metadata that is not possible at all; ENOSPC or EIO is never taken for it. chown gives EINVAL
-for an owner that a user namespace does not know; FUSE gives ENOSYS for a call that its server does not have; E2BIG and
-ERANGE are for attributes that a file system has no room for."""
+"""How the kernel refuses metadata that a file system cannot have. ENOSPC and EIO are not among them. chown gives EINVAL
+for an owner that a user namespace does not know. FUSE gives ENOSYS for a call that its server does not have. E2BIG and
+ERANGE are for attributes that do not fit."""
 _LINK_REFUSALS: Final = (_REFUSALS | {errno.EMLINK, errno.EXDEV, errno.ENAMETOOLONG}) - {errno.EACCES}
-"""Links are refused in some more ways (link(2), symlink(2)): too many of them, across quotas, too long a target. EACCES
-speaks of the directory, in which no file could be made either."""
+"""The kernel refuses links in more ways (link(2), symlink(2)): too many of them, across quotas, too long a target.
+EACCES is about the directory, in which no file could be made either."""
 _EXPLAINED: Final = frozenset({errno.E2BIG, errno.EMLINK, errno.ENAMETOOLONG})
-"""Refusals that say themselves what is wrong (`refusals`)."""
+"""Refusals with advice of their own (`refusals`)."""
 _NAMES: Final = frozenset({Feature.SYMLINKS, Feature.HARD_LINKS, Feature.FIFOS})
 
 _BY_IDENTITY: Final = "as NFS with root_squash, EFS access points, SMB and blobfuse do"
@@ -86,7 +86,7 @@ _WHO: Final = {
 }
 _BY_OTHERS: Final = "as NFS, SMB and file systems of other kinds than the backup's may do"
 _TOLD: Final = {Feature.HARD_LINKS: "hard links (restored as copies)"}
-"""What a loss is called where its name alone would leave open what became of the objects."""
+"""Names of losses that also say what became of the objects."""
 _GO_ON: Final = "fidelity BestEffort (--best-effort) goes on and counts them"
 
 
@@ -127,14 +127,14 @@ class Losses:
         return list(self._fidelity.lacking)
 
     def lacks(self, feature: Feature) -> bool:
-        """Whether the feature is known to be impossible."""
+        """Return whether the feature is known to be impossible."""
         return not self._fidelity.keeps(feature)
 
     def forgive(self, feature: Feature, error: OSError, path: bytes) -> None:
         """Count a refusal of metadata.
 
         Raises TargetError if the run is strict and the loss was not known; ``error`` if it is not about metadata, or
-        says itself what is wrong.
+        has advice of its own.
         """
         is_about_metadata = error.errno in (_LINK_REFUSALS if feature in _NAMES else _REFUSALS)
         if not is_about_metadata or (self._ends(feature) and error.errno in _EXPLAINED):
@@ -143,10 +143,10 @@ class Losses:
         self._lose(feature, path, "refuses", f"{code}: {printable(path)}")
 
     def feigned(self, feature: Feature, path: bytes, found: str) -> None:
-        """Count a call that was answered as a success, and did something else.
+        """Count a call that reported success, but did something else.
 
         Args:
-            feature: what it should have set.
+            feature: what the call should have set.
             path: of the object.
             found: what the object has now.
 
@@ -165,7 +165,7 @@ class Losses:
             count.add(1, [example(path)] if len(count.examples) < EXAMPLES else [])
 
     def add(self, counted: Counted) -> None:
-        """Add what another process could not keep."""
+        """Add the losses of another process."""
         with self._lock:
             for name, (objects, examples) in counted.items():
                 self._counts[Feature[name]].add(objects, examples)
@@ -183,7 +183,7 @@ class Losses:
         return [f"{loss.what} that could not be kept: {loss.objects}" for loss in self.listed()]
 
     def listed(self) -> list[Loss]:
-        """What was lost, with examples."""
+        """Return what was lost, with examples."""
         found = [(feature, self._counts[feature]) for feature in Feature if feature in self._counts]
         return [
             Loss(what=_TOLD.get(feature, feature.value), objects=count.objects, examples=count.examples)
@@ -191,7 +191,7 @@ class Losses:
         ]
 
     def _ends(self, feature: Feature) -> bool:
-        """Whether losing the feature ends the run."""
+        """Return whether the loss of the feature ends the run."""
         return self.is_strict and not self.lacks(feature)
 
     def _lose(self, feature: Feature, path: bytes, verb: str, where: str) -> None:
@@ -202,6 +202,6 @@ class Losses:
 
 
 def example(path: bytes) -> str:
-    """Return a path as it is named in a report: printable, and cut to fit."""
+    """Return a path as a report shows it: printable, and cut to fit."""
     text = printable(path)
     return text if len(text) <= _EXAMPLE_CHARACTERS else text[: _EXAMPLE_CHARACTERS - 1] + "…"

@@ -22,7 +22,7 @@ from cinderblock.device.target_file import TargetFile, make_file
 from cinderblock.errors import TargetError
 
 STRICT: Final = "Strict"
-"""Says that a loss which was not known beforehand ends the work."""
+"""Means that a loss which was not known beforehand ends the work."""
 Writes = list[tuple[int, int, int]]
 """For each run of data where it begins in the file and in the shared memory, and its length."""
 Order = tuple[tuple[Any, ...], Writes]

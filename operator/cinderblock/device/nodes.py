@@ -29,7 +29,7 @@ def is_same_node(directory: int, name: bytes, entry: Entry, status: os.stat_resu
 
 
 def make_node(directory: int, name: bytes, entry: Entry, losses: Losses) -> bool:
-    """Make a symbolic link, FIFO or device node; return False if the target refuses it, which ``losses`` forgives.
+    """Make a symbolic link, FIFO or device node. Return False if the target refuses it and ``losses`` forgives that.
 
     Raises OSError; TargetError for a refusal that is not forgiven; IntegrityError for a kind that no tree holds.
     """

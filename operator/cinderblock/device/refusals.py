@@ -30,9 +30,9 @@ _TARGET_ADVICE = {
     errno.EBUSY: "it is in use, or something is mounted there: unmount it, then restore again",
     errno.EPERM: "not permitted: it may be immutable (see lsattr), or the mover lacks a capability",
     errno.EACCES: "access denied: run the mover as root, or as the user who owns the volume's files",
-    errno.EMLINK: f"the target's file system allows no more hard links: restore to another kind of it, or {_GO_ON}",
+    errno.EMLINK: f"the target's file system allows no more hard links: restore to another file system, or {_GO_ON}",
     errno.ENAMETOOLONG: "the target's file system allows no such long name: restore to another kind of file system",
-    errno.E2BIG: "the target's file system takes no extended attribute of this size: restore to another kind of it, or"
+    errno.E2BIG: "the target's file system takes no extended attribute of this size: restore to another file system, or"
     f" {_GO_ON}",
     errno.EILSEQ: "the target's file system refuses this name: restore to one that takes any bytes as a name",
     errno.EINVAL: "the target's file system refuses it as invalid: restore to the kind of file system of the backup",
@@ -55,8 +55,8 @@ _OF_ONE = frozenset(
         *(errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED, errno.EKEYREJECTED),
     }
 )
-"""What may be wrong with one object alone: a bad sector (EIO, ENODATA, EILSEQ), damaged metadata (EUCLEAN, EBADMSG), no
-permission, no key (fscrypt), or more than a format holds. A lack of memory or of descriptors is none of them."""
+"""Errors that may concern a single object: a bad sector (EIO, ENODATA, EILSEQ), damaged metadata (EUCLEAN, EBADMSG), no
+permission, no key (fscrypt), or more than a format holds. A lack of memory or of descriptors is not among them."""
 _LEFT_OUT = "; unreadable Skip (--skip-unreadable) leaves it out"
 _MOVED_UNDER_US = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP})
 """What a path that was there a moment ago answers after somebody else changed it."""
@@ -83,7 +83,7 @@ def source_error(error: OSError, action: str, path: bytes) -> SourceError:
 
 
 def object_error(error: OSError, action: str, path: bytes) -> SourceError:
-    """Return the error of one object of a tree, which a backup may be allowed to leave out; never of the root."""
+    """Return the error of one object of a tree. A backup may leave the object out, unless it is the root."""
     is_of_one = bool(path) and error.errno in _OF_ONE
     refusal = SourceError(_sentence(error, _SOURCE_ADVICE, action, path, _LEFT_OUT if is_of_one else ""))
     refusal.is_of_one = is_of_one

@@ -52,7 +52,7 @@ class TreeReader(Closing):
     Attributes:
         skipped: what walks have left out so far.
         gaps: what could not be read, and was left out, so far.
-        whiteouts: character devices 0/0 so far: what an overlay has removed (overlayfs: "whiteouts").
+        whiteouts: character devices 0/0 so far, which stand for names that an overlay has removed.
     """
 
     def __init__(self, root: str | bytes, unreadable: Unreadable = Unreadable.FAIL) -> None:
@@ -73,7 +73,7 @@ class TreeReader(Closing):
         self._walker: Walker | None = None
 
     def sync(self) -> str | None:
-        """Bring all changes of the file system to its storage. Return what a person should know if that failed."""
+        """Write all changes of the file system to its storage. Return what a person should know if that failed."""
         try:
             sync_file_system(self._root)
         except OSError as error:
@@ -135,7 +135,7 @@ class TreeReader(Closing):
             raise
 
     def finish(self) -> None:
-        """All is read. Where something could not be, make sure that the volume is still there. Raises SourceError."""
+        """End the reading. If something could not be read, check that the volume still exists. Raises SourceError."""
         try:
             if self.gaps:
                 sorted_names(self._root)
@@ -189,7 +189,7 @@ class TreeReader(Closing):
             yield None
 
     def _entry(self, rows: Rows, row: int) -> Entry | None:
-        """The entry of an object; None if it has vanished since the walk saw it, or was left out."""
+        """Return the entry of an object; None if it has vanished since the walk saw it, or was left out."""
         path, status = rows.paths[row], rows.status(row)
         kind = status.mode & TYPE
         if kind == stat.S_IFREG and self._adds_attributes and status.size:

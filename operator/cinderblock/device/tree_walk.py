@@ -36,7 +36,7 @@ _TOLD = {
 
 
 Left = tuple[dict[str, int], dict[str, list[str]]]
-"""What `Skipped` counted, and what it names; plain values for another process."""
+"""The counts and examples of `Skipped`; plain values for another process."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Skipped:
     _named: dict[str, list[str]] = field(default_factory=dict)
 
     def name(self, what: str, path: bytes) -> None:
-        """Keep a path as an example, if there are few so far; ``what``: the name of its count."""
+        """Keep a path as an example, if there are few so far. ``what`` is the name of its count."""
         named = self._named.setdefault(what, [])
         if len(named) < EXAMPLES:
             named.append(example(path))
@@ -78,7 +78,7 @@ class Skipped:
         return [f"{told}: {getattr(self, what)}" for what, told in _TOLD.items() if getattr(self, what)]
 
     def listed(self) -> list[Loss]:
-        """The same with examples."""
+        """Return the same with examples."""
         return [
             Loss(what=told, objects=getattr(self, what), examples=self._named.get(what, []))
             for what, told in _TOLD.items()
@@ -166,7 +166,7 @@ class TreeWalk:
     Args:
         root_fd: an open directory, which must stay open.
         skipped: counts what is left out.
-        gaps: what cannot be read, where that may be left out; None: nothing may.
+        gaps: collects what cannot be read and may be left out; None: nothing may be left out.
 
     Raises OSError.
     """

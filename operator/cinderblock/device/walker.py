@@ -59,7 +59,7 @@ class Walker(Closing):
                 raise
 
     def rows(self, skipped: Skipped, gaps: Gaps) -> Iterator[Rows]:
-        """As `TreeWalk.rows`; ``skipped`` and ``gaps`` are told at the end.
+        """Do what `TreeWalk.rows` does; add to ``skipped`` and ``gaps`` at the end.
 
         Raises TransientError if the process has ended before.
         """

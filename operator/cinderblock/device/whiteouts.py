@@ -1,4 +1,4 @@
-"""Signs that a tree is the upper directory of an overlay, which says in attributes what a mover cannot see."""
+"""Signs that a tree is the upper directory of an overlay, whose trusted.* attributes a mover cannot see."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cinderblock.device.rows import TYPE, Rows
 class Whiteouts:
     """Character devices 0/0: names that an overlay has removed (Documentation/filesystems/overlayfs.rst, whiteouts).
 
-    Which directories hide what lies below them, the overlay says in trusted.overlay.* attributes.
+    The overlay records in trusted.overlay.* attributes which directories hide what lies below them.
     """
 
     objects: int = 0
@@ -21,7 +21,7 @@ class Whiteouts:
     _seen: set[bytes] = field(default_factory=set)
 
     def look_at(self, rows: Rows) -> None:
-        """Count what is among the objects of a walk. An overlay makes most whiteouts as links to one."""
+        """Count the whiteouts among the objects of a walk. Most whiteouts of an overlay are hard links to one inode."""
         for row, number in rows.numbers.items():
             if number == 0 and rows.columns.modes[row] & TYPE == stat.S_IFCHR:
                 self._seen.add(rows.paths[row])
@@ -36,7 +36,7 @@ class Whiteouts:
             self.examples.append(example(path))
 
     def sentences(self) -> list[str]:
-        """Return what a person must know, if there are any."""
+        """Return what a person must know if there are whiteouts."""
         if not self.objects:
             return []
         overlay = f"{self.objects} whiteouts: this is the upper directory of an overlay"

@@ -97,9 +97,9 @@ async def users_of_store(eyes: Eyes, store: BackupStore) -> tuple[str, ...]:
 
 
 async def unsealed_in(eyes: Eyes, store: BackupStore) -> tuple[tuple[str, ...], bool]:
-    """Return the names of VolumeBackups that are whole in a store and not encrypted, and whether these are all.
+    """Return names of VolumeBackups that are whole in a store and not encrypted, and whether these are all of them.
 
-    Of very many, the first ones are enough: somebody is to see that there are any.
+    If there are very many, the first ones are enough for a message.
     """
     fields = f"status.storeName={store.name},status.sealed=false"
     bodies, is_all = await eyes.kube.first(kinds.VOLUME_BACKUP, store.namespace, FEW, fields=fields)

@@ -97,12 +97,12 @@ async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
 
 
 async def living_pods(eyes: Eyes, namespace: str) -> JsonObjects:
-    """The pods of a namespace that have not ended."""
+    """Return the pods of a namespace that have not ended."""
     return await eyes.bodies(kinds.POD, namespace, fields=lookups.NOT_ENDED)
 
 
 def those_with(claim: Claim, pods: JsonObjects) -> list[Pod]:
-    """Those of the pods that use a claim and have not ended."""
+    """Return those of ``pods`` that use a claim."""
     return parse_all(Pod, [pod for pod in pods if lookups.uses_claim(pod, claim.name)])
 
 
@@ -226,7 +226,7 @@ async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:
 async def read_manifest(
     eyes: Eyes, store: BackupStore, container: str, key: str, expected: ExpectedBackup
 ) -> ManifestView | None:
-    """A manifest, read back and verified; None if there is none.
+    """Return a manifest, read back and verified; None if there is none.
 
     Args:
         eyes: what to look with.
@@ -235,7 +235,7 @@ async def read_manifest(
         key: of the manifest.
         expected: which backup it must be.
 
-    Raises what the store or the format raise.
+    Raises what the store and the format raise.
     """
     opened = await eyes.stores.open(store, container)
     ring = await eyes.stores.keys(store)

@@ -41,7 +41,7 @@ from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
 
 NAMESAKES: Final = 8
-"""Manifests of one id, of several volumes, that are read at most to find the right one."""
+"""Most manifests with one backup id, below several volumes, that are read to find the right one."""
 
 
 async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
@@ -65,7 +65,7 @@ async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
 
 
 async def _for_pins(eyes: Eyes, world: BackupWorld) -> BackupWorld:
-    """The manifest of a backup that an earlier release has made: what identifies its content was not recorded."""
+    """Add the manifest of a backup that an earlier release made without pins."""
     backup = world.backup
     view = await choose_store(eyes, backup.namespace, _store_name(backup))
     if view.store is None:
@@ -77,7 +77,7 @@ async def _for_pins(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 async def _read_whole(
     eyes: Eyes, store: BackupStore, backup: VolumeBackup
 ) -> tuple[ManifestView | None, CinderblockError | None]:
-    """The manifest of a backup that is whole, or why it cannot be had."""
+    """Return the manifest of a backup that is whole, or why it cannot be read."""
     key, container = backup.status.manifest_key or "", backup.status.container or store.spec.container
     try:
         manifest = await read_manifest(eyes, store, container, key, expectations.of_status(backup, store))
@@ -169,7 +169,7 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 
 async def _with_parent(eyes: Eyes, world: BackupWorld) -> BackupWorld:
-    """What identifies the content of the recorded parent, if its status does not say it yet."""
+    """Add the manifest of the recorded parent, if its status has no pins yet."""
     parent = recorded_parent(world)
     if world.store.store is None or parent is None or not is_unpinned(parent):
         return world
@@ -208,9 +208,9 @@ async def _with_attachments(eyes: Eyes, world: BackupWorld, pods: list[Pod]) -> 
 
 
 async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
-    """The key that a mover is to seal with. A Secret that cannot be read is told by `probe_store`, not here.
+    """Add the key that a mover must seal with. `probe_store` reports a Secret that cannot be read, not this function.
 
-    That no key may seal is told here alone: what is stored can be read all the same.
+    Only this function reports that no key may seal. Stored backups can be read all the same.
     """
     if world.store.store is None or world.store.trouble is not None:
         return world
@@ -285,9 +285,9 @@ async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 
 def _expected(world: BackupWorld, store: BackupStore, key: str) -> ExpectedBackup:
-    """What the manifest must be: of a mover's run, what it has reported; else what key and seal rule say.
+    """Return which backup the manifest must be: what the mover has reported, or else what key and seal rule say.
 
-    Of a backup that is being deleted, it does not matter whether it is encrypted.
+    If the backup is being deleted, it may be unencrypted.
     """
     backup = world.backup
     if not is_forgotten(backup) and not backup.spec.import_:
@@ -302,10 +302,10 @@ def _asked_manifest(asked: StoredBackup, prefix: str) -> str | None:
 
 
 async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world: BackupWorld) -> list[str]:
-    """Keys of a backup's manifest when nothing else says which volume it is of: that one may be gone by now.
+    """Find keys of a backup's manifest if nothing else says which volume it belongs to: the volume may be gone by now.
 
-    Whoever can write to the container can put a manifest of the same name beside it. That of the known volume comes
-    first.
+    Somebody who can write to the container can put a manifest of the same name below another volume. So the key below
+    the known volume comes first.
     """
     opened = await eyes.stores.open(store, container)
     prefix, backup_id = store.spec.prefix, world.backup.backup_id
@@ -347,7 +347,7 @@ async def _for_recall(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 
 async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: str, container: str) -> BackupWorld:
-    """Whether the store still holds objects of the backup, and who needs them."""
+    """Add whether the store still holds objects of the backup, and which backups need them."""
     store, backup = view.store, world.backup
     if store is None:
         return world
@@ -355,12 +355,15 @@ async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: st
     look = partial(_look, opened, store.spec.prefix, volume_id, backup.backup_id)
     left, stands = await eyes.stores.ask(store, look)
     world = replace(world, data_left=left, manifest_stands=stands)
-    # The siblings were read before: a backup that was none of them and has a manifest now has no VolumeBackup.
+    # The siblings were read before. So a backup that was not among them, and has a manifest now, has no VolumeBackup.
     return await _with_needs(eyes, world) if left and not (backup.keeps_data and stands) else world
 
 
 def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool]:
-    """Whether anything of the backup is left, and whether its manifest is. What is not ours does not count."""
+    """Return whether the store holds anything of the backup, and whether it holds its manifest.
+
+    Objects that are not ours do not count.
+    """
     own = names.manifest_key(prefix, volume_id, backup_id)
     stands = any(found.key == own for found in store.list(own))
     has_packs = next(pack_objects(store, prefix, volume_id, backup_id), None) is not None
@@ -368,7 +371,7 @@ def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tu
 
 
 async def _with_needs(eyes: Eyes, world: BackupWorld) -> BackupWorld:
-    """Who needs packs of the backup, as the manifests in the store tell."""
+    """Add which backups need packs of this one, as the manifests in the store show."""
     status, store = world.backup.status, world.store.store
     if store is None:
         store = (await choose_store(eyes, world.backup.namespace, _store_name(world.backup))).store

@@ -131,7 +131,7 @@ async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> Restore
 
 
 async def _with_store(eyes: Eyes, world: RestoreWorld, backup: VolumeBackup) -> RestoreWorld:
-    """The backup's store, and the manifest as it is there now, if it is the one that the backup's status tells of."""
+    """Add the backup's store, and the manifest that it holds now, if it is the one that the status records."""
     view = await choose_store(eyes, backup.namespace, backup.status.store_name or backup.spec.store_name)
     if view.store is None or backup.status.manifest_key is None:
         return replace(world, store=view)

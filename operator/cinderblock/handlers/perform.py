@@ -158,7 +158,7 @@ async def _create_claim(eyes: Eyes, body: dict[str, Any]) -> None:
 
 
 async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStoredData) -> None:
-    """Remove a backup's objects, unless another manifest lists its packs by now."""
+    """Remove a backup's objects, unless another manifest now lists its packs."""
     store = subject.store
     if store is None:
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
@@ -173,7 +173,7 @@ async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStored
         references.read_all()
         needs = references.needs(action.backup_id)
         if needs.by:
-            # They were made since we looked: the next look waits for them, or leaves the data to them.
+            # They were made after the last look. The next look waits for them, or leaves the data to them.
             raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason="HasDependentBackups")
         if needs.unknown:
             raise dependents.unknown(needs.unknown[0].message)

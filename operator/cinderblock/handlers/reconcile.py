@@ -121,10 +121,10 @@ async def _perform(
         eyes: what to perform with.
         subject: the object.
         decision: what to do.
-        refused: what to do instead when an action is refused and a status is to tell of it.
+        refused: returns what to do instead, if an action is refused and a status must say so.
 
-    Returns what is to be recorded: the decision, or what a refused action has made of it. Raises what an action
-    raises that no status tells of. What fails later says nothing about the actions, which are done by then.
+    Returns the decision to record: the given one, or the one that a refused action led to. Raises errors of actions
+    that no status reports. Errors after this function say nothing about the actions, which are done by then.
     """
     for action in decision.actions:
         try:
@@ -174,7 +174,7 @@ async def _record(
     decision: Decision,
     before: Status,
 ) -> float | None:
-    """Write the status of a decision whose actions are done, and tell of it. Returns when to look again."""
+    """Write the status of a decision whose actions are done, and announce it. Returns when to look again."""
     gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
     if decision.status is not None and decision.status != before and not gone:
         await _write_status(eyes, subject, decision)

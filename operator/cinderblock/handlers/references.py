@@ -1,7 +1,7 @@
-"""Who needs whose packs, as the operator asks for it: each manifest is read once, and no store is held up by it.
+"""How the operator finds out which backups need packs of which others. It reads a manifest once, and blocks no store.
 
-Each batch is a call of its own (see `Patience`), so that others have their turn in between. Looks at one volume that
-come together do not read the same manifests: the second waits for the first for a moment, and is tried again later.
+Each batch is a call of its own (see `Patience`), so that others have their turn in between. Two looks at one volume at
+the same time do not read the same manifests: the second waits a moment for the first, and is tried again later.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from cinderblock.repository.references import Needs, References
 from cinderblock.store.base import ObjectStore
 
 TURN_SECONDS: Final = 1.0
-"""Seconds that a look waits for another one which reads manifests of the same volume."""
+"""Seconds that a look waits for another one that reads manifests of the same volume."""
 
 
 class ReferenceLooks:
-    """Looks at the manifests of volumes, and what they have read. For one event loop.
+    """The looks at manifests of volumes, with what they have read. For one event loop.
 
     Args:
-        turn_seconds: how long a look waits for another one which reads manifests of the same volume.
+        turn_seconds: seconds that a look waits for another one that reads manifests of the same volume.
     """
 
     def __init__(self, turn_seconds: float = TURN_SECONDS) -> None:
@@ -38,7 +38,7 @@ class ReferenceLooks:
         self._turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
     async def needs(self, stores: Stores, store: BackupStore, container: str, volume_id: str, backup_id: str) -> Needs:
-        """Return who needs packs of a backup.
+        """Return which backups need packs of a backup.
 
         Raises what the store raises; TransientError (ReadingReferences) while another look reads the same manifests.
         """
@@ -57,17 +57,17 @@ class ReferenceLooks:
     def begin(
         self, opened: ObjectStore, keys: KeyRing | None, store: BackupStore, container: str, volume_id: str
     ) -> Callable[[], References]:
-        """Return what begins a look and lists the manifests of a volume, in whatever thread."""
+        """Return a function that begins a look and lists the manifests of a volume. Any thread may call it."""
         known = self._known.of(_place(store, container, volume_id))
         return partial(References, opened, store.spec.prefix, volume_id, keys, known)
 
     def settle(self, store: BackupStore, container: str, volume_id: str) -> None:
-        """Let go of what is too much to be kept, after a look at a volume."""
+        """Forget what does not fit into memory, after a look at a volume."""
         self._known.settle(_place(store, container, volume_id))
 
     @asynccontextmanager
     async def turn(self, store: BackupStore, container: str, volume_id: str) -> AsyncIterator[None]:
-        """Be the only one who reads manifests of a volume. Raises TransientError if another look takes long."""
+        """Be the only look that reads manifests of a volume. Raises TransientError if another look takes long."""
         turn = self._turns.setdefault(_place(store, container, volume_id), asyncio.Lock())
         try:
             async with asyncio.timeout(self._turn_seconds):
@@ -84,9 +84,9 @@ class ReferenceLooks:
 
 
 async def key_ring(stores: Stores, store: BackupStore) -> KeyRing | None:
-    """Return the keys of a store; None if there are none to be had.
+    """Return the keys of a store; None if it has none or they cannot be read.
 
-    A deletion does not hang on the encryption Secret: while the line of parents is whole, headers tell enough.
+    A deletion does not depend on the encryption Secret: while the line of parents is complete, headers are enough.
     Raises KubeUnavailable.
     """
     try:
@@ -96,6 +96,6 @@ async def key_ring(stores: Stores, store: BackupStore) -> KeyRing | None:
 
 
 def _place(store: BackupStore, container: str, volume_id: str) -> Hashable:
-    """Return where a volume's backups are: other settings of a store may lead to another place."""
+    """Return the place of a volume's backups. Other settings of a store may lead to another place."""
     spec = store.spec
     return store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id

@@ -1,4 +1,4 @@
-"""The backups of each volume, as the watches tell: what one of them needs may concern all others."""
+"""The backups of each volume, as the watches report them: what one of them needs may concern all others."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Relatives:
         self._backups: dict[str, set[Key]] = {}
 
     def hear(self, how: str | None, key: Key, status: Mapping[str, Any]) -> str | None:
-        """Take note of a VolumeBackup that came, changed or went (``how`` is DELETED), and return its volume.
+        """Note that a VolumeBackup came, changed or went (``how`` is DELETED), and return its volume.
 
-        One whose status was lost stays with its volume.
+        A VolumeBackup whose status was lost stays with its volume.
         """
         volume = f"{key.namespace}/{status['volumeId']}" if status.get("volumeId") else self._volume_of.get(key)
         before = self._volume_of.pop(key, None)

@@ -110,9 +110,9 @@ class Judge:
         return _leaves_alone(backups.decide(world, self._now), backup.status)
 
     def _relatives(self, backup: VolumeBackup) -> Iterator[VolumeBackup]:
-        """One backup that needs this one, if there is any; else one of its volume whose parent is gone.
+        """Yield one backup that needs this one, if any; else one backup of the volume whose parent is gone.
 
-        What such a one needs is in the store, which is not asked here: what it told last is believed.
+        Only the store shows what that one needs. This look does not ask the store, and believes its last answer.
         """
         gone = self._gone_parents((backup.namespace, backup.status.volume_id or ""))
         for place in ((backup.namespace, backup.backup_id), *gone):
@@ -122,7 +122,7 @@ class Judge:
                 return
 
     def _gone_parents(self, volume: Place) -> list[Place]:
-        """The parents of a volume's backups that are no backups any more; found out once for each volume."""
+        """Return the parents of a volume's backups that no longer exist. They are searched once for each volume."""
         if volume not in self._gone:
             named = ((volume[0], parent) for parent in self._parents.get(volume, ()))
             self._gone[volume] = [place for place in named if place not in self._ids]

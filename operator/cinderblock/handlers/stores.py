@@ -120,9 +120,9 @@ class Stores:
         return KeyRing.from_secret(secret.data, active, "the encryption Secret", read_only)
 
     async def active_key(self, store: BackupStore) -> str | None:
-        """The key id that movers must seal with; None: the greatest of the Secret's.
+        """Return the key id that movers must seal with; None: the greatest in the Secret.
 
-        A mover sees the keys of the Secret and none of its annotations. Raises as `keys` does; KeyUnavailable if all
+        A mover sees the keys of the Secret, but not its annotations. Raises what `keys` raises; KeyUnavailable if all
         keys are read-only.
         """
         ring = await self.keys(store)

@@ -69,14 +69,14 @@ class Watch:
         known = [self._known(key.namespace, backup_id) for backup_id in referred]
         has_ended = self._has_ended(event["type"], metadata["uid"], status)
         if not all(known) and (has_ended or self._references.get(metadata["uid"], set()) != before):
-            # Its parent is gone: which of the others it needs, only the manifests tell.
+            # Its parent is gone, so only the manifests show which of the others it needs.
             known.append(self._relatives.of(volume) - {key})
         for other in sorted(frozenset().union(*known)):
             # A dependent or a restore says something about the backup that it belongs to.
             await self._queue.add(other)
 
     def _known(self, namespace: str, backup_id: str) -> frozenset[Key]:
-        """The backup with this id, by its UID or as one that was imported, if it is known."""
+        """Return the key of the backup with this id, by its UID or by the id that it was imported with; or none."""
         found = (self._names.get(reference) for reference in (backup_id, f"{namespace}/{backup_id}"))
         return frozenset(key for key in found if key is not None)
 

@@ -53,7 +53,7 @@ def names_claim(pod: JsonObject, claim: str) -> bool:
 
 
 def stateful_sets_of(claim: str, pods: Iterable[JsonObject]) -> list[str]:
-    """Names of the StatefulSets that a claim may belong to, in order: their pods mount claims of the same template.
+    """Return names of StatefulSets that a claim may belong to, in order: their pods mount claims of the same template.
 
     Pod ``web-0`` of StatefulSet ``web`` mounts claim ``data-web-0``, so claim ``data-web-1`` is of that set too, even
     if pod ``web-1`` does not run (apps/v1 StatefulSet: claims are called ``<template>-<pod>``).

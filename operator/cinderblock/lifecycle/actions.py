@@ -91,7 +91,7 @@ class DeleteStoredData:
 
     Attributes:
         container: the bucket.
-        volume_id, backup_id: what the manifest must name; another one stops the deletion.
+        volume_id, backup_id: the ids that the manifest must name; other ids stop the deletion.
     """
 
     container: str

@@ -38,10 +38,10 @@ def manifest_is_below_the_prefix(world: BackupWorld) -> Verdict:
 
 
 def manifest_was_read(world: BackupWorld) -> Verdict:
-    """What is not in the store, cannot be read, or is not the backup of its key, cannot be adopted."""
+    """A backup cannot be adopted if its manifest is missing, cannot be read, or belongs to another key."""
     if isinstance(world.manifest_trouble, SealBroken):
         cause = "Cannot adopt the backup: its store has an encryption Secret, and the backup is not encrypted."
-        remedy = "If you know that you have made it so, set spec.import.allowUnsealed."
+        remedy = "If you made it without encryption yourself, set spec.import.allowUnsealed."
         return Fail("SealBroken", f"{cause} {remedy} {world.manifest_trouble.message}")
     if world.manifest_trouble is not None:
         return checks.trouble(world.manifest_trouble, world.policy.deadlines)

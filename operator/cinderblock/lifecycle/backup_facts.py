@@ -39,13 +39,13 @@ def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeB
 
 
 def incomplete(status: VolumeBackupStatus) -> str | None:
-    """Say what a backup lacks, and what to do about it; None if it lacks nothing. It depends on the status alone."""
+    """Say what a backup lacks, and what to do about it; None if it lacks nothing. Only the status counts."""
     if not status.unreadable_files:
         return None
     named = ", ".join(status.unreadable_examples)
     return (
         f"The backup lacks {status.unreadable_files} files that could not be read, for example {named}."
-        " See the mover's log and the volume for the cause, mend it, and make another backup."
+        " Find the cause in the mover's log, mend the volume, and make another backup."
     )
 
 

@@ -37,7 +37,7 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim, consistency
 
 
 def _change_detection(world: BackupWorld, store: BackupStore, claim: Claim) -> ChangeDetection:
-    """Return what is compared. Where timestamps reach the disk a day after the data, they prove nothing."""
+    """Return what is compared. Timestamps that may reach the disk a day after the data prove nothing."""
     if world.volume is not None and world.volume.delays_timestamps:
         return ChangeDetection.CONTENT
     return store.spec.change_detection.of(claim.spec.storage_class_name)
@@ -79,10 +79,10 @@ def data_timestamp(world: BackupWorld) -> datetime | None:
 
 
 def data_instant(world: BackupWorld) -> datetime | None:
-    """Return when the data that the mover reads were cut at the earliest; None if nobody knows.
+    """Return the earliest time at which the data that the mover reads can have been cut; None if it is unknown.
 
-    A driver may say that a snapshot is younger than it is, but none is taken before somebody asks for it. A snapshot
-    that was imported into the cluster is older than its VolumeSnapshot, and only its driver knows how old.
+    A driver may report too late a time for a snapshot, but it takes none before somebody asks for it. A snapshot that
+    was imported into the cluster is older than its VolumeSnapshot, and only its driver knows its age.
     """
     created, told = world.backup.metadata.creation_timestamp, data_timestamp(world)
     instants = [instant for instant in (created, told) if instant is not None]

@@ -38,10 +38,10 @@ from cinderblock.model.quantity import to_bytes, to_gib
 from cinderblock.model.task import missed_changes_sentence
 
 ASKED_AGAIN = 60.0
-"""Seconds until a store that did not tell who needs a backup is asked again."""
+"""Seconds until the next question to a store that did not say which backups need this one."""
 
 NOT_OURS = (ForeignManifest, ManifestReplaced, SealBroken, SealedTooLate)
-"""What is there in the place of a backup's manifest is not it."""
+"""The store holds something else in the place of a backup's manifest."""
 
 REFUSED_RETRY = 60.0
 """Seconds between looks at a backup whose status was lost, while the store holds something else in its place."""
@@ -109,16 +109,16 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
 
 
 def _spoilt(world: BackupWorld) -> Fail | None:
-    """Why a backup that is being made cannot become a good one, whatever its mover says."""
+    """Return why a backup that is being made cannot become a good one, whatever its mover says."""
     if isinstance(world.manifest_trouble, NOT_OURS):
         return Fail(world.manifest_trouble.reason, world.manifest_trouble.message)
     return checks.intruded(world.intruders)
 
 
 def _refuse_recall(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
-    """A status was lost, and what the store holds must not be taken for the backup. It is looked at again.
+    """Refuse what the store holds, since it must not be taken for a backup whose status was lost. Look again later.
 
-    What is there may be put right; or the store may be told to take what is not encrypted.
+    Somebody may put the manifest right, or allow the store to take an unsealed one.
     """
     cause = "Cannot tell whether the backup is whole: its status was lost."
     remedy = "If it was made without encryption, set spec.allowUnsealed of the BackupStore."
@@ -328,13 +328,13 @@ def _files_unreadable(status: VolumeBackupStatus) -> tuple[Action, ...]:
 
 
 def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:
-    """Return an Event about changes that earlier backups may lack. They come from the manifest: a crash loses none."""
+    """Return an Event about changes that earlier backups may lack. The manifest counts them, so a crash loses none."""
     missed = status.missed_changes
     return (Announce("Warning", "ChangeMissed", missed_changes_sentence(missed)),) if missed else ()
 
 
 def _whole_conditions(world: BackupWorld, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
-    """Ready; and Complete, False, where files are missing. A complete backup has no such condition."""
+    """Return Ready, and Complete as False if files are missing. A complete backup has no condition Complete."""
     generation, lacks = world.backup.metadata.generation, incomplete(status)
     message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
     shown = pinning.shown(world, now, message)

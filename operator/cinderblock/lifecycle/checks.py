@@ -60,7 +60,7 @@ def is_forgotten(backup: VolumeBackup) -> bool:
 
 
 def is_unpinned(backup: VolumeBackup) -> bool:
-    """Whether a backup is whole, and nobody has recorded what identifies its content: an earlier release made it."""
+    """Return whether a backup is whole and has no pins, because an earlier release made it."""
     status = backup.status
     return own_phase(backup) in WHOLE and status.manifest_key is not None and status.pins is None
 
@@ -182,7 +182,7 @@ def parent_is_there(world: BackupWorld) -> Verdict:
 
 
 def parent_can_be_told(world: BackupWorld) -> Verdict:
-    """A mover builds on exactly the recorded parent. What identifies one without pins is read before."""
+    """A mover builds on exactly the recorded parent. The pins of a parent without any are read before."""
     if world.parent_trouble is None:
         return None
     return trouble(world.parent_trouble, world.policy.deadlines)

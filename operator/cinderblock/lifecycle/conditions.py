@@ -10,8 +10,8 @@ from cinderblock.model.conditions import Condition, ConditionStatus, ConditionTy
 LASTING: Final = frozenset(
     {ConditionType.COMPLETE, ConditionType.PIN_REGAINED, ConditionType.PINNED, ConditionType.UNSEALED_BACKUPS}
 )
-"""Conditions that speak of stored data and not of an operation. `working`, `ready` and `stalled` keep them from
-``old``, since a look that has not read the manifest cannot say them again."""
+"""Conditions that describe stored data, not an operation. `working`, `ready` and `stalled` keep them from ``old``:
+a look that has not read the manifest cannot find them again."""
 
 
 def working(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
@@ -53,7 +53,7 @@ def with_lasting(
     Args:
         shown: what `working`, `ready` or `stalled` returned.
         now: the instant of the decision.
-        generation: the generation that the condition speaks of.
+        generation: the generation that the condition is about.
         kind: one of LASTING.
         status: whether the condition holds.
         reason: a stable CamelCase word.
@@ -64,7 +64,7 @@ def with_lasting(
 
 
 def without(shown: list[Condition], kind: ConditionType) -> list[Condition]:
-    """Return ``shown`` without the condition of a type, which has ceased to hold."""
+    """Return ``shown`` without the condition of a type, which no longer holds."""
     return [condition for condition in shown if condition.type != kind]
 
 

@@ -1,8 +1,8 @@
 """Which backups need another one's data; computed from what exists, never counted.
 
-An incremental backup needs its parent: that is Cinder's rule, and its status tells. What it needs beyond that, its
-manifest lists. The store is asked for it before data is removed. Otherwise the statuses are enough, as long as the line
-of parents is complete: whoever needs an ancestor then has a relative that names it as its parent.
+An incremental backup needs its parent: that is Cinder's rule, and its status names the parent. Its manifest lists what
+it needs beyond that. The operator asks the store before it removes data. Otherwise the statuses are enough while the
+line of parents is complete: if a backup needs an ancestor, then a relative names that ancestor as its parent.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def of(world: BackupWorld) -> tuple[VolumeBackup, ...]:
 
 
 def needs(backup: VolumeBackup) -> str | None:
-    """Return the id of the backup whose data this one needs; None: it needs no other one's, or has failed."""
+    """Return the id of the parent whose data a backup needs; None if it has no parent, or has failed."""
     return backup.status.parent_id if checks.own_phase(backup) not in (None, BackupPhase.ERROR) else None
 
 
 def strays(world: BackupWorld) -> tuple[VolumeBackup, ...]:
-    """Return the backups of the same volume that name a parent which no backup of the namespace is.
+    """Return the backups of the same volume whose parent is no backup of the namespace.
 
-    Of such a one the statuses do not tell which ancestors it needs. While it is being made, nobody can tell: it may
+    The statuses do not show which ancestors such a backup needs. While it is being made, nothing shows that: it may
     list packs of every earlier backup.
     """
     volume = world.backup.status.volume_id if checks.own_phase(world.backup) is not None else None
@@ -47,12 +47,12 @@ def strays(world: BackupWorld) -> tuple[VolumeBackup, ...]:
 
 
 def must_be_read(world: BackupWorld) -> bool:
-    """Return whether only the manifests in the store can tell if others need this backup."""
+    """Return whether only the manifests in the store show if others need this backup."""
     return not of(world) and bool(strays(world))
 
 
 def exist(world: BackupWorld) -> bool:
-    """Return whether others need this backup. While the store does not tell, that is what it told last."""
+    """Return whether others need this backup. While the store does not answer, its last answer counts."""
     if of(world) or not strays(world):
         return bool(of(world))
     if world.needed_by is not None and world.references_trouble is None:
@@ -61,5 +61,5 @@ def exist(world: BackupWorld) -> bool:
 
 
 def unknown(why: str) -> PermanentError:
-    """Return the error of a deletion that cannot tell whether others need the data. ``why`` says what to do."""
+    """Return the error of a deletion that cannot know whether others need the data. ``why`` says what to do."""
     return PermanentError(f"Whether other backups need this one is unknown: {why}.", reason="ReferencesUnknown")

@@ -1,4 +1,4 @@
-"""Which backup a manifest must be. This is settled before it is read, and never from what it says of itself."""
+"""Which backup a manifest must be. This is known before it is read, and never comes from the manifest itself."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cinderblock.model.task import MoverReport
 
 
 def must_be_sealed(store: BackupStore, backup: VolumeBackup) -> bool:
-    """Return whether a backup must be encrypted that no status tells of: to be adopted, or after a lost status.
+    """Return whether a backup without a status must be encrypted: one to adopt, or one whose status was lost.
 
-    Anybody who can write to the container can put a backup there that is not. So a store with an encryption Secret
-    takes none, unless its owner or the one who adopts it says so.
+    Anybody who can write to the container can put an unsealed backup there. So a store with an encryption Secret takes
+    none, unless its owner or the person who adopts it allows that.
     """
     asked = backup.spec.import_
     is_allowed = store.spec.allow_unsealed or (asked is not None and asked.allow_unsealed)
@@ -22,7 +22,7 @@ def must_be_sealed(store: BackupStore, backup: VolumeBackup) -> bool:
 
 
 def of_key(backup: VolumeBackup, store: BackupStore, key: str) -> ExpectedBackup:
-    """Return what is expected at ``key`` of a backup that no status tells of."""
+    """Return what is expected at ``key`` of a backup without a status."""
     return _expected(backup, key, sealed=must_be_sealed(store, backup))
 
 
@@ -30,10 +30,10 @@ def of_run(backup: VolumeBackup, store: BackupStore, key: str, report: MoverRepo
     """Return what is expected at ``key`` when a mover has made the backup.
 
     Args:
-        backup: which was made.
+        backup: the backup that was made.
         store: where it was stored.
         key: of its manifest.
-        report: what the mover says, if it says that it has succeeded. One of an earlier release names no pins.
+        report: the report of a mover that has succeeded. A mover of an earlier release reports no pins.
     """
     sealed = store.spec.encryption_secret_ref is not None
     return _expected(backup, key, sealed=sealed, pins=report.pins if report else None)
@@ -45,7 +45,7 @@ def of_status(backup: VolumeBackup, store: BackupStore, read: ManifestView | Non
     Args:
         backup: with a status that says where its manifest is.
         store: where it is.
-        read: its manifest as we have read it, which counts where the status has no pins yet.
+        read: its manifest as we have read it; its pins count if the status has none yet.
 
     Raises InvalidInput if the status does not say where the manifest is.
     """
@@ -57,7 +57,7 @@ def of_status(backup: VolumeBackup, store: BackupStore, read: ManifestView | Non
 
 
 def _expected(backup: VolumeBackup, key: str, *, sealed: bool, pins: Pins | None = None) -> ExpectedBackup:
-    """A backup under another name has the ids of its key. When it was asked for, only its manifest knows."""
+    """Return the expectation. An imported backup has the ids of its key, and only its manifest tells its age."""
     volume_id, backup_id = names.recorded_ids(key)
     created_at = None if backup.spec.import_ else backup.metadata.creation_timestamp
     return ExpectedBackup(volume_id=volume_id, backup_id=backup_id, sealed=sealed, pins=pins, created_at=created_at)

@@ -1,7 +1,7 @@
 """What the manifest of a backup will say about where its volume comes from.
 
-Labels and annotations come from outside, up to 256 KiB of annotations on one claim (apimachinery
-``TotalAnnotationSizeLimitB``), and travel in the environment of the mover's Job: so they are bounded here.
+Users write labels and annotations, up to 256 KiB of annotations on one claim (apimachinery
+``TotalAnnotationSizeLimitB``). They travel in the environment of the mover's Job, so this module limits them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cinderblock.model.cluster import Claim, Volume
 from cinderblock.model.origin import ClaimFacts, ClusterFacts, DriverFacts
 
 VALUE_LIMIT: Final = 4096
-"""Bytes of a value that is kept, in UTF-8."""
+"""Most bytes of a value that is kept, in UTF-8."""
 TOTAL_LIMIT: Final = 32 << 10
-"""Bytes of all labels and annotations together, as they stand in the Job."""
+"""Most bytes of all labels and annotations together, as the Job holds them."""
 LEFT_OUT_LIMIT: Final = 50
-"""Keys that are named as left out, at most; each has up to 317 characters."""
+"""Most keys that are named as left out; each has up to 317 characters."""
 TEXT_LIMIT: Final = 1024
-"""Characters of a volume handle that are kept. CSI allows 128 bytes (CSI spec, "Size Limits")."""
+"""Most characters of a volume handle that are kept. CSI allows 128 bytes (CSI spec, "Size Limits")."""
 
 _TOOLS: Final = (
     "argocd.argoproj.io",
@@ -36,7 +36,7 @@ _TOOLS: Final = (
     "volume.kubernetes.io",
 )
 """Domains of keys by which a tool tracks the claim, or in which Kubernetes notes how it was bound. A claim that is made
-again must not have them: a GitOps tool would take it for its own."""
+again must not have them: a GitOps tool would treat it as its own."""
 _ORDINAL: Final = re.compile(r"-(0|[1-9][0-9]*)$")
 
 
@@ -58,7 +58,7 @@ def claim_facts(world: BackupWorld, claim: Claim) -> ClaimFacts:
 
 
 def driver_facts(volume: Volume | None) -> DriverFacts | None:
-    """Return what is kept of the PersistentVolume; None for one that is not CSI's."""
+    """Return what is kept of the PersistentVolume; None if it is not a CSI volume."""
     if volume is None or volume.spec.csi is None:
         return None
     csi = volume.spec.csi
@@ -68,7 +68,7 @@ def driver_facts(volume: Volume | None) -> DriverFacts | None:
 
 
 def cluster_facts(world: BackupWorld) -> ClusterFacts | None:
-    """Return what names the cluster; None if that is not known."""
+    """Return what identifies the cluster; None if that is not known."""
     return ClusterFacts(uid=world.cluster_uid, release=world.policy.release) if world.cluster_uid else None
 
 
@@ -84,7 +84,7 @@ def _is_a_tools(key: str) -> bool:
 
 
 def _fitting(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Give those that fit, first come, first served; a smaller one may fit behind one that does not."""
+    """Yield the pairs that fit, in order. A small pair may fit after a large one that does not."""
     left = TOTAL_LIMIT
     for key, value in pairs:
         size = _size(key, value)
@@ -99,7 +99,7 @@ def _size(key: str, value: str) -> int:
 
 
 def _stateful_set(world: BackupWorld, claim: Claim) -> str | None:
-    """Return the StatefulSet whose claim it is: by its owner, where the set deletes its claims, or by its pods.
+    """Return the StatefulSet of the claim. Its owner names it if the set deletes its claims; otherwise pods do.
 
     Claims of a StatefulSet are called ``<template>-<set>-<ordinal>`` (apps/v1 StatefulSet).
     """

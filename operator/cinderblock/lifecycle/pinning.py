@@ -1,4 +1,4 @@
-"""What identifies the content of a backup is recorded: when it is whole, or later if an earlier release made it."""
+"""Recording what identifies the content of a backup: when it is whole, or later if an earlier release made it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cinderblock.model.conditions import Condition, ConditionType
 
 
 def recorded(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStatus:
-    """Return ``status`` with what the manifest says. To what was whole already, pins alone are added."""
+    """Return ``status`` with what the manifest says. A backup that was whole already only gets pins."""
     if world.manifest is None:
         return status
     if checks.is_unpinned(world.backup):
@@ -25,12 +25,12 @@ def recorded(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStat
 def shown(world: BackupWorld, now: datetime, message: str) -> list[Condition]:
     """Return the conditions of a backup that is whole.
 
-    A store that does not answer takes nothing from a backup. One that holds something else in its place does.
+    Ready stays True while the store does not answer. It is False if the store holds something else in its place.
 
     Args:
         world: what was seen of the backup.
         now: the instant of the decision.
-        message: what condition Ready says of a backup that is.
+        message: the message of condition Ready while it is True.
     """
     old, generation = world.backup.status.conditions, world.backup.metadata.generation
     if not checks.own_phase(world.backup):
@@ -55,7 +55,7 @@ def shown(world: BackupWorld, now: datetime, message: str) -> list[Condition]:
 
 
 def told(world: BackupWorld) -> tuple[Announce, ...]:
-    """Return the Event about what is in the place of a backup and is not it, when that is seen first."""
+    """Return the Event that something else is in the place of a backup, when that is first seen."""
     trouble = _trouble(world)
     if trouble is None or not _is_wrong(trouble):
         return ()
@@ -65,29 +65,29 @@ def told(world: BackupWorld) -> tuple[Announce, ...]:
 
 
 def _trouble(world: BackupWorld) -> CinderblockError | None:
-    """Why a backup of an earlier release could not be pinned just now."""
+    """Return why a backup of an earlier release could not be pinned in this look."""
     return world.manifest_trouble if checks.is_unpinned(world.backup) else None
 
 
 def _is_wrong(trouble: CinderblockError) -> bool:
-    """Whether the store has answered, and what it holds is not the backup."""
+    """Return whether the store has answered, and does not hold the backup."""
     return isinstance(trouble, IntegrityError) or trouble.reason == "ManifestMissing"
 
 
 def _why(trouble: CinderblockError) -> str:
-    """Say what is missing. Of a store that does not answer the words differ each time, and only the reason stays."""
+    """Say what is missing. The words of a failing store differ each time, so the message leaves them out."""
     if _is_wrong(trouble) or trouble.permanent:
         return f"An earlier release made the backup. What identifies its content is not recorded: {trouble.message}"
     return "An earlier release made the backup. The store does not tell what identifies its content; it is asked again"
 
 
 def _regained(world: BackupWorld, now: datetime, before: list[Condition]) -> list[Condition]:
-    """Add that a status was lost, if the manifest was found by its key alone."""
+    """Add that the status was lost, if only its key led to the manifest."""
     if world.manifest is None or not checks.is_forgotten(world.backup):
         return before
     message = (
-        "The status was missing. What identifies the content was read from the store again: an older manifest of this"
-        " backup would have been taken for it"
+        "The status was missing, so the operator read from the store again what identifies the content. It cannot tell"
+        " an older manifest of this backup from the newest"
     )
     return conditions.with_lasting(
         before,

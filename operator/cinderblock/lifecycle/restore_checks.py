@@ -64,9 +64,9 @@ def store_is_usable(world: RestoreWorld) -> Verdict:
 
 
 def manifest_is_readable(world: RestoreWorld) -> Verdict:
-    """Nothing is touched before the operator itself has read the manifest, and found the one that the status tells of.
+    """Nothing is touched before the operator itself has read the manifest and found the one that the status records.
 
-    Who can write to the store must not be able to say what a restore writes.
+    Somebody who can write to the store must not decide what a restore writes.
     """
     if world.manifest is not None:
         return None

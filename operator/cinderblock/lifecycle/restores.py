@@ -130,7 +130,7 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         path=objects.mover_path(mode),
         expected=expectations.of_status(world.backup, store, manifest),
         fidelity=world.restore.spec.fidelity,
-        # What a mover does not need stays out of the Job: labels and annotations of the claim are long.
+        # The mover does not need labels and annotations of the claim. They are long, so the Job does not hold them.
         backup=manifest.description.model_copy(update={"claim": None}),
         manifest=manifest.key,
         compression=store.spec.compression,
@@ -204,7 +204,7 @@ def _reported(report: MoverReport) -> dict[str, Any]:
 
 
 def _restored_message(report: MoverReport | None, losses: list[Loss]) -> str:
-    """Say what was kept. The report is gone when a new volume has got its name; then its losses are in the status."""
+    """Say what was kept. When a new volume has got its name, the report is gone, and the status has its losses."""
     told = report.warnings if report else [f"Not kept: {loss.what}, {loss.objects}." for loss in losses]
     words = "Every byte of the backup was written and verified"
     return f"{words}. {' '.join(told)}" if told else words

@@ -21,7 +21,7 @@ LATER = 60.0
 
 
 LISTED = 10
-"""Names of backups that a message has room for."""
+"""Most names of backups in a message."""
 
 
 def decide(world: StoreWorld, now: datetime) -> Decision:
@@ -77,7 +77,7 @@ def _status(world: StoreWorld, now: datetime) -> BackupStoreStatus:
 
 
 def _with_unsealed(world: StoreWorld, shown: list[Condition], now: datetime) -> list[Condition]:
-    """Add which backups are not encrypted although the store has keys: they were made before it had any."""
+    """Add which backups are not encrypted although the store has keys."""
     if not world.unsealed:
         return conditions.without(shown, ConditionType.UNSEALED_BACKUPS)
     listed, count = ", ".join(sorted(world.unsealed)[:LISTED]), len(world.unsealed)

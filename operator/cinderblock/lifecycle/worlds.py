@@ -58,7 +58,7 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True)
 class ManifestView:
-    """A manifest as the operator has read it back from the store, where it was found to be the expected one.
+    """A manifest that the operator has read back from the store, and that was the expected one.
 
     Attributes:
         reread_files: files that were read again because of the dirty window; None: not recorded.
@@ -133,7 +133,7 @@ class BackupWorld:
         volume: the PersistentVolume bound to it.
         users: names of the pods that mount the claim.
         writers: names of pods of movers that may still write to the volume for a restore.
-        stateful_sets: names of the StatefulSets one of whose pods mounts a claim of the same template as this one.
+        stateful_sets: names of StatefulSets that have a pod which mounts a claim of the same template.
         cluster_uid: UID of the namespace kube-system; empty: not known, or not looked for.
         intruders: names of the pods that had the volume while it was copied without a snapshot.
         attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
@@ -145,12 +145,12 @@ class BackupWorld:
         exposed: our claim made from a snapshot, which the mover mounts.
         mover: the mover Job.
         manifest: the committed manifest; None: there is none, or it was not looked for.
-        manifest_trouble: why the store could not say whether there is a manifest, or gave one that is not ours.
-        parent: the manifest of the recorded parent; only looked for if that one's status has no pins.
-        parent_trouble: why it could not be read.
+        manifest_trouble: why the store could not say whether there is a manifest, or that it holds another one.
+        parent: the manifest of the recorded parent; only read if the parent's status has no pins.
+        parent_trouble: why the parent's manifest could not be read.
         manifest_stands: of a deletion: whether the store still holds the manifest.
         needed_by: ids of backups whose manifests in the store list packs of this one; None: not asked, or no answer.
-        references_trouble: why it is not known of some backups whether they need this one.
+        references_trouble: why it is unknown whether some backups need this one.
         data_left: whether the store still holds objects of the backup; None: not looked for, or unknown.
         namespace_ending: whether the namespace is being deleted.
         policy: the operator's own settings.
@@ -239,8 +239,8 @@ class StoreWorld:
         store: the BackupStore itself.
         view: whether it answers.
         used_by: names of the VolumeBackups of its namespace that need it.
-        unsealed: names of those that are whole and not encrypted; only looked for with an encryption Secret.
-        more_unsealed: whether there may be more of these.
+        unsealed: names of VolumeBackups that are whole and not encrypted; only searched with an encryption Secret.
+        more_unsealed: whether there may be more of them.
     """
 
     store: BackupStore

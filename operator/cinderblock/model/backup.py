@@ -151,17 +151,18 @@ class VolumeBackupStatus(Model):
     sealed: bool | None = None
     """Whether the backup is encrypted in the store. A restore refuses a manifest that is not, if this says it is."""
     pins: Pins | None = None
-    """What identifies the stored content. Restores and incremental backups refuse a manifest that differs from it."""
+    """What identifies the stored content. Restores and incremental backups refuse a manifest that differs."""
     reread_files: Annotated[int, Field(ge=0)] | None = None
-    """Files that were read again although nothing shows a change, because they were stamped within the dirty window."""
+    """Files without a visible change that were read again because they were stamped within the dirty window."""
     missed_changes: Annotated[int, Field(ge=0)] | None = None
-    """Files whose content had changed although their timestamps had not. Earlier backups may lack such changes."""
+    """Files whose content had changed although their timestamps had not. Earlier incremental backups may lack these
+    changes."""
     unreadable_files: Annotated[int, Field(ge=0)] | None = None
     """Files that could not be read and are not in the backup (spec.unreadable: Skip)."""
     unreadable_examples: Annotated[list[Path], Field(max_length=5)] = []
     """Some of these files."""
     losses: Losses = []
-    """What of the files could not be stored, each kind with a count and examples."""
+    """What the backup could not keep of the files, each kind with a count and examples."""
     logical_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of data in the volume, holes and zeros left out."""
     transferred_bytes: Annotated[int, Field(ge=0)] | None = None

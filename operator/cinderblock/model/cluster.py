@@ -85,7 +85,7 @@ class Volume(KubeObject):
 
     @property
     def delays_timestamps(self) -> bool:
-        """Whether timestamps stay in memory for up to a day, while data reach the disk (mount(8), lazytime)."""
+        """Whether timestamps may stay in memory for a day after the data have reached the disk (mount(8), lazytime)."""
         return any("lazytime" in options.split(",") for options in self.spec.mount_options)
 
 

@@ -22,9 +22,9 @@ class ConditionType(StrEnum):
     COMPLETE = "Complete"
     """False: a backup lacks files that could not be read (spec.unreadable: Skip)."""
     PIN_REGAINED = "PinRegained"
-    """True: the status of a backup was lost, and what identifies its content was read from the store again."""
+    """True: the status of a backup was lost, and the operator read from the store again what identifies its content."""
     PINNED = "Pinned"
-    """False: a backup of an earlier release, and what identifies its content could not be recorded so far."""
+    """False: an earlier release made the backup, and the operator could not yet record what identifies its content."""
     UNSEALED_BACKUPS = "UnsealedBackups"
     """True: a store with an encryption Secret holds backups from before it had one."""
 

@@ -21,7 +21,7 @@ class Unreadable(StrEnum):
 
 
 class Fidelity(StrEnum):
-    """What a restore does if the target cannot hold all that a file is besides its content."""
+    """What a restore does if the target cannot keep the owner, mode, links or times of a file."""
 
     STRICT = "Strict"
     BEST_EFFORT = "BestEffort"
@@ -31,9 +31,9 @@ class Loss(Model):
     """One kind of thing that could not be kept."""
 
     what: Annotated[str, Field(max_length=255)]
-    """What it is, for example owners of files."""
+    """What was lost, for example owners of files."""
     objects: Annotated[int, Field(ge=0)] | None = None
-    """How many files have lost it; none: nobody can count it."""
+    """How many files have lost it; none: the number cannot be known."""
     examples: Annotated[list[Path], Field(max_length=3)] = []
     """Some of these files."""
 

@@ -67,9 +67,9 @@ def manifest_key(prefix: str, volume_uid: str, backup_uid: str) -> str:
 
 
 def stored_ids(key: str, prefix: str) -> tuple[str, str] | None:
-    """Return the ids of the volume and the backup whose manifest a store with this prefix keeps at ``key``.
+    """Return the ids of volume and backup whose manifest a store with this prefix keeps at ``key``.
 
-    None: the store keeps no manifest there.
+    Return None if the store keeps no manifest there.
     """
     volume_uid, _, name = key.removeprefix(backup_prefix(prefix)).partition("/")
     backup_uid = name.removesuffix(".manifest")
@@ -79,7 +79,7 @@ def stored_ids(key: str, prefix: str) -> tuple[str, str] | None:
 
 
 def recorded_ids(key: str) -> tuple[str, str]:
-    """Return the ids of the volume and the backup that a key names which we have made ourselves, whatever its prefix.
+    """Return the ids of the volume and the backup that a key of our own names, whatever its prefix.
 
     Raises InvalidInput for a key that is not that of a manifest.
     """

@@ -23,9 +23,9 @@ class ClaimFacts(Model):
     """What the PersistentVolumeClaim said."""
 
     labels: dict[str, str] = {}
-    """Without those by which a tool manages the claim."""
+    """Labels of the claim, except those by which a tool manages it."""
     annotations: dict[str, str] = {}
-    """Without those that a tool or Kubernetes itself has written."""
+    """Annotations of the claim, except those that a tool or Kubernetes itself has written."""
     left_out: list[str] = []
     """Keys of labels and annotations that were too large to be kept."""
     requested_size: str | None = None
@@ -33,9 +33,9 @@ class ClaimFacts(Model):
     volume_attributes_class: str | None = None
     """spec.volumeAttributesClassName."""
     stateful_set: str | None = None
-    """The StatefulSet whose claim it is."""
+    """The StatefulSet that the claim belongs to."""
     ordinal: int | None = None
-    """The number of its pod."""
+    """The number of the pod that the claim belongs to."""
 
 
 class DriverFacts(Model):

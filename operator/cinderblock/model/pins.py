@@ -1,4 +1,4 @@
-"""What a reader of a stored backup knows beforehand: which backup it must be, and what it must hold."""
+"""What a reader of a stored backup knows beforehand: which backup it must be, and which content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pins(Model):
     salt: Annotated[str, Field(max_length=32, pattern=r"^[0-9a-f]{32}$")]
     """The salt that was drawn for the manifest, in hexadecimal."""
     suite: Annotated[int, Field(ge=0, le=255)]
-    """How the manifest is sealed: 0 not at all, 1 AES-256-GCM."""
+    """How the manifest is sealed. 0: not at all. 1: AES-256-GCM."""
 
 
 class ExpectedBackup(Model):
@@ -34,8 +34,9 @@ class ExpectedBackup(Model):
     sealed: bool = False
     """Whether the manifest must be sealed."""
     pins: Pins | None = None
-    """What the manifest must hold; None: nobody has recorded it."""
+    """What identifies the content that the manifest must have; None: not recorded."""
     content_digest: Digest | None = None
-    """What a person has noted of the manifest; None: nothing."""
+    """The digest that a person has noted; None: none was given."""
     created_at: datetime | None = None
-    """When the backup was asked for, which a read-only key is judged by; None: only the manifest knows."""
+    """When the backup was asked for. A read-only key must not have sealed it later than its mark. None: only the
+    manifest knows."""

@@ -59,9 +59,9 @@ class VolumeRestoreSpec(Model):
     annotations: Annotations = {}
     """Annotations of a new volume."""
     fidelity: Fidelity = Fidelity.STRICT
-    """What happens if the target refuses an owner, a mode, a link or a time, or only pretends to set it, as NFS with
-    root_squash, EFS access points and SMB do. Strict: the restore fails. BestEffort: it goes on, and status.losses
-    counts what was lost. Default: Strict."""
+    """What happens if the target refuses an owner, a mode, a link or a time, or only pretends to set it. NFS with
+    root_squash, EFS access points and SMB do that. Strict: the restore fails. BestEffort: it goes on, and
+    status.losses counts what was lost. Default: Strict."""
 
 
 class VolumeRestoreStatus(Model):
@@ -88,7 +88,7 @@ class VolumeRestoreStatus(Model):
     restored_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of data written and verified."""
     losses: Losses = []
-    """What of the files could not be restored, each kind with a count and examples."""
+    """What the restore could not keep of the files, each kind with a count and examples."""
     progress: Progress | None = None
     """How far the mover is."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None

@@ -118,19 +118,19 @@ class ChangeDetectionRules(Model):
 
 
 SHORTEST_DIRTY_WINDOW = timedelta(minutes=2)
-"""Kernels write a dirty page back after 30 s at most, and commit a journal after 5 s (sysctl vm.dirty_expire_centisecs,
-ext4(5) commit=); the rest is for clocks that differ."""
+"""A kernel writes a dirty page back after 30 s, and commits a journal after 5 s (sysctl vm.dirty_expire_centisecs,
+ext4(5) commit=). The rest is for clocks that differ."""
 
 _NOT_TOO_SHORT = {
     "rule": "duration(self) >= duration('2m')",
-    "message": "a dirty window has at least 2m: a kernel writes data back up to 30 s later than timestamps",
+    "message": "a dirty window is at least 2m: a kernel writes data back up to 30 s later than timestamps",
 }
 DirtyWindow = Annotated[Duration, Field(json_schema_extra={"x-kubernetes-validations": [_NOT_TOO_SHORT]})]
 """A duration of at least SHORTEST_DIRTY_WINDOW."""
 
 
 class DirtyWindowRules(Model):
-    """How long data may reach a volume later than its timestamps do, by the StorageClass of the volume."""
+    """By the volume's StorageClass, how much later than its timestamps the data of a file may reach the volume."""
 
     default: DirtyWindow = "1h"
     """For volumes whose StorageClass is not named in storageClasses. At least 2m. Default: 1h."""
@@ -203,8 +203,8 @@ class BackupStoreSpec(Model):
     encryption_secret_ref: SecretReference | None = None
     """Secret with one or more encryption keys: each key of it is a key id, each value 32 bytes in base64. The key id
     named by the Secret's annotation cinderblock.io/active-key seals new backups; without it, the greatest in order of
-    bytes that is not read-only. The annotation cinderblock.io/read-only-keys marks keys that seal nothing more, as
-    ID=TIME,ID=TIME (RFC 3339); a newer backup that is sealed with one is refused. None: backups are stored unsealed."""
+    bytes that is not read-only. The annotation cinderblock.io/read-only-keys (ID=TIME,ID=TIME; RFC 3339)
+    marks keys that seal no new backup: one that is newer than TIME is refused. None: backups are stored unsealed."""
     storage_class: StorageClassName | None = None
     """Storage class of the objects that are written, as the S3 server names it; none: the server's default. Not
     GLACIER and not DEEP_ARCHIVE, whose objects cannot be read at once."""
@@ -217,14 +217,15 @@ class BackupStoreSpec(Model):
     hash. SizeMtimeCtimeInode: those whose size, mtime, ctime and inode number are as before. A driver that copies files
     to make a clone of a snapshot gives them other inode numbers (then SizeMtimeCtime), other ctimes (SizeMtimeInode),
     or both (SizeMtime); otherwise everything is read each time. Without ctime, a change that keeps size and mtime is
-    missed until the next full backup, and whoever copies or unpacks files can make one. Content: all files are read."""
+    missed until a backup reads all files (compareEvery), and whoever copies or unpacks files can make one. Content:
+    all files are read."""
     dirty_window: DirtyWindowRules = DirtyWindowRules()
-    """How long data may reach a volume later than its timestamps do. A snapshot that does not freeze the file system
-    may hold the new timestamps of a file and its old data. So an incremental backup reads every file again that was
-    stamped less than this before the data of its parent, or later. Default: 1h."""
+    """How much later than its timestamps the data of a file may reach the volume. A snapshot that does not freeze the
+    file system may hold the new timestamps of a file and its old data. So an incremental backup reads a file again if
+    it was stamped less than this before the data of the parent, or later. Default: 1h."""
     compare_every: Annotated[int, Field(ge=1, le=10000)] = 30
     """Every n-th incremental backup of a file system reads all files and compares them by hash, whatever their
-    timestamps say. 1: each one does. Default: 30."""
+    timestamps say. 1: every incremental backup does. Default: 30."""
     allow_unsealed: bool = False
     """Whether a store with an encryption Secret adopts backups that are not encrypted, by import or after a lost
     status. Anybody who can write to the container can put such a backup there. Default: false."""

@@ -92,13 +92,13 @@ class BackupDescription(Model):
     change_detection: ChangeDetection | None = None
     """Which files of the parent's were not read again; None: the backup is not incremental, or that of a device."""
     claim: ClaimFacts | None = None
-    """What else the PersistentVolumeClaim said."""
+    """Further facts about the PersistentVolumeClaim."""
     driver: DriverFacts | None = None
-    """The CSI volume behind it."""
+    """The CSI volume behind the claim."""
     cluster: ClusterFacts | None = None
-    """The cluster that it is in."""
+    """The cluster that made the backup."""
     consistency: str | None = None
-    """One of `Consistency`, or a word of a later version; None: made before this was noted."""
+    """One of `Consistency`, or a word of a later version; None: the writer did not record it."""
     written_by: str | None = None
     """Version of Cinderblock that wrote the manifest."""
 
@@ -116,18 +116,18 @@ class MoverTask(Model):
     expected: ExpectedBackup | None = None
     """restore: which backup the manifest must be."""
     fidelity: Fidelity = Fidelity.STRICT
-    """restore: what to do if the target cannot hold all that a file is."""
+    """restore: what to do if the target cannot keep the owner, mode, links or times of a file."""
     unreadable: Unreadable = Unreadable.FAIL
     """backup: what to do about a file that cannot be read."""
     expected_parent: ExpectedBackup | None = None
     """backup: which backup the parent's manifest must be."""
     dirty_window_seconds: int = 3600
-    """backup: how long data may reach the volume later than its timestamps do."""
+    """backup: how many seconds later than its timestamps the data of a file may reach the volume."""
     compare_every: int = 30
     """backup: every n-th incremental backup reads all files."""
     data_instant: datetime | None = None
-    """backup: when the data of the volume were cut at the earliest: its snapshot was not taken before, nor a live tree
-    read. None: nobody knows; then the backup reads all files, and so does the next one."""
+    """backup: the earliest time at which the data can have been cut. No snapshot was taken and no live tree was read
+    before it. None: unknown; then the backup reads all files, and so does the next one."""
     parent_manifest: str | None = None
     """backup: key of the parent's manifest, if the backup is incremental."""
     change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
@@ -170,6 +170,7 @@ class MoverReport(Model):
     unreadable_files: int = 0
     """backup: files that could not be read and were left out."""
     unreadable_examples: Annotated[list[Path], Field(max_length=5)] = []
+    """backup: some of these files."""
     losses: Losses = []
     """What could not be kept, each kind once."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
@@ -177,7 +178,7 @@ class MoverReport(Model):
 
 
 def missed_changes_sentence(count: int) -> str:
-    """Return what a person should know of ``count`` files whose changes timestamps had hidden."""
+    """Return what a person should know about ``count`` files whose changes timestamps had hidden."""
     files = "1 file" if count == 1 else f"{count} files"
     return (
         f"The content of {files} had changed although size and timestamps had not. This backup has the changes. "

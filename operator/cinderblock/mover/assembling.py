@@ -48,10 +48,10 @@ class _OpenFile:
     Attributes:
         parts: how many parts are in the manifest already: from then on it cannot be begun anew.
         is_torn: it became shorter while it was read.
-        hides_changes: whether another content than the parent's is a change that its stamps hide.
-        is_other: whether something else was read than the parent has; only known if ``hides_changes``.
-        is_unreadable: it is left out; that is counted already.
-        mark: where the manifest ended before its first part.
+        hides_changes: whether content that differs from the parent's is a change that stamps hide.
+        is_other: whether the content differs from the parent's; only known if ``hides_changes``.
+        is_unreadable: it is left out and already counted.
+        mark: the state of the manifest before the first part of the file.
     """
 
     entry: Entry
@@ -93,7 +93,7 @@ class Assembly:
     Attributes:
         vanished: paths of files that were gone when they were to be read.
         read_again: how many files changed while they were read and were read once more.
-        missed_changes: how many files have changed although their stamps have not.
+        missed_changes: how many files had changed although their stamps had not.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Assembly:
         except SourceError as error:
             self._leave_out(file, error)
         if hides_changes and unit.before is not None:
-            # Where the parent has data and there is a hole now, no cell was read.
+            # No cell was read where the parent has data and the file now has a hole.
             file.is_other |= unit.before.has_more()
         self._enqueue(_Pending(None, lambda _: self._take_large(file), None))
 
@@ -297,9 +297,9 @@ class Assembly:
         self._on_bytes(self._done)
 
     def _leave_out(self, file: _OpenFile, error: SourceError) -> None:
-        """A large file cannot be read to its end: what is in the manifest of it is taken out again.
+        """Leave out a large file that cannot be read to its end, and remove its parts from the manifest.
 
-        Raises ``error`` if it may not be left out. What was stored of it in vain stays in its packs.
+        Raises ``error`` if it may not be left out. Its chunks that are already stored stay in their packs.
         """
         if file.is_unreadable:
             return

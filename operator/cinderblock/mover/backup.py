@@ -215,14 +215,14 @@ class _Run:
         return self._writer.pins
 
     def _description(self) -> BackupDescription:
-        """What the task says, what was taken as a proof that files are unchanged, and which version writes this."""
+        """Return what the task says, with the proof that files are unchanged and the version that writes this."""
         task = self._task
         compares_files = self._parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
         proof = task.change_detection if compares_files else None
         return task.backup.model_copy(update={"change_detection": proof, "written_by": __version__})
 
     def _comparison(self) -> Comparison | None:
-        """Return what the next incremental has to know; None for a device, which has no stamps."""
+        """Return what the next incremental backup must know; None for a device, which has no stamps."""
         task = self._task
         if task.volume_mode is VolumeMode.BLOCK:
             return None
@@ -251,7 +251,7 @@ class _Run:
         }
 
     def _present(self, backup_id: str) -> dict[str, int]:
-        """Size by key of the packs of a backup, and of its wrapped data key; objects of others are left alone."""
+        """Return sizes by key of the packs of a backup and of its wrapped data key; no other objects."""
         found = pack_objects(self._store, self._task.store.prefix, self._task.backup.volume_id, backup_id)
         return {info.key: info.size for info in found}
 
@@ -320,7 +320,7 @@ def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key:
 
 
 def _expected_parent(task: MoverTask, key: str) -> ExpectedBackup:
-    """Return which backup the parent's manifest must be. Who does not say so knows the key of it alone."""
+    """Return which backup the parent's manifest must be. If the task does not say so, the key alone does."""
     if task.expected_parent is not None:
         return task.expected_parent
     ids = stored_ids(key, task.store.prefix)
@@ -336,14 +336,14 @@ def _expected(task: MoverTask, pins: Pins | None = None) -> ExpectedBackup:
 
 
 def _read_back(task: MoverTask, store: ObjectStore, keys: KeyRing | None, pins: Pins | None = None) -> ManifestSummary:
-    """Return what the committed manifest says; ``pins``: what this very run has written."""
+    """Return what the committed manifest says; ``pins`` identifies what this run has written."""
     return read_summary(partial(store.get, task.manifest), keys, _expected(task, pins), task.manifest)
 
 
 def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | None:
-    """Return the header of what an earlier run for the same backup has committed, if it has.
+    """Return the header of the manifest that an earlier run for the same backup has committed, if any.
 
-    Raises Conflict if the manifest is another backup's, SealBroken if it is not encrypted and must be.
+    Raises Conflict if the manifest is another backup's, SealBroken if it must be encrypted and is not.
     """
     try:
         return read_header(partial(store.get, task.manifest), _expected(task), task.manifest)

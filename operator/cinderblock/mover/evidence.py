@@ -1,4 +1,4 @@
-"""Which files an incremental does not read again, and what a difference means in one that it reads.
+"""Which files an incremental backup does not read again, and what a difference means in a file that it reads.
 
 Stamps are evidence with an age. A snapshot that does not freeze the file system can hold the new stamps of a file and
 its old data: write(2) moves ctime at once, the inode reaches the disk with the journal, and the data up to 30 s later.
@@ -27,12 +27,12 @@ class Evidence:
     Attributes:
         detection: what is compared.
         stamped_before_ns: only files of the parent that were stamped before this are taken over, in ns since 1970.
-        mtime_alone: whether mtime alone is a file's stamp; else it is the newer one of ctime and mtime. This is for
-            parents whose ctimes are all new, since a driver has copied the files.
-        compares_all: all files are read, and compared with the parent's.
-        doubts_parent: with ``compares_all``: the parent may have missed changes of files with older stamps too.
-        in_doubt: files of the parent's size and mtime that were to be read since their ctimes or inodes are others.
-        reread: files that hold data, show no change, and were to be read only because of ``stamped_before_ns``.
+        mtime_alone: whether mtime alone is a file's stamp; otherwise the newer one of ctime and mtime is. This is for
+            parents whose ctimes are all new, because a driver has copied the files.
+        compares_all: whether all files are read and compared with the parent's.
+        doubts_parent: with ``compares_all``, whether the parent may have missed changes of files with newer stamps too.
+        in_doubt: files of the parent's size and mtime that had to be read because ctime or inode differ.
+        reread: files with data and without a visible change that had to be read because of ``stamped_before_ns``.
     """
 
     detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
@@ -44,7 +44,7 @@ class Evidence:
     reread: int = 0
 
     def shows_unchanged(self, entry: Entry, before: Entry) -> bool:
-        """Return whether the content need not be read, since it is as the parent has it.
+        """Return whether the content need not be read, because the parent has the same.
 
         Args:
             entry: of the volume.
@@ -60,11 +60,11 @@ class Evidence:
         return has_settled
 
     def hides_changes(self, entry: Entry, before: Entry) -> bool:
-        """Return whether another content than the parent's would be a change that stamps hide.
+        """Return whether content that differs from the parent's would be a change that stamps hide.
 
         Args:
-            entry: of the volume; its content is read.
-            before: of the parent, at the same path.
+            entry: the file of the volume, whose content is read.
+            before: the file of the parent at the same path.
         """
         return (
             self.compares_all
@@ -74,7 +74,7 @@ class Evidence:
         )
 
     def _is_alike(self, entry: Entry, before: Entry) -> bool:
-        """Return whether ctime and inode are as the parent has them, as far as they are asked for."""
+        """Return whether ctime and inode are the same as the parent's, as far as the change detection asks for them."""
         asks_all = not self.detection.trusts_stamps
         if (asks_all or self.detection.asks_inode) and entry.inode != before.inode:
             return False
@@ -95,6 +95,6 @@ class Evidence:
 
 
 def _may_be_alike(entry: Entry, before: Entry) -> bool:
-    """Return whether both are files of the same size and mtime, which every change detection asks for."""
+    """Return whether both are files of the same size and mtime. Every change detection asks for these."""
     is_file = entry.kind is EntryKind.FILE is before.kind
     return is_file and entry.size == before.size and entry.mtime_ns == before.mtime_ns

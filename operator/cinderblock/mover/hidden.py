@@ -1,6 +1,6 @@
-"""Whether content that was read differs from the parent's although its stamps say that it does not.
+"""Whether content that was read differs from the parent's although the stamps are the same.
 
-Extents alone do not tell: a hole that was filled with zeros moves their borders, and the content stays the same.
+Extents alone do not show that: a hole that was filled with zeros moves their borders, but the content stays the same.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from cinderblock.device.ranges import is_zero
 
 
 def has_same_stamps(opened: Entry, walked: Entry) -> bool:
-    """Return whether a file still had the stamps of the walk when it was opened: else they show its change."""
+    """Return whether a file still had the stamps of the walk when it was opened. If not, they show its change."""
     return _stamps(opened) == _stamps(walked)
 
 
 def differs(content: SourceContent, extents: Sequence[Extent], start: int, end: int) -> bool:
-    """Return whether content is not what the parent has, by reading it once more.
+    """Read content once more, and return whether it differs from the parent's.
 
-    Only content whose extents are others is worth asking: there is little of it. Raises SourceError.
+    Only ask about content whose extents differ: there is little of it. Raises SourceError.
 
     Args:
         content: where to read.

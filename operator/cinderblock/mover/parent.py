@@ -53,7 +53,7 @@ class ParentEntry:
         return found
 
     def has_more(self) -> bool:
-        """Return whether there are extents that `extents_from` has not given; to be asked last."""
+        """Return whether there are extents that `extents_from` has not returned. Call this last."""
         self._seen += sum(len(part.extents) for part in self._parts)
         return self._given < self._seen
 
@@ -76,7 +76,7 @@ class ParentStream:
 
     Args:
         sections: of the parent; none for a full backup.
-        evidence: says how old stamps must be, and of a file that does not match whether it has to be read; None: all
+        evidence: says how old stamps must be, and whether a file that does not match must be read; None: all files
             are read.
     """
 
@@ -124,7 +124,7 @@ class ParentStream:
         return self._evidence.shows_unchanged(entry, before)
 
     def hides_changes(self, entry: Entry, before: Entry) -> bool:
-        """Return whether another content of a FILE than the parent's would be a change that its stamps hide."""
+        """Return whether content of a FILE that differs from the parent's would be a change that stamps hide."""
         return self._evidence.hides_changes(entry, before)
 
     def _is_at(self, path: bytes) -> bool:
@@ -232,7 +232,7 @@ def _oldest_ctime(stamps: Stamps, start: int, stop: int) -> int | None:
 
 
 def _rows(stamps: Stamps, before_ns: int) -> Rows:
-    """Return a section as a walk would have seen it. Rows that prove nothing have a mode that no object has.
+    """Return a section as a walk would have seen it. Rows that prove nothing get a mode that no object has.
 
     These are the rows that were not stamped before ``before_ns``. Hard links have no stamps: they only prove that a
     name leads to an inode. The row of its first name tells about the content.

@@ -46,7 +46,7 @@ class LargeFile:
     Attributes:
         entry: the entry.
         before: what the parent has of it.
-        hides_changes: whether another content than the parent's would be a change that its stamps hide.
+        hides_changes: whether content that differs from the parent's would be a change that stamps hide.
     """
 
     entry: Entry

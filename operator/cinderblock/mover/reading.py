@@ -63,7 +63,7 @@ class CellResult:
     """One cell of a large file: the runs that are not zero, and the chunk that holds them; no chunk for zeros.
 
     Attributes:
-        is_other: whether it is not what the parent has; only known if that was asked.
+        is_other: whether it differs from the parent's; only known if that was asked.
     """
 
     runs: list[Placed]
@@ -79,7 +79,7 @@ class FileRequest:
         entry: the entry; complete unless it is to be read.
         is_read: whether its content is to be read.
         hints: extents that the parent has for it.
-        hides_changes: whether another content than the parent's would be a change that its stamps hide.
+        hides_changes: whether content that differs from the parent's would be a change that stamps hide.
     """
 
     entry: Entry
@@ -97,9 +97,9 @@ class FileResult:
         runs: of a file that was read: its extents lie in the chunk ``piece`` of the unit.
         piece: number of the chunk among the unit's.
         has_vanished: the file is gone; the entry is to be left out.
-        is_unreadable: it cannot be read, and may be left out; that is counted already.
+        is_unreadable: it cannot be read, is left out, and is already counted.
         read_again: how often it was begun anew because it changed.
-        was_hidden: whether its content has changed, and its stamps hide that.
+        was_hidden: whether its content has changed and its stamps hide that.
     """
 
     entry: Entry
@@ -156,7 +156,7 @@ class WorkReader:
             runs: ranges of data within one cell.
             buffer: as long as a chunk; the result may lie in it.
             hints: extents that the parent has in the cell.
-            compares: whether to find out if the cell is what the parent has.
+            compares: whether to find out if the cell differs from the parent's.
 
         Raises SourceError; SourceChanging if the content has become shorter.
         """
@@ -290,7 +290,7 @@ def _begins_no_step_with_zero(part: memoryview, offset: int, grain: int) -> bool
 
 
 def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> list[Opened | None]:
-    """The files of a unit that are to be read; None for the rest, and for files that are gone or cannot be read."""
+    """Open the files of a unit that must be read; None for the rest, and for files that are gone or unreadable."""
     opened: list[Opened | None] = []
     try:
         opened.extend(
@@ -316,7 +316,7 @@ def _open(source: Source, entry: Entry) -> Opened | None:
 
 
 def _open_ahead(source: Source, entry: Entry) -> Opened | None:
-    """A file, or None if it is gone, or if `_read_or_leave_out` is to decide about it."""
+    """Open a file. Return None if it is gone, or if `_read_or_leave_out` must decide about it."""
     try:
         return _open(source, entry)
     except SourceError as error:
@@ -328,7 +328,7 @@ def _open_ahead(source: Source, entry: Entry) -> Opened | None:
 def _read_or_leave_out(
     source: Source, request: FileRequest, opened: Opened | None, view: memoryview, filled: int
 ) -> FileResult | None:
-    """As `_read_small_file`; a file that cannot be read is left out, where that is allowed."""
+    """Do what `_read_small_file` does, but leave out a file that cannot be read, if that is allowed."""
     try:
         return _read_small_file(source, request, opened, view, filled)
     except SourceError as error:
@@ -375,7 +375,7 @@ def _reads_the_same(entry: Entry, content: SourceContent, placed: list[Placed]) 
 def _result(
     request: FileRequest, *, opened_as: Entry, content: SourceContent, placed: list[Placed], again: int
 ) -> FileResult:
-    """What was read, or what the parent has if it is the same. Raises SourceError."""
+    """Return what was read, or the parent's extents if they are the same. Raises SourceError."""
     if _are_alike(request.hints, placed):
         return FileResult(opened_as._replace(extents=request.hints), read_again=again)
     was_hidden = (
@@ -387,7 +387,7 @@ def _result(
 
 
 def _are_alike(hints: Sequence[Extent], placed: Sequence[Placed]) -> bool:
-    """Whether the parent's extents are the runs that were read."""
+    """Return whether the parent's extents are the runs that were read."""
     return len(hints) == len(placed) and all(
         (hint.offset, hint.length, hint.digest) == (run.offset, run.length, run.digest)
         for hint, run in zip(hints, placed, strict=True)

@@ -21,7 +21,7 @@ TERMINATION_LOG = "/dev/termination-log"
 _MESSAGE_BYTES = 2048
 _WARNING_CHARACTERS = 255
 _EXAMPLES = ((3, 5, 255), (3, 5, 80), (1, 3, 80), (0, 1, 80))
-"""Examples of each loss, examples of unreadable files, and characters of each: the first that fit are taken."""
+"""Numbers of examples of each loss and of unreadable files, and characters of each; the first row that fits counts."""
 
 
 def failure(error: CinderblockError) -> MoverReport:
@@ -39,8 +39,8 @@ def exit_code(report: MoverReport) -> int:
 def encode_report(report: MoverReport) -> bytes:
     """Return the report as JSON of at most REPORT_LIMIT bytes.
 
-    A message is cut. Then examples are shortened and left out, and in the end warnings, from the last one on. Counts
-    stay.
+    It cuts the message first, then shortens and leaves out examples. At the end it leaves out warnings, the last ones
+    first. Counts stay.
     """
     wire = report.to_wire()
     wire["message"] = _cut(report.message)

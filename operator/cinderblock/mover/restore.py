@@ -99,7 +99,7 @@ def run_restore(
 
 
 def open_manifest(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> ManifestReader:
-    """The manifest of the task, which must be that of the backup which the task expects."""
+    """Return the manifest of the task, which must belong to the backup that the task expects."""
     manifest = ManifestReader(partial(store.get, task.manifest), keys, _expected(task), task.manifest)
     mode = manifest.summary.description.volume_mode
     if mode is not task.volume_mode:
@@ -108,7 +108,7 @@ def open_manifest(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> 
 
 
 def _expected(task: MoverTask) -> ExpectedBackup:
-    """Return which backup the manifest must be. An operator from before pins knows ids and the seal alone."""
+    """Return which backup the manifest must be. An operator of release 0.1.0 only knows ids and the seal."""
     known = ExpectedBackup(volume_id=task.backup.volume_id, backup_id=task.backup.backup_id, sealed=task.sealed)
     return task.expected or known
 
@@ -150,7 +150,7 @@ def write_target(
 
 
 def _missing(summary: ManifestSummary) -> list[str]:
-    """What a person should know of a backup that was made without files that could not be read."""
+    """Return what a person should know about a backup that lacks files that could not be read."""
     if not summary.unreadable_files:
         return []
     named = ", ".join(summary.unreadable_examples)

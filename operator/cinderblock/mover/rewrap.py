@@ -16,7 +16,7 @@ def run_rewrap(
 
     One object is replaced, whole or not at all, and only its header differs, so that whoever reads the backup at that
     moment does not notice. Children of the backup hold its data key inside their own sealed part,
-    so they are not concerned. Salt and content digest stay as they are, so what has recorded them accepts it.
+    so they are not concerned. Salt and content digest stay as they are, so recorded pins still match.
 
     Args:
         store: where the backup is.

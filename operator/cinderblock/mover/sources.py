@@ -22,7 +22,7 @@ from cinderblock.model.task import VolumeMode
 logger = logging.getLogger(__name__)
 
 _UNSEEN = {Feature.TRUSTED_ATTRIBUTES: "trusted.* attributes", Feature.ACLS: "NFSv4 ACLs"}
-"""What a backup does not see, and so cannot count."""
+"""Features that a backup cannot see, and so cannot count."""
 PREFETCHED_BYTES = 1 << 20
 """Files of this size are read ahead as soon as they are open; larger ones the kernel reads ahead by itself."""
 
@@ -63,16 +63,16 @@ class Source(Protocol):
 
     @property
     def gaps(self) -> Gaps:
-        """What cannot be read and is left out, where that is allowed."""
+        """What cannot be read and is left out, if that is allowed."""
 
     def finish(self) -> None:
-        """All is read. Raises SourceError if the volume is not there any more."""
+        """End the reading. Raises SourceError if the volume no longer exists."""
 
     def warnings(self) -> list[str]:
         """What is not kept, as far as it is known by now."""
 
     def losses(self) -> list[Loss]:
-        """The same by kind, with counts where they are known."""
+        """Return the same by kind, with counts if they are known."""
 
 
 class DeviceSource:
@@ -91,7 +91,7 @@ class DeviceSource:
 
     @property
     def is_synced(self) -> bool:
-        """See Source. A device has no stamps that anybody would trust."""
+        """See Source. No backup trusts stamps of a device."""
         return True
 
     def begin(self) -> None:

@@ -49,7 +49,7 @@ class Target(Protocol):
         """What could not be kept."""
 
     def losses(self) -> list[Loss]:
-        """The same with counts and examples, each kind once."""
+        """Return the same with counts and examples, each kind once."""
 
 
 class DeviceTarget:
@@ -100,7 +100,7 @@ class TreeTarget:
 
     Args:
         path: its root.
-        fidelity: what to do about losses that are not known before the work.
+        fidelity: what to do about losses that were not known before the work.
     """
 
     def __init__(self, path: str, fidelity: Fidelity = Fidelity.STRICT) -> None:

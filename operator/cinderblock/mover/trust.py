@@ -1,7 +1,7 @@
 """How far an incremental backup trusts its parent: the rule for a run, and what the manifest records of it.
 
-Everything is judged from the parent's manifest and the task, so that the operator, a mover that was started again, and
-the command line come to the same result.
+Only the parent's manifest and the task count. So the operator, a mover that was started again, and the command line
+come to the same result.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Trust:
     """The rule for one backup of a file system.
 
     Attributes:
-        window: how long data may reach the volume later than stamps do.
-        evidence: what is taken as a proof; None: a full backup.
-        reasons: why all files are read and compared; none: they are not.
+        window: how much later than stamps the data may reach the volume.
+        evidence: what counts as a proof; None: a full backup.
+        reasons: why all files are read and compared; empty: they are not.
         since_all_read: incremental backups since all files were last read, this one among them.
     """
 
@@ -68,8 +68,8 @@ class Trust:
         """Return what the manifest records.
 
         Args:
-            instant: when the data of this backup were cut at the earliest; None: nobody knows.
-            oldest_ctime_ns: of all entries.
+            instant: the earliest time at which the data of this backup can have been cut; None: unknown.
+            oldest_ctime_ns: the oldest ctime of all entries.
             missed_changes: files whose changes stamps had hidden.
         """
         evidence = self.evidence
@@ -90,7 +90,7 @@ def judge(task: MoverTask, parent: Comparison | None, *, is_incremental: bool) -
     """Return the rule for a backup.
 
     Args:
-        task: what is asked for.
+        task: the task of the mover.
         parent: what the parent's manifest records; None: nothing.
         is_incremental: whether there is a parent.
     """
@@ -130,8 +130,8 @@ def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> I
 def _stamped_before(own: datetime | None, parent: Comparison | None, window: timedelta) -> int:
     """Return the instant before which a file must be stamped to be taken over, in nanoseconds since 1970.
 
-    What holds for the parent's snapshot holds for that of this backup too: one that is older than the parent's may
-    lack data that the parent has.
+    The window also counts from the snapshot of this backup: if it is older than the parent's, it may lack data that
+    the parent has.
     """
     if parent is None or parent.instant is None:
         return _NEVER

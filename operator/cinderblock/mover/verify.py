@@ -70,7 +70,7 @@ def run_verify(
             as a whole. In (0, 100].
         on_progress: called often, from this thread.
 
-    Raises IntegrityError naming the object that is bad or missing, or that is not the expected manifest; NotFound if
+    Raises IntegrityError, which names an object that is bad, missing, or not the expected manifest; NotFound if
     there is no such manifest; InvalidInput for an impossible sample; KeyUnavailable, UnsupportedFormat, and
     what the store raises.
     """

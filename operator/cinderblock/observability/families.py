@@ -168,7 +168,7 @@ def _volumes(state: State) -> Iterator[Metric]:
     )
     yield _per_volume(
         "cinderblock_volume_last_incomplete_timestamp_seconds",
-        "The instant whose data the newest backup of the volume holds that lacks files which could not be read.",
+        "The instant whose data the newest backup of the volume that lacks unreadable files holds.",
         {(v.namespace, v.name): v.last_incomplete for v in state.volumes},
     )
     yield _per_volume(

@@ -48,7 +48,7 @@ class VolumeFigures:
         namespace, name: of the PersistentVolumeClaim.
         first_request: creation of the oldest VolumeBackup of it that is still there.
         last_success: the instant whose data the newest complete backup holds.
-        last_incomplete: the instant whose data the newest backup holds that lacks unreadable files.
+        last_incomplete: the instant whose data the newest incomplete backup holds: it lacks unreadable files.
         last_failure: when the newest failed VolumeBackup of it had failed.
     """
 

@@ -1,4 +1,4 @@
-"""Backups in a store: which objects are theirs, which backup needs whose packs, and how a backup is removed.
+"""Backups in a store: which objects belong to them, which backup needs packs of which, and how to remove a backup.
 
-The operator and the command line share this room. It reads stores and knows no API server.
+The operator and the command line share this package. It reads stores and knows no API server.
 """

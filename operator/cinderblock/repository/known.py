@@ -1,8 +1,8 @@
-"""What the manifests of volumes list, kept between looks, so that each manifest is read once and not in every look.
+"""What the manifests of volumes list, kept between looks, so that not every look reads each manifest.
 
-Nothing kept here can remove a pack that is needed. A manifest never changes what it lists: wrapping its key again
-replaces its header only, so what was read before stays true. A new manifest is in every listing, and is not known until
-it is read. Only what could be read is kept: a manifest that is damaged or under a foreign key is read again each time.
+This memory can never lead to the removal of a pack that is needed. A manifest never changes what it lists: wrapping its
+key again only replaces its header. A new manifest is in every listing, and is unknown until it is read. A manifest that
+is damaged or under a foreign key is not kept, and is read again each time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Final
 from cinderblock.repository.stored import StoredManifest
 
 BYTES_KEPT: Final = 16 << 20
-"""Bytes that `KnownVolumes` keeps: some 25,000 backups, or one volume with a line of 8,760 incremental ones."""
+"""Most bytes that `KnownVolumes` keeps: some 25,000 backups, or one volume with 8,760 incremental ones."""
 _MANIFEST_BYTES: Final = 500
-"""Bytes that one manifest takes, its set of bits left out: objects, texts and places in dictionaries."""
+"""Bytes that one manifest takes without its set of bits: objects, texts and places in dictionaries."""
 _VOLUME_BYTES: Final = 1500
 """Bytes that a volume takes without manifests."""
 
@@ -37,7 +37,7 @@ class Numbers:
         return len(self._numbers)
 
     def bits(self, ids: Iterable[str]) -> int:
-        """Return a set of ids; those that are new get numbers."""
+        """Return a set of ids as bits. New ids get numbers."""
         found = 0
         for backup_id in ids:
             found |= 1 << self._numbers.setdefault(backup_id, len(self._numbers))
@@ -51,7 +51,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Whose packs a manifest lists.
+    """The backups whose packs a manifest lists.
 
     Attributes:
         parent_id: the backup that it was made against.
@@ -66,7 +66,7 @@ class Lists:
     missing_key: str | None = None
 
     def lists(self, backup_id: str) -> bool | None:
-        """Return whether it lists packs of another backup; None: that cannot be told."""
+        """Return whether it lists packs of another backup; None if that is unknown."""
         return None if self.packs_of is None else self.numbers.has(self.packs_of, backup_id)
 
 
@@ -86,13 +86,13 @@ class KnownManifests:
 
     @property
     def bytes(self) -> int:
-        """Bytes of memory that this takes, about."""
+        """About how many bytes of memory this takes."""
         return _VOLUME_BYTES + self._bits + (len(self._lists) + len(self._numbers)) * _MANIFEST_BYTES // 2
 
     def of(self, found: Collection[StoredManifest], key_ids: Collection[str]) -> dict[str, Lists]:
         """Return what is known of the manifests of a listing, by backup id, and forget those that are gone.
 
-        Of a manifest whose key was missing and is among ``key_ids`` nothing is known.
+        A manifest whose key was missing counts as unknown if the key is now among ``key_ids``.
         """
         sizes = {item.backup_id: item.size for item in found}
         with self._lock:
@@ -115,7 +115,7 @@ class KnownManifests:
             return lists
 
     def forget(self, backup_ids: Iterable[str]) -> None:
-        """Have these manifests read again by the next look."""
+        """Make the next look read these manifests again."""
         with self._lock:
             self._drop(set(backup_ids) & self._lists.keys())
 
@@ -125,9 +125,9 @@ class KnownManifests:
 
 
 class KnownVolumes:
-    """What was read of the manifests of many volumes; of those that nobody has asked about for longest, nothing.
+    """What was read of the manifests of many volumes. It forgets those that nobody has asked about for longest.
 
-    Not for several threads; what it hands out is.
+    Only one thread may use it. Several threads may use what it returns.
     """
 
     def __init__(self, limit: int = BYTES_KEPT) -> None:
@@ -141,14 +141,14 @@ class KnownVolumes:
         return self._bytes
 
     def of(self, place: Hashable) -> KnownManifests:
-        """Return what is known of the volume at a place: that of a store, and its id."""
+        """Return what is known of the volume at a place, which names store and volume."""
         known, size = self._volumes.get(place) or (KnownManifests(), 0)
         self._volumes[place] = known, size
         self._volumes.move_to_end(place)
         return known
 
     def settle(self, place: Hashable) -> None:
-        """Count a volume after a look, and let go of what is too much."""
+        """Count the bytes of a volume after a look, and forget what exceeds the limit."""
         if place not in self._volumes:
             return
         known, before = self._volumes[place]

@@ -1,7 +1,7 @@
 """Which backup needs packs of which other one, read from the manifests of a volume.
 
-A manifest lists every pack that its backup needs, so references decide what may be removed, and parents do not: without
-B in the line A, B, C, no manifest names A as the parent of C, and C still needs packs of A.
+A manifest lists every pack that its backup needs. So references decide what may be removed, not parents: if B is gone
+from the line A, B, C, no manifest names A as a parent, and C still needs packs of A.
 
 A look lists the manifests of a volume once and reads those that it does not know, in batches. A manifest that vanishes
 between the listing and the reading is absent. One that cannot be read may need anything.
@@ -28,18 +28,18 @@ from cinderblock.store.base import ObjectStore
 READERS: Final = 8
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
 BATCH: Final = 64
-"""Manifests of one batch: at 10 ms a request it takes about 200 ms."""
+"""Manifests in one batch: with 10 ms for each request, a batch takes about 200 ms."""
 LARGE: Final = 64 << 20
-"""Bytes of a manifest that is read alone: the footer of a volume of many TiB has several MiB (docs/format.md)."""
+"""Bytes above which a manifest is read alone: the footer of a volume of many TiB has several MiB (docs/format.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Who needs packs of a backup.
+    """Which backups need packs of a backup.
 
     Attributes:
-        by: ids of the backups that do, in order.
-        unknown: why it cannot be told of others; each says what to do.
+        by: ids of the backups that need them, in order.
+        unknown: errors of backups that may need them; each says what to do.
     """
 
     by: tuple[str, ...]
@@ -50,9 +50,9 @@ class References:
     """One look at the manifests of a volume. For one thread at a time.
 
     Args:
-        store, prefix: where they are.
-        volume_id: whose they are.
-        keys: the key ring of the store; None without one. A sealed manifest whose key is missing tells its parent only.
+        store, prefix: where the manifests are.
+        volume_id: the volume that they belong to.
+        keys: the key ring of the store; None without one. A sealed manifest without its key shows only its parent.
         known: what earlier looks have read; this look adds to it.
 
     Raises, from every method, what the store raises.
@@ -71,7 +71,7 @@ class References:
         self.recall()
 
     def recall(self) -> None:
-        """Take what is known by now, be it from another look."""
+        """Use what is known by now, also from other looks."""
         key_ids = frozenset(self._keys.key_ids if self._keys else ())
         self._lists = self._known.of(self._found.values(), key_ids)
         self._unread = [found for found in self._found.values() if found.backup_id not in self._lists]
@@ -99,10 +99,10 @@ class References:
             self.read_some()
 
     def needs(self, backup_id: str) -> Needs:
-        """Return who needs packs of a backup. Everything must have been read.
+        """Return which backups need packs of a backup. All manifests must have been read.
 
-        A damaged manifest needs none any more if that of this backup is damaged itself: otherwise two that are could
-        never be deleted. A manifest under the key of another backup needs none: nobody restores from there.
+        If the manifest of this backup is damaged itself, other damaged ones need nothing: otherwise two damaged backups
+        could never be deleted. A manifest under the key of another backup needs nothing: nobody restores from it.
         """
         lists, troubles = dict(self._lists), dict(self._troubles)
         itself = troubles.pop(backup_id, None)
@@ -111,7 +111,7 @@ class References:
             troubles = {other: error for other, error in troubles.items() if not isinstance(error, IntegrityError)}
         answers = _Lines(backup_id, lists, troubles, self._key).answers()
         unknown = {other: answer for other, answer in answers.items() if isinstance(answer, PermanentError)}
-        # A key may be there by the next look, or another one after the manifest was wrapped again.
+        # At the next look the key may be there, or another key may wrap the manifest.
         self._known.forget(other for other, error in unknown.items() if isinstance(error, KeyUnavailable))
         by = tuple(sorted(other for other, answer in answers.items() if answer is True))
         return Needs(by, tuple(unknown[other] for other in sorted(unknown)))
@@ -124,7 +124,7 @@ class References:
             self._lists[found.backup_id] = lists
 
     def _read(self, found: StoredManifest) -> _Read | PermanentError | None:
-        """Read header and footer. None: the manifest has just gone, or is that of another backup."""
+        """Read header and footer. Return None if the manifest has just vanished or belongs to another backup."""
         try:
             start = self._store.get(found.key, 0, HEADER_BYTES)
             header = parse_header(start, found.key)
@@ -176,10 +176,10 @@ _Answer = bool | PermanentError
 
 
 class _Lines:
-    """Tells of each backup whether it needs packs of ``wanted``.
+    """Finds out of each backup whether it needs packs of ``wanted``.
 
-    A sealed manifest without its key tells only its parent. That is enough while the line of parents is whole: a
-    backup learns of an ancestor's packs from its parent's manifest alone, so it needs none that its parent does not.
+    A sealed manifest without its key shows only its parent. That is enough while the line of parents is complete: a
+    backup takes packs of an ancestor only from its parent's manifest, so it needs none that its parent does not need.
     """
 
     def __init__(
@@ -196,11 +196,11 @@ class _Lines:
         self._known: dict[str, _Answer] = {}
 
     def answers(self) -> dict[str, _Answer]:
-        """By id of every backup but the wanted one: whether it needs its packs, or why that cannot be told."""
+        """Return, by id of every other backup, whether it needs packs of the wanted one, or why that is unknown."""
         return {other: self._answer(other) for other in (*self._lists, *self._troubles)}
 
     def _answer(self, backup_id: str) -> _Answer:
-        """Follow the line of parents up to the first that can tell, and note its answer for all on the way."""
+        """Follow the line of parents up to the first one with an answer, and note the answer for all on the way."""
         way: dict[str, None] = {}
         current = backup_id
         while (answer := self._of_one(current, way)) is None:
@@ -210,7 +210,7 @@ class _Lines:
         return answer
 
     def _of_one(self, backup_id: str, way: Mapping[str, None]) -> _Answer | None:
-        """Return the answer as far as this backup alone can tell; None: its parent has the answer."""
+        """Return the answer if this backup alone has it; None: its parent has the answer."""
         if backup_id in self._known:
             return self._known[backup_id]
         if backup_id in way:
@@ -226,9 +226,9 @@ class _Lines:
         if parent in self._lists or parent in self._troubles:
             return None
         return KeyUnavailable(
-            f"Backup {backup_id} is sealed and its parent is missing: whether it needs {self._wanted} only its key"
-            f" {self._lists[backup_id].missing_key} can tell. Put that key into the encryption Secret, or delete"
-            f" {backup_id} first"
+            f"Backup {backup_id} is sealed and its parent is missing. Only its key"
+            f" {self._lists[backup_id].missing_key} can show whether it needs {self._wanted}. Put that key into the"
+            f" encryption Secret, or delete {backup_id} first"
         )
 
     def _unreadable(self, backup_id: str) -> PermanentError:

@@ -1,7 +1,7 @@
-"""Removing a backup from a store. Nothing goes that another manifest lists, or may list.
+"""Removing a backup from a store. It never removes what another manifest lists, or may list.
 
-The manifest goes first, so that none ever points to packs that are gone. Whoever dies in between repeats all of it, and
-asks again who needs the packs.
+It removes the manifest first, so that no manifest ever points to packs that are gone. A process that was killed in
+between repeats the whole removal, and finds out again which backups need the packs.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
 
     Args:
         store, prefix: where the backup is.
-        volume_id, backup_id: which it is.
-        references: a look at the manifests of the volume that was begun just now.
+        volume_id, backup_id: which backup it is.
+        references: a new look at the manifests of the volume.
 
     Returns:
         How many objects were removed.
 
     Raises:
-        Conflict: other backups need its packs (HasDependentBackups), or the manifest under its key is that of another
+        Conflict: other backups need its packs (HasDependentBackups), or the manifest under its key belongs to another
             backup (ForeignManifest); nothing was removed.
-        PermanentError: whether others need its packs cannot be told; the message says why, and nothing was removed.
+        PermanentError: it is unknown whether others need its packs; the message says why, and nothing was removed.
     """
     key = manifest_key(prefix, volume_id, backup_id)
     stands = _is_there(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
@@ -51,7 +51,7 @@ def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
 
 
 def _is_there(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
-    """Return whether the backup has a manifest. One that is too damaged to say whose it is belongs to its key."""
+    """Return whether the backup has a manifest. One that is too damaged to name its backup belongs to its key."""
     try:
         read_header(partial(store.get, key), expected, key)
     except NotFound as error:

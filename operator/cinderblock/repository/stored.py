@@ -1,4 +1,4 @@
-"""Which objects of a store are Cinderblock's. All others are left alone, and stand in the way of nothing."""
+"""Which objects of a store belong to Cinderblock. It leaves all others alone, and they block nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_NAME: Final = "data-key"
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest as a listing tells of it.
+    """A manifest as a listing shows it.
 
     Attributes:
         key: of the object.
@@ -45,7 +45,7 @@ class StoredManifest:
 def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[StoredManifest]:
     """List the manifests of a store, or of one volume, in order of key. One LIST request gives a thousand of them.
 
-    "Folders" and other names are passed over, and so is a key that no request can name: nobody restores from it.
+    "Folders" and other names are skipped, and so is a key that no request can name: nobody restores from it.
     """
     root = backup_prefix(prefix)
     for item in store.list(root if volume_id is None else f"{root}{volume_id}/"):
@@ -55,7 +55,7 @@ def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> 
 
 
 def pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
-    """List a backup's packs, and its wrapped data key while it is unfinished; nothing else that lies beside them."""
+    """List a backup's packs, and its wrapped data key while it is unfinished; no other objects beside them."""
     root = pack_prefix(prefix, volume_id, backup_id)
     for item in store.list(root):
         name = item.key.removeprefix(root)

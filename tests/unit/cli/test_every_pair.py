@@ -1,4 +1,4 @@
-"""Every object of a store in the place of every other: found by every reader, or the true data is given back.
+"""Every object of a store is put in the place of every other: each reader finds it, or gives back the true data.
 
 Readers that have a status (the operator, its movers, incrementals, re-wrapping) find older manifests of the same backup
 and unsealed ones as well. What a command line finds that has nothing but the bucket, docs/format.md says under "What an
@@ -336,7 +336,7 @@ def test_rewrapping_keeps_what_a_status_says(world: World) -> None:
 
 
 def test_a_deletion_removes_nothing_of_others(world: World) -> None:
-    """The operator deletes one backup after the other while manifests are swapped: what is not its own stays."""
+    """The operator deletes one backup after the other while manifests are swapped. Objects of other backups stay."""
     kind = "unsealed" if world.keys is None else "sealed" if world.expected("a-one").sealed else "mixed"
     for one, other in (("a-two", "b-two"), ("a-two", "a-one"), ("b-two", "imported")):
         fresh = build(kind)
@@ -357,7 +357,7 @@ def test_a_deletion_removes_nothing_of_others(world: World) -> None:
 
 
 def test_a_status_that_is_lost_is_regained_from_the_true_manifest_or_says_so(world: World) -> None:
-    """Without a status an older manifest of the same backup cannot be told from the newest: a condition says so."""
+    """Without a status, nobody can tell an older manifest of a backup from the newest: a condition says so."""
     simulation = world.simulation
     for change, name in each_spoilt(world, Change.is_of_manifests):
         if world.manifest(name) not in change.bodies or name in ("second", "imported"):
@@ -379,7 +379,7 @@ def test_a_status_that_is_lost_is_regained_from_the_true_manifest_or_says_so(wor
 
 
 def test_an_import_takes_the_true_backup_of_a_key_or_none(world: World) -> None:
-    """Of an import, only the key and the seal rule are known: what a bare bucket hides stays hidden."""
+    """For an import, only the key and the seal rule are known: what a bare bucket hides stays hidden."""
     simulation = world.simulation
     for change, name in each_spoilt(world, Change.is_of_manifests):
         simulation.adopt("probe", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", manifest=world.manifest(name))

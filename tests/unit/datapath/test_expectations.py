@@ -1,4 +1,4 @@
-"""A manifest is compared with what its reader was told to expect, and never with itself."""
+"""A reader compares a manifest with what it expects, and never with the manifest itself."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_what_a_mover_has_reported_is_found_again(keys: KeyRing | None) -> None:
 @pytest.mark.parametrize("name", ["volume_id", "backup_id"])
 def test_another_id_is_a_foreign_manifest(keys: KeyRing | None, name: str) -> None:
     backups = a_backup(keys)
-    with pytest.raises(ForeignManifest, match=r"one.manifest is the manifest of backup one .* and should be .*other"):
+    with pytest.raises(ForeignManifest, match=r"one.manifest is the manifest of backup one .* but should be .*other"):
         read(backups, **{name: "other"})
 
 

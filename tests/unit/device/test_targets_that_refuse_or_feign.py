@@ -1,4 +1,4 @@
-"""A target that refuses metadata, or answers that all is well and does nothing, is found out."""
+"""A restore finds out that a target refuses metadata, or reports success and does nothing."""
 
 from __future__ import annotations
 

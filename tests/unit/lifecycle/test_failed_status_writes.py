@@ -1,4 +1,4 @@
-"""A status that could not be written says nothing about what was done before: it is never told as a failed action."""
+"""A failed status write says nothing about earlier actions: nobody reports it as a failed action."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_removed_data_is_never_told_to_have_been_left(
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("kind", ["VolumeBackup", "VolumeRestore"])
 def test_a_status_write_that_is_refused_ends_no_operation(kind: str, *, done: bool) -> None:
-    """The Job of an operation was created; that its status could not be written is not told as a refused Job."""
+    """The Job of an operation was created, but its status could not be written. Nothing reports a refused Job."""
 
     def run(at: int) -> Call | None:
         with Simulation() as simulation:

@@ -1,4 +1,4 @@
-"""A backup without the files that could not be read is whole, says what it lacks, and is no good one."""
+"""A backup that lacks unreadable files is available, says what it lacks, and is not a last good one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What identifies the content of a backup is recorded when it is whole, and later for those of an earlier release."""
+"""The operator records what identifies the content of a backup, later also for backups of an earlier release."""
 
 from __future__ import annotations
 

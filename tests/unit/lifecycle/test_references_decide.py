@@ -1,4 +1,4 @@
-"""What may be deleted follows from what manifests list, whatever becomes of the backups in between."""
+"""Manifests decide what may be deleted, whatever becomes of the backups in between."""
 
 from __future__ import annotations
 

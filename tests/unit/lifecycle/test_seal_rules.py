@@ -1,4 +1,4 @@
-"""A store with an encryption Secret takes nothing unsealed that no status tells of, unless somebody says so."""
+"""A store with an encryption Secret takes no unsealed backup without a status, unless somebody allows it."""
 
 from __future__ import annotations
 

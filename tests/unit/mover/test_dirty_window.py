@@ -55,7 +55,7 @@ def volume() -> MemorySource:
 
 
 def write_back(volume: MemorySource, path: bytes = DATABASE, data: bytes = NEW) -> None:
-    """Let data reach the disk that stamps had announced before: no stamp moves."""
+    """Let data reach the disk whose stamps had reached it before: no stamp moves."""
     volume.files[path].segments = [(0, data)]
 
 

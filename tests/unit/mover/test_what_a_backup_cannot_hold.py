@@ -1,4 +1,4 @@
-"""What a backup leaves out, or cannot even see, is in its report: with counts where there is something to count."""
+"""A backup reports what it leaves out or cannot even see, with counts if something can be counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who needs packs of a backup is read from what manifests list."""
+"""Manifests show which backups need packs of a backup."""
 
 from __future__ import annotations
 
