@@ -154,7 +154,7 @@ async def _scrape_until(url: str, *names: str) -> Samples:
 
 
 async def _something_of_everything(client: KubeClient, namespace: str) -> None:
-    """A volume with a good and a bad backup, a store that does not answer, and a failed restore."""
+    """A volume with a good, a bad and an incomplete backup, a store that does not answer, and a failed restore."""
     await client.create(
         kinds.SECRET,
         {
@@ -169,13 +169,14 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "pv-data"}
     made = await client.create(PVC, {"metadata": {"name": "data", "namespace": namespace}, "spec": claim})
     await client.merge_patch(PVC, "data", namespace, {"status": {"phase": "Bound"}}, subresource="status")
-    for name in ("good", "bad"):
+    for name in ("good", "bad", "incomplete"):
         spec = {"volumeId": "data", "storeName": "absent" if name == "bad" else "default"}
         backup = await client.create(VOLUME_BACKUP, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
-        if name == "good":
+        if name != "bad":
             uid = backup["metadata"]["uid"]
             status = {"phase": "available", "id": uid, "volumeId": made["metadata"]["uid"], "storeName": "default"}
             status |= {"dataTimestamp": "2026-01-02T03:04:05Z", "storedBytes": 7, "manifestKey": "backups/a/b.manifest"}
+            status |= {"unreadableFiles": 1, "unreadableExamples": ["broken"]} if name == "incomplete" else {}
             await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": status}, subresource="status")
     spec = {"backupId": "absent", "name": "copy"}
     await client.create(VOLUME_RESTORE, {"metadata": {"name": "failed", "namespace": namespace}, "spec": spec})

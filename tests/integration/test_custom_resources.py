@@ -92,12 +92,12 @@ async def test_a_change_is_accepted_or_rejected(client: KubeClient, namespace: s
 
 async def test_a_backup_is_filled_in_with_cinders_defaults(client: KubeClient, namespace: str) -> None:
     created = await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"})
-    assert created["spec"] == {"volumeId": "data", "incremental": False, "force": False}
+    assert created["spec"] == {"volumeId": "data", "incremental": False, "force": False, "unreadable": "Fail"}
 
 
-async def test_a_restore_is_not_filled_in(client: KubeClient, namespace: str) -> None:
+async def test_a_restore_is_strict_unless_it_says_otherwise(client: KubeClient, namespace: str) -> None:
     created = await create(client, VOLUME_RESTORE, namespace, {"backupId": "nightly"})
-    assert created["spec"] == {"backupId": "nightly"}
+    assert created["spec"] == {"backupId": "nightly", "fidelity": "Strict"}
 
 
 async def test_a_store_is_filled_in_to_the_innermost_field(client: KubeClient, namespace: str) -> None:
@@ -111,6 +111,9 @@ async def test_a_store_is_filled_in_to_the_innermost_field(client: KubeClient, n
         "addressing": "path",
         "compression": {"algorithm": "zstd", "level": 3},
         "changeDetection": {"default": "SizeMtimeCtimeInode"},
+        "dirtyWindow": {"default": "1h"},
+        "compareEvery": 30,
+        "allowUnsealed": False,
     }
 
 

@@ -91,5 +91,6 @@ async def test_python_interfaces(
         "name": name,
         "description": "text",
         "force": True,
+        "unreadable": "Fail",
         "incremental": False,
     }

@@ -83,11 +83,8 @@ class PostgreSQL:
             try:
                 self._wait_for(server)
                 yield
-                server.send_signal(ends_with)
-                server.wait(_SECONDS)
             finally:
-                # It gives its parts groups of their own. Each of them ends as soon as it misses the first one.
-                server.kill()
+                _end(server, ends_with)
 
     def run(self, *statements: str) -> list[str]:
         """Run statements, each of them a transaction, and return all lines that they print.
@@ -126,6 +123,16 @@ class PostgreSQL:
             said = self.log.read_text() if self.log.exists() else ""
             raise PostgresError(f"{' '.join(command)}: {done.returncode}\n{done.stderr}\n{said[-4000:]}")
         return done.stdout
+
+
+def _end(server: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """End a server such that it removes its shared memory; one that does not end is killed."""
+    server.send_signal(number)
+    try:
+        server.wait(_SECONDS)
+    finally:
+        # The other processes of the server end as soon as they miss the first one.
+        server.kill()
 
 
 def why_not() -> str | None:

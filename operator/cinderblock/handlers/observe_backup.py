@@ -384,12 +384,6 @@ async def _with_needs(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return replace(world, needed_by=needs.by, references_trouble=trouble)
 
 
-def _of_key(key: str) -> ExpectedBackup:
-    """What a manifest must be of which nothing but its key is known."""
-    volume_id, backup_id = names.recorded_ids(key)
-    return ExpectedBackup(volume_id=volume_id, backup_id=backup_id)
-
-
 async def _is_ending(eyes: Eyes, namespace: str) -> bool:
     body = await eyes.kube.get(kinds.NAMESPACE, namespace)
     return body is None or KubeObject.model_validate(body).metadata.is_being_deleted

@@ -13,6 +13,7 @@ from cinderblock.handlers.relatives import Relatives
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.model import names
+from cinderblock.model.backup import BackupPhase
 
 STORE_DELAY = 2.0
 """Seconds by which the look at a store is put off after a change of a backup: many changes make one look."""
@@ -38,6 +39,7 @@ class Watch:
         self._marked: dict[str, str] = {}
         self._references: dict[str, set[str]] = {}
         self._relatives = Relatives()
+        self._unfinished: set[str] = set()
         self._used: dict[str, Key] = {}
         self._users: Counter[Key] = Counter()
 
@@ -65,7 +67,8 @@ class Watch:
         elif metadata["uid"] in self._marked:
             await self._queue.add(volume_key(self._marked[metadata["uid"]]))
         known = [self._known(key.namespace, backup_id) for backup_id in referred]
-        if not all(known) and self._references.get(metadata["uid"], set()) != before:
+        has_ended = self._has_ended(event["type"], metadata["uid"], status)
+        if not all(known) and (has_ended or self._references.get(metadata["uid"], set()) != before):
             # Its parent is gone: which of the others it needs, only the manifests tell.
             known.append(self._relatives.of(volume) - {key})
         for other in sorted(frozenset().union(*known)):
@@ -102,6 +105,14 @@ class Watch:
         if how != "DELETED" and named:
             self._references[uid] = named
         return before | named
+
+    def _has_ended(self, how: str | None, uid: str, status: Mapping[str, Any]) -> bool:
+        """Whether an object was being made, and is not any more: only now do manifests tell what it needs."""
+        was_unfinished = uid in self._unfinished
+        self._unfinished.discard(uid)
+        if how != "DELETED" and status.get("phase") == BackupPhase.CREATING:
+            self._unfinished.add(uid)
+        return was_unfinished and uid not in self._unfinished
 
     async def on_child(self, event: Mapping[str, Any], **_: Any) -> None:
         """A child came, changed or went: its owner is concerned."""

@@ -28,7 +28,7 @@ class Image:
     """What it was made from; empty for a blank one."""
     created: int
     """Nanoseconds since the epoch: all that was written before this moment is in the snapshot."""
-    freezes: bool
+    freezes: bool = True
     """Whether file systems on it are frozen while it is copied."""
 
 

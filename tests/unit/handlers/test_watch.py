@@ -134,6 +134,10 @@ async def test_a_backup_whose_parent_is_gone_concerns_all_of_its_volume_when_tha
     everybody = {"VolumeBackup first", "VolumeBackup second", "VolumeBackup stray"}
     assert await heard.own("VolumeBackup", "stray", volumeId="v", parentId="u-gone") == everybody
     assert await heard.own("VolumeBackup", "stray", volumeId="v", parentId="u-gone") == {"VolumeBackup stray"}
+    made = {"volumeId": "v", "parentId": "u-gone", "phase": "creating"}
+    assert await heard.own("VolumeBackup", "stray", **made) == {"VolumeBackup stray"}
+    assert await heard.own("VolumeBackup", "stray", **made | {"phase": "available"}) == everybody
+    assert await heard.own("VolumeBackup", "stray", **made | {"phase": "available"}) == {"VolumeBackup stray"}
     assert await heard.own("VolumeBackup", "stray") == everybody, "its status was lost"
     assert await heard.own("VolumeBackup", "stray", volumeId="v", parentId="u-gone") == everybody
     gone = await heard.own("VolumeBackup", "stray", "DELETED", volumeId="v", parentId="u-gone")

@@ -245,7 +245,7 @@ def test_a_manifest_that_was_wrapped_again_meanwhile_is_read_again_if_its_key_wa
     look = line.references(known=known)
     look.read_all()
     assert look.needs(name(0)).unknown
-    run_rewrap(line.backups.store, line.key(name(2)), key_ring("2024", "2025"))
+    run_rewrap(line.backups.store, line.key(name(2)), line.backups.expected(name(2)), key_ring("2024", "2025"))
     look = line.references(known=known)
     look.read_all()
     assert look.needs(name(0)).by == (name(2),)
@@ -256,7 +256,7 @@ def test_wrapping_keys_again_changes_nothing_that_is_known() -> None:
     line.references(known=known).read_all()
     line.backups.keys = key_ring()
     for number in range(3):
-        run_rewrap(line.backups.store, line.key(name(number)), key_ring())
+        run_rewrap(line.backups.store, line.key(name(number)), line.backups.expected(name(number)), key_ring())
     store = CountedStore(line.backups.store)
     look = line.references(store, known)
     assert look.is_complete
