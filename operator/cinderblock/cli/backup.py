@@ -31,7 +31,7 @@ from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
 from cinderblock.datapath.keys import KeyRing
-from cinderblock.errors import InvalidInput, KeyUnavailable
+from cinderblock.errors import InvalidInput, KeyUnavailable, SealBroken
 from cinderblock.model.losses import Unreadable
 from cinderblock.model.names import manifest_key
 from cinderblock.model.origin import Consistency
@@ -154,8 +154,8 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with told("backup", as_json=arguments.json, bounded=bounded) as progress:
                 report = run_backup(task, store, keys, progress, lambda *_: nullcontext(source))
-        except (InvalidInput, KeyUnavailable):
-            # Raised before anything is stored.
+        except (InvalidInput, KeyUnavailable, SealBroken):
+            # Raised before anything is stored, or of what --resume would find again.
             raise
         except BaseException:
             warn(

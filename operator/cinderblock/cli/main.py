@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from cinderblock import __version__
 from cinderblock.cli.exits import INTERRUPTED, UNREAD, USAGE, exit_code_for
 from cinderblock.cli.output import printable
-from cinderblock.errors import CinderblockError, KeyUnavailable
+from cinderblock.errors import CinderblockError, KeyUnavailable, SealBroken
 
 DESCRIPTION: Final = """\
 Back up volumes to S3 object storage, and restore them.
@@ -49,6 +49,12 @@ exit codes:
   130  interrupted
   141  whoever read the output has gone
 """
+
+_ADVICE: Final = {
+    KeyUnavailable.__name__: "give that key with --encryption-key-file ID=FILE",
+    SealBroken.__name__: "if it was made before there was a key, --allow-unsealed takes it",
+}
+"""What options can do about an error, by its reason."""
 
 
 class Command(NamedTuple):
@@ -153,8 +159,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 def _tell(name: str, error: CinderblockError, *, as_json: bool) -> None:
     print(f"cinderblock {name}: {printable(error.message)}", file=sys.stderr)
-    if isinstance(error, KeyUnavailable):
-        print("cinderblock: give that key with --encryption-key-file ID=FILE", file=sys.stderr)
+    advice = _ADVICE.get(error.reason)
+    if advice is not None:
+        print(f"cinderblock: {advice}", file=sys.stderr)
     if as_json:
         failure = {"succeeded": False, "permanent": error.permanent, "reason": error.reason, "message": error.message}
         print(json.dumps(failure))

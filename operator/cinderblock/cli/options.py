@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from cinderblock.model.duration import to_timedelta
+from cinderblock.model.names import is_id
 from cinderblock.model.store import SHORTEST_DIRTY_WINDOW, ServerSideAlgorithm
 
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
 _SLOWEST: Final = 65536
 """Bytes per second; slower, and servers take a connection for dead (as BackupStore's limits)."""
-_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _STORE: Final = re.compile(
     r"s3://(?P<container>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
@@ -72,16 +72,18 @@ def times(text: str) -> int:
 
 
 def past(text: str) -> datetime:
-    """Read a time in the past, with its time zone (RFC 3339)."""
+    """Read a time in the past, with its time zone (RFC 3339), as that of UTC."""
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
+        given = datetime.fromisoformat(text)
+        time = given.astimezone(UTC) if given.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        # In UTC, the first hours of year 1 in the east lie before year 1.
         time = None
-    if time is None or time.tzinfo is None:
+    if time is None:
         raise argparse.ArgumentTypeError(f"{text!r}: give a time with its time zone, for example 2026-01-31T04:00:00Z")
     if time > datetime.now(UTC):
         raise argparse.ArgumentTypeError(f"{text!r} is in the future: no snapshot was taken then")
-    return time.astimezone(UTC)
+    return time
 
 
 def words(text: str) -> str:
@@ -102,7 +104,7 @@ def path(text: str) -> str:
 
 def identifier(text: str) -> str:
     """Read an id of a volume or backup, which becomes a part of keys in the store."""
-    if not _ID.fullmatch(text):
+    if not is_id(text):
         raise argparse.ArgumentTypeError(f"{text!r}: an id is 1 to 64 letters, digits, dots, hyphens and underscores")
     return text
 

@@ -76,7 +76,9 @@ def keys_from(arguments: argparse.Namespace, active: str | None = None) -> KeyRi
         except OSError as error:
             raise InvalidInput(f"Key file {path} cannot be read: {error.strerror}") from error
     read_only = parse_read_only_keys(arguments.read_only_keys, "--read-only-keys")
-    return KeyRing.from_secret(data, active, "what --encryption-key-file gives", read_only) if data else None
+    return (
+        KeyRing.from_secret(data, active, "what --encryption-key-file gives", read_only) if data or read_only else None
+    )
 
 
 def _id_and_path(text: str) -> tuple[str, str]:

@@ -65,8 +65,15 @@ def row(listed: Listed) -> tuple[str, ...]:
         size(summary.logical_bytes),
         size(summary.stored_bytes),
         _volume(summary.description),
-        summary.description.display_name or summary.description.backup_name,
+        _name(summary),
     )
+
+
+def _name(summary: ManifestSummary) -> str:
+    """What people call a backup, and whether it lacks files."""
+    name = summary.description.display_name or summary.description.backup_name
+    lacks = f"(lacks {counted(summary.unreadable_files, 'file')})" if summary.unreadable_files else ""
+    return f"{name} {lacks}".strip()
 
 
 def _volume(description: BackupDescription) -> str:

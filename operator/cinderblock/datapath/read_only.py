@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from cinderblock.errors import InvalidInput
@@ -36,9 +36,9 @@ def parse_read_only_keys(text: str, holder: str) -> dict[str, datetime]:
 
 
 def _parse_instant(text: str) -> datetime | None:
-    """Return the instant that the text names; None if it names none, or has no time zone."""
+    """Return the instant in UTC; None if the text names none, has no time zone, or lies outside the years of UTC."""
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
+        return instant.astimezone(UTC) if instant.tzinfo is not None and "T" in text else None
+    except (ValueError, OverflowError):
         return None
-    return instant if instant.tzinfo is not None and "T" in text else None

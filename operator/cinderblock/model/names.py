@@ -6,7 +6,13 @@ somebody else's object is noticed by the owner reference (external-snapshotter n
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from cinderblock.errors import InvalidInput
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+"""An id of a volume or a backup: a UID, or what somebody has given at the command line."""
 
 GROUP = "cinderblock.io"
 VERSION = "v1alpha1"
@@ -56,6 +62,11 @@ def child_name(owner_uid: str) -> str:
     return f"cinderblock-{owner_uid}"
 
 
+def is_id(text: str) -> bool:
+    """Return whether a text can be the id of a volume or a backup, which becomes a part of keys in a store."""
+    return _ID.fullmatch(text) is not None
+
+
 def backup_prefix(prefix: str) -> str:
     """Prefix of every manifest of a store: one LIST of it finds every backup."""
     return f"{prefix}/backups/" if prefix else "backups/"
@@ -73,8 +84,7 @@ def stored_ids(key: str, prefix: str) -> tuple[str, str] | None:
     """
     volume_uid, _, name = key.removeprefix(backup_prefix(prefix)).partition("/")
     backup_uid = name.removesuffix(".manifest")
-    is_plain = volume_uid not in ("", ".", "..") and backup_uid and "/" not in name
-    is_there = is_plain and key == manifest_key(prefix, volume_uid, backup_uid)
+    is_there = is_id(volume_uid) and is_id(backup_uid) and key == manifest_key(prefix, volume_uid, backup_uid)
     return (volume_uid, backup_uid) if is_there else None
 
 

@@ -19,10 +19,17 @@ from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_head
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import read_summary
 from cinderblock.datapath.reading import RangeReader
-from cinderblock.errors import IntegrityError, KeyUnavailable, NotFound, PermanentError, UnsupportedFormat
+from cinderblock.errors import (
+    ForeignManifest,
+    IntegrityError,
+    KeyUnavailable,
+    NotFound,
+    PermanentError,
+    UnsupportedFormat,
+)
 from cinderblock.model.names import manifest_key
 from cinderblock.repository.known import KnownManifests, Lists
-from cinderblock.repository.stored import StoredManifest, manifests
+from cinderblock.repository.stored import StoredManifest, manifests, pack_objects
 from cinderblock.store.base import ObjectStore
 
 READERS: Final = 8
@@ -102,7 +109,8 @@ class References:
         """Return which backups need packs of a backup. All manifests must have been read.
 
         If the manifest of this backup is damaged itself, other damaged ones need nothing: otherwise two damaged backups
-        could never be deleted. A manifest under the key of another backup needs nothing: nobody restores from it.
+        could never be deleted. A manifest under the key of another backup needs nothing, unless that backup has packs.
+        Then it has replaced a manifest that may need anything.
         """
         lists, troubles = dict(self._lists), dict(self._troubles)
         itself = troubles.pop(backup_id, None)
@@ -124,11 +132,11 @@ class References:
             self._lists[found.backup_id] = lists
 
     def _read(self, found: StoredManifest) -> _Read | PermanentError | None:
-        """Read header and footer. Return None if the manifest has just vanished or belongs to another backup."""
+        """Read header and footer. Return None if the manifest has just vanished or is a mere copy of another one."""
         try:
             start = self._store.get(found.key, 0, HEADER_BYTES)
             header = parse_header(start, found.key)
-            if header.owner != found.owner:
+            if header.owner != found.owner and not self._has_packs(found):
                 return None
             return self._read_lists(found, header, _beginning_with(start, partial(self._store.get, found.key)))
         except NotFound as error:
@@ -137,6 +145,10 @@ class References:
             return None
         except (IntegrityError, UnsupportedFormat) as error:
             return error
+
+    def _has_packs(self, found: StoredManifest) -> bool:
+        packs = pack_objects(self._store, self._prefix, found.volume_id, found.backup_id)
+        return next(packs, None) is not None
 
     def _read_lists(self, found: StoredManifest, header: ManifestHeader, read: RangeReader) -> _Read:
         try:
@@ -236,4 +248,6 @@ class _Lines:
         first = f"delete {backup_id} first"
         if isinstance(error, UnsupportedFormat):
             first = f"use the version of Cinderblock that made it, or {first}"
+        if isinstance(error, ForeignManifest):
+            first = f"put the manifest of {backup_id} back, or remove what is in its place with an S3 client"
         return type(error)(f"{error.message}. Whether it needs {self._wanted} cannot be told: {first}")

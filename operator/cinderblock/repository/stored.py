@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from cinderblock.datapath.packs import parse_pack_name
-from cinderblock.errors import InvalidInput
 from cinderblock.model.names import backup_prefix, pack_prefix, stored_ids
 from cinderblock.model.pins import ExpectedBackup
-from cinderblock.store.base import ObjectInfo, ObjectStore, checked_key
+from cinderblock.store.base import ObjectInfo, ObjectStore
 
 KEY_NAME: Final = "data-key"
 """Last part of the key of the object that holds the wrapped data key of an unfinished backup."""
@@ -45,12 +44,12 @@ class StoredManifest:
 def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[StoredManifest]:
     """List the manifests of a store, or of one volume, in order of key. One LIST request gives a thousand of them.
 
-    "Folders" and other names are skipped, and so is a key that no request can name: nobody restores from it.
+    "Folders" and other names are skipped, and so are names that no backup of ours has: see `is_id`.
     """
     root = backup_prefix(prefix)
     for item in store.list(root if volume_id is None else f"{root}{volume_id}/"):
         ids = stored_ids(item.key, prefix)
-        if ids is not None and _can_be_named(item.key):
+        if ids is not None:
             yield StoredManifest(item.key, *ids, item.size)
 
 
@@ -61,12 +60,3 @@ def pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str
         name = item.key.removeprefix(root)
         if name == KEY_NAME or parse_pack_name(name) is not None:
             yield item
-
-
-def _can_be_named(key: str) -> bool:
-    """Return whether a request can name the key: see `checked_key`."""
-    try:
-        checked_key(key)
-    except InvalidInput:
-        return False
-    return True

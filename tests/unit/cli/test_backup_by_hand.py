@@ -286,10 +286,29 @@ def test_with_a_key_a_backup_that_is_not_sealed_is_taken_only_when_that_is_said(
         refused = cli(*command, "--from", STORE, *key)
         assert refused.code == 5
         assert "is not encrypted" in refused.err
+        assert "--allow-unsealed takes it" in refused.err
         assert not (tmp_path / "out").exists()
     for command in (("verify", backup_id), ("restore", backup_id, "--target", str(tmp_path / "out"))):
         assert cli(*command, "--from", STORE, *key, "--allow-unsealed").code == 0
     assert snapshot(tmp_path / "out") == snapshot(tree)
+
+
+def test_an_incremental_on_a_backup_that_is_not_sealed_says_what_can_be_done(
+    cli: Cli, tree: Path, keys: dict[str, Path]
+) -> None:
+    back_up(cli, tree)
+    command = ("backup", str(tree), "--to", STORE, "--incremental", "--encryption-key-file", str(keys["old"]))
+    refused = cli(*command)
+    assert refused.code == 5
+    assert "--allow-unsealed takes it" in refused.err
+    assert "--resume" not in refused.err
+    assert cli(*command, "--allow-unsealed").code == 0
+
+
+def test_marks_of_keys_that_are_not_given_are_not_passed_over(cli: Cli, tree: Path) -> None:
+    refused = cli("backup", str(tree), "--to", STORE, "--read-only-keys", "2024=2026-01-31T12:00:00Z")
+    assert refused.code == 3
+    assert "--encryption-key-file" in refused.err
 
 
 def test_an_image_that_is_overwritten_gets_the_size_of_the_backup(cli: Cli, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_with_its_time_a_snapshot_is_as_good_as_a_live_tree(cli: Cli, tree: Path
         (("--compare-every", "x"), "from 1 to 10000"),
         (("--data-timestamp", "yesterday"), "time zone"),
         (("--data-timestamp", "2026-01-31T04:00:00"), "time zone"),
+        (("--data-timestamp", "0001-01-01T00:00:00+14:00"), "time zone"),
         (("--data-timestamp", "2999-01-31T04:00:00Z"), "in the future"),
     ],
 )

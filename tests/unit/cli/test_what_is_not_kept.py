@@ -42,6 +42,7 @@ def test_what_it_lacks_is_in_json_and_shown_later(cli: Cli, unreadable: Path, tm
     assert (made.code, made.json["unreadableFiles"], made.json["unreadableExamples"]) == (INCOMPLETE, 1, ["top"])
     shown = cli("show", made.json["backupId"], "--from", STORE)
     assert "1 file that could not be read: top" in shown.out
+    assert cli("list", "--from", STORE).out.splitlines()[1].endswith("(lacks 1 file)")
     (listed,) = cli("list", "--from", STORE, "--json").json
     assert (listed["unreadableFiles"], listed["unreadableExamples"]) == (1, ["top"])
     restored = cli("restore", made.json["backupId"], "--from", STORE, "--target", str(tmp_path / "new"))

@@ -25,7 +25,11 @@ def test_ids_and_instants_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2024", "2024=", "=2026-01-31T12:00:00Z", "2024=2026-01-31", "2024=2026-01-31T12:00:00", "2024=soon"]
+    "text",
+    [
+        *("2024", "2024=", "=2026-01-31T12:00:00Z", "2024=2026-01-31", "2024=2026-01-31T12:00:00", "2024=soon"),
+        "2024=0001-01-01T00:00:00+14:00",
+    ],
 )
 def test_what_is_malformed_is_named(text: str) -> None:
     with pytest.raises(InvalidInput, match="Cannot read annotation a of Secret s") as caught:

@@ -215,6 +215,23 @@ def test_a_manifest_under_a_foreign_key_holds_up_no_deletion(line: Simulation) -
 # -- what cannot be read
 
 
+def test_a_manifest_that_was_put_over_that_of_a_backup_does_not_hide_what_it_needs(line: Simulation) -> None:
+    lose(line, "b")
+    end, other = (line.get("VolumeBackup", name)["status"]["manifestKey"] for name in "cx")
+    true = line.cluster.store.get(end)
+    line.cluster.store.put(end, line.cluster.store.get(other))
+    before = line.stored()
+    line.delete("VolumeBackup", "a")
+    line.settle()
+    assert (line.phase("VolumeBackup", "a"), line.reason("VolumeBackup", "a")) == (
+        "error_deleting",
+        "ReferencesUnknown",
+    )
+    assert line.stored() == before
+    line.cluster.store.put(end, true)
+    assert is_whole(line, uid(line, "c"))
+
+
 def test_beside_a_damaged_manifest_nothing_is_removed_and_the_message_names_it(line: Simulation) -> None:
     key = line.break_manifest("c")
     before = line.stored()

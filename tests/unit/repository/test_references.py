@@ -6,7 +6,15 @@ import pytest
 
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.header import ManifestHeader, parse_header
-from cinderblock.errors import Conflict, IntegrityError, KeyUnavailable, NotFound, StoreUnreachable, UnsupportedFormat
+from cinderblock.errors import (
+    Conflict,
+    ForeignManifest,
+    IntegrityError,
+    KeyUnavailable,
+    NotFound,
+    StoreUnreachable,
+    UnsupportedFormat,
+)
 from cinderblock.model.names import backup_prefix, pack_prefix
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.repository.known import KnownManifests
@@ -22,6 +30,10 @@ JUNK = (
     f"{backup_prefix(PREFIX)}{VOLUME}//b-001.manifest",
     f"{backup_prefix(PREFIX)}{VOLUME}/.manifest",
     f"{backup_prefix(PREFIX)}{VOLUME}/b\n.manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}/..manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}/{'x' * 65}.manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}/b 1.manifest",
+    f"{backup_prefix(PREFIX)}{VOLUME}/\u00e4.manifest",
     f"{backup_prefix(PREFIX)}{VOLUME}/b-009.manifest/",
     f"{pack_prefix(PREFIX, VOLUME, name(0))}",
     f"{pack_prefix(PREFIX, VOLUME, name(0))}./{'0' * 32}-000000",
@@ -184,6 +196,18 @@ def test_a_manifest_under_the_key_of_another_backup_needs_nothing_and_is_not_rem
         line.remove("copy")
     assert refused.value.reason == "ForeignManifest"
     assert line.backups.store.get(line.key("copy")) == copied
+
+
+def test_a_manifest_in_the_place_of_one_whose_packs_are_there_hides_nobodys_needs() -> None:
+    line = a_line(3)
+    line.backups.store.delete([line.key(name(1))])
+    line.backups.store.put(line.key(name(2)), line.backups.store.get(line.key(name(0))))
+    before = list(line.backups.store.list(""))
+    with pytest.raises(ForeignManifest, match=f"put the manifest of {name(2)} back"):
+        line.remove(name(0))
+    assert list(line.backups.store.list("")) == before
+    line.backups.store.delete([line.key(name(2))])
+    line.remove(name(0))
 
 
 def test_sealed_manifests_tell_without_keys_as_long_as_the_line_is_whole() -> None:
