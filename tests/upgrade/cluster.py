@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cinderblock.repository.stored import KEY_NAME
 from tests.cluster import cluster, containers
 from tests.cluster.errors import ClusterError
 from tests.cluster.image import IMAGE_NAME
@@ -136,7 +137,8 @@ def _look(story: Story, lab: Lab, keys: set[str]) -> None:
         there = "--for=jsonpath={.status.pins.contentDigest}"
         lab.kubectl("wait", there, "-n", NAMESPACE, f"volumebackup/{name}", "--timeout=90s")
     story.show(lab, "-n", NAMESPACE, "get", "volumebackups,volumerestores")
-    lost = keys - _keys(lab)
+    # A mover removes the wrapped key before it writes the manifest (docs/format.md).
+    lost = {key for key in keys - _keys(lab) if not key.endswith(f"/{KEY_NAME}")}
     if lost:
         raise LabError(f"the store has lost {sorted(lost)}")
 
