@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from cinderblock.errors import CinderblockError, IntegrityError, NotFound, TransientError
+from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
 from cinderblock.handlers.neighbours import of_backup
 from cinderblock.handlers.observe import (
     Eyes,
@@ -267,21 +267,48 @@ async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
     container = container or store.spec.container
     key = _asked_manifest(asked, store.spec.prefix) if asked else backup.status.manifest_key
-    trouble: CinderblockError | None = None
     try:
         is_lost = key is None or (forgotten and not asked)
         keys = await _find_manifests(eyes, store, container, world) if is_lost or key is None else [key]
-        for found in keys:
-            expected = _expected(world, store, found)
-            try:
-                manifest = await read_manifest(eyes, store, container, found, expected)
-            except IntegrityError as error:
-                trouble = trouble or error
-                continue
-            return replace(world, manifest=manifest)
+        return await _with_one_of(eyes, world, store, container, keys)
     except CinderblockError as error:
         return replace(world, manifest_trouble=error)
-    return replace(world, manifest_trouble=trouble)
+
+
+async def _with_one_of(
+    eyes: Eyes, world: BackupWorld, store: BackupStore, container: str, keys: list[str]
+) -> BackupWorld:
+    """The only sound manifest among ``keys``, or that of the known volume. Raises what the store raises."""
+    sound: list[ManifestView] = []
+    trouble: CinderblockError | None = None
+    for key in keys[:NAMESAKES]:
+        try:
+            manifest = await read_manifest(eyes, store, container, key, _expected(world, store, key))
+        except PermanentError as error:
+            # A namesake that cannot be read, be it for a key that nobody has, must not hide the true one.
+            trouble = trouble or error
+            continue
+        if manifest is not None and (len(keys) == 1 or key == _known_key(world, store)):
+            return replace(world, manifest=manifest)
+        sound += [manifest] if manifest is not None else []
+    if len(sound) > 1 or len(keys) > NAMESAKES:
+        return replace(world, manifest_trouble=_namesakes(world, keys))
+    return replace(world, manifest=sound[0]) if sound else replace(world, manifest_trouble=trouble)
+
+
+def _namesakes(world: BackupWorld, keys: list[str]) -> ForeignManifest:
+    """The error of a backup that may be any of several. What to do comes first, since a failReason is short."""
+    remedy = "Give the key of the right one as spec.import.manifest" if world.backup.spec.import_ else "Remove others"
+    return ForeignManifest(
+        f"Cannot tell which manifest is that of the backup: there are {len(keys)} of its name. {remedy}. Find out who"
+        f" writes to the container. Among them: {', '.join(keys[:3])}"
+    )
+
+
+def _known_key(world: BackupWorld, store: BackupStore) -> str | None:
+    """Where the manifest is if the backup is of the claim that is there now."""
+    prefix, backup_id = store.spec.prefix, world.backup.backup_id
+    return names.manifest_key(prefix, world.claim.uid, backup_id) if world.claim else None
 
 
 def _expected(world: BackupWorld, store: BackupStore, key: str) -> ExpectedBackup:
@@ -309,12 +336,12 @@ async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world:
     """
     opened = await eyes.stores.open(store, container)
     prefix, backup_id = store.spec.prefix, world.backup.backup_id
-    known = names.manifest_key(prefix, world.claim.uid, backup_id) if world.claim else None
+    known = _known_key(world, store)
 
     def search() -> list[str]:
         listed = (item.key for item in opened.list(names.backup_prefix(prefix)))
         found = (key for key in listed if (names.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
-        return sorted(found, key=lambda key: (key != known, key))[:NAMESAKES]
+        return sorted(found, key=lambda key: (key != known, key))
 
     return await eyes.stores.ask(store, search)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import KeyUnavailable, StoreUnreachable
 from cinderblock.handlers.keys import Key
 from tests.support.backups import key_ring
@@ -192,6 +193,55 @@ def test_a_namesake_beside_it_does_not_hide_a_backup_whose_status_was_lost(runni
     running.resync()
     running.settle()
     assert status(running)["pins"] == pins
+
+
+def test_a_namesake_under_a_key_that_nobody_has_does_not_hide_it_either(running: Simulation) -> None:
+    uid = running.get("VolumeBackup", "full")["metadata"]["uid"]
+    pins, leaked = status(running)["pins"], KeyRing({"lost": bytes(32)}, "lost")
+    forged = running.cluster.forge("0-before-all", uid, "evil", leaked)
+    running.cluster.store.put(f"backups/0-before-all/{uid}.manifest", forged)
+    running.delete("PersistentVolumeClaim", "data")
+    running.settle()
+    running.erase_status("VolumeBackup", "full")
+    running.resync()
+    running.settle()
+    assert status(running)["pins"] == pins
+
+
+def test_of_several_namesakes_none_is_taken_unless_the_volume_is_known(running: Simulation) -> None:
+    """Whoever can write to the container, and has the key if there is one, can make a manifest of the same name."""
+    uid = running.get("VolumeBackup", "full")["metadata"]["uid"]
+    pins, key = status(running)["pins"], f"backups/0-before-all/{uid}.manifest"
+    running.cluster.store.put(key, running.cluster.forge("0-before-all", uid, "evil", running.cluster.keys))
+    running.delete("PersistentVolumeClaim", "data")
+    running.settle()
+    running.erase_status("VolumeBackup", "full")
+    running.resync()
+    for _ in range(40):
+        running.step()
+    assert running.reason("VolumeBackup", "full") == "ForeignManifest"
+    assert "there are 2 of its name" in status(running)["failReason"]
+    running.cluster.store.delete([key])
+    running.settle()
+    assert status(running)["pins"] == pins
+
+
+def test_an_import_by_an_id_that_several_manifests_have_wants_the_key(running: Simulation) -> None:
+    uid, right = running.get("VolumeBackup", "full")["metadata"]["uid"], manifest(running)
+    running.tear_away("full")
+    key = f"backups/0-before-all/{uid}.manifest"
+    running.cluster.store.put(key, running.cluster.forge("0-before-all", uid, "evil", running.cluster.keys))
+    running.adopt("by-id", uid)
+    running.settle()
+    assert running.reason("VolumeBackup", "by-id") == "ForeignManifest"
+    assert "spec.import.manifest" in status(running, "by-id")["failReason"]
+    running.delete("VolumeBackup", "by-id")
+    running.settle()
+    running.adopt("by-key", uid, manifest=right)
+    running.settle()
+    running.restore("back", "by-key", name="new")
+    running.settle()
+    assert running.content("new") == "first"
 
 
 def test_what_is_swapped_between_the_movers_end_and_the_read_back_is_found(running: Simulation) -> None:
