@@ -7,6 +7,7 @@ from datetime import datetime
 from cinderblock.lifecycle import checks
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
 from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
+from cinderblock.model.losses import count_files
 from cinderblock.model.quantity import to_gib
 from cinderblock.model.restore import RestorePhase, VolumeRestore
 
@@ -44,7 +45,7 @@ def incomplete(status: VolumeBackupStatus) -> str | None:
         return None
     named = ", ".join(status.unreadable_examples)
     return (
-        f"The backup lacks {status.unreadable_files} files that could not be read, for example {named}."
+        f"The backup lacks {count_files(status.unreadable_files)} that could not be read, for example {named}."
         " Find the cause in the mover's log, mend the volume, and make another backup."
     )
 

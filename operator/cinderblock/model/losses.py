@@ -27,6 +27,11 @@ class Fidelity(StrEnum):
     BEST_EFFORT = "BestEffort"
 
 
+def count_files(count: int) -> str:
+    """Return a number of files in words: ``1 file``, ``2 files``."""
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
 class Loss(Model):
     """One kind of thing that could not be kept."""
 

@@ -35,6 +35,7 @@ from cinderblock.datapath.manifest import ManifestReader, ManifestSummary
 from cinderblock.device.direct import PIECE_BYTES, WRITES
 from cinderblock.device.makers import SharedMemory
 from cinderblock.errors import InvalidInput
+from cinderblock.model.losses import count_files
 from cinderblock.model.pins import ExpectedBackup
 from cinderblock.model.task import MoverReport, MoverTask
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
@@ -154,7 +155,9 @@ def _missing(summary: ManifestSummary) -> list[str]:
     if not summary.unreadable_files:
         return []
     named = ", ".join(summary.unreadable_examples)
-    return [f"the backup lacks {summary.unreadable_files} files that could not be read when it was made ({named})"]
+    return [
+        f"the backup lacks {count_files(summary.unreadable_files)} that could not be read when it was made ({named})"
+    ]
 
 
 class Filling:

@@ -47,7 +47,7 @@ def test_what_it_lacks_is_in_json_and_shown_later(cli: Cli, unreadable: Path, tm
     assert (listed["unreadableFiles"], listed["unreadableExamples"]) == (1, ["top"])
     restored = cli("restore", made.json["backupId"], "--from", STORE, "--target", str(tmp_path / "new"))
     assert restored.code == 0
-    assert "the backup lacks 1 files that could not be read when it was made (top)" in restored.err
+    assert "the backup lacks 1 file that could not be read when it was made (top)" in restored.err
 
 
 def test_a_complete_backup_may_skip_too(cli: Cli, tree: Path) -> None:
