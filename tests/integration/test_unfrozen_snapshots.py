@@ -6,10 +6,8 @@ lacked the data that the live file system had, while it had the timestamps.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ import pytest
 from cinderblock.model.store import ChangeDetection
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.backups import LATER, Backups
-from tests.support.mover_pods import PROGRAM
+from tests.support.command_line import CommandLine
 from tests.support.unfrozen import KINDS, UnfrozenVolume, until_seen, why_not
 
 pytestmark = pytest.mark.integration
@@ -44,38 +42,6 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UnfrozenV
         pytest.skip(reason)
     with UnfrozenVolume.made(tmp_path / "volume", request.param) as made:
         yield made
-
-
-class Program:
-    """The command line, with a volume id and a prefix of its own."""
-
-    def __init__(self, server: S3Server) -> None:
-        self._volume = f"unfrozen-{uuid.uuid4().hex[:12]}"
-        self._store = f"s3://trials/{self._volume}"
-        self._endpoint = ("--endpoint-url", server.url)
-        credentials = server.credentials
-        self._environment = {
-            **os.environ,
-            "AWS_ACCESS_KEY_ID": credentials.access_key,
-            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
-        }
-
-    def back_up(self, path: Path, *more: str) -> dict[str, object]:
-        """Back up; what the program printed."""
-        words = ("backup", str(path), "--to", self._store, "--volume-id", self._volume, "--json", *more)
-        told: dict[str, object] = json.loads(self._run(*words).splitlines()[-1])
-        return told
-
-    def restore(self, told: dict[str, object], target: Path) -> Path:
-        """Restore what `back_up` made."""
-        self._run("restore", str(told["backupId"]), "--from", self._store, "--target", str(target))
-        return target
-
-    def _run(self, *words: str) -> str:
-        command = [PROGRAM, *words, *self._endpoint]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 def write(path: Path, data: bytes, offset: int, *, is_durable: bool) -> None:
@@ -136,15 +102,16 @@ def test_data_that_the_first_snapshot_lacks_are_in_the_incremental_of_the_second
         has_stamps = stamps[0].st_ctime_ns == stamps[1].st_ctime_ns
         if not has_stamps or (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
             return False
-        program = Program(server)
-        program.back_up(snapshot)
+        program, name = CommandLine(server, "trials"), f"unfrozen-{uuid.uuid4().hex[:12]}"
+        program.back_up(snapshot, name)
         volume.sync()
         write(log, b"commit 2", 0, is_durable=True)
         snapshot = volume.cut()
         wanted = (snapshot / "table").read_bytes()
         assert wanted[PLACE : PLACE + len(NEW)] == NEW
-        told = program.back_up(snapshot, "--incremental", "--change-detection", detection)
-        restored = program.restore(told, tmp_path / "restored")
+        told = program.back_up(snapshot, name, "--incremental", "--change-detection", detection)
+        restored = tmp_path / "restored"
+        program.restore(told["backupId"], restored)
         assert (restored / "table").read_bytes() == wanted
         assert (restored / "log").read_bytes() == (snapshot / "log").read_bytes()
         return True

@@ -1,4 +1,4 @@
-"""For tests in which movers die."""
+"""What several tests of movers need: an end for movers that die, and small sections."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from cinderblock.datapath import manifest, manifest_writer
+
 
 @pytest.fixture
 def burying() -> Iterator[None]:
     """What a mover held when it died is in cycles with its exception: up to 180 MiB that no count of objects shows."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def small_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make sections of some twenty entries, and take unchanged ones over whole, as in a large volume."""
+    monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 4096)
+    monkeypatch.setattr(manifest, "WORTH_COPYING", 1)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath import manifest, manifest_writer
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.model.store import ChangeDetection, ChangeDetectionRules
 from tests.support.backups import NOON, Backups, key_ring
@@ -32,11 +31,7 @@ FILE_BYTES = 20
 ALL_BYTES = FILES * FILE_BYTES
 
 
-@pytest.fixture(autouse=True)
-def small_sections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sections of some twenty entries, of which unchanged ones are taken over whole, as in a large volume."""
-    monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 4096)
-    monkeypatch.setattr(manifest, "WORTH_COPYING", 1)
+pytestmark = pytest.mark.usefixtures("small_sections")
 
 
 @pytest.fixture

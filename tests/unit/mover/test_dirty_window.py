@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath import manifest, manifest_writer
+from cinderblock.datapath import manifest_writer
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device import tree_reader
@@ -37,11 +37,7 @@ OLD, NEW = b"old content", b"new content"
 DATABASE = b"file0007"
 
 
-@pytest.fixture(autouse=True)
-def small_sections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sections of some twenty entries, of which unchanged ones are taken over whole, as in a large volume."""
-    monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 4096)
-    monkeypatch.setattr(manifest, "WORTH_COPYING", 1)
+pytestmark = pytest.mark.usefixtures("small_sections")
 
 
 @pytest.fixture
