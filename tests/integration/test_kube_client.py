@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cinderblock.errors import AccessDenied, AlreadyExists, Conflict, InvalidInput, NotFound
-from cinderblock.kube.client import PAGE, KubeClient, connect
+from cinderblock.kube.client import PAGE_LIMIT, KubeClient, connect
 from cinderblock.kube.kinds import (
     JOB,
     LEASE,
@@ -109,7 +109,7 @@ async def test_a_field_that_cannot_be_selected_is_refused(client: KubeClient, na
 
 
 async def test_more_objects_than_a_page_are_all_listed_once(client: KubeClient, namespace: str) -> None:
-    count = 2 * PAGE + 1
+    count = 2 * PAGE_LIMIT + 1
 
     async def create(number: int) -> None:
         await client.create(CONFIG_MAP, {"metadata": {"name": f"c-{number}", "namespace": namespace}})
@@ -265,7 +265,7 @@ async def test_an_applied_status_leaves_what_others_wrote(
     applied = Request(
         "PATCH", path, {"fieldManager": "auditor"}, json.dumps(body).encode(), "application/apply-patch+yaml"
     )
-    assert (await client._transport.exchange(applied)).is_success
+    assert (await client._transport.round_trip(applied)).is_success
     ours = {"type": "Ready", "status": "False", "reason": "Why", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     status = {"phase": "creating", "conditions": [ours]}
     await client.apply_status(VOLUME_BACKUP, "nightly", namespace, status, uid=uid)

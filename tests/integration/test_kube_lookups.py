@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.kube import lookups
+from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import POD, PVC, VOLUME_ATTACHMENT, VOLUME_BACKUP, Kind
 
@@ -43,9 +43,9 @@ async def test_pods_that_use_a_claim_are_found_and_ended_ones_are_not(client: Ku
     await create_pod(client, namespace, "broken", claim, "Failed")
     await create_pod(client, namespace, "data", ephemeral, "Running")
     await create_pod(client, namespace, "other", {"name": "data", "emptyDir": {}}, "Running")
-    pods = await client.list(POD, namespace, fields=lookups.NOT_ENDED)
-    assert names([pod for pod in pods if lookups.uses_claim(pod, "data-web-0")]) == ["data", "pending", "running"]
-    assert not [pod for pod in pods if lookups.uses_claim(pod, "data-web-1")]
+    pods = await client.list(POD, namespace, fields=kinds.NOT_ENDED_SELECTOR)
+    assert names([pod for pod in pods if queries.uses_claim(pod, "data-web-0")]) == ["data", "pending", "running"]
+    assert not [pod for pod in pods if queries.uses_claim(pod, "data-web-1")]
 
 
 async def test_attachments_of_a_volume_are_found(client: KubeClient, namespace: str) -> None:
@@ -53,7 +53,7 @@ async def test_attachments_of_a_volume_are_found(client: KubeClient, namespace: 
         spec = {"attacher": "csi.example.com", "nodeName": node, "source": {"persistentVolumeName": volume}}
         metadata = {"name": f"{namespace}-{node}-{volume}"}
         await client.create(VOLUME_ATTACHMENT, {"metadata": metadata, "spec": spec})
-    found = lookups.attachments_of(namespace, await client.list(VOLUME_ATTACHMENT))
+    found = queries.attachments_of(namespace, await client.list(VOLUME_ATTACHMENT))
     assert sorted(item["spec"]["nodeName"] for item in found) == ["one", "two"]
 
 
@@ -62,19 +62,19 @@ async def test_a_claim_is_found_by_name_and_by_uid_and_a_uid_wins(client: KubeCl
     first = await client.create(PVC, {"metadata": {"name": "data", "namespace": namespace}, "spec": spec})
     uid = first["metadata"]["uid"]
     misleading = await client.create(PVC, {"metadata": {"name": uid, "namespace": namespace}, "spec": spec})
-    assert await lookups.find_claim(client, namespace, "data") == first
-    assert await lookups.find_claim(client, namespace, uid) == first
+    assert await queries.find_claim(client, namespace, "data") == first
+    assert await queries.find_claim(client, namespace, uid) == first
     await client.delete(PVC, "data", namespace)
     await client.merge_patch(PVC, "data", namespace, {"metadata": {"finalizers": None}})
-    found = await lookups.find_claim(client, namespace, uid)
+    found = await queries.find_claim(client, namespace, uid)
     assert found
     assert found["metadata"]["uid"] == misleading["metadata"]["uid"]
-    assert await lookups.find_claim(client, namespace, "absent") is None
+    assert await queries.find_claim(client, namespace, "absent") is None
 
 
 async def test_any_kind_is_found_by_reference_in_its_own_namespace_only(client: KubeClient, namespace: str) -> None:
     body = {"metadata": {"name": "nightly", "namespace": namespace}, "spec": {"volumeId": "data"}}
     backup = await client.create(VOLUME_BACKUP, body)
     uid = backup["metadata"]["uid"]
-    assert await lookups.find_by_reference(client, VOLUME_BACKUP, namespace, uid) == backup
-    assert await lookups.find_by_reference(client, VOLUME_BACKUP, "default", uid) is None
+    assert await queries.find_by_reference(client, VOLUME_BACKUP, namespace, uid) == backup
+    assert await queries.find_by_reference(client, VOLUME_BACKUP, "default", uid) is None

@@ -11,9 +11,9 @@ import pytest
 
 from cinderblock.cli.release import DEPLOYMENT, Operator, release_finalizers, stop_operator
 from cinderblock.errors import AccessDenied, KubeUnavailable
-from cinderblock.kube.answers import Call
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, SECRET, VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.kube.responses import RequestInfo
 from cinderblock.model import names
 from tests.support.chart import render
 from tests.support.rights import connect_as, grant
@@ -148,13 +148,13 @@ class _ChangesOnce:
         self._namespace = namespace
         self._done = False
 
-    async def before(self, call: Call) -> None:
+    async def before(self, call: RequestInfo) -> None:
         if call.verb == "patch" and call.namespace == self._namespace and not self._done:
             self._done = True
             patch = {"metadata": {"annotations": {"changed": "yes"}}}
             await self._client.merge_patch(VOLUME_BACKUP, "held", self._namespace, patch)
 
-    async def after(self, call: Call, status: int) -> None:
+    async def after(self, call: RequestInfo, status: int) -> None:
         return
 
 

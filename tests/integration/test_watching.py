@@ -49,7 +49,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "SILENT_SECONDS", 3.0)
     monkeypatch.setattr(watching, "OPENING_SECONDS", 3.0)
     monkeypatch.setattr(watching, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(kube_client, "_SERVES_SECONDS", 0.5)
+    monkeypatch.setattr(kube_client, "DISCOVERY_CACHE_SECONDS", 0.5)
 
 
 @asynccontextmanager

@@ -14,10 +14,11 @@ from cinderblock.gateway.app import make_app
 from cinderblock.gateway.identification import ByToken
 from cinderblock.gateway.serving import running
 from cinderblock.gateway.settings import GatewaySettings
-from cinderblock.kube.callers import Callers
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.credentials import CredentialSource, Kubeconfig
 from cinderblock.kube.kinds import Kind
+from cinderblock.kube.kubeconfig import Kubeconfig
+from cinderblock.kube.rest_config import ConfigSource
+from cinderblock.kube.token_clients import TokenClients
 from cinderblock.kube.transport import Request
 
 SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
@@ -136,17 +137,17 @@ async def token_of(admin: KubeClient, namespace: str, account: str) -> str:
     """A token of a ServiceAccount, as ``kubectl create token`` makes it."""
     asked = {"metadata": {"name": account, "namespace": namespace}, "spec": {}}
     path = f"{SERVICE_ACCOUNT.path(namespace, account)}/token"
-    answer = await admin._transport.exchange(Request("POST", path, body=json.dumps(asked).encode()))
+    answer = await admin._transport.round_trip(Request("POST", path, body=json.dumps(asked).encode()))
     return str(answer.json()["status"]["token"])
 
 
 @asynccontextmanager
 async def gateway_before(
-    source: CredentialSource, admin: KubeClient, settings: GatewaySettings | None = None
+    source: ConfigSource, admin: KubeClient, settings: GatewaySettings | None = None
 ) -> AsyncIterator[Gateway]:
     """A gateway in front of the API server that ``source`` and ``admin`` talk to."""
     settings = settings or GatewaySettings(host="127.0.0.1", port=0)
-    who = ByToken(Callers(source))
+    who = ByToken(TokenClients(source))
     try:
         async with running(make_app(who, settings), settings) as server, aiohttp.ClientSession() as session:
             yield Gateway(f"http://127.0.0.1:{server.port}", session, admin)
@@ -154,6 +155,6 @@ async def gateway_before(
         await who.aclose()
 
 
-def source_of(kubeconfig: str) -> CredentialSource:
+def source_of(kubeconfig: str) -> ConfigSource:
     """Where the API server is."""
     return Kubeconfig((kubeconfig,))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.credentials import Credentials
+from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import Transport
 from tests.support.scripted_http import Script, ScriptedServer, scripted
 
@@ -17,10 +17,10 @@ class Anonymous:
     def __init__(self, server: str) -> None:
         self._server = server
 
-    async def load(self, *, renew: bool = False) -> Credentials:
+    async def load(self, *, renew: bool = False) -> RestConfig:
         """The server's address."""
         del renew
-        return Credentials(server=self._server)
+        return RestConfig(server=self._server)
 
 
 async def no_wait(seconds: float) -> None:

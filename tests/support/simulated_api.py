@@ -17,9 +17,9 @@ from typing import Any
 from uuid import UUID
 
 from cinderblock.kube import kinds
-from cinderblock.kube.answers import Answer
-from cinderblock.kube.credentials import Credentials
 from cinderblock.kube.kinds import Kind
+from cinderblock.kube.responses import Response
+from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import Request, Transport
 
 Object = dict[str, Any]
@@ -165,13 +165,13 @@ class SimulatedApi(Transport):
         self.quota: set[str] = set()
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
-    async def credentials(self) -> Credentials:
-        return Credentials(server="https://simulated")
+    async def credentials(self) -> RestConfig:
+        return RestConfig(server="https://simulated")
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    async def exchange(self, request: Request) -> Answer:
+    async def exchange(self, request: Request) -> Response:
         parts = request.path.strip("/").split("/")
         at = 2 if parts[0] == "api" else 3
         root, rest = "/" + "/".join(parts[:at]), parts[at:]
@@ -186,7 +186,7 @@ class SimulatedApi(Transport):
             return self._collection(request, kind, namespace)
         return self._one(request, kind, namespace, rest[1], rest[2] if len(rest) > 2 else "")
 
-    def _collection(self, request: Request, kind: Kind, namespace: str) -> Answer:
+    def _collection(self, request: Request, kind: Kind, namespace: str) -> Response:
         if request.method == "POST":
             ending = self.objects.get("Namespace", namespace) if namespace else None
             if ending is not None and "deletionTimestamp" in ending["metadata"]:
@@ -202,12 +202,12 @@ class SimulatedApi(Transport):
         more = str(first + limit) if first + limit < len(items) else ""
         return _answer(200, {"items": items[first : first + limit], "metadata": {"continue": more}})
 
-    def _one(self, request: Request, kind: Kind, namespace: str, name: str, subresource: str) -> Answer:
+    def _one(self, request: Request, kind: Kind, namespace: str, name: str, subresource: str) -> Response:
         found = self.objects.get(kind.kind, name, namespace)
         if found is None:
             return _refusal(404, "NotFound")
         if subresource == "log":
-            return Answer(200, self.log_line.encode())
+            return Response(200, self.log_line.encode())
         if request.method == "GET":
             return _answer(200, found)
         body = _body(request)
@@ -230,11 +230,11 @@ def _body(request: Request) -> Object:
     return body
 
 
-def _answer(status: int, body: Object) -> Answer:
-    return Answer(status, json.dumps(body).encode())
+def _answer(status: int, body: Object) -> Response:
+    return Response(status, json.dumps(body).encode())
 
 
-def _refusal(code: int, reason: str, message: str = "") -> Answer:
+def _refusal(code: int, reason: str, message: str = "") -> Response:
     return _answer(code, {"kind": "Status", "code": code, "reason": reason, "message": message or reason})
 
 

@@ -35,8 +35,8 @@ from cinderblock.handlers.references import ReferenceLooks
 from cinderblock.handlers.settled import unsettled
 from cinderblock.handlers.stores import Stores
 from cinderblock.handlers.watch import CHILD_KINDS, Watch, volume_key
-from cinderblock.kube.answers import Call
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
 from cinderblock.model import names
@@ -77,7 +77,7 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        self.log: list[Call] = []
+        self.log: list[RequestInfo] = []
         self.writes = 0
         self.at: int | None = None
         self.error: BaseException = Crash("scripted")
@@ -96,13 +96,13 @@ class Faults:
             raise self.error
         self.writes += done
 
-    async def before(self, call: Call) -> None:
+    async def before(self, call: RequestInfo) -> None:
         """See `Observer`."""
         if call.is_write:
             self.log.append(call)
             self.strike(done=False)
 
-    async def after(self, call: Call, status: int) -> None:
+    async def after(self, call: RequestInfo, status: int) -> None:
         """See `Observer`."""
         if call.is_write:
             self.strike(done=True)

@@ -13,7 +13,7 @@ from cinderblock.gateway.backup_lookups import select_any
 from cinderblock.gateway.volume_ids import find_claim
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, POD, VOLUME_RESTORE, VOLUME_SNAPSHOT
-from cinderblock.kube.lookups import uses_claim
+from cinderblock.kube.queries import uses_claim
 from cinderblock.lifecycle.stores import choose
 from cinderblock.lifecycle.worlds import BackupWorld, MoverSettings, Policy, StoreView
 from cinderblock.model import names

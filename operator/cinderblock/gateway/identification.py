@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from cinderblock.errors import AccessDenied, InvalidInput
-from cinderblock.kube.callers import Callers
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.token_clients import TokenClients
 
 
 class Identification(Protocol):
@@ -41,7 +41,7 @@ class Identification(Protocol):
 class ByToken(Identification):
     """Callers show Kubernetes tokens: ``X-Auth-Token``, as OpenStack's clients do, or ``Authorization: Bearer``."""
 
-    def __init__(self, callers: Callers) -> None:
+    def __init__(self, callers: TokenClients) -> None:
         self._callers = callers
 
     @override

@@ -102,7 +102,7 @@ async def _may(kube: KubeClient, project: str, verb: str, subresource: str) -> b
         "resource": VOLUME_BACKUP.plural,
         "subresource": subresource,
     }
-    status = await kube.ask(SELF_SUBJECT_ACCESS_REVIEW, {"resourceAttributes": attributes})
+    status = await kube.create_review(SELF_SUBJECT_ACCESS_REVIEW, {"resourceAttributes": attributes})
     return bool(status.get("allowed"))
 
 

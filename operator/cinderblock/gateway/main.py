@@ -13,9 +13,9 @@ from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.identification import ByToken, Identification, Nobody
 from cinderblock.gateway.serving import running
 from cinderblock.gateway.settings import HOST, Auth, GatewaySettings
-from cinderblock.kube.callers import Callers
 from cinderblock.kube.client import connect
-from cinderblock.kube.credentials import find_source
+from cinderblock.kube.config_source import default_source
+from cinderblock.kube.token_clients import TokenClients
 from cinderblock.observability.requests import RequestInstruments
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ async def identification(settings: GatewaySettings) -> Identification:
         )
         kube = await connect()
         return Nobody(kube, (await kube.credentials()).namespace)
-    return ByToken(Callers(find_source(os.environ, identified=False)))
+    return ByToken(TokenClients(default_source(os.environ, identified=False)))
 
 
 async def _told_to_stop() -> None:

@@ -8,5 +8,5 @@ from cinderblock.kube.kinds import SELF_SUBJECT_REVIEW
 
 async def user_name(kube: KubeClient) -> str:
     """The caller's name: ``system:serviceaccount:shop:alice``. Raises AccessDenied (Unauthorized) for a bad token."""
-    status = await kube.ask(SELF_SUBJECT_REVIEW, {})
+    status = await kube.create_review(SELF_SUBJECT_REVIEW, {})
     return str(status.get("userInfo", {}).get("username", ""))

@@ -18,7 +18,7 @@ from cinderblock.gateway.backup_worlds import seen
 from cinderblock.gateway.calls import Call
 from cinderblock.gateway.volume_ids import volume_id
 from cinderblock.kube.kinds import POD, PVC, VOLUME_BACKUP, VOLUME_RESTORE
-from cinderblock.kube.lookups import uses_claim
+from cinderblock.kube.queries import uses_claim
 from cinderblock.model.backup import BackupPhase, VolumeBackup
 from cinderblock.model.base import KubeObject
 from cinderblock.model.cluster import Claim

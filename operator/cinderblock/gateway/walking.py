@@ -50,7 +50,7 @@ async def _kept(call: Call, asked: Wanted, kind: Kind, path: str) -> Rest | None
         return None
     rest = call.walks.take(call.project, _key(call, path, asked.marker))
     if rest is not None:
-        await call.kube.require_list(kind, call.project)
+        await call.kube.check_may_list(kind, call.project)
     return rest
 
 

@@ -61,10 +61,10 @@ async def run(settings: OperatorSettings) -> None:
     kube = await connect()
     # Renewals have a connection of their own: they must not stand in line behind anything.
     lease_kube = await connect(call_seconds=timing.call)
-    lease_kube.answers = kube.answers
+    lease_kube.response_counts = kube.response_counts
     namespace = settings.lease_namespace or (await kube.credentials()).namespace
     leading = Leading(lease_kube, namespace, settings.lease_name, timing=timing)
-    kube.guard = leading.check
+    kube.write_guard = leading.check
     instruments = Instruments()
     stores = Stores(kube, instruments.store_answered)
     try:

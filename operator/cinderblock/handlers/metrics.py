@@ -49,7 +49,7 @@ class Gauges:
             watch_silence=self.watch_silence(),
             # One that does not act only collects what it hears of: nobody waits for that.
             queue=self.queue.counts() if self.is_leading() else dict.fromkeys(self.queue.counts(), 0),
-            requests=dict(self.kube.answers),
+            requests=dict(self.kube.response_counts),
             mover_limit=self.mover_limit,
             state=state,
             state_age=age,

@@ -89,7 +89,7 @@ async def of_restore(
 async def users_of_store(eyes: Eyes, store: BackupStore) -> tuple[str, ...]:
     """Names of VolumeBackups that need a store: of very many, the first ones that are found."""
     fields = f"status.storeName={store.name}"
-    bodies, is_all = await eyes.kube.first(kinds.VOLUME_BACKUP, store.namespace, FEW, fields=fields)
+    bodies, is_all = await eyes.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, FEW, fields=fields)
     users = _users(parse_all(VolumeBackup, bodies), store)
     if users or is_all:
         return users
@@ -102,7 +102,7 @@ async def unsealed_in(eyes: Eyes, store: BackupStore) -> tuple[tuple[str, ...], 
     If there are very many, the first ones are enough for a message.
     """
     fields = f"status.storeName={store.name},status.sealed=false"
-    bodies, is_all = await eyes.kube.first(kinds.VOLUME_BACKUP, store.namespace, FEW, fields=fields)
+    bodies, is_all = await eyes.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, FEW, fields=fields)
     backups = parse_all(VolumeBackup, bodies)
     return tuple(backup.name for backup in backups if checks.own_phase(backup) in checks.WHOLE), is_all
 
@@ -136,7 +136,7 @@ def _each(field: str, values: set[str]) -> list[str]:
 
 async def _those(eyes: Eyes, model: type[T], kind: Kind, namespace: str, selectors: list[str]) -> list[T]:
     """All objects of the namespace, if they are few; else those that one of the selectors names."""
-    bodies, is_all = await eyes.kube.first(kind, namespace, FEW)
+    bodies, is_all = await eyes.kube.list_first(kind, namespace, FEW)
     if not is_all:
         selected = await asyncio.gather(*(eyes.kube.list(kind, namespace, fields=fields) for fields in selectors))
         by_uid = {body["metadata"]["uid"]: body for found in selected for body in found}

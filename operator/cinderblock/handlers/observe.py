@@ -18,7 +18,7 @@ from cinderblock.handlers.line import Line
 from cinderblock.handlers.references import ReferenceLooks
 from cinderblock.handlers.sharing import SharedReads
 from cinderblock.handlers.stores import Stores
-from cinderblock.kube import kinds, lookups
+from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
@@ -92,18 +92,18 @@ def parse_all(model: type[T], bodies: list[dict[str, Any]]) -> list[T]:
 
 async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
     """A claim by UID or name. A UID wins, as Cinder's ``volume_id`` is an id."""
-    body = await lookups.find_claim(eyes.kube, namespace, asked)
+    body = await queries.find_claim(eyes.kube, namespace, asked)
     return Claim.model_validate(body) if body is not None else None
 
 
 async def living_pods(eyes: Eyes, namespace: str) -> JsonObjects:
     """Return the pods of a namespace that have not ended."""
-    return await eyes.bodies(kinds.POD, namespace, fields=lookups.NOT_ENDED)
+    return await eyes.bodies(kinds.POD, namespace, fields=kinds.NOT_ENDED_SELECTOR)
 
 
 def those_with(claim: Claim, pods: JsonObjects) -> list[Pod]:
     """Return those of ``pods`` that use a claim."""
-    return parse_all(Pod, [pod for pod in pods if lookups.uses_claim(pod, claim.name)])
+    return parse_all(Pod, [pod for pod in pods if queries.uses_claim(pod, claim.name)])
 
 
 async def pods_with(eyes: Eyes, claim: Claim) -> list[Pod]:
@@ -131,7 +131,7 @@ async def intruders(eyes: Eyes, claim: Claim, mover: MoverView) -> tuple[str, ..
     ended = mover.pods[-1].terminated if mover.pods else None
     end = ended.finished_at if ended is not None else None
     bodies = await eyes.bodies(kinds.POD, claim.namespace)
-    pods = parse_all(Pod, [body for body in bodies if lookups.names_claim(body, claim.name)])
+    pods = parse_all(Pod, [body for body in bodies if queries.names_claim(body, claim.name)])
     return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(begin, end)))
 
 
@@ -143,7 +143,7 @@ async def attached_to(eyes: Eyes, volume_name: str, pods: list[Pod]) -> tuple[st
     """Nodes that a PersistentVolume is attached to; not asked for while ``pods``, movers or not, use it."""
     if pods:
         return ()
-    attachments = lookups.attachments_of(volume_name, await eyes.bodies(kinds.VOLUME_ATTACHMENT))
+    attachments = queries.attachments_of(volume_name, await eyes.bodies(kinds.VOLUME_ATTACHMENT))
     return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))
 
 
@@ -179,10 +179,10 @@ async def _with_warnings(eyes: Eyes, view: MoverView, job: Job, claim: Claim | N
     subject = view.pods[-1] if view.pods else job
     if view.pods and view.pods[-1].status.phase != "Pending":
         return view
-    warning = await lookups.newest_warning(eyes.kube, job.namespace, subject.uid)
+    warning = await queries.newest_warning(eyes.kube, job.namespace, subject.uid)
     if claim is None or claim.is_bound:
         return replace(view, warning=warning)
-    of_claim = await lookups.newest_warning(eyes.kube, job.namespace, claim.uid)
+    of_claim = await queries.newest_warning(eyes.kube, job.namespace, claim.uid)
     return replace(view, warning=warning, claim_warning=of_claim)
 
 

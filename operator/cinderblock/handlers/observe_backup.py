@@ -26,7 +26,7 @@ from cinderblock.handlers.observe import (
     users_of,
     writers_of,
 )
-from cinderblock.kube import kinds, lookups
+from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expectations, movers
 from cinderblock.lifecycle.checks import WHOLE, is_forgotten, is_unpinned, own_phase, recorded_parent
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverView, StoreView
@@ -163,7 +163,7 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     everybody = await living_pods(eyes, claim.namespace)
     pods = those_with(claim, everybody)
     world = replace(world, volume=volume, users=users_of(pods), writers=writers_of(pods, backup.uid))
-    sets = tuple(lookups.stateful_sets_of(claim.name, everybody))
+    sets = tuple(queries.stateful_sets_of(claim.name, everybody))
     world = replace(world, stateful_sets=sets, cluster_uid=await eyes.cluster.uid(eyes.kube))
     return await _with_attachments(eyes, await _with_snapshots(eyes, world), pods)
 
@@ -222,7 +222,7 @@ async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 
 async def _given_snapshot(eyes: Eyes, namespace: str, asked: str) -> Snapshot | None:
-    body = await lookups.find_by_reference(eyes.kube, kinds.VOLUME_SNAPSHOT, namespace, asked)
+    body = await queries.find_by_reference(eyes.kube, kinds.VOLUME_SNAPSHOT, namespace, asked)
     return Snapshot.model_validate(body) if body is not None else None
 
 
@@ -240,7 +240,7 @@ async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) ->
         return (None, _keeps(driver, [chosen])) if chosen.keeps_snapshots else (chosen, "")
     own = [c for c in classes if driver and c.driver == driver]
     usable = {c.name for c in own if not c.keeps_snapshots}
-    body = lookups.choose_snapshot_class((b for b in bodies if b["metadata"]["name"] in usable), driver)
+    body = queries.choose_snapshot_class((b for b in bodies if b["metadata"]["name"] in usable), driver)
     if body is not None:
         return SnapshotClass.model_validate(body), ""
     if usable:

@@ -12,7 +12,7 @@ from typing import Any
 from cinderblock.errors import AlreadyExists, Conflict, NotFound, TransientError
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.references import key_ring
-from cinderblock.kube import events, kinds
+from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.actions import (
@@ -87,7 +87,7 @@ async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
             await _delete_stored_data(eyes, subject, action)
         case Announce(kind, reason, note):
             log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
-            await events.record(eyes.kube, subject.body, kind, reason, note, action="Reconcile")
+            await event_recorder.record_event(eyes.kube, subject.body, kind, reason, note, action="Reconcile")
 
 
 async def _set_finalizers(
@@ -164,7 +164,7 @@ async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStored
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
     opened, keys = await eyes.stores.open(store, action.container), await key_ring(eyes.stores, store)
     # The store knows no leader: ask here, as the client does before each write to the API server.
-    eyes.kube.guard()
+    eyes.kube.write_guard()
 
     begin = eyes.references.begin(opened, keys, store, action.container, action.volume_id)
 

@@ -14,8 +14,8 @@ from typing_extensions import override
 from cinderblock.handlers.keys import RECONCILED
 from cinderblock.handlers.pulse import Pulse
 from cinderblock.handlers.watch import CHILD_KINDS, MANAGED_SELECTOR
-from cinderblock.kube.credentials import Credentials
 from cinderblock.kube.kinds import PV
+from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import ssl_context
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.model import names
@@ -114,7 +114,7 @@ def make_registry(watch: Handlers, login: Login) -> kopf.OperatorRegistry:
     return registry
 
 
-async def open_session(shown: Credentials, pulse: Pulse) -> kopf.AiohttpSession:
+async def open_session(shown: RestConfig, pulse: Pulse) -> kopf.AiohttpSession:
     """A connection for kopf as ``shown``, in the event loop that calls this; ``pulse`` hears its watches."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(shown)),

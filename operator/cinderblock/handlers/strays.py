@@ -9,7 +9,7 @@ import logging
 from typing import Any, Final
 
 from cinderblock.handlers.observe import Eyes
-from cinderblock.kube import events, kinds
+from cinderblock.kube import event_recorder, kinds
 from cinderblock.lifecycle import rebinding
 from cinderblock.lifecycle.actions import PatchVolume
 from cinderblock.model import names
@@ -40,7 +40,7 @@ async def release_stray(eyes: Eyes, body: dict[str, Any]) -> float | None:
     patch, reason, note = _judge(volume, claim, uid)
     await eyes.kube.merge_patch(kinds.PV, patch.name, None, patch.patch)
     log.warning("%s", note, extra={"reason": reason})
-    await events.record(eyes.kube, body, "Warning", reason, note, action="Reconcile")
+    await event_recorder.record_event(eyes.kube, body, "Warning", reason, note, action="Reconcile")
     return None
 
 

@@ -14,16 +14,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
-from cinderblock.kube.answers import Answer, Call, raise_for, rejected_fields
-from cinderblock.kube.credentials import Credentials, find_source
+from cinderblock.kube.config_source import default_source
 from cinderblock.kube.kinds import POD, Kind
-from cinderblock.kube.transport import CALL_SECONDS, Exchanges, Request, Transport
+from cinderblock.kube.responses import RequestInfo, Response, raise_for_status, rejected_fields
+from cinderblock.kube.rest_config import RestConfig
+from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
 
 FIELD_MANAGER: Final = "cinderblock"
 """Who owns the fields that we write (server-side apply)."""
-PAGE: Final = 500
+PAGE_LIMIT: Final = 500
 """Objects per page of a list: the number that client-go's pager and kubectl use."""
-_SERVES_SECONDS: Final = 30.0
+DISCOVERY_CACHE_SECONDS: Final = 30.0
 """How long it is remembered whether the cluster serves a type: CRDs come and go seldom, and a resync is slower."""
 
 _STATUS_ATTEMPTS: Final = 3
@@ -40,10 +41,10 @@ JsonObjects = list[JsonObject]
 class Observer(Protocol):
     """Sees every request; for tests that count them, or crash before or after one."""
 
-    async def before(self, call: Call) -> None:
+    async def before(self, call: RequestInfo) -> None:
         """Called before a request is sent. What it raises, the caller gets, and nothing is sent."""
 
-    async def after(self, call: Call, status: int) -> None:
+    async def after(self, call: RequestInfo, status: int) -> None:
         """Called when the server has answered. What it raises, the caller gets instead of the answer."""
 
 
@@ -61,23 +62,23 @@ class KubeClient:
     """
 
     def __init__(
-        self, transport: Exchanges, *, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic
+        self, transport: RoundTripper, *, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.observer = observer
-        self.guard: Callable[[], None] = _allow
+        self.write_guard: Callable[[], None] = _allow
         self._clock = clock
         self.calls: Counter[tuple[str, str]] = Counter()
-        self.answers: Counter[tuple[str, str, int]] = Counter()
+        self.response_counts: Counter[tuple[str, str, int]] = Counter()
         self._transport = transport
         self._served: dict[str, tuple[float, frozenset[str]]] = {}
 
-    async def credentials(self) -> Credentials:
+    async def credentials(self) -> RestConfig:
         """What this client shows the server at this moment; kopf's own connection uses the same."""
         return await self._transport.credentials()
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject | None:
         """One object, or None if there is none; None also if the cluster does not serve the type: see ``serves``."""
-        answer = await self._send(Call("get", kind, namespace, name), "GET")
+        answer = await self._send(RequestInfo("get", kind, namespace, name), "GET")
         if answer.status == 404:
             return None
         return _cleaned(answer.json())
@@ -97,12 +98,12 @@ class KubeClient:
             NotFound: the cluster does not serve the type.
         """
         selectors = {"labelSelector": labels, "fieldSelector": fields}
-        query = {"limit": str(PAGE)} | {key: value for key, value in selectors.items() if value}
+        query = {"limit": str(PAGE_LIMIT)} | {key: value for key, value in selectors.items() if value}
         items: JsonObjects = []
         token = ""
         while True:
             answer = await self._send(
-                Call("list", kind, namespace), "GET", query | ({"continue": token} if token else {})
+                RequestInfo("list", kind, namespace), "GET", query | ({"continue": token} if token else {})
             )
             if answer.status == 404:
                 raise _not_served(kind)
@@ -116,19 +117,21 @@ class KubeClient:
             if not token:
                 return items
 
-    async def first(self, kind: Kind, namespace: str, at_most: int, *, fields: str = "") -> tuple[JsonObjects, bool]:
+    async def list_first(
+        self, kind: Kind, namespace: str, at_most: int, *, fields: str = ""
+    ) -> tuple[JsonObjects, bool]:
         """The first objects of a type in a namespace, in order of name, and whether these are all; see ``list``."""
         query = {"limit": str(at_most)} | ({"fieldSelector": fields} if fields else {})
-        answer = await self._send(Call("list", kind, namespace), "GET", query)
+        answer = await self._send(RequestInfo("list", kind, namespace), "GET", query)
         if answer.status == 404:
             raise _not_served(kind)
         page = answer.json()
         items = [_typed(kind, item) for item in page.get("items") or ()]
         return items, not page.get("metadata", {}).get("continue")
 
-    async def require_list(self, kind: Kind, namespace: str | None = None) -> None:
+    async def check_may_list(self, kind: Kind, namespace: str | None = None) -> None:
         """Raises AccessDenied unless objects of a type may be listed now; reads one of them at most."""
-        await self._send(Call("list", kind, namespace), "GET", {"limit": "1"})
+        await self._send(RequestInfo("list", kind, namespace), "GET", {"limit": "1"})
 
     async def create(self, kind: Kind, body: JsonObject) -> JsonObject:
         """Create an object in the namespace that its body names. Fields that the server does not know are an error.
@@ -141,7 +144,7 @@ class KubeClient:
         namespace = metadata.get("namespace")
         if kind.namespaced and not namespace:
             raise InvalidInput(f"An object of {kind.resource} cannot be created without a namespace")
-        call = Call("create", kind, namespace, metadata.get("name"))
+        call = RequestInfo("create", kind, namespace, metadata.get("name"))
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         answer = await self._send(call, "POST", query, _identified(kind, body), path=kind.path(namespace))
         return _cleaned(answer.json())
@@ -154,7 +157,7 @@ class KubeClient:
             Conflict: the object has changed since it was read, or is another one (by UID).
         """
         metadata = body.get("metadata", {})
-        call = Call("update", kind, metadata.get("namespace"), metadata.get("name", ""), subresource)
+        call = RequestInfo("update", kind, metadata.get("namespace"), metadata.get("name", ""), subresource)
         return await self._write(call, "PUT", _identified(kind, body), "application/json")
 
     async def merge_patch(
@@ -168,7 +171,7 @@ class KubeClient:
             NotFound: there is no such object.
             Conflict: a precondition does not hold.
         """
-        return await self._write(Call("patch", kind, namespace, name, subresource), "PATCH", patch, _MERGE)
+        return await self._write(RequestInfo("patch", kind, namespace, name, subresource), "PATCH", patch, _MERGE)
 
     async def json_patch(
         self, kind: Kind, name: str, namespace: str | None, operations: JsonObjects, *, subresource: str = ""
@@ -179,12 +182,12 @@ class KubeClient:
             NotFound: there is no such object.
             Conflict: a ``test`` operation does not hold, or a path is not there.
         """
-        call = Call("patch", kind, namespace, name, subresource)
+        call = RequestInfo("patch", kind, namespace, name, subresource)
         answer = await self._send(
             call, "PATCH", {"fieldManager": FIELD_MANAGER}, operations, _JSON_PATCH, accept=(422,)
         )
         if answer.status == 422 and rejected_fields(answer):
-            raise_for(call, answer)
+            raise_for_status(call, answer)
         if answer.status == 422:
             raise Conflict(f"Could not {call.describe()}: an operation does not fit what is there now")
         return _cleaned(answer.json())
@@ -253,7 +256,7 @@ class KubeClient:
         options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             options["preconditions"] = {"uid": uid}
-        await self._send(Call("delete", kind, namespace, name), "DELETE", None, options, accept=(404,))
+        await self._send(RequestInfo("delete", kind, namespace, name), "DELETE", None, options, accept=(404,))
 
     async def pod_log_tail(
         self, namespace: str, pod: str, container: str, *, lines: int, limit_bytes: int = 16384
@@ -262,26 +265,26 @@ class KubeClient:
 
         The kubelet counts ``limit_bytes`` from the *beginning* of these lines, so the last one may be cut.
         """
-        call = Call("get", POD, namespace, pod, "log")
+        call = RequestInfo("get", POD, namespace, pod, "log")
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(limit_bytes)}
         answer = await self._send(call, "GET", query, accept=(400, 404))
         return answer.body.decode(errors="replace") if answer.is_success else ""
 
-    async def ask(self, kind: Kind, spec: JsonObject) -> JsonObject:
+    async def create_review(self, kind: Kind, spec: JsonObject) -> JsonObject:
         """The status of a review: an object that is a question, is not stored, and comes back with the answer.
 
         ``kind`` is one of authentication.k8s.io or authorization.k8s.io, and is outside namespaces.
         """
-        answer = await self._send(Call("create", kind), "POST", {}, _identified(kind, {"spec": spec}))
+        answer = await self._send(RequestInfo("create", kind), "POST", {}, _identified(kind, {"spec": spec}))
         return dict(answer.json().get("status") or {})
 
     async def serves(self, kind: Kind) -> bool:
         """Whether the cluster serves this type in this version; remembered for half a minute."""
         remembered = self._served.get(kind.api_path)
-        if remembered is None or self._clock() - remembered[0] >= _SERVES_SECONDS:
-            answer = await self._transport.exchange(Request("GET", kind.api_path))
+        if remembered is None or self._clock() - remembered[0] >= DISCOVERY_CACHE_SECONDS:
+            answer = await self._transport.round_trip(Request("GET", kind.api_path))
             if not answer.is_success and answer.status != 404:
-                raise_for(Call("list", kind), answer)
+                raise_for_status(RequestInfo("list", kind), answer)
             resources = answer.json().get("resources") or () if answer.is_success else ()
             remembered = self._clock(), frozenset(resource["name"] for resource in resources)
             self._served[kind.api_path] = remembered
@@ -290,14 +293,14 @@ class KubeClient:
     async def server_ready(self) -> bool:
         """Whether the server says of itself that it is ready (``/readyz``). Raises nothing."""
         try:
-            return (await self._transport.exchange(Request("GET", "/readyz"))).is_success
+            return (await self._transport.round_trip(Request("GET", "/readyz"))).is_success
         except KubeUnavailable:
             return False
 
     async def server_answers(self) -> bool:
         """Whether the server answers, be it that it does not know us. Raises nothing."""
         try:
-            return (await self._transport.exchange(Request("GET", "/version"))).status < 500
+            return (await self._transport.round_trip(Request("GET", "/version"))).status < 500
         except KubeUnavailable:
             return False
 
@@ -311,18 +314,18 @@ class KubeClient:
         body = {"metadata": {"name": name, "resourceVersion": resource_version}, "status": status}
         if namespace:
             body["metadata"]["namespace"] = namespace
-        call = Call("patch", kind, namespace, name, "status")
+        call = RequestInfo("patch", kind, namespace, name, "status")
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         answer = await self._send(call, "PATCH", query, _identified(kind, body), _SSA)
         return _cleaned(answer.json())
 
-    async def _write(self, call: Call, method: str, body: JsonObject, content_type: str) -> JsonObject:
+    async def _write(self, call: RequestInfo, method: str, body: JsonObject, content_type: str) -> JsonObject:
         answer = await self._send(call, method, {"fieldManager": FIELD_MANAGER}, body, content_type)
         return _cleaned(answer.json())
 
     async def _send(
         self,
-        call: Call,
+        call: RequestInfo,
         method: str,
         query: Mapping[str, str] | None = None,
         body: object = None,
@@ -330,7 +333,7 @@ class KubeClient:
         *,
         path: str = "",
         accept: tuple[int, ...] = (),
-    ) -> Answer:
+    ) -> Response:
         """One request. Raises for every failure but those in ``accept``, and but 404 and 410 of reads."""
         path = path or call.kind.path(call.namespace, call.name, call.subresource)
         self.calls[call.verb, call.kind.resource] += 1
@@ -338,23 +341,23 @@ class KubeClient:
             await self.observer.before(call)
         data = None if body is None else json.dumps(body).encode()
         if call.is_write:
-            self.guard()
-        answer = await self._exchange(call, Request(method, path, query or {}, data, content_type))
+            self.write_guard()
+        answer = await self._round_trip(call, Request(method, path, query or {}, data, content_type))
         if self.observer:
             await self.observer.after(call, answer.status)
         expected = accept if call.is_write else (*accept, 404, 410)
         if not answer.is_success and answer.status not in expected:
-            raise_for(call, answer)
+            raise_for_status(call, answer)
         return answer
 
-    async def _exchange(self, call: Call, request: Request) -> Answer:
+    async def _round_trip(self, call: RequestInfo, request: Request) -> Response:
         """One request, counted by its answer."""
         code = 0
         try:
-            answer = await self._transport.exchange(request)
+            answer = await self._transport.round_trip(request)
             code = answer.status
         finally:
-            self.answers[call.verb, call.resource, code] += 1
+            self.response_counts[call.verb, call.resource, code] += 1
         return answer
 
 
@@ -374,7 +377,7 @@ async def connect(
         InvalidInput: no or a wrong configuration.
         AccessDenied: a credential plugin gave nothing.
     """
-    transport = Transport(find_source(environment, kubeconfig, context), call_seconds=call_seconds)
+    transport = Transport(default_source(environment, kubeconfig, context), call_seconds=call_seconds)
     await transport.credentials()
     return KubeClient(transport, observer=observer)
 

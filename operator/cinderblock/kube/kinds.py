@@ -96,3 +96,10 @@ VOLUME_SNAPSHOT_CONTENT: Final = Kind(
 VOLUME_SNAPSHOT_CLASS: Final = Kind(
     "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", "VolumeSnapshotClass", namespaced=False
 )
+
+
+ENDED_POD_PHASES: Final = ("Succeeded", "Failed")
+
+
+NOT_ENDED_SELECTOR: Final = ",".join(f"status.phase!={phase}" for phase in ENDED_POD_PHASES)
+"""Field selector of pods that have not ended."""

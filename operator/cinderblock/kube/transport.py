@@ -15,8 +15,8 @@ from typing import Final, Protocol
 import aiohttp
 
 from cinderblock.errors import KubeUnavailable
-from cinderblock.kube.answers import Answer
-from cinderblock.kube.credentials import Credentials, CredentialSource
+from cinderblock.kube.responses import Response
+from cinderblock.kube.rest_config import ConfigSource, RestConfig
 
 CALL_SECONDS: Final = 30.0
 """Time limit of one exchange. The server's own limit for a request is 60 s (kube-apiserver --request-timeout)."""
@@ -55,13 +55,13 @@ class Request:
     token: str | None = field(default=None, repr=False)
 
 
-class Exchanges(Protocol):
+class RoundTripper(Protocol):
     """Whatever exchanges requests for answers; what is raised, `Transport` tells."""
 
-    async def credentials(self) -> Credentials:
+    async def credentials(self) -> RestConfig:
         """The credentials in use."""
 
-    async def exchange(self, request: Request) -> Answer:
+    async def round_trip(self, request: Request) -> Response:
         """Send a request and read the whole answer."""
 
     async def aclose(self) -> None:
@@ -73,7 +73,7 @@ class Transport:
 
     def __init__(
         self,
-        source: CredentialSource,
+        source: ConfigSource,
         *,
         call_seconds: float = CALL_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -83,20 +83,20 @@ class Transport:
         self._sleep = sleep
         self._clock = clock
         self._timeout = aiohttp.ClientTimeout(total=call_seconds, sock_connect=CONNECT_SECONDS)
-        self._credentials: Credentials | None = None
+        self._credentials: RestConfig | None = None
         self._loaded_at = 0.0
         self._ssl: ssl.SSLContext | bool = True
         self._session: aiohttp.ClientSession | None = None
         self._loading = asyncio.Lock()
 
-    async def credentials(self) -> Credentials:
+    async def credentials(self) -> RestConfig:
         """The credentials in use, read anew when they are a minute old."""
         if self._credentials is None or self._clock() - self._loaded_at >= RELOAD_SECONDS:
             await self._load(self._credentials)
         assert self._credentials is not None
         return self._credentials
 
-    async def exchange(self, request: Request) -> Answer:
+    async def round_trip(self, request: Request) -> Response:
         """Send a request and read the whole answer.
 
         A GET is tried up to READ_ATTEMPTS times while there is no answer, or 429, or 5xx; nothing else is, because a
@@ -125,7 +125,7 @@ class Transport:
             await self._session.close()
             self._session = None
 
-    async def _identified(self, request: Request) -> Answer:
+    async def _identified(self, request: Request) -> Response:
         """One request as ourselves, and a second one if the server does not know us any more."""
         shown = await self.credentials()
         if request.token is not None:
@@ -136,7 +136,7 @@ class Transport:
             answer = await self._once(request, await self.credentials())
         return answer
 
-    async def _once(self, request: Request, shown: Credentials) -> Answer:
+    async def _once(self, request: Request, shown: RestConfig) -> Response:
         headers = {"Accept": "application/json"}
         if request.body is not None:
             headers["Content-Type"] = request.content_type
@@ -156,14 +156,14 @@ class Transport:
                 server_hostname=shown.server_name,
                 proxy=shown.proxy,
             ) as response:
-                return Answer(response.status, await response.read(), _retry_after(response.headers))
+                return Response(response.status, await response.read(), _retry_after(response.headers))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             asked = f"{request.method} {request.path}"
             raise KubeUnavailable(
-                f"The API server at {shown.server} does not answer {asked}: {_what(error)}"
+                f"The API server at {shown.server} does not answer {asked}: {_describe(error)}"
             ) from error
 
-    async def _load(self, seen: Credentials | None, *, renew: bool = False) -> None:
+    async def _load(self, seen: RestConfig | None, *, renew: bool = False) -> None:
         """Read the credentials, unless another task has done so since ``seen`` was handed out."""
         async with self._loading:
             if self._credentials is not seen:
@@ -177,7 +177,7 @@ class Transport:
             self._loaded_at = self._clock()
 
 
-def ssl_context(credentials: Credentials) -> ssl.SSLContext:
+def ssl_context(credentials: RestConfig) -> ssl.SSLContext:
     """TLS as the credentials ask for it.
 
     Kubernetes' own CAs often lack what RFC 5280 demands (a key identifier), so strict checking, which Python 3.13 has
@@ -204,7 +204,7 @@ def _load_client_certificate(context: ssl.SSLContext, certificate: bytes, privat
         os.unlink(path)
 
 
-def _tls(credentials: Credentials) -> tuple[object, ...]:
+def _tls(credentials: RestConfig) -> tuple[object, ...]:
     return credentials.ca, credentials.certificate, credentials.private_key, credentials.insecure
 
 
@@ -224,7 +224,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return float(text) if text.isdecimal() else None
 
 
-def _what(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """The error in words that hold no URL with credentials: a proxy's has some."""
     if isinstance(error, TimeoutError):
         return "time is up"

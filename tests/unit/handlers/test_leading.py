@@ -13,9 +13,9 @@ from typing_extensions import override
 from cinderblock.errors import KubeUnavailable, NotLeading
 from cinderblock.handlers.leading import Leading
 from cinderblock.handlers.lease import Timing
-from cinderblock.kube.answers import Answer
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import LEASE
+from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
 from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
 from tests.support.virtual_time import in_virtual_time, virtual_clock
@@ -31,10 +31,10 @@ class Line(SimulatedApi):
         self.cut = ""
 
     @override
-    async def exchange(self, request: Request) -> Answer:
+    async def round_trip(self, request: Request) -> Response:
         if self.cut == "before":
             raise KubeUnavailable("cut")
-        answer = await super().exchange(request)
+        answer = await super().round_trip(request)
         if self.cut == "after":
             raise KubeUnavailable("cut")
         return answer
@@ -221,7 +221,7 @@ async def test_a_process_that_was_paused_may_not_act_when_it_wakes_up(objects: O
 async def test_a_client_with_a_guard_sends_reads_and_no_writes(make: Make, objects: ObjectsInMemory) -> None:
     only = make("only")
     guarded = KubeClient(Line(objects))
-    guarded.guard = only.leading.check
+    guarded.write_guard = only.leading.check
     assert await guarded.get(LEASE, "lease", "ns") is None
     with pytest.raises(NotLeading):
         await guarded.create(LEASE, {"metadata": {"name": "other", "namespace": "ns"}})

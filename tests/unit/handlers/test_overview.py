@@ -12,8 +12,8 @@ from cinderblock.handlers.keys import Key
 from cinderblock.handlers.metrics import Gauges
 from cinderblock.handlers.overview import FRESH_SECONDS, MUCH, Overview
 from cinderblock.handlers.queue import WorkQueue
-from cinderblock.kube.answers import Answer
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
 from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
 
@@ -27,13 +27,13 @@ class Api(SimulatedApi):
         self.is_away = False
         self.hangs: asyncio.Event | None = None
 
-    async def exchange(self, request: Request) -> Answer:
+    async def round_trip(self, request: Request) -> Response:
         self.requests += 1
         if self.hangs is not None:
             await self.hangs.wait()
         if self.is_away:
             raise KubeUnavailable("away")
-        return await super().exchange(request)
+        return await super().round_trip(request)
 
 
 LISTS = 5

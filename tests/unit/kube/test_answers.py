@@ -16,15 +16,15 @@ from cinderblock.errors import (
     KubeUnavailable,
     NotFound,
 )
-from cinderblock.kube.answers import Answer, Call, raise_for
 from cinderblock.kube.kinds import SECRET, VOLUME_BACKUP, Kind
+from cinderblock.kube.responses import RequestInfo, Response, raise_for_status
 
-PATCH = Call("patch", VOLUME_BACKUP, "shop", "nightly", "status")
+PATCH = RequestInfo("patch", VOLUME_BACKUP, "shop", "nightly", "status")
 
 
-def failure(code: int, message: str = "", reason: str = "", causes: list[dict[str, Any]] | None = None) -> Answer:
+def failure(code: int, message: str = "", reason: str = "", causes: list[dict[str, Any]] | None = None) -> Response:
     status = {"kind": "Status", "code": code, "message": message, "reason": reason, "details": {"causes": causes}}
-    return Answer(code, json.dumps(status).encode())
+    return Response(code, json.dumps(status).encode())
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def failure(code: int, message: str = "", reason: str = "", causes: list[dict[st
         (failure(500, ".status.foo: field not declared in schema"), InvalidInput),
         (failure(503), KubeUnavailable),
         (failure(504), KubeUnavailable),
-        (Answer(502, b"<html>Bad Gateway</html>"), KubeUnavailable),
-        (Answer(404, b""), NotFound),
-        (Answer(403, b"[]"), AccessDenied),
+        (Response(502, b"<html>Bad Gateway</html>"), KubeUnavailable),
+        (Response(404, b""), NotFound),
+        (Response(403, b"[]"), AccessDenied),
     ],
 )
-def test_a_code_stands_for_an_error(answer: Answer, meaning: type[CinderblockError]) -> None:
+def test_a_code_stands_for_an_error(answer: Response, meaning: type[CinderblockError]) -> None:
     with pytest.raises(CinderblockError) as caught:
-        raise_for(PATCH, answer)
+        raise_for_status(PATCH, answer)
     assert type(caught.value) is meaning
     assert "patch volumebackups.cinderblock.io/status shop/nightly" in caught.value.message
 
@@ -70,55 +70,55 @@ def test_a_code_stands_for_an_error(answer: Answer, meaning: type[CinderblockErr
 )
 def test_what_forbids_a_request_is_told_by_the_reason(sentence: str, reason: str) -> None:
     with pytest.raises(AccessDenied) as caught:
-        raise_for(PATCH, failure(403, sentence))
+        raise_for_status(PATCH, failure(403, sentence))
     assert caught.value.reason == reason
     assert caught.value.message.endswith(sentence)
 
 
 def test_credentials_that_nobody_knows_have_a_reason_of_their_own() -> None:
     with pytest.raises(AccessDenied) as caught:
-        raise_for(PATCH, failure(401))
+        raise_for_status(PATCH, failure(401))
     assert caught.value.reason == "Unauthorized"
 
 
 def test_causes_are_told_unless_the_sentence_has_them_already() -> None:
     causes = [{"field": "spec.a", "message": "too long"}, {"field": "spec.b", "message": "too short"}]
     with pytest.raises(InvalidInput) as caught:
-        raise_for(PATCH, failure(422, "it is invalid: too long", causes=causes))
+        raise_for_status(PATCH, failure(422, "it is invalid: too long", causes=causes))
     assert caught.value.message.endswith(": it is invalid: too long; too short")
 
 
 def test_a_long_sentence_is_cut() -> None:
     with pytest.raises(InvalidInput) as caught:
-        raise_for(PATCH, failure(422, "x" * 5000))
+        raise_for_status(PATCH, failure(422, "x" * 5000))
     assert len(caught.value.message) < 1200
     assert caught.value.message.endswith("…")
 
 
 def test_nothing_that_is_said_about_a_secret_is_passed_on() -> None:
     with pytest.raises(InvalidInput) as caught:
-        raise_for(Call("create", SECRET, "shop", "s3"), failure(422, 'Invalid value: "hunter2"'))
+        raise_for_status(RequestInfo("create", SECRET, "shop", "s3"), failure(422, 'Invalid value: "hunter2"'))
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'"text"', b"\xff"])
 def test_what_is_no_json_object_did_not_come_from_the_api_server(body: bytes) -> None:
     with pytest.raises(KubeUnavailable, match="not the API server"):
-        Answer(200, body).json()
+        Response(200, body).json()
 
 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (Call("list", VOLUME_BACKUP), "list volumebackups.cinderblock.io"),
-        (Call("list", VOLUME_BACKUP, "shop"), "list volumebackups.cinderblock.io shop"),
-        (Call("get", Kind("", "v1", "nodes", "Node", namespaced=False), None, "one"), "get nodes one"),
+        (RequestInfo("list", VOLUME_BACKUP), "list volumebackups.cinderblock.io"),
+        (RequestInfo("list", VOLUME_BACKUP, "shop"), "list volumebackups.cinderblock.io shop"),
+        (RequestInfo("get", Kind("", "v1", "nodes", "Node", namespaced=False), None, "one"), "get nodes one"),
     ],
 )
-def test_a_call_describes_itself(call: Call, text: str) -> None:
+def test_a_call_describes_itself(call: RequestInfo, text: str) -> None:
     assert call.describe() == text
 
 
 @pytest.mark.parametrize(("verb", "is_write"), [("get", False), ("list", False), ("create", True), ("delete", True)])
 def test_only_get_and_list_are_reads(verb: str, is_write: bool) -> None:
-    assert Call(verb, VOLUME_BACKUP).is_write is is_write
+    assert RequestInfo(verb, VOLUME_BACKUP).is_write is is_write

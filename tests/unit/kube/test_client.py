@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import pytest
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
-from cinderblock.kube.answers import Call
-from cinderblock.kube.client import PAGE, KubeClient
+from cinderblock.kube.client import PAGE_LIMIT, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
+from cinderblock.kube.responses import RequestInfo
 from tests.support.kube_clients import client_of
 from tests.support.scripted_http import HANG_UP, Asked, Reply, Script, ScriptedServer
 
@@ -44,16 +44,16 @@ async def test_a_list_is_read_page_by_page(connected: Connect) -> None:
     client, server = await connected([page(["a", "b"], "more"), page(["c"])])
     items = await client.list(JOB, "shop", labels="app=x", fields="status.phase!=Done")
     assert [item["metadata"]["name"] for item in items] == ["a", "b", "c"]
-    selectors = {"limit": str(PAGE), "labelSelector": "app=x", "fieldSelector": "status.phase!=Done"}
+    selectors = {"limit": str(PAGE_LIMIT), "labelSelector": "app=x", "fieldSelector": "status.phase!=Done"}
     assert [asked.query for asked in server.asked] == [selectors, {**selectors, "continue": "more"}]
     assert {asked.path for asked in server.asked} == {"/apis/batch/v1/namespaces/shop/jobs"}
 
 
 async def test_the_first_objects_of_a_list_are_one_page_of_it(connected: Connect) -> None:
     client, server = await connected([page(["a", "b"], "more"), page(["c"])])
-    first, is_all = await client.first(JOB, "shop", 2, fields="status.phase=Done")
+    first, is_all = await client.list_first(JOB, "shop", 2, fields="status.phase=Done")
     assert ([item["metadata"]["name"] for item in first], is_all) == (["a", "b"], False)
-    assert (await client.first(JOB, "shop", 2))[1]
+    assert (await client.list_first(JOB, "shop", 2))[1]
     assert server.asked[0].query == {"limit": "2", "fieldSelector": "status.phase=Done"}
 
 
@@ -70,7 +70,7 @@ async def test_an_empty_list_that_the_server_writes_as_null_is_empty(connected: 
 async def test_a_list_that_expires_half_way_begins_again_in_one_piece(connected: Connect) -> None:
     client, server = await connected([page(["a"], "old"), reply(410), page(["b", "a"])])
     assert [item["metadata"]["name"] for item in await client.list(PV)] == ["b", "a"]
-    assert [asked.query.get("limit") for asked in server.asked] == [str(PAGE), str(PAGE), "0"]
+    assert [asked.query.get("limit") for asked in server.asked] == [str(PAGE_LIMIT), str(PAGE_LIMIT), "0"]
     assert "continue" not in server.asked[2].query
 
 
@@ -169,10 +169,10 @@ class Recorder:
         self.seen: list[str] = []
         self._crash = crash
 
-    async def before(self, call: Call) -> None:
+    async def before(self, call: RequestInfo) -> None:
         self._note(f"before {call.describe()}")
 
-    async def after(self, call: Call, status: int) -> None:
+    async def after(self, call: RequestInfo, status: int) -> None:
         self._note(f"after {call.describe()}: {status}")
 
     def _note(self, line: str) -> None:
@@ -227,7 +227,7 @@ async def test_answers_are_counted_by_what_was_asked_and_what_was_answered(conne
         await client.merge_patch(VOLUME_BACKUP, "nightly", "shop", {}, subresource="status")
     with pytest.raises(KubeUnavailable):
         await client.merge_patch(JOB, "mover", "shop", {})
-    assert client.answers == {
+    assert client.response_counts == {
         ("list", "jobs.batch", 200): 1,
         ("get", "pods", 404): 1,
         ("patch", "volumebackups.cinderblock.io/status", 409): 1,

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from cinderblock.errors import AccessDenied, InvalidInput
-from cinderblock.kube.credentials import InCluster, Kubeconfig, find_source
+from cinderblock.kube.config_source import InCluster, default_source
+from cinderblock.kube.kubeconfig import Kubeconfig
 
 SECRET = "eyJ-very-secret"
 
@@ -239,14 +240,14 @@ async def test_credentials_do_not_show_their_secrets(tmp_path: Path) -> None:
 
 def test_an_explicit_kubeconfig_comes_before_the_environment_and_that_before_the_pod(tmp_path: Path) -> None:
     in_pod = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
-    assert isinstance(find_source(in_pod, str(tmp_path / "given")), Kubeconfig)
-    assert isinstance(find_source(in_pod | {"KUBECONFIG": "/some/config"}), Kubeconfig)
-    assert isinstance(find_source(in_pod), InCluster)
+    assert isinstance(default_source(in_pod, str(tmp_path / "given")), Kubeconfig)
+    assert isinstance(default_source(in_pod | {"KUBECONFIG": "/some/config"}), Kubeconfig)
+    assert isinstance(default_source(in_pod), InCluster)
 
 
 def test_the_home_folders_kubeconfig_is_the_last_resort(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no cluster to talk to: set KUBECONFIG"):
-        find_source({"HOME": str(tmp_path)})
+        default_source({"HOME": str(tmp_path)})
     (tmp_path / ".kube").mkdir()
     (tmp_path / ".kube" / "config").write_text("{}")
-    assert isinstance(find_source({"HOME": str(tmp_path)}), Kubeconfig)
+    assert isinstance(default_source({"HOME": str(tmp_path)}), Kubeconfig)

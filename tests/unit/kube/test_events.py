@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cinderblock.errors import KubeUnavailable
-from cinderblock.kube.events import record
+from cinderblock.kube.event_recorder import record_event
 from tests.support.kube_clients import client_of
 from tests.support.scripted_http import HANG_UP, Asked, Reply
 
@@ -26,7 +26,7 @@ def refusal(code: int, reason: str = "") -> Reply:
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 422])
 async def test_an_event_that_is_refused_is_logged_and_that_is_all(code: int, caplog: pytest.LogCaptureFixture) -> None:
     async with client_of([refusal(code)]) as (client, _):
-        await record(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
+        await record_event(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
     assert "Could not record Event VolumeBusy about VolumeBackup shop/nightly" in caplog.text
 
 
@@ -34,12 +34,12 @@ async def test_an_event_that_is_refused_is_logged_and_that_is_all(code: int, cap
 async def test_an_api_server_that_is_not_there_is_told_to_the_caller(answer: Reply | str) -> None:
     async with client_of([answer]) as (client, _):
         with pytest.raises(KubeUnavailable):
-            await record(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
+            await record_event(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
 
 
 async def test_an_event_that_expires_while_it_is_counted_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async with client_of([refusal(409, "AlreadyExists"), refusal(404)]) as (client, server):
-        await record(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
+        await record_event(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
     assert [asked.method for asked in server.asked] == ["POST", "GET"]
     assert caplog.text == ""
 
@@ -48,7 +48,7 @@ async def test_a_count_that_the_server_holds_is_raised_by_one_at_the_version_tha
     found = {"metadata": {"resourceVersion": "7"}, "series": {"count": 41}}
     answers: list[Reply | str] = [refusal(409, "AlreadyExists"), Reply(200, json.dumps(found)), Reply(200, "{}")]
     async with client_of(answers) as (client, server):
-        await record(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
+        await record_event(client, BACKUP, "Warning", "VolumeBusy", "In use", action="Backup")
     patch = json.loads(server.asked[2].body)
     assert patch["metadata"] == {"resourceVersion": "7"}
     assert patch["series"]["count"] == 42
@@ -65,7 +65,7 @@ async def test_names_tell_apart_what_is_said_and_about_which_object() -> None:
     said = ((BACKUP, "A", "x"), (BACKUP, "A", "x"), (BACKUP, "B", "x"), (BACKUP, "A", "y"), (other, "A", "x"))
     async with client_of(keep) as (client, _):
         for regarding, reason, note in said:
-            await record(client, regarding, "Normal", reason, note, action="Backup")
+            await record_event(client, regarding, "Normal", reason, note, action="Backup")
     assert names[0] == names[1]
     assert len(set(names)) == 4
     assert all(name.startswith("nightly.") for name in names)

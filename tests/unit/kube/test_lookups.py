@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.kube.lookups import choose_snapshot_class, newest, stateful_sets_of, uses_claim
+from cinderblock.kube.queries import choose_snapshot_class, newest, stateful_sets_of, uses_claim
 
 DEFAULT = "snapshot.storage.kubernetes.io/is-default-class"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, KubeUnavailable
-from cinderblock.kube.answers import Call
+from cinderblock.kube.responses import RequestInfo
 from tests.support.simulated_cluster import NAMESPACE
 from tests.support.simulation import Simulation
 
@@ -19,23 +19,23 @@ class FailingWrites:
 
     def __init__(self, simulation: Simulation, at: int, error: CinderblockError, *, done: bool) -> None:
         self._at, self._error, self._done = at, error, done
-        self.failed: Call | None = None
+        self.failed: RequestInfo | None = None
         faults = simulation.faults
         self._before, self._after, self._count = faults.before, faults.after, 0
         faults.before, faults.after = self.before, self.after  # type: ignore[method-assign]
 
-    async def before(self, call: Call) -> None:
+    async def before(self, call: RequestInfo) -> None:
         await self._before(call)
         if call.is_write:
             self._fail(call, done=False)
 
-    async def after(self, call: Call, status: int) -> None:
+    async def after(self, call: RequestInfo, status: int) -> None:
         await self._after(call, status)
         if call.is_write:
             self._fail(call, done=True)
             self._count += 1
 
-    def _fail(self, call: Call, *, done: bool) -> None:
+    def _fail(self, call: RequestInfo, *, done: bool) -> None:
         if self._count == self._at and done == self._done and self.failed is None:
             self.failed = call
             raise self._error
@@ -53,7 +53,7 @@ def end_namespace(simulation: Simulation) -> None:
     simulation.objects.delete(namespace)
 
 
-def every_write(run: Callable[[int], Call | None]) -> list[Call]:
+def every_write(run: Callable[[int], RequestInfo | None]) -> list[RequestInfo]:
     """Fail one write after the other until there is none left to fail; returns those that failed."""
     failed = []
     for at in range(30):
@@ -70,7 +70,7 @@ def every_write(run: Callable[[int], Call | None]) -> list[Call]:
 def test_removed_data_is_never_told_to_have_been_left(
     error: CinderblockError, caplog: pytest.LogCaptureFixture, *, done: bool, is_ending: bool
 ) -> None:
-    def run(at: int) -> Call | None:
+    def run(at: int) -> RequestInfo | None:
         with Simulation() as simulation:
             a_backup(simulation)
             if is_ending:
@@ -94,7 +94,7 @@ def test_removed_data_is_never_told_to_have_been_left(
 def test_a_status_write_that_is_refused_ends_no_operation(kind: str, *, done: bool) -> None:
     """The Job of an operation was created, but its status could not be written. Nothing reports a refused Job."""
 
-    def run(at: int) -> Call | None:
+    def run(at: int) -> RequestInfo | None:
         with Simulation() as simulation:
             if kind == "VolumeBackup":
                 simulation.claim("data", "first")

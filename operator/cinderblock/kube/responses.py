@@ -49,7 +49,7 @@ _MEANINGS: Final[dict[int, tuple[type[CinderblockError], str]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RequestInfo:
     """One request, as RBAC sees it.
 
     Attributes:
@@ -83,7 +83,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """An HTTP answer, read to its end.
 
     Attributes:
@@ -120,14 +120,14 @@ class Answer:
         return value if isinstance(value, dict) and value.get("kind") == "Status" else {}
 
 
-def raise_for(call: Call, answer: Answer) -> NoReturn:
+def raise_for_status(call: RequestInfo, answer: Response) -> NoReturn:
     """Raise the error that ``answer``, a failure, stands for.
 
     401 and 403 are AccessDenied, 404 is NotFound, 409 is Conflict (AlreadyExists, if that is the reason), 429 and 5xx
     are KubeUnavailable, 410 too (what was asked for has expired: ask anew), every other code is InvalidInput.
     """
     status = answer.status_object()
-    said = _said(call, status)
+    said = _message_of(call, status)
     code = answer.status
     if code == 500 and _NO_SUCH_FIELD in said:
         code = 422
@@ -136,13 +136,13 @@ def raise_for(call: Call, answer: Answer) -> NoReturn:
     raise _error(call, code, str(status.get("reason", "")), said)
 
 
-def rejected_fields(answer: Answer) -> set[str]:
+def rejected_fields(answer: Response) -> set[str]:
     """Paths of the fields that validation finds wrong; empty if it is not validation that refuses."""
     causes = (answer.status_object().get("details") or {}).get("causes") or ()
     return {str(cause["field"]) for cause in causes if cause.get("field")}
 
 
-def _error(call: Call, code: int, reason: str, said: str) -> CinderblockError:
+def _error(call: RequestInfo, code: int, reason: str, said: str) -> CinderblockError:
     what = call.describe()
     if code == 403:
         finer = next((word for text, word in _FORBIDDEN_REASONS if text in said), None)
@@ -160,7 +160,7 @@ def _error(call: Call, code: int, reason: str, said: str) -> CinderblockError:
     return meaning(f"The API server answered {code} when asked to {what}{said}")
 
 
-def _said(call: Call, status: dict[str, Any]) -> str:
+def _message_of(call: RequestInfo, status: dict[str, Any]) -> str:
     """The server's sentence, ready to be put at the end of ours."""
     message = str(status.get("message", ""))
     if not message or call.kind == SECRET:

@@ -24,7 +24,7 @@ _REPORTER: Final = "cinderblock.io/operator"
 _logger = logging.getLogger(__name__)
 
 
-async def record(
+async def record_event(
     client: KubeClient,
     regarding: dict[str, Any],
     severity: Literal["Normal", "Warning"],

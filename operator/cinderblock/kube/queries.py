@@ -7,15 +7,11 @@ is read here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import EVENT, PVC, Kind
+from cinderblock.kube.kinds import ENDED_POD_PHASES, EVENT, PVC, Kind
 from cinderblock.model.cluster import DEFAULT_SNAPSHOT_CLASS_ANNOTATION
-
-_ENDED: Final = ("Succeeded", "Failed")
-NOT_ENDED: Final = ",".join(f"status.phase!={phase}" for phase in _ENDED)
-"""Field selector of pods that have not ended."""
 
 JsonObject = dict[str, Any]
 
@@ -41,7 +37,7 @@ def newest(items: Iterable[JsonObject]) -> JsonObject | None:
 
 def uses_claim(pod: JsonObject, claim: str) -> bool:
     """Whether a pod that has not ended names ``claim``."""
-    return pod.get("status", {}).get("phase") not in _ENDED and names_claim(pod, claim)
+    return pod.get("status", {}).get("phase") not in ENDED_POD_PHASES and names_claim(pod, claim)
 
 
 def names_claim(pod: JsonObject, claim: str) -> bool:

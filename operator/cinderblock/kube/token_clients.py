@@ -13,32 +13,32 @@ from typing import Final
 from typing_extensions import override
 
 from cinderblock.errors import AccessDenied
-from cinderblock.kube.answers import Answer
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.credentials import Credentials, CredentialSource
-from cinderblock.kube.transport import CALL_SECONDS, Exchanges, Request, Transport
+from cinderblock.kube.responses import Response
+from cinderblock.kube.rest_config import ConfigSource, RestConfig
+from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
 
 _TOKEN: Final = re.compile(r"[!-~]{1,16384}")
 """What may stand in an Authorization header; the API server takes no longer headers than a few tens of KiB."""
 
 
-class ServerOnly(CredentialSource):
+class AnonymousSource(ConfigSource):
     """Where the API server is, and how to know it; not who we are."""
 
-    def __init__(self, source: CredentialSource) -> None:
+    def __init__(self, source: ConfigSource) -> None:
         self._source = source
 
     @override
-    async def load(self, *, renew: bool = False) -> Credentials:
+    async def load(self, *, renew: bool = False) -> RestConfig:
         loaded = await self._source.load(renew=renew)
         return replace(loaded, certificate=None, private_key=None, token=None)
 
 
-class Callers:
+class TokenClients:
     """Makes clients for callers; they share connections. Close it with ``aclose``."""
 
-    def __init__(self, source: CredentialSource, *, call_seconds: float = CALL_SECONDS) -> None:
-        self._shared = Transport(ServerOnly(source), call_seconds=call_seconds)
+    def __init__(self, source: ConfigSource, *, call_seconds: float = CALL_SECONDS) -> None:
+        self._shared = Transport(AnonymousSource(source), call_seconds=call_seconds)
 
     def client(self, token: str) -> KubeClient:
         """A client that is whom ``token`` says; it need not be closed.
@@ -48,7 +48,7 @@ class Callers:
         """
         if not _TOKEN.fullmatch(token):
             raise AccessDenied("What was given as a token cannot be one", reason="Unauthorized")
-        return KubeClient(_OnBehalf(self._shared, token))
+        return KubeClient(_TokenTransport(self._shared, token))
 
     async def server_ready(self) -> bool:
         """Whether the API server answers at all, if only to say that it does not know us. Raises nothing."""
@@ -59,7 +59,7 @@ class Callers:
         await self._shared.aclose()
 
 
-class _OnBehalf(Exchanges):
+class _TokenTransport(RoundTripper):
     """The shared connections, with one caller's token in each request."""
 
     def __init__(self, shared: Transport, token: str) -> None:
@@ -67,12 +67,12 @@ class _OnBehalf(Exchanges):
         self._token = token
 
     @override
-    async def credentials(self) -> Credentials:
+    async def credentials(self) -> RestConfig:
         return replace(await self._shared.credentials(), token=self._token)
 
     @override
-    async def exchange(self, request: Request) -> Answer:
-        return await self._shared.exchange(replace(request, token=self._token))
+    async def round_trip(self, request: Request) -> Response:
+        return await self._shared.round_trip(replace(request, token=self._token))
 
     @override
     async def aclose(self) -> None:

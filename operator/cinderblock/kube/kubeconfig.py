@@ -1,9 +1,4 @@
-"""Who we are to the API server: from inside a pod, or from a kubeconfig.
-
-Read here and not with the ``kubernetes`` package, because importing its configuration module costs 110 MiB and 2.8
-seconds (docs/decisions). What is read: server, CA, client certificate, token, token file, exec plugin,
-proxy and TLS server name. What would silently act as somebody else, or not at all, is refused by name.
-"""
+"""Read kubeconfig files the way kubectl does."""
 
 from __future__ import annotations
 
@@ -12,124 +7,29 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import yaml
 
 from cinderblock.errors import AccessDenied, InvalidInput
-
-SERVICE_ACCOUNT_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
-"""Where the kubelet mounts a pod's token, CA and namespace."""
+from cinderblock.kube.rest_config import RestConfig, read_config_file
 
 _EXPIRY_MARGIN: Final = timedelta(seconds=60)
 """A plugin is asked for a new token this long before the old one expires."""
 
+
 _UNSUPPORTED: Final = ("auth-provider", "username", "password", "as", "as-uid", "as-groups", "as-user-extra")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How to reach the API server and what to show it.
-
-    Attributes:
-        server: URL without a trailing slash.
-        ca: PEM certificates that the server is checked against; None: the system's.
-        certificate: PEM client certificate.
-        private_key: PEM key of the client certificate.
-        token: bearer token.
-        insecure: do not check the server's certificate.
-        server_name: name expected in the server's certificate, if it is not that of the URL.
-        proxy: URL of an HTTP proxy.
-        namespace: namespace that is meant where none is given.
-    """
-
-    server: str
-    ca: bytes | None = field(default=None, repr=False)
-    certificate: bytes | None = field(default=None, repr=False)
-    private_key: bytes | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    insecure: bool = False
-    server_name: str | None = None
-    proxy: str | None = field(default=None, repr=False)
-    namespace: str = "default"
-
-
 @dataclass(frozen=True, slots=True, repr=False)
-class Identity:
+class UserCredentials:
     """What a user of a kubeconfig shows the server: a PEM certificate and its key, or a bearer token."""
 
     certificate: bytes | None = None
     private_key: bytes | None = None
     token: str | None = None
-
-
-class CredentialSource(Protocol):
-    """Where credentials come from. They change while we run: bound tokens live an hour, plugins' tokens even less."""
-
-    async def load(self, *, renew: bool = False) -> Credentials:
-        """Read the credentials anew; cheap enough to be called once a minute.
-
-        Args:
-            renew: the last ones were refused, so nothing that was kept may be used.
-
-        Raises:
-            InvalidInput: the configuration is missing or wrong.
-            AccessDenied: a plugin gave no credentials.
-        """
-
-
-def find_source(
-    environment: Mapping[str, str],
-    kubeconfig: str | None = None,
-    context: str | None = None,
-    *,
-    identified: bool = True,
-) -> CredentialSource:
-    """The source to use: ``kubeconfig`` if given, else KUBECONFIG, else the pod's own, else ~/.kube/config.
-
-    Without ``identified``, a pod needs no token: who only hands on the tokens of others has none of its own.
-    The order is that of controller-runtime (``pkg/client/config``). Raises InvalidInput if there is none of them.
-    """
-    paths = kubeconfig or environment.get("KUBECONFIG", "")
-    if paths:
-        return Kubeconfig(tuple(path for path in paths.split(os.pathsep) if path), context)
-    if environment.get("KUBERNETES_SERVICE_HOST"):
-        return InCluster(environment, identified=identified)
-    home = os.path.join(environment.get("HOME", ""), ".kube", "config")
-    if os.path.exists(home):
-        return Kubeconfig((home,), context)
-    raise InvalidInput("There is no cluster to talk to: set KUBECONFIG, or run in a pod with a service account token")
-
-
-class InCluster:
-    """The identity of the pod's ServiceAccount."""
-
-    def __init__(
-        self, environment: Mapping[str, str], directory: str = SERVICE_ACCOUNT_DIRECTORY, *, identified: bool = True
-    ) -> None:
-        host = environment.get("KUBERNETES_SERVICE_HOST", "")
-        port = environment.get("KUBERNETES_SERVICE_PORT", "443")
-        self._server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        self._directory = directory
-        self._identified = identified
-
-    async def load(self, *, renew: bool = False) -> Credentials:
-        """Read token, CA and namespace as the kubelet last wrote them."""
-        del renew  # nothing is kept
-        if not self._identified:
-            return Credentials(server=self._server, ca=self._read("ca.crt"))
-        return Credentials(
-            server=self._server,
-            ca=self._read("ca.crt"),
-            token=self._read("token").decode().strip(),
-            namespace=self._read("namespace").decode().strip() or "default",
-        )
-
-    def _read(self, name: str) -> bytes:
-        return _read_file(os.path.join(self._directory, name))
 
 
 class Kubeconfig:
@@ -140,7 +40,7 @@ class Kubeconfig:
         self._context = context
         self._plugin = ExecPlugin()
 
-    async def load(self, *, renew: bool = False) -> Credentials:
+    async def load(self, *, renew: bool = False) -> RestConfig:
         """Read the files anew, and run the user's exec plugin unless its last answer is still good."""
         entries = _Entries(self._paths)
         context = entries.find("contexts", "context", self._context or entries.current_context)
@@ -155,10 +55,10 @@ class Kubeconfig:
             raise InvalidInput(
                 f"{user.describe()} uses {', '.join(unsupported)}: give a token, a client certificate or an exec plugin"
             )
-        shown = Identity(user.data("client-certificate"), user.data("client-key"), user.token())
+        shown = UserCredentials(user.data("client-certificate"), user.data("client-key"), user.token())
         if user.values.get("exec") and not (shown.token or shown.certificate):
             shown = await self._plugin.run(user, cluster, renew=renew)
-        return Credentials(
+        return RestConfig(
             server=cluster.required("server").rstrip("/"),
             ca=cluster.data("certificate-authority"),
             insecure=bool(cluster.values.get("insecure-skip-tls-verify", False)),
@@ -202,13 +102,13 @@ class _Entry:
             except binascii.Error as error:
                 raise InvalidInput(f"{self.describe()}: {key}-data is not base64") from error
         path = self.values.get(key)
-        return _read_file(self.resolve(str(path))) if path else None
+        return read_config_file(self.resolve(str(path))) if path else None
 
     def token(self) -> str | None:
         """The token file's content, else the token (client-go prefers the file too)."""
         path = self.values.get("tokenFile")
         if path:
-            return _read_file(self.resolve(str(path))).decode().strip()
+            return read_config_file(self.resolve(str(path))).decode().strip()
         token = self.values.get("token")
         return str(token) if token else None
 
@@ -241,17 +141,17 @@ class ExecPlugin:
     """Runs a user's credential plugin (client.authentication.k8s.io) and keeps its answer until it expires."""
 
     def __init__(self) -> None:
-        self._kept: Identity | None = None
+        self._kept: UserCredentials | None = None
         self._expires: datetime | None = None
 
-    async def run(self, user: _Entry, cluster: _Entry, *, renew: bool) -> Identity:
+    async def run(self, user: _Entry, cluster: _Entry, *, renew: bool) -> UserCredentials:
         """What the plugin gives, now or since its last answer. Raises AccessDenied if it gives nothing."""
         expired = self._expires is not None and datetime.now(UTC) >= self._expires - _EXPIRY_MARGIN
         if renew or expired or self._kept is None:
             status = await self._ask(user, cluster)
             expiry = status.get("expirationTimestamp")
             self._expires = datetime.fromisoformat(str(expiry)) if expiry else None
-            self._kept = Identity(
+            self._kept = UserCredentials(
                 _encoded(status.get("clientCertificateData")),
                 _encoded(status.get("clientKeyData")),
                 status.get("token"),
@@ -307,19 +207,9 @@ def _encoded(text: str | None) -> bytes | None:
     return text.encode() if text else None
 
 
-def _read_file(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InvalidInput(
-            f"Cannot read {path}, which the connection to the API server needs: {error.strerror}"
-        ) from error
-
-
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(_read_file(path))
+        content = yaml.safe_load(read_config_file(path))
     except yaml.YAMLError as error:
         raise InvalidInput(f"{path} is not YAML, so it is no kubeconfig") from error
     if not isinstance(content, dict):
