@@ -12,14 +12,14 @@ from pathlib import Path
 
 import yaml
 
-from cinderblock.model.resources import RESOURCES, Resource, definition
+from cinderblock.api.crd.definitions import RESOURCES, CustomResource, definition
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "crds", ROOT / "charts" / "cinderblock" / "crds-files")
-HEADER = "# Written by crds/generate.py from operator/cinderblock/model; change the models, not this file.\n"
+HEADER = "# Written by crds/generate.py from operator/cinderblock/api; change the models, not this file.\n"
 
 
-def content(resource: Resource) -> str:
+def content(resource: CustomResource) -> str:
     """The file of one CustomResourceDefinition."""
     return HEADER + yaml.safe_dump(definition(resource), sort_keys=False, width=120, allow_unicode=True)
 

@@ -17,7 +17,7 @@ from contextlib import closing
 from functools import partial
 from typing import Final
 
-from cinderblock.model.task import StoreLocation
+from cinderblock.api.mover import StoreLocation
 from cinderblock.store.open import open_store
 from tests.bench.image import data_ranges
 

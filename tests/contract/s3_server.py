@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cinderblock.model.task import StoreLocation
+from cinderblock.api.mover import StoreLocation
 from cinderblock.store.credentials import Credentials
 from tests.cluster import s3
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import AccessDenied, NotFound, PermanentError, StoreUnreachable
-from cinderblock.model.task import StoreLocation
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.open import open_store
 from cinderblock.store.s3 import client as client_module

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cinderblock.model.quantity import to_bytes
+from cinderblock.api.quantity import to_bytes
 from tests.support.lab import Lab, Object
 from tests.support.tenants import Tenant
 from tests.support.workloads import Errand, Mount, claim, compare_trees, digests, finish_errand, run_errand

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.model.quantity import to_bytes
+from cinderblock.api.quantity import to_bytes
 from tests.cluster import cluster, storage
 from tests.cluster.csi.faults import Fault, plant
 from tests.support.tenants import Tenant

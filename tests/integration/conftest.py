@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import NAMESPACE
-from cinderblock.model.resources import RESOURCES
 from tests.cluster import apiserver
 from tests.support.custom_resources import install
 from tests.support.gateways import Gateway, gateway_before, source_of

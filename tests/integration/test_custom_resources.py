@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.crd.definitions import RESOURCES, CustomResource, definition
+from cinderblock.api.meta import Object
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import InvalidInput
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.base import KubeObject
-from cinderblock.model.resources import RESOURCES, Resource, definition
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
 from tests.support.custom_resources import Case, conditions, examples, install, named
 from tests.support.kubectl import kubectl
 
 pytestmark = pytest.mark.integration
 
-MODELS: dict[Kind, type[KubeObject]] = {
+MODELS: dict[Kind, type[Object]] = {
     BACKUP_STORE: BackupStore,
     VOLUME_BACKUP: VolumeBackup,
     VOLUME_RESTORE: VolumeRestore,
@@ -38,7 +38,7 @@ async def create(
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
-async def test_a_definition_is_established_and_structural(client: KubeClient, resource: Resource) -> None:
+async def test_a_definition_is_established_and_structural(client: KubeClient, resource: CustomResource) -> None:
     found = conditions(await install(client, resource))
     assert found["Established"] == "True"
     assert found["NamesAccepted"] == "True"
@@ -46,7 +46,7 @@ async def test_a_definition_is_established_and_structural(client: KubeClient, re
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
-async def test_the_server_keeps_a_definition_as_it_was_written(client: KubeClient, resource: Resource) -> None:
+async def test_the_server_keeps_a_definition_as_it_was_written(client: KubeClient, resource: CustomResource) -> None:
     found = await install(client, resource)
     ours = definition(resource)["spec"]
     theirs = copy.deepcopy(found["spec"])

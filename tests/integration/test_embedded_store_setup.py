@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION
 from cinderblock.cli.embedded_store import EmbeddedStore, set_up
 from cinderblock.errors import AccessDenied
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, SECRET
-from cinderblock.model.store import DEFAULT_STORE_ANNOTATION
 from tests.support.chart import render
 from tests.support.rights import connect_as, grant
 

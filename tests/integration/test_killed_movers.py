@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.model.task import MoverTask, Operation, VolumeMode
+from cinderblock.api.mover import MoverOperation, MoverTask, VolumeMode
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.open import open_store
 from tests.contract.s3_server import S3Server, s3_server
@@ -83,17 +83,17 @@ class World:
     def back_up(self, path: Path) -> str:
         """Make the next backup; incremental, but for the first. Its id."""
         backup, parent = f"g{len(self.made)}", self.made[-1] if self.made else None
-        self._complete(self._task(Operation.BACKUP, backup, path, parent))
+        self._complete(self._task(MoverOperation.BACKUP, backup, path, parent))
         self.made.append(backup)
         return backup
 
     def restore(self, backup: str, path: Path) -> None:
         """Restore a backup."""
-        self._complete(self._task(Operation.RESTORE, backup, path))
+        self._complete(self._task(MoverOperation.RESTORE, backup, path))
 
     def interrupt_backup(self, backup: str, path: Path) -> None:
         """Kill one mover that makes a backup, while it works."""
-        with self._pod.start(self._task(Operation.BACKUP, backup, path)) as process:
+        with self._pod.start(self._task(MoverOperation.BACKUP, backup, path)) as process:
             _wait_for_work(process)
             process.kill()
 
@@ -118,7 +118,7 @@ class World:
         wanted = {self.backups.manifest_key(backup) for backup in self.made}
         return wanted.union(*(self.backups.keys_in_use(backup) for backup in self.made))
 
-    def _task(self, operation: Operation, backup: str, path: Path, parent: str | None = None) -> MoverTask:
+    def _task(self, operation: MoverOperation, backup: str, path: Path, parent: str | None = None) -> MoverTask:
         task = self.backups.task(operation, backup, path=path, mode=self._mode, parent=parent)
         return task.model_copy(update={"store": self._location})
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import labels
+from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
-from cinderblock.model import names
-from cinderblock.model.resources import RESOURCES
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.s3 import S3Server
@@ -111,7 +111,7 @@ class Stage:
         """What there is of ours besides our own kinds."""
 
         async def look(client: KubeClient) -> list[str]:
-            ours = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+            ours = f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
             kinds_of_children = (kinds.JOB, kinds.POD, kinds.VOLUME_SNAPSHOT, kinds.PVC)
             found = [item for kind in kinds_of_children for item in await client.list(kind, namespace, labels=ours)]
             return [f"{item['kind']} {item['metadata']['name']}" for item in found]

@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.handlers import neighbours
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP, VOLUME_RESTORE, Kind
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +47,9 @@ async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
     await make(client, VOLUME_BACKUP, namespace, "dependent", {"volumeId": "x"}, phase="available", parentId=uid)
     await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "me"}, phase="restoring", backupId=uid)
     await make(client, VOLUME_RESTORE, namespace, "writes", {"backupId": "x", "volumeId": "data"}, phase="restoring")
-    backups, restores = await neighbours.of_backup(eyes, VolumeBackup.model_validate(me), Claim.model_validate(CLAIM))
+    backups, restores = await neighbours.of_backup(
+        eyes, VolumeBackup.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
+    )
     assert {backup.name for backup in backups} >= {"by-name", "by-uid", "dependent"}
     assert {restore.name for restore in restores} >= {"reads", "writes"}
 
@@ -62,7 +64,7 @@ async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
     me = await make(client, VOLUME_RESTORE, namespace, "me", spec)
     await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "name": "new"}, phase="restoring")
     found, backups, restores = await neighbours.of_restore(
-        eyes, VolumeRestore.model_validate(me), Claim.model_validate(CLAIM)
+        eyes, VolumeRestore.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
     )
     assert found is not None
     assert found.name == "full"

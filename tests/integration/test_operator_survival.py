@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.errors import KubeUnavailable, NotFound
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE, LEASE, NAMESPACE, Kind
-from cinderblock.model.resources import RESOURCES
 from tests.cluster import apiserver, kubeconfigs
 from tests.cluster.apiserver import ApiServer
 from tests.support.custom_resources import install

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import labels
+from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
-from cinderblock.model import names
-from cinderblock.model.resources import RESOURCES
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.support.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
@@ -97,7 +97,9 @@ class Scene:
 
         async def look(client: KubeClient) -> list[str]:
             found = [item for kind in CHILDREN for item in await client.list(kind, self.namespace)]
-            claims = await client.list(kinds.PVC, self.namespace, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
+            claims = await client.list(
+                kinds.PVC, self.namespace, labels=f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
+            )
             return [f"{item['kind']} {item['metadata']['name']}" for item in (*found, *claims)]
 
         listed: list[str] = self.call(look)
@@ -239,7 +241,7 @@ def test_a_backup_whose_finalizer_was_taken_off_by_force_leaves_no_job(scene: Sc
     scene.cluster.hold("Job")
     first = scene.backup("full")
     scene.says("full", "MoverPending")
-    child = names.child_name(first["metadata"]["uid"])
+    child = labels.child_name(first["metadata"]["uid"])
     scene.line.rule = lambda seen: Fault(500) if seen.is_write else None
     scene.call(lambda client: client.delete(kinds.VOLUME_BACKUP, "full", scene.namespace))
     patch = {"metadata": {"finalizers": None}}
@@ -255,7 +257,7 @@ def test_a_copy_with_somebody_elses_status_and_finalizer_is_made_anew(scene: Sce
     metadata = {
         "name": "copied",
         "namespace": scene.namespace,
-        "finalizers": [names.BACKUP_FINALIZER],
+        "finalizers": [labels.BACKUP_FINALIZER],
         "annotations": {"example.org/restored-by": "another tool"},
     }
     body = {"metadata": metadata, "spec": {"volumeId": "data"}}
@@ -278,7 +280,7 @@ def test_a_child_that_somebody_deletes(scene: Scene, kind: Kind) -> None:
     scene.cluster.hold(kind.kind)
     backup = scene.backup("full")
     scene.says("full", "SnapshotNotReady" if kind is kinds.VOLUME_SNAPSHOT else "MoverPending")
-    child = names.child_name(backup["metadata"]["uid"])
+    child = labels.child_name(backup["metadata"]["uid"])
     scene.call(lambda client: client.delete(kind, child, scene.namespace))
     scene.cluster.release(kind.kind)
 

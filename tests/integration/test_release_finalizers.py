@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import labels as api_labels
 from cinderblock.cli.release import DEPLOYMENT, Operator, release_finalizers, stop_operator
 from cinderblock.errors import AccessDenied, KubeUnavailable
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, SECRET, VOLUME_BACKUP, VOLUME_RESTORE, Kind
 from cinderblock.kube.responses import RequestInfo
-from cinderblock.model import names
 from tests.support.chart import render
 from tests.support.rights import connect_as, grant
 
@@ -27,9 +27,9 @@ SPECS: dict[Kind, dict[str, Any]] = {
     VOLUME_RESTORE: {"backupId": "files-full"},
 }
 FINALIZER = {
-    BACKUP_STORE: names.STORE_FINALIZER,
-    VOLUME_BACKUP: names.BACKUP_FINALIZER,
-    VOLUME_RESTORE: names.RESTORE_FINALIZER,
+    BACKUP_STORE: api_labels.STORE_FINALIZER,
+    VOLUME_BACKUP: api_labels.BACKUP_FINALIZER,
+    VOLUME_RESTORE: api_labels.RESTORE_FINALIZER,
 }
 CONTAINER = {"name": "only", "image": "localhost/nothing:1"}
 
@@ -67,18 +67,18 @@ async def test_what_waits_in_deletion_for_the_operator_is_gone(
 
 
 async def test_movers_are_released_and_other_jobs_are_not(client: KubeClient, hook: KubeClient, namespace: str) -> None:
-    labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
+    labels = {api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY}
     for name, own in (("mover", labels), ("other", {})):
         pod = {"spec": {"restartPolicy": "Never", "containers": [CONTAINER]}}
-        metadata = {"namespace": namespace, "name": name, "labels": own, "finalizers": [names.JOB_FINALIZER]}
+        metadata = {"namespace": namespace, "name": name, "labels": own, "finalizers": [api_labels.JOB_FINALIZER]}
         await client.create(JOB, {"metadata": metadata, "spec": {"template": pod}})
     await release_finalizers(hook)
     jobs = {item["metadata"]["name"]: item["metadata"].get("finalizers") for item in await client.list(JOB, namespace)}
-    assert jobs == {"mover": None, "other": [names.JOB_FINALIZER]}
+    assert jobs == {"mover": None, "other": [api_labels.JOB_FINALIZER]}
 
 
 async def test_nothing_is_patched_where_nothing_is_held(client: KubeClient, hook: KubeClient, namespace: str) -> None:
-    await _create(client, namespace, VOLUME_BACKUP, names.BACKUP_FINALIZER)
+    await _create(client, namespace, VOLUME_BACKUP, api_labels.BACKUP_FINALIZER)
     await release_finalizers(hook)
     before = hook.calls["patch", VOLUME_BACKUP.resource]
     await release_finalizers(hook)
@@ -88,7 +88,7 @@ async def test_nothing_is_patched_where_nothing_is_held(client: KubeClient, hook
 async def test_an_object_that_changes_meanwhile_is_read_again(
     client: KubeClient, hook: KubeClient, namespace: str
 ) -> None:
-    await _create(client, namespace, VOLUME_BACKUP, names.BACKUP_FINALIZER)
+    await _create(client, namespace, VOLUME_BACKUP, api_labels.BACKUP_FINALIZER)
     hook.observer = _ChangesOnce(client, namespace)
     await release_finalizers(hook)
     held = await client.get(VOLUME_BACKUP, "held", namespace)
@@ -131,7 +131,7 @@ async def test_an_operator_that_is_gone_needs_no_stopping(client: KubeClient, ho
 
 
 async def test_the_hooks_rights_end_at_finalizers(client: KubeClient, hook: KubeClient, namespace: str) -> None:
-    await _create(client, namespace, VOLUME_BACKUP, names.BACKUP_FINALIZER)
+    await _create(client, namespace, VOLUME_BACKUP, api_labels.BACKUP_FINALIZER)
     with pytest.raises(AccessDenied):
         await hook.delete(VOLUME_BACKUP, "held", namespace)
     with pytest.raises(AccessDenied):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.model.store import ChangeDetection
+from cinderblock.api.v1alpha1.store import ChangeDetection
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.backups import LATER, Backups
 from tests.support.command_line import CommandLine

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.handlers import watching
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.noticing import Noticing
@@ -20,7 +21,6 @@ from cinderblock.handlers.watching import Watching
 from cinderblock.kube import client as kube_client
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE
-from cinderblock.model.resources import RESOURCES
 from tests.cluster import apiserver, kubeconfigs
 from tests.cluster.apiserver import ApiServer
 from tests.support.custom_resources import install

@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Any
 
+from cinderblock.api import labels
 from cinderblock.errors import AlreadyExists
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import (
@@ -19,7 +20,6 @@ from cinderblock.kube.kinds import (
     VOLUME_SNAPSHOT,
     Kind,
 )
-from cinderblock.model import names
 from tests.support.gateways import ROLE_BINDING, SERVICE_ACCOUNT
 
 KINDS = {"volume": PVC, "snapshot": VOLUME_SNAPSHOT, "backup": VOLUME_BACKUP}
@@ -169,7 +169,7 @@ class KubernetesWorld:
             spec["description"] = description
         if parent:
             spec["incremental"] = True
-        made = await self._create(VOLUME_BACKUP, name, {"spec": spec}, finalizers=(names.BACKUP_FINALIZER,))
+        made = await self._create(VOLUME_BACKUP, name, {"spec": spec}, finalizers=(labels.BACKUP_FINALIZER,))
         created = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=age)).isoformat()
         told = {
             "phase": status,
@@ -197,7 +197,7 @@ class KubernetesWorld:
 
     async def _accept_backup(self, backup: Object) -> None:
         meta, spec = backup["metadata"], backup["spec"]
-        finalizers = {"metadata": {"finalizers": [names.BACKUP_FINALIZER]}}
+        finalizers = {"metadata": {"finalizers": [labels.BACKUP_FINALIZER]}}
         await self._client.merge_patch(VOLUME_BACKUP, meta["name"], self._namespace, finalizers)
         claim = await self._by_id(PVC, spec["volumeId"]) if "volumeId" in spec else None
         told = {
@@ -238,7 +238,7 @@ class KubernetesWorld:
         told = {"phase": "available"}
         if "volumeId" not in spec:
             size = (await self._backup_of(restore))["status"]["size"]
-            annotations = spec.get("annotations", {}) | {names.VOLUME_ID_ANNOTATION: uid}
+            annotations = spec.get("annotations", {}) | {labels.VOLUME_ID_ANNOTATION: uid}
             claim = await self._create_claim(spec["name"], size, annotations)
             await self._claim_status(claim, "Bound", size)
             told |= {"volumeId": claim["metadata"]["uid"], "volumeName": spec["name"]}

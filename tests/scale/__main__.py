@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cinderblock.api.crd.definitions import RESOURCES
+from cinderblock.api.labels import BACKUP_FINALIZER
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.settled import unsettled
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
-from cinderblock.model.names import BACKUP_FINALIZER
-from cinderblock.model.resources import RESOURCES
 from cinderblock.settings import OperatorSettings
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer

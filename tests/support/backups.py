@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cinderblock.api.layout import manifest_key, pack_prefix
+from cinderblock.api.losses import Fidelity
+from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
+from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.api.v1alpha1.store import ChangeDetection, Compression
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.model.losses import Fidelity
-from cinderblock.model.names import manifest_key, pack_prefix
-from cinderblock.model.pins import ExpectedBackup, Pins
-from cinderblock.model.store import ChangeDetection, Compression
-from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.restore import run_restore
 from cinderblock.mover.sources import Source
@@ -53,7 +53,7 @@ class Backups:
 
     def task(
         self,
-        operation: Operation,
+        operation: MoverOperation,
         backup: str,
         *,
         path: Path | str = "",
@@ -71,9 +71,9 @@ class Backups:
             store=StoreLocation(container="container", prefix=PREFIX),
             volume_mode=mode,
             path=str(path),
-            expected=self.expected(backup) if operation is Operation.RESTORE else None,
+            expected=self.expected(backup) if operation is MoverOperation.RESTORE else None,
             expected_parent=None if parent is None else self.expected(parent),
-            backup=BackupDescription(
+            backup=BackupMetadata(
                 backup_id=backup,
                 volume_id=VOLUME,
                 volume_mode=mode,
@@ -107,7 +107,7 @@ class Backups:
         give LATER for that. ``more`` are fields of the task.
         """
         task = self.task(
-            Operation.BACKUP,
+            MoverOperation.BACKUP,
             backup,
             path=volume if isinstance(volume, Path) else "",
             mode=mode,
@@ -135,7 +135,7 @@ class Backups:
         fidelity: Fidelity = Fidelity.STRICT,
     ) -> MoverReport:
         """Restore a backup to a directory or an image."""
-        task = self.task(Operation.RESTORE, backup, path=path, mode=mode).model_copy(update={"fidelity": fidelity})
+        task = self.task(MoverOperation.RESTORE, backup, path=path, mode=mode).model_copy(update={"fidelity": fidelity})
         return run_restore(task, self.store, self.keys)
 
     def verify(self, backup: str) -> Verification:

@@ -24,6 +24,8 @@ from typing import Any
 
 import aiohttp
 
+from cinderblock.api import labels
+from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask
 from cinderblock.datapath.header import new_header
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import PackTable
@@ -31,8 +33,6 @@ from cinderblock.errors import AlreadyExists, CinderblockError, Conflict, NotFou
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
-from cinderblock.model import names
-from cinderblock.model.task import MoverReport, MoverTask, Operation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.open import open_store
@@ -283,7 +283,7 @@ class Cluster:
         """Do the work of a Job's mover: leave one manifest, as a backup of an empty device does."""
         [variable] = job["spec"]["template"]["spec"]["containers"][0]["env"]
         task = MoverTask.model_validate_json(variable["value"])
-        if task.operation is not Operation.BACKUP:
+        if task.operation is not MoverOperation.BACKUP:
             return MoverEnd.of(MoverReport(succeeded=True, restored_bytes=5))
         header = new_header(task.backup.volume_id, task.backup.backup_id, None, None, None)
         writer = ManifestWriter(header, header.sealer(None, task.manifest), PackTable())
@@ -398,7 +398,7 @@ def _who(body: Object) -> tuple[str, str | None]:
 
 
 def _owner(body: Object) -> str:
-    return str(body["metadata"].get("labels", {}).get(names.OWNER_UID_LABEL, ""))
+    return str(body["metadata"].get("labels", {}).get(labels.OWNER_UID_LABEL, ""))
 
 
 def _now() -> str:

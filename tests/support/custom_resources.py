@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from cinderblock.api.crd.definitions import CustomResource, definition
 from cinderblock.errors import NotFound
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
-from cinderblock.model.resources import Resource, definition
 
 DEFINITION = Kind(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parents[1] / "data" / "crds"
 Case = tuple[Kind, str, dict[str, Any]]
 
 
-async def install(client: KubeClient, resource: Resource) -> dict[str, Any]:
+async def install(client: KubeClient, resource: CustomResource) -> dict[str, Any]:
     """Create the definition if it is not there, wait until its objects are served, and give what the server has."""
     wanted = definition(resource)
     name = wanted["metadata"]["name"]
@@ -56,7 +56,7 @@ def named(case: Case) -> str:
     return f"{kind.plural}: {sentence}"
 
 
-async def _answers(client: KubeClient, resource: Resource) -> bool:
+async def _answers(client: KubeClient, resource: CustomResource) -> bool:
     """Whether the endpoint is there: it comes a moment after the condition Established."""
     try:
         await client.list(OUR_KINDS[resource.plural])

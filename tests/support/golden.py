@@ -18,8 +18,8 @@ from typing import Any
 
 from blake3 import blake3
 
+from cinderblock.api.mover import BackupMetadata, MoverOperation, VolumeMode
 from cinderblock.datapath.entries import EntryKind, order_key
-from cinderblock.model.task import BackupDescription, Operation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.store.memory import MemoryStore
@@ -167,8 +167,8 @@ def write_chain(directory: Path) -> None:
     for number, (name, keys) in enumerate(zip(GENERATIONS, rings, strict=True)):
         backups = Backups(memory, keys)
         parent = GENERATIONS[number - 1] if number else None
-        task = backups.task(Operation.BACKUP, name, parent=parent)
-        task = task.model_copy(update={"backup": BackupDescription.model_validate(DESCRIPTION | {"backupId": name})})
+        task = backups.task(MoverOperation.BACKUP, name, parent=parent)
+        task = task.model_copy(update={"backup": BackupMetadata.model_validate(DESCRIPTION | {"backupId": name})})
         run_backup(task, memory, keys, opener=lambda mode, path, volume=volumes[name]: nullcontext(volume))
     run_rewrap(memory, Backups().manifest_key("second"), Backups().expected("second"), key_ring())
     faulty = FaultyStore(memory)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cinderblock.model.resources import Resource, definition
+from cinderblock.api.crd.definitions import CustomResource, definition
 
 Schema = dict[str, Any]
 
@@ -37,7 +37,7 @@ NASTY = (
 )
 
 
-def schema_of(resource: Resource) -> Schema:
+def schema_of(resource: CustomResource) -> Schema:
     """The schema of a kind's spec."""
     [version] = definition(resource)["spec"]["versions"]
     spec: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]

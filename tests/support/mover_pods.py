@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cinderblock.model.task import SECRETS_DIRECTORY, MoverReport, MoverTask, to_environment
+from cinderblock.api.mover import SECRETS_DIRECTORY, MoverReport, MoverTask, task_to_env
 from cinderblock.mover.reporting import TERMINATION_LOG
 from cinderblock.store.credentials import Credentials
 
@@ -48,7 +48,7 @@ class MoverPod:
     def start(self, task: MoverTask) -> subprocess.Popen[bytes]:
         """Start a mover; its standard output is a pipe. Whoever starts it ends it."""
         self._log.write_bytes(b"")
-        environment = {"PATH": os.environ["PATH"], **to_environment(task)}
+        environment = {"PATH": os.environ["PATH"], **task_to_env(task)}
         command = ["unshare", "--mount", "sh", "-c", _AS_A_POD, str(self._directory), PROGRAM, "mover"]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from cinderblock.model.task import StoreLocation
+from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.open import open_store

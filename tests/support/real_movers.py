@@ -11,7 +11,7 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from cinderblock.model.task import MoverReport, Operation
+from cinderblock.api.mover import MoverOperation, MoverReport
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.restore import run_restore
 from tests.support.simulated_api import Object
@@ -46,7 +46,7 @@ class RealMovers(Cluster):
     def work(self, pod: Object) -> MoverReport:
         """Run the engine as a mover does."""
         task, name = self.task_of(pod), self._volume_under(pod)
-        if task.operation is Operation.BACKUP:
+        if task.operation is MoverOperation.BACKUP:
             self.kept[task.backup.backup_id] = self.contents[name]
             source = volume(self.contents[name])
             return run_backup(task, self.store, self.keys, opener=lambda *_: nullcontext(source))

@@ -5,14 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cinderblock.api.kubernetes import (
+    Job,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+    VolumeSnapshot,
+    VolumeSnapshotClass,
+)
+from cinderblock.api.labels import BACKUP_FINALIZER, RESTORE_FINALIZER, child_name
+from cinderblock.api.mover import BackupMetadata, MoverReport, VolumeMode
+from cinderblock.api.pins import Pins
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverSettings, Policy, RestoreWorld, StoreView
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
-from cinderblock.model.names import BACKUP_FINALIZER, RESTORE_FINALIZER, child_name
-from cinderblock.model.pins import Pins
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import BackupDescription, MoverReport, VolumeMode
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 POLICY = Policy(MoverSettings(image="example/cinderblock:1"))
@@ -56,12 +64,12 @@ def available(uid: str = "b-1", **more: Any) -> VolumeBackup:
     return accepted(uid, **(usual | more))
 
 
-def a_claim(name: str = "data", uid: str = "c-1", **spec: Any) -> Claim:
+def a_claim(name: str = "data", uid: str = "c-1", **spec: Any) -> PersistentVolumeClaim:
     """A bound claim of 1 GiB."""
     status = spec.pop("status", {"phase": "Bound", "capacity": {"storage": "1Gi"}})
     fields = {"volumeName": f"pv-{uid}", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]} | spec
     metadata = {"name": name, "namespace": "shop", "uid": uid} | spec.pop("metadata", {})
-    return Claim.model_validate({"metadata": metadata, "spec": fields, "status": status})
+    return PersistentVolumeClaim.model_validate({"metadata": metadata, "spec": fields, "status": status})
 
 
 def a_class(name: str, **more: Any) -> StorageClass:
@@ -77,7 +85,7 @@ def a_store(**spec: Any) -> BackupStore:
     return BackupStore.model_validate({"metadata": metadata, "spec": fields})
 
 
-def a_snapshot(*, ready: bool = True, owner: str = "b-1", **status: Any) -> Snapshot:
+def a_snapshot(*, ready: bool = True, owner: str = "b-1", **status: Any) -> VolumeSnapshot:
     """Our VolumeSnapshot."""
     metadata = {
         "name": child_name("b-1"),
@@ -86,7 +94,7 @@ def a_snapshot(*, ready: bool = True, owner: str = "b-1", **status: Any) -> Snap
         "creationTimestamp": NOW - timedelta(seconds=30),
     }
     seen = {"readyToUse": ready, "creationTime": NOW - timedelta(seconds=30), "restoreSize": "1Gi"} | status
-    return Snapshot.model_validate({"metadata": metadata, "status": seen})
+    return VolumeSnapshot.model_validate({"metadata": metadata, "status": seen})
 
 
 def a_job(owner: str = "b-1", **status: Any) -> Job:
@@ -112,7 +120,7 @@ def a_pod(phase: str = "Running", report: MoverReport | None = None, **status: A
 
 def a_manifest(parent: str | None = None) -> ManifestView:
     """The committed manifest of backup b-1."""
-    description = BackupDescription(
+    description = BackupMetadata(
         backup_id="b-1",
         volume_id="c-1",
         volume_name="data",
@@ -131,10 +139,12 @@ def a_world(backup: VolumeBackup, **seen: Any) -> BackupWorld:
     usual: dict[str, Any] = {
         "store": StoreView(a_store()),
         "claim": a_claim(),
-        "volume": Volume.model_validate(
+        "volume": PersistentVolume.model_validate(
             {"metadata": {"name": "pv-c-1"}, "spec": {"csi": {"driver": "csi.example.org"}}}
         ),
-        "snapshot_class": SnapshotClass.model_validate({"metadata": {"name": "snap"}, "driver": "csi.example.org"}),
+        "snapshot_class": VolumeSnapshotClass.model_validate(
+            {"metadata": {"name": "snap"}, "driver": "csi.example.org"}
+        ),
         "classes": (a_class("fast"),),
     }
     return BackupWorld(backup=backup, policy=POLICY, **(usual | seen))
@@ -167,7 +177,7 @@ def a_restore_world(restore: VolumeRestore, **seen: Any) -> RestoreWorld:
     return RestoreWorld(restore=restore, policy=POLICY, **(usual | seen))
 
 
-def a_filled_volume(phase: str = "Bound", *, mark: str | None = None, claim: str = "hidden") -> Volume:
+def a_filled_volume(phase: str = "Bound", *, mark: str | None = None, claim: str = "hidden") -> PersistentVolume:
     """The PersistentVolume that a restore has filled."""
     metadata = {
         "name": "pv-9",
@@ -180,4 +190,4 @@ def a_filled_volume(phase: str = "Bound", *, mark: str | None = None, claim: str
         "persistentVolumeReclaimPolicy": "Retain" if mark else "Delete",
         "storageClassName": "fast",
     }
-    return Volume.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": phase}})
+    return PersistentVolume.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": phase}})

@@ -13,6 +13,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from cinderblock.api import layout
+from cinderblock.api.losses import Loss, Unreadable
+from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.footer import UnreadableRecord
 from cinderblock.datapath.header import new_header
@@ -21,10 +25,6 @@ from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.datapath.packs import Origin, PackTable, pack_name
 from cinderblock.errors import CinderblockError
-from cinderblock.model import names
-from cinderblock.model.losses import Loss, Unreadable
-from cinderblock.model.pins import ExpectedBackup
-from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, VolumeMode
 from cinderblock.mover.restore import open_manifest
 from cinderblock.store.memory import MemoryStore
 from tests.support.simulated_api import Object, ObjectsInMemory, stamp
@@ -312,7 +312,7 @@ class Cluster:
 
     def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
         task, volume = _task(pod), self._volume_under(pod)
-        if task.operation is Operation.BACKUP:
+        if task.operation is MoverOperation.BACKUP:
             attempt = f"{int(pod['metadata']['name'].rpartition('-')[2]) + 1:032x}"
             self.store.put(_packs(task) + pack_name(attempt, 0), b"begun")
         else:
@@ -344,7 +344,7 @@ class Cluster:
     def work(self, pod: Object) -> MoverReport:
         """Do what a mover does, all but ending."""
         task, volume = _task(pod), self._volume_under(pod)
-        if task.operation is Operation.RESTORE:
+        if task.operation is MoverOperation.RESTORE:
             found = open_manifest(task, self.store, self.keys)
             self.contents[volume] = HALF
             self._write(lambda: self.contents.update({volume: self.held[found.summary.pins.salt]}))
@@ -377,7 +377,7 @@ class Cluster:
         self.held[header.salt.hex()] = content
         writer = ManifestWriter(header, header.sealer(data_key, ""), PackTable())
         made = datetime(2020, 1, 1, tzinfo=UTC)
-        description = BackupDescription(
+        description = BackupMetadata(
             backup_id=backup_id,
             volume_id=volume_id,
             volume_name="data",
@@ -454,4 +454,4 @@ def _task(pod: Object) -> MoverTask:
 
 
 def _packs(task: MoverTask) -> str:
-    return names.pack_prefix(task.store.prefix, task.backup.volume_id, task.backup.backup_id)
+    return layout.pack_prefix(task.store.prefix, task.backup.volume_id, task.backup.backup_id)

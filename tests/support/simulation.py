@@ -21,6 +21,9 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from cinderblock.api import labels as api_labels
+from cinderblock.api.mover import MoverReport
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.packs import parse_pack_name
 from cinderblock.errors import CinderblockError, KubeUnavailable
@@ -39,9 +42,6 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
-from cinderblock.model import names
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import MoverReport
 from cinderblock.observability.families import Figures, Page
 from cinderblock.observability.instruments import Instruments
 from cinderblock.repository.stored import manifests
@@ -502,7 +502,7 @@ class Simulation:
         labels = change.object["metadata"].get("labels") or {}
         if change.object["kind"] in OWN:
             await self._watch.on_own(event)
-        elif change.object["kind"] in CHILD_NAMES and labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY:
+        elif change.object["kind"] in CHILD_NAMES and labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY:
             await self._watch.on_child(event)
         elif RESTORE_LABEL in labels:
             await self._watch.on_volume(event)
@@ -624,7 +624,9 @@ class Simulation:
     def _children_of(self, item: Object) -> list[Object]:
         children = [child for kind in CHILD_NAMES - {"Pod"} for child in self.objects.all(kind)]
         uid = item["metadata"]["uid"]
-        return [child for child in children if child["metadata"].get("labels", {}).get(names.OWNER_UID_LABEL) == uid]
+        return [
+            child for child in children if child["metadata"].get("labels", {}).get(api_labels.OWNER_UID_LABEL) == uid
+        ]
 
     def _ended(self) -> list[Object]:
         """Operations that have ended and stay."""
@@ -683,7 +685,7 @@ class Simulation:
         assert backup is not None, f"{key} is removed for nobody"
         metadata = backup["metadata"]
         assert "deletionTimestamp" in metadata, f"{key} is removed although nobody asked for it"
-        assert names.BACKUP_FINALIZER in metadata["finalizers"], f"{key} is removed without our finalizer"
+        assert api_labels.BACKUP_FINALIZER in metadata["finalizers"], f"{key} is removed without our finalizer"
         for other in self.objects.all("VolumeBackup"):
             status = other.get("status", {})
             needs = status.get("parentId") == backup_id and status.get("phase") not in (None, "error")
@@ -745,7 +747,7 @@ def _said(item: Object) -> tuple[str, str, str]:
 def _is_forgotten(item: Object) -> bool:
     """Whether something may be stored of a backup whose status was lost: the store is asked again now and then."""
     recorded = item.get("status", {}).get("manifestKey") is not None
-    return names.BACKUP_FINALIZER in item["metadata"].get("finalizers", ()) and not recorded
+    return api_labels.BACKUP_FINALIZER in item["metadata"].get("finalizers", ()) and not recorded
 
 
 def _is_unfinished(item: Object) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.datapath.entries import Entry, EntryKind, order_key
 from cinderblock.device.gaps import Gaps
 from cinderblock.device.ranges import DataRange
@@ -14,7 +15,6 @@ from cinderblock.device.refusals import VANISHED
 from cinderblock.device.rows import TYPES, Columns, Rows
 from cinderblock.device.tree_reader import Before
 from cinderblock.errors import SourceChanging
-from cinderblock.model.losses import Loss, Unreadable
 from cinderblock.mover.sources import Opened
 
 Segments = list[tuple[int, bytes]]

@@ -21,9 +21,9 @@ from unittest import mock
 
 import yaml
 
+from cinderblock.api.mover import MoverReport, StoreLocation
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
-from cinderblock.model.task import MoverReport, StoreLocation
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.open import open_store
 from tests.cluster import apiserver, kubeconfigs, s3

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from cinderblock.model.resources import RESOURCES, definition
-from cinderblock.model.task import StoreLocation
+from cinderblock.api.crd.definitions import RESOURCES, definition
+from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.open import open_store

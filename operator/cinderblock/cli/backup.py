@@ -9,6 +9,11 @@ from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from cinderblock.api.layout import manifest_key
+from cinderblock.api.losses import Unreadable
+from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
+from cinderblock.api.origin import Consistency
+from cinderblock.api.v1alpha1.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.cli.catalog import Catalog, Listed
 from cinderblock.cli.exits import INCOMPLETE, SUCCESS
 from cinderblock.cli.losses import losses_in_words
@@ -32,11 +37,6 @@ from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable, SealBroken
-from cinderblock.model.losses import Unreadable
-from cinderblock.model.names import manifest_key
-from cinderblock.model.origin import Consistency
-from cinderblock.model.store import ChangeDetection, Compression, CompressionAlgorithm
-from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.sources import open_source
 from cinderblock.store.counted import CountedStore
@@ -168,12 +168,12 @@ def run(arguments: argparse.Namespace) -> int:
     return INCOMPLETE if report.unreadable_files else SUCCESS
 
 
-def describe(arguments: argparse.Namespace) -> BackupDescription:
+def describe(arguments: argparse.Namespace) -> BackupMetadata:
     """What the manifest will say. Raises InvalidInput if the path is nothing that can be backed up."""
     where = os.path.realpath(arguments.path)
     mode = volume_mode(where)
     now = datetime.now(UTC)
-    return BackupDescription(
+    return BackupMetadata(
         backup_id=arguments.resume or str(uuid.uuid4()),
         volume_id=arguments.volume_id or default_volume_id(where),
         volume_name=volume_name(where),
@@ -190,7 +190,7 @@ def describe(arguments: argparse.Namespace) -> BackupDescription:
 
 def make_task(
     arguments: argparse.Namespace,
-    description: BackupDescription,
+    description: BackupMetadata,
     location: StoreLocation,
     keys: KeyRing | None,
     parent: Listed | None,
@@ -201,7 +201,7 @@ def make_task(
     level = arguments.compression_level
     pins = parent.summary.pins if parent is not None and parent.summary is not None else None
     return MoverTask(
-        operation=Operation.BACKUP,
+        operation=MoverOperation.BACKUP,
         store=location,
         volume_mode=description.volume_mode,
         path=os.path.realpath(arguments.path),
@@ -220,14 +220,14 @@ def make_task(
     )
 
 
-def _instant(arguments: argparse.Namespace, description: BackupDescription) -> datetime | None:
+def _instant(arguments: argparse.Namespace, description: BackupMetadata) -> datetime | None:
     """Return the earliest time at which the data can have been cut; None if it is unknown."""
     if not _knows_instant(arguments, description):
         return None
     return min(description.created_at, description.data_timestamp)
 
 
-def _knows_instant(arguments: argparse.Namespace, description: BackupDescription) -> bool:
+def _knows_instant(arguments: argparse.Namespace, description: BackupMetadata) -> bool:
     """Return whether it is known when the data were cut. A read-only mount may hold an old snapshot."""
     is_tree = description.volume_mode is VolumeMode.FILESYSTEM
     return arguments.data_timestamp is not None or not (is_tree and is_read_only(os.path.realpath(arguments.path)))
@@ -237,7 +237,7 @@ def _unreadable(arguments: argparse.Namespace) -> Unreadable:
     return Unreadable.SKIP if arguments.skip_unreadable else Unreadable.FAIL
 
 
-def _parent(catalog: Catalog, description: BackupDescription) -> Listed | None:
+def _parent(catalog: Catalog, description: BackupMetadata) -> Listed | None:
     """Backup to build on. Without one the backup is a full one: a first run need not be told apart."""
     newest, damaged = catalog.newest(description.volume_id)
     for error in damaged:
@@ -248,7 +248,7 @@ def _parent(catalog: Catalog, description: BackupDescription) -> Listed | None:
     return newest
 
 
-def _tell(description: BackupDescription, report: MoverReport, *, as_json: bool) -> None:
+def _tell(description: BackupMetadata, report: MoverReport, *, as_json: bool) -> None:
     digest = report.pins.content_digest if report.pins else ""
     if as_json:
         ids = {"backupId": description.backup_id, "volumeId": description.volume_id, "contentDigest": digest}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from cinderblock.api.layout import manifest_key
+from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.datapath.header import ManifestHeader
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestSummary, read_header, read_summary
@@ -19,8 +21,6 @@ from cinderblock.errors import (
     PermanentError,
     UnsupportedFormat,
 )
-from cinderblock.model.names import manifest_key
-from cinderblock.model.pins import ExpectedBackup, Pins
 from cinderblock.repository.known import KnownManifests
 from cinderblock.repository.references import References
 from cinderblock.repository.stored import manifests

@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION, BackupStore, BackupStoreSpec, SecretReference
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.errors import AlreadyExists, Conflict, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
-from cinderblock.model.store import DEFAULT_STORE_ANNOTATION, BackupStore, BackupStoreSpec, SecretReference
 
 STORE: Final = "default"
 """Name of the BackupStore in every namespace."""

@@ -7,13 +7,13 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final
 
+from cinderblock.api.layout import backup_prefix
 from cinderblock.cli.catalog import Catalog, Listed
 from cinderblock.cli.exits import DAMAGED, SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, identifier
 from cinderblock.cli.output import print_json, print_table, warn
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.views import HEADINGS, row, to_wire
-from cinderblock.model.names import backup_prefix
 
 DESCRIPTION: Final = """\
 List the backups in a store, oldest first. Of sealed backups whose key is not given only the ids show.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cinderblock.model.losses import Loss
+from cinderblock.api.losses import Loss
 
 
 def losses_in_words(losses: Iterable[Loss]) -> str:

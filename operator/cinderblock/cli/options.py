@@ -7,9 +7,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from cinderblock.model.duration import to_timedelta
-from cinderblock.model.names import is_id
-from cinderblock.model.store import SHORTEST_DIRTY_WINDOW, ServerSideAlgorithm
+from cinderblock.api.duration import to_timedelta
+from cinderblock.api.layout import is_id
+from cinderblock.api.v1alpha1.store import SHORTEST_DIRTY_WINDOW, ServerSideAlgorithm
 
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE)

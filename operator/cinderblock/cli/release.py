@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cinderblock.api import labels as api_labels
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.errors import Conflict, KubeUnavailable, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
-from cinderblock.model import names
 
 FINALIZERS: Final = frozenset(
-    {names.BACKUP_FINALIZER, names.RESTORE_FINALIZER, names.STORE_FINALIZER, names.JOB_FINALIZER}
+    {api_labels.BACKUP_FINALIZER, api_labels.RESTORE_FINALIZER, api_labels.STORE_FINALIZER, api_labels.JOB_FINALIZER}
 )
 DEPLOYMENT: Final = Kind("apps", "v1", "deployments", "Deployment")
 
@@ -103,7 +103,7 @@ async def release_finalizers(kube: KubeClient) -> dict[str, int]:
     released = {}
     for kind in (kinds.VOLUME_RESTORE, kinds.VOLUME_BACKUP, kinds.BACKUP_STORE):
         released[kind.resource] = await _release_all(kube, kind)
-    movers = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+    movers = f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}"
     released[kinds.JOB.resource] = await _release_all(kube, kinds.JOB, labels=movers)
     return released
 

@@ -8,6 +8,9 @@ import stat
 from contextlib import closing
 from typing import Final
 
+from cinderblock.api.losses import Fidelity
+from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.losses import losses_in_words
@@ -27,9 +30,6 @@ from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.device.tree_walk import LOST_FOUND
 from cinderblock.errors import InvalidInput, TargetError
-from cinderblock.model.losses import Fidelity
-from cinderblock.model.pins import ExpectedBackup
-from cinderblock.model.task import BackupDescription, MoverReport, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.fetching import ChunkFetcher
 from cinderblock.mover.progress import ProgressCallback
 from cinderblock.mover.restore import open_manifest, verify_first_chunk, write_target
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_task(
     arguments: argparse.Namespace,
-    description: BackupDescription,
+    description: BackupMetadata,
     location: StoreLocation,
     manifest: str,
     expected: ExpectedBackup,
@@ -120,7 +120,7 @@ def make_task(
     if arguments.paths and description.volume_mode is VolumeMode.BLOCK:
         raise InvalidInput("This is the backup of a device, which has no paths: restore it as a whole")
     return MoverTask(
-        operation=Operation.RESTORE,
+        operation=MoverOperation.RESTORE,
         store=location,
         volume_mode=description.volume_mode,
         path=arguments.target,

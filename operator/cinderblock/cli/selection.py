@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from cinderblock.api.losses import Loss
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.content import TargetContent
 from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.errors import NotFound
-from cinderblock.model.losses import Loss
 from cinderblock.mover.targets import Target
 
 

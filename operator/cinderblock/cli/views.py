@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from cinderblock.api.mover import BackupMetadata
 from cinderblock.cli.catalog import Listed
 from cinderblock.cli.losses import losses_in_words
 from cinderblock.cli.output import counted, duration, moment, size
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.manifest import ManifestSummary
-from cinderblock.model.task import BackupDescription
 
 
 def to_wire(listed: Listed) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _name(summary: ManifestSummary) -> str:
     return f"{name} {lacks}".strip()
 
 
-def _volume(description: BackupDescription) -> str:
+def _volume(description: BackupMetadata) -> str:
     """What people call a volume: a claim with its namespace, or a path."""
     return "/".join(filter(None, (description.namespace, description.volume_name))) or description.volume_id
 
@@ -130,7 +130,7 @@ def _lacks(summary: ManifestSummary) -> str:
     return f"{counted(summary.unreadable_files, 'file')} that could not be read: {named}"
 
 
-def _origin(description: BackupDescription) -> dict[str, str]:
+def _origin(description: BackupMetadata) -> dict[str, str]:
     """Return what a person needs to make the volume again in another cluster. Older backups hold none of it."""
     claim, driver, cluster = description.claim, description.driver, description.cluster
     told = {"storage class": description.storage_class, "access modes": ", ".join(description.access_modes)}

@@ -9,8 +9,8 @@ import stat
 import uuid
 from typing import Final
 
+from cinderblock.api.mover import VolumeMode
 from cinderblock.errors import InvalidInput, SourceError
-from cinderblock.model.task import VolumeMode
 
 _NAMESPACE: Final = uuid.UUID("be515dce-e1c9-44b5-9037-23d5f99bb42b")
 """Drawn once, for ids of volumes that are backed up by hand (RFC 9562, section 5.5)."""

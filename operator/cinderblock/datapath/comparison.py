@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from cinderblock.model.base import Model
-from cinderblock.model.store import ChangeDetection
+from cinderblock.api.meta import Model
+from cinderblock.api.v1alpha1.store import ChangeDetection
 
 Count = Annotated[int, Field(ge=0)]
 

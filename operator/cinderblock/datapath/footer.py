@@ -14,6 +14,9 @@ from typing import Annotated, NamedTuple
 from blake3 import blake3
 from pydantic import Field, ValidationError
 
+from cinderblock.api.losses import Losses, Path
+from cinderblock.api.meta import Model
+from cinderblock.api.mover import BackupMetadata
 from cinderblock.datapath.codec import Encoder, Encoding, decode
 from cinderblock.datapath.columns import join_columns, pack_numbers, split_columns, unpack_numbers
 from cinderblock.datapath.comparison import Comparison, Count
@@ -22,9 +25,6 @@ from cinderblock.datapath.keys import DataKey
 from cinderblock.datapath.packs import Origin, PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.errors import IntegrityError
-from cinderblock.model.base import Model
-from cinderblock.model.losses import Losses, Path
-from cinderblock.model.task import BackupDescription
 
 MAGIC = b"CBLKMEND"
 FOOTER_LIMIT = 1 << 30
@@ -75,7 +75,7 @@ class UnreadableRecord(Model):
 class Summary(Model):
     """The JSON document of a footer."""
 
-    description: BackupDescription
+    description: BackupMetadata
     parent_id: str | None = None
     chunk_bytes: Annotated[int, Field(ge=1, le=8 << 20)]
     """Largest chunk of the backup."""

@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import BackupMetadata
+from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry
@@ -33,9 +36,6 @@ from cinderblock.datapath.reading import RangeReader, read_exactly
 from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, Stamps, decode_chunks, decode_stamps
 from cinderblock.errors import IntegrityError
-from cinderblock.model.losses import Loss
-from cinderblock.model.pins import ExpectedBackup, Pins
-from cinderblock.model.task import BackupDescription
 
 __all__ = [
     "ManifestHeader",
@@ -80,7 +80,7 @@ class ManifestSummary:
     """
 
     header: ManifestHeader
-    description: BackupDescription
+    description: BackupMetadata
     chunk_bytes: int
     entries: int
     object_count: int

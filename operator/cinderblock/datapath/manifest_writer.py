@@ -6,6 +6,9 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import BackupMetadata
+from cinderblock.api.pins import Pins
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Entry, EntryKind
@@ -29,9 +32,6 @@ from cinderblock.datapath.packs import PackTable
 from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.datapath.section_table import SectionTable, logical_bytes
 from cinderblock.datapath.sections import Piece, encode_section, estimate, piece_of, renumbered
-from cinderblock.model.losses import Loss
-from cinderblock.model.pins import Pins
-from cinderblock.model.task import BackupDescription
 
 SECTION_BYTES = 1 << 20
 """A section is closed when it has about this many bytes: small enough that some of them in memory do not count, large
@@ -255,7 +255,7 @@ class ManifestWriter:
 
     def finish(
         self,
-        description: BackupDescription,
+        description: BackupMetadata,
         chunk_bytes: int,
         data_keys: dict[str, DataKey],
         *,

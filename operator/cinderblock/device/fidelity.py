@@ -13,10 +13,10 @@ import stat
 from dataclasses import dataclass
 from enum import IntEnum
 
+from cinderblock.api.losses import Unreadable
 from cinderblock.device.attributes import ACCESS_ACL
 from cinderblock.device.losses import Feature, Fidelity
 from cinderblock.device.refusals import source_error, target_error
-from cinderblock.model.losses import Unreadable
 
 
 class Capability(IntEnum):

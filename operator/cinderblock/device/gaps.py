@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
+from cinderblock.api.losses import Unreadable
 from cinderblock.device.losses import example
 from cinderblock.errors import CinderblockError, SourceError
-from cinderblock.model.losses import Unreadable
 
 logger = logging.getLogger(__name__)
 

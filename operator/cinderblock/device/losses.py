@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from cinderblock.api.losses import Loss
 from cinderblock.device.refusals import printable
 from cinderblock.errors import TargetError
-from cinderblock.model.losses import Loss
 
 EXAMPLES: Final = 3
 """Paths that are named for each feature."""

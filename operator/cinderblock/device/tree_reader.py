@@ -11,6 +11,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from cinderblock.api.losses import Unreadable
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.attributes import ATTRIBUTES_LIMIT, read_attributes
 from cinderblock.device.closing import Closing
@@ -31,7 +32,6 @@ from cinderblock.device.syscalls import sync_file_system
 from cinderblock.device.tree_walk import Skipped, TreeWalk
 from cinderblock.device.walker import Walker, worthwhile
 from cinderblock.device.whiteouts import Whiteouts
-from cinderblock.model.losses import Unreadable
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from cinderblock.api.losses import Loss
 from cinderblock.device.attributes import ATTRIBUTES_LIMIT, Attributes, read_attributes
 from cinderblock.device.directories import DirectoryChain, has_mounts_below, mount_id, sorted_names
 from cinderblock.device.gaps import Gaps
@@ -16,7 +17,6 @@ from cinderblock.device.names import Names
 from cinderblock.device.refusals import walk_error
 from cinderblock.device.rows import TYPE, Columns, Rows
 from cinderblock.errors import SourceError
-from cinderblock.model.losses import Loss
 
 LOST_FOUND = b"lost+found"
 """Directory of fsck at the root of ext file systems: belongs to the file system, not to the data."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from typing_extensions import override
 
+from cinderblock.api.losses import Unreadable
 from cinderblock.device import helpers
 from cinderblock.device.closing import Closing
 from cinderblock.device.gaps import Gaps
@@ -19,7 +20,6 @@ from cinderblock.device.rows import Rows
 from cinderblock.device.tree_walk import Skipped
 from cinderblock.device.walking import LENGTH, Message
 from cinderblock.errors import SourceChanging, SourceError
-from cinderblock.model.losses import Unreadable
 
 PIPE_BYTES: Final = 1 << 20
 """What the pipe holds: some 8,000 objects. More than this is for root alone (pipe(7), pipe-max-size)."""

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from cinderblock.api.losses import Unreadable
 from cinderblock.device.gaps import Gaps
 from cinderblock.device.refusals import source_error
 from cinderblock.device.tree_walk import Skipped, TreeWalk
 from cinderblock.errors import SourceChanging, SourceError
-from cinderblock.model.losses import Unreadable
 
 LENGTH: Final = struct.Struct("<I")
 """Before each message: its bytes. What marshal reads from a pipe by itself it reads number by number."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.gateway.schemas import Schema
-from cinderblock.model.backup import BackupPhase
 
 _STRING: Final[Schema] = {"type": "string"}
 _TEXT: Final[Schema] = {"type": ["string", "null"]}

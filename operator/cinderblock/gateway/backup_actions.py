@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic.alias_generators import to_camel
 
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import Conflict, InvalidInput
 from cinderblock.gateway import answers, backup_views, schemas
 from cinderblock.gateway.backup_lookups import find, select
@@ -16,7 +17,6 @@ from cinderblock.gateway.schemas import Schema
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.checks import identity
-from cinderblock.model.backup import BackupPhase, VolumeBackup
 
 _DELETABLE: Final = frozenset({BackupPhase.AVAILABLE, BackupPhase.ERROR, BackupPhase.ERROR_RESTORING})
 _RESET: Final = "The status was reset"

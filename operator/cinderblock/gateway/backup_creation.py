@@ -11,6 +11,9 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.store import Container
 from cinderblock.errors import AccessDenied, InvalidInput, NotFound
 from cinderblock.gateway import answers, backup_views, described, object_names, schemas
 from cinderblock.gateway.backup_worlds import look
@@ -22,9 +25,6 @@ from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle import checks, snapshot_checks
 from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.store import Container
 
 _CONTAINER: Final = TypeAdapter[str | None](Container | None)
 _NOT_FOUND: Final = frozenset({"VolumeNotFound", "SnapshotNotFound"})
@@ -55,7 +55,7 @@ async def create(call: Call) -> Reply:
     world = await look(call.kube, call.project, asked)
     _refuse(world, asked)
     assert world.claim is not None
-    annotations = {names.CREATED_BY_ANNOTATION: await user_name(call.kube)} | described.metadata_to_keep(
+    annotations = {labels.CREATED_BY_ANNOTATION: await user_name(call.kube)} | described.metadata_to_keep(
         world.claim.metadata
     )
     body = {

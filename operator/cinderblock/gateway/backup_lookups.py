@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import NotFound
 from cinderblock.gateway.backup_views import own_status
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle.checks import WHOLE, age_key
-from cinderblock.model.backup import VolumeBackup
 
 SELECTABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 """Ids: what else is asked for is no id of ours, and must not get into a field selector."""

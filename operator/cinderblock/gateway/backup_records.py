@@ -12,6 +12,8 @@ import json
 import re
 from typing import Any, Final
 
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.gateway import answers, backup_views, object_names, schemas
 from cinderblock.gateway.backup_lookups import find
@@ -21,8 +23,6 @@ from cinderblock.gateway.schemas import Schema
 from cinderblock.gateway.times import written
 from cinderblock.gateway.users import user_name
 from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackup
 
 SERVICE: Final = "cinder.backup.drivers.s3.S3BackupDriver"
 """What Cinder's S3 driver calls itself: clients look at its beginning."""
@@ -85,7 +85,7 @@ async def import_record(call: Call) -> Reply:
     if await _exists(call, identifier):
         raise InvalidInput("Invalid backup: Backup already exists in database.")
     name = _text(record, "display_name")
-    annotations = {names.CREATED_BY_ANNOTATION: await user_name(call.kube)} | _size_of(record)
+    annotations = {labels.CREATED_BY_ANNOTATION: await user_name(call.kube)} | _size_of(record)
     body = {
         "metadata": object_names.metadata(call.project, name, "imported", annotations),
         "spec": await _spec(call, record, identifier),
@@ -142,7 +142,7 @@ def _size_of(record: dict[str, Any]) -> dict[str, str]:
     """The size in GiB, which is shown until the manifest has been read."""
     size = record["size"]
     is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size < _LARGEST
-    return {names.RECORDED_SIZE_ANNOTATION: str(size)} if is_size else {}
+    return {labels.RECORDED_SIZE_ANNOTATION: str(size)} if is_size else {}
 
 
 def _text(record: dict[str, Any], key: str) -> str | None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.quantity import to_gib
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.gateway import answers, backup_views, described, object_names, schemas
 from cinderblock.gateway.backup_lookups import find
@@ -15,11 +20,6 @@ from cinderblock.gateway.schemas import Schema
 from cinderblock.gateway.users import user_name
 from cinderblock.gateway.volume_ids import find_claim, volume_id
 from cinderblock.kube.kinds import PVC, VOLUME_RESTORE
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackup
-from cinderblock.model.cluster import Claim
-from cinderblock.model.quantity import to_gib
-from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 _RESTORABLE: Final = frozenset({BackupPhase.AVAILABLE, BackupPhase.ERROR_RESTORING})
 
@@ -55,7 +55,7 @@ async def _into_existing(call: Call, backup: VolumeBackup, identifier: str) -> R
     return _reply(backup, volume_id(claim), described.name_of(claim.metadata) or claim.name)
 
 
-async def _refuse_target(call: Call, backup: VolumeBackup, claim: Claim) -> None:
+async def _refuse_target(call: Call, backup: VolumeBackup, claim: PersistentVolumeClaim) -> None:
     """Raises InvalidInput if the volume is not available, or too small, in Cinder's order."""
     users, restores = await asyncio.gather(
         seen(pods_using(call.kube, claim)), restores_into(call.kube, call.project, claim)
@@ -96,7 +96,7 @@ async def free_name(call: Call, called: str) -> str:
 
 async def create_restore(call: Call, backup: VolumeBackup, target: dict[str, Any], called: str) -> VolumeRestore:
     """Make a VolumeRestore of ``backup`` with this ``target`` in its spec."""
-    annotations = {names.CREATED_BY_ANNOTATION: await user_name(call.kube)}
+    annotations = {labels.CREATED_BY_ANNOTATION: await user_name(call.kube)}
     body = {
         "metadata": object_names.metadata(call.project, f"restore-{called}", "restore", annotations),
         "spec": {"backupId": backup.backup_id} | target,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import InvalidInput
 from cinderblock.gateway import answers, backup_views, schemas
 from cinderblock.gateway.backup_lookups import find
@@ -11,7 +12,6 @@ from cinderblock.gateway.calls import Call, Reply
 from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.schemas import Schema
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.model.backup import VolumeBackup
 
 
 def schema(minor: int) -> Schema:

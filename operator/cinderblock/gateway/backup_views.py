@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.gateway.links import Links
 from cinderblock.gateway.times import written
 from cinderblock.gateway.versions import MINIMUM, Version
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 
 _DELETING = (BackupPhase.DELETING, BackupPhase.ERROR_DELETING)
 
@@ -55,7 +55,7 @@ def volume_id_of(backup: VolumeBackup) -> str:
 
 def size_of(backup: VolumeBackup) -> int | None:
     """GiB of the volume; of one that is being imported, as its record told."""
-    told = backup.metadata.annotations.get(names.RECORDED_SIZE_ANNOTATION, "")
+    told = backup.metadata.annotations.get(labels.RECORDED_SIZE_ANNOTATION, "")
     recorded = int(told[:10]) if told.isascii() and told.isdecimal() else None
     return recorded if own_status(backup).size is None else own_status(backup).size
 
@@ -100,5 +100,5 @@ def detail(backup: VolumeBackup, version: Version, links: Links, *, size: int | 
     if version >= (3, 43):
         view["metadata"] = dict(spec.metadata)
     if version >= (3, 56):
-        view["user_id"] = backup.metadata.annotations.get(names.CREATED_BY_ANNOTATION)
+        view["user_id"] = backup.metadata.annotations.get(labels.CREATED_BY_ANNOTATION)
     return view

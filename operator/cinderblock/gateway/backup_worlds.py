@@ -7,6 +7,12 @@ from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.meta import ObjectMeta
+from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupSpec
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import AccessDenied, NotFound
 from cinderblock.gateway import schemas
 from cinderblock.gateway.backup_lookups import select_any
@@ -16,12 +22,6 @@ from cinderblock.kube.kinds import BACKUP_STORE, POD, VOLUME_RESTORE, VOLUME_SNA
 from cinderblock.kube.queries import uses_claim
 from cinderblock.lifecycle.stores import choose
 from cinderblock.lifecycle.worlds import BackupWorld, MoverSettings, Policy, StoreView
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup, VolumeBackupSpec
-from cinderblock.model.base import ObjectMeta
-from cinderblock.model.cluster import Claim, Snapshot
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
 
 _POLICY: Final = Policy(MoverSettings(image=""))
 """The rules that are asked here start no mover."""
@@ -68,33 +68,33 @@ def _imagined(project: str, asked: dict[str, Any]) -> VolumeBackup:
     return VolumeBackup.model_construct(metadata=meta, spec=spec)
 
 
-def _asking_for(claim: Claim) -> Iterable[dict[str, str]]:
+def _asking_for(claim: PersistentVolumeClaim) -> Iterable[dict[str, str]]:
     return ({"spec.volumeId": claim.uid}, {"spec.volumeId": claim.name})
 
 
-async def restores_into(kube: KubeClient, project: str, claim: Claim) -> tuple[VolumeRestore, ...]:
+async def restores_into(kube: KubeClient, project: str, claim: PersistentVolumeClaim) -> tuple[VolumeRestore, ...]:
     """The VolumeRestores that write to an existing volume."""
     selectors = [f"spec.volumeId={reference}" for reference in (claim.uid, claim.name)]
     found = await asyncio.gather(*(kube.list(VOLUME_RESTORE, project, fields=selector) for selector in selectors))
     return tuple(VolumeRestore.model_validate(body) for bodies in found for body in bodies)
 
 
-async def pods_using(kube: KubeClient, claim: Claim) -> tuple[str, ...]:
+async def pods_using(kube: KubeClient, claim: PersistentVolumeClaim) -> tuple[str, ...]:
     """Names of the pods that use a claim and have not ended; movers of ours are not counted."""
     pods = await kube.list(
-        POD, claim.namespace, fields=_RUNNING, labels=f"{names.MANAGED_BY_LABEL}!={names.MANAGED_BY}"
+        POD, claim.namespace, fields=_RUNNING, labels=f"{labels.MANAGED_BY_LABEL}!={labels.MANAGED_BY}"
     )
     return tuple(sorted(str(pod["metadata"]["name"]) for pod in pods if uses_claim(pod, claim.name)))
 
 
-async def _snapshot(kube: KubeClient, project: str, identifier: str | None) -> Snapshot | None:
+async def _snapshot(kube: KubeClient, project: str, identifier: str | None) -> VolumeSnapshot | None:
     if identifier is None:
         return None
     try:
         bodies = await kube.list(VOLUME_SNAPSHOT, project)
     except NotFound:
         return None
-    return next((Snapshot.model_validate(body) for body in bodies if body["metadata"]["uid"] == identifier), None)
+    return next((VolumeSnapshot.model_validate(body) for body in bodies if body["metadata"]["uid"] == identifier), None)
 
 
 async def _default_store(kube: KubeClient, project: str) -> StoreView:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.gateway import answers, backup_views
 from cinderblock.gateway.backup_actions import ACTION, DELETE
 from cinderblock.gateway.backup_creation import CREATE
@@ -21,8 +23,6 @@ from cinderblock.gateway.volume_ids import sizes_in_gib
 from cinderblock.gateway.walking import Views, listed
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
 
 _ABSENT: Final = ("host", "service", "service_metadata", "display_description", "encryption_key_id")
 """Columns of Cinder's that a list may be sorted by, and that have no value here, or none worth sorting by."""
@@ -50,7 +50,7 @@ def rules_in(version: Version) -> Rules[VolumeBackup]:
             "snapshot_id": lambda b: backup_views.own_status(b).snapshot_id or b.spec.snapshot_id,
             "parent_id": lambda backup: backup_views.own_status(backup).parent_id,
             "project_id": lambda backup: backup.namespace,
-            "user_id": lambda backup: backup.metadata.annotations.get(names.CREATED_BY_ANNOTATION),
+            "user_id": lambda backup: backup.metadata.annotations.get(labels.CREATED_BY_ANNOTATION),
             **dict.fromkeys(_ABSENT, lambda _: None),
         },
         filters=frozenset({"name", "status", "volume_id"}),

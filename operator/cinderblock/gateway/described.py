@@ -11,19 +11,19 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cinderblock.errors import AlreadyExists, InvalidInput
-from cinderblock.gateway.object_names import slug
-from cinderblock.gateway.users import user_name
-from cinderblock.kube.client import JsonObject, KubeClient
-from cinderblock.kube.kinds import Kind
-from cinderblock.model.base import ObjectMeta
-from cinderblock.model.names import (
+from cinderblock.api.labels import (
     CREATED_BY_ANNOTATION,
     DESCRIPTION_ANNOTATION,
     DISPLAY_NAME_ANNOTATION,
     METADATA_ANNOTATION,
     VOLUME_METADATA_ANNOTATION,
 )
+from cinderblock.api.meta import ObjectMeta
+from cinderblock.errors import AlreadyExists, InvalidInput
+from cinderblock.gateway.object_names import slug
+from cinderblock.gateway.users import user_name
+from cinderblock.kube.client import JsonObject, KubeClient
+from cinderblock.kube.kinds import Kind
 
 LONGEST: Final = 255
 """Characters of a name or a description (cinder/api/openstack/wsgi.py ``Controller.validate_string_length``)."""

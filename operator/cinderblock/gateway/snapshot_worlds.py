@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.labels import OWNER_UID_LABEL
+from cinderblock.api.quantity import to_bytes, to_gib
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import NotFound
 from cinderblock.gateway import described
 from cinderblock.gateway.calls import Call
 from cinderblock.gateway.volume_ids import volume_id
 from cinderblock.kube.kinds import PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT
-from cinderblock.model.backup import BackupPhase, VolumeBackup
-from cinderblock.model.cluster import Claim
-from cinderblock.model.cluster import Snapshot as VolumeSnapshot
-from cinderblock.model.names import OWNER_UID_LABEL
-from cinderblock.model.quantity import to_bytes, to_gib
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ async def look(call: Call) -> list[Snapshot]:
         call.kube.list(PVC, call.project),
         call.kube.list(VOLUME_BACKUP, call.project, fields="status.phase!=available,status.phase!=error"),
     )
-    by_name = {claim.name: claim for claim in (Claim.model_validate(item) for item in claims)}
+    by_name = {claim.name: claim for claim in (PersistentVolumeClaim.model_validate(item) for item in claims)}
     backups = [VolumeBackup.model_validate(item) for item in running]
     return [
         seen(VolumeSnapshot.model_validate(item), by_name, backups)
@@ -69,7 +68,7 @@ async def find(call: Call, identifier: str) -> Snapshot:
     return snapshot
 
 
-def seen(snapshot: VolumeSnapshot, claims: dict[str, Claim], backups: list[VolumeBackup]) -> Snapshot:
+def seen(snapshot: VolumeSnapshot, claims: dict[str, PersistentVolumeClaim], backups: list[VolumeBackup]) -> Snapshot:
     """A VolumeSnapshot as it looks among these claims and running backups."""
     claim = claims.get(snapshot.spec.source.persistent_volume_claim_name or "")
     told = snapshot.status.restore_size

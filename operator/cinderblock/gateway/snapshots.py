@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.labels import CREATED_BY_ANNOTATION
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.gateway import described, pages
 from cinderblock.gateway.calls import Call, Reply
@@ -16,9 +18,6 @@ from cinderblock.gateway.times import written
 from cinderblock.gateway.volume_answers import LIST_QUERY, SNAPSHOT, SNAPSHOT_DETAIL, SNAPSHOT_DETAILS, SNAPSHOTS
 from cinderblock.gateway.volume_worlds import find as find_volume
 from cinderblock.kube.kinds import VOLUME_SNAPSHOT
-from cinderblock.model.cluster import Claim
-from cinderblock.model.cluster import Snapshot as VolumeSnapshot
-from cinderblock.model.names import CREATED_BY_ANNOTATION
 
 _GROUP, _USER, _QUOTA, _IN_USE = 14, 41, 65, 66
 """Microversions that have added something: the last takes snapshots of volumes in use without being forced."""
@@ -140,7 +139,7 @@ async def create(call: Call) -> Reply:
         "spec": {"source": {"persistentVolumeClaimName": volume.source.name}},
     }
     made = await described.create(call.kube, VOLUME_SNAPSHOT, call.project, wanted.get("name"), body)
-    claims = {volume.source.name: volume.source} if isinstance(volume.source, Claim) else {}
+    claims = {volume.source.name: volume.source} if isinstance(volume.source, PersistentVolumeClaim) else {}
     return Reply(202, {"snapshot": summary(seen(VolumeSnapshot.model_validate(made), claims, []), call)})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from cinderblock.api.kubernetes import DEFAULT_STORAGE_CLASS_ANNOTATION
 from cinderblock.errors import NotFound
 from cinderblock.gateway.answers import answer
 from cinderblock.gateway.backup_lookups import select
@@ -20,7 +21,6 @@ from cinderblock.gateway.snapshot_worlds import look as look_at_snapshots
 from cinderblock.gateway.volume_views import ZONE
 from cinderblock.gateway.volume_worlds import look as look_at_volumes
 from cinderblock.kube.kinds import STORAGE_CLASS
-from cinderblock.model.cluster import DEFAULT_STORAGE_CLASS_ANNOTATION
 
 _UNLIMITED: Final = -1
 _DESCRIPTION: Final = "kubernetes.io/description"

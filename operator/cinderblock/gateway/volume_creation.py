@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.gateway import described, volume_views
 from cinderblock.gateway.backup_lookups import find as find_backup
@@ -16,7 +17,6 @@ from cinderblock.gateway.snapshot_worlds import Snapshot
 from cinderblock.gateway.snapshot_worlds import find as find_snapshot
 from cinderblock.gateway.volume_worlds import SNAPSHOT_ANNOTATION, Volume, VolumeWorld
 from cinderblock.kube.kinds import PVC, STORAGE_CLASS, VOLUME_SNAPSHOT
-from cinderblock.model.cluster import Claim
 
 _FROM_BACKUP, _CLOSED = 47, 53
 """Microversions: ``backup_id``; unknown fields are refused."""
@@ -105,7 +105,7 @@ async def _claim(call: Call, wanted: dict[str, Any]) -> Volume:
         spec["dataSource"] = {"apiGroup": group, "kind": VOLUME_SNAPSHOT.kind, "name": snapshot.source.name}
     body = {"metadata": {"annotations": notes}, "spec": spec}
     made = await described.create(call.kube, PVC, call.project, wanted.get("name"), body)
-    return VolumeWorld([Claim.model_validate(made)], [], [], []).volumes()[0]
+    return VolumeWorld([PersistentVolumeClaim.model_validate(made)], [], [], []).volumes()[0]
 
 
 async def _from_backup(call: Call, wanted: dict[str, Any]) -> Volume:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.quantity import to_gib
 from cinderblock.errors import AccessDenied
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import PVC
-from cinderblock.model import names
-from cinderblock.model.cluster import Claim
-from cinderblock.model.quantity import to_gib
 
 
-def volume_id(claim: Claim) -> str:
+def volume_id(claim: PersistentVolumeClaim) -> str:
     """Cinder's id of the volume behind a claim."""
-    return claim.metadata.annotations.get(names.VOLUME_ID_ANNOTATION) or claim.uid
+    return claim.metadata.annotations.get(labels.VOLUME_ID_ANNOTATION) or claim.uid
 
 
-async def find_claim(kube: KubeClient, project: str, identifier: str) -> Claim | None:
+async def find_claim(kube: KubeClient, project: str, identifier: str) -> PersistentVolumeClaim | None:
     """The claim with this id; None: there is none. A UID wins over an id that an annotation claims.
 
     It is a list, since the API server can select claims neither by UID nor by annotation.
     """
-    claims = [Claim.model_validate(body) for body in await kube.list(PVC, project)]
+    claims = [PersistentVolumeClaim.model_validate(body) for body in await kube.list(PVC, project)]
     by_uid = next((claim for claim in claims if claim.uid == identifier), None)
     return by_uid or next((claim for claim in claims if volume_id(claim) == identifier), None)
 
@@ -28,7 +28,7 @@ async def find_claim(kube: KubeClient, project: str, identifier: str) -> Claim |
 async def sizes_in_gib(kube: KubeClient, project: str) -> dict[str, int]:
     """GiB of each volume, rounded up, by the UID and by the name of its claim. A caller who may not look gets none."""
     try:
-        claims = [Claim.model_validate(body) for body in await kube.list(PVC, project)]
+        claims = [PersistentVolumeClaim.model_validate(body) for body in await kube.list(PVC, project)]
     except AccessDenied:
         return {}
     return {key: to_gib(claim.capacity_bytes) for claim in claims for key in (claim.name, claim.uid)}

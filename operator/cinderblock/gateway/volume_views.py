@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cinderblock.api.labels import CREATED_BY_ANNOTATION
 from cinderblock.gateway.calls import Call
 from cinderblock.gateway.times import written
 from cinderblock.gateway.volume_worlds import Attachment, Volume
-from cinderblock.model.names import CREATED_BY_ANNOTATION
 
 ZONE: Final = "nova"
 """The one availability zone that there is: Cinder's default."""

@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.labels import DESCRIPTION_ANNOTATION, DISPLAY_NAME_ANNOTATION, METADATA_ANNOTATION, OWNER_UID_LABEL
+from cinderblock.api.meta import Object
+from cinderblock.api.quantity import to_bytes, to_gib
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.errors import NotFound
 from cinderblock.gateway import described
 from cinderblock.gateway.backup_worlds import seen
@@ -19,17 +25,6 @@ from cinderblock.gateway.calls import Call
 from cinderblock.gateway.volume_ids import volume_id
 from cinderblock.kube.kinds import POD, PVC, VOLUME_BACKUP, VOLUME_RESTORE
 from cinderblock.kube.queries import uses_claim
-from cinderblock.model.backup import BackupPhase, VolumeBackup
-from cinderblock.model.base import KubeObject
-from cinderblock.model.cluster import Claim
-from cinderblock.model.names import (
-    DESCRIPTION_ANNOTATION,
-    DISPLAY_NAME_ANNOTATION,
-    METADATA_ANNOTATION,
-    OWNER_UID_LABEL,
-)
-from cinderblock.model.quantity import to_bytes, to_gib
-from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 _NOT_AT_REST: Final = "status.phase!=available,status.phase!=error"
 """Of the backups only those that can be seen in a volume's status: they are few, whatever is kept."""
@@ -57,7 +52,7 @@ class Volume:
     """
 
     id: str
-    source: KubeObject
+    source: Object
     name: str | None
     description: str | None
     metadata: dict[str, str]
@@ -78,7 +73,7 @@ class Volume:
 class VolumeWorld:
     """What was read."""
 
-    claims: Sequence[Claim]
+    claims: Sequence[PersistentVolumeClaim]
     pods: Sequence[JsonObject]
     backups: Sequence[VolumeBackup]
     restores: Sequence[VolumeRestore]
@@ -94,7 +89,7 @@ class VolumeWorld:
         by_uid = {volume.source.uid: volume for volume in volumes}
         return by_uid.get(identifier) or {volume.id: volume for volume in volumes}.get(identifier)
 
-    def _claimed(self, claim: Claim) -> Volume:
+    def _claimed(self, claim: PersistentVolumeClaim) -> Volume:
         users = [pod for pod in self.pods if uses_claim(pod, claim.name)]
         return Volume(
             id=volume_id(claim),
@@ -110,7 +105,7 @@ class VolumeWorld:
             snapshot_id=claim.metadata.annotations.get(SNAPSHOT_ANNOTATION),
         )
 
-    def _status(self, claim: Claim, users: Sequence[JsonObject]) -> str:
+    def _status(self, claim: PersistentVolumeClaim, users: Sequence[JsonObject]) -> str:
         if claim.metadata.is_being_deleted:
             return "deleting"
         if claim.status.phase == "Lost":
@@ -165,7 +160,7 @@ async def look(call: Call) -> VolumeWorld:
         call.kube.list(VOLUME_RESTORE, call.project),
     )
     return VolumeWorld(
-        [Claim.model_validate(item) for item in claims if not _is_ours(item)],
+        [PersistentVolumeClaim.model_validate(item) for item in claims if not _is_ours(item)],
         [pod for pod in pods or () if not _is_ours(pod)],
         [VolumeBackup.model_validate(item) for item in backups],
         [VolumeRestore.model_validate(item) for item in restores],
@@ -186,14 +181,14 @@ def _is_ours(item: JsonObject) -> bool:
     return OWNER_UID_LABEL in (item["metadata"].get("labels") or {})
 
 
-def _copies(backup: VolumeBackup, claim: Claim) -> bool:
+def _copies(backup: VolumeBackup, claim: PersistentVolumeClaim) -> bool:
     """Whether a backup is being made of the claim itself: one of a snapshot leaves the volume alone."""
     if backup.status.phase not in (None, BackupPhase.CREATING) or backup.spec.snapshot_id or backup.spec.import_:
         return False
     return claim.uid in (backup.status.volume_id, backup.spec.volume_id) or backup.spec.volume_id == claim.name
 
 
-def _writes(restore: VolumeRestore, claim: Claim) -> bool:
+def _writes(restore: VolumeRestore, claim: PersistentVolumeClaim) -> bool:
     """Whether a VolumeRestore is to overwrite the claim."""
     if restore.status.volume_id:
         return restore.status.volume_id == claim.uid

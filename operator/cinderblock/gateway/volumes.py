@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.errors import InvalidInput
 from cinderblock.gateway import described, pages, volume_views
 from cinderblock.gateway.backup_worlds import seen
@@ -24,8 +26,6 @@ from cinderblock.gateway.volume_answers import (
 from cinderblock.gateway.volume_creation import create, schema
 from cinderblock.gateway.volume_worlds import Volume, find, look
 from cinderblock.kube.kinds import PVC, VOLUME_RESTORE, VOLUME_SNAPSHOT
-from cinderblock.model.cluster import Claim
-from cinderblock.model.restore import VolumeRestore
 
 RULES: Final[Rules[Volume]] = Rules(
     noun="Volume",
@@ -126,7 +126,7 @@ async def delete(call: Call) -> Reply:
         raise InvalidInput(_NOT_DELETABLE)
     for snapshot in snapshots:
         await call.kube.delete(VOLUME_SNAPSHOT, snapshot.source.name, call.project, uid=snapshot.source.uid)
-    kind = PVC if isinstance(volume.source, Claim) else VOLUME_RESTORE
+    kind = PVC if isinstance(volume.source, PersistentVolumeClaim) else VOLUME_RESTORE
     await call.kube.delete(kind, volume.source.name, call.project, uid=volume.source.uid)
     return Reply(202)
 

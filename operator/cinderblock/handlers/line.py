@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle import movers
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.checks import age_key
 from cinderblock.lifecycle.worlds import MoverView, OtherMover
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
 
 SHOWN_AFTER = 30.0
 """Seconds after which a mover that was started is in every list of Jobs, or was never created (a call's time limit)."""

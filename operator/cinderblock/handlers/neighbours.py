@@ -11,16 +11,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.handlers.observe import Eyes, parse_all
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import checks, restore_checks
 from cinderblock.lifecycle.checks import own_phase
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
 
 FEW: Final = 100
 """Objects of a namespace that are simply read, which takes 12 ms of processor time; up to eight selections take 10."""
@@ -29,7 +29,7 @@ T = TypeVar("T", VolumeBackup, VolumeRestore)
 
 
 async def of_backup(
-    eyes: Eyes, backup: VolumeBackup, claim: Claim | None
+    eyes: Eyes, backup: VolumeBackup, claim: PersistentVolumeClaim | None
 ) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
     """The other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``."""
     known = backup.status.volume_id if own_phase(backup) else None
@@ -58,7 +58,7 @@ async def of_backup(
 
 
 async def of_restore(
-    eyes: Eyes, restore: VolumeRestore, target: Claim | None
+    eyes: Eyes, restore: VolumeRestore, target: PersistentVolumeClaim | None
 ) -> tuple[VolumeBackup | None, tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
     """The backup that is restored, and the VolumeBackups and the other VolumeRestores that matter to ``target``."""
     volumes = {target.uid, target.name} if target and restore_checks.wants_existing(restore) else set()
@@ -114,7 +114,7 @@ def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ..
 def _needs(backup: VolumeBackup, store: BackupStore) -> bool:
     """Whether something of the backup may be in the store: our finalizer says that it has not been dealt with."""
     recorded = checks.own_phase(backup) is not None and backup.status.store_name == store.name
-    return recorded and names.BACKUP_FINALIZER in backup.metadata.finalizers
+    return recorded and labels.BACKUP_FINALIZER in backup.metadata.finalizers
 
 
 def _asked_backup(restore: VolumeRestore) -> str:

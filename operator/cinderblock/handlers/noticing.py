@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import CinderblockError
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.observe import Eyes
@@ -21,7 +22,6 @@ from cinderblock.handlers.queue import WorkQueue
 from cinderblock.kube import kinds
 from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model.backup import VolumeBackup
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from cinderblock.api import labels as api_labels
+from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
+from cinderblock.api.meta import Object, ObjectMeta
+from cinderblock.api.mover import MoverProgress
+from cinderblock.api.pins import ExpectedBackup
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.datapath.manifest import read_summary
 from cinderblock.errors import CinderblockError, NotFound
 from cinderblock.handlers.cluster_identity import ClusterIdentity
@@ -24,19 +32,11 @@ from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
 from cinderblock.lifecycle.stores import choose
 from cinderblock.lifecycle.worlds import ManifestView, MoverView, OtherMover, Policy, StoreView
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.base import KubeObject, ObjectMeta
-from cinderblock.model.cluster import Claim, Job, Pod
-from cinderblock.model.pins import ExpectedBackup
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import ProgressLine
 from cinderblock.observability.instruments import Instruments
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=KubeObject)
+T = TypeVar("T", bound=Object)
 
 
 def wall_clock() -> datetime:
@@ -90,10 +90,10 @@ def parse_all(model: type[T], bodies: list[dict[str, Any]]) -> list[T]:
     return parsed
 
 
-async def find_claim(eyes: Eyes, namespace: str, asked: str) -> Claim | None:
+async def find_claim(eyes: Eyes, namespace: str, asked: str) -> PersistentVolumeClaim | None:
     """A claim by UID or name. A UID wins, as Cinder's ``volume_id`` is an id."""
     body = await queries.find_claim(eyes.kube, namespace, asked)
-    return Claim.model_validate(body) if body is not None else None
+    return PersistentVolumeClaim.model_validate(body) if body is not None else None
 
 
 async def living_pods(eyes: Eyes, namespace: str) -> JsonObjects:
@@ -101,12 +101,12 @@ async def living_pods(eyes: Eyes, namespace: str) -> JsonObjects:
     return await eyes.bodies(kinds.POD, namespace, fields=kinds.NOT_ENDED_SELECTOR)
 
 
-def those_with(claim: Claim, pods: JsonObjects) -> list[Pod]:
+def those_with(claim: PersistentVolumeClaim, pods: JsonObjects) -> list[Pod]:
     """Return those of ``pods`` that use a claim."""
     return parse_all(Pod, [pod for pod in pods if queries.uses_claim(pod, claim.name)])
 
 
-async def pods_with(eyes: Eyes, claim: Claim) -> list[Pod]:
+async def pods_with(eyes: Eyes, claim: PersistentVolumeClaim) -> list[Pod]:
     """The pods that use a claim and have not ended."""
     return those_with(claim, await living_pods(eyes, claim.namespace))
 
@@ -118,12 +118,12 @@ def users_of(pods: list[Pod]) -> tuple[str, ...]:
 
 def writers_of(pods: list[Pod], me: str) -> tuple[str, ...]:
     """Names of those that are movers of restores, but for the one with the UID ``me``."""
-    movers = (pod for pod in pods if _is_mover(pod) and pod.metadata.labels.get(names.OWNER_UID_LABEL) != me)
+    movers = (pod for pod in pods if _is_mover(pod) and pod.metadata.labels.get(api_labels.OWNER_UID_LABEL) != me)
     wanted = VolumeRestore.model_fields["kind"].default
-    return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(names.OWNER_KIND_LABEL) == wanted))
+    return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(api_labels.OWNER_KIND_LABEL) == wanted))
 
 
-async def intruders(eyes: Eyes, claim: Claim, mover: MoverView) -> tuple[str, ...]:
+async def intruders(eyes: Eyes, claim: PersistentVolumeClaim, mover: MoverView) -> tuple[str, ...]:
     """Names of the pods, not our own, that had a claim while a mover worked on it, from its Job's birth to its end."""
     begin = mover.job.metadata.creation_timestamp if mover.job is not None else None
     if begin is None:
@@ -136,7 +136,7 @@ async def intruders(eyes: Eyes, claim: Claim, mover: MoverView) -> tuple[str, ..
 
 
 def _is_mover(pod: Pod) -> bool:
-    return pod.metadata.labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
+    return pod.metadata.labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
 
 
 async def attached_to(eyes: Eyes, volume_name: str, pods: list[Pod]) -> tuple[str, ...]:
@@ -147,7 +147,9 @@ async def attached_to(eyes: Eyes, volume_name: str, pods: list[Pod]) -> tuple[st
     return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))
 
 
-async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore, claim: Claim | None) -> MoverView:
+async def observe_mover(
+    eyes: Eyes, owner: VolumeBackup | VolumeRestore, claim: PersistentVolumeClaim | None
+) -> MoverView:
     """The mover Job of an operation with its pods; while there is none, which others run.
 
     ``claim`` is what the mover mounts, if it is there.
@@ -156,25 +158,25 @@ async def observe_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore, claim: 
     if view.job is not None:
         progress = await _progress(eyes, owner, view.pods)
         return replace(await _with_warnings(eyes, view, view.job, claim), progress=progress)
-    others = await eyes.list(Job, kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
+    others = await eyes.list(Job, kinds.JOB, labels=f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}")
     return MoverView(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
 
 
 def _running(job: Job) -> OtherMover | None:
     """The mover that a Job is, if it has not ended. A label makes no mover: its owner must have given it its name."""
     owner = next((owner.uid for owner in job.metadata.owner_references if owner.controller), "")
-    if job.name != names.child_name(owner) or job.is_complete or job.failure is not None:
+    if job.name != api_labels.child_name(owner) or job.is_complete or job.failure is not None:
         return None
     return OtherMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
 
 
 async def own_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverView:
     """The mover Job of an operation with its pods; all that one needs which only cleans up."""
-    job = await eyes.get(Job, kinds.JOB, names.child_name(owner.uid), owner.namespace)
+    job = await eyes.get(Job, kinds.JOB, api_labels.child_name(owner.uid), owner.namespace)
     return MoverView(job=job, pods=await pods_of(eyes, owner) if job is not None else ())
 
 
-async def _with_warnings(eyes: Eyes, view: MoverView, job: Job, claim: Claim | None) -> MoverView:
+async def _with_warnings(eyes: Eyes, view: MoverView, job: Job, claim: PersistentVolumeClaim | None) -> MoverView:
     """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be had."""
     subject = view.pods[-1] if view.pods else job
     if view.pods and view.pods[-1].status.phase != "Pending":
@@ -188,17 +190,17 @@ async def _with_warnings(eyes: Eyes, view: MoverView, job: Job, claim: Claim | N
 
 async def pods_of(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
     """The mover pods of an operation, oldest first, whether or not the Job is still there."""
-    pods = await eyes.list(Pod, kinds.POD, owner.namespace, labels=f"{names.OWNER_UID_LABEL}={owner.uid}")
+    pods = await eyes.list(Pod, kinds.POD, owner.namespace, labels=f"{api_labels.OWNER_UID_LABEL}={owner.uid}")
     return tuple(sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
 
 
-async def _progress(eyes: Eyes, owner: VolumeBackup | VolumeRestore, pods: tuple[Pod, ...]) -> ProgressLine | None:
+async def _progress(eyes: Eyes, owner: VolumeBackup | VolumeRestore, pods: tuple[Pod, ...]) -> MoverProgress | None:
     """The last line that the running mover printed. No answer is no progress, and no error."""
     if not pods or pods[-1].status.phase != "Running":
         return None
     try:
         text = await eyes.kube.pod_log_tail(owner.namespace, pods[-1].name, MOVER_CONTAINER, lines=1)
-        return ProgressLine.model_validate_json(text.strip() or "null")
+        return MoverProgress.model_validate_json(text.strip() or "null")
     except (CinderblockError, ValidationError):
         return None
 

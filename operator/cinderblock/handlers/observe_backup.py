@@ -7,6 +7,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from cinderblock.api import labels, layout
+from cinderblock.api.kubernetes import (
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+    VolumeSnapshot,
+    VolumeSnapshotClass,
+)
+from cinderblock.api.meta import Object
+from cinderblock.api.pins import ExpectedBackup
+from cinderblock.api.v1alpha1.backup import BackupPhase, ImportSource, VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
 from cinderblock.handlers.neighbours import of_backup
 from cinderblock.handlers.observe import (
@@ -30,13 +44,6 @@ from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expectations, movers
 from cinderblock.lifecycle.checks import WHOLE, is_forgotten, is_unpinned, own_phase, recorded_parent
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverView, StoreView
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, StoredBackup, VolumeBackup
-from cinderblock.model.base import KubeObject
-from cinderblock.model.cluster import Claim, Pod, Snapshot, SnapshotClass, StorageClass, Volume
-from cinderblock.model.pins import ExpectedBackup
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
 from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
 
@@ -48,7 +55,8 @@ async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
     """The world of a VolumeBackup, as far as its phase makes it matter."""
     namespace = backup.namespace
     snapshot, exposed = await asyncio.gather(
-        _own_snapshot(eyes, backup), eyes.get(Claim, kinds.PVC, names.child_name(backup.uid), namespace)
+        _own_snapshot(eyes, backup),
+        eyes.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(backup.uid), namespace),
     )
     world = BackupWorld(backup=backup, policy=eyes.policy, snapshot=snapshot, exposed=exposed)
     if backup.metadata.is_being_deleted:
@@ -93,11 +101,11 @@ async def _with_neighbours(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return replace(world, siblings=siblings, restores=restores)
 
 
-async def _claim(eyes: Eyes, backup: VolumeBackup) -> Claim | None:
+async def _claim(eyes: Eyes, backup: VolumeBackup) -> PersistentVolumeClaim | None:
     """The volume; what has been accepted knows it by name and UID, and need not search for it."""
     status = backup.status
     if own_phase(backup) and status.volume_id and status.volume_name:
-        found = await eyes.get(Claim, kinds.PVC, status.volume_name, backup.namespace)
+        found = await eyes.get(PersistentVolumeClaim, kinds.PVC, status.volume_name, backup.namespace)
         if found is not None and found.uid == status.volume_id:
             return found
     return await find_claim(eyes, backup.namespace, _volume_name(backup))
@@ -124,10 +132,10 @@ async def _children_only(eyes: Eyes, backup: VolumeBackup) -> MoverView:
     return await own_mover(eyes, backup)
 
 
-async def _own_snapshot(eyes: Eyes, backup: VolumeBackup) -> Snapshot | None:
+async def _own_snapshot(eyes: Eyes, backup: VolumeBackup) -> VolumeSnapshot | None:
     if not await eyes.kube.serves(kinds.VOLUME_SNAPSHOT):
         return None
-    return await eyes.get(Snapshot, kinds.VOLUME_SNAPSHOT, names.child_name(backup.uid), backup.namespace)
+    return await eyes.get(VolumeSnapshot, kinds.VOLUME_SNAPSHOT, labels.child_name(backup.uid), backup.namespace)
 
 
 async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
@@ -159,7 +167,7 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     world = await _with_parent(eyes, await _with_active_key(eyes, world))
     if claim is None:
         return world
-    volume = await eyes.get(Volume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
+    volume = await eyes.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
     everybody = await living_pods(eyes, claim.namespace)
     pods = those_with(claim, everybody)
     world = replace(world, volume=volume, users=users_of(pods), writers=writers_of(pods, backup.uid))
@@ -221,16 +229,16 @@ async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return replace(world, store=replace(world.store, active_key=active))
 
 
-async def _given_snapshot(eyes: Eyes, namespace: str, asked: str) -> Snapshot | None:
+async def _given_snapshot(eyes: Eyes, namespace: str, asked: str) -> VolumeSnapshot | None:
     body = await queries.find_by_reference(eyes.kube, kinds.VOLUME_SNAPSHOT, namespace, asked)
-    return Snapshot.model_validate(body) if body is not None else None
+    return VolumeSnapshot.model_validate(body) if body is not None else None
 
 
-async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) -> tuple[SnapshotClass | None, str]:
+async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) -> tuple[VolumeSnapshotClass | None, str]:
     """The class that the store asks for, else the driver's default one or only one; else none, and why."""
     asked = store.spec.volume_snapshot_class_name if store else None
     bodies = await eyes.bodies(kinds.VOLUME_SNAPSHOT_CLASS)
-    classes = parse_all(SnapshotClass, bodies)
+    classes = parse_all(VolumeSnapshotClass, bodies)
     if asked is not None:
         chosen = next((c for c in classes if c.name == asked), None)
         if chosen is None:
@@ -242,14 +250,14 @@ async def _snapshot_class(eyes: Eyes, store: BackupStore | None, driver: str) ->
     usable = {c.name for c in own if not c.keeps_snapshots}
     body = queries.choose_snapshot_class((b for b in bodies if b["metadata"]["name"] in usable), driver)
     if body is not None:
-        return SnapshotClass.model_validate(body), ""
+        return VolumeSnapshotClass.model_validate(body), ""
     if usable:
         listed = ", ".join(sorted(usable))
         return None, f"Driver {driver} has several VolumeSnapshotClasses ({listed}): name one in the BackupStore."
     return None, _keeps(driver, own) if own else ""
 
 
-def _keeps(driver: str, classes: list[SnapshotClass]) -> str:
+def _keeps(driver: str, classes: list[VolumeSnapshotClass]) -> str:
     """Why classes do not serve although there are some: nobody would ever remove what a backup leaves there."""
     listed = ", ".join(sorted(c.name for c in classes))
     return (
@@ -308,7 +316,7 @@ def _namesakes(world: BackupWorld, keys: list[str]) -> ForeignManifest:
 def _known_key(world: BackupWorld, store: BackupStore) -> str | None:
     """Where the manifest is if the backup is of the claim that is there now."""
     prefix, backup_id = store.spec.prefix, world.backup.backup_id
-    return names.manifest_key(prefix, world.claim.uid, backup_id) if world.claim else None
+    return layout.manifest_key(prefix, world.claim.uid, backup_id) if world.claim else None
 
 
 def _expected(world: BackupWorld, store: BackupStore, key: str) -> ExpectedBackup:
@@ -323,9 +331,9 @@ def _expected(world: BackupWorld, store: BackupStore, key: str) -> ExpectedBacku
     return expected.model_copy(update={"sealed": False}) if backup.metadata.is_being_deleted else expected
 
 
-def _asked_manifest(asked: StoredBackup, prefix: str) -> str | None:
+def _asked_manifest(asked: ImportSource, prefix: str) -> str | None:
     """The key that is asked for, if it is one that the store would use."""
-    return asked.manifest if asked.manifest and names.stored_ids(asked.manifest, prefix) else None
+    return asked.manifest if asked.manifest and layout.stored_ids(asked.manifest, prefix) else None
 
 
 async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world: BackupWorld) -> list[str]:
@@ -339,8 +347,8 @@ async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world:
     known = _known_key(world, store)
 
     def search() -> list[str]:
-        listed = (item.key for item in opened.list(names.backup_prefix(prefix)))
-        found = (key for key in listed if (names.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
+        listed = (item.key for item in opened.list(layout.backup_prefix(prefix)))
+        found = (key for key in listed if (layout.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
         return sorted(found, key=lambda key: (key != known, key))
 
     return await eyes.stores.ask(store, search)
@@ -391,7 +399,7 @@ def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tu
 
     Objects that are not ours do not count.
     """
-    own = names.manifest_key(prefix, volume_id, backup_id)
+    own = layout.manifest_key(prefix, volume_id, backup_id)
     stands = any(found.key == own for found in store.list(own))
     has_packs = next(pack_objects(store, prefix, volume_id, backup_id), None) is not None
     return stands or has_packs, stands
@@ -416,4 +424,4 @@ async def _with_needs(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 async def _is_ending(eyes: Eyes, namespace: str) -> bool:
     body = await eyes.kube.get(kinds.NAMESPACE, namespace)
-    return body is None or KubeObject.model_validate(body).metadata.is_being_deleted
+    return body is None or Object.model_validate(body).metadata.is_being_deleted

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.errors import CinderblockError
 from cinderblock.handlers.neighbours import of_restore
 from cinderblock.handlers.observe import (
@@ -26,16 +30,12 @@ from cinderblock.lifecycle import expectations, rebinding, restore_checks
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.restores import ENDED
 from cinderblock.lifecycle.worlds import RestoreWorld
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim, StorageClass, Volume
-from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 
 async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
     """The world of a VolumeRestore."""
     namespace = restore.namespace
-    hidden = await eyes.get(Claim, kinds.PVC, names.child_name(restore.uid), namespace)
+    hidden = await eyes.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(restore.uid), namespace)
     existing = restore.spec.volume_id
     target = await find_claim(eyes, namespace, existing) if existing is not None else None
     backup, backups, restores = await of_restore(eyes, restore, target)
@@ -57,18 +57,18 @@ async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
     return await _for_restore(eyes, world)
 
 
-async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: Claim | None) -> Volume | None:
+async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: PersistentVolumeClaim | None) -> PersistentVolume | None:
     """The volume that carries our mark, else the one that is bound to the hidden claim, and to no other.
 
     Anybody in the namespace can make a claim of that name which asks for whatever PersistentVolume; only the cluster
     writes a volume's own reference.
     """
-    marked = await eyes.list(Volume, kinds.PV, labels=f"{RESTORE_LABEL}={restore.uid}")
+    marked = await eyes.list(PersistentVolume, kinds.PV, labels=f"{RESTORE_LABEL}={restore.uid}")
     if marked:
         return marked[0]
     if hidden is None or not hidden.is_bound or not hidden.metadata.is_owned_by(restore.uid):
         return None
-    found = await eyes.get(Volume, kinds.PV, hidden.spec.volume_name)
+    found = await eyes.get(PersistentVolume, kinds.PV, hidden.spec.volume_name)
     reference = found.spec.claim_ref if found is not None else None
     return found if reference is not None and reference.uid == hidden.uid else None
 
@@ -78,14 +78,14 @@ async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     name = _promised_name(world)
     if name is not None:
         # Whether the volume has been promised to a claim decides what becomes of it, and of the claim.
-        world = replace(world, target=await eyes.get(Claim, kinds.PVC, name, world.restore.namespace))
+        world = replace(world, target=await eyes.get(PersistentVolumeClaim, kinds.PVC, name, world.restore.namespace))
     return replace(world, mover=replace(mover, pods=await pods_of(eyes, world.restore)))
 
 
 def _promised_name(world: RestoreWorld) -> str | None:
     """Name of the claim that the filled volume is for, or was to be for."""
     reference = world.volume.spec.claim_ref if world.volume is not None else None
-    if reference is not None and reference.name != names.child_name(world.restore.uid):
+    if reference is not None and reference.name != labels.child_name(world.restore.uid):
         return reference.name
     if restore_checks.wants_existing(world.restore):
         return None
@@ -98,7 +98,7 @@ async def _handing_over(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
 
     A hand-over takes seven looks or so, one for each of its steps.
     """
-    target = await eyes.get(Claim, kinds.PVC, restore_checks.asked_name(world), world.restore.namespace)
+    target = await eyes.get(PersistentVolumeClaim, kinds.PVC, restore_checks.asked_name(world), world.restore.namespace)
     world = replace(world, target=target, mover=await own_mover(eyes, world.restore))
     is_reserved = world.volume is not None and world.volume.status.phase == "Available"
     return await _with_store(eyes, world, world.backup) if is_reserved and world.backup is not None else world
@@ -107,7 +107,7 @@ async def _handing_over(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
 async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     if not restore_checks.wants_existing(world.restore):
         name = restore_checks.asked_name(world)
-        world = replace(world, target=await eyes.get(Claim, kinds.PVC, name, world.restore.namespace))
+        world = replace(world, target=await eyes.get(PersistentVolumeClaim, kinds.PVC, name, world.restore.namespace))
     elif world.target is not None:
         world = await _with_users(eyes, world, world.target)
     classes = await eyes.list(StorageClass, kinds.STORAGE_CLASS)
@@ -122,7 +122,7 @@ async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     return replace(world, intruders=await intruders(eyes, world.target, world.mover))
 
 
-async def _with_users(eyes: Eyes, world: RestoreWorld, target: Claim) -> RestoreWorld:
+async def _with_users(eyes: Eyes, world: RestoreWorld, target: PersistentVolumeClaim) -> RestoreWorld:
     """Who may still write to an existing target."""
     pods = await pods_with(eyes, target)
     nodes = await attached_to(eyes, target.spec.volume_name, pods) if target.is_bound else ()

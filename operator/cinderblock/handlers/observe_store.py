@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.handlers.neighbours import unsealed_in, users_of_store
 from cinderblock.handlers.observe import Eyes, probe_store
 from cinderblock.lifecycle.worlds import StoreView, StoreWorld
-from cinderblock.model.store import BackupStore
 
 
 async def observe(eyes: Eyes, store: BackupStore) -> StoreWorld:

@@ -10,15 +10,15 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import Job
+from cinderblock.api.meta import Object
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.base import KubeObject
-from cinderblock.model.cluster import Job
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
 from cinderblock.observability.state import Census, State, claimed
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ PATIENCE_SECONDS: Final = 5.0
 AT_ONCE: Final = 100
 """Objects that are parsed before others have their turn in the event loop: about 5 ms."""
 
-T = TypeVar("T", bound=KubeObject)
+T = TypeVar("T", bound=Object)
 
 
 class Overview:
@@ -86,7 +86,7 @@ async def read(kube: KubeClient) -> State:
         census.add_backup(backup)
     async for restore in _each(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE)):
         census.add_restore(restore)
-    jobs = await kube.list(kinds.JOB, labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
+    jobs = await kube.list(kinds.JOB, labels=f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}")
     running = [job async for job in _each(Job, jobs) if not job.is_complete and job.failure is None]
     return census.result(len(running))
 

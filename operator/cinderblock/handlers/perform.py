@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from cinderblock.api import labels
+from cinderblock.api.meta import Object
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import AlreadyExists, Conflict, NotFound, TransientError
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.references import key_ring
@@ -28,9 +31,6 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
     StartMover,
 )
-from cinderblock.model import names
-from cinderblock.model.base import KubeObject
-from cinderblock.model.store import BackupStore
 from cinderblock.repository.removal import remove_backup
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Subject:
     """
 
     kind: Kind
-    seen: KubeObject
+    seen: Object
     body: dict[str, Any]
     store: BackupStore | None = None
 
@@ -113,7 +113,7 @@ async def _create_child(eyes: Eyes, subject: Subject, kind: Kind, body: dict[str
     except AlreadyExists:
         name = body["metadata"]["name"]
         found = await eyes.kube.get(kind, name, subject.seen.namespace)
-        if found is not None and not KubeObject.model_validate(found).metadata.is_owned_by(subject.seen.uid):
+        if found is not None and not Object.model_validate(found).metadata.is_owned_by(subject.seen.uid):
             raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason="NameTaken") from None
         return
     log.info("Created %s", kind.kind)
@@ -132,16 +132,16 @@ async def _delete_child(eyes: Eyes, subject: Subject, kind: Kind, name: str, uid
     if kind is kinds.JOB:
         body = await eyes.kube.get(kind, name, subject.seen.namespace)
         if body is not None and body["metadata"]["uid"] == uid:
-            await release_job(eyes, KubeObject.model_validate(body))
+            await release_job(eyes, Object.model_validate(body))
     await eyes.kube.delete(kind, name, subject.seen.namespace, uid=uid)
     log.info("Deleted %s", kind.kind)
 
 
-async def release_job(eyes: Eyes, job: KubeObject) -> None:
+async def release_job(eyes: Eyes, job: Object) -> None:
     """Take our finalizer off a mover Job, as it was seen."""
-    if names.JOB_FINALIZER not in job.metadata.finalizers:
+    if labels.JOB_FINALIZER not in job.metadata.finalizers:
         return
-    kept = [f for f in job.metadata.finalizers if f != names.JOB_FINALIZER]
+    kept = [f for f in job.metadata.finalizers if f != labels.JOB_FINALIZER]
     metadata = {"finalizers": kept, "resourceVersion": job.metadata.resource_version}
     try:
         await eyes.kube.merge_patch(kinds.JOB, job.name, job.namespace, {"metadata": metadata})

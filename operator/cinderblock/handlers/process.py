@@ -11,6 +11,7 @@ import aiohttp
 import kopf
 from typing_extensions import override
 
+from cinderblock.api import labels as api_labels
 from cinderblock.handlers.keys import RECONCILED
 from cinderblock.handlers.pulse import Pulse
 from cinderblock.handlers.watch import CHILD_KINDS, MANAGED_SELECTOR
@@ -18,7 +19,6 @@ from cinderblock.kube.kinds import PV
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import ssl_context
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.model import names
 
 LOGIN_MINUTES = 10
 """kopf asks for credentials again this often: bound ServiceAccount tokens are renewed in their file meanwhile."""
@@ -105,7 +105,7 @@ def make_registry(watch: Handlers, login: Login) -> kopf.OperatorRegistry:
     for kind in RECONCILED.values():
         kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(watch.on_own)
     for kind in CHILD_KINDS:
-        labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
+        labels = {api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY}
         kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, labels=labels)(watch.on_child)
     kopf.on.event(PV.group, PV.version, PV.plural, registry=registry, labels={RESTORE_LABEL: kopf.PRESENT})(
         watch.on_volume

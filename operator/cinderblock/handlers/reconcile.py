@@ -11,6 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cinderblock.api import labels
+from cinderblock.api.meta import Object
+from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentError
 from cinderblock.handlers import logs, observe_backup, observe_restore, observe_store, results
 from cinderblock.handlers.keys import RECONCILED, Key
@@ -32,11 +37,6 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
     Status,
 )
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
-from cinderblock.model.base import KubeObject
-from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
-from cinderblock.model.store import BackupStore
 
 log = logging.getLogger(__name__)
 
@@ -160,9 +160,9 @@ async def _release_orphan(eyes: Eyes, body: dict[str, Any]) -> None:
 
     The garbage collector has asked for its deletion, and nobody else would ever take our finalizer off.
     """
-    job = KubeObject.model_validate(body)
-    kind = RECONCILED.get(job.metadata.labels.get(names.OWNER_KIND_LABEL, ""))
-    owner_name = job.metadata.annotations.get(names.OWNER_NAME_ANNOTATION)
+    job = Object.model_validate(body)
+    kind = RECONCILED.get(job.metadata.labels.get(labels.OWNER_KIND_LABEL, ""))
+    owner_name = job.metadata.annotations.get(labels.OWNER_NAME_ANNOTATION)
     owner = await eyes.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
     if job.metadata.is_being_deleted and not (owner and job.metadata.is_owned_by(owner["metadata"]["uid"])):
         await release_job(eyes, job)

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.handlers.stores import Stores
-from cinderblock.model.store import BackupStore
 from cinderblock.repository.known import KnownVolumes
 from cinderblock.repository.references import Needs, References
 from cinderblock.store.base import ObjectStore

@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.handlers.keys import Key
 from cinderblock.lifecycle import checks, restore_checks
-from cinderblock.model.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
-from cinderblock.model.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.observability.instruments import Instruments
 from cinderblock.observability.state import Operation
 

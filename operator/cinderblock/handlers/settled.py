@@ -15,6 +15,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.handlers.keys import Key, is_under_way
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.results import BACKUP_ENDS, RESTORE_ENDS
@@ -26,9 +29,6 @@ from cinderblock.lifecycle import backups, checks, dependents, restore_checks, r
 from cinderblock.lifecycle.actions import Decision, Status
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import BackupWorld, Policy, RestoreWorld
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.restore import VolumeRestore
 
 AT_ONCE: Final = 25
 """Objects that are judged before others have their turn in the event loop: about 10 ms."""
@@ -147,8 +147,8 @@ async def _owners(kube: KubeClient) -> frozenset[str]:
     found: list[JsonObject] = []
     for kind in (kinds.JOB, kinds.PVC, kinds.VOLUME_SNAPSHOT):
         if await _is_served(kube, kind):
-            found += await kube.list(kind, labels=names.OWNER_UID_LABEL)
-    return frozenset(child["metadata"]["labels"][names.OWNER_UID_LABEL] for child in found)
+            found += await kube.list(kind, labels=labels.OWNER_UID_LABEL)
+    return frozenset(child["metadata"]["labels"][labels.OWNER_UID_LABEL] for child in found)
 
 
 async def _is_served(kube: KubeClient, kind: Kind) -> bool:

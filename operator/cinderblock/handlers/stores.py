@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.read_only import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
@@ -19,7 +20,6 @@ from cinderblock.handlers.patience import DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.objects import location
-from cinderblock.model.store import BackupStore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.observed import ObservedStore, Tell

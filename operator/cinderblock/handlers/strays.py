@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.handlers.observe import Eyes
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.lifecycle import rebinding
 from cinderblock.lifecycle.actions import PatchVolume
-from cinderblock.model import names
-from cinderblock.model.cluster import Claim, Volume
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ async def release_stray(eyes: Eyes, body: dict[str, Any]) -> float | None:
 
     Returns the seconds until it is looked at again. Raises what the API server raises.
     """
-    volume = Volume.model_validate(body)
+    volume = PersistentVolume.model_validate(body)
     uid = volume.metadata.labels.get(rebinding.RESTORE_LABEL)
     if uid is None or volume.metadata.is_being_deleted:
         return None
@@ -44,14 +44,14 @@ async def release_stray(eyes: Eyes, body: dict[str, Any]) -> float | None:
     return None
 
 
-async def _claim_of(eyes: Eyes, volume: Volume) -> Claim | None:
+async def _claim_of(eyes: Eyes, volume: PersistentVolume) -> PersistentVolumeClaim | None:
     reference = volume.spec.claim_ref
-    return await eyes.get(Claim, kinds.PVC, reference.name, reference.namespace) if reference else None
+    return await eyes.get(PersistentVolumeClaim, kinds.PVC, reference.name, reference.namespace) if reference else None
 
 
-def _judge(volume: Volume, claim: Claim | None, uid: str) -> tuple[PatchVolume, str, str]:
+def _judge(volume: PersistentVolume, claim: PersistentVolumeClaim | None, uid: str) -> tuple[PatchVolume, str, str]:
     reference = volume.spec.claim_ref
-    was_claimed = reference is not None and bool(reference.uid) and reference.name != names.child_name(uid)
+    was_claimed = reference is not None and bool(reference.uid) and reference.name != labels.child_name(uid)
     is_lost = claim is None or claim.metadata.is_being_deleted or (reference is not None and claim.uid != reference.uid)
     if was_claimed and reference is not None and is_lost:
         note = (

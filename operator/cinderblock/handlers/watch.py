@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.handlers.keys import RECONCILED, Key, is_under_way
 from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import IN_HAND, URGENT, WorkQueue
 from cinderblock.handlers.relatives import Relatives
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase
 
 STORE_DELAY = 2.0
 """Seconds by which the look at a store is put off after a change of a backup: many changes make one look."""
@@ -21,7 +21,7 @@ STORE_DELAY = 2.0
 CHILD_KINDS = (kinds.JOB, kinds.POD, kinds.PVC, kinds.VOLUME_SNAPSHOT)
 """Kinds of children; watched with our label only, filtered by the server."""
 
-MANAGED_SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+MANAGED_SELECTOR = f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
 
 
 class Watch:
@@ -85,7 +85,7 @@ class Watch:
         if body["kind"] != "VolumeBackup":
             return
         metadata, name = body["metadata"], str((body.get("status") or {}).get("storeName") or "")
-        needs = bool(name) and how != "DELETED" and names.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
+        needs = bool(name) and how != "DELETED" and labels.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
         before, now = self._used.pop(metadata["uid"], None), Key("BackupStore", metadata["namespace"], name)
         if needs:
             self._used[metadata["uid"]] = now
@@ -117,11 +117,11 @@ class Watch:
     async def on_child(self, event: Mapping[str, Any], **_: Any) -> None:
         """A child came, changed or went: its owner is concerned."""
         metadata = event["object"].get("metadata", {})
-        kind = (metadata.get("labels") or {}).get(names.OWNER_KIND_LABEL)
-        name = (metadata.get("annotations") or {}).get(names.OWNER_NAME_ANNOTATION)
+        kind = (metadata.get("labels") or {}).get(labels.OWNER_KIND_LABEL)
+        name = (metadata.get("annotations") or {}).get(labels.OWNER_NAME_ANNOTATION)
         if kind in RECONCILED and name:
             await self._queue.add(Key(kind, metadata["namespace"], name), IN_HAND)
-        if "deletionTimestamp" in metadata and names.JOB_FINALIZER in (metadata.get("finalizers") or ()):
+        if "deletionTimestamp" in metadata and labels.JOB_FINALIZER in (metadata.get("finalizers") or ()):
             await self._queue.add(Key(kinds.JOB.kind, metadata["namespace"], metadata["name"]))
 
     async def on_volume(self, event: Mapping[str, Any], **_: Any) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from cinderblock.api import labels
 from cinderblock.errors import InvalidInput
-from cinderblock.model import names
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ class Kind:
         return "/".join(parts)
 
 
-BACKUP_STORE: Final = Kind(names.GROUP, names.VERSION, "backupstores", "BackupStore")
-VOLUME_BACKUP: Final = Kind(names.GROUP, names.VERSION, "volumebackups", "VolumeBackup")
-VOLUME_RESTORE: Final = Kind(names.GROUP, names.VERSION, "volumerestores", "VolumeRestore")
+BACKUP_STORE: Final = Kind(labels.GROUP, labels.VERSION, "backupstores", "BackupStore")
+VOLUME_BACKUP: Final = Kind(labels.GROUP, labels.VERSION, "volumebackups", "VolumeBackup")
+VOLUME_RESTORE: Final = Kind(labels.GROUP, labels.VERSION, "volumerestores", "VolumeRestore")
 
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 SECRET: Final = Kind("", "v1", "secrets", "Secret")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cinderblock.api.kubernetes import DEFAULT_SNAPSHOT_CLASS_ANNOTATION
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import ENDED_POD_PHASES, EVENT, PVC, Kind
-from cinderblock.model.cluster import DEFAULT_SNAPSHOT_CLASS_ANNOTATION
 
 JsonObject = dict[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cinderblock.model.backup import VolumeBackupStatus
-from cinderblock.model.restore import VolumeRestoreStatus
-from cinderblock.model.store import BackupStoreStatus
+from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
+from cinderblock.api.v1alpha1.store import BackupStoreStatus
 
 ChildKind = Literal["Job", "PersistentVolumeClaim", "VolumeSnapshot"]
 

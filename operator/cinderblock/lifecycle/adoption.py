@@ -6,11 +6,11 @@ where Cinder has words for the case (cinder/backup/api.py ``API.import_record``)
 
 from __future__ import annotations
 
+from cinderblock.api import layout
 from cinderblock.errors import SealBroken
 from cinderblock.lifecycle import checks
 from cinderblock.lifecycle.verdicts import Fail, Verdict
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model import names
 
 
 def id_is_free(world: BackupWorld) -> Verdict:
@@ -31,9 +31,9 @@ def manifest_is_below_the_prefix(world: BackupWorld) -> Verdict:
     asked, store = world.backup.spec.import_, world.store.store
     if asked is None or asked.manifest is None or store is None:
         return None
-    if names.stored_ids(asked.manifest, store.spec.prefix) is not None:
+    if layout.stored_ids(asked.manifest, store.spec.prefix) is not None:
         return None
-    wanted = names.manifest_key(store.spec.prefix, "<volume id>", "<backup id>")
+    wanted = layout.manifest_key(store.spec.prefix, "<volume id>", "<backup id>")
     return Fail("ManifestMisplaced", f"spec.import.manifest must be {wanted}, below the prefix of the BackupStore.")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cinderblock.api.losses import count_files
+from cinderblock.api.quantity import to_gib
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import checks
 from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
-from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
-from cinderblock.model.losses import count_files
-from cinderblock.model.quantity import to_gib
-from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 
 def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeBackupStatus:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cinderblock.api import layout
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask
+from cinderblock.api.origin import Consistency
+from cinderblock.api.v1alpha1.store import BackupStore, ChangeDetection
 from cinderblock.lifecycle import checks, expectations, objects, origins
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model import names
-from cinderblock.model.cluster import Claim
-from cinderblock.model.origin import Consistency
-from cinderblock.model.store import BackupStore, ChangeDetection
-from cinderblock.model.task import BackupDescription, MoverTask, Operation
 
 
-def mover_task(world: BackupWorld, store: BackupStore, claim: Claim, consistency: Consistency) -> MoverTask:
+def mover_task(
+    world: BackupWorld, store: BackupStore, claim: PersistentVolumeClaim, consistency: Consistency
+) -> MoverTask:
     """What the mover is asked to do about ``claim``, whatever it mounts."""
     parent = checks.recorded_parent(world)
     return MoverTask(
-        operation=Operation.BACKUP,
+        operation=MoverOperation.BACKUP,
         store=objects.location(store, container_of(world, store)),
         volume_mode=claim.spec.volume_mode,
         path=objects.mover_path(claim.spec.volume_mode),
@@ -29,26 +31,26 @@ def mover_task(world: BackupWorld, store: BackupStore, claim: Claim, consistency
         dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),
         compare_every=store.spec.compare_every,
         data_instant=data_instant(world),
-        manifest=names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
+        manifest=layout.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
         compression=store.spec.compression,
         sealed=store.spec.encryption_secret_ref is not None,
         active_key=world.store.active_key,
     )
 
 
-def _change_detection(world: BackupWorld, store: BackupStore, claim: Claim) -> ChangeDetection:
+def _change_detection(world: BackupWorld, store: BackupStore, claim: PersistentVolumeClaim) -> ChangeDetection:
     """Return what is compared. Timestamps that may reach the disk a day after the data prove nothing."""
     if world.volume is not None and world.volume.delays_timestamps:
         return ChangeDetection.CONTENT
     return store.spec.change_detection.of(claim.spec.storage_class_name)
 
 
-def _description(world: BackupWorld, claim: Claim, consistency: Consistency) -> BackupDescription:
+def _description(world: BackupWorld, claim: PersistentVolumeClaim, consistency: Consistency) -> BackupMetadata:
     backup = world.backup
     created = backup.metadata.creation_timestamp
     if created is None:
         raise ValueError("an object of the API server has a creationTimestamp")
-    return BackupDescription(
+    return BackupMetadata(
         backup_id=backup.uid,
         backup_name=backup.name,
         namespace=backup.namespace,

@@ -5,6 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from cinderblock.api import labels, layout
+from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.kubernetes import PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.mover import missed_changes_sentence
+from cinderblock.api.origin import Consistency
+from cinderblock.api.quantity import to_bytes, to_gib
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.errors import (
     CinderblockError,
     ForeignManifest,
@@ -29,13 +36,6 @@ from cinderblock.lifecycle.backup_facts import derived_phase, incomplete, newest
 from cinderblock.lifecycle.backup_tasks import container_of, data_timestamp, mover_task
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackupStatus
-from cinderblock.model.cluster import Claim, Snapshot
-from cinderblock.model.conditions import Condition, ConditionType
-from cinderblock.model.origin import Consistency
-from cinderblock.model.quantity import to_bytes, to_gib
-from cinderblock.model.task import missed_changes_sentence
 
 ASKED_AGAIN = 60.0
 """Seconds until the next question to a store that did not say which backups need this one."""
@@ -170,8 +170,8 @@ def _accept(world: BackupWorld, now: datetime) -> Decision:
     if verdict is not None:
         return _wait(world, now, verdict)
     actions: tuple[Action, ...] = ()
-    if names.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
-        actions = (AddFinalizer(names.BACKUP_FINALIZER),)
+    if labels.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
+        actions = (AddFinalizer(labels.BACKUP_FINALIZER),)
     accepted = _wait(world, now, Wait("Accepted", "The backup was accepted", look_again=0.0), actions)
     return _with_choices(world, accepted)
 
@@ -184,7 +184,7 @@ def _with_choices(world: BackupWorld, accepted: Decision) -> Decision:
     status, store, claim = accepted.status, world.store.store, world.claim
     if not isinstance(status, VolumeBackupStatus) or store is None or claim is None:
         return accepted
-    update: dict[str, Any] = {"manifest_key": names.manifest_key(store.spec.prefix, claim.uid, world.backup.uid)}
+    update: dict[str, Any] = {"manifest_key": layout.manifest_key(store.spec.prefix, claim.uid, world.backup.uid)}
     parent = checks.latest_parent(world) if world.backup.spec.incremental else None
     if parent is not None:
         update |= {"parent_id": parent.backup_id, "is_incremental": True}
@@ -206,7 +206,7 @@ def _create(world: BackupWorld, now: datetime) -> Decision:
 
 def _is_accepted(world: BackupWorld) -> bool:
     """Whether the finalizer is on, and what acceptance fixes has been written down."""
-    has_finalizer = names.BACKUP_FINALIZER in world.backup.metadata.finalizers
+    has_finalizer = labels.BACKUP_FINALIZER in world.backup.metadata.finalizers
     return has_finalizer and world.backup.status.manifest_key is not None
 
 
@@ -241,7 +241,7 @@ def _foreign_child(world: BackupWorld) -> Fail | None:
     return None
 
 
-def _snapshot_not_ready(world: BackupWorld, snapshot: Snapshot | None) -> Wait:
+def _snapshot_not_ready(world: BackupWorld, snapshot: VolumeSnapshot | None) -> Wait:
     """Wait for a snapshot that is asked for or there: the same status, so that it is written once unless it hangs."""
     error = snapshot.status.error if snapshot else None
     detail = f": {error.message}" if error else ""
@@ -249,7 +249,7 @@ def _snapshot_not_ready(world: BackupWorld, snapshot: Snapshot | None) -> Wait:
     return Wait("SnapshotNotReady", message, None, world.policy.deadlines.snapshot, 5.0)
 
 
-def _expose(world: BackupWorld, now: datetime, claim: Claim, snapshot: Snapshot) -> Decision:
+def _expose(world: BackupWorld, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot) -> Decision:
     """Make the snapshot mountable, and start the mover at once: a class may bind only when a pod asks for it."""
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
     storage_class = snapshot_checks.exposing_class(world) or claim.spec.storage_class_name
@@ -259,7 +259,9 @@ def _expose(world: BackupWorld, now: datetime, claim: Claim, snapshot: Snapshot)
     return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
 
 
-def _start(world: BackupWorld, now: datetime, claim: Claim, mounted: Claim | None) -> Decision:
+def _start(
+    world: BackupWorld, now: datetime, claim: PersistentVolumeClaim, mounted: PersistentVolumeClaim | None
+) -> Decision:
     """Start the mover on ``mounted``; None: on our own claim, which is being made."""
     store = world.store.store
     if store is None:
@@ -270,7 +272,7 @@ def _start(world: BackupWorld, now: datetime, claim: Claim, mounted: Claim | Non
     parent_problem = checks.parent_is_there(world)
     if isinstance(parent_problem, Fail):
         return _fail(world, now, parent_problem)
-    claim_name = mounted.name if mounted else names.child_name(world.backup.uid)
+    claim_name = mounted.name if mounted else labels.child_name(world.backup.uid)
     consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
     task = mover_task(world, store, claim, consistency)
     job = objects.mover_job(world.backup, task, store, claim_name, world.policy.mover)
@@ -358,8 +360,8 @@ def _failed_before(world: BackupWorld) -> Decision:
 def _finalizer_again(world: BackupWorld) -> tuple[Action, ...]:
     """Our finalizer, where something is stored and it is not there: an uninstalled release had taken it off."""
     stored = world.backup.status.manifest_key is not None or world.manifest is not None
-    missing = names.BACKUP_FINALIZER not in world.backup.metadata.finalizers
-    return (AddFinalizer(names.BACKUP_FINALIZER),) if stored and missing else ()
+    missing = labels.BACKUP_FINALIZER not in world.backup.metadata.finalizers
+    return (AddFinalizer(labels.BACKUP_FINALIZER),) if stored and missing else ()
 
 
 def _cleanup(world: BackupWorld) -> tuple[Action, ...]:

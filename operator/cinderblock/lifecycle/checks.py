@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle import snapshot_checks
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.worlds import BackupWorld, StoreView
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackup
-from cinderblock.model.cluster import Claim
-from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
 """Phases of a backup that is whole in the store."""
@@ -56,7 +56,7 @@ def is_forgotten(backup: VolumeBackup) -> bool:
     The status was lost; or the operator died between the two writes of an acceptance.
     """
     recorded = own_phase(backup) is not None and backup.status.manifest_key is not None
-    return names.BACKUP_FINALIZER in backup.metadata.finalizers and not recorded
+    return labels.BACKUP_FINALIZER in backup.metadata.finalizers and not recorded
 
 
 def is_unpinned(backup: VolumeBackup) -> bool:
@@ -113,7 +113,7 @@ def volume_is_bound(world: BackupWorld) -> Verdict:
     return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
 
 
-def _claim_status(claim: Claim) -> str:
+def _claim_status(claim: PersistentVolumeClaim) -> str:
     """The phase of a claim that is not bound; Cinder's word for one whose volume is gone is error."""
     return "error" if claim.status.phase == "Lost" else claim.status.phase.lower() or "pending"
 
@@ -195,7 +195,7 @@ def volume_is_not_busy(world: BackupWorld) -> Verdict:
     return busy(world.backup, world.claim, world.siblings, world.restores) or still_written(world.claim, world.writers)
 
 
-def still_written(claim: Claim, writers: tuple[str, ...]) -> Wait | None:
+def still_written(claim: PersistentVolumeClaim, writers: tuple[str, ...]) -> Wait | None:
     """Wait for movers of restores that nobody tells of any more: somebody has removed the VolumeRestore by force."""
     if not writers:
         return None
@@ -205,7 +205,7 @@ def still_written(claim: Claim, writers: tuple[str, ...]) -> Wait | None:
 
 def busy(
     me: VolumeBackup | VolumeRestore,
-    claim: Claim,
+    claim: PersistentVolumeClaim,
     backups: tuple[VolumeBackup, ...],
     restores: tuple[VolumeRestore, ...],
 ) -> Wait | None:
@@ -231,10 +231,10 @@ def _being_stopped(restore: VolumeRestore) -> str:
 def _may_still_write(restore: VolumeRestore) -> bool:
     """Whether a restore that has failed keeps our finalizer: its mover may not have ended yet."""
     failed = restore.status.id == restore.uid and restore.status.phase is RestorePhase.ERROR_RESTORING
-    return failed and names.RESTORE_FINALIZER in restore.metadata.finalizers
+    return failed and labels.RESTORE_FINALIZER in restore.metadata.finalizers
 
 
-def names_volume(asked: str | None, claim: Claim) -> bool:
+def names_volume(asked: str | None, claim: PersistentVolumeClaim) -> bool:
     """Whether ``asked`` means the claim, by UID or by name."""
     return asked is not None and asked in (claim.uid, claim.name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from cinderblock.model.conditions import Condition, ConditionStatus, ConditionType
+from cinderblock.api.conditions import Condition, ConditionStatus, ConditionType
 
 LASTING: Final = frozenset(
     {ConditionType.COMPLETE, ConditionType.PIN_REGAINED, ConditionType.PINNED, ConditionType.UNSEALED_BACKUPS}

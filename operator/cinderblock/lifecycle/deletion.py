@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cinderblock.api import labels
+from cinderblock.api.meta import Object
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import RestorePhase
 from cinderblock.errors import CinderblockError, TransientError, fail_reason
 from cinderblock.lifecycle import checks, conditions, dependents, movers, outcomes
 from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, Announce, Decision, DeleteStoredData, RemoveFinalizer
 from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
-from cinderblock.model.base import KubeObject
-from cinderblock.model.restore import RestorePhase
 
 CHILDREN_REMAIN = "ChildrenRemain"
 """What a deletion says while the cluster has not removed a Job, a claim or a snapshot of ours."""
@@ -30,7 +30,7 @@ SLOW_RETRY = 60.0
 
 def decide(world: BackupWorld, now: datetime) -> Decision:
     """What to do about a VolumeBackup with a deletionTimestamp."""
-    if names.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
+    if labels.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
         return Decision(None)
     blocked = _blocked(world)
     if blocked is not None:
@@ -71,7 +71,7 @@ def _remaining(world: BackupWorld) -> TransientError | None:
     )
 
 
-def _kind(child: KubeObject) -> str:
+def _kind(child: Object) -> str:
     return {"Claim": "PersistentVolumeClaim", "Snapshot": "VolumeSnapshot"}.get(
         type(child).__name__, type(child).__name__
     )
@@ -131,7 +131,7 @@ def cannot_remove(world: BackupWorld, now: datetime, trouble: CinderblockError) 
 
 
 def _is_given_up(backup: VolumeBackup) -> bool:
-    return backup.metadata.annotations.get(names.LET_GO_ANNOTATION) == "leave-data"
+    return backup.metadata.annotations.get(labels.RELEASED_ANNOTATION) == "leave-data"
 
 
 def _leave_data() -> Decision:
@@ -169,7 +169,7 @@ def _had_data(world: BackupWorld) -> bool:
 def _let_go(reason: str, note: str, warning: bool = False) -> Decision:
     return Decision(
         None,
-        (Announce("Warning" if warning else "Normal", reason, note), RemoveFinalizer(names.BACKUP_FINALIZER)),
+        (Announce("Warning" if warning else "Normal", reason, note), RemoveFinalizer(labels.BACKUP_FINALIZER)),
     )
 
 
@@ -202,7 +202,7 @@ def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError
         trouble.message
         if trouble.reason in (CHILDREN_REMAIN, STOPPING)
         else f"{trouble.message} Retried every {SLOW_RETRY:.0f} s. To give the data up, annotate the VolumeBackup with"
-        f" {names.LET_GO_ANNOTATION}=leave-data."
+        f" {labels.RELEASED_ANNOTATION}=leave-data."
     )
     status = base.model_copy(
         update={

@@ -7,10 +7,10 @@ line of parents is complete: if a backup needs an ancestor, then a relative name
 
 from __future__ import annotations
 
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import PermanentError
 from cinderblock.lifecycle import checks
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model.backup import BackupPhase, VolumeBackup
 
 
 def of(world: BackupWorld) -> tuple[VolumeBackup, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from cinderblock.api import layout
+from cinderblock.api.mover import MoverReport
+from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.worlds import ManifestView
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.pins import ExpectedBackup, Pins
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import MoverReport
 
 
 def must_be_sealed(store: BackupStore, backup: VolumeBackup) -> bool:
@@ -58,6 +58,6 @@ def of_status(backup: VolumeBackup, store: BackupStore, read: ManifestView | Non
 
 def _expected(backup: VolumeBackup, key: str, *, sealed: bool, pins: Pins | None = None) -> ExpectedBackup:
     """Return the expectation. An imported backup has the ids of its key, and only its manifest tells its age."""
-    volume_id, backup_id = names.recorded_ids(key)
+    volume_id, backup_id = layout.recorded_ids(key)
     created_at = None if backup.spec.import_ else backup.metadata.creation_timestamp
     return ExpectedBackup(volume_id=volume_id, backup_id=backup_id, sealed=sealed, pins=pins, created_at=created_at)

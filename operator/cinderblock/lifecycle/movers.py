@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from cinderblock.api.kubernetes import Pod
+from cinderblock.api.mover import MoverProgress, MoverReport
+from cinderblock.api.v1alpha1.backup import Progress, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import StartMover
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait
 from cinderblock.lifecycle.worlds import MoverView, Policy
-from cinderblock.model.backup import Progress, VolumeBackupStatus
-from cinderblock.model.cluster import Pod
-from cinderblock.model.restore import VolumeRestoreStatus
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import MoverReport, ProgressLine
 
 IMAGE_PULL_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -153,7 +153,7 @@ def read_report(pod: Pod) -> MoverReport | None:
         return None
 
 
-def to_progress(line: ProgressLine | None) -> Progress | None:
+def to_progress(line: MoverProgress | None) -> Progress | None:
     """Progress as the status shows it."""
     if line is None:
         return None

@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cinderblock.lifecycle.worlds import MoverSettings
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import (
+from cinderblock.api import labels
+from cinderblock.api.mover import (
     DEVICE_PATH,
     SECRETS_DIRECTORY,
     TREE_PATH,
+    MoverOperation,
     MoverTask,
-    Operation,
     StoreLocation,
     VolumeMode,
-    to_environment,
+    task_to_env,
 )
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.lifecycle.worlds import MoverSettings
 
 STORE_LABEL = "cinderblock.io/store"
 """On a mover Job: UID of the BackupStore that it uses, so that movers can be counted per store."""
@@ -50,10 +50,10 @@ Owner = VolumeBackup | VolumeRestore
 def child_metadata(owner: Owner) -> dict[str, Any]:
     """Metadata of a child: name from the owner's UID, owner reference, labels."""
     return {
-        "name": names.child_name(owner.uid),
+        "name": labels.child_name(owner.uid),
         "namespace": owner.namespace,
         "labels": child_labels(owner),
-        "annotations": {names.OWNER_NAME_ANNOTATION: owner.name},
+        "annotations": {labels.OWNER_NAME_ANNOTATION: owner.name},
         "ownerReferences": [
             {
                 "apiVersion": owner.api_version,
@@ -70,9 +70,9 @@ def child_metadata(owner: Owner) -> dict[str, Any]:
 def child_labels(owner: Owner) -> dict[str, str]:
     """Labels by which a child is watched and found."""
     return {
-        names.MANAGED_BY_LABEL: names.MANAGED_BY,
-        names.OWNER_KIND_LABEL: owner.kind,
-        names.OWNER_UID_LABEL: owner.uid,
+        labels.MANAGED_BY_LABEL: labels.MANAGED_BY,
+        labels.OWNER_KIND_LABEL: owner.kind,
+        labels.OWNER_UID_LABEL: owner.uid,
     }
 
 
@@ -120,7 +120,7 @@ def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volum
     metadata = child_metadata(owner)
     metadata["name"] = name
     metadata["labels"] = owner.spec.labels | metadata["labels"]
-    metadata["annotations"] |= owner.spec.annotations | {names.VOLUME_ID_ANNOTATION: owner.uid}
+    metadata["annotations"] |= owner.spec.annotations | {labels.VOLUME_ID_ANNOTATION: owner.uid}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -174,8 +174,8 @@ def mover_job(
     is a child as well: that one is gone when the backup has ended, and without it no pod can start.
     """
     metadata = child_metadata(owner)
-    is_gone_with_us = task.operation is Operation.BACKUP and claim_name == metadata["name"]
-    metadata["finalizers"] = [names.JOB_FINALIZER]
+    is_gone_with_us = task.operation is MoverOperation.BACKUP and claim_name == metadata["name"]
+    metadata["finalizers"] = [labels.JOB_FINALIZER]
     metadata["labels"][STORE_LABEL] = store.uid
     return {
         "apiVersion": "batch/v1",
@@ -211,7 +211,7 @@ def mover_job(
 
 def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str, settings: MoverSettings) -> dict[str, Any]:
     template = store.spec.mover
-    reads_only = task.operation is Operation.BACKUP
+    reads_only = task.operation is MoverOperation.BACKUP
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -247,7 +247,7 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
         "args": ["mover"],
-        "env": [{"name": name, "value": value} for name, value in (*to_environment(task).items(), *settings.proxies)],
+        "env": [{"name": name, "value": value} for name, value in (*task_to_env(task).items(), *settings.proxies)],
         "resources": store.spec.mover.resources or DEFAULT_RESOURCES,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": store.spec.mover.security_context or _security_context(task.operation),
@@ -258,14 +258,14 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
     if task.volume_mode is VolumeMode.BLOCK:
         container["volumeDevices"] = [{"name": "volume", "devicePath": DEVICE_PATH}]
     else:
-        reads_only = task.operation is Operation.BACKUP
+        reads_only = task.operation is MoverOperation.BACKUP
         container["volumeMounts"].append({"name": "volume", "mountPath": TREE_PATH, "readOnly": reads_only})
     return container
 
 
-def _security_context(operation: Operation) -> dict[str, Any]:
+def _security_context(operation: MoverOperation) -> dict[str, Any]:
     """Root with only the capabilities that the copy needs (Pod Security Standards: fits ``baseline``)."""
-    added = BACKUP_CAPABILITIES if operation is Operation.BACKUP else RESTORE_CAPABILITIES
+    added = BACKUP_CAPABILITIES if operation is MoverOperation.BACKUP else RESTORE_CAPABILITIES
     return {
         "runAsUser": 0,
         "runAsGroup": 0,

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from cinderblock.api import labels as api_labels
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model import names
-from cinderblock.model.cluster import Claim, Volume
-from cinderblock.model.origin import ClaimFacts, ClusterFacts, DriverFacts
 
 VALUE_LIMIT: Final = 4096
 """Most bytes of a value that is kept, in UTF-8."""
@@ -40,7 +40,7 @@ again must not have them: a GitOps tool would treat it as its own."""
 _ORDINAL: Final = re.compile(r"-(0|[1-9][0-9]*)$")
 
 
-def claim_facts(world: BackupWorld, claim: Claim) -> ClaimFacts:
+def claim_facts(world: BackupWorld, claim: PersistentVolumeClaim) -> ClaimFacts:
     """Return what is kept of the claim."""
     labels, annotations = _wanted(claim.metadata.labels), _wanted(claim.metadata.annotations)
     kept = set(_fitting([*labels.items(), *annotations.items()]))
@@ -57,7 +57,7 @@ def claim_facts(world: BackupWorld, claim: Claim) -> ClaimFacts:
     )
 
 
-def driver_facts(volume: Volume | None) -> DriverFacts | None:
+def driver_facts(volume: PersistentVolume | None) -> DriverFacts | None:
     """Return what is kept of the PersistentVolume; None if it is not a CSI volume."""
     if volume is None or volume.spec.csi is None:
         return None
@@ -80,7 +80,7 @@ def _wanted(pairs: Mapping[str, str]) -> dict[str, str]:
 def _is_a_tools(key: str) -> bool:
     domain, slash, _ = key.partition("/")
     is_of_a_domain = any(domain == tool or domain.endswith(f".{tool}") for tool in _TOOLS)
-    return key == names.MANAGED_BY_LABEL or (bool(slash) and is_of_a_domain)
+    return key == api_labels.MANAGED_BY_LABEL or (bool(slash) and is_of_a_domain)
 
 
 def _fitting(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -98,7 +98,7 @@ def _size(key: str, value: str) -> int:
     return len(json.dumps({key: value})) + 5 * value.count("$")
 
 
-def _stateful_set(world: BackupWorld, claim: Claim) -> str | None:
+def _stateful_set(world: BackupWorld, claim: PersistentVolumeClaim) -> str | None:
     """Return the StatefulSet of the claim. Its owner names it if the set deletes its claims; otherwise pods do.
 
     Claims of a StatefulSet are called ``<template>-<set>-<ordinal>`` (apps/v1 StatefulSet).

@@ -5,17 +5,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TypeGuard, TypeVar
 
+from cinderblock.api import labels
+from cinderblock.api.conditions import Condition
+from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.meta import Object
+from cinderblock.api.mover import MoverReport
 from cinderblock.errors import CinderblockError, InvalidInput, fail_reason
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, Announce, DeleteChild
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait, overdue
-from cinderblock.model import names
-from cinderblock.model.base import KubeObject
-from cinderblock.model.cluster import Claim, Job, Snapshot
-from cinderblock.model.conditions import Condition
-from cinderblock.model.task import MoverReport
 
-Child = TypeVar("Child", bound=KubeObject)
+Child = TypeVar("Child", bound=Object)
 
 
 def settle(wait: Wait, old: list[Condition], now: datetime) -> Fail | Wait:
@@ -52,13 +52,15 @@ def losses(report: MoverReport | None) -> tuple[Action, ...]:
     return (Announce("Warning", "NotAllKept", " ".join(report.warnings)),) if report and report.warnings else ()
 
 
-def cleanup(owner: str, job: Job | None, exposed: Claim | None, snapshot: Snapshot | None) -> tuple[Action, ...]:
+def cleanup(
+    owner: str, job: Job | None, exposed: PersistentVolumeClaim | None, snapshot: VolumeSnapshot | None
+) -> tuple[Action, ...]:
     """Remove what was made for one run. The Job goes first: it uses the claim, which was made from the snapshot.
 
     What only has a child's name, and not the ``owner`` with this UID, is somebody else's and stays.
     """
     actions: list[Action] = []
-    if is_ours(job, owner) and (not job.metadata.is_being_deleted or names.JOB_FINALIZER in job.metadata.finalizers):
+    if is_ours(job, owner) and (not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers):
         actions.append(DeleteChild("Job", job.name, job.uid))
     if is_ours(exposed, owner) and not exposed.metadata.is_being_deleted:
         actions.append(DeleteChild("PersistentVolumeClaim", exposed.name, exposed.uid))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.errors import CinderblockError, IntegrityError
 from cinderblock.lifecycle import checks, conditions
 from cinderblock.lifecycle.actions import Announce
 from cinderblock.lifecycle.backup_facts import with_manifest
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model.backup import VolumeBackupStatus
-from cinderblock.model.conditions import Condition, ConditionType
 
 
 def recorded(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStatus:

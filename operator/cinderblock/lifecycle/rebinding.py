@@ -20,13 +20,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.lifecycle import objects, outcomes, restore_checks
 from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, CreateClaim, DeleteChild, PatchClaim, PatchVolume
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
-from cinderblock.model import names
-from cinderblock.model.cluster import Claim, Volume
-from cinderblock.model.restore import VolumeRestore
 
 RESTORE_LABEL = "cinderblock.io/restore-uid"
 """On a PersistentVolume that is being handed over: UID of the VolumeRestore."""
@@ -48,7 +48,7 @@ class Step:
 class Finished:
     """The asked claim is bound to the filled volume."""
 
-    claim: Claim
+    claim: PersistentVolumeClaim
 
 
 def has_begun(world: RestoreWorld) -> bool:
@@ -85,7 +85,7 @@ def abandon(world: RestoreWorld) -> tuple[Action, ...]:
     return () if is_child(world.target, world.restore) else (let_go(volume, world.target),)
 
 
-def let_go(volume: Volume, claim: Claim | None) -> PatchVolume:
+def let_go(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> PatchVolume:
     """Let a marked volume go, whatever claim has the name that it is reserved for; see `abandon`."""
     reference = volume.spec.claim_ref
     is_promised = claim is not None and claim.spec.volume_name == volume.name
@@ -93,27 +93,27 @@ def let_go(volume: Volume, claim: Claim | None) -> PatchVolume:
     return _unmark(volume, spec={"claimRef": {"uid": volume.metadata.labels[RESTORE_LABEL]}} if is_stranded else {})
 
 
-def keep(volume: Volume) -> PatchVolume:
+def keep(volume: PersistentVolume) -> PatchVolume:
     """Take the mark off and let the volume stay whatever becomes of its claim: somebody may have written to it."""
     return _patch(volume, {"metadata": _no_marks()})
 
 
-def is_child(claim: Claim | None, restore: VolumeRestore) -> TypeGuard[Claim]:
+def is_child(claim: PersistentVolumeClaim | None, restore: VolumeRestore) -> TypeGuard[PersistentVolumeClaim]:
     """Whether a claim was made by the restore and has not been handed over.
 
     The label says so as well as the owner: who makes the restore the owner of a claim of theirs, has not made it ours.
     """
-    return outcomes.is_ours(claim, restore.uid) and claim.metadata.labels.get(names.OWNER_UID_LABEL) == restore.uid
+    return outcomes.is_ours(claim, restore.uid) and claim.metadata.labels.get(labels.OWNER_UID_LABEL) == restore.uid
 
 
-def release(claim: Claim, restore: VolumeRestore) -> PatchClaim:
+def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
     """Make a claim that is bound the user's own."""
     owners = [owner.to_wire() for owner in claim.metadata.owner_references if owner.uid != restore.uid]
     metadata = {
         "resourceVersion": claim.metadata.resource_version,
         "ownerReferences": owners,
         "labels": dict.fromkeys(objects.child_labels(restore)),
-        "annotations": {names.OWNER_NAME_ANNOTATION: None, NUDGED_ANNOTATION: None},
+        "annotations": {labels.OWNER_NAME_ANNOTATION: None, NUDGED_ANNOTATION: None},
     }
     return PatchClaim(claim.name, {"metadata": metadata})
 
@@ -131,7 +131,7 @@ def take_back(world: RestoreWorld) -> tuple[Action, ...]:
     return (DeleteChild("PersistentVolumeClaim", claim.name, claim.uid),)
 
 
-def _bound(world: RestoreWorld, target: Claim, volume: Volume) -> Step | Finished:
+def _bound(world: RestoreWorld, target: PersistentVolumeClaim, volume: PersistentVolume) -> Step | Finished:
     if target.is_bound:
         return Finished(target)
     waiting = _rebinding(world, f"waiting for claim {target.name} to be bound")
@@ -141,11 +141,11 @@ def _bound(world: RestoreWorld, target: Claim, volume: Volume) -> Step | Finishe
     return Step(waiting)
 
 
-def _is_bound_to(volume: Volume, claim: Claim) -> bool:
+def _is_bound_to(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
     return volume.spec.claim_ref is not None and volume.spec.claim_ref.uid == claim.uid
 
 
-def _nudge(claim: Claim) -> PatchClaim:
+def _nudge(claim: PersistentVolumeClaim) -> PatchClaim:
     """Have Kubernetes' volume controller look at a claim again whose volume is bound to it already.
 
     Its two workers both set the volume's phase; if the one that binds the claim comes second, it gives up and tries
@@ -156,7 +156,7 @@ def _nudge(claim: Claim) -> PatchClaim:
     return PatchClaim(claim.name, {"metadata": metadata})
 
 
-def _claim(world: RestoreWorld, volume: Volume) -> Step:
+def _claim(world: RestoreWorld, volume: PersistentVolume) -> Step:
     """Reserve the released volume for the asked name, and create the claim."""
     reference = volume.spec.claim_ref
     name = restore_checks.asked_name(world)
@@ -192,17 +192,17 @@ def _reference(namespace: str, name: str) -> dict[str, str | None]:
     }
 
 
-def _is_marked(volume: Volume, world: RestoreWorld) -> bool:
+def _is_marked(volume: PersistentVolume, world: RestoreWorld) -> bool:
     return volume.metadata.labels.get(RESTORE_LABEL) == world.restore.uid
 
 
-def _mark(world: RestoreWorld, volume: Volume) -> PatchVolume:
+def _mark(world: RestoreWorld, volume: PersistentVolume) -> PatchVolume:
     policy = volume.spec.persistent_volume_reclaim_policy
     metadata = {"labels": {RESTORE_LABEL: world.restore.uid}, "annotations": {POLICY_ANNOTATION: policy}}
     return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
 
 
-def _unmark(volume: Volume, spec: dict[str, Any]) -> PatchVolume:
+def _unmark(volume: PersistentVolume, spec: dict[str, Any]) -> PatchVolume:
     policy = volume.metadata.annotations.get(POLICY_ANNOTATION) or "Delete"
     return _patch(volume, {"metadata": _no_marks(), "spec": {"persistentVolumeReclaimPolicy": policy} | spec})
 
@@ -211,7 +211,7 @@ def _no_marks() -> dict[str, Any]:
     return {"labels": {RESTORE_LABEL: None}, "annotations": {POLICY_ANNOTATION: None}}
 
 
-def _patch(volume: Volume, patch: dict[str, Any]) -> PatchVolume:
+def _patch(volume: PersistentVolume, patch: dict[str, Any]) -> PatchVolume:
     """A merge-patch that holds only for the volume as it was seen."""
     metadata = patch.get("metadata", {}) | {"resourceVersion": volume.metadata.resource_version}
     return PatchVolume(volume.name, patch | {"metadata": metadata})

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cinderblock.api.quantity import to_bytes, to_gib
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import checks
 from cinderblock.lifecycle.objects import ClaimRequest
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
-from cinderblock.model.quantity import to_bytes, to_gib
-from cinderblock.model.restore import RestorePhase, VolumeRestore
 
 Check = Callable[[RestoreWorld], Verdict]
 

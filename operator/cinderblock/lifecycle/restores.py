@@ -10,6 +10,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle import (
     conditions,
@@ -32,11 +37,6 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import RestoreWorld
-from cinderblock.model import names
-from cinderblock.model.cluster import Claim
-from cinderblock.model.losses import Loss
-from cinderblock.model.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
-from cinderblock.model.task import MoverReport, MoverTask, Operation
 
 CANCELLING = "Cancelling"
 """What a restore says that was deleted before it had ended, while its mover is being stopped."""
@@ -68,10 +68,10 @@ def _decide(world: RestoreWorld, now: datetime) -> Decision:
     before = _ended_before(world.restore) if phase is None else None
     if before is not None:
         return _recall(world, now, before)
-    if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+    if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         # One that is running already had it taken off by an uninstalled release: nothing is checked anew.
         running = phase is RestorePhase.RESTORING
-        return Decision(None, (AddFinalizer(names.RESTORE_FINALIZER),), 0.0) if running else _accept(world, now)
+        return Decision(None, (AddFinalizer(labels.RESTORE_FINALIZER),), 0.0) if running else _accept(world, now)
     if rebinding.has_begun(world):
         return _hand_over(world, now)
     if world.mover.job is not None:
@@ -85,7 +85,7 @@ def _accept(world: RestoreWorld, now: datetime) -> Decision:
     if isinstance(verdict, Fail):
         return _fail(world, now, verdict)
     waiting = verdict or Wait("Accepted", "The restore was accepted", look_again=0.0)
-    return _wait(world, now, waiting, (AddFinalizer(names.RESTORE_FINALIZER),))
+    return _wait(world, now, waiting, (AddFinalizer(labels.RESTORE_FINALIZER),))
 
 
 def _prepare(world: RestoreWorld, now: datetime) -> Decision:
@@ -102,7 +102,7 @@ def _prepare(world: RestoreWorld, now: datetime) -> Decision:
             return _wait(world, now, queued)
     if restore_checks.wants_existing(world.restore):
         return _start(world, now, world.target.name if world.target else "")
-    hidden = names.child_name(world.restore.uid)
+    hidden = labels.child_name(world.restore.uid)
     started = _start(world, now, hidden)
     if world.hidden is not None:
         return started
@@ -124,7 +124,7 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         raise ValueError("checks let nothing through without a store and a manifest")
     mode = manifest.description.volume_mode
     task = MoverTask(
-        operation=Operation.RESTORE,
+        operation=MoverOperation.RESTORE,
         store=objects.location(store, world.backup.status.container or store.spec.container),
         volume_mode=mode,
         path=objects.mover_path(mode),
@@ -177,7 +177,9 @@ def _hand_over(world: RestoreWorld, now: datetime, report: MoverReport | None = 
     return Decision(status, (*told, *step.actions), decision.look_again)
 
 
-def _done(world: RestoreWorld, now: datetime, claim: Claim | None, report: MoverReport | None) -> Decision:
+def _done(
+    world: RestoreWorld, now: datetime, claim: PersistentVolumeClaim | None, report: MoverReport | None
+) -> Decision:
     base = _base(world)
     update: dict[str, Any] = {
         "phase": RestorePhase.AVAILABLE,
@@ -218,15 +220,15 @@ def _ended(world: RestoreWorld) -> Decision:
         status = status.model_copy(update={"observed_generation": world.restore.metadata.generation})
     if actions or remains:
         return Decision(status, actions, look_again=SHORTEST_LOOK if remains else 0.0)
-    if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+    if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         return Decision(status)
-    remembered = {names.ENDED_ANNOTATION: f"{world.restore.uid}/{status.phase}"}
-    return Decision(status, (RemoveFinalizer(names.RESTORE_FINALIZER, remembered),))
+    remembered = {labels.ENDED_ANNOTATION: f"{world.restore.uid}/{status.phase}"}
+    return Decision(status, (RemoveFinalizer(labels.RESTORE_FINALIZER, remembered),))
 
 
 def _ended_before(restore: VolumeRestore) -> RestorePhase | None:
     """How a restore had ended whose status was lost. That of a copied object counts for nothing."""
-    uid, _, phase = restore.metadata.annotations.get(names.ENDED_ANNOTATION, "").partition("/")
+    uid, _, phase = restore.metadata.annotations.get(labels.ENDED_ANNOTATION, "").partition("/")
     return next((ended for ended in ENDED if ended == phase), None) if uid == restore.uid else None
 
 
@@ -242,7 +244,7 @@ def _recall(world: RestoreWorld, now: datetime, phase: RestorePhase) -> Decision
 
 def _cancel(world: RestoreWorld, now: datetime) -> Decision:
     """Deleting a VolumeRestore stops it. A new volume that has not been handed over is removed."""
-    if names.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+    if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         return Decision(None)
     actions, has_ended = _cleanup(world), restore_checks.own_phase(world.restore) in ENDED
     if not actions and not _remains(world):
@@ -253,7 +255,7 @@ def _cancel(world: RestoreWorld, now: datetime) -> Decision:
         )
         note = f"The VolumeRestore was deleted before it had ended; {left}"
         told = () if has_ended else (Announce("Normal", "Cancelled", note),)
-        return Decision(None, (*told, RemoveFinalizer(names.RESTORE_FINALIZER)))
+        return Decision(None, (*told, RemoveFinalizer(labels.RESTORE_FINALIZER)))
     if _is_stuck(world, now):
         return _cannot_stop(world, now, actions)
     since, limit = world.restore.metadata.deletion_timestamp, world.policy.deadlines.deletion

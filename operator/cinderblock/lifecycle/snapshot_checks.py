@@ -5,9 +5,9 @@ Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py 
 
 from __future__ import annotations
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim, VolumeSnapshot
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.worlds import BackupWorld
-from cinderblock.model.cluster import Claim, Snapshot
 
 NOT_AVAILABLE = "SnapshotNotAvailable"
 """What a backup says of a VolumeSnapshot that it was given."""
@@ -38,7 +38,7 @@ def given_snapshot_fits(world: BackupWorld) -> Verdict:
     return _given_snapshot_is_ready(world.given_snapshot, world.policy.deadlines)
 
 
-def _given_snapshot_is_ready(snapshot: Snapshot, deadlines: Deadlines) -> Verdict:
+def _given_snapshot_is_ready(snapshot: VolumeSnapshot, deadlines: Deadlines) -> Verdict:
     if snapshot.status.ready_to_use:
         return None
     words = "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
@@ -47,7 +47,7 @@ def _given_snapshot_is_ready(snapshot: Snapshot, deadlines: Deadlines) -> Verdic
     return Wait(NOT_AVAILABLE, f'{words} "creating".', limit=deadlines.snapshot, look_again=5.0)
 
 
-def _is_older(snapshot: Snapshot, claim: Claim) -> bool:
+def _is_older(snapshot: VolumeSnapshot, claim: PersistentVolumeClaim) -> bool:
     """Whether a snapshot was there before its claim, by both clocks: the API server's and that of the driver.
 
     A VolumeSnapshot may be applied before its claim, and an array's clock may be wrong; neither makes it another's.

@@ -6,13 +6,13 @@ import zlib
 from collections.abc import Sequence
 from datetime import datetime
 
+from cinderblock.api import labels
+from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.worlds import StoreView, StoreWorld
-from cinderblock.model import names
-from cinderblock.model.conditions import Condition, ConditionType
-from cinderblock.model.store import BackupStore, BackupStoreStatus
 
 SOON = 10.0
 """Seconds between looks at a store that does not answer: it may only be starting."""
@@ -55,11 +55,11 @@ def _share(uid: str) -> float:
 
 
 def _finalizer(world: StoreWorld) -> tuple[Action, ...]:
-    has = names.STORE_FINALIZER in world.store.metadata.finalizers
+    has = labels.STORE_FINALIZER in world.store.metadata.finalizers
     if world.used_by and not has and not world.store.metadata.is_being_deleted:
-        return (AddFinalizer(names.STORE_FINALIZER),)
+        return (AddFinalizer(labels.STORE_FINALIZER),)
     if has and not world.used_by:
-        return (RemoveFinalizer(names.STORE_FINALIZER),)
+        return (RemoveFinalizer(labels.STORE_FINALIZER),)
     return ()
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.lifecycle.actions import Announce, Status
-from cinderblock.model.conditions import Condition, ConditionType
-from cinderblock.model.store import BackupStoreStatus
 
 USUAL: Final = frozenset(
     {

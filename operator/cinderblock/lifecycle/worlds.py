@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cinderblock.api.kubernetes import (
+    Job,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+    VolumeSnapshot,
+    VolumeSnapshotClass,
+)
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import BackupMetadata, MoverProgress
+from cinderblock.api.pins import Pins
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.verdicts import Deadlines
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim, Job, Pod, Snapshot, SnapshotClass, StorageClass, Volume
-from cinderblock.model.losses import Loss
-from cinderblock.model.pins import Pins
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import BackupDescription, ProgressLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class ManifestView:
     """
 
     key: str
-    description: BackupDescription
+    description: BackupMetadata
     parent_id: str | None
     object_count: int
     logical_bytes: int
@@ -112,7 +120,7 @@ class MoverView:
 
     job: Job | None = None
     pods: tuple[Pod, ...] = ()
-    progress: ProgressLine | None = None
+    progress: MoverProgress | None = None
     warning: str = ""
     claim_warning: str = ""
     others: frozenset[OtherMover] = frozenset()
@@ -161,20 +169,20 @@ class BackupWorld:
     siblings: tuple[VolumeBackup, ...] = ()
     restores: tuple[VolumeRestore, ...] = ()
     store: StoreView = field(default_factory=StoreView)
-    claim: Claim | None = None
-    volume: Volume | None = None
+    claim: PersistentVolumeClaim | None = None
+    volume: PersistentVolume | None = None
     users: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
     stateful_sets: tuple[str, ...] = ()
     cluster_uid: str = ""
     intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
-    snapshot_class: SnapshotClass | None = None
+    snapshot_class: VolumeSnapshotClass | None = None
     snapshot_class_missing: str = ""
     classes: tuple[StorageClass, ...] = ()
-    given_snapshot: Snapshot | None = None
-    snapshot: Snapshot | None = None
-    exposed: Claim | None = None
+    given_snapshot: VolumeSnapshot | None = None
+    snapshot: VolumeSnapshot | None = None
+    exposed: PersistentVolumeClaim | None = None
     mover: MoverView = field(default_factory=MoverView)
     manifest: ManifestView | None = None
     manifest_trouble: CinderblockError | None = None
@@ -219,13 +227,13 @@ class RestoreWorld:
     store: StoreView = field(default_factory=StoreView)
     manifest: ManifestView | None = None
     manifest_trouble: CinderblockError | None = None
-    target: Claim | None = None
+    target: PersistentVolumeClaim | None = None
     users: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
     intruders: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
-    hidden: Claim | None = None
-    volume: Volume | None = None
+    hidden: PersistentVolumeClaim | None = None
+    volume: PersistentVolume | None = None
     classes: tuple[str, ...] = ()
     late_classes: tuple[str, ...] = ()
     mover: MoverView = field(default_factory=MoverView)

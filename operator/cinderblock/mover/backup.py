@@ -25,6 +25,11 @@ from contextlib import ExitStack
 from functools import partial
 
 from cinderblock import __version__
+from cinderblock.api.layout import pack_prefix, stored_ids
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import BackupMetadata, MoverReport, MoverTask, VolumeMode, missed_changes_sentence
+from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
 from cinderblock.datapath.chunking import chunk_bytes_for
 from cinderblock.datapath.codec import Encoder
 from cinderblock.datapath.comparison import Comparison
@@ -44,17 +49,6 @@ from cinderblock.errors import (
     KeyUnavailable,
     NotFound,
     TransientError,
-)
-from cinderblock.model.losses import Loss
-from cinderblock.model.names import pack_prefix, stored_ids
-from cinderblock.model.pins import ExpectedBackup, Pins
-from cinderblock.model.store import Compression, CompressionAlgorithm
-from cinderblock.model.task import (
-    BackupDescription,
-    MoverReport,
-    MoverTask,
-    VolumeMode,
-    missed_changes_sentence,
 )
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.leftovers import Leftovers
@@ -214,7 +208,7 @@ class _Run:
         self._store.put(task.manifest, manifest)
         return self._writer.pins
 
-    def _description(self) -> BackupDescription:
+    def _description(self) -> BackupMetadata:
         """Return what the task says, with the proof that files are unchanged and the version that writes this."""
         task = self._task
         compares_files = self._parent is not None and task.volume_mode is VolumeMode.FILESYSTEM

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
+from cinderblock.api.layout import pack_prefix
 from cinderblock.datapath.codec import decode
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk
@@ -14,7 +15,6 @@ from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.packs import PackTable, open_chunk, pack_sealer
 from cinderblock.datapath.seal import Buffer, Sealer
 from cinderblock.errors import IntegrityError, NotFound
-from cinderblock.model.names import pack_prefix
 from cinderblock.mover.ahead import ReadAhead
 from cinderblock.store.base import ObjectStore
 

@@ -21,17 +21,17 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.errors import CinderblockError, InvalidInput
-from cinderblock.model.task import (
+from cinderblock.api.mover import (
     SECRETS_DIRECTORY,
     TASK_VARIABLE,
+    MoverOperation,
     MoverReport,
     MoverTask,
-    Operation,
     StoreLocation,
-    text_from_environment,
+    task_from_env,
 )
+from cinderblock.datapath.keys import KeyRing
+from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.progress import ProgressPrinter
 from cinderblock.mover.reporting import EXIT_TRANSIENT, TERMINATION_LOG, exit_code, failure, write_report
@@ -86,20 +86,20 @@ def _attempt(
 
 
 def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, opener: StoreOpener) -> MoverReport:
-    active = task.active_key if task.operation is Operation.BACKUP else None
+    active = task.active_key if task.operation is MoverOperation.BACKUP else None
     keys = read_key_ring(os.path.join(secrets_directory, "encryption"), active)
     credentials = read_credentials(os.path.join(secrets_directory, "credentials"))
     ca_file = os.path.join(secrets_directory, "ca", "ca.crt")
     opened = opener(task.store, credentials, ca_file if os.path.exists(ca_file) else None)
     with closing(CountedStore(opened)) as store:
         store.check()
-        run = run_backup if task.operation is Operation.BACKUP else run_restore
+        run = run_backup if task.operation is MoverOperation.BACKUP else run_restore
         report = run(task, store, keys, printer)
         return report.model_copy(update={"requests": store.counts.requests})
 
 
 def _read_task(environment: Mapping[str, str]) -> MoverTask:
-    text = text_from_environment(environment)
+    text = task_from_env(environment)
     if text is None:
         raise InvalidInput(f"{TASK_VARIABLE} is not set: the mover is started by the operator, as a Job")
     try:

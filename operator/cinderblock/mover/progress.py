@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
-from cinderblock.model.task import ProgressLine
+from cinderblock.api.mover import MoverProgress
 
 _WINDOW_SECONDS = 15.0
 """Speed is the mean over so long: short enough to follow a change, long enough not to jump from pack to pack."""
@@ -74,7 +74,7 @@ class ProgressPrinter:
         since, before = self._seen[0]
         speed = int((progress.bytes_done - before) / (now - since)) if now > since else 0
         left = max(progress.bytes_total - progress.bytes_done, 0)
-        line = ProgressLine(
+        line = MoverProgress(
             bytes_done=progress.bytes_done,
             bytes_total=max(progress.bytes_total, progress.bytes_done),
             bytes_stored=progress.bytes_stored,

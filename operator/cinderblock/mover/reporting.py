@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cinderblock.api.mover import REPORT_LIMIT, MoverReport
 from cinderblock.errors import CinderblockError, fail_reason
-from cinderblock.model.task import REPORT_LIMIT, MoverReport
 
 EXIT_SUCCESS = 0
 EXIT_PERMANENT = 3

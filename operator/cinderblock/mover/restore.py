@@ -28,6 +28,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
+from cinderblock.api.losses import count_files
+from cinderblock.api.mover import MoverReport, MoverTask
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.datapath.chunking import SOLID_FILES
 from cinderblock.datapath.entries import Entry, Extent
 from cinderblock.datapath.keys import KeyRing
@@ -35,9 +38,6 @@ from cinderblock.datapath.manifest import ManifestReader, ManifestSummary
 from cinderblock.device.direct import PIECE_BYTES, WRITES
 from cinderblock.device.makers import SharedMemory
 from cinderblock.errors import InvalidInput
-from cinderblock.model.losses import count_files
-from cinderblock.model.pins import ExpectedBackup
-from cinderblock.model.task import MoverReport, MoverTask
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
 from cinderblock.mover.finishing import Finishing
 from cinderblock.mover.memory import collecting_seldom, take_from_one_heap

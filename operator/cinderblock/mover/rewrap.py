@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import read_summary
-from cinderblock.model.pins import ExpectedBackup
 from cinderblock.store.base import ObjectStore
 
 

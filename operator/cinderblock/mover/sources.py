@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from cinderblock.api.losses import Loss, Unreadable
+from cinderblock.api.mover import VolumeMode
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockSource
 from cinderblock.device.content import SourceContent
@@ -16,8 +18,6 @@ from cinderblock.device.fidelity import assess_source
 from cinderblock.device.gaps import Gaps
 from cinderblock.device.losses import Feature, Fidelity
 from cinderblock.device.tree_reader import Before, TreeReader
-from cinderblock.model.losses import Loss, Unreadable
-from cinderblock.model.task import VolumeMode
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
+from cinderblock.api.losses import Fidelity, Loss
+from cinderblock.api.mover import VolumeMode
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockTarget
 from cinderblock.device.content import TargetContent
@@ -16,8 +18,6 @@ from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.device.target_file import TargetFile
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
-from cinderblock.model.losses import Fidelity, Loss
-from cinderblock.model.task import VolumeMode
 from cinderblock.mover.sources import PREFETCHED_BYTES, announced
 
 

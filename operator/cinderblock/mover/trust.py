@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from cinderblock.api.mover import MoverTask
+from cinderblock.api.v1alpha1.store import SHORTEST_DIRTY_WINDOW, ChangeDetection
 from cinderblock.datapath.comparison import Comparison
-from cinderblock.model.store import SHORTEST_DIRTY_WINDOW, ChangeDetection
-from cinderblock.model.task import MoverTask
 from cinderblock.mover.evidence import Evidence
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

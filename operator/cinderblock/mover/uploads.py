@@ -7,10 +7,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cinderblock.api.layout import pack_prefix
 from cinderblock.datapath.entries import Chunk
 from cinderblock.datapath.keys import DataKey
 from cinderblock.datapath.packs import Origin, PackBuilder, PackTable, buffer_bytes, pack_name, pack_sealer
-from cinderblock.model.names import pack_prefix
 from cinderblock.mover.reading import Piece
 from cinderblock.store.base import ObjectStore
 

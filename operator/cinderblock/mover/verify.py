@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from zlib import crc32
 
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.entries import Chunk, Entry, Extent
 from cinderblock.datapath.keys import KeyRing
@@ -17,7 +18,6 @@ from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.packs import PackTable, read_pack
 from cinderblock.datapath.seal import Sealer, Suite
 from cinderblock.errors import IntegrityError, InvalidInput, NotFound
-from cinderblock.model.pins import ExpectedBackup
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher, missing
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.store.base import ObjectStore

@@ -9,12 +9,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from cinderblock.api import labels
+from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle import checks, restore_checks
-from cinderblock.model import names
-from cinderblock.model.backup import BackupPhase, VolumeBackup
-from cinderblock.model.conditions import Condition, ConditionType
-from cinderblock.model.restore import RestorePhase, VolumeRestore
-from cinderblock.model.store import BackupStore
 
 NEW: Final = "new"
 """Phase of an object that we have not looked at yet."""
@@ -172,7 +172,7 @@ class Census:
 def claimed(bodies: Iterable[Mapping[str, Mapping[str, str]]]) -> list[Claimed]:
     """Claims as the API server lists them; the temporary ones that are ours are no volumes of anybody's."""
     metadata = [body["metadata"] for body in bodies]
-    return [Claimed(m["uid"], m["namespace"], m["name"]) for m in metadata if names.OWNER_UID_LABEL not in _labels(m)]
+    return [Claimed(m["uid"], m["namespace"], m["name"]) for m in metadata if labels.OWNER_UID_LABEL not in _labels(m)]
 
 
 def _labels(metadata: Mapping[str, object]) -> Mapping[str, str]:

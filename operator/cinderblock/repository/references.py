@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from cinderblock.api.layout import manifest_key
 from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import read_summary
@@ -27,7 +28,6 @@ from cinderblock.errors import (
     PermanentError,
     UnsupportedFormat,
 )
-from cinderblock.model.names import manifest_key
 from cinderblock.repository.known import KnownManifests, Lists
 from cinderblock.repository.stored import StoredManifest, manifests, pack_objects
 from cinderblock.store.base import ObjectStore

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from cinderblock.api.layout import backup_prefix, pack_prefix, stored_ids
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.datapath.packs import parse_pack_name
-from cinderblock.model.names import backup_prefix, pack_prefix, stored_ids
-from cinderblock.model.pins import ExpectedBackup
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
 KEY_NAME: Final = "data-key"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cinderblock.model.task import StoreLocation
+from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.retrying import PATIENT, Patience, RetryingStore

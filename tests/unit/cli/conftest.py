@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.mover import StoreLocation
 from cinderblock.cli import stores
 from cinderblock.cli.main import main
-from cinderblock.model.task import StoreLocation
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.s3 import client
 from tests.support.faults import FaultyStore

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cinderblock import __version__
+from cinderblock.api.mover import MoverOperation
+from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.errors import NotFound
-from cinderblock.model.origin import ClaimFacts, ClusterFacts, DriverFacts
-from cinderblock.model.task import Operation
 from cinderblock.mover.backup import run_backup
 from tests.support.backups import PREFIX, Backups
 from tests.support.volumes_in_memory import MemorySource
@@ -312,7 +312,7 @@ def test_a_backup_of_a_cluster_says_where_its_volume_comes_from(cli: Cli, opened
         "cluster": ClusterFacts(uid="k-1", release="backups"),
         "consistency": "snapshot",
     }
-    task = backups.task(Operation.BACKUP, "b-1")
+    task = backups.task(MoverOperation.BACKUP, "b-1")
     task = task.model_copy(update={"backup": task.backup.model_copy(update=facts)})
     run_backup(task, opened.inside, None, opener=lambda mode, path: nullcontext(MemorySource()))
     shown = cli("show", "b-1", "--from", f"{STORE}/{PREFIX}").out

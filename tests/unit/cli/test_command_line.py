@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from botocore.session import Session
 
+from cinderblock.api.v1alpha1.store import ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.cli.main import COMMANDS, load, main, make_command_parser, make_parser
 from cinderblock.cli.options import percentage, rate, store_url
 from cinderblock.errors import InvalidInput
-from cinderblock.model.store import ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.store.s3 import client
 from tests.unit.cli.conftest import Cli, Opened
 

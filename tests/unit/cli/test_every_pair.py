@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api import layout
+from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, StoreLocation, VolumeMode
+from cinderblock.api.pins import ExpectedBackup
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.cli import stores
 from cinderblock.cli.main import main
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.errors import CinderblockError, IntegrityError
 from cinderblock.lifecycle import expectations
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.pins import ExpectedBackup
-from cinderblock.model.store import BackupStore
-from cinderblock.model.task import BackupDescription, MoverTask, Operation, StoreLocation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.leftovers import KEY_NAME
 from cinderblock.mover.rewrap import run_rewrap
@@ -92,7 +92,7 @@ class World:
             key, expected = self.manifest(name), self.expected(name)
             reader = ManifestReader(lambda *range_, k=key: self.store.get(k, *range_), self.keys, expected, key)
             packs = {
-                names.pack_prefix("", expected.volume_id, reader.packs.origin(n).backup_id) + reader.packs.name(n)
+                layout.pack_prefix("", expected.volume_id, reader.packs.origin(n).backup_id) + reader.packs.name(n)
                 for n in range(len(reader.packs))
             }
             self.needs[name] = {key, *packs}
@@ -133,7 +133,7 @@ def back_up(
     parent: tuple[str, ExpectedBackup] | None = None,
 ) -> None:
     """Have a real mover make a backup."""
-    description = BackupDescription(
+    description = BackupMetadata(
         backup_id=expected.backup_id,
         volume_id=expected.volume_id,
         volume_name="data",
@@ -145,12 +145,12 @@ def back_up(
         data_timestamp=NOON,
     )
     task = MoverTask(
-        operation=Operation.BACKUP,
+        operation=MoverOperation.BACKUP,
         store=LOCATION,
         volume_mode=VolumeMode.FILESYSTEM,
         path="",
         backup=description,
-        manifest=names.manifest_key("", expected.volume_id, expected.backup_id),
+        manifest=layout.manifest_key("", expected.volume_id, expected.backup_id),
         parent_manifest=parent[0] if parent else None,
         expected_parent=parent[1] if parent else None,
         sealed=keys is not None,
@@ -293,7 +293,7 @@ def test_an_incremental_is_built_on_the_true_parent_or_on_none(world: World) -> 
         child = expected.model_copy(update={"backup_id": "child", "pins": None, "sealed": keys is not None})
         try:
             back_up(copied, child, "a-three", keys, (world.manifest(name), expected))
-            key = names.manifest_key("", child.volume_id, "child")
+            key = layout.manifest_key("", child.volume_id, "child")
             run_verify(copied, "", key, child, keys)
         except CinderblockError:
             continue
@@ -305,12 +305,12 @@ def test_a_run_that_resumes_uses_no_key_that_is_not_its_own(world: World) -> Non
     """Every object in the place of the data key that an interrupted run has left."""
     keys = world.keys or key_ring()
     wanted = world.expected("a-one").model_copy(update={"backup_id": "new", "sealed": True, "pins": None})
-    place = names.pack_prefix("", wanted.volume_id, "new") + KEY_NAME
+    place = layout.pack_prefix("", wanted.volume_id, "new") + KEY_NAME
     for info in list(world.store.list("")):
         copied = world.copy()
         copied.put(place, copied.get(info.key))
         back_up(copied, wanted, "a-three", keys)
-        run_verify(copied, "", names.manifest_key("", wanted.volume_id, "new"), wanted, keys)
+        run_verify(copied, "", layout.manifest_key("", wanted.volume_id, "new"), wanted, keys)
         assert place not in {left.key for left in copied.list("")}
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.datapath import manifest_writer, section_table, sections
 from cinderblock.datapath.columns import join_columns, split_columns
 from cinderblock.datapath.digest import digest_of
@@ -20,7 +21,6 @@ from cinderblock.datapath.manifest import ManifestReader, RangeReader, read_head
 from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter
 from cinderblock.datapath.packs import Origin, PackTable
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, UnsupportedFormat
-from cinderblock.model.pins import ExpectedBackup
 from tests.support.backups import NOON, Backups, key_ring
 
 MIB = 1 << 20

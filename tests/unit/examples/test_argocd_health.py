@@ -9,7 +9,7 @@ import pytest
 import yaml
 from lupa.lua51 import LuaRuntime
 
-from cinderblock.model.resources import RESOURCES
+from cinderblock.api.crd.definitions import RESOURCES
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "gitops" / "argocd-health.yaml"
 SCRIPTS: dict[str, str] = yaml.safe_load(EXAMPLE.read_text())["data"]

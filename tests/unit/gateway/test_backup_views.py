@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic_core import to_json
 
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.gateway import answers, backup_views
 from cinderblock.gateway.backups import rules_in
 from cinderblock.gateway.links import Links
 from cinderblock.gateway.times import written
 from cinderblock.gateway.versions import MAXIMUM, MINIMUM, V2, Version
-from cinderblock.model.backup import BackupPhase, VolumeBackup
 
 NEWER = {"os-backup-project-attr:project_id": 18, "metadata": 43, "user_id": 56}
 CINDER_3_0 = frozenset({

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.gateway.backup_actions import reset_patch
-from cinderblock.model.backup import BackupPhase, VolumeBackup
 from tests.support.simulated_api import _merged
 from tests.support.simulation import Simulation
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.gateway.volume_worlds import VolumeWorld
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Claim
-from cinderblock.model.restore import VolumeRestore
 
 CLAIM: dict[str, Any] = {
     "metadata": {"name": "database", "uid": "c"},
@@ -21,8 +21,10 @@ POD = {
 }
 
 
-def _claim(**changed: Any) -> Claim:
-    return Claim.model_validate(CLAIM | {key: CLAIM.get(key, {}) | value for key, value in changed.items()})
+def _claim(**changed: Any) -> PersistentVolumeClaim:
+    return PersistentVolumeClaim.model_validate(
+        CLAIM | {key: CLAIM.get(key, {}) | value for key, value in changed.items()}
+    )
 
 
 def _restore(phase: str | None, *, spec: dict[str, Any], uid: str = "r", **status: str) -> VolumeRestore:
@@ -38,7 +40,9 @@ def _backup(phase: str | None, **spec: Any) -> VolumeBackup:
     )
 
 
-def _status(claim: Claim, *restores: VolumeRestore, pods: tuple[Any, ...] = (), backups: Any = ()) -> str:
+def _status(
+    claim: PersistentVolumeClaim, *restores: VolumeRestore, pods: tuple[Any, ...] = (), backups: Any = ()
+) -> str:
     (volume,) = VolumeWorld([claim], pods, backups, restores).volumes()
     return volume.status
 

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.handlers.line import Line
 from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.worlds import BackupWorld, MoverSettings, MoverView, OtherMover, Policy, StoreView
-from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
-from cinderblock.model.store import BackupStore
 from tests.support.scenes import NOW, a_job, a_snapshot, a_store, a_world, accepted
 
 LIMIT = 2

@@ -9,12 +9,12 @@ from typing import TypeVar, cast
 
 import pytest
 
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KubeUnavailable, NotFound, TransientError
 from cinderblock.handlers.patience import AT_ONCE, DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.handlers.references import ReferenceLooks, key_ring
 from cinderblock.handlers.stores import Stores
-from cinderblock.model.store import BackupStore
 from cinderblock.repository import references
 from cinderblock.repository.references import Needs
 from cinderblock.store.base import ObjectStore

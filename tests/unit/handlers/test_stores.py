@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.datapath.read_only import READ_ONLY_KEYS_ANNOTATION
 from cinderblock.errors import CinderblockError, InvalidInput, KeyUnavailable, KubeUnavailable, NotFound
 from cinderblock.handlers import stores
 from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
 from cinderblock.kube.client import KubeClient
-from cinderblock.model.store import BackupStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import KEYS
 from tests.support.kube_clients import client_of

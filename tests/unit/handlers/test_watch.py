@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from cinderblock.api.labels import BACKUP_FINALIZER, OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.watch import STORE_DELAY, Watch
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.model.names import BACKUP_FINALIZER, OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION
 from tests.support.virtual_time import in_virtual_time
 
 

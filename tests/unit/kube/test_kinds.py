@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cinderblock.api.crd.definitions import RESOURCES
+from cinderblock.api.labels import GROUP, VERSION
 from cinderblock.errors import InvalidInput
 from cinderblock.kube import kinds
-from cinderblock.model.names import GROUP, VERSION
-from cinderblock.model.resources import RESOURCES
 
 
 @pytest.mark.parametrize(

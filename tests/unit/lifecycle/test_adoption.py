@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cinderblock.model import names
+from cinderblock.api import layout
 from tests.support.faults import Crash
 from tests.support.simulation import Simulation, summary
 
@@ -41,7 +41,7 @@ def test_an_adopted_backup_is_available_under_its_old_id(simulation: Simulation,
     assert (status["volumeName"], status["name"], status["manifestKey"]) == (
         "data",
         "rescued",
-        names.manifest_key("", status["volumeId"], left),
+        layout.manifest_key("", status["volumeId"], left),
     )
     assert summary(simulation)["children"] == []
 

@@ -12,9 +12,9 @@ from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.internal.constants_ast import Constants
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from cinderblock.api import labels
 from cinderblock.errors import AccessDenied, CinderblockError, StoreUnreachable
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.model import names
 from tests.support.faults import Crash
 from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation, api_outage, is_whole
@@ -207,7 +207,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _children(self) -> list[Object]:
         found = [item for kind in CHILDREN for item in self.simulation.objects.all(kind)]
-        return [item for item in found if names.MANAGED_BY_LABEL in item["metadata"].get("labels", {})]
+        return [item for item in found if labels.MANAGED_BY_LABEL in item["metadata"].get("labels", {})]
 
     def _pick(self, data: st.DataObject, among: list[Any]) -> Any:
         return among[data.draw(st.integers(0, len(among) - 1))]

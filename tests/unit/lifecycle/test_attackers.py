@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cinderblock.model import names
-from cinderblock.model.task import MoverReport
+from cinderblock.api import labels as api_labels
+from cinderblock.api.mover import MoverReport
 from tests.support.simulated_api import Object
 from tests.support.simulated_cluster import DRIVER, NAMESPACE
 from tests.support.simulation import Simulation
@@ -49,13 +49,13 @@ def disguise(simulation: Simulation, restore: Object) -> dict[str, Any]:
     uid = restore["metadata"]["uid"]
     owner = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "VolumeRestore", "name": "again", "uid": uid}
     labels = {
-        names.MANAGED_BY_LABEL: names.MANAGED_BY,
-        names.OWNER_KIND_LABEL: "VolumeRestore",
-        names.OWNER_UID_LABEL: uid,
+        api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY,
+        api_labels.OWNER_KIND_LABEL: "VolumeRestore",
+        api_labels.OWNER_UID_LABEL: uid,
     }
-    annotations = {names.OWNER_NAME_ANNOTATION: "again"}
+    annotations = {api_labels.OWNER_NAME_ANNOTATION: "again"}
     return {
-        "name": names.child_name(uid),
+        "name": api_labels.child_name(uid),
         "namespace": NAMESPACE,
         "labels": labels,
         "annotations": annotations,
@@ -123,7 +123,7 @@ def test_a_copied_status_of_another_backup_removes_none_of_its_data(simulation: 
     copied = simulation.backup("copied", "nowhere")
     simulation.objects.update(copied, status=dict(theirs["status"]))
     metadata = copied["metadata"] | {
-        "finalizers": [names.BACKUP_FINALIZER, "foreground-of/somebody"],
+        "finalizers": [api_labels.BACKUP_FINALIZER, "foreground-of/somebody"],
         "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "gone"}],
     }
     simulation.objects.update(copied, metadata=metadata)
@@ -139,7 +139,7 @@ def test_a_copied_backup_is_judged_by_its_own_uid_and_made_anew(simulation: Simu
     copied = simulation.backup("copied", "data")
     simulation.objects.update(copied, status=dict(theirs["status"]))
     simulation.objects.update(
-        copied, metadata=copied["metadata"] | {"finalizers": [names.BACKUP_FINALIZER], "ownerReferences": []}
+        copied, metadata=copied["metadata"] | {"finalizers": [api_labels.BACKUP_FINALIZER], "ownerReferences": []}
     )
     simulation.settle()
     own = simulation.get("VolumeBackup", "copied")["status"]
@@ -164,7 +164,7 @@ def test_a_foreign_status_names_no_parent(simulation: Simulation) -> None:
 
 def test_jobs_that_only_look_like_movers_hold_up_nobody(simulation: Simulation) -> None:
     for number in range(20):
-        labels = {names.MANAGED_BY_LABEL: names.MANAGED_BY, names.OWNER_KIND_LABEL: "VolumeBackup"}
+        labels = {api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY, api_labels.OWNER_KIND_LABEL: "VolumeBackup"}
         metadata = {"name": f"forged-{number}", "namespace": NAMESPACE, "labels": labels}
         simulation.objects.create("Job", {"metadata": metadata, "spec": {"suspend": True}})
     simulation.backup("again", "data")

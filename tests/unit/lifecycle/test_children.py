@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import labels as api_labels
+from cinderblock.api.kubernetes import PersistentVolume, VolumeSnapshot
+from cinderblock.api.mover import MoverOperation, MoverTask, VolumeMode
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore, ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.lifecycle import backup_tasks, backups, objects, restores
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.worlds import MoverSettings, StoreView
-from cinderblock.model import names
-from cinderblock.model.backup import VolumeBackup
-from cinderblock.model.cluster import Snapshot, Volume
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.store import BackupStore, ServerSideAlgorithm, ServerSideEncryption
-from cinderblock.model.task import MoverTask, Operation, VolumeMode
 from tests.support.scenes import (
     NOW,
     a_backup,
@@ -80,7 +80,7 @@ def all_children() -> dict[str, dict[str, Any]]:
 CHILDREN = all_children()
 
 
-def a_task(operation: Operation = Operation.BACKUP, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverTask:
+def a_task(operation: MoverOperation = MoverOperation.BACKUP, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverTask:
     return MoverTask(
         operation=operation,
         store=objects.location(a_store(), "volumebackups"),
@@ -102,9 +102,11 @@ def test_a_mover_is_told_how_objects_are_to_lie_in_the_store() -> None:
 
 
 def a_job(
-    operation: Operation = Operation.BACKUP, mode: VolumeMode = VolumeMode.FILESYSTEM, store: BackupStore | None = None
+    operation: MoverOperation = MoverOperation.BACKUP,
+    mode: VolumeMode = VolumeMode.FILESYSTEM,
+    store: BackupStore | None = None,
 ) -> dict[str, Any]:
-    owner = owned_backup() if operation is Operation.BACKUP else owned_restore()
+    owner = owned_backup() if operation is MoverOperation.BACKUP else owned_restore()
     return objects.mover_job(owner, a_task(operation, mode), store or a_store(**SECRETS), "the-claim", SETTINGS)
 
 
@@ -125,7 +127,7 @@ def container_of(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-EVERY_JOB = [(operation, mode) for operation in Operation for mode in VolumeMode]
+EVERY_JOB = [(operation, mode) for operation in MoverOperation for mode in VolumeMode]
 
 
 def test_every_kind_of_child_is_looked_at() -> None:
@@ -146,12 +148,12 @@ def test_a_child_is_owned_and_can_be_found_from_its_birth(child: dict[str, Any])
     assert owner["controller"] is True
     assert owner["apiVersion"] == "cinderblock.io/v1alpha1"
     assert (kind, uid) in (("VolumeBackup", "b-1"), ("VolumeRestore", "r-1"))
-    assert (metadata["name"], metadata["namespace"]) == (names.child_name(uid), "shop")
-    assert metadata["annotations"] == {names.OWNER_NAME_ANNOTATION: name}
+    assert (metadata["name"], metadata["namespace"]) == (api_labels.child_name(uid), "shop")
+    assert metadata["annotations"] == {api_labels.OWNER_NAME_ANNOTATION: name}
     wanted = {
-        names.MANAGED_BY_LABEL: names.MANAGED_BY,
-        names.OWNER_KIND_LABEL: kind,
-        names.OWNER_UID_LABEL: uid,
+        api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY,
+        api_labels.OWNER_KIND_LABEL: kind,
+        api_labels.OWNER_UID_LABEL: uid,
     }
     assert wanted.items() <= metadata["labels"].items()
 
@@ -207,7 +209,7 @@ def test_an_exposed_claim_is_as_large_as_the_snapshot_needs_it() -> None:
 
 def test_a_job_keeps_a_finalizer_until_its_result_is_recorded_and_no_ttl_takes_it_away() -> None:
     job = a_job()
-    assert job["metadata"]["finalizers"] == [names.JOB_FINALIZER]
+    assert job["metadata"]["finalizers"] == [api_labels.JOB_FINALIZER]
     assert "ttlSecondsAfterFinished" not in job["spec"]
 
 
@@ -227,7 +229,7 @@ def test_a_job_replaces_a_pod_only_when_it_has_ended() -> None:
 
 
 @pytest.mark.parametrize(("operation", "mode"), EVERY_JOB)
-def test_a_mover_has_no_token_and_fits_pod_security_baseline(operation: Operation, mode: VolumeMode) -> None:
+def test_a_mover_has_no_token_and_fits_pod_security_baseline(operation: MoverOperation, mode: VolumeMode) -> None:
     pod, container = pod_of(a_job(operation, mode)), container_of(a_job(operation, mode))
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "serviceAccountName"} & set(pod)
@@ -244,18 +246,19 @@ def test_a_mover_has_no_token_and_fits_pod_security_baseline(operation: Operatio
 
 def test_a_mover_that_only_reads_may_not_change_owners() -> None:
     added = {
-        operation: container_of(a_job(operation))["securityContext"]["capabilities"]["add"] for operation in Operation
+        operation: container_of(a_job(operation))["securityContext"]["capabilities"]["add"]
+        for operation in MoverOperation
     }
-    assert added[Operation.BACKUP] == ["DAC_OVERRIDE", "FOWNER"]
-    assert set(added[Operation.BACKUP]) < set(added[Operation.RESTORE])
+    assert added[MoverOperation.BACKUP] == ["DAC_OVERRIDE", "FOWNER"]
+    assert set(added[MoverOperation.BACKUP]) < set(added[MoverOperation.RESTORE])
 
 
 @pytest.mark.parametrize(("operation", "mode"), EVERY_JOB)
 def test_a_block_volume_is_a_device_and_a_tree_is_mounted_to_be_read_only_by_a_backup(
-    operation: Operation, mode: VolumeMode
+    operation: MoverOperation, mode: VolumeMode
 ) -> None:
     job = a_job(operation, mode)
-    reads = operation is Operation.BACKUP
+    reads = operation is MoverOperation.BACKUP
     mounts = [mount for mount in container_of(job)["volumeMounts"] if mount["name"] == "volume"]
     source = pod_of(job)["volumes"][0]["persistentVolumeClaim"]
     if mode is VolumeMode.BLOCK:
@@ -346,10 +349,10 @@ def test_a_store_decides_where_and_as_whom_its_movers_run() -> None:
 
 
 def test_no_label_of_a_template_can_hide_whose_a_pod_is() -> None:
-    labels = {names.OWNER_UID_LABEL: "another", names.MANAGED_BY_LABEL: "somebody"}
+    labels = {api_labels.OWNER_UID_LABEL: "another", api_labels.MANAGED_BY_LABEL: "somebody"}
     metadata = a_job(store=a_store(mover={"labels": labels}))["spec"]["template"]["metadata"]
-    assert metadata["labels"][names.OWNER_UID_LABEL] == "b-1"
-    assert metadata["labels"][names.MANAGED_BY_LABEL] == names.MANAGED_BY
+    assert metadata["labels"][api_labels.OWNER_UID_LABEL] == "b-1"
+    assert metadata["labels"][api_labels.MANAGED_BY_LABEL] == api_labels.MANAGED_BY
 
 
 def test_the_operators_settings_say_which_image_runs() -> None:
@@ -398,7 +401,7 @@ def test_a_mover_reads_all_files_where_timestamps_reach_the_disk_a_day_later(
 ) -> None:
     exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     store = StoreView(a_store(changeDetection={"default": "SizeMtimeCtime"}))
-    volume = Volume.model_validate({"spec": {"mountOptions": options}})
+    volume = PersistentVolume.model_validate({"spec": {"mountOptions": options}})
     world = a_world(accepted(), snapshot=a_snapshot(), exposed=exposed, store=store, volume=volume)
     (job,) = created(backups.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
@@ -422,9 +425,9 @@ EARLIER, LATER = NOW - timedelta(hours=2), NOW + timedelta(hours=2)
 DYNAMIC, IMPORTED = {"persistentVolumeClaimName": "data"}, {"volumeSnapshotContentName": "content"}
 
 
-def given(source: dict[str, str], *, made: datetime, cut: datetime | None) -> Snapshot:
+def given(source: dict[str, str], *, made: datetime, cut: datetime | None) -> VolumeSnapshot:
     """A VolumeSnapshot of the user's own."""
-    return Snapshot.model_validate(
+    return VolumeSnapshot.model_validate(
         {
             "metadata": {"name": "mine", "uid": "sn-2", "creationTimestamp": made},
             "spec": {"source": source},
@@ -446,7 +449,9 @@ def given(source: dict[str, str], *, made: datetime, cut: datetime | None) -> Sn
         (None, None),
     ],
 )
-def test_data_of_a_given_snapshot_are_as_old_as_it_may_be(snapshot: Snapshot | None, instant: datetime | None) -> None:
+def test_data_of_a_given_snapshot_are_as_old_as_it_may_be(
+    snapshot: VolumeSnapshot | None, instant: datetime | None
+) -> None:
     backup = a_backup(spec={"volumeId": "data", "snapshotId": "mine"})
     created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
     assert backup_tasks.data_instant(a_world(created_now, given_snapshot=snapshot)) == instant

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import labels
 from cinderblock.errors import AccessDenied, StoreUnreachable
-from cinderblock.model import names
 from tests.support.simulated_cluster import NAMESPACE
 from tests.support.simulation import Simulation, summary
 
@@ -31,7 +31,7 @@ def stored(simulation: Simulation) -> Simulation:
 
 
 def child_of(simulation: Simulation, kind: str, name: str) -> str:
-    return names.child_name(simulation.get(kind, name)["metadata"]["uid"])
+    return labels.child_name(simulation.get(kind, name)["metadata"]["uid"])
 
 
 STRANGERS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ def stranger(simulation: Simulation, kind: str, name: str) -> None:
 def test_an_object_that_only_has_a_childs_name_survives_the_backup_and_its_deletion(
     simulation: Simulation, kind: str
 ) -> None:
-    taken = names.child_name(simulation.backup("full", "data")["metadata"]["uid"])
+    taken = labels.child_name(simulation.backup("full", "data")["metadata"]["uid"])
     stranger(simulation, kind, taken)
     simulation.settle()
     assert (simulation.phase("VolumeBackup", "full"), simulation.reason("VolumeBackup", "full")) == (
@@ -70,7 +70,7 @@ def test_an_object_that_only_has_a_childs_name_survives_the_backup_and_its_delet
 def test_an_object_that_only_has_a_childs_name_survives_the_restore_and_lets_it_go(
     stored: Simulation, kind: str
 ) -> None:
-    taken = names.child_name(stored.restore("again", "full", name="new")["metadata"]["uid"])
+    taken = labels.child_name(stored.restore("again", "full", name="new")["metadata"]["uid"])
     stranger(stored, kind, taken)
     stored.settle()
     assert stored.reason("VolumeRestore", "again") == "NameTaken"
@@ -161,7 +161,7 @@ def test_a_hidden_claim_that_somebody_deletes_ends_in_a_volume_or_in_an_error_bu
 ) -> None:
     restore = stored.restore("again", "full", name="new")
     stored.until("VolumeRestore", "again", seen)
-    stored.delete("PersistentVolumeClaim", names.child_name(restore["metadata"]["uid"]))
+    stored.delete("PersistentVolumeClaim", labels.child_name(restore["metadata"]["uid"]))
     stored.settle()
     ended = stored.phase("VolumeRestore", "again")
     assert ended in ("available", "error_restoring")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from cinderblock.api import labels
 from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.model import names
 from tests.support.faults import Crash
 from tests.support.simulated_cluster import NAMESPACE
 from tests.support.simulation import Simulation, summary
@@ -84,7 +84,7 @@ def test_a_backup_under_way_in_a_store_that_is_being_deleted_is_finished(simulat
 def test_a_store_whose_finalizer_somebody_took_off_leaves_the_backups_and_says_what_is_missing(
     stored: Simulation,
 ) -> None:
-    stored.objects.drop_finalizer(stored.get("BackupStore", "default"), names.STORE_FINALIZER)
+    stored.objects.drop_finalizer(stored.get("BackupStore", "default"), labels.STORE_FINALIZER)
     stored.delete("BackupStore", "default")
     stored.delete("VolumeBackup", "full")
     stored.settle()
@@ -220,7 +220,7 @@ def test_a_backup_whose_finalizer_was_taken_off_by_force_leaves_no_child(
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", moment)
     simulation.delete("VolumeBackup", "full")
-    simulation.objects.drop_finalizer(simulation.get("VolumeBackup", "full"), names.BACKUP_FINALIZER)
+    simulation.objects.drop_finalizer(simulation.get("VolumeBackup", "full"), labels.BACKUP_FINALIZER)
     assert simulation.phase("VolumeBackup", "full") == "gone"
     if again:
         simulation.backup("full", "data")
@@ -232,7 +232,7 @@ def test_a_backup_whose_finalizer_was_taken_off_by_force_leaves_no_child(
 def tear_away(simulation: Simulation, restore: str) -> None:
     """Somebody removes a VolumeRestore by force."""
     simulation.delete("VolumeRestore", restore)
-    simulation.objects.drop_finalizer(simulation.get("VolumeRestore", restore), names.RESTORE_FINALIZER)
+    simulation.objects.drop_finalizer(simulation.get("VolumeRestore", restore), labels.RESTORE_FINALIZER)
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["at once", "while no operator runs"])

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from cinderblock import errors
+from cinderblock.api import labels
+from cinderblock.api.mover import MoverReport
 from cinderblock.datapath.comparison import Comparison
 from cinderblock.datapath.footer import UnreadableRecord
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, NotFound, PermanentError, StoreUnreachable
-from cinderblock.model import names
-from cinderblock.model.task import MoverReport
 from tests.support.backups import KEYS, key_ring
 from tests.support.reasons import IN_LOGS_ONLY, of_rooms, reasons
 from tests.support.simulated_api import Object
@@ -166,7 +166,7 @@ def retains(running: Simulation) -> None:
 def leaves_data(running: Simulation) -> None:
     a_backup(running)
     full = running.get("VolumeBackup", "full")
-    given_up = full["metadata"] | {"annotations": {names.LET_GO_ANNOTATION: "leave-data"}}
+    given_up = full["metadata"] | {"annotations": {labels.RELEASED_ANNOTATION: "leave-data"}}
     running.objects.update(full, metadata=given_up)
     running.delete("VolumeBackup", "full")
     running.settle()

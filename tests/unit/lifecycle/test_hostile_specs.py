@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cinderblock.api import labels
+from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.handlers.keys import Key
-from cinderblock.model import names
-from cinderblock.model.resources import RESOURCES
 from tests.support.hostile import hostile, schema_of, specs
 from tests.support.simulated_api import Object
 from tests.support.simulated_cluster import NAMESPACE
@@ -177,4 +177,4 @@ def test_an_object_that_does_not_parse_is_left_alone_and_hides_nobody(beside_oth
     simulation.backup("full", "data")
     go_on(simulation)
     assert simulation.phase("VolumeBackup", "full") == "available"
-    assert names.BACKUP_FINALIZER not in simulation.get("VolumeBackup", "poison")["metadata"].get("finalizers", [])
+    assert labels.BACKUP_FINALIZER not in simulation.get("VolumeBackup", "poison")["metadata"].get("finalizers", [])

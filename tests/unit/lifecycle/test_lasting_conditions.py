@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.lifecycle import conditions
-from cinderblock.model.conditions import Condition, ConditionType
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cinderblock.model import names
+from cinderblock.api import labels
 from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation
 
@@ -108,7 +108,7 @@ def test_a_volume_that_a_restore_may_still_write_to_is_left_in_peace_although_no
     simulation.until("VolumeRestore", "again", "MoverRunning")
     pod = lose_node(simulation)
     simulation.delete("VolumeRestore", "again")
-    simulation.objects.drop_finalizer(simulation.get("VolumeRestore", "again"), names.RESTORE_FINALIZER)
+    simulation.objects.drop_finalizer(simulation.get("VolumeRestore", "again"), labels.RESTORE_FINALIZER)
     assert simulation.phase("VolumeRestore", "again") == "gone"
     simulation.attach("data", "node-7")
     simulation.backup("next", "data")

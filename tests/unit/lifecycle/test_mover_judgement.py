@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cinderblock.api.kubernetes import Job, Pod
+from cinderblock.api.mover import MoverProgress, MoverReport
 from cinderblock.lifecycle import movers
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.worlds import MoverSettings, MoverView, OtherMover, Policy
-from cinderblock.model.cluster import Job, Pod
-from cinderblock.model.task import MoverReport, ProgressLine
 from tests.support.scenes import NOW, POLICY, a_job, a_store
 
 JOB_BEGAN, POD_BEGAN = NOW - timedelta(hours=5), NOW - timedelta(minutes=2)
@@ -276,7 +276,7 @@ def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
 
 @given(done=st.integers(0, 2**60), total=st.integers(0, 2**60))
 def test_progress_is_a_share_between_0_and_100(done: int, total: int) -> None:
-    shown = movers.to_progress(ProgressLine(bytes_done=done, bytes_total=total))
+    shown = movers.to_progress(MoverProgress(bytes_done=done, bytes_total=total))
     assert shown is not None
     assert 0 <= shown.percent <= 100
     assert shown.percent < 100 or done >= total

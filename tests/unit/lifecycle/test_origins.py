@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.meta import OwnerReference
+from cinderblock.api.mover import MoverTask, task_to_env
+from cinderblock.api.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
 from cinderblock.lifecycle import origins
 from cinderblock.lifecycle.backup_tasks import mover_task
-from cinderblock.model.base import OwnerReference
-from cinderblock.model.cluster import Claim, Volume
-from cinderblock.model.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
-from cinderblock.model.task import MoverTask, to_environment
 from tests.support.scenes import POLICY, a_claim, a_store, a_world, accepted
 from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation
@@ -37,11 +37,11 @@ TRACKED = {
 }
 
 
-def with_metadata(claim: Claim, **more: Any) -> Claim:
+def with_metadata(claim: PersistentVolumeClaim, **more: Any) -> PersistentVolumeClaim:
     return claim.model_copy(update={"metadata": claim.metadata.model_copy(update=more)})
 
 
-def facts(claim: Claim, **seen: Any) -> ClaimFacts:
+def facts(claim: PersistentVolumeClaim, **seen: Any) -> ClaimFacts:
     return origins.claim_facts(a_world(accepted(), **seen), claim)
 
 
@@ -83,11 +83,11 @@ def test_the_largest_task_there_is_fits_into_a_job() -> None:
     task = mover_task(a_world(backup), a_store(), claim, Consistency.LIVE)
     # A Job may have 1.5 MiB (etcd), and a process 128 KiB in one variable.
     assert _bytes(task) < 300_000
-    assert max(len(value.encode()) for value in to_environment(task).values()) < 128 << 10
+    assert max(len(value.encode()) for value in task_to_env(task).values()) < 128 << 10
 
 
 def _bytes(task: MoverTask) -> int:
-    return sum(len(value.encode()) for value in to_environment(task).values())
+    return sum(len(value.encode()) for value in task_to_env(task).values())
 
 
 def test_the_request_is_kept_as_it_was_written() -> None:
@@ -124,9 +124,9 @@ def test_a_stateful_set_that_deletes_its_claims_owns_them() -> None:
 
 def test_the_driver_is_that_of_the_volume_and_no_other_kind_has_one() -> None:
     csi = {"driver": "csi.example.org", "volumeHandle": "vol-1", "fsType": "xfs"}
-    volume = Volume.model_validate({"spec": {"csi": csi}})
+    volume = PersistentVolume.model_validate({"spec": {"csi": csi}})
     assert origins.driver_facts(volume) == DriverFacts(name="csi.example.org", volume_handle="vol-1", fs_type="xfs")
-    assert origins.driver_facts(Volume()) is None
+    assert origins.driver_facts(PersistentVolume()) is None
     assert origins.driver_facts(None) is None
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim, PersistentVolumeStatus
+from cinderblock.api.labels import child_name
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import MoverReport
+from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.errors import StoreUnreachable
 from cinderblock.lifecycle import rebinding, restores
 from cinderblock.lifecycle.actions import Announce, CreateClaim, Decision, DeleteChild, PatchClaim, PatchVolume
 from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
-from cinderblock.model import names
-from cinderblock.model.cluster import Claim, Volume, VolumeStatus
-from cinderblock.model.losses import Loss
-from cinderblock.model.names import child_name
-from cinderblock.model.restore import VolumeRestore, VolumeRestoreStatus
-from cinderblock.model.task import MoverReport
 from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, a_restore_world, available
 from tests.support.simulation import Simulation
 
@@ -28,7 +28,7 @@ def restoring(**more: Any) -> VolumeRestore:
     return a_restore(phase="restoring", **more)
 
 
-def hidden(owner: str = "r-1") -> Claim:
+def hidden(owner: str = "r-1") -> PersistentVolumeClaim:
     return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": owner}]})
 
 
@@ -36,7 +36,7 @@ def done(report: MoverReport = SUCCESS) -> MoverView:
     return MoverView(job=a_job("r-1"), pods=(a_pod("Succeeded", report),))
 
 
-def target(volume: str = "pv-9", phase: str = "Bound") -> Claim:
+def target(volume: str = "pv-9", phase: str = "Bound") -> PersistentVolumeClaim:
     return a_claim("new", "c-n", volumeName=volume, status={"phase": phase, "capacity": {"storage": "1Gi"}})
 
 
@@ -153,15 +153,15 @@ def test_a_claim_is_not_created_without_the_manifest_that_says_what_it_was() -> 
 
 def test_a_claim_is_not_created_before_the_volume_is_available() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
-    late = reserved.model_copy(update={"status": VolumeStatus(phase="Released")})
+    late = reserved.model_copy(update={"status": PersistentVolumeStatus(phase="Released")})
     decision = decide(a_restore_world(restoring(), volume=late))
     assert decision.actions == ()
     assert "reserving the volume for claim new" in said(decision)
 
 
-def pending(**annotations: str) -> Claim:
+def pending(**annotations: str) -> PersistentVolumeClaim:
     """The asked claim, made by the restore, that is not bound yet."""
-    owned = {"ownerReferences": [{"uid": "r-1"}], "labels": {names.OWNER_UID_LABEL: "r-1"}}
+    owned = {"ownerReferences": [{"uid": "r-1"}], "labels": {labels.OWNER_UID_LABEL: "r-1"}}
     metadata = owned | {"resourceVersion": "7", "annotations": annotations}
     return a_claim("new", "c-9", volumeName="pv-9", status={"phase": "Pending"}, metadata=metadata)
 
@@ -189,13 +189,13 @@ def test_a_claim_that_is_not_bound_though_its_volume_is_bound_to_it_is_changed_o
         ),
     ],
 )
-def test_nothing_is_done_to(volume: Volume, claim: Claim) -> None:
+def test_nothing_is_done_to(volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
     assert decide(a_restore_world(restoring(), volume=volume, target=claim)).actions == ()
 
 
 def test_a_claim_that_is_handed_over_bears_no_trace_of_the_way_there() -> None:
     patch = rebinding.release(pending(**{rebinding.NUDGED_ANNOTATION: "true"}), restoring()).patch
-    assert patch["metadata"]["annotations"] == {names.OWNER_NAME_ANNOTATION: None, rebinding.NUDGED_ANNOTATION: None}
+    assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, rebinding.NUDGED_ANNOTATION: None}
 
 
 def test_step_5_waits_until_the_claim_is_bound_and_then_records_the_result() -> None:
@@ -255,7 +255,7 @@ def test_a_mark_of_another_restore_is_not_ours() -> None:
     ],
 )
 def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhere(
-    volume: Volume, seen: dict[str, Any], spec: dict[str, Any]
+    volume: PersistentVolume, seen: dict[str, Any], spec: dict[str, Any]
 ) -> None:
     (found,) = rebinding.abandon(a_restore_world(restoring(), volume=volume, **seen))
     assert isinstance(found, PatchVolume)

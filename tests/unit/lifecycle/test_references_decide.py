@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.errors import StoreUnreachable
 from cinderblock.handlers.keys import Key
 from cinderblock.lifecycle import backups, dependents
-from cinderblock.model.backup import VolumeBackupStatus
 from tests.support.scenes import NOW, a_world, accepted, available
 from tests.support.simulation import Simulation, is_whole
 

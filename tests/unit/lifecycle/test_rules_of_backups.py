@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.kubernetes import Pod
+from cinderblock.api.labels import BACKUP_FINALIZER
+from cinderblock.api.mover import TASK_VARIABLE, MoverReport, MoverTask
+from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.errors import (
     AccessDenied,
     ForeignManifest,
@@ -21,11 +26,6 @@ from cinderblock.errors import (
 from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.actions import AddFinalizer, Announce, CreateChild, Decision, DeleteChild
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
-from cinderblock.model.backup import VolumeBackup, VolumeBackupStatus
-from cinderblock.model.cluster import Pod
-from cinderblock.model.names import BACKUP_FINALIZER
-from cinderblock.model.restore import VolumeRestore
-from cinderblock.model.task import TASK_VARIABLE, MoverReport, MoverTask
 from tests.support.scenes import (
     NOW,
     a_backup,

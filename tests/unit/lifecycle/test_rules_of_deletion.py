@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.actions import Decision, DeleteChild, DeleteStoredData, RemoveFinalizer
 from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
-from cinderblock.model.backup import VolumeBackupStatus
 from tests.support.scenes import NOW, a_backup, a_job, a_pod, a_restore, a_store, a_world, accepted, available
 
 

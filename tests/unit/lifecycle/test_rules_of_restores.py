@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.labels import ENDED_ANNOTATION, RESTORE_FINALIZER, child_name
+from cinderblock.api.losses import Fidelity, Loss
+from cinderblock.api.mover import TASK_VARIABLE, MoverReport, MoverTask
+from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
 from cinderblock.errors import SealBroken
 from cinderblock.lifecycle import restores
 from cinderblock.lifecycle.actions import (
@@ -19,11 +24,6 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
 )
 from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
-from cinderblock.model.cluster import Claim
-from cinderblock.model.losses import Fidelity, Loss
-from cinderblock.model.names import ENDED_ANNOTATION, RESTORE_FINALIZER, child_name
-from cinderblock.model.restore import VolumeRestoreStatus
-from cinderblock.model.task import TASK_VARIABLE, MoverReport, MoverTask
 from tests.support.scenes import (
     NOW,
     a_claim,
@@ -45,7 +45,7 @@ def decide(world: RestoreWorld) -> tuple[VolumeRestoreStatus, Decision]:
     return decision.status, decision
 
 
-def hidden() -> Claim:
+def hidden() -> PersistentVolumeClaim:
     return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": "r-1"}]})
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.labels import STORE_FINALIZER
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.errors import AccessDenied, CinderblockError, NotFound, StoreUnreachable
 from cinderblock.lifecycle import stores
 from cinderblock.lifecycle.actions import AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.worlds import StoreView, StoreWorld
-from cinderblock.model.names import STORE_FINALIZER
-from cinderblock.model.store import BackupStore, BackupStoreStatus
 from tests.support.scenes import NOW
 
 ADD, REMOVE = (AddFinalizer(STORE_FINALIZER),), (RemoveFinalizer(STORE_FINALIZER),)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cinderblock.model import names
+from cinderblock.api import labels
 from tests.support.simulation import Simulation
 
 HELD = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection"
@@ -25,7 +25,7 @@ def hold(simulation: Simulation, kind: str) -> str:
     """Have somebody else's finalizer keep the child of this kind. Returns its name."""
     backup = simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", MOMENTS[kind])
-    child = simulation.get(kind, names.child_name(backup["metadata"]["uid"]))
+    child = simulation.get(kind, labels.child_name(backup["metadata"]["uid"]))
     finalizers = [*child["metadata"].get("finalizers", ()), HELD]
     simulation.objects.update(child, metadata=child["metadata"] | {"finalizers": finalizers})
     return str(child["metadata"]["name"])

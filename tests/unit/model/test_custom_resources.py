@@ -11,22 +11,29 @@ import pytest
 import yaml
 from pydantic import Field
 
-from cinderblock.model.backup import BackupPhase, DeletionPolicy
-from cinderblock.model.base import Model
-from cinderblock.model.resources import RESOURCES, VOLUME_BACKUP, VOLUME_RESTORE, Resource, _all_fixed, definition
-from cinderblock.model.restore import AccessMode, RestorePhase
+from cinderblock.api.crd.definitions import (
+    RESOURCES,
+    VOLUME_BACKUP,
+    VOLUME_RESTORE,
+    CustomResource,
+    _all_fixed,
+    definition,
+)
+from cinderblock.api.meta import Model
+from cinderblock.api.v1alpha1.backup import BackupPhase, DeletionPolicy
+from cinderblock.api.v1alpha1.restore import AccessMode, RestorePhase
 from crds import generate
 
 ROOT = Path(__file__).parents[3]
 EVERY = pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
 
 
-def version(resource: Resource) -> dict[str, Any]:
+def version(resource: CustomResource) -> dict[str, Any]:
     (only,) = definition(resource)["spec"]["versions"]
     return dict(only)
 
 
-def schema(resource: Resource) -> dict[str, Any]:
+def schema(resource: CustomResource) -> dict[str, Any]:
     return dict(version(resource)["schema"]["openAPIV3Schema"])
 
 
@@ -40,20 +47,20 @@ def nodes(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str,
             yield from nodes(node[key], path + mark)
 
 
-def at(resource: Resource, path: str) -> dict[str, Any]:
+def at(resource: CustomResource, path: str) -> dict[str, Any]:
     """The schema of the field at a simple JSON path."""
     return dict(nodes(schema(resource)))[path]
 
 
 @pytest.mark.parametrize("folder", ["crds", "charts/cinderblock/crds-files"])
 @EVERY
-def test_the_file_is_what_the_models_say_byte_for_byte(resource: Resource, folder: str) -> None:
+def test_the_file_is_what_the_models_say_byte_for_byte(resource: CustomResource, folder: str) -> None:
     path = ROOT / folder / f"{resource.plural}.yaml"
     assert path.read_bytes() == generate.content(resource).encode()
 
 
 @EVERY
-def test_a_file_reads_back_as_the_definition(resource: Resource) -> None:
+def test_a_file_reads_back_as_the_definition(resource: CustomResource) -> None:
     assert yaml.safe_load(generate.content(resource)) == definition(resource)
 
 
@@ -84,19 +91,19 @@ def test_a_check_names_the_file_that_is_out_of_date(
         (VOLUME_RESTORE, ".spec.accessModes[]", AccessMode),
     ],
 )
-def test_enums_hold_the_words_of_the_models(resource: Resource, path: str, words: type[Any]) -> None:
+def test_enums_hold_the_words_of_the_models(resource: CustomResource, path: str, words: type[Any]) -> None:
     assert at(resource, path)["enum"] == [str(word) for word in words]
 
 
 @EVERY
-def test_every_field_is_described(resource: Resource) -> None:
+def test_every_field_is_described(resource: CustomResource) -> None:
     fields = {path: node for path, node in nodes(schema(resource)) if not path.endswith(("[]", "{}"))}
     del fields[".metadata"]  # the API server allows no description there
     assert [path for path, node in fields.items() if not node.get("description", "").endswith(".")] == []
 
 
 @EVERY
-def test_every_string_list_and_map_is_bounded(resource: Resource) -> None:
+def test_every_string_list_and_map_is_bounded(resource: CustomResource) -> None:
     unbounded = []
     for path, node in nodes(schema(resource)):
         kind = node.get("type")
@@ -110,7 +117,7 @@ def test_every_string_list_and_map_is_bounded(resource: Resource) -> None:
 
 
 @EVERY
-def test_every_schema_is_structural(resource: Resource) -> None:
+def test_every_schema_is_structural(resource: CustomResource) -> None:
     refused = {"$ref", "anyOf", "oneOf", "allOf", "not", "const", "title", "nullable", "uniqueItems", "propertyNames"}
     for path, node in nodes(schema(resource)):
         assert not refused & node.keys(), path
@@ -120,7 +127,7 @@ def test_every_schema_is_structural(resource: Resource) -> None:
 
 
 @EVERY
-def test_conditions_are_keyed_by_type(resource: Resource) -> None:
+def test_conditions_are_keyed_by_type(resource: CustomResource) -> None:
     conditions = at(resource, ".status.conditions")
     assert conditions["x-kubernetes-list-type"] == "map"
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
@@ -128,32 +135,32 @@ def test_conditions_are_keyed_by_type(resource: Resource) -> None:
 
 
 @EVERY
-def test_the_server_makes_nothing_up_in_a_status(resource: Resource) -> None:
+def test_the_server_makes_nothing_up_in_a_status(resource: CustomResource) -> None:
     status = schema(resource)["properties"]["status"]
     assert [path for path, node in nodes({"properties": status["properties"]}) if "default" in node] == []
 
 
 @EVERY
-def test_a_new_object_is_not_finished_for_kstatus(resource: Resource) -> None:
+def test_a_new_object_is_not_finished_for_kstatus(resource: CustomResource) -> None:
     """kstatus takes an object without conditions for finished, unless observedGeneration is behind."""
     assert schema(resource)["properties"]["status"]["default"] == {"observedGeneration": -1}
 
 
 @EVERY
-def test_the_status_is_a_subresource_and_the_spec_is_required(resource: Resource) -> None:
+def test_the_status_is_a_subresource_and_the_spec_is_required(resource: CustomResource) -> None:
     assert version(resource)["subresources"] == {"status": {}}
     assert schema(resource)["required"] == ["spec"]
 
 
 @EVERY
-def test_selectable_fields_are_plain_fields_of_the_schema_and_at_most_eight(resource: Resource) -> None:
+def test_selectable_fields_are_plain_fields_of_the_schema_and_at_most_eight(resource: CustomResource) -> None:
     assert len(resource.selectable) <= 8
     for path in resource.selectable:
         assert at(resource, path)["type"] in {"string", "boolean", "integer"}
 
 
 @EVERY
-def test_columns_show_fields_of_the_schema_in_their_own_type(resource: Resource) -> None:
+def test_columns_show_fields_of_the_schema_in_their_own_type(resource: CustomResource) -> None:
     for column in resource.columns:
         if column.path.startswith(".metadata") or "[?" in column.path:
             continue
@@ -172,7 +179,9 @@ def test_backups_are_not_in_the_category_that_delete_all_takes() -> None:
     [(VOLUME_BACKUP, {"name", "description", "metadata", "deletionPolicy"}), (VOLUME_RESTORE, set())],
     ids=["volumebackups", "volumerestores"],
 )
-def test_every_field_of_the_spec_is_fixed_but_those_that_may_change(resource: Resource, mutable: set[str]) -> None:
+def test_every_field_of_the_spec_is_fixed_but_those_that_may_change(
+    resource: CustomResource, mutable: set[str]
+) -> None:
     fixed = {rule["fieldPath"].removeprefix(".") for rule in resource.rules if "oldSelf" in rule["rule"]}
     assert fixed == set(schema(resource)["properties"]["spec"]["properties"]) - mutable
 
@@ -189,7 +198,7 @@ def test_a_field_that_is_called_like_a_word_of_cel_can_be_fixed_too() -> None:
 
 
 @EVERY
-def test_every_rule_names_a_field_and_says_why(resource: Resource) -> None:
+def test_every_rule_names_a_field_and_says_why(resource: CustomResource) -> None:
     for rule in resource.rules:
         assert rule["fieldPath"].removeprefix(".") in schema(resource)["properties"]["spec"]["properties"]
         assert re.search(r"[a-z]", rule["message"])

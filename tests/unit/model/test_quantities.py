@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cinderblock.api.quantity import GIB, to_bytes, to_gib
 from cinderblock.errors import InvalidInput
-from cinderblock.model.quantity import GIB, to_bytes, to_gib
 
 
 @pytest.mark.parametrize(

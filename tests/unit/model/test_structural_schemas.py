@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
+from cinderblock.api.crd.structural_schema import structural_schema
+from cinderblock.api.meta import Model
 from cinderblock.errors import InvalidInput
-from cinderblock.model.base import Model
-from cinderblock.model.schema import structural
 
 
 class Colour(StrEnum):
@@ -66,7 +66,7 @@ class Outer(Model):
 
 @pytest.fixture
 def properties() -> dict[str, Any]:
-    result = structural(Outer)["properties"]
+    result = structural_schema(Outer)["properties"]
     assert isinstance(result, dict)
     return result
 
@@ -85,7 +85,7 @@ def test_an_optional_field_loses_its_null_and_keeps_its_bounds(properties: dict[
 
 
 def test_only_fields_without_default_are_required() -> None:
-    assert structural(Outer)["required"] == ["colour"]
+    assert structural_schema(Outer)["required"] == ["colour"]
 
 
 def test_integers_are_64_bits_wide_and_keep_bounds_and_defaults(properties: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ def test_a_pattern_of_keys_becomes_a_rule_with_quotes_and_backslashes_escaped(pr
 
 
 def test_a_status_gets_no_defaults() -> None:
-    assert "'default':" not in str(structural(Outer, defaults=False))
+    assert "'default':" not in str(structural_schema(Outer, defaults=False))
 
 
 class Union(Model):
@@ -170,4 +170,4 @@ class Pair(Model):
 )
 def test_what_cannot_be_expressed_is_refused_by_its_place(model: type[Model], complaint: str) -> None:
     with pytest.raises(InvalidInput, match=complaint):
-        structural(model)
+        structural_schema(model)

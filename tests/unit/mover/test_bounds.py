@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 import pytest
 from typing_extensions import override
 
+from cinderblock.api.mover import VolumeMode
 from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.datapath.packs import buffer_bytes
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.tree_reader import Before
-from cinderblock.model.task import VolumeMode
 from cinderblock.mover import backup, restore
 from cinderblock.mover.sources import Opened
 from cinderblock.mover.uploads import UPLOADS

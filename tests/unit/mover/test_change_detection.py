@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.v1alpha1.store import ChangeDetection, ChangeDetectionRules
 from cinderblock.datapath.entries import Entry, EntryKind
-from cinderblock.model.store import ChangeDetection, ChangeDetectionRules
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.golden import change

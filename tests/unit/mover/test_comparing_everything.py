@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.mover import MoverReport
+from cinderblock.api.v1alpha1.store import ChangeDetection
 from cinderblock.datapath.comparison import Comparison
-from cinderblock.model.store import ChangeDetection
-from cinderblock.model.task import MoverReport
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.golden import change, load, make_child
 from tests.support.volumes_in_memory import MemorySource

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cinderblock.api.mover import VolumeMode
+from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, TargetError
-from cinderblock.model.store import Compression, CompressionAlgorithm
-from cinderblock.model.task import VolumeMode
 from tests.support.backups import Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.losses import Fidelity
+from cinderblock.api.mover import MoverReport
 from cinderblock.device import helpers, makers
 from cinderblock.errors import TargetError, TransientError
-from cinderblock.model.losses import Fidelity
-from cinderblock.model.task import MoverReport
 from cinderblock.mover import finishing
 from tests.support.backups import Backups, key_ring
 from tests.support.compare import compare_trees

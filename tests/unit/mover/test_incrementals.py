@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.mover import VolumeMode
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
-from cinderblock.model.task import VolumeMode
 from cinderblock.mover.restore import SLOT_BYTES
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.golden import change

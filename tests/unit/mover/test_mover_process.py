@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.errors import StoreUnreachable
-from cinderblock.model.losses import Loss
-from cinderblock.model.task import (
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import (
     REPORT_LIMIT,
     TASK_VARIABLE,
+    MoverOperation,
+    MoverProgress,
     MoverReport,
     MoverTask,
-    Operation,
-    ProgressLine,
     StoreLocation,
-    to_environment,
+    task_to_env,
 )
+from cinderblock.errors import StoreUnreachable
 from cinderblock.mover.main import main, read_key_ring
 from cinderblock.mover.progress import Progress, ProgressPrinter
 from cinderblock.mover.reporting import encode_report
@@ -64,7 +64,7 @@ class Pod:
     def run(self, task: MoverTask | str) -> int:
         """One run of the mover in this process."""
         return main(
-            {TASK_VARIABLE: task} if isinstance(task, str) else to_environment(task),
+            {TASK_VARIABLE: task} if isinstance(task, str) else task_to_env(task),
             secrets_directory=str(self.secrets),
             termination_log=str(self.log),
             out=self.out,
@@ -81,9 +81,9 @@ class Pod:
         return MoverReport.model_validate_json(self.log.read_bytes())
 
     @property
-    def lines(self) -> list[ProgressLine]:
+    def lines(self) -> list[MoverProgress]:
         """What the pod's log holds."""
-        return [ProgressLine.model_validate_json(line) for line in self.out.getvalue().splitlines()]
+        return [MoverProgress.model_validate_json(line) for line in self.out.getvalue().splitlines()]
 
 
 def mount(directory: Path, data: Mapping[str, bytes]) -> None:
@@ -107,7 +107,7 @@ def source(tmp_path: Path) -> Path:
 def test_a_backup_and_a_restore_end_with_success(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path, {"2024": b"a" * 32, "2025": b"b" * 32})
     tasks = Backups(keys=key_ring())
-    assert pod.run(tasks.task(Operation.BACKUP, "one", path=source)) == 0
+    assert pod.run(tasks.task(MoverOperation.BACKUP, "one", path=source)) == 0
     assert pod.report.succeeded
     assert pod.report.manifest == tasks.manifest_key("one")
     assert (pod.report.object_count, pod.report.logical_bytes) == (1, 3 * MIB)
@@ -115,7 +115,7 @@ def test_a_backup_and_a_restore_end_with_success(tmp_path: Path, source: Path) -
     assert Backups(pod.store, key_ring("2025")).open("one").header.key_id == "2025"
     target = tmp_path / "target"
     target.mkdir()
-    assert pod.run(tasks.task(Operation.RESTORE, "one", path=target)) == 0
+    assert pod.run(tasks.task(MoverOperation.RESTORE, "one", path=target)) == 0
     assert pod.report.restored_bytes == 3 * MIB
     assert (target / "file").read_bytes() == (source / "file").read_bytes()
 
@@ -124,14 +124,14 @@ def test_requests_are_counted_and_reported(tmp_path: Path, source: Path) -> None
     pod, tasks = Pod(tmp_path), Backups()
     counted = CountedStore(pod.store)
     pod.store = counted
-    assert pod.run(tasks.task(Operation.BACKUP, "one", path=source)) == 0
+    assert pod.run(tasks.task(MoverOperation.BACKUP, "one", path=source)) == 0
     assert pod.report.requests == counted.counts.requests > 0
     assert (counted.counts.checks, counted.counts.puts) == (1, 2)
 
 
 def test_the_active_key_of_the_task_seals(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path, {"2024": b"a" * 32, "2025": b"b" * 32})
-    task = Backups(keys=key_ring()).task(Operation.BACKUP, "one", path=source)
+    task = Backups(keys=key_ring()).task(MoverOperation.BACKUP, "one", path=source)
     assert pod.run(task.model_copy(update={"active_key": "2024"})) == 0
     assert Backups(pod.store, key_ring("2024")).open("one").header.key_id == "2024"
 
@@ -140,7 +140,7 @@ def test_the_store_is_opened_with_what_is_mounted(tmp_path: Path, source: Path) 
     pod = Pod(tmp_path)
     (pod.secrets / "ca").mkdir()
     (pod.secrets / "ca" / "ca.crt").write_text("certificate")
-    task = Backups().task(Operation.BACKUP, "one", path=source)
+    task = Backups().task(MoverOperation.BACKUP, "one", path=source)
     assert pod.run(task) == 0
     location, credentials, ca_file = pod.opened[0]
     assert location == task.store
@@ -150,7 +150,7 @@ def test_the_store_is_opened_with_what_is_mounted(tmp_path: Path, source: Path) 
 
 def test_a_sealed_backup_without_its_key_is_a_permanent_failure(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
-    assert pod.run(Backups(keys=key_ring()).task(Operation.BACKUP, "one", path=source)) == 3
+    assert pod.run(Backups(keys=key_ring()).task(MoverOperation.BACKUP, "one", path=source)) == 3
     assert (pod.report.permanent, pod.report.reason) == (True, "KeyUnavailable")
     assert list(pod.store.list("")) == []
 
@@ -160,7 +160,7 @@ def test_a_store_that_is_away_is_a_transient_failure(tmp_path: Path, source: Pat
     faulty = FaultyStore(MemoryStore())
     faulty.on("put").raises(StoreUnreachable("https://s3 does not answer"))
     pod.store = faulty
-    assert pod.run(Backups().task(Operation.BACKUP, "one", path=source)) == 4
+    assert pod.run(Backups().task(MoverOperation.BACKUP, "one", path=source)) == 4
     assert pod.report == MoverReport(
         succeeded=False, permanent=False, reason="StoreUnreachable", message="https://s3 does not answer"
     )
@@ -168,7 +168,7 @@ def test_a_store_that_is_away_is_a_transient_failure(tmp_path: Path, source: Pat
 
 def test_a_missing_backup_is_a_permanent_failure(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
-    assert pod.run(Backups().task(Operation.RESTORE, "one", path=source)) == 3
+    assert pod.run(Backups().task(MoverOperation.RESTORE, "one", path=source)) == 3
     assert pod.report.reason == "NotFound"
     assert os.listdir(source) == ["file"]
 
@@ -178,7 +178,7 @@ def test_an_error_that_nobody_foresaw_is_a_transient_failure_without_details(tmp
     faulty = FaultyStore(MemoryStore())
     faulty.on("put").raises(RuntimeError("details for the log alone"))
     pod.store = faulty
-    assert pod.run(Backups().task(Operation.BACKUP, "one", path=source)) == 4
+    assert pod.run(Backups().task(MoverOperation.BACKUP, "one", path=source)) == 4
     assert pod.report.reason == "Unexpected"
     assert "details" not in pod.report.message
 
@@ -201,7 +201,7 @@ def test_a_process_without_a_task_says_who_starts_it(tmp_path: Path) -> None:
 def test_without_a_termination_log_the_exit_code_alone_tells(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     pod.log.unlink()
-    assert pod.run(Backups().task(Operation.BACKUP, "one", path=source)) == 0
+    assert pod.run(Backups().task(MoverOperation.BACKUP, "one", path=source)) == 0
     assert not pod.log.exists()
 
 
@@ -264,8 +264,8 @@ sys.exit(main(os.environ, secrets_directory=sys.argv[1], termination_log=sys.arg
 
 def test_sigterm_ends_the_process_at_once_with_a_transient_report(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
-    task = Backups().task(Operation.BACKUP, "one", path=source)
-    environment = os.environ | to_environment(task) | {"PYTHONPATH": "operator"}
+    task = Backups().task(MoverOperation.BACKUP, "one", path=source)
+    environment = os.environ | task_to_env(task) | {"PYTHONPATH": "operator"}
     command = [sys.executable, "-c", STOPPED, str(pod.secrets), str(pod.log)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -283,7 +283,7 @@ def test_progress_is_one_json_line_a_second_at_most() -> None:
         now[0] = 100 + step / 20
         printer(Progress(step * MIB, 200 * MIB, step * 1000))
     printer.finish(succeeded=True)
-    lines = [ProgressLine.model_validate(json.loads(line)) for line in out.getvalue().splitlines()]
+    lines = [MoverProgress.model_validate(json.loads(line)) for line in out.getvalue().splitlines()]
     assert [line.bytes_done for line in lines] == [0, 20 * MIB, 40 * MIB, 60 * MIB, 80 * MIB, 99 * MIB]
     assert lines[2].bytes_per_second == 20 * MIB
     assert lines[2].seconds_left == 8
@@ -295,18 +295,18 @@ def test_a_failed_run_does_not_claim_to_be_complete() -> None:
     printer = ProgressPrinter(out, clock=lambda: 1.0)
     printer(Progress(5, 10, 0))
     printer.finish(succeeded=False)
-    assert ProgressLine.model_validate_json(out.getvalue().splitlines()[-1]).bytes_total == 10
+    assert MoverProgress.model_validate_json(out.getvalue().splitlines()[-1]).bytes_total == 10
 
 
 LONGEST = {f"{number:03}".ljust(255, "k"): "\U0001f9f1" * 255 for number in range(128)}
 """As much metadata as a backup may have (128 items), in characters of four bytes."""
-ECHO = "import os; from cinderblock.model import task; print(task.text_from_environment(os.environ))"
+ECHO = "import os; from cinderblock.api import task; print(task.text_from_environment(os.environ))"
 
 
 def test_a_task_with_as_much_metadata_as_there_may_be_reaches_the_process() -> None:
-    task = Backups().task(Operation.BACKUP, "one", path="/volume")
+    task = Backups().task(MoverOperation.BACKUP, "one", path="/volume")
     task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": LONGEST})})
-    variables = to_environment(task)
+    variables = task_to_env(task)
     assert len(variables) > 1
     command = [sys.executable, "-c", ECHO]
     told = subprocess.run(command, env=variables | {"PYTHONPATH": "operator"}, capture_output=True, check=True).stdout

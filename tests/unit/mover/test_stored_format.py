@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinderblock import __version__
+from cinderblock.api.meta import Model
+from cinderblock.api.mover import BackupMetadata, MoverOperation, VolumeMode
+from cinderblock.api.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
 from cinderblock.datapath.keys import KeyRing
-from cinderblock.model.base import Model
-from cinderblock.model.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
-from cinderblock.model.task import BackupDescription, Operation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.fetching import ChunkFetcher
 from cinderblock.store.base import ObjectStore
@@ -254,7 +254,7 @@ FACTS = {
 
 def test_what_a_lost_cluster_needs_is_where_the_page_says() -> None:
     backups = Backups()
-    task = backups.task(Operation.BACKUP, "b-1")
+    task = backups.task(MoverOperation.BACKUP, "b-1")
     task = task.model_copy(update={"backup": task.backup.model_copy(update=FACTS)})
     volume = MemorySource()
     volume.add(b"file", (0, b"content"))
@@ -280,11 +280,11 @@ def test_what_a_lost_cluster_needs_is_where_the_page_says() -> None:
 
 def test_a_word_of_a_later_version_stops_no_reader() -> None:
     later = {"consistency": "application", "claim": {"labels": {}, "namespaceLabels": {"a": "b"}}, "schedule": {"a": 1}}
-    wire = Backups().task(Operation.BACKUP, "b-1").backup.to_wire()
-    assert BackupDescription.model_validate(wire | later).consistency == "application"
+    wire = Backups().task(MoverOperation.BACKUP, "b-1").backup.to_wire()
+    assert BackupMetadata.model_validate(wire | later).consistency == "application"
 
 
-@pytest.mark.parametrize("model", [BackupDescription, ClaimFacts, DriverFacts, ClusterFacts])
+@pytest.mark.parametrize("model", [BackupMetadata, ClaimFacts, DriverFacts, ClusterFacts])
 def test_the_page_names_every_field(model: type[Model]) -> None:
     page = (Path(__file__).parents[3] / "docs/format.md").read_text()
     wanted = {field.alias or name for name, field in model.model_fields.items()}

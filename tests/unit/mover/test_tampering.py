@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
+from cinderblock.api.mover import MoverOperation, VolumeMode
 from cinderblock.datapath.header import HEADER_BYTES, parse_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, IntegrityError, ManifestReplaced, NotFound, SealBroken
-from cinderblock.model.task import Operation, VolumeMode
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.verify import run_verify
 from cinderblock.store.base import Body, ObjectStore
@@ -219,7 +219,7 @@ def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_restored(tmp_pat
 
 def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() -> None:
     backups = forged()
-    task = backups.task(Operation.BACKUP, "two", parent="one")
+    task = backups.task(MoverOperation.BACKUP, "two", parent="one")
     with pytest.raises(IntegrityError, match="is not encrypted"):
         run_backup(task, backups.store, backups.keys, opener=lambda mode, path: nullcontext(make_tree()))
     assert backups.pack_keys("two") == []

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.mover import MoverOperation
 from cinderblock.datapath.header import HEADER_BYTES, parse_header
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import IntegrityError, NotFound
-from cinderblock.model.task import Operation
 from cinderblock.mover.restore import run_restore
 from cinderblock.mover.verify import run_verify
 from cinderblock.repository.stored import KEY_NAME
@@ -150,7 +150,7 @@ def test_a_manifest_of_another_volume_in_its_place_is_refused(keys: KeyRing | No
     backups = chain(keys)
     elsewhere = backups.manifest_key("b2").replace(VOLUME, "another-volume")
     backups.store.put(elsewhere, backups.store.get(backups.manifest_key("b2")))
-    task = backups.task(Operation.RESTORE, "b2", path=tmp_path)
+    task = backups.task(MoverOperation.RESTORE, "b2", path=tmp_path)
     expected = backups.expected("b2").model_copy(update={"volume_id": "another-volume"})
     moved = task.model_copy(update={"manifest": elsewhere, "expected": expected})
     with pytest.raises(IntegrityError, match="another-volume"):

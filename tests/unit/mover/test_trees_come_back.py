@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.mover import VolumeMode
 from cinderblock.datapath import manifest, manifest_writer
 from cinderblock.datapath.keys import KeyRing
 from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.device import tree_walk
 from cinderblock.device.fidelity import Powers
-from cinderblock.model.task import VolumeMode
 from cinderblock.mover.sources import open_source
 from cinderblock.mover.targets import open_target
 from tests.support.backups import LATER, Backups, key_ring

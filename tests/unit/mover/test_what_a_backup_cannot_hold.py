@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import MoverReport
 from cinderblock.device.fidelity import Capability
-from cinderblock.model.losses import Loss
-from cinderblock.model.task import MoverReport
 from tests.support.backups import Backups
 from tests.support.unprivileged import run_with_capabilities
 

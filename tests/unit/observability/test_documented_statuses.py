@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from cinderblock.model.backup import BackupPhase
-from cinderblock.model.restore import RestorePhase
+from cinderblock.api.v1alpha1.backup import BackupPhase
+from cinderblock.api.v1alpha1.restore import RestorePhase
 from tests.support.reasons import reasons
 
 PAGE = (Path(__file__).parents[3] / "docs/statuses.md").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cinderblock.api.layout import backup_prefix, pack_prefix
 from cinderblock.datapath.digest import digest_of
 from cinderblock.datapath.header import ManifestHeader, parse_header
 from cinderblock.errors import (
@@ -15,7 +16,6 @@ from cinderblock.errors import (
     StoreUnreachable,
     UnsupportedFormat,
 )
-from cinderblock.model.names import backup_prefix, pack_prefix
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.repository.known import KnownManifests
 from cinderblock.store.counted import CountedStore

@@ -11,6 +11,7 @@ from time import time
 
 import pytest
 
+from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import (
     AccessDenied,
     CinderblockError,
@@ -20,7 +21,6 @@ from cinderblock.errors import (
     PermanentError,
     StoreUnreachable,
 )
-from cinderblock.model.task import StoreLocation
 from cinderblock.store.base import ObjectInfo
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.s3 import parts

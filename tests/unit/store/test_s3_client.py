@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.mover import StoreLocation
+from cinderblock.api.v1alpha1.store import Addressing
 from cinderblock.errors import InvalidInput, StoreUnreachable
-from cinderblock.model.store import Addressing
-from cinderblock.model.task import StoreLocation
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.open import open_store
 from cinderblock.store.retrying import BRIEF

@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
+from cinderblock.api.mover import StoreLocation
+from cinderblock.api.v1alpha1.store import ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.errors import InvalidInput
-from cinderblock.model.store import ServerSideAlgorithm, ServerSideEncryption
-from cinderblock.model.task import StoreLocation
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.s3 import parts
 from cinderblock.store.s3 import store as store_module

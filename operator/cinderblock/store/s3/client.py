@@ -21,8 +21,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from cinderblock import __version__
+from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import InvalidInput
-from cinderblock.model.task import StoreLocation
 from cinderblock.store.credentials import Credentials
 
 if TYPE_CHECKING:

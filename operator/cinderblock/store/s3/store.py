@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
+from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import NotFound, StoreUnreachable
-from cinderblock.model.task import StoreLocation
 from cinderblock.store.base import BATCH, Body, ObjectInfo, checked_body, checked_key, cut
 from cinderblock.store.credentials import Credentials
 from cinderblock.store.limited import pace

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cinderblock.api.mover import StoreLocation
+from cinderblock.api.v1alpha1.store import ARCHIVES, ServerSideAlgorithm
 from cinderblock.errors import InvalidInput
-from cinderblock.model.store import ARCHIVES, ServerSideAlgorithm
-from cinderblock.model.task import StoreLocation
 
 
 def written_as(location: StoreLocation) -> dict[str, Any]:

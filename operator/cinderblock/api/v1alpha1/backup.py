@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cinderblock.model.base import KubeObject, Model, Uid
-from cinderblock.model.conditions import Conditions
-from cinderblock.model.losses import Losses, Path, Unreadable
-from cinderblock.model.pins import Pins
-from cinderblock.model.store import Container, Name
+from cinderblock.api.conditions import Conditions
+from cinderblock.api.losses import Losses, Path, Unreadable
+from cinderblock.api.meta import Model, Object, Uid
+from cinderblock.api.pins import Pins
+from cinderblock.api.v1alpha1.store import Container, Name
 
 CinderString = Annotated[str, Field(max_length=255)]
 """Cinder's strings are at most 255 characters (API schema: parameter_types.name)."""
@@ -46,7 +46,7 @@ class DeletionPolicy(StrEnum):
     RETAIN = "Retain"
 
 
-class StoredBackup(Model):
+class ImportSource(Model):
     """A backup that is in the store already (api-ref: Import backup record)."""
 
     id: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
@@ -63,7 +63,7 @@ class VolumeBackupSpec(Model):
 
     volume_id: Name | None = None
     """The PersistentVolumeClaim to back up: its UID or its name; a UID wins. Either this or import."""
-    import_: Annotated[StoredBackup | None, Field(alias="import")] = None
+    import_: Annotated[ImportSource | None, Field(alias="import")] = None
     """Adopt a backup that is in the store, of another cluster or of a VolumeBackup that is gone. Nothing is copied."""
     store_name: Name | None = None
     """The BackupStore; none: the namespace's default store."""
@@ -177,7 +177,7 @@ class VolumeBackupStatus(Model):
     """Ready, and while something is awaited Reconciling, or Stalled, with reason and message."""
 
 
-class VolumeBackup(KubeObject):
+class VolumeBackup(Object):
     """One copy of a PersistentVolumeClaim in S3, with the fields, statuses and rules of Cinder's backups."""
 
     api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cinderblock.model.backup import Progress
-from cinderblock.model.base import Annotations, KubeObject, Labels, Model, Uid
-from cinderblock.model.conditions import Conditions
-from cinderblock.model.losses import Fidelity, Losses
-from cinderblock.model.store import Name
+from cinderblock.api.conditions import Conditions
+from cinderblock.api.losses import Fidelity, Losses
+from cinderblock.api.meta import Annotations, Labels, Model, Object, Uid
+from cinderblock.api.v1alpha1.backup import Progress
+from cinderblock.api.v1alpha1.store import Name
 
 Quantity = Annotated[str, Field(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$")]
 
@@ -97,7 +97,7 @@ class VolumeRestoreStatus(Model):
     """Ready, and while something is awaited Reconciling, or Stalled, with reason and message."""
 
 
-class VolumeRestore(KubeObject):
+class VolumeRestore(Object):
     """One run that writes a VolumeBackup into a new or an existing PersistentVolumeClaim."""
 
     api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cinderblock.model.base import KubeObject, Model
-from cinderblock.model.quantity import to_bytes
-from cinderblock.model.task import VolumeMode
+from cinderblock.api.meta import Model, Object
+from cinderblock.api.mover import VolumeMode
+from cinderblock.api.quantity import to_bytes
 
 DEFAULT_STORAGE_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
 DEFAULT_SNAPSHOT_CLASS_ANNOTATION = "snapshot.storage.kubernetes.io/is-default-class"
@@ -16,7 +16,7 @@ class ResourceRequests(Model):
     requests: dict[str, str] = {}
 
 
-class ClaimSpec(Model):
+class PersistentVolumeClaimSpec(Model):
     access_modes: tuple[str, ...] = ()
     storage_class_name: str | None = None
     volume_mode: VolumeMode = VolumeMode.FILESYSTEM
@@ -25,16 +25,16 @@ class ClaimSpec(Model):
     resources: ResourceRequests = ResourceRequests()
 
 
-class ClaimStatus(Model):
+class PersistentVolumeClaimStatus(Model):
     phase: str = ""
     capacity: dict[str, str] = {}
 
 
-class Claim(KubeObject):
+class PersistentVolumeClaim(Object):
     """core/v1 PersistentVolumeClaim."""
 
-    spec: ClaimSpec = ClaimSpec()
-    status: ClaimStatus = ClaimStatus()
+    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
+    status: PersistentVolumeClaimStatus = PersistentVolumeClaimStatus()
 
     @property
     def is_bound(self) -> bool:
@@ -53,30 +53,30 @@ class ClaimReference(Model):
     uid: str = ""
 
 
-class CsiSource(Model):
+class CsiPersistentVolumeSource(Model):
     driver: str = ""
     volume_handle: str = ""
     fs_type: str = ""
 
 
-class VolumeSpec(Model):
+class PersistentVolumeSpec(Model):
     capacity: dict[str, str] = {}
     claim_ref: ClaimReference | None = None
-    csi: CsiSource | None = None
+    csi: CsiPersistentVolumeSource | None = None
     mount_options: tuple[str, ...] = ()
     persistent_volume_reclaim_policy: str = ""
     storage_class_name: str = ""
 
 
-class VolumeStatus(Model):
+class PersistentVolumeStatus(Model):
     phase: str = ""
 
 
-class Volume(KubeObject):
+class PersistentVolume(Object):
     """core/v1 PersistentVolume."""
 
-    spec: VolumeSpec = VolumeSpec()
-    status: VolumeStatus = VolumeStatus()
+    spec: PersistentVolumeSpec = PersistentVolumeSpec()
+    status: PersistentVolumeStatus = PersistentVolumeStatus()
 
     @property
     def driver(self) -> str:
@@ -89,7 +89,7 @@ class Volume(KubeObject):
         return any("lazytime" in options.split(",") for options in self.spec.mount_options)
 
 
-class SnapshotClass(KubeObject):
+class VolumeSnapshotClass(Object):
     """snapshot.storage.k8s.io/v1 VolumeSnapshotClass."""
 
     driver: str = ""
@@ -106,7 +106,7 @@ class SnapshotClass(KubeObject):
         return self.metadata.annotations.get(DEFAULT_SNAPSHOT_CLASS_ANNOTATION) == "true"
 
 
-class StorageClass(KubeObject):
+class StorageClass(Object):
     """storage.k8s.io/v1 StorageClass."""
 
     provisioner: str = ""
@@ -118,32 +118,32 @@ class StorageClass(KubeObject):
         return self.metadata.annotations.get(DEFAULT_STORAGE_CLASS_ANNOTATION) == "true"
 
 
-class SnapshotSource(Model):
+class VolumeSnapshotSource(Model):
     persistent_volume_claim_name: str | None = None
     volume_snapshot_content_name: str | None = None
 
 
-class SnapshotSpec(Model):
-    source: SnapshotSource = SnapshotSource()
+class VolumeSnapshotSpec(Model):
+    source: VolumeSnapshotSource = VolumeSnapshotSource()
     volume_snapshot_class_name: str | None = None
 
 
-class SnapshotError(Model):
+class VolumeSnapshotError(Model):
     message: str = ""
 
 
-class SnapshotStatus(Model):
+class VolumeSnapshotStatus(Model):
     ready_to_use: bool = False
     creation_time: datetime | None = None
     restore_size: str | None = None
-    error: SnapshotError | None = None
+    error: VolumeSnapshotError | None = None
 
 
-class Snapshot(KubeObject):
+class VolumeSnapshot(Object):
     """snapshot.storage.k8s.io/v1 VolumeSnapshot."""
 
-    spec: SnapshotSpec = SnapshotSpec()
-    status: SnapshotStatus = SnapshotStatus()
+    spec: VolumeSnapshotSpec = VolumeSnapshotSpec()
+    status: VolumeSnapshotStatus = VolumeSnapshotStatus()
 
 
 class JobCondition(Model):
@@ -161,7 +161,7 @@ class JobSpec(Model):
     suspend: bool = False
 
 
-class Job(KubeObject):
+class Job(Object):
     """batch/v1 Job."""
 
     spec: JobSpec = JobSpec()
@@ -239,7 +239,7 @@ class PodSpec(Model):
     node_name: str = ""
 
 
-class Pod(KubeObject):
+class Pod(Object):
     """core/v1 Pod."""
 
     spec: PodSpec = PodSpec()

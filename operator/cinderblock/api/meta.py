@@ -19,12 +19,12 @@ LabelKey = Annotated[
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$")]
 """Value of a label (apimachinery ``validation.IsValidLabelValue``)."""
 
-_NOT_OURS = {
+_RESERVED = {
     "rule": "self.all(key, !key.startsWith('cinderblock.io/') && key != 'app.kubernetes.io/managed-by')",
     "message": "labels of cinderblock.io and app.kubernetes.io/managed-by are our own: they say what may be removed",
 }
 Labels = Annotated[
-    dict[LabelKey, LabelValue], Field(max_length=32, json_schema_extra={"x-kubernetes-validations": [_NOT_OURS]})
+    dict[LabelKey, LabelValue], Field(max_length=32, json_schema_extra={"x-kubernetes-validations": [_RESERVED]})
 ]
 """Labels that a user asks for. Those that we find our own objects by are not among them."""
 Annotations = Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
@@ -78,7 +78,7 @@ class ObjectMeta(Model):
         return any(owner.uid == uid for owner in self.owner_references)
 
 
-class KubeObject(Model):
+class Object(Model):
     """Any object of the API server."""
 
     metadata: ObjectMeta = ObjectMeta()

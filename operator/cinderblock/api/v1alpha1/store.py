@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cinderblock.model.base import Annotations, KubeObject, LabelKey, Labels, LabelValue, Model
-from cinderblock.model.conditions import Conditions
-from cinderblock.model.duration import Duration, to_timedelta
+from cinderblock.api.conditions import Conditions
+from cinderblock.api.duration import Duration, to_timedelta
+from cinderblock.api.meta import Annotations, LabelKey, Labels, LabelValue, Model, Object
 
 DEFAULT_STORE_ANNOTATION = "cinderblock.io/is-default-store"
 """On a BackupStore, with the value "true": used by backups that name no store."""
@@ -168,7 +168,7 @@ class MoverTemplate(Model):
     """Annotations added to the mover pod."""
 
 
-class Limits(Model):
+class StoreLimits(Model):
     """What a store may be asked to bear."""
 
     movers: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -233,7 +233,7 @@ class BackupStoreSpec(Model):
     """VolumeSnapshotClass for snapshots; none: the default class of the volume's driver."""
     mover: MoverTemplate = MoverTemplate()
     """How mover pods are to run."""
-    limits: Limits = Limits()
+    limits: StoreLimits = StoreLimits()
     """What the store may be asked to bear."""
 
 
@@ -246,7 +246,7 @@ class BackupStoreStatus(Model):
     """Ready: whether the store answered when it was last asked."""
 
 
-class BackupStore(KubeObject):
+class BackupStore(Object):
     """Where backups live: an S3 endpoint, a container, a prefix, credentials and keys."""
 
     api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"

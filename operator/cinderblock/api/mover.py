@@ -13,11 +13,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cinderblock.model.base import Model
-from cinderblock.model.losses import Fidelity, Losses, Path, Unreadable
-from cinderblock.model.origin import ClaimFacts, ClusterFacts, DriverFacts
-from cinderblock.model.pins import ExpectedBackup, Pins
-from cinderblock.model.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
+from cinderblock.api.losses import Fidelity, Losses, Path, Unreadable
+from cinderblock.api.meta import Model
+from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
+from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.api.v1alpha1.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
 """Environment variable with the MoverTask as JSON; what is too long for one goes on in CINDERBLOCK_TASK_1 and so on."""
@@ -41,7 +41,7 @@ class VolumeMode(StrEnum):
     BLOCK = "Block"
 
 
-class Operation(StrEnum):
+class MoverOperation(StrEnum):
     """What a mover does."""
 
     BACKUP = "backup"
@@ -67,7 +67,7 @@ class StoreLocation(Model):
     download_bytes_per_second: int | None = None
 
 
-class BackupDescription(Model):
+class BackupMetadata(Model):
     """What the manifest of a backup keeps about the volume and the request, so that the store alone explains itself."""
 
     backup_id: str
@@ -106,12 +106,12 @@ class BackupDescription(Model):
 class MoverTask(Model):
     """One run of a mover."""
 
-    operation: Operation
+    operation: MoverOperation
     store: StoreLocation
     volume_mode: VolumeMode
     path: str
     """Where the volume is in this pod: DEVICE_PATH or TREE_PATH."""
-    backup: BackupDescription
+    backup: BackupMetadata
     """The backup to make, or the backup to restore."""
     expected: ExpectedBackup | None = None
     """restore: which backup the manifest must be."""
@@ -186,7 +186,7 @@ def missed_changes_sentence(count: int) -> str:
     )
 
 
-class ProgressLine(Model):
+class MoverProgress(Model):
     """One line of a mover's standard output while it works."""
 
     bytes_done: int
@@ -196,14 +196,14 @@ class ProgressLine(Model):
     seconds_left: int | None = None
 
 
-def to_environment(task: MoverTask) -> dict[str, str]:
+def task_to_env(task: MoverTask) -> dict[str, str]:
     """Variables that hold the task, as the kubelet leaves them: it expands ``$(NAME)`` and shortens ``$$``."""
     text = task.model_dump_json(by_alias=True, exclude_none=True).replace("$", "\\u0024")
     parts = [text[start : start + _CHARACTERS] for start in range(0, len(text), _CHARACTERS)]
     return {_variable(number): part for number, part in enumerate(parts)}
 
 
-def text_from_environment(environment: Mapping[str, str]) -> str | None:
+def task_from_env(environment: Mapping[str, str]) -> str | None:
     """What `to_environment` has divided, in one piece again; None if there is none."""
     parts: list[str] = []
     while (part := environment.get(_variable(len(parts)))) is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from cinderblock.model.base import Model
+from cinderblock.api.meta import Model
 
 
 class Consistency(StrEnum):

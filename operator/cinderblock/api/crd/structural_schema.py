@@ -34,7 +34,7 @@ _EXTENSIONS: Final = ("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x
 _KNOWN: Final = frozenset((*_KEPT, *_CONVERTED, *_EXTENSIONS, "title"))
 
 
-def structural(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
     """The structural schema of ``model``.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cinderblock.model.base import Model
+from cinderblock.api.meta import Model
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cinderblock.model.base import Model
+from cinderblock.api.meta import Model
 
 Digest = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
 """A BLAKE3 digest in hexadecimal."""

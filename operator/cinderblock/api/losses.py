@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cinderblock.model.base import Model
+from cinderblock.api.meta import Model
 
 Path = Annotated[str, Field(max_length=255)]
 """A path within a volume, printable and cut to fit."""

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from cinderblock.model.backup import VolumeBackupSpec, VolumeBackupStatus
-from cinderblock.model.names import GROUP, VERSION
-from cinderblock.model.restore import VolumeRestoreSpec, VolumeRestoreStatus
-from cinderblock.model.schema import structural
-from cinderblock.model.store import (
+from cinderblock.api.crd.structural_schema import structural_schema
+from cinderblock.api.labels import GROUP, VERSION
+from cinderblock.api.v1alpha1.backup import VolumeBackupSpec, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestoreSpec, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.store import (
     ARCHIVES,
     DEFAULT_STORE_ANNOTATION,
     BackupStoreSpec,
@@ -27,7 +27,7 @@ Rule = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class PrinterColumn:
     """One column of ``kubectl get``.
 
     Attributes:
@@ -46,7 +46,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class CustomResource:
     """One of our kinds.
 
     Attributes:
@@ -67,7 +67,7 @@ class Resource:
     description: str
     spec: type[BaseModel]
     status: type[BaseModel]
-    columns: tuple[Column, ...]
+    columns: tuple[PrinterColumn, ...]
     selectable: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
 
@@ -99,11 +99,11 @@ _CEL_WORDS: Final = (
     "loop", "package", "namespace", "return", "var", "void", "while",
 )  # fmt: skip
 
-_AGE: Final = Column("Age", ".metadata.creationTimestamp", "Time since the object was created.", "date")
+_AGE: Final = PrinterColumn("Age", ".metadata.creationTimestamp", "Time since the object was created.", "date")
 _DEFAULT: Final = ".metadata.annotations." + DEFAULT_STORE_ANNOTATION.replace(".", "\\.")
 _READY: Final = '.status.conditions[?(@.type=="Ready")]'
 
-BACKUP_STORE: Final = Resource(
+BACKUP_STORE: Final = CustomResource(
     kind="BackupStore",
     plural="backupstores",
     short_name="bst",
@@ -111,13 +111,13 @@ BACKUP_STORE: Final = Resource(
     spec=BackupStoreSpec,
     status=BackupStoreStatus,
     columns=(
-        Column("Ready", f"{_READY}.status", "Whether the store answered when it was last asked."),
-        Column("Default", _DEFAULT, "Whether backups that name no store use it."),
-        Column("Container", ".spec.container", "Bucket for backups that ask for none."),
-        Column("Endpoint", ".spec.endpointUrl", "URL of the S3 endpoint; none: AWS."),
-        Column("Prefix", ".spec.prefix", "Prefix of every key.", wide=True),
-        Column("Encryption", ".spec.encryptionSecretRef.name", "Secret with the encryption keys.", wide=True),
-        Column("Message", f"{_READY}.message", "What the store said when it was last asked.", wide=True),
+        PrinterColumn("Ready", f"{_READY}.status", "Whether the store answered when it was last asked."),
+        PrinterColumn("Default", _DEFAULT, "Whether backups that name no store use it."),
+        PrinterColumn("Container", ".spec.container", "Bucket for backups that ask for none."),
+        PrinterColumn("Endpoint", ".spec.endpointUrl", "URL of the S3 endpoint; none: AWS."),
+        PrinterColumn("Prefix", ".spec.prefix", "Prefix of every key.", wide=True),
+        PrinterColumn("Encryption", ".spec.encryptionSecretRef.name", "Secret with the encryption keys.", wide=True),
+        PrinterColumn("Message", f"{_READY}.message", "What the store said when it was last asked.", wide=True),
         _AGE,
     ),
     rules=(
@@ -142,7 +142,7 @@ BACKUP_STORE: Final = Resource(
     ),
 )
 
-VOLUME_BACKUP: Final = Resource(
+VOLUME_BACKUP: Final = CustomResource(
     kind="VolumeBackup",
     plural="volumebackups",
     short_name="vb",
@@ -150,21 +150,25 @@ VOLUME_BACKUP: Final = Resource(
     spec=VolumeBackupSpec,
     status=VolumeBackupStatus,
     columns=(
-        Column("Status", ".status.phase", "Cinder's status."),
-        Column("Volume", ".status.volumeName", "Name of the PersistentVolumeClaim."),
-        Column("Size", ".status.size", "GiB of the volume.", "integer"),
-        Column("Objects", ".status.objectCount", "Data objects in the store.", "integer"),
-        Column("Container", ".status.container", "The bucket."),
-        Column("Incremental", ".status.isIncremental", "Whether it was made against a parent.", "boolean"),
-        Column("Progress", ".status.progress.percent", "Percent of the volume that is dealt with.", "integer"),
-        Column("Title", ".spec.name", "Cinder's display name.", wide=True),
-        Column("Description", ".spec.description", "The user's own words.", wide=True),
-        Column("Store", ".status.storeName", "The BackupStore.", wide=True),
-        Column("Data", ".status.dataTimestamp", "Time since the instant whose data it holds.", "date", wide=True),
-        Column("Dependents", ".status.hasDependentBackups", "Whether others need its data.", "boolean", wide=True),
-        Column("Stored", ".status.storedBytes", "Bytes in the store.", "integer", wide=True),
-        Column("ID", ".status.id", "Cinder's id.", wide=True),
-        Column("Fail Reason", ".status.failReason", "Why the status is an error.", wide=True),
+        PrinterColumn("Status", ".status.phase", "Cinder's status."),
+        PrinterColumn("Volume", ".status.volumeName", "Name of the PersistentVolumeClaim."),
+        PrinterColumn("Size", ".status.size", "GiB of the volume.", "integer"),
+        PrinterColumn("Objects", ".status.objectCount", "Data objects in the store.", "integer"),
+        PrinterColumn("Container", ".status.container", "The bucket."),
+        PrinterColumn("Incremental", ".status.isIncremental", "Whether it was made against a parent.", "boolean"),
+        PrinterColumn("Progress", ".status.progress.percent", "Percent of the volume that is dealt with.", "integer"),
+        PrinterColumn("Title", ".spec.name", "Cinder's display name.", wide=True),
+        PrinterColumn("Description", ".spec.description", "The user's own words.", wide=True),
+        PrinterColumn("Store", ".status.storeName", "The BackupStore.", wide=True),
+        PrinterColumn(
+            "Data", ".status.dataTimestamp", "Time since the instant whose data it holds.", "date", wide=True
+        ),
+        PrinterColumn(
+            "Dependents", ".status.hasDependentBackups", "Whether others need its data.", "boolean", wide=True
+        ),
+        PrinterColumn("Stored", ".status.storedBytes", "Bytes in the store.", "integer", wide=True),
+        PrinterColumn("ID", ".status.id", "Cinder's id.", wide=True),
+        PrinterColumn("Fail Reason", ".status.failReason", "Why the status is an error.", wide=True),
         _AGE,
     ),
     selectable=(
@@ -198,7 +202,7 @@ VOLUME_BACKUP: Final = Resource(
 
 _NEW_VOLUME_ONLY: Final = ("storageClassName", "accessModes", "size", "labels", "annotations")
 
-VOLUME_RESTORE: Final = Resource(
+VOLUME_RESTORE: Final = CustomResource(
     kind="VolumeRestore",
     plural="volumerestores",
     short_name="vr",
@@ -206,13 +210,13 @@ VOLUME_RESTORE: Final = Resource(
     spec=VolumeRestoreSpec,
     status=VolumeRestoreStatus,
     columns=(
-        Column("Status", ".status.phase", "restoring, available or error_restoring."),
-        Column("Backup", ".status.backupName", "Name of the VolumeBackup."),
-        Column("Volume", ".status.volumeName", "Name of the restored PersistentVolumeClaim."),
-        Column("Progress", ".status.progress.percent", "Percent of the volume that is dealt with.", "integer"),
-        Column("Restored", ".status.restoredBytes", "Bytes written and verified.", "integer", wide=True),
-        Column("Volume ID", ".status.volumeId", "UID of the PersistentVolumeClaim.", wide=True),
-        Column("Fail Reason", ".status.failReason", "Why the status is error_restoring.", wide=True),
+        PrinterColumn("Status", ".status.phase", "restoring, available or error_restoring."),
+        PrinterColumn("Backup", ".status.backupName", "Name of the VolumeBackup."),
+        PrinterColumn("Volume", ".status.volumeName", "Name of the restored PersistentVolumeClaim."),
+        PrinterColumn("Progress", ".status.progress.percent", "Percent of the volume that is dealt with.", "integer"),
+        PrinterColumn("Restored", ".status.restoredBytes", "Bytes written and verified.", "integer", wide=True),
+        PrinterColumn("Volume ID", ".status.volumeId", "UID of the PersistentVolumeClaim.", wide=True),
+        PrinterColumn("Fail Reason", ".status.failReason", "Why the status is error_restoring.", wide=True),
         _AGE,
     ),
     selectable=(
@@ -248,7 +252,7 @@ _NOT_SEEN_YET: Final = {"observedGeneration": -1}
 RESOURCES: Final = (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE)
 
 
-def definition(resource: Resource) -> dict[str, Any]:
+def definition(resource: CustomResource) -> dict[str, Any]:
     """The CustomResourceDefinition of ``resource``, ready to be sent or written.
 
     It is in no category ``all``: ``kubectl delete all --all`` must not delete backups.
@@ -273,7 +277,7 @@ def definition(resource: Resource) -> dict[str, Any]:
     }
 
 
-def _version(resource: Resource) -> dict[str, Any]:
+def _version(resource: CustomResource) -> dict[str, Any]:
     version: dict[str, Any] = {
         "name": VERSION,
         "served": True,
@@ -286,14 +290,14 @@ def _version(resource: Resource) -> dict[str, Any]:
     return version | {"schema": {"openAPIV3Schema": _whole(resource)}}
 
 
-def _printed(column: Column) -> dict[str, Any]:
+def _printed(column: PrinterColumn) -> dict[str, Any]:
     printed = {"name": column.title, "type": column.type, "jsonPath": column.path, "description": column.description}
     return {**printed, "priority": 1} if column.wide else dict(printed)
 
 
-def _whole(resource: Resource) -> dict[str, Any]:
+def _whole(resource: CustomResource) -> dict[str, Any]:
     """Schema of a whole object; what is in ``metadata``, the API server checks by itself."""
-    spec = structural(resource.spec)
+    spec = structural_schema(resource.spec)
     if resource.rules:
         spec["x-kubernetes-validations"] = list(resource.rules)
     return {
@@ -305,6 +309,6 @@ def _whole(resource: Resource) -> dict[str, Any]:
             "kind": {"type": "string", "description": f"Always {resource.kind}."},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": structural(resource.status, defaults=False) | {"default": _NOT_SEEN_YET},
+            "status": structural_schema(resource.status, defaults=False) | {"default": _NOT_SEEN_YET},
         },
     }

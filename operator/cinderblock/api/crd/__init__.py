@@ -1,0 +1,1 @@
+"""From the models of our kinds to CustomResourceDefinitions."""

@@ -1,0 +1,1 @@
+"""Our kinds in version v1alpha1: `VolumeBackup`, `VolumeRestore` and `BackupStore`."""
