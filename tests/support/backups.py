@@ -14,8 +14,8 @@ from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import ChangeDetection, Compression
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import ManifestReader
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.restore import run_restore
 from cinderblock.mover.sources import Source

@@ -26,10 +26,10 @@ import aiohttp
 
 from cinderblock.api import labels
 from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask
-from cinderblock.datapath.header import new_header
-from cinderblock.datapath.manifest_writer import ManifestWriter
-from cinderblock.datapath.packs import PackTable
 from cinderblock.errors import AlreadyExists, CinderblockError, Conflict, NotFound
+from cinderblock.format.manifest.header import new_header
+from cinderblock.format.manifest.writer import ManifestWriter
+from cinderblock.format.pack import PackTable
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind

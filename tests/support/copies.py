@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.device.content import SourceContent, TargetContent
 from cinderblock.device.losses import Fidelity
 from cinderblock.device.ranges import holes, is_zero
 from cinderblock.device.tree_reader import TreeReader
 from cinderblock.device.tree_writer import TreeWriter
+from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
 
 BLOCK = 256 << 10
 NO_CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")

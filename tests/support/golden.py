@@ -19,7 +19,7 @@ from typing import Any
 from blake3 import blake3
 
 from cinderblock.api.mover import BackupMetadata, MoverOperation, VolumeMode
-from cinderblock.datapath.entries import EntryKind, order_key
+from cinderblock.format.entries import EntryKind, order_key
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.store.memory import MemoryStore

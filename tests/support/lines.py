@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cinderblock.datapath.keys import KeyRing
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.repository.known import KnownManifests
 from cinderblock.repository.references import Needs, References
 from cinderblock.repository.removal import remove_backup

@@ -17,14 +17,14 @@ from cinderblock.api import layout
 from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.datapath.comparison import Comparison
-from cinderblock.datapath.footer import UnreadableRecord
-from cinderblock.datapath.header import new_header
-from cinderblock.datapath.keys import DataKey, KeyRing
-from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.datapath.manifest_writer import ManifestWriter
-from cinderblock.datapath.packs import Origin, PackTable, pack_name
 from cinderblock.errors import CinderblockError
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.format.manifest.footer import UnreadableRecord
+from cinderblock.format.manifest.header import new_header
+from cinderblock.format.manifest.reader import ManifestReader
+from cinderblock.format.manifest.writer import ManifestWriter
+from cinderblock.format.pack import Origin, PackTable, pack_name
 from cinderblock.mover.restore import open_manifest
 from cinderblock.store.memory import MemoryStore
 from tests.support.simulated_api import Object, ObjectsInMemory, stamp

@@ -24,9 +24,9 @@ from typing import Any, Self, TypeVar, cast
 from cinderblock.api import labels as api_labels
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.packs import parse_pack_name
 from cinderblock.errors import CinderblockError, KubeUnavailable
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.pack import parse_pack_name
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.line import Line
 from cinderblock.handlers.noticing import Noticing

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import Self
 
 from cinderblock.api.losses import Loss, Unreadable
-from cinderblock.datapath.entries import Entry, EntryKind, order_key
 from cinderblock.device.gaps import Gaps
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import VANISHED
 from cinderblock.device.rows import TYPES, Columns, Rows
 from cinderblock.device.tree_reader import Before
 from cinderblock.errors import SourceChanging
+from cinderblock.format.entries import Entry, EntryKind, order_key
 from cinderblock.mover.sources import Opened
 
 Segments = list[tuple[int, bytes]]

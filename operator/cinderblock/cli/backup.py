@@ -35,8 +35,8 @@ from cinderblock.cli.output import counted, print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable, SealBroken
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.sources import open_source
 from cinderblock.store.counted import CountedStore

@@ -10,9 +10,6 @@ from typing import Final
 
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup, Pins
-from cinderblock.datapath.header import ManifestHeader
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import ManifestSummary, read_header, read_summary
 from cinderblock.errors import (
     IntegrityError,
     InvalidInput,
@@ -21,6 +18,9 @@ from cinderblock.errors import (
     PermanentError,
     UnsupportedFormat,
 )
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.header import ManifestHeader
+from cinderblock.format.manifest.reader import ManifestSummary, read_header, read_summary
 from cinderblock.repository.known import KnownManifests
 from cinderblock.repository.references import References
 from cinderblock.repository.stored import manifests

@@ -27,9 +27,9 @@ from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.selection import SelectedTarget, Selection
 from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.device.tree_walk import LOST_FOUND
 from cinderblock.errors import InvalidInput, TargetError
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.fetching import ChunkFetcher
 from cinderblock.mover.progress import ProgressCallback
 from cinderblock.mover.restore import open_manifest, verify_first_chunk, write_target

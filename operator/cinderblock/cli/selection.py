@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from cinderblock.api.losses import Loss
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.content import TargetContent
 from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.errors import NotFound
+from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.mover.targets import Target
 
 

@@ -7,9 +7,9 @@ import os
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.store import Addressing, ServerSideAlgorithm, ServerSideEncryption
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.read_only import parse_read_only_keys
 from cinderblock.errors import InvalidInput
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.open import open_store
 from cinderblock.store.retrying import BRIEF, Patience

@@ -8,8 +8,8 @@ from cinderblock.api.mover import BackupMetadata
 from cinderblock.cli.catalog import Listed
 from cinderblock.cli.losses import losses_in_words
 from cinderblock.cli.output import counted, duration, moment, size
-from cinderblock.datapath.comparison import Comparison
-from cinderblock.datapath.manifest import ManifestSummary
+from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.format.manifest.reader import ManifestSummary
 
 
 def to_wire(listed: Listed) -> dict[str, Any]:

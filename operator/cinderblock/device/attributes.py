@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.losses import Feature, Losses
 from cinderblock.device.refusals import printable
+from cinderblock.format.entries import Entry, EntryKind
 
 Attributes = tuple[tuple[bytes, bytes], ...]
 

@@ -6,7 +6,6 @@ import os
 import stat
 from typing import Final
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device import attributes
 from cinderblock.device.descriptors import data_ranges
 from cinderblock.device.directories import by_descriptor
@@ -14,6 +13,7 @@ from cinderblock.device.losses import Losses
 from cinderblock.device.nodes import make_node
 from cinderblock.device.rows import Status, make_entry
 from cinderblock.device.target_file import make_file
+from cinderblock.format.entries import Entry, EntryKind
 
 _COPIED_AT_ONCE: Final = 1 << 30
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.directories import DirectoryChain, parts_of
 from cinderblock.device.losses import Counted, Feature, Fidelity, Losses
 from cinderblock.device.refusals import target_error
 from cinderblock.device.target_file import TargetFile, make_file
 from cinderblock.errors import TargetError
+from cinderblock.format.entries import Entry, EntryKind
 
 STRICT: Final = "Strict"
 """Means that a loss which was not known beforehand ends the work."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
-from cinderblock.datapath.entries import Entry
 from cinderblock.device.closing import Closing
 from cinderblock.device.content import Data
 from cinderblock.device.target_file import TargetFile
+from cinderblock.format.entries import Entry
 
 
 class NewFile(Closing):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import stat
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.losses import Feature, Losses
 from cinderblock.device.refusals import printable
 from cinderblock.device.rows import TYPES
 from cinderblock.errors import IntegrityError
+from cinderblock.format.entries import Entry, EntryKind
 
 DEVICE_NODES = frozenset({EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE})
 _FEATURES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cinderblock.datapath.entries import Extent
+from cinderblock.format.entries import Extent
 
 ZERO_BLOCK = 1 << 20
 """Bytes compared at once with zeros. Measured with 256 KiB to 16 MiB: all the same, 1 MiB stays in the L2 cache."""

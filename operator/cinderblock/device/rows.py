@@ -7,10 +7,10 @@ import stat
 from bisect import bisect_left
 from typing import Any, Final, NamedTuple
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.attributes import Attributes
 from cinderblock.device.refusals import printable
 from cinderblock.errors import SourceError
+from cinderblock.format.entries import Entry, EntryKind
 
 TYPES = {
     EntryKind.FILE: stat.S_IFREG,

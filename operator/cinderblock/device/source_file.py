@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
-from cinderblock.datapath.entries import Entry
 from cinderblock.device.closing import Closing
 from cinderblock.device.descriptors import data_ranges, read_and_forget
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import object_error
+from cinderblock.format.entries import Entry
 
 SMALL_FILE = 64 << 10
 """Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its

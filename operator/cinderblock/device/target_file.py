@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
-from cinderblock.datapath.entries import Entry
 from cinderblock.device import attributes
 from cinderblock.device.closing import Closing
 from cinderblock.device.content import Data
@@ -16,6 +15,7 @@ from cinderblock.device.direct import DirectFile, Writers
 from cinderblock.device.losses import Losses
 from cinderblock.device.refusals import target_error
 from cinderblock.errors import TargetError
+from cinderblock.format.entries import Entry
 
 LARGE = 1 << 20
 """Bytes of the smallest file that is written past the page cache."""

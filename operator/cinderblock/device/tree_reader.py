@@ -12,7 +12,6 @@ from typing import Protocol
 from typing_extensions import override
 
 from cinderblock.api.losses import Unreadable
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.attributes import ATTRIBUTES_LIMIT, read_attributes
 from cinderblock.device.closing import Closing
 from cinderblock.device.directories import DirectoryChain, by_descriptor, open_root, parts_of, sorted_names
@@ -32,6 +31,7 @@ from cinderblock.device.syscalls import sync_file_system
 from cinderblock.device.tree_walk import Skipped, TreeWalk
 from cinderblock.device.walker import Walker, worthwhile
 from cinderblock.device.whiteouts import Whiteouts
+from cinderblock.format.entries import Entry, EntryKind
 
 logger = logging.getLogger(__name__)
 

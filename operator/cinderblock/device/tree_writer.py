@@ -13,7 +13,6 @@ from functools import partial
 
 from typing_extensions import override
 
-from cinderblock.datapath.entries import Entry, EntryKind, order_key
 from cinderblock.device import attributes
 from cinderblock.device.closing import Closing
 from cinderblock.device.direct import Writers
@@ -32,6 +31,7 @@ from cinderblock.device.syscalls import sync_file_system
 from cinderblock.device.target_file import OPEN_FLAGS, TargetFile, make_file
 from cinderblock.device.tree_walk import LOST_FOUND
 from cinderblock.errors import IntegrityError, TargetError
+from cinderblock.format.entries import Entry, EntryKind, order_key
 
 _UNWRITABLE = frozenset({errno.EPERM, errno.EACCES, errno.ETXTBSY})
 _IMPOSSIBLE_PARTS = frozenset({b"", b".", b".."})

@@ -19,8 +19,8 @@ from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.datapath.manifest import read_summary
 from cinderblock.errors import CinderblockError, NotFound
+from cinderblock.format.manifest.reader import read_summary
 from cinderblock.handlers.cluster_identity import ClusterIdentity
 from cinderblock.handlers.line import Line
 from cinderblock.handlers.references import ReferenceLooks

@@ -14,8 +14,8 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound, TransientError
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.handlers.stores import Stores
 from cinderblock.repository.known import KnownVolumes
 from cinderblock.repository.references import Needs, References

@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.read_only import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.handlers.patience import DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from cinderblock.datapath.chunking import cells
-from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
-from cinderblock.datapath.known import KnownChunks
-from cinderblock.datapath.manifest import SectionRun
-from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter, Mark
 from cinderblock.device.content import SourceContent
 from cinderblock.device.refusals import VANISHED, printable
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.format.chunk_index import ChunkIndex
+from cinderblock.format.chunker import cells
+from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
+from cinderblock.format.manifest.reader import SectionRun
+from cinderblock.format.manifest.writer import EXTENTS_PER_PART, ManifestWriter, Mark
 from cinderblock.mover.hidden import has_same_stamps
 from cinderblock.mover.parent import ParentEntry
 from cinderblock.mover.planning import LargeFile, SmallFiles, Unit
@@ -102,7 +102,7 @@ class Assembly:
         *,
         reader: WorkReader,
         uploader: PackUploader,
-        known: KnownChunks,
+        known: ChunkIndex,
         writer: ManifestWriter,
         chunk_bytes: int,
         on_bytes: Callable[[int], None],

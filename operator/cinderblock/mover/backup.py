@@ -30,16 +30,6 @@ from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverReport, MoverTask, VolumeMode, missed_changes_sentence
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
-from cinderblock.datapath.chunking import chunk_bytes_for
-from cinderblock.datapath.codec import Encoder
-from cinderblock.datapath.comparison import Comparison
-from cinderblock.datapath.footer import UnreadableRecord
-from cinderblock.datapath.header import ManifestHeader, new_header
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.known import KnownChunks
-from cinderblock.datapath.manifest import ManifestReader, ManifestSummary, read_header, read_summary
-from cinderblock.datapath.manifest_writer import ManifestWriter
-from cinderblock.datapath.packs import PackTable, buffer_bytes, new_attempt
 from cinderblock.device.gaps import Gaps
 from cinderblock.errors import (
     Conflict,
@@ -50,6 +40,16 @@ from cinderblock.errors import (
     NotFound,
     TransientError,
 )
+from cinderblock.format.chunk_index import ChunkIndex
+from cinderblock.format.chunker import chunk_bytes_for
+from cinderblock.format.compression import Encoder
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.format.manifest.footer import UnreadableRecord
+from cinderblock.format.manifest.header import ManifestHeader, new_header
+from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary, read_header, read_summary
+from cinderblock.format.manifest.writer import ManifestWriter
+from cinderblock.format.pack import PackTable, buffer_bytes, new_attempt
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.leftovers import Leftovers
 from cinderblock.mover.memory import collecting_seldom, take_from_one_heap
@@ -126,7 +126,7 @@ class _Run:
         self._parent = parent
         volume_id, backup_id, prefix = task.backup.volume_id, task.backup.backup_id, task.store.prefix
         self._packs = PackTable() if parent is None else parent.packs.copy()
-        self._known = KnownChunks(first=None if parent is None else parent.chunks)
+        self._known = ChunkIndex(first=None if parent is None else parent.chunks)
         leftovers = Leftovers(store, prefix, volume_id, backup_id)
         data_key = leftovers.data_key(keys) if keys is not None else None
         for chunk in leftovers.chunks(data_key, self._packs):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cinderblock.api.v1alpha1.store import ChangeDetection
-from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.format.entries import Entry, EntryKind
 
 _WORTH_A_HINT = 100
 """Files; fewer are read in no time."""

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.datapath.codec import decode
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk
-from cinderblock.datapath.keys import DataKey
-from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.datapath.packs import PackTable, open_chunk, pack_sealer
-from cinderblock.datapath.seal import Buffer, Sealer
 from cinderblock.errors import IntegrityError, NotFound
+from cinderblock.format.compression import decode
+from cinderblock.format.crypto.keyring import DataKey
+from cinderblock.format.crypto.sealer import Sealer
+from cinderblock.format.entries import Chunk
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest.reader import ManifestReader
+from cinderblock.format.pack import PackTable, open_chunk, pack_sealer
+from cinderblock.format.range_reader import Buffer
 from cinderblock.mover.ahead import ReadAhead
 from cinderblock.store.base import ObjectStore
 

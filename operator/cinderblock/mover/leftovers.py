@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.datapath.entries import Chunk
-from cinderblock.datapath.header import HEADER_BYTES, new_header, parse_header
-from cinderblock.datapath.keys import DataKey, KeyRing
-from cinderblock.datapath.packs import Origin, PackTable, pack_sealer, parse_pack_name, read_pack
-from cinderblock.datapath.seal import Sealer, Suite
 from cinderblock.errors import IntegrityError, KeyUnavailable, NotFound, UnsupportedFormat
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.crypto.sealer import Sealer, Suite
+from cinderblock.format.entries import Chunk
+from cinderblock.format.manifest.header import HEADER_BYTES, new_header, parse_header
+from cinderblock.format.pack import Origin, PackTable, pack_sealer, parse_pack_name, read_pack
 from cinderblock.repository.stored import KEY_NAME
 from cinderblock.store.base import ObjectInfo, ObjectStore
 

@@ -30,8 +30,8 @@ from cinderblock.api.mover import (
     StoreLocation,
     task_from_env,
 )
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.progress import ProgressPrinter
 from cinderblock.mover.reporting import EXIT_TRANSIENT, TERMINATION_LOG, exit_code, failure, write_report

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
 
-from cinderblock.datapath.entries import Entry, EntryKind, Extent, order_key
-from cinderblock.datapath.manifest import SectionContent, SectionRun
-from cinderblock.datapath.section_table import Stamps
 from cinderblock.device.rows import TYPES, Columns, Rows
+from cinderblock.format.entries import Entry, EntryKind, Extent, order_key
+from cinderblock.format.manifest.reader import SectionContent, SectionRun
+from cinderblock.format.manifest.section_decoder import EntryStats
 from cinderblock.mover.evidence import Evidence
 
 _FIRST_STEP = 64
@@ -84,7 +84,7 @@ class ParentStream:
         self._sections = iter(sections)
         self._evidence = evidence or Evidence()
         self._section: SectionContent | None = None
-        self._stamps: Stamps | None = None
+        self._stamps: EntryStats | None = None
         self._rows = Rows([])
         self._at = 0
         self._taken_from = 0
@@ -206,7 +206,7 @@ def common_rows(before: Rows, at: int, now: Rows, start: int) -> int:
     return same
 
 
-def _run(section: SectionContent, stamps: Stamps, start: int, stop: int) -> SectionRun:
+def _run(section: SectionContent, stamps: EntryStats, start: int, stop: int) -> SectionRun:
     paths = stamps.paths[start:stop]
     return SectionRun(
         section,
@@ -222,7 +222,7 @@ def _run(section: SectionContent, stamps: Stamps, start: int, stop: int) -> Sect
     )
 
 
-def _oldest_ctime(stamps: Stamps, start: int, stop: int) -> int | None:
+def _oldest_ctime(stamps: EntryStats, start: int, stop: int) -> int | None:
     """Return the oldest ctime of some rows; None if all of them are hard links, whose ctime is 0 in a section."""
     oldest = min(stamps.ctimes_ns[start:stop])
     if oldest:
@@ -231,7 +231,7 @@ def _oldest_ctime(stamps: Stamps, start: int, stop: int) -> int | None:
     return min((ctime for kind, ctime in rows if kind is not EntryKind.HARDLINK), default=None)
 
 
-def _rows(stamps: Stamps, before_ns: int) -> Rows:
+def _rows(stamps: EntryStats, before_ns: int) -> Rows:
     """Return a section as a walk would have seen it. Rows that prove nothing get a mode that no object has.
 
     These are the rows that were not stamped before ``before_ns``. Hard links have no stamps: they only prove that a

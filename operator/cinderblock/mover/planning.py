@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cinderblock.datapath.chunking import SOLID_FILES, ends_solid_chunk
-from cinderblock.datapath.entries import Entry, EntryKind
-from cinderblock.datapath.manifest import SectionRun
+from cinderblock.format.chunker import SOLID_FILES, ends_solid_chunk
+from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.format.manifest.reader import SectionRun
 from cinderblock.mover.parent import ParentEntry, ParentStream
 from cinderblock.mover.reading import FileRequest
 

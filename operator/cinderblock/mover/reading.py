@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cinderblock.datapath.chunking import Run
-from cinderblock.datapath.codec import Encoder, Encoding
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk, Entry, Extent
-from cinderblock.datapath.known import KnownChunks
-from cinderblock.datapath.manifest import SectionRun
-from cinderblock.datapath.seal import Buffer
 from cinderblock.device.content import SourceContent
 from cinderblock.device.ranges import is_zero
 from cinderblock.device.refusals import VANISHED, printable
 from cinderblock.device.source_file import SMALL_FILE
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.format.chunk_index import ChunkIndex
+from cinderblock.format.chunker import Run
+from cinderblock.format.compression import Encoder, Encoding
+from cinderblock.format.entries import Chunk, Entry, Extent
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest.reader import SectionRun
+from cinderblock.format.range_reader import Buffer
 from cinderblock.mover.hidden import differs, has_same_stamps
 from cinderblock.mover.sources import Opened, Source
 
@@ -134,7 +134,7 @@ class WorkReader:
         known: what is stored already; asked here so that what is known is not compressed in vain.
     """
 
-    def __init__(self, encoder: Encoder, known: KnownChunks) -> None:
+    def __init__(self, encoder: Encoder, known: ChunkIndex) -> None:
         self._encoder = encoder
         self._known = known
 

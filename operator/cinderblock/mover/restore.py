@@ -31,13 +31,13 @@ from functools import partial
 from cinderblock.api.losses import count_files
 from cinderblock.api.mover import MoverReport, MoverTask
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.datapath.chunking import SOLID_FILES
-from cinderblock.datapath.entries import Entry, Extent
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import ManifestReader, ManifestSummary
 from cinderblock.device.direct import PIECE_BYTES, WRITES
 from cinderblock.device.makers import SharedMemory
 from cinderblock.errors import InvalidInput
+from cinderblock.format.chunker import SOLID_FILES
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.entries import Entry, Extent
+from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
 from cinderblock.mover.finishing import Finishing
 from cinderblock.mover.memory import collecting_seldom, take_from_one_heap

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import read_summary
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
+from cinderblock.format.manifest.reader import read_summary
 from cinderblock.store.base import ObjectStore
 
 

@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol, Self
 
 from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.api.mover import VolumeMode
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockSource
 from cinderblock.device.content import SourceContent
 from cinderblock.device.fidelity import assess_source
 from cinderblock.device.gaps import Gaps
 from cinderblock.device.losses import Feature, Fidelity
 from cinderblock.device.tree_reader import Before, TreeReader
+from cinderblock.format.entries import Entry, EntryKind
 
 logger = logging.getLogger(__name__)
 

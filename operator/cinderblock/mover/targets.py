@@ -10,7 +10,6 @@ from typing import Protocol, Self
 
 from cinderblock.api.losses import Fidelity, Loss
 from cinderblock.api.mover import VolumeMode
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockTarget
 from cinderblock.device.content import TargetContent
 from cinderblock.device.fidelity import assess_target
@@ -18,6 +17,7 @@ from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.device.target_file import TargetFile
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
+from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.mover.sources import PREFETCHED_BYTES, announced
 
 

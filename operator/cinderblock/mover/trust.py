@@ -14,7 +14,7 @@ from typing import Final
 
 from cinderblock.api.mover import MoverTask
 from cinderblock.api.v1alpha1.store import SHORTEST_DIRTY_WINDOW, ChangeDetection
-from cinderblock.datapath.comparison import Comparison
+from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.mover.evidence import Evidence
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.datapath.entries import Chunk
-from cinderblock.datapath.keys import DataKey
-from cinderblock.datapath.packs import Origin, PackBuilder, PackTable, buffer_bytes, pack_name, pack_sealer
+from cinderblock.format.crypto.keyring import DataKey
+from cinderblock.format.entries import Chunk
+from cinderblock.format.pack import Origin, PackBuilder, PackTable, buffer_bytes, pack_name, pack_sealer
 from cinderblock.mover.reading import Piece
 from cinderblock.store.base import ObjectStore
 

@@ -11,13 +11,13 @@ from functools import partial
 from zlib import crc32
 
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk, Entry, Extent
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.datapath.packs import PackTable, read_pack
-from cinderblock.datapath.seal import Sealer, Suite
 from cinderblock.errors import IntegrityError, InvalidInput, NotFound
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.sealer import Sealer, Suite
+from cinderblock.format.entries import Chunk, Entry, Extent
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest.reader import ManifestReader
+from cinderblock.format.pack import PackTable, read_pack
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher, missing
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.store.base import ObjectStore

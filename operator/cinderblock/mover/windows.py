@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk, Entry, Extent
 from cinderblock.device.content import TargetContent
 from cinderblock.device.making import Order, Writes, order
 from cinderblock.device.new_file import NewFile
 from cinderblock.device.ranges import DataRange, holes
+from cinderblock.format.entries import Chunk, Entry, Extent
+from cinderblock.format.hashing import digest_of
 from cinderblock.mover.fetching import Fetched
 
 WINDOW_BYTES = 8 << 20

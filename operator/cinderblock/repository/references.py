@@ -16,10 +16,6 @@ from functools import partial
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
-from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import read_summary
-from cinderblock.datapath.reading import RangeReader
 from cinderblock.errors import (
     ForeignManifest,
     IntegrityError,
@@ -28,6 +24,10 @@ from cinderblock.errors import (
     PermanentError,
     UnsupportedFormat,
 )
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
+from cinderblock.format.manifest.reader import read_summary
+from cinderblock.format.range_reader import RangeReader
 from cinderblock.repository.known import KnownManifests, Lists
 from cinderblock.repository.stored import StoredManifest, manifests, pack_objects
 from cinderblock.store.base import ObjectStore

@@ -10,8 +10,8 @@ from functools import partial
 
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.datapath.manifest import read_header
 from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, NotFound
+from cinderblock.format.manifest.reader import read_header
 from cinderblock.repository.references import References
 from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore

@@ -8,7 +8,7 @@ from typing import Final
 
 from cinderblock.api.layout import backup_prefix, pack_prefix, stored_ids
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.datapath.packs import parse_pack_name
+from cinderblock.format.pack import parse_pack_name
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
 KEY_NAME: Final = "data-key"

@@ -24,9 +24,9 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.cli import stores
 from cinderblock.cli.main import main
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import ManifestReader
 from cinderblock.errors import CinderblockError, IntegrityError
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.lifecycle import expectations
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.leftovers import KEY_NAME

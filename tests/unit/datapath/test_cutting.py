@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.datapath.chunking import Run, cells, chunk_bytes_for, ends_solid_chunk
+from cinderblock.format.chunker import Run, cells, chunk_bytes_for, ends_solid_chunk
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -9,8 +9,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.datapath.codec import Encoder, Encoding, decode
 from cinderblock.errors import IntegrityError
+from cinderblock.format.compression import Encoder, Encoding, decode
 
 KIB = 1 << 10
 

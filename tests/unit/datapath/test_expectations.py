@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cinderblock.api.pins import Pins
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest import read_header, read_summary
 from cinderblock.errors import ForeignManifest, IntegrityError, ManifestReplaced, SealBroken, SealedTooLate
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.reader import read_header, read_summary
 from tests.support.backups import KEYS, NOON, Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 

@@ -6,9 +6,9 @@ import base64
 
 import pytest
 
-from cinderblock.datapath.header import new_header
-from cinderblock.datapath.keys import DataKey, KeyRing
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.manifest.header import new_header
 
 OWNER = ("volume", "backup")
 SECRET = b"0123456789abcdefghijklmnopqrstuv"

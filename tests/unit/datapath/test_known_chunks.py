@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk
-from cinderblock.datapath.known import KnownChunks
+from cinderblock.format.chunk_index import ChunkIndex
+from cinderblock.format.entries import Chunk
+from cinderblock.format.hashing import digest_of
 
 
 def make_chunk(number: int, digest: bytes | None = None) -> Chunk:
@@ -18,7 +18,7 @@ def make_chunk(number: int, digest: bytes | None = None) -> Chunk:
 
 @given(st.lists(st.integers(0, 50)))
 def test_it_finds_what_a_dict_finds(numbers: list[int]) -> None:
-    known, model = KnownChunks(), dict[bytes, Chunk]()
+    known, model = ChunkIndex(), dict[bytes, Chunk]()
     for number in numbers:
         chunk = make_chunk(number)
         known.add(chunk)
@@ -29,7 +29,7 @@ def test_it_finds_what_a_dict_finds(numbers: list[int]) -> None:
 
 
 def test_it_grows_and_keeps_everything() -> None:
-    known = KnownChunks()
+    known = ChunkIndex()
     chunks = [make_chunk(number) for number in range(20_000)]
     for chunk in chunks:
         known.add(chunk)
@@ -37,7 +37,7 @@ def test_it_grows_and_keeps_everything() -> None:
 
 
 def test_digests_that_begin_alike_are_kept_apart() -> None:
-    known = KnownChunks()
+    known = ChunkIndex()
     chunks = [
         make_chunk(number, b"same beginning of all".ljust(24, b".") + number.to_bytes(8, "big"))
         for number in range(300)
@@ -49,14 +49,14 @@ def test_digests_that_begin_alike_are_kept_apart() -> None:
 
 
 def test_the_first_of_two_equal_chunks_stays() -> None:
-    known, digest = KnownChunks(), digest_of(b"")
+    known, digest = ChunkIndex(), digest_of(b"")
     known.add(make_chunk(1, digest))
     known.add(make_chunk(2, digest))
     assert known.find(digest) == make_chunk(1, digest)
 
 
 def test_beyond_its_limit_it_forgets_and_stays_right() -> None:
-    known = KnownChunks(limit=10)
+    known = ChunkIndex(limit=10)
     for number in range(20):
         known.add(make_chunk(number))
     assert len(known) == 10

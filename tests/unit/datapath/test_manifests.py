@@ -11,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.datapath import manifest_writer, section_table, sections
-from cinderblock.datapath.columns import join_columns, split_columns
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
-from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, new_header, parse_header
-from cinderblock.datapath.keys import DataKey, KeyRing
-from cinderblock.datapath.manifest import ManifestReader, RangeReader, read_header, read_summary
-from cinderblock.datapath.manifest_writer import EXTENTS_PER_PART, ManifestWriter
-from cinderblock.datapath.packs import Origin, PackTable
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, UnsupportedFormat
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest import section_decoder, section_encoder
+from cinderblock.format.manifest import writer as manifest_writer
+from cinderblock.format.manifest.columns import join_columns, split_columns
+from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, new_header, parse_header
+from cinderblock.format.manifest.reader import ManifestReader, RangeReader, read_header, read_summary
+from cinderblock.format.manifest.writer import EXTENTS_PER_PART, ManifestWriter
+from cinderblock.format.pack import Origin, PackTable
 from tests.support.backups import NOON, Backups, key_ring
 
 MIB = 1 << 20
@@ -244,31 +245,33 @@ def test_an_id_that_is_too_long_is_refused() -> None:
 def test_a_section_that_is_put_together_from_pieces_is_the_same(
     entries: list[Entry], cuts: set[int], made_anew: set[int]
 ) -> None:
-    section = sections.encode_section([sections.piece_of(entries)], int)
-    table = section_table.SectionTable(section, "label")
+    section = section_encoder.encode_section([section_encoder.part_of(entries)], int)
+    table = section_decoder.SectionTable(section, "label")
     ends = sorted({0, len(entries), *(cut for cut in cuts if cut < len(entries))})
     pieces = [
-        sections.piece_of(table.entries(start, stop)) if start in made_anew else table.piece(start, stop)
+        section_encoder.part_of(table.entries(start, stop)) if start in made_anew else table.piece(start, stop)
         for start, stop in pairwise(ends)
     ]
-    assert sections.encode_section(pieces, int) == section
+    assert section_encoder.encode_section(pieces, int) == section
     for start, stop in pairwise(ends):
         assert table.entries(start, stop) == entries[start:stop]
         logical = sum(extent.length for entry in entries[start:stop] for extent in entry.extents)
         assert table.logical_bytes(start, stop) == logical
-        assert table.estimate(start, stop) == sum(map(sections.estimate, entries[start:stop]))
+        assert table.estimate(start, stop) == sum(map(section_encoder.estimate, entries[start:stop]))
     targets = [entry.target if entry.kind is EntryKind.HARDLINK else None for entry in entries]
     assert [table.target(row) for row in range(table.rows)] == targets
 
 
 def all_entries(section: bytes, label: str) -> list[Entry]:
-    table = section_table.SectionTable(section, label)
+    table = section_decoder.SectionTable(section, label)
     return table.entries(0, table.rows)
 
 
 def malformed(change: dict[int, bytes]) -> bytes:
     """A section with other columns."""
-    section = sections.encode_section([sections.piece_of([Entry(b"a", EntryKind.FILE, extents=(extent(0),))])], int)
+    section = section_encoder.encode_section(
+        [section_encoder.part_of([Entry(b"a", EntryKind.FILE, extents=(extent(0),))])], int
+    )
     columns = [bytes(column) for column in split_columns(section, 30)]
     return join_columns([change.get(number, column) for number, column in enumerate(columns)])
 
@@ -301,7 +304,7 @@ def test_a_malformed_section_is_an_integrity_error(change: dict[int, bytes]) -> 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_a_section_reader_stumble(data: bytes) -> None:
-    for read_section in (all_entries, section_table.decode_chunks):
+    for read_section in (all_entries, section_decoder.decode_chunks):
         try:
             list(read_section(data, "label"))
         except IntegrityError:

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinderblock.datapath.codec import Encoding
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk
-from cinderblock.datapath.keys import DataKey
-from cinderblock.datapath.packs import (
+from cinderblock.errors import IntegrityError, UnsupportedFormat
+from cinderblock.format.compression import Encoding
+from cinderblock.format.crypto.keyring import DataKey
+from cinderblock.format.crypto.sealer import Sealer, Suite
+from cinderblock.format.entries import Chunk
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.pack import (
     CHUNKS_PER_PACK,
     PACK_BYTES,
     Origin,
@@ -24,8 +26,6 @@ from cinderblock.datapath.packs import (
     parse_pack_name,
     read_pack,
 )
-from cinderblock.datapath.seal import Sealer, Suite
-from cinderblock.errors import IntegrityError, UnsupportedFormat
 
 MIB = 1 << 20
 KEY = DataKey(b"k" * 32)
@@ -92,7 +92,7 @@ def test_a_pack_that_is_cut_is_noticed(data_key: DataKey | None) -> None:
 
 
 def test_a_pack_of_a_later_version_is_refused_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cinderblock.datapath.packs.FORMAT_VERSION", 2)
+    monkeypatch.setattr("cinderblock.format.pack.FORMAT_VERSION", 2)
     body, _ = build(None, [b"first"])
     monkeypatch.undo()
     with pytest.raises(UnsupportedFormat, match="version 2"):

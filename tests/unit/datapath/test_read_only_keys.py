@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cinderblock.datapath.keys import DataKey, KeyRing
-from cinderblock.datapath.read_only import parse_read_only_keys
 from cinderblock.errors import InvalidInput, KeyUnavailable
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
 from tests.support.backups import KEYS
 
 MARK = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.datapath.keys import DataKey, object_sealer
-from cinderblock.datapath.packs import new_attempt, pack_name, pack_sealer
-from cinderblock.datapath.seal import TAG_BYTES, Sealer, Slot, identity
 from cinderblock.errors import IntegrityError
+from cinderblock.format.crypto.keyring import DataKey, object_sealer
+from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer, identity
+from cinderblock.format.pack import new_attempt, pack_name, pack_sealer
 
 KEY = DataKey(b"k" * 32)
 both = pytest.mark.parametrize("data_key", [None, KEY], ids=["unsealed", "sealed"])
@@ -20,8 +20,8 @@ def sealer(data_key: DataKey | None, *names: str) -> Sealer:
 
 
 @both
-@given(plaintext=st.binary(max_size=300), number=st.integers(0, 2**64 - 1), slot=st.sampled_from(Slot))
-def test_what_was_sealed_opens(data_key: DataKey | None, plaintext: bytes, number: int, slot: Slot) -> None:
+@given(plaintext=st.binary(max_size=300), number=st.integers(0, 2**64 - 1), slot=st.sampled_from(FrameKind))
+def test_what_was_sealed_opens(data_key: DataKey | None, plaintext: bytes, number: int, slot: FrameKind) -> None:
     one = sealer(data_key, "volume", "backup", "name")
     frame = one.seal(slot, number, plaintext)
     assert len(frame) == len(plaintext) + TAG_BYTES
@@ -31,14 +31,14 @@ def test_what_was_sealed_opens(data_key: DataKey | None, plaintext: bytes, numbe
 @both
 def test_a_frame_opens_in_no_other_place(data_key: DataKey | None) -> None:
     here = sealer(data_key, "volume", "backup", "name")
-    frame = here.seal(Slot.CONTENT, 5, b"plaintext")
+    frame = here.seal(FrameKind.CONTENT, 5, b"plaintext")
     elsewhere = [
-        (here, Slot.CONTENT, 6),
-        (here, Slot.INDEX, 5),
-        (sealer(data_key, "volume", "backup", "other"), Slot.CONTENT, 5),
-        (sealer(data_key, "volume", "other", "name"), Slot.CONTENT, 5),
-        (sealer(data_key, "other", "backup", "name"), Slot.CONTENT, 5),
-        (object_sealer(data_key, identity("manifest", "volume", "backup", "name"), "label"), Slot.CONTENT, 5),
+        (here, FrameKind.CONTENT, 6),
+        (here, FrameKind.INDEX, 5),
+        (sealer(data_key, "volume", "backup", "other"), FrameKind.CONTENT, 5),
+        (sealer(data_key, "volume", "other", "name"), FrameKind.CONTENT, 5),
+        (sealer(data_key, "other", "backup", "name"), FrameKind.CONTENT, 5),
+        (object_sealer(data_key, identity("manifest", "volume", "backup", "name"), "label"), FrameKind.CONTENT, 5),
     ]
     for other, slot, number in elsewhere:
         with pytest.raises(IntegrityError, match="label"):
@@ -48,7 +48,7 @@ def test_a_frame_opens_in_no_other_place(data_key: DataKey | None) -> None:
 @both
 def test_every_changed_or_missing_byte_is_noticed(data_key: DataKey | None) -> None:
     one = sealer(data_key, "volume")
-    frame = one.seal(Slot.CONTENT, 0, b"some plaintext")
+    frame = one.seal(FrameKind.CONTENT, 0, b"some plaintext")
     for position in range(len(frame)):
         for spoiled in (
             frame[:position] + bytes([frame[position] ^ 1]) + frame[position + 1 :],
@@ -56,26 +56,26 @@ def test_every_changed_or_missing_byte_is_noticed(data_key: DataKey | None) -> N
             frame[:position] + b"!" + frame[position:],
         ):
             with pytest.raises(IntegrityError):
-                one.open(Slot.CONTENT, 0, spoiled)
+                one.open(FrameKind.CONTENT, 0, spoiled)
 
 
 def test_another_data_key_does_not_open_it() -> None:
-    frame = sealer(KEY, "volume").seal(Slot.CONTENT, 0, b"plaintext")
+    frame = sealer(KEY, "volume").seal(FrameKind.CONTENT, 0, b"plaintext")
     with pytest.raises(IntegrityError):
-        sealer(DataKey(b"l" * 32), "volume").open(Slot.CONTENT, 0, frame)
+        sealer(DataKey(b"l" * 32), "volume").open(FrameKind.CONTENT, 0, frame)
 
 
 def test_a_sealed_frame_is_not_taken_for_an_unsealed_one_nor_the_reverse() -> None:
     for written, read in ((KEY, None), (None, KEY)):
-        frame = sealer(written, "volume").seal(Slot.CONTENT, 0, b"plaintext")
+        frame = sealer(written, "volume").seal(FrameKind.CONTENT, 0, b"plaintext")
         with pytest.raises(IntegrityError):
-            sealer(read, "volume").open(Slot.CONTENT, 0, frame)
+            sealer(read, "volume").open(FrameKind.CONTENT, 0, frame)
 
 
 def test_the_same_plaintext_in_the_same_place_of_two_attempts_gives_different_frames() -> None:
     """Were the key the same, the equal nonce would show that the plaintexts are equal, and worse."""
     frames = {
-        pack_sealer(KEY, "volume", "backup", pack_name(new_attempt(), 0), "label").seal(Slot.CONTENT, 0, bytes(64))
+        pack_sealer(KEY, "volume", "backup", pack_name(new_attempt(), 0), "label").seal(FrameKind.CONTENT, 0, bytes(64))
         for _ in range(50)
     }
     assert len(frames) == 50
@@ -90,6 +90,6 @@ def test_names_cannot_flow_into_each_other() -> None:
 @both
 def test_sealing_into_a_buffer_touches_nothing_behind_the_frame(data_key: DataKey | None) -> None:
     buffer = bytearray(b"\xaa" * 100)
-    length = sealer(data_key, "volume").seal_into(Slot.CONTENT, 0, b"plaintext", memoryview(buffer)[10:])
+    length = sealer(data_key, "volume").seal_into(FrameKind.CONTENT, 0, b"plaintext", memoryview(buffer)[10:])
     assert buffer[:10] == b"\xaa" * 10
     assert buffer[10 + length :] == b"\xaa" * (90 - length)

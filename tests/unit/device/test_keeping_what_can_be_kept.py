@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.fidelity import Capability, Powers, assess_source, assess_target
 from cinderblock.device.losses import Feature, Fidelity
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import SourceError, TargetError
+from cinderblock.format.entries import Entry, EntryKind
 from tests.support.compare import compare_trees
 from tests.support.copies import CopyResult, copy_tree
 from tests.support.trees import ACCESS_ACL, NET_BIND_SERVICE, edit_tree, make_tree

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device import stamps
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.refusals import VANISHED
 from cinderblock.device.source_file import SMALL_FILE
 from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.format.entries import Entry, EntryKind
 
 MIB = 1 << 20
 

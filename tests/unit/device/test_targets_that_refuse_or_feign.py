@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.losses import Loss
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.losses import Feature, Fidelity
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import TargetError
+from cinderblock.format.entries import Entry, EntryKind
 from tests.support.unprivileged import FEIGNED, NOBODY, Call, run_as_user, run_with_answers
 
 ROOT = Entry(b"", EntryKind.DIRECTORY, mode=0o755, mtime_ns=1)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import Entry, EntryKind, order_key
 from cinderblock.device import tree_walk
 from cinderblock.device.directories import OPEN_LIMIT
 from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.format.entries import Entry, EntryKind, order_key
 from tests.support.trees import NET_BIND_SERVICE, make_tree
 from tests.support.unprivileged import run_as_user
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import Entry
 from cinderblock.device import helpers, tree_reader, tree_walk, walker, walking
 from cinderblock.device.directories import OPEN_LIMIT
 from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError, TransientError
+from cinderblock.format.entries import Entry
 from tests.support.trees import make_tree
 from tests.support.unprivileged import run_as_user
 

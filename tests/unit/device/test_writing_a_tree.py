@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.directories import OPEN_LIMIT
 from cinderblock.device.rows import Status, make_entry
 from cinderblock.device.target_file import TargetFile
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError, TargetError
+from cinderblock.format.entries import Entry, EntryKind
 from tests.support.compare import compare_trees
 from tests.support.copies import copy_tree
 from tests.support.trees import DEFAULT_ACL, edit_tree, make_tree

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device import early, tree_writer
 from cinderblock.device.block import BlockTarget
 from cinderblock.device.early import EarlyWriting
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import TargetError
+from cinderblock.format.entries import Entry, EntryKind
 
 MIB = 1 << 20
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import Entry, EntryKind
 from cinderblock.device.block import BlockTarget
 from cinderblock.device.direct import ALIGNMENT, PIECE_BYTES, WORTHWHILE, DirectFile, Writers
 from cinderblock.device.target_file import TargetFile
 from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import TargetError
+from cinderblock.format.entries import Entry, EntryKind
 
 MIB = 1 << 20
 SIZE = 16 * MIB

@@ -10,8 +10,8 @@ from typing import TypeVar, cast
 import pytest
 
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KubeUnavailable, NotFound, TransientError
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.handlers.patience import AT_ONCE, DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.handlers.references import ReferenceLooks, key_ring
 from cinderblock.handlers.stores import Stores

@@ -13,8 +13,8 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.datapath.read_only import READ_ONLY_KEYS_ANNOTATION
 from cinderblock.errors import CinderblockError, InvalidInput, KeyUnavailable, KubeUnavailable, NotFound
+from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION
 from cinderblock.handlers import stores
 from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
 from cinderblock.kube.client import KubeClient

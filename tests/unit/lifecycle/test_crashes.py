@@ -12,7 +12,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from cinderblock.datapath.comparison import Comparison
+from cinderblock.format.manifest.comparison import Comparison
 from tests.support.faults import Crash
 from tests.support.simulation import Simulation, api_outage, summary
 

@@ -18,10 +18,10 @@ import pytest
 from cinderblock import errors
 from cinderblock.api import labels
 from cinderblock.api.mover import MoverReport
-from cinderblock.datapath.comparison import Comparison
-from cinderblock.datapath.footer import UnreadableRecord
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import CinderblockError, NotFound, PermanentError, StoreUnreachable
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.format.manifest.footer import UnreadableRecord
 from tests.support.backups import KEYS, key_ring
 from tests.support.reasons import IN_LOGS_ONLY, of_rooms, reasons
 from tests.support.simulated_api import Object

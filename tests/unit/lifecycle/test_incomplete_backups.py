@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.datapath.footer import UnreadableRecord
+from cinderblock.format.manifest.footer import UnreadableRecord
 from tests.support.simulation import Simulation
 
 LACKS = UnreadableRecord(files=2, examples=["broken", "closed/"])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import KeyUnavailable, StoreUnreachable
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.handlers.keys import Key
 from tests.support.backups import key_ring
 from tests.support.simulated_cluster import NAMESPACE

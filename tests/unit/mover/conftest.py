@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cinderblock.datapath import manifest, manifest_writer
+from cinderblock.format.manifest import reader as manifest_reader
+from cinderblock.format.manifest import writer as manifest_writer
 
 
 @pytest.fixture
@@ -21,4 +22,4 @@ def burying() -> Iterator[None]:
 def small_sections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make sections of some twenty entries, and take unchanged ones over whole, as in a large volume."""
     monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 4096)
-    monkeypatch.setattr(manifest, "WORTH_COPYING", 1)
+    monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1)

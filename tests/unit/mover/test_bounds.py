@@ -11,11 +11,11 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.mover import VolumeMode
-from cinderblock.datapath.entries import Entry, EntryKind
-from cinderblock.datapath.manifest import ManifestReader
-from cinderblock.datapath.packs import buffer_bytes
 from cinderblock.device.ranges import DataRange
 from cinderblock.device.tree_reader import Before
+from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.format.manifest.reader import ManifestReader
+from cinderblock.format.pack import buffer_bytes
 from cinderblock.mover import backup, restore
 from cinderblock.mover.sources import Opened
 from cinderblock.mover.uploads import UPLOADS

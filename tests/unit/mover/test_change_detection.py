@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.v1alpha1.store import ChangeDetection, ChangeDetectionRules
-from cinderblock.datapath.entries import Entry, EntryKind
+from cinderblock.format.entries import Entry, EntryKind
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.golden import change

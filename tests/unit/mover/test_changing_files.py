@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.datapath.entries import EntryKind
 from cinderblock.errors import SourceChanging
+from cinderblock.format.entries import EntryKind
 from tests.support.backups import Backups
 from tests.support.volumes_in_memory import MemorySource
 

@@ -11,7 +11,7 @@ import pytest
 
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import ChangeDetection
-from cinderblock.datapath.comparison import Comparison
+from cinderblock.format.manifest.comparison import Comparison
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.golden import change, load, make_child
 from tests.support.volumes_in_memory import MemorySource
@@ -294,7 +294,7 @@ def test_holes_are_compared_as_the_zeros_that_they_read_as(
 
 
 def test_a_large_file_in_several_parts_is_compared_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("cinderblock.datapath.manifest_writer", "cinderblock.mover.assembling"):
+    for module in ("cinderblock.format.manifest.writer", "cinderblock.mover.assembling"):
         monkeypatch.setattr(f"{module}.EXTENTS_PER_PART", 3)
     volume, backups = MemorySource(), Backups()
     segments = [(number * MIB, b"%08d" % number) for number in range(20)]

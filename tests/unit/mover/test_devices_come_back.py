@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cinderblock.api.mover import VolumeMode
 from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, TargetError
+from cinderblock.format.crypto.keyring import KeyRing
 from tests.support.backups import Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 

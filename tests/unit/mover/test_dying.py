@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from cinderblock.datapath.keys import KeyRing
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.store.base import Body, ObjectInfo
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import Backups, key_ring

@@ -11,11 +11,11 @@ import pytest
 
 from cinderblock.api.losses import Unreadable
 from cinderblock.api.mover import MoverReport, VolumeMode
-from cinderblock.datapath.entries import EntryKind
 from cinderblock.device import tree_reader, tree_walk
 from cinderblock.device.refusals import object_error
 from cinderblock.device.tree_walk import TreeWalk
 from cinderblock.errors import SourceError
+from cinderblock.format.entries import EntryKind
 from tests.support.backups import Backups, key_ring
 from tests.support.damaged import READABLE, UNREADABLE, damaged_volume
 from tests.support.unprivileged import NOBODY, Call, run_as_user, run_with_answers

@@ -10,8 +10,8 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import Conflict, StoreUnreachable, TransientError
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.store.base import ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore

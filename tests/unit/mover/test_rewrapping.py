@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from cinderblock.datapath.header import HEADER_BYTES
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.header import HEADER_BYTES
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
 from tests.support.backups import KEYS, Backups, key_ring

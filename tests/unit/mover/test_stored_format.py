@@ -19,7 +19,7 @@ from cinderblock import __version__
 from cinderblock.api.meta import Model
 from cinderblock.api.mover import BackupMetadata, MoverOperation, VolumeMode
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
-from cinderblock.datapath.keys import KeyRing
+from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.fetching import ChunkFetcher
 from cinderblock.store.base import ObjectStore

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinderblock.datapath import manifest, manifest_writer
-from cinderblock.datapath.entries import Entry, EntryKind
-from cinderblock.datapath.manifest_writer import ManifestWriter
+from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.format.manifest import reader as manifest_reader
+from cinderblock.format.manifest import writer as manifest_writer
+from cinderblock.format.manifest.writer import ManifestWriter
 from tests.support.backups import Backups, key_ring
 from tests.support.golden import describe_all
 from tests.support.volumes_in_memory import MemorySource
@@ -29,7 +30,7 @@ LATEST = 1000
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
     """Sections of some six entries, each worth copying."""
-    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest, "WORTH_COPYING", 1):
+    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_REUSED_SHARE", 1):
         yield
 
 
@@ -149,7 +150,7 @@ def test_extended_attributes_count_in_the_size_of_a_section_that_is_made_of_othe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Readers refuse a section that is too large, so nothing may be left out of what it will be."""
-    monkeypatch.setattr(manifest, "WORTH_COPYING", 1 << 30)
+    monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1 << 30)
     backups = Backups()
 
     def volume(stamp: int) -> MemorySource:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.mover import MoverOperation
-from cinderblock.datapath.header import HEADER_BYTES, parse_header
-from cinderblock.datapath.keys import KeyRing
 from cinderblock.errors import IntegrityError, NotFound
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
 from cinderblock.mover.restore import run_restore
 from cinderblock.mover.verify import run_verify
 from cinderblock.repository.stored import KEY_NAME

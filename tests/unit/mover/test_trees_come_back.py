@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.mover import VolumeMode
-from cinderblock.datapath import manifest, manifest_writer
-from cinderblock.datapath.keys import KeyRing
-from cinderblock.datapath.manifest_writer import ManifestWriter
 from cinderblock.device import tree_walk
 from cinderblock.device.fidelity import Powers
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest import reader as manifest_reader
+from cinderblock.format.manifest import writer as manifest_writer
+from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.mover.sources import open_source
 from cinderblock.mover.targets import open_target
 from tests.support.backups import LATER, Backups, key_ring
@@ -56,7 +57,7 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
     if seed % 2:
         # Many sections, some taken over whole, and rows of a walk that end anywhere in them.
         monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 3000)
-        monkeypatch.setattr(manifest, "WORTH_COPYING", 1000)
+        monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1000)
         monkeypatch.setattr(tree_walk, "ROWS", 7)
     taken_over: list[int] = []
     take_over = ManifestWriter.take_over

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from cinderblock.api.layout import backup_prefix, pack_prefix
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.header import ManifestHeader, parse_header
 from cinderblock.errors import (
     Conflict,
     ForeignManifest,
@@ -16,6 +14,8 @@ from cinderblock.errors import (
     StoreUnreachable,
     UnsupportedFormat,
 )
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest.header import ManifestHeader, parse_header
 from cinderblock.mover.rewrap import run_rewrap
 from cinderblock.repository.known import KnownManifests
 from cinderblock.store.counted import CountedStore

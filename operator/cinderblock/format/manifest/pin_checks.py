@@ -7,9 +7,9 @@ says of itself, whoever has put it there.
 from __future__ import annotations
 
 from cinderblock.api.pins import ExpectedBackup, Pins
-from cinderblock.datapath.header import ManifestHeader
-from cinderblock.datapath.seal import Suite
 from cinderblock.errors import ForeignManifest, ManifestReplaced, SealBroken
+from cinderblock.format.crypto.sealer import Suite
+from cinderblock.format.manifest.header import ManifestHeader
 
 
 def pins_of(header: ManifestHeader, content_digest: str) -> Pins:

@@ -17,14 +17,15 @@ from pydantic import Field, ValidationError
 from cinderblock.api.losses import Losses, Path
 from cinderblock.api.meta import Model
 from cinderblock.api.mover import BackupMetadata
-from cinderblock.datapath.codec import Encoder, Encoding, decode
-from cinderblock.datapath.columns import join_columns, pack_numbers, split_columns, unpack_numbers
-from cinderblock.datapath.comparison import Comparison, Count
-from cinderblock.datapath.digest import DIGEST_BYTES, digest_of
-from cinderblock.datapath.keys import DataKey
-from cinderblock.datapath.packs import Origin, PackTable
-from cinderblock.datapath.seal import Buffer, Sealer, Slot
 from cinderblock.errors import IntegrityError
+from cinderblock.format.compression import Encoder, Encoding, decode
+from cinderblock.format.crypto.keyring import DataKey
+from cinderblock.format.crypto.sealer import FrameKind, Sealer
+from cinderblock.format.hashing import DIGEST_BYTES, digest_of
+from cinderblock.format.manifest.columns import join_columns, pack_numbers, split_columns, unpack_numbers
+from cinderblock.format.manifest.comparison import Comparison, Count
+from cinderblock.format.pack import Origin, PackTable
+from cinderblock.format.range_reader import Buffer
 
 MAGIC = b"CBLKMEND"
 FOOTER_LIMIT = 1 << 30
@@ -72,7 +73,7 @@ class UnreadableRecord(Model):
     """Some of their paths, printable; that of a directory ends in a slash."""
 
 
-class Summary(Model):
+class FooterSummary(Model):
     """The JSON document of a footer."""
 
     description: BackupMetadata
@@ -119,7 +120,7 @@ class Section(NamedTuple):
 class Footer(NamedTuple):
     """Everything that a footer holds."""
 
-    summary: Summary
+    summary: FooterSummary
     packs: PackTable
     sections: list[Section]
 
@@ -150,7 +151,7 @@ def encode_data_keys(keys: dict[str, DataKey]) -> dict[str, str]:
     return {backup_id: base64.b64encode(key.reveal()).decode() for backup_id, key in keys.items()}
 
 
-def decode_data_keys(summary: Summary, label: str) -> dict[str, DataKey]:
+def decode_data_keys(summary: FooterSummary, label: str) -> dict[str, DataKey]:
     """The reverse of `encode_data_keys`. Raises IntegrityError."""
     try:
         return {backup: DataKey(base64.b64decode(text, validate=True)) for backup, text in summary.data_keys.items()}
@@ -174,7 +175,7 @@ def encode_footer(footer: Footer, sealer: Sealer) -> bytes:
             b"".join(section.digest for section in sections),
         ]
     )
-    frame = sealer.seal(Slot.INDEX, 0, compress_frame(plaintext))
+    frame = sealer.seal(FrameKind.INDEX, 0, compress_frame(plaintext))
     body = sum(section.stored for section in sections)
     blank = _TRAILER.pack(MAGIC, body, len(frame), len(plaintext), bytes(DIGEST_BYTES))
     return frame + blank[:-DIGEST_BYTES] + _checksum(blank, frame)
@@ -210,7 +211,7 @@ def decode_footer(tail: bytes, trailer: Trailer, sealer: Sealer, label: str) -> 
         raise IntegrityError(f"{label}: its footer was changed")
     if trailer.size > FOOTER_LIMIT:
         raise IntegrityError(f"{label}: its footer says it has {trailer.size} bytes")
-    plaintext = expand_frame(sealer.open(Slot.INDEX, 0, frame), trailer.size, label)
+    plaintext = expand_frame(sealer.open(FrameKind.INDEX, 0, frame), trailer.size, label)
     try:
         footer = _parse_footer(plaintext)
     except (ValueError, IndexError, ValidationError, struct.error):
@@ -221,7 +222,7 @@ def decode_footer(tail: bytes, trailer: Trailer, sealer: Sealer, label: str) -> 
 
 def _parse_footer(plaintext: Buffer) -> Footer:
     columns = split_columns(plaintext, _COLUMNS)
-    summary = Summary.model_validate_json(bytes(columns[0]))
+    summary = FooterSummary.model_validate_json(bytes(columns[0]))
     origins = [Origin(record.backup_id, record.attempt) for record in summary.origins]
     packs = PackTable()
     for origin, number, size in zip(

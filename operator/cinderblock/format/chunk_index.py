@@ -7,9 +7,9 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable
 
-from cinderblock.datapath.entries import Chunk
+from cinderblock.format.entries import Chunk
 
-KNOWN_CHUNKS = 1 << 19
+INDEXED_CHUNKS = 1 << 19
 """Chunks that are remembered at most: 512 GiB of data in chunks of 1 MiB, in 36 MiB of memory. Beyond that, equal
 chunks may be stored twice; an incremental still takes over what has not moved, since it compares place by place."""
 
@@ -17,14 +17,14 @@ _RECORD = struct.Struct("<32sIIIIIB")
 _EMPTY = 0
 
 
-class KnownChunks:
+class ChunkIndex:
     """A hash table from digest to chunk: open addressing over flat arrays, 61 bytes per chunk and 4 to 8 per slot.
 
     A dict of named tuples would take about 450 bytes per chunk. Chunks cannot be removed. Looking up is safe from any
     thread while one thread adds.
     """
 
-    def __init__(self, limit: int = KNOWN_CHUNKS, first: Callable[[], Iterable[Chunk]] | None = None) -> None:
+    def __init__(self, limit: int = INDEXED_CHUNKS, first: Callable[[], Iterable[Chunk]] | None = None) -> None:
         """Begin with what ``first`` gives. It is asked when a chunk is looked for, which may be never."""
         self._limit = limit
         self._first = first

@@ -11,10 +11,17 @@ import os
 import struct
 from dataclasses import dataclass, field, replace
 
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.keys import WRAP_SALT_BYTES, WRAPPED_BYTES, DataKey, KeyRing, WrappedKey, object_sealer
-from cinderblock.datapath.seal import FORMAT_VERSION, Sealer, Suite, identity, text_field
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, UnsupportedFormat
+from cinderblock.format.crypto.keyring import (
+    WRAP_SALT_BYTES,
+    WRAPPED_BYTES,
+    DataKey,
+    KeyRing,
+    WrappedKey,
+    object_sealer,
+)
+from cinderblock.format.crypto.sealer import FORMAT_VERSION, Sealer, Suite, identity, text_field
+from cinderblock.format.hashing import digest_of
 
 MAGIC = b"CBLKMANI"
 HEADER_BYTES = 4096
@@ -141,7 +148,7 @@ def parse_header(data: bytes, label: str) -> ManifestHeader:
 
 def _parse_body(body: bytes, suite: Suite, label: str) -> ManifestHeader:
     """Everything behind version and suite."""
-    fields = _Fields(body, _VERSION.size, label)
+    fields = _FieldReader(body, _VERSION.size, label)
     salt = fields.take(SALT_BYTES)
     volume_id, backup_id, parent_id = fields.text(), fields.text(), fields.text()
     wrapped = None
@@ -150,7 +157,7 @@ def _parse_body(body: bytes, suite: Suite, label: str) -> ManifestHeader:
     return ManifestHeader(FORMAT_VERSION, backup_id, volume_id, parent_id or None, salt, wrapped)
 
 
-class _Fields:
+class _FieldReader:
     """Takes one field after the other from a header."""
 
     def __init__(self, data: bytes, position: int, label: str) -> None:

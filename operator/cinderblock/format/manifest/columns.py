@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from cinderblock.datapath.seal import Buffer
+from cinderblock.format.range_reader import Buffer
 
 _LENGTH = struct.Struct("<I")
 LENGTH_BYTES = _LENGTH.size

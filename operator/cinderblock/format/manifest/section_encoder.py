@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from cinderblock.datapath.columns import LENGTH_BYTES, join_columns, pack_numbers, split_columns, unpack_numbers
-from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
-from cinderblock.datapath.seal import Buffer
+from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
+from cinderblock.format.manifest.columns import LENGTH_BYTES, join_columns, pack_numbers, split_columns, unpack_numbers
+from cinderblock.format.range_reader import Buffer
 
 NANO = 1_000_000_000
 WITH_TARGET = (EntryKind.SYMLINK, EntryKind.HARDLINK)
@@ -27,7 +27,7 @@ EXTENT_ESTIMATE = 56 + 53
 """Bytes that an extent takes at most, with its digest and with a chunk of its own."""
 
 
-class Piece(NamedTuple):
+class SectionPart(NamedTuple):
     """Entries that follow each other, as columns; several pieces make a section.
 
     Attributes:
@@ -62,12 +62,12 @@ def xattr_bytes(xattrs: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) + 12 for name, value in xattrs)
 
 
-def piece_of(entries: Sequence[Entry]) -> Piece:
+def part_of(entries: Sequence[Entry]) -> SectionPart:
     """Entries, at least one, as a piece."""
     extents = [extent for entry in entries for extent in entry.extents]
     numbers: dict[tuple[int, int], int] = {}
     places = [numbers.setdefault((extent.chunk.pack, extent.chunk.number), len(numbers)) for extent in extents]
-    return Piece(
+    return SectionPart(
         chunks=_distinct_chunks(extents, numbers),
         paths=b"\0".join([entry.path for entry in entries]),
         fixed=list(_fixed_columns(entries)),
@@ -79,7 +79,7 @@ def piece_of(entries: Sequence[Entry]) -> Piece:
     )
 
 
-def encode_section(pieces: Sequence[Piece], final_pack: Callable[[int], int]) -> bytes:
+def encode_section(pieces: Sequence[SectionPart], final_pack: Callable[[int], int]) -> bytes:
     """A section of at least one piece.
 
     Args:
@@ -129,7 +129,7 @@ def _distinct_chunks(extents: Iterable[Extent], numbers: dict[tuple[int, int], i
     return [seen[place] for place in numbers]
 
 
-def _joined_chunks(pieces: Sequence[Piece]) -> tuple[list[Chunk], list[int]]:
+def _joined_chunks(pieces: Sequence[SectionPart]) -> tuple[list[Chunk], list[int]]:
     """The chunks of all pieces, each once, and the places of all extents among them."""
     table: dict[tuple[int, int], Chunk] = {}
     numbers: dict[tuple[int, int], int] = {}
@@ -172,7 +172,7 @@ def _fixed_columns(entries: Sequence[Entry]) -> Iterator[bytes]:
     yield pack_numbers("Q", [entry.size for entry in entries])
 
 
-def _xattr_columns(pieces: Sequence[Piece]) -> Iterator[bytes]:
+def _xattr_columns(pieces: Sequence[SectionPart]) -> Iterator[bytes]:
     rows: list[tuple[int, bytes, bytes]] = []
     start = 0
     for piece in pieces:

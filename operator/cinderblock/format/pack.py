@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from cinderblock.datapath.codec import Encoding
-from cinderblock.datapath.digest import DIGEST_BYTES
-from cinderblock.datapath.entries import Chunk
-from cinderblock.datapath.keys import DataKey, object_sealer
-from cinderblock.datapath.reading import RangeReader
-from cinderblock.datapath.seal import FORMAT_VERSION, Buffer, Sealer, Slot, Suite, identity
 from cinderblock.errors import IntegrityError, UnsupportedFormat
+from cinderblock.format.compression import Encoding
+from cinderblock.format.crypto.keyring import DataKey, object_sealer
+from cinderblock.format.crypto.sealer import FORMAT_VERSION, FrameKind, Sealer, Suite, identity
+from cinderblock.format.entries import Chunk
+from cinderblock.format.hashing import DIGEST_BYTES
+from cinderblock.format.range_reader import Buffer, RangeReader
 
 PACK_BYTES = 24 << 20
 """A pack is closed when its chunks have reached this size: at most 43 packs and so 43 requests per GiB stored, to which
@@ -174,7 +174,7 @@ class PackBuilder:
     def add(self, pack: int, digest: bytes, size: int, encoding: Encoding, encoded: Buffer) -> Chunk:
         """Seal a chunk into the pack, and say where it is. ``pack`` is the pack's number in the table of packs."""
         number, offset = len(self._records), self._end
-        stored = self._sealer.seal_into(Slot.CONTENT, number, encoded, self._view[offset:])
+        stored = self._sealer.seal_into(FrameKind.CONTENT, number, encoded, self._view[offset:])
         self._records.append(_RECORD.pack(digest, stored, size, encoding))
         self._end += stored
         return Chunk(pack, number, offset, stored, size, encoding, digest)
@@ -182,7 +182,7 @@ class PackBuilder:
     def finish(self) -> memoryview:
         """Close the pack and return the whole object, a view of the buffer."""
         index = b"".join(self._records)
-        stored = self._sealer.seal_into(Slot.INDEX, 0, index, self._view[self._end :])
+        stored = self._sealer.seal_into(FrameKind.INDEX, 0, index, self._view[self._end :])
         frame = self._view[self._end : self._end + stored]
         end = self._end + stored
         trailer = _trailer(self._sealer.suite, len(self._records), frame)
@@ -220,7 +220,7 @@ def read_pack(read: RangeReader, pack: int, sealer_for: Callable[[Suite], Sealer
         raise UnsupportedFormat(
             f"{label}: format version {trailer.version}, suite {trailer.suite}; known is {FORMAT_VERSION}"
         )
-    index = sealer_for(Suite(trailer.suite)).open(Slot.INDEX, 0, frame)
+    index = sealer_for(Suite(trailer.suite)).open(FrameKind.INDEX, 0, frame)
     if len(index) != trailer.chunks * _RECORD.size:
         raise IntegrityError(f"{label}: its index has {len(index)} bytes where {trailer.chunks} chunks belong")
     return list(_chunks(pack, index))
@@ -231,7 +231,7 @@ def open_chunk(sealer: Sealer, chunk: Chunk, frame: Buffer, into: bytearray | No
     pack."""
     if len(frame) != chunk.stored:
         raise IntegrityError(f"{sealer.label}: cut short at chunk {chunk.number}")
-    return sealer.open(Slot.CONTENT, chunk.number, frame, into)
+    return sealer.open(FrameKind.CONTENT, chunk.number, frame, into)
 
 
 def _chunks(pack: int, index: Buffer) -> Iterator[Chunk]:

@@ -9,29 +9,30 @@ from typing import NamedTuple
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata
 from cinderblock.api.pins import Pins
-from cinderblock.datapath.comparison import Comparison
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Entry, EntryKind
-from cinderblock.datapath.expectation import pins_of
-from cinderblock.datapath.footer import (
+from cinderblock.format.crypto.keyring import DataKey
+from cinderblock.format.crypto.sealer import FrameKind, Sealer
+from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.format.manifest.footer import (
     Counts,
     Footer,
+    FooterSummary,
     OriginRecord,
     Section,
-    Summary,
     UnreadableRecord,
     compress_frame,
     content_digest,
     encode_data_keys,
     encode_footer,
 )
-from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader
-from cinderblock.datapath.keys import DataKey
-from cinderblock.datapath.manifest import SectionRun
-from cinderblock.datapath.packs import PackTable
-from cinderblock.datapath.seal import Buffer, Sealer, Slot
-from cinderblock.datapath.section_table import SectionTable, logical_bytes
-from cinderblock.datapath.sections import Piece, encode_section, estimate, piece_of, renumbered
+from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader
+from cinderblock.format.manifest.pin_checks import pins_of
+from cinderblock.format.manifest.reader import SectionRun
+from cinderblock.format.manifest.section_decoder import SectionTable, logical_bytes
+from cinderblock.format.manifest.section_encoder import SectionPart, encode_section, estimate, part_of, renumbered
+from cinderblock.format.pack import PackTable
+from cinderblock.format.range_reader import Buffer
 
 SECTION_BYTES = 1 << 20
 """A section is closed when it has about this many bytes: small enough that some of them in memory do not count, large
@@ -54,7 +55,7 @@ class Mark(NamedTuple):
     last_path: bytes | None
 
 
-class UsedPacks:
+class PackRenumbering:
     """Gives packs their final numbers as extents come to use them, so that the table holds only packs in use."""
 
     def __init__(self, candidates: PackTable) -> None:
@@ -99,11 +100,11 @@ class ManifestWriter:
         self._header = header
         self._sealer = sealer
         self._candidates = packs
-        self._used = UsedPacks(packs)
+        self._used = PackRenumbering(packs)
         self._body = bytearray(header.encode())
         self._sections: list[Section] = []
         self._open: list[Entry] = []
-        self._pieces: list[Piece] = []
+        self._pieces: list[SectionPart] = []
         self._rows = 0
         self._size = 0
         self._last_path: bytes | None = None
@@ -195,7 +196,7 @@ class ManifestWriter:
         """What was added entry by entry becomes a piece."""
         if self._open:
             self._count(self._open)
-            self._pieces.append(piece_of(self._open))
+            self._pieces.append(part_of(self._open))
             self._rows += len(self._open)
             self._open = []
 
@@ -211,7 +212,7 @@ class ManifestWriter:
     def _append(self, plaintext: bytes, compressed: Buffer, entries: int) -> None:
         """Seal a section and put it behind the others."""
         number = len(self._sections)
-        frame = self._sealer.seal(Slot.CONTENT, number, compressed)
+        frame = self._sealer.seal(FrameKind.CONTENT, number, compressed)
         offset = len(self._body) - HEADER_BYTES
         digest = digest_of(plaintext)
         self._sections.append(Section(number, offset, len(frame), len(plaintext), entries, digest))
@@ -276,7 +277,7 @@ class ManifestWriter:
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))
         used = {origin.backup_id for origin in packs.origins} - {self._header.backup_id}
-        summary = Summary(
+        summary = FooterSummary(
             description=description,
             parent_id=self._header.parent_id,
             chunk_bytes=chunk_bytes,

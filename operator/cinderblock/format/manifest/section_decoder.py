@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeVar
 
-from cinderblock.datapath.columns import split_columns, unpack_numbers
-from cinderblock.datapath.digest import DIGEST_BYTES
-from cinderblock.datapath.entries import Chunk, Entry, EntryKind, Extent
-from cinderblock.datapath.seal import Buffer
-from cinderblock.datapath.sections import (
+from cinderblock.errors import IntegrityError
+from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
+from cinderblock.format.hashing import DIGEST_BYTES
+from cinderblock.format.manifest.columns import split_columns, unpack_numbers
+from cinderblock.format.manifest.section_encoder import (
     ENTRY_ESTIMATE,
     EXTENT_ESTIMATE,
     NANO,
     WITH_NUMBER,
     WITH_TARGET,
-    Piece,
+    SectionPart,
     xattr_bytes,
 )
-from cinderblock.errors import IntegrityError
+from cinderblock.format.range_reader import Buffer
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ _WIDTHS = (1, 2, 4, 4, 8, 4, 8, 4, 8, 8)
 """Bytes of an entry in each of the columns 8 to 17."""
 
 
-class Stamps(NamedTuple):
+class EntryStats(NamedTuple):
     """What tells whether objects are as they were, without the rest: one column for each field of an `Entry`."""
 
     paths: list[bytes]
@@ -56,10 +56,10 @@ def decode_chunks(section: Buffer, label: str) -> list[Chunk]:
         raise _malformed(label) from None
 
 
-def decode_stamps(section: Buffer, label: str) -> Stamps:
+def decode_stats(section: Buffer, label: str) -> EntryStats:
     """Only the stamps of a section's entries. Raises IntegrityError naming ``label``."""
     try:
-        return _read_stamps(split_columns(section, 18)[_CHUNK_COLUMNS:])
+        return _read_stats(split_columns(section, 18)[_CHUNK_COLUMNS:])
     except (ValueError, KeyError, struct.error):
         raise _malformed(label) from None
 
@@ -154,14 +154,14 @@ class SectionTable:
         """The targets of the hard and symbolic links among some rows."""
         return self._targets_of(start, stop)
 
-    def piece(self, start: int, stop: int) -> Piece:
+    def piece(self, start: int, stop: int) -> SectionPart:
         """Some rows as they are, for another section."""
         first, last = self._extent_starts[start], self._extent_starts[stop]
         offsets, lengths, places, inners = self._extents
         used = unpack_numbers("I", places[first * 4 : last * 4])
         numbers = {place: number for number, place in enumerate(dict.fromkeys(used))}
         xattrs = self._xattrs
-        return Piece(
+        return SectionPart(
             chunks=[self._chunks[place] for place in numbers],
             paths=self._paths[self._path_starts[start] : self._path_starts[stop] - 1],
             fixed=self._slices(start, stop),
@@ -204,9 +204,9 @@ class SectionTable:
     def _slices(self, start: int, stop: int) -> list[memoryview]:
         return [column[start * width : stop * width] for column, width in zip(self._fixed, _WIDTHS, strict=True)]
 
-    def _stamps(self, start: int, stop: int) -> Stamps:
+    def _stamps(self, start: int, stop: int) -> EntryStats:
         paths = self._paths[self._path_starts[start] : self._path_starts[stop] - 1]
-        return _read_stamps([paths, *self._slices(start, stop)])
+        return _read_stats([paths, *self._slices(start, stop)])
 
     def _count(self, kinds: Sequence[EntryKind], stop: int) -> int:
         """How many of the rows before ``stop`` are of some kinds."""
@@ -267,8 +267,8 @@ def _read_digests(column: memoryview) -> list[bytes]:
     return [data[start : start + DIGEST_BYTES] for start in range(0, len(data), DIGEST_BYTES)]
 
 
-def _read_stamps(columns: Sequence[memoryview]) -> Stamps:
-    return Stamps(
+def _read_stats(columns: Sequence[memoryview]) -> EntryStats:
+    return EntryStats(
         bytes(columns[0]).split(b"\0"),
         [_KINDS[number] for number in columns[1]],
         unpack_numbers("H", columns[2]),

@@ -7,12 +7,12 @@ from enum import IntEnum
 
 import zstandard
 
-from cinderblock.datapath.seal import Buffer
 from cinderblock.errors import IntegrityError
+from cinderblock.format.range_reader import Buffer
 
-WORTHWHILE = 0.95
+MAX_COMPRESSED_RATIO = 0.95
 """What zstd does not bring below this share of the plaintext is stored as it is: reading it back is then cheaper."""
-_PROBED_FROM = 7
+_PROBE_BYTES = 7
 """From this level on, level 1 is tried first, and the rest is spared where it does not help. Level 1 gives up on random
 data at 4400 MiB/s, level 6 at 2400, level 19 at 16 (one core); that is the cheapest test, and looks at every byte."""
 
@@ -39,8 +39,8 @@ class Encoder:
         """The plaintext as one zstd frame with its size in the frame's header; None where that does not help."""
         if self._level is None:
             return None
-        limit = len(plaintext) * WORTHWHILE
-        if self._level >= _PROBED_FROM and len(self._context(1).compress(plaintext)) >= limit:
+        limit = len(plaintext) * MAX_COMPRESSED_RATIO
+        if self._level >= _PROBE_BYTES and len(self._context(1).compress(plaintext)) >= limit:
             return None
         encoded = self._context(self._level).compress(plaintext)
         return encoded if len(encoded) < limit else None

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from cinderblock.datapath.seal import KEY_BYTES, TAG_BYTES, Sealer, Slot, derive_key, identity
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, SealedTooLate
+from cinderblock.format.crypto.sealer import KEY_BYTES, TAG_BYTES, FrameKind, Sealer, derive_key, identity
 
 WRAP_SALT_BYTES = 32
 WRAPPED_BYTES = KEY_BYTES + TAG_BYTES
@@ -152,7 +152,7 @@ class KeyRing:
         if chosen in self._read_only:
             raise _read_only_key(f"{self._holder} marks key id {chosen!r} as read-only. Name another one.")
         salt = os.urandom(WRAP_SALT_BYTES)
-        sealed = self._sealer(chosen, salt, owner).seal(Slot.KEY, 0, data_key.reveal())
+        sealed = self._sealer(chosen, salt, owner).seal(FrameKind.KEY, 0, data_key.reveal())
         return WrappedKey(chosen, salt, sealed)
 
     def unwrap(self, wrapped: WrappedKey, owner: tuple[str, str]) -> DataKey:
@@ -161,7 +161,7 @@ class KeyRing:
             raise IntegrityError(f"the wrapped key of backup {owner[1]} has a wrong length")
         sealer = self._sealer(wrapped.key_id, wrapped.salt, owner)
         try:
-            return DataKey(bytes(sealer.open(Slot.KEY, 0, wrapped.sealed)))
+            return DataKey(bytes(sealer.open(FrameKind.KEY, 0, wrapped.sealed)))
         except IntegrityError:
             raise IntegrityError(
                 f"the key with id {wrapped.key_id!r} does not open backup {owner[1]}: it is not the key that "

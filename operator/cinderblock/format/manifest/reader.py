@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata
 from cinderblock.api.pins import ExpectedBackup, Pins
-from cinderblock.datapath.comparison import Comparison
-from cinderblock.datapath.digest import digest_of
-from cinderblock.datapath.entries import Chunk, Entry
-from cinderblock.datapath.expectation import check_content, check_header, pins_of
-from cinderblock.datapath.footer import (
+from cinderblock.errors import IntegrityError
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer
+from cinderblock.format.entries import Chunk, Entry
+from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.format.manifest.footer import (
     TAIL_BYTES,
     TRAILER_BYTES,
     Footer,
@@ -29,13 +31,11 @@ from cinderblock.datapath.footer import (
     expand_frame,
     parse_trailer,
 )
-from cinderblock.datapath.header import HEADER_BYTES, ManifestHeader, parse_header
-from cinderblock.datapath.keys import DataKey, KeyRing
-from cinderblock.datapath.packs import PackTable
-from cinderblock.datapath.reading import RangeReader, read_exactly
-from cinderblock.datapath.seal import TAG_BYTES, Buffer, Sealer, Slot
-from cinderblock.datapath.section_table import SectionTable, Stamps, decode_chunks, decode_stamps
-from cinderblock.errors import IntegrityError
+from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
+from cinderblock.format.manifest.pin_checks import check_content, check_header, pins_of
+from cinderblock.format.manifest.section_decoder import EntryStats, SectionTable, decode_chunks, decode_stats
+from cinderblock.format.pack import PackTable
+from cinderblock.format.range_reader import Buffer, RangeReader, read_exactly
 
 __all__ = [
     "ManifestHeader",
@@ -50,7 +50,7 @@ __all__ = [
 
 SECTION_LIMIT = 256 << 20
 """Bytes of a section at most: 1 MiB, and one entry more, which may have large extended attributes."""
-WORTH_COPYING = 256 << 10
+MIN_REUSED_SHARE = 256 << 10
 """Bytes of a section that is taken over whole; smaller ones are made anew, or they would become ever more."""
 READ_BYTES = 4 << 20
 """Sections are fetched in ranges of about this many bytes."""
@@ -162,9 +162,9 @@ class SectionContent:
         """All entries. Raises IntegrityError."""
         return self.table.entries(0, self.table.rows)
 
-    def stamps(self) -> Stamps:
+    def stamps(self) -> EntryStats:
         """What tells whether objects are as they were; decoded anew each time. Raises IntegrityError."""
-        return decode_stamps(self.plaintext, self._label)
+        return decode_stats(self.plaintext, self._label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class SectionRun:
     @property
     def is_copied(self) -> bool:
         """Whether these rows become a section of their own again."""
-        return self.is_whole and self.section.size >= WORTH_COPYING
+        return self.is_whole and self.section.size >= MIN_REUSED_SHARE
 
     def targets(self) -> list[bytes]:
         """What the links among the rows point to, symbolic ones too. Raises IntegrityError."""
@@ -297,7 +297,7 @@ class ManifestReader:
     def _open(self, section: Section, frame: Buffer) -> tuple[Buffer, Buffer]:
         if section.size > SECTION_LIMIT:
             raise IntegrityError(f"{self._label}: section {section.number} says it has {section.size} bytes")
-        opened = self._sealer.open(Slot.CONTENT, section.number, frame)
+        opened = self._sealer.open(FrameKind.CONTENT, section.number, frame)
         plaintext = expand_frame(opened, section.size, self._label)
         if digest_of(plaintext) != section.digest:
             raise IntegrityError(f"{self._label}: section {section.number} was changed")

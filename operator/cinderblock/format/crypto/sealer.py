@@ -26,9 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cinderblock.errors import IntegrityError
-
-Buffer = bytes | bytearray | memoryview
-"""Bytes in memory."""
+from cinderblock.format.range_reader import Buffer
 
 FORMAT_VERSION = 1
 """The version that this program writes, and the only one that it reads."""
@@ -43,7 +41,7 @@ class Suite(IntEnum):
     AES_256_GCM = 1
 
 
-class Slot(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is within its object. The numbers are part of the format."""
 
     CONTENT = 0
@@ -87,11 +85,11 @@ class Sealer:
         self.label = label
         self.suite = Suite.NONE if object_key is None else Suite.AES_256_GCM
 
-    def seal_into(self, slot: Slot, number: int, plaintext: Buffer, target: memoryview) -> int:
+    def seal_into(self, slot: FrameKind, number: int, plaintext: Buffer, target: memoryview) -> int:
         """Seal a frame into the beginning of ``target``; returns the number of bytes written there."""
         size = len(plaintext)
         length = size + TAG_BYTES
-        place = _place(slot, number)
+        place = _associated_data(slot, number)
         if self._cipher is None:
             target[:size] = plaintext
             target[size:length] = self._checksum(place, plaintext)
@@ -99,13 +97,13 @@ class Sealer:
             self._cipher.encrypt_into(place, plaintext, self._identity + place, target[:length])
         return length
 
-    def seal(self, slot: Slot, number: int, plaintext: Buffer) -> bytes:
+    def seal(self, slot: FrameKind, number: int, plaintext: Buffer) -> bytes:
         """Seal a frame."""
         frame = bytearray(len(plaintext) + TAG_BYTES)
         self.seal_into(slot, number, plaintext, memoryview(frame))
         return bytes(frame)
 
-    def open(self, slot: Slot, number: int, frame: Buffer, into: bytearray | None = None) -> Buffer:
+    def open(self, slot: FrameKind, number: int, frame: Buffer, into: bytearray | None = None) -> Buffer:
         """The plaintext of a frame. Raises IntegrityError naming the object.
 
         Args:
@@ -116,7 +114,7 @@ class Sealer:
         """
         if len(frame) < TAG_BYTES:
             raise IntegrityError(f"{self.label}: frame {number} is cut short")
-        place = _place(slot, number)
+        place = _associated_data(slot, number)
         if self._cipher is None:
             view = memoryview(frame)
             plaintext = view[:-TAG_BYTES]
@@ -135,6 +133,6 @@ class Sealer:
         return blake3(self._identity + place).update(plaintext).digest(TAG_BYTES)
 
 
-def _place(slot: Slot, number: int) -> bytes:
+def _associated_data(slot: FrameKind, number: int) -> bytes:
     """Slot and number as the 96-bit nonce."""
     return struct.pack("<IQ", slot, number)

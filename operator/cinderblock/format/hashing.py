@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-from cinderblock.datapath.seal import Buffer
+from cinderblock.format.range_reader import Buffer
 
 DIGEST_BYTES = 32
 

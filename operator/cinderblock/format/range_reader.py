@@ -17,3 +17,7 @@ def read_exactly(read: RangeReader, start: int, length: int, label: str) -> byte
     if len(data) != length:
         raise IntegrityError(f"{label}: cut short, {length} bytes from {start} are not there")
     return data
+
+
+Buffer = bytes | bytearray | memoryview
+"""Bytes in memory."""

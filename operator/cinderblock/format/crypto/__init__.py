@@ -1,0 +1,1 @@
+"""Keys, and how frames are encrypted and bound to their place."""
