@@ -18,7 +18,7 @@ from functools import partial
 from typing import Final
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.store.open import open_store
+from cinderblock.store.factory import open_store
 from tests.bench.image import data_ranges
 
 THREADS: Final = 8

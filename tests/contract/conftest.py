@@ -15,9 +15,9 @@ import pytest
 
 from cinderblock.store.base import BODY_LIMIT, ObjectStore
 from cinderblock.store.counted import CountedStore
+from cinderblock.store.factory import open_store
+from cinderblock.store.instrumented import InstrumentedStore
 from cinderblock.store.memory import MemoryStore
-from cinderblock.store.observed import ObservedStore
-from cinderblock.store.open import open_store
 from cinderblock.store.retrying import RetryingStore
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
@@ -29,7 +29,7 @@ IN_MEMORY: dict[str, Callable[[], ObjectStore]] = {
     "memory": MemoryStore,
     "retrying": lambda: RetryingStore(MemoryStore()),
     "counted": lambda: CountedStore(MemoryStore()),
-    "observed": lambda: ObservedStore(MemoryStore(), lambda *_: None),
+    "observed": lambda: InstrumentedStore(MemoryStore(), lambda *_: None),
     "faulty": lambda: FaultyStore(MemoryStore()),
 }
 

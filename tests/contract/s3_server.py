@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.store.credentials import Credentials
+from cinderblock.store.credentials import S3Credentials
 from tests.cluster import s3
 
 
@@ -17,7 +17,7 @@ class S3Server:
     """One running server."""
 
     url: str
-    credentials: Credentials
+    credentials: S3Credentials
 
     def location(self, container: str, **more: object) -> StoreLocation:
         """Where a container of this server is."""
@@ -30,4 +30,4 @@ def s3_server(certificate: Path | None = None, key: Path | None = None) -> Itera
     tls = (f"--cert={certificate}", f"--key={key}") if certificate else ()
     with s3.running("--keep-alive", *tls) as server:
         url = server.url.replace("http:", "https:") if tls else server.url
-        yield S3Server(url, Credentials(server.access_key, server.secret_key))
+        yield S3Server(url, S3Credentials(server.access_key, server.secret_key))

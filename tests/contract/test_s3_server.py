@@ -15,8 +15,8 @@ import pytest
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import AccessDenied, NotFound, PermanentError, StoreUnreachable
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.open import open_store
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.factory import open_store
 from cinderblock.store.s3 import client as client_module
 from cinderblock.store.s3.store import S3Store
 from tests.contract.relay import Relay, relay
@@ -49,7 +49,7 @@ def over(line: Relay, server: S3Server, container: str, **more: object) -> S3Sto
     return S3Store(location, server.credentials)
 
 
-def refused(server: S3Server, container: str, credentials: Credentials) -> AccessDenied:
+def refused(server: S3Server, container: str, credentials: S3Credentials) -> AccessDenied:
     """The error for credentials, the same from every call."""
     with closing(S3Store(server.location(container), credentials)) as store:
         calls = (
@@ -69,14 +69,14 @@ def refused(server: S3Server, container: str, credentials: Credentials) -> Acces
 
 
 def test_a_wrong_access_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
-    error = refused(server, container, Credentials("WRONGKEY", server.credentials.secret_key))
+    error = refused(server, container, S3Credentials("WRONGKEY", server.credentials.secret_key))
     assert "check AWS_ACCESS_KEY_ID" in error.message
     assert f"container {container} at {server.url}" in error.message
     assert "WRONGKEY" not in error.message
 
 
 def test_a_wrong_secret_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
-    error = refused(server, container, Credentials(server.credentials.access_key, "wrongsecret"))
+    error = refused(server, container, S3Credentials(server.credentials.access_key, "wrongsecret"))
     assert "check AWS_SECRET_ACCESS_KEY" in error.message
     assert "wrongsecret" not in error.message
 

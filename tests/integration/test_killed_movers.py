@@ -20,7 +20,7 @@ import pytest
 
 from cinderblock.api.mover import MoverOperation, MoverTask, VolumeMode
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.open import open_store
+from cinderblock.store.factory import open_store
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.backups import KEYS, PREFIX, VOLUME, Backups, key_ring
 from tests.support.compare import compare_trees

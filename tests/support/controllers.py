@@ -34,8 +34,8 @@ from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.open import open_store
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.factory import open_store
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.s3 import S3Server
 
@@ -292,7 +292,7 @@ class Cluster:
 
     def _store(self, task: MoverTask) -> ObjectStore:
         if task.store.container not in self._stores:
-            credentials = Credentials(self.s3.access_key, self.s3.secret_key)
+            credentials = S3Credentials(self.s3.access_key, self.s3.secret_key)
             self._stores[task.store.container] = open_store(task.store, credentials)
         return self._stores[task.store.container]
 

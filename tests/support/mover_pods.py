@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cinderblock.api.mover import SECRETS_DIRECTORY, MoverReport, MoverTask, task_to_env
 from cinderblock.mover.reporting import TERMINATION_LOG
-from cinderblock.store.credentials import Credentials
+from cinderblock.store.credentials import S3Credentials
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "cinderblock")
 _AS_A_POD = (
@@ -34,7 +34,7 @@ class MoverPod:
         keys: of the encryption Secret, by id; none: there is no such Secret.
     """
 
-    def __init__(self, directory: Path, credentials: Credentials, keys: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, directory: Path, credentials: S3Credentials, keys: Mapping[str, bytes] | None = None) -> None:
         self._directory = directory
         for place in ("work-etc", "work-dev", "dev"):
             (directory / place).mkdir(parents=True)

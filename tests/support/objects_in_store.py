@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
-from cinderblock.store.open import open_store
+from cinderblock.store.factory import open_store
 from tests.cluster.toolchain import tool
 from tests.support.lab import RELEASE_NAMESPACE, Lab, LabError
 

@@ -24,8 +24,8 @@ import yaml
 from cinderblock.api.mover import MoverReport, StoreLocation
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.open import open_store
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.factory import open_store
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.toolchain import tool
 from tests.support import controllers
@@ -325,7 +325,7 @@ def _write(directory: Path, story: Story, store: s3.S3Server, cluster: RecordedC
     write_contents(directory / "contents.json", story.expected)
     (directory / "termination-messages.json").write_text(json.dumps(cluster.messages, indent=1) + "\n")
     location = StoreLocation(endpoint_url=store.url, container=CONTAINER)
-    opened = open_store(location, Credentials(store.access_key, store.secret_key))
+    opened = open_store(location, S3Credentials(store.access_key, store.secret_key))
     for info in opened.list(""):
         path = directory / "bucket" / info.key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,8 @@ import yaml
 from cinderblock.api.crd.definitions import RESOURCES, definition
 from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.open import open_store
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.factory import open_store
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.toolchain import tool
@@ -179,7 +179,7 @@ _SERVICE_ACCOUNT: Object = {
 
 def _bucket(server: s3.S3Server) -> ObjectStore:
     location = StoreLocation(endpoint_url=server.url, container=CONTAINER, create_container=True)
-    store = open_store(location, Credentials(server.access_key, server.secret_key))
+    store = open_store(location, S3Credentials(server.access_key, server.secret_key))
     store.check()
     return store
 

@@ -40,7 +40,7 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.sources import open_source
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.retrying import BY_HAND
+from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
 Back up a directory, an image file or a block device. The container is created if it does not exist.
@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.incremental:
             source.begin()
         location = location_from(arguments, create=True)
-        store = stack.enter_context(closing(CountedStore(open_from(arguments, location, BY_HAND))))
+        store = stack.enter_context(closing(CountedStore(open_from(arguments, location, CLI_RETRIES))))
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
         must_be_sealed = keys is not None and not arguments.allow_unsealed
         task = make_task(arguments, description, location, keys, parent, must_be_sealed=must_be_sealed)

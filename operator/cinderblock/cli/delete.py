@@ -13,7 +13,7 @@ from cinderblock.cli.output import print_fields, print_json
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.errors import NotFound
 from cinderblock.repository.removal import remove_backup
-from cinderblock.store.retrying import BY_HAND
+from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
 Delete a backup and everything that belongs to it. The whole id must be given.
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Delete. Raises NotFound; Conflict while others need the backup; and what `remove_backup` raises."""
     keys = keys_from(arguments)
     location = location_from(arguments)
-    with closing(open_from(arguments, location, BY_HAND)) as store:
+    with closing(open_from(arguments, location, CLI_RETRIES)) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = _find(catalog, arguments.id, arguments.volume_id)
         references = catalog.references(backup.volume_id)

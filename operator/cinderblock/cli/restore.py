@@ -36,7 +36,7 @@ from cinderblock.mover.restore import open_manifest, verify_first_chunk, write_t
 from cinderblock.mover.targets import open_target
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.retrying import BY_HAND
+from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
 Restore a backup. Every byte is verified before it is written.
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Restore. Raises what `run_restore` raises."""
     keys = keys_from(arguments)
     location = location_from(arguments)
-    with closing(CountedStore(open_from(arguments, location, BY_HAND))) as store:
+    with closing(CountedStore(open_from(arguments, location, CLI_RETRIES))) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = catalog.find(arguments.id)
         must_be_sealed = keys is not None and not arguments.allow_unsealed

@@ -15,7 +15,7 @@ from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, PermanentError, UnsupportedFormat
 from cinderblock.format.manifest.reader import read_header
 from cinderblock.mover.rewrap import run_rewrap
-from cinderblock.store.retrying import BY_HAND
+from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
 Change the key that backups are sealed with, so that an old key can be destroyed.
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     location = location_from(arguments)
     done: list[tuple[str, str, str]] = []
     failures: list[PermanentError] = []
-    with closing(open_from(arguments, location, BY_HAND)) as store:
+    with closing(open_from(arguments, location, CLI_RETRIES)) as store:
         catalog = Catalog(store, location.prefix, keys)
         for backup in [catalog.find(text) for text in arguments.ids] or catalog.stored():
             try:

@@ -11,8 +11,8 @@ from cinderblock.errors import InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.open import open_store
-from cinderblock.store.retrying import BRIEF, Patience
+from cinderblock.store.factory import open_store
+from cinderblock.store.retrying import OPERATOR_RETRIES, RetryPolicy
 
 
 def location_from(arguments: argparse.Namespace, *, create: bool = False) -> StoreLocation:
@@ -48,7 +48,9 @@ def _encryption(arguments: argparse.Namespace) -> ServerSideEncryption | None:
     return ServerSideEncryption(algorithm=ServerSideAlgorithm(algorithm), kms_key_id=key_id)
 
 
-def open_from(arguments: argparse.Namespace, location: StoreLocation, patience: Patience = BRIEF) -> ObjectStore:
+def open_from(
+    arguments: argparse.Namespace, location: StoreLocation, patience: RetryPolicy = OPERATOR_RETRIES
+) -> ObjectStore:
     """Open the store and make sure that it can be used. Raises what `ObjectStore.check` raises."""
     store = open_store(location, None, arguments.ca_file, patience)
     try:

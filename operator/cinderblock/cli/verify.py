@@ -21,7 +21,7 @@ from cinderblock.cli.output import counted, print_fields, print_json, size
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.mover.verify import Verification, run_verify
-from cinderblock.store.retrying import BY_HAND
+from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
 Read a backup back from the store and check every byte, as a restore does, without writing anything.
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify. Raises IntegrityError, NotFound."""
     keys = keys_from(arguments)
     location = location_from(arguments)
-    with closing(open_from(arguments, location, BY_HAND)) as store:
+    with closing(open_from(arguments, location, CLI_RETRIES)) as store:
         backup = Catalog(store, location.prefix, keys).find(arguments.id)
         must_be_sealed = keys is not None and not arguments.allow_unsealed
         with told("verify", as_json=arguments.json) as progress:

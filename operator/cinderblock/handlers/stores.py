@@ -22,9 +22,9 @@ from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.objects import location
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
-from cinderblock.store.observed import ObservedStore, Tell
-from cinderblock.store.open import open_store
-from cinderblock.store.retrying import BRIEF
+from cinderblock.store.factory import open_store
+from cinderblock.store.instrumented import InstrumentedStore, OnRequest
+from cinderblock.store.retrying import OPERATOR_RETRIES
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Secret:
 class Stores:
     """Opens stores and remembers them as long as the BackupStore and its Secrets are the same."""
 
-    def __init__(self, kube: KubeClient, tell: Tell | None = None) -> None:
+    def __init__(self, kube: KubeClient, tell: OnRequest | None = None) -> None:
         self._kube = kube
         self._endpoints: dict[str, Endpoint] = {}
         self._doubtful = asyncio.Semaphore(DOUBTFUL_AT_ONCE)
@@ -84,9 +84,9 @@ class Stores:
             ca_file = self._write_certificates(store, certificates) if certificates else None
             place = location(store, container)
             opened = await asyncio.to_thread(
-                open_store, place, credentials_from_secret(credentials.data), ca_file=ca_file, patience=BRIEF
+                open_store, place, credentials_from_secret(credentials.data), ca_file=ca_file, patience=OPERATOR_RETRIES
             )
-            self._open[key] = ObservedStore(opened, self._tell) if self._tell else opened
+            self._open[key] = InstrumentedStore(opened, self._tell) if self._tell else opened
         self._open.move_to_end(key)
         while len(self._open) > KEPT_OPEN:
             # Closing is left to the garbage collector: a thread may still be using it.

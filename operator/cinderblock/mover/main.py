@@ -38,12 +38,12 @@ from cinderblock.mover.reporting import EXIT_TRANSIENT, TERMINATION_LOG, exit_co
 from cinderblock.mover.restore import run_restore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.credentials import Credentials, read_credentials
-from cinderblock.store.open import open_store
+from cinderblock.store.credentials import S3Credentials, read_credentials
+from cinderblock.store.factory import open_store
 
 logger = logging.getLogger(__name__)
 
-StoreOpener = Callable[[StoreLocation, Credentials, str | None], ObjectStore]
+StoreOpener = Callable[[StoreLocation, S3Credentials, str | None], ObjectStore]
 """Opens a store with credentials and the path of a CA file."""
 
 

@@ -75,7 +75,7 @@ class ObjectStore(Protocol):
         """Give up connections. The caller who opened the store closes it."""
 
 
-def checked_key(key: str) -> str:
+def check_key(key: str) -> str:
     """``key`` itself. Raises InvalidInput if it is empty, too long, not printable ASCII, or has a part that is
     empty, ``.`` or ``..``: HTTP clients resolve such parts, so that a key could reach into another container.
     """
@@ -85,7 +85,7 @@ def checked_key(key: str) -> str:
     return key
 
 
-def checked_body(key: str, body: Body) -> memoryview:
+def check_body(key: str, body: Body) -> memoryview:
     """``body`` as bytes, not copied. Raises InvalidInput if it is too large to be one object."""
     view = memoryview(body).cast("B")
     if view.nbytes > BODY_LIMIT:
@@ -93,7 +93,7 @@ def checked_body(key: str, body: Body) -> memoryview:
     return view
 
 
-def cut(whole: Body, start: int, length: int | None) -> bytes:
+def slice_body(whole: Body, start: int, length: int | None) -> bytes:
     """What ``get`` gives of an object whose content is ``whole``."""
     size = len(whole)
     first = min(start, size) if start >= 0 else max(size + start, 0)

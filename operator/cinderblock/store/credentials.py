@@ -17,7 +17,7 @@ SESSION_FILE: Final = "AWS_SESSION_TOKEN"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
+class S3Credentials:
     """What requests are signed with. Nothing of it appears in a repr.
 
     Attributes:
@@ -35,7 +35,7 @@ class Credentials:
         return "Credentials(hidden)"
 
 
-def read_credentials(directory: str) -> Credentials:
+def read_credentials(directory: str) -> S3Credentials:
     """Read credentials from the files of a mounted Secret.
 
     Raises InvalidInput naming the file that is missing or malformed, AccessDenied if this user may not read it.
@@ -44,7 +44,7 @@ def read_credentials(directory: str) -> Credentials:
     return _credentials(data, directory)
 
 
-def credentials_from_secret(data: Mapping[str, bytes]) -> Credentials:
+def credentials_from_secret(data: Mapping[str, bytes]) -> S3Credentials:
     """Take credentials from a Secret's decoded ``data``. Raises InvalidInput naming the key that is missing."""
     return _credentials(data, "The credentials Secret")
 
@@ -60,12 +60,12 @@ def _read(directory: str, name: str) -> bytes | None:
         raise AccessDenied(f"Credentials file {path} cannot be read: {error.strerror}") from error
 
 
-def _credentials(data: Mapping[str, bytes], place: str) -> Credentials:
+def _credentials(data: Mapping[str, bytes], place: str) -> S3Credentials:
     values = {name: _text(data, name, place) for name in (ID_FILE, KEY_FILE, SESSION_FILE)}
     for name in (ID_FILE, KEY_FILE):
         if not values[name]:
             raise InvalidInput(f"{place} has no {name}: put it there", reason="SecretIncomplete")
-    return Credentials(values[ID_FILE], values[KEY_FILE], values[SESSION_FILE] or None)
+    return S3Credentials(values[ID_FILE], values[KEY_FILE], values[SESSION_FILE] or None)
 
 
 def _text(data: Mapping[str, bytes], name: str, place: str) -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from cinderblock.errors import NotFound
-from cinderblock.store.base import Body, ObjectInfo, checked_body, checked_key, cut
+from cinderblock.store.base import Body, ObjectInfo, check_body, check_key, slice_body
 
 
 class MemoryStore:
@@ -21,17 +21,17 @@ class MemoryStore:
 
     def put(self, key: str, body: Body) -> None:
         """See ObjectStore."""
-        content = bytes(checked_body(checked_key(key), body))
+        content = bytes(check_body(check_key(key), body))
         with self._lock:
             self._objects[key] = content
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         with self._lock:
-            content = self._objects.get(checked_key(key))
+            content = self._objects.get(check_key(key))
         if content is None:
             raise NotFound(f"There is no object {key} in memory")
-        return cut(content, start, length)
+        return slice_body(content, start, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ObjectStore. The listing is of the moment when it is asked for."""
@@ -43,7 +43,7 @@ class MemoryStore:
         """See ObjectStore."""
         for key in keys:
             with self._lock:
-                self._objects.pop(checked_key(key), None)
+                self._objects.pop(check_key(key), None)
 
     def close(self) -> None:
         """Nothing is held open; the objects stay."""

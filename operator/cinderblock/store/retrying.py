@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long to try.
 
     Attributes:
@@ -42,22 +42,22 @@ class Patience:
     check_total: float = 10.0
 
     @property
-    def of_checks(self) -> Patience:
+    def of_checks(self) -> RetryPolicy:
         """How long to try a check."""
         return replace(self, attempts=self.check_attempts, total=self.check_total)
 
 
-PATIENT: Final = Patience(check_attempts=10, check_total=60.0)
+MOVER_RETRIES: Final = RetryPolicy(check_attempts=10, check_total=60.0)
 """For movers: a server may restart, a node's network may come late, and hours of work are at stake. At the beginning
 nothing is yet: then an address that does not answer at all is told within a minute, and a restart is sat out."""
-BY_HAND: Final = Patience()
+CLI_RETRIES: Final = RetryPolicy()
 """For a person who starts a long run: as patient once it goes, but an address that is wrong is told at once."""
-BRIEF: Final = Patience(attempts=3, first_delay=0.25, longest_delay=2.0, total=10.0, answer=10.0)
+OPERATOR_RETRIES: Final = RetryPolicy(attempts=3, first_delay=0.25, longest_delay=2.0, total=10.0, answer=10.0)
 """For whoever waits for an answer: a person, or the operator, which asks again later."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class RetryClock:
     """Clock, sleep and dice, which tests replace."""
 
     clock: Callable[[], float] = time.monotonic
@@ -68,7 +68,9 @@ class Chance:
 class RetryingStore:
     """A store around a store that repeats calls that raise StoreUnreachable, and raises everything else at once."""
 
-    def __init__(self, inner: ObjectStore, patience: Patience = PATIENT, chance: Chance = Chance()) -> None:
+    def __init__(
+        self, inner: ObjectStore, patience: RetryPolicy = MOVER_RETRIES, chance: RetryClock = RetryClock()
+    ) -> None:
         self._inner = inner
         self._patience = patience
         self._chance = chance
@@ -88,7 +90,7 @@ class RetryingStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ObjectStore. A listing that breaks off is begun again, and what has been given already is passed over."""
         done = ""
-        trial = _Trial(self._patience, self._chance)
+        trial = _Attempts(self._patience, self._chance)
         while True:
             try:
                 for item in self._inner.list(prefix):
@@ -111,8 +113,8 @@ class RetryingStore:
         """See ObjectStore."""
         self._inner.close()
 
-    def _repeat(self, call: Callable[[], T], patience: Patience) -> T:
-        trial = _Trial(patience, self._chance)
+    def _repeat(self, call: Callable[[], T], patience: RetryPolicy) -> T:
+        trial = _Attempts(patience, self._chance)
         while True:
             try:
                 return call()
@@ -120,10 +122,10 @@ class RetryingStore:
                 trial.wait_after(error)
 
 
-class _Trial:
+class _Attempts:
     """The attempts at one call."""
 
-    def __init__(self, patience: Patience, chance: Chance) -> None:
+    def __init__(self, patience: RetryPolicy, chance: RetryClock) -> None:
         self._patience = patience
         self._chance = chance
         self.restart()

@@ -31,7 +31,7 @@ from cinderblock.mover.progress import Progress, ProgressPrinter
 from cinderblock.mover.reporting import encode_report
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.credentials import Credentials
+from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import Backups, key_ring
 from tests.support.faults import FaultyStore
@@ -54,7 +54,7 @@ class Pod:
         self.out = io.StringIO()
         self.log = path / "termination-log"
         self.log.touch()
-        self.opened: list[tuple[StoreLocation, Credentials, str | None]] = []
+        self.opened: list[tuple[StoreLocation, S3Credentials, str | None]] = []
         (self.secrets / "credentials").mkdir(parents=True)
         (self.secrets / "credentials" / "AWS_ACCESS_KEY_ID").write_text("id\n")
         (self.secrets / "credentials" / "AWS_SECRET_ACCESS_KEY").write_text("secret\n")
@@ -71,7 +71,7 @@ class Pod:
             opener=self.open,
         )
 
-    def open(self, location: StoreLocation, credentials: Credentials, ca_file: str | None) -> ObjectStore:
+    def open(self, location: StoreLocation, credentials: S3Credentials, ca_file: str | None) -> ObjectStore:
         self.opened.append((location, credentials, ca_file))
         return self.store
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.store.limited import TokenBucket, pace, unlimited
+from cinderblock.store.bandwidth import TokenBucket, no_throttle, throttle_for
 
 
 class Line:
@@ -88,5 +88,5 @@ def test_threads_share_one_limit() -> None:
 
 
 def test_no_limit_costs_nothing() -> None:
-    assert pace(None) is unlimited
-    assert pace(1000) is not unlimited
+    assert throttle_for(None) is no_throttle
+    assert throttle_for(1000) is not no_throttle

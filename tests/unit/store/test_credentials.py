@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.errors import AccessDenied, InvalidInput
-from cinderblock.store.credentials import Credentials, credentials_from_secret, read_credentials
+from cinderblock.store.credentials import S3Credentials, credentials_from_secret, read_credentials
 
 SECRET = {"AWS_ACCESS_KEY_ID": b"AKIA123", "AWS_SECRET_ACCESS_KEY": b"wJalr/x+y="}
 
@@ -24,17 +24,17 @@ def mounted(directory: Path, data: dict[str, bytes]) -> str:
 
 
 def test_a_secret_gives_credentials() -> None:
-    assert credentials_from_secret(SECRET) == Credentials("AKIA123", "wJalr/x+y=")
+    assert credentials_from_secret(SECRET) == S3Credentials("AKIA123", "wJalr/x+y=")
 
 
 def test_a_mounted_secret_gives_the_same(tmp_path: Path) -> None:
     data = {**SECRET, "AWS_SESSION_TOKEN": b"token", "other": b"ignored"}
-    assert read_credentials(mounted(tmp_path, data)) == Credentials("AKIA123", "wJalr/x+y=", "token")
+    assert read_credentials(mounted(tmp_path, data)) == S3Credentials("AKIA123", "wJalr/x+y=", "token")
 
 
 def test_white_space_around_a_value_is_not_part_of_it() -> None:
     data = {"AWS_ACCESS_KEY_ID": b" AKIA123\n", "AWS_SECRET_ACCESS_KEY": b"x\r\n", "AWS_SESSION_TOKEN": b"\n"}
-    assert credentials_from_secret(data) == Credentials("AKIA123", "x", None)
+    assert credentials_from_secret(data) == S3Credentials("AKIA123", "x", None)
 
 
 @pytest.mark.parametrize("name", SECRET)
@@ -68,11 +68,11 @@ def test_what_would_break_a_header_is_refused_and_not_shown(value: bytes) -> Non
 
 
 def test_no_part_shows_in_a_text() -> None:
-    credentials = Credentials("AKIA123", "secret", "token")
+    credentials = S3Credentials("AKIA123", "secret", "token")
     for text in (repr(credentials), str(credentials), f"{credentials}", f"{[credentials]}"):
         assert not any(value in text for value in asdict(credentials).values())
 
 
 def test_credentials_can_be_handed_to_another_process() -> None:
-    credentials = Credentials("AKIA123", "secret", "token")
+    credentials = S3Credentials("AKIA123", "secret", "token")
     assert pickle.loads(pickle.dumps(credentials)) == credentials

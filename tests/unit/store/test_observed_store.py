@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cinderblock.errors import NotFound, StoreUnreachable
+from cinderblock.store.instrumented import InstrumentedStore
 from cinderblock.store.memory import MemoryStore
-from cinderblock.store.observed import ObservedStore
 from tests.support.faults import FaultyStore
 
 
@@ -14,7 +14,7 @@ class Told:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
         self.faulty = FaultyStore(MemoryStore())
-        self.store = ObservedStore(self.faulty, lambda *call: self.calls.append(call))
+        self.store = InstrumentedStore(self.faulty, lambda *call: self.calls.append(call))
 
 
 def test_every_call_is_told_of() -> None:

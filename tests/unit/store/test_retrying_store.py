@@ -20,7 +20,14 @@ from cinderblock.errors import (
 from cinderblock.store.base import ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
-from cinderblock.store.retrying import BRIEF, BY_HAND, PATIENT, Chance, Patience, RetryingStore
+from cinderblock.store.retrying import (
+    CLI_RETRIES,
+    MOVER_RETRIES,
+    OPERATOR_RETRIES,
+    RetryClock,
+    RetryingStore,
+    RetryPolicy,
+)
 from tests.support.faults import Crash, FaultyStore
 
 
@@ -37,15 +44,15 @@ class Time:
         self.sleeps.append(seconds)
         self.now += seconds
 
-    def chance(self) -> Chance:
+    def chance(self) -> RetryClock:
         """For the store."""
-        return Chance(lambda: self.now, self.sleep, lambda low, high: low + (high - low) * self._share)
+        return RetryClock(lambda: self.now, self.sleep, lambda low, high: low + (high - low) * self._share)
 
 
 class Bench:
     """A retrying store over a faulty one, with everything to look at."""
 
-    def __init__(self, patience: Patience = PATIENT, share: float = 1.0) -> None:
+    def __init__(self, patience: RetryPolicy = MOVER_RETRIES, share: float = 1.0) -> None:
         self.inside = MemoryStore()
         self.faulty = FaultyStore(self.inside)
         self.counted = CountedStore(self.faulty)
@@ -78,7 +85,7 @@ def test_a_get_and_a_check_succeed_when_the_server_comes_back() -> None:
 
 
 def test_attempts_are_bounded_and_the_error_says_so() -> None:
-    bench = Bench(Patience(attempts=4))
+    bench = Bench(RetryPolicy(attempts=4))
     bench.faulty.on("put").raises(away()).times(inf)
     with pytest.raises(StoreUnreachable, match=r"the server is away \(tried 4 times in 4 s\)"):
         bench.store.put("key", b"x")
@@ -86,7 +93,7 @@ def test_attempts_are_bounded_and_the_error_says_so() -> None:
 
 
 def test_time_is_bounded() -> None:
-    bench = Bench(Patience(attempts=1000, longest_delay=30, total=100))
+    bench = Bench(RetryPolicy(attempts=1000, longest_delay=30, total=100))
     bench.faulty.on("get").raises(away()).times(inf)
     with pytest.raises(StoreUnreachable):
         bench.store.get("key")
@@ -95,7 +102,7 @@ def test_time_is_bounded() -> None:
 
 
 def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None:
-    for patience in (BY_HAND, BRIEF):
+    for patience in (CLI_RETRIES, OPERATOR_RETRIES):
         bench = Bench(patience)
         bench.faulty.on("check").raises(away()).times(inf)
         with pytest.raises(StoreUnreachable):
@@ -105,11 +112,11 @@ def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None
 
 
 def test_the_check_of_a_mover_sits_out_a_restart_of_the_server_but_no_longer_outage() -> None:
-    bench = Bench(PATIENT)
+    bench = Bench(MOVER_RETRIES)
     bench.faulty.on("check").raises(away()).times(6)
     bench.store.check()
     assert sum(bench.time.sleeps) > 30
-    bench = Bench(PATIENT)
+    bench = Bench(MOVER_RETRIES)
     bench.faulty.on("check").raises(away()).times(inf)
     with pytest.raises(StoreUnreachable):
         bench.store.check()
@@ -144,7 +151,7 @@ def test_the_server_gets_the_wait_that_it_asks_for() -> None:
 
 
 def test_a_wait_beyond_all_patience_is_not_begun() -> None:
-    bench = Bench(BRIEF)
+    bench = Bench(OPERATOR_RETRIES)
     bench.faulty.on("put").raises(away(retry_after=3600))
     with pytest.raises(StoreUnreachable, match="tried once"):
         bench.store.put("key", b"x")
@@ -153,7 +160,7 @@ def test_a_wait_beyond_all_patience_is_not_begun() -> None:
 
 @given(st.integers(1, 60), st.floats(0.01, 5), st.floats(5, 60), st.floats(0, 1))
 def test_waits_grow_and_stay_below_their_bound(attempts: int, first: float, longest: float, share: float) -> None:
-    bench = Bench(Patience(attempts, first, longest, total=inf), share)
+    bench = Bench(RetryPolicy(attempts, first, longest, total=inf), share)
     bench.faulty.on("put").raises(away()).times(inf)
     with pytest.raises(StoreUnreachable):
         bench.store.put("key", b"x")
@@ -174,7 +181,7 @@ def test_a_listing_that_breaks_off_goes_on_where_it_was() -> None:
 
 
 def test_a_listing_that_gets_on_is_not_given_up() -> None:
-    bench = Bench(Patience(attempts=2))
+    bench = Bench(RetryPolicy(attempts=2))
     for number in range(10):
         bench.inside.put(f"p/{number}", b"")
     for number in range(1, 10):
@@ -183,7 +190,7 @@ def test_a_listing_that_gets_on_is_not_given_up() -> None:
 
 
 def test_a_listing_that_does_not_get_on_is_given_up() -> None:
-    bench = Bench(Patience(attempts=3))
+    bench = Bench(RetryPolicy(attempts=3))
     for number in range(10):
         bench.inside.put(f"p/{number}", b"")
     bench.faulty.on("list").raises(away(), partway=4).times(inf)
@@ -194,7 +201,7 @@ def test_a_listing_that_does_not_get_on_is_given_up() -> None:
 
 
 def test_time_that_the_reader_of_a_listing_takes_does_not_count() -> None:
-    bench = Bench(Patience(total=10))
+    bench = Bench(RetryPolicy(total=10))
     for number in range(3):
         bench.inside.put(f"p/{number}", b"")
     bench.faulty.on("list").raises(away(), partway=2)

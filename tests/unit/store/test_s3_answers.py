@@ -22,13 +22,13 @@ from cinderblock.errors import (
     StoreUnreachable,
 )
 from cinderblock.store.base import ObjectInfo
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.s3 import parts
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.s3 import multipart
 from cinderblock.store.s3 import store as store_module
 from cinderblock.store.s3.store import S3Store
 from tests.unit.store.canned import Canned, answer, canned_server, s3_error
 
-CREDENTIALS = Credentials("AKIAEXAMPLE", "very/secret", "even+more")
+CREDENTIALS = S3Credentials("AKIAEXAMPLE", "very/secret", "even+more")
 HTML = b"<!DOCTYPE html><html><body><p>Welcome<br></body></html>"
 
 Call = Callable[[S3Store], object]
@@ -358,7 +358,7 @@ def test_a_server_that_does_not_tell_of_earlier_uploads_takes_large_objects_all_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
-    monkeypatch.setattr(parts, "PART_SIZE", 64 * 1024)
+    monkeypatch.setattr(multipart, "PART_SIZE", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     refused, part = s3_error("501 Not Implemented", "NotImplemented"), answer("200 OK", ETag='"x"')

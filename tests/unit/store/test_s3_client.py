@@ -11,15 +11,15 @@ import pytest
 from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.store import Addressing
 from cinderblock.errors import InvalidInput, StoreUnreachable
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.open import open_store
-from cinderblock.store.retrying import BRIEF
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.factory import open_store
+from cinderblock.store.retrying import OPERATOR_RETRIES
 from cinderblock.store.s3 import client as client_module
 from cinderblock.store.s3.client import ambient_region, make_client
 from cinderblock.store.s3.store import S3Store
 from tests.unit.store.canned import answer, canned_server
 
-CREDENTIALS = Credentials("AKIAEXAMPLE", "very/secret")
+CREDENTIALS = S3Credentials("AKIAEXAMPLE", "very/secret")
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_a_signature_is_for_the_region_of_the_store() -> None:
 def test_an_opened_store_tries_again() -> None:
     with canned_server(b"", answer("200 OK", b"content", ETag='"x"')) as server:
         location = StoreLocation(endpoint_url=server.url, container="backups")
-        with closing(open_store(location, CREDENTIALS, patience=BRIEF)) as store:
+        with closing(open_store(location, CREDENTIALS, patience=OPERATOR_RETRIES)) as store:
             assert store.get("key") == b"content"
     assert len(server.requests) == 2
 

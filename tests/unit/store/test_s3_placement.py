@@ -9,13 +9,13 @@ import pytest
 from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.store import ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.errors import InvalidInput
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.s3 import parts
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.s3 import multipart
 from cinderblock.store.s3 import store as store_module
 from cinderblock.store.s3.store import S3Store
 from tests.unit.store.canned import answer, canned_server
 
-CREDENTIALS = Credentials("access", "secret-key")
+CREDENTIALS = S3Credentials("access", "secret-key")
 KMS = ServerSideEncryption(algorithm=ServerSideAlgorithm.KMS, kms_key_id="alias/backups")
 STORED = answer("200 OK", ETag='"x"')
 
@@ -44,7 +44,7 @@ def test_an_object_is_put_into_the_storage_class_and_encrypted_as_asked() -> Non
 
 def test_a_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
-    monkeypatch.setattr(parts, "PART_SIZE", 64 * 1024)
+    monkeypatch.setattr(multipart, "PART_SIZE", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     aes = ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256)

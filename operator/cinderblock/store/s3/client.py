@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError
 from cinderblock import __version__
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import InvalidInput
-from cinderblock.store.credentials import Credentials
+from cinderblock.store.credentials import S3Credentials
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -41,7 +41,7 @@ _lock = threading.Lock()
 
 
 def make_client(
-    location: StoreLocation, credentials: Credentials | None, ca_file: str | None, answer: float | None = None
+    location: StoreLocation, credentials: S3Credentials | None, ca_file: str | None, answer: float | None = None
 ) -> S3Client:
     """A client for the store's endpoint, which may take ``answer`` seconds to answer. Nothing is sent yet.
 

@@ -12,15 +12,15 @@ from botocore.exceptions import ClientError
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import NotFound, StoreUnreachable
-from cinderblock.store.base import BATCH, Body, ObjectInfo, checked_body, checked_key, cut
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.limited import pace
-from cinderblock.store.s3.body import Sending, announce_large_only, enter_line, receive
+from cinderblock.store.bandwidth import throttle_for
+from cinderblock.store.base import BATCH, Body, ObjectInfo, check_body, check_key, slice_body
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.client import make_client
-from cinderblock.store.s3.failures import from_answer, nonsense, not_s3, translated
-from cinderblock.store.s3.parts import PARTS_ABOVE, put_in_parts
-from cinderblock.store.s3.place import Place
-from cinderblock.store.s3.written import written_as
+from cinderblock.store.s3.errors import from_answer, not_s3, protocol_violation, translate
+from cinderblock.store.s3.multipart import PARTS_ABOVE, multipart_put
+from cinderblock.store.s3.put_options import put_options
+from cinderblock.store.s3.streaming import ThrottledBody, announce_large_only, receive, start_throttling
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
@@ -34,7 +34,7 @@ class S3Store:
     def __init__(
         self,
         location: StoreLocation,
-        credentials: Credentials | None,
+        credentials: S3Credentials | None,
         ca_file: str | None = None,
         answer: float | None = None,
     ) -> None:
@@ -52,11 +52,11 @@ class S3Store:
         self._container = location.container
         self._client = make_client(location, credentials, ca_file, answer)
         self._client.meta.events.register("before-call.s3", announce_large_only)
-        self._client.meta.events.register("before-send.s3", enter_line)
-        self._place = Place(self._client.meta.endpoint_url, location.container, location.region, credentials)
-        self._written = written_as(location)
-        self._upload = pace(location.upload_bytes_per_second)
-        self._download = pace(location.download_bytes_per_second)
+        self._client.meta.events.register("before-send.s3", start_throttling)
+        self._place = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, credentials)
+        self._written = put_options(location)
+        self._upload = throttle_for(location.upload_bytes_per_second)
+        self._download = throttle_for(location.download_bytes_per_second)
 
     def check(self) -> None:
         """See ObjectStore. Asks by listing, because that is what must be allowed, and because the answer to a HEAD has
@@ -72,11 +72,11 @@ class S3Store:
 
     def put(self, key: str, body: Body) -> None:
         """See ObjectStore. Large bodies go in parts."""
-        view = checked_body(checked_key(key), body)
+        view = check_body(check_key(key), body)
         target: Any = {"Bucket": self._container, "Key": key, **self._written}
         with self._talking():
             if view.nbytes > PARTS_ABOVE:
-                put_in_parts(self._client, target, view, self._sending)
+                multipart_put(self._client, target, view, self._sending)
                 return
             answer = self._client.put_object(Body=self._sending(view), **target)
             if "ETag" not in answer:
@@ -88,7 +88,7 @@ class S3Store:
         extra: Any = {} if wanted is None else {"Range": wanted}
         with self._talking():
             try:
-                answer = self._client.get_object(Bucket=self._container, Key=checked_key(key), **extra)
+                answer = self._client.get_object(Bucket=self._container, Key=check_key(key), **extra)
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] == 416:
                     return b""
@@ -106,13 +106,13 @@ class S3Store:
         """The part that was asked for, out of what came: servers may ignore a range (RFC 9110, section 14.2)."""
         came = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
         if came is None:
-            return cut(content, start, length)
+            return slice_body(content, start, length)
         first, last, size = map(int, came.groups())
         asked = max(size + start, 0) if start < 0 else start
         end = size if length is None or start < 0 else min(start + max(length, 1), size)
         if (first, last + 1, len(content)) != (asked, end, end - asked):
             raise StoreUnreachable(f"{self._place} sent another part of {key} than the one asked for")
-        return cut(content, 0, length)
+        return slice_body(content, 0, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
@@ -121,7 +121,7 @@ class S3Store:
             for item in page.get("Contents", []):
                 key = item["Key"]
                 if key <= previous:
-                    raise nonsense(self._place, f"a listing out of order ({previous} before {key})")
+                    raise protocol_violation(self._place, f"a listing out of order ({previous} before {key})")
                 yield ObjectInfo(key, item["Size"])
                 previous = key
 
@@ -132,7 +132,7 @@ class S3Store:
             token = page.get("NextContinuationToken", "")
             page = self._page(prefix, ContinuationToken=token)
             if not token or page.get("NextContinuationToken") == token:
-                raise nonsense(self._place, "a listing that does not go on")
+                raise protocol_violation(self._place, "a listing that does not go on")
             yield page
 
     def _page(self, prefix: str, **extra: Any) -> ListObjectsV2OutputTypeDef:
@@ -147,7 +147,7 @@ class S3Store:
         """See ObjectStore."""
         todo = iter(keys)
         while batch := list(itertools.islice(todo, BATCH)):
-            self._delete_batch([checked_key(key) for key in batch])
+            self._delete_batch([check_key(key) for key in batch])
 
     def _delete_batch(self, keys: Sequence[str]) -> None:
         with self._talking():
@@ -187,7 +187,7 @@ class S3Store:
         is looked up for new ones only.
         """
         try:
-            with translated(self._place):
+            with translate(self._place):
                 yield
         except StoreUnreachable as error:
             if error.is_of_another:
@@ -196,7 +196,7 @@ class S3Store:
 
     def _sending(self, body: memoryview) -> Any:
         """A body as botocore wants it, which its type does not say."""
-        return Sending(body, self._upload)
+        return ThrottledBody(body, self._upload)
 
     def close(self) -> None:
         """See ObjectStore."""

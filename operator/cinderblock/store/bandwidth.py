@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-Pace = Callable[[int], None]
+Throttle = Callable[[int], None]
 """Called with a number of bytes that are about to move; returns when they may."""
 
 _BURST_SECONDS: Final = 0.05
 """How much unused time is made good: enough to hide the coarseness of sleep, too little to be seen on a graph."""
 
 
-def unlimited(count: int) -> None:
+def no_throttle(count: int) -> None:
     """The pace that never waits."""
 
 
@@ -50,6 +50,6 @@ class TokenBucket:
             self._sleep(delay)
 
 
-def pace(bytes_per_second: int | None) -> Pace:
+def throttle_for(bytes_per_second: int | None) -> Throttle:
     """The pace for a limit; None: no limit."""
-    return unlimited if bytes_per_second is None else TokenBucket(bytes_per_second).take
+    return no_throttle if bytes_per_second is None else TokenBucket(bytes_per_second).take

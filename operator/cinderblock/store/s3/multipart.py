@@ -21,7 +21,7 @@ PART_SIZE: Final = 64 * 1024**2
 """Bytes of a part: 80 of them make the largest body that is sent; S3 allows 10 000."""
 
 
-def put_in_parts(
+def multipart_put(
     client: S3Client, target: Mapping[str, Any], body: memoryview, sending: Callable[[memoryview], Any]
 ) -> None:
     """Upload a large body. Raises what botocore raises; whatever happens, no part is left behind.

@@ -9,7 +9,7 @@ from cinderblock.api.v1alpha1.store import ARCHIVES, ServerSideAlgorithm
 from cinderblock.errors import InvalidInput
 
 
-def written_as(location: StoreLocation) -> dict[str, Any]:
+def put_options(location: StoreLocation) -> dict[str, Any]:
     """Parameters of PutObject and CreateMultipartUpload, beside key and body.
 
     Raises InvalidInput for a storage class that cannot be read at once, and for a KMS key without KMS.

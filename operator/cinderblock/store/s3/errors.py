@@ -28,7 +28,7 @@ from cinderblock.errors import (
     PermanentError,
     StoreUnreachable,
 )
-from cinderblock.store.s3.place import Place
+from cinderblock.store.s3.address import StoreAddress
 
 CONTAINER_NOT_FOUND: Final = "ContainerNotFound"
 
@@ -80,7 +80,7 @@ _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @contextmanager
-def translated(place: Place) -> Iterator[None]:
+def translate(place: StoreAddress) -> Iterator[None]:
     """Whatever a client library raises inside leaves as an error of our tree."""
     try:
         yield
@@ -94,7 +94,7 @@ def translated(place: Place) -> Iterator[None]:
         raise not_s3(place, "an answer that cannot be read") from error
 
 
-def from_answer(response: Mapping[str, Any], place: Place) -> CinderblockError:
+def from_answer(response: Mapping[str, Any], place: StoreAddress) -> CinderblockError:
     """The error for an answer with an error in it."""
     answered = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
@@ -114,7 +114,7 @@ def from_answer(response: Mapping[str, Any], place: Place) -> CinderblockError:
     return _refusal(code, status, said, place)
 
 
-def _refusal(code: str, status: int, said: str, place: Place) -> CinderblockError:
+def _refusal(code: str, status: int, said: str, place: StoreAddress) -> CinderblockError:
     """The error for a definite no of an S3 server."""
     if code == "NoSuchBucket":
         return NotFound(f"There is no {place}: create it, or correct the name", reason=CONTAINER_NOT_FOUND)
@@ -129,7 +129,7 @@ def _refusal(code: str, status: int, said: str, place: Place) -> CinderblockErro
     return PermanentError(f"{place} refuses the request ({said})", reason="StoreRefuses")
 
 
-def not_s3(place: Place, answer: str) -> StoreUnreachable:
+def not_s3(place: StoreAddress, answer: str) -> StoreUnreachable:
     """The error for an endpoint that answers, but not as S3 does.
 
     That is no refusal by the store: while a server restarts, a proxy, an ingress or whoever has got its address answers
@@ -140,19 +140,19 @@ def not_s3(place: Place, answer: str) -> StoreUnreachable:
     return error
 
 
-def nonsense(place: Place, answer: str) -> PermanentError:
+def protocol_violation(place: StoreAddress, answer: str) -> PermanentError:
     """The error for an endpoint that answers as S3 does, but what S3 never would."""
     return PermanentError(_no_s3(place, answer), reason="NotS3")
 
 
-def _no_s3(place: Place, answer: str) -> str:
+def _no_s3(place: StoreAddress, answer: str) -> str:
     return (
         f"{place.endpoint} does not speak S3: it gave {answer} (container {place.container}). Check the endpoint URL, "
         "its port, http or https, and that no proxy or login page stands in between"
     )
 
 
-def _hint(headers: Mapping[str, str], place: Place) -> str:
+def _hint(headers: Mapping[str, str], place: StoreAddress) -> str:
     """What else an answer tells about its sender."""
     if "x-amz-bucket-region" in headers:
         return f"; the container is in region {place.quote(headers['x-amz-bucket-region'])}"
@@ -174,7 +174,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _from_library(error: Exception, place: Place) -> CinderblockError:
+def _from_library(error: Exception, place: StoreAddress) -> CinderblockError:
     """The error for a request that was not made, or got no whole answer."""
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return AccessDenied(
@@ -187,7 +187,7 @@ def _from_library(error: Exception, place: Place) -> CinderblockError:
     return _from_network(error, place)
 
 
-def _from_network(error: Exception, place: Place) -> CinderblockError:
+def _from_network(error: Exception, place: StoreAddress) -> CinderblockError:
     """The error for a request that got no whole answer."""
     if isinstance(error, boto.ReadTimeoutError | urllib3.exceptions.ReadTimeoutError):
         return StoreUnreachable(f"{place} did not answer in time")
@@ -203,7 +203,7 @@ def _from_network(error: Exception, place: Place) -> CinderblockError:
     return StoreUnreachable(f"{place} cannot be reached: {place.quote(cause)}")
 
 
-def _from_tls(cause: BaseException, place: Place) -> CinderblockError:
+def _from_tls(cause: BaseException, place: StoreAddress) -> CinderblockError:
     said = place.quote(cause)
     if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
         return PermanentError(

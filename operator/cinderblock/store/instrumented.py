@@ -11,14 +11,14 @@ from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 
 OK: Final = "ok"
 
-Tell = Callable[[str, str], None]
+OnRequest = Callable[[str, str], None]
 """Told what was asked (check, put, get, list, delete) and OK or the reason of the error; from any thread."""
 
 
-class ObservedStore:
+class InstrumentedStore:
     """A store around a store that tells of every call. An object that is not there is a good answer."""
 
-    def __init__(self, inner: ObjectStore, tell: Tell) -> None:
+    def __init__(self, inner: ObjectStore, tell: OnRequest) -> None:
         self._inner = inner
         self._tell = tell
 

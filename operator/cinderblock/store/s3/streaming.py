@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
-from cinderblock.store.limited import Pace, unlimited
+from cinderblock.store.bandwidth import Throttle, no_throttle
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 SLICE: Final = 64 * 1024
 """Bytes read at once where reading is limited."""
-WORTH_ASKING: Final = 1024**2
+EXPECT_CONTINUE_BYTES: Final = 1024**2
 """Bytes from which a body is announced (Expect: 100-continue), so that a refusal comes before it is sent. A server that
 does not know the announcement costs one second, and every other one a round trip."""
 
 
-class Sending:
+class ThrottledBody:
     """A body as botocore and urllib3 want it: a file, read once for the signature and once for the line.
 
     urllib3 sends what it reads, 16 KiB at a time. Sending a whole body at once would have to be over within the
@@ -27,10 +27,10 @@ class Sending:
     MiB to a server on the same machine: the same wall time and CPU as sending it whole.
     """
 
-    def __init__(self, body: memoryview, pace: Pace) -> None:
+    def __init__(self, body: memoryview, pace: Throttle) -> None:
         self._body = body
         self._pace = pace
-        self._active_pace: Pace = unlimited
+        self._active_pace: Throttle = no_throttle
         self._position = 0
 
     def __len__(self) -> int:
@@ -60,20 +60,20 @@ class Sending:
 
 def announce_large_only(params: dict[str, Any], **_: Any) -> None:
     """botocore's event before-call: it has announced every body."""
-    if isinstance(params["body"], Sending) and len(params["body"]) < WORTH_ASKING:
+    if isinstance(params["body"], ThrottledBody) and len(params["body"]) < EXPECT_CONTINUE_BYTES:
         del params["headers"]["Expect"]
 
 
-def enter_line(request: AWSPreparedRequest, **_: Any) -> None:
+def start_throttling(request: AWSPreparedRequest, **_: Any) -> None:
     """botocore's event before-send: the signature has been made."""
-    if isinstance(request.body, Sending):
+    if isinstance(request.body, ThrottledBody):
         request.body.enter_line()
 
 
-def receive(body: StreamingBody, pace: Pace) -> bytes:
+def receive(body: StreamingBody, pace: Throttle) -> bytes:
     """Everything of a body. Raises what botocore raises, also if it ends early (IncompleteReadError)."""
     with closing(body):
-        if pace is unlimited:
+        if pace is no_throttle:
             return body.read()
         slices = []
         while part := body.read(SLICE):

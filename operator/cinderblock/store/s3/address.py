@@ -7,14 +7,14 @@ from typing import Final
 
 from typing_extensions import override
 
-from cinderblock.store.credentials import Credentials
+from cinderblock.store.credentials import S3Credentials
 
 _QUOTE_LIMIT: Final = 200
 """Characters of a server's or a library's text that are quoted in a message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoreAddress:
     """Endpoint and container of a store.
 
     Attributes:
@@ -27,7 +27,7 @@ class Place:
     endpoint: str
     container: str
     region: str
-    credentials: Credentials | None = field(default=None, repr=False)
+    credentials: S3Credentials | None = field(default=None, repr=False)
 
     @override
     def __str__(self) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.credentials import Credentials
-from cinderblock.store.retrying import PATIENT, Patience, RetryingStore
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.retrying import MOVER_RETRIES, RetryingStore, RetryPolicy
 
 
 def open_store(
     location: StoreLocation,
-    credentials: Credentials | None,
+    credentials: S3Credentials | None,
     ca_file: str | None = None,
-    patience: Patience = PATIENT,
+    patience: RetryPolicy = MOVER_RETRIES,
 ) -> ObjectStore:
     """Open a store; nothing is sent yet.
 
