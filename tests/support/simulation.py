@@ -42,8 +42,8 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.rebinding import RESTORE_LABEL
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
-from cinderblock.observability.families import Figures, Page
-from cinderblock.observability.instruments import Instruments
+from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
+from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.stored import manifests
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 from tests.support.faults import Crash
@@ -286,7 +286,7 @@ class Simulation:
         api = SimulatedApi(self.objects, self.forbid, self.refusals)
         api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
-        self.instruments = Instruments()
+        self.instruments = OperatorMetrics()
         stores = cast("Stores", OpenStores(self.store, self.cluster))
         eyes = Eyes(
             self._kube,
@@ -476,8 +476,8 @@ class Simulation:
     def metrics(self) -> Samples:
         """A page of metrics of the operator as it is now."""
         state = self._loop.run_until_complete(read(self._kube))
-        figures = Figures("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
-        content, _ = Page(self.instruments).render(figures)
+        figures = MetricsSnapshot("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
+        content, _ = MetricsPage(self.instruments).render(figures)
         return samples(content.decode())
 
     # -- how it goes on

@@ -17,13 +17,13 @@ from cinderblock.gateway.requests import Requests
 from cinderblock.gateway.resources import OPERATIONS
 from cinderblock.gateway.routing import NOWHERE, routes
 from cinderblock.gateway.settings import GatewaySettings
-from cinderblock.observability.requests import RequestInstruments
+from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 
 def make_app(
     who: Identification,
     settings: GatewaySettings,
-    instruments: RequestInstruments | None = None,
+    instruments: GatewayMetrics | None = None,
     operations: Sequence[Operation] = OPERATIONS,
 ) -> ASGIApp:
     """Everything that callers ask. ``who`` is not closed with it."""
@@ -37,10 +37,10 @@ def make_app(
         redirect_slashes=False,
         default=NOWHERE,
     )
-    return Requests(router, instruments or RequestInstruments())
+    return Requests(router, instruments or GatewayMetrics())
 
 
-def make_health_app(who: Identification, instruments: RequestInstruments) -> ASGIApp:
+def make_health_app(who: Identification, instruments: GatewayMetrics) -> ASGIApp:
     """Health, readiness and figures: on a port of its own, in plain HTTP."""
 
     async def healthz(_: Request) -> Response:

@@ -16,7 +16,7 @@ from cinderblock.gateway.settings import HOST, Auth, GatewaySettings
 from cinderblock.kube.client import connect
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.token_clients import TokenClients
-from cinderblock.observability.requests import RequestInstruments
+from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def main(settings: GatewaySettings) -> int:
 
 
 async def _serve(settings: GatewaySettings) -> None:
-    instruments = RequestInstruments()
+    instruments = GatewayMetrics()
     async with AsyncExitStack() as stack:
         who = await stack.enter_async_context(aclosing(await identification(settings)))
         server = await stack.enter_async_context(running(make_app(who, settings, instruments), settings))

@@ -9,7 +9,7 @@ import uuid
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cinderblock.observability.requests import RequestInstruments
+from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 OPERATION_KEY = "cinderblock.operation"
 """In a request's scope: what it turned out to be, for the figures."""
@@ -23,7 +23,7 @@ class Requests:
     The line has the path but not the query, which may hold names, and no header: so no token either.
     """
 
-    def __init__(self, inner: ASGIApp, instruments: RequestInstruments) -> None:
+    def __init__(self, inner: ASGIApp, instruments: GatewayMetrics) -> None:
         self._inner = inner
         self._instruments = instruments
 

@@ -30,7 +30,7 @@ from cinderblock.handlers.watch import Watch
 from cinderblock.handlers.watching import Watching
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.lifecycle.worlds import MoverSettings, Policy
-from cinderblock.observability.instruments import Instruments
+from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ async def run(settings: OperatorSettings) -> None:
     namespace = settings.lease_namespace or (await kube.credentials()).namespace
     leading = Leading(lease_kube, namespace, settings.lease_name, timing=timing)
     kube.write_guard = leading.check
-    instruments = Instruments()
+    instruments = OperatorMetrics()
     stores = Stores(kube, instruments.store_answered)
     try:
         await _operate(settings, kube, stores, leading, instruments)
@@ -76,7 +76,7 @@ async def run(settings: OperatorSettings) -> None:
 
 
 async def _operate(
-    settings: OperatorSettings, kube: KubeClient, stores: Stores, leading: Leading, instruments: Instruments
+    settings: OperatorSettings, kube: KubeClient, stores: Stores, leading: Leading, instruments: OperatorMetrics
 ) -> None:
     queue = WorkQueue()
     eyes = Eyes(kube, stores, make_policy(settings), instruments=instruments)

@@ -12,8 +12,8 @@ from cinderblock import __version__
 from cinderblock.handlers.overview import Overview
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.kube.client import KubeClient
-from cinderblock.observability.families import Figures, Page
-from cinderblock.observability.instruments import Instruments
+from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
+from cinderblock.observability.operator_metrics import OperatorMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Gauges:
     is_leading: Callable[[], bool] = lambda: True
     watch_silence: Callable[[], float | None] = lambda: None
 
-    async def read(self) -> Figures:
+    async def read(self) -> MetricsSnapshot:
         """The figures of this moment."""
         state, age = await self.overview.state() if self.is_leading() else (None, 0.0)
         if not self.is_leading():
             self.overview.forget()
             state = None
-        return Figures(
+        return MetricsSnapshot(
             version=__version__,
             now=time.time(),
             is_leading=self.is_leading(),
@@ -59,9 +59,11 @@ class Gauges:
 class MetricsServer:
     """Answers every request with what is known at that moment."""
 
-    def __init__(self, port: int, instruments: Instruments, figures: Callable[[], Awaitable[Figures]]) -> None:
+    def __init__(
+        self, port: int, instruments: OperatorMetrics, figures: Callable[[], Awaitable[MetricsSnapshot]]
+    ) -> None:
         self._port = port
-        self._page = Page(instruments)
+        self._page = MetricsPage(instruments)
         self._figures = figures
         self._runner: web.AppRunner | None = None
 

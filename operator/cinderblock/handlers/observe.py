@@ -32,7 +32,7 @@ from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
 from cinderblock.lifecycle.stores import choose
 from cinderblock.lifecycle.worlds import ManifestView, MoverView, OtherMover, Policy, StoreView
-from cinderblock.observability.instruments import Instruments
+from cinderblock.observability.operator_metrics import OperatorMetrics
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Eyes:
     stores: Stores
     policy: Policy
     clock: Callable[[], datetime] = wall_clock
-    instruments: Instruments = field(default_factory=Instruments)
+    instruments: OperatorMetrics = field(default_factory=OperatorMetrics)
     line: Line = field(default_factory=Line)
     shared: SharedReads = field(default_factory=SharedReads)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)

@@ -19,7 +19,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
-from cinderblock.observability.state import Census, State, claimed
+from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_size
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,12 @@ class Overview:
     def __init__(self, kube: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
         self._clock = clock
-        self._state: State | None = None
+        self._state: ClusterState | None = None
         self._read_at = 0.0
         self._kept = FRESH_SECONDS
         self._reading: asyncio.Task[None] | None = None
 
-    async def state(self) -> tuple[State | None, float]:
+    async def state(self) -> tuple[ClusterState | None, float]:
         """The figures, and their age in seconds. Old ones if the API server does not answer; None if there are none."""
         if self._state is None or self._clock() - self._read_at > self._kept:
             if self._reading is None or self._reading.done():
@@ -78,10 +78,10 @@ class Overview:
         self._kept = min(LONGEST_SECONDS, max(FRESH_SECONDS, MUCH * (self._clock() - began)))
 
 
-async def read(kube: KubeClient) -> State:
+async def read(kube: KubeClient) -> ClusterState:
     """Read and count. Raises what the API server raises."""
     stores = [store async for store in _each(BackupStore, await kube.list(kinds.BACKUP_STORE))]
-    census = Census(claimed(await kube.list(kinds.PVC)), stores)
+    census = ClusterStateBuilder(claim_size(await kube.list(kinds.PVC)), stores)
     async for backup in _each(VolumeBackup, await kube.list(kinds.VOLUME_BACKUP)):
         census.add_backup(backup)
     async for restore in _each(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE)):

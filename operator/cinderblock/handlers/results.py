@@ -10,15 +10,15 @@ from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBac
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.handlers.keys import Key
 from cinderblock.lifecycle import checks, restore_checks
-from cinderblock.observability.instruments import Instruments
-from cinderblock.observability.state import Operation
+from cinderblock.observability.cluster_state import OperationKind
+from cinderblock.observability.operator_metrics import OperatorMetrics
 
 BACKUP_ENDS = frozenset({*checks.WHOLE, BackupPhase.ERROR})
 RESTORE_ENDS = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
 def timed(
-    reconcile: Callable[[Key], Awaitable[float | None]], instruments: Instruments
+    reconcile: Callable[[Key], Awaitable[float | None]], instruments: OperatorMetrics
 ) -> Callable[[Key], Awaitable[float | None]]:
     """``reconcile``, with every call measured."""
 
@@ -34,43 +34,45 @@ def timed(
     return measured
 
 
-def backup_written(instruments: Instruments, seen: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
+def backup_written(instruments: OperatorMetrics, seen: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
     """The status of a VolumeBackup was written. What was adopted, or put together again, was not made now."""
     before, after = checks.own_phase(seen), status.phase
     if seen.metadata.is_being_deleted:
         if after is BackupPhase.ERROR_DELETING and before is not after:
             seconds = _since(seen.metadata.deletion_timestamp, now)
-            instruments.ended(Operation.DELETE, is_success=False, seconds=seconds)
+            instruments.ended(OperationKind.DELETE, is_success=False, seconds=seconds)
         return
     if before in BACKUP_ENDS or after not in BACKUP_ENDS or seen.spec.import_ or checks.is_forgotten(seen):
         return
     is_success = after is not BackupPhase.ERROR
     seconds = _since(seen.metadata.creation_timestamp, now)
-    instruments.ended(Operation.BACKUP, is_success=is_success, seconds=seconds)
+    instruments.ended(OperationKind.BACKUP, is_success=is_success, seconds=seconds)
     if is_success:
         instruments.moved(
-            Operation.BACKUP,
+            OperationKind.BACKUP,
             logical=status.logical_bytes,
             transferred=status.transferred_bytes,
             stored=status.stored_bytes,
         )
 
 
-def restore_written(instruments: Instruments, seen: VolumeRestore, status: VolumeRestoreStatus, now: datetime) -> None:
+def restore_written(
+    instruments: OperatorMetrics, seen: VolumeRestore, status: VolumeRestoreStatus, now: datetime
+) -> None:
     """The status of a VolumeRestore was written. One whose status was lost had ended before."""
     before, after = restore_checks.own_phase(seen), status.phase
     if before in RESTORE_ENDS or after not in RESTORE_ENDS or any(c.reason == "StatusLost" for c in status.conditions):
         return
     is_success = after is RestorePhase.AVAILABLE
     seconds = _since(seen.metadata.creation_timestamp, now)
-    instruments.ended(Operation.RESTORE, is_success=is_success, seconds=seconds)
+    instruments.ended(OperationKind.RESTORE, is_success=is_success, seconds=seconds)
     if is_success:
-        instruments.moved(Operation.RESTORE, restored=status.restored_bytes)
+        instruments.moved(OperationKind.RESTORE, restored=status.restored_bytes)
 
 
-def let_go(instruments: Instruments, seen: VolumeBackup | VolumeRestore, now: datetime) -> None:
+def let_go(instruments: OperatorMetrics, seen: VolumeBackup | VolumeRestore, now: datetime) -> None:
     """Our finalizer was taken off an object that is being deleted."""
-    instruments.ended(Operation.DELETE, is_success=True, seconds=_since(seen.metadata.deletion_timestamp, now))
+    instruments.ended(OperationKind.DELETE, is_success=True, seconds=_since(seen.metadata.deletion_timestamp, now))
 
 
 def _since(asked: datetime | None, now: datetime) -> float:

@@ -18,7 +18,7 @@ from cinderblock.gateway.identification import ByToken
 from cinderblock.gateway.serving import running
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.token_clients import TokenClients
-from cinderblock.observability.requests import RequestInstruments
+from cinderblock.observability.gateway_metrics import GatewayMetrics
 from tests.support.certificates import Authority
 from tests.support.kube_clients import Anonymous
 
@@ -131,7 +131,7 @@ async def test_a_certificate_that_is_none_is_told_by_name(tmp_path: Path) -> Non
 
 
 async def test_it_is_alive_but_not_ready_without_an_api_server_and_tells_its_figures() -> None:
-    instruments = RequestInstruments()
+    instruments = GatewayMetrics()
     instruments.answered("GET /backups", 200, 0.01)
     async with (
         aclosing(ByToken(TokenClients(Anonymous(NOBODY)))) as who,

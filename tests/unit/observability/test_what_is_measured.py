@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from cinderblock.errors import StoreUnreachable
-from cinderblock.observability.families import Figures, Page
-from cinderblock.observability.instruments import Instruments
+from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
+from cinderblock.observability.operator_metrics import OperatorMetrics
 from tests.support.metrics import Samples
 from tests.support.simulation import Simulation
 
@@ -100,8 +100,8 @@ def test_bytes_are_those_of_the_status(simulation: Simulation) -> None:
 
 
 def test_a_page_is_also_given_as_open_metrics() -> None:
-    page, content_type = Page(Instruments()).render(
-        Figures("1.2.3", 0.0), "application/openmetrics-text; version=1.0.0"
+    page, content_type = MetricsPage(OperatorMetrics()).render(
+        MetricsSnapshot("1.2.3", 0.0), "application/openmetrics-text; version=1.0.0"
     )
     assert content_type.startswith("application/openmetrics-text")
     assert page.endswith(b"# EOF\n")

@@ -12,12 +12,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
-from cinderblock.observability.instruments import Instruments
-from cinderblock.observability.state import Operation, State
+from cinderblock.observability.cluster_state import ClusterState, OperationKind
+from cinderblock.observability.operator_metrics import OperatorMetrics
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class MetricsSnapshot:
     """Everything that is read when a page of metrics is asked for.
 
     Attributes:
@@ -39,29 +39,29 @@ class Figures:
     queue: Mapping[str, int] = field(default_factory=dict)
     requests: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
     mover_limit: int = 0
-    state: State | None = None
+    state: ClusterState | None = None
     state_age: float = 0.0
 
 
-class Page:
+class MetricsPage:
     """A page of metrics: instruments, figures, and what the kernel says of this process."""
 
-    def __init__(self, instruments: Instruments) -> None:
+    def __init__(self, instruments: OperatorMetrics) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Whole(instruments.registry))
+        self._registry.register(_RegistryCollector(instruments.registry))
         ProcessCollector(registry=self._registry)
 
-    def render(self, figures: Figures, accept: str = "") -> tuple[bytes, str]:
+    def render(self, figures: MetricsSnapshot, accept: str = "") -> tuple[bytes, str]:
         """The page in the format that an Accept header asks for, and its content type."""
         # A page of its own for every request: figures of one are never seen in another.
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Whole(self._registry))
-        registry.register(_Lazy(lambda: families(figures)))
+        registry.register(_RegistryCollector(self._registry))
+        registry.register(_CallbackCollector(lambda: families(figures)))
         encoder, content_type = choose_encoder(accept)
         return encoder(registry), content_type
 
 
-class _Whole(Collector):
+class _RegistryCollector(Collector):
     """All of another registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -72,7 +72,7 @@ class _Whole(Collector):
         return self._registry.collect()
 
 
-class _Lazy(Collector):
+class _CallbackCollector(Collector):
     """What a function gives."""
 
     def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
@@ -83,7 +83,7 @@ class _Lazy(Collector):
         return self._collect()
 
 
-def families(figures: Figures) -> Iterator[Metric]:
+def families(figures: MetricsSnapshot) -> Iterator[Metric]:
     """The figures as metrics."""
     yield from _process(figures)
     if figures.state is not None:
@@ -95,7 +95,7 @@ def families(figures: Figures) -> Iterator[Metric]:
         yield from _stores(figures.state)
 
 
-def _process(figures: Figures) -> Iterator[Metric]:
+def _process(figures: MetricsSnapshot) -> Iterator[Metric]:
     build = GaugeMetricFamily("cinderblock_build_info", "Always 1; which version this is.", labels=["version"])
     build.add_metric([figures.version], 1)
     yield build
@@ -121,7 +121,7 @@ def _process(figures: Figures) -> Iterator[Metric]:
     yield requests
 
 
-def _operations(state: State, now: float) -> Iterator[Metric]:
+def _operations(state: ClusterState, now: float) -> Iterator[Metric]:
     objects = GaugeMetricFamily("cinderblock_objects", "Objects of ours, by phase.", labels=["kind", "phase"])
     for (kind, phase), count in sorted(state.objects.items()):
         objects.add_metric([kind, phase], count)
@@ -131,7 +131,7 @@ def _operations(state: State, now: float) -> Iterator[Metric]:
         "Age of the oldest operation that has not ended; 0: there is none.",
         labels=["operation"],
     )
-    for operation in Operation:
+    for operation in OperationKind:
         since = state.oldest_pending.get(operation)
         age.add_metric([operation], 0.0 if since is None else max(0.0, now - since))
     yield age
@@ -145,7 +145,7 @@ def _operations(state: State, now: float) -> Iterator[Metric]:
     yield failures
 
 
-def _movers(state: State, limit: int) -> Iterator[Metric]:
+def _movers(state: ClusterState, limit: int) -> Iterator[Metric]:
     movers = GaugeMetricFamily(
         "cinderblock_movers", "Movers that run, and operations queued for one.", labels=["state"]
     )
@@ -155,7 +155,7 @@ def _movers(state: State, limit: int) -> Iterator[Metric]:
     yield GaugeMetricFamily("cinderblock_movers_limit", "Movers that may run at once in the cluster.", value=limit)
 
 
-def _volumes(state: State) -> Iterator[Metric]:
+def _volumes(state: ClusterState) -> Iterator[Metric]:
     yield _per_volume(
         "cinderblock_volume_first_request_timestamp_seconds",
         "Creation of the oldest VolumeBackup of the volume that is still there.",
@@ -186,7 +186,7 @@ def _per_volume(name: str, text: str, values: Mapping[tuple[str, str], float | N
     return family
 
 
-def _stores(state: State) -> Iterator[Metric]:
+def _stores(state: ClusterState) -> Iterator[Metric]:
     ready = GaugeMetricFamily(
         "cinderblock_store_ready",
         "Whether the store answered when asked last: 1 or 0.",

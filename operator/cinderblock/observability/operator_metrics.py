@@ -6,7 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from cinderblock.observability.state import Operation
+from cinderblock.observability.cluster_state import OperationKind
 
 RECONCILE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds. Reading the world takes some 20 ms; 10 s is when a store is given up, 30 s the limit of one API call."""
@@ -18,7 +18,7 @@ ERROR: Final = "error"
 RESULTS: Final = (SUCCESS, ERROR)
 
 
-class Instruments:
+class OperatorMetrics:
     """Counters and histograms, in a registry of their own. Every series is there from the start, at zero.
 
     Attributes:
@@ -53,18 +53,18 @@ class Instruments:
             ["request", "result"],
             registry=self.registry,
         )
-        for operation in Operation:
+        for operation in OperationKind:
             for result in RESULTS:
                 self._operations.labels(operation, result)
         for measure in ("logical", "transferred", "stored"):
-            self._bytes.labels(Operation.BACKUP, measure)
-        self._bytes.labels(Operation.RESTORE, "restored")
+            self._bytes.labels(OperationKind.BACKUP, measure)
+        self._bytes.labels(OperationKind.RESTORE, "restored")
 
-    def ended(self, operation: Operation, *, is_success: bool, seconds: float) -> None:
+    def ended(self, operation: OperationKind, *, is_success: bool, seconds: float) -> None:
         """An operation has ended, so long after it was asked for."""
         self._operations.labels(operation, SUCCESS if is_success else ERROR).observe(seconds)
 
-    def moved(self, operation: Operation, **measures: int | None) -> None:
+    def moved(self, operation: OperationKind, **measures: int | None) -> None:
         """An operation that succeeded has dealt with so many bytes, by measure: logical, transferred, ..."""
         for measure, count in measures.items():
             self._bytes.labels(operation, measure).inc(count or 0)

@@ -19,11 +19,11 @@ from cinderblock.lifecycle import checks, restore_checks
 NEW: Final = "new"
 """Phase of an object that we have not looked at yet."""
 
-WAITS_FOR_PEOPLE: Final = frozenset({"HasDependentBackups"})
+ATTENTION_REASONS: Final = frozenset({"HasDependentBackups"})
 """Reasons of a wait that may go on for as long as people like; it makes nothing overdue."""
 
 
-class Operation(StrEnum):
+class OperationKind(StrEnum):
     """What we do for people. Cancelling a restore is deleting it."""
 
     BACKUP = "backup"
@@ -32,7 +32,7 @@ class Operation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimSize:
     """A PersistentVolumeClaim that exists."""
 
     uid: str
@@ -41,7 +41,7 @@ class Claimed:
 
 
 @dataclass
-class VolumeFigures:
+class VolumeMetrics:
     """How a volume is protected, in seconds since 1970; None: there is no such instant.
 
     Attributes:
@@ -61,7 +61,7 @@ class VolumeFigures:
 
 
 @dataclass
-class StoreFigures:
+class StoreMetrics:
     """A BackupStore: whether it answered when it was last asked, and the bytes that VolumeBackups have in it."""
 
     namespace: str
@@ -71,7 +71,7 @@ class StoreFigures:
 
 
 @dataclass
-class State:
+class ClusterState:
     """The figures of one reading of the cluster.
 
     Attributes:
@@ -85,23 +85,23 @@ class State:
     """
 
     objects: Counter[tuple[str, str]] = field(default_factory=Counter)
-    oldest_pending: dict[Operation, float] = field(default_factory=dict)
-    last_failures: dict[Operation, float] = field(default_factory=dict)
+    oldest_pending: dict[OperationKind, float] = field(default_factory=dict)
+    last_failures: dict[OperationKind, float] = field(default_factory=dict)
     running_movers: int = 0
     queued_movers: int = 0
-    volumes: list[VolumeFigures] = field(default_factory=list)
-    stores: list[StoreFigures] = field(default_factory=list)
+    volumes: list[VolumeMetrics] = field(default_factory=list)
+    stores: list[StoreMetrics] = field(default_factory=list)
 
 
-class Census:
+class ClusterStateBuilder:
     """Counts objects one after the other, so that whoever reads them need not hold all."""
 
-    def __init__(self, claims: Iterable[Claimed], stores: Iterable[BackupStore]) -> None:
-        self._state = State(objects=_nothing())
-        self._by_uid: dict[str, VolumeFigures] = {}
-        self._by_name: dict[tuple[str, str], VolumeFigures] = {}
+    def __init__(self, claims: Iterable[ClaimSize], stores: Iterable[BackupStore]) -> None:
+        self._state = ClusterState(objects=_nothing())
+        self._by_uid: dict[str, VolumeMetrics] = {}
+        self._by_name: dict[tuple[str, str], VolumeMetrics] = {}
         for claim in claims:
-            figures = VolumeFigures(claim.namespace, claim.name)
+            figures = VolumeMetrics(claim.namespace, claim.name)
             self._by_uid[claim.uid] = self._by_name[claim.namespace, claim.name] = figures
         self._stores = {(store.namespace, store.name): _store(store) for store in stores}
 
@@ -112,10 +112,10 @@ class Census:
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, BackupPhase.CREATING):
-            self._add_pending(Operation.BACKUP, backup.metadata.creation_timestamp)
+            self._add_pending(OperationKind.BACKUP, backup.metadata.creation_timestamp)
             self._add_queued(status.conditions)
         elif phase is BackupPhase.ERROR:
-            self._add_failure(Operation.BACKUP, status.updated_at)
+            self._add_failure(OperationKind.BACKUP, status.updated_at)
         store = self._stores.get((backup.namespace, status.store_name or "")) if phase else None
         if store is not None:
             store.stored_bytes += status.stored_bytes or 0
@@ -130,12 +130,12 @@ class Census:
         if restore.metadata.is_being_deleted:
             self._add_deletion(restore.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, RestorePhase.RESTORING):
-            self._add_pending(Operation.RESTORE, restore.metadata.creation_timestamp)
+            self._add_pending(OperationKind.RESTORE, restore.metadata.creation_timestamp)
             self._add_queued(status.conditions)
         elif phase is RestorePhase.ERROR_RESTORING:
-            self._add_failure(Operation.RESTORE, status.updated_at)
+            self._add_failure(OperationKind.RESTORE, status.updated_at)
 
-    def result(self, running_movers: int) -> State:
+    def result(self, running_movers: int) -> ClusterState:
         """The figures of all that was counted."""
         asked = [volume for volume in self._by_uid.values() if volume.first_request is not None]
         self._state.volumes = sorted(asked, key=lambda volume: (volume.namespace, volume.name))
@@ -143,7 +143,7 @@ class Census:
         self._state.running_movers = running_movers
         return self._state
 
-    def _volume_of(self, backup: VolumeBackup) -> VolumeFigures | None:
+    def _volume_of(self, backup: VolumeBackup) -> VolumeMetrics | None:
         """The volume, if it still exists: one that was made anew under its name is another one."""
         known = backup.status.volume_id if checks.own_phase(backup) else None
         if known:
@@ -151,28 +151,30 @@ class Census:
         asked = backup.spec.volume_id or ""
         return self._by_uid.get(asked) or self._by_name.get((backup.namespace, asked))
 
-    def _add_pending(self, operation: Operation, since: datetime | None) -> None:
+    def _add_pending(self, operation: OperationKind, since: datetime | None) -> None:
         if since is not None:
             oldest = self._state.oldest_pending
             oldest[operation] = min(since.timestamp(), oldest.get(operation, float("inf")))
 
     def _add_deletion(self, since: datetime | None, conditions: list[Condition]) -> None:
-        if _reason(conditions) not in WAITS_FOR_PEOPLE:
-            self._add_pending(Operation.DELETE, since)
+        if _reason(conditions) not in ATTENTION_REASONS:
+            self._add_pending(OperationKind.DELETE, since)
 
     def _add_queued(self, conditions: list[Condition]) -> None:
         self._state.queued_movers += _reason(conditions) == "Queued"
 
-    def _add_failure(self, operation: Operation, when: datetime | None) -> None:
+    def _add_failure(self, operation: OperationKind, when: datetime | None) -> None:
         if when is not None:
             newest = self._state.last_failures
             newest[operation] = max(when.timestamp(), newest.get(operation, 0.0))
 
 
-def claimed(bodies: Iterable[Mapping[str, Mapping[str, str]]]) -> list[Claimed]:
+def claim_size(bodies: Iterable[Mapping[str, Mapping[str, str]]]) -> list[ClaimSize]:
     """Claims as the API server lists them; the temporary ones that are ours are no volumes of anybody's."""
     metadata = [body["metadata"] for body in bodies]
-    return [Claimed(m["uid"], m["namespace"], m["name"]) for m in metadata if labels.OWNER_UID_LABEL not in _labels(m)]
+    return [
+        ClaimSize(m["uid"], m["namespace"], m["name"]) for m in metadata if labels.OWNER_UID_LABEL not in _labels(m)
+    ]
 
 
 def _labels(metadata: Mapping[str, object]) -> Mapping[str, str]:
@@ -187,12 +189,12 @@ def _nothing() -> Counter[tuple[str, str]]:
     return Counter(dict.fromkeys([*backups, *restores], 0))
 
 
-def _store(store: BackupStore) -> StoreFigures:
+def _store(store: BackupStore) -> StoreMetrics:
     ready = any(c.type == ConditionType.READY and c.status == "True" for c in store.status.conditions)
-    return StoreFigures(store.namespace, store.name, ready)
+    return StoreMetrics(store.namespace, store.name, ready)
 
 
-def _add_to_volume(volume: VolumeFigures, backup: VolumeBackup, phase: BackupPhase | None) -> None:
+def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPhase | None) -> None:
     created, status = backup.metadata.creation_timestamp, backup.status
     if created is not None:
         volume.first_request = min(created.timestamp(), volume.first_request or float("inf"))

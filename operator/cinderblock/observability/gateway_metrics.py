@@ -11,7 +11,7 @@ REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 """Seconds. Showing a backup takes some 5 ms, listing 10,000 of them 1 s, and 30 s is the limit of one API call."""
 
 
-class RequestInstruments:
+class GatewayMetrics:
     """A histogram of requests by operation and code, and figures of the process.
 
     Attributes:
