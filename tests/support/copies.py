@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from cinderblock.device.content import SourceContent, TargetContent
-from cinderblock.device.losses import Fidelity
-from cinderblock.device.ranges import holes, is_zero
-from cinderblock.device.tree_reader import TreeReader
-from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
+from cinderblock.volume.content import SourceContent, TargetContent
+from cinderblock.volume.metadata_support import MetadataSupport
+from cinderblock.volume.ranges import holes, is_zero
+from cinderblock.volume.tree.reader import TreeReader
+from cinderblock.volume.tree.writer import TreeWriter
 
 BLOCK = 256 << 10
 NO_CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
@@ -45,7 +45,7 @@ def copy_content(source: SourceContent, target: TargetContent, entry: Entry) -> 
     return written
 
 
-def copy_tree(source: str | bytes, target: str | bytes, fidelity: Fidelity | None = None) -> CopyResult:
+def copy_tree(source: str | bytes, target: str | bytes, fidelity: MetadataSupport | None = None) -> CopyResult:
     """Make the tree at ``target`` equal to the one at ``source``."""
     written = 0
     with TreeReader(source) as reader, TreeWriter(target, fidelity) as writer:

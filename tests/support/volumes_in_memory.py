@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Self
 
 from cinderblock.api.losses import Loss, Unreadable
-from cinderblock.device.gaps import Gaps
-from cinderblock.device.ranges import DataRange
-from cinderblock.device.refusals import VANISHED
-from cinderblock.device.rows import TYPES, Columns, Rows
-from cinderblock.device.tree_reader import Before
 from cinderblock.errors import SourceChanging
 from cinderblock.format.entries import Entry, EntryKind, order_key
 from cinderblock.mover.sources import Opened
+from cinderblock.volume.errors import VANISHED
+from cinderblock.volume.omissions import Omissions
+from cinderblock.volume.ranges import DataRange
+from cinderblock.volume.tree.reader import ParentRows
+from cinderblock.volume.tree.rows import TYPES, Columns, Rows
 
 Segments = list[tuple[int, bytes]]
 """Data by offset; between them are holes."""
@@ -127,7 +127,7 @@ class MemorySource:
     is_synced = True
 
     def __init__(self, unreadable: Unreadable = Unreadable.FAIL) -> None:
-        self.gaps = Gaps(unreadable)
+        self.gaps = Omissions(unreadable)
         self.files: dict[bytes, FileInMemory] = {}
         self.bytes_read = 0
         self.open_files = 0
@@ -172,7 +172,7 @@ class MemorySource:
     def begin(self) -> None:
         """See Source."""
 
-    def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
+    def entries(self, before: ParentRows | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """See Source."""
         entries = [self.files[path].entry for path in sorted(self.files, key=order_key)]
         if before is None or entries[0].kind is EntryKind.DEVICE:

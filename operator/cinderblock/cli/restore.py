@@ -27,7 +27,6 @@ from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
 from cinderblock.cli.selection import SelectedTarget, Selection
 from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.device.tree_walk import LOST_FOUND
 from cinderblock.errors import InvalidInput, TargetError
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.fetching import ChunkFetcher
@@ -37,6 +36,7 @@ from cinderblock.mover.targets import open_target
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.retrying import CLI_RETRIES
+from cinderblock.volume.tree.walk import LOST_FOUND
 
 DESCRIPTION: Final = """\
 Restore a backup. Every byte is verified before it is written.

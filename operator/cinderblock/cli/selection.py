@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from cinderblock.api.losses import Loss
-from cinderblock.device.content import TargetContent
-from cinderblock.device.makers import Makers, SharedMemory
 from cinderblock.errors import NotFound
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.mover.targets import Target
+from cinderblock.volume.content import TargetContent
+from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
 
 
 class Selection:
@@ -61,7 +61,7 @@ class SelectedTarget:
         """See Target."""
         return self._inner.late
 
-    def makers(self, processes: int, memory: SharedMemory) -> Makers | None:
+    def makers(self, processes: int, memory: SharedMemory) -> CreatePool | None:
         """See Target."""
         return self._inner.makers(processes, memory)
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from cinderblock.device.content import SourceContent
-from cinderblock.device.refusals import VANISHED, printable
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
 from cinderblock.format.chunker import cells
@@ -29,6 +27,8 @@ from cinderblock.mover.planning import LargeFile, SmallFiles, Unit
 from cinderblock.mover.reading import TRIES, CellResult, Piece, Placed, UnitResult, WorkReader
 from cinderblock.mover.sources import Source
 from cinderblock.mover.uploads import PackUploader
+from cinderblock.volume.content import SourceContent
+from cinderblock.volume.errors import VANISHED, format_path
 
 WORKERS = 4
 """Threads that read, hash and compress. They run in C most of the time; more did not help on 4 cores."""
@@ -339,7 +339,7 @@ class Assembly:
                 content.close()
             if again.parts:
                 break
-        raise SourceChanging(f"{printable(file.entry.path)} changes faster than it can be read: back up a snapshot")
+        raise SourceChanging(f"{format_path(file.entry.path)} changes faster than it can be read: back up a snapshot")
 
     def _store(self, piece: Piece) -> Chunk:
         """Where a chunk is, after storing it if it is not stored yet."""
@@ -351,7 +351,7 @@ class Assembly:
 
     def _emit(self, entry: Entry) -> None:
         if entry.kind is EntryKind.HARDLINK and entry.target in self.vanished:
-            raise SourceChanging(f"{printable(entry.target)} vanished while it was read: back up a snapshot")
+            raise SourceChanging(f"{format_path(entry.target)} vanished while it was read: back up a snapshot")
         if entry.kind is EntryKind.HARDLINK and entry.target in self._source.gaps:
             self._source.gaps.leave_out_link(entry.path)
             return

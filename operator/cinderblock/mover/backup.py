@@ -30,7 +30,6 @@ from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverReport, MoverTask, VolumeMode, missed_changes_sentence
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
-from cinderblock.device.gaps import Gaps
 from cinderblock.errors import (
     Conflict,
     ForeignManifest,
@@ -52,7 +51,6 @@ from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.format.pack import PackTable, buffer_bytes, new_attempt
 from cinderblock.mover.assembling import Assembly, lookahead
 from cinderblock.mover.leftovers import Leftovers
-from cinderblock.mover.memory import collecting_seldom, take_from_one_heap
 from cinderblock.mover.parent import ParentStream
 from cinderblock.mover.planning import plan
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
@@ -62,6 +60,8 @@ from cinderblock.mover.trust import judge
 from cinderblock.mover.uploads import UPLOADS, PackOwner, PackUploader
 from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
+from cinderblock.volume.kernel.allocator import relaxed_gc, use_single_arena
+from cinderblock.volume.omissions import Omissions
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +101,9 @@ def run_backup(
         return _report(task, _read_back(task, store, keys), [])
     if task.sealed and keys is None:
         raise KeyUnavailable("the store has an encryption Secret, and its keys are not mounted in the mover")
-    take_from_one_heap()
+    use_single_arena()
     opener = opener or partial(open_source, unreadable=task.unreadable)
-    with collecting_seldom(), opener(task.volume_mode, task.path) as source:
+    with relaxed_gc(), opener(task.volume_mode, task.path) as source:
         if task.parent_manifest is not None:
             # A full backup reads and compresses so much that a process beside it would only take turns with it.
             source.begin()
@@ -263,7 +263,7 @@ def _changes(assembly: Assembly) -> list[str]:
     return [f"{number} {what}" for number, what in counted if number]
 
 
-def _unreadable(gaps: Gaps) -> UnreadableRecord | None:
+def _unreadable(gaps: Omissions) -> UnreadableRecord | None:
     return UnreadableRecord(files=gaps.files, examples=gaps.examples) if gaps else None
 
 

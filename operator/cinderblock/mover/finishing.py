@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
-from cinderblock.device.makers import Makers, SharedMemory, Task, worthwhile
 from cinderblock.mover.targets import Target
 from cinderblock.mover.windows import Window
+from cinderblock.volume.workers.create_pool import CreatePool, CreateTask, SharedMemory, is_worthwhile
 
 HELPED_FROM = 1024
 """Small files after which other processes are started: each takes 60 ms to start, as long as making these files."""
@@ -27,10 +27,10 @@ class Finishing:
     def __init__(self, target: Target, memory: SharedMemory) -> None:
         self._target = target
         self._memory = memory
-        self._makers: Makers | None = None
+        self._makers: CreatePool | None = None
         self._is_decided = False
         self._files = 0
-        self._waiting: deque[tuple[Task | None, Window]] = deque()
+        self._waiting: deque[tuple[CreateTask | None, Window]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -63,7 +63,7 @@ class Finishing:
         if self._makers is not None:
             self._makers.close()
 
-    def _begin(self, window: Window) -> Task | None:
+    def _begin(self, window: Window) -> CreateTask | None:
         """Write what is in a window's slot, or have other processes make its new files."""
         orders = window.order_new_files() if self._is_helped() else []
         task = self._makers.make(orders) if orders and self._makers is not None else None
@@ -75,12 +75,12 @@ class Finishing:
         """Whether there are other processes; they are started when there has been enough to do for them."""
         if self._files >= HELPED_FROM and not self._is_decided:
             self._is_decided = True
-            if processes := worthwhile():
+            if processes := is_worthwhile():
                 # Where none can be started (a limit on processes), this one does all of it.
                 with suppress(OSError):
                     self._makers = self._target.makers(processes, self._memory)
         return self._makers is not None
 
     @staticmethod
-    def _is_done(task: Task | None) -> bool:
+    def _is_done(task: CreateTask | None) -> bool:
         return task is None or task.is_done

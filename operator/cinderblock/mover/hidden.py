@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cinderblock.device.content import SourceContent
-from cinderblock.device.ranges import is_zero
 from cinderblock.format.entries import Entry, Extent
 from cinderblock.format.hashing import digest_of
+from cinderblock.volume.content import SourceContent
+from cinderblock.volume.ranges import is_zero
 
 
 def has_same_stamps(opened: Entry, walked: Entry) -> bool:

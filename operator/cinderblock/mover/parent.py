@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
 
-from cinderblock.device.rows import TYPES, Columns, Rows
 from cinderblock.format.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.format.manifest.reader import SectionContent, SectionRun
 from cinderblock.format.manifest.section_decoder import EntryStats
 from cinderblock.mover.evidence import Evidence
+from cinderblock.volume.tree.rows import TYPES, Columns, Rows
 
 _FIRST_STEP = 64
 """Rows that are compared at first; if they are the same, twice as many."""

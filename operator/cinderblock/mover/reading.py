@@ -6,10 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cinderblock.device.content import SourceContent
-from cinderblock.device.ranges import is_zero
-from cinderblock.device.refusals import VANISHED, printable
-from cinderblock.device.source_file import SMALL_FILE
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
 from cinderblock.format.chunker import Run
@@ -20,6 +16,10 @@ from cinderblock.format.manifest.reader import SectionRun
 from cinderblock.format.range_reader import Buffer
 from cinderblock.mover.hidden import differs, has_same_stamps
 from cinderblock.mover.sources import Opened, Source
+from cinderblock.volume.content import SourceContent
+from cinderblock.volume.errors import VANISHED, format_path
+from cinderblock.volume.ranges import is_zero
+from cinderblock.volume.tree.source_file import SMALL_FILE_BYTES
 
 ZERO_GRAIN = 64 << 10
 """Zeros are found in steps of this many bytes: an all-zero step becomes a hole. Small enough to keep thin volumes thin
@@ -202,7 +202,9 @@ class WorkReader:
                     result.rest = view[:0]
                     file = _read_or_leave_out(source, request, None, view, 0)
                 if file is None:
-                    raise SourceChanging(f"{printable(request.entry.path)} grows while it is read: back up a snapshot")
+                    raise SourceChanging(
+                        f"{format_path(request.entry.path)} grows while it is read: back up a snapshot"
+                    )
                 file.piece = len(result.pieces)
                 result.rest = view[: len(result.rest) + sum([run.length for run in file.runs])]
                 result.files.append(file)
@@ -250,7 +252,7 @@ def read_runs(
         base = end
         part = view[base : base + length]
         if content.read_into(offset, part) != length:
-            raise SourceChanging(f"{printable(path)} became shorter while it was read: back up a snapshot")
+            raise SourceChanging(f"{format_path(path)} became shorter while it was read: back up a snapshot")
         for first, count in nonzero_runs(part, offset, grain):
             if base + first != end:
                 view[end : end + count] = part[first : first + count]
@@ -359,11 +361,11 @@ def _read_small_file(
             continue
         finally:
             content.close()
-    raise SourceChanging(f"{printable(request.entry.path)} changes faster than it can be read: back up a snapshot")
+    raise SourceChanging(f"{format_path(request.entry.path)} changes faster than it can be read: back up a snapshot")
 
 
 def _ranges(entry: Entry, content: SourceContent) -> Iterable[tuple[int, int]]:
-    return ((0, entry.size),) if 0 < entry.size <= SMALL_FILE else content.data_ranges()
+    return ((0, entry.size),) if 0 < entry.size <= SMALL_FILE_BYTES else content.data_ranges()
 
 
 def _reads_the_same(entry: Entry, content: SourceContent, placed: list[Placed]) -> bool:

@@ -31,8 +31,6 @@ from functools import partial
 from cinderblock.api.losses import count_files
 from cinderblock.api.mover import MoverReport, MoverTask
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.device.direct import PIECE_BYTES, WRITES
-from cinderblock.device.makers import SharedMemory
 from cinderblock.errors import InvalidInput
 from cinderblock.format.chunker import SOLID_FILES
 from cinderblock.format.crypto.keyring import KeyRing
@@ -40,11 +38,13 @@ from cinderblock.format.entries import Entry, Extent
 from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary
 from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
 from cinderblock.mover.finishing import Finishing
-from cinderblock.mover.memory import collecting_seldom, take_from_one_heap
 from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.mover.targets import Target, open_target
 from cinderblock.mover.windows import FilledFile, Window
 from cinderblock.store.base import ObjectStore
+from cinderblock.volume.kernel.allocator import relaxed_gc, use_single_arena
+from cinderblock.volume.kernel.direct_io import PARALLEL_WRITES, PIECE_BYTES
+from cinderblock.volume.workers.create_pool import SharedMemory
 
 WORKERS = 4
 """Threads that fetch, verify and write."""
@@ -60,7 +60,7 @@ _WARNINGS = 8
 
 def bytes_in_flight(chunk_bytes: int) -> int:
     """Bytes of ranged reads, plaintexts and buffers that a restore holds at once at most."""
-    return WORKERS * (RANGE_BYTES + 4 * chunk_bytes) + SLOTS * SLOT_BYTES + WRITES * PIECE_BYTES
+    return WORKERS * (RANGE_BYTES + 4 * chunk_bytes) + SLOTS * SLOT_BYTES + PARALLEL_WRITES * PIECE_BYTES
 
 
 def file_limit() -> int:
@@ -131,8 +131,8 @@ def write_target(
     def report_bytes(done: int) -> None:
         on_progress(Progress(done, summary.logical_bytes, fetcher.bytes_fetched))
 
-    take_from_one_heap()
-    with closing(Filling(target, fetcher, summary.chunk_bytes, report_bytes)) as filling, collecting_seldom():
+    use_single_arena()
+    with closing(Filling(target, fetcher, summary.chunk_bytes, report_bytes)) as filling, relaxed_gc():
         for entry in manifest.entries():
             filling.put(entry)
         filling.finish()

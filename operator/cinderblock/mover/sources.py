@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol, Self
 
 from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.api.mover import VolumeMode
-from cinderblock.device.block import BlockSource
-from cinderblock.device.content import SourceContent
-from cinderblock.device.fidelity import assess_source
-from cinderblock.device.gaps import Gaps
-from cinderblock.device.losses import Feature, Fidelity
-from cinderblock.device.tree_reader import Before, TreeReader
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.volume.block.source import BlockSource
+from cinderblock.volume.capabilities import assess_source
+from cinderblock.volume.content import SourceContent
+from cinderblock.volume.metadata_support import Feature, MetadataSupport
+from cinderblock.volume.omissions import Omissions
+from cinderblock.volume.tree.reader import ParentRows, TreeReader
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Source(Protocol):
     def begin(self) -> None:
         """Begin to look for entries, which will be asked for in a moment."""
 
-    def entries(self, before: Before | None = None, /, *, opens_all: bool = False) -> Iterator[Entry | None]:
+    def entries(self, before: ParentRows | None = None, /, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """Every entry without extents, in order of path, but for what ``before`` takes over; None now and then.
 
         With ``opens_all``, whoever asks opens every FILE that is not empty: only then its entry is complete. Raises
@@ -62,7 +62,7 @@ class Source(Protocol):
         """
 
     @property
-    def gaps(self) -> Gaps:
+    def gaps(self) -> Omissions:
         """What cannot be read and is left out, if that is allowed."""
 
     def finish(self) -> None:
@@ -80,7 +80,7 @@ class DeviceSource:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.gaps = Gaps()
+        self.gaps = Omissions()
         with BlockSource(path) as device:
             self._size = device.size
 
@@ -97,7 +97,7 @@ class DeviceSource:
     def begin(self) -> None:
         """See Source. There is one entry."""
 
-    def entries(self, *_: Before | None, **__: bool) -> Iterator[Entry | None]:
+    def entries(self, *_: ParentRows | None, **__: bool) -> Iterator[Entry | None]:
         """See Source."""
         yield Entry(b"", EntryKind.DEVICE, size=self._size)
 
@@ -157,7 +157,7 @@ class TreeSource:
         return self._unsynced is None
 
     @property
-    def gaps(self) -> Gaps:
+    def gaps(self) -> Omissions:
         """See Source."""
         return self._reader.gaps
 
@@ -169,7 +169,7 @@ class TreeSource:
         """See Source."""
         self._reader.finish()
 
-    def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
+    def entries(self, before: ParentRows | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """See Source."""
         return self._reader.walk_since(before, opens_all=opens_all)
 
@@ -200,7 +200,7 @@ class TreeSource:
         self._closing.close()
 
 
-def announced(fidelity: Fidelity) -> list[str]:
+def announced(fidelity: MetadataSupport) -> list[str]:
     """What cannot be kept, for the report; told in the log before the work begins, since that may take hours."""
     warnings = fidelity.warnings()
     for sentence in warnings:

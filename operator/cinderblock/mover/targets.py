@@ -10,15 +10,15 @@ from typing import Protocol, Self
 
 from cinderblock.api.losses import Fidelity, Loss
 from cinderblock.api.mover import VolumeMode
-from cinderblock.device.block import BlockTarget
-from cinderblock.device.content import TargetContent
-from cinderblock.device.fidelity import assess_target
-from cinderblock.device.makers import Makers, SharedMemory
-from cinderblock.device.target_file import TargetFile
-from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.mover.sources import PREFETCHED_BYTES, announced
+from cinderblock.volume.block.target import BlockTarget
+from cinderblock.volume.capabilities import assess_target
+from cinderblock.volume.content import TargetContent
+from cinderblock.volume.tree.target_file import TargetFile
+from cinderblock.volume.tree.writer import TreeWriter
+from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
 
 
 class Target(Protocol):
@@ -30,7 +30,7 @@ class Target(Protocol):
         something out does it; `finish` does what is left.
         """
 
-    def makers(self, processes: int, memory: SharedMemory) -> Makers | None:
+    def makers(self, processes: int, memory: SharedMemory) -> CreatePool | None:
         """Processes that make new files whose bytes are in ``memory``; None if there are no files. See TreeWriter."""
 
     def put(self, entry: Entry) -> TargetContent | None:
@@ -59,7 +59,7 @@ class DeviceTarget:
         self._path = path
         self.late: deque[Callable[[], None]] = deque()
 
-    def makers(self, _: int, __: SharedMemory) -> Makers | None:
+    def makers(self, _: int, __: SharedMemory) -> CreatePool | None:
         """See Target."""
         return None
 
@@ -115,7 +115,7 @@ class TreeTarget:
         """See Target."""
         return self._writer.late
 
-    def makers(self, processes: int, memory: SharedMemory) -> Makers | None:
+    def makers(self, processes: int, memory: SharedMemory) -> CreatePool | None:
         """See Target."""
         return self._writer.makers(processes, memory)
 

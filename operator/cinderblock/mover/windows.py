@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cinderblock.device.content import TargetContent
-from cinderblock.device.making import Order, Writes, order
-from cinderblock.device.new_file import NewFile
-from cinderblock.device.ranges import DataRange, holes
 from cinderblock.format.entries import Chunk, Entry, Extent
 from cinderblock.format.hashing import digest_of
 from cinderblock.mover.fetching import Fetched
+from cinderblock.volume.content import TargetContent
+from cinderblock.volume.ranges import DataRange, holes
+from cinderblock.volume.tree.deferred_file import DeferredFile
+from cinderblock.volume.workers.create_worker import CreateOrder, Writes, order
 
 WINDOW_BYTES = 8 << 20
 """Data in a window: about one ranged read."""
@@ -32,7 +32,7 @@ class FilledFile:
         self.entry = entry
         self.is_ordered = False
         self.content = content
-        self._new = content if isinstance(content, NewFile) else None
+        self._new = content if isinstance(content, DeferredFile) else None
         self.position = 0
         self._size = entry.size
         self._lock = threading.Lock()
@@ -185,7 +185,7 @@ class Window:
             if not share.file.is_ordered:
                 share.file.release()
 
-    def order_new_files(self) -> list[Order]:
+    def order_new_files(self) -> list[CreateOrder]:
         """Orders for those of its files that another process may make, with what is in the shared memory.
 
         From then on `store` leaves them out, and `made_elsewhere` finishes them.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device import tree_reader
+from cinderblock.volume.tree import reader as tree_reader
 from tests.support.unprivileged import FEIGNED, Call, run_with_answers
 from tests.unit.cli.conftest import Cli, Outcome
 

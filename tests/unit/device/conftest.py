@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device.fidelity import Powers
+from cinderblock.volume.capabilities import ProcessCapabilities
 
 MIB = 1 << 20
 
@@ -94,9 +94,9 @@ def loop_device(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
 
 
 @pytest.fixture
-def powers() -> Powers:
+def powers() -> ProcessCapabilities:
     """What the tests' process may do."""
-    return Powers.of_this_process()
+    return ProcessCapabilities.of_this_process()
 
 
 def _directory(path: Path) -> Path:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cinderblock.device.block import BlockSource, BlockTarget
-from cinderblock.device.ranges import DataRange
 from cinderblock.errors import SourceError, TargetError
+from cinderblock.volume.block.source import BlockSource
+from cinderblock.volume.block.target import BlockTarget
+from cinderblock.volume.ranges import DataRange
 
 MIB = 1 << 20
 LoopDevice = Callable[..., tuple[str, Path]]
@@ -176,7 +177,7 @@ def test_a_device_that_cannot_clear_by_itself_is_written(
     loop_device: LoopDevice, monkeypatch: pytest.MonkeyPatch, missing: set[str]
 ) -> None:
     for name in missing:
-        monkeypatch.setattr(f"cinderblock.device.block.{name}", lambda *_range: False)
+        monkeypatch.setattr(f"cinderblock.volume.block.target.{name}", lambda *_range: False)
     device, path = loop_device(mib=8)
     data = bytearray(os.urandom(8 * MIB))
     path.write_bytes(data)
@@ -191,7 +192,7 @@ def test_a_thin_device_stays_thin_when_zeros_are_cleared(
     loop_device: LoopDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("punch_hole", "zero_out"):
-        monkeypatch.setattr(f"cinderblock.device.block.{name}", lambda *_range: False)
+        monkeypatch.setattr(f"cinderblock.volume.block.target.{name}", lambda *_range: False)
     device, path = loop_device(mib=16)
     with BlockTarget(device, 16 * MIB) as target:
         target.write(3 * MIB, b"x" * 4096)
@@ -265,7 +266,7 @@ def test_any_sequence_of_writes_and_clears_leaves_what_a_plain_buffer_would_hold
     path.write_bytes(model)
     with monkeypatch.context() as patch:
         if not can_punch:
-            patch.setattr("cinderblock.device.descriptors.punch_hole", lambda *_range: False)
+            patch.setattr("cinderblock.volume.kernel.file_io.punch_hole", lambda *_range: False)
         with BlockTarget(str(path), size) as target:
             for is_write, offset, length in steps:
                 if is_write:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device.fidelity import Capability, Powers, assess_source, assess_target
-from cinderblock.device.losses import Feature, Fidelity
-from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import SourceError, TargetError
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.volume.capabilities import Capability, ProcessCapabilities, assess_source, assess_target
+from cinderblock.volume.metadata_support import Feature, MetadataSupport
+from cinderblock.volume.tree.writer import TreeWriter
 from tests.support.compare import compare_trees
 from tests.support.copies import CopyResult, copy_tree
 from tests.support.trees import ACCESS_ACL, NET_BIND_SERVICE, edit_tree, make_tree
@@ -26,8 +26,8 @@ BASELINE = (
     Capability.SETFCAP,
 )
 """What Pod Security ``baseline`` lets the mover have of what it needs."""
-ALL = Powers(0, frozenset(Capability), is_confined=False)
-NONE = Powers(NOBODY, frozenset(), is_confined=False)
+ALL = ProcessCapabilities(0, frozenset(Capability), is_confined=False)
+NONE = ProcessCapabilities(NOBODY, frozenset(), is_confined=False)
 ROOT = Entry(b"", EntryKind.DIRECTORY, mode=0o755)
 
 
@@ -59,13 +59,13 @@ def test_a_process_without_capabilities_says_everything_that_it_cannot_keep(tmp_
 
 
 def test_what_only_the_backup_can_tell_is_not_warned_of_beforehand(tmp_path: Path) -> None:
-    assessed = assess_target(str(tmp_path), Powers(0, frozenset(BASELINE), is_confined=False))
+    assessed = assess_target(str(tmp_path), ProcessCapabilities(0, frozenset(BASELINE), is_confined=False))
     assert assessed.warnings() == []
     assert not assessed.keeps(Feature.TRUSTED_ATTRIBUTES)
 
 
 def test_a_user_namespace_is_warned_of(tmp_path: Path) -> None:
-    assessed = assess_target(str(tmp_path), Powers(0, frozenset(Capability), is_confined=True))
+    assessed = assess_target(str(tmp_path), ProcessCapabilities(0, frozenset(Capability), is_confined=True))
     assert assessed.warnings() == [
         "running in a user namespace: owners outside its range are not restored",
         "no CAP_MKNOD: device nodes are not restored",
@@ -88,9 +88,9 @@ def test_a_place_that_is_not_there_cannot_be_assessed(tmp_path: Path) -> None:
 
 
 def test_the_powers_of_this_process_are_those_that_the_kernel_gives(workplace: Path) -> None:
-    assert run_as_user(Powers.of_this_process, cwd=workplace) == NONE
-    kept = run_with_capabilities(Powers.of_this_process, BASELINE)
-    assert kept == Powers(0, frozenset(BASELINE), is_confined=False)
+    assert run_as_user(ProcessCapabilities.of_this_process, cwd=workplace) == NONE
+    kept = run_with_capabilities(ProcessCapabilities.of_this_process, BASELINE)
+    assert kept == ProcessCapabilities(0, frozenset(BASELINE), is_confined=False)
 
 
 def test_a_user_can_back_up_and_restore_a_tree_of_its_own(workplace: Path) -> None:
@@ -214,7 +214,7 @@ def test_root_with_baseline_capabilities_can_restore_over_anything(tmp_path: Pat
 def test_a_refusal_that_was_not_to_be_expected_is_an_error(workplace: Path) -> None:
     def work() -> str:
         os.mkdir("target")
-        with TreeWriter("target", Fidelity()) as writer:
+        with TreeWriter("target", MetadataSupport()) as writer:
             writer.put(ROOT)
             with pytest.raises(TargetError) as caught:
                 writer.put(Entry(b"link", EntryKind.SYMLINK, target=b"x", uid=7))

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.device.names import BLOCK, Names
+from cinderblock.volume.tree.sorted_names import BLOCK, SortedNames
 
 
-def all_of(names: Names) -> list[bytes]:
+def all_of(names: SortedNames) -> list[bytes]:
     taken = []
     while names:
         first = names.first
@@ -20,13 +20,13 @@ def all_of(names: Names) -> list[bytes]:
 
 @given(st.sets(st.binary(min_size=1, max_size=8).filter(lambda name: b"/" not in name and b"\0" not in name)))
 def test_any_names_come_out_in_order_of_bytes(given_names: set[bytes]) -> None:
-    assert all_of(Names(list(given_names))) == sorted(given_names)
+    assert all_of(SortedNames(list(given_names))) == sorted(given_names)
 
 
 @pytest.mark.parametrize("count", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5])
 def test_more_names_than_a_block_come_out_whole_and_in_order(count: int) -> None:
     wanted = [b"file-%07d\xff\n" % number for number in range(count)]
-    names = Names(wanted[::-1])
+    names = SortedNames(wanted[::-1])
     assert len(names) == count
     assert all_of(names) == wanted
     assert len(names) == 0
@@ -34,4 +34,4 @@ def test_more_names_than_a_block_come_out_whole_and_in_order(count: int) -> None
 
 def test_nothing_can_be_taken_from_no_names() -> None:
     with pytest.raises(IndexError):
-        Names([]).pop()
+        SortedNames([]).pop()

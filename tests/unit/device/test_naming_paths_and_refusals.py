@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cinderblock.device.refusals import printable, source_error, target_error
+from cinderblock.volume.errors import format_path, source_error, target_error
 
 
 def read_back(text: str) -> bytes:
@@ -24,14 +24,14 @@ def read_back(text: str) -> bytes:
 @example(b"\xff")
 @example("\u0085\u200b\U000e0001".encode())
 def test_a_printed_path_is_printable_and_can_be_turned_back(path: bytes) -> None:
-    assert printable(path).isprintable()
-    assert read_back(printable(path)) == (path or b".")
+    assert format_path(path).isprintable()
+    assert read_back(format_path(path)) == (path or b".")
 
 
 def test_ordinary_names_are_printed_as_they_are() -> None:
-    assert printable("dir/größe 日本".encode()) == "dir/größe 日本"
-    assert printable(b"") == "."
-    assert printable(b"a\nb\xe9\\") == "a\\x0ab\\xe9\\\\"
+    assert format_path("dir/größe 日本".encode()) == "dir/größe 日本"
+    assert format_path(b"") == "."
+    assert format_path(b"a\nb\xe9\\") == "a\\x0ab\\xe9\\\\"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.device.ranges import ZERO_BLOCK, DataRange, holes, is_zero
 from cinderblock.format.entries import Chunk, Extent
+from cinderblock.volume.ranges import ZERO_BLOCK, DataRange, holes, is_zero
 
 CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device import stamps
-from cinderblock.device.ranges import DataRange
-from cinderblock.device.refusals import VANISHED
-from cinderblock.device.source_file import SMALL_FILE
-from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.volume import timestamps
+from cinderblock.volume.errors import VANISHED
+from cinderblock.volume.ranges import DataRange
+from cinderblock.volume.tree.reader import TreeReader
+from cinderblock.volume.tree.source_file import SMALL_FILE_BYTES
 
 MIB = 1 << 20
 
@@ -74,13 +74,13 @@ def test_a_sparse_file_of_a_tebibyte_has_little_data(source: Path) -> None:
     assert length <= MIB
 
 
-@pytest.mark.parametrize("size", [SMALL_FILE + 1, 10 * MIB])
+@pytest.mark.parametrize("size", [SMALL_FILE_BYTES + 1, 10 * MIB])
 def test_a_file_that_is_only_a_hole_has_no_data(source: Path, size: int) -> None:
     write_at(source / "file", size)
     assert ranges_of(source, b"file") == []
 
 
-@pytest.mark.parametrize("size", [1, SMALL_FILE, SMALL_FILE + 1, 5 * MIB + 1])
+@pytest.mark.parametrize("size", [1, SMALL_FILE_BYTES, SMALL_FILE_BYTES + 1, 5 * MIB + 1])
 def test_a_file_without_holes_is_one_range(source: Path, size: int) -> None:
     write_at(source / "file", size, (0, b"x" * size))
     assert ranges_of(source, b"file") == [DataRange(0, size)]
@@ -144,7 +144,7 @@ def test_a_change_while_reading_is_noticed_however_coarse_the_stamps_are(whole_s
 def test_a_file_that_is_written_without_end_is_never_settled(
     whole_seconds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stamps, "_WAITS", 1)
+    monkeypatch.setattr(timestamps, "_WAITS", 1)
     path = whole_seconds / "file"
     path.write_bytes(b"content")
     ended = threading.Event()
@@ -167,8 +167,8 @@ def test_a_file_that_is_written_without_end_is_never_settled(
 
 def test_a_file_of_a_clock_that_goes_ahead_is_not_waited_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").write_bytes(b"content")
-    monkeypatch.setattr(stamps.time, "clock_gettime_ns", lambda _: 0)
-    monkeypatch.setattr(stamps.time, "sleep", lambda _: pytest.fail("nobody can wait for that"))
+    monkeypatch.setattr(timestamps.time, "clock_gettime_ns", lambda _: 0)
+    monkeypatch.setattr(timestamps.time, "sleep", lambda _: pytest.fail("nobody can wait for that"))
     with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
         assert not file.has_changed()
 

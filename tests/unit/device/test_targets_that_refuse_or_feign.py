@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.losses import Loss
-from cinderblock.device.losses import Feature, Fidelity
-from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import TargetError
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.volume.metadata_support import Feature, MetadataSupport
+from cinderblock.volume.tree.writer import TreeWriter
 from tests.support.unprivileged import FEIGNED, NOBODY, Call, run_as_user, run_with_answers
 
 ROOT = Entry(b"", EntryKind.DIRECTORY, mode=0o755, mtime_ns=1)
@@ -36,7 +36,7 @@ def put(writer: TreeWriter, *entries: Entry, content: bytes = b"") -> None:
 
 def restored(target: Path, *entries: Entry, is_strict: bool = False, content: bytes = b"") -> list[Loss]:
     """Restore entries; returns what was lost."""
-    with TreeWriter(str(target), Fidelity(), is_strict=is_strict) as writer:
+    with TreeWriter(str(target), MetadataSupport(), is_strict=is_strict) as writer:
         put(writer, ROOT, *entries, content=content)
         writer.finish()
         return writer.losses.listed()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device import tree_walk
-from cinderblock.device.directories import OPEN_LIMIT
-from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.entries import Entry, EntryKind, order_key
+from cinderblock.volume.tree import walk as tree_walk
+from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.reader import TreeReader
 from tests.support.trees import NET_BIND_SERVICE, make_tree
 from tests.support.unprivileged import run_as_user
 
@@ -233,7 +233,7 @@ def test_directories_with_large_attributes_are_handed_out_a_few_at_a_time(
         os.setxattr(source / f"{number}", "user.data", bytes(400))
     root = os.open(source, os.O_RDONLY)
     try:
-        found = list(tree_walk.TreeWalk(root, tree_walk.Skipped()).rows())
+        found = list(tree_walk.TreeWalk(root, tree_walk.SkippedObjects()).rows())
     finally:
         os.close(root)
     assert max(len(rows.attributes) for rows in found) == 3

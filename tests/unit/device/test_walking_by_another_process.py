@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device import helpers, tree_reader, tree_walk, walker, walking
-from cinderblock.device.directories import OPEN_LIMIT
-from cinderblock.device.tree_reader import TreeReader
 from cinderblock.errors import SourceChanging, SourceError, TransientError
 from cinderblock.format.entries import Entry
+from cinderblock.volume.tree import reader as tree_reader
+from cinderblock.volume.tree import walk as tree_walk
+from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.reader import TreeReader
+from cinderblock.volume.workers import process as workers_process
+from cinderblock.volume.workers import walk_process, walk_worker
 from tests.support.trees import make_tree
 from tests.support.unprivileged import run_as_user
 
@@ -40,8 +43,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
         processes.append(start(command, **options))  # type: ignore[call-overload]
         return processes[-1]
 
-    monkeypatch.setattr(tree_reader, "worthwhile", lambda: True)
-    monkeypatch.setattr(helpers.subprocess, "Popen", watched)
+    monkeypatch.setattr(tree_reader, "is_worthwhile", lambda: True)
+    monkeypatch.setattr(workers_process.subprocess, "Popen", watched)
     yield processes
     assert all(process.returncode is not None for process in processes)
 
@@ -55,8 +58,8 @@ def walk(root: Path, *, by_another: bool) -> tuple[list[Entry], list[str]]:
 
 def fill_the_pipe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More names than the process can tell of before somebody reads."""
-    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
-    monkeypatch.setattr(walker, "AHEAD_BYTES", 0)
+    monkeypatch.setattr(walk_process, "PIPE_BYTES", 4096)
+    monkeypatch.setattr(walk_process, "AHEAD_BYTES", 0)
     for number in range(2 * tree_walk.ROWS + 1):
         (directory / f"a-name-that-fills-the-pipe-{number}").touch()
 
@@ -81,8 +84,8 @@ def test_it_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -
 def test_what_is_kept_while_the_pipe_is_full_comes_in_order(
     source: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
-    monkeypatch.setattr(walker, "PIPE_BYTES", 4096)
-    monkeypatch.setattr(walker, "AHEAD_BYTES", ahead)
+    monkeypatch.setattr(walk_process, "PIPE_BYTES", 4096)
+    monkeypatch.setattr(walk_process, "AHEAD_BYTES", ahead)
     for number in range(6 * tree_walk.ROWS):
         (source / f"{number % 7}-a-name-of-some-length-{number}").touch()
     assert walk(source, by_another=True) == walk(source, by_another=False)
@@ -92,17 +95,17 @@ def test_it_goes_on_while_nobody_reads_but_not_without_end(source: Path) -> None
     reading, writing = os.pipe2(os.O_NONBLOCK)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     kept = bytearray(10_000)
-    walking.send(writing, kept, 6_000)
+    walk_worker.send(writing, kept, 6_000)
     assert len(kept) == 10_000 - 4096
     kept += bytes(1_000)
     emptying = threading.Timer(0.2, os.read, (reading, 4096))
     emptying.start()
-    walking.send(writing, kept, 6_000)
+    walk_worker.send(writing, kept, 6_000)
     emptying.join()
     assert len(kept) == 11_000 - 2 * 4096
     os.close(reading)
     with pytest.raises(BrokenPipeError):
-        walking.send(writing, kept, 6_000)
+        walk_worker.send(writing, kept, 6_000)
     os.close(writing)
 
 
@@ -170,7 +173,7 @@ def test_without_another_process_the_walk_goes_on_in_this_one(source: Path, monk
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(helpers.subprocess, "Popen", refuse)
+    monkeypatch.setattr(workers_process.subprocess, "Popen", refuse)
     before = len(os.listdir("/proc/self/fd"))
     assert [entry.path for entry in walk(source, by_another=True)[0]] == [b"", b"file"]
     assert len(os.listdir("/proc/self/fd")) == before

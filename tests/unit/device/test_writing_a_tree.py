@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device.directories import OPEN_LIMIT
-from cinderblock.device.rows import Status, make_entry
-from cinderblock.device.target_file import TargetFile
-from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import IntegrityError, TargetError
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.rows import StatFields, make_entry
+from cinderblock.volume.tree.target_file import TargetFile
+from cinderblock.volume.tree.writer import TreeWriter
 from tests.support.compare import compare_trees
 from tests.support.copies import copy_tree
 from tests.support.trees import DEFAULT_ACL, edit_tree, make_tree
@@ -132,7 +132,7 @@ def test_holes_are_punched_where_the_target_held_data(target: Path) -> None:
 
 
 def test_where_holes_cannot_be_punched_zeros_are_written(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cinderblock.device.descriptors.punch_hole", lambda *_range: False)
+    monkeypatch.setattr("cinderblock.volume.kernel.file_io.punch_hole", lambda *_range: False)
     path = target / "file"
     path.write_bytes(os.urandom(3 * MIB))
     with TreeWriter(str(target)) as writer:
@@ -277,7 +277,7 @@ def test_what_is_linked_from_outside_the_target_is_not_changed(target: Path, tmp
     outside.write_bytes(b"ours and theirs")
     os.link(outside, target / "file")
     before = outside.stat()
-    entry = make_entry(b"file", Status.of(before))
+    entry = make_entry(b"file", StatFields.of(before))
     entry = entry._replace(**{field: getattr(entry, field) // 2 + 1})
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -303,7 +303,7 @@ def test_a_program_that_runs_is_replaced(target: Path) -> None:
 def test_links_that_are_right_already_stay_as_they_are(target: Path) -> None:
     (target / "a").write_bytes(b"shared")
     os.link(target / "a", target / "b")
-    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", Status.of((target / "a").stat()))
+    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", StatFields.of((target / "a").stat()))
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         put_file(writer, entry, b"shared")
@@ -495,7 +495,7 @@ def test_an_error_that_shows_only_at_the_end_is_an_error(
     def fail(_fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("cinderblock.device.tree_writer.sync_file_system", fail)
+    monkeypatch.setattr("cinderblock.volume.tree.writer.sync_file_system", fail)
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         with pytest.raises(TargetError, match=errno.errorcode[code]):

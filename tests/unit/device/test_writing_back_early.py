@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device import early, tree_writer
-from cinderblock.device.block import BlockTarget
-from cinderblock.device.early import EarlyWriting
-from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import TargetError
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.volume.block.target import BlockTarget
+from cinderblock.volume.kernel import writeback
+from cinderblock.volume.kernel.writeback import BackgroundSync
+from cinderblock.volume.tree import writer as tree_writer
+from cinderblock.volume.tree.writer import TreeWriter
 
 MIB = 1 << 20
 
@@ -37,7 +38,7 @@ class Disk:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(early, "EVERY", MIB)
+    monkeypatch.setattr(writeback, "SYNC_SECONDS", MIB)
 
 
 @pytest.fixture
@@ -46,25 +47,25 @@ def disk() -> Disk:
 
 
 @pytest.fixture
-def writing(disk: Disk, tmp_path: Path) -> Iterator[EarlyWriting]:
-    with EarlyWriting(os.open(tmp_path, os.O_RDONLY), disk.sync) as writing:
+def writing(disk: Disk, tmp_path: Path) -> Iterator[BackgroundSync]:
+    with BackgroundSync(os.open(tmp_path, os.O_RDONLY), disk.sync) as writing:
         yield writing
 
 
-def test_nothing_is_stored_early_of_little(disk: Disk, writing: EarlyWriting) -> None:
+def test_nothing_is_stored_early_of_little(disk: Disk, writing: BackgroundSync) -> None:
     writing.wrote(MIB - 1)
     writing.close()
     assert disk.asked == 0
 
 
-def test_much_is_stored_early_whoever_wrote_it(disk: Disk, writing: EarlyWriting) -> None:
+def test_much_is_stored_early_whoever_wrote_it(disk: Disk, writing: BackgroundSync) -> None:
     writing.wrote(MIB // 2)
     writing.wrote(MIB // 2)
     writing.close()
     assert disk.asked == 1
 
 
-def test_a_slow_disk_is_asked_once_at_a_time_and_keeps_nobody_waiting(disk: Disk, writing: EarlyWriting) -> None:
+def test_a_slow_disk_is_asked_once_at_a_time_and_keeps_nobody_waiting(disk: Disk, writing: BackgroundSync) -> None:
     disk.may_end.clear()
     writing.wrote(MIB)
     assert disk.begun.wait(10)
@@ -75,7 +76,7 @@ def test_a_slow_disk_is_asked_once_at_a_time_and_keeps_nobody_waiting(disk: Disk
     writing.close()
 
 
-def test_what_came_meanwhile_is_asked_for_next(disk: Disk, writing: EarlyWriting) -> None:
+def test_what_came_meanwhile_is_asked_for_next(disk: Disk, writing: BackgroundSync) -> None:
     disk.may_end.clear()
     writing.wrote(MIB)
     writing.wrote(MIB)
@@ -90,7 +91,7 @@ def test_a_refusal_is_left_to_who_syncs_in_the_end(tmp_path: Path) -> None:
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with EarlyWriting(os.open(tmp_path, os.O_RDONLY), refuse) as writing:
+    with BackgroundSync(os.open(tmp_path, os.O_RDONLY), refuse) as writing:
         writing.wrote(MIB)
 
 
@@ -129,5 +130,5 @@ def test_an_error_that_an_early_sync_has_seen_is_an_error_in_the_end(
 
 def wait_for_early_writing() -> None:
     for thread in threading.enumerate():
-        if thread.name == early.THREAD:
+        if thread.name == writeback.THREAD:
             thread.join()

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.device.block import BlockTarget
-from cinderblock.device.direct import ALIGNMENT, PIECE_BYTES, WORTHWHILE, DirectFile, Writers
-from cinderblock.device.target_file import TargetFile
-from cinderblock.device.tree_writer import TreeWriter
 from cinderblock.errors import TargetError
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.volume.block.target import BlockTarget
+from cinderblock.volume.kernel.direct_io import ALIGNMENT, MIN_DIRECT_BYTES, PIECE_BYTES, DirectFile, WriterThreads
+from cinderblock.volume.tree.target_file import TargetFile
+from cinderblock.volume.tree.writer import TreeWriter
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -35,7 +35,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def writer(image: Path) -> Iterator[DirectFile]:
-    with open(image, "r+b", buffering=0) as file, Writers() as writers:
+    with open(image, "r+b", buffering=0) as file, WriterThreads() as writers:
         opened = DirectFile.open(file.fileno(), writers, refused)
         assert opened is not None, "the file system of temporary files cannot write past the cache"
         with opened:
@@ -46,7 +46,7 @@ def refused(error: OSError, offset: int) -> TargetError:
     return TargetError(f"{errno.errorcode[error.errno or 0]} at {offset}")
 
 
-@pytest.mark.parametrize("length", [WORTHWHILE, PIECE_BYTES, PIECE_BYTES + ALIGNMENT, 3 * PIECE_BYTES])
+@pytest.mark.parametrize("length", [MIN_DIRECT_BYTES, PIECE_BYTES, PIECE_BYTES + ALIGNMENT, 3 * PIECE_BYTES])
 def test_what_is_aligned_goes_past_the_cache(writer: DirectFile, image: Path, length: int) -> None:
     data = os.urandom(length)
     writer.write(ALIGNMENT, data)
@@ -55,7 +55,9 @@ def test_what_is_aligned_goes_past_the_cache(writer: DirectFile, image: Path, le
     assert image.read_bytes()[ALIGNMENT : ALIGNMENT + length] == data
 
 
-@pytest.mark.parametrize(("offset", "length"), [(1, PIECE_BYTES), (512, PIECE_BYTES), (0, WORTHWHILE - 1), (0, 0)])
+@pytest.mark.parametrize(
+    ("offset", "length"), [(1, PIECE_BYTES), (512, PIECE_BYTES), (0, MIN_DIRECT_BYTES - 1), (0, 0)]
+)
 def test_what_is_not_aligned_or_short_goes_by_way_of_the_cache(
     writer: DirectFile, image: Path, offset: int, length: int
 ) -> None:

@@ -11,8 +11,6 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.mover import VolumeMode
-from cinderblock.device.ranges import DataRange
-from cinderblock.device.tree_reader import Before
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import buffer_bytes
@@ -22,6 +20,8 @@ from cinderblock.mover.uploads import UPLOADS
 from cinderblock.store.base import Body, ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
+from cinderblock.volume.ranges import DataRange
+from cinderblock.volume.tree.reader import ParentRows
 from tests.support.backups import Backups, key_ring
 from tests.support.volumes_in_memory import FileInMemory, MemoryContent, MemorySource
 
@@ -132,7 +132,7 @@ class ManyEntries(MemorySource):
         self.count = count
 
     @override
-    def entries(self, before: Before | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
+    def entries(self, before: ParentRows | None = None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         yield self.files[b""].entry
         for number in range(self.count):
             directory = b"directory-%05d" % (number // 1000)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cinderblock.device.rows import Columns, Rows
 from cinderblock.mover.parent import common_rows
+from cinderblock.volume.tree.rows import Columns, Rows
 
 
 def rows_of(stamps: list[tuple[bytes, int]]) -> Rows:

@@ -12,10 +12,10 @@ import pytest
 from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import VolumeMode
 from cinderblock.api.v1alpha1.store import ChangeDetection
-from cinderblock.device import tree_reader
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.format.manifest import writer as manifest_writer
 from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.volume.tree import reader as tree_reader
 from tests.support.backups import NOON, Backups
 from tests.support.golden import change
 from tests.support.volumes_in_memory import MemorySource

@@ -14,9 +14,10 @@ import pytest
 
 from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import MoverReport
-from cinderblock.device import helpers, makers
 from cinderblock.errors import TargetError, TransientError
 from cinderblock.mover import finishing
+from cinderblock.volume.workers import create_pool
+from cinderblock.volume.workers import process as workers_process
 from tests.support.backups import Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.trees import edit_tree, make_tree
@@ -34,13 +35,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
 
     def watched(command: list[str], **options: object) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] = start(command, **options)  # type: ignore[call-overload]
-        if "cinderblock.device.making" in command:
+        if "cinderblock.volume.workers.create_worker" in command:
             processes.append(process)
         return process
 
     monkeypatch.setattr(finishing, "HELPED_FROM", 0)
-    monkeypatch.setattr(finishing, "worthwhile", lambda: 2)
-    monkeypatch.setattr(helpers.subprocess, "Popen", watched)
+    monkeypatch.setattr(finishing, "is_worthwhile", lambda: 2)
+    monkeypatch.setattr(workers_process.subprocess, "Popen", watched)
     return processes
 
 
@@ -130,19 +131,19 @@ def test_a_full_volume_ends_the_restore_with_its_processes(
 def test_a_process_that_is_killed_ends_the_restore_and_another_one_completes_it(
     many_small_files: Backups, target: Path, monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[bytes]]
 ) -> None:
-    order = makers.Makers.make
+    order = create_pool.CreatePool.make
 
-    def order_and_kill(self: makers.Makers, orders: list[makers.Order]) -> makers.Task:
+    def order_and_kill(self: create_pool.CreatePool, orders: list[create_pool.CreateOrder]) -> create_pool.CreateTask:
         for process in started:
             process.send_signal(signal.SIGKILL)
         return order(self, orders)
 
-    monkeypatch.setattr(makers.Makers, "make", order_and_kill)
+    monkeypatch.setattr(create_pool.CreatePool, "make", order_and_kill)
     with pytest.raises(TransientError, match="raise the mover's memory limit") as lost:
         many_small_files.restore("one", target)
     assert lost.value.reason == "MoverFailed"
     assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
-    monkeypatch.setattr(makers.Makers, "make", order)
+    monkeypatch.setattr(create_pool.CreatePool, "make", order)
     many_small_files.restore("one", target)
     assert len(os.listdir(target)) == 2000
     assert (target / "small1999").read_bytes() == random.Random(1999).randbytes(3000)
@@ -154,7 +155,7 @@ def test_a_restore_does_without_processes_that_cannot_be_started(
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(helpers.subprocess, "Popen", refuse)
+    monkeypatch.setattr(workers_process.subprocess, "Popen", refuse)
     many_small_files.restore("one", target)
     assert len(os.listdir(target)) == 2000
 

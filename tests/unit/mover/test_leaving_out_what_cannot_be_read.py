@@ -11,11 +11,12 @@ import pytest
 
 from cinderblock.api.losses import Unreadable
 from cinderblock.api.mover import MoverReport, VolumeMode
-from cinderblock.device import tree_reader, tree_walk
-from cinderblock.device.refusals import object_error
-from cinderblock.device.tree_walk import TreeWalk
 from cinderblock.errors import SourceError
 from cinderblock.format.entries import EntryKind
+from cinderblock.volume.errors import object_error
+from cinderblock.volume.tree import reader as tree_reader
+from cinderblock.volume.tree import walk
+from cinderblock.volume.tree.walk import TreeWalk
 from tests.support.backups import Backups, key_ring
 from tests.support.damaged import READABLE, UNREADABLE, damaged_volume
 from tests.support.unprivileged import NOBODY, Call, run_as_user, run_with_answers
@@ -85,7 +86,7 @@ def missing_as_told(report: MoverReport) -> tuple[int, list[str]]:
 def test_an_incremental_whose_walk_is_another_process_leaves_out_the_same(
     damaged: Path, backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_reader, "worthwhile", lambda: True)
+    monkeypatch.setattr(tree_reader, "is_worthwhile", lambda: True)
     full = backups.back_up(damaged, "full", unreadable=SKIP)
     again = backups.back_up(damaged, "again", "full", unreadable=SKIP)
     assert again.unreadable_files == full.unreadable_files
@@ -158,7 +159,7 @@ def test_links_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 @pytest.fixture
 def of_many_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree whose attributes are more than a backup takes of a file and of a directory, the limit being 100 bytes."""
-    for module in (tree_reader, tree_walk):
+    for module in (tree_reader, walk):
         monkeypatch.setattr(module, "ATTRIBUTES_LIMIT", 100)
     source = tmp_path / "source"
     (source / "directory").mkdir(parents=True)
@@ -268,7 +269,7 @@ def test_a_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts
 
 
 def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cinderblock.device.gaps.MOST", 2)
+    monkeypatch.setattr("cinderblock.volume.omissions.MAX_REASONS", 2)
     volume = MemorySource(SKIP)
     for name in (b"a", b"b", b"c"):
         breaks(volume.add(name, (0, b"content")))
@@ -282,7 +283,7 @@ def test_a_walk_says_nothing_of_lost_found_that_it_cannot_read(tmp_path: Path) -
     (tmp_path / "zoo").mkdir()
     root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        found = [path for rows in TreeWalk(root, tree_walk.Skipped()).rows() for path in rows.paths]
+        found = [path for rows in TreeWalk(root, walk.SkippedObjects()).rows() for path in rows.paths]
     finally:
         os.close(root)
     assert found == [b"", b"zoo"]

@@ -11,7 +11,7 @@ import pytest
 
 THREADS = """
 import ctypes, threading
-from cinderblock.mover.memory import take_from_one_heap
+from cinderblock.volume.kernel.allocator import take_from_one_heap
 {first}
 together = threading.Barrier(8)
 def work():

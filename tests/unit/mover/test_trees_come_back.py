@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.mover import VolumeMode
-from cinderblock.device import tree_walk
-from cinderblock.device.fidelity import Powers
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest import reader as manifest_reader
 from cinderblock.format.manifest import writer as manifest_writer
 from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.mover.sources import open_source
 from cinderblock.mover.targets import open_target
+from cinderblock.volume.capabilities import ProcessCapabilities
+from cinderblock.volume.tree import walk
 from tests.support.backups import LATER, Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.trees import edit_tree, make_tree
@@ -58,7 +58,7 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
         # Many sections, some taken over whole, and rows of a walk that end anywhere in them.
         monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 3000)
         monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1000)
-        monkeypatch.setattr(tree_walk, "ROWS", 7)
+        monkeypatch.setattr(walk, "ROWS", 7)
     taken_over: list[int] = []
     take_over = ManifestWriter.take_over
     monkeypatch.setattr(
@@ -124,8 +124,8 @@ def test_an_in_place_restore_of_an_equal_tree_fetches_and_writes_nothing(source:
 def test_what_cannot_be_kept_is_told_before_the_work_begins(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nobody = Powers(uid=1000, capabilities=frozenset(), is_confined=False)
-    monkeypatch.setattr(Powers, "of_this_process", lambda: nobody)
+    nobody = ProcessCapabilities(uid=1000, capabilities=frozenset(), is_confined=False)
+    monkeypatch.setattr(ProcessCapabilities, "of_this_process", lambda: nobody)
     with open_source(VolumeMode.FILESYSTEM, str(source)) as volume:
         (told,) = volume.warnings()
         assert caplog.messages == [f"Not all can be kept: {told}"]

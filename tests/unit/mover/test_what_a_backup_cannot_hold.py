@@ -11,7 +11,7 @@ import pytest
 
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import MoverReport
-from cinderblock.device.fidelity import Capability
+from cinderblock.volume.capabilities import Capability
 from tests.support.backups import Backups
 from tests.support.unprivileged import run_with_capabilities
 

@@ -1,0 +1,162 @@
+"""Before the work begins: what this process will not be able to keep of a tree.
+
+Known from the effective capabilities (proc(5), CapEff), the map of a user namespace, and questions to the file system
+that write nothing. The mover normally has what Pod Security ``baseline`` allows (CHOWN, DAC_OVERRIDE, FOWNER, FSETID,
+MKNOD, SETFCAP); where a namespace enforces ``restricted`` it has nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from enum import IntEnum
+
+from cinderblock.api.losses import Unreadable
+from cinderblock.volume.errors import source_error, target_error
+from cinderblock.volume.metadata_support import Feature, MetadataSupport
+from cinderblock.volume.tree.metadata import ACCESS_ACL
+
+
+class Capability(IntEnum):
+    """Bits of a capability set (linux/capability.h)."""
+
+    CHOWN = 0
+    DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
+    FOWNER = 3
+    FSETID = 4
+    SYS_ADMIN = 21
+    MKNOD = 27
+    SETFCAP = 31
+
+
+_ALL_IDS = 0xFFFFFFFF
+"""Ids that the first user namespace maps (user_namespaces(7))."""
+_PROBE = "user.cinderblock"
+"""An attribute that nobody has: a file system with attributes answers ENODATA, one without EOPNOTSUPP."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessCapabilities:
+    """What the kernel lets this process do.
+
+    Attributes:
+        uid: effective user.
+        capabilities: effective capabilities.
+        is_confined: whether it runs in a user namespace that does not know all owners.
+    """
+
+    uid: int
+    capabilities: frozenset[Capability]
+    is_confined: bool
+
+    @classmethod
+    def of_this_process(cls) -> ProcessCapabilities:
+        """Ask /proc."""
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            line = next(line for line in status if line.startswith("CapEff:"))
+        mask = int(line.split()[1], 16)
+        with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+            ids = sum(int(row.split()[2]) for row in uid_map)
+        return cls(os.geteuid(), frozenset(c for c in Capability if mask >> c & 1), is_confined=ids < _ALL_IDS)
+
+    def has(self, capability: Capability) -> bool:
+        """Whether the capability is effective."""
+        return capability in self.capabilities
+
+    @property
+    def overrides_permissions(self) -> bool:
+        """Whether modes and ACLs of files do not bind this process."""
+        return self.has(Capability.DAC_OVERRIDE)
+
+
+def assess_source(
+    root: str | bytes, powers: ProcessCapabilities | None = None, unreadable: Unreadable = Unreadable.FAIL
+) -> MetadataSupport:
+    """What a backup of the tree at ``root`` cannot keep.
+
+    The kernel lists trusted.* attributes to a process with CAP_SYS_ADMIN alone (xattr(7)).
+
+    Args:
+        root: the tree.
+        powers: of the process that reads it; None: this one.
+        unreadable: what the backup does about a file that it may not read.
+
+    Raises SourceError if ``root`` cannot be read.
+    """
+    powers = powers or ProcessCapabilities.of_this_process()
+    try:
+        names = os.listxattr(root)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise source_error(error, "read", os.fsencode(root)) from error
+        names = []
+    lacking = {}
+    if not powers.overrides_permissions and not powers.has(Capability.DAC_READ_SEARCH):
+        does = "ends the backup" if unreadable is Unreadable.FAIL else "is left out"
+        lacking[Feature.ANY_FILE] = (
+            f"running as user {powers.uid} without DAC_OVERRIDE: a file that this user may not read {does}"
+        )
+    if "system.nfs4_acl" in names:
+        lacking[Feature.ACLS] = "NFSv4 ACLs are not kept; permission bits are"
+    if not powers.has(Capability.SYS_ADMIN) or powers.is_confined:
+        lacking[Feature.TRUSTED_ATTRIBUTES] = ""
+    return MetadataSupport(lacking)
+
+
+def assess_target(root: str | bytes, powers: ProcessCapabilities | None = None) -> MetadataSupport:
+    """What a restore to the tree at ``root`` cannot keep.
+
+    Raises TargetError if ``root`` cannot be read.
+    """
+    powers = powers or ProcessCapabilities.of_this_process()
+    lacking = _lacking_by_capability(powers)
+    try:
+        has_attributes = _answers(root, _PROBE)
+        has_acls = _answers(root, ACCESS_ACL.decode("ascii"))
+        is_directory = stat.S_ISDIR(os.stat(root).st_mode)
+    except OSError as error:
+        raise target_error(error, "read", os.fsencode(root)) from error
+    if not is_directory:
+        raise target_error(NotADirectoryError(errno.ENOTDIR, ""), "restore to", os.fsencode(root))
+    if not has_attributes:
+        lacking[Feature.ATTRIBUTES] = "the target's file system has no extended attributes: they are not restored"
+        lacking.setdefault(Feature.FILE_CAPABILITIES, "")
+        lacking.setdefault(Feature.TRUSTED_ATTRIBUTES, "")
+    if not has_acls:
+        lacking[Feature.ACLS] = "the target's file system has no POSIX ACLs: they are not restored"
+    return MetadataSupport(lacking)
+
+
+def _lacking_by_capability(powers: ProcessCapabilities) -> dict[Feature, str]:
+    """What cannot be restored on any file system."""
+    lacking = {}
+    if not powers.has(Capability.CHOWN):
+        lacking[Feature.OWNERS] = f"no CAP_CHOWN: restored files belong to user {powers.uid}"
+    elif powers.is_confined:
+        lacking[Feature.OWNERS] = "running in a user namespace: owners outside its range are not restored"
+    if not powers.has(Capability.FOWNER):
+        lacking[Feature.ANY_OWNER] = "no CAP_FOWNER: modes and times of present files of other users are not restored"
+    if not powers.has(Capability.FSETID):
+        lacking[Feature.SETGID_BITS] = "no CAP_FSETID: setgid bits of files of other groups are not restored"
+    if not powers.has(Capability.SETFCAP):
+        lacking[Feature.FILE_CAPABILITIES] = "no CAP_SETFCAP: file capabilities are not restored"
+    if not powers.has(Capability.MKNOD) or powers.is_confined:
+        lacking[Feature.DEVICE_NODES] = "no CAP_MKNOD: device nodes are not restored"
+    if not powers.has(Capability.SYS_ADMIN) or powers.is_confined:
+        lacking[Feature.TRUSTED_ATTRIBUTES] = ""
+    return lacking
+
+
+def _answers(root: str | bytes, attribute: str) -> bool:
+    """Whether the file system knows attributes of this kind."""
+    try:
+        os.getxattr(root, attribute)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        if error.errno != errno.ENODATA:
+            raise
+    return True

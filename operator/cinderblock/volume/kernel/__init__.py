@@ -1,0 +1,1 @@
+"""What Linux offers for files, devices and memory."""

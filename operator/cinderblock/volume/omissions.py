@@ -1,0 +1,83 @@
+"""What a backup leaves out because it cannot be read or described."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from cinderblock.api.losses import Unreadable
+from cinderblock.errors import CinderblockError, SourceError
+from cinderblock.volume.metadata_support import example
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES: Final = 5
+"""Paths that are named (`model.task.MoverReport.unreadable_examples`)."""
+MAX_REASONS: Final = 100_000
+"""Most objects that may be left out. Memory holds their paths, and somebody should check a volume with more of them."""
+_LOGGED: Final = 100
+
+OmissionCount = tuple[int, list[str]]
+"""How many objects were left out, and examples; plain values for another process."""
+
+
+class Omissions:
+    """The objects of a volume that a backup leaves out. Used by one thread.
+
+    Args:
+        unreadable: whether anything may be left out.
+    """
+
+    def __init__(self, unreadable: Unreadable = Unreadable.FAIL) -> None:
+        self.unreadable = unreadable
+        self.files = 0
+        self.examples: list[str] = []
+        self._paths: set[bytes] = set()
+
+    def __contains__(self, path: bytes) -> bool:
+        """Return whether this process has left out the object of this path."""
+        return path in self._paths
+
+    def __bool__(self) -> bool:
+        """Return whether anything was left out."""
+        return bool(self.files)
+
+    def allow(self, error: CinderblockError) -> bool:
+        """Return whether an object with this error may be left out: only it has the error, and the task allows it."""
+        is_of_one = isinstance(error, SourceError) and error.is_of_one
+        return is_of_one and self.unreadable is Unreadable.SKIP
+
+    def leave_out(self, error: CinderblockError, path: bytes, *, is_directory: bool = False) -> None:
+        """Leave out an object; a directory with all that is below it. Raises ``error`` if that is not allowed."""
+        if not self.allow(error):
+            raise error
+        if self.files >= MAX_REASONS:
+            raise SourceError(f"more than {MAX_REASONS} files cannot be read: check the volume first ({error.message})")
+        if self.files < _LOGGED:
+            logger.warning("Left out: %s", error.message)
+        self._add(path + b"/" if is_directory else path)
+
+    def leave_out_link(self, path: bytes) -> None:
+        """Leave out a further name of an object that was left out."""
+        self._add(path)
+
+    def links_to(self, targets: Iterable[bytes]) -> bool:
+        """Return whether any of these paths was left out."""
+        return bool(self._paths) and any(target in self._paths for target in targets)
+
+    def plain(self) -> OmissionCount:
+        """Return the counts, for another process."""
+        return self.files, self.examples
+
+    def add(self, counted: OmissionCount) -> None:
+        """Add what another process left out. The objects that it found hold none of these paths."""
+        files, examples = counted
+        self.files += files
+        self.examples += examples[: EXAMPLES - len(self.examples)]
+
+    def _add(self, path: bytes) -> None:
+        self.files += 1
+        self._paths.add(path)
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(example(path))

@@ -1,0 +1,146 @@
+"""One file of a tree while a restore writes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from typing_extensions import override
+
+from cinderblock.errors import TargetError
+from cinderblock.format.entries import Entry
+from cinderblock.volume.closeable import Closeable
+from cinderblock.volume.content import Data
+from cinderblock.volume.errors import target_error
+from cinderblock.volume.kernel.direct_io import DirectFile, WriterThreads
+from cinderblock.volume.kernel.file_io import clear_file, read_full, write_dropping_cache
+from cinderblock.volume.metadata_support import MetadataLosses
+from cinderblock.volume.tree import metadata
+
+LARGE_FILE_BYTES = 1 << 20
+"""Bytes of the smallest file that is written past the page cache."""
+OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def make_file(directory: int, name: bytes) -> int:
+    """Make a file that is not there, and return its descriptor. Raises OSError."""
+    return os.open(name, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+
+
+class TargetFile(Closeable):
+    """The content of one file of a tree (a `content.TargetContent`).
+
+    It stands for itself: all goes through its own descriptor, so that it may be filled and finished by any thread
+    while its directory is long done.
+
+    Attributes:
+        entry: what the file is to be.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        entry: Entry,
+        *,
+        is_new: bool,
+        losses: MetadataLosses,
+        on_finish: Callable[[], None],
+        writers: WriterThreads | None = None,
+    ) -> None:
+        """Take over ``fd``, open for reading and writing. Raises OSError if what is too long cannot be cut off.
+
+        Args:
+            fd, entry: the file, and what it is to be.
+            is_new: whether it was just made.
+            losses: says what cannot be kept, and counts it.
+            on_finish: told when it is finished.
+            writers: write what is large past the page cache; None: nothing is.
+        """
+        self.entry = entry
+        self._fd = fd
+        self._is_new = is_new
+        self._losses = losses
+        self._on_finish = on_finish
+        present = 0 if is_new else os.fstat(fd).st_size
+        self._is_blank = present == 0
+        if present > entry.size:
+            os.ftruncate(fd, entry.size)
+        self._direct = None
+        if writers is not None and entry.size >= LARGE_FILE_BYTES:
+            if self._is_blank:
+                # Writes behind the end of a file the kernel makes one after the other.
+                os.ftruncate(fd, entry.size)
+            self._direct = DirectFile.open(fd, writers, self._write_error)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the file is to have."""
+        return self.entry.size
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the file was new or empty when it was opened: nothing to compare with, and nothing to clear."""
+        return self._is_blank
+
+    def prefetch(self) -> None:
+        """Have the kernel read the content ahead, without waiting for it: many small files are then read at once."""
+        os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_WILLNEED)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """What the file holds now; fewer bytes come back where it ends. Raises TargetError."""
+        try:
+            return read_full(self._fd, offset, buffer)
+        except OSError as error:
+            raise target_error(error, "read", self.entry.path) from error
+
+    def write(self, offset: int, data: Data) -> None:
+        """Put ``data`` at ``offset``. Raises TargetError, also of an earlier write."""
+        if self._direct is not None:
+            self._direct.write(offset, data)
+            return
+        try:
+            write_dropping_cache(self._fd, offset, data)
+        except OSError as error:
+            raise self._write_error(error, offset) from error
+
+    def clear(self, offset: int, length: int) -> None:
+        """Make a range a hole, where the file has data there. Raises TargetError."""
+        if self._is_blank:
+            return
+        try:
+            clear_file(self._fd, offset, length)
+        except OSError as error:
+            raise target_error(error, "make a hole in", self.entry.path) from error
+
+    def finish(self) -> None:
+        """Give the file its size, owner, mode, extended attributes and mtime, and close it. Raises TargetError."""
+        self._end_direct()
+        try:
+            status = os.fstat(self._fd)
+            if status.st_size != self.size:
+                os.ftruncate(self._fd, self.size)
+                status = os.fstat(self._fd)
+            metadata.apply_metadata(self._fd, self.entry, is_new=self._is_new, losses=self._losses, status=status)
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+        except OSError as error:
+            raise target_error(error, "finish", self.entry.path) from error
+        self._on_finish()
+
+    @override
+    def close(self) -> None:
+        """Give up the descriptor without finishing; after ``finish`` it does nothing. May be repeated."""
+        if self._direct is not None:
+            self._direct.close()
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def _end_direct(self) -> None:
+        """Wait for what is being written: it would change attributes. Raises TargetError."""
+        if self._direct is not None:
+            with self._direct as direct:
+                direct.finish()
+
+    def _write_error(self, error: OSError, _: int) -> TargetError:
+        return target_error(error, "write", self.entry.path)

@@ -1,0 +1,316 @@
+"""Going through a tree, in the order of the manifest, without holding it in memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from cinderblock.api.losses import Loss
+from cinderblock.errors import SourceError
+from cinderblock.volume.errors import walk_error
+from cinderblock.volume.metadata_support import EXAMPLES, example
+from cinderblock.volume.omissions import Omissions
+from cinderblock.volume.tree.dirfd import DirectoryStack, has_mounts_below, mount_id, sorted_names
+from cinderblock.volume.tree.metadata import ATTRIBUTES_LIMIT, Attributes, read_xattrs
+from cinderblock.volume.tree.rows import TYPE, Columns, Rows
+from cinderblock.volume.tree.sorted_names import SortedNames
+
+LOST_FOUND = b"lost+found"
+"""Directory of fsck at the root of ext file systems: belongs to the file system, not to the data."""
+
+ROWS = 1024
+"""Objects that are handed out together: half a MiB of what the kernel says of them."""
+ATTRIBUTE_BYTES = 1 << 20
+"""Extended attributes of directories that are handed out together, or some more: one may have many of 64 KiB."""
+_INODES = Columns._fields.index("inodes")
+_LOGGED_PER_CAUSE = {
+    "sockets": "sockets left out",
+    "mounts": "mounts inside the volume left out",
+    "lost_found": "entries of lost+found left out",
+    "vanished": "files that were removed while the volume was read",
+}
+"""What each count of `Skipped` is called."""
+
+
+OmittedObject = tuple[dict[str, int], dict[str, list[str]]]
+"""The counts and examples of `Skipped`; plain values for another process."""
+
+
+@dataclass(slots=True)
+class SkippedObjects:
+    """What a walk left out.
+
+    Attributes:
+        sockets: sockets; they mean nothing without the process that listens.
+        mounts: directories on which something else is mounted; they are kept as empty directories.
+        lost_found: names in ``lost+found`` at the root.
+        vanished: names that were removed between being listed and being looked at.
+    """
+
+    sockets: int = 0
+    mounts: int = 0
+    lost_found: int = 0
+    vanished: int = 0
+    _named: dict[str, list[str]] = field(default_factory=dict)
+
+    def name(self, what: str, path: bytes) -> None:
+        """Keep a path as an example, if there are few so far. ``what`` is the name of its count."""
+        named = self._named.setdefault(what, [])
+        if len(named) < EXAMPLES:
+            named.append(example(path))
+
+    def plain(self) -> OmittedObject:
+        """What was left out, for another process."""
+        return {what: getattr(self, what) for what in _LOGGED_PER_CAUSE}, self._named
+
+    def add(self, left: OmittedObject) -> None:
+        """Add what `plain` of another one gave."""
+        counts, named = left
+        for what, count in counts.items():
+            setattr(self, what, getattr(self, what) + count)
+            self._named[what] = [*self._named.get(what, ()), *named.get(what, ())][:EXAMPLES]
+
+    def sentences(self) -> list[str]:
+        """Short sentences for the report, one for each kind of thing that was left out."""
+        return [f"{told}: {getattr(self, what)}" for what, told in _LOGGED_PER_CAUSE.items() if getattr(self, what)]
+
+    def listed(self) -> list[Loss]:
+        """Return the same with examples."""
+        return [
+            Loss(what=told, objects=getattr(self, what), examples=self._named.get(what, []))
+            for what, told in _LOGGED_PER_CAUSE.items()
+            if getattr(self, what)
+        ]
+
+
+@dataclass(slots=True)
+class _Link:
+    """An inode with several names: where it was first seen, and how many names are still to come."""
+
+    path: bytes
+    remaining: int
+
+
+class _Batch:
+    """Rows in the making.
+
+    Attributes:
+        paths, statuses: of regular files it is enough to be here.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[bytes] = []
+        self.statuses: list[os.stat_result] = []
+        self._links: dict[int, bytes] = {}
+        self._special: list[int] = []
+        self._attributes: dict[int, Attributes] = {}
+        self._attribute_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its rows are to be handed out."""
+        return len(self.paths) >= ROWS or self._attribute_bytes >= ATTRIBUTE_BYTES
+
+    def add(self, path: bytes, status: os.stat_result) -> None:
+        """Add a regular file."""
+        self.paths.append(path)
+        self.statuses.append(status)
+
+    def add_special(self, path: bytes, status: os.stat_result, attributes: Attributes = ()) -> None:
+        """Add anything else."""
+        self._special.append(len(self.paths))
+        if attributes:
+            self._attributes[len(self.paths)] = attributes
+            self._attribute_bytes += sum(len(name) + len(value) for name, value in attributes)
+        self.add(path, status)
+
+    def add_link(self, path: bytes, status: os.stat_result, holder: bytes) -> None:
+        """Add a further name of an inode."""
+        self._links[len(self.paths)] = holder
+        self.add(path, status)
+
+    def rows(self) -> Rows:
+        """What was added."""
+        found = self.statuses
+        sizes = [status.st_size for status in found]
+        numbers = {}
+        for row in self._special:
+            sizes[row] = 0
+            if found[row].st_mode & TYPE in (stat.S_IFCHR, stat.S_IFBLK):
+                numbers[row] = found[row].st_rdev
+        columns = [
+            [status.st_mode for status in found],
+            [status.st_uid for status in found],
+            [status.st_gid for status in found],
+            [status.st_mtime_ns for status in found],
+            [status.st_ctime_ns for status in found],
+            [status.st_ino for status in found],
+            sizes,
+        ]
+        for row in self._links:
+            for column in columns:
+                column[row] = 0
+            columns[_INODES][row] = found[row].st_ino
+        return Rows(self.paths, Columns(*map(tuple, columns)), self._links, numbers, self._attributes)
+
+
+class TreeWalk:
+    """One pass through a tree.
+
+    In memory: the names of the directories between the root and the current one, one path per inode that has names
+    still to come, and ROWS rows.
+
+    Args:
+        root_fd: an open directory, which must stay open.
+        skipped: counts what is left out.
+        gaps: collects what cannot be read and may be left out; None: nothing may be left out.
+
+    Raises OSError.
+    """
+
+    def __init__(self, root_fd: int, skipped: SkippedObjects, gaps: Omissions | None = None) -> None:
+        self._skipped = skipped
+        self._gaps = Omissions() if gaps is None else gaps
+        self._root = root_fd
+        self._mount = mount_id(root_fd) if has_mounts_below(root_fd) else None
+        self._chain: DirectoryStack
+        self._batch = _Batch()
+        self._pending: list[SortedNames] = []
+        self._prefixes: list[bytes] = []
+        self._links: dict[tuple[int, int], _Link] = {}
+
+    def rows(self) -> Iterator[Rows]:
+        """The root, then everything below it, by path components. Raises SourceError or SourceChanging."""
+        self._chain = DirectoryStack(self._root)
+        try:
+            self._add_directory(b"", self._chain.fd)
+            while self._pending:
+                self._go_on()
+                if self._batch.is_full or not self._pending:
+                    yield self._batch.rows()
+                    self._batch = _Batch()
+        finally:
+            self._chain.close()
+
+    def _go_on(self) -> None:
+        """Go through the current directory, until a directory below it is entered, it ends, or the batch is full."""
+        names, prefix, fd, batch = self._pending[-1], self._prefixes[-1], self._chain.fd, self._batch
+        paths, statuses = batch.paths, batch.statuses
+        while names:
+            name = names.pop()
+            path = prefix + name
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                self._skipped.vanished += 1
+                continue
+            except OSError as error:
+                self._gaps.leave_out(walk_error(error, "read", path), path)
+                continue
+            if status.st_nlink == 1 and status.st_mode & TYPE == stat.S_IFREG:
+                # Nearly all objects are such files: here nothing is called for them.
+                paths.append(path)
+                statuses.append(status)
+            elif stat.S_ISDIR(status.st_mode):
+                if self._descend(name, path):
+                    return
+            else:
+                self._add_other(path, status)
+            if len(paths) >= ROWS:
+                return
+        self._leave()
+
+    def _add_other(self, path: bytes, status: os.stat_result) -> None:
+        """Add what is no directory."""
+        if stat.S_ISSOCK(status.st_mode):
+            self._skipped.sockets += 1
+            self._skipped.name("sockets", path)
+        elif status.st_nlink > 1 and (holder := self._holder(path, status)) is not None:
+            self._batch.add_link(path, status, holder)
+        elif stat.S_ISREG(status.st_mode):
+            self._batch.add(path, status)
+        else:
+            self._batch.add_special(path, status)
+
+    def _count_lost_found(self) -> None:
+        """Only root may look into it; who may not needs not know."""
+        try:
+            fd = self._chain.enter(LOST_FOUND)
+        except OSError:
+            return
+        with suppress(OSError):
+            self._skipped.lost_found = len(sorted_names(fd))
+        self._chain.leave()
+
+    def _holder(self, path: bytes, status: os.stat_result) -> bytes | None:
+        """The path under which an inode was seen before; None if it is seen for the first time."""
+        identity = (status.st_dev, status.st_ino)
+        link = self._links.get(identity)
+        if link is None:
+            self._links[identity] = _Link(path, status.st_nlink - 1)
+            return None
+        link.remaining -= 1
+        if link.remaining <= 0:
+            del self._links[identity]
+        return link.path
+
+    def _descend(self, name: bytes, path: bytes) -> bool:
+        """Add a directory and go into it, unless something else is mounted there. Returns whether we are in it."""
+        if path == LOST_FOUND:
+            self._count_lost_found()
+            return False
+        try:
+            fd = self._chain.enter(name)
+        except FileNotFoundError:
+            self._skipped.vanished += 1
+            return False
+        except OSError as error:
+            self._gaps.leave_out(walk_error(error, "open", path), path, is_directory=True)
+            return False
+        try:
+            is_entered = self._add_directory(path, fd)
+        except SourceError as error:
+            self._gaps.leave_out(error, path, is_directory=True)
+            is_entered = False
+        if not is_entered:
+            self._chain.leave()
+        return is_entered
+
+    def _add_directory(self, path: bytes, fd: int) -> bool:
+        """Add the current directory and begin with it, unless something else is mounted there."""
+        try:
+            status, attributes = os.fstat(fd), read_xattrs(fd, ATTRIBUTES_LIMIT)
+            is_mount = self._mount is not None and mount_id(fd) != self._mount
+        except OSError as error:
+            raise walk_error(error, "read", path) from error
+        names = None if is_mount else self._list(path)
+        self._batch.add_special(path, status, attributes)
+        if names is None:
+            self._skipped.mounts += 1
+            self._skipped.name("mounts", path)
+            return False
+        self._begin(path, names)
+        return True
+
+    def _list(self, path: bytes) -> SortedNames:
+        try:
+            return sorted_names(self._chain.fd)
+        except OSError as error:
+            raise walk_error(error, "list", path) from error
+
+    def _begin(self, path: bytes, names: SortedNames) -> None:
+        """Go on with a directory that was added."""
+        self._pending.append(names)
+        self._prefixes.append(path + b"/" if path else b"")
+
+    def _leave(self) -> None:
+        path = self._prefixes.pop()
+        self._pending.pop()
+        if self._pending:
+            try:
+                self._chain.leave()
+            except OSError as error:
+                raise walk_error(error, "leave", path) from error

@@ -1,0 +1,387 @@
+"""A file tree as a restore writes it: a target directory is made exactly equal to a stream of entries, in place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from typing_extensions import override
+
+from cinderblock.errors import IntegrityError, TargetError
+from cinderblock.format.entries import Entry, EntryKind, order_key
+from cinderblock.volume.capabilities import assess_target
+from cinderblock.volume.closeable import Closeable
+from cinderblock.volume.errors import format_path, target_error
+from cinderblock.volume.kernel.direct_io import WriterThreads
+from cinderblock.volume.kernel.syscalls import sync_file_system
+from cinderblock.volume.kernel.writeback import BackgroundSync
+from cinderblock.volume.metadata_support import Feature, MetadataLosses, MetadataSupport
+from cinderblock.volume.tree import metadata
+from cinderblock.volume.tree.deferred_file import DeferredFile
+from cinderblock.volume.tree.dirfd import DirectoryStack, mount_id, open_root, parts_of, proc_path, sorted_names
+from cinderblock.volume.tree.duplicates import duplicate
+from cinderblock.volume.tree.removal import enter_forced, make_accessible, make_writable, remove
+from cinderblock.volume.tree.sorted_names import SortedNames
+from cinderblock.volume.tree.special_files import is_same_node, make_node
+from cinderblock.volume.tree.target_file import OPEN_FLAGS, TargetFile, make_file
+from cinderblock.volume.tree.walk import LOST_FOUND
+from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
+
+_UNWRITABLE = frozenset({errno.EPERM, errno.EACCES, errno.ETXTBSY})
+_IMPOSSIBLE_PARTS = frozenset({b"", b".", b".."})
+DEFERRED_FILES = 128 << 10
+"""Bytes of the largest new file that may be made later and elsewhere: for larger ones system calls do not count."""
+
+
+@dataclass(slots=True)
+class _Level:
+    """One directory between the root and the current one.
+
+    Attributes:
+        entry: what it is to be.
+        names: what it held before and the stream has not reached yet.
+        last: the name that was put last.
+        is_new: whether this restore made it.
+        is_foreign: whether something else is mounted there: it is left as it is.
+    """
+
+    entry: Entry
+    names: SortedNames
+    last: bytes = b""
+    is_new: bool = False
+    is_foreign: bool = False
+
+
+class TreeWriter(Closeable):
+    """A volume of mode Filesystem that becomes equal to a backup.
+
+    Entries come in the order of `TreeReader.walk`. What the target holds is gone through beside them, so that names
+    that are not in the backup are removed on the way; in memory are only the names of the directories between the root
+    and the current one. ``lost+found`` at the root is left alone.
+
+    Attributes:
+        losses: what could not be kept.
+        late: what may be done only when all files that were put before it are finished, in order: further names of
+            files, and attributes of directories, whose mtime changes with every name. ``finish`` does what is left.
+    """
+
+    def __init__(
+        self,
+        root: str | bytes,
+        fidelity: MetadataSupport | None = None,
+        *,
+        is_strict: bool = True,
+        defers: bool = False,
+    ) -> None:
+        """Open the directory ``root``. Raises TargetError.
+
+        Args:
+            root: an existing directory.
+            fidelity: what cannot be kept; None: ask `fidelity.assess_target`.
+            is_strict: whether any other loss ends the restore.
+            defers: whether new small files are left to the caller to make (`new_file`), and what depends on them waits
+                in ``late``.
+        """
+        self.losses = MetadataLosses(fidelity or assess_target(root), is_strict=is_strict)
+        self.late: deque[Callable[[], None]] = deque()
+        self._defers = defers
+        try:
+            self._root = open_root(root)
+            self._mount = mount_id(self._root)
+            self._early = BackgroundSync(open_root(root), sync_file_system)
+        except OSError as error:
+            raise target_error(error, "open", os.fsencode(root)) from error
+        self._chain = DirectoryStack(self._root)
+        self._link_chain = DirectoryStack(self._root)
+        self._late_chain = DirectoryStack(self._root)
+        self._levels: list[_Level] = []
+        self._claimed: set[tuple[int, int]] = set()
+        self._missing_nodes: set[bytes] = set()
+        self._unfinished = 0
+        self._lock = threading.Lock()
+        self._writers = WriterThreads()
+
+    def makers(self, processes: int, memory: SharedMemory) -> CreatePool:
+        """Processes that make new files whose bytes are in ``memory``. The caller closes them."""
+        return CreatePool(processes, self._root, memory, self.losses)
+
+    def put(self, entry: Entry) -> TargetFile | DeferredFile | None:
+        """Make the target have this entry.
+
+        Returns, of a FILE, the content to be filled and finished by the caller; of all other kinds None, since they
+        are done, or will be by what is in ``late``. Raises TargetError; IntegrityError for a path that no walk gives:
+        out of order, or out of the volume.
+        """
+        if not self._levels:
+            self._begin(entry)
+            return None
+        name = self._go_to_parent_of(entry)
+        try:
+            return self._put_name(entry, name)
+        except OSError as error:
+            raise target_error(error, "create", entry.path) from error
+
+    def wrote(self, count: int) -> None:
+        """So many bytes more are in finished files: the disk may begin with them."""
+        self._early.wrote(count)
+
+    def finish(self) -> None:
+        """The stream has ended: remove what is left over, set directories' attributes, wait until all is stored.
+
+        Raises TargetError.
+        """
+        if self._unfinished:
+            raise TargetError(f"{self._unfinished} files were begun and not finished: run the restore again")
+        while self._levels:
+            self._leave()
+        while self.late:
+            self.late.popleft()()
+        try:
+            sync_file_system(self._root)
+        except OSError as error:
+            raise target_error(error, "store", b"") from error
+
+    @override
+    def close(self) -> None:
+        """Give up all descriptors; files that are open stay open, and must be done with."""
+        self._writers.close()
+        self._early.close()
+        for chain in (self._chain, self._link_chain, self._late_chain):
+            chain.close()
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def _begin(self, entry: Entry) -> None:
+        if entry.path or entry.kind is not EntryKind.DIRECTORY:
+            raise IntegrityError(f"the backup's tree begins with {format_path(entry.path)}, not with its root")
+        try:
+            self._open_level(entry, is_new=False)
+        except OSError as error:
+            raise target_error(error, "open", entry.path) from error
+
+    def _go_to_parent_of(self, entry: Entry) -> bytes:
+        """Leave directories until the entry's parent is the current one, and return the entry's name in it."""
+        parent, slash, name = entry.path.rpartition(b"/")
+        if name in _IMPOSSIBLE_PARTS or b"\0" in name or (slash and not parent):
+            raise IntegrityError(f"the backup's tree holds an impossible path: {format_path(entry.path)}")
+        while self._levels[-1].entry.path != parent:
+            if len(self._levels) == 1:
+                raise IntegrityError(f"the backup's tree holds {format_path(entry.path)} without its directory")
+            self._leave()
+        level = self._levels[-1]
+        if name <= level.last:
+            raise IntegrityError(f"the backup's tree is out of order at {format_path(entry.path)}")
+        level.last = name
+        return name
+
+    def _put_name(self, entry: Entry, name: bytes) -> TargetFile | DeferredFile | None:
+        level = self._levels[-1]
+        if level.is_foreign:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        present = self._advance(level, name)
+        status = os.stat(name, dir_fd=self._chain.fd, follow_symlinks=False) if present else None
+        if entry.kind is EntryKind.HARDLINK:
+            self._put_link(entry, name, status)
+            return None
+        if status is not None and not self._may_stay(entry, name, status):
+            remove(self._chain.fd, name, entry.path)
+            status = None
+        if entry.kind is EntryKind.FILE:
+            return self._put_file(entry, name, status)
+        if entry.kind is EntryKind.DIRECTORY:
+            self._put_directory(entry, name, is_new=status is None)
+        else:
+            self._put_node(entry, name, is_new=status is None)
+        return None
+
+    def _advance(self, level: _Level, name: bytes) -> bool:
+        """Remove what the target holds before ``name`` and the backup does not; whether it holds ``name`` itself."""
+        while level.names and level.names.first < name:
+            self._remove_extra(level, level.names.pop())
+        if level.names and level.names.first == name:
+            level.names.pop()
+            return True
+        return False
+
+    def _remove_extra(self, level: _Level, name: bytes) -> None:
+        path = level.entry.path + b"/" + name if level.entry.path else name
+        if path != LOST_FOUND:
+            remove(self._chain.fd, name, path)
+
+    def _may_stay(self, entry: Entry, name: bytes, status: os.stat_result) -> bool:
+        """Whether what the target holds can become the entry without being removed first.
+
+        An inode with several names may hold the content of one entry only: whoever comes first claims it. Other
+        entries get an inode of their own, or are links to it because the backup says so. One that looks different from
+        its entry is never written: its other names may lie outside the target, where nothing is ours to change.
+        """
+        if not is_same_node(self._chain.fd, name, entry, status):
+            return False
+        if entry.kind is not EntryKind.DIRECTORY and status.st_nlink > 1:
+            identity = (status.st_dev, status.st_ino)
+            if identity in self._claimed or not _looks_like(entry, status):
+                return False
+            self._claimed.add(identity)
+        return True
+
+    def _put_file(self, entry: Entry, name: bytes, status: os.stat_result | None) -> TargetFile | DeferredFile:
+        fd = None if status is None else self._open_present(entry, name)
+        file: TargetFile | DeferredFile
+        if fd is not None:
+            file = self._target_file(fd, entry, is_new=False)
+        elif self._defers and entry.size <= DEFERRED_FILES:
+            file = DeferredFile(entry, self._make_late, self._count_finished)
+        else:
+            file = self._target_file(make_file(self._chain.fd, name), entry, is_new=True)
+        with self._lock:
+            self._unfinished += 1
+        return file
+
+    def _make_late(self, entry: Entry) -> TargetFile:
+        parent, _, name = entry.path.rpartition(b"/")
+        try:
+            fd = make_file(self._late_chain.go_to(parts_of(parent)), name)
+            return self._target_file(fd, entry, is_new=True)
+        except OSError as error:
+            raise target_error(error, "create", entry.path) from error
+
+    def _target_file(self, fd: int, entry: Entry, *, is_new: bool) -> TargetFile:
+        try:
+            return TargetFile(
+                fd,
+                entry,
+                is_new=is_new,
+                losses=self.losses,
+                on_finish=self._count_finished,
+                writers=self._writers,
+            )
+        except OSError:
+            os.close(fd)
+            raise
+
+    def _open_present(self, entry: Entry, name: bytes) -> int | None:
+        """The file that is there; None if it could not be opened for writing, and was removed.
+
+        A file of somebody else, one under fs-verity, and a program that runs can be removed but not written.
+        """
+        try:
+            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+        try:
+            make_accessible(self._chain.fd, name, stat.S_IRUSR | stat.S_IWUSR)
+            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+        remove(self._chain.fd, name, entry.path)
+        return None
+
+    def _count_finished(self) -> None:
+        with self._lock:
+            self._unfinished -= 1
+
+    def _put_directory(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
+        if is_new:
+            os.mkdir(name, 0o700, dir_fd=self._chain.fd)
+        enter_forced(self._chain, name)
+        self._open_level(entry, is_new=is_new)
+
+    def _open_level(self, entry: Entry, *, is_new: bool) -> None:
+        """Make the directory that the chain has just entered the current one."""
+        fd = self._chain.fd
+        level = _Level(entry, SortedNames([]), is_new=is_new)
+        if not is_new:
+            level.is_foreign = mount_id(fd) != self._mount
+            if not level.is_foreign:
+                make_writable(fd)
+                metadata.drop_default_acl(fd)
+                level.names = sorted_names(fd)
+        self._levels.append(level)
+
+    def _put_node(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
+        """A symbolic link, FIFO or device node."""
+        if is_new and not make_node(self._chain.fd, name, entry, self.losses):
+            self._missing_nodes.add(entry.path)
+            return
+        metadata.apply_metadata(proc_path(self._chain.fd, name), entry, is_new=is_new, losses=self.losses)
+
+    def _put_link(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
+        """One more name for an inode that an earlier entry made."""
+        if entry.target in self._missing_nodes:
+            self._remove_present(entry, name, status)
+            return
+        parts = parts_of(entry.target)
+        if not parts or _IMPOSSIBLE_PARTS.intersection(parts) or order_key(entry.target) >= order_key(entry.path):
+            raise IntegrityError(f"the backup's tree holds an impossible hard link: {format_path(entry.path)}")
+        self._do_late(partial(self._link, entry, parts, status), "create", entry)
+
+    def _link(self, entry: Entry, holder_parts: list[bytes], status: os.stat_result | None) -> None:
+        holder_name = holder_parts[-1]
+        holder_directory = self._link_chain.go_to(holder_parts[:-1])
+        holder = os.stat(holder_name, dir_fd=holder_directory, follow_symlinks=False)
+        if status is not None and (status.st_dev, status.st_ino) == (holder.st_dev, holder.st_ino):
+            return
+        parent, _, name = entry.path.rpartition(b"/")
+        directory = self._late_chain.go_to(parts_of(parent))
+        if status is not None:
+            remove(directory, name, entry.path)
+        try:
+            os.link(holder_name, name, src_dir_fd=holder_directory, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            self.losses.forgive(Feature.HARD_LINKS, error, entry.path)
+            duplicate((holder_directory, holder_name), directory, name, entry.path, self.losses)
+
+    def _remove_present(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
+        if status is not None:
+            remove(self._chain.fd, name, entry.path)
+
+    def _do_late(self, action: Callable[[], None], verb: str, entry: Entry) -> None:
+        """Do something now, or when all files that were put so far are finished."""
+
+        def act() -> None:
+            try:
+                action()
+            except OSError as error:
+                raise target_error(error, verb, entry.path) from error
+
+        if self._defers:
+            self.late.append(act)
+        else:
+            act()
+
+    def _leave(self) -> None:
+        """The stream has passed the current directory: remove what is left over, and set its attributes.
+
+        Only now, since every name that is made or removed in it changes its mtime, and its mode may forbid writing.
+        """
+        level = self._levels.pop()
+        while level.names:
+            self._remove_extra(level, level.names.pop())
+        try:
+            if self._levels:
+                self._chain.leave()
+        except OSError as error:
+            raise target_error(error, "leave", level.entry.path) from error
+        if not level.is_foreign:
+            self._do_late(partial(self._finish_directory, level.entry, is_new=level.is_new), "finish", level.entry)
+
+    def _finish_directory(self, entry: Entry, *, is_new: bool) -> None:
+        directory = self._late_chain.go_to(parts_of(entry.path))
+        metadata.apply_metadata(directory, entry, is_new=is_new, losses=self.losses)
+
+
+def _looks_like(entry: Entry, status: os.stat_result) -> bool:
+    """Whether owner, mode, mtime and a file's size are those of the entry: then there is nothing to write, normally."""
+    is_sized = entry.kind is not EntryKind.FILE or status.st_size == entry.size
+    is_owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
+    has_mode = entry.kind is EntryKind.SYMLINK or stat.S_IMODE(status.st_mode) == entry.mode
+    return is_sized and is_owned and has_mode and status.st_mtime_ns == entry.mtime_ns
