@@ -10,7 +10,7 @@ from pathlib import Path
 from cinderblock import errors
 
 PACKAGE = Path(errors.__file__).parent
-ROOMS = ("lifecycle", "handlers", "kube", "store", "datapath", "device", "mover", "repository")
+ROOMS = ("lifecycle", "handlers", "kube", "store", "format", "volume", "mover", "repository")
 """Rooms whose reasons get into conditions and Events; the gateway and the command line have readers of their own."""
 FIRST_ARGUMENT = frozenset({"Fail", "Wait", "_let_go"})
 SECOND_ARGUMENT = frozenset({"Announce"})

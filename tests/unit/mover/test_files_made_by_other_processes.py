@@ -18,6 +18,7 @@ from cinderblock.errors import TargetError, TransientError
 from cinderblock.mover import finishing
 from cinderblock.volume.workers import create_pool
 from cinderblock.volume.workers import process as workers_process
+from cinderblock.volume.workers.create_worker import CreateOrder
 from tests.support.backups import Backups, key_ring
 from tests.support.compare import compare_trees
 from tests.support.trees import edit_tree, make_tree
@@ -133,7 +134,7 @@ def test_a_process_that_is_killed_ends_the_restore_and_another_one_completes_it(
 ) -> None:
     order = create_pool.CreatePool.make
 
-    def order_and_kill(self: create_pool.CreatePool, orders: list[create_pool.CreateOrder]) -> create_pool.CreateTask:
+    def order_and_kill(self: create_pool.CreatePool, orders: list[CreateOrder]) -> create_pool.CreateTask:
         for process in started:
             process.send_signal(signal.SIGKILL)
         return order(self, orders)
