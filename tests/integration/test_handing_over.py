@@ -15,7 +15,7 @@ import pytest
 from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.cluster import apiserver, kubeconfigs, s3, volumes
 from tests.support.controllers import a_claim, controllers, furnish, furnish_namespace
 from tests.support.custom_resources import install

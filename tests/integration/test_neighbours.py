@@ -16,7 +16,7 @@ from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP, VOLUME_RESTORE, Kind
-from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +26,9 @@ CLAIM = {"metadata": {"name": "data", "uid": "c-1"}, "spec": {}, "status": {}}
 @pytest.fixture(params=[100, 1], ids=["few", "many"])
 def eyes(request: pytest.FixtureRequest, client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Eyes:
     monkeypatch.setattr(neighbours, "FEW", request.param)
-    return Eyes(client, cast("Stores", None), Policy(MoverSettings("example/cinderblock:1")), clock=datetime.now)
+    return Eyes(
+        client, cast("Stores", None), OperatorPolicy(MoverSettings("example/cinderblock:1")), clock=datetime.now
+    )
 
 
 async def make(client: KubeClient, kind: Kind, namespace: str, name: str, spec: Any, **status: Any) -> Any:

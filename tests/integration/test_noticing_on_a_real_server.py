@@ -15,7 +15,7 @@ from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +26,7 @@ async def told(client: KubeClient, heard: Any) -> dict[str, Any]:
     noticing = Noticing(queue)
     noticing.hear({"type": "ADDED", "object": heard})
     await queue.add(Key("VolumeBackup", namespace, name))
-    policy = Policy(MoverSettings("example/cinderblock:1"))
+    policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
     running = asyncio.create_task(noticing.run(Eyes(client, cast("Stores", None), policy)))
     await asyncio.sleep(PATIENCE + 2)
     running.cancel()

@@ -29,7 +29,7 @@ from cinderblock.handlers.settled import unsettled
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
-from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.settings import OperatorSettings
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
@@ -182,7 +182,7 @@ def measure_resync(run: Run) -> None:
 
     async def judge(client: KubeClient) -> tuple[int, float]:
         used = time.process_time()
-        policy = Policy(MoverSettings("example/cinderblock:1"))
+        policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
         found = await unsettled(Eyes(client, Stores(client), policy))
         return len(found), time.process_time() - used
 

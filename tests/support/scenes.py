@@ -20,10 +20,17 @@ from cinderblock.api.pins import Pins
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverSettings, Policy, RestoreWorld, StoreView
+from cinderblock.lifecycle.observed import (
+    MoverSettings,
+    ObservedBackup,
+    ObservedManifest,
+    ObservedRestore,
+    OperatorPolicy,
+    StoreLookup,
+)
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-POLICY = Policy(MoverSettings(image="example/cinderblock:1"))
+POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1"))
 PINS = Pins(content_digest="c" * 64, salt="5" * 32, suite=0)
 OWNER = [{"uid": "b-1"}]
 
@@ -118,7 +125,7 @@ def a_pod(phase: str = "Running", report: MoverReport | None = None, **status: A
     return Pod.model_validate({"metadata": {"name": "mover-x", "uid": "p-1"}, "status": seen})
 
 
-def a_manifest(parent: str | None = None) -> ManifestView:
+def a_manifest(parent: str | None = None) -> ObservedManifest:
     """The committed manifest of backup b-1."""
     description = BackupMetadata(
         backup_id="b-1",
@@ -131,13 +138,13 @@ def a_manifest(parent: str | None = None) -> ManifestView:
         created_at=NOW,
         data_timestamp=NOW,
     )
-    return ManifestView("backups/c-1/b-1.manifest", description, parent, 2, 3000, 2000, 1000, PINS)
+    return ObservedManifest("backups/c-1/b-1.manifest", description, parent, 2, 3000, 2000, 1000, PINS)
 
 
-def a_world(backup: VolumeBackup, **seen: Any) -> BackupWorld:
+def a_world(backup: VolumeBackup, **seen: Any) -> ObservedBackup:
     """What is usually seen around a backup: its claim, its store, a class for snapshots, nothing of ours."""
     usual: dict[str, Any] = {
-        "store": StoreView(a_store()),
+        "store": StoreLookup(a_store()),
         "claim": a_claim(),
         "volume": PersistentVolume.model_validate(
             {"metadata": {"name": "pv-c-1"}, "spec": {"csi": {"driver": "csi.example.org"}}}
@@ -147,7 +154,7 @@ def a_world(backup: VolumeBackup, **seen: Any) -> BackupWorld:
         ),
         "classes": (a_class("fast"),),
     }
-    return BackupWorld(backup=backup, policy=POLICY, **(usual | seen))
+    return ObservedBackup(backup=backup, policy=POLICY, **(usual | seen))
 
 
 def a_restore(uid: str = "r-1", *, finalizer: bool = True, deleting: bool = False, **status: Any) -> VolumeRestore:
@@ -166,15 +173,15 @@ def a_restore(uid: str = "r-1", *, finalizer: bool = True, deleting: bool = Fals
     return VolumeRestore.model_validate({"metadata": metadata, "spec": spec, "status": own})
 
 
-def a_restore_world(restore: VolumeRestore, **seen: Any) -> RestoreWorld:
+def a_restore_world(restore: VolumeRestore, **seen: Any) -> ObservedRestore:
     """What is usually seen around a restore: an available backup, its store and manifest, StorageClass ``fast``."""
     usual: dict[str, Any] = {
         "backup": available(),
-        "store": StoreView(a_store()),
+        "store": StoreLookup(a_store()),
         "manifest": a_manifest(),
         "classes": ("fast",),
     }
-    return RestoreWorld(restore=restore, policy=POLICY, **(usual | seen))
+    return ObservedRestore(restore=restore, policy=POLICY, **(usual | seen))
 
 
 def a_filled_volume(phase: str = "Bound", *, mark: str | None = None, claim: str = "hidden") -> PersistentVolume:

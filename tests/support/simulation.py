@@ -40,8 +40,8 @@ from cinderblock.handlers.stores import Stores
 from cinderblock.handlers.watch import CHILD_KINDS, Watch, volume_key
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import RequestInfo
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.stored import manifests
@@ -61,7 +61,7 @@ SHORT = timedelta(minutes=3)
 """The same when every operation has ended: longer than any interval at which an ended one is looked at."""
 PATIENCE = 6000
 """Steps in which every simulated world must come to rest."""
-POLICY = Policy(MoverSettings(image="example/cinderblock:1", limit=2))
+POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1", limit=2))
 CHILD_NAMES = {kind.kind for kind in CHILD_KINDS}
 
 

@@ -16,7 +16,7 @@ from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.schemas import Schema
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle import conditions
-from cinderblock.lifecycle.checks import identity
+from cinderblock.lifecycle.backup.checks import identity
 
 _DELETABLE: Final = frozenset({BackupPhase.AVAILABLE, BackupPhase.ERROR, BackupPhase.ERROR_RESTORING})
 _RESET: Final = "The status was reset"

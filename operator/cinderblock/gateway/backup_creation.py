@@ -22,9 +22,11 @@ from cinderblock.gateway.operations import Operation
 from cinderblock.gateway.schemas import Schema
 from cinderblock.gateway.users import user_name
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.lifecycle import checks, snapshot_checks
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.backup import snapshot_checks
+from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Fail
-from cinderblock.lifecycle.worlds import BackupWorld
 
 _CONTAINER: Final = TypeAdapter[str | None](Container | None)
 _NOT_FOUND: Final = frozenset({"VolumeNotFound", "SnapshotNotFound"})
@@ -94,20 +96,20 @@ def _spec(asked: dict[str, Any], volume_id: str) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if value is not None} | flags
 
 
-def _refuse(world: BackupWorld, asked: dict[str, Any]) -> None:
+def _refuse(world: ObservedBackup, asked: dict[str, Any]) -> None:
     """Raises what Cinder would, in its order: the volume, the snapshot or the volume's status, the parent.
 
     What a VolumeBackup would wait for is refused here: a caller of Cinder's API asks again.
     """
-    order: tuple[checks.Check, ...] = (
-        checks.volume_exists,
-        checks.volume_is_bound,
+    order: tuple[backup_checks.Check, ...] = (
+        backup_checks.volume_exists,
+        backup_checks.volume_is_bound,
         _no_operation_runs,
         snapshot_checks.given_snapshot_fits,
-        checks.volume_is_free_or_forced,
-        checks.parent_is_there,
+        backup_checks.volume_is_free_or_forced,
+        backup_checks.parent_is_there,
     )
-    verdict = checks.first_verdict(world, order)
+    verdict = backup_checks.first_verdict(world, order)
     if verdict is None:
         return
     if verdict.reason == "SnapshotMismatch" and world.given_snapshot is not None:
@@ -120,7 +122,7 @@ def _refuse(world: BackupWorld, asked: dict[str, Any]) -> None:
     raise InvalidInput(verdict.message, reason=verdict.reason)
 
 
-def _no_operation_runs(world: BackupWorld) -> Fail | None:
+def _no_operation_runs(world: ObservedBackup) -> Fail | None:
     """Cinder: a volume that is being backed up or restored to is neither available nor in use."""
     if world.claim is None or world.backup.spec.snapshot_id is not None:
         return None
@@ -128,8 +130,8 @@ def _no_operation_runs(world: BackupWorld) -> Fail | None:
         ("backing-up", world.siblings, ()),
         ("restoring-backup", (), world.restores),
     ):
-        if checks.busy(world.backup, world.claim, backups, restores) is not None:
-            return Fail("VolumeBusy", checks.not_available(status))
+        if volume_lock.wait_for_volume(world.backup, world.claim, backups, restores) is not None:
+            return Fail("VolumeBusy", backup_checks.not_available(status))
     return None
 
 

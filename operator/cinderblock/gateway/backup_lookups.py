@@ -15,7 +15,8 @@ from cinderblock.errors import NotFound
 from cinderblock.gateway.backup_views import own_status
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.lifecycle.checks import WHOLE, age_key
+from cinderblock.lifecycle.backup.checks import WHOLE
+from cinderblock.lifecycle.volume_lock import age_key
 
 SELECTABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 """Ids: what else is asked for is no id of ours, and must not get into a field selector."""

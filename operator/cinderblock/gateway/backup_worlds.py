@@ -20,22 +20,22 @@ from cinderblock.gateway.volume_ids import find_claim
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, POD, VOLUME_RESTORE, VOLUME_SNAPSHOT
 from cinderblock.kube.queries import uses_claim
-from cinderblock.lifecycle.stores import choose
-from cinderblock.lifecycle.worlds import BackupWorld, MoverSettings, Policy, StoreView
+from cinderblock.lifecycle.observed import MoverSettings, ObservedBackup, OperatorPolicy, StoreLookup
+from cinderblock.lifecycle.store.decide import default_store
 
-_POLICY: Final = Policy(MoverSettings(image=""))
+_POLICY: Final = OperatorPolicy(MoverSettings(image=""))
 """The rules that are asked here start no mover."""
 _RUNNING: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 T = TypeVar("T")
 
 
-async def look(kube: KubeClient, project: str, asked: dict[str, Any]) -> BackupWorld:
+async def look(kube: KubeClient, project: str, asked: dict[str, Any]) -> ObservedBackup:
     """Read what the request ``asked`` is about; what is not there is absent from the world."""
     backup = _imagined(project, asked)
     claim = await find_claim(kube, project, asked["volume_id"])
     if claim is None:
-        return BackupWorld(backup, _POLICY)
+        return ObservedBackup(backup, _POLICY)
     siblings, restores, users, snapshot, store = await asyncio.gather(
         select_any(kube, project, {"status.volumeId": claim.uid}, *_asking_for(claim)),
         restores_into(kube, project, claim),
@@ -43,12 +43,12 @@ async def look(kube: KubeClient, project: str, asked: dict[str, Any]) -> BackupW
         _snapshot(kube, project, asked.get("snapshot_id")),
         seen(_default_store(kube, project)),
     )
-    return BackupWorld(
+    return ObservedBackup(
         backup,
         _POLICY,
         siblings=tuple(siblings),
         restores=restores,
-        store=store or StoreView(),
+        store=store or StoreLookup(),
         claim=claim,
         users=users or (),
         given_snapshot=snapshot,
@@ -97,9 +97,9 @@ async def _snapshot(kube: KubeClient, project: str, identifier: str | None) -> V
     return next((VolumeSnapshot.model_validate(body) for body in bodies if body["metadata"]["uid"] == identifier), None)
 
 
-async def _default_store(kube: KubeClient, project: str) -> StoreView:
+async def _default_store(kube: KubeClient, project: str) -> StoreLookup:
     stores = [BackupStore.model_validate(body) for body in await kube.list(BACKUP_STORE, project)]
-    return choose(stores, project)
+    return default_store(stores, project)
 
 
 async def seen(looking: Awaitable[T]) -> T | None:

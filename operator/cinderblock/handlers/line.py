@@ -16,10 +16,10 @@ from datetime import datetime
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle import movers
 from cinderblock.lifecycle.actions import CreateChild, Decision
-from cinderblock.lifecycle.checks import age_key
-from cinderblock.lifecycle.worlds import MoverView, OtherMover
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.observed import ObservedMover, RunningMover
+from cinderblock.lifecycle.volume_lock import age_key
 
 SHOWN_AFTER = 30.0
 """Seconds after which a mover that was started is in every list of Jobs, or was never created (a call's time limit)."""
@@ -57,10 +57,10 @@ class Line:
     """Operations that wait for a mover, and movers that were started a moment ago. For one event loop."""
 
     clock: Callable[[], float] = loop_time
-    _started: dict[str, tuple[OtherMover, float]] = field(default_factory=dict)
+    _started: dict[str, tuple[RunningMover, float]] = field(default_factory=dict)
     _waiting: dict[str, Waiting] = field(default_factory=dict)
 
-    def seen_from(self, me: Operation, view: MoverView, store: BackupStore | None) -> MoverView:
+    def seen_from(self, me: Operation, view: ObservedMover, store: BackupStore | None) -> ObservedMover:
         """What ``me`` has to know of the others, beyond what the API server said. Asked right before deciding."""
         if view.job is not None or store is None:
             return view
@@ -77,21 +77,21 @@ class Line:
         )
 
     def decided(
-        self, me: Operation, view: MoverView, store: BackupStore | None, decision: Decision, limit: int
+        self, me: Operation, view: ObservedMover, store: BackupStore | None, decision: Decision, limit: int
     ) -> None:
         """Take note of what was decided, before anybody else decides."""
         self._waiting.pop(me.uid, None)
         if store is None:
             self._started.pop(me.uid, None)
         elif any(isinstance(action, CreateChild) and action.kind == "Job" for action in decision.actions):
-            self._started[me.uid] = OtherMover(me.uid, store.uid), self.clock() + SHOWN_AFTER
+            self._started[me.uid] = RunningMover(me.uid, store.uid), self.clock() + SHOWN_AFTER
         elif _is_queued(decision):
             until = self.clock() + COMES_BACK * (decision.look_again or 0.0)
-            self._waiting[me.uid] = Waiting(age_key(me), store.uid, movers.has_room(view, limit), until)
+            self._waiting[me.uid] = Waiting(age_key(me), store.uid, mover_state.has_room(view, limit), until)
         elif view.job is None or view.job.is_complete or view.job.failure is not None:
             self._started.pop(me.uid, None)
 
 
 def _is_queued(decision: Decision) -> bool:
     conditions = decision.status.conditions if decision.status is not None else []
-    return any(c.type == "Reconciling" and c.reason == movers.QUEUED for c in conditions)
+    return any(c.type == "Reconciling" and c.reason == mover_state.QUEUED for c in conditions)

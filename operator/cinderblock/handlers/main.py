@@ -29,7 +29,7 @@ from cinderblock.handlers.stores import Stores
 from cinderblock.handlers.watch import Watch
 from cinderblock.handlers.watching import Watching
 from cinderblock.kube.client import KubeClient, connect
-from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.settings import OperatorSettings
 
@@ -128,9 +128,9 @@ async def asked_to_stop() -> None:
     await stop.wait()
 
 
-def make_policy(settings: OperatorSettings) -> Policy:
+def make_policy(settings: OperatorSettings) -> OperatorPolicy:
     """What decisions need to know of the settings."""
-    return Policy(
+    return OperatorPolicy(
         mover=MoverSettings(
             image=settings.mover_image,
             pull_policy=settings.mover_image_pull_policy,

@@ -19,8 +19,10 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.handlers.observe import Eyes, parse_all
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import checks, restore_checks
-from cinderblock.lifecycle.checks import own_phase
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.restore import checks as restore_checks
+from cinderblock.lifecycle.volume_lock import own_phase
 
 FEW: Final = 100
 """Objects of a namespace that are simply read, which takes 12 ms of processor time; up to eight selections take 10."""
@@ -61,7 +63,7 @@ async def of_restore(
     eyes: Eyes, restore: VolumeRestore, target: PersistentVolumeClaim | None
 ) -> tuple[VolumeBackup | None, tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
     """The backup that is restored, and the VolumeBackups and the other VolumeRestores that matter to ``target``."""
-    volumes = {target.uid, target.name} if target and restore_checks.wants_existing(restore) else set()
+    volumes = {target.uid, target.name} if target and restore_checks.is_in_place(restore) else set()
     asked = _asked_backup(restore)
     backups, restores = await asyncio.gather(
         _those(
@@ -104,7 +106,7 @@ async def unsealed_in(eyes: Eyes, store: BackupStore) -> tuple[tuple[str, ...], 
     fields = f"status.storeName={store.name},status.sealed=false"
     bodies, is_all = await eyes.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, FEW, fields=fields)
     backups = parse_all(VolumeBackup, bodies)
-    return tuple(backup.name for backup in backups if checks.own_phase(backup) in checks.WHOLE), is_all
+    return tuple(backup.name for backup in backups if volume_lock.own_phase(backup) in backup_checks.WHOLE), is_all
 
 
 def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ...]:
@@ -113,7 +115,7 @@ def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ..
 
 def _needs(backup: VolumeBackup, store: BackupStore) -> bool:
     """Whether something of the backup may be in the store: our finalizer says that it has not been dealt with."""
-    recorded = checks.own_phase(backup) is not None and backup.status.store_name == store.name
+    recorded = volume_lock.own_phase(backup) is not None and backup.status.store_name == store.name
     return recorded and labels.BACKUP_FINALIZER in backup.metadata.finalizers
 
 

@@ -20,8 +20,8 @@ from cinderblock.handlers.keys import Key
 from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.kube import kinds
-from cinderblock.lifecycle import backups
-from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.observed import ObservedBackup
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Noticing:
         except ValidationError:
             return
         waiting = self._queue.counts()["due"]
-        status = backups.noticed(BackupWorld(backup, eyes.policy), waiting, eyes.clock())
+        status = backup_decide.acknowledge(ObservedBackup(backup, eyes.policy), waiting, eyes.clock())
         if status is None:
             return
         try:

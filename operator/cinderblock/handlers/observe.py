@@ -29,9 +29,9 @@ from cinderblock.handlers.stores import Stores
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle.objects import MOVER_CONTAINER, STORE_LABEL
-from cinderblock.lifecycle.stores import choose
-from cinderblock.lifecycle.worlds import ManifestView, MoverView, OtherMover, Policy, StoreView
+from cinderblock.lifecycle.mover.job import MOVER_CONTAINER, STORE_LABEL
+from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, OperatorPolicy, RunningMover, StoreLookup
+from cinderblock.lifecycle.store.decide import default_store
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Eyes:
 
     kube: KubeClient
     stores: Stores
-    policy: Policy
+    policy: OperatorPolicy
     clock: Callable[[], datetime] = wall_clock
     instruments: OperatorMetrics = field(default_factory=OperatorMetrics)
     line: Line = field(default_factory=Line)
@@ -123,7 +123,7 @@ def writers_of(pods: list[Pod], me: str) -> tuple[str, ...]:
     return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(api_labels.OWNER_KIND_LABEL) == wanted))
 
 
-async def intruders(eyes: Eyes, claim: PersistentVolumeClaim, mover: MoverView) -> tuple[str, ...]:
+async def intruders(eyes: Eyes, claim: PersistentVolumeClaim, mover: ObservedMover) -> tuple[str, ...]:
     """Names of the pods, not our own, that had a claim while a mover worked on it, from its Job's birth to its end."""
     begin = mover.job.metadata.creation_timestamp if mover.job is not None else None
     if begin is None:
@@ -149,7 +149,7 @@ async def attached_to(eyes: Eyes, volume_name: str, pods: list[Pod]) -> tuple[st
 
 async def observe_mover(
     eyes: Eyes, owner: VolumeBackup | VolumeRestore, claim: PersistentVolumeClaim | None
-) -> MoverView:
+) -> ObservedMover:
     """The mover Job of an operation with its pods; while there is none, which others run.
 
     ``claim`` is what the mover mounts, if it is there.
@@ -159,24 +159,26 @@ async def observe_mover(
         progress = await _progress(eyes, owner, view.pods)
         return replace(await _with_warnings(eyes, view, view.job, claim), progress=progress)
     others = await eyes.list(Job, kinds.JOB, labels=f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}")
-    return MoverView(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
+    return ObservedMover(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
 
 
-def _running(job: Job) -> OtherMover | None:
+def _running(job: Job) -> RunningMover | None:
     """The mover that a Job is, if it has not ended. A label makes no mover: its owner must have given it its name."""
     owner = next((owner.uid for owner in job.metadata.owner_references if owner.controller), "")
     if job.name != api_labels.child_name(owner) or job.is_complete or job.failure is not None:
         return None
-    return OtherMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
+    return RunningMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
 
 
-async def own_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> MoverView:
+async def own_mover(eyes: Eyes, owner: VolumeBackup | VolumeRestore) -> ObservedMover:
     """The mover Job of an operation with its pods; all that one needs which only cleans up."""
     job = await eyes.get(Job, kinds.JOB, api_labels.child_name(owner.uid), owner.namespace)
-    return MoverView(job=job, pods=await pods_of(eyes, owner) if job is not None else ())
+    return ObservedMover(job=job, pods=await pods_of(eyes, owner) if job is not None else ())
 
 
-async def _with_warnings(eyes: Eyes, view: MoverView, job: Job, claim: PersistentVolumeClaim | None) -> MoverView:
+async def _with_warnings(
+    eyes: Eyes, view: ObservedMover, job: Job, claim: PersistentVolumeClaim | None
+) -> ObservedMover:
     """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be had."""
     subject = view.pods[-1] if view.pods else job
     if view.pods and view.pods[-1].status.phase != "Pending":
@@ -205,16 +207,16 @@ async def _progress(eyes: Eyes, owner: VolumeBackup | VolumeRestore, pods: tuple
         return None
 
 
-async def choose_store(eyes: Eyes, namespace: str, asked: str | None) -> StoreView:
+async def choose_store(eyes: Eyes, namespace: str, asked: str | None) -> StoreLookup:
     """The store that is named, or the namespace's default one."""
     if asked is not None:
         store = await eyes.get(BackupStore, kinds.BACKUP_STORE, asked, namespace)
         missing = "" if store else f"BackupStore {asked} could not be found in namespace {namespace}."
-        return StoreView(store, missing)
-    return choose(await eyes.list(BackupStore, kinds.BACKUP_STORE, namespace), namespace)
+        return StoreLookup(store, missing)
+    return default_store(await eyes.list(BackupStore, kinds.BACKUP_STORE, namespace), namespace)
 
 
-async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:
+async def probe_store(eyes: Eyes, view: StoreLookup, container: str) -> StoreLookup:
     """Ask the store whether it can be used: Secrets, keys, endpoint, credentials, container."""
     if view.store is None:
         return view
@@ -227,7 +229,7 @@ async def probe_store(eyes: Eyes, view: StoreView, container: str) -> StoreView:
 
 async def read_manifest(
     eyes: Eyes, store: BackupStore, container: str, key: str, expected: ExpectedBackup
-) -> ManifestView | None:
+) -> ObservedManifest | None:
     """Return a manifest, read back and verified; None if there is none.
 
     Args:
@@ -248,7 +250,7 @@ async def read_manifest(
             raise
         return None
     facts = summary.comparison
-    return ManifestView(
+    return ObservedManifest(
         key=key,
         sealed=summary.header.is_sealed,
         description=summary.description,

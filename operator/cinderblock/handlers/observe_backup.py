@@ -41,9 +41,11 @@ from cinderblock.handlers.observe import (
     writers_of,
 )
 from cinderblock.kube import kinds, queries
-from cinderblock.lifecycle import dependents, expectations, movers
-from cinderblock.lifecycle.checks import WHOLE, is_forgotten, is_unpinned, own_phase, recorded_parent
-from cinderblock.lifecycle.worlds import BackupWorld, ManifestView, MoverView, StoreView
+from cinderblock.lifecycle import dependents, expected_manifest
+from cinderblock.lifecycle.backup.checks import WHOLE, is_forgotten, is_unpinned, recorded_parent
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, ObservedMover, StoreLookup
+from cinderblock.lifecycle.volume_lock import own_phase
 from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
 
@@ -51,14 +53,14 @@ NAMESAKES: Final = 8
 """Most manifests with one backup id, below several volumes, that are read to find the right one."""
 
 
-async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
+async def observe(eyes: Eyes, backup: VolumeBackup) -> ObservedBackup:
     """The world of a VolumeBackup, as far as its phase makes it matter."""
     namespace = backup.namespace
     snapshot, exposed = await asyncio.gather(
         _own_snapshot(eyes, backup),
         eyes.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(backup.uid), namespace),
     )
-    world = BackupWorld(backup=backup, policy=eyes.policy, snapshot=snapshot, exposed=exposed)
+    world = ObservedBackup(backup=backup, policy=eyes.policy, snapshot=snapshot, exposed=exposed)
     if backup.metadata.is_being_deleted:
         return await _for_deletion(eyes, await _with_neighbours(eyes, world))
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
@@ -72,7 +74,7 @@ async def observe(eyes: Eyes, backup: VolumeBackup) -> BackupWorld:
     return await _for_creation(eyes, await _with_neighbours(eyes, replace(world, claim=claim)))
 
 
-async def _for_pins(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _for_pins(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """Add the manifest of a backup that an earlier release made without pins."""
     backup = world.backup
     view = await choose_store(eyes, backup.namespace, _store_name(backup))
@@ -84,11 +86,11 @@ async def _for_pins(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 async def _read_whole(
     eyes: Eyes, store: BackupStore, backup: VolumeBackup
-) -> tuple[ManifestView | None, CinderblockError | None]:
+) -> tuple[ObservedManifest | None, CinderblockError | None]:
     """Return the manifest of a backup that is whole, or why it cannot be read."""
     key, container = backup.status.manifest_key or "", backup.status.container or store.spec.container
     try:
-        manifest = await read_manifest(eyes, store, container, key, expectations.of_status(backup, store))
+        manifest = await read_manifest(eyes, store, container, key, expected_manifest.expected_of_status(backup, store))
     except CinderblockError as error:
         return None, error
     if manifest is None:
@@ -96,7 +98,7 @@ async def _read_whole(
     return manifest, None
 
 
-async def _with_neighbours(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_neighbours(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     siblings, restores = await of_backup(eyes, world.backup, world.claim)
     return replace(world, siblings=siblings, restores=restores)
 
@@ -111,7 +113,7 @@ async def _claim(eyes: Eyes, backup: VolumeBackup) -> PersistentVolumeClaim | No
     return await find_claim(eyes, backup.namespace, _volume_name(backup))
 
 
-async def _for_adoption(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _for_adoption(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """The manifest that is asked for, where the store keeps it, and all others, whichever of them has its id."""
     backup = world.backup
     siblings, restores = await asyncio.gather(
@@ -128,7 +130,7 @@ async def _for_adoption(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return await _with_manifest(eyes, world) if world.store.trouble is None else world
 
 
-async def _children_only(eyes: Eyes, backup: VolumeBackup) -> MoverView:
+async def _children_only(eyes: Eyes, backup: VolumeBackup) -> ObservedMover:
     return await own_mover(eyes, backup)
 
 
@@ -138,7 +140,7 @@ async def _own_snapshot(eyes: Eyes, backup: VolumeBackup) -> VolumeSnapshot | No
     return await eyes.get(VolumeSnapshot, kinds.VOLUME_SNAPSHOT, labels.child_name(backup.uid), backup.namespace)
 
 
-async def _for_creation(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _for_creation(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     backup = world.backup
     view, mover = await asyncio.gather(
         choose_store(eyes, backup.namespace, _store_name(backup)), observe_mover(eyes, backup, world.exposed)
@@ -158,7 +160,7 @@ def _volume_name(backup: VolumeBackup) -> str:
     return (backup.status.volume_id if own_phase(backup) else None) or backup.spec.volume_id or ""
 
 
-async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _before_copy(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """What the checks look at before the copy begins."""
     backup, claim = world.backup, world.claim
     if world.store.store is not None and world.snapshot is None and world.exposed is None:
@@ -176,7 +178,7 @@ async def _before_copy(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return await _with_attachments(eyes, await _with_snapshots(eyes, world), pods)
 
 
-async def _with_parent(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_parent(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """Add the manifest of the recorded parent, if its status has no pins yet."""
     parent = recorded_parent(world)
     if world.store.store is None or parent is None or not is_unpinned(parent):
@@ -185,7 +187,7 @@ async def _with_parent(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return replace(world, parent=manifest, parent_trouble=trouble)
 
 
-async def _with_intruders(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_intruders(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """Who had the volume while it was copied, if it is copied itself and no snapshot of it."""
     from_snapshot = world.snapshot is not None or world.exposed is not None or world.backup.spec.snapshot_id is not None
     if world.claim is None or from_snapshot:
@@ -193,7 +195,7 @@ async def _with_intruders(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return replace(world, intruders=await intruders(eyes, world.claim, world.mover))
 
 
-async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_snapshots(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     if not await eyes.kube.serves(kinds.VOLUME_SNAPSHOT):
         return world
     backup, volume = world.backup, world.volume
@@ -206,7 +208,7 @@ async def _with_snapshots(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return replace(world, classes=tuple(await eyes.list(StorageClass, kinds.STORAGE_CLASS)))
 
 
-async def _with_attachments(eyes: Eyes, world: BackupWorld, pods: list[Pod]) -> BackupWorld:
+async def _with_attachments(eyes: Eyes, world: ObservedBackup, pods: list[Pod]) -> ObservedBackup:
     """Where the volume is attached, unless a snapshot is taken or given that may be of a volume in use."""
     may_be_in_use = world.backup.spec.force and world.snapshot_class is not None
     has_begun = world.snapshot is not None or world.exposed is not None
@@ -215,7 +217,7 @@ async def _with_attachments(eyes: Eyes, world: BackupWorld, pods: list[Pod]) -> 
     return replace(world, attached_to=await attached_to(eyes, world.volume.name, pods))
 
 
-async def _with_active_key(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_active_key(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """Add the key that a mover must seal with. `probe_store` reports a Secret that cannot be read, not this function.
 
     Only this function reports that no key may seal. Stored backups can be read all the same.
@@ -266,11 +268,11 @@ def _keeps(driver: str, classes: list[VolumeSnapshotClass]) -> str:
     )
 
 
-async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_manifest(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """Read the manifest back once there can be one: a pod has ended, or a status was lost that had said so."""
     store, backup = world.store.store, world.backup
     asked, forgotten = backup.spec.import_, is_forgotten(backup)
-    if store is None or not (movers.may_have_committed(world.mover) or forgotten or asked):
+    if store is None or not (mover_state.may_have_committed(world.mover) or forgotten or asked):
         return world
     container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
     container = container or store.spec.container
@@ -284,10 +286,10 @@ async def _with_manifest(eyes: Eyes, world: BackupWorld) -> BackupWorld:
 
 
 async def _with_one_of(
-    eyes: Eyes, world: BackupWorld, store: BackupStore, container: str, keys: list[str]
-) -> BackupWorld:
+    eyes: Eyes, world: ObservedBackup, store: BackupStore, container: str, keys: list[str]
+) -> ObservedBackup:
     """The only sound manifest among ``keys``, or that of the known volume. Raises what the store raises."""
-    sound: list[ManifestView] = []
+    sound: list[ObservedManifest] = []
     trouble: CinderblockError | None = None
     for key in keys[:NAMESAKES]:
         try:
@@ -304,7 +306,7 @@ async def _with_one_of(
     return replace(world, manifest=sound[0]) if sound else replace(world, manifest_trouble=trouble)
 
 
-def _namesakes(world: BackupWorld, keys: list[str]) -> ForeignManifest:
+def _namesakes(world: ObservedBackup, keys: list[str]) -> ForeignManifest:
     """The error of a backup that may be any of several. What to do comes first, since a failReason is short."""
     remedy = "Give the key of the right one as spec.import.manifest" if world.backup.spec.import_ else "Remove others"
     return ForeignManifest(
@@ -313,21 +315,21 @@ def _namesakes(world: BackupWorld, keys: list[str]) -> ForeignManifest:
     )
 
 
-def _known_key(world: BackupWorld, store: BackupStore) -> str | None:
+def _known_key(world: ObservedBackup, store: BackupStore) -> str | None:
     """Where the manifest is if the backup is of the claim that is there now."""
     prefix, backup_id = store.spec.prefix, world.backup.backup_id
     return layout.manifest_key(prefix, world.claim.uid, backup_id) if world.claim else None
 
 
-def _expected(world: BackupWorld, store: BackupStore, key: str) -> ExpectedBackup:
+def _expected(world: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
     """Return which backup the manifest must be: what the mover has reported, or else what key and seal rule say.
 
     If the backup is being deleted, it may be unencrypted.
     """
     backup = world.backup
     if not is_forgotten(backup) and not backup.spec.import_:
-        return expectations.of_run(backup, store, key, movers.success(world.mover))
-    expected = expectations.of_key(backup, store, key)
+        return expected_manifest.expected_of_run(backup, store, key, mover_state.success(world.mover))
+    expected = expected_manifest.expected_at_key(backup, store, key)
     return expected.model_copy(update={"sealed": False}) if backup.metadata.is_being_deleted else expected
 
 
@@ -336,7 +338,7 @@ def _asked_manifest(asked: ImportSource, prefix: str) -> str | None:
     return asked.manifest if asked.manifest and layout.stored_ids(asked.manifest, prefix) else None
 
 
-async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world: BackupWorld) -> list[str]:
+async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world: ObservedBackup) -> list[str]:
     """Find keys of a backup's manifest if nothing else says which volume it belongs to: the volume may be gone by now.
 
     Somebody who can write to the container can put a manifest of the same name below another volume. So the key below
@@ -354,7 +356,7 @@ async def _find_manifests(eyes: Eyes, store: BackupStore, container: str, world:
     return await eyes.stores.ask(store, search)
 
 
-async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _for_deletion(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     backup, status = world.backup, world.backup.status
     view = await choose_store(eyes, backup.namespace, _store_name(backup))
     mover = await own_mover(eyes, backup)
@@ -369,10 +371,10 @@ async def _for_deletion(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     try:
         return await _stored(eyes, world, view, status.volume_id, status.container)
     except CinderblockError as error:
-        return replace(world, store=StoreView(view.store, "", error))
+        return replace(world, store=StoreLookup(view.store, "", error))
 
 
-async def _for_recall(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _for_recall(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """What can still be found out about a backup that is being deleted and whose status was lost."""
     if world.store.store is None:
         return replace(world, manifest_trouble=TransientError(world.store.missing, reason="StoreNotFound"))
@@ -381,7 +383,9 @@ async def _for_recall(eyes: Eyes, world: BackupWorld) -> BackupWorld:
     return await _with_manifest(eyes, replace(world, claim=claim))
 
 
-async def _stored(eyes: Eyes, world: BackupWorld, view: StoreView, volume_id: str, container: str) -> BackupWorld:
+async def _stored(
+    eyes: Eyes, world: ObservedBackup, view: StoreLookup, volume_id: str, container: str
+) -> ObservedBackup:
     """Add whether the store still holds objects of the backup, and which backups need them."""
     store, backup = view.store, world.backup
     if store is None:
@@ -405,7 +409,7 @@ def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tu
     return stands or has_packs, stands
 
 
-async def _with_needs(eyes: Eyes, world: BackupWorld) -> BackupWorld:
+async def _with_needs(eyes: Eyes, world: ObservedBackup) -> ObservedBackup:
     """Add which backups need packs of this one, as the manifests in the store show."""
     status, store = world.backup.status, world.store.store
     if store is None:

@@ -26,20 +26,22 @@ from cinderblock.handlers.observe import (
     writers_of,
 )
 from cinderblock.kube import kinds
-from cinderblock.lifecycle import expectations, rebinding, restore_checks
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.lifecycle.restores import ENDED
-from cinderblock.lifecycle.worlds import RestoreWorld
+from cinderblock.lifecycle import expected_manifest
+from cinderblock.lifecycle.observed import ObservedRestore
+from cinderblock.lifecycle.restore import checks as restore_checks
+from cinderblock.lifecycle.restore import rebind
+from cinderblock.lifecycle.restore.decide import ENDED
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 
-async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
+async def observe(eyes: Eyes, restore: VolumeRestore) -> ObservedRestore:
     """The world of a VolumeRestore."""
     namespace = restore.namespace
     hidden = await eyes.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(restore.uid), namespace)
     existing = restore.spec.volume_id
     target = await find_claim(eyes, namespace, existing) if existing is not None else None
     backup, backups, restores = await of_restore(eyes, restore, target)
-    world = RestoreWorld(
+    world = ObservedRestore(
         restore=restore,
         policy=eyes.policy,
         backup=backup,
@@ -52,7 +54,7 @@ async def observe(eyes: Eyes, restore: VolumeRestore) -> RestoreWorld:
     phase = restore_checks.own_phase(restore)
     if restore.metadata.is_being_deleted or phase in ENDED:
         return await _children_only(eyes, world)
-    if phase is RestorePhase.RESTORING and rebinding.has_begun(world):
+    if phase is RestorePhase.RESTORING and rebind.has_begun(world):
         return await _handing_over(eyes, world)
     return await _for_restore(eyes, world)
 
@@ -73,7 +75,7 @@ async def _volume(eyes: Eyes, restore: VolumeRestore, hidden: PersistentVolumeCl
     return found if reference is not None and reference.uid == hidden.uid else None
 
 
-async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
+async def _children_only(eyes: Eyes, world: ObservedRestore) -> ObservedRestore:
     mover = await own_mover(eyes, world.restore)
     name = _promised_name(world)
     if name is not None:
@@ -82,31 +84,33 @@ async def _children_only(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     return replace(world, mover=replace(mover, pods=await pods_of(eyes, world.restore)))
 
 
-def _promised_name(world: RestoreWorld) -> str | None:
+def _promised_name(world: ObservedRestore) -> str | None:
     """Name of the claim that the filled volume is for, or was to be for."""
     reference = world.volume.spec.claim_ref if world.volume is not None else None
     if reference is not None and reference.name != labels.child_name(world.restore.uid):
         return reference.name
-    if restore_checks.wants_existing(world.restore):
+    if restore_checks.is_in_place(world.restore):
         return None
     told = world.restore.status.volume_name if restore_checks.own_phase(world.restore) else None
-    return told or restore_checks.asked_name(world)
+    return told or restore_checks.target_name(world)
 
 
-async def _handing_over(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
+async def _handing_over(eyes: Eyes, world: ObservedRestore) -> ObservedRestore:
     """The copy is whole: what matters is who has the volume, and the manifest when a claim is to be made from it.
 
     A hand-over takes seven looks or so, one for each of its steps.
     """
-    target = await eyes.get(PersistentVolumeClaim, kinds.PVC, restore_checks.asked_name(world), world.restore.namespace)
+    target = await eyes.get(
+        PersistentVolumeClaim, kinds.PVC, restore_checks.target_name(world), world.restore.namespace
+    )
     world = replace(world, target=target, mover=await own_mover(eyes, world.restore))
     is_reserved = world.volume is not None and world.volume.status.phase == "Available"
     return await _with_store(eyes, world, world.backup) if is_reserved and world.backup is not None else world
 
 
-async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
-    if not restore_checks.wants_existing(world.restore):
-        name = restore_checks.asked_name(world)
+async def _for_restore(eyes: Eyes, world: ObservedRestore) -> ObservedRestore:
+    if not restore_checks.is_in_place(world.restore):
+        name = restore_checks.target_name(world)
         world = replace(world, target=await eyes.get(PersistentVolumeClaim, kinds.PVC, name, world.restore.namespace))
     elif world.target is not None:
         world = await _with_users(eyes, world, world.target)
@@ -115,14 +119,14 @@ async def _for_restore(eyes: Eyes, world: RestoreWorld) -> RestoreWorld:
     world = replace(world, classes=tuple(c.name for c in classes), late_classes=late)
     if world.backup is not None:
         world = await _with_store(eyes, world, world.backup)
-    filled = world.target if restore_checks.wants_existing(world.restore) else world.hidden
+    filled = world.target if restore_checks.is_in_place(world.restore) else world.hidden
     world = replace(world, mover=await observe_mover(eyes, world.restore, filled))
-    if world.target is None or not restore_checks.wants_existing(world.restore):
+    if world.target is None or not restore_checks.is_in_place(world.restore):
         return world
     return replace(world, intruders=await intruders(eyes, world.target, world.mover))
 
 
-async def _with_users(eyes: Eyes, world: RestoreWorld, target: PersistentVolumeClaim) -> RestoreWorld:
+async def _with_users(eyes: Eyes, world: ObservedRestore, target: PersistentVolumeClaim) -> ObservedRestore:
     """Who may still write to an existing target."""
     pods = await pods_with(eyes, target)
     nodes = await attached_to(eyes, target.spec.volume_name, pods) if target.is_bound else ()
@@ -130,14 +134,14 @@ async def _with_users(eyes: Eyes, world: RestoreWorld, target: PersistentVolumeC
     return replace(world, users=users_of(pods), writers=writers, attached_to=nodes)
 
 
-async def _with_store(eyes: Eyes, world: RestoreWorld, backup: VolumeBackup) -> RestoreWorld:
+async def _with_store(eyes: Eyes, world: ObservedRestore, backup: VolumeBackup) -> ObservedRestore:
     """Add the backup's store, and the manifest that it holds now, if it is the one that the status records."""
     view = await choose_store(eyes, backup.namespace, backup.status.store_name or backup.spec.store_name)
     if view.store is None or backup.status.manifest_key is None:
         return replace(world, store=view)
     container = backup.status.container or view.store.spec.container
     try:
-        expected = expectations.of_status(backup, view.store)
+        expected = expected_manifest.expected_of_status(backup, view.store)
         manifest = await read_manifest(eyes, view.store, container, backup.status.manifest_key, expected)
     except CinderblockError as error:
         return replace(world, store=view, manifest_trouble=error)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.handlers.neighbours import unsealed_in, users_of_store
 from cinderblock.handlers.observe import Eyes, probe_store
-from cinderblock.lifecycle.worlds import StoreView, StoreWorld
+from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 
 
-async def observe(eyes: Eyes, store: BackupStore) -> StoreWorld:
+async def observe(eyes: Eyes, store: BackupStore) -> ObservedStore:
     """The world of a BackupStore: whether it answers, and who needs it."""
-    view = await probe_store(eyes, StoreView(store), store.spec.container)
+    view = await probe_store(eyes, StoreLookup(store), store.spec.container)
     used_by = await users_of_store(eyes, store)
     if store.spec.encryption_secret_ref is None:
-        return StoreWorld(store, view, used_by)
+        return ObservedStore(store, view, used_by)
     unsealed, is_all = await unsealed_in(eyes, store)
-    return StoreWorld(store, view, used_by, unsealed, more_unsealed=not is_all)
+    return ObservedStore(store, view, used_by, unsealed, more_unsealed=not is_all)

@@ -8,9 +8,9 @@ from typing import Final
 from cinderblock.handlers.keys import Key
 from cinderblock.handlers.queue import IN_HAND
 from cinderblock.kube.kinds import BACKUP_STORE
-from cinderblock.lifecycle.actions import SHORTEST_LOOK
+from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS
 
-SLOW: Final = SHORTEST_LOOK
+SLOW: Final = MIN_REQUEUE_SECONDS
 """Seconds between looks at an object with which nothing happens; what happens to it is heard of in any case."""
 QUICK_LOOKS: Final = 5
 """Looks that may follow each other at once although the object itself says the same: its children were changed."""

@@ -21,13 +21,13 @@ from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.actions import (
     Action,
     AddFinalizer,
-    Announce,
     CreateChild,
     CreateClaim,
     DeleteChild,
     DeleteStoredData,
     PatchClaim,
     PatchVolume,
+    RecordEvent,
     RemoveFinalizer,
     StartMover,
 )
@@ -85,7 +85,7 @@ async def _perform_one(eyes: Eyes, subject: Subject, action: Action) -> None:
             await _create_claim(eyes, body)
         case DeleteStoredData():
             await _delete_stored_data(eyes, subject, action)
-        case Announce(kind, reason, note):
+        case RecordEvent(kind, reason, note):
             log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
             await event_recorder.record_event(eyes.kube, subject.body, kind, reason, note, action="Reconcile")
 

@@ -18,7 +18,7 @@ from cinderblock.handlers.watch import CHILD_KINDS, MANAGED_SELECTOR
 from cinderblock.kube.kinds import PV
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import ssl_context
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 LOGIN_MINUTES = 10
 """kopf asks for credentials again this often: bound ServiceAccount tokens are renewed in their file meanwhile."""

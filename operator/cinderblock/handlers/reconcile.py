@@ -26,17 +26,20 @@ from cinderblock.handlers.stores import begin_to_look
 from cinderblock.handlers.strays import release_stray
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import backups, restores, stores, telling
+from cinderblock.lifecycle import events
 from cinderblock.lifecycle.actions import (
     Action,
     AddFinalizer,
+    AnyStatus,
     CreateChild,
     CreateClaim,
     Decision,
     DeleteStoredData,
     RemoveFinalizer,
-    Status,
 )
+from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.restore import decide as restore_decide
+from cinderblock.lifecycle.store import decide as store_decide
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +97,9 @@ async def _reconcile_backup(eyes: Eyes, body: dict[str, Any]) -> float | None:
     world = replace(world, mover=eyes.line.seen_from(backup, world.mover, world.store.store))
     now = eyes.clock()
     subject = Subject(RECONCILED["VolumeBackup"], backup, body, world.store.store)
-    decision = backups.decide(world, now)
+    decision = backup_decide.decide(world, now)
     eyes.line.decided(backup, world.mover, world.store.store, decision, eyes.policy.mover.limit)
-    done = await _perform(eyes, subject, decision, partial(backups.refused, world, now))
+    done = await _perform(eyes, subject, decision, partial(backup_decide.on_action_error, world, now))
     return await _record(eyes, subject, done, backup.status)
 
 
@@ -106,9 +109,9 @@ async def _reconcile_restore(eyes: Eyes, body: dict[str, Any]) -> float | None:
     world = replace(world, mover=eyes.line.seen_from(restore, world.mover, world.store.store))
     now = eyes.clock()
     subject = Subject(RECONCILED["VolumeRestore"], restore, body, world.store.store)
-    decision = restores.decide(world, now)
+    decision = restore_decide.decide(world, now)
     eyes.line.decided(restore, world.mover, world.store.store, decision, eyes.policy.mover.limit)
-    done = await _perform(eyes, subject, decision, partial(restores.refused, world, now))
+    done = await _perform(eyes, subject, decision, partial(restore_decide.on_action_error, world, now))
     return await _record(eyes, subject, done, restore.status)
 
 
@@ -149,7 +152,7 @@ def _may_tell(subject: Subject, action: Action, error: CinderblockError) -> bool
 async def _reconcile_store(eyes: Eyes, body: dict[str, Any]) -> float | None:
     store = BackupStore.model_validate(body)
     world = await observe_store.observe(eyes, store)
-    decision = stores.decide(world, eyes.clock())
+    decision = store_decide.decide(world, eyes.clock())
     subject = Subject(RECONCILED["BackupStore"], store, body, store)
     await perform(eyes, subject, decision.actions)
     return await _record(eyes, subject, decision, store.status)
@@ -172,19 +175,19 @@ async def _record(
     eyes: Eyes,
     subject: Subject,
     decision: Decision,
-    before: Status,
+    before: AnyStatus,
 ) -> float | None:
     """Write the status of a decision whose actions are done, and announce it. Returns when to look again."""
     gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
     if decision.status is not None and decision.status != before and not gone:
         await _write_status(eyes, subject, decision)
         # Afterwards, so that what is told once is not told again because the status could not be written.
-        await perform(eyes, subject, telling.changes(before, decision.status))
+        await perform(eyes, subject, events.on_transition(before, decision.status))
     _tell(eyes, subject, decision.status, gone=gone)
     return decision.look_again
 
 
-def _tell(eyes: Eyes, subject: Subject, status: Status | None, *, gone: bool) -> None:
+def _tell(eyes: Eyes, subject: Subject, status: AnyStatus | None, *, gone: bool) -> None:
     """Tell the instruments if an operation has ended."""
     now = eyes.clock()
     match subject.seen, status:

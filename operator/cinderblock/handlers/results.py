@@ -9,11 +9,13 @@ from datetime import datetime
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.handlers.keys import Key
-from cinderblock.lifecycle import checks, restore_checks
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.observability.cluster_state import OperationKind
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
-BACKUP_ENDS = frozenset({*checks.WHOLE, BackupPhase.ERROR})
+BACKUP_ENDS = frozenset({*backup_checks.WHOLE, BackupPhase.ERROR})
 RESTORE_ENDS = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
@@ -36,13 +38,13 @@ def timed(
 
 def backup_written(instruments: OperatorMetrics, seen: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
     """The status of a VolumeBackup was written. What was adopted, or put together again, was not made now."""
-    before, after = checks.own_phase(seen), status.phase
+    before, after = volume_lock.own_phase(seen), status.phase
     if seen.metadata.is_being_deleted:
         if after is BackupPhase.ERROR_DELETING and before is not after:
             seconds = _since(seen.metadata.deletion_timestamp, now)
             instruments.ended(OperationKind.DELETE, is_success=False, seconds=seconds)
         return
-    if before in BACKUP_ENDS or after not in BACKUP_ENDS or seen.spec.import_ or checks.is_forgotten(seen):
+    if before in BACKUP_ENDS or after not in BACKUP_ENDS or seen.spec.import_ or backup_checks.is_forgotten(seen):
         return
     is_success = after is not BackupPhase.ERROR
     seconds = _since(seen.metadata.creation_timestamp, now)

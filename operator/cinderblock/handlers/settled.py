@@ -25,10 +25,14 @@ from cinderblock.handlers.watch import volume_key
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import backups, checks, dependents, restore_checks, restores
-from cinderblock.lifecycle.actions import Decision, Status
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
-from cinderblock.lifecycle.worlds import BackupWorld, Policy, RestoreWorld
+from cinderblock.lifecycle import dependents, volume_lock
+from cinderblock.lifecycle.actions import AnyStatus, Decision
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
+from cinderblock.lifecycle.restore import checks as restore_checks
+from cinderblock.lifecycle.restore import decide as restore_decide
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 AT_ONCE: Final = 25
 """Objects that are judged before others have their turn in the event loop: about 10 ms."""
@@ -64,7 +68,7 @@ class Judge:
         now: the instant of the decisions.
     """
 
-    def __init__(self, policy: Policy, owners: frozenset[str], now: datetime) -> None:
+    def __init__(self, policy: OperatorPolicy, owners: frozenset[str], now: datetime) -> None:
         self._policy = policy
         self._owners = owners
         self._now = now
@@ -79,7 +83,7 @@ class Judge:
         parsed = _parsed(body)
         if isinstance(parsed, VolumeBackup):
             self._ids.add((parsed.namespace, parsed.backup_id))
-            needed = dependents.needs(parsed)
+            needed = dependents.needed_parent_id(parsed)
             if needed:
                 self._dependents[parsed.namespace, needed] = body
                 self._parents[parsed.namespace, parsed.status.volume_id or ""].add(needed)
@@ -95,19 +99,23 @@ class Judge:
             return self._is_backup_settled(parsed)
         if restore_checks.own_phase(parsed) not in RESTORE_ENDS:
             return False
-        return _leaves_alone(restores.decide(RestoreWorld(parsed, self._policy), self._now), parsed.status)
+        return _leaves_alone(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
 
     def _is_backup_settled(self, backup: VolumeBackup) -> bool:
-        if checks.own_phase(backup) not in BACKUP_ENDS or checks.is_forgotten(backup) or checks.is_unpinned(backup):
+        if (
+            volume_lock.own_phase(backup) not in BACKUP_ENDS
+            or backup_checks.is_forgotten(backup)
+            or backup_checks.is_unpinned(backup)
+        ):
             return False
         place = backup.namespace, backup.backup_id
-        world = BackupWorld(
+        world = ObservedBackup(
             backup,
             self._policy,
             siblings=tuple(self._relatives(backup)),
             restores=tuple(self._restores.get(place, ())),
         )
-        return _leaves_alone(backups.decide(world, self._now), backup.status)
+        return _leaves_alone(backup_decide.decide(world, self._now), backup.status)
 
     def _relatives(self, backup: VolumeBackup) -> Iterator[VolumeBackup]:
         """Yield one backup that needs this one, if any; else one backup of the volume whose parent is gone.
@@ -129,7 +137,7 @@ class Judge:
         return self._gone[volume]
 
 
-def _leaves_alone(decision: Decision, status: Status) -> bool:
+def _leaves_alone(decision: Decision, status: AnyStatus) -> bool:
     return not decision.actions and decision.look_again is None and decision.status in (None, status)
 
 

@@ -19,7 +19,7 @@ from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, 
 from cinderblock.handlers.patience import DOUBTFUL_AT_ONCE, Endpoint, Patience
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
-from cinderblock.lifecycle.objects import location
+from cinderblock.lifecycle.children import location
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.factory import open_store

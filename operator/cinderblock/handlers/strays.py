@@ -12,8 +12,8 @@ from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.handlers.observe import Eyes
 from cinderblock.kube import event_recorder, kinds
-from cinderblock.lifecycle import rebinding
 from cinderblock.lifecycle.actions import PatchVolume
+from cinderblock.lifecycle.restore import rebind
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ async def release_stray(eyes: Eyes, body: dict[str, Any]) -> float | None:
     Returns the seconds until it is looked at again. Raises what the API server raises.
     """
     volume = PersistentVolume.model_validate(body)
-    uid = volume.metadata.labels.get(rebinding.RESTORE_LABEL)
+    uid = volume.metadata.labels.get(rebind.RESTORE_LABEL)
     if uid is None or volume.metadata.is_being_deleted:
         return None
     if any(restore["metadata"]["uid"] == uid for restore in await eyes.kube.list(kinds.VOLUME_RESTORE)):
@@ -58,6 +58,6 @@ def _judge(volume: PersistentVolume, claim: PersistentVolumeClaim | None, uid: s
             f"VolumeRestore {uid} is gone, and so is claim {reference.namespace}/{reference.name}, which the volume was"
             " bound to: the volume is kept. Delete it if nobody needs what is in it."
         )
-        return rebinding.keep(volume), KEPT, note
+        return rebind.keep_volume(volume), KEPT, note
     note = f"VolumeRestore {uid} is gone: the volume gets its reclaim policy back, and nobody waits for it any more."
-    return rebinding.let_go(volume, claim), ABANDONED, note
+    return rebind.unmark(volume, claim), ABANDONED, note

@@ -13,7 +13,7 @@ from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import IN_HAND, URGENT, WorkQueue
 from cinderblock.handlers.relatives import Relatives
 from cinderblock.kube import kinds
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 STORE_DELAY = 2.0
 """Seconds by which the look at a store is put off after a change of a backup: many changes make one look."""

@@ -100,7 +100,7 @@ class DeleteStoredData:
 
 
 @dataclass(frozen=True, slots=True)
-class Announce:
+class RecordEvent:
     """Record an Event on the object."""
 
     type: Literal["Normal", "Warning"]
@@ -118,13 +118,13 @@ Action = (
     | CreateClaim
     | PatchClaim
     | DeleteStoredData
-    | Announce
+    | RecordEvent
 )
 
-SHORTEST_LOOK = 5.0
+MIN_REQUEUE_SECONDS = 5.0
 """Seconds that pass at least between two looks at something that is awaited."""
 
-Status = VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus
+AnyStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +138,11 @@ class Decision:
             that lets it go on at once, else at least SHORTEST_LOOK; None: only the slow resync.
     """
 
-    status: Status | None
+    status: AnyStatus | None
     actions: tuple[Action, ...] = ()
     look_again: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a poll that is too fast: what happens in between is heard through watches."""
-        if self.look_again is not None and 0 < self.look_again < SHORTEST_LOOK:
+        if self.look_again is not None and 0 < self.look_again < MIN_REQUEUE_SECONDS:
             raise ValueError(f"nothing is polled every {self.look_again} s")

@@ -14,7 +14,7 @@ LASTING: Final = frozenset(
 a look that has not read the manifest cannot find them again."""
 
 
-def working(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
+def reconciling(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
     """The operation goes on: Ready is False and Reconciling is True."""
     return [
         _condition(old, now, generation, kind=ConditionType.READY, status="False", reason=reason, message=message),

@@ -9,55 +9,61 @@ from __future__ import annotations
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import PermanentError
-from cinderblock.lifecycle import checks
-from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.observed import ObservedBackup
 
 
-def of(world: BackupWorld) -> tuple[VolumeBackup, ...]:
+def dependents_of(world: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """Return the backups of the namespace that need this one's data."""
     me, listed = world.backup.backup_id, world.needed_by or ()
-    unfinished = {sibling.uid for sibling in strays(world) if checks.own_phase(sibling) is BackupPhase.CREATING}
+    unfinished = {
+        sibling.uid
+        for sibling in orphaned_incrementals(world)
+        if volume_lock.own_phase(sibling) is BackupPhase.CREATING
+    }
     return tuple(
         sibling
         for sibling in world.siblings
-        if needs(sibling) == me or sibling.backup_id in listed or sibling.uid in unfinished
+        if needed_parent_id(sibling) == me or sibling.backup_id in listed or sibling.uid in unfinished
     )
 
 
-def needs(backup: VolumeBackup) -> str | None:
+def needed_parent_id(backup: VolumeBackup) -> str | None:
     """Return the id of the parent whose data a backup needs; None if it has no parent, or has failed."""
-    return backup.status.parent_id if checks.own_phase(backup) not in (None, BackupPhase.ERROR) else None
+    return backup.status.parent_id if volume_lock.own_phase(backup) not in (None, BackupPhase.ERROR) else None
 
 
-def strays(world: BackupWorld) -> tuple[VolumeBackup, ...]:
+def orphaned_incrementals(world: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """Return the backups of the same volume whose parent is no backup of the namespace.
 
     The statuses do not show which ancestors such a backup needs. While it is being made, nothing shows that: it may
     list packs of every earlier backup.
     """
-    volume = world.backup.status.volume_id if checks.own_phase(world.backup) is not None else None
+    volume = world.backup.status.volume_id if volume_lock.own_phase(world.backup) is not None else None
     if volume is None:
         return ()
     present = {world.backup.backup_id, *(sibling.backup_id for sibling in world.siblings)}
     return tuple(
         sibling
         for sibling in world.siblings
-        if sibling.status.volume_id == volume and (parent := needs(sibling)) is not None and parent not in present
+        if sibling.status.volume_id == volume
+        and (parent := needed_parent_id(sibling)) is not None
+        and parent not in present
     )
 
 
-def must_be_read(world: BackupWorld) -> bool:
+def must_be_read(world: ObservedBackup) -> bool:
     """Return whether only the manifests in the store show if others need this backup."""
-    return not of(world) and bool(strays(world))
+    return not dependents_of(world) and bool(orphaned_incrementals(world))
 
 
-def exist(world: BackupWorld) -> bool:
+def exist(world: ObservedBackup) -> bool:
     """Return whether others need this backup. While the store does not answer, its last answer counts."""
-    if of(world) or not strays(world):
-        return bool(of(world))
+    if dependents_of(world) or not orphaned_incrementals(world):
+        return bool(dependents_of(world))
     if world.needed_by is not None and world.references_trouble is None:
         return False
-    return checks.own_phase(world.backup) is not None and bool(world.backup.status.has_dependent_backups)
+    return volume_lock.own_phase(world.backup) is not None and bool(world.backup.status.has_dependent_backups)
 
 
 def unknown(why: str) -> PermanentError:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cinderblock.api.conditions import Condition
+from cinderblock.errors import CinderblockError, InvalidInput, fail_reason
+from cinderblock.lifecycle import conditions
+
 
 @dataclass(frozen=True, slots=True)
 class Fail:
@@ -66,6 +70,35 @@ class Deadlines:
     deletion: timedelta = timedelta(minutes=5)
 
 
-def overdue(wait: Wait, since: datetime, now: datetime) -> bool:
+def is_overdue(wait: Wait, since: datetime, now: datetime) -> bool:
     """Whether ``wait`` has gone on for longer than it may."""
     return wait.limit is not None and now - (wait.since or since) > wait.limit
+
+
+def expire(wait: Wait, old: list[Condition], now: datetime) -> Fail | Wait:
+    """A wait that has gone on for too long is a failure with the same reason."""
+    since = conditions.waiting_since(old, wait.reason) or now
+    if is_overdue(wait, since, now):
+        limit = wait.limit or timedelta()
+        return Fail(wait.reason, f"{wait.message} (waited {int(limit.total_seconds())} s)")
+    return wait
+
+
+def from_api_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
+    """What a refusal of the API server means: an invalid object stays invalid; a quota or a policy may be changed."""
+    if isinstance(error, InvalidInput):
+        return Fail(error.reason, error.message)
+    return Wait(error.reason, error.message, limit=deadlines.mover_start, look_again=30.0)
+
+
+def wait_message(wait: Wait, old: list[Condition], now: datetime) -> str:
+    """The message of a wait, with the instant until which it may go on."""
+    if wait.limit is None:
+        return wait.message
+    since = wait.since or conditions.waiting_since(old, wait.reason) or now
+    return f"{wait.message} (until {since + wait.limit:%Y-%m-%dT%H:%M:%SZ})"
+
+
+def fail_message(fail: Fail) -> str:
+    """A failure as failReason."""
+    return fail_reason(fail.message)

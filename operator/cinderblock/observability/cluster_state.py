@@ -14,7 +14,9 @@ from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle import checks, restore_checks
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.restore import checks as restore_checks
 
 NEW: Final = "new"
 """Phase of an object that we have not looked at yet."""
@@ -107,7 +109,7 @@ class ClusterStateBuilder:
 
     def add_backup(self, backup: VolumeBackup) -> None:
         """Count a VolumeBackup."""
-        phase, status = checks.own_phase(backup), backup.status
+        phase, status = volume_lock.own_phase(backup), backup.status
         self._state.objects["VolumeBackup", phase or NEW] += 1
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
@@ -145,7 +147,7 @@ class ClusterStateBuilder:
 
     def _volume_of(self, backup: VolumeBackup) -> VolumeMetrics | None:
         """The volume, if it still exists: one that was made anew under its name is another one."""
-        known = backup.status.volume_id if checks.own_phase(backup) else None
+        known = backup.status.volume_id if volume_lock.own_phase(backup) else None
         if known:
             return self._by_uid.get(known)
         asked = backup.spec.volume_id or ""
@@ -199,7 +201,7 @@ def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPha
     if created is not None:
         volume.first_request = min(created.timestamp(), volume.first_request or float("inf"))
     held = status.data_timestamp or created
-    if phase in checks.WHOLE and held is not None and not backup.metadata.is_being_deleted:
+    if phase in backup_checks.WHOLE and held is not None and not backup.metadata.is_being_deleted:
         if status.unreadable_files:
             volume.last_incomplete = max(held.timestamp(), volume.last_incomplete or 0.0)
         else:

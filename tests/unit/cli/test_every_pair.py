@@ -27,7 +27,7 @@ from cinderblock.cli.main import main
 from cinderblock.errors import CinderblockError, IntegrityError
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.reader import ManifestReader
-from cinderblock.lifecycle import expectations
+from cinderblock.lifecycle import expected_manifest
 from cinderblock.mover.backup import run_backup
 from cinderblock.mover.leftovers import KEY_NAME
 from cinderblock.mover.rewrap import run_rewrap
@@ -73,7 +73,7 @@ class World:
     def expected(self, name: str) -> ExpectedBackup:
         """What the operator expects of a backup."""
         store = BackupStore.model_validate(self.simulation.get("BackupStore", "default"))
-        return expectations.of_status(self.model(name), store)
+        return expected_manifest.expected_of_status(self.model(name), store)
 
     def manifest(self, name: str) -> str:
         return self.model(name).status.manifest_key or ""

@@ -9,13 +9,20 @@ import pytest
 from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.handlers.line import Line
-from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.actions import CreateChild, Decision
-from cinderblock.lifecycle.worlds import BackupWorld, MoverSettings, MoverView, OtherMover, Policy, StoreView
+from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.observed import (
+    MoverSettings,
+    ObservedBackup,
+    ObservedMover,
+    OperatorPolicy,
+    RunningMover,
+    StoreLookup,
+)
 from tests.support.scenes import NOW, a_job, a_snapshot, a_store, a_world, accepted
 
 LIMIT = 2
-POLICY = Policy(MoverSettings("example/cinderblock:1", limit=LIMIT))
+POLICY = OperatorPolicy(MoverSettings("example/cinderblock:1", limit=LIMIT))
 
 
 class Clock:
@@ -42,14 +49,14 @@ def operation(number: int) -> VolumeBackup:
     return accepted(f"b-{number}", created=NOW - timedelta(hours=1) + timedelta(seconds=number))
 
 
-def look(line: Line, me: VolumeBackup, view: MoverView | None = None, store: BackupStore | None = None) -> Decision:
+def look(line: Line, me: VolumeBackup, view: ObservedMover | None = None, store: BackupStore | None = None) -> Decision:
     """What a worker does with what it has read."""
     used = store or a_store()
-    seen = line.seen_from(me, view or MoverView(), used)
+    seen = line.seen_from(me, view or ObservedMover(), used)
     snapshot = a_snapshot(owner=me.uid)
-    world: BackupWorld = a_world(me, mover=seen, store=StoreView(used), snapshot=snapshot)
-    world = BackupWorld(**{name: getattr(world, name) for name in world.__slots__} | {"policy": POLICY})
-    decision = backups.decide(world, NOW)
+    world: ObservedBackup = a_world(me, mover=seen, store=StoreLookup(used), snapshot=snapshot)
+    world = ObservedBackup(**{name: getattr(world, name) for name in world.__slots__} | {"policy": POLICY})
+    decision = backup_decide.decide(world, NOW)
     line.decided(me, seen, used, decision, LIMIT)
     return decision
 
@@ -70,20 +77,20 @@ def test_movers_that_the_server_does_not_show_yet_count(line: Line) -> None:
 
 def test_a_mover_that_is_seen_and_remembered_counts_once(line: Line) -> None:
     assert starts(look(line, operation(1)))
-    seen = MoverView(others=frozenset({OtherMover("b-1", "s-1")}))
+    seen = ObservedMover(others=frozenset({RunningMover("b-1", "s-1")}))
     assert starts(look(line, operation(2), seen))
 
 
 def test_the_oldest_of_those_that_wait_goes_first(line: Line) -> None:
-    full = MoverView(others=frozenset({OtherMover("x", "s-1"), OtherMover("y", "s-1")}))
+    full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in (3, 1, 2):
         assert reason(look(line, operation(number), full)) == "Queued"
-    one_free = MoverView(others=frozenset({OtherMover("x", "s-1")}))
+    one_free = ObservedMover(others=frozenset({RunningMover("x", "s-1")}))
     assert [starts(look(line, operation(number), one_free)) for number in (3, 2, 4, 1)] == [False, False, False, True]
 
 
 def test_who_does_not_come_back_is_not_waited_for(line: Line, clock: Clock) -> None:
-    full = MoverView(others=frozenset({OtherMover("x", "s-1"), OtherMover("y", "s-1")}))
+    full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in (1, 2):
         look(line, operation(number), full)
     clock.now += 60
@@ -92,7 +99,7 @@ def test_who_does_not_come_back_is_not_waited_for(line: Line, clock: Clock) -> N
 
 def test_who_waits_for_a_store_of_its_own_is_in_nobody_elses_way(line: Line) -> None:
     narrow = a_store(limits={"movers": 1})
-    busy = MoverView(others=frozenset({OtherMover("x", "s-1")}))
+    busy = ObservedMover(others=frozenset({RunningMover("x", "s-1")}))
     for number in (1, 2):
         assert reason(look(line, operation(number), busy, narrow)) == "Queued"
     other = a_store().model_copy(update={"metadata": a_store().metadata.model_copy(update={"uid": "s-2"})})
@@ -103,7 +110,7 @@ def test_a_mover_that_has_ended_makes_room_at_once(line: Line) -> None:
     for number in (1, 2):
         assert starts(look(line, operation(number)))
     ended = a_job("b-1", conditions=[{"type": "Failed", "status": "True"}])
-    look(line, operation(1), MoverView(job=ended))
+    look(line, operation(1), ObservedMover(job=ended))
     assert starts(look(line, operation(3)))
 
 
@@ -115,7 +122,7 @@ def test_a_mover_that_was_never_created_is_forgotten(line: Line, clock: Clock) -
 
 
 def test_who_went_away_while_waiting_takes_no_room(line: Line, clock: Clock) -> None:
-    full = MoverView(others=frozenset({OtherMover("x", "s-1"), OtherMover("y", "s-1")}))
+    full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in range(100):
         look(line, operation(number), full)
     clock.now += 600

@@ -13,7 +13,7 @@ from cinderblock.handlers.observe import Eyes
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.stores import Stores
 from cinderblock.kube.client import KubeClient
-from cinderblock.lifecycle.worlds import MoverSettings, Policy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from tests.support.virtual_time import in_virtual_time
 
 JsonObject = dict[str, Any]
@@ -56,7 +56,7 @@ class Desk:
 
     async def runs(self, seconds: float) -> None:
         """Time goes by."""
-        policy = Policy(MoverSettings("example/cinderblock:1"))
+        policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
         eyes = Eyes(cast("KubeClient", self.api), cast("Stores", None), policy)
         task = asyncio.create_task(self.noticing.run(eyes))
         await asyncio.sleep(seconds)

@@ -10,7 +10,7 @@ from cinderblock.handlers.keys import Key
 from cinderblock.handlers.noticing import Noticing
 from cinderblock.handlers.queue import WorkQueue
 from cinderblock.handlers.watch import STORE_DELAY, Watch
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.virtual_time import in_virtual_time
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from cinderblock.api import labels
 from cinderblock.errors import AccessDenied, CinderblockError, StoreUnreachable
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.faults import Crash
 from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation, api_outage, is_whole

@@ -15,9 +15,13 @@ from cinderblock.api.mover import MoverOperation, MoverTask, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore, ServerSideAlgorithm, ServerSideEncryption
-from cinderblock.lifecycle import backup_tasks, backups, objects, restores
+from cinderblock.lifecycle import children
 from cinderblock.lifecycle.actions import CreateChild, Decision
-from cinderblock.lifecycle.worlds import MoverSettings, StoreView
+from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.backup import task as backup_task
+from cinderblock.lifecycle.mover import job as mover_job
+from cinderblock.lifecycle.observed import MoverSettings, StoreLookup
+from cinderblock.lifecycle.restore import decide as restore_decide
 from tests.support.scenes import (
     NOW,
     a_backup,
@@ -70,9 +74,9 @@ def created(decision: Decision) -> list[dict[str, Any]]:
 
 def all_children() -> dict[str, dict[str, Any]]:
     """Every kind of child that is ever made."""
-    snapshot = created(backups.decide(a_world(owned_backup()), NOW))
-    exposed = created(backups.decide(a_world(owned_backup(), snapshot=a_snapshot()), NOW))
-    hidden = created(restores.decide(a_restore_world(owned_restore()), NOW))
+    snapshot = created(backup_decide.decide(a_world(owned_backup()), NOW))
+    exposed = created(backup_decide.decide(a_world(owned_backup(), snapshot=a_snapshot()), NOW))
+    hidden = created(restore_decide.decide(a_restore_world(owned_restore()), NOW))
     made = [("backup", body) for body in (*snapshot, *exposed)] + [("restore", body) for body in hidden]
     return {f"{body['kind']} of a {owner}": body for owner, body in made}
 
@@ -83,9 +87,9 @@ CHILDREN = all_children()
 def a_task(operation: MoverOperation = MoverOperation.BACKUP, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverTask:
     return MoverTask(
         operation=operation,
-        store=objects.location(a_store(), "volumebackups"),
+        store=children.location(a_store(), "volumebackups"),
         volume_mode=mode,
-        path=objects.mover_path(mode),
+        path=mover_job.mover_path(mode),
         backup=a_manifest().description,
         manifest="backups/c-1/b-1.manifest",
         sealed=True,
@@ -97,7 +101,7 @@ def test_a_mover_is_told_how_objects_are_to_lie_in_the_store() -> None:
         "storage_class": "STANDARD_IA",
         "server_side_encryption": ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256),
     }
-    told = objects.location(a_store(**asked), "volumebackups")
+    told = children.location(a_store(**asked), "volumebackups")
     assert {name: getattr(told, name) for name in asked} == asked
 
 
@@ -107,12 +111,12 @@ def a_job(
     store: BackupStore | None = None,
 ) -> dict[str, Any]:
     owner = owned_backup() if operation is MoverOperation.BACKUP else owned_restore()
-    return objects.mover_job(owner, a_task(operation, mode), store or a_store(**SECRETS), "the-claim", SETTINGS)
+    return mover_job.mover_job(owner, a_task(operation, mode), store or a_store(**SECRETS), "the-claim", SETTINGS)
 
 
 def test_movers_find_the_proxy_that_the_operator_was_given() -> None:
     settings = dataclasses.replace(SETTINGS, proxies=(("HTTPS_PROXY", "http://proxy:3128"),))
-    job = objects.mover_job(owned_backup(), a_task(), a_store(**SECRETS), "the-claim", settings)
+    job = mover_job.mover_job(owned_backup(), a_task(), a_store(**SECRETS), "the-claim", settings)
     assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container_of(job)["env"]
 
 
@@ -166,15 +170,15 @@ def test_nothing_by_which_a_gitops_tool_would_take_a_child_for_its_own_is_copied
 
 def test_a_restored_claim_is_a_child_until_it_is_handed_over_and_has_the_users_labels_and_the_volumes_id() -> None:
     restore = a_restore(spec={"name": "new", "labels": {"app": "shop"}})
-    request = objects.ClaimRequest(1 << 30, "fast", VolumeMode.BLOCK, ("ReadWriteOnce",))
-    claim = objects.restored_claim(restore, "new", request, "pv-9")
+    request = children.ClaimRequest(1 << 30, "fast", VolumeMode.BLOCK, ("ReadWriteOnce",))
+    claim = children.restored_claim(restore, "new", request, "pv-9")
     assert claim == {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": objects.child_metadata(restore)
+        "metadata": children.child_metadata(restore)
         | {
             "name": "new",
-            "labels": {"app": "shop"} | objects.child_labels(restore),
+            "labels": {"app": "shop"} | children.child_labels(restore),
             "annotations": {"cinderblock.io/owner-name": restore.name, "cinderblock.io/volume-id": restore.uid},
         },
         "spec": {
@@ -188,15 +192,15 @@ def test_a_restored_claim_is_a_child_until_it_is_handed_over_and_has_the_users_l
 
 
 def test_a_claim_without_a_class_leaves_the_choice_to_the_cluster() -> None:
-    request = objects.ClaimRequest(5, None, VolumeMode.FILESYSTEM, ("ReadWriteMany",))
-    assert "storageClassName" not in objects.claim(a_restore(), request)["spec"]
+    request = children.ClaimRequest(5, None, VolumeMode.FILESYSTEM, ("ReadWriteMany",))
+    assert "storageClassName" not in children.claim(a_restore(), request)["spec"]
 
 
 def test_an_exposed_claim_is_as_large_as_the_snapshot_needs_it() -> None:
     snapshot = a_snapshot(restoreSize="3Gi")
     claim = next(
         body
-        for body in created(backups.decide(a_world(accepted(), snapshot=snapshot), NOW))
+        for body in created(backup_decide.decide(a_world(accepted(), snapshot=snapshot), NOW))
         if body["kind"] == "PersistentVolumeClaim"
     )
     assert claim["spec"]["resources"]["requests"]["storage"] == str(3 << 30)
@@ -280,7 +284,7 @@ def test_the_kubelet_finds_nothing_to_expand_in_a_task() -> None:
     words = {"price": "$$5", "host": "$(KUBERNETES_SERVICE_HOST)"}
     task = a_task()
     task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": words})})
-    job = objects.mover_job(owned_backup(), task, a_store(), "the-claim", SETTINGS)
+    job = mover_job.mover_job(owned_backup(), task, a_store(), "the-claim", SETTINGS)
     value = container_of(job)["env"][0]["value"]
     assert "$" not in value
     assert MoverTask.model_validate_json(value).backup.metadata == words
@@ -363,7 +367,7 @@ def test_the_operators_settings_say_which_image_runs() -> None:
 
 
 def test_a_mover_is_counted_for_the_store_that_it_uses() -> None:
-    assert a_job()["metadata"]["labels"][objects.STORE_LABEL] == "s-1"
+    assert a_job()["metadata"]["labels"][mover_job.STORE_LABEL] == "s-1"
 
 
 def test_an_incremental_backup_is_told_where_its_parents_manifest_is() -> None:
@@ -371,7 +375,7 @@ def test_an_incremental_backup_is_told_where_its_parents_manifest_is() -> None:
     child = accepted(spec={"incremental": True}, parentId="p")
     exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     world = a_world(child, siblings=(parent,), snapshot=a_snapshot(), exposed=exposed)
-    (job,) = created(backups.decide(world, NOW))
+    (job,) = created(backup_decide.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.parent_manifest == "backups/c-1/p.manifest"
 
@@ -385,9 +389,9 @@ def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
     rules = {"default": "SizeMtimeCtime", "storageClasses": {"nfs": "SizeMtime", "slow": "Content"}}
     source = a_claim(storageClassName=storage_class)
     exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
-    store = StoreView(a_store(changeDetection=rules))
+    store = StoreLookup(a_store(changeDetection=rules))
     world = a_world(accepted(), snapshot=a_snapshot(), claim=source, exposed=exposed, store=store)
-    (job,) = created(backups.decide(world, NOW))
+    (job,) = created(backup_decide.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.change_detection == detection
 
@@ -400,10 +404,10 @@ def test_a_mover_reads_all_files_where_timestamps_reach_the_disk_a_day_later(
     options: list[str], detection: str
 ) -> None:
     exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
-    store = StoreView(a_store(changeDetection={"default": "SizeMtimeCtime"}))
+    store = StoreLookup(a_store(changeDetection={"default": "SizeMtimeCtime"}))
     volume = PersistentVolume.model_validate({"spec": {"mountOptions": options}})
     world = a_world(accepted(), snapshot=a_snapshot(), exposed=exposed, store=store, volume=volume)
-    (job,) = created(backups.decide(world, NOW))
+    (job,) = created(backup_decide.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.change_detection == detection
 
@@ -412,11 +416,11 @@ def test_a_mover_reads_all_files_where_timestamps_reach_the_disk_a_day_later(
 def test_a_mover_is_told_the_window_of_the_storage_class_and_when_to_compare(
     storage_class: str | None, seconds: int
 ) -> None:
-    store = StoreView(a_store(dirtyWindow={"storageClasses": {"nfs": "2h1m", "slow": "2m"}}, compareEvery=7))
+    store = StoreLookup(a_store(dirtyWindow={"storageClasses": {"nfs": "2h1m", "slow": "2m"}}, compareEvery=7))
     source = a_claim(storageClassName=storage_class)
     exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     world = a_world(accepted(), snapshot=a_snapshot(), claim=source, exposed=exposed, store=store)
-    (job,) = created(backups.decide(world, NOW))
+    (job,) = created(backup_decide.decide(world, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert (task.dirty_window_seconds, task.compare_every) == (seconds, 7)
 
@@ -454,17 +458,17 @@ def test_data_of_a_given_snapshot_are_as_old_as_it_may_be(
 ) -> None:
     backup = a_backup(spec={"volumeId": "data", "snapshotId": "mine"})
     created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
-    assert backup_tasks.data_instant(a_world(created_now, given_snapshot=snapshot)) == instant
+    assert backup_task.data_instant(a_world(created_now, given_snapshot=snapshot)) == instant
 
 
 @pytest.mark.parametrize(("cut", "instant"), [(EARLIER, EARLIER), (LATER, NOW), (None, NOW)])
 def test_data_of_our_own_snapshot_are_not_older_than_the_backup(cut: datetime | None, instant: datetime) -> None:
     backup = a_backup()
     created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
-    assert backup_tasks.data_instant(a_world(created_now, snapshot=a_snapshot(creationTime=cut))) == instant
-    assert backup_tasks.data_instant(a_world(created_now)) == NOW
+    assert backup_task.data_instant(a_world(created_now, snapshot=a_snapshot(creationTime=cut))) == instant
+    assert backup_task.data_instant(a_world(created_now)) == NOW
 
 
 def test_names_do_not_depend_on_anything_but_the_uid() -> None:
     one, other = a_backup(), a_backup(spec={"volumeId": "else"})
-    assert objects.child_metadata(one)["name"] == objects.child_metadata(other)["name"] == "cinderblock-b-1"
+    assert children.child_metadata(one)["name"] == children.child_metadata(other)["name"] == "cinderblock-b-1"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cinderblock.lifecycle.snapshot_checks import exposing_class
+from cinderblock.lifecycle.backup.snapshot_checks import storage_class_for_snapshot
 from tests.support.scenes import a_claim, a_class, a_world, accepted
 from tests.support.simulated_cluster import DRIVER
 from tests.support.simulation import Simulation, summary
@@ -107,4 +107,6 @@ def test_beside_it_another_one_is() -> None:
 def test_the_own_class_comes_first_then_the_drivers_default_then_the_first_by_name(
     own: str | None, classes: tuple[object, ...], chosen: str | None
 ) -> None:
-    assert exposing_class(a_world(accepted(), claim=a_claim(storageClassName=own), classes=classes)) == chosen
+    assert (
+        storage_class_for_snapshot(a_world(accepted(), claim=a_claim(storageClassName=own), classes=classes)) == chosen
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from cinderblock.api import labels
 from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
-from cinderblock.lifecycle.rebinding import RESTORE_LABEL
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.faults import Crash
 from tests.support.simulated_cluster import NAMESPACE
 from tests.support.simulation import Simulation, summary

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.lifecycle import adoption, checks, restore_checks
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.backup import import_checks
+from cinderblock.lifecycle.restore import checks as restore_checks
 
 TESTS = Path(__file__).parents[2]
 ROWS = re.findall(
     r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", (TESTS.parent / "docs/rules.md").read_text(), re.MULTILINE
 )
-LIFECYCLE = Path(checks.__file__).parent
+LIFECYCLE = Path(backup_checks.__file__).parent
 
 
 def _functions(path: Path) -> set[str]:
@@ -41,5 +43,5 @@ def test_a_row_names_code_and_tests_that_exist(row: tuple[str, str, str], tests:
 
 def test_every_check_is_in_a_row() -> None:
     named = set(re.findall(r"`(\w+\.\w+)`", " ".join(code for _, code, _ in ROWS)))
-    asked = (*checks.BEFORE_COPY, *restore_checks.BEFORE_COPY, *adoption.BEFORE_ADOPTION)
+    asked = (*backup_checks.BEFORE_COPY, *restore_checks.BEFORE_COPY, *import_checks.IMPORT_CHECKS)
     assert {f"{check.__module__.rpartition('.')[2]}.{check.__name__}" for check in asked} <= named

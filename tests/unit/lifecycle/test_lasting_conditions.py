@@ -26,7 +26,7 @@ def of_type(shown: list[Condition], kind: ConditionType) -> list[Condition]:
     return [condition for condition in shown if condition.type == kind]
 
 
-@pytest.mark.parametrize("outcome", [conditions.working, conditions.ready, conditions.stalled])
+@pytest.mark.parametrize("outcome", [conditions.reconciling, conditions.ready, conditions.stalled])
 def test_an_outcome_keeps_a_lasting_condition_as_it_is(outcome: Outcome) -> None:
     before = incomplete(conditions.ready([], NOW, 1, "Available", "whole"), NOW)
     after = outcome(before, LATER, 2, "Other", "other")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cinderblock.api.kubernetes import Job, Pod
 from cinderblock.api.mover import MoverProgress, MoverReport
-from cinderblock.lifecycle import movers
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.observed import MoverSettings, ObservedMover, OperatorPolicy, RunningMover
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.worlds import MoverSettings, MoverView, OtherMover, Policy
 from tests.support.scenes import NOW, POLICY, a_job, a_store
 
 JOB_BEGAN, POD_BEGAN = NOW - timedelta(hours=5), NOW - timedelta(minutes=2)
@@ -56,11 +56,11 @@ def going() -> Job:
     return job.model_copy(update={"metadata": job.metadata.model_copy(update={"deletion_timestamp": NOW})})
 
 
-def judge(job: Job, *pods: Pod, warning: str = "") -> movers.Done | Fail | Wait:
-    return movers.judge(MoverView(job=job, pods=pods, warning=warning), POLICY)
+def judge(job: Job, *pods: Pod, warning: str = "") -> mover_state.Succeeded | Fail | Wait:
+    return mover_state.evaluate(ObservedMover(job=job, pods=pods, warning=warning), POLICY)
 
 
-WAITS: dict[str, tuple[movers.Done | Fail | Wait, Wait]] = {
+WAITS: dict[str, tuple[mover_state.Succeeded | Fail | Wait, Wait]] = {
     "no pod yet": (judge(a_job()), Wait("MoverPending", "The mover is being started", None, START, 5.0)),
     "no pod, and a policy that says why": (
         judge(a_job(), warning="exceeded quota"),
@@ -113,11 +113,11 @@ WAITS: dict[str, tuple[movers.Done | Fail | Wait, Wait]] = {
 
 
 @pytest.mark.parametrize(("found", "wanted"), WAITS.values(), ids=WAITS.keys())
-def test_is_waited_for(found: movers.Done | Fail | Wait, wanted: Wait) -> None:
+def test_is_waited_for(found: mover_state.Succeeded | Fail | Wait, wanted: Wait) -> None:
     assert found == wanted
 
 
-FAILURES: dict[str, tuple[movers.Done | Fail | Wait, str, str]] = {
+FAILURES: dict[str, tuple[mover_state.Succeeded | Fail | Wait, str, str]] = {
     "a mover that says why": (judge(failed(), ended("Failed", NEVER)), "KeyUnavailable", "key k1 is not there"),
     "the last of several movers": (
         judge(failed(), ended("Failed", LATER), ended("Failed", NEVER)),
@@ -164,7 +164,7 @@ FAILURES: dict[str, tuple[movers.Done | Fail | Wait, str, str]] = {
 
 
 @pytest.mark.parametrize(("found", "reason", "words"), FAILURES.values(), ids=FAILURES.keys())
-def test_is_a_failure(found: movers.Done | Fail | Wait, reason: str, words: str) -> None:
+def test_is_a_failure(found: mover_state.Succeeded | Fail | Wait, reason: str, words: str) -> None:
     assert found == Fail(reason, words)
 
 
@@ -179,13 +179,13 @@ SUCCESSES = {
 
 
 @pytest.mark.parametrize("found", SUCCESSES.values(), ids=SUCCESSES.keys())
-def test_success_is_believed_from(found: movers.Done | Fail | Wait) -> None:
-    assert found == movers.Done(SUCCESS)
+def test_success_is_believed_from(found: mover_state.Succeeded | Fail | Wait) -> None:
+    assert found == mover_state.Succeeded(SUCCESS)
 
 
 @pytest.mark.parametrize("kind", ["Complete", "SuccessCriteriaMet"])
 def test_a_job_that_is_complete_has_succeeded_even_if_its_pod_is_gone(kind: str) -> None:
-    assert judge(complete(kind)) == movers.Done(MoverReport(succeeded=True))
+    assert judge(complete(kind)) == mover_state.Succeeded(MoverReport(succeeded=True))
 
 
 def test_every_pod_has_the_same_time_to_start_however_old_the_job_is() -> None:
@@ -199,7 +199,7 @@ def test_every_pod_has_the_same_time_to_start_however_old_the_job_is() -> None:
 
 @pytest.mark.parametrize("words", ["", "Killed", "{", "[]", '{"succeeded": "perhaps"}', '{"message": "no result"}'])
 def test_what_is_no_report_is_not_read_as_one(words: str) -> None:
-    assert movers.read_report(ended("Failed", words)) is None
+    assert mover_state.read_report(ended("Failed", words)) is None
 
 
 @given(st.text(max_size=5000))
@@ -224,14 +224,14 @@ def test_no_last_words_make_a_message_that_a_status_cannot_hold(words: str) -> N
     ],
 )
 def test_a_manifest_may_be_there_once_a_container_has_ended(job: Job | None, pods: tuple[Pod, ...], may: bool) -> None:
-    assert movers.may_have_committed(MoverView(job=job, pods=pods)) is may
+    assert mover_state.may_have_committed(ObservedMover(job=job, pods=pods)) is may
 
 
 @pytest.mark.parametrize(
     ("phase", "at_work"), [("Pending", True), ("Running", True), ("Succeeded", False), ("Failed", False)]
 )
 def test_a_pod_is_at_work_until_its_phase_says_that_it_has_ended(phase: str, at_work: bool) -> None:
-    assert movers.is_at_work(MoverView(pods=(a_pod(phase),))) is at_work
+    assert mover_state.is_at_work(ObservedMover(pods=(a_pod(phase),))) is at_work
 
 
 @pytest.mark.parametrize(("minutes", "asks"), [(1, False), (3, True)])
@@ -240,12 +240,12 @@ def test_a_pod_that_does_not_end_is_waited_for_and_somebody_is_asked_to_look_at_
 ) -> None:
     metadata = {"name": "mover-x", "deletionTimestamp": NOW - timedelta(minutes=minutes)}
     lost = Pod.model_validate({"metadata": metadata, "status": {"phase": "Running"}})
-    said = movers.stopping("The restore is being stopped", MoverView(pods=(lost,)), NOW)
+    said = mover_state.stop_message("The restore is being stopped", ObservedMover(pods=(lost,)), NOW)
     assert ("pod mover-x does not end. If its node is gone for good" in said) is asks
 
 
 def test_an_unknown_pod_may_still_be_at_work() -> None:
-    assert movers.is_at_work(MoverView(pods=(a_pod("Unknown"),)))
+    assert mover_state.is_at_work(ObservedMover(pods=(a_pod("Unknown"),)))
 
 
 @pytest.mark.parametrize(
@@ -258,17 +258,17 @@ def test_an_unknown_pod_may_still_be_at_work() -> None:
     ],
 )
 def test_movers_are_limited_in_the_cluster_and_for_each_store(stores: tuple[str, ...], words: str | None) -> None:
-    policy = Policy(MoverSettings("image", limit=2))
-    view = MoverView(others=frozenset(OtherMover(f"b-{number}", store) for number, store in enumerate(stores, 2)))
-    found = movers.queued(view, policy, a_store(limits={"movers": 1}))
+    policy = OperatorPolicy(MoverSettings("image", limit=2))
+    view = ObservedMover(others=frozenset(RunningMover(f"b-{number}", store) for number, store in enumerate(stores, 2)))
+    found = mover_state.wait_for_slot(view, policy, a_store(limits={"movers": 1}))
     message = f"{words}, and older operations go first"
     assert found == (Wait("Queued", message, look_again=5.0) if words else None)
 
 
 def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
-    policy = Policy(MoverSettings("image", limit=2))
-    first = movers.queued(MoverView(waiting_before=2), policy, a_store())
-    last = movers.queued(MoverView(waiting_before=1000), policy, a_store())
+    policy = OperatorPolicy(MoverSettings("image", limit=2))
+    first = mover_state.wait_for_slot(ObservedMover(waiting_before=2), policy, a_store())
+    last = mover_state.wait_for_slot(ObservedMover(waiting_before=1000), policy, a_store())
     assert first is not None
     assert last is not None
     assert (first.message, first.look_again, last.look_again) == (last.message, 10.0, 60.0)
@@ -276,7 +276,7 @@ def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
 
 @given(done=st.integers(0, 2**60), total=st.integers(0, 2**60))
 def test_progress_is_a_share_between_0_and_100(done: int, total: int) -> None:
-    shown = movers.to_progress(MoverProgress(bytes_done=done, bytes_total=total))
+    shown = mover_state.to_progress(MoverProgress(bytes_done=done, bytes_total=total))
     assert shown is not None
     assert 0 <= shown.percent <= 100
     assert shown.percent < 100 or done >= total

@@ -15,8 +15,8 @@ from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.meta import OwnerReference
 from cinderblock.api.mover import MoverTask, task_to_env
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
-from cinderblock.lifecycle import origins
-from cinderblock.lifecycle.backup_tasks import mover_task
+from cinderblock.lifecycle.backup import origin
+from cinderblock.lifecycle.backup.task import mover_task
 from tests.support.scenes import POLICY, a_claim, a_store, a_world, accepted
 from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation
@@ -42,7 +42,7 @@ def with_metadata(claim: PersistentVolumeClaim, **more: Any) -> PersistentVolume
 
 
 def facts(claim: PersistentVolumeClaim, **seen: Any) -> ClaimFacts:
-    return origins.claim_facts(a_world(accepted(), **seen), claim)
+    return origin.claim_facts(a_world(accepted(), **seen), claim)
 
 
 def test_labels_and_annotations_are_kept_and_those_of_tools_are_not() -> None:
@@ -53,7 +53,7 @@ def test_labels_and_annotations_are_kept_and_those_of_tools_are_not() -> None:
 
 def test_what_is_too_large_is_left_out_and_named() -> None:
     small = {f"small-{number}": "x" for number in range(5)}
-    large = {"notes": "x" * (origins.VALUE_LIMIT + 1), "umlauts": "ü" * origins.VALUE_LIMIT}
+    large = {"notes": "x" * (origin.VALUE_LIMIT + 1), "umlauts": "ü" * origin.VALUE_LIMIT}
     kept = facts(with_metadata(a_claim(), labels={"app": "web"}, annotations=small | large))
     assert (kept.labels, kept.annotations) == ({"app": "web"}, small)
     assert kept.left_out == ["notes", "umlauts"]
@@ -62,9 +62,9 @@ def test_what_is_too_large_is_left_out_and_named() -> None:
 def test_many_values_that_fit_alone_are_bounded_together() -> None:
     many = {f"key-{number:03d}": "x" * 1000 for number in range(256)}
     kept = facts(with_metadata(a_claim(), annotations=many))
-    assert sum(map(len, kept.annotations.values())) <= origins.TOTAL_LIMIT
+    assert sum(map(len, kept.annotations.values())) <= origin.TOTAL_LIMIT
     assert 30 <= len(kept.annotations) <= 32
-    assert len(kept.left_out) == origins.LEFT_OUT_LIMIT
+    assert len(kept.left_out) == origin.LEFT_OUT_LIMIT
 
 
 @given(st.dictionaries(st.text(max_size=20), st.text(alphabet='a$"\n\u0001ü💣', max_size=3000), max_size=40))
@@ -73,7 +73,7 @@ def test_whatever_a_claim_says_the_task_stays_small(annotations: dict[str, str])
     with_them = mover_task(a_world(accepted()), a_store(), claim, Consistency.LIVE)
     without = mover_task(a_world(accepted()), a_store(), a_claim(), Consistency.LIVE)
     names = 0 if with_them.backup.claim is None else len(json.dumps(with_them.backup.claim.left_out))
-    assert _bytes(with_them) - _bytes(without) <= origins.TOTAL_LIMIT + names
+    assert _bytes(with_them) - _bytes(without) <= origin.TOTAL_LIMIT + names
 
 
 def test_the_largest_task_there_is_fits_into_a_job() -> None:
@@ -125,16 +125,16 @@ def test_a_stateful_set_that_deletes_its_claims_owns_them() -> None:
 def test_the_driver_is_that_of_the_volume_and_no_other_kind_has_one() -> None:
     csi = {"driver": "csi.example.org", "volumeHandle": "vol-1", "fsType": "xfs"}
     volume = PersistentVolume.model_validate({"spec": {"csi": csi}})
-    assert origins.driver_facts(volume) == DriverFacts(name="csi.example.org", volume_handle="vol-1", fs_type="xfs")
-    assert origins.driver_facts(PersistentVolume()) is None
-    assert origins.driver_facts(None) is None
+    assert origin.driver_facts(volume) == DriverFacts(name="csi.example.org", volume_handle="vol-1", fs_type="xfs")
+    assert origin.driver_facts(PersistentVolume()) is None
+    assert origin.driver_facts(None) is None
 
 
 def test_the_cluster_is_named_if_it_is_known() -> None:
     world = a_world(accepted(), cluster_uid="k-1")
     world = replace(world, policy=replace(POLICY, release="backups"))
-    assert origins.cluster_facts(world) == ClusterFacts(uid="k-1", release="backups")
-    assert origins.cluster_facts(a_world(accepted())) is None
+    assert origin.cluster_facts(world) == ClusterFacts(uid="k-1", release="backups")
+    assert origin.cluster_facts(a_world(accepted())) is None
 
 
 # -- with the real observers

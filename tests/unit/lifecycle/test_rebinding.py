@@ -14,13 +14,14 @@ from cinderblock.api.losses import Loss
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.errors import StoreUnreachable
-from cinderblock.lifecycle import rebinding, restores
-from cinderblock.lifecycle.actions import Announce, CreateClaim, Decision, DeleteChild, PatchClaim, PatchVolume
-from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
+from cinderblock.lifecycle.actions import CreateClaim, Decision, DeleteChild, PatchClaim, PatchVolume, RecordEvent
+from cinderblock.lifecycle.observed import ObservedMover, ObservedRestore
+from cinderblock.lifecycle.restore import decide as restore_decide
+from cinderblock.lifecycle.restore import rebind
 from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, a_restore_world, available
 from tests.support.simulation import Simulation
 
-LABEL, POLICY = rebinding.RESTORE_LABEL, rebinding.POLICY_ANNOTATION
+LABEL, POLICY = rebind.RESTORE_LABEL, rebind.POLICY_ANNOTATION
 SUCCESS = MoverReport(succeeded=True, restored_bytes=9)
 
 
@@ -32,16 +33,16 @@ def hidden(owner: str = "r-1") -> PersistentVolumeClaim:
     return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": owner}]})
 
 
-def done(report: MoverReport = SUCCESS) -> MoverView:
-    return MoverView(job=a_job("r-1"), pods=(a_pod("Succeeded", report),))
+def done(report: MoverReport = SUCCESS) -> ObservedMover:
+    return ObservedMover(job=a_job("r-1"), pods=(a_pod("Succeeded", report),))
 
 
 def target(volume: str = "pv-9", phase: str = "Bound") -> PersistentVolumeClaim:
     return a_claim("new", "c-n", volumeName=volume, status={"phase": phase, "capacity": {"storage": "1Gi"}})
 
 
-def decide(world: RestoreWorld) -> Decision:
-    return restores.decide(world, NOW)
+def decide(world: ObservedRestore) -> Decision:
+    return restore_decide.decide(world, NOW)
 
 
 def status(decision: Decision) -> VolumeRestoreStatus:
@@ -73,7 +74,9 @@ def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
 def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
     warned = MoverReport(succeeded=True, warnings=["2 owners could not be set.", "1 socket was skipped."])
     decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(warned)))
-    assert decision.actions[0] == Announce("Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped.")
+    assert decision.actions[0] == RecordEvent(
+        "Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped."
+    )
 
 
 def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end() -> None:
@@ -194,8 +197,8 @@ def test_nothing_is_done_to(volume: PersistentVolume, claim: PersistentVolumeCla
 
 
 def test_a_claim_that_is_handed_over_bears_no_trace_of_the_way_there() -> None:
-    patch = rebinding.release(pending(**{rebinding.NUDGED_ANNOTATION: "true"}), restoring()).patch
-    assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, rebinding.NUDGED_ANNOTATION: None}
+    patch = rebind.release(pending(**{rebind.NUDGED_ANNOTATION: "true"}), restoring()).patch
+    assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, rebind.NUDGED_ANNOTATION: None}
 
 
 def test_step_5_waits_until_the_claim_is_bound_and_then_records_the_result() -> None:
@@ -211,22 +214,22 @@ def test_a_claim_of_somebody_else_is_left_alone() -> None:
     decision = decide(a_restore_world(restoring(), volume=reserved, target=target("pv-of-somebody")))
     assert status(decision).phase == "error_restoring"
     assert said(decision) == "NameTaken: PersistentVolumeClaim new was made by somebody else meanwhile."
-    assert [type(action) for action in decision.actions] == [Announce]
+    assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
 def test_a_volume_that_does_not_come_is_not_waited_for_for_ever() -> None:
     world = a_restore_world(restoring(), volume=a_filled_volume("Bound", mark="r-1"))
     first = status(decide(world))
     waiting = a_restore_world(world.restore.model_copy(update={"status": first}), volume=world.volume)
-    late = restores.decide(waiting, NOW + timedelta(minutes=6))
+    late = restore_decide.decide(waiting, NOW + timedelta(minutes=6))
     assert status(late).phase == "error_restoring"
     assert status(late).fail_reason == ("The volume is filled; waiting for the volume to be released (waited 300 s)")
 
 
 def test_a_mark_of_another_restore_is_not_ours() -> None:
     world = a_restore_world(restoring(), volume=a_filled_volume(mark="another"))
-    assert not rebinding.has_begun(world)
-    assert rebinding.abandon(world) == ()
+    assert not rebind.has_begun(world)
+    assert rebind.release_volume(world) == ()
 
 
 @pytest.mark.parametrize(
@@ -257,7 +260,7 @@ def test_a_mark_of_another_restore_is_not_ours() -> None:
 def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhere(
     volume: PersistentVolume, seen: dict[str, Any], spec: dict[str, Any]
 ) -> None:
-    (found,) = rebinding.abandon(a_restore_world(restoring(), volume=volume, **seen))
+    (found,) = rebind.release_volume(a_restore_world(restoring(), volume=volume, **seen))
     assert isinstance(found, PatchVolume)
     assert found.patch == {
         "metadata": {"labels": {LABEL: None}, "annotations": {POLICY: None}, "resourceVersion": "5"},
@@ -267,14 +270,14 @@ def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhe
 
 def test_a_volume_keeps_its_mark_while_the_hidden_claim_is_there() -> None:
     world = a_restore_world(restoring(), volume=a_filled_volume(mark="r-1"), hidden=hidden())
-    assert rebinding.abandon(world) == ()
+    assert rebind.release_volume(world) == ()
 
 
 def test_a_policy_to_retain_comes_back_as_well() -> None:
     volume = a_filled_volume("Bound", mark="r-1", claim="new")
     metadata = volume.metadata.model_copy(update={"annotations": {POLICY: "Retain"}})
     world = a_restore_world(restoring(), volume=volume.model_copy(update={"metadata": metadata}), target=target())
-    (found,) = rebinding.abandon(world)
+    (found,) = rebind.release_volume(world)
     assert isinstance(found, PatchVolume)
     assert found.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
 

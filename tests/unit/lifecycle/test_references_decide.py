@@ -9,7 +9,8 @@ import pytest
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.errors import StoreUnreachable
 from cinderblock.handlers.keys import Key
-from cinderblock.lifecycle import backups, dependents
+from cinderblock.lifecycle import dependents
+from cinderblock.lifecycle.backup import decide as backup_decide
 from tests.support.scenes import NOW, a_world, accepted, available
 from tests.support.simulation import Simulation, is_whole
 
@@ -313,7 +314,7 @@ def test_a_manifest_that_comes_between_the_look_and_the_removal_keeps_the_packs(
 
 def test_a_backup_that_lists_packs_holds_up_a_deletion_whoever_its_parent_is() -> None:
     world = a_world(available(deleting=True), siblings=(available("b-3", parentId="b-2"),), needed_by=("b-3",))
-    decision = backups.decide(world, NOW)
+    decision = backup_decide.decide(world, NOW)
     assert isinstance(decision.status, VolumeBackupStatus)
     assert decision.status.conditions[0].reason == "HasDependentBackups"
     assert decision.status.has_dependent_backups

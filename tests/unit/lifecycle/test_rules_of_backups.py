@@ -23,9 +23,9 @@ from cinderblock.errors import (
     SealedTooLate,
     StoreUnreachable,
 )
-from cinderblock.lifecycle import backups
-from cinderblock.lifecycle.actions import AddFinalizer, Announce, CreateChild, Decision, DeleteChild
-from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
+from cinderblock.lifecycle.actions import AddFinalizer, CreateChild, Decision, DeleteChild, RecordEvent
+from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, StoreLookup
 from tests.support.scenes import (
     NOW,
     a_backup,
@@ -42,8 +42,8 @@ from tests.support.scenes import (
 )
 
 
-def decide(world: BackupWorld) -> tuple[VolumeBackupStatus, Decision]:
-    decision = backups.decide(world, NOW)
+def decide(world: ObservedBackup) -> tuple[VolumeBackupStatus, Decision]:
+    decision = backup_decide.decide(world, NOW)
     assert isinstance(decision.status, VolumeBackupStatus)
     return decision.status, decision
 
@@ -68,15 +68,15 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"claim": a_claim(metadata={"deletionTimestamp": NOW})},
         'must be available or in-use, but the current status is "deleting"',
     ),
-    "a store that does not exist": ({}, {"store": StoreView(missing="no such store")}, "no such store"),
+    "a store that does not exist": ({}, {"store": StoreLookup(missing="no such store")}, "no such store"),
     "a Secret that does not exist": (
         {},
-        {"store": StoreView(a_store(), "", NotFound("Secret s3 does not exist"))},
+        {"store": StoreLookup(a_store(), "", NotFound("Secret s3 does not exist"))},
         "Secret s3 does not exist",
     ),
     "wrong credentials": (
         {},
-        {"store": StoreView(a_store(), "", AccessDenied("the key is refused"))},
+        {"store": StoreLookup(a_store(), "", AccessDenied("the key is refused"))},
         "the key is refused",
     ),
     "a volume in use without force (Cinder: force flag)": (
@@ -108,12 +108,12 @@ def test_is_refused_at_once(backup: dict[str, Any], seen: dict[str, Any], words:
     assert status.phase == "error"
     assert status.fail_reason is not None
     assert words in status.fail_reason
-    assert [type(action) for action in decision.actions] == [Announce]
+    assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
 def test_a_message_is_cut_to_what_failreason_holds() -> None:
     """Cinder: the column is 255 characters long (cinder/objects/backup.py); the condition has it all."""
-    status, _ = decide(a_world(a_backup(), store=StoreView(a_store(), "", AccessDenied("no " * 200))))
+    status, _ = decide(a_world(a_backup(), store=StoreLookup(a_store(), "", AccessDenied("no " * 200))))
     assert status.fail_reason is not None
     assert len(status.fail_reason) == 255
     assert status.conditions[0].message == "no " * 200
@@ -127,17 +127,17 @@ def test_acceptance_puts_the_finalizer_on_and_writes_down_where_the_backup_will_
 
 
 def test_a_store_that_does_not_answer_is_waited_for_and_nothing_is_promised() -> None:
-    trouble = StoreView(a_store(), "", StoreUnreachable("no answer"))
+    trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
     status, decision = decide(a_world(a_backup(finalizer=False), store=trouble))
     assert (status.phase, reason(status), status.manifest_key) == ("creating", "StoreUnreachable", None)
     assert decision.look_again == 10.0
 
 
 def test_a_store_that_does_not_answer_for_too_long_ends_the_backup() -> None:
-    trouble = StoreView(a_store(), "", StoreUnreachable("no answer"))
+    trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
     first, _ = decide(a_world(a_backup(), store=trouble))
     waiting = a_backup().model_copy(update={"status": first})
-    later = backups.decide(a_world(waiting, store=trouble), NOW + timedelta(minutes=6))
+    later = backup_decide.decide(a_world(waiting, store=trouble), NOW + timedelta(minutes=6))
     assert isinstance(later.status, VolumeBackupStatus)
     assert later.status.phase == "error"
     assert later.status.fail_reason == "no answer (waited 300 s)"
@@ -184,28 +184,28 @@ def test_a_child_of_somebody_else_is_neither_used_nor_touched() -> None:
 
 def test_success_is_believed_only_when_the_manifest_has_been_read_back() -> None:
     pod = a_pod("Succeeded", MoverReport(succeeded=True))
-    mover = MoverView(job=a_job(), pods=(pod,))
+    mover = ObservedMover(job=a_job(), pods=(pod,))
     missing, _ = decide(a_world(accepted(), mover=mover))
     assert (missing.phase, reason(missing)) == ("error", "ManifestMissing")
     whole, decision = decide(a_world(accepted(), mover=mover, manifest=a_manifest()))
     assert (whole.phase, whole.object_count, whole.size) == ("available", 2, 1)
-    assert [type(action) for action in decision.actions] == [Announce]
+    assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
 def test_changes_that_timestamps_hid_are_told_once_and_stay_in_the_status() -> None:
     manifest = replace(a_manifest("b-0"), reread_files=7, missed_changes=1)
     first, decision = decide(a_world(accepted(), manifest=manifest))
-    told = [action for action in decision.actions if isinstance(action, Announce)]
+    told = [action for action in decision.actions if isinstance(action, RecordEvent)]
     assert [(event.type, event.reason) for event in told] == [("Warning", "ChangeMissed"), ("Normal", "Available")]
     assert "content of 1 file had changed" in told[0].note
     assert (first.reread_files, first.missed_changes) == (7, 1)
     later, decision = decide(a_world(available(), manifest=manifest))
-    assert not [action for action in decision.actions if isinstance(action, Announce)]
+    assert not [action for action in decision.actions if isinstance(action, RecordEvent)]
     assert later.missed_changes == 1
 
 
 def test_what_was_made_on_the_way_is_removed_after_the_result_is_written_down() -> None:
-    world = a_world(available(), mover=MoverView(job=a_job()), snapshot=a_snapshot())
+    world = a_world(available(), mover=ObservedMover(job=a_job()), snapshot=a_snapshot())
     _, decision = decide(world)
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == ["Job", "VolumeSnapshot"]
 
@@ -213,7 +213,7 @@ def test_what_was_made_on_the_way_is_removed_after_the_result_is_written_down() 
 def test_a_mover_that_says_never_again_ends_the_backup_in_its_words() -> None:
     report = MoverReport(succeeded=False, permanent=True, reason="KeyUnavailable", message="key k1 is not there")
     failed = a_job(conditions=[{"type": "Failed", "status": "True"}])
-    status, _ = decide(a_world(accepted(), mover=MoverView(job=failed, pods=(a_pod("Failed", report),))))
+    status, _ = decide(a_world(accepted(), mover=ObservedMover(job=failed, pods=(a_pod("Failed", report),))))
     assert (status.phase, status.fail_reason, reason(status)) == ("error", "key k1 is not there", "KeyUnavailable")
 
 
@@ -260,7 +260,7 @@ def test_the_older_of_two_backups_of_a_volume_goes_first() -> None:
     "trouble", [StoreUnreachable("no answer"), StoreUnreachable("a proxy", reason="NotS3")], ids=["silent", "no S3"]
 )
 def test_a_backup_that_cannot_reach_its_store_holds_up_nobody(trouble: StoreUnreachable) -> None:
-    unreachable = a_world(a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreView(a_store(), "", trouble))
+    unreachable = a_world(a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreLookup(a_store(), "", trouble))
     held_up, _ = decide(unreachable)
     older = unreachable.backup.model_copy(update={"status": held_up})
     status, _ = decide(a_world(a_backup("b-1"), siblings=(older,)))
@@ -305,8 +305,8 @@ def test_has_dependent_backups_is_computed_from_what_exists() -> None:
 WORLDS = {
     "accepted": lambda: a_world(accepted()),
     "snapshot pending": lambda: a_world(accepted(), snapshot=a_snapshot(ready=False)),
-    "copying": lambda: a_world(accepted(), mover=MoverView(job=a_job(), pods=(a_pod(),))),
-    "waiting for the store": lambda: a_world(a_backup(), store=StoreView(a_store(), "", StoreUnreachable("x"))),
+    "copying": lambda: a_world(accepted(), mover=ObservedMover(job=a_job(), pods=(a_pod(),))),
+    "waiting for the store": lambda: a_world(a_backup(), store=StoreLookup(a_store(), "", StoreUnreachable("x"))),
     "available": lambda: a_world(available()),
     "refused": lambda: a_world(a_backup(), claim=None),
 }
@@ -314,18 +314,18 @@ WORLDS = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
 def test_the_same_world_decided_again_changes_nothing_in_the_status(world: Any) -> None:
-    first: BackupWorld = world()
+    first: ObservedBackup = world()
     status, _ = decide(first)
     again: VolumeBackup = first.backup.model_copy(update={"status": status})
-    second = backups.decide(replace(first, backup=again), NOW + timedelta(seconds=5))
+    second = backup_decide.decide(replace(first, backup=again), NOW + timedelta(seconds=5))
     assert second.status == status
 
 
 def test_an_ended_backup_is_told_of_once() -> None:
     refused = a_world(a_backup(), claim=None)
     status, first = decide(refused)
-    again = backups.decide(replace(refused, backup=refused.backup.model_copy(update={"status": status})), NOW)
-    assert [type(action) for action in first.actions] == [Announce]
+    again = backup_decide.decide(replace(refused, backup=refused.backup.model_copy(update={"status": status})), NOW)
+    assert [type(action) for action in first.actions] == [RecordEvent]
     assert again.actions == ()
     assert again.look_again is None
 
@@ -344,6 +344,6 @@ def test_what_is_in_the_place_of_its_manifest_ends_a_backup_at_once(
     pods: tuple[Pod, ...], error: type[IntegrityError]
 ) -> None:
     trouble = error("backups/c-1/b-1.manifest is not it")
-    status, _ = decide(a_world(accepted(), mover=MoverView(job=a_job(), pods=pods), manifest_trouble=trouble))
+    status, _ = decide(a_world(accepted(), mover=ObservedMover(job=a_job(), pods=pods), manifest_trouble=trouble))
     assert (status.phase, reason(status), status.pins) == ("error", error.__name__, None)
     assert status.fail_reason == trouble.message

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.errors import AccessDenied, StoreUnreachable
-from cinderblock.lifecycle import backups
 from cinderblock.lifecycle.actions import Decision, DeleteChild, DeleteStoredData, RemoveFinalizer
-from cinderblock.lifecycle.worlds import BackupWorld, MoverView, StoreView
+from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, StoreLookup
 from tests.support.scenes import NOW, a_backup, a_job, a_pod, a_restore, a_store, a_world, accepted, available
 
 
-def decide(world: BackupWorld) -> Decision:
-    return backups.decide(world, NOW)
+def decide(world: ObservedBackup) -> Decision:
+    return backup_decide.decide(world, NOW)
 
 
 def lets_go(decision: Decision) -> bool:
@@ -74,11 +74,11 @@ def test_a_backup_that_is_being_restored_is_kept_until_that_has_ended() -> None:
 
 
 def test_a_running_mover_is_stopped_before_the_data_is_looked_for() -> None:
-    running = MoverView(job=a_job(), pods=(a_pod(),))
+    running = ObservedMover(job=a_job(), pods=(a_pod(),))
     stopping = decide(a_world(accepted(deleting=True), mover=running, data_left=True))
     assert [action.kind for action in stopping.actions if isinstance(action, DeleteChild)] == ["Job"]
     assert not removes_data(stopping)
-    still_there = decide(a_world(accepted(deleting=True), mover=MoverView(pods=(a_pod(),)), data_left=True))
+    still_there = decide(a_world(accepted(deleting=True), mover=ObservedMover(pods=(a_pod(),)), data_left=True))
     assert not removes_data(still_there)
 
 
@@ -101,11 +101,11 @@ def test_data_that_a_retained_backup_needs_stays() -> None:
 
 
 def test_a_store_that_does_not_answer_is_asked_again_and_then_it_is_an_error() -> None:
-    trouble = StoreView(a_store(), "", StoreUnreachable("no answer"))
+    trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
     world = a_world(available(deleting=True, asked=NOW - timedelta(hours=1)), store=trouble)
     early = decide(world)
     waiting = replace(world, backup=world.backup.model_copy(update={"status": early.status}))
-    late = backups.decide(waiting, NOW + timedelta(minutes=6))
+    late = backup_decide.decide(waiting, NOW + timedelta(minutes=6))
     assert (phase(early), phase(late)) == ("deleting", "error_deleting")
     assert not lets_go(early)
     assert not lets_go(late)
@@ -113,17 +113,17 @@ def test_a_store_that_does_not_answer_is_asked_again_and_then_it_is_an_error() -
 
 
 def test_wrong_credentials_are_an_error_at_once() -> None:
-    decision = decide(a_world(available(deleting=True), store=StoreView(a_store(), "", AccessDenied("refused"))))
+    decision = decide(a_world(available(deleting=True), store=StoreLookup(a_store(), "", AccessDenied("refused"))))
     assert phase(decision) == "error_deleting"
 
 
 def test_an_administrator_may_let_go_and_leave_the_data() -> None:
     given_up = available(deleting=True, annotations={"cinderblock.io/let-go": "leave-data"})
-    decision = decide(a_world(given_up, store=StoreView(a_store(), "", AccessDenied("refused"))))
+    decision = decide(a_world(given_up, store=StoreLookup(a_store(), "", AccessDenied("refused"))))
     assert lets_go(decision)
     assert not removes_data(decision)
 
 
 def test_an_ending_namespace_does_not_hang_on_a_store_that_is_gone() -> None:
-    decision = decide(a_world(available(deleting=True), store=StoreView(missing="gone"), namespace_ending=True))
+    decision = decide(a_world(available(deleting=True), store=StoreLookup(missing="gone"), namespace_ending=True))
     assert lets_go(decision)

@@ -12,18 +12,18 @@ from cinderblock.api.losses import Fidelity, Loss
 from cinderblock.api.mover import TASK_VARIABLE, MoverReport, MoverTask
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
 from cinderblock.errors import SealBroken
-from cinderblock.lifecycle import restores
 from cinderblock.lifecycle.actions import (
     AddFinalizer,
-    Announce,
     CreateChild,
     CreateClaim,
     Decision,
     DeleteChild,
     PatchVolume,
+    RecordEvent,
     RemoveFinalizer,
 )
-from cinderblock.lifecycle.worlds import MoverView, RestoreWorld
+from cinderblock.lifecycle.observed import ObservedMover, ObservedRestore
+from cinderblock.lifecycle.restore import decide as restore_decide
 from tests.support.scenes import (
     NOW,
     a_claim,
@@ -36,11 +36,11 @@ from tests.support.scenes import (
     available,
 )
 
-DONE = MoverView(job=a_job("r-1"), pods=(a_pod("Succeeded", MoverReport(succeeded=True, restored_bytes=9)),))
+DONE = ObservedMover(job=a_job("r-1"), pods=(a_pod("Succeeded", MoverReport(succeeded=True, restored_bytes=9)),))
 
 
-def decide(world: RestoreWorld) -> tuple[VolumeRestoreStatus, Decision]:
-    decision = restores.decide(world, NOW)
+def decide(world: ObservedRestore) -> tuple[VolumeRestoreStatus, Decision]:
+    decision = restore_decide.decide(world, NOW)
     assert isinstance(decision.status, VolumeRestoreStatus)
     return decision.status, decision
 
@@ -139,11 +139,11 @@ def test_losses_of_a_restore_in_place_are_in_its_status_and_an_event() -> None:
     lossy = MoverReport(
         succeeded=True, warnings=["owners of files: 1"], losses=[Loss(what="owners of files", objects=1)]
     )
-    mover = MoverView(job=a_job("r-1"), pods=(a_pod("Succeeded", lossy),))
+    mover = ObservedMover(job=a_job("r-1"), pods=(a_pod("Succeeded", lossy),))
     world = a_restore_world(restoring(spec={"volumeId": "old"}), target=a_claim("old", "c-7"), mover=mover)
     status, decision = decide(world)
     assert status.losses == lossy.losses
-    assert Announce("Warning", "NotAllKept", "owners of files: 1") in decision.actions
+    assert RecordEvent("Warning", "NotAllKept", "owners of files: 1") in decision.actions
 
 
 def test_a_filled_volume_is_marked_and_kept_before_its_hidden_claim_goes() -> None:
@@ -200,7 +200,7 @@ def test_a_claim_that_somebody_else_made_meanwhile_is_left_alone() -> None:
 
 def test_a_failed_restore_removes_the_hidden_claim_and_then_lets_go() -> None:
     failed = a_restore(phase="error_restoring")
-    _, cleaning = decide(a_restore_world(failed, hidden=hidden(), mover=MoverView(job=a_job("r-1"))))
+    _, cleaning = decide(a_restore_world(failed, hidden=hidden(), mover=ObservedMover(job=a_job("r-1"))))
     assert [type(action) for action in cleaning.actions] == [DeleteChild, DeleteChild]
     _, letting_go = decide(a_restore_world(failed))
     assert letting_go.actions == (RemoveFinalizer(RESTORE_FINALIZER, {ENDED_ANNOTATION: "r-1/error_restoring"}),)
@@ -208,15 +208,15 @@ def test_a_failed_restore_removes_the_hidden_claim_and_then_lets_go() -> None:
 
 def test_cancelling_gives_a_volume_that_was_not_handed_over_its_own_policy_back() -> None:
     marked = a_filled_volume("Released", mark="r-1")
-    decision = restores.decide(a_restore_world(restoring(deleting=True), volume=marked), NOW)
+    decision = restore_decide.decide(a_restore_world(restoring(deleting=True), volume=marked), NOW)
     (patch,) = decision.actions
     assert isinstance(patch, PatchVolume)
     assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Delete"}
 
 
 def test_cancelling_stops_the_mover_and_removes_the_hidden_claim() -> None:
-    running = MoverView(job=a_job("r-1"), pods=(a_pod(),))
-    decision = restores.decide(a_restore_world(restoring(deleting=True), hidden=hidden(), mover=running), NOW)
+    running = ObservedMover(job=a_job("r-1"), pods=(a_pod(),))
+    decision = restore_decide.decide(a_restore_world(restoring(deleting=True), hidden=hidden(), mover=running), NOW)
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == [
         "Job",
         "PersistentVolumeClaim",
@@ -231,6 +231,6 @@ def test_a_backup_that_is_being_restored_or_failed_to_be_may_be_restored(phase: 
 
 def test_a_running_restore_gets_its_finalizer_back_without_being_judged_anew() -> None:
     taken = a_claim("new", "c-n", volumeName="pv-9")
-    decision = restores.decide(a_restore_world(restoring(finalizer=False), target=taken), NOW)
+    decision = restore_decide.decide(a_restore_world(restoring(finalizer=False), target=taken), NOW)
     assert decision.actions == (AddFinalizer(RESTORE_FINALIZER),)
     assert decision.status is None

@@ -11,9 +11,9 @@ import pytest
 from cinderblock.api.labels import STORE_FINALIZER
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.errors import AccessDenied, CinderblockError, NotFound, StoreUnreachable
-from cinderblock.lifecycle import stores
 from cinderblock.lifecycle.actions import AddFinalizer, Decision, RemoveFinalizer
-from cinderblock.lifecycle.worlds import StoreView, StoreWorld
+from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+from cinderblock.lifecycle.store import decide as store_decide
 from tests.support.scenes import NOW
 
 ADD, REMOVE = (AddFinalizer(STORE_FINALIZER),), (RemoveFinalizer(STORE_FINALIZER),)
@@ -32,12 +32,12 @@ def a_store(*, finalizer: bool = False, deleting: bool = False) -> BackupStore:
 
 
 def decide(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> Decision:
-    return stores.decide(world(trouble, used_by, **store), NOW)
+    return store_decide.decide(world(trouble, used_by, **store), NOW)
 
 
-def world(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> StoreWorld:
+def world(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> ObservedStore:
     seen = a_store(**store)
-    return StoreWorld(seen, StoreView(seen, "", trouble), used_by)
+    return ObservedStore(seen, StoreLookup(seen, "", trouble), used_by)
 
 
 def said(decision: Decision) -> list[tuple[str, str, str, str]]:
@@ -105,6 +105,6 @@ def test_a_finalizer_is_never_put_on_a_store_that_is_going() -> None:
 @pytest.mark.parametrize("trouble", [None, StoreUnreachable("no answer"), AccessDenied("refused")])
 def test_the_same_store_seen_again_says_the_same(trouble: CinderblockError | None) -> None:
     first = world(trouble, ("full",), finalizer=True)
-    status = stores.decide(first, NOW).status
+    status = store_decide.decide(first, NOW).status
     again = replace(first, store=first.store.model_copy(update={"status": status}))
-    assert stores.decide(again, NOW + timedelta(minutes=7)).status == status
+    assert store_decide.decide(again, NOW + timedelta(minutes=7)).status == status

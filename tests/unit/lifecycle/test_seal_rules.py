@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cinderblock.lifecycle import stores
-from cinderblock.lifecycle.worlds import StoreView, StoreWorld
+from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+from cinderblock.lifecycle.store import decide as store_decide
 from tests.support.backups import key_ring
 from tests.support.scenes import NOW, a_store
 from tests.support.simulation import Simulation
@@ -138,7 +138,9 @@ def test_ten_names_and_the_count_are_listed() -> None:
     names = tuple(f"b{number:02}" for number in range(12))
     store = a_store(encryptionSecretRef={"name": "keys"})
     for more, words in ((False, "12 VolumeBackups"), (True, "12 or more VolumeBackups")):
-        status = stores.decide(StoreWorld(store, StoreView(store), (), names, more_unsealed=more), NOW).status
+        status = store_decide.decide(
+            ObservedStore(store, StoreLookup(store), (), names, more_unsealed=more), NOW
+        ).status
         assert status is not None
         (listed,) = [c for c in status.conditions if c.type == "UnsealedBackups"]
         assert listed.message.startswith(words)

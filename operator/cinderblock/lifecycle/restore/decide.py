@@ -16,34 +16,30 @@ from cinderblock.api.losses import Loss
 from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import (
-    conditions,
-    deletion,
-    expectations,
-    movers,
-    objects,
-    outcomes,
-    rebinding,
-    restore_checks,
-)
+from cinderblock.lifecycle import children, conditions, events, expected_manifest, verdicts
+from cinderblock.lifecycle import children as lifecycle_children
 from cinderblock.lifecycle.actions import (
-    SHORTEST_LOOK,
+    MIN_REQUEUE_SECONDS,
     Action,
     AddFinalizer,
-    Announce,
     CreateChild,
     Decision,
+    RecordEvent,
     RemoveFinalizer,
 )
+from cinderblock.lifecycle.backup import delete as backup_delete
+from cinderblock.lifecycle.mover import job as mover_job
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.observed import ObservedRestore
+from cinderblock.lifecycle.restore import checks, rebind
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.worlds import RestoreWorld
 
 CANCELLING = "Cancelling"
 """What a restore says that was deleted before it had ended, while its mover is being stopped."""
 ENDED = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
-def decide(world: RestoreWorld, now: datetime) -> Decision:
+def decide(world: ObservedRestore, now: datetime) -> Decision:
     """What to do about a VolumeRestore.
 
     Args:
@@ -53,64 +49,64 @@ def decide(world: RestoreWorld, now: datetime) -> Decision:
     return _stamp(_decide(world, now), world.restore.status, now)
 
 
-def refused(world: RestoreWorld, now: datetime, error: CinderblockError) -> Decision:
+def on_action_error(world: ObservedRestore, now: datetime, error: CinderblockError) -> Decision:
     """What to do when the API server refused an action: what is wrong ends the restore, what may pass is waited for."""
-    verdict = outcomes.from_refusal(error, world.policy.deadlines)
+    verdict = verdicts.from_api_error(error, world.policy.deadlines)
     return _stamp(_verdict(world, now, verdict), world.restore.status, now)
 
 
-def _decide(world: RestoreWorld, now: datetime) -> Decision:
-    phase = restore_checks.own_phase(world.restore)
+def _decide(world: ObservedRestore, now: datetime) -> Decision:
+    phase = checks.own_phase(world.restore)
     if world.restore.metadata.is_being_deleted:
         return _cancel(world, now)
     if phase in ENDED:
         return _ended(world)
     before = _ended_before(world.restore) if phase is None else None
     if before is not None:
-        return _recall(world, now, before)
+        return _recover_status(world, now, before)
     if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         # One that is running already had it taken off by an uninstalled release: nothing is checked anew.
         running = phase is RestorePhase.RESTORING
         return Decision(None, (AddFinalizer(labels.RESTORE_FINALIZER),), 0.0) if running else _accept(world, now)
-    if rebinding.has_begun(world):
+    if rebind.has_begun(world):
         return _hand_over(world, now)
     if world.mover.job is not None:
         return _copying(world, now)
     return _prepare(world, now)
 
 
-def _accept(world: RestoreWorld, now: datetime) -> Decision:
+def _accept(world: ObservedRestore, now: datetime) -> Decision:
     """Refuse at once what can be known at once; else put the finalizer on before anything is made."""
-    verdict = restore_checks.first_verdict(world)
+    verdict = checks.first_verdict(world)
     if isinstance(verdict, Fail):
         return _fail(world, now, verdict)
     waiting = verdict or Wait("Accepted", "The restore was accepted", look_again=0.0)
     return _wait(world, now, waiting, (AddFinalizer(labels.RESTORE_FINALIZER),))
 
 
-def _prepare(world: RestoreWorld, now: datetime) -> Decision:
+def _prepare(world: ObservedRestore, now: datetime) -> Decision:
     """Make the hidden claim if a new volume is asked for, and start the mover."""
-    verdict = restore_checks.first_verdict(world)
+    verdict = checks.first_verdict(world)
     if verdict is not None:
         return _verdict(world, now, verdict)
     foreign = _foreign_child(world)
     if foreign:
         return _fail(world, now, foreign)
     if world.store.store is not None:
-        queued = movers.queued(world.mover, world.policy, world.store.store)
+        queued = mover_state.wait_for_slot(world.mover, world.policy, world.store.store)
         if queued:
             return _wait(world, now, queued)
-    if restore_checks.wants_existing(world.restore):
+    if checks.is_in_place(world.restore):
         return _start(world, now, world.target.name if world.target else "")
     hidden = labels.child_name(world.restore.uid)
     started = _start(world, now, hidden)
     if world.hidden is not None:
         return started
-    body = objects.claim(world.restore, restore_checks.request(world))
+    body = children.claim(world.restore, checks.claim_request(world))
     return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
 
 
-def _foreign_child(world: RestoreWorld) -> Fail | None:
+def _foreign_child(world: ObservedRestore) -> Fail | None:
     """A child's name taken by somebody else's object: never touched, never used."""
     for child in (world.hidden, world.mover.job):
         if child is not None and not child.metadata.is_owned_by(world.restore.uid):
@@ -118,17 +114,17 @@ def _foreign_child(world: RestoreWorld) -> Fail | None:
     return None
 
 
-def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
+def _start(world: ObservedRestore, now: datetime, claim_name: str) -> Decision:
     store, manifest = world.store.store, world.manifest
     if store is None or manifest is None or world.backup is None:
         raise ValueError("checks let nothing through without a store and a manifest")
     mode = manifest.description.volume_mode
     task = MoverTask(
         operation=MoverOperation.RESTORE,
-        store=objects.location(store, world.backup.status.container or store.spec.container),
+        store=children.location(store, world.backup.status.container or store.spec.container),
         volume_mode=mode,
-        path=objects.mover_path(mode),
-        expected=expectations.of_status(world.backup, store, manifest),
+        path=mover_job.mover_path(mode),
+        expected=expected_manifest.expected_of_status(world.backup, store, manifest),
         fidelity=world.restore.spec.fidelity,
         # The mover does not need labels and annotations of the claim. They are long, so the Job does not hold them.
         backup=manifest.description.model_copy(update={"claim": None}),
@@ -136,41 +132,43 @@ def _start(world: RestoreWorld, now: datetime, claim_name: str) -> Decision:
         compression=store.spec.compression,
         sealed=bool(world.backup.status.sealed),
     )
-    job = objects.mover_job(world.restore, task, store, claim_name, world.policy.mover)
-    waiting = movers.starting(world.policy)
-    told = Announce(
+    job = mover_job.mover_job(world.restore, task, store, claim_name, world.policy.mover)
+    waiting = mover_state.starting(world.policy)
+    told = RecordEvent(
         "Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} writes backup {world.backup.name}"
     )
     return _wait(world, now, waiting, (CreateChild("Job", job), told))
 
 
-def _copying(world: RestoreWorld, now: datetime) -> Decision:
-    spoilt = _foreign_child(world) or restore_checks.intruded(world.intruders)
+def _copying(world: ObservedRestore, now: datetime) -> Decision:
+    spoilt = _foreign_child(world) or checks.used_during_copy(world.intruders)
     if spoilt:
         return _fail(world, now, spoilt)
-    start = movers.start(world.mover)
+    start = mover_state.start(world.mover)
     if start is not None:
-        return _wait(world, now, movers.starting(world.policy), (start,))
-    verdict = movers.judge(world.mover, world.policy)
-    if not isinstance(verdict, movers.Done):
-        return _verdict(world, now, movers.watched(verdict, world.mover, _base(world), now, world.policy.deadlines))
-    if restore_checks.wants_existing(world.restore):
+        return _wait(world, now, mover_state.starting(world.policy), (start,))
+    verdict = mover_state.evaluate(world.mover, world.policy)
+    if not isinstance(verdict, mover_state.Succeeded):
+        return _verdict(
+            world, now, mover_state.check_stall(verdict, world.mover, _base(world), now, world.policy.deadlines)
+        )
+    if checks.is_in_place(world.restore):
         done = _done(world, now, world.target, verdict.report)
-        return Decision(done.status, (*outcomes.losses(verdict.report), *done.actions), done.look_again)
+        return Decision(done.status, (*events.metadata_loss(verdict.report), *done.actions), done.look_again)
     return _hand_over(world, now, verdict.report)
 
 
-def _hand_over(world: RestoreWorld, now: datetime, report: MoverReport | None = None) -> Decision:
+def _hand_over(world: ObservedRestore, now: datetime, report: MoverReport | None = None) -> Decision:
     """Give the filled volume its name."""
-    step = rebinding.next_step(world)
+    step = rebind.next_step(world)
     if isinstance(step, Fail):
         return _fail(world, now, step)
-    if isinstance(step, rebinding.Finished):
+    if isinstance(step, rebind.Finished):
         return _done(world, now, step.claim, report)
     decision = _verdict(world, now, step.wait)
     if not isinstance(decision.status, VolumeRestoreStatus) or decision.status.phase in ENDED:
         return decision
-    status, told = decision.status, outcomes.losses(report)
+    status, told = decision.status, events.metadata_loss(report)
     if report is not None:
         # The mover's report goes away with the Job; what it says is written down before.
         status = status.model_copy(update=_reported(report))
@@ -178,7 +176,7 @@ def _hand_over(world: RestoreWorld, now: datetime, report: MoverReport | None = 
 
 
 def _done(
-    world: RestoreWorld, now: datetime, claim: PersistentVolumeClaim | None, report: MoverReport | None
+    world: ObservedRestore, now: datetime, claim: PersistentVolumeClaim | None, report: MoverReport | None
 ) -> Decision:
     base = _base(world)
     update: dict[str, Any] = {
@@ -195,9 +193,9 @@ def _done(
         update |= _reported(report)
     status = base.model_copy(update=update)
     note = f"Volume {status.volume_name} holds backup {status.backup_name}"
-    is_child = rebinding.is_child(claim, world.restore)
-    released = (rebinding.release(claim, world.restore),) if claim is not None and is_child else ()
-    return Decision(status, (*released, Announce("Normal", "Restored", note)), look_again=0.0)
+    is_child = rebind.is_child(claim, world.restore)
+    released = (rebind.release(claim, world.restore),) if claim is not None and is_child else ()
+    return Decision(status, (*released, RecordEvent("Normal", "Restored", note)), look_again=0.0)
 
 
 def _reported(report: MoverReport) -> dict[str, Any]:
@@ -212,14 +210,14 @@ def _restored_message(report: MoverReport | None, losses: list[Loss]) -> str:
     return f"{words}. {' '.join(told)}" if told else words
 
 
-def _ended(world: RestoreWorld) -> Decision:
+def _ended(world: ObservedRestore) -> Decision:
     """An ended restore is a record; what was made on the way is removed, then the finalizer."""
     actions, remains = _cleanup(world), _remains(world)
     status = world.restore.status
     if status.observed_generation != world.restore.metadata.generation:
         status = status.model_copy(update={"observed_generation": world.restore.metadata.generation})
     if actions or remains:
-        return Decision(status, actions, look_again=SHORTEST_LOOK if remains else 0.0)
+        return Decision(status, actions, look_again=MIN_REQUEUE_SECONDS if remains else 0.0)
     if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         return Decision(status)
     remembered = {labels.ENDED_ANNOTATION: f"{world.restore.uid}/{status.phase}"}
@@ -232,7 +230,7 @@ def _ended_before(restore: VolumeRestore) -> RestorePhase | None:
     return next((ended for ended in ENDED if ended == phase), None) if uid == restore.uid else None
 
 
-def _recall(world: RestoreWorld, now: datetime, phase: RestorePhase) -> Decision:
+def _recover_status(world: ObservedRestore, now: datetime, phase: RestorePhase) -> Decision:
     """A lost status is no request to write to the volume once more."""
     base = _base(world)
     said = conditions.ready if phase is RestorePhase.AVAILABLE else conditions.stalled
@@ -242,106 +240,112 @@ def _recall(world: RestoreWorld, now: datetime, phase: RestorePhase) -> Decision
     return Decision(base.model_copy(update={"phase": phase, "fail_reason": failed, "conditions": shown}))
 
 
-def _cancel(world: RestoreWorld, now: datetime) -> Decision:
+def _cancel(world: ObservedRestore, now: datetime) -> Decision:
     """Deleting a VolumeRestore stops it. A new volume that has not been handed over is removed."""
     if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
         return Decision(None)
-    actions, has_ended = _cleanup(world), restore_checks.own_phase(world.restore) in ENDED
+    actions, has_ended = _cleanup(world), checks.own_phase(world.restore) in ENDED
     if not actions and not _remains(world):
-        left = (
-            "the volume may hold a part of the backup"
-            if restore_checks.wants_existing(world.restore)
-            else "nothing is left"
-        )
+        left = "the volume may hold a part of the backup" if checks.is_in_place(world.restore) else "nothing is left"
         note = f"The VolumeRestore was deleted before it had ended; {left}"
-        told = () if has_ended else (Announce("Normal", "Cancelled", note),)
+        told = () if has_ended else (RecordEvent("Normal", "Cancelled", note),)
         return Decision(None, (*told, RemoveFinalizer(labels.RESTORE_FINALIZER)))
     if _is_stuck(world, now):
         return _cannot_stop(world, now, actions)
     since, limit = world.restore.metadata.deletion_timestamp, world.policy.deadlines.deletion
-    message = movers.stopping("The restore is being stopped", world.mover, now)
-    waiting = Wait(CANCELLING, message, since, limit, SHORTEST_LOOK)
+    message = mover_state.stop_message("The restore is being stopped", world.mover, now)
+    waiting = Wait(CANCELLING, message, since, limit, MIN_REQUEUE_SECONDS)
     if has_ended:
         return Decision(None, actions, waiting.look_again)
     return _wait(world, now, waiting, actions)
 
 
-def _is_stuck(world: RestoreWorld, now: datetime) -> bool:
+def _is_stuck(world: ObservedRestore, now: datetime) -> bool:
     """Whether a deletion has gone on for longer than a mover takes to stop."""
     since = world.restore.metadata.deletion_timestamp
     return since is not None and now - since >= world.policy.deadlines.deletion
 
 
-def _cannot_stop(world: RestoreWorld, now: datetime, actions: tuple[Action, ...]) -> Decision:
+def _cannot_stop(world: ObservedRestore, now: datetime, actions: tuple[Action, ...]) -> Decision:
     """Say what is left and what to do. It ends by itself when that is gone, and never before: it may still write."""
-    pods, uid = movers.unfinished(world.mover), world.restore.uid
+    pods, uid = mover_state.unfinished(world.mover), world.restore.uid
     children = (world.mover.job, world.hidden)
-    listed = ", ".join(f"{type(child).__name__} {child.name}" for child in children if outcomes.is_ours(child, uid))
-    message = outcomes.NODE_LOST.format(pods=pods) if pods else f"Still being removed by the cluster: {listed}."
+    listed = ", ".join(
+        f"{type(child).__name__} {child.name}" for child in children if lifecycle_children.is_ours(child, uid)
+    )
+    message = (
+        lifecycle_children.NODE_LOST_ADVICE.format(pods=pods)
+        if pods
+        else f"Still being removed by the cluster: {listed}."
+    )
     failed, before = _fail(world, now, Fail(CANCELLING, message)), world.restore.status
     told = any(c.type == "Stalled" and c.reason == CANCELLING for c in before.conditions)
     status = failed.status
-    if status is not None and restore_checks.own_phase(world.restore) is RestorePhase.AVAILABLE:
+    if status is not None and checks.own_phase(world.restore) is RestorePhase.AVAILABLE:
         # What was restored is whole, whatever is left of the way there.
         status = before.model_copy(update={"conditions": status.conditions})
-    return Decision(status, (*actions, *(() if told else failed.actions)), deletion.SLOW_RETRY)
+    return Decision(status, (*actions, *(() if told else failed.actions)), backup_delete.SLOW_RETRY_SECONDS)
 
 
-def _cleanup(world: RestoreWorld) -> tuple[Action, ...]:
-    children = outcomes.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
-    return (*children, *rebinding.take_back(world), *rebinding.abandon(world))
+def _cleanup(world: ObservedRestore) -> tuple[Action, ...]:
+    children = lifecycle_children.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
+    return (*children, *rebind.clean_up_claim(world), *rebind.release_volume(world))
 
 
-def _remains(world: RestoreWorld) -> bool:
+def _remains(world: ObservedRestore) -> bool:
     """Whether anything that was made on the way is still there."""
     uid = world.restore.uid
     children = (world.hidden, world.mover.job)
-    is_claimed = rebinding.is_child(world.target, world.restore)
-    return is_claimed or any(outcomes.is_ours(child, uid) for child in children) or movers.is_at_work(world.mover)
+    is_claimed = rebind.is_child(world.target, world.restore)
+    return (
+        is_claimed
+        or any(lifecycle_children.is_ours(child, uid) for child in children)
+        or mover_state.is_at_work(world.mover)
+    )
 
 
-def _verdict(world: RestoreWorld, now: datetime, verdict: Fail | Wait) -> Decision:
+def _verdict(world: ObservedRestore, now: datetime, verdict: Fail | Wait) -> Decision:
     if isinstance(verdict, Wait):
-        verdict = outcomes.settle(verdict, world.restore.status.conditions, now)
+        verdict = verdicts.expire(verdict, world.restore.status.conditions, now)
     return _fail(world, now, verdict) if isinstance(verdict, Fail) else _wait(world, now, verdict)
 
 
-def _wait(world: RestoreWorld, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+def _wait(world: ObservedRestore, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
     base = _base(world)
     status = base.model_copy(
         update={
             "phase": RestorePhase.RESTORING,
-            "progress": movers.to_progress(world.mover.progress) or base.progress,
-            "conditions": conditions.working(
+            "progress": mover_state.to_progress(world.mover.progress) or base.progress,
+            "conditions": conditions.reconciling(
                 base.conditions,
                 now,
                 world.restore.metadata.generation,
                 wait.reason,
-                outcomes.awaited(wait, base.conditions, now),
+                verdicts.wait_message(wait, base.conditions, now),
             ),
         }
     )
     return Decision(status, actions, wait.look_again)
 
 
-def _fail(world: RestoreWorld, now: datetime, fail: Fail) -> Decision:
+def _fail(world: ObservedRestore, now: datetime, fail: Fail) -> Decision:
     base = _base(world)
     status = base.model_copy(
         update={
             "phase": RestorePhase.ERROR_RESTORING,
-            "fail_reason": outcomes.said(fail),
+            "fail_reason": verdicts.fail_message(fail),
             "progress": None,
             "conditions": conditions.stalled(
                 base.conditions, now, world.restore.metadata.generation, fail.reason, fail.message
             ),
         }
     )
-    return Decision(status, (Announce("Warning", fail.reason, fail.message),), look_again=0.0)
+    return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), look_again=0.0)
 
 
-def _base(world: RestoreWorld) -> VolumeRestoreStatus:
+def _base(world: ObservedRestore) -> VolumeRestoreStatus:
     restore = world.restore
-    status = restore.status if restore_checks.own_phase(restore) else VolumeRestoreStatus()
+    status = restore.status if checks.own_phase(restore) else VolumeRestoreStatus()
     update: dict[str, Any] = {
         "id": restore.uid,
         "created_at": restore.metadata.creation_timestamp,
@@ -349,11 +353,11 @@ def _base(world: RestoreWorld) -> VolumeRestoreStatus:
     }
     if world.backup is not None and status.backup_id is None:
         update |= {"backup_id": world.backup.backup_id, "backup_name": world.backup.name}
-    if restore_checks.wants_existing(restore):
+    if checks.is_in_place(restore):
         if world.target is not None:
             update |= {"volume_id": world.target.uid, "volume_name": world.target.name}
     elif world.backup is not None:
-        update["volume_name"] = restore_checks.asked_name(world)
+        update["volume_name"] = checks.target_name(world)
     return status.model_copy(update=update)
 
 

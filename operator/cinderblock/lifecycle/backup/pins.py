@@ -7,13 +7,14 @@ from datetime import datetime
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.errors import CinderblockError, IntegrityError
-from cinderblock.lifecycle import checks, conditions
-from cinderblock.lifecycle.actions import Announce
-from cinderblock.lifecycle.backup_facts import with_manifest
-from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.lifecycle import conditions, volume_lock
+from cinderblock.lifecycle.actions import RecordEvent
+from cinderblock.lifecycle.backup import checks
+from cinderblock.lifecycle.backup.derived import with_manifest
+from cinderblock.lifecycle.observed import ObservedBackup
 
 
-def recorded(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStatus:
+def recorded(world: ObservedBackup, status: VolumeBackupStatus) -> VolumeBackupStatus:
     """Return ``status`` with what the manifest says. A backup that was whole already only gets pins."""
     if world.manifest is None:
         return status
@@ -22,7 +23,7 @@ def recorded(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStat
     return with_manifest(status, world.manifest)
 
 
-def shown(world: BackupWorld, now: datetime, message: str) -> list[Condition]:
+def conditions_of(world: ObservedBackup, now: datetime, message: str) -> list[Condition]:
     """Return the conditions of a backup that is whole.
 
     Ready stays True while the store does not answer. It is False if the store holds something else in its place.
@@ -33,9 +34,9 @@ def shown(world: BackupWorld, now: datetime, message: str) -> list[Condition]:
         message: the message of condition Ready while it is True.
     """
     old, generation = world.backup.status.conditions, world.backup.metadata.generation
-    if not checks.own_phase(world.backup):
+    if not volume_lock.own_phase(world.backup):
         old = []
-    trouble = _trouble(world)
+    trouble = _error_of(world)
     if trouble is None:
         ready = conditions.ready(old, now, generation, "Available", message)
         return _regained(world, now, conditions.without(ready, ConditionType.PINNED) if world.manifest else ready)
@@ -54,17 +55,17 @@ def shown(world: BackupWorld, now: datetime, message: str) -> list[Condition]:
     )
 
 
-def told(world: BackupWorld) -> tuple[Announce, ...]:
+def events(world: ObservedBackup) -> tuple[RecordEvent, ...]:
     """Return the Event that something else is in the place of a backup, when that is first seen."""
-    trouble = _trouble(world)
+    trouble = _error_of(world)
     if trouble is None or not _is_wrong(trouble):
         return ()
     before = world.backup.status.conditions
     is_known = any(c.type == ConditionType.PINNED and c.reason == trouble.reason for c in before)
-    return () if is_known else (Announce("Warning", trouble.reason, trouble.message),)
+    return () if is_known else (RecordEvent("Warning", trouble.reason, trouble.message),)
 
 
-def _trouble(world: BackupWorld) -> CinderblockError | None:
+def _error_of(world: ObservedBackup) -> CinderblockError | None:
     """Return why a backup of an earlier release could not be pinned in this look."""
     return world.manifest_trouble if checks.is_unpinned(world.backup) else None
 
@@ -81,7 +82,7 @@ def _why(trouble: CinderblockError) -> str:
     return "An earlier release made the backup. The store does not tell what identifies its content; it is asked again"
 
 
-def _regained(world: BackupWorld, now: datetime, before: list[Condition]) -> list[Condition]:
+def _regained(world: ObservedBackup, now: datetime, before: list[Condition]) -> list[Condition]:
     """Add that the status was lost, if only its key led to the manifest."""
     if world.manifest is None or not checks.is_forgotten(world.backup):
         return before

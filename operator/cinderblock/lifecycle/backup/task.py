@@ -9,24 +9,26 @@ from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask
 from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.store import BackupStore, ChangeDetection
-from cinderblock.lifecycle import checks, expectations, objects, origins
-from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.lifecycle import children, expected_manifest, volume_lock
+from cinderblock.lifecycle.backup import checks, origin
+from cinderblock.lifecycle.mover import job as mover_job
+from cinderblock.lifecycle.observed import ObservedBackup
 
 
 def mover_task(
-    world: BackupWorld, store: BackupStore, claim: PersistentVolumeClaim, consistency: Consistency
+    world: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim, consistency: Consistency
 ) -> MoverTask:
     """What the mover is asked to do about ``claim``, whatever it mounts."""
     parent = checks.recorded_parent(world)
     return MoverTask(
         operation=MoverOperation.BACKUP,
-        store=objects.location(store, container_of(world, store)),
+        store=children.location(store, container_of(world, store)),
         volume_mode=claim.spec.volume_mode,
-        path=objects.mover_path(claim.spec.volume_mode),
+        path=mover_job.mover_path(claim.spec.volume_mode),
         backup=_description(world, claim, consistency),
         parent_manifest=parent.status.manifest_key if parent else None,
         unreadable=world.backup.spec.unreadable,
-        expected_parent=expectations.of_status(parent, store, world.parent) if parent else None,
+        expected_parent=expected_manifest.expected_of_status(parent, store, world.parent) if parent else None,
         change_detection=_change_detection(world, store, claim),
         dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),
         compare_every=store.spec.compare_every,
@@ -38,14 +40,14 @@ def mover_task(
     )
 
 
-def _change_detection(world: BackupWorld, store: BackupStore, claim: PersistentVolumeClaim) -> ChangeDetection:
+def _change_detection(world: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim) -> ChangeDetection:
     """Return what is compared. Timestamps that may reach the disk a day after the data prove nothing."""
     if world.volume is not None and world.volume.delays_timestamps:
         return ChangeDetection.CONTENT
     return store.spec.change_detection.of(claim.spec.storage_class_name)
 
 
-def _description(world: BackupWorld, claim: PersistentVolumeClaim, consistency: Consistency) -> BackupMetadata:
+def _description(world: ObservedBackup, claim: PersistentVolumeClaim, consistency: Consistency) -> BackupMetadata:
     backup = world.backup
     created = backup.metadata.creation_timestamp
     if created is None:
@@ -66,21 +68,21 @@ def _description(world: BackupWorld, claim: PersistentVolumeClaim, consistency: 
         created_at=created,
         data_timestamp=data_timestamp(world) or created,
         incremental=backup.spec.incremental,
-        claim=origins.claim_facts(world, claim),
-        driver=origins.driver_facts(world.volume),
-        cluster=origins.cluster_facts(world),
+        claim=origin.claim_facts(world, claim),
+        driver=origin.driver_facts(world.volume),
+        cluster=origin.cluster_facts(world),
         consistency=consistency,
     )
 
 
-def data_timestamp(world: BackupWorld) -> datetime | None:
+def data_timestamp(world: ObservedBackup) -> datetime | None:
     """Cinder: that of the snapshot, else when the backup was created. Once known it stays, snapshot or not."""
     snapshot, backup = world.given_snapshot or world.snapshot, world.backup
-    known = backup.status.data_timestamp if checks.own_phase(backup) else None
+    known = backup.status.data_timestamp if volume_lock.own_phase(backup) else None
     return (snapshot.status.creation_time if snapshot else None) or known or backup.metadata.creation_timestamp
 
 
-def data_instant(world: BackupWorld) -> datetime | None:
+def data_instant(world: ObservedBackup) -> datetime | None:
     """Return the earliest time at which the data that the mover reads can have been cut; None if it is unknown.
 
     A driver may report too late a time for a snapshot, but it takes none before somebody asks for it. A snapshot that
@@ -98,6 +100,6 @@ def data_instant(world: BackupWorld) -> datetime | None:
     return min(instants, default=None)
 
 
-def container_of(world: BackupWorld, store: BackupStore) -> str:
+def container_of(world: ObservedBackup, store: BackupStore) -> str:
     """The bucket that the backup asks for, else the store's."""
     return world.backup.spec.container or store.spec.container

@@ -6,7 +6,6 @@ annotations of the owner are never copied: a GitOps tool would take the child fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cinderblock.api import labels
@@ -16,14 +15,12 @@ from cinderblock.api.mover import (
     TREE_PATH,
     MoverOperation,
     MoverTask,
-    StoreLocation,
     VolumeMode,
     task_to_env,
 )
-from cinderblock.api.v1alpha1.backup import VolumeBackup
-from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.worlds import MoverSettings
+from cinderblock.lifecycle.children import Owner, child_metadata
+from cinderblock.lifecycle.observed import MoverSettings
 
 STORE_LABEL = "cinderblock.io/store"
 """On a mover Job: UID of the BackupStore that it uses, so that movers can be counted per store."""
@@ -44,122 +41,10 @@ DEFAULT_RESOURCES: dict[str, Any] = {
 }
 """A mover works in 256 MiB, whatever the size of the volume; the limit leaves as much again."""
 
-Owner = VolumeBackup | VolumeRestore
-
-
-def child_metadata(owner: Owner) -> dict[str, Any]:
-    """Metadata of a child: name from the owner's UID, owner reference, labels."""
-    return {
-        "name": labels.child_name(owner.uid),
-        "namespace": owner.namespace,
-        "labels": child_labels(owner),
-        "annotations": {labels.OWNER_NAME_ANNOTATION: owner.name},
-        "ownerReferences": [
-            {
-                "apiVersion": owner.api_version,
-                "kind": owner.kind,
-                "name": owner.name,
-                "uid": owner.uid,
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ],
-    }
-
-
-def child_labels(owner: Owner) -> dict[str, str]:
-    """Labels by which a child is watched and found."""
-    return {
-        labels.MANAGED_BY_LABEL: labels.MANAGED_BY,
-        labels.OWNER_KIND_LABEL: owner.kind,
-        labels.OWNER_UID_LABEL: owner.uid,
-    }
-
-
-def snapshot(owner: Owner, claim_name: str, class_name: str) -> dict[str, Any]:
-    """A VolumeSnapshot of a claim."""
-    return {
-        "apiVersion": "snapshot.storage.k8s.io/v1",
-        "kind": "VolumeSnapshot",
-        "metadata": child_metadata(owner),
-        "spec": {
-            "volumeSnapshotClassName": class_name,
-            "source": {"persistentVolumeClaimName": claim_name},
-        },
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimRequest:
-    """What a new claim is to be: size in bytes, StorageClass (None: the cluster's default), mode and access modes."""
-
-    size: int
-    storage_class: str | None
-    volume_mode: VolumeMode
-    access_modes: tuple[str, ...]
-
-
-def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = None) -> dict[str, Any]:
-    """A claim of ours: empty (to be restored into), or made from a VolumeSnapshot (to be backed up)."""
-    spec = _claim_spec(request)
-    if from_snapshot:
-        spec["dataSource"] = {
-            "apiGroup": "snapshot.storage.k8s.io",
-            "kind": "VolumeSnapshot",
-            "name": from_snapshot,
-        }
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": child_metadata(owner), "spec": spec}
-
-
-def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str) -> dict[str, Any]:
-    """The claim that a restore was asked for, bound to the volume that has been filled.
-
-    It is a child of the restore like any other until it is bound and handed over (`rebinding`): one that is created
-    late, by an operator that does not lead any more, goes with its owner, or is removed by it.
-    """
-    metadata = child_metadata(owner)
-    metadata["name"] = name
-    metadata["labels"] = owner.spec.labels | metadata["labels"]
-    metadata["annotations"] |= owner.spec.annotations | {labels.VOLUME_ID_ANNOTATION: owner.uid}
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": metadata,
-        "spec": _claim_spec(request) | {"volumeName": volume_name},
-    }
-
-
-def _claim_spec(request: ClaimRequest) -> dict[str, Any]:
-    spec: dict[str, Any] = {
-        "accessModes": list(request.access_modes),
-        "volumeMode": request.volume_mode.value,
-        "resources": {"requests": {"storage": str(request.size)}},
-    }
-    if request.storage_class is not None:
-        spec["storageClassName"] = request.storage_class
-    return spec
-
 
 def mover_path(mode: VolumeMode) -> str:
     """Where a volume of this mode is in a mover."""
     return DEVICE_PATH if mode is VolumeMode.BLOCK else TREE_PATH
-
-
-def location(store: BackupStore, container: str) -> StoreLocation:
-    """Where a backup of this store is, as a mover is told."""
-    spec = store.spec
-    return StoreLocation(
-        endpoint_url=spec.endpoint_url,
-        region=spec.region,
-        container=container,
-        prefix=spec.prefix,
-        addressing=spec.addressing,
-        create_container=spec.create_container,
-        storage_class=spec.storage_class,
-        server_side_encryption=spec.server_side_encryption,
-        upload_bytes_per_second=spec.limits.upload_bytes_per_second,
-        download_bytes_per_second=spec.limits.download_bytes_per_second,
-    )
 
 
 def mover_job(

@@ -19,35 +19,27 @@ from cinderblock.errors import (
     SealBroken,
     SealedTooLate,
 )
-from cinderblock.lifecycle import (
-    adoption,
-    checks,
-    conditions,
-    deletion,
-    dependents,
-    movers,
-    objects,
-    outcomes,
-    pinning,
-    snapshot_checks,
-)
-from cinderblock.lifecycle.actions import Action, AddFinalizer, Announce, CreateChild, Decision
-from cinderblock.lifecycle.backup_facts import derived_phase, incomplete, newest_failed_restore, with_manifest
-from cinderblock.lifecycle.backup_tasks import container_of, data_timestamp, mover_task
+from cinderblock.lifecycle import children, conditions, dependents, events, verdicts, volume_lock
+from cinderblock.lifecycle.actions import Action, AddFinalizer, CreateChild, Decision, RecordEvent
+from cinderblock.lifecycle.backup import checks, delete, import_checks, pins, snapshot_checks
+from cinderblock.lifecycle.backup.derived import derived_phase, incomplete, newest_failed_restore, with_manifest
+from cinderblock.lifecycle.backup.task import container_of, data_timestamp, mover_task
+from cinderblock.lifecycle.mover import job as mover_job
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.worlds import BackupWorld
 
-ASKED_AGAIN = 60.0
+RECHECK_SECONDS = 60.0
 """Seconds until the next question to a store that did not say which backups need this one."""
 
 NOT_OURS = (ForeignManifest, ManifestReplaced, SealBroken, SealedTooLate)
 """The store holds something else in the place of a backup's manifest."""
 
-REFUSED_RETRY = 60.0
+REJECTED_RETRY_SECONDS = 60.0
 """Seconds between looks at a backup whose status was lost, while the store holds something else in its place."""
 
 
-def decide(world: BackupWorld, now: datetime) -> Decision:
+def decide(world: ObservedBackup, now: datetime) -> Decision:
     """What to do about a VolumeBackup.
 
     Args:
@@ -58,7 +50,7 @@ def decide(world: BackupWorld, now: datetime) -> Decision:
     return _stamp(decision, world.backup.status, now)
 
 
-def noticed(world: BackupWorld, waiting: int, now: datetime) -> VolumeBackupStatus | None:
+def acknowledge(world: ObservedBackup, waiting: int, now: datetime) -> VolumeBackupStatus | None:
     """What to say of a new backup that has to wait before anybody looks at it; None: something is known of it already.
 
     Cinder's API answers with ``creating`` at once, however much there is to do.
@@ -69,38 +61,38 @@ def noticed(world: BackupWorld, waiting: int, now: datetime) -> VolumeBackupStat
         now: the instant of the decision, with time zone.
     """
     backup = world.backup
-    if checks.own_phase(backup) or backup.metadata.is_being_deleted or checks.is_forgotten(backup):
+    if volume_lock.own_phase(backup) or backup.metadata.is_being_deleted or checks.is_forgotten(backup):
         return None
     message = f"The backup waits for its turn: {waiting} objects are to be looked at"
-    decision = _stamp(_wait(world, now, Wait(checks.NOTICED, message)), backup.status, now)
+    decision = _stamp(_wait(world, now, Wait(volume_lock.NOTICED, message)), backup.status, now)
     return decision.status if isinstance(decision.status, VolumeBackupStatus) else None
 
 
-def refused(world: BackupWorld, now: datetime, error: CinderblockError) -> Decision:
+def on_action_error(world: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
     """What to do when an action was refused: what is wrong ends the backup, what may pass is waited for.
 
     A store that does not remove the data ends nothing: see `deletion.cannot_remove`.
     """
     if world.backup.metadata.is_being_deleted:
-        return _stamp(deletion.cannot_remove(world, now, error), world.backup.status, now)
-    verdict = outcomes.from_refusal(error, world.policy.deadlines)
+        return _stamp(delete.on_store_error(world, now, error), world.backup.status, now)
+    verdict = verdicts.from_api_error(error, world.policy.deadlines)
     return _stamp(_verdict(world, now, verdict), world.backup.status, now)
 
 
-def _decide(world: BackupWorld, now: datetime) -> Decision:
+def _decide(world: ObservedBackup, now: datetime) -> Decision:
     backup, forgotten = world.backup, checks.is_forgotten(world.backup)
     if backup.metadata.is_being_deleted:
-        return (_record(world, now) if forgotten else None) or deletion.decide(world, now)
-    phase = checks.own_phase(backup)
+        return (_record_data_location(world, now) if forgotten else None) or delete.decide(world, now)
+    phase = volume_lock.own_phase(backup)
     if backup.spec.import_ and phase is not BackupPhase.ERROR and phase not in checks.WHOLE:
-        return _adopt(world, now)
-    spoilt = _spoilt(world) if phase is BackupPhase.CREATING and not forgotten else None
+        return _import(world, now)
+    spoilt = _invalidated(world) if phase is BackupPhase.CREATING and not forgotten else None
     if spoilt is not None:
         return _fail(world, now, spoilt)
     if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
-        return _whole(world, now)
+        return _complete(world, now)
     if forgotten and world.manifest_trouble is not None:
-        return _recall(world, now, world.manifest_trouble)
+        return _wait_for_lost_status(world, now, world.manifest_trouble)
     if phase is BackupPhase.ERROR:
         return _failed_before(world)
     if phase is None:
@@ -108,14 +100,14 @@ def _decide(world: BackupWorld, now: datetime) -> Decision:
     return _create(world, now)
 
 
-def _spoilt(world: BackupWorld) -> Fail | None:
+def _invalidated(world: ObservedBackup) -> Fail | None:
     """Return why a backup that is being made cannot become a good one, whatever its mover says."""
     if isinstance(world.manifest_trouble, NOT_OURS):
         return Fail(world.manifest_trouble.reason, world.manifest_trouble.message)
-    return checks.intruded(world.intruders)
+    return checks.used_during_copy(world.intruders)
 
 
-def _refuse_recall(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+def _fail_lost_status(world: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
     """Refuse what the store holds, since it must not be taken for a backup whose status was lost. Look again later.
 
     Somebody may put the manifest right, or allow the store to take an unsealed one.
@@ -125,22 +117,22 @@ def _refuse_recall(world: BackupWorld, now: datetime, trouble: CinderblockError)
     message = " ".join((cause, *((remedy,) if isinstance(trouble, SealBroken) else ()), trouble.message))
     failed = _fail(world, now, Fail(trouble.reason, message))
     is_told = any(c.type == "Stalled" and c.reason == trouble.reason for c in world.backup.status.conditions)
-    return Decision(failed.status, () if is_told else failed.actions, REFUSED_RETRY)
+    return Decision(failed.status, () if is_told else failed.actions, REJECTED_RETRY_SECONDS)
 
 
-def _recall(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+def _wait_for_lost_status(world: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
     """A status was lost and the store does not say whether the backup is whole: it is not made anew meanwhile."""
     if isinstance(trouble, NOT_OURS):
-        return _refuse_recall(world, now, trouble)
+        return _fail_lost_status(world, now, trouble)
     message = f"The status was lost, and the store does not say whether the backup is whole: {trouble.message}"
-    return _wait(world, now, Wait(checks.RECALLING, message, look_again=30.0))
+    return _wait(world, now, Wait(volume_lock.STATUS_LOST, message, look_again=30.0))
 
 
-def _record(world: BackupWorld, now: datetime) -> Decision | None:
+def _record_data_location(world: ObservedBackup, now: datetime) -> Decision | None:
     """A status was lost and the backup is being deleted: write down where its data is, for the deletion to find it."""
     if world.manifest is None and (world.manifest_trouble is not None or world.claim is None):
         return None
-    recalled = _wait(world, now, Wait(checks.RECALLING, "The status was lost and is put together again"))
+    recalled = _wait(world, now, Wait(volume_lock.STATUS_LOST, "The status was lost and is put together again"))
     if world.manifest is None:
         recalled = _with_choices(world, recalled)
     status = recalled.status
@@ -150,13 +142,13 @@ def _record(world: BackupWorld, now: datetime) -> Decision | None:
     return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), look_again=0.0)
 
 
-def _adopt(world: BackupWorld, now: datetime) -> Decision:
+def _import(world: ObservedBackup, now: datetime) -> Decision:
     """What is in the store becomes the status; nothing is copied."""
-    verdict = checks.first_verdict(world, adoption.BEFORE_ADOPTION)
-    return _whole(world, now) if verdict is None else _verdict(world, now, verdict)
+    verdict = checks.first_verdict(world, import_checks.IMPORT_CHECKS)
+    return _complete(world, now) if verdict is None else _verdict(world, now, verdict)
 
 
-def _accept(world: BackupWorld, now: datetime) -> Decision:
+def _accept(world: ObservedBackup, now: datetime) -> Decision:
     """Put the finalizer on and write down what was chosen, before anything is made.
 
     The finalizer comes with the choices and not before: it says that something may be stored.
@@ -164,7 +156,7 @@ def _accept(world: BackupWorld, now: datetime) -> Decision:
     """
     verdict = checks.first_verdict(world, checks.BEFORE_COPY)
     if isinstance(verdict, Wait):
-        verdict = outcomes.settle(verdict, world.backup.status.conditions, now)
+        verdict = verdicts.expire(verdict, world.backup.status.conditions, now)
     if isinstance(verdict, Fail):
         return _fail(world, now, verdict)
     if verdict is not None:
@@ -176,7 +168,7 @@ def _accept(world: BackupWorld, now: datetime) -> Decision:
     return _with_choices(world, accepted)
 
 
-def _with_choices(world: BackupWorld, accepted: Decision) -> Decision:
+def _with_choices(world: ObservedBackup, accepted: Decision) -> Decision:
     """The acceptance with what it fixes: the key of the manifest, and the parent of an incremental backup.
 
     From here on something may be stored: a deletion asks the store. Before, it need not, even if the store is down.
@@ -191,7 +183,7 @@ def _with_choices(world: BackupWorld, accepted: Decision) -> Decision:
     return Decision(status.model_copy(update=update), accepted.actions, accepted.look_again)
 
 
-def _create(world: BackupWorld, now: datetime) -> Decision:
+def _create(world: ObservedBackup, now: datetime) -> Decision:
     """Go on with the next step that has not been done."""
     if not _is_accepted(world):
         return _accept(world, now)
@@ -204,13 +196,13 @@ def _create(world: BackupWorld, now: datetime) -> Decision:
     return _prepare(world, now)
 
 
-def _is_accepted(world: BackupWorld) -> bool:
+def _is_accepted(world: ObservedBackup) -> bool:
     """Whether the finalizer is on, and what acceptance fixes has been written down."""
     has_finalizer = labels.BACKUP_FINALIZER in world.backup.metadata.finalizers
     return has_finalizer and world.backup.status.manifest_key is not None
 
 
-def _prepare(world: BackupWorld, now: datetime) -> Decision:
+def _prepare(world: ObservedBackup, now: datetime) -> Decision:
     """Snapshot, expose, start the mover; each step only when the one before it is there."""
     foreign = _foreign_child(world)
     if foreign:
@@ -224,16 +216,16 @@ def _prepare(world: BackupWorld, now: datetime) -> Decision:
     if snapshot is None:
         if world.snapshot_class is None:
             return _start(world, now, claim, claim)
-        body = objects.snapshot(world.backup, claim.name, world.snapshot_class.name)
+        body = children.volume_snapshot(world.backup, claim.name, world.snapshot_class.name)
         waiting = _snapshot_not_ready(world, None)
-        told = Announce("Normal", "SnapshotRequested", waiting.message)
+        told = RecordEvent("Normal", "SnapshotRequested", waiting.message)
         return _wait(world, now, waiting, (CreateChild("VolumeSnapshot", body), told))
     if not snapshot.status.ready_to_use:
         return _verdict(world, now, _snapshot_not_ready(world, snapshot))
     return _expose(world, now, claim, snapshot)
 
 
-def _foreign_child(world: BackupWorld) -> Fail | None:
+def _foreign_child(world: ObservedBackup) -> Fail | None:
     """A child's name taken by somebody else's object: never touched, never used."""
     for child in (world.snapshot, world.exposed, world.mover.job):
         if child is not None and not child.metadata.is_owned_by(world.backup.uid):
@@ -241,7 +233,7 @@ def _foreign_child(world: BackupWorld) -> Fail | None:
     return None
 
 
-def _snapshot_not_ready(world: BackupWorld, snapshot: VolumeSnapshot | None) -> Wait:
+def _snapshot_not_ready(world: ObservedBackup, snapshot: VolumeSnapshot | None) -> Wait:
     """Wait for a snapshot that is asked for or there: the same status, so that it is written once unless it hangs."""
     error = snapshot.status.error if snapshot else None
     detail = f": {error.message}" if error else ""
@@ -249,24 +241,24 @@ def _snapshot_not_ready(world: BackupWorld, snapshot: VolumeSnapshot | None) -> 
     return Wait("SnapshotNotReady", message, None, world.policy.deadlines.snapshot, 5.0)
 
 
-def _expose(world: BackupWorld, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot) -> Decision:
+def _expose(world: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot) -> Decision:
     """Make the snapshot mountable, and start the mover at once: a class may bind only when a pod asks for it."""
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
-    storage_class = snapshot_checks.exposing_class(world) or claim.spec.storage_class_name
-    request = objects.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
-    body = objects.claim(world.backup, request, from_snapshot=snapshot.name)
+    storage_class = snapshot_checks.storage_class_for_snapshot(world) or claim.spec.storage_class_name
+    request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
+    body = children.claim(world.backup, request, from_snapshot=snapshot.name)
     started = _start(world, now, claim, None)
     return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
 
 
 def _start(
-    world: BackupWorld, now: datetime, claim: PersistentVolumeClaim, mounted: PersistentVolumeClaim | None
+    world: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, mounted: PersistentVolumeClaim | None
 ) -> Decision:
     """Start the mover on ``mounted``; None: on our own claim, which is being made."""
     store = world.store.store
     if store is None:
         return _fail(world, now, Fail("StoreNotFound", world.store.missing))
-    queued = movers.queued(world.mover, world.policy, store)
+    queued = mover_state.wait_for_slot(world.mover, world.policy, store)
     if queued:
         return _wait(world, now, queued)
     parent_problem = checks.parent_is_there(world)
@@ -275,34 +267,36 @@ def _start(
     claim_name = mounted.name if mounted else labels.child_name(world.backup.uid)
     consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
     task = mover_task(world, store, claim, consistency)
-    job = objects.mover_job(world.backup, task, store, claim_name, world.policy.mover)
-    waiting = movers.starting(world.policy)
-    told = Announce("Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} copies volume {claim.name}")
+    job = mover_job.mover_job(world.backup, task, store, claim_name, world.policy.mover)
+    waiting = mover_state.starting(world.policy)
+    told = RecordEvent("Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} copies volume {claim.name}")
     return _wait(world, now, waiting, (CreateChild("Job", job), told))
 
 
-def _copying(world: BackupWorld, now: datetime) -> Decision:
+def _copying(world: ObservedBackup, now: datetime) -> Decision:
     """The mover exists: see how it does, and believe only what can be read back from the store."""
     foreign = _foreign_child(world)
     if foreign:
         return _fail(world, now, foreign)
-    start = movers.start(world.mover)
+    start = mover_state.start(world.mover)
     if start is not None:
-        return _wait(world, now, movers.starting(world.policy), (start,))
-    verdict = movers.judge(world.mover, world.policy)
-    if not isinstance(verdict, movers.Done):
-        return _verdict(world, now, movers.watched(verdict, world.mover, _base(world), now, world.policy.deadlines))
+        return _wait(world, now, mover_state.starting(world.policy), (start,))
+    verdict = mover_state.evaluate(world.mover, world.policy)
+    if not isinstance(verdict, mover_state.Succeeded):
+        return _verdict(
+            world, now, mover_state.check_stall(verdict, world.mover, _status_of(world), now, world.policy.deadlines)
+        )
     if world.manifest_trouble is not None:
-        return _verdict(world, now, checks.trouble(world.manifest_trouble, world.policy.deadlines))
+        return _verdict(world, now, checks.from_error(world.manifest_trouble, world.policy.deadlines))
     return _fail(
         world, now, Fail("ManifestMissing", "The mover reported success, but the store has no manifest of the backup")
     )
 
 
-def _whole(world: BackupWorld, now: datetime) -> Decision:
+def _complete(world: ObservedBackup, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
-    before = _base(world)
-    status = pinning.recorded(world, before)
+    before = _status_of(world)
+    status = pins.recorded(world, before)
     failed = newest_failed_restore(world)
     status = status.model_copy(
         update={
@@ -310,36 +304,40 @@ def _whole(world: BackupWorld, now: datetime) -> Decision:
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
             "has_dependent_backups": dependents.exist(world),
-            "conditions": _whole_conditions(world, now, status),
+            "conditions": _complete_conditions(world, now, status),
         }
     )
     actions = _cleanup(world)
-    if checks.own_phase(world.backup) not in checks.WHOLE:
+    if volume_lock.own_phase(world.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
-        told = (*outcomes.losses(movers.success(world.mover)), *_missed_changes(status), *_files_unreadable(status))
-        actions = (*told, Announce("Normal", "Available", _summary(status)))
-    actions = (*_finalizer_again(world), *actions, *pinning.told(world))
-    is_new = checks.own_phase(world.backup) not in checks.WHOLE
+        told = (
+            *events.metadata_loss(mover_state.success(world.mover)),
+            *_missed_changes(status),
+            *_files_unreadable(status),
+        )
+        actions = (*told, RecordEvent("Normal", "Available", _summary(status)))
+    actions = (*_finalizer_again(world), *actions, *pins.events(world))
+    is_new = volume_lock.own_phase(world.backup) not in checks.WHOLE
     asked_in_vain = world.references_trouble is not None and world.needed_by is None
-    return Decision(status, actions, look_again=0.0 if is_new else ASKED_AGAIN if asked_in_vain else None)
+    return Decision(status, actions, look_again=0.0 if is_new else RECHECK_SECONDS if asked_in_vain else None)
 
 
 def _files_unreadable(status: VolumeBackupStatus) -> tuple[Action, ...]:
     lacks = incomplete(status)
-    return (Announce("Warning", "FilesUnreadable", lacks),) if lacks else ()
+    return (RecordEvent("Warning", "FilesUnreadable", lacks),) if lacks else ()
 
 
 def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:
     """Return an Event about changes that earlier backups may lack. The manifest counts them, so a crash loses none."""
     missed = status.missed_changes
-    return (Announce("Warning", "ChangeMissed", missed_changes_sentence(missed)),) if missed else ()
+    return (RecordEvent("Warning", "ChangeMissed", missed_changes_sentence(missed)),) if missed else ()
 
 
-def _whole_conditions(world: BackupWorld, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
+def _complete_conditions(world: ObservedBackup, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
     """Return Ready, and Complete as False if files are missing. A complete backup has no condition Complete."""
     generation, lacks = world.backup.metadata.generation, incomplete(status)
     message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
-    shown = pinning.shown(world, now, message)
+    shown = pins.conditions_of(world, now, message)
     if lacks is None:
         return conditions.without(shown, ConditionType.COMPLETE)
     return conditions.with_lasting(
@@ -352,67 +350,67 @@ def _summary(status: VolumeBackupStatus) -> str:
     return f"Backup of volume {status.volume_name} is available: {size}"
 
 
-def _failed_before(world: BackupWorld) -> Decision:
+def _failed_before(world: ObservedBackup) -> Decision:
     """An error is final; what was made on the way is removed."""
     return Decision(_mirrored(world, world.backup.status), (*_finalizer_again(world), *_cleanup(world)))
 
 
-def _finalizer_again(world: BackupWorld) -> tuple[Action, ...]:
+def _finalizer_again(world: ObservedBackup) -> tuple[Action, ...]:
     """Our finalizer, where something is stored and it is not there: an uninstalled release had taken it off."""
     stored = world.backup.status.manifest_key is not None or world.manifest is not None
     missing = labels.BACKUP_FINALIZER not in world.backup.metadata.finalizers
     return (AddFinalizer(labels.BACKUP_FINALIZER),) if stored and missing else ()
 
 
-def _cleanup(world: BackupWorld) -> tuple[Action, ...]:
-    return outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
+def _cleanup(world: ObservedBackup) -> tuple[Action, ...]:
+    return children.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
 
 
-def _verdict(world: BackupWorld, now: datetime, verdict: Fail | Wait) -> Decision:
+def _verdict(world: ObservedBackup, now: datetime, verdict: Fail | Wait) -> Decision:
     if isinstance(verdict, Wait):
-        verdict = outcomes.settle(verdict, world.backup.status.conditions, now)
+        verdict = verdicts.expire(verdict, world.backup.status.conditions, now)
     return _fail(world, now, verdict) if isinstance(verdict, Fail) else _wait(world, now, verdict)
 
 
 def _wait(
-    world: BackupWorld, now: datetime, wait: Wait, actions: tuple[Action, ...] = (), look_again: float | None = None
+    world: ObservedBackup, now: datetime, wait: Wait, actions: tuple[Action, ...] = (), look_again: float | None = None
 ) -> Decision:
-    base = _base(world)
+    base = _status_of(world)
     status = base.model_copy(
         update={
             "phase": BackupPhase.CREATING,
-            "progress": movers.to_progress(world.mover.progress) or base.progress,
-            "conditions": conditions.working(
+            "progress": mover_state.to_progress(world.mover.progress) or base.progress,
+            "conditions": conditions.reconciling(
                 base.conditions,
                 now,
                 world.backup.metadata.generation,
                 wait.reason,
-                outcomes.awaited(wait, base.conditions, now),
+                verdicts.wait_message(wait, base.conditions, now),
             ),
         }
     )
     return Decision(status, actions, wait.look_again if look_again is None else look_again)
 
 
-def _fail(world: BackupWorld, now: datetime, fail: Fail) -> Decision:
-    base = _base(world)
+def _fail(world: ObservedBackup, now: datetime, fail: Fail) -> Decision:
+    base = _status_of(world)
     status = base.model_copy(
         update={
             "phase": BackupPhase.ERROR,
-            "fail_reason": outcomes.said(fail),
+            "fail_reason": verdicts.fail_message(fail),
             "progress": None,
             "conditions": conditions.stalled(
                 base.conditions, now, world.backup.metadata.generation, fail.reason, fail.message
             ),
         }
     )
-    return Decision(status, (Announce("Warning", fail.reason, fail.message),), look_again=0.0)
+    return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), look_again=0.0)
 
 
-def _base(world: BackupWorld) -> VolumeBackupStatus:
+def _status_of(world: ObservedBackup) -> VolumeBackupStatus:
     """The status as far as it does not depend on the outcome: Cinder's response repeats the request."""
     backup, claim, store = world.backup, world.claim, world.store.store
-    status = backup.status if checks.own_phase(backup) else VolumeBackupStatus()
+    status = backup.status if volume_lock.own_phase(backup) else VolumeBackupStatus()
     update: dict[str, Any] = checks.identity(backup) | {"created_at": backup.metadata.creation_timestamp}
     if claim is not None and status.phase not in checks.WHOLE:
         parent = checks.recorded_parent_id(world)
@@ -433,7 +431,7 @@ def _base(world: BackupWorld) -> VolumeBackupStatus:
     return _mirrored(world, status.model_copy(update=update))
 
 
-def _mirrored(world: BackupWorld, status: VolumeBackupStatus) -> VolumeBackupStatus:
+def _mirrored(world: ObservedBackup, status: VolumeBackupStatus) -> VolumeBackupStatus:
     """What the user may change at any time, and the generation that it was read from."""
     spec = world.backup.spec
     return status.model_copy(

@@ -8,11 +8,11 @@ from cinderblock.api.losses import count_files
 from cinderblock.api.quantity import to_gib
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
-from cinderblock.lifecycle import checks
-from cinderblock.lifecycle.worlds import BackupWorld, ManifestView
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest
 
 
-def with_manifest(status: VolumeBackupStatus, manifest: ManifestView) -> VolumeBackupStatus:
+def with_manifest(status: VolumeBackupStatus, manifest: ObservedManifest) -> VolumeBackupStatus:
     """``status`` with what the store says about the backup."""
     description = manifest.description
     return status.model_copy(
@@ -50,21 +50,21 @@ def incomplete(status: VolumeBackupStatus) -> str | None:
     )
 
 
-def derived_phase(world: BackupWorld) -> BackupPhase:
+def derived_phase(world: ObservedBackup) -> BackupPhase:
     """restoring while a restore of it runs; error_restoring if the newest one failed. Derived, never stored."""
     if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(world)):
         return BackupPhase.RESTORING
     return BackupPhase.ERROR_RESTORING if newest_failed_restore(world) else BackupPhase.AVAILABLE
 
 
-def newest_failed_restore(world: BackupWorld) -> VolumeRestore | None:
+def newest_failed_restore(world: ObservedBackup) -> VolumeRestore | None:
     """The newest restore of the backup, if it has failed."""
     restores = _restores_of(world)
     newest = restores[-1] if restores else None
     return newest if newest and newest.status.phase is RestorePhase.ERROR_RESTORING else None
 
 
-def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
+def _restores_of(world: ObservedBackup) -> list[VolumeRestore]:
     """The restores of this backup, oldest first."""
     own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.backup_id]
     return sorted(own, key=_when)
@@ -73,5 +73,5 @@ def _restores_of(world: BackupWorld) -> list[VolumeRestore]:
 def _when(restore: VolumeRestore) -> tuple[datetime | None, bool, str]:
     """Sorts by age. Kubernetes knows that to the second: of those of one second, nobody can tell which is the newest,
     and one that has not failed is taken for it. When they ended says nothing, for that hangs on who was disturbed."""
-    created, uid = checks.age_key(restore)
+    created, uid = volume_lock.age_key(restore)
     return created, restore.status.phase is not RestorePhase.ERROR_RESTORING, uid

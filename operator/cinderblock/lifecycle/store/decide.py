@@ -12,41 +12,43 @@ from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
-from cinderblock.lifecycle.worlds import StoreView, StoreWorld
+from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 
-SOON = 10.0
+RETRY_SECONDS = 10.0
 """Seconds between looks at a store that does not answer: it may only be starting."""
-LATER = 60.0
+RECHECK_SECONDS = 60.0
 """Seconds between looks at a store that answers and is in use, or that refuses; up to a tenth more."""
 
 
-LISTED = 10
+LISTED_BACKUPS = 10
 """Most names of backups in a message."""
 
 
-def decide(world: StoreWorld, now: datetime) -> Decision:
+def decide(world: ObservedStore, now: datetime) -> Decision:
     """What to do about a BackupStore: report its state; keep it from going while VolumeBackups need it."""
     return Decision(_status(world, now), _finalizer(world), _look_again(world))
 
 
-def choose(stores: Sequence[BackupStore], namespace: str) -> StoreView:
+def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
     """The default one of a namespace's stores; without exactly one, why there is none."""
     defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
     if len(defaults) == 1:
-        return StoreView(defaults[0])
+        return StoreLookup(defaults[0])
     if not defaults:
-        return StoreView(
+        return StoreLookup(
             missing=f"Namespace {namespace} has no default BackupStore: set spec.storeName, or annotate one with"
             ' cinderblock.io/is-default-store: "true".'
         )
     listed = ", ".join(sorted(store.name for store in defaults))
-    return StoreView(missing=f"Namespace {namespace} has several default BackupStores ({listed}): set spec.storeName.")
+    return StoreLookup(
+        missing=f"Namespace {namespace} has several default BackupStores ({listed}): set spec.storeName."
+    )
 
 
-def _look_again(world: StoreWorld) -> float | None:
+def _look_again(world: ObservedStore) -> float | None:
     if isinstance(world.view.trouble, TransientError):
-        return SOON
-    return LATER * (1 + _share(world.store.uid) / 10) if world.view.trouble or world.used_by else None
+        return RETRY_SECONDS
+    return RECHECK_SECONDS * (1 + _share(world.store.uid) / 10) if world.view.trouble or world.used_by else None
 
 
 def _share(uid: str) -> float:
@@ -54,7 +56,7 @@ def _share(uid: str) -> float:
     return zlib.crc32(uid.encode()) / 0xFFFFFFFF
 
 
-def _finalizer(world: StoreWorld) -> tuple[Action, ...]:
+def _finalizer(world: ObservedStore) -> tuple[Action, ...]:
     has = labels.STORE_FINALIZER in world.store.metadata.finalizers
     if world.used_by and not has and not world.store.metadata.is_being_deleted:
         return (AddFinalizer(labels.STORE_FINALIZER),)
@@ -63,12 +65,12 @@ def _finalizer(world: StoreWorld) -> tuple[Action, ...]:
     return ()
 
 
-def _status(world: StoreWorld, now: datetime) -> BackupStoreStatus:
+def _status(world: ObservedStore, now: datetime) -> BackupStoreStatus:
     generation = world.store.metadata.generation
     old = world.store.status.conditions
     if world.store.metadata.is_being_deleted and world.used_by:
         listed = ", ".join(sorted(world.used_by)[:10])
-        shown = conditions.working(old, now, generation, "InUse", f"VolumeBackups need this store: {listed}")
+        shown = conditions.reconciling(old, now, generation, "InUse", f"VolumeBackups need this store: {listed}")
     elif world.view.trouble is not None:
         shown = conditions.stalled(old, now, generation, world.view.trouble.reason, world.view.trouble.message)
     else:
@@ -76,11 +78,11 @@ def _status(world: StoreWorld, now: datetime) -> BackupStoreStatus:
     return BackupStoreStatus(observed_generation=generation, conditions=_with_unsealed(world, shown, now))
 
 
-def _with_unsealed(world: StoreWorld, shown: list[Condition], now: datetime) -> list[Condition]:
+def _with_unsealed(world: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:
     """Add which backups are not encrypted although the store has keys."""
     if not world.unsealed:
         return conditions.without(shown, ConditionType.UNSEALED_BACKUPS)
-    listed, count = ", ".join(sorted(world.unsealed)[:LISTED]), len(world.unsealed)
+    listed, count = ", ".join(sorted(world.unsealed)[:LISTED_BACKUPS]), len(world.unsealed)
     words = f"{count} or more" if world.more_unsealed else str(count)
     return conditions.with_lasting(
         shown,

@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 from cinderblock.api.quantity import to_bytes, to_gib
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
-from cinderblock.lifecycle import checks
-from cinderblock.lifecycle.objects import ClaimRequest
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.children import ClaimRequest
+from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
-from cinderblock.lifecycle.worlds import RestoreWorld
 
-Check = Callable[[RestoreWorld], Verdict]
+Check = Callable[[ObservedRestore], Verdict]
 
 DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
 TARGET_NOT_AVAILABLE = "Invalid volume: Volume to be restored to must be available."
@@ -26,44 +27,44 @@ def own_phase(restore: VolumeRestore) -> RestorePhase | None:
     return restore.status.phase if restore.status.id == restore.uid else None
 
 
-def wants_existing(restore: VolumeRestore) -> bool:
+def is_in_place(restore: VolumeRestore) -> bool:
     """Whether an existing volume is to be overwritten. Cinder: volume_id wins over name."""
     return restore.spec.volume_id is not None
 
 
-def asked_name(world: RestoreWorld) -> str:
+def target_name(world: ObservedRestore) -> str:
     """Name of the new claim. Cinder: ``restore_backup_<id>``, here as a name that Kubernetes allows."""
     backup_id = world.backup.backup_id if world.backup else world.restore.spec.backup_id
     return world.restore.spec.name or f"restore-backup-{backup_id}"
 
 
-def first_verdict(world: RestoreWorld) -> Verdict:
+def first_verdict(world: ObservedRestore) -> Verdict:
     """What the first check that has something to say says."""
     return next((verdict for check in BEFORE_COPY if (verdict := check(world)) is not None), None)
 
 
-def backup_exists(world: RestoreWorld) -> Verdict:
+def backup_exists(world: ObservedRestore) -> Verdict:
     """Cinder: 404 ``Backup <id> could not be found.``"""
     if world.backup is None:
         return Fail("BackupNotFound", f"Backup {world.restore.spec.backup_id} could not be found.")
     return None
 
 
-def backup_is_available(world: RestoreWorld) -> Verdict:
+def backup_is_available(world: ObservedRestore) -> Verdict:
     """Cinder: ``Backup status must be available``. One that is being restored or failed to be is whole as well."""
     if world.backup is None:
         return None
-    if checks.own_phase(world.backup) not in checks.WHOLE or world.backup.metadata.is_being_deleted:
+    if volume_lock.own_phase(world.backup) not in backup_checks.WHOLE or world.backup.metadata.is_being_deleted:
         return Fail("BackupNotAvailable", "Invalid backup: Backup status must be available")
     return None
 
 
-def store_is_usable(world: RestoreWorld) -> Verdict:
+def store_is_usable(world: ObservedRestore) -> Verdict:
     """The store exists, has its Secrets, and answers."""
-    return checks.store_problem(world.store, world.policy.deadlines)
+    return backup_checks.store_error(world.store, world.policy.deadlines)
 
 
-def manifest_is_readable(world: RestoreWorld) -> Verdict:
+def manifest_is_readable(world: ObservedRestore) -> Verdict:
     """Nothing is touched before the operator itself has read the manifest and found the one that the status records.
 
     Somebody who can write to the store must not decide what a restore writes.
@@ -71,13 +72,13 @@ def manifest_is_readable(world: RestoreWorld) -> Verdict:
     if world.manifest is not None:
         return None
     if world.manifest_trouble is not None:
-        return checks.trouble(world.manifest_trouble, world.policy.deadlines)
+        return backup_checks.from_error(world.manifest_trouble, world.policy.deadlines)
     return Fail("ManifestMissing", "The store has no manifest of the backup")
 
 
-def existing_target_fits(world: RestoreWorld) -> Verdict:
+def existing_target_fits(world: ObservedRestore) -> Verdict:
     """Cinder: the volume must exist, be available, and be large enough; and be of the backup's volumeMode."""
-    if not wants_existing(world.restore) or world.manifest is None:
+    if not is_in_place(world.restore) or world.manifest is None:
         return None
     target, description = world.target, world.manifest.description
     if target is None:
@@ -97,13 +98,13 @@ def existing_target_fits(world: RestoreWorld) -> Verdict:
     return None
 
 
-def existing_target_is_bound(world: RestoreWorld) -> Verdict:
+def existing_target_is_bound(world: ObservedRestore) -> Verdict:
     """A claim that was applied together with its restore is waited for; if its class waits for a pod, not even that.
 
     The mover is that pod then, as it is for a new volume.
     """
     target = world.target
-    if not wants_existing(world.restore) or target is None or target.is_bound:
+    if not is_in_place(world.restore) or target is None or target.is_bound:
         return None
     if target.spec.storage_class_name in world.late_classes:
         return None
@@ -111,14 +112,14 @@ def existing_target_is_bound(world: RestoreWorld) -> Verdict:
     return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
 
 
-def existing_target_is_detached(world: RestoreWorld) -> Verdict:
+def existing_target_is_detached(world: ObservedRestore) -> Verdict:
     """What a node still holds back would be written over what was restored."""
-    if not wants_existing(world.restore):
+    if not is_in_place(world.restore):
         return None
-    return checks.still_attached(TARGET_NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
+    return volume_lock.still_attached(TARGET_NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
 
 
-def intruded(pods: tuple[str, ...]) -> Fail | None:
+def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
     """An existing target that a pod got while it was written: nobody knows any more what it holds."""
     if not pods:
         return None
@@ -129,15 +130,15 @@ def intruded(pods: tuple[str, ...]) -> Fail | None:
     )
 
 
-def new_target_fits(world: RestoreWorld) -> Verdict:
+def new_target_fits(world: ObservedRestore) -> Verdict:
     """The asked name is free, the size is enough, the StorageClass exists."""
-    if wants_existing(world.restore) or world.manifest is None:
+    if is_in_place(world.restore) or world.manifest is None:
         return None
     if world.target is not None and not world.target.metadata.is_being_deleted:
         return Fail(
             "NameTaken", f"PersistentVolumeClaim {world.target.name} exists: give another name, or its volumeId."
         )
-    size = request(world).size
+    size = claim_request(world).size
     if size < world.manifest.description.volume_bytes:
         return _too_small(size, world.manifest.description.volume_bytes)
     asked = world.restore.spec.storage_class_name
@@ -146,9 +147,9 @@ def new_target_fits(world: RestoreWorld) -> Verdict:
     return None
 
 
-def new_name_is_free(world: RestoreWorld) -> Verdict:
+def new_name_is_free(world: ObservedRestore) -> Verdict:
     """A claim of the asked name that is going is waited for: who replaces a volume deletes it and restores at once."""
-    if wants_existing(world.restore) or world.target is None:
+    if is_in_place(world.restore) or world.target is None:
         return None
     words = f"PersistentVolumeClaim {world.target.name} exists and is being deleted"
     return Wait("NameTaken", words, limit=world.policy.deadlines.volume, look_again=5.0)
@@ -160,28 +161,28 @@ def _too_small(have: int, need: int) -> Fail:
     return Fail("VolumeTooSmall", f"Invalid volume: volume size {sizes}. ({have} of {need} bytes)")
 
 
-def target_is_not_busy(world: RestoreWorld) -> Verdict:
+def target_is_not_busy(world: ObservedRestore) -> Verdict:
     """One operation per volume at a time, in order of age."""
-    if world.target is None or not wants_existing(world.restore):
+    if world.target is None or not is_in_place(world.restore):
         return None
-    busy = checks.busy(world.restore, world.target, world.backups, world.restores)
-    return busy or checks.still_written(world.target, world.writers)
+    busy = volume_lock.wait_for_volume(world.restore, world.target, world.backups, world.restores)
+    return busy or volume_lock.still_written(world.target, world.writers)
 
 
-def name_is_not_being_made(world: RestoreWorld) -> Verdict:
+def name_is_not_being_made(world: ObservedRestore) -> Verdict:
     """Two restores for one new name: one gets it (`checks.goes_first`), the other waits and then finds it taken."""
-    if wants_existing(world.restore):
+    if is_in_place(world.restore):
         return None
-    name = asked_name(world)
+    name = target_name(world)
     for other in world.restores:
-        same = not wants_existing(other) and (other.spec.name or other.status.volume_name) == name
+        same = not is_in_place(other) and (other.spec.name or other.status.volume_name) == name
         unfinished = own_phase(other) in (None, RestorePhase.RESTORING)
-        if same and unfinished and checks.goes_first(other, world.restore):
+        if same and unfinished and volume_lock.precedes(other, world.restore):
             return Wait("VolumeBusy", f"VolumeRestore {other.name} is making volume {name}")
     return None
 
 
-def request(world: RestoreWorld) -> ClaimRequest:
+def claim_request(world: ObservedRestore) -> ClaimRequest:
     """What the new volume is to be: as asked, else as the backed up volume was."""
     if world.manifest is None:
         raise ValueError("the manifest says what the volume was")

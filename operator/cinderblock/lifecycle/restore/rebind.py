@@ -23,10 +23,11 @@ from typing import Any, TypeGuard
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.v1alpha1.restore import VolumeRestore
-from cinderblock.lifecycle import objects, outcomes, restore_checks
-from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, CreateClaim, DeleteChild, PatchClaim, PatchVolume
+from cinderblock.lifecycle import children
+from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS, Action, CreateClaim, DeleteChild, PatchClaim, PatchVolume
+from cinderblock.lifecycle.observed import ObservedRestore
+from cinderblock.lifecycle.restore import checks
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.worlds import RestoreWorld
 
 RESTORE_LABEL = "cinderblock.io/restore-uid"
 """On a PersistentVolume that is being handed over: UID of the VolumeRestore."""
@@ -51,12 +52,12 @@ class Finished:
     claim: PersistentVolumeClaim
 
 
-def has_begun(world: RestoreWorld) -> bool:
+def has_begun(world: ObservedRestore) -> bool:
     """Whether the volume carries our mark: from here on the copy is known to be whole."""
     return world.volume is not None and _is_marked(world.volume, world)
 
 
-def next_step(world: RestoreWorld) -> Step | Finished | Fail:
+def next_step(world: ObservedRestore) -> Step | Finished | Fail:
     """The next step of handing over."""
     volume = world.volume
     if world.target is not None and volume is not None and world.target.spec.volume_name == volume.name:
@@ -67,25 +68,25 @@ def next_step(world: RestoreWorld) -> Step | Finished | Fail:
         return Step(_rebinding(world, "keeping the filled volume"), (_mark(world, volume),))
     if world.target is not None:
         return Fail("NameTaken", f"PersistentVolumeClaim {world.target.name} was made by somebody else meanwhile.")
-    leftovers = outcomes.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
+    leftovers = children.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
     if leftovers or world.hidden is not None:
         return Step(_rebinding(world, "releasing the hidden claim"), leftovers)
     return _claim(world, volume)
 
 
-def abandon(world: RestoreWorld) -> tuple[Action, ...]:
+def release_volume(world: ObservedRestore) -> tuple[Action, ...]:
     """Let a marked volume go: handed over, it stays with its claim; not handed over, its own policy decides again.
 
     A volume that is reserved for a claim which does not come would be Available for ever: nobody reclaims it. So its
     reservation gets the UID of no claim, and the PersistentVolume controller finds it Released (syncVolume).
     """
     volume, uid = world.volume, world.restore.uid
-    if volume is None or not _is_marked(volume, world) or outcomes.is_ours(world.hidden, uid):
+    if volume is None or not _is_marked(volume, world) or children.is_ours(world.hidden, uid):
         return ()
-    return () if is_child(world.target, world.restore) else (let_go(volume, world.target),)
+    return () if is_child(world.target, world.restore) else (unmark(volume, world.target),)
 
 
-def let_go(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> PatchVolume:
+def unmark(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> PatchVolume:
     """Let a marked volume go, whatever claim has the name that it is reserved for; see `abandon`."""
     reference = volume.spec.claim_ref
     is_promised = claim is not None and claim.spec.volume_name == volume.name
@@ -93,7 +94,7 @@ def let_go(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> Pat
     return _unmark(volume, spec={"claimRef": {"uid": volume.metadata.labels[RESTORE_LABEL]}} if is_stranded else {})
 
 
-def keep(volume: PersistentVolume) -> PatchVolume:
+def keep_volume(volume: PersistentVolume) -> PatchVolume:
     """Take the mark off and let the volume stay whatever becomes of its claim: somebody may have written to it."""
     return _patch(volume, {"metadata": _no_marks()})
 
@@ -103,7 +104,7 @@ def is_child(claim: PersistentVolumeClaim | None, restore: VolumeRestore) -> Typ
 
     The label says so as well as the owner: who makes the restore the owner of a claim of theirs, has not made it ours.
     """
-    return outcomes.is_ours(claim, restore.uid) and claim.metadata.labels.get(labels.OWNER_UID_LABEL) == restore.uid
+    return children.is_ours(claim, restore.uid) and claim.metadata.labels.get(labels.OWNER_UID_LABEL) == restore.uid
 
 
 def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
@@ -112,13 +113,13 @@ def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
     metadata = {
         "resourceVersion": claim.metadata.resource_version,
         "ownerReferences": owners,
-        "labels": dict.fromkeys(objects.child_labels(restore)),
+        "labels": dict.fromkeys(children.child_labels(restore)),
         "annotations": {labels.OWNER_NAME_ANNOTATION: None, NUDGED_ANNOTATION: None},
     }
     return PatchClaim(claim.name, {"metadata": metadata})
 
 
-def take_back(world: RestoreWorld) -> tuple[Action, ...]:
+def clean_up_claim(world: ObservedRestore) -> tuple[Action, ...]:
     """Deal with a claim of ours whose restore has ended: cancelled, failed, or long since available.
 
     One that is not bound has no content, and goes. One that is bound may be in use already: it is the user's.
@@ -131,7 +132,7 @@ def take_back(world: RestoreWorld) -> tuple[Action, ...]:
     return (DeleteChild("PersistentVolumeClaim", claim.name, claim.uid),)
 
 
-def _bound(world: RestoreWorld, target: PersistentVolumeClaim, volume: PersistentVolume) -> Step | Finished:
+def _bound(world: ObservedRestore, target: PersistentVolumeClaim, volume: PersistentVolume) -> Step | Finished:
     if target.is_bound:
         return Finished(target)
     waiting = _rebinding(world, f"waiting for claim {target.name} to be bound")
@@ -156,10 +157,10 @@ def _nudge(claim: PersistentVolumeClaim) -> PatchClaim:
     return PatchClaim(claim.name, {"metadata": metadata})
 
 
-def _claim(world: RestoreWorld, volume: PersistentVolume) -> Step:
+def _claim(world: ObservedRestore, volume: PersistentVolume) -> Step:
     """Reserve the released volume for the asked name, and create the claim."""
     reference = volume.spec.claim_ref
-    name = restore_checks.asked_name(world)
+    name = checks.target_name(world)
     # With a UID, it is the reference to a claim that was bound and is gone.
     wanted = (world.restore.namespace, name, "")
     reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == wanted
@@ -173,11 +174,11 @@ def _claim(world: RestoreWorld, volume: PersistentVolume) -> Step:
         return Step(reserving)
     if world.manifest is None:
         return Step(_rebinding(world, "waiting for the store"))
-    request = restore_checks.request(world)
-    request = objects.ClaimRequest(
+    request = checks.claim_request(world)
+    request = children.ClaimRequest(
         request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
     )
-    body = objects.restored_claim(world.restore, name, request, volume.name)
+    body = children.restored_claim(world.restore, name, request, volume.name)
     return Step(_rebinding(world, f"creating claim {name}"), (CreateClaim(body),))
 
 
@@ -192,11 +193,11 @@ def _reference(namespace: str, name: str) -> dict[str, str | None]:
     }
 
 
-def _is_marked(volume: PersistentVolume, world: RestoreWorld) -> bool:
+def _is_marked(volume: PersistentVolume, world: ObservedRestore) -> bool:
     return volume.metadata.labels.get(RESTORE_LABEL) == world.restore.uid
 
 
-def _mark(world: RestoreWorld, volume: PersistentVolume) -> PatchVolume:
+def _mark(world: ObservedRestore, volume: PersistentVolume) -> PatchVolume:
     policy = volume.spec.persistent_volume_reclaim_policy
     metadata = {"labels": {RESTORE_LABEL: world.restore.uid}, "annotations": {POLICY_ANNOTATION: policy}}
     return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
@@ -217,7 +218,7 @@ def _patch(volume: PersistentVolume, patch: dict[str, Any]) -> PatchVolume:
     return PatchVolume(volume.name, patch | {"metadata": metadata})
 
 
-def _rebinding(world: RestoreWorld, detail: str, look_again: float = SHORTEST_LOOK) -> Wait:
+def _rebinding(world: ObservedRestore, detail: str, look_again: float = MIN_REQUEUE_SECONDS) -> Wait:
     return Wait(
         "Rebinding",
         f"The volume is filled; {detail}",

@@ -6,14 +6,14 @@ Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py 
 from __future__ import annotations
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
-from cinderblock.lifecycle.worlds import BackupWorld
 
 NOT_AVAILABLE = "SnapshotNotAvailable"
 """What a backup says of a VolumeSnapshot that it was given."""
 
 
-def given_snapshot_fits(world: BackupWorld) -> Verdict:
+def given_snapshot_fits(world: ObservedBackup) -> Verdict:
     """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available.
 
     One that is still being made is waited for, as a claim is: it may have been applied together with its backup.
@@ -60,7 +60,7 @@ def _is_older(snapshot: VolumeSnapshot, claim: PersistentVolumeClaim) -> bool:
     return bool(asked and taken and made and asked < made and taken < made)
 
 
-def snapshot_can_be_made(world: BackupWorld) -> Verdict:
+def snapshot_can_be_made(world: ObservedBackup) -> Verdict:
     """A volume that pods use can only be copied through a snapshot. Where one is given, none is made."""
     if world.backup.spec.snapshot_id is not None:
         return None
@@ -76,11 +76,11 @@ def snapshot_can_be_made(world: BackupWorld) -> Verdict:
     return None
 
 
-def snapshot_can_be_mounted(world: BackupWorld) -> Verdict:
+def snapshot_can_be_mounted(world: ObservedBackup) -> Verdict:
     """A snapshot is read as a volume that is made from it: a class of its driver must be there to make one."""
     if world.snapshot_class is None and world.given_snapshot is None:
         return None
-    if world.claim is None or world.volume is None or exposing_class(world) is not None:
+    if world.claim is None or world.volume is None or storage_class_for_snapshot(world) is not None:
         return None
     return Fail(
         "StorageClassNotFound",
@@ -89,7 +89,7 @@ def snapshot_can_be_mounted(world: BackupWorld) -> Verdict:
     )
 
 
-def exposing_class(world: BackupWorld) -> str | None:
+def storage_class_for_snapshot(world: ObservedBackup) -> str | None:
     """The class that makes volumes from snapshots: the volume's own, else one of its driver.
 
     A volume that was not made by a class has none, and that of an old one may have been deleted since.

@@ -14,7 +14,7 @@ from typing import Final
 from cinderblock.api import labels as api_labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
-from cinderblock.lifecycle.worlds import BackupWorld
+from cinderblock.lifecycle.observed import ObservedBackup
 
 VALUE_LIMIT: Final = 4096
 """Most bytes of a value that is kept, in UTF-8."""
@@ -40,7 +40,7 @@ again must not have them: a GitOps tool would treat it as its own."""
 _ORDINAL: Final = re.compile(r"-(0|[1-9][0-9]*)$")
 
 
-def claim_facts(world: BackupWorld, claim: PersistentVolumeClaim) -> ClaimFacts:
+def claim_facts(world: ObservedBackup, claim: PersistentVolumeClaim) -> ClaimFacts:
     """Return what is kept of the claim."""
     labels, annotations = _wanted(claim.metadata.labels), _wanted(claim.metadata.annotations)
     kept = set(_fitting([*labels.items(), *annotations.items()]))
@@ -67,7 +67,7 @@ def driver_facts(volume: PersistentVolume | None) -> DriverFacts | None:
     )
 
 
-def cluster_facts(world: BackupWorld) -> ClusterFacts | None:
+def cluster_facts(world: ObservedBackup) -> ClusterFacts | None:
     """Return what identifies the cluster; None if that is not known."""
     return ClusterFacts(uid=world.cluster_uid, release=world.policy.release) if world.cluster_uid else None
 
@@ -98,7 +98,7 @@ def _size(key: str, value: str) -> int:
     return len(json.dumps({key: value})) + 5 * value.count("$")
 
 
-def _stateful_set(world: BackupWorld, claim: PersistentVolumeClaim) -> str | None:
+def _stateful_set(world: ObservedBackup, claim: PersistentVolumeClaim) -> str | None:
     """Return the StatefulSet of the claim. Its owner names it if the set deletes its claims; otherwise pods do.
 
     Claims of a StatefulSet are called ``<template>-<set>-<ordinal>`` (apps/v1 StatefulSet).

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from cinderblock.api import layout
 from cinderblock.errors import SealBroken
-from cinderblock.lifecycle import checks
+from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.backup import checks
+from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Fail, Verdict
-from cinderblock.lifecycle.worlds import BackupWorld
 
 
-def id_is_free(world: BackupWorld) -> Verdict:
+def id_is_free(world: ObservedBackup) -> Verdict:
     """Cinder: ``Backup already exists in database.`` Of two that ask for one id, the older gets it."""
     me = world.backup
     for other in world.siblings:
-        first = other.spec.import_ is None or checks.own_phase(other) in checks.WHOLE
-        older = checks.age_key(other) < checks.age_key(me)
+        first = other.spec.import_ is None or volume_lock.own_phase(other) in checks.WHOLE
+        older = volume_lock.age_key(other) < volume_lock.age_key(me)
         if other.backup_id == me.backup_id and (first or older):
             return Fail(
                 "IdTaken", f"Invalid backup: Backup already exists in database: VolumeBackup {other.name} has its id."
@@ -26,7 +27,7 @@ def id_is_free(world: BackupWorld) -> Verdict:
     return None
 
 
-def manifest_is_below_the_prefix(world: BackupWorld) -> Verdict:
+def manifest_is_below_the_prefix(world: ObservedBackup) -> Verdict:
     """A store's prefix is a fence: nobody gets at what is beside it through a key of theirs."""
     asked, store = world.backup.spec.import_, world.store.store
     if asked is None or asked.manifest is None or store is None:
@@ -37,20 +38,20 @@ def manifest_is_below_the_prefix(world: BackupWorld) -> Verdict:
     return Fail("ManifestMisplaced", f"spec.import.manifest must be {wanted}, below the prefix of the BackupStore.")
 
 
-def manifest_was_read(world: BackupWorld) -> Verdict:
+def manifest_was_read(world: ObservedBackup) -> Verdict:
     """A backup cannot be adopted if its manifest is missing, cannot be read, or belongs to another key."""
     if isinstance(world.manifest_trouble, SealBroken):
         cause = "Cannot adopt the backup: its store has an encryption Secret, and the backup is not encrypted."
         remedy = "If you made it without encryption yourself, set spec.import.allowUnsealed."
         return Fail("SealBroken", f"{cause} {remedy} {world.manifest_trouble.message}")
     if world.manifest_trouble is not None:
-        return checks.trouble(world.manifest_trouble, world.policy.deadlines)
+        return checks.from_error(world.manifest_trouble, world.policy.deadlines)
     if world.manifest is None:
         return Fail("ManifestMissing", f"The store has no manifest of backup {world.backup.backup_id}.")
     return None
 
 
-BEFORE_ADOPTION: tuple[checks.Check, ...] = (
+IMPORT_CHECKS: tuple[checks.Check, ...] = (
     id_is_free,
     checks.store_is_usable,
     manifest_is_below_the_prefix,

@@ -37,7 +37,7 @@ class MoverSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class OperatorPolicy:
     """What the operator was told once at its start."""
 
     mover: MoverSettings
@@ -47,7 +47,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreView:
+class StoreLookup:
     """The store of an operation.
 
     Attributes:
@@ -65,7 +65,7 @@ class StoreView:
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestView:
+class ObservedManifest:
     """A manifest that the operator has read back from the store, and that was the expected one.
 
     Attributes:
@@ -90,7 +90,7 @@ class ManifestView:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherMover:
+class RunningMover:
     """A mover Job of another operation that has not ended.
 
     Attributes:
@@ -103,7 +103,7 @@ class OtherMover:
 
 
 @dataclass(frozen=True, slots=True)
-class MoverView:
+class ObservedMover:
     """The mover Job of an operation.
 
     Attributes:
@@ -123,13 +123,13 @@ class MoverView:
     progress: MoverProgress | None = None
     warning: str = ""
     claim_warning: str = ""
-    others: frozenset[OtherMover] = frozenset()
+    others: frozenset[RunningMover] = frozenset()
     waiting_before: int = 0
     waiting_before_for_store: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class BackupWorld:
+class ObservedBackup:
     """What was seen around a VolumeBackup.
 
     Attributes:
@@ -165,10 +165,10 @@ class BackupWorld:
     """
 
     backup: VolumeBackup
-    policy: Policy
+    policy: OperatorPolicy
     siblings: tuple[VolumeBackup, ...] = ()
     restores: tuple[VolumeRestore, ...] = ()
-    store: StoreView = field(default_factory=StoreView)
+    store: StoreLookup = field(default_factory=StoreLookup)
     claim: PersistentVolumeClaim | None = None
     volume: PersistentVolume | None = None
     users: tuple[str, ...] = ()
@@ -183,10 +183,10 @@ class BackupWorld:
     given_snapshot: VolumeSnapshot | None = None
     snapshot: VolumeSnapshot | None = None
     exposed: PersistentVolumeClaim | None = None
-    mover: MoverView = field(default_factory=MoverView)
-    manifest: ManifestView | None = None
+    mover: ObservedMover = field(default_factory=ObservedMover)
+    manifest: ObservedManifest | None = None
     manifest_trouble: CinderblockError | None = None
-    parent: ManifestView | None = None
+    parent: ObservedManifest | None = None
     parent_trouble: CinderblockError | None = None
     manifest_stands: bool = False
     needed_by: tuple[str, ...] | None = None
@@ -196,7 +196,7 @@ class BackupWorld:
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreWorld:
+class ObservedRestore:
     """What was seen around a VolumeRestore.
 
     Attributes:
@@ -220,12 +220,12 @@ class RestoreWorld:
     """
 
     restore: VolumeRestore
-    policy: Policy
+    policy: OperatorPolicy
     backup: VolumeBackup | None = None
     backups: tuple[VolumeBackup, ...] = ()
     restores: tuple[VolumeRestore, ...] = ()
-    store: StoreView = field(default_factory=StoreView)
-    manifest: ManifestView | None = None
+    store: StoreLookup = field(default_factory=StoreLookup)
+    manifest: ObservedManifest | None = None
     manifest_trouble: CinderblockError | None = None
     target: PersistentVolumeClaim | None = None
     users: tuple[str, ...] = ()
@@ -236,11 +236,11 @@ class RestoreWorld:
     volume: PersistentVolume | None = None
     classes: tuple[str, ...] = ()
     late_classes: tuple[str, ...] = ()
-    mover: MoverView = field(default_factory=MoverView)
+    mover: ObservedMover = field(default_factory=ObservedMover)
 
 
 @dataclass(frozen=True, slots=True)
-class StoreWorld:
+class ObservedStore:
     """What was seen around a BackupStore.
 
     Attributes:
@@ -252,7 +252,7 @@ class StoreWorld:
     """
 
     store: BackupStore
-    view: StoreView = field(default_factory=StoreView)
+    view: StoreLookup = field(default_factory=StoreLookup)
     used_by: tuple[str, ...] = ()
     unsealed: tuple[str, ...] = ()
     more_unsealed: bool = False

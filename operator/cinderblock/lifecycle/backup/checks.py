@@ -6,43 +6,21 @@ Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
-from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.errors import CinderblockError, TransientError
-from cinderblock.lifecycle import snapshot_checks
+from cinderblock.lifecycle.backup import snapshot_checks
+from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
-from cinderblock.lifecycle.worlds import BackupWorld, StoreView
+from cinderblock.lifecycle.volume_lock import own_phase, still_attached, still_written, wait_for_volume
 
 WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
 """Phases of a backup that is whole in the store."""
 
-RECALLING = "Recalling"
-"""What a backup says whose status was lost, while the store does not tell whether it is whole."""
 
-STILL_ATTACHED = "VolumeStillAttached"
-"""What an operation says while a node may still write to its volume although no pod uses it there."""
-
-HELD_UP_REASONS = frozenset(
-    {"StoreUnreachable", "NotS3", "VolumeNotBound", snapshot_checks.NOT_AVAILABLE, STILL_ATTACHED, RECALLING}
-)
-"""What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
-
-NOTICED = "Noticed"
-"""What a backup says that nobody has looked at yet, since very many want to be."""
-
-IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted", NOTICED}) | HELD_UP_REASONS
-"""What an operation says while it has not touched its volume yet."""
-
-Check = Callable[[BackupWorld], Verdict]
-
-
-def own_phase(backup: VolumeBackup) -> BackupPhase | None:
-    """The phase, if the status is the object's own: one that came with a copied object counts for nothing."""
-    return backup.status.phase if backup.has_own_status else None
+Check = Callable[[ObservedBackup], Verdict]
 
 
 def identity(backup: VolumeBackup) -> dict[str, str | None]:
@@ -65,36 +43,36 @@ def is_unpinned(backup: VolumeBackup) -> bool:
     return own_phase(backup) in WHOLE and status.manifest_key is not None and status.pins is None
 
 
-def first_verdict(world: BackupWorld, checks: tuple[Check, ...]) -> Verdict:
+def first_verdict(world: ObservedBackup, checks: tuple[Check, ...]) -> Verdict:
     """What the first check that has something to say says."""
     return next((verdict for check in checks if (verdict := check(world)) is not None), None)
 
 
-def store_problem(view: StoreView, deadlines: Deadlines) -> Verdict:
+def store_error(view: StoreLookup, deadlines: Deadlines) -> Verdict:
     """The store is missing, refuses, or does not answer."""
     if view.store is None:
         return Fail("StoreNotFound", view.missing)
     if view.trouble is None:
         return None
-    return trouble(view.trouble, deadlines)
+    return from_error(view.trouble, deadlines)
 
 
-def trouble(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
+def from_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
     """A store that was asked and had no good answer: transient ones are waited for."""
     if isinstance(error, TransientError):
         return Wait(error.reason, error.message, limit=deadlines.store, look_again=10.0)
     return Fail(error.reason, error.message)
 
 
-def store_is_usable(world: BackupWorld) -> Verdict:
+def store_is_usable(world: ObservedBackup) -> Verdict:
     """The store exists, is to stay, has its Secrets, and answers."""
     store, begun = world.store.store, own_phase(world.backup) and world.backup.status.manifest_key
     if store is not None and store.metadata.is_being_deleted and not begun:
         return Fail("StoreBeingDeleted", f"BackupStore {store.name} is being deleted: nothing new goes into it.")
-    return store_problem(world.store, world.policy.deadlines)
+    return store_error(world.store, world.policy.deadlines)
 
 
-def volume_exists(world: BackupWorld) -> Verdict:
+def volume_exists(world: ObservedBackup) -> Verdict:
     """Cinder: 404 ``Volume <id> could not be found.``"""
     if world.claim is None:
         return Fail("VolumeNotFound", f"Volume {world.backup.spec.volume_id} could not be found.")
@@ -103,7 +81,7 @@ def volume_exists(world: BackupWorld) -> Verdict:
     return None
 
 
-def volume_is_bound(world: BackupWorld) -> Verdict:
+def volume_is_bound(world: ObservedBackup) -> Verdict:
     """A claim without a volume has nothing to back up. One that was applied together with its backup is waited for."""
     if world.claim is None or world.claim.is_bound:
         return None
@@ -123,7 +101,7 @@ def not_available(status: str) -> str:
     return f'Invalid volume: Volume to be backed up must be available or in-use, but the current status is "{status}".'
 
 
-def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
+def volume_is_free_or_forced(world: ObservedBackup) -> Verdict:
     """Cinder: ``Backing up an in-use volume must use the force flag.``; a given snapshot needs no force."""
     if world.users and not world.backup.spec.force and world.backup.spec.snapshot_id is None:
         return Fail(
@@ -134,7 +112,7 @@ def volume_is_free_or_forced(world: BackupWorld) -> Verdict:
     return None
 
 
-def intruded(pods: tuple[str, ...]) -> Fail | None:
+def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
     """A volume without snapshots that a pod got while it was copied: the copy may be of no instant that ever was."""
     if not pods:
         return None
@@ -145,7 +123,7 @@ def intruded(pods: tuple[str, ...]) -> Fail | None:
     )
 
 
-def volume_is_detached(world: BackupWorld) -> Verdict:
+def volume_is_detached(world: ObservedBackup) -> Verdict:
     """A pod that is gone says little while its node still has the volume: what that one holds back is not in a copy.
 
     Through a snapshot, ``force`` takes it as it is. Otherwise it is waited for: after a pod has ended, a detachment
@@ -160,15 +138,7 @@ def volume_is_detached(world: BackupWorld) -> Verdict:
     )
 
 
-def still_attached(words: str, nodes: tuple[str, ...], deadlines: Deadlines) -> Wait | None:
-    """Wait while a volume is attached to ``nodes`` although no pod uses it there."""
-    if not nodes:
-        return None
-    where = f"It is still attached to node {', '.join(nodes[:3])}, although no pod uses it."
-    return Wait(STILL_ATTACHED, f"{words} {where}", limit=deadlines.detach, look_again=5.0)
-
-
-def parent_is_there(world: BackupWorld) -> Verdict:
+def parent_is_there(world: ObservedBackup) -> Verdict:
     """Cinder: ``No backups available to do an incremental backup.``"""
     if not world.backup.spec.incremental:
         return None
@@ -181,96 +151,23 @@ def parent_is_there(world: BackupWorld) -> Verdict:
     return None
 
 
-def parent_can_be_told(world: BackupWorld) -> Verdict:
+def parent_can_be_identified(world: ObservedBackup) -> Verdict:
     """A mover builds on exactly the recorded parent. The pins of a parent without any are read before."""
     if world.parent_trouble is None:
         return None
-    return trouble(world.parent_trouble, world.policy.deadlines)
+    return from_error(world.parent_trouble, world.policy.deadlines)
 
 
-def volume_is_not_busy(world: BackupWorld) -> Verdict:
+def volume_is_not_busy(world: ObservedBackup) -> Verdict:
     """One operation per volume at a time, in order of age."""
     if world.claim is None:
         return None
-    return busy(world.backup, world.claim, world.siblings, world.restores) or still_written(world.claim, world.writers)
-
-
-def still_written(claim: PersistentVolumeClaim, writers: tuple[str, ...]) -> Wait | None:
-    """Wait for movers of restores that nobody tells of any more: somebody has removed the VolumeRestore by force."""
-    if not writers:
-        return None
-    words = f"Pod {', '.join(writers[:3])} of another restore may still write to volume {claim.name}"
-    return Wait("VolumeBusy", f"{words}. If that lasts, see its node.", look_again=10.0)
-
-
-def busy(
-    me: VolumeBackup | VolumeRestore,
-    claim: PersistentVolumeClaim,
-    backups: tuple[VolumeBackup, ...],
-    restores: tuple[VolumeRestore, ...],
-) -> Wait | None:
-    """Wait for the operation on the same volume that is at work, or that was there first."""
-    for backup in backups:
-        unfinished = own_phase(backup) in (None, BackupPhase.CREATING) and not backup.metadata.is_being_deleted
-        if unfinished and names_volume(backup.spec.volume_id, claim) and goes_first(backup, me):
-            return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", look_again=10.0)
-    for restore in restores:
-        if names_volume(restore.spec.volume_id, claim) and _may_still_write(restore):
-            return Wait("VolumeBusy", _being_stopped(restore), look_again=10.0)
-        unfinished = restore.status.id != restore.uid or restore.status.phase is RestorePhase.RESTORING
-        if unfinished and names_volume(restore.spec.volume_id, claim) and goes_first(restore, me):
-            return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", look_again=10.0)
-    return None
-
-
-def _being_stopped(restore: VolumeRestore) -> str:
-    """Why a restore that has failed is still in the way."""
-    return f"VolumeRestore {restore.name} is being stopped: its mover may still write. If that lasts, see its pod."
-
-
-def _may_still_write(restore: VolumeRestore) -> bool:
-    """Whether a restore that has failed keeps our finalizer: its mover may not have ended yet."""
-    failed = restore.status.id == restore.uid and restore.status.phase is RestorePhase.ERROR_RESTORING
-    return failed and labels.RESTORE_FINALIZER in restore.metadata.finalizers
-
-
-def names_volume(asked: str | None, claim: PersistentVolumeClaim) -> bool:
-    """Whether ``asked`` means the claim, by UID or by name."""
-    return asked is not None and asked in (claim.uid, claim.name)
-
-
-def goes_first(other: VolumeBackup | VolumeRestore, me: VolumeBackup | VolumeRestore) -> bool:
-    """Whether the other one is already at work; or neither is, and the other one is older and not held up."""
-    if is_at_work(other) or is_at_work(me):
-        return is_at_work(other)
-    return not _says(other, HELD_UP_REASONS) and age_key(other) < age_key(me)
-
-
-def is_at_work(operation: VolumeBackup | VolumeRestore) -> bool:
-    """Whether an operation has begun to touch its volume."""
-    busy_conditions = [c for c in operation.status.conditions if c.type == "Reconciling"]
-    return _has_own_status(operation) and bool(busy_conditions) and not _says(operation, IDLE_REASONS)
-
-
-def _says(operation: VolumeBackup | VolumeRestore, reasons: frozenset[str]) -> bool:
-    """Whether an operation says for one of these reasons that it waits."""
-    return _has_own_status(operation) and any(
-        c.type == "Reconciling" and c.reason in reasons for c in operation.status.conditions
+    return wait_for_volume(world.backup, world.claim, world.siblings, world.restores) or still_written(
+        world.claim, world.writers
     )
 
 
-def _has_own_status(operation: VolumeBackup | VolumeRestore) -> bool:
-    if isinstance(operation, VolumeBackup):
-        return operation.has_own_status
-    return operation.status.id == operation.uid
-
-
-def age_key(operation: VolumeBackup | VolumeRestore) -> tuple[datetime | None, str]:
-    """Sorts operations by age; the UID decides within a second."""
-    return (operation.metadata.creation_timestamp, operation.uid)
-
-
-def latest_parent(world: BackupWorld) -> VolumeBackup | None:
+def latest_parent(world: ObservedBackup) -> VolumeBackup | None:
     """The latest available backup by dataTimestamp of the same volume and store; with a snapshot: older than it."""
     if world.claim is None or world.store.store is None:
         return None
@@ -296,12 +193,12 @@ def _data_age(backup: VolumeBackup) -> tuple[float, str]:
     return (instant.timestamp() if instant else 0.0, backup.uid)
 
 
-def recorded_parent_id(world: BackupWorld) -> str | None:
+def recorded_parent_id(world: ObservedBackup) -> str | None:
     """The parent that was chosen when the backup was accepted."""
     return world.backup.status.parent_id if own_phase(world.backup) else None
 
 
-def recorded_parent(world: BackupWorld) -> VolumeBackup | None:
+def recorded_parent(world: ObservedBackup) -> VolumeBackup | None:
     """The recorded parent, unless it is gone or going."""
     return next(
         (s for s in world.siblings if s.backup_id == recorded_parent_id(world) and not s.metadata.is_being_deleted),
@@ -320,6 +217,6 @@ BEFORE_COPY: tuple[Check, ...] = (
     volume_is_not_busy,
     volume_is_detached,
     parent_is_there,
-    parent_can_be_told,
+    parent_can_be_identified,
 )
 """Asked until the copy begins; what was true then need not stay true (a pod that starts later does no harm)."""

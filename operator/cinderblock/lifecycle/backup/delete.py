@@ -13,10 +13,20 @@ from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase
 from cinderblock.errors import CinderblockError, TransientError, fail_reason
-from cinderblock.lifecycle import checks, conditions, dependents, movers, outcomes
-from cinderblock.lifecycle.actions import SHORTEST_LOOK, Action, Announce, Decision, DeleteStoredData, RemoveFinalizer
+from cinderblock.lifecycle import children as lifecycle_children
+from cinderblock.lifecycle import conditions, dependents, verdicts, volume_lock
+from cinderblock.lifecycle.actions import (
+    MIN_REQUEUE_SECONDS,
+    Action,
+    Decision,
+    DeleteStoredData,
+    RecordEvent,
+    RemoveFinalizer,
+)
+from cinderblock.lifecycle.backup import checks
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Wait
-from cinderblock.lifecycle.worlds import BackupWorld
 
 CHILDREN_REMAIN = "ChildrenRemain"
 """What a deletion says while the cluster has not removed a Job, a claim or a snapshot of ours."""
@@ -24,44 +34,44 @@ CHILDREN_REMAIN = "ChildrenRemain"
 STOPPING = "StoppingMover"
 """What a deletion says while a mover may still be at work."""
 
-SLOW_RETRY = 60.0
+SLOW_RETRY_SECONDS = 60.0
 """Seconds between attempts once the phase is error_deleting."""
 
 
-def decide(world: BackupWorld, now: datetime) -> Decision:
+def decide(world: ObservedBackup, now: datetime) -> Decision:
     """What to do about a VolumeBackup with a deletionTimestamp."""
     if labels.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
         return Decision(None)
     blocked = _blocked(world)
     if blocked is not None:
         return _deleting(world, now, blocked)
-    children = outcomes.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
-    if children or (movers.is_at_work(world.mover) and not _is_stuck(world, now)):
+    children = lifecycle_children.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
+    if children or (mover_state.is_at_work(world.mover) and not _is_stuck(world, now)):
         limit = world.policy.deadlines.deletion
-        message = movers.stopping("The mover is being stopped", world.mover, now)
-        return _deleting(world, now, Wait(STOPPING, message, None, limit, SHORTEST_LOOK), children)
+        message = mover_state.stop_message("The mover is being stopped", world.mover, now)
+        return _deleting(world, now, Wait(STOPPING, message, None, limit, MIN_REQUEUE_SECONDS), children)
     remaining = _remaining(world)
     return _deletion_fails(world, now, remaining) if remaining else _release(world, now)
 
 
-def _is_stuck(world: BackupWorld, now: datetime) -> bool:
+def _is_stuck(world: ObservedBackup, now: datetime) -> bool:
     """Whether the mover has been told to stop for longer than that takes."""
     status = world.backup.status
     since = conditions.waiting_since(status.conditions, STOPPING) or now
     return status.phase is BackupPhase.ERROR_DELETING or now - since >= world.policy.deadlines.deletion
 
 
-def _remaining(world: BackupWorld) -> TransientError | None:
+def _remaining(world: ObservedBackup) -> TransientError | None:
     """Children whose removal was asked for and has not ended: only while we stay does anybody tell of them.
 
     A pod that does not end comes first: until it has, it may still read the volume and write to the store.
     """
-    pods = movers.unfinished(world.mover)
+    pods = mover_state.unfinished(world.mover)
     if pods:
-        return TransientError(outcomes.NODE_LOST.format(pods=pods), reason=STOPPING)
+        return TransientError(lifecycle_children.NODE_LOST_ADVICE.format(pods=pods), reason=STOPPING)
     uid = world.backup.uid
     children = (world.mover.job, world.exposed, world.snapshot)
-    listed = [f"{_kind(child)} {child.name}" for child in children if outcomes.is_ours(child, uid)]
+    listed = [f"{_kind(child)} {child.name}" for child in children if lifecycle_children.is_ours(child, uid)]
     if not listed:
         return None
     return TransientError(
@@ -77,11 +87,11 @@ def _kind(child: Object) -> str:
     )
 
 
-def _blocked(world: BackupWorld) -> Wait | None:
+def _blocked(world: ObservedBackup) -> Wait | None:
     """Others still need the data. A finished mover of ours does not wait for them: it is stopped in any case."""
     if not _had_data(world):
         return None
-    waiting = (*dependents.of(world), *second_names(world))
+    waiting = (*dependents.dependents_of(world), *aliases(world))
     if waiting and not world.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
         return Wait("HasDependentBackups", f"Incremental backups exist for this backup: {listed}", look_again=30.0)
@@ -99,47 +109,51 @@ def _blocked(world: BackupWorld) -> Wait | None:
     return None
 
 
-def _release(world: BackupWorld, now: datetime) -> Decision:
+def _release(world: ObservedBackup, now: datetime) -> Decision:
     """Nothing of ours runs any more: deal with the data, then let go."""
     backup = world.backup
     if backup.keeps_data and (world.manifest_stands or backup.spec.import_):
-        return _let_go("Retained", "The VolumeBackup is gone; its data stays in the store (deletionPolicy Retain)")
+        return _remove_finalizer(
+            "Retained", "The VolumeBackup is gone; its data stays in the store (deletionPolicy Retain)"
+        )
     if checks.is_forgotten(backup) and world.manifest_trouble is not None:
-        return cannot_remove(world, now, world.manifest_trouble)
+        return on_store_error(world, now, world.manifest_trouble)
     if not _had_data(world):
-        return _let_go("Deleted", "The VolumeBackup is gone; nothing had been stored")
-    if _is_given_up(backup):
+        return _remove_finalizer("Deleted", "The VolumeBackup is gone; nothing had been stored")
+    if _data_is_abandoned(backup):
         return _leave_data()
     if world.data_left is False:
-        return _let_go("Deleted", "The VolumeBackup is gone, and so is its data")
+        return _remove_finalizer("Deleted", "The VolumeBackup is gone, and so is its data")
     if world.needed_by:
         needed_by = ", ".join(world.needed_by[:10])
-        return _let_go(
+        return _remove_finalizer(
             "DataLeft", f"The VolumeBackup is gone; its data was left for retained backups: {needed_by}", True
         )
-    trouble = _trouble(world)
-    return _delete_data(world, now) if trouble is None else cannot_remove(world, now, trouble)
+    trouble = _error_wait(world)
+    return _delete_data(world, now) if trouble is None else on_store_error(world, now, trouble)
 
 
-def cannot_remove(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+def on_store_error(world: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
     """The store cannot be asked what it holds, or does not remove it: say so and try again, or leave the data."""
-    if _is_given_up(world.backup):
+    if _data_is_abandoned(world.backup):
         return _leave_data()
     if world.namespace_ending:
-        return _let_go("DataLeft", f"The namespace is being deleted and the data was left: {trouble.message}", True)
+        return _remove_finalizer(
+            "DataLeft", f"The namespace is being deleted and the data was left: {trouble.message}", True
+        )
     return _deletion_fails(world, now, trouble)
 
 
-def _is_given_up(backup: VolumeBackup) -> bool:
+def _data_is_abandoned(backup: VolumeBackup) -> bool:
     return backup.metadata.annotations.get(labels.RELEASED_ANNOTATION) == "leave-data"
 
 
 def _leave_data() -> Decision:
     note = "The VolumeBackup is gone; its data was left in the store as an administrator asked"
-    return _let_go("DataLeft", note, True)
+    return _remove_finalizer("DataLeft", note, True)
 
 
-def _delete_data(world: BackupWorld, now: datetime) -> Decision:
+def _delete_data(world: ObservedBackup, now: datetime) -> Decision:
     status, store = world.backup.status, world.store.store
     if store is None or status.volume_id is None or status.container is None:
         raise ValueError("data can only be removed from a known place")
@@ -152,46 +166,46 @@ def _delete_data(world: BackupWorld, now: datetime) -> Decision:
     return _deleting(world, now, waiting, (action,))
 
 
-def _trouble(world: BackupWorld) -> CinderblockError | None:
+def _error_wait(world: ObservedBackup) -> CinderblockError | None:
     """Why the store cannot be asked to remove the data."""
     if world.store.store is None:
         return TransientError(world.store.missing, reason="StoreNotFound")
     return world.store.trouble or world.manifest_trouble or world.references_trouble
 
 
-def _had_data(world: BackupWorld) -> bool:
+def _had_data(world: ObservedBackup) -> bool:
     """Whether anything may ever have been stored: the manifest's key is written down before a mover is started."""
     status = world.backup.status
     recorded = bool(status.volume_id and status.container and status.manifest_key)
-    return checks.own_phase(world.backup) is not None and recorded
+    return volume_lock.own_phase(world.backup) is not None and recorded
 
 
-def _let_go(reason: str, note: str, warning: bool = False) -> Decision:
+def _remove_finalizer(reason: str, note: str, warning: bool = False) -> Decision:
     return Decision(
         None,
-        (Announce("Warning" if warning else "Normal", reason, note), RemoveFinalizer(labels.BACKUP_FINALIZER)),
+        (RecordEvent("Warning" if warning else "Normal", reason, note), RemoveFinalizer(labels.BACKUP_FINALIZER)),
     )
 
 
-def _deleting(world: BackupWorld, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+def _deleting(world: ObservedBackup, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
     base = _base(world)
     status = base.model_copy(
         update={
             "phase": BackupPhase.DELETING,
             "has_dependent_backups": dependents.exist(world),
-            "conditions": conditions.working(
+            "conditions": conditions.reconciling(
                 base.conditions,
                 now,
                 world.backup.metadata.generation,
                 wait.reason,
-                outcomes.awaited(wait, base.conditions, now),
+                verdicts.wait_message(wait, base.conditions, now),
             ),
         }
     )
     return Decision(status, actions, wait.look_again)
 
 
-def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError) -> Decision:
+def _deletion_fails(world: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
     """Retried: quickly at first, slowly once the phase is error_deleting, and for ever: the data is still there."""
     base = _base(world)
     first_time = base.phase is not BackupPhase.ERROR_DELETING
@@ -201,8 +215,8 @@ def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError
     message = (
         trouble.message
         if trouble.reason in (CHILDREN_REMAIN, STOPPING)
-        else f"{trouble.message} Retried every {SLOW_RETRY:.0f} s. To give the data up, annotate the VolumeBackup with"
-        f" {labels.RELEASED_ANNOTATION}=leave-data."
+        else f"{trouble.message} Retried every {SLOW_RETRY_SECONDS:.0f} s. To give the data up, annotate the VolumeBackup"
+        f" with {labels.RELEASED_ANNOTATION}=leave-data."
     )
     status = base.model_copy(
         update={
@@ -213,23 +227,23 @@ def _deletion_fails(world: BackupWorld, now: datetime, trouble: CinderblockError
             ),
         }
     )
-    events: tuple[Action, ...] = (Announce("Warning", trouble.reason, message),) if first_time else ()
-    return Decision(status, events, SLOW_RETRY)
+    events: tuple[Action, ...] = (RecordEvent("Warning", trouble.reason, message),) if first_time else ()
+    return Decision(status, events, SLOW_RETRY_SECONDS)
 
 
-def _base(world: BackupWorld) -> VolumeBackupStatus:
+def _base(world: ObservedBackup) -> VolumeBackupStatus:
     """The object's own status, or the least that one must say."""
     backup = world.backup
-    if checks.own_phase(backup) is not None:
+    if volume_lock.own_phase(backup) is not None:
         return backup.status
     return VolumeBackupStatus(**checks.identity(backup), created_at=backup.metadata.creation_timestamp)
 
 
-def second_names(world: BackupWorld) -> tuple[VolumeBackup, ...]:
+def aliases(world: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """The backups of the namespace that were imported from this one's manifest, under ids of their own."""
     key = world.backup.status.manifest_key
     return tuple(
         sibling
         for sibling in world.siblings
-        if sibling.is_second_name and checks.own_phase(sibling) is not None and sibling.status.manifest_key == key
+        if sibling.is_second_name and volume_lock.own_phase(sibling) is not None and sibling.status.manifest_key == key
     )

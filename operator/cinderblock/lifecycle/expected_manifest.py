@@ -7,7 +7,7 @@ from cinderblock.api.mover import MoverReport
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.worlds import ManifestView
+from cinderblock.lifecycle.observed import ObservedManifest
 
 
 def must_be_sealed(store: BackupStore, backup: VolumeBackup) -> bool:
@@ -21,12 +21,12 @@ def must_be_sealed(store: BackupStore, backup: VolumeBackup) -> bool:
     return store.spec.encryption_secret_ref is not None and not is_allowed
 
 
-def of_key(backup: VolumeBackup, store: BackupStore, key: str) -> ExpectedBackup:
+def expected_at_key(backup: VolumeBackup, store: BackupStore, key: str) -> ExpectedBackup:
     """Return what is expected at ``key`` of a backup without a status."""
     return _expected(backup, key, sealed=must_be_sealed(store, backup))
 
 
-def of_run(backup: VolumeBackup, store: BackupStore, key: str, report: MoverReport | None) -> ExpectedBackup:
+def expected_of_run(backup: VolumeBackup, store: BackupStore, key: str, report: MoverReport | None) -> ExpectedBackup:
     """Return what is expected at ``key`` when a mover has made the backup.
 
     Args:
@@ -39,7 +39,9 @@ def of_run(backup: VolumeBackup, store: BackupStore, key: str, report: MoverRepo
     return _expected(backup, key, sealed=sealed, pins=report.pins if report else None)
 
 
-def of_status(backup: VolumeBackup, store: BackupStore, read: ManifestView | None = None) -> ExpectedBackup:
+def expected_of_status(
+    backup: VolumeBackup, store: BackupStore, read: ObservedManifest | None = None
+) -> ExpectedBackup:
     """Return what is expected of a backup that is whole.
 
     Args:

@@ -1,0 +1,1 @@
+"""The Job that copies data: how it is made, and what its state means."""
