@@ -14,12 +14,12 @@ from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import ChangeDetection, Compression
+from cinderblock.archiver.archiver import run_backup
+from cinderblock.archiver.source import Source
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.reader import ManifestReader
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.restore import run_restore
-from cinderblock.mover.sources import Source
-from cinderblock.mover.verify import Verification, run_verify
+from cinderblock.repository.verify import Verification, run_verify
+from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.memory import MemoryStore
 

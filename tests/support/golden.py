@@ -19,9 +19,9 @@ from typing import Any
 from blake3 import blake3
 
 from cinderblock.api.mover import BackupMetadata, MoverOperation, VolumeMode
+from cinderblock.archiver.archiver import run_backup
 from cinderblock.format.entries import EntryKind, order_key
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.rewrap import run_rewrap
+from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import VOLUME, Backups, key_ring
 from tests.support.faults import Crash, FaultyStore

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.repository.known import KnownManifests
-from cinderblock.repository.references import Needs, References
-from cinderblock.repository.removal import remove_backup
+from cinderblock.repository.deletion import delete_backup
+from cinderblock.repository.reference_cache import VolumeReferences
+from cinderblock.repository.references import Dependents, References
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import KEYS, PREFIX, VOLUME, Backups
@@ -47,21 +47,21 @@ class Line:
         """Key of a manifest."""
         return self.backups.manifest_key(backup_id)
 
-    def references(self, store: ObjectStore | None = None, known: KnownManifests | None = None) -> References:
+    def references(self, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> References:
         """A look at the manifests, through ``store``."""
         chosen = store or self.backups.store
-        return References(chosen, PREFIX, VOLUME, self.backups.keys, known or KnownManifests())
+        return References(chosen, PREFIX, VOLUME, self.backups.keys, known or VolumeReferences())
 
-    def needs(self, backup_id: str, keys: KeyRing | None = None) -> Needs:
+    def needs(self, backup_id: str, keys: KeyRing | None = None) -> Dependents:
         """Who needs a backup, asked without anything that is known; ``keys`` instead of those it was made with."""
-        references = References(self.backups.store, PREFIX, VOLUME, keys or self.backups.keys, KnownManifests())
+        references = References(self.backups.store, PREFIX, VOLUME, keys or self.backups.keys, VolumeReferences())
         references.read_all()
         return references.needs(backup_id)
 
-    def remove(self, backup_id: str, store: ObjectStore | None = None, known: KnownManifests | None = None) -> int:
+    def remove(self, backup_id: str, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> int:
         """Remove a backup, through ``store``."""
         chosen = store or self.backups.store
-        return remove_backup(chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known))
+        return delete_backup(chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known))
 
 
 def a_line(count: int, keys: KeyRing | None = None) -> Line:

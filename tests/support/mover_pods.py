@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cinderblock.api.mover import SECRETS_DIRECTORY, MoverReport, MoverTask, task_to_env
-from cinderblock.mover.reporting import TERMINATION_LOG
+from cinderblock.mover.report import TERMINATION_LOG
 from cinderblock.store.credentials import S3Credentials
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "cinderblock")

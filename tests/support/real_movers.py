@@ -12,8 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from cinderblock.api.mover import MoverOperation, MoverReport
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.restore import run_restore
+from cinderblock.archiver.archiver import run_backup
+from cinderblock.restorer.restorer import run_restore
 from tests.support.simulated_api import Object
 from tests.support.simulated_cluster import HALF, Cluster
 from tests.support.volumes_in_memory import MemorySource

@@ -171,7 +171,6 @@ class SimulatedApi(Transport):
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    @override
     async def round_trip(self, request: Request) -> Response:
         parts = request.path.strip("/").split("/")
         at = 2 if parts[0] == "api" else 3

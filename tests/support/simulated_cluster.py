@@ -25,7 +25,7 @@ from cinderblock.format.manifest.header import new_header
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.format.pack import Origin, PackTable, pack_name
-from cinderblock.mover.restore import open_manifest
+from cinderblock.restorer.restorer import open_manifest
 from cinderblock.store.memory import MemoryStore
 from tests.support.simulated_api import Object, ObjectsInMemory, stamp
 

@@ -44,7 +44,7 @@ from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
-from cinderblock.repository.stored import manifests
+from cinderblock.repository.objects import list_manifests
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 from tests.support.faults import Crash
 from tests.support.metrics import Samples, samples
@@ -690,7 +690,7 @@ class Simulation:
             status = other.get("status", {})
             needs = status.get("parentId") == backup_id and status.get("phase") not in (None, "error")
             assert not needs, f"{key} is removed although {other['metadata']['name']} needs it"
-        for found in manifests(self.cluster.store, ""):
+        for found in list_manifests(self.cluster.store, ""):
             is_other = found.backup_id != backup_id
             needs = is_other and backup_id in self.cluster.needs.get(found.backup_id, ())
             assert not needs, f"{key} is removed although {found.key} lists its packs"

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from cinderblock.api.losses import Loss, Unreadable
+from cinderblock.archiver.source import Opened
 from cinderblock.errors import SourceChanging
 from cinderblock.format.entries import Entry, EntryKind, order_key
-from cinderblock.mover.sources import Opened
 from cinderblock.volume.errors import VANISHED
 from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.ranges import DataRange

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cinderblock.repository.stored import KEY_NAME
+from cinderblock.repository.objects import KEY_NAME
 from tests.cluster import cluster, containers
 from tests.cluster.errors import ClusterError
 from tests.cluster.image import IMAGE_NAME

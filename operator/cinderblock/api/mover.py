@@ -213,3 +213,14 @@ def task_from_env(environment: Mapping[str, str]) -> str | None:
 
 def _variable(number: int) -> str:
     return f"{TASK_VARIABLE}_{number}" if number else TASK_VARIABLE
+
+
+EXIT_SUCCESS = 0
+
+
+EXIT_PERMANENT = 3
+"""Doing the same again cannot help: the Job's pod failure policy ends the Job."""
+
+
+EXIT_TRANSIENT = 4
+"""Doing the same again may help: the Job starts another pod, within its backoff limit."""

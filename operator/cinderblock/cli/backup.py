@@ -14,7 +14,8 @@ from cinderblock.api.losses import Unreadable
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.store import ChangeDetection, Compression, CompressionAlgorithm
-from cinderblock.cli.catalog import Catalog, Listed
+from cinderblock.archiver.archiver import run_backup
+from cinderblock.archiver.source import open_source
 from cinderblock.cli.exits import INCOMPLETE, SUCCESS
 from cinderblock.cli.losses import losses_in_words
 from cinderblock.cli.options import (
@@ -37,8 +38,7 @@ from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
 from cinderblock.errors import InvalidInput, KeyUnavailable, SealBroken
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.sources import open_source
+from cinderblock.repository.catalog import Catalog, CatalogEntry
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.retrying import CLI_RETRIES
 
@@ -193,7 +193,7 @@ def make_task(
     description: BackupMetadata,
     location: StoreLocation,
     keys: KeyRing | None,
-    parent: Listed | None,
+    parent: CatalogEntry | None,
     *,
     must_be_sealed: bool,
 ) -> MoverTask:
@@ -237,7 +237,7 @@ def _unreadable(arguments: argparse.Namespace) -> Unreadable:
     return Unreadable.SKIP if arguments.skip_unreadable else Unreadable.FAIL
 
 
-def _parent(catalog: Catalog, description: BackupMetadata) -> Listed | None:
+def _parent(catalog: Catalog, description: BackupMetadata) -> CatalogEntry | None:
     """Backup to build on. Without one the backup is a full one: a first run need not be told apart."""
     newest, damaged = catalog.newest(description.volume_id)
     for error in damaged:

@@ -6,13 +6,13 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.catalog import Catalog, Stored
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, identifier
 from cinderblock.cli.output import print_fields, print_json
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.errors import NotFound
-from cinderblock.repository.removal import remove_backup
+from cinderblock.repository.catalog import BackupRef, Catalog
+from cinderblock.repository.deletion import delete_backup
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         catalog = Catalog(store, location.prefix, keys)
         backup = _find(catalog, arguments.id, arguments.volume_id)
         references = catalog.references(backup.volume_id)
-        deleted = remove_backup(store, location.prefix, backup.volume_id, backup.backup_id, references)
+        deleted = delete_backup(store, location.prefix, backup.volume_id, backup.backup_id, references)
         if not deleted:
             raise NotFound(f"There is nothing of a backup {backup.backup_id} of volume {backup.volume_id}")
     if arguments.json:
@@ -60,10 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> Stored:
+def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> BackupRef:
     """The backup with exactly this id; one without a manifest if its volume is given."""
     if volume_id is not None:
-        return Stored(catalog.manifest_key(volume_id, backup_id), volume_id, backup_id)
+        return BackupRef(catalog.manifest_key(volume_id, backup_id), volume_id, backup_id)
     backup = catalog.find(backup_id)
     if backup.backup_id != backup_id:
         raise NotFound(f"There is no backup {backup_id}; give the whole id to delete {backup.backup_id}")

@@ -1,4 +1,4 @@
-"""Exit codes. Those of the mover (`cinderblock.mover.reporting`), and those that only a person sees."""
+"""Exit codes. Those of the mover (`cinderblock.mover.report`), and those that only a person sees."""
 
 from __future__ import annotations
 

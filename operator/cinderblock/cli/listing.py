@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cinderblock.api.layout import backup_prefix
-from cinderblock.cli.catalog import Catalog, Listed
 from cinderblock.cli.exits import DAMAGED, SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, identifier
 from cinderblock.cli.output import print_json, print_table, warn
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.views import HEADINGS, row, to_wire
+from cinderblock.repository.catalog import Catalog, CatalogEntry
 
 DESCRIPTION: Final = """\
 List the backups in a store, oldest first. Of sealed backups whose key is not given only the ids show.
@@ -56,6 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
     return DAMAGED if any(listed.damage for listed in found) else SUCCESS
 
 
-def _age(listed: Listed) -> tuple[datetime, str]:
+def _age(listed: CatalogEntry) -> tuple[datetime, str]:
     timestamp = listed.summary.description.data_timestamp if listed.summary else _FIRST
     return timestamp, listed.stored.backup_id

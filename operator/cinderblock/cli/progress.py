@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Final, TextIO
 
 from cinderblock.cli.output import duration, size
-from cinderblock.mover.progress import Progress, ProgressCallback, ProgressPrinter, ignore_progress
+from cinderblock.mover.progress_log import ProgressPrinter
+from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
 
 _REDRAW_SECONDS: Final = 0.2
 _WIDTH: Final = 24

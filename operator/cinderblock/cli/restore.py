@@ -11,7 +11,6 @@ from typing import Final
 from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.losses import losses_in_words
 from cinderblock.cli.options import (
@@ -25,14 +24,15 @@ from cinderblock.cli.options import (
 )
 from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress import told
-from cinderblock.cli.selection import SelectedTarget, Selection
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.errors import InvalidInput, TargetError
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.mover.fetching import ChunkFetcher
-from cinderblock.mover.progress import ProgressCallback
-from cinderblock.mover.restore import open_manifest, verify_first_chunk, write_target
-from cinderblock.mover.targets import open_target
+from cinderblock.repository.catalog import Catalog
+from cinderblock.repository.chunk_reader import ChunkReader
+from cinderblock.repository.progress import ProgressCallback
+from cinderblock.restorer.restorer import open_manifest, verify_first_chunk, write_target
+from cinderblock.restorer.selection import SelectedTarget, Selection
+from cinderblock.restorer.target import open_target
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.retrying import CLI_RETRIES
@@ -144,7 +144,7 @@ def restore(
     if arguments.paths:
         selection = Selection(os.fsencode(path) for path in arguments.paths)
         selection.complete(manifest.entries())
-    fetcher = ChunkFetcher(store, task.store.prefix, manifest)
+    fetcher = ChunkReader(store, task.store.prefix, manifest)
     verify_first_chunk(manifest, fetcher)
     size_of_device = next(manifest.entries()).size if task.volume_mode is VolumeMode.BLOCK else 0
     prepare_target(task, size_of_device, overwrite=arguments.overwrite and selection is None)

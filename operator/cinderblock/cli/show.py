@@ -6,13 +6,13 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.catalog import Catalog, Stored
 from cinderblock.cli.exits import DAMAGED, SUCCESS
 from cinderblock.cli.options import add_json, add_keys, add_store, identifier
 from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.stores import keys_from, location_from, open_from
 from cinderblock.cli.views import fields, to_wire
 from cinderblock.errors import IntegrityError, KeyUnavailable, UnsupportedFormat
+from cinderblock.repository.catalog import BackupRef, Catalog
 
 DESCRIPTION: Final = "Show what a backup says of itself, and which other backups need it."
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def _dependents(catalog: Catalog, backup: Stored) -> list[str] | None:
+def _dependents(catalog: Catalog, backup: BackupRef) -> list[str] | None:
     """Ids of backups that need this one; None, and a warning why, if that cannot be told."""
     try:
         return catalog.dependents(backup)

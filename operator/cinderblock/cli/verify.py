@@ -6,7 +6,6 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.catalog import Catalog
 from cinderblock.cli.exits import SUCCESS
 from cinderblock.cli.options import (
     add_expected_digest,
@@ -20,7 +19,8 @@ from cinderblock.cli.options import (
 from cinderblock.cli.output import counted, print_fields, print_json, size
 from cinderblock.cli.progress import told
 from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.mover.verify import Verification, run_verify
+from cinderblock.repository.catalog import Catalog
+from cinderblock.repository.verify import Verification, run_verify
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.api.mover import BackupMetadata
-from cinderblock.cli.catalog import Listed
 from cinderblock.cli.losses import losses_in_words
 from cinderblock.cli.output import counted, duration, moment, size
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.reader import ManifestSummary
+from cinderblock.repository.catalog import CatalogEntry
 
 
-def to_wire(listed: Listed) -> dict[str, Any]:
+def to_wire(listed: CatalogEntry) -> dict[str, Any]:
     """A backup as JSON, under the names that a VolumeBackup's status has for the same."""
     header, summary = listed.header, listed.summary
     known: dict[str, Any] = {
@@ -50,7 +50,7 @@ HEADINGS = ("ID", "TIME", "KIND", "DATA", "STORED", "VOLUME", "NAME")
 """Of `row`."""
 
 
-def row(listed: Listed) -> tuple[str, ...]:
+def row(listed: CatalogEntry) -> tuple[str, ...]:
     """A backup as a line of a table."""
     header, summary = listed.header, listed.summary
     if header is None:

@@ -46,7 +46,7 @@ from cinderblock.lifecycle.backup.checks import WHOLE, is_forgotten, is_unpinned
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.volume_lock import own_phase
-from cinderblock.repository.stored import pack_objects
+from cinderblock.repository.objects import list_pack_objects
 from cinderblock.store.base import ObjectStore
 
 NAMESAKES: Final = 8
@@ -405,7 +405,7 @@ def _look(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tu
     """
     own = layout.manifest_key(prefix, volume_id, backup_id)
     stands = any(found.key == own for found in store.list(own))
-    has_packs = next(pack_objects(store, prefix, volume_id, backup_id), None) is not None
+    has_packs = next(list_pack_objects(store, prefix, volume_id, backup_id), None) is not None
     return stands or has_packs, stands
 
 

@@ -31,7 +31,7 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
     StartMover,
 )
-from cinderblock.repository.removal import remove_backup
+from cinderblock.repository.deletion import delete_backup
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ async def _delete_stored_data(eyes: Eyes, subject: Subject, action: DeleteStored
             raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason="HasDependentBackups")
         if needs.unknown:
             raise dependents.unknown(needs.unknown[0].message)
-        return remove_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, references)
+        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, references)
 
     try:
         count = await asyncio.to_thread(remove)

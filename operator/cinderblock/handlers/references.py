@@ -17,8 +17,8 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.handlers.stores import Stores
-from cinderblock.repository.known import KnownVolumes
-from cinderblock.repository.references import Needs, References
+from cinderblock.repository.reference_cache import ReferenceCache
+from cinderblock.repository.references import Dependents, References
 from cinderblock.store.base import ObjectStore
 
 TURN_SECONDS: Final = 1.0
@@ -34,10 +34,12 @@ class ReferenceLooks:
 
     def __init__(self, turn_seconds: float = TURN_SECONDS) -> None:
         self._turn_seconds = turn_seconds
-        self._known = KnownVolumes()
+        self._known = ReferenceCache()
         self._turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
-    async def needs(self, stores: Stores, store: BackupStore, container: str, volume_id: str, backup_id: str) -> Needs:
+    async def needs(
+        self, stores: Stores, store: BackupStore, container: str, volume_id: str, backup_id: str
+    ) -> Dependents:
         """Return which backups need packs of a backup.
 
         Raises what the store raises; TransientError (ReadingReferences) while another look reads the same manifests.

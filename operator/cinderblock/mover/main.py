@@ -22,6 +22,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from cinderblock.api.mover import (
+    EXIT_TRANSIENT,
     SECRETS_DIRECTORY,
     TASK_VARIABLE,
     MoverOperation,
@@ -30,12 +31,12 @@ from cinderblock.api.mover import (
     StoreLocation,
     task_from_env,
 )
+from cinderblock.archiver.archiver import run_backup
 from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.progress import ProgressPrinter
-from cinderblock.mover.reporting import EXIT_TRANSIENT, TERMINATION_LOG, exit_code, failure, write_report
-from cinderblock.mover.restore import run_restore
+from cinderblock.mover.progress_log import ProgressPrinter
+from cinderblock.mover.report import TERMINATION_LOG, exit_code, failure, write_report
+from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.credentials import S3Credentials, read_credentials

@@ -28,20 +28,20 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.reader import read_summary
 from cinderblock.format.range_reader import RangeReader
-from cinderblock.repository.known import KnownManifests, Lists
-from cinderblock.repository.stored import StoredManifest, manifests, pack_objects
+from cinderblock.repository.objects import StoredManifest, list_manifests, list_pack_objects
+from cinderblock.repository.reference_cache import PackReferences, VolumeReferences
 from cinderblock.store.base import ObjectStore
 
 READERS: Final = 8
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
-BATCH: Final = 64
+BATCH_MANIFESTS: Final = 64
 """Manifests in one batch: with 10 ms for each request, a batch takes about 200 ms."""
-LARGE: Final = 64 << 20
+LARGE_MANIFEST_BYTES: Final = 64 << 20
 """Bytes above which a manifest is read alone: the footer of a volume of many TiB has several MiB (docs/format.md)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Dependents:
     """Which backups need packs of a backup.
 
     Attributes:
@@ -66,14 +66,14 @@ class References:
     """
 
     def __init__(
-        self, store: ObjectStore, prefix: str, volume_id: str, keys: KeyRing | None, known: KnownManifests
+        self, store: ObjectStore, prefix: str, volume_id: str, keys: KeyRing | None, known: VolumeReferences
     ) -> None:
         self._store = store
         self._prefix = prefix
         self._volume_id = volume_id
         self._keys = keys
         self._known = known
-        self._found = {found.backup_id: found for found in manifests(store, prefix, volume_id)}
+        self._found = {found.backup_id: found for found in list_manifests(store, prefix, volume_id)}
         self._troubles: dict[str, PermanentError] = {}
         self.recall()
 
@@ -90,9 +90,9 @@ class References:
 
     def read_some(self) -> None:
         """Read the next batch of manifests."""
-        batch = self._unread[:BATCH]
-        large = [found for found in batch if found.size > LARGE]
-        small = [found for found in batch if found.size <= LARGE]
+        batch = self._unread[:BATCH_MANIFESTS]
+        large = [found for found in batch if found.size > LARGE_MANIFEST_BYTES]
+        small = [found for found in batch if found.size <= LARGE_MANIFEST_BYTES]
         with ThreadPoolExecutor(READERS, "references") as pool:
             for found, answer in zip(small, pool.map(self._read, small), strict=True):
                 self._learn(found, answer)
@@ -105,7 +105,7 @@ class References:
         while not self.is_complete:
             self.read_some()
 
-    def needs(self, backup_id: str) -> Needs:
+    def needs(self, backup_id: str) -> Dependents:
         """Return which backups need packs of a backup. All manifests must have been read.
 
         If the manifest of this backup is damaged itself, other damaged ones need nothing: otherwise two damaged backups
@@ -117,12 +117,12 @@ class References:
         lists.pop(backup_id, None)
         if isinstance(itself, IntegrityError):
             troubles = {other: error for other, error in troubles.items() if not isinstance(error, IntegrityError)}
-        answers = _Lines(backup_id, lists, troubles, self._key).answers()
+        answers = _ParentChains(backup_id, lists, troubles, self._key).answers()
         unknown = {other: answer for other, answer in answers.items() if isinstance(answer, PermanentError)}
         # At the next look the key may be there, or another key may wrap the manifest.
         self._known.forget(other for other, error in unknown.items() if isinstance(error, KeyUnavailable))
         by = tuple(sorted(other for other, answer in answers.items() if answer is True))
-        return Needs(by, tuple(unknown[other] for other in sorted(unknown)))
+        return Dependents(by, tuple(unknown[other] for other in sorted(unknown)))
 
     def _learn(self, found: StoredManifest, answer: _Read | PermanentError | None) -> None:
         if isinstance(answer, PermanentError):
@@ -147,7 +147,7 @@ class References:
             return error
 
     def _has_packs(self, found: StoredManifest) -> bool:
-        packs = pack_objects(self._store, self._prefix, found.volume_id, found.backup_id)
+        packs = list_pack_objects(self._store, self._prefix, found.volume_id, found.backup_id)
         return next(packs, None) is not None
 
     def _read_lists(self, found: StoredManifest, header: ManifestHeader, read: RangeReader) -> _Read:
@@ -187,7 +187,7 @@ def _beginning_with(start: bytes, read: RangeReader) -> RangeReader:
 _Answer = bool | PermanentError
 
 
-class _Lines:
+class _ParentChains:
     """Finds out of each backup whether it needs packs of ``wanted``.
 
     A sealed manifest without its key shows only its parent. That is enough while the line of parents is complete: a
@@ -197,7 +197,7 @@ class _Lines:
     def __init__(
         self,
         wanted: str,
-        lists: Mapping[str, Lists],
+        lists: Mapping[str, PackReferences],
         troubles: Mapping[str, PermanentError],
         key_of: Callable[[str], str],
     ) -> None:

@@ -10,8 +10,8 @@ import pytest
 from cinderblock import __version__
 from cinderblock.api.mover import MoverOperation
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
+from cinderblock.archiver.archiver import run_backup
 from cinderblock.errors import NotFound
-from cinderblock.mover.backup import run_backup
 from tests.support.backups import PREFIX, Backups
 from tests.support.volumes_in_memory import MemorySource
 from tests.unit.cli.conftest import Cli, Opened

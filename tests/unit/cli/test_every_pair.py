@@ -22,16 +22,16 @@ from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, Sto
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.archiver.archiver import run_backup
 from cinderblock.cli import stores
 from cinderblock.cli.main import main
 from cinderblock.errors import CinderblockError, IntegrityError
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.lifecycle import expected_manifest
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.leftovers import KEY_NAME
-from cinderblock.mover.rewrap import run_rewrap
-from cinderblock.mover.verify import run_verify
+from cinderblock.repository.resume import KEY_NAME
+from cinderblock.repository.rewrap import run_rewrap
+from cinderblock.repository.verify import run_verify
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.s3 import client
 from tests.support.backups import KEYS, NOON, key_ring

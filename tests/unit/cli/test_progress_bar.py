@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from cinderblock.cli.output import duration, size
 from cinderblock.cli.progress import ProgressBar, told
-from cinderblock.mover.progress import Progress
+from cinderblock.repository.progress import Progress
 
 MIB = 1 << 20
 

@@ -16,7 +16,7 @@ from cinderblock.handlers.patience import AT_ONCE, DOUBTFUL_AT_ONCE, Endpoint, P
 from cinderblock.handlers.references import ReferenceLooks, key_ring
 from cinderblock.handlers.stores import Stores
 from cinderblock.repository import references
-from cinderblock.repository.references import Needs
+from cinderblock.repository.references import Dependents
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from tests.support.backups import PREFIX, VOLUME
@@ -49,7 +49,7 @@ class Opened:
         return await self._patience.ask(call)
 
 
-async def needs(looks: ReferenceLooks, stores: Opened, backup_id: str) -> Needs:
+async def needs(looks: ReferenceLooks, stores: Opened, backup_id: str) -> Dependents:
     return await looks.needs(cast("Stores", stores), STORE, "container", VOLUME, backup_id)
 
 
@@ -66,7 +66,7 @@ async def test_looks_that_come_together_read_each_manifest_once() -> None:
 async def test_manifests_are_read_in_batches_between_which_others_have_their_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(references, "BATCH", 3)
+    monkeypatch.setattr(references, "BATCH_MANIFESTS", 3)
     stores = Opened(a_line(10).backups.store)
     await needs(ReferenceLooks(), stores, name(0))
     assert stores.calls == 1 + 4

@@ -11,12 +11,13 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.mover import VolumeMode
+from cinderblock.archiver import archiver
+from cinderblock.archiver.source import Opened
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import buffer_bytes
-from cinderblock.mover import backup, restore
-from cinderblock.mover.sources import Opened
-from cinderblock.mover.uploads import UPLOADS
+from cinderblock.repository.pack_uploader import UPLOADS
+from cinderblock.restorer import restorer
 from cinderblock.store.base import Body, ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
@@ -33,8 +34,8 @@ LEAN_PROCESS = 70 * MIB
 
 @pytest.mark.parametrize("chunk_bytes", [MIB, 2 * MIB, 4 * MIB])
 def test_what_is_in_flight_fits_into_the_memory_of_a_mover(chunk_bytes: int) -> None:
-    assert backup.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
-    assert restore.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
+    assert archiver.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
+    assert restorer.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
 
 
 class ForgetfulStore(MemoryStore):
@@ -107,7 +108,7 @@ def test_a_backup_holds_no_more_than_it_says() -> None:
         tracemalloc.stop()
     assert store.most_at_once <= UPLOADS
     # Each of the workers makes a block of data here, which a real device would not.
-    assert peak <= backup.bytes_in_flight(MIB) + 8 * MIB
+    assert peak <= archiver.bytes_in_flight(MIB) + 8 * MIB
     assert peak >= (UPLOADS // 2) * buffer_bytes(MIB)
 
 

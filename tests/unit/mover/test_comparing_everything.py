@@ -294,7 +294,7 @@ def test_holes_are_compared_as_the_zeros_that_they_read_as(
 
 
 def test_a_large_file_in_several_parts_is_compared_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("cinderblock.format.manifest.writer", "cinderblock.mover.assembling"):
+    for module in ("cinderblock.format.manifest.writer", "cinderblock.archiver.pipeline"):
         monkeypatch.setattr(f"{module}.EXTENTS_PER_PART", 3)
     volume, backups = MemorySource(), Backups()
     segments = [(number * MIB, b"%08d" % number) for number in range(20)]

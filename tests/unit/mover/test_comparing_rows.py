@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cinderblock.mover.parent import common_rows
+from cinderblock.archiver.parent import common_rows
 from cinderblock.volume.tree.rows import Columns, Rows
 
 

@@ -15,7 +15,7 @@ import pytest
 from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import MoverReport
 from cinderblock.errors import TargetError, TransientError
-from cinderblock.mover import finishing
+from cinderblock.restorer import batch_writer
 from cinderblock.volume.workers import create_pool
 from cinderblock.volume.workers import process as workers_process
 from cinderblock.volume.workers.create_worker import CreateOrder
@@ -40,8 +40,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
             processes.append(process)
         return process
 
-    monkeypatch.setattr(finishing, "HELPED_FROM", 0)
-    monkeypatch.setattr(finishing, "is_worthwhile", lambda: 2)
+    monkeypatch.setattr(batch_writer, "MIN_POOLED_FILES", 0)
+    monkeypatch.setattr(batch_writer, "is_worthwhile", lambda: 2)
     monkeypatch.setattr(workers_process.subprocess, "Popen", watched)
     return processes
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock.api.mover import EXIT_PERMANENT
 from cinderblock.errors import TargetError
-from cinderblock.mover.reporting import EXIT_PERMANENT, exit_code, failure
+from cinderblock.mover.report import exit_code, failure
 from tests.support.backups import Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 

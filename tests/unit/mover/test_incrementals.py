@@ -10,7 +10,7 @@ import pytest
 
 from cinderblock.api.mover import VolumeMode
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
-from cinderblock.mover.restore import SLOT_BYTES
+from cinderblock.restorer.restorer import SLOT_BYTES
 from tests.support.backups import NOON, Backups, key_ring
 from tests.support.golden import change
 from tests.support.volumes_in_memory import MemorySource

@@ -27,8 +27,9 @@ from cinderblock.api.mover import (
 )
 from cinderblock.errors import StoreUnreachable
 from cinderblock.mover.main import main, read_key_ring
-from cinderblock.mover.progress import Progress, ProgressPrinter
-from cinderblock.mover.reporting import encode_report
+from cinderblock.mover.progress_log import ProgressPrinter
+from cinderblock.mover.report import encode_report
+from cinderblock.repository.progress import Progress
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.credentials import S3Credentials

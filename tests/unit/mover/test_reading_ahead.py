@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinderblock.errors import IntegrityError, StoreUnreachable
-from cinderblock.mover.ahead import AHEAD_BYTES, KEPT, ReadAhead
+from cinderblock.repository.read_ahead import AHEAD_BYTES, KEPT, ReadAhead
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import Backups, key_ring

@@ -9,7 +9,7 @@ import pytest
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES
-from cinderblock.mover.rewrap import run_rewrap
+from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
 from tests.support.backups import KEYS, Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource

@@ -19,9 +19,9 @@ from cinderblock import __version__
 from cinderblock.api.meta import Model
 from cinderblock.api.mover import BackupMetadata, MoverOperation, VolumeMode
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
+from cinderblock.archiver.archiver import run_backup
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.fetching import ChunkFetcher
+from cinderblock.repository.chunk_reader import ChunkReader
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from tests.support.backups import KEYS, PREFIX, VOLUME, Backups, key_ring
@@ -74,7 +74,7 @@ def read_by_page(store: ObjectStore, backup: str) -> list[dict[str, Any]]:
 def read_by_program(store: ObjectStore, backup: str, keys: KeyRing | None) -> list[dict[str, Any]]:
     """What the program finds."""
     reader = Backups(store, keys).open(backup)
-    fetcher = ChunkFetcher(store, PREFIX, reader)
+    fetcher = ChunkReader(store, PREFIX, reader)
     found: list[dict[str, Any]] = []
     content = bytearray()
     for entry in reader.entries():

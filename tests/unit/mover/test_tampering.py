@@ -12,11 +12,11 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.mover import MoverOperation, VolumeMode
+from cinderblock.archiver.archiver import run_backup
 from cinderblock.errors import CinderblockError, IntegrityError, ManifestReplaced, NotFound, SealBroken
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
-from cinderblock.mover.backup import run_backup
-from cinderblock.mover.verify import run_verify
+from cinderblock.repository.verify import run_verify
 from cinderblock.store.base import Body, ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore

@@ -12,9 +12,9 @@ from cinderblock.api.mover import MoverOperation
 from cinderblock.errors import IntegrityError, NotFound
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
-from cinderblock.mover.restore import run_restore
-from cinderblock.mover.verify import run_verify
-from cinderblock.repository.stored import KEY_NAME
+from cinderblock.repository.objects import KEY_NAME
+from cinderblock.repository.verify import run_verify
+from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import PREFIX, VOLUME, Backups, key_ring
 from tests.support.faults import Crash, FaultyStore

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.mover import VolumeMode
+from cinderblock.archiver.source import open_source
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest import reader as manifest_reader
 from cinderblock.format.manifest import writer as manifest_writer
 from cinderblock.format.manifest.writer import ManifestWriter
-from cinderblock.mover.sources import open_source
-from cinderblock.mover.targets import open_target
+from cinderblock.restorer.target import open_target
 from cinderblock.volume.capabilities import ProcessCapabilities
 from cinderblock.volume.tree import walk
 from tests.support.backups import LATER, Backups, key_ring

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 from cinderblock.errors import IntegrityError, InvalidInput
-from cinderblock.mover.progress import Progress
-from cinderblock.mover.verify import run_verify
+from cinderblock.repository.progress import Progress
+from cinderblock.repository.verify import run_verify
 from tests.support.backups import PREFIX, Backups, key_ring
 from tests.support.volumes_in_memory import MemorySource
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from cinderblock.repository.known import BYTES_KEPT, KnownManifests, KnownVolumes, Numbers
+from cinderblock.repository.objects import StoredManifest
+from cinderblock.repository.reference_cache import CACHE_BYTES, BackupNumbers, ReferenceCache, VolumeReferences
 from cinderblock.repository.references import References
-from cinderblock.repository.stored import StoredManifest
 from cinderblock.store.counted import CountedStore
 from tests.support.backups import PREFIX, VOLUME
 from tests.support.lines import a_line, name
@@ -18,7 +18,7 @@ def manifest(backup_id: str) -> StoredManifest:
     return StoredManifest(f"backups/v/{backup_id}.manifest", "v", backup_id, 5000)
 
 
-def learn_a_line(known: KnownManifests, count: int) -> None:
+def learn_a_line(known: VolumeReferences, count: int) -> None:
     """Of so many incremental backups, each lists packs of all before it."""
     ids = [f"{number:08d}-9f0c-4b5e-8a38-2a1f6d9c3e11" for number in range(count)]
     for number, backup_id in enumerate(ids):
@@ -26,7 +26,7 @@ def learn_a_line(known: KnownManifests, count: int) -> None:
 
 
 def test_a_set_of_ids_is_one_bit_for_each() -> None:
-    numbers = Numbers()
+    numbers = BackupNumbers()
     ids = [f"id-{number}" for number in range(2000)]
     bits = numbers.bits(ids[::2])
     assert [numbers.has(bits, backup_id) for backup_id in ids[:4]] == [True, False, True, False]
@@ -35,7 +35,7 @@ def test_a_set_of_ids_is_one_bit_for_each() -> None:
 
 
 def test_a_line_of_a_year_of_hourly_backups_fits() -> None:
-    volumes = KnownVolumes()
+    volumes = ReferenceCache()
     known = volumes.of("volume")
     learn_a_line(known, 2000)
     volumes.settle("volume")
@@ -43,11 +43,11 @@ def test_a_line_of_a_year_of_hourly_backups_fits() -> None:
     # The set of bits grows with the line: 8,760 backups take 4.4 times as many sets that are 4.4 times as long.
     sets = 2000 * 2000 // 2 // 7.5
     assert volumes.bytes < 2000 * 700 + sets
-    assert 8760 * 700 + 4.38**2 * sets < BYTES_KEPT
+    assert 8760 * 700 + 4.38**2 * sets < CACHE_BYTES
 
 
 def test_what_is_counted_is_what_it_takes() -> None:
-    known = KnownManifests()
+    known = VolumeReferences()
     learn_a_line(known, 1000)
     measured = _size(known._lists) + _size(known._numbers._numbers)
     assert 0.5 < known.bytes / measured < 2
@@ -60,7 +60,7 @@ def _size(table: dict[str, object]) -> int:
 
 
 def test_volumes_that_nobody_has_asked_about_for_longest_are_forgotten() -> None:
-    volumes = KnownVolumes(limit=30_000)
+    volumes = ReferenceCache(limit=30_000)
     kept = {}
     for number in range(10):
         kept[number] = volumes.of(number)
@@ -74,7 +74,7 @@ def test_volumes_that_nobody_has_asked_about_for_longest_are_forgotten() -> None
 
 
 def test_a_volume_that_is_too_large_for_the_bound_is_read_each_time_and_the_answer_is_right() -> None:
-    line, volumes = a_line(4), KnownVolumes(limit=100)
+    line, volumes = a_line(4), ReferenceCache(limit=100)
     answers, gets = [], []
     for _ in range(2):
         store = CountedStore(line.backups.store)
@@ -89,7 +89,7 @@ def test_a_volume_that_is_too_large_for_the_bound_is_read_each_time_and_the_answ
 
 
 def test_volumes_without_backups_take_nothing() -> None:
-    volumes = KnownVolumes()
+    volumes = ReferenceCache()
     for number in range(100):
         volumes.of(number)
         volumes.settle(number)
@@ -98,7 +98,7 @@ def test_volumes_without_backups_take_nothing() -> None:
 
 @pytest.mark.parametrize("gone", [1, 3])
 def test_what_is_gone_from_the_listing_is_forgotten(gone: int) -> None:
-    line, known = a_line(4), KnownManifests()
+    line, known = a_line(4), VolumeReferences()
     line.references(known=known).read_all()
     before = known.bytes
     line.backups.store.delete([line.key(name(gone))])

@@ -16,8 +16,8 @@ from cinderblock.errors import (
 )
 from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.header import ManifestHeader, parse_header
-from cinderblock.mover.rewrap import run_rewrap
-from cinderblock.repository.known import KnownManifests
+from cinderblock.repository.reference_cache import VolumeReferences
+from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
 from tests.support.backups import PREFIX, VOLUME, key_ring
 from tests.support.faults import FaultyStore
@@ -87,7 +87,7 @@ def test_a_child_that_lists_no_packs_of_its_parent_does_not_need_it() -> None:
 
 
 def test_each_manifest_takes_three_requests_and_is_read_once() -> None:
-    line, known = a_line(12), KnownManifests()
+    line, known = a_line(12), VolumeReferences()
     store = CountedStore(line.backups.store)
     for _ in range(3):
         look = line.references(store, known)
@@ -99,7 +99,7 @@ def test_each_manifest_takes_three_requests_and_is_read_once() -> None:
 
 def test_the_requests_of_removing_a_whole_line_grow_with_its_length_and_not_with_its_square() -> None:
     def gets(count: int) -> int:
-        line, known = a_line(count), KnownManifests()
+        line, known = a_line(count), VolumeReferences()
         store = CountedStore(line.backups.store)
         for number in reversed(range(count)):
             line.remove(name(number), store, known)
@@ -136,7 +136,7 @@ def test_a_manifest_that_goes_between_the_listing_and_the_reading_is_absent() ->
     "error", [StoreUnreachable("no answer"), NotFound("no bucket", reason="ContainerNotFound")], ids=str
 )
 def test_a_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
-    line, known = a_line(3), KnownManifests()
+    line, known = a_line(3), VolumeReferences()
     store = FaultyStore(line.backups.store)
     store.on("get", name(2)).raises(error)
     with pytest.raises(type(error)):
@@ -226,7 +226,7 @@ def test_sealed_manifests_tell_without_keys_as_long_as_the_line_is_whole() -> No
 
 
 def test_a_key_that_comes_back_is_used_although_the_manifest_was_read_without_it() -> None:
-    line, known = a_line(3, key_ring("2024")), KnownManifests()
+    line, known = a_line(3, key_ring("2024")), VolumeReferences()
     line.backups.store.delete([line.key(name(1))])
     line.backups.keys = key_ring("2025")
     look = line.references(known=known)
@@ -239,7 +239,7 @@ def test_a_key_that_comes_back_is_used_although_the_manifest_was_read_without_it
 
 
 def test_a_manifest_that_was_wrapped_again_meanwhile_is_read_again_if_its_key_was_missing() -> None:
-    line, known = a_line(3, key_ring("2024")), KnownManifests()
+    line, known = a_line(3, key_ring("2024")), VolumeReferences()
     line.backups.store.delete([line.key(name(1))])
     line.backups.keys = key_ring("2025")
     look = line.references(known=known)
@@ -252,7 +252,7 @@ def test_a_manifest_that_was_wrapped_again_meanwhile_is_read_again_if_its_key_wa
 
 
 def test_wrapping_keys_again_changes_nothing_that_is_known() -> None:
-    line, known = a_line(3, key_ring("2024")), KnownManifests()
+    line, known = a_line(3, key_ring("2024")), VolumeReferences()
     line.references(known=known).read_all()
     line.backups.keys = key_ring()
     for number in range(3):
@@ -265,7 +265,7 @@ def test_wrapping_keys_again_changes_nothing_that_is_known() -> None:
 
 
 def test_a_manifest_of_another_size_is_read_again() -> None:
-    line, known = a_line(2), KnownManifests()
+    line, known = a_line(2), VolumeReferences()
     line.references(known=known).read_all()
     line.backups.store.delete([line.key(name(1))])
     line.add(name(1), name(0), path=b"a name that is longer than the one before")

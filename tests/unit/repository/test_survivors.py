@@ -9,7 +9,7 @@ from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from cinderblock.errors import Conflict
-from cinderblock.repository.known import KnownManifests
+from cinderblock.repository.reference_cache import VolumeReferences
 from tests.support.backups import PREFIX, VOLUME
 from tests.support.faults import Crash, FaultyStore, Operation
 from tests.support.lines import Line, a_line, name
@@ -24,7 +24,7 @@ class Survivors(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.line = Line()
-        self.known = KnownManifests()
+        self.known = VolumeReferences()
         self.count = 0
 
     @property
@@ -67,7 +67,7 @@ class Survivors(RuleBasedStateMachine):
         try:
             self.line.remove(backup, store, self.known)
         except Crash:
-            self.known = KnownManifests()
+            self.known = VolumeReferences()
         except Conflict:
             assert needed
         else:

@@ -16,6 +16,7 @@ from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.volume.closeable import Closeable
 from cinderblock.volume.errors import has_moved, object_error, source_error, source_moved, source_rearranged, walk_error
 from cinderblock.volume.kernel.syscalls import sync_file_system
+from cinderblock.volume.metadata_support import MetadataSupport
 from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.timestamps import fstat_settled
 from cinderblock.volume.tree.dirfd import DirectoryStack, open_root, parts_of, proc_path, sorted_names
@@ -256,3 +257,15 @@ class TreeReader(Closeable):
         elif self._adds_attributes and (found := read_xattrs(fd, ATTRIBUTES_LIMIT)):
             entry = entry._replace(xattrs=found)
         return SourceFile(fd, entry, status, is_settled=is_settled)
+
+
+PREFETCHED_BYTES = 1 << 20
+"""Files of this size are read ahead as soon as they are open; larger ones the kernel reads ahead by itself."""
+
+
+def log_unsupported(fidelity: MetadataSupport) -> list[str]:
+    """What cannot be kept, for the report; told in the log before the work begins, since that may take hours."""
+    warnings = fidelity.warnings()
+    for sentence in warnings:
+        logger.warning("Not all can be kept: %s", sentence)
+    return warnings

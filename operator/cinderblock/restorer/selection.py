@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from cinderblock.api.losses import Loss
 from cinderblock.errors import NotFound
 from cinderblock.format.entries import Entry, EntryKind
-from cinderblock.mover.targets import Target
+from cinderblock.restorer.target import Target
 from cinderblock.volume.content import TargetContent
 from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
 

@@ -14,9 +14,9 @@ from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cinderblock.repository.stored import StoredManifest
+from cinderblock.repository.objects import StoredManifest
 
-BYTES_KEPT: Final = 16 << 20
+CACHE_BYTES: Final = 16 << 20
 """Most bytes that `KnownVolumes` keeps: some 25,000 backups, or one volume with 8,760 incremental ones."""
 _MANIFEST_BYTES: Final = 500
 """Bytes that one manifest takes without its set of bits: objects, texts and places in dictionaries."""
@@ -24,7 +24,7 @@ _VOLUME_BYTES: Final = 1500
 """Bytes that a volume takes without manifests."""
 
 
-class Numbers:
+class BackupNumbers:
     """Numbers for the ids of backups, so that a set of ids is one integer with a bit for each.
 
     In a line of n incremental backups the last one may list packs of all n: as bits these are n / 8 bytes.
@@ -50,7 +50,7 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Lists:
+class PackReferences:
     """The backups whose packs a manifest lists.
 
     Attributes:
@@ -59,7 +59,7 @@ class Lists:
         missing_key: the id of that key.
     """
 
-    numbers: Numbers
+    numbers: BackupNumbers
     size: int
     parent_id: str | None
     packs_of: int | None
@@ -70,13 +70,13 @@ class Lists:
         return None if self.packs_of is None else self.numbers.has(self.packs_of, backup_id)
 
 
-class KnownManifests:
+class VolumeReferences:
     """What was read of the manifests of one volume. Several threads may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._numbers = Numbers()
-        self._lists: dict[str, Lists] = {}
+        self._numbers = BackupNumbers()
+        self._lists: dict[str, PackReferences] = {}
         self._bits = 0
 
     @property
@@ -89,7 +89,7 @@ class KnownManifests:
         """About how many bytes of memory this takes."""
         return _VOLUME_BYTES + self._bits + (len(self._lists) + len(self._numbers)) * _MANIFEST_BYTES // 2
 
-    def of(self, found: Collection[StoredManifest], key_ids: Collection[str]) -> dict[str, Lists]:
+    def of(self, found: Collection[StoredManifest], key_ids: Collection[str]) -> dict[str, PackReferences]:
         """Return what is known of the manifests of a listing, by backup id, and forget those that are gone.
 
         A manifest whose key was missing counts as unknown if the key is now among ``key_ids``.
@@ -99,17 +99,17 @@ class KnownManifests:
             self._drop(set(self._lists) - set(sizes))
             self._drop({name for name, lists in self._lists.items() if lists.missing_key in key_ids})
             if not self._lists:
-                self._numbers = Numbers()
+                self._numbers = BackupNumbers()
             return {name: lists for name, lists in self._lists.items() if lists.size == sizes[name]}
 
     def learn(
         self, found: StoredManifest, parent_id: str | None, packs_of: Collection[str] | None, missing_key: str | None
-    ) -> Lists:
+    ) -> PackReferences:
         """Keep what was read of a manifest."""
         with self._lock:
             self._drop({found.backup_id} & self._lists.keys())
             bits = None if packs_of is None else self._numbers.bits(sorted(packs_of))
-            lists = Lists(self._numbers, found.size, parent_id, bits, missing_key)
+            lists = PackReferences(self._numbers, found.size, parent_id, bits, missing_key)
             self._lists[found.backup_id] = lists
             self._bits += sys.getsizeof(lists.packs_of)
             return lists
@@ -124,15 +124,15 @@ class KnownManifests:
             self._bits -= sys.getsizeof(self._lists.pop(backup_id).packs_of)
 
 
-class KnownVolumes:
+class ReferenceCache:
     """What was read of the manifests of many volumes. It forgets those that nobody has asked about for longest.
 
     Only one thread may use it. Several threads may use what it returns.
     """
 
-    def __init__(self, limit: int = BYTES_KEPT) -> None:
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit = limit
-        self._volumes: OrderedDict[Hashable, tuple[KnownManifests, int]] = OrderedDict()
+        self._volumes: OrderedDict[Hashable, tuple[VolumeReferences, int]] = OrderedDict()
         self._bytes = 0
 
     @property
@@ -140,9 +140,9 @@ class KnownVolumes:
         """Bytes of memory that were counted by the last `settle` of each volume."""
         return self._bytes
 
-    def of(self, place: Hashable) -> KnownManifests:
+    def of(self, place: Hashable) -> VolumeReferences:
         """Return what is known of the volume at a place, which names store and volume."""
-        known, size = self._volumes.get(place) or (KnownManifests(), 0)
+        known, size = self._volumes.get(place) or (VolumeReferences(), 0)
         self._volumes[place] = known, size
         self._volumes.move_to_end(place)
         return known

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from cinderblock.archiver.chunk_worker import FileRequest
+from cinderblock.archiver.parent import ParentEntry, ParentStream
 from cinderblock.format.chunker import SOLID_FILES, ends_solid_chunk
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.format.manifest.reader import SectionRun
-from cinderblock.mover.parent import ParentEntry, ParentStream
-from cinderblock.mover.reading import FileRequest
 
 _REQUESTS_PER_UNIT = 1024
 """Entries in one unit at most, those that need no reading among them: about 1 MiB in memory."""

@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cinderblock.api.layout import pack_prefix
+from cinderblock.format.compression import Encoding
 from cinderblock.format.crypto.keyring import DataKey
 from cinderblock.format.entries import Chunk
 from cinderblock.format.pack import Origin, PackBuilder, PackTable, buffer_bytes, pack_name, pack_sealer
-from cinderblock.mover.reading import Piece
+from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectStore
 
 UPLOADS = 3
@@ -63,7 +64,7 @@ class PackUploader:
         self._lock = threading.Lock()
         self.bytes_sent = 0
 
-    def add(self, piece: Piece) -> Chunk:
+    def add(self, piece: EncodedChunk) -> Chunk:
         """Store a chunk. Raises what an earlier upload raised."""
         builder = self._builder or self._begin()
         chunk = builder.add(self._pack, piece.digest, piece.size, piece.encoding, piece.encoded)
@@ -120,3 +121,21 @@ class PackUploader:
         future, buffer = self._sending.popleft()
         future.result()
         self._free.append(buffer)
+
+
+@dataclass(slots=True)
+class EncodedChunk:
+    """A chunk as a worker leaves it: known already, or encoded and still to be stored.
+
+    Attributes:
+        digest: BLAKE3 of the plaintext.
+        size: bytes of the plaintext.
+        known: where it is stored already.
+        encoding, encoded: else, what is to be stored; it may lie in the worker's buffer.
+    """
+
+    digest: bytes
+    size: int
+    known: Chunk | None = None
+    encoding: Encoding = Encoding.RAW
+    encoded: Buffer = b""

@@ -6,14 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cinderblock.api.mover import REPORT_LIMIT, MoverReport
+from cinderblock.api.mover import EXIT_PERMANENT, EXIT_SUCCESS, EXIT_TRANSIENT, REPORT_LIMIT, MoverReport
 from cinderblock.errors import CinderblockError, fail_reason
-
-EXIT_SUCCESS = 0
-EXIT_PERMANENT = 3
-"""Doing the same again cannot help: the Job's pod failure policy ends the Job."""
-EXIT_TRANSIENT = 4
-"""Doing the same again may help: the Job starts another pod, within its backoff limit."""
 
 TERMINATION_LOG = "/dev/termination-log"
 """Where the kubelet looks for a container's termination message (core/v1 terminationMessagePath)."""

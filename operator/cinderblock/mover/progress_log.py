@@ -6,34 +6,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 from cinderblock.api.mover import MoverProgress
+from cinderblock.repository.progress import Progress
 
 _WINDOW_SECONDS = 15.0
 """Speed is the mean over so long: short enough to follow a change, long enough not to jump from pack to pack."""
-
-
-class Progress(NamedTuple):
-    """A moment of a run.
-
-    Attributes:
-        bytes_done: bytes of the volume that are dealt with.
-        bytes_total: bytes of the volume that there are to deal with; an estimate for trees.
-        bytes_stored: bytes that were sent to the store, or fetched from it.
-    """
-
-    bytes_done: int
-    bytes_total: int
-    bytes_stored: int
-
-
-ProgressCallback = Callable[[Progress], None]
-"""Called often, from the thread that runs the engine; it decides for itself what to tell."""
-
-
-def ignore_progress(progress: Progress) -> None:
-    """The callback of those who do not want to know."""
 
 
 class ProgressPrinter:

@@ -12,12 +12,12 @@ from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, NotFound
 from cinderblock.format.manifest.reader import read_header
+from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
-from cinderblock.repository.stored import pack_objects
 from cinderblock.store.base import ObjectStore
 
 
-def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References) -> int:
+def delete_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References) -> int:
     """Remove the manifest of a backup and its packs. Objects that are not ours stay where they are.
 
     Args:
@@ -45,7 +45,7 @@ def remove_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
         raise needs.unknown[0]
     if stands:
         store.delete([key])
-    packs = [found.key for found in pack_objects(store, prefix, volume_id, backup_id)]
+    packs = [found.key for found in list_pack_objects(store, prefix, volume_id, backup_id)]
     store.delete(packs)
     return stands + len(packs)
 

@@ -21,9 +21,9 @@ from cinderblock.errors import (
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import ManifestHeader
 from cinderblock.format.manifest.reader import ManifestSummary, read_header, read_summary
-from cinderblock.repository.known import KnownManifests
+from cinderblock.repository.objects import list_manifests
+from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.references import References
-from cinderblock.repository.stored import manifests
 from cinderblock.store.base import ObjectStore
 
 _READERS: Final = 16
@@ -31,7 +31,7 @@ _READERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class BackupRef:
     """A backup as its place in the store tells.
 
     Attributes:
@@ -59,7 +59,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class CatalogEntry:
     """A backup as its manifest tells.
 
     Attributes:
@@ -69,7 +69,7 @@ class Listed:
         damage: why the manifest cannot be believed; None if it can.
     """
 
-    stored: Stored
+    stored: BackupRef
     header: ManifestHeader | None
     summary: ManifestSummary | None = None
     damage: PermanentError | None = None
@@ -83,12 +83,12 @@ class Catalog:
         self._prefix = prefix
         self._keys = keys
 
-    def stored(self, volume_id: str | None = None) -> Iterator[Stored]:
+    def stored(self, volume_id: str | None = None) -> Iterator[BackupRef]:
         """Every backup, or those of one volume, in order of key; nothing but the listing is read."""
-        for found in manifests(self._store, self._prefix, volume_id):
-            yield Stored(found.key, found.volume_id, found.backup_id)
+        for found in list_manifests(self._store, self._prefix, volume_id):
+            yield BackupRef(found.key, found.volume_id, found.backup_id)
 
-    def find(self, text: str) -> Stored:
+    def find(self, text: str) -> BackupRef:
         """The backup whose id is this text, or alone begins with it.
 
         Raises NotFound if there is none, InvalidInput if there are several.
@@ -101,7 +101,7 @@ class Catalog:
             raise NotFound(f"There is no backup {text} in this store: cinderblock list shows those that there are")
         return (exact or found)[0]
 
-    def read(self, backups: Iterable[Stored], *, need_keys: bool = False) -> list[Listed]:
+    def read(self, backups: Iterable[BackupRef], *, need_keys: bool = False) -> list[CatalogEntry]:
         """What the manifests say; one that is damaged does not hide the others, and one that has just gone is left out.
 
         Args:
@@ -111,14 +111,14 @@ class Catalog:
         with ThreadPoolExecutor(_READERS, "manifest") as pool:
             return [listed for listed in pool.map(partial(self._read, need_keys=need_keys), backups) if listed]
 
-    def look(self, backup: Stored) -> Listed:
+    def look(self, backup: BackupRef) -> CatalogEntry:
         """What one manifest says. Raises NotFound if it has just gone."""
         listed = self._read(backup, need_keys=False)
         if listed is None:
             raise NotFound(f"{backup.key} is not there any more")
         return listed
 
-    def summary(self, backup: Stored, expected: ExpectedBackup | None = None) -> ManifestSummary:
+    def summary(self, backup: BackupRef, expected: ExpectedBackup | None = None) -> ManifestSummary:
         """What one manifest says. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound.
 
         Args:
@@ -128,7 +128,7 @@ class Catalog:
         wanted = expected or backup.expected()
         return read_summary(partial(self._store.get, backup.key), self._keys, wanted, backup.key)
 
-    def newest(self, volume_id: str) -> tuple[Listed | None, list[PermanentError]]:
+    def newest(self, volume_id: str) -> tuple[CatalogEntry | None, list[PermanentError]]:
         """The backup of a volume with the newest data, and why others were passed over: they are damaged.
 
         Raises KeyUnavailable if the key of one of them is not given: it might be the newest.
@@ -140,9 +140,9 @@ class Catalog:
 
     def references(self, volume_id: str) -> References:
         """Begin a look at which backups of a volume need packs of which others."""
-        return References(self._store, self._prefix, volume_id, self._keys, KnownManifests())
+        return References(self._store, self._prefix, volume_id, self._keys, VolumeReferences())
 
-    def dependents(self, backup: Stored) -> list[str]:
+    def dependents(self, backup: BackupRef) -> list[str]:
         """Ids of the backups that need packs of this one.
 
         Raises if it cannot be told of one: IntegrityError, UnsupportedFormat if it cannot be read; KeyUnavailable if
@@ -159,7 +159,7 @@ class Catalog:
         """Key of a manifest."""
         return manifest_key(self._prefix, volume_id, backup_id)
 
-    def _read(self, backup: Stored, *, need_keys: bool) -> Listed | None:
+    def _read(self, backup: BackupRef, *, need_keys: bool) -> CatalogEntry | None:
         read = partial(self._store.get, backup.key)
         try:
             try:
@@ -167,11 +167,11 @@ class Catalog:
             except KeyUnavailable:
                 if need_keys:
                     raise
-                return Listed(backup, read_header(read, backup.expected(), backup.key))
+                return CatalogEntry(backup, read_header(read, backup.expected(), backup.key))
         except (IntegrityError, UnsupportedFormat) as error:
-            return Listed(backup, None, damage=error)
+            return CatalogEntry(backup, None, damage=error)
         except NotFound as error:
             if error.reason != NotFound.__name__:
                 raise
             return None
-        return Listed(backup, summary.header, summary)
+        return CatalogEntry(backup, summary.header, summary)

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 
 from cinderblock.format.entries import Chunk, Entry, Extent
 from cinderblock.format.hashing import digest_of
-from cinderblock.mover.fetching import Fetched
+from cinderblock.repository.chunk_reader import Fetched
 from cinderblock.volume.content import TargetContent
 from cinderblock.volume.ranges import DataRange, holes
 from cinderblock.volume.tree.deferred_file import DeferredFile
 from cinderblock.volume.workers.create_worker import CreateOrder, Writes, order
 
-WINDOW_BYTES = 8 << 20
+BATCH_BYTES = 8 << 20
 """Data in a window: about one ranged read."""
-WINDOW_EXTENTS = 4096
-FINE_GRAINED = 128 << 10
+BATCH_EXTENTS = 4096
+FINE_GRAINED_BYTES = 128 << 10
 """Data per file or extent below which system calls take longer than hashing and copying."""
 
 
-class FilledFile:
+class RestoringFile:
     """A content between ``put`` and ``finish``; the worker that is last with it finishes it.
 
     Attributes:
@@ -78,15 +78,15 @@ class FilledFile:
 
 
 @dataclass(slots=True)
-class _Share:
+class _BatchItem:
     """What a window has to do on one file."""
 
-    file: FilledFile
+    file: RestoringFile
     extents: list[Extent] = field(default_factory=list)
     holes: list[DataRange] = field(default_factory=list)
 
 
-class Window:
+class FileBatch:
     """Work on some files.
 
     Attributes:
@@ -98,12 +98,12 @@ class Window:
     """
 
     def __init__(self) -> None:
-        self.wanted: dict[Chunk, list[tuple[FilledFile, Extent]]] = {}
+        self.wanted: dict[Chunk, list[tuple[RestoringFile, Extent]]] = {}
         self.slot: int | None = None
         self.starts: dict[Chunk, int] = {}
         self.late: list[Callable[[], None]] = []
-        self._shares: list[_Share] = []
-        self._ordered: list[FilledFile] = []
+        self._shares: list[_BatchItem] = []
+        self._ordered: list[RestoringFile] = []
         self._last_chunk: Chunk | None = None
         self._extents = 0
         self.size = 0
@@ -113,20 +113,20 @@ class Window:
         """How many files it works on."""
         return len(self._shares)
 
-    def finished(self) -> Iterator[FilledFile]:
+    def finished(self) -> Iterator[RestoringFile]:
         """Those of its files that are complete in the target."""
         return (share.file for share in self._shares if share.file.is_finished)
 
     def is_complete(self, extent: Extent | None, file_limit: int) -> bool:
         """Whether it should be closed before this extent; not in the middle of a solid chunk, if that can be."""
         files = len(self._shares) + len(self.late)
-        if files < file_limit and self._extents < WINDOW_EXTENTS and self.size < WINDOW_BYTES:
+        if files < file_limit and self._extents < BATCH_EXTENTS and self.size < BATCH_BYTES:
             return False
-        if files >= 2 * file_limit or self._extents >= 2 * WINDOW_EXTENTS:
+        if files >= 2 * file_limit or self._extents >= 2 * BATCH_EXTENTS:
             return True
         return extent is None or self._last_chunk is None or extent.chunk != self._last_chunk
 
-    def add_extent(self, file: FilledFile, extent: Extent) -> None:
+    def add_extent(self, file: RestoringFile, extent: Extent) -> None:
         """Add a run of data, and the hole before it."""
         share = self._share(file)
         if extent.offset > file.position:
@@ -137,7 +137,7 @@ class Window:
         self._extents += 1
         self.size += extent.length
 
-    def add_end(self, file: FilledFile) -> None:
+    def add_end(self, file: RestoringFile) -> None:
         """Add the hole behind the last run of a file."""
         rest = file.rest()
         share = self._share(file)
@@ -147,7 +147,7 @@ class Window:
     @property
     def is_fine_grained(self) -> bool:
         """Whether it is made of small files: many system calls for little data."""
-        return self._extents + self.files > 2 * (self.size // FINE_GRAINED + 1)
+        return self._extents + self.files > 2 * (self.size // FINE_GRAINED_BYTES + 1)
 
     def compare(self, buffer: bytearray) -> None:
         """Clear holes, and find out what the target does not hold yet.
@@ -195,7 +195,7 @@ class Window:
             file.is_ordered = True
         return [order(share.file.entry, self._writes(share)) for share in self._shares if share.file.is_ordered]
 
-    def _writes(self, share: _Share) -> Writes:
+    def _writes(self, share: _BatchItem) -> Writes:
         starts = self.starts
         return [(extent.offset, starts[extent.chunk] + extent.chunk_offset, extent.length) for extent in share.extents]
 
@@ -204,14 +204,14 @@ class Window:
         for file in self._ordered:
             file.made_elsewhere()
 
-    def _share(self, file: FilledFile) -> _Share:
+    def _share(self, file: RestoringFile) -> _BatchItem:
         if not self._shares or self._shares[-1].file is not file:
             file.hold()
-            self._shares.append(_Share(file))
+            self._shares.append(_BatchItem(file))
         return self._shares[-1]
 
 
-def _differing(share: _Share, view: memoryview) -> Iterable[Extent]:
+def _differing(share: _BatchItem, view: memoryview) -> Iterable[Extent]:
     """Extents that the target does not hold yet."""
     content = share.file.content
     return share.extents if content.is_blank else _compared(content, share.extents, view)

@@ -18,8 +18,8 @@ from cinderblock.format.entries import Chunk, Entry, Extent
 from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import PackTable, read_pack
-from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher, missing
-from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
+from cinderblock.repository.chunk_reader import RANGE_BYTES, ChunkReader, missing
+from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.store.base import ObjectStore
 
 WORKERS = 4
@@ -78,7 +78,7 @@ def run_verify(
         raise InvalidInput(f"a sample of {sample_percent} %: give more than 0 and at most 100")
     reader = ManifestReader(partial(store.get, manifest), keys, expected, manifest)
     sample = _Sample(sample_percent)
-    run = _Run(ChunkFetcher(store, prefix, reader), reader, on_progress)
+    run = _Run(ChunkReader(store, prefix, reader), reader, on_progress)
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
         packs = list(pool.map(partial(_check_pack, store, run.fetcher, reader.packs), sample.packs(len(reader.packs))))
         chunks = run.check_chunks(pool, _batches(reader.entries(), sample))
@@ -89,7 +89,7 @@ def run_verify(
 class _Run:
     """Batches on their way through the workers."""
 
-    def __init__(self, fetcher: ChunkFetcher, reader: ManifestReader, on_progress: ProgressCallback) -> None:
+    def __init__(self, fetcher: ChunkReader, reader: ManifestReader, on_progress: ProgressCallback) -> None:
         self.fetcher = fetcher
         self._total = reader.summary.logical_bytes
         self._on_progress = on_progress
@@ -168,7 +168,7 @@ def _is_done(extent: Extent, seen: dict[int, int]) -> bool:
     return extent.length == chunk.size and bool(seen[chunk.pack] >> chunk.number & 1)
 
 
-def _check_batch(fetcher: ChunkFetcher, batch: _Batch) -> int:
+def _check_batch(fetcher: ChunkReader, batch: _Batch) -> int:
     for chunk, plaintext in fetcher.fetch(batch):
         view = memoryview(plaintext)
         for extent in batch[chunk]:
@@ -180,7 +180,7 @@ def _check_batch(fetcher: ChunkFetcher, batch: _Batch) -> int:
     return len(batch)
 
 
-def _check_pack(store: ObjectStore, fetcher: ChunkFetcher, packs: PackTable, pack: int) -> None:
+def _check_pack(store: ObjectStore, fetcher: ChunkReader, packs: PackTable, pack: int) -> None:
     """The index at the end of a pack, and that the end is where the manifest says: in two requests."""
     sealer = fetcher.sealer(pack)
 

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
 
+from cinderblock.archiver.change_detection import ChangeDetector
 from cinderblock.format.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.format.manifest.reader import SectionContent, SectionRun
 from cinderblock.format.manifest.section_decoder import EntryStats
-from cinderblock.mover.evidence import Evidence
 from cinderblock.volume.tree.rows import TYPES, Columns, Rows
 
 _FIRST_STEP = 64
@@ -80,9 +80,9 @@ class ParentStream:
             are read.
     """
 
-    def __init__(self, sections: Iterable[SectionContent] = (), evidence: Evidence | None = None) -> None:
+    def __init__(self, sections: Iterable[SectionContent] = (), evidence: ChangeDetector | None = None) -> None:
         self._sections = iter(sections)
-        self._evidence = evidence or Evidence()
+        self._evidence = evidence or ChangeDetector()
         self._section: SectionContent | None = None
         self._stamps: EntryStats | None = None
         self._rows = Rows([])

@@ -30,6 +30,12 @@ from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverReport, MoverTask, VolumeMode, missed_changes_sentence
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
+from cinderblock.archiver.chunk_worker import ChunkWorker
+from cinderblock.archiver.parent import ParentStream
+from cinderblock.archiver.parent_policy import choose_policy
+from cinderblock.archiver.pipeline import BackupPipeline, lookahead
+from cinderblock.archiver.planner import plan
+from cinderblock.archiver.source import Source, SourceOpener, open_source
 from cinderblock.errors import (
     Conflict,
     ForeignManifest,
@@ -49,16 +55,10 @@ from cinderblock.format.manifest.header import ManifestHeader, new_header
 from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary, read_header, read_summary
 from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.format.pack import PackTable, buffer_bytes, new_attempt
-from cinderblock.mover.assembling import Assembly, lookahead
-from cinderblock.mover.leftovers import Leftovers
-from cinderblock.mover.parent import ParentStream
-from cinderblock.mover.planning import plan
-from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
-from cinderblock.mover.reading import WorkReader
-from cinderblock.mover.sources import Source, SourceOpener, open_source
-from cinderblock.mover.trust import judge
-from cinderblock.mover.uploads import UPLOADS, PackOwner, PackUploader
-from cinderblock.repository.stored import pack_objects
+from cinderblock.repository.objects import list_pack_objects
+from cinderblock.repository.pack_uploader import UPLOADS, PackOwner, PackUploader
+from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
+from cinderblock.repository.resume import UnfinishedBackup
 from cinderblock.store.base import ObjectStore
 from cinderblock.volume.kernel.allocator import relaxed_gc, use_single_arena
 from cinderblock.volume.omissions import Omissions
@@ -108,14 +108,14 @@ def run_backup(
             # A full backup reads and compresses so much that a process beside it would only take turns with it.
             source.begin()
         parent = _open_parent(task, store, keys)
-        run = _Run(task, store, keys if task.sealed else None, parent)
+        run = _BackupRun(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
         losses, unreadable = source.losses(), _unreadable(source.gaps)
     pins = run.commit(unreadable, losses)
     return _report(task, _read_back(task, store, keys, pins), warnings)
 
 
-class _Run:
+class _BackupRun:
     """One run of a mover for one backup: what it writes, from the first pack to the manifest."""
 
     def __init__(
@@ -127,7 +127,7 @@ class _Run:
         volume_id, backup_id, prefix = task.backup.volume_id, task.backup.backup_id, task.store.prefix
         self._packs = PackTable() if parent is None else parent.packs.copy()
         self._known = ChunkIndex(first=None if parent is None else parent.chunks)
-        leftovers = Leftovers(store, prefix, volume_id, backup_id)
+        leftovers = UnfinishedBackup(store, prefix, volume_id, backup_id)
         data_key = leftovers.data_key(keys) if keys is not None else None
         for chunk in leftovers.chunks(data_key, self._packs):
             self._known.add(chunk)
@@ -138,7 +138,7 @@ class _Run:
         self._chunk_bytes = 0
         facts = None if parent is None else parent.summary.comparison
         compares_files = parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
-        self._trust = judge(task, facts, is_incremental=compares_files)
+        self._trust = choose_policy(task, facts, is_incremental=compares_files)
         self._is_synced = True
         self._missed_changes = 0
 
@@ -160,9 +160,9 @@ class _Run:
             def tell(done: int) -> None:
                 on_progress(Progress(done, max(total, done), uploader.bytes_sent))
 
-            assembly = Assembly(
+            assembly = BackupPipeline(
                 source,
-                reader=WorkReader(Encoder(_level(task.compression)), self._known),
+                reader=ChunkWorker(Encoder(_level(task.compression)), self._known),
                 uploader=uploader,
                 known=self._known,
                 writer=self._writer,
@@ -246,7 +246,7 @@ class _Run:
 
     def _present(self, backup_id: str) -> dict[str, int]:
         """Return sizes by key of the packs of a backup and of its wrapped data key; no other objects."""
-        found = pack_objects(self._store, self._task.store.prefix, self._task.backup.volume_id, backup_id)
+        found = list_pack_objects(self._store, self._task.store.prefix, self._task.backup.volume_id, backup_id)
         return {info.key: info.size for info in found}
 
 
@@ -254,7 +254,7 @@ def _level(compression: Compression) -> int | None:
     return compression.level if compression.algorithm is CompressionAlgorithm.ZSTD else None
 
 
-def _changes(assembly: Assembly) -> list[str]:
+def _changes(assembly: BackupPipeline) -> list[str]:
     """What a person should know about a volume that changed while it was read."""
     counted = (
         (assembly.read_again, "files changed while they were read, and were read again"),

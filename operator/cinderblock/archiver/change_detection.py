@@ -21,7 +21,7 @@ _WORTH_A_HINT = 100
 
 
 @dataclass(slots=True)
-class Evidence:
+class ChangeDetector:
     """What is taken as a proof that a file need not be read.
 
     Attributes:

@@ -15,16 +15,14 @@ from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.volume.block.source import BlockSource
 from cinderblock.volume.capabilities import assess_source
 from cinderblock.volume.content import SourceContent
-from cinderblock.volume.metadata_support import Feature, MetadataSupport
+from cinderblock.volume.metadata_support import Feature
 from cinderblock.volume.omissions import Omissions
-from cinderblock.volume.tree.reader import ParentRows, TreeReader
+from cinderblock.volume.tree.reader import PREFETCHED_BYTES, ParentRows, TreeReader, log_unsupported
 
 logger = logging.getLogger(__name__)
 
 _UNSEEN = {Feature.TRUSTED_ATTRIBUTES: "trusted.* attributes", Feature.ACLS: "NFSv4 ACLs"}
 """Features that a backup cannot see, and so cannot count."""
-PREFETCHED_BYTES = 1 << 20
-"""Files of this size are read ahead as soon as they are open; larger ones the kernel reads ahead by itself."""
 
 
 class Opened(NamedTuple):
@@ -139,7 +137,7 @@ class TreeSource:
 
     def __init__(self, path: str, unreadable: Unreadable = Unreadable.FAIL) -> None:
         self._lacking = assess_source(path, unreadable=unreadable)
-        self._assessed = announced(self._lacking)
+        self._assessed = log_unsupported(self._lacking)
         self._closing = ExitStack()
         self._reader = self._closing.enter_context(TreeReader(path, unreadable))
         self._unsynced = self._reader.sync()
@@ -198,14 +196,6 @@ class TreeSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.close()
-
-
-def announced(fidelity: MetadataSupport) -> list[str]:
-    """What cannot be kept, for the report; told in the log before the work begins, since that may take hours."""
-    warnings = fidelity.warnings()
-    for sentence in warnings:
-        logger.warning("Not all can be kept: %s", sentence)
-    return warnings
 
 
 SourceOpener = Callable[[VolumeMode, str], AbstractContextManager[Source]]

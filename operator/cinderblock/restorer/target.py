@@ -12,10 +12,10 @@ from cinderblock.api.losses import Fidelity, Loss
 from cinderblock.api.mover import VolumeMode
 from cinderblock.errors import IntegrityError
 from cinderblock.format.entries import Entry, EntryKind
-from cinderblock.mover.sources import PREFETCHED_BYTES, announced
 from cinderblock.volume.block.target import BlockTarget
 from cinderblock.volume.capabilities import assess_target
 from cinderblock.volume.content import TargetContent
+from cinderblock.volume.tree.reader import PREFETCHED_BYTES, log_unsupported
 from cinderblock.volume.tree.target_file import TargetFile
 from cinderblock.volume.tree.writer import TreeWriter
 from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
@@ -105,7 +105,7 @@ class TreeTarget:
 
     def __init__(self, path: str, fidelity: Fidelity = Fidelity.STRICT) -> None:
         assessed = assess_target(path)
-        self._assessed = announced(assessed)
+        self._assessed = log_unsupported(assessed)
         self._closing = ExitStack()
         writer = TreeWriter(path, assessed, is_strict=fidelity is Fidelity.STRICT, defers=True)
         self._writer = self._closing.enter_context(writer)

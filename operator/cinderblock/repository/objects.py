@@ -41,7 +41,7 @@ class StoredManifest:
         return self.volume_id, self.backup_id
 
 
-def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[StoredManifest]:
+def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[StoredManifest]:
     """List the manifests of a store, or of one volume, in order of key. One LIST request gives a thousand of them.
 
     "Folders" and other names are skipped, and so are names that no backup of ours has: see `is_id`.
@@ -53,7 +53,7 @@ def manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> 
             yield StoredManifest(item.key, *ids, item.size)
 
 
-def pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
+def list_pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
     """List a backup's packs, and its wrapped data key while it is unfinished; no other objects beside them."""
     root = pack_prefix(prefix, volume_id, backup_id)
     for item in store.list(root):

@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
-from cinderblock.mover.targets import Target
-from cinderblock.mover.windows import Window
+from cinderblock.restorer.batch import FileBatch
+from cinderblock.restorer.target import Target
 from cinderblock.volume.workers.create_pool import CreatePool, CreateTask, SharedMemory, is_worthwhile
 
-HELPED_FROM = 1024
+MIN_POOLED_FILES = 1024
 """Small files after which other processes are started: each takes 60 ms to start, as long as making these files."""
-MOST_WAITING = 16
+MAX_WAITING_BATCHES = 16
 """Windows that wait for one before them, at most."""
 
 
-class Finishing:
+class BatchWriter:
     """The last stage of a restore. Used by the thread that puts entries.
 
     Args:
@@ -30,23 +30,23 @@ class Finishing:
         self._makers: CreatePool | None = None
         self._is_decided = False
         self._files = 0
-        self._waiting: deque[tuple[CreateTask | None, Window]] = deque()
+        self._waiting: deque[tuple[CreateTask | None, FileBatch]] = deque()
 
     @property
     def waiting(self) -> int:
         """Windows that were taken and are not finished."""
         return len(self._waiting)
 
-    def take(self, window: Window) -> Iterator[Window]:
+    def take(self, window: FileBatch) -> Iterator[FileBatch]:
         """Take the next window, whose work is done but for writing what is in its slot; windows that are finished now.
 
         Raises TargetError; TransientError if a process was lost.
         """
         self._waiting.append((None if window.slot is None else self._begin(window), window))
-        while self._waiting and (self._is_done(self._waiting[0][0]) or len(self._waiting) > MOST_WAITING):
+        while self._waiting and (self._is_done(self._waiting[0][0]) or len(self._waiting) > MAX_WAITING_BATCHES):
             yield self.finish_oldest()
 
-    def finish_oldest(self) -> Window:
+    def finish_oldest(self) -> FileBatch:
         """Wait for the oldest window. Raises as `take`."""
         task, window = self._waiting.popleft()
         if task is not None:
@@ -63,7 +63,7 @@ class Finishing:
         if self._makers is not None:
             self._makers.close()
 
-    def _begin(self, window: Window) -> CreateTask | None:
+    def _begin(self, window: FileBatch) -> CreateTask | None:
         """Write what is in a window's slot, or have other processes make its new files."""
         orders = window.order_new_files() if self._is_helped() else []
         task = self._makers.make(orders) if orders and self._makers is not None else None
@@ -73,7 +73,7 @@ class Finishing:
 
     def _is_helped(self) -> bool:
         """Whether there are other processes; they are started when there has been enough to do for them."""
-        if self._files >= HELPED_FROM and not self._is_decided:
+        if self._files >= MIN_POOLED_FILES and not self._is_decided:
             self._is_decided = True
             if processes := is_worthwhile():
                 # Where none can be started (a limit on processes), this one does all of it.

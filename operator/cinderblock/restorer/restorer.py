@@ -36,11 +36,11 @@ from cinderblock.format.chunker import SOLID_FILES
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.entries import Entry, Extent
 from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary
-from cinderblock.mover.fetching import RANGE_BYTES, ChunkFetcher
-from cinderblock.mover.finishing import Finishing
-from cinderblock.mover.progress import Progress, ProgressCallback, ignore_progress
-from cinderblock.mover.targets import Target, open_target
-from cinderblock.mover.windows import FilledFile, Window
+from cinderblock.repository.chunk_reader import RANGE_BYTES, ChunkReader
+from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
+from cinderblock.restorer.batch import FileBatch, RestoringFile
+from cinderblock.restorer.batch_writer import BatchWriter
+from cinderblock.restorer.target import Target, open_target
 from cinderblock.store.base import ObjectStore
 from cinderblock.volume.kernel.allocator import relaxed_gc, use_single_arena
 from cinderblock.volume.kernel.direct_io import PARALLEL_WRITES, PIECE_BYTES
@@ -93,7 +93,7 @@ def run_restore(
     and what the store raises.
     """
     manifest = open_manifest(task, store, keys)
-    fetcher = ChunkFetcher(store, task.store.prefix, manifest)
+    fetcher = ChunkReader(store, task.store.prefix, manifest)
     verify_first_chunk(manifest, fetcher)
     with open_target(task.volume_mode, task.path, task.fidelity) as target:
         return write_target(target, task, manifest, fetcher, on_progress)
@@ -114,7 +114,7 @@ def _expected(task: MoverTask) -> ExpectedBackup:
     return task.expected or known
 
 
-def verify_first_chunk(manifest: ManifestReader, fetcher: ChunkFetcher) -> None:
+def verify_first_chunk(manifest: ManifestReader, fetcher: ChunkReader) -> None:
     """Make sure that the store gives data, the key opens it and it is whole, before anything is overwritten."""
     first = next(manifest.chunks(), None)
     if first is not None:
@@ -123,7 +123,7 @@ def verify_first_chunk(manifest: ManifestReader, fetcher: ChunkFetcher) -> None:
 
 
 def write_target(
-    target: Target, task: MoverTask, manifest: ManifestReader, fetcher: ChunkFetcher, on_progress: ProgressCallback
+    target: Target, task: MoverTask, manifest: ManifestReader, fetcher: ChunkReader, on_progress: ProgressCallback
 ) -> MoverReport:
     """Make the target equal to the backup; see `run_restore`."""
     summary = manifest.summary
@@ -132,7 +132,7 @@ def write_target(
         on_progress(Progress(done, summary.logical_bytes, fetcher.bytes_fetched))
 
     use_single_arena()
-    with closing(Filling(target, fetcher, summary.chunk_bytes, report_bytes)) as filling, relaxed_gc():
+    with closing(RestorePipeline(target, fetcher, summary.chunk_bytes, report_bytes)) as filling, relaxed_gc():
         for entry in manifest.entries():
             filling.put(entry)
         filling.finish()
@@ -160,12 +160,10 @@ def _missing(summary: ManifestSummary) -> list[str]:
     ]
 
 
-class Filling:
+class RestorePipeline:
     """The stream of entries on its way into the target."""
 
-    def __init__(
-        self, target: Target, fetcher: ChunkFetcher, chunk_bytes: int, on_bytes: Callable[[int], None]
-    ) -> None:
+    def __init__(self, target: Target, fetcher: ChunkReader, chunk_bytes: int, on_bytes: Callable[[int], None]) -> None:
         self._target = target
         self._fetcher = fetcher
         self._chunk_bytes = chunk_bytes
@@ -173,12 +171,12 @@ class Filling:
         self._file_limit = file_limit()
         self._local = threading.local()
         self._memory = SharedMemory(SLOTS, SLOT_BYTES)
-        self._finishing = Finishing(target, self._memory)
+        self._finishing = BatchWriter(target, self._memory)
         self._pool = ThreadPoolExecutor(WORKERS, "restore")
-        self._running: deque[tuple[Future[None], Window]] = deque()
-        self._window = Window()
-        self._current: FilledFile | None = None
-        self._open: set[FilledFile] = set()
+        self._running: deque[tuple[Future[None], FileBatch]] = deque()
+        self._window = FileBatch()
+        self._current: RestoringFile | None = None
+        self._open: set[RestoringFile] = set()
         self._done = 0
 
     def put(self, entry: Entry) -> None:
@@ -189,7 +187,7 @@ class Filling:
             self._take_late()
             if content is None:
                 return
-            self._current = FilledFile(entry, content)
+            self._current = RestoringFile(entry, content)
             self._open.add(self._current)
         for extent in entry.extents:
             self._close_window_before(extent)
@@ -237,10 +235,10 @@ class Filling:
     def _start_window(self) -> None:
         while len(self._running) >= WORKERS + WAITING:
             self._wait_for_oldest()
-        window, self._window = self._window, Window()
+        window, self._window = self._window, FileBatch()
         self._running.append((self._begin(window), window))
 
-    def _begin(self, window: Window) -> Future[None]:
+    def _begin(self, window: FileBatch) -> Future[None]:
         if not window.is_fine_grained:
             window.open_files()
             return self._pool.submit(self._compare_and_store, window)
@@ -260,7 +258,7 @@ class Filling:
                 self._wait_for_oldest()
         return self._memory.free.pop()
 
-    def _fetch(self, window: Window) -> None:
+    def _fetch(self, window: FileBatch) -> None:
         """Fetch what a window wants into its slot."""
         assert window.slot is not None
         start = self._memory.start_of(window.slot)
@@ -269,10 +267,10 @@ class Filling:
             window.starts[chunk] = start
             start += chunk.size
 
-    def _store(self, window: Window) -> None:
+    def _store(self, window: FileBatch) -> None:
         window.store(self._fetcher.fetch(window.wanted))
 
-    def _compare_and_store(self, window: Window) -> None:
+    def _compare_and_store(self, window: FileBatch) -> None:
         window.compare(self._buffer())
         self._store(window)
 
@@ -293,7 +291,7 @@ class Filling:
         for finished in self._finishing.take(window):
             self._count(finished)
 
-    def _count(self, window: Window) -> None:
+    def _count(self, window: FileBatch) -> None:
         """A window is finished."""
         self._open.difference_update(window.finished())
         self._target.wrote(window.size)

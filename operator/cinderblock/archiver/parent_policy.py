@@ -14,15 +14,15 @@ from typing import Final
 
 from cinderblock.api.mover import MoverTask
 from cinderblock.api.v1alpha1.store import SHORTEST_DIRTY_WINDOW, ChangeDetection
+from cinderblock.archiver.change_detection import ChangeDetector
 from cinderblock.format.manifest.comparison import Comparison
-from cinderblock.mover.evidence import Evidence
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER: Final = -(1 << 94)
 """Nanoseconds since 1970; no stamp is older, since the format keeps seconds in 64 bits."""
 
 
-class Reason(StrEnum):
+class RereadReason(StrEnum):
     """Why an incremental backup reads all files and compares them with the parent's."""
 
     NOT_RECORDED = "the parent does not record which files it took over unread"
@@ -33,12 +33,14 @@ class Reason(StrEnum):
     CONTENT = "the change detection is Content"
 
 
-_DOUBTS: Final = frozenset({Reason.NOT_RECORDED, Reason.SMALLER_WINDOW, Reason.WEAKER_DETECTION})
+_DOUBTFUL_REASONS: Final = frozenset(
+    {RereadReason.NOT_RECORDED, RereadReason.SMALLER_WINDOW, RereadReason.WEAKER_DETECTION}
+)
 """With these, the parent may have taken over files that the rule of today would not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class ParentPolicy:
     """The rule for one backup of a file system.
 
     Attributes:
@@ -49,8 +51,8 @@ class Trust:
     """
 
     window: timedelta
-    evidence: Evidence | None = None
-    reasons: frozenset[Reason] = field(default_factory=frozenset)
+    evidence: ChangeDetector | None = None
+    reasons: frozenset[RereadReason] = field(default_factory=frozenset)
     since_all_read: int = 0
 
     @property
@@ -86,7 +88,7 @@ class Trust:
         )
 
 
-def judge(task: MoverTask, parent: Comparison | None, *, is_incremental: bool) -> Trust:
+def choose_policy(task: MoverTask, parent: Comparison | None, *, is_incremental: bool) -> ParentPolicy:
     """Return the rule for a backup.
 
     Args:
@@ -96,35 +98,35 @@ def judge(task: MoverTask, parent: Comparison | None, *, is_incremental: bool) -
     """
     window = max(timedelta(seconds=task.dirty_window_seconds), SHORTEST_DIRTY_WINDOW)
     if not is_incremental:
-        return Trust(window)
+        return ParentPolicy(window)
     reasons = frozenset(_reasons(task, parent, window))
     before_ns = _stamped_before(task.data_instant, parent, window)
     oldest = None if parent is None else parent.oldest_ctime_ns
-    evidence = Evidence(
+    evidence = ChangeDetector(
         task.change_detection,
         before_ns,
         mtime_alone=not _asks_ctime(task.change_detection) and oldest is not None and oldest >= before_ns,
         compares_all=bool(reasons),
-        doubts_parent=bool(reasons & _DOUBTS),
+        doubts_parent=bool(reasons & _DOUBTFUL_REASONS),
     )
     since = 0 if reasons or parent is None else parent.since_all_read + 1
-    return Trust(window, evidence, reasons, since)
+    return ParentPolicy(window, evidence, reasons, since)
 
 
-def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> Iterator[Reason]:
+def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> Iterator[RereadReason]:
     if not task.change_detection.trusts_stamps:
-        yield Reason.CONTENT
+        yield RereadReason.CONTENT
     if parent is None:
-        yield Reason.NOT_RECORDED
+        yield RereadReason.NOT_RECORDED
         return
     if parent.smallest_window_seconds is not None and parent.smallest_window_seconds < _seconds(window):
-        yield Reason.SMALLER_WINDOW
+        yield RereadReason.SMALLER_WINDOW
     if parent.weakest_detection is not None and _asks_less(parent.weakest_detection, task.change_detection):
-        yield Reason.WEAKER_DETECTION
+        yield RereadReason.WEAKER_DETECTION
     if parent.instant is None or task.data_instant is None:
-        yield Reason.UNKNOWN_INSTANT
+        yield RereadReason.UNKNOWN_INSTANT
     if parent.since_all_read + 1 >= task.compare_every:
-        yield Reason.IN_TURN
+        yield RereadReason.IN_TURN
 
 
 def _stamped_before(own: datetime | None, parent: Comparison | None, window: timedelta) -> int:

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cinderblock.archiver.hidden_changes import differs, has_same_stamps
+from cinderblock.archiver.source import Opened, Source
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
 from cinderblock.format.chunker import Run
 from cinderblock.format.compression import Encoder, Encoding
-from cinderblock.format.entries import Chunk, Entry, Extent
+from cinderblock.format.entries import Entry, Extent
 from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.reader import SectionRun
-from cinderblock.format.range_reader import Buffer
-from cinderblock.mover.hidden import differs, has_same_stamps
-from cinderblock.mover.sources import Opened, Source
+from cinderblock.repository.pack_uploader import EncodedChunk
 from cinderblock.volume.content import SourceContent
 from cinderblock.volume.errors import VANISHED, format_path
 from cinderblock.volume.ranges import is_zero
@@ -27,11 +27,11 @@ ZERO_GRAIN = 64 << 10
 FINE_GRAIN = 4 << 10
 """The same for files of ZERO_GRAIN bytes at most, whose holes nobody asks the file system for: one of its blocks. For
 larger content it would be too fine: a device full of small gaps would get a manifest of many small extents."""
-TRIES = 3
+READ_ATTEMPTS = 3
 """How often a file that changes while it is read is begun anew."""
 
 
-class Placed(NamedTuple):
+class PlacedExtent(NamedTuple):
     """A run of a file, and where it is in the plaintext of its chunk: an Extent whose chunk is not stored yet."""
 
     offset: int
@@ -41,33 +41,15 @@ class Placed(NamedTuple):
 
 
 @dataclass(slots=True)
-class Piece:
-    """A chunk as a worker leaves it: known already, or encoded and still to be stored.
-
-    Attributes:
-        digest: BLAKE3 of the plaintext.
-        size: bytes of the plaintext.
-        known: where it is stored already.
-        encoding, encoded: else, what is to be stored; it may lie in the worker's buffer.
-    """
-
-    digest: bytes
-    size: int
-    known: Chunk | None = None
-    encoding: Encoding = Encoding.RAW
-    encoded: Buffer = b""
-
-
-@dataclass(slots=True)
-class CellResult:
+class BlockResult:
     """One cell of a large file: the runs that are not zero, and the chunk that holds them; no chunk for zeros.
 
     Attributes:
         is_other: whether it differs from the parent's; only known if that was asked.
     """
 
-    runs: list[Placed]
-    piece: Piece | None
+    runs: list[PlacedExtent]
+    piece: EncodedChunk | None
     is_other: bool = False
 
 
@@ -103,7 +85,7 @@ class FileResult:
     """
 
     entry: Entry
-    runs: list[Placed] = field(default_factory=list)
+    runs: list[PlacedExtent] = field(default_factory=list)
     piece: int = 0
     has_vanished: bool = False
     is_unreadable: bool = False
@@ -122,11 +104,11 @@ class UnitResult:
     """
 
     files: list[FileResult | SectionRun]
-    pieces: list[Piece]
+    pieces: list[EncodedChunk]
     rest: memoryview
 
 
-class WorkReader:
+class ChunkWorker:
     """Reads content into chunks.
 
     Args:
@@ -147,7 +129,7 @@ class WorkReader:
         hints: Sequence[Extent],
         *,
         compares: bool = False,
-    ) -> CellResult:
+    ) -> BlockResult:
         """One cell of a large file or device.
 
         Args:
@@ -167,12 +149,12 @@ class WorkReader:
             start = runs[0].offset - runs[0].offset % len(buffer)
             is_other = differs(content, hints, start, min(start + len(buffer), content.size))
         if not size:
-            return CellResult([], None, is_other)
+            return BlockResult([], None, is_other)
         digest = placed[0].digest if len(placed) == 1 else digest_of(view[:size])
         for hint in hints:
             if hint.chunk.digest == digest:
-                return CellResult(placed, Piece(digest, size, hint.chunk), is_other)
-        return CellResult(placed, self._piece(view[:size], digest), is_other)
+                return BlockResult(placed, EncodedChunk(digest, size, hint.chunk), is_other)
+        return BlockResult(placed, self._piece(view[:size], digest), is_other)
 
     def gather(self, source: Source, requests: Sequence[FileRequest | SectionRun], buffer: bytearray) -> UnitResult:
         """Read a unit of small files, one behind the other, into ``buffer``.
@@ -220,16 +202,16 @@ class WorkReader:
             result.pieces.append(self._piece(result.rest, digest_of(result.rest)))
         return result
 
-    def _piece(self, plaintext: memoryview, digest: bytes) -> Piece:
+    def _piece(self, plaintext: memoryview, digest: bytes) -> EncodedChunk:
         known = self._known.find(digest)
         if known is not None:
-            return Piece(digest, len(plaintext), known)
+            return EncodedChunk(digest, len(plaintext), known)
         encoded = self._encoder.encode(plaintext)
         if encoded is None:
-            return Piece(digest, len(plaintext), None, Encoding.RAW, plaintext)
-        return Piece(digest, len(plaintext), None, Encoding.ZSTD, encoded)
+            return EncodedChunk(digest, len(plaintext), None, Encoding.RAW, plaintext)
+        return EncodedChunk(digest, len(plaintext), None, Encoding.ZSTD, encoded)
 
-    def _detached(self, plaintext: memoryview) -> Piece:
+    def _detached(self, plaintext: memoryview) -> EncodedChunk:
         """A chunk that no longer lies in the buffer."""
         piece = self._piece(plaintext, digest_of(plaintext))
         if piece.known is None:
@@ -239,13 +221,13 @@ class WorkReader:
 
 def read_runs(
     content: SourceContent, path: bytes, runs: Iterable[tuple[int, int]], view: memoryview, start: int = 0
-) -> tuple[list[Placed], int]:
+) -> tuple[list[PlacedExtent], int]:
     """Read runs one behind the other into ``view`` from ``start``, leaving out zeros.
 
     Returns the runs that are not zero, and where the data ends in ``view``. Raises SourceError; SourceChanging if the
     content has become shorter.
     """
-    placed: list[Placed] = []
+    placed: list[PlacedExtent] = []
     end = start
     grain = FINE_GRAIN if content.size <= ZERO_GRAIN else ZERO_GRAIN
     for offset, length in runs:
@@ -256,7 +238,7 @@ def read_runs(
         for first, count in nonzero_runs(part, offset, grain):
             if base + first != end:
                 view[end : end + count] = part[first : first + count]
-            placed.append(Placed(offset + first, count, end, digest_of(view[end : end + count])))
+            placed.append(PlacedExtent(offset + first, count, end, digest_of(view[end : end + count])))
             end += count
     return placed, end
 
@@ -345,7 +327,7 @@ def _read_small_file(
 
     Raises SourceError; SourceChanging if the file changed again each time.
     """
-    for again in range(TRIES):
+    for again in range(READ_ATTEMPTS):
         opened = opened or _open(source, request.entry)
         if opened is None:
             return FileResult(request.entry, has_vanished=True)
@@ -368,14 +350,14 @@ def _ranges(entry: Entry, content: SourceContent) -> Iterable[tuple[int, int]]:
     return ((0, entry.size),) if 0 < entry.size <= SMALL_FILE_BYTES else content.data_ranges()
 
 
-def _reads_the_same(entry: Entry, content: SourceContent, placed: list[Placed]) -> bool:
+def _reads_the_same(entry: Entry, content: SourceContent, placed: list[PlacedExtent]) -> bool:
     """Whether the file reads a second time as it did the first: then it was like that in between, and is not torn."""
     again, _ = read_runs(content, entry.path, _ranges(entry, content), memoryview(bytearray(entry.size)))
     return [(run.offset, run.digest) for run in again] == [(run.offset, run.digest) for run in placed]
 
 
 def _result(
-    request: FileRequest, *, opened_as: Entry, content: SourceContent, placed: list[Placed], again: int
+    request: FileRequest, *, opened_as: Entry, content: SourceContent, placed: list[PlacedExtent], again: int
 ) -> FileResult:
     """Return what was read, or the parent's extents if they are the same. Raises SourceError."""
     if _are_alike(request.hints, placed):
@@ -388,7 +370,7 @@ def _result(
     return FileResult(opened_as, placed, read_again=again, was_hidden=was_hidden)
 
 
-def _are_alike(hints: Sequence[Extent], placed: Sequence[Placed]) -> bool:
+def _are_alike(hints: Sequence[Extent], placed: Sequence[PlacedExtent]) -> bool:
     """Return whether the parent's extents are the runs that were read."""
     return len(hints) == len(placed) and all(
         (hint.offset, hint.length, hint.digest) == (run.offset, run.length, run.digest)

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from cinderblock.archiver.chunk_worker import READ_ATTEMPTS, BlockResult, ChunkWorker, PlacedExtent, UnitResult
+from cinderblock.archiver.hidden_changes import has_same_stamps
+from cinderblock.archiver.parent import ParentEntry
+from cinderblock.archiver.planner import LargeFile, SmallFiles, Unit
+from cinderblock.archiver.source import Source
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
 from cinderblock.format.chunker import cells
 from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.format.manifest.reader import SectionRun
 from cinderblock.format.manifest.writer import EXTENTS_PER_PART, ManifestWriter, Mark
-from cinderblock.mover.hidden import has_same_stamps
-from cinderblock.mover.parent import ParentEntry
-from cinderblock.mover.planning import LargeFile, SmallFiles, Unit
-from cinderblock.mover.reading import TRIES, CellResult, Piece, Placed, UnitResult, WorkReader
-from cinderblock.mover.sources import Source
-from cinderblock.mover.uploads import PackUploader
+from cinderblock.repository.pack_uploader import EncodedChunk, PackUploader
 from cinderblock.volume.content import SourceContent
 from cinderblock.volume.errors import VANISHED, format_path
 
@@ -78,7 +78,7 @@ class _Pending(NamedTuple):
         return self.future is None or self.future.done()
 
 
-class Assembly:
+class BackupPipeline:
     """One pass over a volume. What workers do not do happens in the thread that calls `run`.
 
     Args:
@@ -100,7 +100,7 @@ class Assembly:
         self,
         source: Source,
         *,
-        reader: WorkReader,
+        reader: ChunkWorker,
         uploader: PackUploader,
         known: ChunkIndex,
         writer: ManifestWriter,
@@ -255,7 +255,7 @@ class Assembly:
             self._done += entry.size
         self._on_bytes(self._done)
 
-    def _take_cell(self, file: _OpenFile, end: int, future: Future[CellResult]) -> None:
+    def _take_cell(self, file: _OpenFile, end: int, future: Future[BlockResult]) -> None:
         """One cell of a large file."""
         try:
             result = future.result()
@@ -268,7 +268,7 @@ class Assembly:
             self._add_cell(file, result)
         self._on_bytes(self._done + end)
 
-    def _add_cell(self, file: _OpenFile, result: CellResult) -> None:
+    def _add_cell(self, file: _OpenFile, result: BlockResult) -> None:
         if result.piece is None:
             return
         file.extents += _extents(result.runs, self._store(result.piece))
@@ -311,7 +311,7 @@ class Assembly:
     def _read_again(self, file: _OpenFile) -> None:
         """Read a large file that changed once more, here and now. What was stored of it in vain stays in its packs."""
         buffer = bytearray(self._chunk_bytes)
-        for _ in range(TRIES - 1 if not file.parts else 0):
+        for _ in range(READ_ATTEMPTS - 1 if not file.parts else 0):
             try:
                 entry, content = self._source.open(file.entry)
             except SourceChanging as error:
@@ -341,7 +341,7 @@ class Assembly:
                 break
         raise SourceChanging(f"{format_path(file.entry.path)} changes faster than it can be read: back up a snapshot")
 
-    def _store(self, piece: Piece) -> Chunk:
+    def _store(self, piece: EncodedChunk) -> Chunk:
         """Where a chunk is, after storing it if it is not stored yet."""
         chunk = piece.known or self._known.find(piece.digest)
         if chunk is None:
@@ -358,5 +358,5 @@ class Assembly:
         self._writer.add(entry)
 
 
-def _extents(runs: Iterable[Placed], chunk: Chunk) -> tuple[Extent, ...]:
+def _extents(runs: Iterable[PlacedExtent], chunk: Chunk) -> tuple[Extent, ...]:
     return tuple([Extent(run.offset, run.length, chunk, run.chunk_offset, run.digest) for run in runs])

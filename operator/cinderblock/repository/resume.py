@@ -18,13 +18,13 @@ from cinderblock.format.crypto.sealer import Sealer, Suite
 from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.header import HEADER_BYTES, new_header, parse_header
 from cinderblock.format.pack import Origin, PackTable, pack_sealer, parse_pack_name, read_pack
-from cinderblock.repository.stored import KEY_NAME
+from cinderblock.repository.objects import KEY_NAME
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
 _READERS = 8
 
 
-class Leftovers:
+class UnfinishedBackup:
     """The objects of an earlier run.
 
     Args:

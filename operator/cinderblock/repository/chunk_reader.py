@@ -16,13 +16,13 @@ from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import PackTable, open_chunk, pack_sealer
 from cinderblock.format.range_reader import Buffer
-from cinderblock.mover.ahead import ReadAhead
+from cinderblock.repository.read_ahead import ReadAhead
 from cinderblock.store.base import ObjectStore
 
 RANGE_BYTES = 8 << 20
 """One read fetches at most about this much: large enough that the latency of a request does not count, small enough
 that several of them fit into memory."""
-GAP_BYTES = 128 << 10
+COALESCE_BYTES = 128 << 10
 """Up to so many bytes that nobody wants are fetched to save a request: what a line of 1 Gbit/s carries in 1 ms."""
 
 _NOTHING = bytearray()
@@ -31,7 +31,7 @@ Fetched = tuple[Chunk, Buffer]
 """A chunk and its plaintext, verified."""
 
 
-class ChunkFetcher:
+class ChunkReader:
     """Reads and verifies the chunks that a manifest points to; may be used by several threads.
 
     Args:
@@ -135,6 +135,6 @@ def _fits(run: list[Chunk], chunk: Chunk) -> bool:
     last = run[-1]
     return (
         chunk.pack == last.pack
-        and chunk.offset - (last.offset + last.stored) <= GAP_BYTES
+        and chunk.offset - (last.offset + last.stored) <= COALESCE_BYTES
         and chunk.offset + chunk.stored - run[0].offset <= RANGE_BYTES
     )
