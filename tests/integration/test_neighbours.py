@@ -11,9 +11,9 @@ from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.handlers import neighbours
-from cinderblock.handlers.observe import Eyes
-from cinderblock.handlers.stores import Stores
+from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile import related
+from cinderblock.controller.stores.pool import StorePool
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP, VOLUME_RESTORE, Kind
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
@@ -24,10 +24,10 @@ CLAIM = {"metadata": {"name": "data", "uid": "c-1"}, "spec": {}, "status": {}}
 
 
 @pytest.fixture(params=[100, 1], ids=["few", "many"])
-def eyes(request: pytest.FixtureRequest, client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Eyes:
-    monkeypatch.setattr(neighbours, "FEW", request.param)
-    return Eyes(
-        client, cast("Stores", None), OperatorPolicy(MoverSettings("example/cinderblock:1")), clock=datetime.now
+def eyes(request: pytest.FixtureRequest, client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Context:
+    monkeypatch.setattr(related, "LIST_ALL_LIMIT", request.param)
+    return Context(
+        client, cast("StorePool", None), OperatorPolicy(MoverSettings("example/cinderblock:1")), clock=datetime.now
     )
 
 
@@ -40,7 +40,7 @@ async def make(client: KubeClient, kind: Kind, namespace: str, name: str, spec: 
 
 
 async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
-    eyes: Eyes, client: KubeClient, namespace: str
+    eyes: Context, client: KubeClient, namespace: str
 ) -> None:
     me = await make(client, VOLUME_BACKUP, namespace, "me", {"volumeId": "data"}, phase="creating", volumeId="c-1")
     uid = me["metadata"]["uid"]
@@ -49,7 +49,7 @@ async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
     await make(client, VOLUME_BACKUP, namespace, "dependent", {"volumeId": "x"}, phase="available", parentId=uid)
     await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "me"}, phase="restoring", backupId=uid)
     await make(client, VOLUME_RESTORE, namespace, "writes", {"backupId": "x", "volumeId": "data"}, phase="restoring")
-    backups, restores = await neighbours.of_backup(
+    backups, restores = await related.related_to_backup(
         eyes, VolumeBackup.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
     )
     assert {backup.name for backup in backups} >= {"by-name", "by-uid", "dependent"}
@@ -58,14 +58,14 @@ async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
 
 @pytest.mark.parametrize("by", ["name", "uid"])
 async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
-    eyes: Eyes, client: KubeClient, namespace: str, by: str
+    eyes: Context, client: KubeClient, namespace: str, by: str
 ) -> None:
     backup = await make(client, VOLUME_BACKUP, namespace, "full", {"volumeId": "other"}, phase="available")
     await make(client, VOLUME_BACKUP, namespace, "busy", {"volumeId": "data"}, phase="creating")
     spec = {"backupId": backup["metadata"][by], "volumeId": "data"}
     me = await make(client, VOLUME_RESTORE, namespace, "me", spec)
     await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "name": "new"}, phase="restoring")
-    found, backups, restores = await neighbours.of_restore(
+    found, backups, restores = await related.related_to_restore(
         eyes, VolumeRestore.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
     )
     assert found is not None
@@ -74,17 +74,17 @@ async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
     assert "running" in {other.name for other in restores}
 
 
-async def test_a_store_knows_who_needs_it(eyes: Eyes, client: KubeClient, namespace: str) -> None:
+async def test_a_store_knows_who_needs_it(eyes: Context, client: KubeClient, namespace: str) -> None:
     metadata = {"name": "default", "namespace": namespace, "uid": "s-1"}
     store = BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "a"}, phase="available", storeName="cold")
-    assert await neighbours.users_of_store(eyes, store) == ()
+    assert await related.users_of_store(eyes, store) == ()
     await make(client, VOLUME_BACKUP, namespace, "here", {"volumeId": "a"}, phase="available", storeName="default")
-    assert await neighbours.users_of_store(eyes, store) == ("here",)
+    assert await related.users_of_store(eyes, store) == ("here",)
 
 
 async def test_backups_that_are_whole_and_not_encrypted_are_found(
-    eyes: Eyes, client: KubeClient, namespace: str
+    eyes: Context, client: KubeClient, namespace: str
 ) -> None:
     whole = {"phase": "available", "storeName": "offsite"}
     await make(client, VOLUME_BACKUP, namespace, "plain", {"volumeId": "data"}, **whole, sealed=False)
@@ -94,6 +94,6 @@ async def test_backups_that_are_whole_and_not_encrypted_are_found(
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "data"}, **elsewhere)
     spec = {"credentialsSecretRef": {"name": "s3"}}
     store = BackupStore.model_validate({"metadata": {"name": "offsite", "namespace": namespace}, "spec": spec})
-    names, is_all = await neighbours.unsealed_in(eyes, store)
+    names, is_all = await related.unsealed_in(eyes, store)
     # A server that has found as many as were asked for does not look whether there are more.
-    assert (names, is_all or neighbours.FEW == 1) == (("plain",), True)
+    assert (names, is_all or related.LIST_ALL_LIMIT == 1) == (("plain",), True)

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.noticing import PATIENCE, Noticing
-from cinderblock.handlers.observe import Eyes
-from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.stores import Stores
+from cinderblock.controller.context import Context
+from cinderblock.controller.handlers.acknowledge import ACKNOWLEDGE_AFTER_SECONDS, Acknowledger
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.integration
 async def told(client: KubeClient, heard: Any) -> dict[str, Any]:
     """What a backup says after its turn has not come for a while."""
     queue, name, namespace = WorkQueue(), heard["metadata"]["name"], heard["metadata"]["namespace"]
-    noticing = Noticing(queue)
+    noticing = Acknowledger(queue)
     noticing.hear({"type": "ADDED", "object": heard})
-    await queue.add(Key("VolumeBackup", namespace, name))
+    await queue.add(ObjectKey("VolumeBackup", namespace, name))
     policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
-    running = asyncio.create_task(noticing.run(Eyes(client, cast("Stores", None), policy)))
-    await asyncio.sleep(PATIENCE + 2)
+    running = asyncio.create_task(noticing.run(Context(client, cast("StorePool", None), policy)))
+    await asyncio.sleep(ACKNOWLEDGE_AFTER_SECONDS + 2)
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running

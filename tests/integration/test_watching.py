@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.crd.definitions import RESOURCES
-from cinderblock.handlers import watching
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.noticing import Noticing
-from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.watch import Watch
-from cinderblock.handlers.watching import Watching
+from cinderblock.controller.handlers import watch_manager
+from cinderblock.controller.handlers.acknowledge import Acknowledger
+from cinderblock.controller.handlers.event_handler import EventHandler
+from cinderblock.controller.handlers.watch_manager import WatchManager
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.kube import client as kube_client
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE
@@ -46,16 +46,16 @@ def line(server: ApiServer) -> Iterator[FaultyApi]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes are seconds here."""
-    monkeypatch.setattr(watching, "SILENT_SECONDS", 3.0)
-    monkeypatch.setattr(watching, "OPENING_SECONDS", 3.0)
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(watch_manager, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(watch_manager, "OPENING_SECONDS", 3.0)
+    monkeypatch.setattr(watch_manager, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(kube_client, "DISCOVERY_CACHE_SECONDS", 0.5)
 
 
 @asynccontextmanager
 async def _watching(
     server: ApiServer, line: FaultyApi, directory: Path
-) -> AsyncIterator[tuple[Watching, WorkQueue, KubeClient]]:
+) -> AsyncIterator[tuple[WatchManager, WorkQueue, KubeClient]]:
     """Watches through the line, what they put into the queue, and a client past the line."""
     path = kubeconfigs.write(directory / "kubeconfig", line.url, server.authority, server.token)
     queue, began = WorkQueue(), time.monotonic()
@@ -63,7 +63,7 @@ async def _watching(
         aclosing(await connect(kubeconfig=str(path))) as kube,
         aclosing(await connect(kubeconfig=str(server.kubeconfig))) as administrator,
     ):
-        watched = Watching(kube, Watch(queue, Noticing(queue)), lambda: began)
+        watched = WatchManager(kube, EventHandler(queue, Acknowledger(queue)), lambda: began)
         task = asyncio.create_task(watched.run())
         try:
             yield watched, queue, administrator
@@ -84,7 +84,7 @@ async def _hears_of(queue: WorkQueue, administrator: KubeClient, name: str) -> N
     spec = {"credentialsSecretRef": {"name": "absent"}}
     await administrator.create(BACKUP_STORE, {"metadata": metadata, "spec": spec})
     async with asyncio.timeout(60):
-        while (key := await queue.take()) != Key("BackupStore", "default", name):
+        while (key := await queue.take()) != ObjectKey("BackupStore", "default", name):
             await queue.done(key)
 
 

@@ -24,13 +24,13 @@ from typing import Any
 
 from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.api.labels import BACKUP_FINALIZER
-from cinderblock.handlers.observe import Eyes
-from cinderblock.handlers.settled import unsettled
-from cinderblock.handlers.stores import Stores
+from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.resync import list_pending
+from cinderblock.controller.settings import OperatorSettings
+from cinderblock.controller.stores.pool import StorePool
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
-from cinderblock.settings import OperatorSettings
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.s3 import S3Server
@@ -183,7 +183,7 @@ def measure_resync(run: Run) -> None:
     async def judge(client: KubeClient) -> tuple[int, float]:
         used = time.process_time()
         policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
-        found = await unsettled(Eyes(client, Stores(client), policy))
+        found = await list_pending(Context(client, StorePool(client), policy))
         return len(found), time.process_time() - used
 
     looked_at, used = run.do(judge)

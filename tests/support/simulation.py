@@ -24,20 +24,20 @@ from typing import Any, Self, TypeVar, cast
 from cinderblock.api import labels as api_labels
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.context import Context
+from cinderblock.controller.handlers.acknowledge import Acknowledger
+from cinderblock.controller.handlers.event_handler import CHILD_KINDS, EventHandler, volume_key
+from cinderblock.controller.metrics.collector import read
+from cinderblock.controller.reconcile.admission import MoverAdmission
+from cinderblock.controller.reconcile.reconciler import Reconciler
+from cinderblock.controller.reconcile.resync import list_pending
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.stores.references import ReferenceLookups
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.pack import parse_pack_name
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.line import Line
-from cinderblock.handlers.noticing import Noticing
-from cinderblock.handlers.observe import Eyes
-from cinderblock.handlers.overview import read
-from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.reconcile import Reconciler
-from cinderblock.handlers.references import ReferenceLooks
-from cinderblock.handlers.settled import unsettled
-from cinderblock.handlers.stores import Stores
-from cinderblock.handlers.watch import CHILD_KINDS, Watch, volume_key
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
@@ -204,11 +204,11 @@ class OpenStores:
 class Due:
     """The queue's part: when each key is due."""
 
-    at: dict[Key, datetime] = field(default_factory=dict)
-    failures: dict[Key, int] = field(default_factory=dict)
+    at: dict[ObjectKey, datetime] = field(default_factory=dict)
+    failures: dict[ObjectKey, int] = field(default_factory=dict)
     now: datetime = START
 
-    async def add(self, key: Key, delay: float = 0.0) -> None:
+    async def add(self, key: ObjectKey, delay: float = 0.0) -> None:
         """See `WorkQueue`."""
         due = self.now + timedelta(seconds=delay)
         self.at[key] = min(due, self.at.get(key, due))
@@ -287,18 +287,18 @@ class Simulation:
         api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
         self.instruments = OperatorMetrics()
-        stores = cast("Stores", OpenStores(self.store, self.cluster))
-        eyes = Eyes(
+        stores = cast("StorePool", OpenStores(self.store, self.cluster))
+        eyes = Context(
             self._kube,
             stores,
             POLICY,
             lambda: self._due.now,
             self.instruments,
-            Line(self._seconds),
-            references=ReferenceLooks(turn_seconds=0.0),
+            MoverAdmission(self._seconds),
+            references=ReferenceLookups(turn_seconds=0.0),
         )
-        self._noticing = Noticing(cast("WorkQueue", self._due))
-        self._watch = Watch(cast("WorkQueue", self._due), self._noticing)
+        self._noticing = Acknowledger(cast("WorkQueue", self._due))
+        self._watch = EventHandler(cast("WorkQueue", self._due), self._noticing)
         self._eyes = eyes
         self._reconcile = Reconciler(eyes)
         self._heard[:] = [
@@ -509,7 +509,7 @@ class Simulation:
         elif change.object["kind"] == "PersistentVolume" and change.type == "MODIFIED":
             await self._watch.on_volume(event | {"type": "DELETED"})
 
-    def due(self) -> list[Key]:
+    def due(self) -> list[ObjectKey]:
         """Keys that may be reconciled now, the one that has waited longest first."""
         self.hear()
         ready = [key for key, at in self._due.at.items() if at <= self.now]
@@ -519,14 +519,14 @@ class Simulation:
         """Have the operator tell new backups that they wait, as it does when it has very much to do."""
         self.hear()
         for item in self.objects.all("VolumeBackup"):
-            key = Key("VolumeBackup", NAMESPACE, item["metadata"]["name"])
+            key = ObjectKey("VolumeBackup", NAMESPACE, item["metadata"]["name"])
             try:
                 self._loop.run_until_complete(self._noticing.tell(self._eyes, key))
             except Crash:
                 self._tell_of(key, "the operator dies")
                 self.restart()
 
-    def reconcile(self, key: Key) -> None:
+    def reconcile(self, key: ObjectKey) -> None:
         """Have the operator look at one object. A crash restarts the operator."""
         self._due.at.pop(key, None)
         self._due.now += STEP
@@ -551,7 +551,7 @@ class Simulation:
         if look_again is not None:
             self._loop.run_until_complete(self._due.add(key, look_again))
 
-    def _tell_of(self, key: Key, what: str) -> None:
+    def _tell_of(self, key: ObjectKey, what: str) -> None:
         found = self.objects.get(key.kind, key.name, key.namespace)
         said = "gone" if found is None else " ".join(_said(found))
         self.history.append(f"{self.now:%H:%M:%S} {key.kind} {key.name} ({said}): {what}")
@@ -572,21 +572,21 @@ class Simulation:
         """What the slow resync does: every object is looked at again."""
         for kind in OWN:
             for item in self.objects.all(kind):
-                key = Key(kind, NAMESPACE, item["metadata"]["name"])
+                key = ObjectKey(kind, NAMESPACE, item["metadata"]["name"])
                 self._loop.run_until_complete(self._due.add(key))
         for item in self.objects.all("PersistentVolume"):
             if RESTORE_LABEL in item["metadata"].get("labels", {}):
                 self._loop.run_until_complete(self._due.add(volume_key(item["metadata"]["name"])))
 
-    def unsettled(self) -> set[Key]:
+    def unsettled(self) -> set[ObjectKey]:
         """What the resync of a real operator would look at, told from lists."""
-        return {key for key, _ in self._loop.run_until_complete(unsettled(self._eyes))}
+        return {key for key, _ in self._loop.run_until_complete(list_pending(self._eyes))}
 
     def look_at_what_is_settled(self) -> None:
         """Make sure that a look at what the resync leaves out finds nothing to do."""
         wanted, version = self.unsettled(), self._version()
         for kind in ("VolumeBackup", "VolumeRestore"):
-            for key in [Key(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
+            for key in [ObjectKey(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
                 look_again = None if key in wanted else self._loop.run_until_complete(self._reconcile(key))
                 assert (look_again, self._version()) == (None, version), f"{key} was left out:\n{self.story()}"
 
@@ -601,7 +601,7 @@ class Simulation:
         self._rest()
         assert self._version() == version, "the resync had to repair something:\n" + self.story()
         tidy = [item for item in self._ended() if not self._children_of(item) and not _is_forgotten(item)]
-        left = {Key(item["kind"], NAMESPACE, item["metadata"]["name"]) for item in tidy}
+        left = {ObjectKey(item["kind"], NAMESPACE, item["metadata"]["name"]) for item in tidy}
         assert not left & self.unsettled(), "what has ended would be looked at by every resync:\n" + self.story()
 
     def _rest(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cinderblock.controller.settings import OperatorSettings
 from cinderblock.errors import InvalidInput
-from cinderblock.settings import OperatorSettings
 
 IMAGE = {"CINDERBLOCK_MOVER_IMAGE": "example/cinderblock:1"}
 

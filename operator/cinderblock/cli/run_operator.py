@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cinderblock.handlers.main import main
+from cinderblock.controller.manager import main
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cinderblock.settings import OperatorSettings
+from cinderblock.controller.settings import OperatorSettings
 from tests.support.chart import CHART, EMBEDDED, EVERYTHING, NAMESPACE, Objects, helm, of_kind, render
 
 pytestmark = pytest.mark.integration

@@ -13,11 +13,11 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from cinderblock.handlers.health import DEAF_SECONDS, IDLE_SECONDS, STUCK_SECONDS, Health
-from cinderblock.handlers.leading import Leading
-from cinderblock.handlers.pulse import SILENT_SECONDS
-from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.watching import Watching
+from cinderblock.controller.handlers.watch_liveness import SILENT_SECONDS
+from cinderblock.controller.handlers.watch_manager import WatchManager
+from cinderblock.controller.healthz import IDLE_SECONDS, WATCH_STALL_SECONDS, WORKER_STALL_SECONDS, Health
+from cinderblock.controller.leaderelection.elector import LeaderElector
+from cinderblock.controller.workqueue import WorkQueue
 from tests.cluster import choices
 
 
@@ -49,7 +49,9 @@ async def process() -> AsyncIterator[Process]:
     """One that is well."""
     [port] = choices.free_ports(1)
     made = Process(port)
-    served = Health(port, cast("WorkQueue", made.queue), cast("Watching", made.watching), cast("Leading", made.leading))
+    served = Health(
+        port, cast("WorkQueue", made.queue), cast("WatchManager", made.watching), cast("LeaderElector", made.leading)
+    )
     await served.start()
     yield made
     await served.stop()
@@ -61,9 +63,9 @@ async def test_a_process_that_works_is_alive_and_ready(process: Process) -> None
 
 
 async def test_a_watch_that_is_dead_for_too_long_is_told(process: Process) -> None:
-    process.watching.silence = lambda: DEAF_SECONDS - 1
+    process.watching.silence = lambda: WATCH_STALL_SECONDS - 1
     assert (await process.asked("/healthz"))[0] == 200
-    process.watching.silence = lambda: DEAF_SECONDS + 1
+    process.watching.silence = lambda: WATCH_STALL_SECONDS + 1
     assert await process.asked("/healthz") == (
         503,
         "a watch has been silent for 601 s, though the API server answers\n",
@@ -71,7 +73,7 @@ async def test_a_watch_that_is_dead_for_too_long_is_told(process: Process) -> No
 
 
 async def test_an_object_that_is_worked_on_without_end_is_told(process: Process) -> None:
-    process.queue.longest_run = lambda: STUCK_SECONDS + 1
+    process.queue.longest_run = lambda: WORKER_STALL_SECONDS + 1
     assert await process.asked("/healthz") == (503, "one object has been worked on for 3601 s\n")
 
 
@@ -109,4 +111,4 @@ async def test_a_loop_that_is_stuck_does_not_answer(process: Process) -> None:
 
 def test_a_dead_watch_is_told_later_than_it_is_opened_anew() -> None:
     """`Watching` starts kopf anew first, which is less than the process."""
-    assert DEAF_SECONDS > 3 * SILENT_SECONDS
+    assert WATCH_STALL_SECONDS > 3 * SILENT_SECONDS

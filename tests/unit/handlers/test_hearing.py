@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
-from cinderblock.handlers.hearing import Hearing
+from cinderblock.controller.handlers.event_bridge import EventBridge
 
 
 class Noting:
@@ -37,14 +37,14 @@ class Noting:
         await self._note("volume", event)
 
 
-async def _hear(hearing: Hearing, events: list[Any]) -> None:
+async def _hear(hearing: EventBridge, events: list[Any]) -> None:
     for number, event in enumerate(events):
         await (hearing.on_own, hearing.on_child, hearing.on_volume)[number % 3](event=event, anything="else")
 
 
 async def _told(noting: Noting, events: list[Any], *, is_slow: bool = False) -> None:
     """Hear of events in another thread, and wait until all that can be told was told."""
-    noting.last, hearing = events[-1], Hearing(noting)
+    noting.last, hearing = events[-1], EventBridge(noting)
     running = asyncio.create_task(hearing.run())
     if is_slow:
         noting.goes_on.clear()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import pytest
 from typing_extensions import override
 
+from cinderblock.controller.leaderelection.elector import LeaderElector
+from cinderblock.controller.leaderelection.lease import LeaseTimings
 from cinderblock.errors import KubeUnavailable, NotLeading
-from cinderblock.handlers.leading import Leading
-from cinderblock.handlers.lease import Timing
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import LEASE
 from cinderblock.kube.responses import Response
@@ -20,7 +20,7 @@ from cinderblock.kube.transport import Request
 from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
 from tests.support.virtual_time import in_virtual_time, virtual_clock
 
-TIMING = Timing()
+TIMING = LeaseTimings()
 
 
 class Line(SimulatedApi):
@@ -44,7 +44,7 @@ class Line(SimulatedApi):
 class Candidate:
     """One replica, and when it acted."""
 
-    leading: Leading
+    leading: LeaderElector
     line: Line
     client: KubeClient
     acting: asyncio.Event = field(default_factory=asyncio.Event)
@@ -75,7 +75,7 @@ def make(objects: ObjectsInMemory) -> Make:
     def candidate(name: str) -> Candidate:
         line = Line(objects)
         client = KubeClient(line)
-        return Candidate(Leading(client, "ns", "lease", identity=name, clock=virtual_clock), line, client)
+        return Candidate(LeaderElector(client, "ns", "lease", identity=name, clock=virtual_clock), line, client)
 
     return candidate
 
@@ -209,7 +209,7 @@ async def test_a_leader_whose_lease_was_taken_by_force_stops(make: Make) -> None
 async def test_a_process_that_was_paused_may_not_act_when_it_wakes_up(objects: ObjectsInMemory) -> None:
     now = 0.0
     client = KubeClient(Line(objects))
-    leading = Leading(client, "ns", "lease", identity="me", clock=lambda: now)
+    leading = LeaderElector(client, "ns", "lease", identity="me", clock=lambda: now)
     assert await leading._take()
     leading.check()
     now = TIMING.act

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.handlers.lease import Sighting, Timing, given_back, taken
+from cinderblock.controller.leaderelection.lease import LeaseTimings, ObservedLease, acquired, released
 
-TIMING = Timing(lease=15)
+TIMING = LeaseTimings(lease=15)
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
@@ -22,21 +22,21 @@ def held(version: int, holder: str = "other", uid: str = "u", seconds: int = 15,
 
 
 def test_no_lease_may_be_taken_at_once() -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     sighting.look(None, 0)
     assert sighting.may_take(0)
 
 
 def test_a_lease_that_was_given_back_may_be_taken_at_once() -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     sighting.look(held(1), 0)
-    sighting.look(given_back(held(2)), 1)
+    sighting.look(released(held(2)), 1)
     assert sighting.may_take(1)
 
 
 @pytest.mark.parametrize("renewed", ["1999-01-01T00:00:00.000000Z", "2099-01-01T00:00:00.000000Z", "nonsense"])
 def test_a_held_lease_runs_out_after_its_length_without_a_change_whatever_its_renewal_says(renewed: str) -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     sighting.look(held(1, renewed=renewed), 100)
     for now in (100, 107, 114.9):
         sighting.look(held(1, renewed=renewed), now)
@@ -46,21 +46,21 @@ def test_a_held_lease_runs_out_after_its_length_without_a_change_whatever_its_re
 
 
 def test_every_renewal_begins_the_length_anew() -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     for second in range(0, 60, 2):
         sighting.look(held(second), second)
         assert not sighting.may_take(second)
 
 
 def test_the_length_that_the_holder_has_promised_counts() -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     sighting.look(held(1, seconds=60), 0)
     assert not sighting.may_take(59)
     assert sighting.may_take(60)
 
 
 def test_a_lease_that_somebody_removed_is_not_taken_before_it_would_have_run_out() -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     sighting.look(held(1), 0)
     sighting.look(None, 5)
     assert not sighting.may_take(5)
@@ -69,22 +69,22 @@ def test_a_lease_that_somebody_removed_is_not_taken_before_it_would_have_run_out
 
 
 def test_a_lease_that_was_removed_and_made_anew_is_another_one() -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     sighting.look(held(1), 0)
     sighting.look(held(1, uid="v"), 14)
     assert not sighting.may_take(16)
 
 
 def test_our_own_lease_is_ours() -> None:
-    sighting = Sighting("me", TIMING)
+    sighting = ObservedLease("me", TIMING)
     sighting.look(held(1, holder="me"), 0)
     assert sighting.may_take(0)
 
 
 def test_a_take_over_is_counted_and_a_renewal_is_not() -> None:
-    mine = taken(held(1, holder="me"), "me", TIMING, NOW)
+    mine = acquired(held(1, holder="me"), "me", TIMING, NOW)
     assert mine["spec"]["leaseTransitions"] == 0
-    won = taken(held(1), "me", TIMING, NOW)
+    won = acquired(held(1), "me", TIMING, NOW)
     assert won["spec"]["leaseTransitions"] == 1
     assert won["spec"]["acquireTime"] == won["spec"]["renewTime"] == "2026-05-04T12:00:00.000000Z"
     assert won["metadata"] == held(1)["metadata"]
@@ -100,9 +100,9 @@ def test_whoever_looks_and_whenever_no_two_may_act_at_once(
     lease: float, renewals: list[float], lag: float, offset: float
 ) -> None:
     """A leader renews at irregular times and dies; a candidate sees each renewal some time later, by its own clock."""
-    timing = Timing(lease=lease)
+    timing = LeaseTimings(lease=lease)
     leader_stops, at = 0.0, 0.0
-    sighting = Sighting("me", timing)
+    sighting = ObservedLease("me", timing)
     for number, pause in enumerate(renewals):
         at += pause * timing.act
         leader_stops = at + timing.act

@@ -8,7 +8,7 @@ import pytest
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.handlers.line import Line
+from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import (
@@ -40,8 +40,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def line(clock: Clock) -> Line:
-    return Line(clock)
+def line(clock: Clock) -> MoverAdmission:
+    return MoverAdmission(clock)
 
 
 def operation(number: int) -> VolumeBackup:
@@ -49,7 +49,9 @@ def operation(number: int) -> VolumeBackup:
     return accepted(f"b-{number}", created=NOW - timedelta(hours=1) + timedelta(seconds=number))
 
 
-def look(line: Line, me: VolumeBackup, view: ObservedMover | None = None, store: BackupStore | None = None) -> Decision:
+def look(
+    line: MoverAdmission, me: VolumeBackup, view: ObservedMover | None = None, store: BackupStore | None = None
+) -> Decision:
     """What a worker does with what it has read."""
     used = store or a_store()
     seen = line.seen_from(me, view or ObservedMover(), used)
@@ -70,18 +72,18 @@ def reason(decision: Decision) -> str:
     return decision.status.conditions[0].reason
 
 
-def test_movers_that_the_server_does_not_show_yet_count(line: Line) -> None:
+def test_movers_that_the_server_does_not_show_yet_count(line: MoverAdmission) -> None:
     started = [starts(look(line, operation(number))) for number in range(5)]
     assert started == [True, True, False, False, False]
 
 
-def test_a_mover_that_is_seen_and_remembered_counts_once(line: Line) -> None:
+def test_a_mover_that_is_seen_and_remembered_counts_once(line: MoverAdmission) -> None:
     assert starts(look(line, operation(1)))
     seen = ObservedMover(others=frozenset({RunningMover("b-1", "s-1")}))
     assert starts(look(line, operation(2), seen))
 
 
-def test_the_oldest_of_those_that_wait_goes_first(line: Line) -> None:
+def test_the_oldest_of_those_that_wait_goes_first(line: MoverAdmission) -> None:
     full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in (3, 1, 2):
         assert reason(look(line, operation(number), full)) == "Queued"
@@ -89,7 +91,7 @@ def test_the_oldest_of_those_that_wait_goes_first(line: Line) -> None:
     assert [starts(look(line, operation(number), one_free)) for number in (3, 2, 4, 1)] == [False, False, False, True]
 
 
-def test_who_does_not_come_back_is_not_waited_for(line: Line, clock: Clock) -> None:
+def test_who_does_not_come_back_is_not_waited_for(line: MoverAdmission, clock: Clock) -> None:
     full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in (1, 2):
         look(line, operation(number), full)
@@ -97,7 +99,7 @@ def test_who_does_not_come_back_is_not_waited_for(line: Line, clock: Clock) -> N
     assert starts(look(line, operation(3)))
 
 
-def test_who_waits_for_a_store_of_its_own_is_in_nobody_elses_way(line: Line) -> None:
+def test_who_waits_for_a_store_of_its_own_is_in_nobody_elses_way(line: MoverAdmission) -> None:
     narrow = a_store(limits={"movers": 1})
     busy = ObservedMover(others=frozenset({RunningMover("x", "s-1")}))
     for number in (1, 2):
@@ -106,7 +108,7 @@ def test_who_waits_for_a_store_of_its_own_is_in_nobody_elses_way(line: Line) -> 
     assert starts(look(line, operation(3), busy, other))
 
 
-def test_a_mover_that_has_ended_makes_room_at_once(line: Line) -> None:
+def test_a_mover_that_has_ended_makes_room_at_once(line: MoverAdmission) -> None:
     for number in (1, 2):
         assert starts(look(line, operation(number)))
     ended = a_job("b-1", conditions=[{"type": "Failed", "status": "True"}])
@@ -114,14 +116,14 @@ def test_a_mover_that_has_ended_makes_room_at_once(line: Line) -> None:
     assert starts(look(line, operation(3)))
 
 
-def test_a_mover_that_was_never_created_is_forgotten(line: Line, clock: Clock) -> None:
+def test_a_mover_that_was_never_created_is_forgotten(line: MoverAdmission, clock: Clock) -> None:
     for number in (1, 2):
         assert starts(look(line, operation(number)))
     clock.now += 31
     assert starts(look(line, operation(3)))
 
 
-def test_who_went_away_while_waiting_takes_no_room(line: Line, clock: Clock) -> None:
+def test_who_went_away_while_waiting_takes_no_room(line: MoverAdmission, clock: Clock) -> None:
     full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in range(100):
         look(line, operation(number), full)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.worker import run_worker
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import StoreUnreachable
-from cinderblock.handlers import logs
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.loop import work
-from cinderblock.handlers.queue import WorkQueue
+from cinderblock.observability import log as observability_log
 
-KEY = Key("VolumeBackup", "shop", "nightly")
+KEY = ObjectKey("VolumeBackup", "shop", "nightly")
 FIELDS = {"object_kind": "VolumeBackup", "object_namespace": "shop", "object_name": "nightly"}
 log = logging.getLogger("cinderblock.somewhere")
 
@@ -27,7 +27,7 @@ class Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(logs.JsonFormatter())
+        self.setFormatter(observability_log.JsonFormatter())
         self.written: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -49,9 +49,9 @@ def lines() -> Iterator[list[dict[str, Any]]]:
 
 
 def test_every_line_of_the_work_on_an_object_names_it(lines: list[dict[str, Any]]) -> None:
-    with logs.about(KEY):
+    with observability_log.object_context(*KEY):
         log.info("before it was read")
-        logs.know("uid-1")
+        observability_log.add_uid("uid-1")
         log.info("after")
     log.info("elsewhere")
     assert [{key: line[key] for key in line if key.startswith("object_")} for line in lines] == [
@@ -62,7 +62,7 @@ def test_every_line_of_the_work_on_an_object_names_it(lines: list[dict[str, Any]
 
 
 async def test_so_does_a_line_from_a_thread_that_the_work_waits_for(lines: list[dict[str, Any]]) -> None:
-    with logs.about(KEY):
+    with observability_log.object_context(*KEY):
         await asyncio.to_thread(log.info, "from a thread")
     assert lines[0]["object_name"] == "nightly"
 
@@ -71,19 +71,19 @@ async def test_objects_that_are_worked_on_side_by_side_are_not_mixed_up(lines: l
     queue, names = WorkQueue(), [f"backup-{number}" for number in range(8)]
     all_begun, all_failed = asyncio.Barrier(len(names)), asyncio.Barrier(len(names) + 1)
 
-    async def reconcile(key: Key) -> float | None:
+    async def reconcile(key: ObjectKey) -> float | None:
         if key.name == "end":
             await all_failed.wait()
             return None
-        logs.know(f"uid-of-{key.name}")
+        observability_log.add_uid(f"uid-of-{key.name}")
         await all_begun.wait()
         log.info("looked at %s", key.name)
         raise StoreUnreachable("away")
 
     for name in names:
-        await queue.add(Key("VolumeBackup", "shop", name))
-    workers = [asyncio.create_task(work(queue, reconcile)) for _ in names]
-    await asyncio.gather(*(queue.add(Key("VolumeBackup", str(number), "end"), 0.05) for number in range(8)))
+        await queue.add(ObjectKey("VolumeBackup", "shop", name))
+    workers = [asyncio.create_task(run_worker(queue, reconcile)) for _ in names]
+    await asyncio.gather(*(queue.add(ObjectKey("VolumeBackup", str(number), "end"), 0.05) for number in range(8)))
     await all_failed.wait()
     for worker in workers:
         worker.cancel()
@@ -109,7 +109,7 @@ def configured(lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     names = ("", "cinderblock", "kopf")
     levels, handlers = {name: logging.getLogger(name).level for name in names}, logging.getLogger().handlers[:]
-    logs.configure(logging.DEBUG)
+    observability_log.configure(logging.DEBUG)
     logging.getLogger().handlers[:] = handlers
     yield
     for name, level in levels.items():

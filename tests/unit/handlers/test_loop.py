@@ -6,28 +6,28 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.worker import enqueue_all, resync, run_worker
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import KubeUnavailable
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.loop import resync, take_over, work
-from cinderblock.handlers.queue import WorkQueue
 from tests.support.virtual_time import in_virtual_time
 
-KEYS = [Key("VolumeBackup", "shop", f"b{number}") for number in range(10)]
+KEYS = [ObjectKey("VolumeBackup", "shop", f"b{number}") for number in range(10)]
 POISON = KEYS[3]
 
-Reconcile = Callable[[Key], Awaitable[float | None]]
+Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
 
 
 async def run(reconcile: Reconcile, seconds: float, workers: int = 2) -> Counter[str]:
     """Work on KEYS for some time; how often each was looked at."""
     queue, looks = WorkQueue(), Counter[str]()
 
-    async def counted(key: Key) -> float | None:
+    async def counted(key: ObjectKey) -> float | None:
         looks[key.name] += 1
         return await reconcile(key)
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work(queue, counted)) for _ in range(workers)]
+        tasks = [group.create_task(run_worker(queue, counted)) for _ in range(workers)]
         for key in KEYS:
             await queue.add(key)
         await asyncio.sleep(seconds)
@@ -37,7 +37,7 @@ async def run(reconcile: Reconcile, seconds: float, workers: int = 2) -> Counter
 
 
 def raising(error: Exception) -> Reconcile:
-    async def reconcile(key: Key) -> None:
+    async def reconcile(key: ObjectKey) -> None:
         if key == POISON:
             raise error
 
@@ -53,7 +53,7 @@ async def test_an_unexpected_exception_stops_nobody_and_is_tried_again_ever_more
 
 @in_virtual_time
 async def test_a_cancellation_that_nobody_asked_of_a_worker_costs_no_worker() -> None:
-    async def reconcile(key: Key) -> None:
+    async def reconcile(key: ObjectKey) -> None:
         if key == POISON:
             raise asyncio.CancelledError
 
@@ -71,7 +71,7 @@ async def test_an_error_of_ours_is_tried_again() -> None:
 
 @in_virtual_time
 async def test_what_hangs_holds_one_worker_only() -> None:
-    async def reconcile(key: Key) -> None:
+    async def reconcile(key: ObjectKey) -> None:
         if key == POISON:
             await asyncio.Event().wait()
 
@@ -81,7 +81,7 @@ async def test_what_hangs_holds_one_worker_only() -> None:
 
 @in_virtual_time
 async def test_who_wants_to_be_looked_at_again_is() -> None:
-    async def reconcile(key: Key) -> float | None:
+    async def reconcile(key: ObjectKey) -> float | None:
         return 10.0 if key == POISON else None
 
     looks = await run(reconcile, 95)
@@ -91,7 +91,7 @@ async def test_who_wants_to_be_looked_at_again_is() -> None:
 
 @in_virtual_time
 async def test_a_hot_object_does_not_starve_the_others() -> None:
-    async def reconcile(key: Key) -> float | None:
+    async def reconcile(key: ObjectKey) -> float | None:
         await asyncio.sleep(0.01)
         return 0.0 if key == POISON else 1.0
 
@@ -103,14 +103,14 @@ async def test_a_hot_object_does_not_starve_the_others() -> None:
 async def test_what_was_under_way_comes_first_when_another_one_begins_to_lead() -> None:
     queue, failures = WorkQueue(), 2
 
-    async def listed() -> list[tuple[Key, bool]]:
+    async def listed() -> list[tuple[ObjectKey, bool]]:
         nonlocal failures
         if failures:
             failures -= 1
             raise KubeUnavailable("no answer")
         return [(key, key == POISON) for key in KEYS]
 
-    await take_over(queue, listed)
+    await enqueue_all(queue, listed)
     assert (await queue.take(), len(queue)) == (POISON, 9)
 
 
@@ -118,7 +118,7 @@ async def test_what_was_under_way_comes_first_when_another_one_begins_to_lead() 
 async def test_the_resync_spreads_its_keys_and_survives_a_failure() -> None:
     queue, lists = WorkQueue(), 0
 
-    async def listed() -> list[tuple[Key, bool]]:
+    async def listed() -> list[tuple[ObjectKey, bool]]:
         nonlocal lists
         lists += 1
         if lists == 1:

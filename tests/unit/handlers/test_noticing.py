@@ -6,12 +6,17 @@ import asyncio
 from contextlib import suppress
 from typing import Any, cast
 
+from cinderblock.controller.context import Context
+from cinderblock.controller.handlers.acknowledge import (
+    ACKNOWLEDGE_AFTER_SECONDS,
+    ACKNOWLEDGED_PER_PERIOD,
+    PERIOD_SECONDS,
+    Acknowledger,
+)
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import Conflict, KubeUnavailable
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.noticing import AT_ONCE, EVERY, PATIENCE, Noticing
-from cinderblock.handlers.observe import Eyes
-from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.stores import Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from tests.support.virtual_time import in_virtual_time
@@ -43,7 +48,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.queue = WorkQueue()
-        self.noticing = Noticing(self.queue)
+        self.noticing = Acknowledger(self.queue)
         self.api = Api()
 
     async def hears(self, name: str, how: str | None = "ADDED", **more: Any) -> None:
@@ -52,12 +57,12 @@ class Desk:
         status = {"observedGeneration": -1}
         body = {"kind": "VolumeBackup", "metadata": metadata, "spec": {"volumeId": "data"}, "status": status} | more
         self.noticing.hear({"type": how, "object": body})
-        await self.queue.add(Key("VolumeBackup", "shop", name))
+        await self.queue.add(ObjectKey("VolumeBackup", "shop", name))
 
     async def runs(self, seconds: float) -> None:
         """Time goes by."""
         policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
-        eyes = Eyes(cast("KubeClient", self.api), cast("Stores", None), policy)
+        eyes = Context(cast("KubeClient", self.api), cast("StorePool", None), policy)
         task = asyncio.create_task(self.noticing.run(eyes))
         await asyncio.sleep(seconds)
         task.cancel()
@@ -70,9 +75,9 @@ async def test_who_waits_is_told_once_and_in_the_words_of_cinder() -> None:
     desk = Desk()
     await desk.hears("one")
     await desk.hears("other")
-    await desk.runs(PATIENCE / 2)
+    await desk.runs(ACKNOWLEDGE_AFTER_SECONDS / 2)
     assert desk.api.written == {}
-    await desk.runs(PATIENCE)
+    await desk.runs(ACKNOWLEDGE_AFTER_SECONDS)
     status = desk.api.written["one"]
     assert (status["phase"], status["id"]) == ("creating", "u-one")
     assert {condition["reason"] for condition in status["conditions"]} == {"Noticed"}
@@ -100,10 +105,10 @@ async def test_very_many_are_told_a_few_at_a_time_those_first_that_came_first() 
     desk = Desk()
     for number in range(100):
         await desk.hears(f"backup-{number}")
-    await desk.runs(PATIENCE + EVERY + 100 / AT_ONCE * 0.1 + 0.5)
+    await desk.runs(ACKNOWLEDGE_AFTER_SECONDS + PERIOD_SECONDS + 100 / ACKNOWLEDGED_PER_PERIOD * 0.1 + 0.5)
     told = list(desk.api.written)
-    assert all(abs(told.index(f"backup-{number}") - number) < AT_ONCE for number in range(100))
-    assert desk.api.most_at_once == AT_ONCE
+    assert all(abs(told.index(f"backup-{number}") - number) < ACKNOWLEDGED_PER_PERIOD for number in range(100))
+    assert desk.api.most_at_once == ACKNOWLEDGED_PER_PERIOD
 
 
 @in_virtual_time

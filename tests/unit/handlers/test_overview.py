@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
+from cinderblock.controller.metrics import collector as metrics_collector
+from cinderblock.controller.metrics.collector import CACHE_SECONDS, MANY_OBJECTS, ClusterCollector
+from cinderblock.controller.metrics.server import SnapshotReader
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import KubeUnavailable
-from cinderblock.handlers import overview
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.metrics import Gauges
-from cinderblock.handlers.overview import FRESH_SECONDS, MUCH, Overview
-from cinderblock.handlers.queue import WorkQueue
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
@@ -48,24 +48,24 @@ class Clock:
 
 async def test_who_asks_again_soon_costs_nothing() -> None:
     api, clock = Api(), Clock()
-    view = Overview(KubeClient(api), clock)
+    view = ClusterCollector(KubeClient(api), clock)
     await asyncio.gather(*(view.state() for _ in range(5)))
     assert api.requests == LISTS
-    clock.now += FRESH_SECONDS + 1
+    clock.now += CACHE_SECONDS + 1
     await view.state()
     assert api.requests == 2 * LISTS
 
 
 async def test_a_reading_that_takes_long_is_kept_for_longer() -> None:
     api, clock = Api(), Clock()
-    view = Overview(KubeClient(api), clock)
+    view = ClusterCollector(KubeClient(api), clock)
     api.hangs = asyncio.Event()
     first = asyncio.create_task(view.state())
     await asyncio.sleep(0.01)
     clock.now += 1
     api.hangs.set()
     await first
-    clock.now += MUCH - 3
+    clock.now += MANY_OBJECTS - 3
     await view.state()
     assert api.requests == LISTS
     clock.now += 5
@@ -75,7 +75,7 @@ async def test_a_reading_that_takes_long_is_kept_for_longer() -> None:
 
 async def test_an_api_server_that_does_not_answer_leaves_the_last_figures_with_their_age() -> None:
     api, clock = Api(), Clock()
-    view = Overview(KubeClient(api), clock)
+    view = ClusterCollector(KubeClient(api), clock)
     first, _ = await view.state()
     api.is_away = True
     clock.now += 500
@@ -87,15 +87,15 @@ async def test_an_api_server_that_does_not_answer_leaves_the_last_figures_with_t
 async def test_an_api_server_that_never_answered_gives_no_figures() -> None:
     api = Api()
     api.is_away = True
-    state, _ = await Overview(KubeClient(api)).state()
+    state, _ = await ClusterCollector(KubeClient(api)).state()
     assert state is None
 
 
 async def test_who_asks_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(metrics_collector, "READ_TIMEOUT_SECONDS", 0.01)
     api = Api()
     api.hangs = asyncio.Event()
-    view = Overview(KubeClient(api))
+    view = ClusterCollector(KubeClient(api))
     state, _ = await view.state()
     assert state is None
     await view.aclose()
@@ -103,7 +103,7 @@ async def test_who_asks_does_not_wait_for_an_api_server_that_hangs(monkeypatch: 
 
 async def test_figures_are_forgotten_by_who_does_not_lead() -> None:
     api, clock = Api(), Clock()
-    view = Overview(KubeClient(api), clock)
+    view = ClusterCollector(KubeClient(api), clock)
     await view.state()
     view.forget()
     await view.state()
@@ -113,9 +113,9 @@ async def test_figures_are_forgotten_by_who_does_not_lead() -> None:
 @pytest.mark.parametrize("is_leading", [True, False])
 async def test_nobody_waits_for_what_is_in_the_queue_of_a_process_that_does_not_act(is_leading: bool) -> None:
     queue = WorkQueue()
-    await queue.add(Key("VolumeBackup", "shop", "young"))
+    await queue.add(ObjectKey("VolumeBackup", "shop", "young"))
     kube = KubeClient(Api())
-    view = Overview(kube)
-    figures = await Gauges(kube, queue, view, mover_limit=1, is_leading=lambda: is_leading).read()
+    view = ClusterCollector(kube)
+    figures = await SnapshotReader(kube, queue, view, mover_limit=1, is_leading=lambda: is_leading).read()
     await view.aclose()
     assert figures.queue == {"due": int(is_leading), "delayed": 0, "running": 0}

@@ -8,9 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cinderblock.controller.stores import circuit_breaker
+from cinderblock.controller.stores.circuit_breaker import (
+    CONCURRENT_CALLS,
+    UNPROVEN_CONCURRENT_CALLS,
+    Endpoint,
+    StoreBreaker,
+)
 from cinderblock.errors import AccessDenied, StoreUnreachable
-from cinderblock.handlers import patience
-from cinderblock.handlers.patience import AT_ONCE, DOUBTFUL_AT_ONCE, Endpoint, Patience
 
 
 def silent() -> None:
@@ -21,8 +26,8 @@ def refusing() -> None:
     raise AccessDenied("the key is refused")
 
 
-def a_patience(endpoint: Endpoint | None = None, doubtful: asyncio.Semaphore | None = None) -> Patience:
-    return Patience(endpoint or Endpoint(), doubtful or asyncio.Semaphore(DOUBTFUL_AT_ONCE))
+def a_patience(endpoint: Endpoint | None = None, doubtful: asyncio.Semaphore | None = None) -> StoreBreaker:
+    return StoreBreaker(endpoint or Endpoint(), doubtful or asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS))
 
 
 async def test_what_a_call_returns_or_raises_is_handed_on() -> None:
@@ -34,15 +39,15 @@ async def test_what_a_call_returns_or_raises_is_handed_on() -> None:
 
 
 async def test_no_more_calls_wait_for_a_store_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "SLOT_SECONDS", 0.05)
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
     asked, answer, waiting = a_patience(), threading.Event(), threading.Semaphore(0)
 
     def hanging() -> None:
         waiting.release()
         answer.wait(30)
 
-    first = [asyncio.create_task(asked.ask(hanging)) for _ in range(AT_ONCE)]
-    for _ in range(AT_ONCE):
+    first = [asyncio.create_task(asked.ask(hanging)) for _ in range(CONCURRENT_CALLS)]
+    for _ in range(CONCURRENT_CALLS):
         await asyncio.to_thread(waiting.acquire)
     with pytest.raises(StoreUnreachable, match="has not answered earlier calls yet"):
         await asked.ask(hanging)
@@ -63,7 +68,7 @@ async def test_a_store_that_did_not_answer_is_not_asked_again_for_a_while(monkey
         with pytest.raises(StoreUnreachable, match="http://s3 does not answer"):
             await asked.ask(counted)
     assert calls == 1
-    monkeypatch.setattr(patience, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0.0)
     again = a_patience()
     for _ in range(3):
         with pytest.raises(StoreUnreachable):
@@ -75,9 +80,9 @@ async def test_a_store_that_did_not_answer_is_not_asked_again_for_a_while(monkey
 async def test_however_many_stores_never_answer_those_that_do_are_asked_at_once(
     monkeypatch: pytest.MonkeyPatch, is_one_endpoint: bool
 ) -> None:
-    monkeypatch.setattr(patience, "SLOT_SECONDS", 0.05)
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * DOUBTFUL_AT_ONCE))
-    doubtful, away, answer = asyncio.Semaphore(DOUBTFUL_AT_ONCE), Endpoint(), threading.Event()
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * UNPROVEN_CONCURRENT_CALLS))
+    doubtful, away, answer = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS), Endpoint(), threading.Event()
     good = a_patience(doubtful=doubtful)
     assert await good.ask(lambda: 1) == 1
     waiting = 0
@@ -92,17 +97,17 @@ async def test_however_many_stores_never_answer_those_that_do_are_asked_at_once(
     asked = [asyncio.create_task(store.ask(hanging)) for store in stores]
     try:
         done, left = await asyncio.wait(asked, timeout=5)
-        assert len(left) == DOUBTFUL_AT_ONCE
+        assert len(left) == UNPROVEN_CONCURRENT_CALLS
         assert all("Other stores that do not answer" in str(task.exception()) for task in done)
         assert await good.ask(lambda: 2) == 2
     finally:
         answer.set()
     await asyncio.wait(asked)
-    assert waiting == DOUBTFUL_AT_ONCE
+    assert waiting == UNPROVEN_CONCURRENT_CALLS
 
 
 async def test_a_store_that_cannot_be_reached_by_its_own_fault_stops_no_other_at_the_same_endpoint() -> None:
-    endpoint, doubtful = Endpoint(), asyncio.Semaphore(DOUBTFUL_AT_ONCE)
+    endpoint, doubtful = Endpoint(), asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
     good, bad = a_patience(endpoint, doubtful), a_patience(endpoint, doubtful)
     for _ in range(3):
         with pytest.raises(StoreUnreachable):

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from cinderblock.handlers.pulse import PACE_SECONDS, Pulse
+from cinderblock.controller.handlers.watch_liveness import PACE_SECONDS, WatchLiveness
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
 
 async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_opened_since_it_was_asked_for() -> None:
     clock, more = Clock(), asyncio.Event()
-    pulse = Pulse(clock)
+    pulse = WatchLiveness(clock)
 
     async def watch(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -57,7 +57,7 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
             assert pulse.silence(["things"], since=0) == 30
             assert pulse.silence(["things", "others"], since=-1000) == 30
             clock.now = 150
-            later = Pulse(clock, before=pulse)
+            later = WatchLiveness(clock, before=pulse)
             assert not later.opened("things")
             assert later.silence(["things"], since=-1000) == 50
             assert later.silence(["others"], since=-1000) == 20
@@ -65,7 +65,7 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
 
 
 async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> None:
-    pulse = Pulse(Clock())
+    pulse = WatchLiveness(Clock())
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=200 if "limit" in request.query else 503)
@@ -83,12 +83,12 @@ async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> N
 
 async def test_a_watch_that_ends_at_once_is_not_opened_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, slept = Clock(), []
-    pulse = Pulse(clock)
+    pulse = WatchLiveness(clock)
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("cinderblock.handlers.pulse.asyncio.sleep", sleep)
+    monkeypatch.setattr("cinderblock.controller.handlers.watch_liveness.asyncio.sleep", sleep)
 
     async def end(request: web.Request) -> web.Response:
         return web.Response()

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.queue import FIRST_RETRY, LONGEST_RETRY, URGENT, WorkQueue
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.workqueue import BASE_DELAY_SECONDS, MAX_DELAY_SECONDS, URGENT, WorkQueue
 from tests.support.virtual_time import in_virtual_time, virtual_clock
 
 
-def key(name: str) -> Key:
-    return Key("VolumeBackup", "shop", name)
+def key(name: str) -> ObjectKey:
+    return ObjectKey("VolumeBackup", "shop", name)
 
 
 async def taken(queue: WorkQueue) -> str:
@@ -101,11 +101,11 @@ async def test_failures_wait_longer_and_longer_but_not_for_ever_and_a_success_en
     queue = WorkQueue()
     waits = [queue.next_retry(key("a")) for _ in range(14)]
     for number, wait in enumerate(waits):
-        longest = min(LONGEST_RETRY, FIRST_RETRY * 2**number)
+        longest = min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2**number)
         assert longest / 2 <= wait <= longest
-    assert queue.next_retry(key("b")) <= FIRST_RETRY
+    assert queue.next_retry(key("b")) <= BASE_DELAY_SECONDS
     queue.succeeded(key("a"))
-    assert queue.next_retry(key("a")) <= FIRST_RETRY
+    assert queue.next_retry(key("a")) <= BASE_DELAY_SECONDS
 
 
 @in_virtual_time

@@ -10,11 +10,16 @@ from typing import TypeVar, cast
 import pytest
 
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.stores.circuit_breaker import (
+    CONCURRENT_CALLS,
+    UNPROVEN_CONCURRENT_CALLS,
+    Endpoint,
+    StoreBreaker,
+)
+from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.stores.references import ReferenceLookups, key_ring
 from cinderblock.errors import InvalidInput, KubeUnavailable, NotFound, TransientError
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.handlers.patience import AT_ONCE, DOUBTFUL_AT_ONCE, Endpoint, Patience
-from cinderblock.handlers.references import ReferenceLooks, key_ring
-from cinderblock.handlers.stores import Stores
 from cinderblock.repository import references
 from cinderblock.repository.references import Dependents
 from cinderblock.store.base import ObjectStore
@@ -35,7 +40,7 @@ class Opened:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._patience = Patience(Endpoint(answers=True), asyncio.Semaphore(DOUBTFUL_AT_ONCE))
+        self._patience = StoreBreaker(Endpoint(answers=True), asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS))
         self.calls = 0
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -49,18 +54,18 @@ class Opened:
         return await self._patience.ask(call)
 
 
-async def needs(looks: ReferenceLooks, stores: Opened, backup_id: str) -> Dependents:
-    return await looks.needs(cast("Stores", stores), STORE, "container", VOLUME, backup_id)
+async def needs(looks: ReferenceLookups, stores: Opened, backup_id: str) -> Dependents:
+    return await looks.needs(cast("StorePool", stores), STORE, "container", VOLUME, backup_id)
 
 
 async def test_looks_that_come_together_read_each_manifest_once() -> None:
     line = a_line(10)
     store = CountedStore(line.backups.store)
-    looks, stores = ReferenceLooks(), Opened(store)
-    answers = await asyncio.gather(*(needs(looks, stores, name(number)) for number in range(AT_ONCE)))
+    looks, stores = ReferenceLookups(), Opened(store)
+    answers = await asyncio.gather(*(needs(looks, stores, name(number)) for number in range(CONCURRENT_CALLS)))
     assert [len(answer.by) for answer in answers] == [9, 8, 7, 6]
     assert store.counts.gets <= 3 * 10
-    assert store.counts.lists == AT_ONCE
+    assert store.counts.lists == CONCURRENT_CALLS
 
 
 async def test_manifests_are_read_in_batches_between_which_others_have_their_turn(
@@ -68,7 +73,7 @@ async def test_manifests_are_read_in_batches_between_which_others_have_their_tur
 ) -> None:
     monkeypatch.setattr(references, "BATCH_MANIFESTS", 3)
     stores = Opened(a_line(10).backups.store)
-    await needs(ReferenceLooks(), stores, name(0))
+    await needs(ReferenceLookups(), stores, name(0))
     assert stores.calls == 1 + 4
 
 
@@ -82,7 +87,7 @@ async def test_a_look_waits_for_another_one_only_for_a_moment_and_says_why() -> 
             assert go_on.wait(30)
             return super().get(key, start, length)
 
-    looks, stores = ReferenceLooks(turn_seconds=0.05), Opened(Slow(line.backups.store))
+    looks, stores = ReferenceLookups(turn_seconds=0.05), Opened(Slow(line.backups.store))
     first = asyncio.create_task(needs(looks, stores, name(0)))
     await asyncio.to_thread(inside.wait)
     with pytest.raises(TransientError) as waits:
@@ -96,14 +101,14 @@ async def test_a_look_waits_for_another_one_only_for_a_moment_and_says_why() -> 
 async def test_another_container_or_store_is_another_place() -> None:
     line = a_line(2)
     store = CountedStore(line.backups.store)
-    looks, stores = ReferenceLooks(), Opened(store)
+    looks, stores = ReferenceLookups(), Opened(store)
     other = BackupStore.model_validate(
         {"metadata": METADATA | {"uid": "s-2"}, "spec": {"credentialsSecretRef": {"name": "s3"}, "prefix": PREFIX}}
     )
-    await looks.needs(cast("Stores", stores), STORE, "container", VOLUME, name(0))
+    await looks.needs(cast("StorePool", stores), STORE, "container", VOLUME, name(0))
     once = store.counts.gets
-    await looks.needs(cast("Stores", stores), STORE, "another", VOLUME, name(0))
-    await looks.needs(cast("Stores", stores), other, "container", VOLUME, name(0))
+    await looks.needs(cast("StorePool", stores), STORE, "another", VOLUME, name(0))
+    await looks.needs(cast("StorePool", stores), other, "container", VOLUME, name(0))
     assert store.counts.gets == 3 * once
 
 
@@ -113,7 +118,7 @@ async def test_a_deletion_does_not_hang_on_the_encryption_secret(error: Exceptio
         async def keys(self, store: BackupStore) -> KeyRing:
             raise error
 
-    assert await key_ring(cast("Stores", Without()), STORE) is None
+    assert await key_ring(cast("StorePool", Without()), STORE) is None
 
 
 async def test_an_api_server_that_does_not_answer_is_no_missing_secret() -> None:
@@ -122,4 +127,4 @@ async def test_an_api_server_that_does_not_answer_is_no_missing_secret() -> None
             raise KubeUnavailable("no answer")
 
     with pytest.raises(KubeUnavailable):
-        await key_ring(cast("Stores", Silent()), STORE)
+        await key_ring(cast("StorePool", Silent()), STORE)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cinderblock.handlers.keys import Key
+from cinderblock.controller.request import ObjectKey
 from tests.support.simulation import Simulation
 
-FULL = Key("VolumeBackup", "shop", "full")
-AGAIN = Key("VolumeRestore", "shop", "again")
+FULL = ObjectKey("VolumeBackup", "shop", "full")
+AGAIN = ObjectKey("VolumeRestore", "shop", "again")
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def simulation() -> Iterator[Simulation]:
 
 
 def test_what_has_ended_is_left_out_and_stores_are_not(simulation: Simulation) -> None:
-    assert simulation.unsettled() == {Key("BackupStore", "shop", "default")}
+    assert simulation.unsettled() == {ObjectKey("BackupStore", "shop", "default")}
 
 
 def test_new_ones_and_those_that_are_being_deleted_are_looked_at(simulation: Simulation) -> None:
     simulation.backup("young", "data")
     simulation.delete("VolumeBackup", "full")
-    assert {Key("VolumeBackup", "shop", "young"), FULL} <= simulation.unsettled()
+    assert {ObjectKey("VolumeBackup", "shop", "young"), FULL} <= simulation.unsettled()
 
 
 @pytest.mark.parametrize("kind", ["Job", "PersistentVolumeClaim", "VolumeSnapshot"])
@@ -65,7 +65,7 @@ def test_one_that_was_changed_is_looked_at(simulation: Simulation) -> None:
 
 
 @pytest.mark.parametrize("key", [FULL, AGAIN])
-def test_one_whose_status_was_lost_is_looked_at(simulation: Simulation, key: Key) -> None:
+def test_one_whose_status_was_lost_is_looked_at(simulation: Simulation, key: ObjectKey) -> None:
     simulation.erase_status(key.kind, key.name)
     assert key in simulation.unsettled()
 
@@ -83,7 +83,7 @@ def test_one_whose_volume_has_a_backup_without_its_parent_is_believed(simulation
     simulation.settle()
     assert simulation.get("VolumeBackup", "full")["status"]["hasDependentBackups"]
     simulation.store.asked.clear()
-    assert simulation.unsettled() == {Key("BackupStore", "shop", "default")}
+    assert simulation.unsettled() == {ObjectKey("BackupStore", "shop", "default")}
     assert not simulation.store.asked
     simulation.tear_away("grandchild")
     assert FULL in simulation.unsettled()

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from cinderblock.controller.reconcile.singleflight import SingleFlight
 from cinderblock.errors import KubeUnavailable
-from cinderblock.handlers.sharing import SharedReads
 
 
 class World:
@@ -39,29 +39,29 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def shared() -> SharedReads:
-    return SharedReads()
+async def shared() -> SingleFlight:
+    return SingleFlight()
 
 
-async def test_who_asks_at_the_same_time_gets_the_answer_of_one_read(world: World, shared: SharedReads) -> None:
+async def test_who_asks_at_the_same_time_gets_the_answer_of_one_read(world: World, shared: SingleFlight) -> None:
     answers = await asyncio.gather(*(shared.read("jobs", world.read) for _ in range(16)))
     assert answers == [0] * 16
     assert world.reads == 1
 
 
-async def test_different_questions_are_read_each_for_itself(world: World, shared: SharedReads) -> None:
+async def test_different_questions_are_read_each_for_itself(world: World, shared: SingleFlight) -> None:
     await asyncio.gather(shared.read("jobs", world.read), shared.read("pods", world.read))
     assert world.reads == 2
 
 
-async def test_who_asks_later_reads_anew(world: World, shared: SharedReads) -> None:
+async def test_who_asks_later_reads_anew(world: World, shared: SingleFlight) -> None:
     assert await shared.read("jobs", world.read) == 0
     world.state = 1
     assert await shared.read("jobs", world.read) == 1
 
 
 async def test_who_asks_while_it_is_read_gets_an_answer_from_after_the_question(
-    world: World, shared: SharedReads
+    world: World, shared: SingleFlight
 ) -> None:
     world.may_end.clear()
     first = asyncio.create_task(shared.read("jobs", world.read))
@@ -75,7 +75,7 @@ async def test_who_asks_while_it_is_read_gets_an_answer_from_after_the_question(
     assert (world.reads, world.most_at_once) == (2, 1)
 
 
-async def test_a_failure_is_everybodys_who_asked_and_nobodys_who_asks_later(world: World, shared: SharedReads) -> None:
+async def test_a_failure_is_everybodys_who_asked_and_nobodys_who_asks_later(world: World, shared: SingleFlight) -> None:
     async def fail() -> int:
         raise KubeUnavailable("no answer")
 
@@ -84,7 +84,7 @@ async def test_a_failure_is_everybodys_who_asked_and_nobodys_who_asks_later(worl
     assert await shared.read("jobs", world.read) == 0
 
 
-async def test_one_who_gives_up_takes_the_answer_from_nobody(world: World, shared: SharedReads) -> None:
+async def test_one_who_gives_up_takes_the_answer_from_nobody(world: World, shared: SingleFlight) -> None:
     world.may_end.clear()
     one, other = (asyncio.create_task(shared.read("jobs", world.read)) for _ in range(2))
     await world.begun.wait()
@@ -95,7 +95,7 @@ async def test_one_who_gives_up_takes_the_answer_from_nobody(world: World, share
     assert await other == 0
 
 
-async def test_a_failure_that_nobody_waits_for_any_more_is_no_error_of_the_loop(shared: SharedReads) -> None:
+async def test_a_failure_that_nobody_waits_for_any_more_is_no_error_of_the_loop(shared: SingleFlight) -> None:
     begun, may_fail = asyncio.Event(), asyncio.Event()
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

@@ -13,10 +13,11 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.stores import pool as stores_pool
+from cinderblock.controller.stores import secrets
+from cinderblock.controller.stores.pool import ACTIVE_KEY_ANNOTATION, StorePool
 from cinderblock.errors import CinderblockError, InvalidInput, KeyUnavailable, KubeUnavailable, NotFound
 from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION
-from cinderblock.handlers import stores
-from cinderblock.handlers.stores import ACTIVE_KEY_ANNOTATION, Stores
 from cinderblock.kube.client import KubeClient
 from cinderblock.store.memory import MemoryStore
 from tests.support.backups import KEYS
@@ -34,8 +35,8 @@ def objects() -> ObjectsInMemory:
 
 
 @pytest.fixture
-def opened(objects: ObjectsInMemory) -> Iterator[Stores]:
-    kept = Stores(KubeClient(SimulatedApi(objects, lambda how, item: None)))
+def opened(objects: ObjectsInMemory) -> Iterator[StorePool]:
+    kept = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)))
     yield kept
     kept.close()
 
@@ -51,14 +52,14 @@ def a_store(name: str = "default", **spec: Any) -> BackupStore:
     return BackupStore.model_validate({"metadata": metadata, "spec": fields})
 
 
-async def test_a_store_is_opened_once_while_nothing_changes(objects: ObjectsInMemory, opened: Stores) -> None:
+async def test_a_store_is_opened_once_while_nothing_changes(objects: ObjectsInMemory, opened: StorePool) -> None:
     secret(objects, "s3", **CREDENTIALS)
     first = await opened.open(a_store(), "volumebackups")
     assert await opened.open(a_store(), "volumebackups") is first
 
 
 async def test_a_rotated_secret_a_changed_store_and_another_bucket_are_opened_anew(
-    objects: ObjectsInMemory, opened: Stores
+    objects: ObjectsInMemory, opened: StorePool
 ) -> None:
     found = secret(objects, "s3", **CREDENTIALS)
     first = await opened.open(a_store(), "volumebackups")
@@ -71,12 +72,12 @@ async def test_a_rotated_secret_a_changed_store_and_another_bucket_are_opened_an
 async def test_a_secret_that_may_not_be_read_for_now_is_no_answer_of_the_store() -> None:
     """An API server that has just started says so of everything, until it knows all roles."""
     async with client_of([Reply(403, "{}")] * 9) as (client, _):
-        kept = Stores(client)
+        kept = StorePool(client)
         with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*refuses to get secrets"):
             await kept.open(a_store(), "volumebackups")
 
 
-async def test_the_same_name_in_another_namespace_is_another_store(objects: ObjectsInMemory, opened: Stores) -> None:
+async def test_the_same_name_in_another_namespace_is_another_store(objects: ObjectsInMemory, opened: StorePool) -> None:
     secret(objects, "s3", **CREDENTIALS)
     await opened.open(a_store(), "volumebackups")
     other = a_store()
@@ -86,7 +87,7 @@ async def test_the_same_name_in_another_namespace_is_another_store(objects: Obje
 
 
 async def test_a_secret_that_is_gone_is_named_although_the_store_was_open(
-    objects: ObjectsInMemory, opened: Stores
+    objects: ObjectsInMemory, opened: StorePool
 ) -> None:
     found = secret(objects, "s3", **CREDENTIALS)
     await opened.open(a_store(), "volumebackups")
@@ -98,7 +99,7 @@ async def test_a_secret_that_is_gone_is_named_although_the_store_was_open(
     await opened.open(a_store(), "volumebackups")
 
 
-async def test_a_secret_without_its_keys_is_named_and_not_shown(objects: ObjectsInMemory, opened: Stores) -> None:
+async def test_a_secret_without_its_keys_is_named_and_not_shown(objects: ObjectsInMemory, opened: StorePool) -> None:
     secret(objects, "s3", AWS_SECRET_ACCESS_KEY="the-secret")
     with pytest.raises(InvalidInput) as raised:
         await opened.open(a_store(), "volumebackups")
@@ -106,7 +107,7 @@ async def test_a_secret_without_its_keys_is_named_and_not_shown(objects: Objects
     assert "the-secret" not in repr(raised.value)
 
 
-async def test_a_ca_secret_without_certificates_is_named(objects: ObjectsInMemory, opened: Stores) -> None:
+async def test_a_ca_secret_without_certificates_is_named(objects: ObjectsInMemory, opened: StorePool) -> None:
     secret(objects, "s3", **CREDENTIALS)
     secret(objects, "ca", other="text")
     with pytest.raises(NotFound, match=r"has no key ca\.crt"):
@@ -114,10 +115,10 @@ async def test_a_ca_secret_without_certificates_is_named(objects: ObjectsInMemor
 
 
 def test_certificates_that_one_store_reads_are_not_taken_away_by_another(
-    objects: ObjectsInMemory, opened: Stores
+    objects: ObjectsInMemory, opened: StorePool
 ) -> None:
     found = secret(objects, "ca", **{"ca.crt": "certificates"})
-    kept = stores.Secret(found)
+    kept = secrets.Secret(found)
     path = opened._write_certificates(a_store(), kept)
     with open(path) as reading:
         before = os.fstat(reading.fileno()).st_mtime_ns
@@ -127,9 +128,9 @@ def test_certificates_that_one_store_reads_are_not_taken_away_by_another(
 
 
 async def test_no_more_stores_are_kept_open_than_may_be(
-    objects: ObjectsInMemory, opened: Stores, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectsInMemory, opened: StorePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "KEPT_OPEN", 2)
+    monkeypatch.setattr(stores_pool, "MAX_OPEN_STORES", 2)
     secret(objects, "s3", **CREDENTIALS)
     first = await opened.open(a_store("first"), "volumebackups")
     await opened.open(a_store("second"), "volumebackups")
@@ -139,7 +140,7 @@ async def test_no_more_stores_are_kept_open_than_may_be(
     assert len(opened._open) == 2
 
 
-async def test_the_active_key_is_what_the_encryption_secret_says(objects: ObjectsInMemory, opened: Stores) -> None:
+async def test_the_active_key_is_what_the_encryption_secret_says(objects: ObjectsInMemory, opened: StorePool) -> None:
     found = secret(objects, "keys", **{"key-1": base64.b64encode(bytes(32)).decode()})
     sealed = a_store(encryptionSecretRef={"name": "keys"})
     assert await opened.active_key(sealed) is None
@@ -150,14 +151,16 @@ async def test_the_active_key_is_what_the_encryption_secret_says(objects: Object
     assert await opened.keys(a_store()) is None
 
 
-async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(objects: ObjectsInMemory, opened: Stores) -> None:
+async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(
+    objects: ObjectsInMemory, opened: StorePool
+) -> None:
     secret(objects, "s3", **CREDENTIALS)
-    stores.begin_to_look()
+    secrets.begin_to_look()
     first = await opened.open(a_store(), "volumebackups")
     assert await opened.open(a_store(), "volumebackups") is first
     assert opened._kube.calls["get", "secrets"] == 1
     objects.delete(next(iter(objects.all("Secret"))))
-    stores.begin_to_look()
+    secrets.begin_to_look()
     with pytest.raises(NotFound, match="create it"):
         await opened.open(a_store(), "volumebackups")
 
@@ -173,15 +176,15 @@ class Asked(MemoryStore):
 
 
 async def test_a_store_that_has_just_answered_is_not_asked_again(
-    objects: ObjectsInMemory, opened: Stores, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectsInMemory, opened: StorePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Asked()
-    monkeypatch.setattr(stores, "open_store", lambda *_, **__: store)
+    monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: store)
     secret(objects, "s3", **CREDENTIALS)
     for _ in range(3):
         await opened.check(a_store(), "volumebackups")
     assert store.checks == 1
-    monkeypatch.setattr(stores, "CHECKED_SECONDS", 0.0)
+    monkeypatch.setattr(stores_pool, "CHECK_CACHE_SECONDS", 0.0)
     await opened.check(a_store(), "volumebackups")
     assert store.checks == 2
 
@@ -196,7 +199,7 @@ def encrypted(objects: ObjectsInMemory, annotations: dict[str, str]) -> BackupSt
 
 
 async def test_movers_are_told_a_key_that_may_seal_where_others_may_not(
-    objects: ObjectsInMemory, opened: Stores
+    objects: ObjectsInMemory, opened: StorePool
 ) -> None:
     store = encrypted(objects, {READ_ONLY_KEYS_ANNOTATION: "2025=2026-01-31T12:00:00Z"})
     assert await opened.active_key(store) == "2024"
@@ -206,7 +209,7 @@ async def test_movers_are_told_a_key_that_may_seal_where_others_may_not(
 
 
 async def test_where_no_key_may_seal_what_is_stored_can_be_read_and_a_backup_says_why(
-    objects: ObjectsInMemory, opened: Stores
+    objects: ObjectsInMemory, opened: StorePool
 ) -> None:
     store = encrypted(objects, {READ_ONLY_KEYS_ANNOTATION: "2024=2026-01-31T12:00:00Z,2025=2026-01-31T12:00:00Z"})
     assert await opened.keys(store) is not None
@@ -230,7 +233,7 @@ async def test_where_no_key_may_seal_what_is_stored_can_be_read_and_a_backup_say
 )
 async def test_a_wrong_annotation_is_told_by_a_check_of_the_store(
     objects: ObjectsInMemory,
-    opened: Stores,
+    opened: StorePool,
     annotations: dict[str, str],
     error: type[CinderblockError],
     words: str,

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from cinderblock.handlers.keys import Key, is_under_way
-from cinderblock.handlers.loop import take_over, work
-from cinderblock.handlers.queue import WorkQueue
+from cinderblock.controller.request import ObjectKey, is_in_progress
+from cinderblock.controller.worker import enqueue_all, run_worker
+from cinderblock.controller.workqueue import WorkQueue
 from tests.support.virtual_time import in_virtual_time, virtual_clock
 
-OLD, YOUNG, OTHER = (Key("VolumeBackup", "ns", name) for name in ("old", "young", "other"))
+OLD, YOUNG, OTHER = (ObjectKey("VolumeBackup", "ns", name) for name in ("old", "young", "other"))
 
 
 @in_virtual_time
@@ -21,10 +21,10 @@ async def test_on_taking_over_what_is_under_way_comes_before_what_has_waited_for
     await asyncio.sleep(3600)
     await queue.add(YOUNG)
 
-    async def listed() -> list[tuple[Key, bool]]:
+    async def listed() -> list[tuple[ObjectKey, bool]]:
         return [(OLD, False), (YOUNG, True), (OTHER, False)]
 
-    await take_over(queue, listed)
+    await enqueue_all(queue, listed)
     assert [await queue.take() for _ in range(3)] == [YOUNG, OLD, OTHER]
 
 
@@ -59,11 +59,11 @@ async def test_draining_does_not_wait_for_ever() -> None:
 async def test_many_idle_workers_end_when_they_are_cancelled_after_a_drain() -> None:
     queue = WorkQueue()
 
-    async def reconcile(key: Key) -> float | None:
+    async def reconcile(key: ObjectKey) -> float | None:
         await asyncio.sleep(0.01)
         return 5.0
 
-    workers = [asyncio.create_task(work(queue, reconcile)) for _ in range(16)]
+    workers = [asyncio.create_task(run_worker(queue, reconcile)) for _ in range(16)]
     await queue.add(OLD)
     await asyncio.sleep(1)
     assert await queue.drain(1)
@@ -78,11 +78,11 @@ async def test_many_idle_workers_end_when_they_are_cancelled_after_a_drain() -> 
 async def test_work_that_is_cancelled_is_in_the_queue_again() -> None:
     queue = WorkQueue()
 
-    async def reconcile(key: Key) -> float | None:
+    async def reconcile(key: ObjectKey) -> float | None:
         await asyncio.sleep(3600)
         return None
 
-    worker = asyncio.create_task(work(queue, reconcile))
+    worker = asyncio.create_task(run_worker(queue, reconcile))
     await queue.add(OLD)
     await asyncio.sleep(1)
     worker.cancel()
@@ -104,4 +104,4 @@ async def test_work_that_is_cancelled_is_in_the_queue_again() -> None:
 def test_what_is_under_way(kind: str, phase: str | None, going: bool, expected: bool) -> None:
     metadata = {"name": "x"} | ({"deletionTimestamp": "2026-05-04T12:00:00Z"} if going else {})
     status = {"phase": phase} if phase else {}
-    assert is_under_way({"kind": kind, "metadata": metadata, "status": status}) is expected
+    assert is_in_progress({"kind": kind, "metadata": metadata, "status": status}) is expected

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 from cinderblock.api.labels import BACKUP_FINALIZER, OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION
-from cinderblock.handlers.keys import Key
-from cinderblock.handlers.noticing import Noticing
-from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.watch import STORE_DELAY, Watch
+from cinderblock.controller.handlers.acknowledge import Acknowledger
+from cinderblock.controller.handlers.event_handler import STORE_DELAY_SECONDS, EventHandler
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.virtual_time import in_virtual_time
 
@@ -19,13 +19,13 @@ class Heard:
 
     def __init__(self) -> None:
         self._queue = WorkQueue()
-        self.watch = Watch(self._queue, Noticing(self._queue))
+        self.watch = EventHandler(self._queue, Acknowledger(self._queue))
 
     async def keys(self) -> set[str]:
         """Kind and name of everything that is due, taken out of the queue."""
         found = set()
         while self._queue.counts()["due"]:
-            key: Key = await self._queue.take()
+            key: ObjectKey = await self._queue.take()
             await self._queue.done(key)
             found.add(f"{key.kind} {key.name}")
         return found
@@ -39,7 +39,7 @@ class Heard:
 
     async def stores(self) -> set[str]:
         """Names of the stores that are due once they are, which is a little later."""
-        await asyncio.sleep(STORE_DELAY)
+        await asyncio.sleep(STORE_DELAY_SECONDS)
         return await self.keys()
 
     async def volume(self, restore: str, how: str = "MODIFIED") -> set[str]:
@@ -115,7 +115,7 @@ async def test_a_store_is_concerned_by_its_first_user_and_by_the_end_of_its_last
 
 async def test_what_has_been_begun_comes_before_what_is_new_and_that_before_what_has_ended() -> None:
     queue = WorkQueue()
-    watch = Watch(queue, Noticing(queue))
+    watch = EventHandler(queue, Acknowledger(queue))
     for name, phase in (("old", "available"), ("young", ""), ("begun", "creating")):
         metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}"}
         await watch.on_own(

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from cinderblock.handlers.noticing import Noticing
-from cinderblock.handlers.pulse import Pulse
-from cinderblock.handlers.queue import WorkQueue
-from cinderblock.handlers.watch import Watch
-from cinderblock.handlers.watching import KopfThread
+from cinderblock.controller.handlers.acknowledge import Acknowledger
+from cinderblock.controller.handlers.event_handler import EventHandler
+from cinderblock.controller.handlers.kopf_thread import KopfThread
+from cinderblock.controller.handlers.watch_liveness import WatchLiveness
+from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.kube.client import KubeClient
 from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
 
@@ -19,7 +19,7 @@ from tests.support.simulated_api import START, ObjectsInMemory, SimulatedApi
 async def thread() -> KopfThread:
     kube = KubeClient(SimulatedApi(ObjectsInMemory(lambda: START), lambda how, item: None))
     queue = WorkQueue()
-    return KopfThread(Watch(queue, Noticing(queue)), kube, Pulse())
+    return KopfThread(EventHandler(queue, Acknowledger(queue)), kube, WatchLiveness())
 
 
 async def test_who_stops_a_thread_that_has_just_ended_by_itself_waits_for_its_end(thread: KopfThread) -> None:

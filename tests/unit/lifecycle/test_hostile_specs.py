@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cinderblock.api import labels
 from cinderblock.api.crd.definitions import RESOURCES
-from cinderblock.handlers.keys import Key
+from cinderblock.controller.request import ObjectKey
 from tests.support.hostile import hostile, schema_of, specs
 from tests.support.simulated_api import Object
 from tests.support.simulated_cluster import NAMESPACE
@@ -173,7 +173,7 @@ def test_an_object_that_does_not_parse_is_left_alone_and_hides_nobody(beside_oth
     simulation = beside_others
     body = {"metadata": {"name": "poison", "namespace": NAMESPACE}, "spec": {"volumeId": ["not", "a", "name"]}}
     simulation.make("VolumeBackup", body)
-    simulation.reconcile(Key("VolumeBackup", NAMESPACE, "poison"))
+    simulation.reconcile(ObjectKey("VolumeBackup", NAMESPACE, "poison"))
     simulation.backup("full", "data")
     go_on(simulation)
     assert simulation.phase("VolumeBackup", "full") == "available"

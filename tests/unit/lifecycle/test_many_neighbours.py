@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cinderblock.handlers import neighbours
-from cinderblock.handlers.observe import parse_all
+from cinderblock.controller.context import parse_all
+from cinderblock.controller.reconcile import related
 from tests.support.simulation import Simulation, summary
 from tests.unit.lifecycle.test_crashes import SCENARIOS, run
 
@@ -17,7 +17,7 @@ OTHERS = 8
 @pytest.fixture
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a single object be many."""
-    monkeypatch.setattr(neighbours, "FEW", 1)
+    monkeypatch.setattr(related, "LIST_ALL_LIMIT", 1)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -42,7 +42,7 @@ def test_backups_of_other_volumes_are_not_read(monkeypatch: pytest.MonkeyPatch) 
             simulation.claim(f"other-{number}", "something")
             simulation.backup(f"other-{number}", f"other-{number}")
         simulation.settle()
-        monkeypatch.setattr(neighbours, "parse_all", counted)
+        monkeypatch.setattr(related, "parse_all", counted)
         simulation.backup("full", "data")
         simulation.settle()
         assert simulation.phase("VolumeBackup", "full") == "available"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import KeyUnavailable, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.handlers.keys import Key
 from tests.support.backups import key_ring
 from tests.support.simulated_cluster import NAMESPACE
 from tests.support.simulation import Simulation
@@ -79,7 +79,7 @@ def test_a_backup_of_an_earlier_release_is_pinned_once_by_an_upgrade(running: Si
     assert status(running)["pins"] == pins
     told = {name: value for name, value in status(running).items() if name not in ("pins", "updatedAt")}
     assert told == {name: value for name, value in before.items() if name != "updatedAt"}
-    assert Key("VolumeBackup", NAMESPACE, "full") not in running.unsettled()
+    assert ObjectKey("VolumeBackup", NAMESPACE, "full") not in running.unsettled()
 
 
 def test_a_store_that_does_not_answer_takes_nothing_from_a_backup_and_is_asked_again(running: Simulation) -> None:
@@ -93,7 +93,7 @@ def test_a_store_that_does_not_answer_takes_nothing_from_a_backup_and_is_asked_a
     pinned = condition(running, "Pinned")
     assert pinned is not None
     assert (pinned["status"], pinned["reason"]) == ("False", "StoreUnreachable")
-    assert Key("VolumeBackup", NAMESPACE, "full") in running.unsettled()
+    assert ObjectKey("VolumeBackup", NAMESPACE, "full") in running.unsettled()
     running.store.trouble = None
     running.resync()
     running.settle()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
+from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import StoreUnreachable
-from cinderblock.handlers.keys import Key
 from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.backup import decide as backup_decide
 from tests.support.scenes import NOW, a_world, accepted, available
@@ -119,7 +119,7 @@ def test_while_a_backup_is_made_whose_parent_is_gone_nothing_of_its_volume_goes(
 def test_the_store_is_not_asked_by_looks_at_whole_backups_while_the_line_is_complete(line: Simulation) -> None:
     line.store.asked.clear()
     for name in "abcx":
-        line.reconcile(Key("VolumeBackup", "shop", name))
+        line.reconcile(ObjectKey("VolumeBackup", "shop", name))
     assert not line.store.asked
 
 
@@ -127,7 +127,7 @@ def test_what_the_store_told_last_is_kept_while_it_does_not_answer(line: Simulat
     line.store.trouble = StoreUnreachable("no answer")
     lose(line, "b")
     for name in "ax":
-        line.reconcile(Key("VolumeBackup", "shop", name))
+        line.reconcile(ObjectKey("VolumeBackup", "shop", name))
         assert line.phase("VolumeBackup", name) == "available"
     assert [has_dependents(line, name) for name in "ax"] == [True, False]
     line.delete("VolumeBackup", "c")
@@ -278,7 +278,7 @@ def test_whether_others_need_an_unreadable_neighbours_ancestor_is_shown_as_yes(l
     lose(line, "b")
     line.break_manifest("c")
     line.settle()
-    line.reconcile(Key("VolumeBackup", "shop", "a"))
+    line.reconcile(ObjectKey("VolumeBackup", "shop", "a"))
     assert has_dependents(line, "a")
 
 

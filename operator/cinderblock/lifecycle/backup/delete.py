@@ -215,8 +215,8 @@ def _deletion_fails(world: ObservedBackup, now: datetime, trouble: CinderblockEr
     message = (
         trouble.message
         if trouble.reason in (CHILDREN_REMAIN, STOPPING)
-        else f"{trouble.message} Retried every {SLOW_RETRY_SECONDS:.0f} s. To give the data up, annotate the VolumeBackup"
-        f" with {labels.RELEASED_ANNOTATION}=leave-data."
+        else f"{trouble.message} Retried every {SLOW_RETRY_SECONDS:.0f} s. To give the data up,"
+        f" annotate the VolumeBackup with {labels.RELEASED_ANNOTATION}=leave-data."
     )
     status = base.model_copy(
         update={

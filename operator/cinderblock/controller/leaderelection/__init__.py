@@ -1,0 +1,1 @@
+"""Of all replicas one acts, and stops before another one may begin."""

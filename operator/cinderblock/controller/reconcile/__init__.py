@@ -1,0 +1,1 @@
+"""One step for one object: gather, decide, execute, write the status."""

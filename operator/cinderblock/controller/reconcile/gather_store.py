@@ -1,0 +1,19 @@
+"""Read everything that a decision about a BackupStore needs."""
+
+from __future__ import annotations
+
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.gather import probe_store
+from cinderblock.controller.reconcile.related import unsealed_in, users_of_store
+from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+
+
+async def gather(eyes: Context, store: BackupStore) -> ObservedStore:
+    """The world of a BackupStore: whether it answers, and who needs it."""
+    view = await probe_store(eyes, StoreLookup(store), store.spec.container)
+    used_by = await users_of_store(eyes, store)
+    if store.spec.encryption_secret_ref is None:
+        return ObservedStore(store, view, used_by)
+    unsealed, is_all = await unsealed_in(eyes, store)
+    return ObservedStore(store, view, used_by, unsealed, more_unsealed=not is_all)

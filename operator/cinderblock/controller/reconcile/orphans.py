@@ -1,0 +1,63 @@
+"""Marked PersistentVolumes whose VolumeRestore is no more: somebody has taken our finalizer off that one by force.
+
+Nobody else would ever give such a volume its reclaim policy back, and it would stay for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.controller.context import Context
+from cinderblock.kube import event_recorder, kinds
+from cinderblock.lifecycle.actions import PatchVolume
+from cinderblock.lifecycle.restore import rebind
+
+log = logging.getLogger(__name__)
+
+AFTER_ITS_CLAIM: Final = 30.0
+"""Seconds until a volume is looked at again whose claim the garbage collector is going to remove."""
+ABANDONED = "VolumeAbandoned"
+KEPT = "VolumeKept"
+
+
+async def release_volume(eyes: Context, body: dict[str, Any]) -> float | None:
+    """Let a marked volume go whose VolumeRestore is no more. One that a claim has been bound to is never given up.
+
+    Returns the seconds until it is looked at again. Raises what the API server raises.
+    """
+    volume = PersistentVolume.model_validate(body)
+    uid = volume.metadata.labels.get(rebind.RESTORE_LABEL)
+    if uid is None or volume.metadata.is_being_deleted:
+        return None
+    if any(restore["metadata"]["uid"] == uid for restore in await eyes.kube.list(kinds.VOLUME_RESTORE)):
+        return None
+    claim = await _claim_of(eyes, volume)
+    if claim is not None and claim.metadata.is_owned_by(uid):
+        return AFTER_ITS_CLAIM
+    patch, reason, note = _judge(volume, claim, uid)
+    await eyes.kube.merge_patch(kinds.PV, patch.name, None, patch.patch)
+    log.warning("%s", note, extra={"reason": reason})
+    await event_recorder.record_event(eyes.kube, body, "Warning", reason, note, action="Reconcile")
+    return None
+
+
+async def _claim_of(eyes: Context, volume: PersistentVolume) -> PersistentVolumeClaim | None:
+    reference = volume.spec.claim_ref
+    return await eyes.get(PersistentVolumeClaim, kinds.PVC, reference.name, reference.namespace) if reference else None
+
+
+def _judge(volume: PersistentVolume, claim: PersistentVolumeClaim | None, uid: str) -> tuple[PatchVolume, str, str]:
+    reference = volume.spec.claim_ref
+    was_claimed = reference is not None and bool(reference.uid) and reference.name != labels.child_name(uid)
+    is_lost = claim is None or claim.metadata.is_being_deleted or (reference is not None and claim.uid != reference.uid)
+    if was_claimed and reference is not None and is_lost:
+        note = (
+            f"VolumeRestore {uid} is gone, and so is claim {reference.namespace}/{reference.name}, which the volume was"
+            " bound to: the volume is kept. Delete it if nobody needs what is in it."
+        )
+        return rebind.keep_volume(volume), KEPT, note
+    note = f"VolumeRestore {uid} is gone: the volume gets its reclaim policy back, and nobody waits for it any more."
+    return rebind.unmark(volume, claim), ABANDONED, note
