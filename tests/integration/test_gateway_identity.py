@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cinderblock.gateway.identification import claims
+from cinderblock.gateway.auth import claims
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE
 from tests.support.gateways import READER, Gateway, Person, Said

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 
 from cinderblock.gateway.app import make_app
-from cinderblock.gateway.identification import ByToken
-from cinderblock.gateway.serving import running
+from cinderblock.gateway.auth import TokenAuth
+from cinderblock.gateway.server import running
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
@@ -147,7 +147,7 @@ async def gateway_before(
 ) -> AsyncIterator[Gateway]:
     """A gateway in front of the API server that ``source`` and ``admin`` talk to."""
     settings = settings or GatewaySettings(host="127.0.0.1", port=0)
-    who = ByToken(TokenClients(source))
+    who = TokenAuth(TokenClients(source))
     try:
         async with running(make_app(who, settings), settings) as server, aiohttp.ClientSession() as session:
             yield Gateway(f"http://127.0.0.1:{server.port}", session, admin)

@@ -9,19 +9,20 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from cinderblock.gateway import identity, openapi
-from cinderblock.gateway.dispatch import answer
-from cinderblock.gateway.identification import Identification
-from cinderblock.gateway.operations import Operation
-from cinderblock.gateway.requests import Requests
-from cinderblock.gateway.resources import OPERATIONS
-from cinderblock.gateway.routing import NOWHERE, routes
+from cinderblock.gateway.auth import Authenticator
+from cinderblock.gateway.keystone import app as keystone_app
+from cinderblock.gateway.resources.registry import OPERATIONS
+from cinderblock.gateway.rest import openapi
+from cinderblock.gateway.rest.endpoint import json_response
+from cinderblock.gateway.rest.middleware import RequestMiddleware
+from cinderblock.gateway.rest.operation import Operation
+from cinderblock.gateway.rest.router import NOWHERE, routes
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 
 def make_app(
-    who: Identification,
+    who: Authenticator,
     settings: GatewaySettings,
     instruments: GatewayMetrics | None = None,
     operations: Sequence[Operation] = OPERATIONS,
@@ -30,17 +31,17 @@ def make_app(
     document = openapi.document(operations)
 
     async def described(_: Request) -> Response:
-        return answer(200, document)
+        return json_response(200, document)
 
     router = Router(
-        [Route(openapi.PATH, described), *identity.routes(who, settings), *routes(operations, who, settings)],
+        [Route(openapi.PATH, described), *keystone_app.routes(who, settings), *routes(operations, who, settings)],
         redirect_slashes=False,
         default=NOWHERE,
     )
-    return Requests(router, instruments or GatewayMetrics())
+    return RequestMiddleware(router, instruments or GatewayMetrics())
 
 
-def make_health_app(who: Identification, instruments: GatewayMetrics) -> ASGIApp:
+def make_health_app(who: Authenticator, instruments: GatewayMetrics) -> ASGIApp:
     """Health, readiness and figures: on a port of its own, in plain HTTP."""
 
     async def healthz(_: Request) -> Response:

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack, aclosing
 
 from cinderblock.gateway import logs
 from cinderblock.gateway.app import make_app, make_health_app
-from cinderblock.gateway.identification import ByToken, Identification, Nobody
-from cinderblock.gateway.serving import running
+from cinderblock.gateway.auth import Authenticator, NoAuth, TokenAuth
+from cinderblock.gateway.server import running
 from cinderblock.gateway.settings import HOST, Auth, GatewaySettings
 from cinderblock.kube.client import connect
 from cinderblock.kube.config_source import default_source
@@ -41,11 +41,11 @@ async def _serve(settings: GatewaySettings) -> None:
             inside = GatewaySettings(host=HOST, port=settings.health_port)
             await stack.enter_async_context(running(make_health_app(who, instruments), inside))
         _logger.info("Listening on %s port %s", settings.host, server.port)
-        await _told_to_stop()
+        await _wait_for_signal()
         _logger.info("Told to stop")
 
 
-async def identification(settings: GatewaySettings) -> Identification:
+async def identification(settings: GatewaySettings) -> Authenticator:
     """How callers are told apart."""
     if settings.auth is Auth.NONE:
         _logger.warning(
@@ -53,11 +53,11 @@ async def identification(settings: GatewaySettings) -> Identification:
             settings.host,
         )
         kube = await connect()
-        return Nobody(kube, (await kube.credentials()).namespace)
-    return ByToken(TokenClients(default_source(os.environ, identified=False)))
+        return NoAuth(kube, (await kube.credentials()).namespace)
+    return TokenAuth(TokenClients(default_source(os.environ, identified=False)))
 
 
-async def _told_to_stop() -> None:
+async def _wait_for_signal() -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,11 +12,12 @@ from jsonschema import Draft202012Validator
 from pydantic_core import to_json
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
-from cinderblock.gateway import answers, backup_views
-from cinderblock.gateway.backups import rules_in
-from cinderblock.gateway.links import Links
-from cinderblock.gateway.times import written
-from cinderblock.gateway.versions import MAXIMUM, MINIMUM, V2, Version
+from cinderblock.gateway.resources.backups import schemas as backups_schemas
+from cinderblock.gateway.resources.backups import view as backups_view
+from cinderblock.gateway.resources.backups.index import rules_in
+from cinderblock.gateway.rest.links import Links
+from cinderblock.gateway.rest.microversions import MAXIMUM, MINIMUM, V2, Version
+from cinderblock.gateway.rest.timestamps import format_timestamp
 
 NEWER = {"os-backup-project-attr:project_id": 18, "metadata": 43, "user_id": 56}
 CINDER_3_0 = frozenset({
@@ -89,10 +90,10 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(body=bodies(), version=versions)
 def test_a_view_has_cinders_keys_for_the_version_and_fits_the_document(body: dict[str, Any], version: Version) -> None:
-    view = backup_views.detail(VolumeBackup.model_validate(body), version, LINKS)
+    view = backups_view.detail(VolumeBackup.model_validate(body), version, LINKS)
     assert set(view) == CINDER_3_0 | {key for key, minor in NEWER.items() if version >= (3, minor)}
     told = json.loads(to_json({"backup": view}))
-    Draft202012Validator(answers.BACKUP_DETAIL).validate(told)
+    Draft202012Validator(backups_schemas.BACKUP_DETAIL).validate(told)
 
 
 @given(body=bodies(), version=versions)
@@ -102,7 +103,7 @@ def test_a_view_says_what_the_object_says(body: dict[str, Any], version: Version
     identifier = spec["import"]["id"] if "import" in spec else uid
     if status.get("importedBy" if "import" in spec else "id") != uid:
         status = {}
-    view = backup_views.detail(VolumeBackup.model_validate(body), version, LINKS)
+    view = backups_view.detail(VolumeBackup.model_validate(body), version, LINKS)
     assert view["id"] == identifier
     for key, field in (("name", "name"), ("description", "description"), ("availability_zone", "availabilityZone")):
         assert view[key] == spec.get(field)
@@ -118,7 +119,7 @@ def test_a_view_says_what_the_object_says(body: dict[str, Any], version: Version
         ("data_timestamp", "dataTimestamp", status.get("createdAt", metadata["creationTimestamp"])),
     ):
         text = status.get(field, otherwise)
-        assert view[key] == (written(datetime.fromisoformat(text)) if text else None)
+        assert view[key] == (format_timestamp(datetime.fromisoformat(text)) if text else None)
     assert view["status"] == _expected_status(status, version, is_deleted="deletionTimestamp" in metadata)
     assert view.get("metadata", {}) == (spec.get("metadata", {}) if version >= (3, 43) else {})
 
@@ -133,11 +134,11 @@ def _expected_status(status: dict[str, Any], version: Version, *, is_deleted: bo
 @given(body=bodies(), version=versions)
 def test_a_list_is_sorted_and_filtered_by_what_is_shown(body: dict[str, Any], version: Version) -> None:
     backup = VolumeBackup.model_validate(body)
-    view = backup_views.detail(backup, version, LINKS)
+    view = backups_view.detail(backup, version, LINKS)
     for name, column in rules_in(version).columns.items():
         value = column(backup)
         if name in view:
-            assert view[name] == (written(value) if isinstance(value, datetime) else value), name
+            assert view[name] == (format_timestamp(value) if isinstance(value, datetime) else value), name
 
 
 @settings(max_examples=50)
@@ -145,4 +146,4 @@ def test_a_list_is_sorted_and_filtered_by_what_is_shown(body: dict[str, Any], ve
 def test_what_the_api_server_gives_back_looks_the_same(body: dict[str, Any], version: Version) -> None:
     backup = VolumeBackup.model_validate(body)
     again = VolumeBackup.model_validate_json(backup.model_dump_json(by_alias=True, exclude_none=True))
-    assert backup_views.detail(again, version, LINKS) == backup_views.detail(backup, version, LINKS)
+    assert backups_view.detail(again, version, LINKS) == backups_view.detail(backup, version, LINKS)

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from cinderblock.errors import InvalidInput
-from cinderblock.gateway import bodies
+from cinderblock.gateway.rest import body as rest_body
 
 
 def a_request(body: bytes, content_type: str | None = "application/json", length: str | None = None) -> Request:
@@ -44,14 +44,14 @@ def a_request(body: bytes, content_type: str | None = "application/json", length
 )
 def test_what_is_no_json_is_malformed(body: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"^Malformed request body$"):
-        bodies.parse(body)
+        rest_body.parse(body)
 
 
 @pytest.mark.parametrize(
     "content_type", [None, "application/json", "application/json; charset=utf-8", "APPLICATION/JSON"]
 )
 async def test_json_is_read(content_type: str | None) -> None:
-    assert await bodies.read(a_request(b'{"a": 1}', content_type), 100, 1) == b'{"a": 1}'
+    assert await rest_body.read(a_request(b'{"a": 1}', content_type), 100, 1) == b'{"a": 1}'
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ async def test_json_is_read(content_type: str | None) -> None:
 )
 async def test_other_types_are_415(content_type: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        await bodies.read(a_request(b"{}", content_type), 100, 1)
+        await rest_body.read(a_request(b"{}", content_type), 100, 1)
     assert raised.value.reason == "UnsupportedMediaType"
 
 
 @pytest.mark.parametrize("length", [None, "5000", "9" * 40, "1"])
 async def test_a_body_beyond_the_limit_is_413_whatever_length_it_tells(length: str | None) -> None:
     with pytest.raises(InvalidInput) as raised:
-        await bodies.read(a_request(b"x" * 5000, length=length), 4999, 1)
+        await rest_body.read(a_request(b"x" * 5000, length=length), 4999, 1)
     assert raised.value.reason == "RequestTooLarge"

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinderblock.errors import InvalidInput, NotFound
-from cinderblock.gateway.calls import Call
-from cinderblock.gateway.links import Links
-from cinderblock.gateway.pages import PAGE_LIMIT, Page, Rules, page, wanted
-from cinderblock.gateway.versions import MAXIMUM, MINIMUM, Version
+from cinderblock.gateway.rest.links import Links
+from cinderblock.gateway.rest.microversions import MAXIMUM, MINIMUM, Version
+from cinderblock.gateway.rest.pagination import PAGE_LIMIT, ListSpec, Page, page, parse_query
+from cinderblock.gateway.rest.request import ApiRequest
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Item:
     size: int | None = None
 
 
-RULES: Rules[Item] = Rules(
+RULES: ListSpec[Item] = ListSpec(
     noun="Thing",
     collection="things",
     columns={
@@ -51,8 +51,8 @@ orders = st.sampled_from(["", "created_at:asc", "size:desc,name:asc", "name", "i
 
 def ask(things: list[Item], version: Version = MAXIMUM, /, **query: str) -> Page[Item]:
     query = {key: value for key, value in query.items() if value}
-    call: Any = Call(None, version, {}, query, b"", Links("http://x", 3, "shop"))  # type: ignore[arg-type]
-    return page(things, wanted(call, RULES), RULES, call, "/things")
+    call: Any = ApiRequest(None, version, {}, query, b"", Links("http://x", 3, "shop"))  # type: ignore[arg-type]
+    return page(things, parse_query(call, RULES), RULES, call, "/things")
 
 
 def next_query(found: Page[Item]) -> dict[str, str] | None:

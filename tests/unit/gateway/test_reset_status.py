@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
-from cinderblock.gateway.backup_actions import reset_patch
+from cinderblock.gateway.resources.backups.actions import reset_patch
 from tests.support.simulated_api import _merged
 from tests.support.simulation import Simulation
 

@@ -14,8 +14,8 @@ import pytest
 
 from cinderblock.errors import InvalidInput
 from cinderblock.gateway.app import make_app, make_health_app
-from cinderblock.gateway.identification import ByToken
-from cinderblock.gateway.serving import running
+from cinderblock.gateway.auth import TokenAuth
+from cinderblock.gateway.server import running
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.token_clients import TokenClients
 from cinderblock.observability.gateway_metrics import GatewayMetrics
@@ -30,7 +30,7 @@ NOBODY = "http://127.0.0.1:9"
 @asynccontextmanager
 async def gateway(settings: GatewaySettings = SETTINGS) -> AsyncIterator[int]:
     async with (
-        aclosing(ByToken(TokenClients(Anonymous(NOBODY)))) as who,
+        aclosing(TokenAuth(TokenClients(Anonymous(NOBODY)))) as who,
         running(make_app(who, settings), settings) as server,
     ):
         yield server.port
@@ -134,7 +134,7 @@ async def test_it_is_alive_but_not_ready_without_an_api_server_and_tells_its_fig
     instruments = GatewayMetrics()
     instruments.answered("GET /backups", 200, 0.01)
     async with (
-        aclosing(ByToken(TokenClients(Anonymous(NOBODY)))) as who,
+        aclosing(TokenAuth(TokenClients(Anonymous(NOBODY)))) as who,
         running(make_health_app(who, instruments), SETTINGS) as server,
         aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session,
     ):

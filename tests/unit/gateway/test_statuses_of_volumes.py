@@ -7,7 +7,7 @@ import pytest
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
-from cinderblock.gateway.volume_worlds import VolumeWorld
+from cinderblock.gateway.resources.volumes.gather import NamespaceVolumes
 
 CLAIM: dict[str, Any] = {
     "metadata": {"name": "database", "uid": "c"},
@@ -43,7 +43,7 @@ def _backup(phase: str | None, **spec: Any) -> VolumeBackup:
 def _status(
     claim: PersistentVolumeClaim, *restores: VolumeRestore, pods: tuple[Any, ...] = (), backups: Any = ()
 ) -> str:
-    (volume,) = VolumeWorld([claim], pods, backups, restores).volumes()
+    (volume,) = NamespaceVolumes([claim], pods, backups, restores).volumes()
     return volume.status
 
 
@@ -81,10 +81,10 @@ def test_status(status: str, seen: str) -> None:
 
 def test_a_volume_that_is_being_restored_has_the_id_of_the_restore_and_keeps_it() -> None:
     restore = _restore("restoring", spec={"name": "copy"})
-    (coming,) = VolumeWorld([], [], [_backup("restoring")], [restore]).volumes()
+    (coming,) = NamespaceVolumes([], [], [_backup("restoring")], [restore]).volumes()
     assert (coming.id, coming.name, coming.status, coming.size) == ("r", "copy", "restoring-backup", 3)
     claim = _claim(metadata={"annotations": {"cinderblock.io/volume-id": "r"}})
-    done = VolumeWorld([claim], [], [], [_restore("available", spec={"name": "copy"}, volumeId="c")])
+    done = NamespaceVolumes([claim], [], [], [_restore("available", spec={"name": "copy"}, volumeId="c")])
     (made,) = done.volumes()
     assert (made.id, made.status) == ("r", "available")
     assert done.find("r") == done.find("c") == made
@@ -92,12 +92,12 @@ def test_a_volume_that_is_being_restored_has_the_id_of_the_restore_and_keeps_it(
 
 
 def test_a_restore_that_has_failed_is_a_volume_in_error_restoring() -> None:
-    (failed,) = VolumeWorld([], [], [], [_restore("error_restoring", spec={"name": "copy"})]).volumes()
+    (failed,) = NamespaceVolumes([], [], [], [_restore("error_restoring", spec={"name": "copy"})]).volumes()
     assert failed.status == "error_restoring"
 
 
 def test_who_uses_a_volume_is_attached_to_it() -> None:
-    (volume,) = VolumeWorld([_claim()], [POD], [], []).volumes()
+    (volume,) = NamespaceVolumes([_claim()], [POD], [], []).volumes()
     (attachment,) = volume.attachments
     assert (attachment.pod_uid, attachment.node) == ("p", "node1")
     assert volume.size == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cinderblock.gateway.walks import KEPT_SECONDS, Rest, Walks, key_of
+from cinderblock.gateway.rest.list_cache import CACHE_SECONDS, CachedTail, ListCache, key_of
 
 
 class Clock:
@@ -15,12 +15,12 @@ class Clock:
         return self.now
 
 
-def rest(read_at: float = 0.0, items: int = 1) -> Rest:
-    return Rest([(str(number), b"x" * 900) for number in range(items)], items, read_at)
+def rest(read_at: float = 0.0, items: int = 1) -> CachedTail:
+    return CachedTail([(str(number), b"x" * 900) for number in range(items)], items, read_at)
 
 
 def test_a_rest_is_given_once() -> None:
-    walks = Walks(clock=Clock())
+    walks = ListCache(clock=Clock())
     walks.keep("shop", "key", rest())
     assert walks.take("shop", "key") == rest()
     assert walks.take("shop", "key") is None
@@ -28,14 +28,14 @@ def test_a_rest_is_given_once() -> None:
 
 def test_a_rest_is_as_old_as_the_first_page_and_then_gone() -> None:
     clock = Clock()
-    walks = Walks(clock=clock)
+    walks = ListCache(clock=clock)
     walks.keep("shop", "key", rest())
-    clock.now = KEPT_SECONDS + 0.1
+    clock.now = CACHE_SECONDS + 0.1
     assert walks.take("shop", "key") is None
 
 
 def test_a_change_in_the_project_ends_its_walks_and_no_others() -> None:
-    walks = Walks(clock=Clock())
+    walks = ListCache(clock=Clock())
     walks.keep("shop", "key", rest())
     walks.keep("mail", "key", rest())
     walks.forget("shop")
@@ -44,7 +44,7 @@ def test_a_change_in_the_project_ends_its_walks_and_no_others() -> None:
 
 
 def test_the_oldest_go_when_there_is_too_much() -> None:
-    walks = Walks(clock=Clock(), limit=2500)
+    walks = ListCache(clock=Clock(), limit=2500)
     for name in ("one", "two", "three"):
         walks.keep("shop", name, rest())
     walks.keep("shop", "huge", rest(items=3))

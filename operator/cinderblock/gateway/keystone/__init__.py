@@ -1,0 +1,1 @@
+"""A front like Keystone, as far as clients need it to log in."""

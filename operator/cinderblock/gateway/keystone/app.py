@@ -1,0 +1,200 @@
+"""A front like Keystone's, as far as clients need it to log in: it knows no users, only what Kubernetes says of tokens.
+
+Nothing is stored. The token that a client gets is the Kubernetes token that it came with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, NotFound
+from cinderblock.gateway.auth import Authenticator, claims, namespace_in
+from cinderblock.gateway.keystone.models import AuthRequest
+from cinderblock.gateway.keystone.tokens import DOMAIN, catalog, open_session, roles_in
+from cinderblock.gateway.rest import body as rest_body
+from cinderblock.gateway.rest import faults
+from cinderblock.gateway.rest.endpoint import json_response, not_routed, root_url
+from cinderblock.gateway.rest.middleware import OPERATION_KEY
+from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.kube.kinds import NAMESPACE
+
+_TITLES: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    408: "Request Timeout",
+    413: "Request Entity Too Large",
+    415: "Unsupported Media Type",
+    503: "Service Unavailable",
+}
+_VERSION: Final = {"id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z"}
+_MEDIA: Final = [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}]
+
+_logger = logging.getLogger(__name__)
+
+Handler = Callable[["KeystoneApi", Request], Awaitable[Response]]
+
+
+class KeystoneApi:
+    """Answers below /identity."""
+
+    def __init__(self, who: Authenticator, settings: GatewaySettings) -> None:
+        self._who = who
+        self._settings = settings
+
+    async def versions(self, request: Request) -> Response:
+        """The versions: one."""
+        return json_response(300, {"versions": {"values": [self._version(request)]}})
+
+    async def version(self, request: Request) -> Response:
+        """The version."""
+        return json_response(200, {"version": self._version(request)})
+
+    async def log_in(self, request: Request) -> Response:
+        """Look whose the token is and what they may do in the project."""
+        asked = await self._asked(request)
+        token = asked.auth.identity.secret
+        session = await open_session(self._who.client(token), token, asked.auth.project)
+        return json_response(
+            201, session.body(self._endpoint(request)), {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
+        )
+
+    async def check(self, request: Request) -> Response:
+        """Whether a token is good, and what it is; GET with a body, HEAD without."""
+        await self._require(request)
+        subject = request.headers.get("x-subject-token", "")
+        try:
+            session = await open_session(self._who.client(subject), subject, None)
+        except AccessDenied:
+            raise NotFound("The subject token is not good, or no longer") from None
+        headers = {"X-Subject-Token": subject, "Vary": "X-Auth-Token"}
+        return json_response(200, session.body(self._endpoint(request)), headers)
+
+    async def revoke(self, request: Request) -> Response:
+        """A token of Kubernetes lives as long as it says."""
+        await self._require(request)
+        raise AccessDenied("A Kubernetes token cannot be revoked here: delete what it is bound to")
+
+    async def catalog(self, request: Request) -> Response:
+        """Where the services are, for the user's own project."""
+        token = await self._require(request)
+        project = self._who.home_of(token)
+        return json_response(200, {"catalog": catalog(self._endpoint(request), project), "links": {}})
+
+    async def projects(self, request: Request) -> Response:
+        """The projects that the caller may use: one that is named, all that can be listed, else the caller's own."""
+        token = await self._require(request)
+        named = request.query_params.get("name")
+        names = [named] if named else await self._projects_of(token)
+        kube = self._who.client(token)
+        found = [name for name in names if await roles_in(kube, name)]
+        return json_response(200, {"projects": [self._project(request, name) for name in found], "links": {}})
+
+    async def project(self, request: Request) -> Response:
+        """One project."""
+        token = await self._require(request)
+        name = request.path_params["project_id"]
+        if not await roles_in(self._who.client(token), name):
+            raise NotFound(f"Could not find project: {name}.")
+        return json_response(200, {"project": self._project(request, name)})
+
+    async def _projects_of(self, token: str | None) -> list[str]:
+        try:
+            namespaces = await self._who.client(token).list(NAMESPACE)
+        except AccessDenied as error:
+            if error.reason == "Unauthorized":
+                raise
+            return [namespace_in(claims(token or ""))]
+        return [str(namespace["metadata"]["name"]) for namespace in namespaces]
+
+    async def _asked(self, request: Request) -> AuthRequest:
+        body = await rest_body.read(request, self._settings.body_limit, self._settings.body_seconds)
+        try:
+            return AuthRequest.model_validate(rest_body.parse(body))
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
+            raise InvalidInput(f"The request to log in is not right at {where}") from None
+
+    async def _require(self, request: Request) -> str | None:
+        """The caller's token, which must be one."""
+        return self._who.token_of(request.headers)
+
+    def _endpoint(self, request: Request) -> str:
+        return root_url(request, self._settings)
+
+    def _version(self, request: Request) -> dict[str, Any]:
+        links = [{"rel": "self", "href": f"{self._endpoint(request)}/identity/v3/"}]
+        return {**_VERSION, "media-types": _MEDIA, "links": links}
+
+    def _project(self, request: Request, name: str) -> dict[str, Any]:
+        return {
+            "id": name,
+            "name": name,
+            "domain_id": DOMAIN["id"],
+            "parent_id": DOMAIN["id"],
+            "is_domain": False,
+            "enabled": True,
+            "description": "",
+            "tags": [],
+            "options": {},
+            "links": {"self": f"{self._endpoint(request)}/identity/v3/projects/{name}"},
+        }
+
+
+class _Endpoint:
+    """One path below /identity: an ASGI application. Errors are in Keystone's envelope."""
+
+    def __init__(self, identity: KeystoneApi, handlers: dict[str, Handler]) -> None:
+        self._identity = identity
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await (await self._answer(request))(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        handler = self._handlers.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            return not_routed()
+        request.scope[OPERATION_KEY] = f"{request.method} identity"
+        try:
+            return await handler(self._identity, request)
+        except CinderblockError as error:
+            return _refused(faults.code_of(error), error.message)
+        except Exception:
+            _logger.exception("%s %s failed", request.method, request.url.path)
+            return _refused(500, faults.UNEXPECTED)
+
+
+def _refused(code: int, message: str) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if code == 401 else {}
+    error = {"code": code, "title": _TITLES.get(code, "Internal Server Error"), "message": message}
+    return json_response(code, {"error": error}, headers)
+
+
+def routes(who: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
+    """Every route below /identity."""
+    identity = KeystoneApi(who, settings)
+    tokens: dict[str, Handler] = {"POST": KeystoneApi.log_in, "GET": KeystoneApi.check, "DELETE": KeystoneApi.revoke}
+    paths: dict[str, dict[str, Handler]] = {
+        "": {"GET": KeystoneApi.versions},
+        "/": {"GET": KeystoneApi.versions},
+        "/v3": {"GET": KeystoneApi.version},
+        "/v3/": {"GET": KeystoneApi.version},
+        "/v3/auth/tokens": tokens,
+        "/v3/auth/catalog": {"GET": KeystoneApi.catalog},
+        "/v3/auth/projects": {"GET": KeystoneApi.projects},
+        "/v3/projects": {"GET": KeystoneApi.projects},
+        "/v3/projects/{project_id}": {"GET": KeystoneApi.project},
+        "/v3/users/{user_id}/projects": {"GET": KeystoneApi.projects},
+    }
+    return [Route(f"/identity{path}", _Endpoint(identity, handlers)) for path, handlers in paths.items()]

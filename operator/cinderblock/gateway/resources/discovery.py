@@ -1,0 +1,141 @@
+"""What clients ask about beside backups, volumes and snapshots: types, zones, limits, extensions.
+
+A volume type is a StorageClass. There are no limits of Cinder's kind: a ResourceQuota on VolumeBackups limits them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from cinderblock.api.kubernetes import DEFAULT_STORAGE_CLASS_ANNOTATION
+from cinderblock.errors import NotFound
+from cinderblock.gateway.resources.backups.gather import if_permitted
+from cinderblock.gateway.resources.limits import limits
+from cinderblock.gateway.resources.volumes.view import ZONE
+from cinderblock.gateway.rest.openapi_schemas import closed_object
+from cinderblock.gateway.rest.operation import Operation
+from cinderblock.gateway.rest.request import ApiRequest, ApiResponse
+from cinderblock.gateway.rest.validation import Schema
+from cinderblock.kube.kinds import STORAGE_CLASS
+
+_UNLIMITED: Final = -1
+_DESCRIPTION: Final = "kubernetes.io/description"
+"""An annotation that says what an object is for (Kubernetes: Well-Known Labels, Annotations and Taints)."""
+
+JsonObject = dict[str, Any]
+
+
+async def types(call: ApiRequest) -> ApiResponse:
+    """List volume types; whoever may not see StorageClasses sees none."""
+    return ApiResponse(200, {"volume_types": [_type(item) | _IS_PUBLIC for item in await _classes(call)]})
+
+
+async def volume_type(call: ApiRequest) -> ApiResponse:
+    """Show a volume type; ``default`` is the one that is used if none is asked for."""
+    asked = call.path["type_id"]
+    classes = await _classes(call)
+    if asked == "default":
+        found = next((item for item in classes if _is_default(item)), None)
+    else:
+        found = next((i for i in classes if asked in (i["metadata"]["uid"], i["metadata"]["name"])), None)
+    if found is None:
+        raise NotFound(f"Volume type {asked} could not be found.")
+    return ApiResponse(200, {"volume_type": _type(found)})
+
+
+async def zones(_: ApiRequest) -> ApiResponse:
+    """List availability zones: there is one."""
+    return ApiResponse(200, {"availabilityZoneInfo": [{"zoneName": ZONE, "zoneState": {"available": True}}]})
+
+
+async def extensions(_: ApiRequest) -> ApiResponse:
+    """List extensions: what the word means to old clients is either here or not."""
+    backups = {
+        "name": "Backups",
+        "alias": "backups",
+        "description": "Backups support.",
+        "updated": "2012-12-12T00:00:00+00:00",
+        "links": [],
+    }
+    return ApiResponse(200, {"extensions": [backups]})
+
+
+async def _classes(call: ApiRequest) -> list[JsonObject]:
+    return await if_permitted(call.kube.list(STORAGE_CLASS)) or []
+
+
+def _type(storage_class: JsonObject) -> JsonObject:
+    meta = storage_class["metadata"]
+    return {
+        "id": meta["uid"],
+        "name": meta["name"],
+        "is_public": True,
+        "description": (meta.get("annotations") or {}).get(_DESCRIPTION),
+        "extra_specs": {},
+    }
+
+
+def _is_default(storage_class: JsonObject) -> bool:
+    annotations = storage_class["metadata"].get("annotations") or {}
+    return bool(annotations.get(DEFAULT_STORAGE_CLASS_ANNOTATION) == "true")
+
+
+_IS_PUBLIC: Final = {"os-volume-type-access:is_public": True}
+_MOST: Final = (
+    "maxTotalVolumes",
+    "maxTotalSnapshots",
+    "maxTotalVolumeGigabytes",
+    "maxTotalBackups",
+    "maxTotalBackupGigabytes",
+)
+_USED: Final = (
+    "totalVolumesUsed",
+    "totalGigabytesUsed",
+    "totalSnapshotsUsed",
+    "totalBackupsUsed",
+    "totalBackupGigabytesUsed",
+)
+
+_BOOLEAN: Final[Schema] = {"type": "boolean"}
+_NUMBER: Final[Schema] = {"type": "integer"}
+_TYPE: Final[dict[str, Schema]] = {
+    "id": {"type": "string"},
+    "name": {"type": "string"},
+    "is_public": _BOOLEAN,
+    "description": {"type": ["string", "null"]},
+    "extra_specs": {"type": "object"},
+}
+_TYPES: Final = closed_object(
+    {"volume_types": {"type": "array", "items": closed_object(_TYPE | dict.fromkeys(_IS_PUBLIC, _BOOLEAN))}}
+)
+_ABSOLUTE: Final = closed_object(dict.fromkeys((*_MOST, *_USED), _NUMBER))
+_LIMITS: Final = closed_object({"limits": closed_object({"rate": {"type": "array"}, "absolute": _ABSOLUTE})})
+
+OPERATIONS: Final = (
+    Operation("GET", "/types", types, "List volume types", "volume_extension:type_get_all", {200: _TYPES}),
+    Operation(
+        "GET",
+        "/types/{type_id}",
+        volume_type,
+        "Show a volume type",
+        "volume_extension:type_get",
+        {200: closed_object({"volume_type": closed_object(_TYPE)})},
+    ),
+    Operation(
+        "GET",
+        "/os-availability-zone",
+        zones,
+        "List availability zones",
+        "volume:availability_zone_list",
+        {200: closed_object({"availabilityZoneInfo": {"type": "array"}})},
+    ),
+    Operation("GET", "/limits", limits, "Show limits", "limits_extension:used_limits", {200: _LIMITS}),
+    Operation(
+        "GET",
+        "/extensions",
+        extensions,
+        "List extensions",
+        "volume:extensions",
+        {200: closed_object({"extensions": {"type": "array"}})},
+    ),
+)

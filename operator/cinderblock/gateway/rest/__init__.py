@@ -1,0 +1,1 @@
+"""What all resources of Cinder's API share: routes, requests, versions, pages, faults."""

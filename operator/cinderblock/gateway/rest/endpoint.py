@@ -1,0 +1,157 @@
+"""What is done before and after an operation: who calls, in which version, with what body; and errors as faults."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
+from cinderblock.gateway.auth import Authenticator
+from cinderblock.gateway.rest import body as rest_body
+from cinderblock.gateway.rest import faults, microversions
+from cinderblock.gateway.rest.links import Links
+from cinderblock.gateway.rest.list_cache import ListCache
+from cinderblock.gateway.rest.microversions import Version
+from cinderblock.gateway.rest.middleware import OPERATION_KEY
+from cinderblock.gateway.rest.operation import Operation
+from cinderblock.gateway.rest.request import ApiRequest, ApiResponse, Caller
+from cinderblock.gateway.settings import GatewaySettings
+
+_PROJECT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""Names of namespaces (apimachinery ``validation.IsDNS1123Label``)."""
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+_OUT_OF_RANGE: Final = re.compile(r"volume\s+(3\.\d{1,9})", re.IGNORECASE)
+
+_logger = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """One path of one major version, and the operations on it: an ASGI application."""
+
+    def __init__(
+        self,
+        major: int,
+        operations: Mapping[str, Operation],
+        who: Authenticator,
+        settings: GatewaySettings,
+        walks: ListCache,
+    ) -> None:
+        self._major = major
+        self._operations = operations
+        self._who = who
+        self._settings = settings
+        self._walks = walks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        response = await self._answer(request)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            return not_routed()
+        request.scope[OPERATION_KEY] = f"{operation.method} {operation.path}"
+        headers: dict[str, str] = {}
+        try:
+            reply = await self._perform(request, operation, headers)
+        except CinderblockError as error:
+            return fault_response(error, operation.policy, headers)
+        except Exception:
+            _logger.exception("%s %s failed", request.method, operation.path)
+            return json_response(500, faults.envelope(500, faults.UNEXPECTED), headers)
+        return json_response(reply.status, reply.body, headers | dict(reply.headers))
+
+    async def _perform(self, request: Request, operation: Operation, headers: dict[str, str]) -> ApiResponse:
+        token = self._who.token_of(request.headers)
+        version = self._version(request, headers)
+        caller = Caller(token, self._project(request, token), self._who.client(token))
+        if version >= microversions.MINIMUM and version.minor < operation.since:
+            raise InvalidInput("The resource could not be found.", reason="NotInVersion")
+        body = await rest_body.read(request, self._settings.body_limit, self._settings.body_seconds)
+        query = {key: value for key, value in request.query_params.multi_items() if _is_text(key + value)}
+        links = Links(root_url(request, self._settings), self._major, caller.project)
+        path = {key: value for key, value in request.path_params.items() if key != "project"}
+        try:
+            reply = await operation.handler(ApiRequest(caller, version, path, query, body, links, self._walks))
+        finally:
+            if operation.method != "GET":
+                self._walks.forget(caller.project)
+        if self._major == microversions.V2.major and operation.v2_code is not None:
+            return ApiResponse(operation.v2_code, reply.body, reply.headers)
+        return reply
+
+    def _version(self, request: Request, headers: dict[str, str]) -> Version:
+        """The version that is spoken; ``headers`` tell it."""
+        if self._major == microversions.V2.major:
+            return microversions.V2
+        headers["Vary"] = microversions.HEADER
+        asked = request.headers.get(microversions.HEADER)
+        beyond = _OUT_OF_RANGE.fullmatch((asked or "").strip())
+        if beyond:
+            headers[microversions.HEADER] = f"{microversions.SERVICE} {beyond[1]}"
+        version = microversions.negotiated(asked)
+        headers[microversions.HEADER] = f"{microversions.SERVICE} {version}"
+        return version
+
+    def _project(self, request: Request, token: str | None) -> str:
+        """The namespace that the path names; without one, that of the caller's ServiceAccount."""
+        project = str(request.path_params.get("project") or self._who.home_of(token))
+        if not _PROJECT.fullmatch(project):
+            raise InvalidInput("Malformed request url")
+        return project
+
+
+def fault_response(error: CinderblockError, policy: str, headers: Mapping[str, str]) -> Response:
+    """An error as Cinder would tell it. What the API server says of a missing right stands behind Cinder's words."""
+    code = faults.code_of(error)
+    message = error.message
+    more = dict(headers)
+    if isinstance(error, AccessDenied) and code == 403:
+        message = f"Policy doesn't allow {policy} to be performed. {message}"
+    if code == 401:
+        message = "The request you have made requires authentication."
+        more["WWW-Authenticate"] = "Bearer"
+    if code == 413:
+        more["Retry-After"] = "0"
+    if code == 408:
+        more["Connection"] = "close"
+    if code >= 500:
+        _logger.warning("%s: %s", error.reason, error.message)
+    return json_response(code, faults.envelope(code, message), more)
+
+
+def json_response(status: int, body: Mapping[str, object] | None, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON, or nothing."""
+    if body is None:
+        return Response(status_code=status, headers=dict(headers or {}))
+    return Response(to_json(body), status, dict(headers or {}), "application/json")
+
+
+def not_routed() -> Response:
+    """There is nothing at this path, or not with this method."""
+    return json_response(404, faults.NOT_ROUTED)
+
+
+def root_url(request: Request, settings: GatewaySettings) -> str:
+    """URL of our root as the caller sees it."""
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        server = request.scope.get("server") or ("localhost", settings.port)
+        host = f"{server[0]}:{server[1]}"
+    return f"{request.url.scheme}://{host}"
+
+
+def _is_text(text: str) -> bool:
+    """Whether a parameter can be sent on: undecodable bytes have been made into replacement characters already."""
+    return "\x00" not in text
