@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION
-from cinderblock.cli.embedded_store import EmbeddedStore, set_up
+from cinderblock.cli.commands.embedded_store import EmbeddedStore, set_up
 from cinderblock.errors import AccessDenied
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, SECRET

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cinderblock.api import labels as api_labels
-from cinderblock.cli.release import DEPLOYMENT, Operator, release_finalizers, stop_operator
+from cinderblock.cli.commands.release_finalizers import DEPLOYMENT, Operator, release_finalizers, stop_operator
 from cinderblock.errors import AccessDenied, KubeUnavailable
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, SECRET, VOLUME_BACKUP, VOLUME_RESTORE, Kind

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
 from cinderblock import __version__
-from cinderblock.cli.exits import INTERRUPTED, UNREAD, USAGE, exit_code_for
+from cinderblock.cli.exit_codes import BROKEN_PIPE, INTERRUPTED, USAGE, exit_code_for
 from cinderblock.cli.output import printable
 from cinderblock.errors import CinderblockError, KeyUnavailable, SealBroken
 
@@ -67,7 +67,7 @@ class Command(NamedTuple):
 COMMANDS: Final = {
     "backup": Command("backup", "back up a directory, an image or a device"),
     "restore": Command("restore", "restore a backup, or some paths of it"),
-    "list": Command("listing", "list the backups in a store"),
+    "list": Command("list", "list the backups in a store"),
     "show": Command("show", "show one backup"),
     "verify": Command("verify", "read a backup back and check every byte"),
     "delete": Command("delete", "delete a backup"),
@@ -76,7 +76,7 @@ COMMANDS: Final = {
     "gateway": Command("run_gateway", "serve Cinder's REST API (in its Deployment)"),
     "mover": Command("run_mover", "run a mover (in its Job)"),
     "embedded-store": Command("embedded_store", "set up the chart's own S3 server (in its Job)"),
-    "release-finalizers": Command("release", "let go of all objects before the operator is removed"),
+    "release-finalizers": Command("release_finalizers", "let go of all objects before the operator is removed"),
 }
 
 
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = module.run(parsed)
         sys.stdout.flush()
     except CinderblockError as error:
-        _tell(name, error, as_json=getattr(parsed, "json", False))
+        _print_error(name, error, as_json=getattr(parsed, "json", False))
         return exit_code_for(error)
     except KeyboardInterrupt:
         # What is on its way is waited for; who does not want to wait interrupts once more.
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone, as head does; nothing is left to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+        return BROKEN_PIPE
     return code
 
 
@@ -128,7 +128,7 @@ def load(name: str) -> CommandModule:
     """Import the module of a command, without looking for garbage meanwhile: that took a tenth of the time."""
     gc.disable()
     try:
-        return cast("CommandModule", importlib.import_module(f"cinderblock.cli.{COMMANDS[name].module}"))
+        return cast("CommandModule", importlib.import_module(f"cinderblock.cli.commands.{COMMANDS[name].module}"))
     finally:
         gc.enable()
 
@@ -157,7 +157,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
 
 
-def _tell(name: str, error: CinderblockError, *, as_json: bool) -> None:
+def _print_error(name: str, error: CinderblockError, *, as_json: bool) -> None:
     print(f"cinderblock {name}: {printable(error.message)}", file=sys.stderr)
     advice = _ADVICE.get(error.reason)
     if advice is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.api.mover import BackupMetadata
-from cinderblock.cli.losses import losses_in_words
+from cinderblock.cli.loss_summary import summarize_losses
 from cinderblock.cli.output import counted, duration, moment, size
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.reader import ManifestSummary
@@ -117,7 +117,7 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "changed": size(summary.transferred_bytes),
         "stored": f"{size(summary.stored_bytes)} in {counted(summary.object_count, 'pack')} and the manifest",
         "lacks": _lacks(summary),
-        "not kept": losses_in_words(summary.losses),
+        "not kept": summarize_losses(summary.losses),
         "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
         **_origin(description),
     }

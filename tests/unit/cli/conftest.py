@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.cli import stores
+from cinderblock.cli import store_arguments
 from cinderblock.cli.main import main
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.s3 import client
@@ -57,7 +57,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
         result.locations.append(location)
         return result.faulty
 
-    monkeypatch.setattr(stores, "open_store", open_store)
+    monkeypatch.setattr(store_arguments, "open_store", open_store)
     monkeypatch.setattr(client, "ambient_region", lambda: None)
     return result
 

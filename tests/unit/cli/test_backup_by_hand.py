@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.cli.volumes import default_volume_id
+from cinderblock.cli.local_volume import default_volume_id
 from cinderblock.errors import StoreUnreachable
 from tests.support.faults import Crash
 from tests.unit.cli.conftest import Cli, Opened

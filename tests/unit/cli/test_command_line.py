@@ -13,8 +13,8 @@ import pytest
 from botocore.session import Session
 
 from cinderblock.api.v1alpha1.store import ServerSideAlgorithm, ServerSideEncryption
+from cinderblock.cli.arguments import percentage, rate, store_url
 from cinderblock.cli.main import COMMANDS, load, main, make_command_parser, make_parser
-from cinderblock.cli.options import percentage, rate, store_url
 from cinderblock.errors import InvalidInput
 from cinderblock.store.s3 import client
 from tests.unit.cli.conftest import Cli, Opened
@@ -73,12 +73,12 @@ def test_importing_the_program_imports_no_command() -> None:
 
 
 def test_a_mover_needs_no_kopf_and_an_operator_no_terminal() -> None:
-    loaded = loaded_by("cinderblock.cli.run_mover")
+    loaded = loaded_by("cinderblock.cli.commands.run_mover")
     assert not {"kopf", "kubernetes", "aiohttp"} & loaded
 
 
 def test_a_backup_can_look_at_its_volume_before_what_talks_to_the_store_is_imported() -> None:
-    loaded = loaded_by("cinderblock.cli.backup")
+    loaded = loaded_by("cinderblock.cli.commands.backup")
     assert "botocore" not in loaded
 
 
@@ -222,7 +222,7 @@ def test_an_error_of_ours_is_one_line_and_no_traceback(cli: Cli, opened: Opened)
 def test_programs_of_containers_hand_on_their_exit_code(
     name: str, target: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"cinderblock.cli.{target}.main", lambda *_: 17)
+    monkeypatch.setattr(f"cinderblock.cli.commands.{target}.main", lambda *_: 17)
     assert cli(name).code == 17
 
 

@@ -23,7 +23,7 @@ from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.archiver.archiver import run_backup
-from cinderblock.cli import stores
+from cinderblock.cli import store_arguments
 from cinderblock.cli.main import main
 from cinderblock.errors import CinderblockError, IntegrityError
 from cinderblock.format.crypto.keyring import KeyRing
@@ -404,7 +404,7 @@ def test_an_import_takes_the_true_backup_of_a_key_or_none(world: World) -> None:
 @pytest.fixture
 def cli(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a command line over the store of the world, with the keys that there are."""
-    monkeypatch.setattr(stores, "open_store", lambda *_: world.store)
+    monkeypatch.setattr(store_arguments, "open_store", lambda *_: world.store)
     monkeypatch.setattr(client, "ambient_region", lambda: None)
     words: list[str] = []
     for key_id, key in (KEYS if world.keys is not None else {}).items():

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from cinderblock.cli import run_gateway
+from cinderblock.cli.commands import run_gateway
 from cinderblock.gateway.settings import Auth, GatewaySettings
 
 

@@ -10,7 +10,7 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.cli.output import duration, size
-from cinderblock.cli.progress import ProgressBar, told
+from cinderblock.cli.progress_bar import ProgressBar, progress_for
 from cinderblock.repository.progress import Progress
 
 MIB = 1 << 20
@@ -27,7 +27,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_gets_a_bar_that_is_drawn_over_itself_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with told("backup", as_json=False) as progress:
+    with progress_for("backup", as_json=False) as progress:
         progress(Progress(50 * MIB, 200 * MIB, 10 * MIB))
     drawn = screen.getvalue()
     assert "backup [######..................] 25.0% of 200 MiB, 10.0 MiB moved" in drawn
@@ -36,20 +36,20 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over_itself_and_removed(monkeypatch
 
 
 def test_programs_get_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    with told("backup", as_json=True) as progress:
+    with progress_for("backup", as_json=True) as progress:
         progress(Progress(1, 2, 3))
     line = json.loads(capsys.readouterr().err.splitlines()[0])
     assert (line["bytesDone"], line["bytesTotal"], line["bytesStored"]) == (1, 2, 3)
 
 
 def test_programs_are_not_told_a_total_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
-    with told("backup", as_json=True, bounded=False) as progress:
+    with progress_for("backup", as_json=True, bounded=False) as progress:
         progress(Progress(1, 2, 3))
     assert json.loads(capsys.readouterr().err) == {"bytesDone": 1, "bytesStored": 3, "bytesPerSecond": 0}
 
 
 def test_nobody_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with told("backup", as_json=False) as progress:
+    with progress_for("backup", as_json=False) as progress:
         progress(Progress(1, 2, 3))
     assert capsys.readouterr() == ("", "")
 

@@ -1,4 +1,4 @@
-"""What clients ask about beside backups, volumes and snapshots: types, zones, limits, extensions.
+"""What clients ask about besides backups, volumes and snapshots: types, zones, extensions.
 
 A volume type is a StorageClass. There are no limits of Cinder's kind: a ResourceQuota on VolumeBackups limits them.
 """
@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from cinderblock.api.kubernetes import DEFAULT_STORAGE_CLASS_ANNOTATION
 from cinderblock.errors import NotFound
+from cinderblock.gateway.resources import limits
 from cinderblock.gateway.resources.backups.gather import if_permitted
-from cinderblock.gateway.resources.limits import limits
 from cinderblock.gateway.resources.volumes.view import ZONE
 from cinderblock.gateway.rest.openapi_schemas import closed_object
 from cinderblock.gateway.rest.operation import Operation
@@ -18,7 +18,6 @@ from cinderblock.gateway.rest.request import ApiRequest, ApiResponse
 from cinderblock.gateway.rest.validation import Schema
 from cinderblock.kube.kinds import STORAGE_CLASS
 
-_UNLIMITED: Final = -1
 _DESCRIPTION: Final = "kubernetes.io/description"
 """An annotation that says what an object is for (Kubernetes: Well-Known Labels, Annotations and Taints)."""
 
@@ -81,23 +80,7 @@ def _is_default(storage_class: JsonObject) -> bool:
 
 
 _IS_PUBLIC: Final = {"os-volume-type-access:is_public": True}
-_MOST: Final = (
-    "maxTotalVolumes",
-    "maxTotalSnapshots",
-    "maxTotalVolumeGigabytes",
-    "maxTotalBackups",
-    "maxTotalBackupGigabytes",
-)
-_USED: Final = (
-    "totalVolumesUsed",
-    "totalGigabytesUsed",
-    "totalSnapshotsUsed",
-    "totalBackupsUsed",
-    "totalBackupGigabytesUsed",
-)
-
 _BOOLEAN: Final[Schema] = {"type": "boolean"}
-_NUMBER: Final[Schema] = {"type": "integer"}
 _TYPE: Final[dict[str, Schema]] = {
     "id": {"type": "string"},
     "name": {"type": "string"},
@@ -108,8 +91,6 @@ _TYPE: Final[dict[str, Schema]] = {
 _TYPES: Final = closed_object(
     {"volume_types": {"type": "array", "items": closed_object(_TYPE | dict.fromkeys(_IS_PUBLIC, _BOOLEAN))}}
 )
-_ABSOLUTE: Final = closed_object(dict.fromkeys((*_MOST, *_USED), _NUMBER))
-_LIMITS: Final = closed_object({"limits": closed_object({"rate": {"type": "array"}, "absolute": _ABSOLUTE})})
 
 OPERATIONS: Final = (
     Operation("GET", "/types", types, "List volume types", "volume_extension:type_get_all", {200: _TYPES}),
@@ -129,7 +110,7 @@ OPERATIONS: Final = (
         "volume:availability_zone_list",
         {200: closed_object({"availabilityZoneInfo": {"type": "array"}})},
     ),
-    Operation("GET", "/limits", limits, "Show limits", "limits_extension:used_limits", {200: _LIMITS}),
+    limits.OPERATION,
     Operation(
         "GET",
         "/extensions",

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from cinderblock.gateway.resources.backups.find import select
 from cinderblock.gateway.resources.backups.gather import if_permitted
 from cinderblock.gateway.resources.backups.view import own_status
-from cinderblock.gateway.resources.discovery import _MOST, _UNLIMITED
 from cinderblock.gateway.resources.snapshots.gather import gather as look_at_snapshots
 from cinderblock.gateway.resources.volumes.gather import gather as look_at_volumes
+from cinderblock.gateway.rest.openapi_schemas import closed_object
+from cinderblock.gateway.rest.operation import Operation
 from cinderblock.gateway.rest.request import ApiRequest, ApiResponse
+
+_UNLIMITED: Final = -1
+_MOST: Final = (
+    "maxTotalVolumes",
+    "maxTotalSnapshots",
+    "maxTotalVolumeGigabytes",
+    "maxTotalBackups",
+    "maxTotalBackupGigabytes",
+)
+_USED: Final = (
+    "totalVolumesUsed",
+    "totalGigabytesUsed",
+    "totalSnapshotsUsed",
+    "totalBackupsUsed",
+    "totalBackupGigabytesUsed",
+)
+
+_ABSOLUTE: Final = closed_object(dict.fromkeys((*_MOST, *_USED), {"type": "integer"}))
+_LIMITS: Final = closed_object({"limits": closed_object({"rate": {"type": "array"}, "absolute": _ABSOLUTE})})
 
 
 async def limits(call: ApiRequest) -> ApiResponse:
@@ -27,3 +48,6 @@ async def limits(call: ApiRequest) -> ApiResponse:
         "totalBackupGigabytesUsed": sum(own_status(backup).size or 0 for backup in backups),
     }
     return ApiResponse(200, {"limits": {"rate": [], "absolute": dict.fromkeys(_MOST, _UNLIMITED) | used}})
+
+
+OPERATION: Final = Operation("GET", "/limits", limits, "Show limits", "limits_extension:used_limits", {200: _LIMITS})

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cinderblock.api.layout import backup_prefix
-from cinderblock.cli.exits import DAMAGED, SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, identifier
+from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
+from cinderblock.cli.exit_codes import CORRUPT, SUCCESS
 from cinderblock.cli.output import print_json, print_table, warn
-from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.cli.views import HEADINGS, row, to_wire
 from cinderblock.repository.catalog import Catalog, CatalogEntry
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_table(HEADINGS, map(row, found))
         if not found:
             warn(f"there are no backups directly below {backup_prefix(location.prefix)} in {location.container}")
-    return DAMAGED if any(listed.damage for listed in found) else SUCCESS
+    return CORRUPT if any(listed.damage for listed in found) else SUCCESS
 
 
 def _age(listed: CatalogEntry) -> tuple[datetime, str]:

@@ -64,14 +64,14 @@ def dirty_window(text: str) -> timedelta:
     return window
 
 
-def times(text: str) -> int:
+def repetitions(text: str) -> int:
     """Read a number of 1 to 10000."""
     if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 10000:
         raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 10000")
     return int(text)
 
 
-def past(text: str) -> datetime:
+def past_instant(text: str) -> datetime:
     """Read a time in the past, with its time zone (RFC 3339), as that of UTC."""
     try:
         given = datetime.fromisoformat(text)
@@ -86,7 +86,7 @@ def past(text: str) -> datetime:
     return time
 
 
-def words(text: str) -> str:
+def text(text: str) -> str:
     """Read words for people."""
     try:
         text.encode()

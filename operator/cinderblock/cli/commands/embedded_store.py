@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION, BackupStore, BackupStoreSpec, SecretReference
-from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.errors import AlreadyExists, Conflict, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect

@@ -6,10 +6,10 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.exits import DAMAGED, SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, identifier
+from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
+from cinderblock.cli.exit_codes import CORRUPT, SUCCESS
 from cinderblock.cli.output import print_fields, print_json, warn
-from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.cli.views import fields, to_wire
 from cinderblock.errors import IntegrityError, KeyUnavailable, UnsupportedFormat
 from cinderblock.repository.catalog import BackupRef, Catalog
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             listed = catalog.look(backup)
             print_json({**to_wire(listed), "neededBy": dependents})
-            return DAMAGED if listed.damage else SUCCESS
+            return CORRUPT if listed.damage else SUCCESS
         summary = catalog.summary(backup)
     needed = "cannot be told" if dependents is None else ", ".join(dependents) or "no other backup"
     print_fields({**fields(summary), "manifest": backup.key, "needed by": needed})

@@ -6,10 +6,10 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import add_json, add_keys, add_store, identifier
+from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
+from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.output import print_fields, print_json
-from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import NotFound
 from cinderblock.repository.catalog import BackupRef, Catalog
 from cinderblock.repository.deletion import delete_backup

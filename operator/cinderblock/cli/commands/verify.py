@@ -6,8 +6,7 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.options import (
+from cinderblock.cli.arguments import (
     add_expected_digest,
     add_json,
     add_keys,
@@ -16,9 +15,10 @@ from cinderblock.cli.options import (
     identifier,
     percentage,
 )
+from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.output import counted, print_fields, print_json, size
-from cinderblock.cli.progress import told
-from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.progress_bar import progress_for
+from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.verify import Verification, run_verify
 from cinderblock.store.retrying import CLI_RETRIES
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     with closing(open_from(arguments, location, CLI_RETRIES)) as store:
         backup = Catalog(store, location.prefix, keys).find(arguments.id)
         must_be_sealed = keys is not None and not arguments.allow_unsealed
-        with told("verify", as_json=arguments.json) as progress:
+        with progress_for("verify", as_json=arguments.json) as progress:
             result = run_verify(
                 store,
                 location.prefix,

@@ -11,17 +11,17 @@ USAGE: Final = 2
 """argparse's own."""
 PERMANENT: Final = 3
 TRANSIENT: Final = 4
-DAMAGED: Final = 5
+CORRUPT: Final = 5
 INCOMPLETE: Final = 6
 """A backup was made, but files that could not be read are not in it."""
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
-UNREAD: Final = 141
+BROKEN_PIPE: Final = 141
 """128 and the number of SIGPIPE."""
 
 
 def exit_code_for(error: CinderblockError) -> int:
     """The exit code of a command that ended with this error."""
     if isinstance(error, IntegrityError):
-        return DAMAGED
+        return CORRUPT
     return PERMANENT if error.permanent else TRANSIENT

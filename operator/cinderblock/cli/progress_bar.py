@@ -17,7 +17,7 @@ _WIDTH: Final = 24
 
 
 @contextmanager
-def told(title: str, *, as_json: bool, bounded: bool = True) -> Iterator[ProgressCallback]:
+def progress_for(title: str, *, as_json: bool, bounded: bool = True) -> Iterator[ProgressCallback]:
     """A callback that tells of progress on standard error in the way that fits.
 
     Args:

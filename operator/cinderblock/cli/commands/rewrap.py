@@ -7,10 +7,10 @@ from contextlib import closing
 from functools import partial
 from typing import Final
 
-from cinderblock.cli.exits import SUCCESS, exit_code_for
-from cinderblock.cli.options import add_active_key, add_json, add_keys, add_store, add_writing, identifier
+from cinderblock.cli.arguments import add_active_key, add_json, add_keys, add_store, add_writing, identifier
+from cinderblock.cli.exit_codes import SUCCESS, exit_code_for
 from cinderblock.cli.output import print_json, print_table, warn
-from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, PermanentError, UnsupportedFormat
 from cinderblock.format.manifest.reader import read_header
 from cinderblock.repository.catalog import Catalog

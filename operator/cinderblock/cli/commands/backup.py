@@ -16,9 +16,7 @@ from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.archiver.archiver import run_backup
 from cinderblock.archiver.source import open_source
-from cinderblock.cli.exits import INCOMPLETE, SUCCESS
-from cinderblock.cli.losses import losses_in_words
-from cinderblock.cli.options import (
+from cinderblock.cli.arguments import (
     add_active_key,
     add_json,
     add_keys,
@@ -27,15 +25,17 @@ from cinderblock.cli.options import (
     add_writing,
     dirty_window,
     identifier,
-    past,
+    past_instant,
     path,
-    times,
-    words,
+    repetitions,
+    text,
 )
+from cinderblock.cli.exit_codes import INCOMPLETE, SUCCESS
+from cinderblock.cli.local_volume import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
+from cinderblock.cli.loss_summary import summarize_losses
 from cinderblock.cli.output import counted, print_fields, print_json, size, warn
-from cinderblock.cli.progress import told
-from cinderblock.cli.stores import keys_from, location_from, open_from
-from cinderblock.cli.volumes import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
+from cinderblock.cli.progress_bar import progress_for
+from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import InvalidInput, KeyUnavailable, SealBroken
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.repository.catalog import Catalog, CatalogEntry
@@ -82,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--volume-id", metavar="ID", type=identifier, help="default: made from the host's name and the path"
     )
-    parser.add_argument("--name", type=words, help="a name for people")
-    parser.add_argument("--description", type=words, help="a description for people")
+    parser.add_argument("--name", type=text, help="a name for people")
+    parser.add_argument("--description", type=text, help="a description for people")
     parser.add_argument(
         "--compression-level", type=int, choices=range(20), default=1, metavar="0-19", help="0: none (default: 1)"
     )
@@ -113,14 +113,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare-every",
         metavar="N",
-        type=times,
+        type=repetitions,
         default=30,
         help="every Nth incremental backup reads all files and compares them (default: 30; 1: each one does)",
     )
     parser.add_argument(
         "--data-timestamp",
         metavar="TIME",
-        type=past,
+        type=past_instant,
         help="when the snapshot that is backed up was taken, in RFC 3339 (default: now; on a read-only mount: unknown)",
     )
     parser.add_argument(
@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
         task = make_task(arguments, description, location, keys, parent, must_be_sealed=must_be_sealed)
         bounded = task.volume_mode is VolumeMode.BLOCK
         try:
-            with told("backup", as_json=arguments.json, bounded=bounded) as progress:
+            with progress_for("backup", as_json=arguments.json, bounded=bounded) as progress:
                 report = run_backup(task, store, keys, progress, lambda *_: nullcontext(source))
         except (InvalidInput, KeyUnavailable, SealBroken):
             # Raised before anything is stored, or of what --resume would find again.
@@ -269,7 +269,7 @@ def _tell(description: BackupMetadata, report: MoverReport, *, as_json: bool) ->
             if report.reread_files
             else "",
             "missed": counted(report.missed_changes, "changed file") if report.missed_changes else "",
-            "not kept": losses_in_words(report.losses),
+            "not kept": summarize_losses(report.losses),
             "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
             f"with {counted(report.requests, 'request')}",
             "digest": digest,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from cinderblock.api.losses import Loss
 
 
-def losses_in_words(losses: Iterable[Loss]) -> str:
+def summarize_losses(losses: Iterable[Loss]) -> str:
     """Return what could not be kept, each kind with its count and examples; empty if all was kept."""
     told = []
     for loss in losses:

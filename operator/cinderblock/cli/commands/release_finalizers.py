@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cinderblock.api import labels as api_labels
-from cinderblock.cli.exits import SUCCESS
+from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.errors import Conflict, KubeUnavailable, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect

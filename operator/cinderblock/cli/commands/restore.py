@@ -11,20 +11,12 @@ from typing import Final
 from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.cli.exits import SUCCESS
-from cinderblock.cli.losses import losses_in_words
-from cinderblock.cli.options import (
-    add_expected_digest,
-    add_json,
-    add_keys,
-    add_store,
-    add_unsealed,
-    identifier,
-    path,
-)
+from cinderblock.cli.arguments import add_expected_digest, add_json, add_keys, add_store, add_unsealed, identifier, path
+from cinderblock.cli.exit_codes import SUCCESS
+from cinderblock.cli.loss_summary import summarize_losses
 from cinderblock.cli.output import print_fields, print_json, size, warn
-from cinderblock.cli.progress import told
-from cinderblock.cli.stores import keys_from, location_from, open_from
+from cinderblock.cli.progress_bar import progress_for
+from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import InvalidInput, TargetError
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.repository.catalog import Catalog
@@ -90,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         summary = catalog.summary(backup, expected)
         expected = expected.model_copy(update={"pins": summary.pins})
         task = make_task(arguments, summary.description, location, backup.key, expected)
-        with told("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:
+        with progress_for("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:
             report = restore(task, arguments, store, keys, progress)
         report = report.model_copy(update={"requests": store.counts.requests})
     if arguments.json:
@@ -102,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         {
             "restored": backup.backup_id,
             "to": arguments.target,
-            "not kept": losses_in_words(report.losses),
+            "not kept": summarize_losses(report.losses),
             "fetched": f"{size(report.transferred_bytes)} with {report.requests} requests",
         }
     )
