@@ -30,7 +30,7 @@ _USED: Final = (
     "totalBackupGigabytesUsed",
 )
 
-_ABSOLUTE: Final = closed_object(dict.fromkeys((*_MOST, *_USED), {"type": "integer"}))
+_ABSOLUTE: Final = closed_object({key: {"type": "integer"} for key in (*_MOST, *_USED)})
 _LIMITS: Final = closed_object({"limits": closed_object({"rate": {"type": "array"}, "absolute": _ABSOLUTE})})
 
 
