@@ -73,7 +73,7 @@ def _no_secret_is_shown(oracle: Oracle) -> Iterator[None]:
     """In every test, whether or not it has anything to do with secrets."""
     yield
     oracle.learn()
-    assert not oracle.exposed()
+    assert not oracle.snapshot_claim()
 
 
 @pytest.fixture(scope="session")

@@ -35,12 +35,12 @@ def test_what_objects_and_movers_show_is_searched(tenant: Tenant) -> None:
 def test_a_secret_in_any_of_these_places_would_be_found(tenant: Tenant, oracle: Oracle) -> None:
     lab, name = tenant.lab, tenant.name
     oracle.learn()
-    assert oracle.exposed() == []
+    assert oracle.snapshot_claim() == []
     assert oracle.hears_the_operator()
     lab.apply(tenant.secret("planted", password=PLANTED), tenant.backup("shown", "absent", description=PLANTED))
     tenant.reaches("volumebackup/shown", "error")
     oracle.learn()
     place = f"{name}/planted password"
-    tenant.wait_until("what was shown", lambda: place in oracle.exposed())
+    tenant.wait_until("what was shown", lambda: place in oracle.snapshot_claim())
     tenant.kubectl("delete", "secret", "planted")
     oracle.forget(place)

@@ -24,7 +24,7 @@ CLAIM = {"metadata": {"name": "data", "uid": "c-1"}, "spec": {}, "status": {}}
 
 
 @pytest.fixture(params=[100, 1], ids=["few", "many"])
-def eyes(request: pytest.FixtureRequest, client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Context:
+def context(request: pytest.FixtureRequest, client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(related, "LIST_ALL_LIMIT", request.param)
     return Context(
         client, cast("StorePool", None), OperatorPolicy(MoverSettings("example/cinderblock:1")), clock=datetime.now
@@ -40,7 +40,7 @@ async def make(client: KubeClient, kind: Kind, namespace: str, name: str, spec: 
 
 
 async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
-    eyes: Context, client: KubeClient, namespace: str
+    context: Context, client: KubeClient, namespace: str
 ) -> None:
     me = await make(client, VOLUME_BACKUP, namespace, "me", {"volumeId": "data"}, phase="creating", volumeId="c-1")
     uid = me["metadata"]["uid"]
@@ -50,7 +50,7 @@ async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
     await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "me"}, phase="restoring", backupId=uid)
     await make(client, VOLUME_RESTORE, namespace, "writes", {"backupId": "x", "volumeId": "data"}, phase="restoring")
     backups, restores = await related.related_to_backup(
-        eyes, VolumeBackup.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
+        context, VolumeBackup.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
     )
     assert {backup.name for backup in backups} >= {"by-name", "by-uid", "dependent"}
     assert {restore.name for restore in restores} >= {"reads", "writes"}
@@ -58,7 +58,7 @@ async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
 
 @pytest.mark.parametrize("by", ["name", "uid"])
 async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
-    eyes: Context, client: KubeClient, namespace: str, by: str
+    context: Context, client: KubeClient, namespace: str, by: str
 ) -> None:
     backup = await make(client, VOLUME_BACKUP, namespace, "full", {"volumeId": "other"}, phase="available")
     await make(client, VOLUME_BACKUP, namespace, "busy", {"volumeId": "data"}, phase="creating")
@@ -66,7 +66,7 @@ async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
     me = await make(client, VOLUME_RESTORE, namespace, "me", spec)
     await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "name": "new"}, phase="restoring")
     found, backups, restores = await related.related_to_restore(
-        eyes, VolumeRestore.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
+        context, VolumeRestore.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
     )
     assert found is not None
     assert found.name == "full"
@@ -74,17 +74,17 @@ async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
     assert "running" in {other.name for other in restores}
 
 
-async def test_a_store_knows_who_needs_it(eyes: Context, client: KubeClient, namespace: str) -> None:
+async def test_a_store_knows_who_needs_it(context: Context, client: KubeClient, namespace: str) -> None:
     metadata = {"name": "default", "namespace": namespace, "uid": "s-1"}
     store = BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "a"}, phase="available", storeName="cold")
-    assert await related.users_of_store(eyes, store) == ()
+    assert await related.users_of_store(context, store) == ()
     await make(client, VOLUME_BACKUP, namespace, "here", {"volumeId": "a"}, phase="available", storeName="default")
-    assert await related.users_of_store(eyes, store) == ("here",)
+    assert await related.users_of_store(context, store) == ("here",)
 
 
 async def test_backups_that_are_whole_and_not_encrypted_are_found(
-    eyes: Context, client: KubeClient, namespace: str
+    context: Context, client: KubeClient, namespace: str
 ) -> None:
     whole = {"phase": "available", "storeName": "offsite"}
     await make(client, VOLUME_BACKUP, namespace, "plain", {"volumeId": "data"}, **whole, sealed=False)
@@ -94,6 +94,6 @@ async def test_backups_that_are_whole_and_not_encrypted_are_found(
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "data"}, **elsewhere)
     spec = {"credentialsSecretRef": {"name": "s3"}}
     store = BackupStore.model_validate({"metadata": {"name": "offsite", "namespace": namespace}, "spec": spec})
-    names, is_all = await related.unsealed_in(eyes, store)
+    names, is_all = await related.unsealed_in(context, store)
     # A server that has found as many as were asked for does not look whether there are more.
     assert (names, is_all or related.LIST_ALL_LIMIT == 1) == (("plain",), True)

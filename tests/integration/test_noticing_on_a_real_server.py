@@ -23,11 +23,11 @@ pytestmark = pytest.mark.integration
 async def told(client: KubeClient, heard: Any) -> dict[str, Any]:
     """What a backup says after its turn has not come for a while."""
     queue, name, namespace = WorkQueue(), heard["metadata"]["name"], heard["metadata"]["namespace"]
-    noticing = Acknowledger(queue)
-    noticing.hear({"type": "ADDED", "object": heard})
+    acknowledger = Acknowledger(queue)
+    acknowledger.hear({"type": "ADDED", "object": heard})
     await queue.add(ObjectKey("VolumeBackup", namespace, name))
     policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
-    running = asyncio.create_task(noticing.run(Context(client, cast("StorePool", None), policy)))
+    running = asyncio.create_task(acknowledger.run(Context(client, cast("StorePool", None), policy)))
     await asyncio.sleep(ACKNOWLEDGE_AFTER_SECONDS + 2)
     running.cancel()
     with suppress(asyncio.CancelledError):

@@ -141,7 +141,7 @@ def a_manifest(parent: str | None = None) -> ObservedManifest:
     return ObservedManifest("backups/c-1/b-1.manifest", description, parent, 2, 3000, 2000, 1000, PINS)
 
 
-def a_world(backup: VolumeBackup, **seen: Any) -> ObservedBackup:
+def observed_backup(backup: VolumeBackup, **seen: Any) -> ObservedBackup:
     """What is usually seen around a backup: its claim, its store, a class for snapshots, nothing of ours."""
     usual: dict[str, Any] = {
         "store": StoreLookup(a_store()),
@@ -173,7 +173,7 @@ def a_restore(uid: str = "r-1", *, finalizer: bool = True, deleting: bool = Fals
     return VolumeRestore.model_validate({"metadata": metadata, "spec": spec, "status": own})
 
 
-def a_restore_world(restore: VolumeRestore, **seen: Any) -> ObservedRestore:
+def observed_restore(restore: VolumeRestore, **seen: Any) -> ObservedRestore:
     """What is usually seen around a restore: an available backup, its store and manifest, StorageClass ``fast``."""
     usual: dict[str, Any] = {
         "backup": available(),

@@ -57,7 +57,7 @@ class Oracle:
         if key not in PUBLIC_KEYS and len(text) >= SHORTEST:
             self._known[text] = where
 
-    def exposed(self) -> list[str]:
+    def snapshot_claim(self) -> list[str]:
         """Which Secrets were shown anywhere since this was asked last; empty: none was."""
         new = self.witness.everything(self._judged)
         self._judged += len(new)

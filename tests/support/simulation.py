@@ -286,21 +286,21 @@ class Simulation:
         api = SimulatedApi(self.objects, self.forbid, self.refusals)
         api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
-        self.instruments = OperatorMetrics()
+        self.metrics = OperatorMetrics()
         stores = cast("StorePool", OpenStores(self.store, self.cluster))
-        eyes = Context(
+        context = Context(
             self._kube,
             stores,
             POLICY,
             lambda: self._due.now,
-            self.instruments,
+            self.metrics,
             MoverAdmission(self._seconds),
             references=ReferenceLookups(turn_seconds=0.0),
         )
         self._noticing = Acknowledger(cast("WorkQueue", self._due))
         self._watch = EventHandler(cast("WorkQueue", self._due), self._noticing)
-        self._eyes = eyes
-        self._reconcile = Reconciler(eyes)
+        self._eyes = context
+        self._reconcile = Reconciler(context)
         self._heard[:] = [
             Change(None, item) for kind in (*OWN, *CHILD_NAMES, "PersistentVolume") for item in self.objects.all(kind)
         ]
@@ -477,7 +477,7 @@ class Simulation:
         """A page of metrics of the operator as it is now."""
         state = self._loop.run_until_complete(read(self._kube))
         figures = MetricsSnapshot("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
-        content, _ = MetricsPage(self.instruments).render(figures)
+        content, _ = MetricsPage(self.metrics).render(figures)
         return samples(content.decode())
 
     # -- how it goes on
@@ -532,7 +532,7 @@ class Simulation:
         self._due.now += STEP
         version = self._version()
         try:
-            look_again = self._loop.run_until_complete(self._reconcile(key))
+            requeue_after = self._loop.run_until_complete(self._reconcile(key))
         except Crash:
             self._tell_of(key, "the operator dies")
             self.restart()
@@ -541,15 +541,15 @@ class Simulation:
             self._tell_of(key, f"{error.reason}: {error.message}")
             failures = self._due.failures.get(key, 0)
             self._due.failures[key] = failures + 1
-            look_again = min(300.0, 2.0**failures)
+            requeue_after = min(300.0, 2.0**failures)
         else:
             self._due.failures.pop(key, None)
-            hot = look_again is not None and look_again < 1 and version == self._version()
-            assert not hot, f"{key} wants to be looked at again in {look_again} s although nothing has changed"
+            hot = requeue_after is not None and requeue_after < 1 and version == self._version()
+            assert not hot, f"{key} wants to be looked at again in {requeue_after} s although nothing has changed"
             if version != self._version():
                 self._tell_of(key, "is brought forward")
-        if look_again is not None:
-            self._loop.run_until_complete(self._due.add(key, look_again))
+        if requeue_after is not None:
+            self._loop.run_until_complete(self._due.add(key, requeue_after))
 
     def _tell_of(self, key: ObjectKey, what: str) -> None:
         found = self.objects.get(key.kind, key.name, key.namespace)
@@ -587,8 +587,8 @@ class Simulation:
         wanted, version = self.unsettled(), self._version()
         for kind in ("VolumeBackup", "VolumeRestore"):
             for key in [ObjectKey(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
-                look_again = None if key in wanted else self._loop.run_until_complete(self._reconcile(key))
-                assert (look_again, self._version()) == (None, version), f"{key} was left out:\n{self.story()}"
+                requeue_after = None if key in wanted else self._loop.run_until_complete(self._reconcile(key))
+                assert (requeue_after, self._version()) == (None, version), f"{key} was left out:\n{self.story()}"
 
     def settle(self) -> None:
         """Without further faults, go on until nothing changes any more, and make sure that nothing will.

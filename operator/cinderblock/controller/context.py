@@ -40,7 +40,7 @@ class Context:
     stores: StorePool
     policy: OperatorPolicy
     clock: Callable[[], datetime] = wall_clock
-    instruments: OperatorMetrics = field(default_factory=OperatorMetrics)
+    metrics: OperatorMetrics = field(default_factory=OperatorMetrics)
     line: MoverAdmission = field(default_factory=MoverAdmission)
     shared: SingleFlight = field(default_factory=SingleFlight)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)

@@ -65,10 +65,10 @@ async def run(settings: OperatorSettings) -> None:
     namespace = settings.lease_namespace or (await kube.credentials()).namespace
     leading = LeaderElector(lease_kube, namespace, settings.lease_name, timing=timing)
     kube.write_guard = leading.check
-    instruments = OperatorMetrics()
-    stores = StorePool(kube, instruments.store_answered)
+    metrics = OperatorMetrics()
+    stores = StorePool(kube, metrics.store_answered)
     try:
-        await _run_manager(settings, kube, stores, leading, instruments)
+        await _run_manager(settings, kube, stores, leading, metrics)
     finally:
         stores.close()
         await kube.aclose()
@@ -80,34 +80,34 @@ async def _run_manager(
     kube: KubeClient,
     stores: StorePool,
     leading: LeaderElector,
-    instruments: OperatorMetrics,
+    metrics: OperatorMetrics,
 ) -> None:
     queue = WorkQueue()
-    eyes = Context(kube, stores, make_policy(settings), instruments=instruments)
-    pace = RequeuePolicy()
-    reconcile = instrumented(Reconciler(eyes, pace), instruments)
-    noticing = Acknowledger(queue)
-    watching = WatchManager(kube, EventHandler(queue, noticing), lambda: leading.reachable_since)
-    overview = ClusterCollector(kube)
-    gauges = SnapshotReader(kube, queue, overview, settings.max_movers, lambda: leading.is_leading, watching.silence)
-    metrics = MetricsServer(settings.metrics_port, instruments, gauges.read)
+    context = Context(kube, stores, make_policy(settings), metrics=metrics)
+    requeue_policy = RequeuePolicy()
+    reconcile = instrumented(Reconciler(context, requeue_policy), metrics)
+    acknowledger = Acknowledger(queue)
+    watching = WatchManager(kube, EventHandler(queue, acknowledger), lambda: leading.reachable_since)
+    collector = ClusterCollector(kube)
+    gauges = SnapshotReader(kube, queue, collector, settings.max_movers, lambda: leading.is_leading, watching.silence)
+    metrics_server = MetricsServer(settings.metrics_port, metrics, gauges.read)
     health = Health(settings.health_port, queue, watching, leading)
 
     async def list_keys() -> list[tuple[ObjectKey, bool]]:
-        keys = await list_pending(eyes)
-        pace.know(key for key, _ in keys)
+        keys = await list_pending(context)
+        requeue_policy.know(key for key, _ in keys)
         return keys
 
     async def act() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(settings.workers):
                 group.create_task(run_worker(queue, reconcile))
-            group.create_task(noticing.run(eyes))
+            group.create_task(acknowledger.run(context))
             group.create_task(enqueue_all(queue, list_keys))
             group.create_task(resync(queue, list_keys, settings.resync_seconds))
 
     await health.start()
-    await metrics.start()
+    await metrics_server.start()
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(leading.run(act)), group.create_task(watching.run())]
@@ -119,8 +119,8 @@ async def _run_manager(
             for task in tasks:
                 task.cancel()
     finally:
-        await metrics.stop()
-        await overview.aclose()
+        await metrics_server.stop()
+        await collector.aclose()
         await health.stop()
 
 

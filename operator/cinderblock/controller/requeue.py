@@ -26,7 +26,7 @@ class RequeuePolicy:
         self._vain: dict[ObjectKey, tuple[str, int]] = {}
         self._stores: set[ObjectKey] = set()
 
-    def next(self, key: ObjectKey, version: str, look_again: float | None) -> float | None:
+    def next(self, key: ObjectKey, version: str, requeue_after: float | None) -> float | None:
         """Seconds until ``key`` is looked at again.
 
         One that goes on at once is put before others: see `IN_HAND`.
@@ -36,19 +36,19 @@ class RequeuePolicy:
             version: its resourceVersion when it was looked at now.
             look_again: what the decision asks for; None: nothing.
         """
-        if look_again is not None and key.kind == BACKUP_STORE.kind:
+        if requeue_after is not None and key.kind == BACKUP_STORE.kind:
             self._stores.add(key)
-            return look_again * max(1.0, len(self._stores) / STORES)
-        if look_again is None or look_again >= SLOW:
+            return requeue_after * max(1.0, len(self._stores) / STORES)
+        if requeue_after is None or requeue_after >= SLOW:
             self._vain.pop(key, None)
-            return look_again
+            return requeue_after
         before, looks = self._vain.get(key, ("", 0))
         looks = looks + 1 if before == version else 0
         self._vain[key] = version, looks
-        if look_again == 0.0 and looks == 0:
+        if requeue_after == 0.0 and looks == 0:
             # It changes, and goes on at once: above all, what has ended is cleaned up before more is begun.
             return IN_HAND
-        return look_again if looks < QUICK_LOOKS else SLOW
+        return requeue_after if looks < QUICK_LOOKS else SLOW
 
     def know(self, keys: Iterable[ObjectKey]) -> None:
         """These objects are there, though not all of them have been looked at yet."""

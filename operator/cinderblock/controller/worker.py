@@ -26,20 +26,20 @@ async def run_worker(queue: WorkQueue, reconcile: ReconcileFunc) -> None:
         key = await queue.take()
         try:
             with observability_log.object_context(*key):
-                look_again = await _attempt(queue, reconcile, key)
+                requeue_after = await _attempt(queue, reconcile, key)
         except asyncio.CancelledError:
             # Abandoned on the way: whoever works on keys next has to begin with it again.
             await queue.add(key)
             raise
         finally:
             await queue.done(key)
-        if look_again is not None:
-            await queue.add(key, look_again)
+        if requeue_after is not None:
+            await queue.add(key, requeue_after)
 
 
 async def _attempt(queue: WorkQueue, reconcile: ReconcileFunc, key: ObjectKey) -> float | None:
     try:
-        look_again = await reconcile(key)
+        requeue_after = await reconcile(key)
     except CinderblockError as error:
         delay = queue.next_retry(key)
         log.warning("%s", error.message, extra={"reason": error.reason, "retry_in": round(delay, 1)})
@@ -54,7 +54,7 @@ async def _attempt(queue: WorkQueue, reconcile: ReconcileFunc, key: ObjectKey) -
         log.exception("Reconciling raised an unexpected error", extra={"retry_in": round(delay, 1)})
         return delay
     queue.succeeded(key)
-    return look_again
+    return requeue_after
 
 
 def _is_shutting_down() -> bool:

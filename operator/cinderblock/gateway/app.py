@@ -24,7 +24,7 @@ from cinderblock.observability.gateway_metrics import GatewayMetrics
 def make_app(
     who: Authenticator,
     settings: GatewaySettings,
-    instruments: GatewayMetrics | None = None,
+    metrics: GatewayMetrics | None = None,
     operations: Sequence[Operation] = OPERATIONS,
 ) -> ASGIApp:
     """Everything that callers ask. ``who`` is not closed with it."""
@@ -38,10 +38,10 @@ def make_app(
         redirect_slashes=False,
         default=NOWHERE,
     )
-    return RequestMiddleware(router, instruments or GatewayMetrics())
+    return RequestMiddleware(router, metrics or GatewayMetrics())
 
 
-def make_health_app(who: Authenticator, instruments: GatewayMetrics) -> ASGIApp:
+def make_health_app(who: Authenticator, metrics: GatewayMetrics) -> ASGIApp:
     """Health, readiness and figures: on a port of its own, in plain HTTP."""
 
     async def healthz(_: Request) -> Response:
@@ -52,8 +52,8 @@ def make_health_app(who: Authenticator, instruments: GatewayMetrics) -> ASGIApp:
             return PlainTextResponse("ok\n")
         return PlainTextResponse("the API server does not answer\n", 503)
 
-    async def metrics(request: Request) -> Response:
-        body, content_type = instruments.exposition(request.headers.get("accept", ""))
+    async def serve_metrics(request: Request) -> Response:
+        body, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
-    return Router([Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return Router([Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", serve_metrics)])

@@ -33,13 +33,13 @@ def main(settings: GatewaySettings) -> int:
 
 
 async def _serve(settings: GatewaySettings) -> None:
-    instruments = GatewayMetrics()
+    metrics = GatewayMetrics()
     async with AsyncExitStack() as stack:
         who = await stack.enter_async_context(aclosing(await identification(settings)))
-        server = await stack.enter_async_context(running(make_app(who, settings, instruments), settings))
+        server = await stack.enter_async_context(running(make_app(who, settings, metrics), settings))
         if settings.health_port is not None:
             inside = GatewaySettings(host=HOST, port=settings.health_port)
-            await stack.enter_async_context(running(make_health_app(who, instruments), inside))
+            await stack.enter_async_context(running(make_health_app(who, metrics), inside))
         _logger.info("Listening on %s port %s", settings.host, server.port)
         await _wait_for_signal()
         _logger.info("Told to stop")

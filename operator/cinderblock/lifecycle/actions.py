@@ -140,9 +140,9 @@ class Decision:
 
     status: AnyStatus | None
     actions: tuple[Action, ...] = ()
-    look_again: float | None = None
+    requeue_after: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a poll that is too fast: what happens in between is heard through watches."""
-        if self.look_again is not None and 0 < self.look_again < MIN_REQUEUE_SECONDS:
-            raise ValueError(f"nothing is polled every {self.look_again} s")
+        if self.requeue_after is not None and 0 < self.requeue_after < MIN_REQUEUE_SECONDS:
+            raise ValueError(f"nothing is polled every {self.requeue_after} s")

@@ -21,7 +21,7 @@ Child = TypeVar("Child", bound=Object)
 
 
 def cleanup(
-    owner: str, job: Job | None, exposed: PersistentVolumeClaim | None, snapshot: VolumeSnapshot | None
+    owner: str, job: Job | None, snapshot_claim: PersistentVolumeClaim | None, snapshot: VolumeSnapshot | None
 ) -> tuple[Action, ...]:
     """Remove what was made for one run. The Job goes first: it uses the claim, which was made from the snapshot.
 
@@ -30,8 +30,8 @@ def cleanup(
     actions: list[Action] = []
     if is_ours(job, owner) and (not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers):
         actions.append(DeleteChild("Job", job.name, job.uid))
-    if is_ours(exposed, owner) and not exposed.metadata.is_being_deleted:
-        actions.append(DeleteChild("PersistentVolumeClaim", exposed.name, exposed.uid))
+    if is_ours(snapshot_claim, owner) and not snapshot_claim.metadata.is_being_deleted:
+        actions.append(DeleteChild("PersistentVolumeClaim", snapshot_claim.name, snapshot_claim.uid))
     if is_ours(snapshot, owner) and not snapshot.metadata.is_being_deleted:
         actions.append(DeleteChild("VolumeSnapshot", snapshot.name, snapshot.uid))
     return tuple(actions)

@@ -13,17 +13,17 @@ from cinderblock.lifecycle import volume_lock
 from cinderblock.lifecycle.observed import ObservedBackup
 
 
-def dependents_of(world: ObservedBackup) -> tuple[VolumeBackup, ...]:
+def dependents_of(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """Return the backups of the namespace that need this one's data."""
-    me, listed = world.backup.backup_id, world.needed_by or ()
+    me, listed = observed.backup.backup_id, observed.needed_by or ()
     unfinished = {
         sibling.uid
-        for sibling in orphaned_incrementals(world)
+        for sibling in orphaned_incrementals(observed)
         if volume_lock.own_phase(sibling) is BackupPhase.CREATING
     }
     return tuple(
         sibling
-        for sibling in world.siblings
+        for sibling in observed.siblings
         if needed_parent_id(sibling) == me or sibling.backup_id in listed or sibling.uid in unfinished
     )
 
@@ -33,37 +33,37 @@ def needed_parent_id(backup: VolumeBackup) -> str | None:
     return backup.status.parent_id if volume_lock.own_phase(backup) not in (None, BackupPhase.ERROR) else None
 
 
-def orphaned_incrementals(world: ObservedBackup) -> tuple[VolumeBackup, ...]:
+def orphaned_incrementals(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """Return the backups of the same volume whose parent is no backup of the namespace.
 
     The statuses do not show which ancestors such a backup needs. While it is being made, nothing shows that: it may
     list packs of every earlier backup.
     """
-    volume = world.backup.status.volume_id if volume_lock.own_phase(world.backup) is not None else None
+    volume = observed.backup.status.volume_id if volume_lock.own_phase(observed.backup) is not None else None
     if volume is None:
         return ()
-    present = {world.backup.backup_id, *(sibling.backup_id for sibling in world.siblings)}
+    present = {observed.backup.backup_id, *(sibling.backup_id for sibling in observed.siblings)}
     return tuple(
         sibling
-        for sibling in world.siblings
+        for sibling in observed.siblings
         if sibling.status.volume_id == volume
         and (parent := needed_parent_id(sibling)) is not None
         and parent not in present
     )
 
 
-def must_be_read(world: ObservedBackup) -> bool:
+def must_be_read(observed: ObservedBackup) -> bool:
     """Return whether only the manifests in the store show if others need this backup."""
-    return not dependents_of(world) and bool(orphaned_incrementals(world))
+    return not dependents_of(observed) and bool(orphaned_incrementals(observed))
 
 
-def exist(world: ObservedBackup) -> bool:
+def exist(observed: ObservedBackup) -> bool:
     """Return whether others need this backup. While the store does not answer, its last answer counts."""
-    if dependents_of(world) or not orphaned_incrementals(world):
-        return bool(dependents_of(world))
-    if world.needed_by is not None and world.references_trouble is None:
+    if dependents_of(observed) or not orphaned_incrementals(observed):
+        return bool(dependents_of(observed))
+    if observed.needed_by is not None and observed.references_error is None:
         return False
-    return volume_lock.own_phase(world.backup) is not None and bool(world.backup.status.has_dependent_backups)
+    return volume_lock.own_phase(observed.backup) is not None and bool(observed.backup.status.has_dependent_backups)
 
 
 def unknown(why: str) -> PermanentError:

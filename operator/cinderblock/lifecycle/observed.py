@@ -175,23 +175,23 @@ class ObservedBackup:
     writers: tuple[str, ...] = ()
     stateful_sets: tuple[str, ...] = ()
     cluster_uid: str = ""
-    intruders: tuple[str, ...] = ()
+    pods_during_copy: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     snapshot_class: VolumeSnapshotClass | None = None
     snapshot_class_missing: str = ""
     classes: tuple[StorageClass, ...] = ()
     given_snapshot: VolumeSnapshot | None = None
     snapshot: VolumeSnapshot | None = None
-    exposed: PersistentVolumeClaim | None = None
+    snapshot_claim: PersistentVolumeClaim | None = None
     mover: ObservedMover = field(default_factory=ObservedMover)
     manifest: ObservedManifest | None = None
-    manifest_trouble: CinderblockError | None = None
+    manifest_error: CinderblockError | None = None
     parent: ObservedManifest | None = None
-    parent_trouble: CinderblockError | None = None
-    manifest_stands: bool = False
+    parent_error: CinderblockError | None = None
+    manifest_present: bool = False
     needed_by: tuple[str, ...] | None = None
-    references_trouble: CinderblockError | None = None
-    data_left: bool | None = None
+    references_error: CinderblockError | None = None
+    data_present: bool | None = None
     namespace_ending: bool = False
 
 
@@ -226,16 +226,16 @@ class ObservedRestore:
     restores: tuple[VolumeRestore, ...] = ()
     store: StoreLookup = field(default_factory=StoreLookup)
     manifest: ObservedManifest | None = None
-    manifest_trouble: CinderblockError | None = None
+    manifest_error: CinderblockError | None = None
     target: PersistentVolumeClaim | None = None
     users: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
-    intruders: tuple[str, ...] = ()
+    pods_during_copy: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
     hidden: PersistentVolumeClaim | None = None
     volume: PersistentVolume | None = None
     classes: tuple[str, ...] = ()
-    late_classes: tuple[str, ...] = ()
+    wait_for_consumer_classes: tuple[str, ...] = ()
     mover: ObservedMover = field(default_factory=ObservedMover)
 
 

@@ -34,7 +34,7 @@ class Wait:
     message: str
     since: datetime | None = None
     limit: timedelta | None = None
-    look_again: float = 10.0
+    requeue_after: float = 10.0
 
 
 Verdict = Fail | Wait | None
@@ -88,7 +88,7 @@ def from_api_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait
     """What a refusal of the API server means: an invalid object stays invalid; a quota or a policy may be changed."""
     if isinstance(error, InvalidInput):
         return Fail(error.reason, error.message)
-    return Wait(error.reason, error.message, limit=deadlines.mover_start, look_again=30.0)
+    return Wait(error.reason, error.message, limit=deadlines.mover_start, requeue_after=30.0)
 
 
 def wait_message(wait: Wait, old: list[Condition], now: datetime) -> str:

@@ -43,7 +43,7 @@ def still_attached(words: str, nodes: tuple[str, ...], deadlines: Deadlines) -> 
     if not nodes:
         return None
     where = f"It is still attached to node {', '.join(nodes[:3])}, although no pod uses it."
-    return Wait(STILL_ATTACHED, f"{words} {where}", limit=deadlines.detach, look_again=5.0)
+    return Wait(STILL_ATTACHED, f"{words} {where}", limit=deadlines.detach, requeue_after=5.0)
 
 
 def still_written(claim: PersistentVolumeClaim, writers: tuple[str, ...]) -> Wait | None:
@@ -51,7 +51,7 @@ def still_written(claim: PersistentVolumeClaim, writers: tuple[str, ...]) -> Wai
     if not writers:
         return None
     words = f"Pod {', '.join(writers[:3])} of another restore may still write to volume {claim.name}"
-    return Wait("VolumeBusy", f"{words}. If that lasts, see its node.", look_again=10.0)
+    return Wait("VolumeBusy", f"{words}. If that lasts, see its node.", requeue_after=10.0)
 
 
 def wait_for_volume(
@@ -64,13 +64,13 @@ def wait_for_volume(
     for backup in backups:
         unfinished = own_phase(backup) in (None, BackupPhase.CREATING) and not backup.metadata.is_being_deleted
         if unfinished and names_volume(backup.spec.volume_id, claim) and precedes(backup, me):
-            return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", look_again=10.0)
+            return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", requeue_after=10.0)
     for restore in restores:
         if names_volume(restore.spec.volume_id, claim) and _may_still_write(restore):
-            return Wait("VolumeBusy", _being_stopped(restore), look_again=10.0)
+            return Wait("VolumeBusy", _being_stopped(restore), requeue_after=10.0)
         unfinished = restore.status.id != restore.uid or restore.status.phase is RestorePhase.RESTORING
         if unfinished and names_volume(restore.spec.volume_id, claim) and precedes(restore, me):
-            return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", look_again=10.0)
+            return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", requeue_after=10.0)
     return None
 
 

@@ -46,9 +46,9 @@ class MetricsSnapshot:
 class MetricsPage:
     """A page of metrics: instruments, figures, and what the kernel says of this process."""
 
-    def __init__(self, instruments: OperatorMetrics) -> None:
+    def __init__(self, metrics: OperatorMetrics) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_RegistryCollector(instruments.registry))
+        self._registry.register(_RegistryCollector(metrics.registry))
         ProcessCollector(registry=self._registry)
 
     def render(self, figures: MetricsSnapshot, accept: str = "") -> tuple[bytes, str]:

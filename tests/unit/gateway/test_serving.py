@@ -131,11 +131,11 @@ async def test_a_certificate_that_is_none_is_told_by_name(tmp_path: Path) -> Non
 
 
 async def test_it_is_alive_but_not_ready_without_an_api_server_and_tells_its_figures() -> None:
-    instruments = GatewayMetrics()
-    instruments.answered("GET /backups", 200, 0.01)
+    metrics = GatewayMetrics()
+    metrics.answered("GET /backups", 200, 0.01)
     async with (
         aclosing(TokenAuth(TokenClients(Anonymous(NOBODY)))) as who,
-        running(make_health_app(who, instruments), SETTINGS) as server,
+        running(make_health_app(who, metrics), SETTINGS) as server,
         aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session,
     ):
         async with session.get("/healthz") as answer:

@@ -19,7 +19,7 @@ from cinderblock.lifecycle.observed import (
     RunningMover,
     StoreLookup,
 )
-from tests.support.scenes import NOW, a_job, a_snapshot, a_store, a_world, accepted
+from tests.support.scenes import NOW, a_job, a_snapshot, a_store, accepted, observed_backup
 
 LIMIT = 2
 POLICY = OperatorPolicy(MoverSettings("example/cinderblock:1", limit=LIMIT))
@@ -56,9 +56,9 @@ def look(
     used = store or a_store()
     seen = line.seen_from(me, view or ObservedMover(), used)
     snapshot = a_snapshot(owner=me.uid)
-    world: ObservedBackup = a_world(me, mover=seen, store=StoreLookup(used), snapshot=snapshot)
-    world = ObservedBackup(**{name: getattr(world, name) for name in world.__slots__} | {"policy": POLICY})
-    decision = backup_decide.decide(world, NOW)
+    observed: ObservedBackup = observed_backup(me, mover=seen, store=StoreLookup(used), snapshot=snapshot)
+    observed = ObservedBackup(**{name: getattr(observed, name) for name in observed.__slots__} | {"policy": POLICY})
+    decision = backup_decide.decide(observed, NOW)
     line.decided(me, seen, used, decision, LIMIT)
     return decision
 

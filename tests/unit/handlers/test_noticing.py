@@ -48,7 +48,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.queue = WorkQueue()
-        self.noticing = Acknowledger(self.queue)
+        self.acknowledger = Acknowledger(self.queue)
         self.api = Api()
 
     async def hears(self, name: str, how: str | None = "ADDED", **more: Any) -> None:
@@ -56,14 +56,14 @@ class Desk:
         metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}", "resourceVersion": "7", "generation": 1}
         status = {"observedGeneration": -1}
         body = {"kind": "VolumeBackup", "metadata": metadata, "spec": {"volumeId": "data"}, "status": status} | more
-        self.noticing.hear({"type": how, "object": body})
+        self.acknowledger.hear({"type": how, "object": body})
         await self.queue.add(ObjectKey("VolumeBackup", "shop", name))
 
     async def runs(self, seconds: float) -> None:
         """Time goes by."""
         policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
-        eyes = Context(cast("KubeClient", self.api), cast("StorePool", None), policy)
-        task = asyncio.create_task(self.noticing.run(eyes))
+        context = Context(cast("KubeClient", self.api), cast("StorePool", None), policy)
+        task = asyncio.create_task(self.acknowledger.run(context))
         await asyncio.sleep(seconds)
         task.cancel()
         with suppress(asyncio.CancelledError):

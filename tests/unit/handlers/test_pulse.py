@@ -25,7 +25,7 @@ class Clock:
 
 async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_opened_since_it_was_asked_for() -> None:
     clock, more = Clock(), asyncio.Event()
-    pulse = WatchLiveness(clock)
+    liveness = WatchLiveness(clock)
 
     async def watch(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -39,25 +39,25 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
     app.router.add_get("/apis/g/v1/things", watch)
     async with (
         TestServer(app) as server,
-        aiohttp.ClientSession(server.make_url("/"), trace_configs=[pulse.trace()]) as session,
+        aiohttp.ClientSession(server.make_url("/"), trace_configs=[liveness.trace()]) as session,
     ):
-        assert pulse.silence(["things"], since=-1000) == 0
+        assert liveness.silence(["things"], since=-1000) == 0
         clock.now = 10
-        assert pulse.silence(["things"], since=-1000) == 10
+        assert liveness.silence(["things"], since=-1000) == 10
         async with session.get("/apis/g/v1/things?watch=true") as response:
-            assert pulse.opened("things")
-            assert not pulse.opened("others")
+            assert liveness.opened("things")
+            assert not liveness.opened("others")
             clock.now = 100
-            assert pulse.silence(["things"], since=0) == 90
-            assert pulse.silence(["things"], since=70) == 30
+            assert liveness.silence(["things"], since=0) == 90
+            assert liveness.silence(["things"], since=70) == 30
             more.set()
             await response.content.readline()
-            assert pulse.silence(["things"], since=0) == 0
+            assert liveness.silence(["things"], since=0) == 0
             clock.now = 130
-            assert pulse.silence(["things"], since=0) == 30
-            assert pulse.silence(["things", "others"], since=-1000) == 30
+            assert liveness.silence(["things"], since=0) == 30
+            assert liveness.silence(["things", "others"], since=-1000) == 30
             clock.now = 150
-            later = WatchLiveness(clock, before=pulse)
+            later = WatchLiveness(clock, before=liveness)
             assert not later.opened("things")
             assert later.silence(["things"], since=-1000) == 50
             assert later.silence(["others"], since=-1000) == 20
@@ -65,7 +65,7 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
 
 
 async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> None:
-    pulse = WatchLiveness(Clock())
+    liveness = WatchLiveness(Clock())
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=200 if "limit" in request.query else 503)
@@ -74,16 +74,16 @@ async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> N
     app.router.add_get("/apis/g/v1/things", answer)
     async with (
         TestServer(app) as server,
-        aiohttp.ClientSession(server.make_url("/"), trace_configs=[pulse.trace()]) as session,
+        aiohttp.ClientSession(server.make_url("/"), trace_configs=[liveness.trace()]) as session,
     ):
         for query in ("limit=500", "watch=true"):
             async with session.get(f"/apis/g/v1/things?{query}"):
-                assert not pulse.opened("things")
+                assert not liveness.opened("things")
 
 
 async def test_a_watch_that_ends_at_once_is_not_opened_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, slept = Clock(), []
-    pulse = WatchLiveness(clock)
+    liveness = WatchLiveness(clock)
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
@@ -97,7 +97,7 @@ async def test_a_watch_that_ends_at_once_is_not_opened_again_at_once(monkeypatch
     app.router.add_get("/api/v1/pods", end)
     async with (
         TestServer(app) as server,
-        aiohttp.ClientSession(server.make_url("/"), trace_configs=[pulse.trace()]) as session,
+        aiohttp.ClientSession(server.make_url("/"), trace_configs=[liveness.trace()]) as session,
     ):
         for _ in range(3):
             async with session.get("/api/v1/pods?watch=true"):

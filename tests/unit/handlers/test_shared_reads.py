@@ -34,7 +34,7 @@ class World:
 
 
 @pytest.fixture
-async def world() -> World:
+async def observed() -> World:
     return World()
 
 
@@ -43,55 +43,57 @@ async def shared() -> SingleFlight:
     return SingleFlight()
 
 
-async def test_who_asks_at_the_same_time_gets_the_answer_of_one_read(world: World, shared: SingleFlight) -> None:
-    answers = await asyncio.gather(*(shared.read("jobs", world.read) for _ in range(16)))
+async def test_who_asks_at_the_same_time_gets_the_answer_of_one_read(observed: World, shared: SingleFlight) -> None:
+    answers = await asyncio.gather(*(shared.read("jobs", observed.read) for _ in range(16)))
     assert answers == [0] * 16
-    assert world.reads == 1
+    assert observed.reads == 1
 
 
-async def test_different_questions_are_read_each_for_itself(world: World, shared: SingleFlight) -> None:
-    await asyncio.gather(shared.read("jobs", world.read), shared.read("pods", world.read))
-    assert world.reads == 2
+async def test_different_questions_are_read_each_for_itself(observed: World, shared: SingleFlight) -> None:
+    await asyncio.gather(shared.read("jobs", observed.read), shared.read("pods", observed.read))
+    assert observed.reads == 2
 
 
-async def test_who_asks_later_reads_anew(world: World, shared: SingleFlight) -> None:
-    assert await shared.read("jobs", world.read) == 0
-    world.state = 1
-    assert await shared.read("jobs", world.read) == 1
+async def test_who_asks_later_reads_anew(observed: World, shared: SingleFlight) -> None:
+    assert await shared.read("jobs", observed.read) == 0
+    observed.state = 1
+    assert await shared.read("jobs", observed.read) == 1
 
 
 async def test_who_asks_while_it_is_read_gets_an_answer_from_after_the_question(
-    world: World, shared: SingleFlight
+    observed: World, shared: SingleFlight
 ) -> None:
-    world.may_end.clear()
-    first = asyncio.create_task(shared.read("jobs", world.read))
-    await world.begun.wait()
-    world.state = 1
-    later = [asyncio.create_task(shared.read("jobs", world.read)) for _ in range(16)]
+    observed.may_end.clear()
+    first = asyncio.create_task(shared.read("jobs", observed.read))
+    await observed.begun.wait()
+    observed.state = 1
+    later = [asyncio.create_task(shared.read("jobs", observed.read)) for _ in range(16)]
     await asyncio.sleep(0)
-    world.may_end.set()
+    observed.may_end.set()
     assert await first == 0
     assert await asyncio.gather(*later) == [1] * 16
-    assert (world.reads, world.most_at_once) == (2, 1)
+    assert (observed.reads, observed.most_at_once) == (2, 1)
 
 
-async def test_a_failure_is_everybodys_who_asked_and_nobodys_who_asks_later(world: World, shared: SingleFlight) -> None:
+async def test_a_failure_is_everybodys_who_asked_and_nobodys_who_asks_later(
+    observed: World, shared: SingleFlight
+) -> None:
     async def fail() -> int:
         raise KubeUnavailable("no answer")
 
     answers = await asyncio.gather(*(shared.read("jobs", fail) for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [KubeUnavailable] * 3
-    assert await shared.read("jobs", world.read) == 0
+    assert await shared.read("jobs", observed.read) == 0
 
 
-async def test_one_who_gives_up_takes_the_answer_from_nobody(world: World, shared: SingleFlight) -> None:
-    world.may_end.clear()
-    one, other = (asyncio.create_task(shared.read("jobs", world.read)) for _ in range(2))
-    await world.begun.wait()
+async def test_one_who_gives_up_takes_the_answer_from_nobody(observed: World, shared: SingleFlight) -> None:
+    observed.may_end.clear()
+    one, other = (asyncio.create_task(shared.read("jobs", observed.read)) for _ in range(2))
+    await observed.begun.wait()
     one.cancel()
     with pytest.raises(asyncio.CancelledError):
         await one
-    world.may_end.set()
+    observed.may_end.set()
     assert await other == 0
 
 

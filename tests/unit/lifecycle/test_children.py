@@ -28,11 +28,11 @@ from tests.support.scenes import (
     a_claim,
     a_manifest,
     a_restore,
-    a_restore_world,
     a_snapshot,
     a_store,
-    a_world,
     accepted,
+    observed_backup,
+    observed_restore,
 )
 
 FOREIGN = {
@@ -74,10 +74,10 @@ def created(decision: Decision) -> list[dict[str, Any]]:
 
 def all_children() -> dict[str, dict[str, Any]]:
     """Every kind of child that is ever made."""
-    snapshot = created(backup_decide.decide(a_world(owned_backup()), NOW))
-    exposed = created(backup_decide.decide(a_world(owned_backup(), snapshot=a_snapshot()), NOW))
-    hidden = created(restore_decide.decide(a_restore_world(owned_restore()), NOW))
-    made = [("backup", body) for body in (*snapshot, *exposed)] + [("restore", body) for body in hidden]
+    snapshot = created(backup_decide.decide(observed_backup(owned_backup()), NOW))
+    snapshot_claim = created(backup_decide.decide(observed_backup(owned_backup(), snapshot=a_snapshot()), NOW))
+    hidden = created(restore_decide.decide(observed_restore(owned_restore()), NOW))
+    made = [("backup", body) for body in (*snapshot, *snapshot_claim)] + [("restore", body) for body in hidden]
     return {f"{body['kind']} of a {owner}": body for owner, body in made}
 
 
@@ -200,7 +200,7 @@ def test_an_exposed_claim_is_as_large_as_the_snapshot_needs_it() -> None:
     snapshot = a_snapshot(restoreSize="3Gi")
     claim = next(
         body
-        for body in created(backup_decide.decide(a_world(accepted(), snapshot=snapshot), NOW))
+        for body in created(backup_decide.decide(observed_backup(accepted(), snapshot=snapshot), NOW))
         if body["kind"] == "PersistentVolumeClaim"
     )
     assert claim["spec"]["resources"]["requests"]["storage"] == str(3 << 30)
@@ -373,9 +373,9 @@ def test_a_mover_is_counted_for_the_store_that_it_uses() -> None:
 def test_an_incremental_backup_is_told_where_its_parents_manifest_is() -> None:
     parent = accepted("p", phase="available", dataTimestamp=NOW)
     child = accepted(spec={"incremental": True}, parentId="p")
-    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
-    world = a_world(child, siblings=(parent,), snapshot=a_snapshot(), exposed=exposed)
-    (job,) = created(backup_decide.decide(world, NOW))
+    snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    observed = observed_backup(child, siblings=(parent,), snapshot=a_snapshot(), snapshot_claim=snapshot_claim)
+    (job,) = created(backup_decide.decide(observed, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.parent_manifest == "backups/c-1/p.manifest"
 
@@ -388,10 +388,12 @@ def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
 ) -> None:
     rules = {"default": "SizeMtimeCtime", "storageClasses": {"nfs": "SizeMtime", "slow": "Content"}}
     source = a_claim(storageClassName=storage_class)
-    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     store = StoreLookup(a_store(changeDetection=rules))
-    world = a_world(accepted(), snapshot=a_snapshot(), claim=source, exposed=exposed, store=store)
-    (job,) = created(backup_decide.decide(world, NOW))
+    observed = observed_backup(
+        accepted(), snapshot=a_snapshot(), claim=source, snapshot_claim=snapshot_claim, store=store
+    )
+    (job,) = created(backup_decide.decide(observed, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.change_detection == detection
 
@@ -403,11 +405,13 @@ def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
 def test_a_mover_reads_all_files_where_timestamps_reach_the_disk_a_day_later(
     options: list[str], detection: str
 ) -> None:
-    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     store = StoreLookup(a_store(changeDetection={"default": "SizeMtimeCtime"}))
     volume = PersistentVolume.model_validate({"spec": {"mountOptions": options}})
-    world = a_world(accepted(), snapshot=a_snapshot(), exposed=exposed, store=store, volume=volume)
-    (job,) = created(backup_decide.decide(world, NOW))
+    observed = observed_backup(
+        accepted(), snapshot=a_snapshot(), snapshot_claim=snapshot_claim, store=store, volume=volume
+    )
+    (job,) = created(backup_decide.decide(observed, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert task.change_detection == detection
 
@@ -418,9 +422,11 @@ def test_a_mover_is_told_the_window_of_the_storage_class_and_when_to_compare(
 ) -> None:
     store = StoreLookup(a_store(dirtyWindow={"storageClasses": {"nfs": "2h1m", "slow": "2m"}}, compareEvery=7))
     source = a_claim(storageClassName=storage_class)
-    exposed = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
-    world = a_world(accepted(), snapshot=a_snapshot(), claim=source, exposed=exposed, store=store)
-    (job,) = created(backup_decide.decide(world, NOW))
+    snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    observed = observed_backup(
+        accepted(), snapshot=a_snapshot(), claim=source, snapshot_claim=snapshot_claim, store=store
+    )
+    (job,) = created(backup_decide.decide(observed, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
     assert (task.dirty_window_seconds, task.compare_every) == (seconds, 7)
 
@@ -458,15 +464,15 @@ def test_data_of_a_given_snapshot_are_as_old_as_it_may_be(
 ) -> None:
     backup = a_backup(spec={"volumeId": "data", "snapshotId": "mine"})
     created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
-    assert backup_task.data_instant(a_world(created_now, given_snapshot=snapshot)) == instant
+    assert backup_task.data_instant(observed_backup(created_now, given_snapshot=snapshot)) == instant
 
 
 @pytest.mark.parametrize(("cut", "instant"), [(EARLIER, EARLIER), (LATER, NOW), (None, NOW)])
 def test_data_of_our_own_snapshot_are_not_older_than_the_backup(cut: datetime | None, instant: datetime) -> None:
     backup = a_backup()
     created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
-    assert backup_task.data_instant(a_world(created_now, snapshot=a_snapshot(creationTime=cut))) == instant
-    assert backup_task.data_instant(a_world(created_now)) == NOW
+    assert backup_task.data_instant(observed_backup(created_now, snapshot=a_snapshot(creationTime=cut))) == instant
+    assert backup_task.data_instant(observed_backup(created_now)) == NOW
 
 
 def test_names_do_not_depend_on_anything_but_the_uid() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from cinderblock.lifecycle.backup.snapshot_checks import storage_class_for_snapshot
-from tests.support.scenes import a_claim, a_class, a_world, accepted
+from tests.support.scenes import a_claim, a_class, accepted, observed_backup
 from tests.support.simulated_cluster import DRIVER
 from tests.support.simulation import Simulation, summary
 
@@ -108,5 +108,6 @@ def test_the_own_class_comes_first_then_the_drivers_default_then_the_first_by_na
     own: str | None, classes: tuple[object, ...], chosen: str | None
 ) -> None:
     assert (
-        storage_class_for_snapshot(a_world(accepted(), claim=a_claim(storageClassName=own), classes=classes)) == chosen
+        storage_class_for_snapshot(observed_backup(accepted(), claim=a_claim(storageClassName=own), classes=classes))
+        == chosen
     )

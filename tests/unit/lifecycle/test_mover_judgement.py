@@ -262,7 +262,7 @@ def test_movers_are_limited_in_the_cluster_and_for_each_store(stores: tuple[str,
     view = ObservedMover(others=frozenset(RunningMover(f"b-{number}", store) for number, store in enumerate(stores, 2)))
     found = mover_state.wait_for_slot(view, policy, a_store(limits={"movers": 1}))
     message = f"{words}, and older operations go first"
-    assert found == (Wait("Queued", message, look_again=5.0) if words else None)
+    assert found == (Wait("Queued", message, requeue_after=5.0) if words else None)
 
 
 def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
@@ -271,7 +271,7 @@ def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
     last = mover_state.wait_for_slot(ObservedMover(waiting_before=1000), policy, a_store())
     assert first is not None
     assert last is not None
-    assert (first.message, first.look_again, last.look_again) == (last.message, 10.0, 60.0)
+    assert (first.message, first.requeue_after, last.requeue_after) == (last.message, 10.0, 60.0)
 
 
 @given(done=st.integers(0, 2**60), total=st.integers(0, 2**60))

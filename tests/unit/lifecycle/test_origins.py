@@ -17,7 +17,7 @@ from cinderblock.api.mover import MoverTask, task_to_env
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, Consistency, DriverFacts
 from cinderblock.lifecycle.backup import origin
 from cinderblock.lifecycle.backup.task import mover_task
-from tests.support.scenes import POLICY, a_claim, a_store, a_world, accepted
+from tests.support.scenes import POLICY, a_claim, a_store, accepted, observed_backup
 from tests.support.simulated_api import Object
 from tests.support.simulation import Simulation
 
@@ -42,7 +42,7 @@ def with_metadata(claim: PersistentVolumeClaim, **more: Any) -> PersistentVolume
 
 
 def facts(claim: PersistentVolumeClaim, **seen: Any) -> ClaimFacts:
-    return origin.claim_facts(a_world(accepted(), **seen), claim)
+    return origin.claim_facts(observed_backup(accepted(), **seen), claim)
 
 
 def test_labels_and_annotations_are_kept_and_those_of_tools_are_not() -> None:
@@ -70,8 +70,8 @@ def test_many_values_that_fit_alone_are_bounded_together() -> None:
 @given(st.dictionaries(st.text(max_size=20), st.text(alphabet='a$"\n\u0001ü💣', max_size=3000), max_size=40))
 def test_whatever_a_claim_says_the_task_stays_small(annotations: dict[str, str]) -> None:
     claim = with_metadata(a_claim(), annotations=annotations)
-    with_them = mover_task(a_world(accepted()), a_store(), claim, Consistency.LIVE)
-    without = mover_task(a_world(accepted()), a_store(), a_claim(), Consistency.LIVE)
+    with_them = mover_task(observed_backup(accepted()), a_store(), claim, Consistency.LIVE)
+    without = mover_task(observed_backup(accepted()), a_store(), a_claim(), Consistency.LIVE)
     names = 0 if with_them.backup.claim is None else len(json.dumps(with_them.backup.claim.left_out))
     assert _bytes(with_them) - _bytes(without) <= origin.TOTAL_LIMIT + names
 
@@ -80,7 +80,7 @@ def test_the_largest_task_there_is_fits_into_a_job() -> None:
     words = {f"key-{number:03d}": "$" * 255 for number in range(128)}
     claim = with_metadata(a_claim(), annotations={f"example.org/{'k' * 50}-{n}": "$" * 4000 for n in range(60)})
     backup = accepted(spec={"metadata": words, "description": "d" * 255})
-    task = mover_task(a_world(backup), a_store(), claim, Consistency.LIVE)
+    task = mover_task(observed_backup(backup), a_store(), claim, Consistency.LIVE)
     # A Job may have 1.5 MiB (etcd), and a process 128 KiB in one variable.
     assert _bytes(task) < 300_000
     assert max(len(value.encode()) for value in task_to_env(task).values()) < 128 << 10
@@ -131,10 +131,10 @@ def test_the_driver_is_that_of_the_volume_and_no_other_kind_has_one() -> None:
 
 
 def test_the_cluster_is_named_if_it_is_known() -> None:
-    world = a_world(accepted(), cluster_uid="k-1")
-    world = replace(world, policy=replace(POLICY, release="backups"))
-    assert origin.cluster_facts(world) == ClusterFacts(uid="k-1", release="backups")
-    assert origin.cluster_facts(a_world(accepted())) is None
+    observed = observed_backup(accepted(), cluster_uid="k-1")
+    observed = replace(observed, policy=replace(POLICY, release="backups"))
+    assert origin.cluster_facts(observed) == ClusterFacts(uid="k-1", release="backups")
+    assert origin.cluster_facts(observed_backup(accepted())) is None
 
 
 # -- with the real observers

@@ -18,7 +18,7 @@ from cinderblock.lifecycle.actions import CreateClaim, Decision, DeleteChild, Pa
 from cinderblock.lifecycle.observed import ObservedMover, ObservedRestore
 from cinderblock.lifecycle.restore import decide as restore_decide
 from cinderblock.lifecycle.restore import rebind
-from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, a_restore_world, available
+from tests.support.scenes import NOW, a_claim, a_filled_volume, a_job, a_pod, a_restore, available, observed_restore
 from tests.support.simulation import Simulation
 
 LABEL, POLICY = rebind.RESTORE_LABEL, rebind.POLICY_ANNOTATION
@@ -41,8 +41,8 @@ def target(volume: str = "pv-9", phase: str = "Bound") -> PersistentVolumeClaim:
     return a_claim("new", "c-n", volumeName=volume, status={"phase": phase, "capacity": {"storage": "1Gi"}})
 
 
-def decide(world: ObservedRestore) -> Decision:
-    return restore_decide.decide(world, NOW)
+def decide(observed: ObservedRestore) -> Decision:
+    return restore_decide.decide(observed, NOW)
 
 
 def status(decision: Decision) -> VolumeRestoreStatus:
@@ -62,7 +62,7 @@ def said(decision: Decision) -> str:
 
 
 def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
-    decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done()))
+    decision = decide(observed_restore(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done()))
     assert patch(decision) == {
         "metadata": {"labels": {LABEL: "r-1"}, "annotations": {POLICY: "Delete"}, "resourceVersion": "5"},
         "spec": {"persistentVolumeReclaimPolicy": "Retain"},
@@ -73,7 +73,7 @@ def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
 
 def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
     warned = MoverReport(succeeded=True, warnings=["2 owners could not be set.", "1 socket was skipped."])
-    decision = decide(a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(warned)))
+    decision = decide(observed_restore(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(warned)))
     assert decision.actions[0] == RecordEvent(
         "Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped."
     )
@@ -81,10 +81,10 @@ def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
 
 def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end() -> None:
     lossy = SUCCESS.model_copy(update={"losses": [Loss(what="owners of files", objects=3, examples=["a"])]})
-    filled = a_restore_world(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(lossy))
+    filled = observed_restore(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(lossy))
     assert status(decide(filled)).losses == lossy.losses
     lost = lossy.to_wire()["losses"]
-    handed = a_restore_world(
+    handed = observed_restore(
         restoring(losses=lost), volume=a_filled_volume(mark="r-1", claim="new"), target=target(), backup=available()
     )
     ended = status(decide(handed))
@@ -94,25 +94,25 @@ def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end(
 
 def test_step_2_removes_the_mover_and_the_hidden_claim_and_waits_until_it_is_gone() -> None:
     marked = a_filled_volume(mark="r-1")
-    first = decide(a_restore_world(restoring(), hidden=hidden(), volume=marked, mover=done()))
+    first = decide(observed_restore(restoring(), hidden=hidden(), volume=marked, mover=done()))
     assert [action.kind for action in first.actions if isinstance(action, DeleteChild)] == [
         "Job",
         "PersistentVolumeClaim",
     ]
     going = hidden().model_copy(update={"metadata": hidden().metadata.model_copy(update={"deletion_timestamp": NOW})})
-    second = decide(a_restore_world(restoring(), hidden=going, volume=marked))
+    second = decide(observed_restore(restoring(), hidden=going, volume=marked))
     assert second.actions == ()
     assert "releasing the hidden claim" in said(second)
 
 
 def test_a_volume_is_not_touched_before_it_is_released() -> None:
-    bound = decide(a_restore_world(restoring(), volume=a_filled_volume("Bound", mark="r-1")))
+    bound = decide(observed_restore(restoring(), volume=a_filled_volume("Bound", mark="r-1")))
     assert bound.actions == ()
     assert "waiting for the volume to be released" in said(bound)
 
 
 def test_step_3_reserves_the_volume_for_the_asked_name_and_for_no_claim_that_has_been() -> None:
-    decision = decide(a_restore_world(restoring(), volume=a_filled_volume("Released", mark="r-1")))
+    decision = decide(observed_restore(restoring(), volume=a_filled_volume("Released", mark="r-1")))
     assert patch(decision)["spec"] == {
         "claimRef": {
             "apiVersion": "v1",
@@ -127,13 +127,13 @@ def test_step_3_reserves_the_volume_for_the_asked_name_and_for_no_claim_that_has
 
 def test_a_volume_whose_new_claim_was_deleted_again_is_reserved_again() -> None:
     released = a_filled_volume("Released", mark="r-1", claim="new")
-    assert patch(decide(a_restore_world(restoring(), volume=released)))["spec"]["claimRef"]["uid"] is None
+    assert patch(decide(observed_restore(restoring(), volume=released)))["spec"]["claimRef"]["uid"] is None
 
 
 def test_step_4_creates_the_claim_as_it_was_asked_for() -> None:
     spec = {"name": "new", "size": "2Gi", "accessModes": ["ReadWriteMany"], "labels": {"app": "shop"}}
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
-    (action,) = decide(a_restore_world(restoring(spec=spec), volume=reserved)).actions
+    (action,) = decide(observed_restore(restoring(spec=spec), volume=reserved)).actions
     assert isinstance(action, CreateClaim)
     metadata = action.body["metadata"]
     assert (metadata["name"], metadata["labels"]["app"]) == ("new", "shop")
@@ -149,7 +149,7 @@ def test_step_4_creates_the_claim_as_it_was_asked_for() -> None:
 
 def test_a_claim_is_not_created_without_the_manifest_that_says_what_it_was() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
-    decision = decide(a_restore_world(restoring(), volume=reserved, manifest=None))
+    decision = decide(observed_restore(restoring(), volume=reserved, manifest=None))
     assert decision.actions == ()
     assert "waiting for the store" in said(decision)
 
@@ -157,7 +157,7 @@ def test_a_claim_is_not_created_without_the_manifest_that_says_what_it_was() -> 
 def test_a_claim_is_not_created_before_the_volume_is_available() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
     late = reserved.model_copy(update={"status": PersistentVolumeStatus(phase="Released")})
-    decision = decide(a_restore_world(restoring(), volume=late))
+    decision = decide(observed_restore(restoring(), volume=late))
     assert decision.actions == ()
     assert "reserving the volume for claim new" in said(decision)
 
@@ -171,12 +171,12 @@ def pending(**annotations: str) -> PersistentVolumeClaim:
 
 def test_a_claim_that_is_not_bound_though_its_volume_is_bound_to_it_is_changed_once() -> None:
     half_bound = a_filled_volume("Bound", mark="r-1", claim="new")
-    (action,) = decide(a_restore_world(restoring(), volume=half_bound, target=pending())).actions
+    (action,) = decide(observed_restore(restoring(), volume=half_bound, target=pending())).actions
     assert isinstance(action, PatchClaim)
     assert (action.name, set(action.patch["metadata"])) == ("new", {"resourceVersion", "annotations"})
     assert action.patch["metadata"]["resourceVersion"] == "7"
     changed = pending(**action.patch["metadata"]["annotations"])
-    again = decide(a_restore_world(restoring(), volume=half_bound, target=changed))
+    again = decide(observed_restore(restoring(), volume=half_bound, target=changed))
     assert again.actions == ()
     assert "waiting for claim new to be bound" in said(again)
 
@@ -193,7 +193,7 @@ def test_a_claim_that_is_not_bound_though_its_volume_is_bound_to_it_is_changed_o
     ],
 )
 def test_nothing_is_done_to(volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
-    assert decide(a_restore_world(restoring(), volume=volume, target=claim)).actions == ()
+    assert decide(observed_restore(restoring(), volume=volume, target=claim)).actions == ()
 
 
 def test_a_claim_that_is_handed_over_bears_no_trace_of_the_way_there() -> None:
@@ -203,33 +203,33 @@ def test_a_claim_that_is_handed_over_bears_no_trace_of_the_way_there() -> None:
 
 def test_step_5_waits_until_the_claim_is_bound_and_then_records_the_result() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
-    waiting = decide(a_restore_world(restoring(), volume=reserved, target=target(phase="Pending")))
+    waiting = decide(observed_restore(restoring(), volume=reserved, target=target(phase="Pending")))
     assert "waiting for claim new to be bound" in said(waiting)
-    bound = decide(a_restore_world(restoring(), volume=a_filled_volume(mark="r-1", claim="new"), target=target()))
+    bound = decide(observed_restore(restoring(), volume=a_filled_volume(mark="r-1", claim="new"), target=target()))
     assert (status(bound).phase, status(bound).volume_id, status(bound).volume_name) == ("available", "c-n", "new")
 
 
 def test_a_claim_of_somebody_else_is_left_alone() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
-    decision = decide(a_restore_world(restoring(), volume=reserved, target=target("pv-of-somebody")))
+    decision = decide(observed_restore(restoring(), volume=reserved, target=target("pv-of-somebody")))
     assert status(decision).phase == "error_restoring"
     assert said(decision) == "NameTaken: PersistentVolumeClaim new was made by somebody else meanwhile."
     assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
 def test_a_volume_that_does_not_come_is_not_waited_for_for_ever() -> None:
-    world = a_restore_world(restoring(), volume=a_filled_volume("Bound", mark="r-1"))
-    first = status(decide(world))
-    waiting = a_restore_world(world.restore.model_copy(update={"status": first}), volume=world.volume)
+    observed = observed_restore(restoring(), volume=a_filled_volume("Bound", mark="r-1"))
+    first = status(decide(observed))
+    waiting = observed_restore(observed.restore.model_copy(update={"status": first}), volume=observed.volume)
     late = restore_decide.decide(waiting, NOW + timedelta(minutes=6))
     assert status(late).phase == "error_restoring"
     assert status(late).fail_reason == ("The volume is filled; waiting for the volume to be released (waited 300 s)")
 
 
 def test_a_mark_of_another_restore_is_not_ours() -> None:
-    world = a_restore_world(restoring(), volume=a_filled_volume(mark="another"))
-    assert not rebind.has_begun(world)
-    assert rebind.release_volume(world) == ()
+    observed = observed_restore(restoring(), volume=a_filled_volume(mark="another"))
+    assert not rebind.has_begun(observed)
+    assert rebind.release_volume(observed) == ()
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_mark_of_another_restore_is_not_ours() -> None:
 def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhere(
     volume: PersistentVolume, seen: dict[str, Any], spec: dict[str, Any]
 ) -> None:
-    (found,) = rebind.release_volume(a_restore_world(restoring(), volume=volume, **seen))
+    (found,) = rebind.release_volume(observed_restore(restoring(), volume=volume, **seen))
     assert isinstance(found, PatchVolume)
     assert found.patch == {
         "metadata": {"labels": {LABEL: None}, "annotations": {POLICY: None}, "resourceVersion": "5"},
@@ -269,15 +269,15 @@ def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhe
 
 
 def test_a_volume_keeps_its_mark_while_the_hidden_claim_is_there() -> None:
-    world = a_restore_world(restoring(), volume=a_filled_volume(mark="r-1"), hidden=hidden())
-    assert rebind.release_volume(world) == ()
+    observed = observed_restore(restoring(), volume=a_filled_volume(mark="r-1"), hidden=hidden())
+    assert rebind.release_volume(observed) == ()
 
 
 def test_a_policy_to_retain_comes_back_as_well() -> None:
     volume = a_filled_volume("Bound", mark="r-1", claim="new")
     metadata = volume.metadata.model_copy(update={"annotations": {POLICY: "Retain"}})
-    world = a_restore_world(restoring(), volume=volume.model_copy(update={"metadata": metadata}), target=target())
-    (found,) = rebind.release_volume(world)
+    observed = observed_restore(restoring(), volume=volume.model_copy(update={"metadata": metadata}), target=target())
+    (found,) = rebind.release_volume(observed)
     assert isinstance(found, PatchVolume)
     assert found.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
 

@@ -11,7 +11,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import StoreUnreachable
 from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.backup import decide as backup_decide
-from tests.support.scenes import NOW, a_world, accepted, available
+from tests.support.scenes import NOW, accepted, available, observed_backup
 from tests.support.simulation import Simulation, is_whole
 
 JUNK = ("{volume}/", "{volume}/notes.txt", "{volume}//x.manifest", "{volume}/deeper/{backup}.manifest", "notes.txt")
@@ -313,8 +313,10 @@ def test_a_manifest_that_comes_between_the_look_and_the_removal_keeps_the_packs(
 
 
 def test_a_backup_that_lists_packs_holds_up_a_deletion_whoever_its_parent_is() -> None:
-    world = a_world(available(deleting=True), siblings=(available("b-3", parentId="b-2"),), needed_by=("b-3",))
-    decision = backup_decide.decide(world, NOW)
+    observed = observed_backup(
+        available(deleting=True), siblings=(available("b-3", parentId="b-2"),), needed_by=("b-3",)
+    )
+    decision = backup_decide.decide(observed, NOW)
     assert isinstance(decision.status, VolumeBackupStatus)
     assert decision.status.conditions[0].reason == "HasDependentBackups"
     assert decision.status.has_dependent_backups
@@ -331,4 +333,4 @@ def test_a_backup_that_lists_packs_holds_up_a_deletion_whoever_its_parent_is() -
     ],
 )
 def test_the_store_must_tell_only_if_a_parent_of_the_volume_is_gone(sibling: object, must: bool) -> None:
-    assert dependents.must_be_read(a_world(available(), siblings=(sibling,))) is must
+    assert dependents.must_be_read(observed_backup(available(), siblings=(sibling,))) is must

@@ -36,14 +36,14 @@ from tests.support.scenes import (
     a_restore,
     a_snapshot,
     a_store,
-    a_world,
     accepted,
     available,
+    observed_backup,
 )
 
 
-def decide(world: ObservedBackup) -> tuple[VolumeBackupStatus, Decision]:
-    decision = backup_decide.decide(world, NOW)
+def decide(observed: ObservedBackup) -> tuple[VolumeBackupStatus, Decision]:
+    decision = backup_decide.decide(observed, NOW)
     assert isinstance(decision.status, VolumeBackupStatus)
     return decision.status, decision
 
@@ -104,7 +104,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("backup", "seen", "words"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_is_refused_at_once(backup: dict[str, Any], seen: dict[str, Any], words: str) -> None:
-    status, decision = decide(a_world(a_backup(finalizer=False, **backup), **seen))
+    status, decision = decide(observed_backup(a_backup(finalizer=False, **backup), **seen))
     assert status.phase == "error"
     assert status.fail_reason is not None
     assert words in status.fail_reason
@@ -113,14 +113,14 @@ def test_is_refused_at_once(backup: dict[str, Any], seen: dict[str, Any], words:
 
 def test_a_message_is_cut_to_what_failreason_holds() -> None:
     """Cinder: the column is 255 characters long (cinder/objects/backup.py); the condition has it all."""
-    status, _ = decide(a_world(a_backup(), store=StoreLookup(a_store(), "", AccessDenied("no " * 200))))
+    status, _ = decide(observed_backup(a_backup(), store=StoreLookup(a_store(), "", AccessDenied("no " * 200))))
     assert status.fail_reason is not None
     assert len(status.fail_reason) == 255
     assert status.conditions[0].message == "no " * 200
 
 
 def test_acceptance_puts_the_finalizer_on_and_writes_down_where_the_backup_will_be() -> None:
-    status, decision = decide(a_world(a_backup(finalizer=False)))
+    status, decision = decide(observed_backup(a_backup(finalizer=False)))
     assert decision.actions == (AddFinalizer(BACKUP_FINALIZER),)
     assert (status.phase, status.volume_id, status.container) == ("creating", "c-1", "volumebackups")
     assert status.manifest_key == "backups/c-1/b-1.manifest"
@@ -128,33 +128,33 @@ def test_acceptance_puts_the_finalizer_on_and_writes_down_where_the_backup_will_
 
 def test_a_store_that_does_not_answer_is_waited_for_and_nothing_is_promised() -> None:
     trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
-    status, decision = decide(a_world(a_backup(finalizer=False), store=trouble))
+    status, decision = decide(observed_backup(a_backup(finalizer=False), store=trouble))
     assert (status.phase, reason(status), status.manifest_key) == ("creating", "StoreUnreachable", None)
-    assert decision.look_again == 10.0
+    assert decision.requeue_after == 10.0
 
 
 def test_a_store_that_does_not_answer_for_too_long_ends_the_backup() -> None:
     trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
-    first, _ = decide(a_world(a_backup(), store=trouble))
+    first, _ = decide(observed_backup(a_backup(), store=trouble))
     waiting = a_backup().model_copy(update={"status": first})
-    later = backup_decide.decide(a_world(waiting, store=trouble), NOW + timedelta(minutes=6))
+    later = backup_decide.decide(observed_backup(waiting, store=trouble), NOW + timedelta(minutes=6))
     assert isinstance(later.status, VolumeBackupStatus)
     assert later.status.phase == "error"
     assert later.status.fail_reason == "no answer (waited 300 s)"
 
 
 def test_the_steps_follow_each_other_snapshot_then_claim_and_mover() -> None:
-    _, first = decide(a_world(accepted()))
+    _, first = decide(observed_backup(accepted()))
     assert [body["kind"] for body in created(first)] == ["VolumeSnapshot"]
-    _, waiting = decide(a_world(accepted(), snapshot=a_snapshot(ready=False)))
+    _, waiting = decide(observed_backup(accepted(), snapshot=a_snapshot(ready=False)))
     assert created(waiting) == []
-    _, second = decide(a_world(accepted(), snapshot=a_snapshot()))
+    _, second = decide(observed_backup(accepted(), snapshot=a_snapshot()))
     assert [body["kind"] for body in created(second)] == ["PersistentVolumeClaim", "Job"]
     assert created(second)[0]["spec"]["dataSource"]["name"] == "cinderblock-b-1"
 
 
 def test_an_unattached_volume_without_snapshots_is_mounted_read_only() -> None:
-    _, decision = decide(a_world(accepted(), snapshot_class=None))
+    _, decision = decide(observed_backup(accepted(), snapshot_class=None))
     (job,) = created(decision)
     (volume, *_) = job["spec"]["template"]["spec"]["volumes"]
     assert volume["persistentVolumeClaim"] == {"claimName": "data", "readOnly": True}
@@ -162,10 +162,10 @@ def test_an_unattached_volume_without_snapshots_is_mounted_read_only() -> None:
 
 def test_the_mover_is_told_everything_and_no_secret() -> None:
     _, decision = decide(
-        a_world(
+        observed_backup(
             accepted(),
             snapshot=a_snapshot(),
-            exposed=a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]}),
+            snapshot_claim=a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]}),
         )
     )
     (job,) = created(decision)
@@ -176,7 +176,7 @@ def test_the_mover_is_told_everything_and_no_secret() -> None:
 
 
 def test_a_child_of_somebody_else_is_neither_used_nor_touched() -> None:
-    status, decision = decide(a_world(accepted(), snapshot=a_snapshot(owner="stranger")))
+    status, decision = decide(observed_backup(accepted(), snapshot=a_snapshot(owner="stranger")))
     assert status.phase == "error"
     assert reason(status) == "NameTaken"
     assert not [action for action in decision.actions if isinstance(action, CreateChild | DeleteChild)]
@@ -185,46 +185,46 @@ def test_a_child_of_somebody_else_is_neither_used_nor_touched() -> None:
 def test_success_is_believed_only_when_the_manifest_has_been_read_back() -> None:
     pod = a_pod("Succeeded", MoverReport(succeeded=True))
     mover = ObservedMover(job=a_job(), pods=(pod,))
-    missing, _ = decide(a_world(accepted(), mover=mover))
+    missing, _ = decide(observed_backup(accepted(), mover=mover))
     assert (missing.phase, reason(missing)) == ("error", "ManifestMissing")
-    whole, decision = decide(a_world(accepted(), mover=mover, manifest=a_manifest()))
+    whole, decision = decide(observed_backup(accepted(), mover=mover, manifest=a_manifest()))
     assert (whole.phase, whole.object_count, whole.size) == ("available", 2, 1)
     assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
 def test_changes_that_timestamps_hid_are_told_once_and_stay_in_the_status() -> None:
     manifest = replace(a_manifest("b-0"), reread_files=7, missed_changes=1)
-    first, decision = decide(a_world(accepted(), manifest=manifest))
+    first, decision = decide(observed_backup(accepted(), manifest=manifest))
     told = [action for action in decision.actions if isinstance(action, RecordEvent)]
     assert [(event.type, event.reason) for event in told] == [("Warning", "ChangeMissed"), ("Normal", "Available")]
     assert "content of 1 file had changed" in told[0].note
     assert (first.reread_files, first.missed_changes) == (7, 1)
-    later, decision = decide(a_world(available(), manifest=manifest))
+    later, decision = decide(observed_backup(available(), manifest=manifest))
     assert not [action for action in decision.actions if isinstance(action, RecordEvent)]
     assert later.missed_changes == 1
 
 
 def test_what_was_made_on_the_way_is_removed_after_the_result_is_written_down() -> None:
-    world = a_world(available(), mover=ObservedMover(job=a_job()), snapshot=a_snapshot())
-    _, decision = decide(world)
+    observed = observed_backup(available(), mover=ObservedMover(job=a_job()), snapshot=a_snapshot())
+    _, decision = decide(observed)
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == ["Job", "VolumeSnapshot"]
 
 
 def test_a_mover_that_says_never_again_ends_the_backup_in_its_words() -> None:
     report = MoverReport(succeeded=False, permanent=True, reason="KeyUnavailable", message="key k1 is not there")
     failed = a_job(conditions=[{"type": "Failed", "status": "True"}])
-    status, _ = decide(a_world(accepted(), mover=ObservedMover(job=failed, pods=(a_pod("Failed", report),))))
+    status, _ = decide(observed_backup(accepted(), mover=ObservedMover(job=failed, pods=(a_pod("Failed", report),))))
     assert (status.phase, status.fail_reason, reason(status)) == ("error", "key k1 is not there", "KeyUnavailable")
 
 
 def test_an_erased_status_comes_back_from_the_store() -> None:
-    status, _ = decide(a_world(a_backup(), manifest=a_manifest()))
+    status, _ = decide(observed_backup(a_backup(), manifest=a_manifest()))
     assert (status.phase, status.object_count, status.manifest_key) == ("available", 2, "backups/c-1/b-1.manifest")
 
 
 def test_a_status_that_came_with_a_copied_object_counts_for_nothing() -> None:
     copied = available("other").model_copy(update={"metadata": a_backup(finalizer=False).metadata})
-    status, decision = decide(a_world(copied))
+    status, decision = decide(observed_backup(copied))
     assert (status.phase, status.id) == ("creating", "b-1")
     assert decision.actions == (AddFinalizer(BACKUP_FINALIZER),)
 
@@ -238,21 +238,21 @@ def test_the_parent_is_the_latest_available_one_of_the_same_volume_and_store() -
         available("other-store", storeName="offsite", dataTimestamp=NOW),
         accepted("unfinished", created=NOW),
     )
-    status, _ = decide(a_world(a_backup(spec={"incremental": True}), siblings=siblings))
+    status, _ = decide(observed_backup(a_backup(spec={"incremental": True}), siblings=siblings))
     assert (status.parent_id, status.is_incremental) == ("new", True)
 
 
 def test_a_parent_that_is_being_deleted_before_the_copy_begins_is_not_used() -> None:
     child = accepted(spec={"incremental": True}, parentId="p")
-    status, _ = decide(a_world(child, siblings=(available("p", deleting=True),), snapshot=a_snapshot()))
+    status, _ = decide(observed_backup(child, siblings=(available("p", deleting=True),), snapshot=a_snapshot()))
     assert (status.phase, reason(status)) == ("error", "ParentGone")
 
 
 def test_the_older_of_two_backups_of_a_volume_goes_first() -> None:
     older, younger = a_backup("b-0", created=NOW - timedelta(hours=1)), a_backup("b-1")
-    status, _ = decide(a_world(younger, siblings=(older,)))
+    status, _ = decide(observed_backup(younger, siblings=(older,)))
     assert reason(status) == "VolumeBusy"
-    status, _ = decide(a_world(older, siblings=(younger,)))
+    status, _ = decide(observed_backup(older, siblings=(younger,)))
     assert reason(status) == "Accepted"
 
 
@@ -260,10 +260,12 @@ def test_the_older_of_two_backups_of_a_volume_goes_first() -> None:
     "trouble", [StoreUnreachable("no answer"), StoreUnreachable("a proxy", reason="NotS3")], ids=["silent", "no S3"]
 )
 def test_a_backup_that_cannot_reach_its_store_holds_up_nobody(trouble: StoreUnreachable) -> None:
-    unreachable = a_world(a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreLookup(a_store(), "", trouble))
+    unreachable = observed_backup(
+        a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreLookup(a_store(), "", trouble)
+    )
     held_up, _ = decide(unreachable)
     older = unreachable.backup.model_copy(update={"status": held_up})
-    status, _ = decide(a_world(a_backup("b-1"), siblings=(older,)))
+    status, _ = decide(observed_backup(a_backup("b-1"), siblings=(older,)))
     assert reason(status) == "Accepted"
 
 
@@ -279,7 +281,7 @@ def test_a_backup_that_cannot_reach_its_store_holds_up_nobody(trouble: StoreUnre
 )
 def test_the_phase_of_a_whole_backup_is_derived_from_its_restores(phases: list[str], expected: str) -> None:
     restores = tuple(_made(a_restore(f"r-{number}", phase=phase), number) for number, phase in enumerate(phases))
-    status, _ = decide(a_world(available(), restores=restores))
+    status, _ = decide(observed_backup(available(), restores=restores))
     assert status.phase == expected
 
 
@@ -291,30 +293,32 @@ def _made(restore: VolumeRestore, second: int) -> VolumeRestore:
 def test_of_two_restores_of_one_second_the_one_that_did_not_fail_counts() -> None:
     for failed, whole in (("r-1", "r-2"), ("r-2", "r-1")):
         restores = (a_restore(failed, phase="error_restoring"), a_restore(whole, phase="available"))
-        status, _ = decide(a_world(available(), restores=restores))
+        status, _ = decide(observed_backup(available(), restores=restores))
         assert status.phase == "available"
 
 
 def test_has_dependent_backups_is_computed_from_what_exists() -> None:
     child = available("b-2", parentId="b-1")
-    with_child, _ = decide(a_world(available(), siblings=(child,)))
-    alone, _ = decide(a_world(available()))
+    with_child, _ = decide(observed_backup(available(), siblings=(child,)))
+    alone, _ = decide(observed_backup(available()))
     assert (with_child.has_dependent_backups, alone.has_dependent_backups) == (True, False)
 
 
 WORLDS = {
-    "accepted": lambda: a_world(accepted()),
-    "snapshot pending": lambda: a_world(accepted(), snapshot=a_snapshot(ready=False)),
-    "copying": lambda: a_world(accepted(), mover=ObservedMover(job=a_job(), pods=(a_pod(),))),
-    "waiting for the store": lambda: a_world(a_backup(), store=StoreLookup(a_store(), "", StoreUnreachable("x"))),
-    "available": lambda: a_world(available()),
-    "refused": lambda: a_world(a_backup(), claim=None),
+    "accepted": lambda: observed_backup(accepted()),
+    "snapshot pending": lambda: observed_backup(accepted(), snapshot=a_snapshot(ready=False)),
+    "copying": lambda: observed_backup(accepted(), mover=ObservedMover(job=a_job(), pods=(a_pod(),))),
+    "waiting for the store": lambda: observed_backup(
+        a_backup(), store=StoreLookup(a_store(), "", StoreUnreachable("x"))
+    ),
+    "available": lambda: observed_backup(available()),
+    "refused": lambda: observed_backup(a_backup(), claim=None),
 }
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
-def test_the_same_world_decided_again_changes_nothing_in_the_status(world: Any) -> None:
-    first: ObservedBackup = world()
+def test_the_same_world_decided_again_changes_nothing_in_the_status(observed: Any) -> None:
+    first: ObservedBackup = observed()
     status, _ = decide(first)
     again: VolumeBackup = first.backup.model_copy(update={"status": status})
     second = backup_decide.decide(replace(first, backup=again), NOW + timedelta(seconds=5))
@@ -322,19 +326,19 @@ def test_the_same_world_decided_again_changes_nothing_in_the_status(world: Any) 
 
 
 def test_an_ended_backup_is_told_of_once() -> None:
-    refused = a_world(a_backup(), claim=None)
+    refused = observed_backup(a_backup(), claim=None)
     status, first = decide(refused)
     again = backup_decide.decide(replace(refused, backup=refused.backup.model_copy(update={"status": status})), NOW)
     assert [type(action) for action in first.actions] == [RecordEvent]
     assert again.actions == ()
-    assert again.look_again is None
+    assert again.requeue_after is None
 
 
 @pytest.mark.parametrize("phase", ["available", "error"])
 def test_a_finalizer_that_an_uninstalled_release_took_off_is_put_on_again(phase: str) -> None:
-    _, decision = decide(a_world(accepted(finalizer=False, phase=phase)))
+    _, decision = decide(observed_backup(accepted(finalizer=False, phase=phase)))
     assert AddFinalizer(BACKUP_FINALIZER) in decision.actions
-    _, nothing_stored = decide(a_world(a_backup(finalizer=False, phase="error")))
+    _, nothing_stored = decide(observed_backup(a_backup(finalizer=False, phase="error")))
     assert nothing_stored.actions == ()
 
 
@@ -344,6 +348,6 @@ def test_what_is_in_the_place_of_its_manifest_ends_a_backup_at_once(
     pods: tuple[Pod, ...], error: type[IntegrityError]
 ) -> None:
     trouble = error("backups/c-1/b-1.manifest is not it")
-    status, _ = decide(a_world(accepted(), mover=ObservedMover(job=a_job(), pods=pods), manifest_trouble=trouble))
+    status, _ = decide(observed_backup(accepted(), mover=ObservedMover(job=a_job(), pods=pods), manifest_error=trouble))
     assert (status.phase, reason(status), status.pins) == ("error", error.__name__, None)
     assert status.fail_reason == trouble.message

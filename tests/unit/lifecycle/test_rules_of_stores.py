@@ -32,10 +32,10 @@ def a_store(*, finalizer: bool = False, deleting: bool = False) -> BackupStore:
 
 
 def decide(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> Decision:
-    return store_decide.decide(world(trouble, used_by, **store), NOW)
+    return store_decide.decide(observed(trouble, used_by, **store), NOW)
 
 
-def world(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> ObservedStore:
+def observed(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> ObservedStore:
     seen = a_store(**store)
     return ObservedStore(seen, StoreLookup(seen, "", trouble), used_by)
 
@@ -59,22 +59,22 @@ def test_a_store_that_answers_is_ready() -> None:
     ],
 )
 def test_a_store_that_does_not_is_stalled_in_its_own_words_and_is_asked_again(
-    trouble: CinderblockError, look_again: float
+    trouble: CinderblockError, requeue_after: float
 ) -> None:
     decision = decide(trouble)
     assert said(decision) == [
         ("Ready", "False", trouble.reason, trouble.message),
         ("Stalled", "True", trouble.reason, trouble.message),
     ]
-    assert decision.look_again is not None
-    assert look_again <= decision.look_again <= 1.1 * look_again
+    assert decision.requeue_after is not None
+    assert requeue_after <= decision.requeue_after <= 1.1 * requeue_after
 
 
 def test_a_store_that_is_in_use_is_asked_again_and_one_that_nobody_uses_is_left_in_peace() -> None:
-    asked_again = decide(used_by=("full",)).look_again
+    asked_again = decide(used_by=("full",)).requeue_after
     assert asked_again is not None
     assert 60.0 <= asked_again <= 66.0
-    assert decide().look_again is None
+    assert decide().requeue_after is None
 
 
 def test_a_store_is_held_from_its_first_backup_until_its_last() -> None:
@@ -104,7 +104,7 @@ def test_a_finalizer_is_never_put_on_a_store_that_is_going() -> None:
 
 @pytest.mark.parametrize("trouble", [None, StoreUnreachable("no answer"), AccessDenied("refused")])
 def test_the_same_store_seen_again_says_the_same(trouble: CinderblockError | None) -> None:
-    first = world(trouble, ("full",), finalizer=True)
+    first = observed(trouble, ("full",), finalizer=True)
     status = store_decide.decide(first, NOW).status
     again = replace(first, store=first.store.model_copy(update={"status": status}))
     assert store_decide.decide(again, NOW + timedelta(minutes=7)).status == status

@@ -57,12 +57,12 @@ class Acknowledger:
             since, _ = self._new.get(key, (asyncio.get_running_loop().time(), None))
             self._new[key] = since, body
 
-    async def run(self, eyes: Context) -> None:
+    async def run(self, context: Context) -> None:
         """Tell those that wait, for ever."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             while told := self._waiting():
-                await asyncio.gather(*(self.tell(eyes, key) for key in told))
+                await asyncio.gather(*(self.tell(context, key) for key in told))
 
     def _waiting(self) -> list[ObjectKey]:
         """Who has waited for longer than it should, those first that came first; not more than can be told at once."""
@@ -75,7 +75,7 @@ class Acknowledger:
                 found.append(key)
         return found
 
-    async def tell(self, eyes: Context, key: ObjectKey) -> None:
+    async def tell(self, context: Context, key: ObjectKey) -> None:
         """Write it, if the object is new and has not changed since. Whoever looks at it later does not depend on it."""
         _, body = self._new.pop(key, (0.0, None))
         if body is None:
@@ -85,11 +85,11 @@ class Acknowledger:
         except ValidationError:
             return
         waiting = self._queue.counts()["due"]
-        status = backup_decide.acknowledge(ObservedBackup(backup, eyes.policy), waiting, eyes.clock())
+        status = backup_decide.acknowledge(ObservedBackup(backup, context.policy), waiting, context.clock())
         if status is None:
             return
         try:
-            await eyes.kube.apply_status(
+            await context.kube.apply_status(
                 kinds.VOLUME_BACKUP,
                 backup.name,
                 backup.namespace,

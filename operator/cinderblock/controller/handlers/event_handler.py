@@ -32,9 +32,9 @@ class EventHandler:
         noticing: told of new backups as well.
     """
 
-    def __init__(self, queue: WorkQueue, noticing: Acknowledger) -> None:
+    def __init__(self, queue: WorkQueue, acknowledger: Acknowledger) -> None:
         self._queue = queue
-        self._noticing = noticing
+        self._noticing = acknowledger
         self._names: dict[str, ObjectKey] = {}
         self._marked: dict[str, str] = {}
         self._references: dict[str, set[str]] = {}

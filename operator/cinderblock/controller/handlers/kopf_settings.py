@@ -114,13 +114,13 @@ def make_registry(watch: EventSink, login: Login) -> kopf.OperatorRegistry:
     return registry
 
 
-async def open_session(shown: RestConfig, pulse: WatchLiveness) -> kopf.AiohttpSession:
+async def open_session(shown: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSession:
     """A connection for kopf as ``shown``, in the event loop that calls this; ``pulse`` hears its watches."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(shown)),
         headers={"Authorization": f"Bearer {shown.token}"} if shown.token else None,
         proxy=shown.proxy,
-        trace_configs=[pulse.trace()],
+        trace_configs=[liveness.trace()],
     )
     return kopf.AiohttpSession(
         server=shown.server,

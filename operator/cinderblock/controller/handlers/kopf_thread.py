@@ -33,11 +33,11 @@ class KopfThread:
         trouble: why it ended, for a person.
     """
 
-    def __init__(self, handlers: EventSink, kube: KubeClient, pulse: WatchLiveness) -> None:
+    def __init__(self, handlers: EventSink, kube: KubeClient, liveness: WatchLiveness) -> None:
         self.trouble = "kopf has stopped"
         self._handlers = handlers
         self._kube = kube
-        self._pulse = pulse
+        self._pulse = liveness
         self._main = asyncio.get_running_loop()
         self._own: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None

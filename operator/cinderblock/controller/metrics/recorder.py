@@ -20,37 +20,37 @@ RESTORE_ENDS = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
 def instrumented(
-    reconcile: Callable[[ObjectKey], Awaitable[float | None]], instruments: OperatorMetrics
+    reconcile: Callable[[ObjectKey], Awaitable[float | None]], metrics: OperatorMetrics
 ) -> Callable[[ObjectKey], Awaitable[float | None]]:
     """``reconcile``, with every call measured."""
 
     async def measured(key: ObjectKey) -> float | None:
         began, is_success = time.monotonic(), False
         try:
-            look_again = await reconcile(key)
+            requeue_after = await reconcile(key)
             is_success = True
         finally:
-            instruments.reconciled(key.kind, is_success=is_success, seconds=time.monotonic() - began)
-        return look_again
+            metrics.reconciled(key.kind, is_success=is_success, seconds=time.monotonic() - began)
+        return requeue_after
 
     return measured
 
 
-def backup_written(instruments: OperatorMetrics, seen: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
+def backup_written(metrics: OperatorMetrics, seen: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
     """The status of a VolumeBackup was written. What was adopted, or put together again, was not made now."""
     before, after = volume_lock.own_phase(seen), status.phase
     if seen.metadata.is_being_deleted:
         if after is BackupPhase.ERROR_DELETING and before is not after:
             seconds = _since(seen.metadata.deletion_timestamp, now)
-            instruments.ended(OperationKind.DELETE, is_success=False, seconds=seconds)
+            metrics.ended(OperationKind.DELETE, is_success=False, seconds=seconds)
         return
     if before in BACKUP_ENDS or after not in BACKUP_ENDS or seen.spec.import_ or backup_checks.is_forgotten(seen):
         return
     is_success = after is not BackupPhase.ERROR
     seconds = _since(seen.metadata.creation_timestamp, now)
-    instruments.ended(OperationKind.BACKUP, is_success=is_success, seconds=seconds)
+    metrics.ended(OperationKind.BACKUP, is_success=is_success, seconds=seconds)
     if is_success:
-        instruments.moved(
+        metrics.moved(
             OperationKind.BACKUP,
             logical=status.logical_bytes,
             transferred=status.transferred_bytes,
@@ -58,23 +58,21 @@ def backup_written(instruments: OperatorMetrics, seen: VolumeBackup, status: Vol
         )
 
 
-def restore_written(
-    instruments: OperatorMetrics, seen: VolumeRestore, status: VolumeRestoreStatus, now: datetime
-) -> None:
+def restore_written(metrics: OperatorMetrics, seen: VolumeRestore, status: VolumeRestoreStatus, now: datetime) -> None:
     """The status of a VolumeRestore was written. One whose status was lost had ended before."""
     before, after = restore_checks.own_phase(seen), status.phase
     if before in RESTORE_ENDS or after not in RESTORE_ENDS or any(c.reason == "StatusLost" for c in status.conditions):
         return
     is_success = after is RestorePhase.AVAILABLE
     seconds = _since(seen.metadata.creation_timestamp, now)
-    instruments.ended(OperationKind.RESTORE, is_success=is_success, seconds=seconds)
+    metrics.ended(OperationKind.RESTORE, is_success=is_success, seconds=seconds)
     if is_success:
-        instruments.moved(OperationKind.RESTORE, restored=status.restored_bytes)
+        metrics.moved(OperationKind.RESTORE, restored=status.restored_bytes)
 
 
-def deletion_finished(instruments: OperatorMetrics, seen: VolumeBackup | VolumeRestore, now: datetime) -> None:
+def deletion_finished(metrics: OperatorMetrics, seen: VolumeBackup | VolumeRestore, now: datetime) -> None:
     """Our finalizer was taken off an object that is being deleted."""
-    instruments.ended(OperationKind.DELETE, is_success=True, seconds=_since(seen.metadata.deletion_timestamp, now))
+    metrics.ended(OperationKind.DELETE, is_success=True, seconds=_since(seen.metadata.deletion_timestamp, now))
 
 
 def _since(asked: datetime | None, now: datetime) -> float:

@@ -31,16 +31,16 @@ class SnapshotReader:
 
     kube: KubeClient
     queue: WorkQueue
-    overview: ClusterCollector
+    collector: ClusterCollector
     mover_limit: int
     is_leading: Callable[[], bool] = lambda: True
     watch_silence: Callable[[], float | None] = lambda: None
 
     async def read(self) -> MetricsSnapshot:
         """The figures of this moment."""
-        state, age = await self.overview.state() if self.is_leading() else (None, 0.0)
+        state, age = await self.collector.state() if self.is_leading() else (None, 0.0)
         if not self.is_leading():
-            self.overview.forget()
+            self.collector.forget()
             state = None
         return MetricsSnapshot(
             version=__version__,
@@ -59,11 +59,9 @@ class SnapshotReader:
 class MetricsServer:
     """Answers every request with what is known at that moment."""
 
-    def __init__(
-        self, port: int, instruments: OperatorMetrics, figures: Callable[[], Awaitable[MetricsSnapshot]]
-    ) -> None:
+    def __init__(self, port: int, metrics: OperatorMetrics, figures: Callable[[], Awaitable[MetricsSnapshot]]) -> None:
         self._port = port
-        self._page = MetricsPage(instruments)
+        self._page = MetricsPage(metrics)
         self._figures = figures
         self._runner: web.AppRunner | None = None
 

@@ -86,7 +86,7 @@ class MoverAdmission:
         elif any(isinstance(action, CreateChild) and action.kind == "Job" for action in decision.actions):
             self._started[me.uid] = RunningMover(me.uid, store.uid), self.clock() + EXPECTATION_SECONDS
         elif _is_queued(decision):
-            until = self.clock() + RETURN_SECONDS * (decision.look_again or 0.0)
+            until = self.clock() + RETURN_SECONDS * (decision.requeue_after or 0.0)
             self._waiting[me.uid] = QueuedMover(age_key(me), store.uid, mover_state.has_room(view, limit), until)
         elif view.job is None or view.job.is_complete or view.job.failure is not None:
             self._started.pop(me.uid, None)

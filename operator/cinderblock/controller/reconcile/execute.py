@@ -59,39 +59,42 @@ class Target:
     store: BackupStore | None = None
 
 
-async def execute(eyes: Context, subject: Target, actions: tuple[Action, ...]) -> None:
+async def execute(context: Context, subject: Target, actions: tuple[Action, ...]) -> None:
     """Perform ``actions`` in order. Raises what the API server or the store raise; the rest is then left undone."""
     for action in actions:
-        await _execute_one(eyes, subject, action)
+        await _execute_one(context, subject, action)
 
 
-async def _execute_one(eyes: Context, subject: Target, action: Action) -> None:
+async def _execute_one(context: Context, subject: Target, action: Action) -> None:
     match action:
         case AddFinalizer(finalizer):
-            await _set_finalizers(eyes, subject, (*subject.seen.metadata.finalizers, finalizer))
+            await _set_finalizers(context, subject, (*subject.seen.metadata.finalizers, finalizer))
         case RemoveFinalizer(finalizer, annotations):
             kept = tuple(f for f in subject.seen.metadata.finalizers if f != finalizer)
-            await _set_finalizers(eyes, subject, kept, annotations)
+            await _set_finalizers(context, subject, kept, annotations)
         case CreateChild(kind, body):
-            await _create_child(eyes, subject, CHILDREN[kind], body)
+            await _create_child(context, subject, CHILDREN[kind], body)
         case StartMover(name, uid):
-            await _start_mover(eyes, subject, name, uid)
+            await _start_mover(context, subject, name, uid)
         case DeleteChild(kind, name, uid):
-            await _delete_child(eyes, subject, CHILDREN[kind], name, uid)
+            await _delete_child(context, subject, CHILDREN[kind], name, uid)
         case PatchVolume(name, patch) | PatchClaim(name, patch):
             patched = kinds.PV if isinstance(action, PatchVolume) else kinds.PVC
-            await eyes.kube.merge_patch(patched, name, subject.seen.namespace, patch)
+            await context.kube.merge_patch(patched, name, subject.seen.namespace, patch)
         case CreateClaim(body):
-            await _create_claim(eyes, body)
+            await _create_claim(context, body)
         case DeleteStoredData():
-            await _delete_stored_data(eyes, subject, action)
+            await _delete_stored_data(context, subject, action)
         case RecordEvent(kind, reason, note):
             log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
-            await event_recorder.record_event(eyes.kube, subject.body, kind, reason, note, action="Reconcile")
+            await event_recorder.record_event(context.kube, subject.body, kind, reason, note, action="Reconcile")
 
 
 async def _set_finalizers(
-    eyes: Context, subject: Target, finalizers: tuple[str, ...], annotations: Mapping[str, str] = MappingProxyType({})
+    context: Context,
+    subject: Target,
+    finalizers: tuple[str, ...],
+    annotations: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Replace the list as it was seen: somebody else's change in between is a Conflict, and we look again."""
     metadata: dict[str, Any] = {
@@ -101,72 +104,72 @@ async def _set_finalizers(
     if annotations:
         metadata["annotations"] = dict(annotations)
     try:
-        await eyes.kube.merge_patch(subject.kind, subject.seen.name, subject.seen.namespace, {"metadata": metadata})
+        await context.kube.merge_patch(subject.kind, subject.seen.name, subject.seen.namespace, {"metadata": metadata})
     except NotFound:
         log.info("The object is gone already")
 
 
-async def _create_child(eyes: Context, subject: Target, kind: Kind, body: dict[str, Any]) -> None:
+async def _create_child(context: Context, subject: Target, kind: Kind, body: dict[str, Any]) -> None:
     """Create, or find that it is there and ours. One that is not ours is a Conflict."""
     try:
-        await eyes.kube.create(kind, body)
+        await context.kube.create(kind, body)
     except AlreadyExists:
         name = body["metadata"]["name"]
-        found = await eyes.kube.get(kind, name, subject.seen.namespace)
+        found = await context.kube.get(kind, name, subject.seen.namespace)
         if found is not None and not Object.model_validate(found).metadata.is_owned_by(subject.seen.uid):
             raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason="NameTaken") from None
         return
     log.info("Created %s", kind.kind)
 
 
-async def _start_mover(eyes: Context, subject: Target, name: str, uid: str) -> None:
+async def _start_mover(context: Context, subject: Target, name: str, uid: str) -> None:
     patch = {"metadata": {"uid": uid}, "spec": {"suspend": False}}
     try:
-        await eyes.kube.merge_patch(kinds.JOB, name, subject.seen.namespace, patch)
+        await context.kube.merge_patch(kinds.JOB, name, subject.seen.namespace, patch)
     except NotFound:
         log.info("The mover's Job is gone already")
 
 
-async def _delete_child(eyes: Context, subject: Target, kind: Kind, name: str, uid: str) -> None:
+async def _delete_child(context: Context, subject: Target, kind: Kind, name: str, uid: str) -> None:
     """Delete the child that was seen. Our finalizer on a Job has done its work once we come here."""
     if kind is kinds.JOB:
-        body = await eyes.kube.get(kind, name, subject.seen.namespace)
+        body = await context.kube.get(kind, name, subject.seen.namespace)
         if body is not None and body["metadata"]["uid"] == uid:
-            await release_job(eyes, Object.model_validate(body))
-    await eyes.kube.delete(kind, name, subject.seen.namespace, uid=uid)
+            await release_job(context, Object.model_validate(body))
+    await context.kube.delete(kind, name, subject.seen.namespace, uid=uid)
     log.info("Deleted %s", kind.kind)
 
 
-async def release_job(eyes: Context, job: Object) -> None:
+async def release_job(context: Context, job: Object) -> None:
     """Take our finalizer off a mover Job, as it was seen."""
     if labels.JOB_FINALIZER not in job.metadata.finalizers:
         return
     kept = [f for f in job.metadata.finalizers if f != labels.JOB_FINALIZER]
     metadata = {"finalizers": kept, "resourceVersion": job.metadata.resource_version}
     try:
-        await eyes.kube.merge_patch(kinds.JOB, job.name, job.namespace, {"metadata": metadata})
+        await context.kube.merge_patch(kinds.JOB, job.name, job.namespace, {"metadata": metadata})
     except NotFound:
         return
 
 
-async def _create_claim(eyes: Context, body: dict[str, Any]) -> None:
+async def _create_claim(context: Context, body: dict[str, Any]) -> None:
     """Create the restored claim. One that is there already is judged by the next look at the world."""
     try:
-        await eyes.kube.create(kinds.PVC, body)
+        await context.kube.create(kinds.PVC, body)
     except AlreadyExists:
         log.info("The claim exists already: %s", body["metadata"]["name"])
 
 
-async def _delete_stored_data(eyes: Context, subject: Target, action: DeleteStoredData) -> None:
+async def _delete_stored_data(context: Context, subject: Target, action: DeleteStoredData) -> None:
     """Remove a backup's objects, unless another manifest now lists its packs."""
     store = subject.store
     if store is None:
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
-    opened, keys = await eyes.stores.open(store, action.container), await key_ring(eyes.stores, store)
+    opened, keys = await context.stores.open(store, action.container), await key_ring(context.stores, store)
     # The store knows no leader: ask here, as the client does before each write to the API server.
-    eyes.kube.write_guard()
+    context.kube.write_guard()
 
-    begin = eyes.references.begin(opened, keys, store, action.container, action.volume_id)
+    begin = context.references.begin(opened, keys, store, action.container, action.volume_id)
 
     def remove() -> int:
         references = begin()
@@ -182,5 +185,5 @@ async def _delete_stored_data(eyes: Context, subject: Target, action: DeleteStor
     try:
         count = await asyncio.to_thread(remove)
     finally:
-        eyes.references.settle(store, action.container, action.volume_id)
+        context.references.settle(store, action.container, action.volume_id)
     log.info("Deleted stored data", extra={"objects": count})

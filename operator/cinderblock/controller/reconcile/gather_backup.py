@@ -52,44 +52,46 @@ MAX_NAMESAKES: Final = 8
 """Most manifests with one backup id, below several volumes, that are read to find the right one."""
 
 
-async def gather(eyes: Context, backup: VolumeBackup) -> ObservedBackup:
+async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
     """The world of a VolumeBackup, as far as its phase makes it matter."""
     namespace = backup.namespace
-    snapshot, exposed = await asyncio.gather(
-        _own_snapshot(eyes, backup),
-        eyes.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(backup.uid), namespace),
+    snapshot, snapshot_claim = await asyncio.gather(
+        _own_snapshot(context, backup),
+        context.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(backup.uid), namespace),
     )
-    world = ObservedBackup(backup=backup, policy=eyes.policy, snapshot=snapshot, exposed=exposed)
+    observed = ObservedBackup(backup=backup, policy=context.policy, snapshot=snapshot, snapshot_claim=snapshot_claim)
     if backup.metadata.is_being_deleted:
-        return await _for_deletion(eyes, await _with_neighbours(eyes, world))
+        return await _for_deletion(context, await _with_neighbours(context, observed))
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
     if ended and not is_forgotten(backup):
-        world = replace(await _with_neighbours(eyes, world), mover=await _children_only(eyes, backup))
-        world = await _with_needs(eyes, world) if dependents.must_be_read(world) else world
-        return await _for_pins(eyes, world) if is_unpinned(backup) else world
+        observed = replace(await _with_neighbours(context, observed), mover=await _children_only(context, backup))
+        observed = await _with_needs(context, observed) if dependents.must_be_read(observed) else observed
+        return await _for_pins(context, observed) if is_unpinned(backup) else observed
     if backup.spec.import_:
-        return await _for_adoption(eyes, world)
-    claim = await _claim(eyes, backup)
-    return await _for_creation(eyes, await _with_neighbours(eyes, replace(world, claim=claim)))
+        return await _for_adoption(context, observed)
+    claim = await _claim(context, backup)
+    return await _for_creation(context, await _with_neighbours(context, replace(observed, claim=claim)))
 
 
-async def _for_pins(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _for_pins(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add the manifest of a backup that an earlier release made without pins."""
-    backup = world.backup
-    view = await choose_store(eyes, backup.namespace, _store_name(backup))
+    backup = observed.backup
+    view = await choose_store(context, backup.namespace, _store_name(backup))
     if view.store is None:
-        return replace(world, manifest_trouble=TransientError(view.missing, reason="StoreNotFound"))
-    manifest, trouble = await _read_whole(eyes, view.store, backup)
-    return replace(world, manifest=manifest, manifest_trouble=trouble)
+        return replace(observed, manifest_error=TransientError(view.missing, reason="StoreNotFound"))
+    manifest, trouble = await _read_whole(context, view.store, backup)
+    return replace(observed, manifest=manifest, manifest_error=trouble)
 
 
 async def _read_whole(
-    eyes: Context, store: BackupStore, backup: VolumeBackup
+    context: Context, store: BackupStore, backup: VolumeBackup
 ) -> tuple[ObservedManifest | None, CinderblockError | None]:
     """Return the manifest of a backup that is whole, or why it cannot be read."""
     key, container = backup.status.manifest_key or "", backup.status.container or store.spec.container
     try:
-        manifest = await read_manifest(eyes, store, container, key, expected_manifest.expected_of_status(backup, store))
+        manifest = await read_manifest(
+            context, store, container, key, expected_manifest.expected_of_status(backup, store)
+        )
     except CinderblockError as error:
         return None, error
     if manifest is None:
@@ -97,56 +99,59 @@ async def _read_whole(
     return manifest, None
 
 
-async def _with_neighbours(eyes: Context, world: ObservedBackup) -> ObservedBackup:
-    siblings, restores = await related_to_backup(eyes, world.backup, world.claim)
-    return replace(world, siblings=siblings, restores=restores)
+async def _with_neighbours(context: Context, observed: ObservedBackup) -> ObservedBackup:
+    siblings, restores = await related_to_backup(context, observed.backup, observed.claim)
+    return replace(observed, siblings=siblings, restores=restores)
 
 
-async def _claim(eyes: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
+async def _claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
     """The volume; what has been accepted knows it by name and UID, and need not search for it."""
     status = backup.status
     if own_phase(backup) and status.volume_id and status.volume_name:
-        found = await eyes.get(PersistentVolumeClaim, kinds.PVC, status.volume_name, backup.namespace)
+        found = await context.get(PersistentVolumeClaim, kinds.PVC, status.volume_name, backup.namespace)
         if found is not None and found.uid == status.volume_id:
             return found
-    return await find_claim(eyes, backup.namespace, _volume_name(backup))
+    return await find_claim(context, backup.namespace, _volume_name(backup))
 
 
-async def _for_adoption(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _for_adoption(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """The manifest that is asked for, where the store keeps it, and all others, whichever of them has its id."""
-    backup = world.backup
+    backup = observed.backup
     siblings, restores = await asyncio.gather(
-        eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace),
-        eyes.list(VolumeRestore, kinds.VOLUME_RESTORE, backup.namespace),
+        context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace),
+        context.list(VolumeRestore, kinds.VOLUME_RESTORE, backup.namespace),
     )
     others = tuple(sibling for sibling in siblings if sibling.uid != backup.uid)
-    world = replace(world, siblings=others, restores=tuple(restores))
-    view = await choose_store(eyes, backup.namespace, _store_name(backup))
+    observed = replace(observed, siblings=others, restores=tuple(restores))
+    view = await choose_store(context, backup.namespace, _store_name(backup))
     if view.store is None:
-        return replace(world, store=view)
+        return replace(observed, store=view)
     container = backup.spec.container or view.store.spec.container
-    world = replace(world, store=await probe_store(eyes, view, container))
-    return await _with_manifest(eyes, world) if world.store.trouble is None else world
+    observed = replace(observed, store=await probe_store(context, view, container))
+    return await _with_manifest(context, observed) if observed.store.trouble is None else observed
 
 
-async def _children_only(eyes: Context, backup: VolumeBackup) -> ObservedMover:
-    return await own_mover(eyes, backup)
+async def _children_only(context: Context, backup: VolumeBackup) -> ObservedMover:
+    return await own_mover(context, backup)
 
 
-async def _own_snapshot(eyes: Context, backup: VolumeBackup) -> VolumeSnapshot | None:
-    if not await eyes.kube.serves(kinds.VOLUME_SNAPSHOT):
+async def _own_snapshot(context: Context, backup: VolumeBackup) -> VolumeSnapshot | None:
+    if not await context.kube.serves(kinds.VOLUME_SNAPSHOT):
         return None
-    return await eyes.get(VolumeSnapshot, kinds.VOLUME_SNAPSHOT, labels.child_name(backup.uid), backup.namespace)
+    return await context.get(VolumeSnapshot, kinds.VOLUME_SNAPSHOT, labels.child_name(backup.uid), backup.namespace)
 
 
-async def _for_creation(eyes: Context, world: ObservedBackup) -> ObservedBackup:
-    backup = world.backup
+async def _for_creation(context: Context, observed: ObservedBackup) -> ObservedBackup:
+    backup = observed.backup
     view, mover = await asyncio.gather(
-        choose_store(eyes, backup.namespace, _store_name(backup)), observe_mover(eyes, backup, world.exposed)
+        choose_store(context, backup.namespace, _store_name(backup)),
+        observe_mover(context, backup, observed.snapshot_claim),
     )
-    world = replace(world, store=view, mover=mover)
-    world = await (_gather_before_copy(eyes, world) if mover.job is None else _with_intruders(eyes, world))
-    return await _with_manifest(eyes, world)
+    observed = replace(observed, store=view, mover=mover)
+    observed = await (
+        _gather_before_copy(context, observed) if mover.job is None else _with_intruders(context, observed)
+    )
+    return await _with_manifest(context, observed)
 
 
 def _store_name(backup: VolumeBackup) -> str | None:
@@ -159,88 +164,92 @@ def _volume_name(backup: VolumeBackup) -> str:
     return (backup.status.volume_id if own_phase(backup) else None) or backup.spec.volume_id or ""
 
 
-async def _gather_before_copy(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _gather_before_copy(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """What the checks look at before the copy begins."""
-    backup, claim = world.backup, world.claim
-    if world.store.store is not None and world.snapshot is None and world.exposed is None:
-        container = backup.spec.container or world.store.store.spec.container
-        world = replace(world, store=await probe_store(eyes, world.store, container))
-    world = await _with_parent(eyes, await _with_active_key(eyes, world))
+    backup, claim = observed.backup, observed.claim
+    if observed.store.store is not None and observed.snapshot is None and observed.snapshot_claim is None:
+        container = backup.spec.container or observed.store.store.spec.container
+        observed = replace(observed, store=await probe_store(context, observed.store, container))
+    observed = await _with_parent(context, await _with_active_key(context, observed))
     if claim is None:
-        return world
-    volume = await eyes.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
-    everybody = await living_pods(eyes, claim.namespace)
+        return observed
+    volume = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
+    everybody = await living_pods(context, claim.namespace)
     pods = those_with(claim, everybody)
-    world = replace(world, volume=volume, users=pods_using(pods), writers=pods_restoring(pods, backup.uid))
+    observed = replace(observed, volume=volume, users=pods_using(pods), writers=pods_restoring(pods, backup.uid))
     sets = tuple(queries.stateful_sets_of(claim.name, everybody))
-    world = replace(world, stateful_sets=sets, cluster_uid=await eyes.cluster.uid(eyes.kube))
-    return await _with_attachments(eyes, await _with_snapshots(eyes, world), pods)
+    observed = replace(observed, stateful_sets=sets, cluster_uid=await context.cluster.uid(context.kube))
+    return await _with_attachments(context, await _with_snapshots(context, observed), pods)
 
 
-async def _with_parent(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _with_parent(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add the manifest of the recorded parent, if its status has no pins yet."""
-    parent = recorded_parent(world)
-    if world.store.store is None or parent is None or not is_unpinned(parent):
-        return world
-    manifest, trouble = await _read_whole(eyes, world.store.store, parent)
-    return replace(world, parent=manifest, parent_trouble=trouble)
+    parent = recorded_parent(observed)
+    if observed.store.store is None or parent is None or not is_unpinned(parent):
+        return observed
+    manifest, trouble = await _read_whole(context, observed.store.store, parent)
+    return replace(observed, parent=manifest, parent_error=trouble)
 
 
-async def _with_intruders(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _with_intruders(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Who had the volume while it was copied, if it is copied itself and no snapshot of it."""
-    from_snapshot = world.snapshot is not None or world.exposed is not None or world.backup.spec.snapshot_id is not None
-    if world.claim is None or from_snapshot:
-        return world
-    return replace(world, intruders=await pods_during_copy(eyes, world.claim, world.mover))
+    from_snapshot = (
+        observed.snapshot is not None
+        or observed.snapshot_claim is not None
+        or observed.backup.spec.snapshot_id is not None
+    )
+    if observed.claim is None or from_snapshot:
+        return observed
+    return replace(observed, pods_during_copy=await pods_during_copy(context, observed.claim, observed.mover))
 
 
-async def _with_snapshots(eyes: Context, world: ObservedBackup) -> ObservedBackup:
-    if not await eyes.kube.serves(kinds.VOLUME_SNAPSHOT):
-        return world
-    backup, volume = world.backup, world.volume
+async def _with_snapshots(context: Context, observed: ObservedBackup) -> ObservedBackup:
+    if not await context.kube.serves(kinds.VOLUME_SNAPSHOT):
+        return observed
+    backup, volume = observed.backup, observed.volume
     asked = backup.spec.snapshot_id
-    given = await _given_snapshot(eyes, backup.namespace, asked) if asked else None
-    chosen, missing = await _snapshot_class(eyes, world.store.store, volume.driver if volume else "")
-    world = replace(world, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
+    given = await _given_snapshot(context, backup.namespace, asked) if asked else None
+    chosen, missing = await _snapshot_class(context, observed.store.store, volume.driver if volume else "")
+    observed = replace(observed, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
     if chosen is None and given is None:
-        return world
-    return replace(world, classes=tuple(await eyes.list(StorageClass, kinds.STORAGE_CLASS)))
+        return observed
+    return replace(observed, classes=tuple(await context.list(StorageClass, kinds.STORAGE_CLASS)))
 
 
-async def _with_attachments(eyes: Context, world: ObservedBackup, pods: list[Pod]) -> ObservedBackup:
+async def _with_attachments(context: Context, observed: ObservedBackup, pods: list[Pod]) -> ObservedBackup:
     """Where the volume is attached, unless a snapshot is taken or given that may be of a volume in use."""
-    may_be_in_use = world.backup.spec.force and world.snapshot_class is not None
-    has_begun = world.snapshot is not None or world.exposed is not None
-    if world.volume is None or world.backup.spec.snapshot_id is not None or may_be_in_use or has_begun:
-        return world
-    return replace(world, attached_to=await attached_to(eyes, world.volume.name, pods))
+    may_be_in_use = observed.backup.spec.force and observed.snapshot_class is not None
+    has_begun = observed.snapshot is not None or observed.snapshot_claim is not None
+    if observed.volume is None or observed.backup.spec.snapshot_id is not None or may_be_in_use or has_begun:
+        return observed
+    return replace(observed, attached_to=await attached_to(context, observed.volume.name, pods))
 
 
-async def _with_active_key(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _with_active_key(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add the key that a mover must seal with. `probe_store` reports a Secret that cannot be read, not this function.
 
     Only this function reports that no key may seal. Stored backups can be read all the same.
     """
-    if world.store.store is None or world.store.trouble is not None:
-        return world
+    if observed.store.store is None or observed.store.trouble is not None:
+        return observed
     try:
-        active = await eyes.stores.active_key(world.store.store)
+        active = await context.stores.active_key(observed.store.store)
     except CinderblockError as error:
-        return replace(world, store=replace(world.store, trouble=error))
-    return replace(world, store=replace(world.store, active_key=active))
+        return replace(observed, store=replace(observed.store, trouble=error))
+    return replace(observed, store=replace(observed.store, active_key=active))
 
 
-async def _given_snapshot(eyes: Context, namespace: str, asked: str) -> VolumeSnapshot | None:
-    body = await queries.find_by_reference(eyes.kube, kinds.VOLUME_SNAPSHOT, namespace, asked)
+async def _given_snapshot(context: Context, namespace: str, asked: str) -> VolumeSnapshot | None:
+    body = await queries.find_by_reference(context.kube, kinds.VOLUME_SNAPSHOT, namespace, asked)
     return VolumeSnapshot.model_validate(body) if body is not None else None
 
 
 async def _snapshot_class(
-    eyes: Context, store: BackupStore | None, driver: str
+    context: Context, store: BackupStore | None, driver: str
 ) -> tuple[VolumeSnapshotClass | None, str]:
     """The class that the store asks for, else the driver's default one or only one; else none, and why."""
     asked = store.spec.volume_snapshot_class_name if store else None
-    bodies = await eyes.bodies(kinds.VOLUME_SNAPSHOT_CLASS)
+    bodies = await context.bodies(kinds.VOLUME_SNAPSHOT_CLASS)
     classes = parse_all(VolumeSnapshotClass, bodies)
     if asked is not None:
         chosen = next((c for c in classes if c.name == asked), None)
@@ -269,67 +278,69 @@ def _keeps(driver: str, classes: list[VolumeSnapshotClass]) -> str:
     )
 
 
-async def _with_manifest(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _with_manifest(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Read the manifest back once there can be one: a pod has ended, or a status was lost that had said so."""
-    store, backup = world.store.store, world.backup
+    store, backup = observed.store.store, observed.backup
     asked, forgotten = backup.spec.import_, is_forgotten(backup)
-    if store is None or not (mover_state.may_have_committed(world.mover) or forgotten or asked):
-        return world
+    if store is None or not (mover_state.may_have_committed(observed.mover) or forgotten or asked):
+        return observed
     container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
     container = container or store.spec.container
     key = _asked_manifest(asked, store.spec.prefix) if asked else backup.status.manifest_key
     try:
         is_lost = key is None or (forgotten and not asked)
-        keys = await _find_manifests(eyes, store, container, world) if is_lost or key is None else [key]
-        return await _with_one_of(eyes, world, store, container, keys)
+        keys = await _find_manifests(context, store, container, observed) if is_lost or key is None else [key]
+        return await _with_one_of(context, observed, store, container, keys)
     except CinderblockError as error:
-        return replace(world, manifest_trouble=error)
+        return replace(observed, manifest_error=error)
 
 
 async def _with_one_of(
-    eyes: Context, world: ObservedBackup, store: BackupStore, container: str, keys: list[str]
+    context: Context, observed: ObservedBackup, store: BackupStore, container: str, keys: list[str]
 ) -> ObservedBackup:
     """The only sound manifest among ``keys``, or that of the known volume. Raises what the store raises."""
     sound: list[ObservedManifest] = []
     trouble: CinderblockError | None = None
     for key in keys[:MAX_NAMESAKES]:
         try:
-            manifest = await read_manifest(eyes, store, container, key, _expected(world, store, key))
+            manifest = await read_manifest(context, store, container, key, _expected(observed, store, key))
         except PermanentError as error:
             # A namesake that cannot be read, be it for a key that nobody has, must not hide the true one.
             trouble = trouble or error
             continue
-        if manifest is not None and (len(keys) == 1 or key == _known_key(world, store)):
-            return replace(world, manifest=manifest)
+        if manifest is not None and (len(keys) == 1 or key == _known_key(observed, store)):
+            return replace(observed, manifest=manifest)
         sound += [manifest] if manifest is not None else []
     if len(sound) > 1 or len(keys) > MAX_NAMESAKES:
-        return replace(world, manifest_trouble=_namesakes(world, keys))
-    return replace(world, manifest=sound[0]) if sound else replace(world, manifest_trouble=trouble)
+        return replace(observed, manifest_error=_namesakes(observed, keys))
+    return replace(observed, manifest=sound[0]) if sound else replace(observed, manifest_error=trouble)
 
 
-def _namesakes(world: ObservedBackup, keys: list[str]) -> ForeignManifest:
+def _namesakes(observed: ObservedBackup, keys: list[str]) -> ForeignManifest:
     """The error of a backup that may be any of several. What to do comes first, since a failReason is short."""
-    remedy = "Give the key of the right one as spec.import.manifest" if world.backup.spec.import_ else "Remove others"
+    remedy = (
+        "Give the key of the right one as spec.import.manifest" if observed.backup.spec.import_ else "Remove others"
+    )
     return ForeignManifest(
         f"Cannot tell which manifest is that of the backup: there are {len(keys)} of its name. {remedy}. Find out who"
         f" writes to the container. Among them: {', '.join(keys[:3])}"
     )
 
 
-def _known_key(world: ObservedBackup, store: BackupStore) -> str | None:
+def _known_key(observed: ObservedBackup, store: BackupStore) -> str | None:
     """Where the manifest is if the backup is of the claim that is there now."""
-    prefix, backup_id = store.spec.prefix, world.backup.backup_id
-    return layout.manifest_key(prefix, world.claim.uid, backup_id) if world.claim else None
+    prefix, backup_id = store.spec.prefix, observed.backup.backup_id
+    return layout.manifest_key(prefix, observed.claim.uid, backup_id) if observed.claim else None
 
 
-def _expected(world: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
+def _expected(observed: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
     """Return which backup the manifest must be: what the mover has reported, or else what key and seal rule say.
 
     If the backup is being deleted, it may be unencrypted.
     """
-    backup = world.backup
+    backup = observed.backup
     if not is_forgotten(backup) and not backup.spec.import_:
-        return expected_manifest.expected_of_run(backup, store, key, mover_state.success(world.mover))
+        return expected_manifest.expected_of_run(backup, store, key, mover_state.success(observed.mover))
     expected = expected_manifest.expected_at_key(backup, store, key)
     return expected.model_copy(update={"sealed": False}) if backup.metadata.is_being_deleted else expected
 
@@ -339,64 +350,64 @@ def _asked_manifest(asked: ImportSource, prefix: str) -> str | None:
     return asked.manifest if asked.manifest and layout.stored_ids(asked.manifest, prefix) else None
 
 
-async def _find_manifests(eyes: Context, store: BackupStore, container: str, world: ObservedBackup) -> list[str]:
+async def _find_manifests(context: Context, store: BackupStore, container: str, observed: ObservedBackup) -> list[str]:
     """Find keys of a backup's manifest if nothing else says which volume it belongs to: the volume may be gone by now.
 
     Somebody who can write to the container can put a manifest of the same name below another volume. So the key below
     the known volume comes first.
     """
-    opened = await eyes.stores.open(store, container)
-    prefix, backup_id = store.spec.prefix, world.backup.backup_id
-    known = _known_key(world, store)
+    opened = await context.stores.open(store, container)
+    prefix, backup_id = store.spec.prefix, observed.backup.backup_id
+    known = _known_key(observed, store)
 
     def search() -> list[str]:
         listed = (item.key for item in opened.list(layout.backup_prefix(prefix)))
         found = (key for key in listed if (layout.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
         return sorted(found, key=lambda key: (key != known, key))
 
-    return await eyes.stores.ask(store, search)
+    return await context.stores.ask(store, search)
 
 
-async def _for_deletion(eyes: Context, world: ObservedBackup) -> ObservedBackup:
-    backup, status = world.backup, world.backup.status
-    view = await choose_store(eyes, backup.namespace, _store_name(backup))
-    mover = await own_mover(eyes, backup)
+async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedBackup:
+    backup, status = observed.backup, observed.backup.status
+    view = await choose_store(context, backup.namespace, _store_name(backup))
+    mover = await own_mover(context, backup)
     if mover.job is None:
-        mover = replace(mover, pods=await pods_of(eyes, backup))
-    world = replace(world, store=view, mover=mover, namespace_ending=await _is_ending(eyes, backup.namespace))
+        mover = replace(mover, pods=await pods_of(context, backup))
+    observed = replace(observed, store=view, mover=mover, namespace_ending=await _is_ending(context, backup.namespace))
     if is_forgotten(backup):
-        return await _for_recall(eyes, world)
+        return await _for_recall(context, observed)
     recorded = own_phase(backup) is not None and status.manifest_key is not None
     if not recorded or view.store is None or not status.volume_id or not status.container:
-        return world
+        return observed
     try:
-        return await _stored(eyes, world, view, status.volume_id, status.container)
+        return await _stored(context, observed, view, status.volume_id, status.container)
     except CinderblockError as error:
-        return replace(world, store=StoreLookup(view.store, "", error))
+        return replace(observed, store=StoreLookup(view.store, "", error))
 
 
-async def _for_recall(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _for_recall(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """What can still be found out about a backup that is being deleted and whose status was lost."""
-    if world.store.store is None:
-        return replace(world, manifest_trouble=TransientError(world.store.missing, reason="StoreNotFound"))
-    volume = _volume_name(world.backup)
-    claim = await find_claim(eyes, world.backup.namespace, volume) if volume else None
-    return await _with_manifest(eyes, replace(world, claim=claim))
+    if observed.store.store is None:
+        return replace(observed, manifest_error=TransientError(observed.store.missing, reason="StoreNotFound"))
+    volume = _volume_name(observed.backup)
+    claim = await find_claim(context, observed.backup.namespace, volume) if volume else None
+    return await _with_manifest(context, replace(observed, claim=claim))
 
 
 async def _stored(
-    eyes: Context, world: ObservedBackup, view: StoreLookup, volume_id: str, container: str
+    context: Context, observed: ObservedBackup, view: StoreLookup, volume_id: str, container: str
 ) -> ObservedBackup:
     """Add whether the store still holds objects of the backup, and which backups need them."""
-    store, backup = view.store, world.backup
+    store, backup = view.store, observed.backup
     if store is None:
-        return world
-    opened = await eyes.stores.open(store, container)
+        return observed
+    opened = await context.stores.open(store, container)
     look = partial(_find_stored, opened, store.spec.prefix, volume_id, backup.backup_id)
-    left, stands = await eyes.stores.ask(store, look)
-    world = replace(world, data_left=left, manifest_stands=stands)
+    left, stands = await context.stores.ask(store, look)
+    observed = replace(observed, data_present=left, manifest_present=stands)
     # The siblings were read before. So a backup that was not among them, and has a manifest now, has no VolumeBackup.
-    return await _with_needs(eyes, world) if left and not (backup.keeps_data and stands) else world
+    return await _with_needs(context, observed) if left and not (backup.keeps_data and stands) else observed
 
 
 def _find_stored(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool]:
@@ -410,23 +421,23 @@ def _find_stored(store: ObjectStore, prefix: str, volume_id: str, backup_id: str
     return stands or has_packs, stands
 
 
-async def _with_needs(eyes: Context, world: ObservedBackup) -> ObservedBackup:
+async def _with_needs(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add which backups need packs of this one, as the manifests in the store show."""
-    status, store = world.backup.status, world.store.store
+    status, store = observed.backup.status, observed.store.store
     if store is None:
-        store = (await choose_store(eyes, world.backup.namespace, _store_name(world.backup))).store
+        store = (await choose_store(context, observed.backup.namespace, _store_name(observed.backup))).store
     if store is None or status.volume_id is None or status.container is None:
-        return world
+        return observed
     try:
-        needs = await eyes.references.needs(
-            eyes.stores, store, status.container, status.volume_id, world.backup.backup_id
+        needs = await context.references.needs(
+            context.stores, store, status.container, status.volume_id, observed.backup.backup_id
         )
     except CinderblockError as error:
-        return replace(world, references_trouble=error)
+        return replace(observed, references_error=error)
     trouble = dependents.unknown(needs.unknown[0].message) if needs.unknown else None
-    return replace(world, needed_by=needs.by, references_trouble=trouble)
+    return replace(observed, needed_by=needs.by, references_error=trouble)
 
 
-async def _is_ending(eyes: Context, namespace: str) -> bool:
-    body = await eyes.kube.get(kinds.NAMESPACE, namespace)
+async def _is_ending(context: Context, namespace: str) -> bool:
+    body = await context.kube.get(kinds.NAMESPACE, namespace)
     return body is None or Object.model_validate(body).metadata.is_being_deleted

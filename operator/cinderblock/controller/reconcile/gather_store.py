@@ -9,11 +9,11 @@ from cinderblock.controller.reconcile.related import unsealed_in, users_of_store
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 
 
-async def gather(eyes: Context, store: BackupStore) -> ObservedStore:
+async def gather(context: Context, store: BackupStore) -> ObservedStore:
     """The world of a BackupStore: whether it answers, and who needs it."""
-    view = await probe_store(eyes, StoreLookup(store), store.spec.container)
-    used_by = await users_of_store(eyes, store)
+    view = await probe_store(context, StoreLookup(store), store.spec.container)
+    used_by = await users_of_store(context, store)
     if store.spec.encryption_secret_ref is None:
         return ObservedStore(store, view, used_by)
-    unsealed, is_all = await unsealed_in(eyes, store)
+    unsealed, is_all = await unsealed_in(context, store)
     return ObservedStore(store, view, used_by, unsealed, more_unsealed=not is_all)

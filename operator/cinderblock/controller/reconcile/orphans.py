@@ -23,7 +23,7 @@ ABANDONED = "VolumeAbandoned"
 KEPT = "VolumeKept"
 
 
-async def release_volume(eyes: Context, body: dict[str, Any]) -> float | None:
+async def release_volume(context: Context, body: dict[str, Any]) -> float | None:
     """Let a marked volume go whose VolumeRestore is no more. One that a claim has been bound to is never given up.
 
     Returns the seconds until it is looked at again. Raises what the API server raises.
@@ -32,21 +32,23 @@ async def release_volume(eyes: Context, body: dict[str, Any]) -> float | None:
     uid = volume.metadata.labels.get(rebind.RESTORE_LABEL)
     if uid is None or volume.metadata.is_being_deleted:
         return None
-    if any(restore["metadata"]["uid"] == uid for restore in await eyes.kube.list(kinds.VOLUME_RESTORE)):
+    if any(restore["metadata"]["uid"] == uid for restore in await context.kube.list(kinds.VOLUME_RESTORE)):
         return None
-    claim = await _claim_of(eyes, volume)
+    claim = await _claim_of(context, volume)
     if claim is not None and claim.metadata.is_owned_by(uid):
         return AFTER_ITS_CLAIM
     patch, reason, note = _judge(volume, claim, uid)
-    await eyes.kube.merge_patch(kinds.PV, patch.name, None, patch.patch)
+    await context.kube.merge_patch(kinds.PV, patch.name, None, patch.patch)
     log.warning("%s", note, extra={"reason": reason})
-    await event_recorder.record_event(eyes.kube, body, "Warning", reason, note, action="Reconcile")
+    await event_recorder.record_event(context.kube, body, "Warning", reason, note, action="Reconcile")
     return None
 
 
-async def _claim_of(eyes: Context, volume: PersistentVolume) -> PersistentVolumeClaim | None:
+async def _claim_of(context: Context, volume: PersistentVolume) -> PersistentVolumeClaim | None:
     reference = volume.spec.claim_ref
-    return await eyes.get(PersistentVolumeClaim, kinds.PVC, reference.name, reference.namespace) if reference else None
+    return (
+        await context.get(PersistentVolumeClaim, kinds.PVC, reference.name, reference.namespace) if reference else None
+    )
 
 
 def _judge(volume: PersistentVolume, claim: PersistentVolumeClaim | None, uid: str) -> tuple[PatchVolume, str, str]:

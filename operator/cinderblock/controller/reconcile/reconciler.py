@@ -56,9 +56,9 @@ KindReconciler = Callable[[Context, dict[str, Any]], Awaitable[float | None]]
 class Reconciler:
     """The one reconcile function, for every kind of ours."""
 
-    def __init__(self, eyes: Context, pace: RequeuePolicy | None = None) -> None:
-        self._eyes = eyes
-        self._pace = pace or RequeuePolicy()
+    def __init__(self, context: Context, requeue_policy: RequeuePolicy | None = None) -> None:
+        self._eyes = context
+        self._pace = requeue_policy or RequeuePolicy()
         self._steps: dict[str, KindReconciler] = {
             "BackupStore": _reconcile_store,
             "VolumeBackup": _reconcile_backup,
@@ -93,32 +93,32 @@ class Reconciler:
             return None
 
 
-async def _reconcile_backup(eyes: Context, body: dict[str, Any]) -> float | None:
+async def _reconcile_backup(context: Context, body: dict[str, Any]) -> float | None:
     backup = VolumeBackup.model_validate(body)
-    world = await gather_backup.gather(eyes, backup)
-    world = replace(world, mover=eyes.line.seen_from(backup, world.mover, world.store.store))
-    now = eyes.clock()
-    subject = Target(OWN_KINDS["VolumeBackup"], backup, body, world.store.store)
-    decision = backup_decide.decide(world, now)
-    eyes.line.decided(backup, world.mover, world.store.store, decision, eyes.policy.mover.limit)
-    done = await _execute(eyes, subject, decision, partial(backup_decide.on_action_error, world, now))
-    return await _record(eyes, subject, done, backup.status)
+    observed = await gather_backup.gather(context, backup)
+    observed = replace(observed, mover=context.line.seen_from(backup, observed.mover, observed.store.store))
+    now = context.clock()
+    subject = Target(OWN_KINDS["VolumeBackup"], backup, body, observed.store.store)
+    decision = backup_decide.decide(observed, now)
+    context.line.decided(backup, observed.mover, observed.store.store, decision, context.policy.mover.limit)
+    done = await _execute(context, subject, decision, partial(backup_decide.on_action_error, observed, now))
+    return await _record(context, subject, done, backup.status)
 
 
-async def _reconcile_restore(eyes: Context, body: dict[str, Any]) -> float | None:
+async def _reconcile_restore(context: Context, body: dict[str, Any]) -> float | None:
     restore = VolumeRestore.model_validate(body)
-    world = await gather_restore.gather(eyes, restore)
-    world = replace(world, mover=eyes.line.seen_from(restore, world.mover, world.store.store))
-    now = eyes.clock()
-    subject = Target(OWN_KINDS["VolumeRestore"], restore, body, world.store.store)
-    decision = restore_decide.decide(world, now)
-    eyes.line.decided(restore, world.mover, world.store.store, decision, eyes.policy.mover.limit)
-    done = await _execute(eyes, subject, decision, partial(restore_decide.on_action_error, world, now))
-    return await _record(eyes, subject, done, restore.status)
+    observed = await gather_restore.gather(context, restore)
+    observed = replace(observed, mover=context.line.seen_from(restore, observed.mover, observed.store.store))
+    now = context.clock()
+    subject = Target(OWN_KINDS["VolumeRestore"], restore, body, observed.store.store)
+    decision = restore_decide.decide(observed, now)
+    context.line.decided(restore, observed.mover, observed.store.store, decision, context.policy.mover.limit)
+    done = await _execute(context, subject, decision, partial(restore_decide.on_action_error, observed, now))
+    return await _record(context, subject, done, restore.status)
 
 
 async def _execute(
-    eyes: Context, subject: Target, decision: Decision, refused: Callable[[CinderblockError], Decision]
+    context: Context, subject: Target, decision: Decision, refused: Callable[[CinderblockError], Decision]
 ) -> Decision:
     """Perform the actions of a decision.
 
@@ -133,12 +133,12 @@ async def _execute(
     """
     for action in decision.actions:
         try:
-            await execute(eyes, subject, (action,))
+            await execute(context, subject, (action,))
         except CinderblockError as error:
             if not _is_reportable(subject, action, error):
                 raise
             instead = refused(error)
-            await execute(eyes, subject, instead.actions)
+            await execute(context, subject, instead.actions)
             return instead
     return decision
 
@@ -151,16 +151,16 @@ def _is_reportable(subject: Target, action: Action, error: CinderblockError) -> 
     return isinstance(action, CreateChild | CreateClaim) and final and not _is_going(subject)
 
 
-async def _reconcile_store(eyes: Context, body: dict[str, Any]) -> float | None:
+async def _reconcile_store(context: Context, body: dict[str, Any]) -> float | None:
     store = BackupStore.model_validate(body)
-    world = await gather_store.gather(eyes, store)
-    decision = store_decide.decide(world, eyes.clock())
+    observed = await gather_store.gather(context, store)
+    decision = store_decide.decide(observed, context.clock())
     subject = Target(OWN_KINDS["BackupStore"], store, body, store)
-    await execute(eyes, subject, decision.actions)
-    return await _record(eyes, subject, decision, store.status)
+    await execute(context, subject, decision.actions)
+    return await _record(context, subject, decision, store.status)
 
 
-async def _release_orphan(eyes: Context, body: dict[str, Any]) -> None:
+async def _release_orphan(context: Context, body: dict[str, Any]) -> None:
     """Let a mover Job go whose owner is no more: somebody has taken our finalizer off that one by force.
 
     The garbage collector has asked for its deletion, and nobody else would ever take our finalizer off.
@@ -168,13 +168,13 @@ async def _release_orphan(eyes: Context, body: dict[str, Any]) -> None:
     job = Object.model_validate(body)
     kind = OWN_KINDS.get(job.metadata.labels.get(labels.OWNER_KIND_LABEL, ""))
     owner_name = job.metadata.annotations.get(labels.OWNER_NAME_ANNOTATION)
-    owner = await eyes.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
+    owner = await context.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
     if job.metadata.is_being_deleted and not (owner and job.metadata.is_owned_by(owner["metadata"]["uid"])):
-        await release_job(eyes, job)
+        await release_job(context, job)
 
 
 async def _record(
-    eyes: Context,
+    context: Context,
     subject: Target,
     decision: Decision,
     before: AnyStatus,
@@ -182,23 +182,23 @@ async def _record(
     """Write the status of a decision whose actions are done, and announce it. Returns when to look again."""
     gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
     if decision.status is not None and decision.status != before and not gone:
-        await _write_status(eyes, subject, decision)
+        await _write_status(context, subject, decision)
         # Afterwards, so that what is told once is not told again because the status could not be written.
-        await execute(eyes, subject, events.on_transition(before, decision.status))
-    _record_metrics(eyes, subject, decision.status, gone=gone)
-    return decision.look_again
+        await execute(context, subject, events.on_transition(before, decision.status))
+    _record_metrics(context, subject, decision.status, gone=gone)
+    return decision.requeue_after
 
 
-def _record_metrics(eyes: Context, subject: Target, status: AnyStatus | None, *, gone: bool) -> None:
+def _record_metrics(context: Context, subject: Target, status: AnyStatus | None, *, gone: bool) -> None:
     """Tell the instruments if an operation has ended."""
-    now = eyes.clock()
+    now = context.clock()
     match subject.seen, status:
         case VolumeBackup() | VolumeRestore() as seen, _ if gone:
-            metrics_recorder.deletion_finished(eyes.instruments, seen, now)
+            metrics_recorder.deletion_finished(context.metrics, seen, now)
         case VolumeBackup() as backup, VolumeBackupStatus() as written:
-            metrics_recorder.backup_written(eyes.instruments, backup, written, now)
+            metrics_recorder.backup_written(context.metrics, backup, written, now)
         case VolumeRestore() as restore, VolumeRestoreStatus() as written:
-            metrics_recorder.restore_written(eyes.instruments, restore, written, now)
+            metrics_recorder.restore_written(context.metrics, restore, written, now)
         case _:
             pass
 
@@ -207,12 +207,12 @@ def _is_going(subject: Target) -> bool:
     return subject.seen.metadata.is_being_deleted
 
 
-async def _write_status(eyes: Context, subject: Target, decision: Decision) -> None:
+async def _write_status(context: Context, subject: Target, decision: Decision) -> None:
     """Write it over what was seen; if that has changed since, over what is there now, if it is the same object."""
     seen, status = subject.seen, decision.status
     if status is None:
         return
-    write = partial(eyes.kube.apply_status, subject.kind, seen.name, seen.namespace, status.to_wire(), uid=seen.uid)
+    write = partial(context.kube.apply_status, subject.kind, seen.name, seen.namespace, status.to_wire(), uid=seen.uid)
     is_changed = any(isinstance(action, AddFinalizer | RemoveFinalizer) for action in decision.actions)
     try:
         if not is_changed:

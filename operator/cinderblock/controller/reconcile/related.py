@@ -31,7 +31,7 @@ T = TypeVar("T", VolumeBackup, VolumeRestore)
 
 
 async def related_to_backup(
-    eyes: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None
+    context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None
 ) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
     """The other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``."""
     known = backup.status.volume_id if own_phase(backup) else None
@@ -39,14 +39,14 @@ async def related_to_backup(
     kept = {claim.uid} if claim else {known} if known else set()
     backups, restores = await asyncio.gather(
         _list_or_select(
-            eyes,
+            context,
             VolumeBackup,
             kinds.VOLUME_BACKUP,
             backup.namespace,
             [f"status.parentId={backup.backup_id}", *_each("spec.volumeId", volumes), *_each("status.volumeId", kept)],
         ),
         _list_or_select(
-            eyes,
+            context,
             VolumeRestore,
             kinds.VOLUME_RESTORE,
             backup.namespace,
@@ -55,26 +55,26 @@ async def related_to_backup(
     )
     parent = backup.status.parent_id if own_phase(backup) else None
     if parent is not None and all(other.backup_id != parent for other in backups):
-        backups = await eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace)
+        backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace)
     return tuple(other for other in backups if other.uid != backup.uid), tuple(restores)
 
 
 async def related_to_restore(
-    eyes: Context, restore: VolumeRestore, target: PersistentVolumeClaim | None
+    context: Context, restore: VolumeRestore, target: PersistentVolumeClaim | None
 ) -> tuple[VolumeBackup | None, tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
     """The backup that is restored, and the VolumeBackups and the other VolumeRestores that matter to ``target``."""
     volumes = {target.uid, target.name} if target and restore_checks.is_in_place(restore) else set()
     asked = _asked_backup(restore)
     backups, restores = await asyncio.gather(
         _list_or_select(
-            eyes,
+            context,
             VolumeBackup,
             kinds.VOLUME_BACKUP,
             restore.namespace,
             [f"status.id={asked}", f"metadata.name={asked}", *_each("spec.volumeId", volumes)],
         ),
         _list_or_select(
-            eyes,
+            context,
             VolumeRestore,
             kinds.VOLUME_RESTORE,
             restore.namespace,
@@ -83,28 +83,28 @@ async def related_to_restore(
     )
     found = _find(backups, asked)
     if found is None:
-        backups = await eyes.list(VolumeBackup, kinds.VOLUME_BACKUP, restore.namespace)
+        backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, restore.namespace)
         found = _find(backups, asked)
     return found, tuple(backups), tuple(other for other in restores if other.uid != restore.uid)
 
 
-async def users_of_store(eyes: Context, store: BackupStore) -> tuple[str, ...]:
+async def users_of_store(context: Context, store: BackupStore) -> tuple[str, ...]:
     """Names of VolumeBackups that need a store: of very many, the first ones that are found."""
     fields = f"status.storeName={store.name}"
-    bodies, is_all = await eyes.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
+    bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     users = _users(parse_all(VolumeBackup, bodies), store)
     if users or is_all:
         return users
-    return _users(parse_all(VolumeBackup, await eyes.kube.list(kinds.VOLUME_BACKUP, store.namespace)), store)
+    return _users(parse_all(VolumeBackup, await context.kube.list(kinds.VOLUME_BACKUP, store.namespace)), store)
 
 
-async def unsealed_in(eyes: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
+async def unsealed_in(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
     """Return names of VolumeBackups that are whole in a store and not encrypted, and whether these are all of them.
 
     If there are very many, the first ones are enough for a message.
     """
     fields = f"status.storeName={store.name},status.sealed=false"
-    bodies, is_all = await eyes.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
+    bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     backups = parse_all(VolumeBackup, bodies)
     return tuple(backup.name for backup in backups if volume_lock.own_phase(backup) in backup_checks.WHOLE), is_all
 
@@ -136,11 +136,13 @@ def _each(field: str, values: set[str]) -> list[str]:
     return [f"{field}={value}" for value in sorted(values)]
 
 
-async def _list_or_select(eyes: Context, model: type[T], kind: Kind, namespace: str, selectors: list[str]) -> list[T]:
+async def _list_or_select(
+    context: Context, model: type[T], kind: Kind, namespace: str, selectors: list[str]
+) -> list[T]:
     """All objects of the namespace, if they are few; else those that one of the selectors names."""
-    bodies, is_all = await eyes.kube.list_first(kind, namespace, LIST_ALL_LIMIT)
+    bodies, is_all = await context.kube.list_first(kind, namespace, LIST_ALL_LIMIT)
     if not is_all:
-        selected = await asyncio.gather(*(eyes.kube.list(kind, namespace, fields=fields) for fields in selectors))
+        selected = await asyncio.gather(*(context.kube.list(kind, namespace, fields=fields) for fields in selectors))
         by_uid = {body["metadata"]["uid"]: body for found in selected for body in found}
         bodies = sorted(by_uid.values(), key=lambda body: str(body["metadata"]["name"]))
     return parse_all(model, bodies)

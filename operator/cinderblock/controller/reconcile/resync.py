@@ -42,18 +42,18 @@ ObjectPlace = tuple[str, str]
 """A namespace, and the id of a backup in it."""
 
 
-async def list_pending(eyes: Context) -> list[tuple[ObjectKey, bool]]:
+async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     """Every object that wants to be looked at, and whether something is under way with it.
 
     Raises what the API server raises.
     """
-    stores = await eyes.kube.list(kinds.BACKUP_STORE)
-    bodies = [*await eyes.kube.list(kinds.VOLUME_BACKUP), *await eyes.kube.list(kinds.VOLUME_RESTORE)]
-    judge = SteadyStateFilter(eyes.policy, await _owners(eyes.kube), eyes.clock())
+    stores = await context.kube.list(kinds.BACKUP_STORE)
+    bodies = [*await context.kube.list(kinds.VOLUME_BACKUP), *await context.kube.list(kinds.VOLUME_RESTORE)]
+    judge = SteadyStateFilter(context.policy, await _owners(context.kube), context.clock())
     async for body in _with_pauses(bodies):
         judge.hear(body)
     kept = [*stores, *[body async for body in _with_pauses(bodies) if not judge.is_settled(body)]]
-    marked = await eyes.kube.list(kinds.PV, labels=RESTORE_LABEL)
+    marked = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
     return [(_key(body), is_in_progress(body)) for body in kept] + [
         (volume_key(item["metadata"]["name"]), False) for item in marked
     ]
@@ -109,13 +109,13 @@ class SteadyStateFilter:
         ):
             return False
         place = backup.namespace, backup.backup_id
-        world = ObservedBackup(
+        observed = ObservedBackup(
             backup,
             self._policy,
             siblings=tuple(self._relatives(backup)),
             restores=tuple(self._restores.get(place, ())),
         )
-        return _leaves_alone(backup_decide.decide(world, self._now), backup.status)
+        return _leaves_alone(backup_decide.decide(observed, self._now), backup.status)
 
     def _relatives(self, backup: VolumeBackup) -> Iterator[VolumeBackup]:
         """Yield one backup that needs this one, if any; else one backup of the volume whose parent is gone.
@@ -138,7 +138,7 @@ class SteadyStateFilter:
 
 
 def _leaves_alone(decision: Decision, status: AnyStatus) -> bool:
-    return not decision.actions and decision.look_again is None and decision.status in (None, status)
+    return not decision.actions and decision.requeue_after is None and decision.status in (None, status)
 
 
 def _parsed(body: JsonObject) -> VolumeBackup | VolumeRestore | None:

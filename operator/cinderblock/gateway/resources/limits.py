@@ -36,10 +36,10 @@ _LIMITS: Final = closed_object({"limits": closed_object({"rate": {"type": "array
 
 async def limits(call: ApiRequest) -> ApiResponse:
     """Tell what there is, and that it may be more."""
-    world, visible, backups = await asyncio.gather(
+    observed, visible, backups = await asyncio.gather(
         look_at_volumes(call), if_permitted(look_at_snapshots(call)), select(call.kube, call.project, {})
     )
-    volumes, snapshots = world.volumes(), visible or []
+    volumes, snapshots = observed.volumes(), visible or []
     used = {
         "totalVolumesUsed": len(volumes),
         "totalGigabytesUsed": sum(volume.size for volume in volumes) + sum(found.size for found in snapshots),

@@ -23,9 +23,9 @@ class RequestMiddleware:
     The line has the path but not the query, which may hold names, and no header: so no token either.
     """
 
-    def __init__(self, inner: ASGIApp, instruments: GatewayMetrics) -> None:
+    def __init__(self, inner: ASGIApp, metrics: GatewayMetrics) -> None:
         self._inner = inner
-        self._instruments = instruments
+        self._instruments = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""

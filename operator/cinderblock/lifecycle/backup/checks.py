@@ -43,9 +43,9 @@ def is_unpinned(backup: VolumeBackup) -> bool:
     return own_phase(backup) in WHOLE and status.manifest_key is not None and status.pins is None
 
 
-def first_verdict(world: ObservedBackup, checks: tuple[Check, ...]) -> Verdict:
+def first_verdict(observed: ObservedBackup, checks: tuple[Check, ...]) -> Verdict:
     """What the first check that has something to say says."""
-    return next((verdict for check in checks if (verdict := check(world)) is not None), None)
+    return next((verdict for check in checks if (verdict := check(observed)) is not None), None)
 
 
 def store_error(view: StoreLookup, deadlines: Deadlines) -> Verdict:
@@ -60,35 +60,35 @@ def store_error(view: StoreLookup, deadlines: Deadlines) -> Verdict:
 def from_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
     """A store that was asked and had no good answer: transient ones are waited for."""
     if isinstance(error, TransientError):
-        return Wait(error.reason, error.message, limit=deadlines.store, look_again=10.0)
+        return Wait(error.reason, error.message, limit=deadlines.store, requeue_after=10.0)
     return Fail(error.reason, error.message)
 
 
-def store_is_usable(world: ObservedBackup) -> Verdict:
+def store_is_usable(observed: ObservedBackup) -> Verdict:
     """The store exists, is to stay, has its Secrets, and answers."""
-    store, begun = world.store.store, own_phase(world.backup) and world.backup.status.manifest_key
+    store, begun = observed.store.store, own_phase(observed.backup) and observed.backup.status.manifest_key
     if store is not None and store.metadata.is_being_deleted and not begun:
         return Fail("StoreBeingDeleted", f"BackupStore {store.name} is being deleted: nothing new goes into it.")
-    return store_error(world.store, world.policy.deadlines)
+    return store_error(observed.store, observed.policy.deadlines)
 
 
-def volume_exists(world: ObservedBackup) -> Verdict:
+def volume_exists(observed: ObservedBackup) -> Verdict:
     """Cinder: 404 ``Volume <id> could not be found.``"""
-    if world.claim is None:
-        return Fail("VolumeNotFound", f"Volume {world.backup.spec.volume_id} could not be found.")
-    if world.claim.metadata.is_being_deleted:
+    if observed.claim is None:
+        return Fail("VolumeNotFound", f"Volume {observed.backup.spec.volume_id} could not be found.")
+    if observed.claim.metadata.is_being_deleted:
         return Fail("VolumeNotAvailable", not_available("deleting"))
     return None
 
 
-def volume_is_bound(world: ObservedBackup) -> Verdict:
+def volume_is_bound(observed: ObservedBackup) -> Verdict:
     """A claim without a volume has nothing to back up. One that was applied together with its backup is waited for."""
-    if world.claim is None or world.claim.is_bound:
+    if observed.claim is None or observed.claim.is_bound:
         return None
-    words = not_available(_claim_status(world.claim))
-    if world.claim.status.phase == "Lost":
+    words = not_available(_claim_status(observed.claim))
+    if observed.claim.status.phase == "Lost":
         return Fail("VolumeLost", words)
-    return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
+    return Wait("VolumeNotBound", words, limit=observed.policy.deadlines.volume, requeue_after=5.0)
 
 
 def _claim_status(claim: PersistentVolumeClaim) -> str:
@@ -101,13 +101,13 @@ def not_available(status: str) -> str:
     return f'Invalid volume: Volume to be backed up must be available or in-use, but the current status is "{status}".'
 
 
-def volume_is_free_or_forced(world: ObservedBackup) -> Verdict:
+def volume_is_free_or_forced(observed: ObservedBackup) -> Verdict:
     """Cinder: ``Backing up an in-use volume must use the force flag.``; a given snapshot needs no force."""
-    if world.users and not world.backup.spec.force and world.backup.spec.snapshot_id is None:
+    if observed.users and not observed.backup.spec.force and observed.backup.spec.snapshot_id is None:
         return Fail(
             "VolumeInUse",
             "Invalid volume: Backing up an in-use volume must use the force flag."
-            f" Used by pod {', '.join(world.users[:3])}.",
+            f" Used by pod {', '.join(observed.users[:3])}.",
         )
     return None
 
@@ -123,64 +123,66 @@ def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
     )
 
 
-def volume_is_detached(world: ObservedBackup) -> Verdict:
+def volume_is_detached(observed: ObservedBackup) -> Verdict:
     """A pod that is gone says little while its node still has the volume: what that one holds back is not in a copy.
 
     Through a snapshot, ``force`` takes it as it is. Otherwise it is waited for: after a pod has ended, a detachment
     takes seconds.
     """
-    if world.backup.spec.snapshot_id is not None or (world.backup.spec.force and world.snapshot_class is not None):
+    if observed.backup.spec.snapshot_id is not None or (
+        observed.backup.spec.force and observed.snapshot_class is not None
+    ):
         return None
     return still_attached(
         "Invalid volume: Backing up an in-use volume must use the force flag.",
-        world.attached_to,
-        world.policy.deadlines,
+        observed.attached_to,
+        observed.policy.deadlines,
     )
 
 
-def parent_is_there(world: ObservedBackup) -> Verdict:
+def parent_is_there(observed: ObservedBackup) -> Verdict:
     """Cinder: ``No backups available to do an incremental backup.``"""
-    if not world.backup.spec.incremental:
+    if not observed.backup.spec.incremental:
         return None
-    if recorded_parent_id(world) is None and latest_parent(world) is None:
+    if recorded_parent_id(observed) is None and latest_parent(observed) is None:
         return Fail("NoParent", "Invalid backup: No backups available to do an incremental backup.")
-    if recorded_parent_id(world) is not None and recorded_parent(world) is None:
+    if recorded_parent_id(observed) is not None and recorded_parent(observed) is None:
         return Fail(
-            "ParentGone", f"Parent backup {recorded_parent_id(world)} was deleted meanwhile: make the backup again."
+            "ParentGone", f"Parent backup {recorded_parent_id(observed)} was deleted meanwhile: make the backup again."
         )
     return None
 
 
-def parent_can_be_identified(world: ObservedBackup) -> Verdict:
+def parent_can_be_identified(observed: ObservedBackup) -> Verdict:
     """A mover builds on exactly the recorded parent. The pins of a parent without any are read before."""
-    if world.parent_trouble is None:
+    if observed.parent_error is None:
         return None
-    return from_error(world.parent_trouble, world.policy.deadlines)
+    return from_error(observed.parent_error, observed.policy.deadlines)
 
 
-def volume_is_not_busy(world: ObservedBackup) -> Verdict:
+def volume_is_not_busy(observed: ObservedBackup) -> Verdict:
     """One operation per volume at a time, in order of age."""
-    if world.claim is None:
+    if observed.claim is None:
         return None
-    return wait_for_volume(world.backup, world.claim, world.siblings, world.restores) or still_written(
-        world.claim, world.writers
+    return wait_for_volume(observed.backup, observed.claim, observed.siblings, observed.restores) or still_written(
+        observed.claim, observed.writers
     )
 
 
-def latest_parent(world: ObservedBackup) -> VolumeBackup | None:
+def latest_parent(observed: ObservedBackup) -> VolumeBackup | None:
     """The latest available backup by dataTimestamp of the same volume and store; with a snapshot: older than it."""
-    if world.claim is None or world.store.store is None:
+    if observed.claim is None or observed.store.store is None:
         return None
-    before = world.given_snapshot.status.creation_time if world.given_snapshot else None
+    before = observed.given_snapshot.status.creation_time if observed.given_snapshot else None
     candidates = [
         sibling
-        for sibling in world.siblings
+        for sibling in observed.siblings
         if own_phase(sibling) in WHOLE
         and not sibling.is_second_name
         and not sibling.metadata.is_being_deleted
-        and sibling.status.volume_id == world.claim.uid
-        and sibling.status.store_name == world.store.store.name
-        and sibling.status.container == (world.backup.spec.container or world.store.store.spec.container)
+        and sibling.status.volume_id == observed.claim.uid
+        and sibling.status.store_name == observed.store.store.name
+        and sibling.status.container == (observed.backup.spec.container or observed.store.store.spec.container)
         and sibling.status.data_timestamp is not None
         and (before is None or sibling.status.data_timestamp < before)
     ]
@@ -193,15 +195,19 @@ def _data_age(backup: VolumeBackup) -> tuple[float, str]:
     return (instant.timestamp() if instant else 0.0, backup.uid)
 
 
-def recorded_parent_id(world: ObservedBackup) -> str | None:
+def recorded_parent_id(observed: ObservedBackup) -> str | None:
     """The parent that was chosen when the backup was accepted."""
-    return world.backup.status.parent_id if own_phase(world.backup) else None
+    return observed.backup.status.parent_id if own_phase(observed.backup) else None
 
 
-def recorded_parent(world: ObservedBackup) -> VolumeBackup | None:
+def recorded_parent(observed: ObservedBackup) -> VolumeBackup | None:
     """The recorded parent, unless it is gone or going."""
     return next(
-        (s for s in world.siblings if s.backup_id == recorded_parent_id(world) and not s.metadata.is_being_deleted),
+        (
+            s
+            for s in observed.siblings
+            if s.backup_id == recorded_parent_id(observed) and not s.metadata.is_being_deleted
+        ),
         None,
     )
 

@@ -39,18 +39,18 @@ REJECTED_RETRY_SECONDS = 60.0
 """Seconds between looks at a backup whose status was lost, while the store holds something else in its place."""
 
 
-def decide(world: ObservedBackup, now: datetime) -> Decision:
+def decide(observed: ObservedBackup, now: datetime) -> Decision:
     """What to do about a VolumeBackup.
 
     Args:
         world: what was seen of it just now.
         now: the instant of the decision, with time zone.
     """
-    decision = _decide(world, now)
-    return _stamp(decision, world.backup.status, now)
+    decision = _decide(observed, now)
+    return _stamp(decision, observed.backup.status, now)
 
 
-def acknowledge(world: ObservedBackup, waiting: int, now: datetime) -> VolumeBackupStatus | None:
+def acknowledge(observed: ObservedBackup, waiting: int, now: datetime) -> VolumeBackupStatus | None:
     """What to say of a new backup that has to wait before anybody looks at it; None: something is known of it already.
 
     Cinder's API answers with ``creating`` at once, however much there is to do.
@@ -60,54 +60,54 @@ def acknowledge(world: ObservedBackup, waiting: int, now: datetime) -> VolumeBac
         waiting: how many objects want to be looked at, this one among them.
         now: the instant of the decision, with time zone.
     """
-    backup = world.backup
+    backup = observed.backup
     if volume_lock.own_phase(backup) or backup.metadata.is_being_deleted or checks.is_forgotten(backup):
         return None
     message = f"The backup waits for its turn: {waiting} objects are to be looked at"
-    decision = _stamp(_wait(world, now, Wait(volume_lock.NOTICED, message)), backup.status, now)
+    decision = _stamp(_wait(observed, now, Wait(volume_lock.NOTICED, message)), backup.status, now)
     return decision.status if isinstance(decision.status, VolumeBackupStatus) else None
 
 
-def on_action_error(world: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
+def on_action_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
     """What to do when an action was refused: what is wrong ends the backup, what may pass is waited for.
 
     A store that does not remove the data ends nothing: see `deletion.cannot_remove`.
     """
-    if world.backup.metadata.is_being_deleted:
-        return _stamp(delete.on_store_error(world, now, error), world.backup.status, now)
-    verdict = verdicts.from_api_error(error, world.policy.deadlines)
-    return _stamp(_verdict(world, now, verdict), world.backup.status, now)
+    if observed.backup.metadata.is_being_deleted:
+        return _stamp(delete.on_store_error(observed, now, error), observed.backup.status, now)
+    verdict = verdicts.from_api_error(error, observed.policy.deadlines)
+    return _stamp(_verdict(observed, now, verdict), observed.backup.status, now)
 
 
-def _decide(world: ObservedBackup, now: datetime) -> Decision:
-    backup, forgotten = world.backup, checks.is_forgotten(world.backup)
+def _decide(observed: ObservedBackup, now: datetime) -> Decision:
+    backup, forgotten = observed.backup, checks.is_forgotten(observed.backup)
     if backup.metadata.is_being_deleted:
-        return (_record_data_location(world, now) if forgotten else None) or delete.decide(world, now)
+        return (_record_data_location(observed, now) if forgotten else None) or delete.decide(observed, now)
     phase = volume_lock.own_phase(backup)
     if backup.spec.import_ and phase is not BackupPhase.ERROR and phase not in checks.WHOLE:
-        return _import(world, now)
-    spoilt = _invalidated(world) if phase is BackupPhase.CREATING and not forgotten else None
+        return _import(observed, now)
+    spoilt = _invalidated(observed) if phase is BackupPhase.CREATING and not forgotten else None
     if spoilt is not None:
-        return _fail(world, now, spoilt)
-    if phase in checks.WHOLE or (world.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
-        return _complete(world, now)
-    if forgotten and world.manifest_trouble is not None:
-        return _wait_for_lost_status(world, now, world.manifest_trouble)
+        return _fail(observed, now, spoilt)
+    if phase in checks.WHOLE or (observed.manifest is not None and (forgotten or phase is not BackupPhase.ERROR)):
+        return _complete(observed, now)
+    if forgotten and observed.manifest_error is not None:
+        return _wait_for_lost_status(observed, now, observed.manifest_error)
     if phase is BackupPhase.ERROR:
-        return _failed_before(world)
+        return _failed_before(observed)
     if phase is None:
-        return _accept(world, now)
-    return _create(world, now)
+        return _accept(observed, now)
+    return _create(observed, now)
 
 
-def _invalidated(world: ObservedBackup) -> Fail | None:
+def _invalidated(observed: ObservedBackup) -> Fail | None:
     """Return why a backup that is being made cannot become a good one, whatever its mover says."""
-    if isinstance(world.manifest_trouble, NOT_OURS):
-        return Fail(world.manifest_trouble.reason, world.manifest_trouble.message)
-    return checks.used_during_copy(world.intruders)
+    if isinstance(observed.manifest_error, NOT_OURS):
+        return Fail(observed.manifest_error.reason, observed.manifest_error.message)
+    return checks.used_during_copy(observed.pods_during_copy)
 
 
-def _fail_lost_status(world: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
+def _fail_lost_status(observed: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
     """Refuse what the store holds, since it must not be taken for a backup whose status was lost. Look again later.
 
     Somebody may put the manifest right, or allow the store to take an unsealed one.
@@ -115,211 +115,221 @@ def _fail_lost_status(world: ObservedBackup, now: datetime, trouble: Cinderblock
     cause = "Cannot tell whether the backup is whole: its status was lost."
     remedy = "If it was made without encryption, set spec.allowUnsealed of the BackupStore."
     message = " ".join((cause, *((remedy,) if isinstance(trouble, SealBroken) else ()), trouble.message))
-    failed = _fail(world, now, Fail(trouble.reason, message))
-    is_told = any(c.type == "Stalled" and c.reason == trouble.reason for c in world.backup.status.conditions)
+    failed = _fail(observed, now, Fail(trouble.reason, message))
+    is_told = any(c.type == "Stalled" and c.reason == trouble.reason for c in observed.backup.status.conditions)
     return Decision(failed.status, () if is_told else failed.actions, REJECTED_RETRY_SECONDS)
 
 
-def _wait_for_lost_status(world: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
+def _wait_for_lost_status(observed: ObservedBackup, now: datetime, trouble: CinderblockError) -> Decision:
     """A status was lost and the store does not say whether the backup is whole: it is not made anew meanwhile."""
     if isinstance(trouble, NOT_OURS):
-        return _fail_lost_status(world, now, trouble)
+        return _fail_lost_status(observed, now, trouble)
     message = f"The status was lost, and the store does not say whether the backup is whole: {trouble.message}"
-    return _wait(world, now, Wait(volume_lock.STATUS_LOST, message, look_again=30.0))
+    return _wait(observed, now, Wait(volume_lock.STATUS_LOST, message, requeue_after=30.0))
 
 
-def _record_data_location(world: ObservedBackup, now: datetime) -> Decision | None:
+def _record_data_location(observed: ObservedBackup, now: datetime) -> Decision | None:
     """A status was lost and the backup is being deleted: write down where its data is, for the deletion to find it."""
-    if world.manifest is None and (world.manifest_trouble is not None or world.claim is None):
+    if observed.manifest is None and (observed.manifest_error is not None or observed.claim is None):
         return None
-    recalled = _wait(world, now, Wait(volume_lock.STATUS_LOST, "The status was lost and is put together again"))
-    if world.manifest is None:
-        recalled = _with_choices(world, recalled)
+    recalled = _wait(observed, now, Wait(volume_lock.STATUS_LOST, "The status was lost and is put together again"))
+    if observed.manifest is None:
+        recalled = _with_choices(observed, recalled)
     status = recalled.status
-    if not isinstance(status, VolumeBackupStatus) or world.store.store is None:
+    if not isinstance(status, VolumeBackupStatus) or observed.store.store is None:
         return None
-    status = with_manifest(status, world.manifest) if world.manifest else status
-    return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), look_again=0.0)
+    status = with_manifest(status, observed.manifest) if observed.manifest else status
+    return Decision(status.model_copy(update={"phase": BackupPhase.DELETING}), requeue_after=0.0)
 
 
-def _import(world: ObservedBackup, now: datetime) -> Decision:
+def _import(observed: ObservedBackup, now: datetime) -> Decision:
     """What is in the store becomes the status; nothing is copied."""
-    verdict = checks.first_verdict(world, import_checks.IMPORT_CHECKS)
-    return _complete(world, now) if verdict is None else _verdict(world, now, verdict)
+    verdict = checks.first_verdict(observed, import_checks.IMPORT_CHECKS)
+    return _complete(observed, now) if verdict is None else _verdict(observed, now, verdict)
 
 
-def _accept(world: ObservedBackup, now: datetime) -> Decision:
+def _accept(observed: ObservedBackup, now: datetime) -> Decision:
     """Put the finalizer on and write down what was chosen, before anything is made.
 
     The finalizer comes with the choices and not before: it says that something may be stored.
     A parent is chosen and recorded here, so that its deletion sees a dependent before this backup reads from it.
     """
-    verdict = checks.first_verdict(world, checks.BEFORE_COPY)
+    verdict = checks.first_verdict(observed, checks.BEFORE_COPY)
     if isinstance(verdict, Wait):
-        verdict = verdicts.expire(verdict, world.backup.status.conditions, now)
+        verdict = verdicts.expire(verdict, observed.backup.status.conditions, now)
     if isinstance(verdict, Fail):
-        return _fail(world, now, verdict)
+        return _fail(observed, now, verdict)
     if verdict is not None:
-        return _wait(world, now, verdict)
+        return _wait(observed, now, verdict)
     actions: tuple[Action, ...] = ()
-    if labels.BACKUP_FINALIZER not in world.backup.metadata.finalizers:
+    if labels.BACKUP_FINALIZER not in observed.backup.metadata.finalizers:
         actions = (AddFinalizer(labels.BACKUP_FINALIZER),)
-    accepted = _wait(world, now, Wait("Accepted", "The backup was accepted", look_again=0.0), actions)
-    return _with_choices(world, accepted)
+    accepted = _wait(observed, now, Wait("Accepted", "The backup was accepted", requeue_after=0.0), actions)
+    return _with_choices(observed, accepted)
 
 
-def _with_choices(world: ObservedBackup, accepted: Decision) -> Decision:
+def _with_choices(observed: ObservedBackup, accepted: Decision) -> Decision:
     """The acceptance with what it fixes: the key of the manifest, and the parent of an incremental backup.
 
     From here on something may be stored: a deletion asks the store. Before, it need not, even if the store is down.
     """
-    status, store, claim = accepted.status, world.store.store, world.claim
+    status, store, claim = accepted.status, observed.store.store, observed.claim
     if not isinstance(status, VolumeBackupStatus) or store is None or claim is None:
         return accepted
-    update: dict[str, Any] = {"manifest_key": layout.manifest_key(store.spec.prefix, claim.uid, world.backup.uid)}
-    parent = checks.latest_parent(world) if world.backup.spec.incremental else None
+    update: dict[str, Any] = {"manifest_key": layout.manifest_key(store.spec.prefix, claim.uid, observed.backup.uid)}
+    parent = checks.latest_parent(observed) if observed.backup.spec.incremental else None
     if parent is not None:
         update |= {"parent_id": parent.backup_id, "is_incremental": True}
-    return Decision(status.model_copy(update=update), accepted.actions, accepted.look_again)
+    return Decision(status.model_copy(update=update), accepted.actions, accepted.requeue_after)
 
 
-def _create(world: ObservedBackup, now: datetime) -> Decision:
+def _create(observed: ObservedBackup, now: datetime) -> Decision:
     """Go on with the next step that has not been done."""
-    if not _is_accepted(world):
-        return _accept(world, now)
-    if world.mover.job is not None:
-        return _copying(world, now)
-    if world.snapshot is None and world.exposed is None:
-        verdict = checks.first_verdict(world, checks.BEFORE_COPY)
+    if not _is_accepted(observed):
+        return _accept(observed, now)
+    if observed.mover.job is not None:
+        return _copying(observed, now)
+    if observed.snapshot is None and observed.snapshot_claim is None:
+        verdict = checks.first_verdict(observed, checks.BEFORE_COPY)
         if verdict is not None:
-            return _verdict(world, now, verdict)
-    return _prepare(world, now)
+            return _verdict(observed, now, verdict)
+    return _prepare(observed, now)
 
 
-def _is_accepted(world: ObservedBackup) -> bool:
+def _is_accepted(observed: ObservedBackup) -> bool:
     """Whether the finalizer is on, and what acceptance fixes has been written down."""
-    has_finalizer = labels.BACKUP_FINALIZER in world.backup.metadata.finalizers
-    return has_finalizer and world.backup.status.manifest_key is not None
+    has_finalizer = labels.BACKUP_FINALIZER in observed.backup.metadata.finalizers
+    return has_finalizer and observed.backup.status.manifest_key is not None
 
 
-def _prepare(world: ObservedBackup, now: datetime) -> Decision:
+def _prepare(observed: ObservedBackup, now: datetime) -> Decision:
     """Snapshot, expose, start the mover; each step only when the one before it is there."""
-    foreign = _foreign_child(world)
+    foreign = _foreign_child(observed)
     if foreign:
-        return _fail(world, now, foreign)
-    claim, snapshot = world.claim, world.given_snapshot or world.snapshot
+        return _fail(observed, now, foreign)
+    claim, snapshot = observed.claim, observed.given_snapshot or observed.snapshot
     if claim is None:
-        return _fail(world, now, Fail("VolumeNotFound", f"Volume {world.backup.spec.volume_id} could not be found."))
-    if world.exposed is not None:
+        return _fail(
+            observed, now, Fail("VolumeNotFound", f"Volume {observed.backup.spec.volume_id} could not be found.")
+        )
+    if observed.snapshot_claim is not None:
         # What was exposed is what was asked for, even if its snapshot is gone by now.
-        return _start(world, now, claim, world.exposed)
+        return _start(observed, now, claim, observed.snapshot_claim)
     if snapshot is None:
-        if world.snapshot_class is None:
-            return _start(world, now, claim, claim)
-        body = children.volume_snapshot(world.backup, claim.name, world.snapshot_class.name)
-        waiting = _snapshot_not_ready(world, None)
+        if observed.snapshot_class is None:
+            return _start(observed, now, claim, claim)
+        body = children.volume_snapshot(observed.backup, claim.name, observed.snapshot_class.name)
+        waiting = _snapshot_not_ready(observed, None)
         told = RecordEvent("Normal", "SnapshotRequested", waiting.message)
-        return _wait(world, now, waiting, (CreateChild("VolumeSnapshot", body), told))
+        return _wait(observed, now, waiting, (CreateChild("VolumeSnapshot", body), told))
     if not snapshot.status.ready_to_use:
-        return _verdict(world, now, _snapshot_not_ready(world, snapshot))
-    return _expose(world, now, claim, snapshot)
+        return _verdict(observed, now, _snapshot_not_ready(observed, snapshot))
+    return _expose(observed, now, claim, snapshot)
 
 
-def _foreign_child(world: ObservedBackup) -> Fail | None:
+def _foreign_child(observed: ObservedBackup) -> Fail | None:
     """A child's name taken by somebody else's object: never touched, never used."""
-    for child in (world.snapshot, world.exposed, world.mover.job):
-        if child is not None and not child.metadata.is_owned_by(world.backup.uid):
+    for child in (observed.snapshot, observed.snapshot_claim, observed.mover.job):
+        if child is not None and not child.metadata.is_owned_by(observed.backup.uid):
             return Fail("NameTaken", f"{type(child).__name__} {child.name} exists and is not ours: remove it.")
     return None
 
 
-def _snapshot_not_ready(world: ObservedBackup, snapshot: VolumeSnapshot | None) -> Wait:
+def _snapshot_not_ready(observed: ObservedBackup, snapshot: VolumeSnapshot | None) -> Wait:
     """Wait for a snapshot that is asked for or there: the same status, so that it is written once unless it hangs."""
     error = snapshot.status.error if snapshot else None
     detail = f": {error.message}" if error else ""
-    message = f"A snapshot of volume {world.claim.name if world.claim else ''} is being made{detail}"
-    return Wait("SnapshotNotReady", message, None, world.policy.deadlines.snapshot, 5.0)
+    message = f"A snapshot of volume {observed.claim.name if observed.claim else ''} is being made{detail}"
+    return Wait("SnapshotNotReady", message, None, observed.policy.deadlines.snapshot, 5.0)
 
 
-def _expose(world: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot) -> Decision:
+def _expose(
+    observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot
+) -> Decision:
     """Make the snapshot mountable, and start the mover at once: a class may bind only when a pod asks for it."""
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
-    storage_class = snapshot_checks.storage_class_for_snapshot(world) or claim.spec.storage_class_name
+    storage_class = snapshot_checks.storage_class_for_snapshot(observed) or claim.spec.storage_class_name
     request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
-    body = children.claim(world.backup, request, from_snapshot=snapshot.name)
-    started = _start(world, now, claim, None)
-    return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
+    body = children.claim(observed.backup, request, from_snapshot=snapshot.name)
+    started = _start(observed, now, claim, None)
+    return Decision(
+        started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.requeue_after
+    )
 
 
 def _start(
-    world: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, mounted: PersistentVolumeClaim | None
+    observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, mounted: PersistentVolumeClaim | None
 ) -> Decision:
     """Start the mover on ``mounted``; None: on our own claim, which is being made."""
-    store = world.store.store
+    store = observed.store.store
     if store is None:
-        return _fail(world, now, Fail("StoreNotFound", world.store.missing))
-    queued = mover_state.wait_for_slot(world.mover, world.policy, store)
+        return _fail(observed, now, Fail("StoreNotFound", observed.store.missing))
+    queued = mover_state.wait_for_slot(observed.mover, observed.policy, store)
     if queued:
-        return _wait(world, now, queued)
-    parent_problem = checks.parent_is_there(world)
+        return _wait(observed, now, queued)
+    parent_problem = checks.parent_is_there(observed)
     if isinstance(parent_problem, Fail):
-        return _fail(world, now, parent_problem)
-    claim_name = mounted.name if mounted else labels.child_name(world.backup.uid)
+        return _fail(observed, now, parent_problem)
+    claim_name = mounted.name if mounted else labels.child_name(observed.backup.uid)
     consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
-    task = mover_task(world, store, claim, consistency)
-    job = mover_job.mover_job(world.backup, task, store, claim_name, world.policy.mover)
-    waiting = mover_state.starting(world.policy)
+    task = mover_task(observed, store, claim, consistency)
+    job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
+    waiting = mover_state.starting(observed.policy)
     told = RecordEvent("Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} copies volume {claim.name}")
-    return _wait(world, now, waiting, (CreateChild("Job", job), told))
+    return _wait(observed, now, waiting, (CreateChild("Job", job), told))
 
 
-def _copying(world: ObservedBackup, now: datetime) -> Decision:
+def _copying(observed: ObservedBackup, now: datetime) -> Decision:
     """The mover exists: see how it does, and believe only what can be read back from the store."""
-    foreign = _foreign_child(world)
+    foreign = _foreign_child(observed)
     if foreign:
-        return _fail(world, now, foreign)
-    start = mover_state.start(world.mover)
+        return _fail(observed, now, foreign)
+    start = mover_state.start(observed.mover)
     if start is not None:
-        return _wait(world, now, mover_state.starting(world.policy), (start,))
-    verdict = mover_state.evaluate(world.mover, world.policy)
+        return _wait(observed, now, mover_state.starting(observed.policy), (start,))
+    verdict = mover_state.evaluate(observed.mover, observed.policy)
     if not isinstance(verdict, mover_state.Succeeded):
         return _verdict(
-            world, now, mover_state.check_stall(verdict, world.mover, _status_of(world), now, world.policy.deadlines)
+            observed,
+            now,
+            mover_state.check_stall(verdict, observed.mover, _status_of(observed), now, observed.policy.deadlines),
         )
-    if world.manifest_trouble is not None:
-        return _verdict(world, now, checks.from_error(world.manifest_trouble, world.policy.deadlines))
+    if observed.manifest_error is not None:
+        return _verdict(observed, now, checks.from_error(observed.manifest_error, observed.policy.deadlines))
     return _fail(
-        world, now, Fail("ManifestMissing", "The mover reported success, but the store has no manifest of the backup")
+        observed,
+        now,
+        Fail("ManifestMissing", "The mover reported success, but the store has no manifest of the backup"),
     )
 
 
-def _complete(world: ObservedBackup, now: datetime) -> Decision:
+def _complete(observed: ObservedBackup, now: datetime) -> Decision:
     """The backup is in the store: say so, derive what others make of it, and remove what was made on the way."""
-    before = _status_of(world)
-    status = pins.recorded(world, before)
-    failed = newest_failed_restore(world)
+    before = _status_of(observed)
+    status = pins.recorded(observed, before)
+    failed = newest_failed_restore(observed)
     status = status.model_copy(
         update={
-            "phase": derived_phase(world),
+            "phase": derived_phase(observed),
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
-            "has_dependent_backups": dependents.exist(world),
-            "conditions": _complete_conditions(world, now, status),
+            "has_dependent_backups": dependents.exist(observed),
+            "conditions": _complete_conditions(observed, now, status),
         }
     )
-    actions = _cleanup(world)
-    if volume_lock.own_phase(world.backup) not in checks.WHOLE:
+    actions = _cleanup(observed)
+    if volume_lock.own_phase(observed.backup) not in checks.WHOLE:
         # What the Job reported is recorded first; the next look at the world removes the Job.
         told = (
-            *events.metadata_loss(mover_state.success(world.mover)),
+            *events.metadata_loss(mover_state.success(observed.mover)),
             *_missed_changes(status),
             *_files_unreadable(status),
         )
         actions = (*told, RecordEvent("Normal", "Available", _summary(status)))
-    actions = (*_finalizer_again(world), *actions, *pins.events(world))
-    is_new = volume_lock.own_phase(world.backup) not in checks.WHOLE
-    asked_in_vain = world.references_trouble is not None and world.needed_by is None
-    return Decision(status, actions, look_again=0.0 if is_new else RECHECK_SECONDS if asked_in_vain else None)
+    actions = (*_finalizer_again(observed), *actions, *pins.events(observed))
+    is_new = volume_lock.own_phase(observed.backup) not in checks.WHOLE
+    asked_in_vain = observed.references_error is not None and observed.needed_by is None
+    return Decision(status, actions, requeue_after=0.0 if is_new else RECHECK_SECONDS if asked_in_vain else None)
 
 
 def _files_unreadable(status: VolumeBackupStatus) -> tuple[Action, ...]:
@@ -333,11 +343,11 @@ def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:
     return (RecordEvent("Warning", "ChangeMissed", missed_changes_sentence(missed)),) if missed else ()
 
 
-def _complete_conditions(world: ObservedBackup, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
+def _complete_conditions(observed: ObservedBackup, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
     """Return Ready, and Complete as False if files are missing. A complete backup has no condition Complete."""
-    generation, lacks = world.backup.metadata.generation, incomplete(status)
+    generation, lacks = observed.backup.metadata.generation, incomplete(status)
     message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
-    shown = pins.conditions_of(world, now, message)
+    shown = pins.conditions_of(observed, now, message)
     if lacks is None:
         return conditions.without(shown, ConditionType.COMPLETE)
     return conditions.with_lasting(
@@ -350,97 +360,101 @@ def _summary(status: VolumeBackupStatus) -> str:
     return f"Backup of volume {status.volume_name} is available: {size}"
 
 
-def _failed_before(world: ObservedBackup) -> Decision:
+def _failed_before(observed: ObservedBackup) -> Decision:
     """An error is final; what was made on the way is removed."""
-    return Decision(_mirrored(world, world.backup.status), (*_finalizer_again(world), *_cleanup(world)))
+    return Decision(_mirrored(observed, observed.backup.status), (*_finalizer_again(observed), *_cleanup(observed)))
 
 
-def _finalizer_again(world: ObservedBackup) -> tuple[Action, ...]:
+def _finalizer_again(observed: ObservedBackup) -> tuple[Action, ...]:
     """Our finalizer, where something is stored and it is not there: an uninstalled release had taken it off."""
-    stored = world.backup.status.manifest_key is not None or world.manifest is not None
-    missing = labels.BACKUP_FINALIZER not in world.backup.metadata.finalizers
+    stored = observed.backup.status.manifest_key is not None or observed.manifest is not None
+    missing = labels.BACKUP_FINALIZER not in observed.backup.metadata.finalizers
     return (AddFinalizer(labels.BACKUP_FINALIZER),) if stored and missing else ()
 
 
-def _cleanup(world: ObservedBackup) -> tuple[Action, ...]:
-    return children.cleanup(world.backup.uid, world.mover.job, world.exposed, world.snapshot)
+def _cleanup(observed: ObservedBackup) -> tuple[Action, ...]:
+    return children.cleanup(observed.backup.uid, observed.mover.job, observed.snapshot_claim, observed.snapshot)
 
 
-def _verdict(world: ObservedBackup, now: datetime, verdict: Fail | Wait) -> Decision:
+def _verdict(observed: ObservedBackup, now: datetime, verdict: Fail | Wait) -> Decision:
     if isinstance(verdict, Wait):
-        verdict = verdicts.expire(verdict, world.backup.status.conditions, now)
-    return _fail(world, now, verdict) if isinstance(verdict, Fail) else _wait(world, now, verdict)
+        verdict = verdicts.expire(verdict, observed.backup.status.conditions, now)
+    return _fail(observed, now, verdict) if isinstance(verdict, Fail) else _wait(observed, now, verdict)
 
 
 def _wait(
-    world: ObservedBackup, now: datetime, wait: Wait, actions: tuple[Action, ...] = (), look_again: float | None = None
+    observed: ObservedBackup,
+    now: datetime,
+    wait: Wait,
+    actions: tuple[Action, ...] = (),
+    requeue_after: float | None = None,
 ) -> Decision:
-    base = _status_of(world)
+    base = _status_of(observed)
     status = base.model_copy(
         update={
             "phase": BackupPhase.CREATING,
-            "progress": mover_state.to_progress(world.mover.progress) or base.progress,
+            "progress": mover_state.to_progress(observed.mover.progress) or base.progress,
             "conditions": conditions.reconciling(
                 base.conditions,
                 now,
-                world.backup.metadata.generation,
+                observed.backup.metadata.generation,
                 wait.reason,
                 verdicts.wait_message(wait, base.conditions, now),
             ),
         }
     )
-    return Decision(status, actions, wait.look_again if look_again is None else look_again)
+    return Decision(status, actions, wait.requeue_after if requeue_after is None else requeue_after)
 
 
-def _fail(world: ObservedBackup, now: datetime, fail: Fail) -> Decision:
-    base = _status_of(world)
+def _fail(observed: ObservedBackup, now: datetime, fail: Fail) -> Decision:
+    base = _status_of(observed)
     status = base.model_copy(
         update={
             "phase": BackupPhase.ERROR,
             "fail_reason": verdicts.fail_message(fail),
             "progress": None,
             "conditions": conditions.stalled(
-                base.conditions, now, world.backup.metadata.generation, fail.reason, fail.message
+                base.conditions, now, observed.backup.metadata.generation, fail.reason, fail.message
             ),
         }
     )
-    return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), look_again=0.0)
+    return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), requeue_after=0.0)
 
 
-def _status_of(world: ObservedBackup) -> VolumeBackupStatus:
+def _status_of(observed: ObservedBackup) -> VolumeBackupStatus:
     """The status as far as it does not depend on the outcome: Cinder's response repeats the request."""
-    backup, claim, store = world.backup, world.claim, world.store.store
+    backup, claim, store = observed.backup, observed.claim, observed.store.store
     status = backup.status if volume_lock.own_phase(backup) else VolumeBackupStatus()
     update: dict[str, Any] = checks.identity(backup) | {"created_at": backup.metadata.creation_timestamp}
     if claim is not None and status.phase not in checks.WHOLE:
-        parent = checks.recorded_parent_id(world)
+        parent = checks.recorded_parent_id(observed)
         update |= {
             "volume_id": claim.uid,
             "volume_name": claim.name,
             "size": to_gib(claim.capacity_bytes),
             "parent_id": parent,
             "is_incremental": parent is not None,
-            "data_timestamp": data_timestamp(world),
+            "data_timestamp": data_timestamp(observed),
         }
     if store is not None and status.container is None:
-        update |= {"store_name": store.name, "container": container_of(world, store)}
-    if world.given_snapshot is not None:
-        update["snapshot_id"] = world.given_snapshot.uid
+        update |= {"store_name": store.name, "container": container_of(observed, store)}
+    if observed.given_snapshot is not None:
+        update["snapshot_id"] = observed.given_snapshot.uid
     if status.object_count is None:
         update |= {"object_count": 0, "has_dependent_backups": False}
-    return _mirrored(world, status.model_copy(update=update))
+    return _mirrored(observed, status.model_copy(update=update))
 
 
-def _mirrored(world: ObservedBackup, status: VolumeBackupStatus) -> VolumeBackupStatus:
+def _mirrored(observed: ObservedBackup, status: VolumeBackupStatus) -> VolumeBackupStatus:
     """What the user may change at any time, and the generation that it was read from."""
-    spec = world.backup.spec
+    spec = observed.backup.spec
     return status.model_copy(
         update={
             "name": spec.name,
             "description": spec.description,
             "metadata": spec.metadata or None,
             "availability_zone": spec.availability_zone,
-            "observed_generation": world.backup.metadata.generation,
+            "observed_generation": observed.backup.metadata.generation,
         }
     )
 
@@ -452,4 +466,4 @@ def _stamp(decision: Decision, before: VolumeBackupStatus, now: datetime) -> Dec
         return decision
     unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
     stamped = before if unchanged else status.model_copy(update={"updated_at": now})
-    return Decision(stamped, decision.actions, decision.look_again)
+    return Decision(stamped, decision.actions, decision.requeue_after)

@@ -50,23 +50,23 @@ def incomplete(status: VolumeBackupStatus) -> str | None:
     )
 
 
-def derived_phase(world: ObservedBackup) -> BackupPhase:
+def derived_phase(observed: ObservedBackup) -> BackupPhase:
     """restoring while a restore of it runs; error_restoring if the newest one failed. Derived, never stored."""
-    if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(world)):
+    if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(observed)):
         return BackupPhase.RESTORING
-    return BackupPhase.ERROR_RESTORING if newest_failed_restore(world) else BackupPhase.AVAILABLE
+    return BackupPhase.ERROR_RESTORING if newest_failed_restore(observed) else BackupPhase.AVAILABLE
 
 
-def newest_failed_restore(world: ObservedBackup) -> VolumeRestore | None:
+def newest_failed_restore(observed: ObservedBackup) -> VolumeRestore | None:
     """The newest restore of the backup, if it has failed."""
-    restores = _restores_of(world)
+    restores = _restores_of(observed)
     newest = restores[-1] if restores else None
     return newest if newest and newest.status.phase is RestorePhase.ERROR_RESTORING else None
 
 
-def _restores_of(world: ObservedBackup) -> list[VolumeRestore]:
+def _restores_of(observed: ObservedBackup) -> list[VolumeRestore]:
     """The restores of this backup, oldest first."""
-    own = [r for r in world.restores if r.status.id == r.uid and r.status.backup_id == world.backup.backup_id]
+    own = [r for r in observed.restores if r.status.id == r.uid and r.status.backup_id == observed.backup.backup_id]
     return sorted(own, key=_when)
 
 

@@ -14,10 +14,10 @@ from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Fail, Verdict
 
 
-def id_is_free(world: ObservedBackup) -> Verdict:
+def id_is_free(observed: ObservedBackup) -> Verdict:
     """Cinder: ``Backup already exists in database.`` Of two that ask for one id, the older gets it."""
-    me = world.backup
-    for other in world.siblings:
+    me = observed.backup
+    for other in observed.siblings:
         first = other.spec.import_ is None or volume_lock.own_phase(other) in checks.WHOLE
         older = volume_lock.age_key(other) < volume_lock.age_key(me)
         if other.backup_id == me.backup_id and (first or older):
@@ -27,9 +27,9 @@ def id_is_free(world: ObservedBackup) -> Verdict:
     return None
 
 
-def manifest_is_below_the_prefix(world: ObservedBackup) -> Verdict:
+def manifest_is_below_the_prefix(observed: ObservedBackup) -> Verdict:
     """A store's prefix is a fence: nobody gets at what is beside it through a key of theirs."""
-    asked, store = world.backup.spec.import_, world.store.store
+    asked, store = observed.backup.spec.import_, observed.store.store
     if asked is None or asked.manifest is None or store is None:
         return None
     if layout.stored_ids(asked.manifest, store.spec.prefix) is not None:
@@ -38,16 +38,16 @@ def manifest_is_below_the_prefix(world: ObservedBackup) -> Verdict:
     return Fail("ManifestMisplaced", f"spec.import.manifest must be {wanted}, below the prefix of the BackupStore.")
 
 
-def manifest_was_read(world: ObservedBackup) -> Verdict:
+def manifest_was_read(observed: ObservedBackup) -> Verdict:
     """A backup cannot be adopted if its manifest is missing, cannot be read, or belongs to another key."""
-    if isinstance(world.manifest_trouble, SealBroken):
+    if isinstance(observed.manifest_error, SealBroken):
         cause = "Cannot adopt the backup: its store has an encryption Secret, and the backup is not encrypted."
         remedy = "If you made it without encryption yourself, set spec.import.allowUnsealed."
-        return Fail("SealBroken", f"{cause} {remedy} {world.manifest_trouble.message}")
-    if world.manifest_trouble is not None:
-        return checks.from_error(world.manifest_trouble, world.policy.deadlines)
-    if world.manifest is None:
-        return Fail("ManifestMissing", f"The store has no manifest of backup {world.backup.backup_id}.")
+        return Fail("SealBroken", f"{cause} {remedy} {observed.manifest_error.message}")
+    if observed.manifest_error is not None:
+        return checks.from_error(observed.manifest_error, observed.policy.deadlines)
+    if observed.manifest is None:
+        return Fail("ManifestMissing", f"The store has no manifest of backup {observed.backup.backup_id}.")
     return None
 
 

@@ -40,12 +40,12 @@ again must not have them: a GitOps tool would treat it as its own."""
 _ORDINAL: Final = re.compile(r"-(0|[1-9][0-9]*)$")
 
 
-def claim_facts(world: ObservedBackup, claim: PersistentVolumeClaim) -> ClaimFacts:
+def claim_facts(observed: ObservedBackup, claim: PersistentVolumeClaim) -> ClaimFacts:
     """Return what is kept of the claim."""
     labels, annotations = _wanted(claim.metadata.labels), _wanted(claim.metadata.annotations)
     kept = set(_fitting([*labels.items(), *annotations.items()]))
     left_out = sorted({key for key, value in (*labels.items(), *annotations.items()) if (key, value) not in kept})
-    stateful_set = _stateful_set(world, claim)
+    stateful_set = _stateful_set(observed, claim)
     return ClaimFacts(
         labels={key: value for key, value in labels.items() if (key, value) in kept},
         annotations={key: value for key, value in annotations.items() if (key, value) in kept},
@@ -67,9 +67,9 @@ def driver_facts(volume: PersistentVolume | None) -> DriverFacts | None:
     )
 
 
-def cluster_facts(world: ObservedBackup) -> ClusterFacts | None:
+def cluster_facts(observed: ObservedBackup) -> ClusterFacts | None:
     """Return what identifies the cluster; None if that is not known."""
-    return ClusterFacts(uid=world.cluster_uid, release=world.policy.release) if world.cluster_uid else None
+    return ClusterFacts(uid=observed.cluster_uid, release=observed.policy.release) if observed.cluster_uid else None
 
 
 def _wanted(pairs: Mapping[str, str]) -> dict[str, str]:
@@ -98,13 +98,13 @@ def _size(key: str, value: str) -> int:
     return len(json.dumps({key: value})) + 5 * value.count("$")
 
 
-def _stateful_set(world: ObservedBackup, claim: PersistentVolumeClaim) -> str | None:
+def _stateful_set(observed: ObservedBackup, claim: PersistentVolumeClaim) -> str | None:
     """Return the StatefulSet of the claim. Its owner names it if the set deletes its claims; otherwise pods do.
 
     Claims of a StatefulSet are called ``<template>-<set>-<ordinal>`` (apps/v1 StatefulSet).
     """
     owners = [owner.name for owner in claim.metadata.owner_references if owner.kind == "StatefulSet"]
-    fitting = [name for name in (*owners, *world.stateful_sets) if _is_claim_of(claim.name, name)]
+    fitting = [name for name in (*owners, *observed.stateful_sets) if _is_claim_of(claim.name, name)]
     return fitting[0] if fitting else None
 
 

@@ -14,16 +14,16 @@ from cinderblock.lifecycle.backup.derived import with_manifest
 from cinderblock.lifecycle.observed import ObservedBackup
 
 
-def recorded(world: ObservedBackup, status: VolumeBackupStatus) -> VolumeBackupStatus:
+def recorded(observed: ObservedBackup, status: VolumeBackupStatus) -> VolumeBackupStatus:
     """Return ``status`` with what the manifest says. A backup that was whole already only gets pins."""
-    if world.manifest is None:
+    if observed.manifest is None:
         return status
-    if checks.is_unpinned(world.backup):
-        return status.model_copy(update={"pins": world.manifest.pins})
-    return with_manifest(status, world.manifest)
+    if checks.is_unpinned(observed.backup):
+        return status.model_copy(update={"pins": observed.manifest.pins})
+    return with_manifest(status, observed.manifest)
 
 
-def conditions_of(world: ObservedBackup, now: datetime, message: str) -> list[Condition]:
+def conditions_of(observed: ObservedBackup, now: datetime, message: str) -> list[Condition]:
     """Return the conditions of a backup that is whole.
 
     Ready stays True while the store does not answer. It is False if the store holds something else in its place.
@@ -33,13 +33,13 @@ def conditions_of(world: ObservedBackup, now: datetime, message: str) -> list[Co
         now: the instant of the decision.
         message: the message of condition Ready while it is True.
     """
-    old, generation = world.backup.status.conditions, world.backup.metadata.generation
-    if not volume_lock.own_phase(world.backup):
+    old, generation = observed.backup.status.conditions, observed.backup.metadata.generation
+    if not volume_lock.own_phase(observed.backup):
         old = []
-    trouble = _error_of(world)
+    trouble = _error_of(observed)
     if trouble is None:
         ready = conditions.ready(old, now, generation, "Available", message)
-        return _regained(world, now, conditions.without(ready, ConditionType.PINNED) if world.manifest else ready)
+        return _regained(observed, now, conditions.without(ready, ConditionType.PINNED) if observed.manifest else ready)
     if _is_wrong(trouble):
         outcome = conditions.stalled(old, now, generation, trouble.reason, trouble.message)
     else:
@@ -55,19 +55,19 @@ def conditions_of(world: ObservedBackup, now: datetime, message: str) -> list[Co
     )
 
 
-def events(world: ObservedBackup) -> tuple[RecordEvent, ...]:
+def events(observed: ObservedBackup) -> tuple[RecordEvent, ...]:
     """Return the Event that something else is in the place of a backup, when that is first seen."""
-    trouble = _error_of(world)
+    trouble = _error_of(observed)
     if trouble is None or not _is_wrong(trouble):
         return ()
-    before = world.backup.status.conditions
+    before = observed.backup.status.conditions
     is_known = any(c.type == ConditionType.PINNED and c.reason == trouble.reason for c in before)
     return () if is_known else (RecordEvent("Warning", trouble.reason, trouble.message),)
 
 
-def _error_of(world: ObservedBackup) -> CinderblockError | None:
+def _error_of(observed: ObservedBackup) -> CinderblockError | None:
     """Return why a backup of an earlier release could not be pinned in this look."""
-    return world.manifest_trouble if checks.is_unpinned(world.backup) else None
+    return observed.manifest_error if checks.is_unpinned(observed.backup) else None
 
 
 def _is_wrong(trouble: CinderblockError) -> bool:
@@ -82,9 +82,9 @@ def _why(trouble: CinderblockError) -> str:
     return "An earlier release made the backup. The store does not tell what identifies its content; it is asked again"
 
 
-def _regained(world: ObservedBackup, now: datetime, before: list[Condition]) -> list[Condition]:
+def _regained(observed: ObservedBackup, now: datetime, before: list[Condition]) -> list[Condition]:
     """Add that the status was lost, if only its key led to the manifest."""
-    if world.manifest is None or not checks.is_forgotten(world.backup):
+    if observed.manifest is None or not checks.is_forgotten(observed.backup):
         return before
     message = (
         "The status was missing, so the operator read from the store again what identifies the content. It cannot tell"
@@ -93,7 +93,7 @@ def _regained(world: ObservedBackup, now: datetime, before: list[Condition]) -> 
     return conditions.with_lasting(
         before,
         now,
-        world.backup.metadata.generation,
+        observed.backup.metadata.generation,
         kind=ConditionType.PIN_REGAINED,
         status="True",
         reason="StatusLost",

@@ -13,29 +13,29 @@ NOT_AVAILABLE = "SnapshotNotAvailable"
 """What a backup says of a VolumeSnapshot that it was given."""
 
 
-def given_snapshot_fits(world: ObservedBackup) -> Verdict:
+def given_snapshot_fits(observed: ObservedBackup) -> Verdict:
     """Cinder: ``Snapshot <id> could not be found.``, and a snapshot must be of the volume and be available.
 
     One that is still being made is waited for, as a claim is: it may have been applied together with its backup.
     """
-    asked = world.backup.spec.snapshot_id
-    if asked is None or world.claim is None:
+    asked = observed.backup.spec.snapshot_id
+    if asked is None or observed.claim is None:
         return None
-    if world.given_snapshot is None:
+    if observed.given_snapshot is None:
         return Fail("SnapshotNotFound", f"Snapshot {asked} could not be found.")
-    source = world.given_snapshot.spec.source.persistent_volume_claim_name
-    if source is not None and source != world.claim.name:
+    source = observed.given_snapshot.spec.source.persistent_volume_claim_name
+    if source is not None and source != observed.claim.name:
         return Fail(
             "SnapshotMismatch",
-            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id {source}.",
+            f"Invalid volume: Volume {observed.claim.name} does not match with snapshot.volume_id {source}.",
         )
-    if source is not None and _is_older(world.given_snapshot, world.claim):
+    if source is not None and _is_older(observed.given_snapshot, observed.claim):
         return Fail(
             "SnapshotMismatch",
-            f"Invalid volume: Volume {world.claim.name} does not match with snapshot.volume_id: the snapshot is older,"
-            " of an earlier volume of that name.",
+            f"Invalid volume: Volume {observed.claim.name} does not match with snapshot.volume_id: the snapshot is"
+            " older, of an earlier volume of that name.",
         )
-    return _given_snapshot_is_ready(world.given_snapshot, world.policy.deadlines)
+    return _given_snapshot_is_ready(observed.given_snapshot, observed.policy.deadlines)
 
 
 def _given_snapshot_is_ready(snapshot: VolumeSnapshot, deadlines: Deadlines) -> Verdict:
@@ -44,7 +44,7 @@ def _given_snapshot_is_ready(snapshot: VolumeSnapshot, deadlines: Deadlines) -> 
     words = "Invalid snapshot: Snapshot to be backed up must be available, but the current status is"
     if snapshot.status.error is not None:
         return Fail(NOT_AVAILABLE, f'{words} "error".')
-    return Wait(NOT_AVAILABLE, f'{words} "creating".', limit=deadlines.snapshot, look_again=5.0)
+    return Wait(NOT_AVAILABLE, f'{words} "creating".', limit=deadlines.snapshot, requeue_after=5.0)
 
 
 def _is_older(snapshot: VolumeSnapshot, claim: PersistentVolumeClaim) -> bool:
@@ -60,14 +60,14 @@ def _is_older(snapshot: VolumeSnapshot, claim: PersistentVolumeClaim) -> bool:
     return bool(asked and taken and made and asked < made and taken < made)
 
 
-def snapshot_can_be_made(world: ObservedBackup) -> Verdict:
+def snapshot_can_be_made(observed: ObservedBackup) -> Verdict:
     """A volume that pods use can only be copied through a snapshot. Where one is given, none is made."""
-    if world.backup.spec.snapshot_id is not None:
+    if observed.backup.spec.snapshot_id is not None:
         return None
-    if world.snapshot_class_missing:
-        return Fail("SnapshotClassNotFound", world.snapshot_class_missing)
-    if world.snapshot_class is None and world.users:
-        driver = world.volume.driver if world.volume else ""
+    if observed.snapshot_class_missing:
+        return Fail("SnapshotClassNotFound", observed.snapshot_class_missing)
+    if observed.snapshot_class is None and observed.users:
+        driver = observed.volume.driver if observed.volume else ""
         return Fail(
             "SnapshotClassNotFound",
             f"No VolumeSnapshotClass for driver {driver or '(not CSI)'}: an in-use volume needs a snapshot"
@@ -76,27 +76,27 @@ def snapshot_can_be_made(world: ObservedBackup) -> Verdict:
     return None
 
 
-def snapshot_can_be_mounted(world: ObservedBackup) -> Verdict:
+def snapshot_can_be_mounted(observed: ObservedBackup) -> Verdict:
     """A snapshot is read as a volume that is made from it: a class of its driver must be there to make one."""
-    if world.snapshot_class is None and world.given_snapshot is None:
+    if observed.snapshot_class is None and observed.given_snapshot is None:
         return None
-    if world.claim is None or world.volume is None or storage_class_for_snapshot(world) is not None:
+    if observed.claim is None or observed.volume is None or storage_class_for_snapshot(observed) is not None:
         return None
     return Fail(
         "StorageClassNotFound",
-        f"No StorageClass of driver {world.volume.driver}: create one. Else no volume can be made from a"
-        f" snapshot of volume {world.claim.name}.",
+        f"No StorageClass of driver {observed.volume.driver}: create one. Else no volume can be made from a"
+        f" snapshot of volume {observed.claim.name}.",
     )
 
 
-def storage_class_for_snapshot(world: ObservedBackup) -> str | None:
+def storage_class_for_snapshot(observed: ObservedBackup) -> str | None:
     """The class that makes volumes from snapshots: the volume's own, else one of its driver.
 
     A volume that was not made by a class has none, and that of an old one may have been deleted since.
     """
-    own = world.claim.spec.storage_class_name if world.claim is not None else None
-    if own and any(found.name == own for found in world.classes):
+    own = observed.claim.spec.storage_class_name if observed.claim is not None else None
+    if own and any(found.name == own for found in observed.classes):
         return own
-    driver = world.volume.driver if world.volume is not None else ""
-    fitting = [found for found in world.classes if driver and found.provisioner == driver]
+    driver = observed.volume.driver if observed.volume is not None else ""
+    fitting = [found for found in observed.classes if driver and found.provisioner == driver]
     return min(fitting, key=lambda found: (not found.is_default, found.name)).name if fitting else None

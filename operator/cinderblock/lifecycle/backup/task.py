@@ -16,39 +16,39 @@ from cinderblock.lifecycle.observed import ObservedBackup
 
 
 def mover_task(
-    world: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim, consistency: Consistency
+    observed: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim, consistency: Consistency
 ) -> MoverTask:
     """What the mover is asked to do about ``claim``, whatever it mounts."""
-    parent = checks.recorded_parent(world)
+    parent = checks.recorded_parent(observed)
     return MoverTask(
         operation=MoverOperation.BACKUP,
-        store=children.location(store, container_of(world, store)),
+        store=children.location(store, container_of(observed, store)),
         volume_mode=claim.spec.volume_mode,
         path=mover_job.mover_path(claim.spec.volume_mode),
-        backup=_description(world, claim, consistency),
+        backup=_description(observed, claim, consistency),
         parent_manifest=parent.status.manifest_key if parent else None,
-        unreadable=world.backup.spec.unreadable,
-        expected_parent=expected_manifest.expected_of_status(parent, store, world.parent) if parent else None,
-        change_detection=_change_detection(world, store, claim),
+        unreadable=observed.backup.spec.unreadable,
+        expected_parent=expected_manifest.expected_of_status(parent, store, observed.parent) if parent else None,
+        change_detection=_change_detection(observed, store, claim),
         dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),
         compare_every=store.spec.compare_every,
-        data_instant=data_instant(world),
-        manifest=layout.manifest_key(store.spec.prefix, claim.uid, world.backup.uid),
+        data_instant=data_instant(observed),
+        manifest=layout.manifest_key(store.spec.prefix, claim.uid, observed.backup.uid),
         compression=store.spec.compression,
         sealed=store.spec.encryption_secret_ref is not None,
-        active_key=world.store.active_key,
+        active_key=observed.store.active_key,
     )
 
 
-def _change_detection(world: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim) -> ChangeDetection:
+def _change_detection(observed: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim) -> ChangeDetection:
     """Return what is compared. Timestamps that may reach the disk a day after the data prove nothing."""
-    if world.volume is not None and world.volume.delays_timestamps:
+    if observed.volume is not None and observed.volume.delays_timestamps:
         return ChangeDetection.CONTENT
     return store.spec.change_detection.of(claim.spec.storage_class_name)
 
 
-def _description(world: ObservedBackup, claim: PersistentVolumeClaim, consistency: Consistency) -> BackupMetadata:
-    backup = world.backup
+def _description(observed: ObservedBackup, claim: PersistentVolumeClaim, consistency: Consistency) -> BackupMetadata:
+    backup = observed.backup
     created = backup.metadata.creation_timestamp
     if created is None:
         raise ValueError("an object of the API server has a creationTimestamp")
@@ -66,32 +66,32 @@ def _description(world: ObservedBackup, claim: PersistentVolumeClaim, consistenc
         description=backup.spec.description,
         metadata=backup.spec.metadata,
         created_at=created,
-        data_timestamp=data_timestamp(world) or created,
+        data_timestamp=data_timestamp(observed) or created,
         incremental=backup.spec.incremental,
-        claim=origin.claim_facts(world, claim),
-        driver=origin.driver_facts(world.volume),
-        cluster=origin.cluster_facts(world),
+        claim=origin.claim_facts(observed, claim),
+        driver=origin.driver_facts(observed.volume),
+        cluster=origin.cluster_facts(observed),
         consistency=consistency,
     )
 
 
-def data_timestamp(world: ObservedBackup) -> datetime | None:
+def data_timestamp(observed: ObservedBackup) -> datetime | None:
     """Cinder: that of the snapshot, else when the backup was created. Once known it stays, snapshot or not."""
-    snapshot, backup = world.given_snapshot or world.snapshot, world.backup
+    snapshot, backup = observed.given_snapshot or observed.snapshot, observed.backup
     known = backup.status.data_timestamp if volume_lock.own_phase(backup) else None
     return (snapshot.status.creation_time if snapshot else None) or known or backup.metadata.creation_timestamp
 
 
-def data_instant(world: ObservedBackup) -> datetime | None:
+def data_instant(observed: ObservedBackup) -> datetime | None:
     """Return the earliest time at which the data that the mover reads can have been cut; None if it is unknown.
 
     A driver may report too late a time for a snapshot, but it takes none before somebody asks for it. A snapshot that
     was imported into the cluster is older than its VolumeSnapshot, and only its driver knows its age.
     """
-    created, told = world.backup.metadata.creation_timestamp, data_timestamp(world)
+    created, told = observed.backup.metadata.creation_timestamp, data_timestamp(observed)
     instants = [instant for instant in (created, told) if instant is not None]
-    if world.backup.spec.snapshot_id is not None:
-        snapshot = world.given_snapshot
+    if observed.backup.spec.snapshot_id is not None:
+        snapshot = observed.given_snapshot
         if snapshot is None:
             return None
         if snapshot.spec.source.persistent_volume_claim_name is None:
@@ -100,6 +100,6 @@ def data_instant(world: ObservedBackup) -> datetime | None:
     return min(instants, default=None)
 
 
-def container_of(world: ObservedBackup, store: BackupStore) -> str:
+def container_of(observed: ObservedBackup, store: BackupStore) -> str:
     """The bucket that the backup asks for, else the store's."""
-    return world.backup.spec.container or store.spec.container
+    return observed.backup.spec.container or store.spec.container

@@ -90,7 +90,7 @@ def check_stall(
     message = (
         f"The mover runs, but has told of no progress for {minutes} minutes or more: look at its pod and its volume"
     )
-    return Wait("MoverStalled", message, limit=limits.stalled, look_again=30.0)
+    return Wait("MoverStalled", message, limit=limits.stalled, requeue_after=30.0)
 
 
 def success(mover: ObservedMover) -> MoverReport | None:
@@ -182,8 +182,8 @@ def has_room(mover: ObservedMover, limit: int) -> bool:
 
 def _queue(words: str, before: int, limit: int) -> Wait:
     """Wait in line. Who stands at its end looks less often; the words stay the same, so nothing is written."""
-    look_again = min(LAST_IN_QUEUE, FIRST_IN_QUEUE * (1 + before / limit))
-    return Wait(QUEUED, f"{words}, and older operations go first", look_again=look_again)
+    requeue_after = min(LAST_IN_QUEUE, FIRST_IN_QUEUE * (1 + before / limit))
+    return Wait(QUEUED, f"{words}, and older operations go first", requeue_after=requeue_after)
 
 
 def _failure(mover: ObservedMover) -> Fail:

@@ -32,59 +32,59 @@ def is_in_place(restore: VolumeRestore) -> bool:
     return restore.spec.volume_id is not None
 
 
-def target_name(world: ObservedRestore) -> str:
+def target_name(observed: ObservedRestore) -> str:
     """Name of the new claim. Cinder: ``restore_backup_<id>``, here as a name that Kubernetes allows."""
-    backup_id = world.backup.backup_id if world.backup else world.restore.spec.backup_id
-    return world.restore.spec.name or f"restore-backup-{backup_id}"
+    backup_id = observed.backup.backup_id if observed.backup else observed.restore.spec.backup_id
+    return observed.restore.spec.name or f"restore-backup-{backup_id}"
 
 
-def first_verdict(world: ObservedRestore) -> Verdict:
+def first_verdict(observed: ObservedRestore) -> Verdict:
     """What the first check that has something to say says."""
-    return next((verdict for check in BEFORE_COPY if (verdict := check(world)) is not None), None)
+    return next((verdict for check in BEFORE_COPY if (verdict := check(observed)) is not None), None)
 
 
-def backup_exists(world: ObservedRestore) -> Verdict:
+def backup_exists(observed: ObservedRestore) -> Verdict:
     """Cinder: 404 ``Backup <id> could not be found.``"""
-    if world.backup is None:
-        return Fail("BackupNotFound", f"Backup {world.restore.spec.backup_id} could not be found.")
+    if observed.backup is None:
+        return Fail("BackupNotFound", f"Backup {observed.restore.spec.backup_id} could not be found.")
     return None
 
 
-def backup_is_available(world: ObservedRestore) -> Verdict:
+def backup_is_available(observed: ObservedRestore) -> Verdict:
     """Cinder: ``Backup status must be available``. One that is being restored or failed to be is whole as well."""
-    if world.backup is None:
+    if observed.backup is None:
         return None
-    if volume_lock.own_phase(world.backup) not in backup_checks.WHOLE or world.backup.metadata.is_being_deleted:
+    if volume_lock.own_phase(observed.backup) not in backup_checks.WHOLE or observed.backup.metadata.is_being_deleted:
         return Fail("BackupNotAvailable", "Invalid backup: Backup status must be available")
     return None
 
 
-def store_is_usable(world: ObservedRestore) -> Verdict:
+def store_is_usable(observed: ObservedRestore) -> Verdict:
     """The store exists, has its Secrets, and answers."""
-    return backup_checks.store_error(world.store, world.policy.deadlines)
+    return backup_checks.store_error(observed.store, observed.policy.deadlines)
 
 
-def manifest_is_readable(world: ObservedRestore) -> Verdict:
+def manifest_is_readable(observed: ObservedRestore) -> Verdict:
     """Nothing is touched before the operator itself has read the manifest and found the one that the status records.
 
     Somebody who can write to the store must not decide what a restore writes.
     """
-    if world.manifest is not None:
+    if observed.manifest is not None:
         return None
-    if world.manifest_trouble is not None:
-        return backup_checks.from_error(world.manifest_trouble, world.policy.deadlines)
+    if observed.manifest_error is not None:
+        return backup_checks.from_error(observed.manifest_error, observed.policy.deadlines)
     return Fail("ManifestMissing", "The store has no manifest of the backup")
 
 
-def existing_target_fits(world: ObservedRestore) -> Verdict:
+def existing_target_fits(observed: ObservedRestore) -> Verdict:
     """Cinder: the volume must exist, be available, and be large enough; and be of the backup's volumeMode."""
-    if not is_in_place(world.restore) or world.manifest is None:
+    if not is_in_place(observed.restore) or observed.manifest is None:
         return None
-    target, description = world.target, world.manifest.description
+    target, description = observed.target, observed.manifest.description
     if target is None:
-        return Fail("VolumeNotFound", f"Volume {world.restore.spec.volume_id} could not be found.")
-    if target.metadata.is_being_deleted or world.users:
-        users = f" Used by pod {', '.join(world.users[:3])}." if world.users else ""
+        return Fail("VolumeNotFound", f"Volume {observed.restore.spec.volume_id} could not be found.")
+    if target.metadata.is_being_deleted or observed.users:
+        users = f" Used by pod {', '.join(observed.users[:3])}." if observed.users else ""
         return Fail("VolumeNotAvailable", f"{TARGET_NOT_AVAILABLE}{users}")
     if target.status.phase == "Lost":
         return Fail("VolumeLost", f"{TARGET_NOT_AVAILABLE} Its PersistentVolume is gone.")
@@ -98,25 +98,25 @@ def existing_target_fits(world: ObservedRestore) -> Verdict:
     return None
 
 
-def existing_target_is_bound(world: ObservedRestore) -> Verdict:
+def existing_target_is_bound(observed: ObservedRestore) -> Verdict:
     """A claim that was applied together with its restore is waited for; if its class waits for a pod, not even that.
 
     The mover is that pod then, as it is for a new volume.
     """
-    target = world.target
-    if not is_in_place(world.restore) or target is None or target.is_bound:
+    target = observed.target
+    if not is_in_place(observed.restore) or target is None or target.is_bound:
         return None
-    if target.spec.storage_class_name in world.late_classes:
+    if target.spec.storage_class_name in observed.wait_for_consumer_classes:
         return None
     words = f"{TARGET_NOT_AVAILABLE} It is not bound yet."
-    return Wait("VolumeNotBound", words, limit=world.policy.deadlines.volume, look_again=5.0)
+    return Wait("VolumeNotBound", words, limit=observed.policy.deadlines.volume, requeue_after=5.0)
 
 
-def existing_target_is_detached(world: ObservedRestore) -> Verdict:
+def existing_target_is_detached(observed: ObservedRestore) -> Verdict:
     """What a node still holds back would be written over what was restored."""
-    if not is_in_place(world.restore):
+    if not is_in_place(observed.restore):
         return None
-    return volume_lock.still_attached(TARGET_NOT_AVAILABLE, world.attached_to, world.policy.deadlines)
+    return volume_lock.still_attached(TARGET_NOT_AVAILABLE, observed.attached_to, observed.policy.deadlines)
 
 
 def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
@@ -130,29 +130,29 @@ def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
     )
 
 
-def new_target_fits(world: ObservedRestore) -> Verdict:
+def new_target_fits(observed: ObservedRestore) -> Verdict:
     """The asked name is free, the size is enough, the StorageClass exists."""
-    if is_in_place(world.restore) or world.manifest is None:
+    if is_in_place(observed.restore) or observed.manifest is None:
         return None
-    if world.target is not None and not world.target.metadata.is_being_deleted:
+    if observed.target is not None and not observed.target.metadata.is_being_deleted:
         return Fail(
-            "NameTaken", f"PersistentVolumeClaim {world.target.name} exists: give another name, or its volumeId."
+            "NameTaken", f"PersistentVolumeClaim {observed.target.name} exists: give another name, or its volumeId."
         )
-    size = claim_request(world).size
-    if size < world.manifest.description.volume_bytes:
-        return _too_small(size, world.manifest.description.volume_bytes)
-    asked = world.restore.spec.storage_class_name
-    if asked is not None and asked not in world.classes:
+    size = claim_request(observed).size
+    if size < observed.manifest.description.volume_bytes:
+        return _too_small(size, observed.manifest.description.volume_bytes)
+    asked = observed.restore.spec.storage_class_name
+    if asked is not None and asked not in observed.classes:
         return Fail("StorageClassNotFound", f"StorageClass {asked} could not be found.")
     return None
 
 
-def new_name_is_free(world: ObservedRestore) -> Verdict:
+def new_name_is_free(observed: ObservedRestore) -> Verdict:
     """A claim of the asked name that is going is waited for: who replaces a volume deletes it and restores at once."""
-    if is_in_place(world.restore) or world.target is None:
+    if is_in_place(observed.restore) or observed.target is None:
         return None
-    words = f"PersistentVolumeClaim {world.target.name} exists and is being deleted"
-    return Wait("NameTaken", words, limit=world.policy.deadlines.volume, look_again=5.0)
+    words = f"PersistentVolumeClaim {observed.target.name} exists and is being deleted"
+    return Wait("NameTaken", words, limit=observed.policy.deadlines.volume, requeue_after=5.0)
 
 
 def _too_small(have: int, need: int) -> Fail:
@@ -161,34 +161,34 @@ def _too_small(have: int, need: int) -> Fail:
     return Fail("VolumeTooSmall", f"Invalid volume: volume size {sizes}. ({have} of {need} bytes)")
 
 
-def target_is_not_busy(world: ObservedRestore) -> Verdict:
+def target_is_not_busy(observed: ObservedRestore) -> Verdict:
     """One operation per volume at a time, in order of age."""
-    if world.target is None or not is_in_place(world.restore):
+    if observed.target is None or not is_in_place(observed.restore):
         return None
-    busy = volume_lock.wait_for_volume(world.restore, world.target, world.backups, world.restores)
-    return busy or volume_lock.still_written(world.target, world.writers)
+    busy = volume_lock.wait_for_volume(observed.restore, observed.target, observed.backups, observed.restores)
+    return busy or volume_lock.still_written(observed.target, observed.writers)
 
 
-def name_is_not_being_made(world: ObservedRestore) -> Verdict:
+def name_is_not_being_made(observed: ObservedRestore) -> Verdict:
     """Two restores for one new name: one gets it (`checks.goes_first`), the other waits and then finds it taken."""
-    if is_in_place(world.restore):
+    if is_in_place(observed.restore):
         return None
-    name = target_name(world)
-    for other in world.restores:
+    name = target_name(observed)
+    for other in observed.restores:
         same = not is_in_place(other) and (other.spec.name or other.status.volume_name) == name
         unfinished = own_phase(other) in (None, RestorePhase.RESTORING)
-        if same and unfinished and volume_lock.precedes(other, world.restore):
+        if same and unfinished and volume_lock.precedes(other, observed.restore):
             return Wait("VolumeBusy", f"VolumeRestore {other.name} is making volume {name}")
     return None
 
 
-def claim_request(world: ObservedRestore) -> ClaimRequest:
+def claim_request(observed: ObservedRestore) -> ClaimRequest:
     """What the new volume is to be: as asked, else as the backed up volume was."""
-    if world.manifest is None:
+    if observed.manifest is None:
         raise ValueError("the manifest says what the volume was")
-    spec, description = world.restore.spec, world.manifest.description
+    spec, description = observed.restore.spec, observed.manifest.description
     storage_class = spec.storage_class_name
-    if storage_class is None and description.storage_class in world.classes:
+    if storage_class is None and description.storage_class in observed.classes:
         storage_class = description.storage_class
     modes = tuple(mode.value for mode in spec.access_modes or ()) or tuple(description.access_modes)
     return ClaimRequest(

@@ -39,152 +39,160 @@ CANCELLING = "Cancelling"
 ENDED = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
-def decide(world: ObservedRestore, now: datetime) -> Decision:
+def decide(observed: ObservedRestore, now: datetime) -> Decision:
     """What to do about a VolumeRestore.
 
     Args:
         world: what was seen of it just now.
         now: the instant of the decision, with time zone.
     """
-    return _stamp(_decide(world, now), world.restore.status, now)
+    return _stamp(_decide(observed, now), observed.restore.status, now)
 
 
-def on_action_error(world: ObservedRestore, now: datetime, error: CinderblockError) -> Decision:
+def on_action_error(observed: ObservedRestore, now: datetime, error: CinderblockError) -> Decision:
     """What to do when the API server refused an action: what is wrong ends the restore, what may pass is waited for."""
-    verdict = verdicts.from_api_error(error, world.policy.deadlines)
-    return _stamp(_verdict(world, now, verdict), world.restore.status, now)
+    verdict = verdicts.from_api_error(error, observed.policy.deadlines)
+    return _stamp(_verdict(observed, now, verdict), observed.restore.status, now)
 
 
-def _decide(world: ObservedRestore, now: datetime) -> Decision:
-    phase = checks.own_phase(world.restore)
-    if world.restore.metadata.is_being_deleted:
-        return _cancel(world, now)
+def _decide(observed: ObservedRestore, now: datetime) -> Decision:
+    phase = checks.own_phase(observed.restore)
+    if observed.restore.metadata.is_being_deleted:
+        return _cancel(observed, now)
     if phase in ENDED:
-        return _ended(world)
-    before = _ended_before(world.restore) if phase is None else None
+        return _ended(observed)
+    before = _ended_before(observed.restore) if phase is None else None
     if before is not None:
-        return _recover_status(world, now, before)
-    if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+        return _recover_status(observed, now, before)
+    if labels.RESTORE_FINALIZER not in observed.restore.metadata.finalizers:
         # One that is running already had it taken off by an uninstalled release: nothing is checked anew.
         running = phase is RestorePhase.RESTORING
-        return Decision(None, (AddFinalizer(labels.RESTORE_FINALIZER),), 0.0) if running else _accept(world, now)
-    if rebind.has_begun(world):
-        return _hand_over(world, now)
-    if world.mover.job is not None:
-        return _copying(world, now)
-    return _prepare(world, now)
+        return Decision(None, (AddFinalizer(labels.RESTORE_FINALIZER),), 0.0) if running else _accept(observed, now)
+    if rebind.has_begun(observed):
+        return _hand_over(observed, now)
+    if observed.mover.job is not None:
+        return _copying(observed, now)
+    return _prepare(observed, now)
 
 
-def _accept(world: ObservedRestore, now: datetime) -> Decision:
+def _accept(observed: ObservedRestore, now: datetime) -> Decision:
     """Refuse at once what can be known at once; else put the finalizer on before anything is made."""
-    verdict = checks.first_verdict(world)
+    verdict = checks.first_verdict(observed)
     if isinstance(verdict, Fail):
-        return _fail(world, now, verdict)
-    waiting = verdict or Wait("Accepted", "The restore was accepted", look_again=0.0)
-    return _wait(world, now, waiting, (AddFinalizer(labels.RESTORE_FINALIZER),))
+        return _fail(observed, now, verdict)
+    waiting = verdict or Wait("Accepted", "The restore was accepted", requeue_after=0.0)
+    return _wait(observed, now, waiting, (AddFinalizer(labels.RESTORE_FINALIZER),))
 
 
-def _prepare(world: ObservedRestore, now: datetime) -> Decision:
+def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
     """Make the hidden claim if a new volume is asked for, and start the mover."""
-    verdict = checks.first_verdict(world)
+    verdict = checks.first_verdict(observed)
     if verdict is not None:
-        return _verdict(world, now, verdict)
-    foreign = _foreign_child(world)
+        return _verdict(observed, now, verdict)
+    foreign = _foreign_child(observed)
     if foreign:
-        return _fail(world, now, foreign)
-    if world.store.store is not None:
-        queued = mover_state.wait_for_slot(world.mover, world.policy, world.store.store)
+        return _fail(observed, now, foreign)
+    if observed.store.store is not None:
+        queued = mover_state.wait_for_slot(observed.mover, observed.policy, observed.store.store)
         if queued:
-            return _wait(world, now, queued)
-    if checks.is_in_place(world.restore):
-        return _start(world, now, world.target.name if world.target else "")
-    hidden = labels.child_name(world.restore.uid)
-    started = _start(world, now, hidden)
-    if world.hidden is not None:
+            return _wait(observed, now, queued)
+    if checks.is_in_place(observed.restore):
+        return _start(observed, now, observed.target.name if observed.target else "")
+    hidden = labels.child_name(observed.restore.uid)
+    started = _start(observed, now, hidden)
+    if observed.hidden is not None:
         return started
-    body = children.claim(world.restore, checks.claim_request(world))
-    return Decision(started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.look_again)
+    body = children.claim(observed.restore, checks.claim_request(observed))
+    return Decision(
+        started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.requeue_after
+    )
 
 
-def _foreign_child(world: ObservedRestore) -> Fail | None:
+def _foreign_child(observed: ObservedRestore) -> Fail | None:
     """A child's name taken by somebody else's object: never touched, never used."""
-    for child in (world.hidden, world.mover.job):
-        if child is not None and not child.metadata.is_owned_by(world.restore.uid):
+    for child in (observed.hidden, observed.mover.job):
+        if child is not None and not child.metadata.is_owned_by(observed.restore.uid):
             return Fail("NameTaken", f"{type(child).__name__} {child.name} exists and is not ours: remove it.")
     return None
 
 
-def _start(world: ObservedRestore, now: datetime, claim_name: str) -> Decision:
-    store, manifest = world.store.store, world.manifest
-    if store is None or manifest is None or world.backup is None:
+def _start(observed: ObservedRestore, now: datetime, claim_name: str) -> Decision:
+    store, manifest = observed.store.store, observed.manifest
+    if store is None or manifest is None or observed.backup is None:
         raise ValueError("checks let nothing through without a store and a manifest")
     mode = manifest.description.volume_mode
     task = MoverTask(
         operation=MoverOperation.RESTORE,
-        store=children.location(store, world.backup.status.container or store.spec.container),
+        store=children.location(store, observed.backup.status.container or store.spec.container),
         volume_mode=mode,
         path=mover_job.mover_path(mode),
-        expected=expected_manifest.expected_of_status(world.backup, store, manifest),
-        fidelity=world.restore.spec.fidelity,
+        expected=expected_manifest.expected_of_status(observed.backup, store, manifest),
+        fidelity=observed.restore.spec.fidelity,
         # The mover does not need labels and annotations of the claim. They are long, so the Job does not hold them.
         backup=manifest.description.model_copy(update={"claim": None}),
         manifest=manifest.key,
         compression=store.spec.compression,
-        sealed=bool(world.backup.status.sealed),
+        sealed=bool(observed.backup.status.sealed),
     )
-    job = mover_job.mover_job(world.restore, task, store, claim_name, world.policy.mover)
-    waiting = mover_state.starting(world.policy)
+    job = mover_job.mover_job(observed.restore, task, store, claim_name, observed.policy.mover)
+    waiting = mover_state.starting(observed.policy)
     told = RecordEvent(
-        "Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} writes backup {world.backup.name}"
+        "Normal", "MoverStarted", f"The mover Job {job['metadata']['name']} writes backup {observed.backup.name}"
     )
-    return _wait(world, now, waiting, (CreateChild("Job", job), told))
+    return _wait(observed, now, waiting, (CreateChild("Job", job), told))
 
 
-def _copying(world: ObservedRestore, now: datetime) -> Decision:
-    spoilt = _foreign_child(world) or checks.used_during_copy(world.intruders)
+def _copying(observed: ObservedRestore, now: datetime) -> Decision:
+    spoilt = _foreign_child(observed) or checks.used_during_copy(observed.pods_during_copy)
     if spoilt:
-        return _fail(world, now, spoilt)
-    start = mover_state.start(world.mover)
+        return _fail(observed, now, spoilt)
+    start = mover_state.start(observed.mover)
     if start is not None:
-        return _wait(world, now, mover_state.starting(world.policy), (start,))
-    verdict = mover_state.evaluate(world.mover, world.policy)
+        return _wait(observed, now, mover_state.starting(observed.policy), (start,))
+    verdict = mover_state.evaluate(observed.mover, observed.policy)
     if not isinstance(verdict, mover_state.Succeeded):
         return _verdict(
-            world, now, mover_state.check_stall(verdict, world.mover, _base(world), now, world.policy.deadlines)
+            observed,
+            now,
+            mover_state.check_stall(verdict, observed.mover, _base(observed), now, observed.policy.deadlines),
         )
-    if checks.is_in_place(world.restore):
-        done = _done(world, now, world.target, verdict.report)
-        return Decision(done.status, (*events.metadata_loss(verdict.report), *done.actions), done.look_again)
-    return _hand_over(world, now, verdict.report)
+    if checks.is_in_place(observed.restore):
+        done = _done(observed, now, observed.target, verdict.report)
+        return Decision(done.status, (*events.metadata_loss(verdict.report), *done.actions), done.requeue_after)
+    return _hand_over(observed, now, verdict.report)
 
 
-def _hand_over(world: ObservedRestore, now: datetime, report: MoverReport | None = None) -> Decision:
+def _hand_over(observed: ObservedRestore, now: datetime, report: MoverReport | None = None) -> Decision:
     """Give the filled volume its name."""
-    step = rebind.next_step(world)
+    step = rebind.next_step(observed)
     if isinstance(step, Fail):
-        return _fail(world, now, step)
+        return _fail(observed, now, step)
     if isinstance(step, rebind.Finished):
-        return _done(world, now, step.claim, report)
-    decision = _verdict(world, now, step.wait)
+        return _done(observed, now, step.claim, report)
+    decision = _verdict(observed, now, step.wait)
     if not isinstance(decision.status, VolumeRestoreStatus) or decision.status.phase in ENDED:
         return decision
     status, told = decision.status, events.metadata_loss(report)
     if report is not None:
         # The mover's report goes away with the Job; what it says is written down before.
         status = status.model_copy(update=_reported(report))
-    return Decision(status, (*told, *step.actions), decision.look_again)
+    return Decision(status, (*told, *step.actions), decision.requeue_after)
 
 
 def _done(
-    world: ObservedRestore, now: datetime, claim: PersistentVolumeClaim | None, report: MoverReport | None
+    observed: ObservedRestore, now: datetime, claim: PersistentVolumeClaim | None, report: MoverReport | None
 ) -> Decision:
-    base = _base(world)
+    base = _base(observed)
     update: dict[str, Any] = {
         "phase": RestorePhase.AVAILABLE,
         "progress": None,
         "fail_reason": None,
         "conditions": conditions.ready(
-            base.conditions, now, world.restore.metadata.generation, "Restored", _restored_message(report, base.losses)
+            base.conditions,
+            now,
+            observed.restore.metadata.generation,
+            "Restored",
+            _restored_message(report, base.losses),
         ),
     }
     if claim is not None:
@@ -193,9 +201,9 @@ def _done(
         update |= _reported(report)
     status = base.model_copy(update=update)
     note = f"Volume {status.volume_name} holds backup {status.backup_name}"
-    is_child = rebind.is_child(claim, world.restore)
-    released = (rebind.release(claim, world.restore),) if claim is not None and is_child else ()
-    return Decision(status, (*released, RecordEvent("Normal", "Restored", note)), look_again=0.0)
+    is_child = rebind.is_child(claim, observed.restore)
+    released = (rebind.release(claim, observed.restore),) if claim is not None and is_child else ()
+    return Decision(status, (*released, RecordEvent("Normal", "Restored", note)), requeue_after=0.0)
 
 
 def _reported(report: MoverReport) -> dict[str, Any]:
@@ -210,17 +218,17 @@ def _restored_message(report: MoverReport | None, losses: list[Loss]) -> str:
     return f"{words}. {' '.join(told)}" if told else words
 
 
-def _ended(world: ObservedRestore) -> Decision:
+def _ended(observed: ObservedRestore) -> Decision:
     """An ended restore is a record; what was made on the way is removed, then the finalizer."""
-    actions, remains = _cleanup(world), _remains(world)
-    status = world.restore.status
-    if status.observed_generation != world.restore.metadata.generation:
-        status = status.model_copy(update={"observed_generation": world.restore.metadata.generation})
+    actions, remains = _cleanup(observed), _remains(observed)
+    status = observed.restore.status
+    if status.observed_generation != observed.restore.metadata.generation:
+        status = status.model_copy(update={"observed_generation": observed.restore.metadata.generation})
     if actions or remains:
-        return Decision(status, actions, look_again=MIN_REQUEUE_SECONDS if remains else 0.0)
-    if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+        return Decision(status, actions, requeue_after=MIN_REQUEUE_SECONDS if remains else 0.0)
+    if labels.RESTORE_FINALIZER not in observed.restore.metadata.finalizers:
         return Decision(status)
-    remembered = {labels.ENDED_ANNOTATION: f"{world.restore.uid}/{status.phase}"}
+    remembered = {labels.ENDED_ANNOTATION: f"{observed.restore.uid}/{status.phase}"}
     return Decision(status, (RemoveFinalizer(labels.RESTORE_FINALIZER, remembered),))
 
 
@@ -230,46 +238,46 @@ def _ended_before(restore: VolumeRestore) -> RestorePhase | None:
     return next((ended for ended in ENDED if ended == phase), None) if uid == restore.uid else None
 
 
-def _recover_status(world: ObservedRestore, now: datetime, phase: RestorePhase) -> Decision:
+def _recover_status(observed: ObservedRestore, now: datetime, phase: RestorePhase) -> Decision:
     """A lost status is no request to write to the volume once more."""
-    base = _base(world)
+    base = _base(observed)
     said = conditions.ready if phase is RestorePhase.AVAILABLE else conditions.stalled
     message = f"The restore had ended in {phase} before its status was lost"
-    shown = said(base.conditions, now, world.restore.metadata.generation, "StatusLost", message)
+    shown = said(base.conditions, now, observed.restore.metadata.generation, "StatusLost", message)
     failed = None if phase is RestorePhase.AVAILABLE else message
     return Decision(base.model_copy(update={"phase": phase, "fail_reason": failed, "conditions": shown}))
 
 
-def _cancel(world: ObservedRestore, now: datetime) -> Decision:
+def _cancel(observed: ObservedRestore, now: datetime) -> Decision:
     """Deleting a VolumeRestore stops it. A new volume that has not been handed over is removed."""
-    if labels.RESTORE_FINALIZER not in world.restore.metadata.finalizers:
+    if labels.RESTORE_FINALIZER not in observed.restore.metadata.finalizers:
         return Decision(None)
-    actions, has_ended = _cleanup(world), checks.own_phase(world.restore) in ENDED
-    if not actions and not _remains(world):
-        left = "the volume may hold a part of the backup" if checks.is_in_place(world.restore) else "nothing is left"
+    actions, has_ended = _cleanup(observed), checks.own_phase(observed.restore) in ENDED
+    if not actions and not _remains(observed):
+        left = "the volume may hold a part of the backup" if checks.is_in_place(observed.restore) else "nothing is left"
         note = f"The VolumeRestore was deleted before it had ended; {left}"
         told = () if has_ended else (RecordEvent("Normal", "Cancelled", note),)
         return Decision(None, (*told, RemoveFinalizer(labels.RESTORE_FINALIZER)))
-    if _is_stuck(world, now):
-        return _cannot_stop(world, now, actions)
-    since, limit = world.restore.metadata.deletion_timestamp, world.policy.deadlines.deletion
-    message = mover_state.stop_message("The restore is being stopped", world.mover, now)
+    if _is_stuck(observed, now):
+        return _cannot_stop(observed, now, actions)
+    since, limit = observed.restore.metadata.deletion_timestamp, observed.policy.deadlines.deletion
+    message = mover_state.stop_message("The restore is being stopped", observed.mover, now)
     waiting = Wait(CANCELLING, message, since, limit, MIN_REQUEUE_SECONDS)
     if has_ended:
-        return Decision(None, actions, waiting.look_again)
-    return _wait(world, now, waiting, actions)
+        return Decision(None, actions, waiting.requeue_after)
+    return _wait(observed, now, waiting, actions)
 
 
-def _is_stuck(world: ObservedRestore, now: datetime) -> bool:
+def _is_stuck(observed: ObservedRestore, now: datetime) -> bool:
     """Whether a deletion has gone on for longer than a mover takes to stop."""
-    since = world.restore.metadata.deletion_timestamp
-    return since is not None and now - since >= world.policy.deadlines.deletion
+    since = observed.restore.metadata.deletion_timestamp
+    return since is not None and now - since >= observed.policy.deadlines.deletion
 
 
-def _cannot_stop(world: ObservedRestore, now: datetime, actions: tuple[Action, ...]) -> Decision:
+def _cannot_stop(observed: ObservedRestore, now: datetime, actions: tuple[Action, ...]) -> Decision:
     """Say what is left and what to do. It ends by itself when that is gone, and never before: it may still write."""
-    pods, uid = mover_state.unfinished(world.mover), world.restore.uid
-    children = (world.mover.job, world.hidden)
+    pods, uid = mover_state.unfinished(observed.mover), observed.restore.uid
+    children = (observed.mover.job, observed.hidden)
     listed = ", ".join(
         f"{type(child).__name__} {child.name}" for child in children if lifecycle_children.is_ours(child, uid)
     )
@@ -278,86 +286,86 @@ def _cannot_stop(world: ObservedRestore, now: datetime, actions: tuple[Action, .
         if pods
         else f"Still being removed by the cluster: {listed}."
     )
-    failed, before = _fail(world, now, Fail(CANCELLING, message)), world.restore.status
+    failed, before = _fail(observed, now, Fail(CANCELLING, message)), observed.restore.status
     told = any(c.type == "Stalled" and c.reason == CANCELLING for c in before.conditions)
     status = failed.status
-    if status is not None and checks.own_phase(world.restore) is RestorePhase.AVAILABLE:
+    if status is not None and checks.own_phase(observed.restore) is RestorePhase.AVAILABLE:
         # What was restored is whole, whatever is left of the way there.
         status = before.model_copy(update={"conditions": status.conditions})
     return Decision(status, (*actions, *(() if told else failed.actions)), backup_delete.SLOW_RETRY_SECONDS)
 
 
-def _cleanup(world: ObservedRestore) -> tuple[Action, ...]:
-    children = lifecycle_children.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
-    return (*children, *rebind.clean_up_claim(world), *rebind.release_volume(world))
+def _cleanup(observed: ObservedRestore) -> tuple[Action, ...]:
+    children = lifecycle_children.cleanup(observed.restore.uid, observed.mover.job, observed.hidden, None)
+    return (*children, *rebind.clean_up_claim(observed), *rebind.release_volume(observed))
 
 
-def _remains(world: ObservedRestore) -> bool:
+def _remains(observed: ObservedRestore) -> bool:
     """Whether anything that was made on the way is still there."""
-    uid = world.restore.uid
-    children = (world.hidden, world.mover.job)
-    is_claimed = rebind.is_child(world.target, world.restore)
+    uid = observed.restore.uid
+    children = (observed.hidden, observed.mover.job)
+    is_claimed = rebind.is_child(observed.target, observed.restore)
     return (
         is_claimed
         or any(lifecycle_children.is_ours(child, uid) for child in children)
-        or mover_state.is_at_work(world.mover)
+        or mover_state.is_at_work(observed.mover)
     )
 
 
-def _verdict(world: ObservedRestore, now: datetime, verdict: Fail | Wait) -> Decision:
+def _verdict(observed: ObservedRestore, now: datetime, verdict: Fail | Wait) -> Decision:
     if isinstance(verdict, Wait):
-        verdict = verdicts.expire(verdict, world.restore.status.conditions, now)
-    return _fail(world, now, verdict) if isinstance(verdict, Fail) else _wait(world, now, verdict)
+        verdict = verdicts.expire(verdict, observed.restore.status.conditions, now)
+    return _fail(observed, now, verdict) if isinstance(verdict, Fail) else _wait(observed, now, verdict)
 
 
-def _wait(world: ObservedRestore, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
-    base = _base(world)
+def _wait(observed: ObservedRestore, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+    base = _base(observed)
     status = base.model_copy(
         update={
             "phase": RestorePhase.RESTORING,
-            "progress": mover_state.to_progress(world.mover.progress) or base.progress,
+            "progress": mover_state.to_progress(observed.mover.progress) or base.progress,
             "conditions": conditions.reconciling(
                 base.conditions,
                 now,
-                world.restore.metadata.generation,
+                observed.restore.metadata.generation,
                 wait.reason,
                 verdicts.wait_message(wait, base.conditions, now),
             ),
         }
     )
-    return Decision(status, actions, wait.look_again)
+    return Decision(status, actions, wait.requeue_after)
 
 
-def _fail(world: ObservedRestore, now: datetime, fail: Fail) -> Decision:
-    base = _base(world)
+def _fail(observed: ObservedRestore, now: datetime, fail: Fail) -> Decision:
+    base = _base(observed)
     status = base.model_copy(
         update={
             "phase": RestorePhase.ERROR_RESTORING,
             "fail_reason": verdicts.fail_message(fail),
             "progress": None,
             "conditions": conditions.stalled(
-                base.conditions, now, world.restore.metadata.generation, fail.reason, fail.message
+                base.conditions, now, observed.restore.metadata.generation, fail.reason, fail.message
             ),
         }
     )
-    return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), look_again=0.0)
+    return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), requeue_after=0.0)
 
 
-def _base(world: ObservedRestore) -> VolumeRestoreStatus:
-    restore = world.restore
+def _base(observed: ObservedRestore) -> VolumeRestoreStatus:
+    restore = observed.restore
     status = restore.status if checks.own_phase(restore) else VolumeRestoreStatus()
     update: dict[str, Any] = {
         "id": restore.uid,
         "created_at": restore.metadata.creation_timestamp,
         "observed_generation": restore.metadata.generation,
     }
-    if world.backup is not None and status.backup_id is None:
-        update |= {"backup_id": world.backup.backup_id, "backup_name": world.backup.name}
+    if observed.backup is not None and status.backup_id is None:
+        update |= {"backup_id": observed.backup.backup_id, "backup_name": observed.backup.name}
     if checks.is_in_place(restore):
-        if world.target is not None:
-            update |= {"volume_id": world.target.uid, "volume_name": world.target.name}
-    elif world.backup is not None:
-        update["volume_name"] = checks.target_name(world)
+        if observed.target is not None:
+            update |= {"volume_id": observed.target.uid, "volume_name": observed.target.name}
+    elif observed.backup is not None:
+        update["volume_name"] = checks.target_name(observed)
     return status.model_copy(update=update)
 
 
@@ -368,4 +376,4 @@ def _stamp(decision: Decision, before: VolumeRestoreStatus, now: datetime) -> De
         return decision
     unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
     stamped = before if unchanged else status.model_copy(update={"updated_at": now})
-    return Decision(stamped, decision.actions, decision.look_again)
+    return Decision(stamped, decision.actions, decision.requeue_after)

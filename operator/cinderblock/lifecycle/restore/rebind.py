@@ -52,38 +52,38 @@ class Finished:
     claim: PersistentVolumeClaim
 
 
-def has_begun(world: ObservedRestore) -> bool:
+def has_begun(observed: ObservedRestore) -> bool:
     """Whether the volume carries our mark: from here on the copy is known to be whole."""
-    return world.volume is not None and _is_marked(world.volume, world)
+    return observed.volume is not None and _is_marked(observed.volume, observed)
 
 
-def next_step(world: ObservedRestore) -> Step | Finished | Fail:
+def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
     """The next step of handing over."""
-    volume = world.volume
-    if world.target is not None and volume is not None and world.target.spec.volume_name == volume.name:
-        return _bound(world, world.target, volume)
+    volume = observed.volume
+    if observed.target is not None and volume is not None and observed.target.spec.volume_name == volume.name:
+        return _bound(observed, observed.target, volume)
     if volume is None:
-        return Step(_rebinding(world, "waiting for the filled volume"))
-    if not _is_marked(volume, world):
-        return Step(_rebinding(world, "keeping the filled volume"), (_mark(world, volume),))
-    if world.target is not None:
-        return Fail("NameTaken", f"PersistentVolumeClaim {world.target.name} was made by somebody else meanwhile.")
-    leftovers = children.cleanup(world.restore.uid, world.mover.job, world.hidden, None)
-    if leftovers or world.hidden is not None:
-        return Step(_rebinding(world, "releasing the hidden claim"), leftovers)
-    return _claim(world, volume)
+        return Step(_rebinding(observed, "waiting for the filled volume"))
+    if not _is_marked(volume, observed):
+        return Step(_rebinding(observed, "keeping the filled volume"), (_mark(observed, volume),))
+    if observed.target is not None:
+        return Fail("NameTaken", f"PersistentVolumeClaim {observed.target.name} was made by somebody else meanwhile.")
+    leftovers = children.cleanup(observed.restore.uid, observed.mover.job, observed.hidden, None)
+    if leftovers or observed.hidden is not None:
+        return Step(_rebinding(observed, "releasing the hidden claim"), leftovers)
+    return _claim(observed, volume)
 
 
-def release_volume(world: ObservedRestore) -> tuple[Action, ...]:
+def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
     """Let a marked volume go: handed over, it stays with its claim; not handed over, its own policy decides again.
 
     A volume that is reserved for a claim which does not come would be Available for ever: nobody reclaims it. So its
     reservation gets the UID of no claim, and the PersistentVolume controller finds it Released (syncVolume).
     """
-    volume, uid = world.volume, world.restore.uid
-    if volume is None or not _is_marked(volume, world) or children.is_ours(world.hidden, uid):
+    volume, uid = observed.volume, observed.restore.uid
+    if volume is None or not _is_marked(volume, observed) or children.is_ours(observed.hidden, uid):
         return ()
-    return () if is_child(world.target, world.restore) else (unmark(volume, world.target),)
+    return () if is_child(observed.target, observed.restore) else (unmark(volume, observed.target),)
 
 
 def unmark(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> PatchVolume:
@@ -119,25 +119,25 @@ def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
     return PatchClaim(claim.name, {"metadata": metadata})
 
 
-def clean_up_claim(world: ObservedRestore) -> tuple[Action, ...]:
+def clean_up_claim(observed: ObservedRestore) -> tuple[Action, ...]:
     """Deal with a claim of ours whose restore has ended: cancelled, failed, or long since available.
 
     One that is not bound has no content, and goes. One that is bound may be in use already: it is the user's.
     """
-    claim = world.target
-    if not is_child(claim, world.restore) or claim.metadata.is_being_deleted:
+    claim = observed.target
+    if not is_child(claim, observed.restore) or claim.metadata.is_being_deleted:
         return ()
     if claim.is_bound:
-        return (release(claim, world.restore),)
+        return (release(claim, observed.restore),)
     return (DeleteChild("PersistentVolumeClaim", claim.name, claim.uid),)
 
 
-def _bound(world: ObservedRestore, target: PersistentVolumeClaim, volume: PersistentVolume) -> Step | Finished:
+def _bound(observed: ObservedRestore, target: PersistentVolumeClaim, volume: PersistentVolume) -> Step | Finished:
     if target.is_bound:
         return Finished(target)
-    waiting = _rebinding(world, f"waiting for claim {target.name} to be bound")
+    waiting = _rebinding(observed, f"waiting for claim {target.name} to be bound")
     is_half_bound = volume.status.phase == "Bound" and _is_bound_to(volume, target)
-    if is_half_bound and is_child(target, world.restore) and NUDGED_ANNOTATION not in target.metadata.annotations:
+    if is_half_bound and is_child(target, observed.restore) and NUDGED_ANNOTATION not in target.metadata.annotations:
         return Step(waiting, (_nudge(target),))
     return Step(waiting)
 
@@ -157,29 +157,29 @@ def _nudge(claim: PersistentVolumeClaim) -> PatchClaim:
     return PatchClaim(claim.name, {"metadata": metadata})
 
 
-def _claim(world: ObservedRestore, volume: PersistentVolume) -> Step:
+def _claim(observed: ObservedRestore, volume: PersistentVolume) -> Step:
     """Reserve the released volume for the asked name, and create the claim."""
     reference = volume.spec.claim_ref
-    name = checks.target_name(world)
+    name = checks.target_name(observed)
     # With a UID, it is the reference to a claim that was bound and is gone.
-    wanted = (world.restore.namespace, name, "")
+    wanted = (observed.restore.namespace, name, "")
     reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == wanted
     if not reserved and volume.status.phase != "Released":
-        return Step(_rebinding(world, "waiting for the volume to be released"))
-    reserving = _rebinding(world, f"reserving the volume for claim {name}")
+        return Step(_rebinding(observed, "waiting for the volume to be released"))
+    reserving = _rebinding(observed, f"reserving the volume for claim {name}")
     if not reserved:
-        patch = {"spec": {"claimRef": _reference(world.restore.namespace, name)}}
+        patch = {"spec": {"claimRef": _reference(observed.restore.namespace, name)}}
         return Step(reserving, (_patch(volume, patch),))
     if volume.status.phase != "Available":
         return Step(reserving)
-    if world.manifest is None:
-        return Step(_rebinding(world, "waiting for the store"))
-    request = checks.claim_request(world)
+    if observed.manifest is None:
+        return Step(_rebinding(observed, "waiting for the store"))
+    request = checks.claim_request(observed)
     request = children.ClaimRequest(
         request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
     )
-    body = children.restored_claim(world.restore, name, request, volume.name)
-    return Step(_rebinding(world, f"creating claim {name}"), (CreateClaim(body),))
+    body = children.restored_claim(observed.restore, name, request, volume.name)
+    return Step(_rebinding(observed, f"creating claim {name}"), (CreateClaim(body),))
 
 
 def _reference(namespace: str, name: str) -> dict[str, str | None]:
@@ -193,13 +193,13 @@ def _reference(namespace: str, name: str) -> dict[str, str | None]:
     }
 
 
-def _is_marked(volume: PersistentVolume, world: ObservedRestore) -> bool:
-    return volume.metadata.labels.get(RESTORE_LABEL) == world.restore.uid
+def _is_marked(volume: PersistentVolume, observed: ObservedRestore) -> bool:
+    return volume.metadata.labels.get(RESTORE_LABEL) == observed.restore.uid
 
 
-def _mark(world: ObservedRestore, volume: PersistentVolume) -> PatchVolume:
+def _mark(observed: ObservedRestore, volume: PersistentVolume) -> PatchVolume:
     policy = volume.spec.persistent_volume_reclaim_policy
-    metadata = {"labels": {RESTORE_LABEL: world.restore.uid}, "annotations": {POLICY_ANNOTATION: policy}}
+    metadata = {"labels": {RESTORE_LABEL: observed.restore.uid}, "annotations": {POLICY_ANNOTATION: policy}}
     return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
 
 
@@ -218,10 +218,10 @@ def _patch(volume: PersistentVolume, patch: dict[str, Any]) -> PatchVolume:
     return PatchVolume(volume.name, patch | {"metadata": metadata})
 
 
-def _rebinding(world: ObservedRestore, detail: str, look_again: float = MIN_REQUEUE_SECONDS) -> Wait:
+def _rebinding(observed: ObservedRestore, detail: str, requeue_after: float = MIN_REQUEUE_SECONDS) -> Wait:
     return Wait(
         "Rebinding",
         f"The volume is filled; {detail}",
-        limit=world.policy.deadlines.rebind,
-        look_again=look_again,
+        limit=observed.policy.deadlines.rebind,
+        requeue_after=requeue_after,
     )

@@ -24,9 +24,9 @@ LISTED_BACKUPS = 10
 """Most names of backups in a message."""
 
 
-def decide(world: ObservedStore, now: datetime) -> Decision:
+def decide(observed: ObservedStore, now: datetime) -> Decision:
     """What to do about a BackupStore: report its state; keep it from going while VolumeBackups need it."""
-    return Decision(_status(world, now), _finalizer(world), _look_again(world))
+    return Decision(_status(observed, now), _finalizer(observed), _look_again(observed))
 
 
 def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
@@ -45,10 +45,12 @@ def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
     )
 
 
-def _look_again(world: ObservedStore) -> float | None:
-    if isinstance(world.view.trouble, TransientError):
+def _look_again(observed: ObservedStore) -> float | None:
+    if isinstance(observed.view.trouble, TransientError):
         return RETRY_SECONDS
-    return RECHECK_SECONDS * (1 + _share(world.store.uid) / 10) if world.view.trouble or world.used_by else None
+    return (
+        RECHECK_SECONDS * (1 + _share(observed.store.uid) / 10) if observed.view.trouble or observed.used_by else None
+    )
 
 
 def _share(uid: str) -> float:
@@ -56,38 +58,38 @@ def _share(uid: str) -> float:
     return zlib.crc32(uid.encode()) / 0xFFFFFFFF
 
 
-def _finalizer(world: ObservedStore) -> tuple[Action, ...]:
-    has = labels.STORE_FINALIZER in world.store.metadata.finalizers
-    if world.used_by and not has and not world.store.metadata.is_being_deleted:
+def _finalizer(observed: ObservedStore) -> tuple[Action, ...]:
+    has = labels.STORE_FINALIZER in observed.store.metadata.finalizers
+    if observed.used_by and not has and not observed.store.metadata.is_being_deleted:
         return (AddFinalizer(labels.STORE_FINALIZER),)
-    if has and not world.used_by:
+    if has and not observed.used_by:
         return (RemoveFinalizer(labels.STORE_FINALIZER),)
     return ()
 
 
-def _status(world: ObservedStore, now: datetime) -> BackupStoreStatus:
-    generation = world.store.metadata.generation
-    old = world.store.status.conditions
-    if world.store.metadata.is_being_deleted and world.used_by:
-        listed = ", ".join(sorted(world.used_by)[:10])
+def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
+    generation = observed.store.metadata.generation
+    old = observed.store.status.conditions
+    if observed.store.metadata.is_being_deleted and observed.used_by:
+        listed = ", ".join(sorted(observed.used_by)[:10])
         shown = conditions.reconciling(old, now, generation, "InUse", f"VolumeBackups need this store: {listed}")
-    elif world.view.trouble is not None:
-        shown = conditions.stalled(old, now, generation, world.view.trouble.reason, world.view.trouble.message)
+    elif observed.view.trouble is not None:
+        shown = conditions.stalled(old, now, generation, observed.view.trouble.reason, observed.view.trouble.message)
     else:
         shown = conditions.ready(old, now, generation, "Answers", "The store answers and the container may be listed")
-    return BackupStoreStatus(observed_generation=generation, conditions=_with_unsealed(world, shown, now))
+    return BackupStoreStatus(observed_generation=generation, conditions=_with_unsealed(observed, shown, now))
 
 
-def _with_unsealed(world: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:
+def _with_unsealed(observed: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:
     """Add which backups are not encrypted although the store has keys."""
-    if not world.unsealed:
+    if not observed.unsealed:
         return conditions.without(shown, ConditionType.UNSEALED_BACKUPS)
-    listed, count = ", ".join(sorted(world.unsealed)[:LISTED_BACKUPS]), len(world.unsealed)
-    words = f"{count} or more" if world.more_unsealed else str(count)
+    listed, count = ", ".join(sorted(observed.unsealed)[:LISTED_BACKUPS]), len(observed.unsealed)
+    words = f"{count} or more" if observed.more_unsealed else str(count)
     return conditions.with_lasting(
         shown,
         now,
-        world.store.metadata.generation,
+        observed.store.metadata.generation,
         kind=ConditionType.UNSEALED_BACKUPS,
         status="True",
         reason="NotEncrypted",

@@ -27,9 +27,9 @@ class ThrottledBody:
     MiB to a server on the same machine: the same wall time and CPU as sending it whole.
     """
 
-    def __init__(self, body: memoryview, pace: Throttle) -> None:
+    def __init__(self, body: memoryview, requeue_policy: Throttle) -> None:
         self._body = body
-        self._pace = pace
+        self._pace = requeue_policy
         self._active_pace: Throttle = no_throttle
         self._position = 0
 
@@ -70,13 +70,13 @@ def start_throttling(request: AWSPreparedRequest, **_: Any) -> None:
         request.body.enter_line()
 
 
-def receive(body: StreamingBody, pace: Throttle) -> bytes:
+def receive(body: StreamingBody, requeue_policy: Throttle) -> bytes:
     """Everything of a body. Raises what botocore raises, also if it ends early (IncompleteReadError)."""
     with closing(body):
-        if pace is no_throttle:
+        if requeue_policy is no_throttle:
             return body.read()
         slices = []
         while part := body.read(SLICE):
-            pace(len(part))
+            requeue_policy(len(part))
             slices.append(part)
         return b"".join(slices)

@@ -57,15 +57,15 @@ async def create(call: ApiRequest) -> ApiResponse:
     """Make a VolumeBackup, if nothing that can be seen now speaks against it."""
     asked = call.checked(schema(call.version.minor))["backup"]
     _check_container(asked.get("container"))
-    world = await gather(call.kube, call.project, asked)
-    _refuse(world, asked)
-    assert world.claim is not None
+    observed = await gather(call.kube, call.project, asked)
+    _refuse(observed, asked)
+    assert observed.claim is not None
     annotations = {labels.CREATED_BY_ANNOTATION: await user_name(call.kube)} | object_annotations.metadata_to_keep(
-        world.claim.metadata
+        observed.claim.metadata
     )
     body = {
         "metadata": object_names.metadata(call.project, asked.get("name"), "backup", annotations),
-        "spec": _spec(asked, world.claim.uid),
+        "spec": _spec(asked, observed.claim.uid),
     }
     try:
         created = VolumeBackup.model_validate(await call.kube.create(VOLUME_BACKUP, body))
@@ -99,7 +99,7 @@ def _spec(asked: dict[str, Any], volume_id: str) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if value is not None} | flags
 
 
-def _refuse(world: ObservedBackup, asked: dict[str, Any]) -> None:
+def _refuse(observed: ObservedBackup, asked: dict[str, Any]) -> None:
     """Raises what Cinder would, in its order: the volume, the snapshot or the volume's status, the parent.
 
     What a VolumeBackup would wait for is refused here: a caller of Cinder's API asks again.
@@ -112,11 +112,11 @@ def _refuse(world: ObservedBackup, asked: dict[str, Any]) -> None:
         backup_checks.volume_is_free_or_forced,
         backup_checks.parent_is_there,
     )
-    verdict = backup_checks.first_verdict(world, order)
+    verdict = backup_checks.first_verdict(observed, order)
     if verdict is None:
         return
-    if verdict.reason == "SnapshotMismatch" and world.given_snapshot is not None:
-        source = world.given_snapshot.spec.source.persistent_volume_claim_name
+    if verdict.reason == "SnapshotMismatch" and observed.given_snapshot is not None:
+        source = observed.given_snapshot.spec.source.persistent_volume_claim_name
         raise InvalidInput(
             f"Invalid volume: Volume {asked['volume_id']} does not match with snapshot.volume_id {source}."
         )
@@ -125,15 +125,15 @@ def _refuse(world: ObservedBackup, asked: dict[str, Any]) -> None:
     raise InvalidInput(verdict.message, reason=verdict.reason)
 
 
-def _no_operation_runs(world: ObservedBackup) -> Fail | None:
+def _no_operation_runs(observed: ObservedBackup) -> Fail | None:
     """Cinder: a volume that is being backed up or restored to is neither available nor in use."""
-    if world.claim is None or world.backup.spec.snapshot_id is not None:
+    if observed.claim is None or observed.backup.spec.snapshot_id is not None:
         return None
     for status, backups, restores in (
-        ("backing-up", world.siblings, ()),
-        ("restoring-backup", (), world.restores),
+        ("backing-up", observed.siblings, ()),
+        ("restoring-backup", (), observed.restores),
     ):
-        if volume_lock.wait_for_volume(world.backup, world.claim, backups, restores) is not None:
+        if volume_lock.wait_for_volume(observed.backup, observed.claim, backups, restores) is not None:
             return Fail("VolumeBusy", backup_checks.not_available(status))
     return None
 

@@ -169,11 +169,11 @@ async def gather(call: ApiRequest) -> NamespaceVolumes:
 
 async def find(call: ApiRequest, identifier: str) -> tuple[Volume, NamespaceVolumes]:
     """The volume with this id, and what it was seen in. Raises NotFound in Cinder's words."""
-    world = await gather(call)
-    volume = world.find(identifier)
+    observed = await gather(call)
+    volume = observed.find(identifier)
     if volume is None:
         raise NotFound(f"Volume {identifier} could not be found.")
-    return volume, world
+    return volume, observed
 
 
 def _is_ours(item: JsonObject) -> bool:
