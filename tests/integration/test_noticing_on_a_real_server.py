@@ -24,7 +24,7 @@ async def told(client: KubeClient, heard: Any) -> dict[str, Any]:
     """What a backup says after its turn has not come for a while."""
     queue, name, namespace = WorkQueue(), heard["metadata"]["name"], heard["metadata"]["namespace"]
     acknowledger = Acknowledger(queue)
-    acknowledger.hear({"type": "ADDED", "object": heard})
+    acknowledger.observe({"type": "ADDED", "object": heard})
     await queue.add(ObjectKey("VolumeBackup", namespace, name))
     policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
     running = asyncio.create_task(acknowledger.run(Context(client, cast("StorePool", None), policy)))

@@ -84,7 +84,7 @@ async def _hears_of(queue: WorkQueue, administrator: KubeClient, name: str) -> N
     spec = {"credentialsSecretRef": {"name": "absent"}}
     await administrator.create(BACKUP_STORE, {"metadata": metadata, "spec": spec})
     async with asyncio.timeout(60):
-        while (key := await queue.take()) != ObjectKey("BackupStore", "default", name):
+        while (key := await queue.get()) != ObjectKey("BackupStore", "default", name):
             await queue.done(key)
 
 

@@ -521,7 +521,7 @@ class Simulation:
         for item in self.objects.all("VolumeBackup"):
             key = ObjectKey("VolumeBackup", NAMESPACE, item["metadata"]["name"])
             try:
-                self._loop.run_until_complete(self._noticing.tell(self._eyes, key))
+                self._loop.run_until_complete(self._noticing.acknowledge(self._eyes, key))
             except Crash:
                 self._tell_of(key, "the operator dies")
                 self.restart()

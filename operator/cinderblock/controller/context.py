@@ -41,8 +41,8 @@ class Context:
     policy: OperatorPolicy
     clock: Callable[[], datetime] = wall_clock
     metrics: OperatorMetrics = field(default_factory=OperatorMetrics)
-    line: MoverAdmission = field(default_factory=MoverAdmission)
-    shared: SingleFlight = field(default_factory=SingleFlight)
+    admission: MoverAdmission = field(default_factory=MoverAdmission)
+    singleflight: SingleFlight = field(default_factory=SingleFlight)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
 
@@ -57,12 +57,12 @@ class Context:
         async def read() -> list[T]:
             return parse_all(model, await self.kube.list(kind, namespace, labels=labels))
 
-        return await self.shared.read((model, kind, namespace, labels), read)
+        return await self.singleflight.do((model, kind, namespace, labels), read)
 
     async def bodies(self, kind: Kind, namespace: str | None = None, *, fields: str = "") -> JsonObjects:
         """All objects as they come, read once for all who ask at the same time: nobody may change them."""
         read = partial(self.kube.list, kind, namespace, fields=fields)
-        return await self.shared.read((kind, namespace, fields), read)
+        return await self.singleflight.do((kind, namespace, fields), read)
 
 
 def parse_all(model: type[T], bodies: list[dict[str, Any]]) -> list[T]:

@@ -43,18 +43,18 @@ class Health:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def sickness(self) -> str:
+    def liveness_error(self) -> str:
         """Why the process should be started anew; empty: it should not."""
-        if self._watching.silence() > WATCH_STALL_SECONDS:
-            return f"a watch has been silent for {self._watching.silence():.0f} s, though the API server answers"
+        if self._watching.longest_idle() > WATCH_STALL_SECONDS:
+            return f"a watch has been silent for {self._watching.longest_idle():.0f} s, though the API server answers"
         idle = time.monotonic() - self._leading.looked_at
         if idle > IDLE_SECONDS:
             return f"the Lease has not been asked for for {idle:.0f} s"
-        if self._queue.longest_run() > WORKER_STALL_SECONDS:
-            return f"one object has been worked on for {self._queue.longest_run():.0f} s"
+        if self._queue.longest_running_seconds() > WORKER_STALL_SECONDS:
+            return f"one object has been worked on for {self._queue.longest_running_seconds():.0f} s"
         return ""
 
-    def unreadiness(self) -> str:
+    def readiness_error(self) -> str:
         """What the process waits for before it can do its part, as a leader or as a replica that may become one."""
         if self._leading.reachable_since is None:
             return f"the Lease cannot be had: {self._leading.trouble}"
@@ -63,10 +63,10 @@ class Health:
         return ""
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return _answer(self.sickness())
+        return _answer(self.liveness_error())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(self.unreadiness())
+        return _answer(self.readiness_error())
 
 
 def _answer(trouble: str) -> web.Response:

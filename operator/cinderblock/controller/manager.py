@@ -57,7 +57,7 @@ async def run(settings: OperatorSettings) -> None:
     """Connect, watch, and act while leading, until a signal comes. Raises what connecting raises."""
     # Calls to a store that does not answer keep a thread for seconds: enough of them for every worker, twice.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * settings.workers, "store"))
-    timing = LeaseTimings(lease=settings.lease_seconds)
+    timing = LeaseTimings(lease_duration=settings.lease_seconds)
     kube = await connect()
     # Renewals have a connection of their own: they must not stand in line behind anything.
     lease_kube = await connect(call_seconds=timing.call)
@@ -66,7 +66,7 @@ async def run(settings: OperatorSettings) -> None:
     leading = LeaderElector(lease_kube, namespace, settings.lease_name, timing=timing)
     kube.write_guard = leading.check
     metrics = OperatorMetrics()
-    stores = StorePool(kube, metrics.store_answered)
+    stores = StorePool(kube, metrics.count_store_request)
     try:
         await _run_manager(settings, kube, stores, leading, metrics)
     finally:
@@ -89,13 +89,15 @@ async def _run_manager(
     acknowledger = Acknowledger(queue)
     watching = WatchManager(kube, EventHandler(queue, acknowledger), lambda: leading.reachable_since)
     collector = ClusterCollector(kube)
-    gauges = SnapshotReader(kube, queue, collector, settings.max_movers, lambda: leading.is_leading, watching.silence)
+    gauges = SnapshotReader(
+        kube, queue, collector, settings.max_movers, lambda: leading.is_leading, watching.longest_idle
+    )
     metrics_server = MetricsServer(settings.metrics_port, metrics, gauges.read)
     health = Health(settings.health_port, queue, watching, leading)
 
     async def list_keys() -> list[tuple[ObjectKey, bool]]:
         keys = await list_pending(context)
-        requeue_policy.know(key for key, _ in keys)
+        requeue_policy.register(key for key, _ in keys)
         return keys
 
     async def act() -> None:

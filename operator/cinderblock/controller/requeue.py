@@ -23,7 +23,7 @@ class RequeuePolicy:
     """Remembers of each object how often it was looked at in vain. Losing that costs a few looks."""
 
     def __init__(self) -> None:
-        self._vain: dict[ObjectKey, tuple[str, int]] = {}
+        self._idle: dict[ObjectKey, tuple[str, int]] = {}
         self._stores: set[ObjectKey] = set()
 
     def next(self, key: ObjectKey, version: str, requeue_after: float | None) -> float | None:
@@ -40,21 +40,21 @@ class RequeuePolicy:
             self._stores.add(key)
             return requeue_after * max(1.0, len(self._stores) / STORES)
         if requeue_after is None or requeue_after >= SLOW:
-            self._vain.pop(key, None)
+            self._idle.pop(key, None)
             return requeue_after
-        before, looks = self._vain.get(key, ("", 0))
+        before, looks = self._idle.get(key, ("", 0))
         looks = looks + 1 if before == version else 0
-        self._vain[key] = version, looks
+        self._idle[key] = version, looks
         if requeue_after == 0.0 and looks == 0:
             # It changes, and goes on at once: above all, what has ended is cleaned up before more is begun.
             return IN_HAND
         return requeue_after if looks < QUICK_LOOKS else SLOW
 
-    def know(self, keys: Iterable[ObjectKey]) -> None:
+    def register(self, keys: Iterable[ObjectKey]) -> None:
         """These objects are there, though not all of them have been looked at yet."""
         self._stores.update(key for key in keys if key.kind == BACKUP_STORE.kind)
 
     def forget(self, key: ObjectKey) -> None:
         """The object is gone."""
-        self._vain.pop(key, None)
+        self._idle.pop(key, None)
         self._stores.discard(key)

@@ -23,7 +23,7 @@ ReconcileFunc = Callable[[ObjectKey], Awaitable[float | None]]
 async def run_worker(queue: WorkQueue, reconcile: ReconcileFunc) -> None:
     """Take keys and reconcile them, for ever. An object that fails comes back later and stops nobody."""
     while True:
-        key = await queue.take()
+        key = await queue.get()
         try:
             with observability_log.object_context(*key):
                 requeue_after = await _attempt(queue, reconcile, key)
@@ -41,7 +41,7 @@ async def _attempt(queue: WorkQueue, reconcile: ReconcileFunc, key: ObjectKey) -
     try:
         requeue_after = await reconcile(key)
     except CinderblockError as error:
-        delay = queue.next_retry(key)
+        delay = queue.backoff(key)
         log.warning("%s", error.message, extra={"reason": error.reason, "retry_in": round(delay, 1)})
         return delay
     except (Exception, asyncio.CancelledError) as error:
@@ -50,10 +50,10 @@ async def _attempt(queue: WorkQueue, reconcile: ReconcileFunc, key: ObjectKey) -
         # A defect of ours must not take the others down with it: it is logged in full, and this object waits. So must
         # not a cancellation that nobody has asked of this worker: a group of tasks takes one for an end in order, and
         # would go on with a worker less.
-        delay = queue.next_retry(key)
+        delay = queue.backoff(key)
         log.exception("Reconciling raised an unexpected error", extra={"retry_in": round(delay, 1)})
         return delay
-    queue.succeeded(key)
+    queue.forget(key)
     return requeue_after
 
 

@@ -52,7 +52,7 @@ class WorkQueue:
         due = self._due.get(key)
         return due is not None and due <= asyncio.get_running_loop().time() and key not in self._running
 
-    def longest_run(self) -> float:
+    def longest_running_seconds(self) -> float:
         """For how many seconds the key that was taken first of those worked on has been worked on; 0: none is."""
         return asyncio.get_running_loop().time() - min(self._running.values()) if self._running else 0.0
 
@@ -82,7 +82,7 @@ class WorkQueue:
         for key in [key for key, due in self._due.items() if due <= now and key.kind in kinds]:
             del self._due[key]
 
-    async def take(self) -> ObjectKey:
+    async def get(self) -> ObjectKey:
         """Wait for a key that is due and that nobody works on; it must be given back by `done`."""
         loop = asyncio.get_running_loop()
         async with self._changed:
@@ -128,11 +128,11 @@ class WorkQueue:
             else:
                 self._changed.notify()
 
-    def succeeded(self, key: ObjectKey) -> None:
+    def forget(self, key: ObjectKey) -> None:
         """Forget earlier failures of ``key``."""
         self._failures.pop(key, None)
 
-    def next_retry(self, key: ObjectKey) -> float:
+    def backoff(self, key: ObjectKey) -> float:
         """Count a failure of ``key``; seconds to wait before the next attempt, with jitter."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1

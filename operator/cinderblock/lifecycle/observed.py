@@ -60,7 +60,7 @@ class StoreLookup:
 
     store: BackupStore | None = None
     missing: str = ""
-    trouble: CinderblockError | None = None
+    error: CinderblockError | None = None
     active_key: str | None = None
 
 
@@ -171,8 +171,8 @@ class ObservedBackup:
     store: StoreLookup = field(default_factory=StoreLookup)
     claim: PersistentVolumeClaim | None = None
     volume: PersistentVolume | None = None
-    users: tuple[str, ...] = ()
-    writers: tuple[str, ...] = ()
+    pods_using: tuple[str, ...] = ()
+    pods_restoring: tuple[str, ...] = ()
     stateful_sets: tuple[str, ...] = ()
     cluster_uid: str = ""
     pods_during_copy: tuple[str, ...] = ()
@@ -228,11 +228,11 @@ class ObservedRestore:
     manifest: ObservedManifest | None = None
     manifest_error: CinderblockError | None = None
     target: PersistentVolumeClaim | None = None
-    users: tuple[str, ...] = ()
-    writers: tuple[str, ...] = ()
+    pods_using: tuple[str, ...] = ()
+    pods_restoring: tuple[str, ...] = ()
     pods_during_copy: tuple[str, ...] = ()
     attached_to: tuple[str, ...] = ()
-    hidden: PersistentVolumeClaim | None = None
+    staging_claim: PersistentVolumeClaim | None = None
     volume: PersistentVolume | None = None
     classes: tuple[str, ...] = ()
     wait_for_consumer_classes: tuple[str, ...] = ()
@@ -252,7 +252,7 @@ class ObservedStore:
     """
 
     store: BackupStore
-    view: StoreLookup = field(default_factory=StoreLookup)
+    lookup: StoreLookup = field(default_factory=StoreLookup)
     used_by: tuple[str, ...] = ()
     unsealed: tuple[str, ...] = ()
     more_unsealed: bool = False

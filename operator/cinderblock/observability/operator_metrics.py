@@ -60,19 +60,19 @@ class OperatorMetrics:
             self._bytes.labels(OperationKind.BACKUP, measure)
         self._bytes.labels(OperationKind.RESTORE, "restored")
 
-    def ended(self, operation: OperationKind, *, is_success: bool, seconds: float) -> None:
+    def observe_operation(self, operation: OperationKind, *, is_success: bool, seconds: float) -> None:
         """An operation has ended, so long after it was asked for."""
         self._operations.labels(operation, SUCCESS if is_success else ERROR).observe(seconds)
 
-    def moved(self, operation: OperationKind, **measures: int | None) -> None:
+    def add_bytes(self, operation: OperationKind, **measures: int | None) -> None:
         """An operation that succeeded has dealt with so many bytes, by measure: logical, transferred, ..."""
         for measure, count in measures.items():
             self._bytes.labels(operation, measure).inc(count or 0)
 
-    def reconciled(self, kind: str, *, is_success: bool, seconds: float) -> None:
+    def observe_reconcile(self, kind: str, *, is_success: bool, seconds: float) -> None:
         """An object was looked at."""
         self._reconciles.labels(kind, SUCCESS if is_success else ERROR).observe(seconds)
 
-    def store_answered(self, request: str, result: str) -> None:
+    def count_store_request(self, request: str, result: str) -> None:
         """A store was asked: check, put, get, list or delete. Thread-safe."""
         self._store.labels(request, result).inc()

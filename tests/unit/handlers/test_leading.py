@@ -97,7 +97,7 @@ async def test_one_of_two_leads_and_the_other_may_not_write(make: Make) -> None:
     async with running(first):
         await first.acting.wait()
         async with running(second):
-            await asyncio.sleep(3 * TIMING.lease)
+            await asyncio.sleep(3 * TIMING.lease_duration)
             assert first.leading.is_leading
             assert not second.acting.is_set()
             assert second.leading.holder == "first"
@@ -128,9 +128,9 @@ async def test_a_leader_that_is_cut_off_stops_before_another_one_begins(make: Ma
             first.line.cut, cut_at = "before", virtual_clock()
             await first.stopped.wait()
             assert not second.acting.is_set()
-            assert virtual_clock() - cut_at <= TIMING.act
+            assert virtual_clock() - cut_at <= TIMING.renew_deadline
             await second.acting.wait()
-            assert virtual_clock() - cut_at <= TIMING.lease + 2 * TIMING.look
+            assert virtual_clock() - cut_at <= TIMING.lease_duration + 2 * TIMING.look
 
 
 @in_virtual_time
@@ -152,9 +152,9 @@ async def test_a_renewal_whose_answer_was_lost_costs_nothing(make: Make) -> None
     async with running(only):
         await only.acting.wait()
         only.line.cut = "after"
-        await asyncio.sleep(TIMING.renew * 1.5)
+        await asyncio.sleep(TIMING.renew_period * 1.5)
         only.line.cut = ""
-        await asyncio.sleep(2 * TIMING.lease)
+        await asyncio.sleep(2 * TIMING.lease_duration)
         assert only.leading.is_leading
         assert not only.stopped.is_set()
 
@@ -171,7 +171,7 @@ async def test_a_term_that_does_not_end_with_the_lease_is_seen_by_the_lease_not_
     task = asyncio.create_task(stubborn.leading.run(term))
     await asyncio.sleep(1)
     stubborn.line.cut = "before"
-    await asyncio.sleep(TIMING.lease)
+    await asyncio.sleep(TIMING.lease_duration)
     before = stubborn.leading.looked_at
     stubborn.line.cut = ""
     await asyncio.sleep(3600)
@@ -190,7 +190,7 @@ async def test_a_lease_that_was_removed_is_made_again_by_its_holder(make: Make, 
     async with running(only):
         await only.acting.wait()
         await only.client.delete(LEASE, "lease", "ns")
-        await asyncio.sleep(2 * TIMING.lease)
+        await asyncio.sleep(2 * TIMING.lease_duration)
         assert only.leading.is_leading
         assert objects.get("Lease", "lease", "ns") is not None
 
@@ -210,9 +210,9 @@ async def test_a_process_that_was_paused_may_not_act_when_it_wakes_up(objects: O
     now = 0.0
     client = KubeClient(Line(objects))
     leading = LeaderElector(client, "ns", "lease", identity="me", clock=lambda: now)
-    assert await leading._take()
+    assert await leading._try_acquire_or_renew()
     leading.check()
-    now = TIMING.act
+    now = TIMING.renew_deadline
     with pytest.raises(NotLeading):
         leading.check()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cinderblock.controller.leaderelection.lease import LeaseTimings, ObservedLease, acquired, released
 
-TIMING = LeaseTimings(lease=15)
+TIMING = LeaseTimings(lease_duration=15)
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
@@ -23,62 +23,62 @@ def held(version: int, holder: str = "other", uid: str = "u", seconds: int = 15,
 
 def test_no_lease_may_be_taken_at_once() -> None:
     sighting = ObservedLease("me", TIMING)
-    sighting.look(None, 0)
-    assert sighting.may_take(0)
+    sighting.observe(None, 0)
+    assert sighting.may_acquire(0)
 
 
 def test_a_lease_that_was_given_back_may_be_taken_at_once() -> None:
     sighting = ObservedLease("me", TIMING)
-    sighting.look(held(1), 0)
-    sighting.look(released(held(2)), 1)
-    assert sighting.may_take(1)
+    sighting.observe(held(1), 0)
+    sighting.observe(released(held(2)), 1)
+    assert sighting.may_acquire(1)
 
 
 @pytest.mark.parametrize("renewed", ["1999-01-01T00:00:00.000000Z", "2099-01-01T00:00:00.000000Z", "nonsense"])
 def test_a_held_lease_runs_out_after_its_length_without_a_change_whatever_its_renewal_says(renewed: str) -> None:
     sighting = ObservedLease("me", TIMING)
-    sighting.look(held(1, renewed=renewed), 100)
+    sighting.observe(held(1, renewed=renewed), 100)
     for now in (100, 107, 114.9):
-        sighting.look(held(1, renewed=renewed), now)
-        assert not sighting.may_take(now)
-    sighting.look(held(1, renewed=renewed), 115)
-    assert sighting.may_take(115)
+        sighting.observe(held(1, renewed=renewed), now)
+        assert not sighting.may_acquire(now)
+    sighting.observe(held(1, renewed=renewed), 115)
+    assert sighting.may_acquire(115)
 
 
 def test_every_renewal_begins_the_length_anew() -> None:
     sighting = ObservedLease("me", TIMING)
     for second in range(0, 60, 2):
-        sighting.look(held(second), second)
-        assert not sighting.may_take(second)
+        sighting.observe(held(second), second)
+        assert not sighting.may_acquire(second)
 
 
 def test_the_length_that_the_holder_has_promised_counts() -> None:
     sighting = ObservedLease("me", TIMING)
-    sighting.look(held(1, seconds=60), 0)
-    assert not sighting.may_take(59)
-    assert sighting.may_take(60)
+    sighting.observe(held(1, seconds=60), 0)
+    assert not sighting.may_acquire(59)
+    assert sighting.may_acquire(60)
 
 
 def test_a_lease_that_somebody_removed_is_not_taken_before_it_would_have_run_out() -> None:
     sighting = ObservedLease("me", TIMING)
-    sighting.look(held(1), 0)
-    sighting.look(None, 5)
-    assert not sighting.may_take(5)
-    sighting.look(None, 15)
-    assert sighting.may_take(15)
+    sighting.observe(held(1), 0)
+    sighting.observe(None, 5)
+    assert not sighting.may_acquire(5)
+    sighting.observe(None, 15)
+    assert sighting.may_acquire(15)
 
 
 def test_a_lease_that_was_removed_and_made_anew_is_another_one() -> None:
     sighting = ObservedLease("me", TIMING)
-    sighting.look(held(1), 0)
-    sighting.look(held(1, uid="v"), 14)
-    assert not sighting.may_take(16)
+    sighting.observe(held(1), 0)
+    sighting.observe(held(1, uid="v"), 14)
+    assert not sighting.may_acquire(16)
 
 
 def test_our_own_lease_is_ours() -> None:
     sighting = ObservedLease("me", TIMING)
-    sighting.look(held(1, holder="me"), 0)
-    assert sighting.may_take(0)
+    sighting.observe(held(1, holder="me"), 0)
+    assert sighting.may_acquire(0)
 
 
 def test_a_take_over_is_counted_and_a_renewal_is_not() -> None:
@@ -100,15 +100,15 @@ def test_whoever_looks_and_whenever_no_two_may_act_at_once(
     lease: float, renewals: list[float], lag: float, offset: float
 ) -> None:
     """A leader renews at irregular times and dies; a candidate sees each renewal some time later, by its own clock."""
-    timing = LeaseTimings(lease=lease)
+    timing = LeaseTimings(lease_duration=lease)
     leader_stops, at = 0.0, 0.0
     sighting = ObservedLease("me", timing)
     for number, pause in enumerate(renewals):
-        at += pause * timing.act
-        leader_stops = at + timing.act
+        at += pause * timing.renew_deadline
+        leader_stops = at + timing.renew_deadline
         landed = at + lag
-        sighting.look(held(number, seconds=0), offset + landed)
+        sighting.observe(held(number, seconds=0), offset + landed)
     taken_at = offset + at
-    while not sighting.may_take(taken_at):
+    while not sighting.may_acquire(taken_at):
         taken_at += lease / 50
     assert taken_at - offset >= leader_stops - 1e-3 * max(1, abs(offset) * 1e-9)

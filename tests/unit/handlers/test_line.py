@@ -54,12 +54,12 @@ def look(
 ) -> Decision:
     """What a worker does with what it has read."""
     used = store or a_store()
-    seen = line.seen_from(me, view or ObservedMover(), used)
+    seen = line.observe(me, view or ObservedMover(), used)
     snapshot = a_snapshot(owner=me.uid)
     observed: ObservedBackup = observed_backup(me, mover=seen, store=StoreLookup(used), snapshot=snapshot)
     observed = ObservedBackup(**{name: getattr(observed, name) for name in observed.__slots__} | {"policy": POLICY})
     decision = backup_decide.decide(observed, NOW)
-    line.decided(me, seen, used, decision, LIMIT)
+    line.record(me, seen, used, decision, LIMIT)
     return decision
 
 
@@ -129,4 +129,4 @@ def test_who_went_away_while_waiting_takes_no_room(line: MoverAdmission, clock: 
         look(line, operation(number), full)
     clock.now += 600
     look(line, operation(100), full)
-    assert len(line._waiting) == 1
+    assert len(line._queued) == 1

@@ -111,7 +111,7 @@ async def test_what_was_under_way_comes_first_when_another_one_begins_to_lead() 
         return [(key, key == POISON) for key in KEYS]
 
     await enqueue_all(queue, listed)
-    assert (await queue.take(), len(queue)) == (POISON, 9)
+    assert (await queue.get(), len(queue)) == (POISON, 9)
 
 
 @in_virtual_time

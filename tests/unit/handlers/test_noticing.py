@@ -56,7 +56,7 @@ class Desk:
         metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}", "resourceVersion": "7", "generation": 1}
         status = {"observedGeneration": -1}
         body = {"kind": "VolumeBackup", "metadata": metadata, "spec": {"volumeId": "data"}, "status": status} | more
-        self.acknowledger.hear({"type": how, "object": body})
+        self.acknowledger.observe({"type": how, "object": body})
         await self.queue.add(ObjectKey("VolumeBackup", "shop", name))
 
     async def runs(self, seconds: float) -> None:
@@ -91,7 +91,7 @@ async def test_who_waits_is_told_once_and_in_the_words_of_cinder() -> None:
 async def test_who_is_worked_on_known_or_gone_is_not_told() -> None:
     desk = Desk()
     await desk.hears("worked-on")
-    await desk.queue.take()
+    await desk.queue.get()
     await desk.hears("known")
     await desk.hears("known", "MODIFIED", status={"phase": "creating"})
     await desk.hears("gone")

@@ -37,7 +37,7 @@ def test_all_stores_together_are_asked_as_often_as_a_few_of_them() -> None:
     assert set(asked[:STORES]) == {60.0}
     assert asked[-1] == 600.0
     informed = RequeuePolicy()
-    informed.know(keys)
+    informed.register(keys)
     assert informed.next(keys[0], "7", 60.0) == 600.0
     for key in keys[STORES:]:
         requeue_policy.forget(key)

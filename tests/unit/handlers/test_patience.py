@@ -32,10 +32,10 @@ def a_patience(endpoint: Endpoint | None = None, doubtful: asyncio.Semaphore | N
 
 async def test_what_a_call_returns_or_raises_is_handed_on() -> None:
     asked = a_patience()
-    assert await asked.ask(lambda: 5) == 5
+    assert await asked.call(lambda: 5) == 5
     with pytest.raises(AccessDenied):
-        await asked.ask(refusing)
-    assert await asked.ask(lambda: 6) == 6
+        await asked.call(refusing)
+    assert await asked.call(lambda: 6) == 6
 
 
 async def test_no_more_calls_wait_for_a_store_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +46,14 @@ async def test_no_more_calls_wait_for_a_store_than_may(monkeypatch: pytest.Monke
         waiting.release()
         answer.wait(30)
 
-    first = [asyncio.create_task(asked.ask(hanging)) for _ in range(CONCURRENT_CALLS)]
+    first = [asyncio.create_task(asked.call(hanging)) for _ in range(CONCURRENT_CALLS)]
     for _ in range(CONCURRENT_CALLS):
         await asyncio.to_thread(waiting.acquire)
     with pytest.raises(StoreUnreachable, match="has not answered earlier calls yet"):
-        await asked.ask(hanging)
+        await asked.call(hanging)
     answer.set()
     await asyncio.gather(*first)
-    assert await asked.ask(lambda: 5) == 5
+    assert await asked.call(lambda: 5) == 5
 
 
 async def test_a_store_that_did_not_answer_is_not_asked_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,13 +66,13 @@ async def test_a_store_that_did_not_answer_is_not_asked_again_for_a_while(monkey
 
     for _ in range(3):
         with pytest.raises(StoreUnreachable, match="http://s3 does not answer"):
-            await asked.ask(counted)
+            await asked.call(counted)
     assert calls == 1
     monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0.0)
     again = a_patience()
     for _ in range(3):
         with pytest.raises(StoreUnreachable):
-            await again.ask(counted)
+            await again.call(counted)
     assert calls == 4
 
 
@@ -84,7 +84,7 @@ async def test_however_many_stores_never_answer_those_that_do_are_asked_at_once(
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * UNPROVEN_CONCURRENT_CALLS))
     doubtful, away, answer = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS), Endpoint(), threading.Event()
     good = a_patience(doubtful=doubtful)
-    assert await good.ask(lambda: 1) == 1
+    assert await good.call(lambda: 1) == 1
     waiting = 0
 
     def hanging() -> None:
@@ -94,12 +94,12 @@ async def test_however_many_stores_never_answer_those_that_do_are_asked_at_once(
         silent()
 
     stores = [a_patience(away if is_one_endpoint else Endpoint(), doubtful) for _ in range(100)]
-    asked = [asyncio.create_task(store.ask(hanging)) for store in stores]
+    asked = [asyncio.create_task(store.call(hanging)) for store in stores]
     try:
         done, left = await asyncio.wait(asked, timeout=5)
         assert len(left) == UNPROVEN_CONCURRENT_CALLS
         assert all("Other stores that do not answer" in str(task.exception()) for task in done)
-        assert await good.ask(lambda: 2) == 2
+        assert await good.call(lambda: 2) == 2
     finally:
         answer.set()
     await asyncio.wait(asked)
@@ -111,5 +111,5 @@ async def test_a_store_that_cannot_be_reached_by_its_own_fault_stops_no_other_at
     good, bad = a_patience(endpoint, doubtful), a_patience(endpoint, doubtful)
     for _ in range(3):
         with pytest.raises(StoreUnreachable):
-            await bad.ask(silent)
-        assert await good.ask(lambda: 1) == 1
+            await bad.call(silent)
+        assert await good.call(lambda: 1) == 1

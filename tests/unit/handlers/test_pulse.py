@@ -41,27 +41,27 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
         TestServer(app) as server,
         aiohttp.ClientSession(server.make_url("/"), trace_configs=[liveness.trace()]) as session,
     ):
-        assert liveness.silence(["things"], since=-1000) == 0
+        assert liveness.longest_idle(["things"], since=-1000) == 0
         clock.now = 10
-        assert liveness.silence(["things"], since=-1000) == 10
+        assert liveness.longest_idle(["things"], since=-1000) == 10
         async with session.get("/apis/g/v1/things?watch=true") as response:
             assert liveness.opened("things")
             assert not liveness.opened("others")
             clock.now = 100
-            assert liveness.silence(["things"], since=0) == 90
-            assert liveness.silence(["things"], since=70) == 30
+            assert liveness.longest_idle(["things"], since=0) == 90
+            assert liveness.longest_idle(["things"], since=70) == 30
             more.set()
             await response.content.readline()
-            assert liveness.silence(["things"], since=0) == 0
+            assert liveness.longest_idle(["things"], since=0) == 0
             clock.now = 130
-            assert liveness.silence(["things"], since=0) == 30
-            assert liveness.silence(["things", "others"], since=-1000) == 30
+            assert liveness.longest_idle(["things"], since=0) == 30
+            assert liveness.longest_idle(["things", "others"], since=-1000) == 30
             clock.now = 150
             later = WatchLiveness(clock, before=liveness)
             assert not later.opened("things")
-            assert later.silence(["things"], since=-1000) == 50
-            assert later.silence(["others"], since=-1000) == 20
-            assert later.silence(["installed-now"], since=-1000) == 0
+            assert later.longest_idle(["things"], since=-1000) == 50
+            assert later.longest_idle(["others"], since=-1000) == 20
+            assert later.longest_idle(["installed-now"], since=-1000) == 0
 
 
 async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> None:

@@ -17,7 +17,7 @@ def key(name: str) -> ObjectKey:
 
 async def taken(queue: WorkQueue) -> str:
     """Name of the next key; given back at once."""
-    found = await queue.take()
+    found = await queue.get()
     await queue.done(found)
     return found.name
 
@@ -25,7 +25,7 @@ async def taken(queue: WorkQueue) -> str:
 async def nothing_comes(queue: WorkQueue, seconds: float) -> bool:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
-            await queue.take()
+            await queue.get()
     return True
 
 
@@ -64,7 +64,7 @@ async def test_the_sooner_of_two_instants_counts() -> None:
 async def test_a_key_that_is_worked_on_is_given_to_nobody_else_and_comes_back_afterwards() -> None:
     queue = WorkQueue()
     await queue.add(key("a"))
-    mine = await queue.take()
+    mine = await queue.get()
     await queue.add(key("a"))
     assert await nothing_comes(queue, 60)
     await queue.done(mine)
@@ -75,7 +75,7 @@ async def test_a_key_that_is_worked_on_is_given_to_nobody_else_and_comes_back_af
 async def test_a_busy_key_is_in_nobodys_way() -> None:
     queue = WorkQueue()
     await queue.add(key("busy"))
-    await queue.take()
+    await queue.get()
     await queue.add(key("busy"))
     await queue.add(key("other"))
     assert await taken(queue) == "other"
@@ -99,13 +99,13 @@ async def test_a_key_that_comes_back_at_once_lets_the_others_go_first() -> None:
 @in_virtual_time
 async def test_failures_wait_longer_and_longer_but_not_for_ever_and_a_success_ends_that() -> None:
     queue = WorkQueue()
-    waits = [queue.next_retry(key("a")) for _ in range(14)]
+    waits = [queue.backoff(key("a")) for _ in range(14)]
     for number, wait in enumerate(waits):
         longest = min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2**number)
         assert longest / 2 <= wait <= longest
-    assert queue.next_retry(key("b")) <= BASE_DELAY_SECONDS
-    queue.succeeded(key("a"))
-    assert queue.next_retry(key("a")) <= BASE_DELAY_SECONDS
+    assert queue.backoff(key("b")) <= BASE_DELAY_SECONDS
+    queue.forget(key("a"))
+    assert queue.backoff(key("a")) <= BASE_DELAY_SECONDS
 
 
 @in_virtual_time
@@ -124,7 +124,7 @@ async def test_several_workers_share_the_keys() -> None:
 
     async def worker() -> None:
         while True:
-            found = await queue.take()
+            found = await queue.get()
             await asyncio.sleep(1)
             got.append(found.name)
             await queue.done(found)

@@ -40,7 +40,7 @@ class Opened:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._patience = StoreBreaker(Endpoint(answers=True), asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS))
+        self._patience = StoreBreaker(Endpoint(is_proven=True), asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS))
         self.calls = 0
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -51,7 +51,7 @@ class Opened:
 
     async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
         self.calls += 1
-        return await self._patience.ask(call)
+        return await self._patience.call(call)
 
 
 async def needs(looks: ReferenceLookups, stores: Opened, backup_id: str) -> Dependents:

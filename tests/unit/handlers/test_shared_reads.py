@@ -44,30 +44,30 @@ async def shared() -> SingleFlight:
 
 
 async def test_who_asks_at_the_same_time_gets_the_answer_of_one_read(observed: World, shared: SingleFlight) -> None:
-    answers = await asyncio.gather(*(shared.read("jobs", observed.read) for _ in range(16)))
+    answers = await asyncio.gather(*(shared.do("jobs", observed.read) for _ in range(16)))
     assert answers == [0] * 16
     assert observed.reads == 1
 
 
 async def test_different_questions_are_read_each_for_itself(observed: World, shared: SingleFlight) -> None:
-    await asyncio.gather(shared.read("jobs", observed.read), shared.read("pods", observed.read))
+    await asyncio.gather(shared.do("jobs", observed.read), shared.do("pods", observed.read))
     assert observed.reads == 2
 
 
 async def test_who_asks_later_reads_anew(observed: World, shared: SingleFlight) -> None:
-    assert await shared.read("jobs", observed.read) == 0
+    assert await shared.do("jobs", observed.read) == 0
     observed.state = 1
-    assert await shared.read("jobs", observed.read) == 1
+    assert await shared.do("jobs", observed.read) == 1
 
 
 async def test_who_asks_while_it_is_read_gets_an_answer_from_after_the_question(
     observed: World, shared: SingleFlight
 ) -> None:
     observed.may_end.clear()
-    first = asyncio.create_task(shared.read("jobs", observed.read))
+    first = asyncio.create_task(shared.do("jobs", observed.read))
     await observed.begun.wait()
     observed.state = 1
-    later = [asyncio.create_task(shared.read("jobs", observed.read)) for _ in range(16)]
+    later = [asyncio.create_task(shared.do("jobs", observed.read)) for _ in range(16)]
     await asyncio.sleep(0)
     observed.may_end.set()
     assert await first == 0
@@ -81,14 +81,14 @@ async def test_a_failure_is_everybodys_who_asked_and_nobodys_who_asks_later(
     async def fail() -> int:
         raise KubeUnavailable("no answer")
 
-    answers = await asyncio.gather(*(shared.read("jobs", fail) for _ in range(3)), return_exceptions=True)
+    answers = await asyncio.gather(*(shared.do("jobs", fail) for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [KubeUnavailable] * 3
-    assert await shared.read("jobs", observed.read) == 0
+    assert await shared.do("jobs", observed.read) == 0
 
 
 async def test_one_who_gives_up_takes_the_answer_from_nobody(observed: World, shared: SingleFlight) -> None:
     observed.may_end.clear()
-    one, other = (asyncio.create_task(shared.read("jobs", observed.read)) for _ in range(2))
+    one, other = (asyncio.create_task(shared.do("jobs", observed.read)) for _ in range(2))
     await observed.begun.wait()
     one.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -107,7 +107,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_no_error_of_the_loop(
         await may_fail.wait()
         raise KubeUnavailable("no answer")
 
-    alone = asyncio.create_task(shared.read("jobs", fail))
+    alone = asyncio.create_task(shared.do("jobs", fail))
     await begun.wait()
     alone.cancel()
     with pytest.raises(asyncio.CancelledError):

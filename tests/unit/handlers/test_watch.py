@@ -25,7 +25,7 @@ class Heard:
         """Kind and name of everything that is due, taken out of the queue."""
         found = set()
         while self._queue.counts()["due"]:
-            key: ObjectKey = await self._queue.take()
+            key: ObjectKey = await self._queue.get()
             await self._queue.done(key)
             found.add(f"{key.kind} {key.name}")
         return found
@@ -123,7 +123,7 @@ async def test_what_has_been_begun_comes_before_what_is_new_and_that_before_what
         )
     owner = {"labels": {OWNER_KIND_LABEL: "VolumeBackup"}, "annotations": {OWNER_NAME_ANNOTATION: "begun"}}
     await watch.on_child({"type": "MODIFIED", "object": {"metadata": {"name": "x", "namespace": "shop"} | owner}})
-    assert [(await queue.take()).name for _ in range(3)] == ["begun", "young", "old"]
+    assert [(await queue.get()).name for _ in range(3)] == ["begun", "young", "old"]
 
 
 async def test_a_backup_whose_parent_is_gone_concerns_all_of_its_volume_when_that_changes() -> None:

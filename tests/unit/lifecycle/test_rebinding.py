@@ -62,7 +62,7 @@ def said(decision: Decision) -> str:
 
 
 def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
-    decision = decide(observed_restore(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done()))
+    decision = decide(observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done()))
     assert patch(decision) == {
         "metadata": {"labels": {LABEL: "r-1"}, "annotations": {POLICY: "Delete"}, "resourceVersion": "5"},
         "spec": {"persistentVolumeReclaimPolicy": "Retain"},
@@ -73,7 +73,9 @@ def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
 
 def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
     warned = MoverReport(succeeded=True, warnings=["2 owners could not be set.", "1 socket was skipped."])
-    decision = decide(observed_restore(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(warned)))
+    decision = decide(
+        observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done(warned))
+    )
     assert decision.actions[0] == RecordEvent(
         "Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped."
     )
@@ -81,7 +83,7 @@ def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
 
 def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end() -> None:
     lossy = SUCCESS.model_copy(update={"losses": [Loss(what="owners of files", objects=3, examples=["a"])]})
-    filled = observed_restore(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=done(lossy))
+    filled = observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done(lossy))
     assert status(decide(filled)).losses == lossy.losses
     lost = lossy.to_wire()["losses"]
     handed = observed_restore(
@@ -94,13 +96,13 @@ def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end(
 
 def test_step_2_removes_the_mover_and_the_hidden_claim_and_waits_until_it_is_gone() -> None:
     marked = a_filled_volume(mark="r-1")
-    first = decide(observed_restore(restoring(), hidden=hidden(), volume=marked, mover=done()))
+    first = decide(observed_restore(restoring(), staging_claim=hidden(), volume=marked, mover=done()))
     assert [action.kind for action in first.actions if isinstance(action, DeleteChild)] == [
         "Job",
         "PersistentVolumeClaim",
     ]
     going = hidden().model_copy(update={"metadata": hidden().metadata.model_copy(update={"deletion_timestamp": NOW})})
-    second = decide(observed_restore(restoring(), hidden=going, volume=marked))
+    second = decide(observed_restore(restoring(), staging_claim=going, volume=marked))
     assert second.actions == ()
     assert "releasing the hidden claim" in said(second)
 
@@ -269,7 +271,7 @@ def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhe
 
 
 def test_a_volume_keeps_its_mark_while_the_hidden_claim_is_there() -> None:
-    observed = observed_restore(restoring(), volume=a_filled_volume(mark="r-1"), hidden=hidden())
+    observed = observed_restore(restoring(), volume=a_filled_volume(mark="r-1"), staging_claim=hidden())
     assert rebind.release_volume(observed) == ()
 
 

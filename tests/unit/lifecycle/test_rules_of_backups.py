@@ -81,12 +81,12 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "a volume in use without force (Cinder: force flag)": (
         {},
-        {"users": ("web-0",)},
+        {"pods_using": ("web-0",)},
         "Backing up an in-use volume must use the force flag.",
     ),
     "a forced one whose driver has no snapshots": (
         {"spec": {"force": True}},
-        {"users": ("web-0",), "snapshot_class": None},
+        {"pods_using": ("web-0",), "snapshot_class": None},
         "No VolumeSnapshotClass for driver csi.example.org",
     ),
     "a snapshot that does not exist": (
@@ -316,7 +316,7 @@ WORLDS = {
 }
 
 
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
+@pytest.mark.parametrize("observed", WORLDS.values(), ids=WORLDS.keys())
 def test_the_same_world_decided_again_changes_nothing_in_the_status(observed: Any) -> None:
     first: ObservedBackup = observed()
     status, _ = decide(first)

@@ -77,7 +77,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a request that is too small": ({"spec": {"size": "1Mi"}}, {}, "is too small to restore backup of size 1"),
     "a manifest that lost its seal": (
         {},
-        {"manifest": None, "manifest_trouble": SealBroken("backups/c-1/b-1.manifest is not encrypted")},
+        {"manifest": None, "manifest_error": SealBroken("backups/c-1/b-1.manifest is not encrypted")},
         "backups/c-1/b-1.manifest is not encrypted",
     ),
     "an unknown StorageClass": (
@@ -147,7 +147,7 @@ def test_losses_of_a_restore_in_place_are_in_its_status_and_an_event() -> None:
 
 
 def test_a_filled_volume_is_marked_and_kept_before_its_hidden_claim_goes() -> None:
-    _, decision = decide(observed_restore(restoring(), hidden=hidden(), volume=a_filled_volume(), mover=DONE))
+    _, decision = decide(observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=DONE))
     (patch,) = decision.actions
     assert isinstance(patch, PatchVolume)
     assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
@@ -156,7 +156,7 @@ def test_a_filled_volume_is_marked_and_kept_before_its_hidden_claim_goes() -> No
 
 def test_then_the_mover_and_the_hidden_claim_are_removed() -> None:
     marked = a_filled_volume(mark="r-1")
-    _, decision = decide(observed_restore(restoring(), hidden=hidden(), volume=marked, mover=DONE))
+    _, decision = decide(observed_restore(restoring(), staging_claim=hidden(), volume=marked, mover=DONE))
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == [
         "Job",
         "PersistentVolumeClaim",
@@ -200,7 +200,7 @@ def test_a_claim_that_somebody_else_made_meanwhile_is_left_alone() -> None:
 
 def test_a_failed_restore_removes_the_hidden_claim_and_then_lets_go() -> None:
     failed = a_restore(phase="error_restoring")
-    _, cleaning = decide(observed_restore(failed, hidden=hidden(), mover=ObservedMover(job=a_job("r-1"))))
+    _, cleaning = decide(observed_restore(failed, staging_claim=hidden(), mover=ObservedMover(job=a_job("r-1"))))
     assert [type(action) for action in cleaning.actions] == [DeleteChild, DeleteChild]
     _, letting_go = decide(observed_restore(failed))
     assert letting_go.actions == (RemoveFinalizer(RESTORE_FINALIZER, {ENDED_ANNOTATION: "r-1/error_restoring"}),)
@@ -216,7 +216,9 @@ def test_cancelling_gives_a_volume_that_was_not_handed_over_its_own_policy_back(
 
 def test_cancelling_stops_the_mover_and_removes_the_hidden_claim() -> None:
     running = ObservedMover(job=a_job("r-1"), pods=(a_pod(),))
-    decision = restore_decide.decide(observed_restore(restoring(deleting=True), hidden=hidden(), mover=running), NOW)
+    decision = restore_decide.decide(
+        observed_restore(restoring(deleting=True), staging_claim=hidden(), mover=running), NOW
+    )
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == [
         "Job",
         "PersistentVolumeClaim",

@@ -51,7 +51,7 @@ def test_a_store_that_answers_is_ready() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "look_again"),
+    ("trouble", "requeue_after"),
     [
         (StoreUnreachable("no answer from https://s3"), 10.0),
         (AccessDenied("the key is refused"), 60.0),

@@ -197,7 +197,7 @@ class VolumeBackup(Object):
         return spoken_of == self.uid
 
     @property
-    def is_second_name(self) -> bool:
+    def is_alias(self) -> bool:
         """Whether it was imported under another id than the one that is stored, and to which the data belongs."""
         asked = self.spec.import_
         return asked is not None and asked.manifest is not None and not asked.manifest.endswith(f"/{asked.id}.manifest")
@@ -208,7 +208,7 @@ class VolumeBackup(Object):
 
         Whoever adopts data must ask to delete it, and cannot do so with the data of another id.
         """
-        if self.is_second_name:
+        if self.is_alias:
             return True
         default = DeletionPolicy.RETAIN if self.spec.import_ else DeletionPolicy.DELETE
         return (self.spec.deletion_policy or default) is DeletionPolicy.RETAIN

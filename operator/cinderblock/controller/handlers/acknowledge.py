@@ -44,7 +44,7 @@ class Acknowledger:
         self._queue = queue
         self._new: dict[ObjectKey, tuple[float, Mapping[str, Any]]] = {}
 
-    def hear(self, event: Mapping[str, Any]) -> None:
+    def observe(self, event: Mapping[str, Any]) -> None:
         """An object of ours came, changed or went."""
         body = event["object"]
         if body["kind"] != kinds.VOLUME_BACKUP.kind:
@@ -62,7 +62,7 @@ class Acknowledger:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             while told := self._waiting():
-                await asyncio.gather(*(self.tell(context, key) for key in told))
+                await asyncio.gather(*(self.acknowledge(context, key) for key in told))
 
     def _waiting(self) -> list[ObjectKey]:
         """Who has waited for longer than it should, those first that came first; not more than can be told at once."""
@@ -75,7 +75,7 @@ class Acknowledger:
                 found.append(key)
         return found
 
-    async def tell(self, context: Context, key: ObjectKey) -> None:
+    async def acknowledge(self, context: Context, key: ObjectKey) -> None:
         """Write it, if the object is new and has not changed since. Whoever looks at it later does not depend on it."""
         _, body = self._new.pop(key, (0.0, None))
         if body is None:

@@ -53,12 +53,12 @@ class EventHandler:
                 self._names.pop(known_as, None)
             else:
                 self._names[known_as] = key
-        self._noticing.hear(event)
+        self._noticing.observe(event)
         await self._add_users_store(event["type"], body)
         before = self._references.get(metadata["uid"], set())
         referred = self._referred(event["type"], metadata["uid"], status)
         is_backup = key.kind == kinds.VOLUME_BACKUP.kind
-        volume = self._relatives.hear(event["type"], key, status) if is_backup else None
+        volume = self._relatives.observe(event["type"], key, status) if is_backup else None
         if event["type"] is None and not is_in_progress(body):
             # A watch begins with everything there is; what may have been missed of it, the resync finds by fewer reads.
             return

@@ -52,7 +52,7 @@ class WatchLiveness:
         """Whether a watch of this type has been accepted: then everything was listed before."""
         return plural in self._streams
 
-    def silence(self, plurals: Iterable[str], since: float) -> float:
+    def longest_idle(self, plurals: Iterable[str], since: float) -> float:
         """Seconds since the most silent of these watches was heard; ``since``: what came before counts for nothing.
 
         One that was never opened is silent since it was first asked for here.

@@ -74,10 +74,10 @@ class WatchManager:
             await asyncio.sleep(pause)
             delay = min(LONGEST_RESTART, delay * 2)
 
-    def silence(self) -> float:
+    def longest_idle(self) -> float:
         """Seconds since the most silent watch was heard, as far as the API server could be reached meanwhile."""
         since = self._reachable_since()
-        return self._pulse.silence(self._served, since) if since is not None else 0.0
+        return self._pulse.longest_idle(self._served, since) if since is not None else 0.0
 
     async def _run_once(self) -> str:
         """One run of kopf, from its start to its end; returns why it ended."""
@@ -95,7 +95,7 @@ class WatchManager:
         began = time.monotonic()
         while not await run.ended(LOOK_SECONDS if self.synced else 0.5):
             await self._learn()
-            deaf = self._deaf(time.monotonic() - began)
+            deaf = self._restart_reason(time.monotonic() - began)
             if deaf:
                 return deaf
         return run.trouble
@@ -112,13 +112,13 @@ class WatchManager:
         if self.synced:
             self._patience = OPENING_SECONDS
 
-    def _deaf(self, running: float) -> str:
+    def _restart_reason(self, running: float) -> str:
         """Why kopf is to be started anew, if it is."""
         if self._reachable_since() is None:
             return ""
         if not self.synced and running > self._patience:
             self._patience = min(LONGEST_OPENING_SECONDS, 2 * self._patience)
             return "a type is served that is not watched"
-        if self.synced and self.silence() > SILENT_SECONDS:
+        if self.synced and self.longest_idle() > SILENT_SECONDS:
             return "a watch is silent"
         return ""

@@ -99,19 +99,19 @@ class LeaderElector:
         """
         try:
             while True:
-                if not await self._take():
+                if not await self._try_acquire_or_renew():
                     await asyncio.sleep(self._timing.look)
                     continue
                 log.info("This process leads", extra={"identity": self.identity})
                 await self._lead(term)
                 log.warning("This process does not lead any more", extra={"leader": self.holder})
         finally:
-            await self._give_back()
+            await self._release()
 
     async def _lead(self, term: LeadingTask) -> None:
         """Carry out ``term`` and renew the Lease, until it is lost or could not be renewed in time."""
         task = asyncio.ensure_future(term())
-        pause = self._timing.renew
+        pause = self._timing.renew_period
         try:
             while True:
                 left = self._until - self._clock()
@@ -121,16 +121,16 @@ class LeaderElector:
                     raise RuntimeError("a term ended by itself")
                 if not self.is_leading:
                     return
-                granted = await self._take()
+                granted = await self._try_acquire_or_renew()
                 if not granted and self.holder not in ("", self.identity):
                     return
-                pause = self._timing.renew if granted else self._timing.look
+                pause = self._timing.renew_period if granted else self._timing.look
         finally:
             self._until = float("-inf")
             task.cancel()
             await asyncio.wait({task})
 
-    async def _take(self) -> bool:
+    async def _try_acquire_or_renew(self) -> bool:
         """Take or renew the Lease if we may. Returns whether that was granted; raises nothing of the API server's."""
         asked, self.looked_at = self._clock(), time.monotonic()
         try:
@@ -143,14 +143,14 @@ class LeaderElector:
             self.reachable_since = time.monotonic()
         self.trouble = ""
         if granted:
-            self._until = asked + self._timing.act
+            self._until = asked + self._timing.renew_deadline
         return granted
 
     async def _write(self, asked: float) -> bool:
         if self._held is None:
             seen = await self._kube.get(LEASE, self._name, self._namespace)
-            self._sighting.look(seen, self._clock())
-            if not self._sighting.may_take(asked):
+            self._sighting.observe(seen, self._clock())
+            if not self._sighting.may_acquire(asked):
                 return False
             self._held = seen or {"metadata": {"name": self._name, "namespace": self._namespace}}
         wanted = acquired(self._held, self.identity, self._timing, datetime.now(UTC))
@@ -160,14 +160,14 @@ class LeaderElector:
             held = await (self._kube.create(LEASE, wanted) if is_new else self._kube.replace(LEASE, wanted))
         except (AlreadyExists, Conflict, NotFound):
             # Somebody else was there; or we were, and the answer was lost.
-            self._sighting.look(await self._kube.get(LEASE, self._name, self._namespace), self._clock())
+            self._sighting.observe(await self._kube.get(LEASE, self._name, self._namespace), self._clock())
             return False
         except BaseException:
             # It may or may not have been written: a renewal is tried again as it was, and a Conflict tells.
             self._held = before if holder_of(before) == self.identity else None
             raise
         self._held = held
-        self._sighting.look(held, self._clock())
+        self._sighting.observe(held, self._clock())
         return True
 
     def _failed(self, trouble: str) -> None:
@@ -177,7 +177,7 @@ class LeaderElector:
         self.trouble = trouble
         self.reachable_since = None
 
-    async def _give_back(self) -> None:
+    async def _release(self) -> None:
         """Stop acting, then let the next one begin at once."""
         held, self._held, self._until = self._held, None, float("-inf")
         if held is None or holder_of(held) != self.identity:

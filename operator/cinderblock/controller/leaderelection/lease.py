@@ -26,23 +26,23 @@ class LeaseTimings:
         call: time limit of one request for the Lease.
     """
 
-    lease: float = LEASE_SECONDS
+    lease_duration: float = LEASE_SECONDS
     call: float = 3.0
 
     @property
-    def act(self) -> float:
+    def renew_deadline(self) -> float:
         """For how long a leader acts after it asked for a renewal that was granted: the rest is the safety margin."""
-        return self.lease * 2 / 3
+        return self.lease_duration * 2 / 3
 
     @property
-    def renew(self) -> float:
+    def renew_period(self) -> float:
         """Between two renewals."""
-        return self.lease * 2 / 15
+        return self.lease_duration * 2 / 15
 
     @property
     def look(self) -> float:
         """Between two looks of a candidate, and between two attempts after a failed one."""
-        return self.lease / 15
+        return self.lease_duration / 15
 
 
 class ObservedLease:
@@ -59,7 +59,7 @@ class ObservedLease:
         """Who holds the Lease, as far as was seen; empty: nobody."""
         return holder_of(self._seen)
 
-    def look(self, lease: JsonObject | None, now: float) -> None:
+    def observe(self, lease: JsonObject | None, now: float) -> None:
         """Take note of the Lease as it was read at ``now``; None: there is none."""
         if lease is None and not self._is_free(now):
             # Somebody has removed a Lease that was held: the holder may not know it yet.
@@ -68,7 +68,7 @@ class ObservedLease:
             self._since = now
         self._seen = lease
 
-    def may_take(self, now: float) -> bool:
+    def may_acquire(self, now: float) -> bool:
         """Whether the Lease is ours, nobody's, or has run out."""
         return holder_of(self._seen) == self._own or self._is_free(now)
 
@@ -87,7 +87,7 @@ def acquired(lease: JsonObject, own: str, timing: LeaseTimings, wall: datetime) 
     stamp = wall.isoformat(timespec="microseconds").replace("+00:00", "Z")
     spec = {
         "holderIdentity": own,
-        "leaseDurationSeconds": max(1, round(timing.lease)),
+        "leaseDurationSeconds": max(1, round(timing.lease_duration)),
         "renewTime": stamp,
         "acquireTime": before.get("acquireTime", stamp),
         "leaseTransitions": before.get("leaseTransitions", 0),
@@ -104,7 +104,7 @@ def released(lease: JsonObject) -> JsonObject:
 
 def _length(lease: JsonObject | None, timing: LeaseTimings) -> float:
     """How long the holder may go on without a renewal: what it has promised, which another version may do otherwise."""
-    return float((lease or {}).get("spec", {}).get("leaseDurationSeconds") or timing.lease)
+    return float((lease or {}).get("spec", {}).get("leaseDurationSeconds") or timing.lease_duration)
 
 
 def _version(lease: JsonObject | None) -> tuple[str, str] | None:

@@ -30,7 +30,7 @@ def instrumented(
             requeue_after = await reconcile(key)
             is_success = True
         finally:
-            metrics.reconciled(key.kind, is_success=is_success, seconds=time.monotonic() - began)
+            metrics.observe_reconcile(key.kind, is_success=is_success, seconds=time.monotonic() - began)
         return requeue_after
 
     return measured
@@ -42,15 +42,15 @@ def backup_written(metrics: OperatorMetrics, seen: VolumeBackup, status: VolumeB
     if seen.metadata.is_being_deleted:
         if after is BackupPhase.ERROR_DELETING and before is not after:
             seconds = _since(seen.metadata.deletion_timestamp, now)
-            metrics.ended(OperationKind.DELETE, is_success=False, seconds=seconds)
+            metrics.observe_operation(OperationKind.DELETE, is_success=False, seconds=seconds)
         return
     if before in BACKUP_ENDS or after not in BACKUP_ENDS or seen.spec.import_ or backup_checks.is_forgotten(seen):
         return
     is_success = after is not BackupPhase.ERROR
     seconds = _since(seen.metadata.creation_timestamp, now)
-    metrics.ended(OperationKind.BACKUP, is_success=is_success, seconds=seconds)
+    metrics.observe_operation(OperationKind.BACKUP, is_success=is_success, seconds=seconds)
     if is_success:
-        metrics.moved(
+        metrics.add_bytes(
             OperationKind.BACKUP,
             logical=status.logical_bytes,
             transferred=status.transferred_bytes,
@@ -65,14 +65,16 @@ def restore_written(metrics: OperatorMetrics, seen: VolumeRestore, status: Volum
         return
     is_success = after is RestorePhase.AVAILABLE
     seconds = _since(seen.metadata.creation_timestamp, now)
-    metrics.ended(OperationKind.RESTORE, is_success=is_success, seconds=seconds)
+    metrics.observe_operation(OperationKind.RESTORE, is_success=is_success, seconds=seconds)
     if is_success:
-        metrics.moved(OperationKind.RESTORE, restored=status.restored_bytes)
+        metrics.add_bytes(OperationKind.RESTORE, restored=status.restored_bytes)
 
 
 def deletion_finished(metrics: OperatorMetrics, seen: VolumeBackup | VolumeRestore, now: datetime) -> None:
     """Our finalizer was taken off an object that is being deleted."""
-    metrics.ended(OperationKind.DELETE, is_success=True, seconds=_since(seen.metadata.deletion_timestamp, now))
+    metrics.observe_operation(
+        OperationKind.DELETE, is_success=True, seconds=_since(seen.metadata.deletion_timestamp, now)
+    )
 
 
 def _since(asked: datetime | None, now: datetime) -> float:

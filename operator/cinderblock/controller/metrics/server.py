@@ -34,7 +34,7 @@ class SnapshotReader:
     collector: ClusterCollector
     mover_limit: int
     is_leading: Callable[[], bool] = lambda: True
-    watch_silence: Callable[[], float | None] = lambda: None
+    watch_idle: Callable[[], float | None] = lambda: None
 
     async def read(self) -> MetricsSnapshot:
         """The figures of this moment."""
@@ -46,7 +46,7 @@ class SnapshotReader:
             version=__version__,
             now=time.time(),
             is_leading=self.is_leading(),
-            watch_silence=self.watch_silence(),
+            watch_silence=self.watch_idle(),
             # One that does not act only collects what it hears of: nobody waits for that.
             queue=self.queue.counts() if self.is_leading() else dict.fromkeys(self.queue.counts(), 0),
             requests=dict(self.kube.response_counts),

@@ -58,17 +58,17 @@ class MoverAdmission:
 
     clock: Callable[[], float] = loop_time
     _started: dict[str, tuple[RunningMover, float]] = field(default_factory=dict)
-    _waiting: dict[str, QueuedMover] = field(default_factory=dict)
+    _queued: dict[str, QueuedMover] = field(default_factory=dict)
 
-    def seen_from(self, me: Operation, view: ObservedMover, store: BackupStore | None) -> ObservedMover:
+    def observe(self, me: Operation, view: ObservedMover, store: BackupStore | None) -> ObservedMover:
         """What ``me`` has to know of the others, beyond what the API server said. Asked right before deciding."""
         if view.job is not None or store is None:
             return view
         now, mine = self.clock(), age_key(me)
         self._started = {uid: entry for uid, entry in self._started.items() if entry[1] > now}
-        self._waiting = {uid: waiting for uid, waiting in self._waiting.items() if waiting.until > now}
+        self._queued = {uid: waiting for uid, waiting in self._queued.items() if waiting.until > now}
         started = {mover for mover, _ in self._started.values() if mover.owner != me.uid}
-        before = [waiting for uid, waiting in self._waiting.items() if uid != me.uid and waiting.age < mine]
+        before = [waiting for uid, waiting in self._queued.items() if uid != me.uid and waiting.age < mine]
         return replace(
             view,
             others=view.others | started,
@@ -76,18 +76,18 @@ class MoverAdmission:
             waiting_before_for_store=sum(waiting.store == store.uid for waiting in before),
         )
 
-    def decided(
+    def record(
         self, me: Operation, view: ObservedMover, store: BackupStore | None, decision: Decision, limit: int
     ) -> None:
         """Take note of what was decided, before anybody else decides."""
-        self._waiting.pop(me.uid, None)
+        self._queued.pop(me.uid, None)
         if store is None:
             self._started.pop(me.uid, None)
         elif any(isinstance(action, CreateChild) and action.kind == "Job" for action in decision.actions):
             self._started[me.uid] = RunningMover(me.uid, store.uid), self.clock() + EXPECTATION_SECONDS
         elif _is_queued(decision):
             until = self.clock() + RETURN_SECONDS * (decision.requeue_after or 0.0)
-            self._waiting[me.uid] = QueuedMover(age_key(me), store.uid, mover_state.has_room(view, limit), until)
+            self._queued[me.uid] = QueuedMover(age_key(me), store.uid, mover_state.has_room(view, limit), until)
         elif view.job is None or view.job.is_complete or view.job.failure is not None:
             self._started.pop(me.uid, None)
 

@@ -159,7 +159,7 @@ async def probe_store(context: Context, view: StoreLookup, container: str) -> St
     try:
         await context.stores.check(view.store, container)
     except CinderblockError as error:
-        return replace(view, trouble=error)
+        return replace(view, error=error)
     return view
 
 
@@ -180,7 +180,7 @@ async def read_manifest(
     opened = await context.stores.open(store, container)
     ring = await context.stores.keys(store)
     try:
-        summary = await context.stores.ask(store, partial(read_summary, partial(opened.get, key), ring, expected, key))
+        summary = await context.stores.call(store, partial(read_summary, partial(opened.get, key), ring, expected, key))
     except NotFound as error:
         if error.reason in ("ContainerNotFound", "BucketNotFound"):
             raise

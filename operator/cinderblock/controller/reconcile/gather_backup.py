@@ -128,7 +128,7 @@ async def _for_adoption(context: Context, observed: ObservedBackup) -> ObservedB
         return replace(observed, store=view)
     container = backup.spec.container or view.store.spec.container
     observed = replace(observed, store=await probe_store(context, view, container))
-    return await _with_manifest(context, observed) if observed.store.trouble is None else observed
+    return await _with_manifest(context, observed) if observed.store.error is None else observed
 
 
 async def _children_only(context: Context, backup: VolumeBackup) -> ObservedMover:
@@ -176,7 +176,9 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     volume = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
     everybody = await living_pods(context, claim.namespace)
     pods = those_with(claim, everybody)
-    observed = replace(observed, volume=volume, users=pods_using(pods), writers=pods_restoring(pods, backup.uid))
+    observed = replace(
+        observed, volume=volume, pods_using=pods_using(pods), pods_restoring=pods_restoring(pods, backup.uid)
+    )
     sets = tuple(queries.stateful_sets_of(claim.name, everybody))
     observed = replace(observed, stateful_sets=sets, cluster_uid=await context.cluster.uid(context.kube))
     return await _with_attachments(context, await _with_snapshots(context, observed), pods)
@@ -230,12 +232,12 @@ async def _with_active_key(context: Context, observed: ObservedBackup) -> Observ
 
     Only this function reports that no key may seal. Stored backups can be read all the same.
     """
-    if observed.store.store is None or observed.store.trouble is not None:
+    if observed.store.store is None or observed.store.error is not None:
         return observed
     try:
         active = await context.stores.active_key(observed.store.store)
     except CinderblockError as error:
-        return replace(observed, store=replace(observed.store, trouble=error))
+        return replace(observed, store=replace(observed.store, error=error))
     return replace(observed, store=replace(observed.store, active_key=active))
 
 
@@ -365,7 +367,7 @@ async def _find_manifests(context: Context, store: BackupStore, container: str, 
         found = (key for key in listed if (layout.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
         return sorted(found, key=lambda key: (key != known, key))
 
-    return await context.stores.ask(store, search)
+    return await context.stores.call(store, search)
 
 
 async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -404,7 +406,7 @@ async def _stored(
         return observed
     opened = await context.stores.open(store, container)
     look = partial(_find_stored, opened, store.spec.prefix, volume_id, backup.backup_id)
-    left, stands = await context.stores.ask(store, look)
+    left, stands = await context.stores.call(store, look)
     observed = replace(observed, data_present=left, manifest_present=stands)
     # The siblings were read before. So a backup that was not among them, and has a manifest now, has no VolumeBackup.
     return await _with_needs(context, observed) if left and not (backup.keeps_data and stands) else observed

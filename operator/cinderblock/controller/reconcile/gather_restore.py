@@ -47,7 +47,7 @@ async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:
         backup=backup,
         backups=backups,
         restores=restores,
-        hidden=hidden,
+        staging_claim=hidden,
         target=target,
         volume=await _volume(context, restore, hidden),
     )
@@ -129,7 +129,7 @@ async def _for_restore(context: Context, observed: ObservedRestore) -> ObservedR
     observed = replace(observed, classes=tuple(c.name for c in classes), wait_for_consumer_classes=late)
     if observed.backup is not None:
         observed = await _with_store(context, observed, observed.backup)
-    filled = observed.target if restore_checks.is_in_place(observed.restore) else observed.hidden
+    filled = observed.target if restore_checks.is_in_place(observed.restore) else observed.staging_claim
     observed = replace(observed, mover=await observe_mover(context, observed.restore, filled))
     if observed.target is None or not restore_checks.is_in_place(observed.restore):
         return observed
@@ -141,7 +141,7 @@ async def _with_users(context: Context, observed: ObservedRestore, target: Persi
     pods = await pods_with(context, target)
     nodes = await attached_to(context, target.spec.volume_name, pods) if target.is_bound else ()
     writers = pods_restoring(pods, observed.restore.uid)
-    return replace(observed, users=pods_using(pods), writers=writers, attached_to=nodes)
+    return replace(observed, pods_using=pods_using(pods), pods_restoring=writers, attached_to=nodes)
 
 
 async def _with_store(context: Context, observed: ObservedRestore, backup: VolumeBackup) -> ObservedRestore:

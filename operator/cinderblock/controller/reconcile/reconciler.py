@@ -96,11 +96,11 @@ class Reconciler:
 async def _reconcile_backup(context: Context, body: dict[str, Any]) -> float | None:
     backup = VolumeBackup.model_validate(body)
     observed = await gather_backup.gather(context, backup)
-    observed = replace(observed, mover=context.line.seen_from(backup, observed.mover, observed.store.store))
+    observed = replace(observed, mover=context.admission.observe(backup, observed.mover, observed.store.store))
     now = context.clock()
     subject = Target(OWN_KINDS["VolumeBackup"], backup, body, observed.store.store)
     decision = backup_decide.decide(observed, now)
-    context.line.decided(backup, observed.mover, observed.store.store, decision, context.policy.mover.limit)
+    context.admission.record(backup, observed.mover, observed.store.store, decision, context.policy.mover.limit)
     done = await _execute(context, subject, decision, partial(backup_decide.on_action_error, observed, now))
     return await _record(context, subject, done, backup.status)
 
@@ -108,11 +108,11 @@ async def _reconcile_backup(context: Context, body: dict[str, Any]) -> float | N
 async def _reconcile_restore(context: Context, body: dict[str, Any]) -> float | None:
     restore = VolumeRestore.model_validate(body)
     observed = await gather_restore.gather(context, restore)
-    observed = replace(observed, mover=context.line.seen_from(restore, observed.mover, observed.store.store))
+    observed = replace(observed, mover=context.admission.observe(restore, observed.mover, observed.store.store))
     now = context.clock()
     subject = Target(OWN_KINDS["VolumeRestore"], restore, body, observed.store.store)
     decision = restore_decide.decide(observed, now)
-    context.line.decided(restore, observed.mover, observed.store.store, decision, context.policy.mover.limit)
+    context.admission.record(restore, observed.mover, observed.store.store, decision, context.policy.mover.limit)
     done = await _execute(context, subject, decision, partial(restore_decide.on_action_error, observed, now))
     return await _record(context, subject, done, restore.status)
 

@@ -51,7 +51,7 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     bodies = [*await context.kube.list(kinds.VOLUME_BACKUP), *await context.kube.list(kinds.VOLUME_RESTORE)]
     judge = SteadyStateFilter(context.policy, await _owners(context.kube), context.clock())
     async for body in _with_pauses(bodies):
-        judge.hear(body)
+        judge.observe(body)
     kept = [*stores, *[body async for body in _with_pauses(bodies) if not judge.is_settled(body)]]
     marked = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
     return [(_key(body), is_in_progress(body)) for body in kept] + [
@@ -78,7 +78,7 @@ class SteadyStateFilter:
         self._gone: dict[ObjectPlace, list[ObjectPlace]] = {}
         self._restores: dict[ObjectPlace, list[VolumeRestore]] = defaultdict(list)
 
-    def hear(self, body: JsonObject) -> None:
+    def observe(self, body: JsonObject) -> None:
         """Take note of what an object says about others. Of the dependents of a backup, one is enough."""
         parsed = _parsed(body)
         if isinstance(parsed, VolumeBackup):

@@ -21,7 +21,7 @@ class SingleFlight:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def read(self, question: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+    async def do(self, question: Hashable, read: Callable[[], Awaitable[T]]) -> T:
         """The answer, shared: nobody may change it. Raises what ``read`` raises, to each who asked.
 
         A cancellation of one who asked does not end the read for the others.

@@ -15,7 +15,7 @@ class VolumeIndex:
         self._volume_of: dict[ObjectKey, str] = {}
         self._backups: dict[str, set[ObjectKey]] = {}
 
-    def hear(self, how: str | None, key: ObjectKey, status: Mapping[str, Any]) -> str | None:
+    def observe(self, how: str | None, key: ObjectKey, status: Mapping[str, Any]) -> str | None:
         """Note that a VolumeBackup came, changed or went (``how`` is DELETED), and return its volume.
 
         A VolumeBackup whose status was lost stays with its volume.

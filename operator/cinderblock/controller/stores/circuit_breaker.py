@@ -34,7 +34,7 @@ class Endpoint:
         answers: whether the last call to it was answered.
     """
 
-    answers: bool = False
+    is_proven: bool = False
 
 
 class StoreBreaker:
@@ -47,28 +47,28 @@ class StoreBreaker:
         self._endpoint = endpoint
         self._doubtful = doubtful
         self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
-        self._silent: tuple[StoreUnreachable, float] | None = None
+        self._open: tuple[StoreUnreachable, float] | None = None
 
-    async def ask(self, call: Callable[[], T]) -> T:
+    async def call(self, call: Callable[[], T]) -> T:
         """What ``call`` returns. Raises what it raises; StoreUnreachable at once if the last one got no answer."""
-        if self._silent is not None and _now() < self._silent[1]:
-            raise StoreUnreachable(self._silent[0].message, reason=self._silent[0].reason)
+        if self._open is not None and _now() < self._open[1]:
+            raise StoreUnreachable(self._open[0].message, reason=self._open[0].reason)
         async with _slot(self._slots, "The store has not answered earlier calls yet"):
-            if self._endpoint.answers:
-                return await self._call(call)
+            if self._endpoint.is_proven:
+                return await self._run(call)
             async with _slot(self._doubtful, "Other stores that do not answer are being waited for"):
-                return await self._call(call)
+                return await self._run(call)
 
-    async def _call(self, call: Callable[[], T]) -> T:
+    async def _run(self, call: Callable[[], T]) -> T:
         try:
             answer = await asyncio.to_thread(call)
         except StoreUnreachable as error:
-            self._silent, self._endpoint.answers = (error, _now() + OPEN_SECONDS), False
+            self._open, self._endpoint.is_proven = (error, _now() + OPEN_SECONDS), False
             raise
         except CinderblockError:
-            self._endpoint.answers = True
+            self._endpoint.is_proven = True
             raise
-        self._silent, self._endpoint.answers = None, True
+        self._open, self._endpoint.is_proven = None, True
         return answer
 
 

@@ -48,7 +48,7 @@ class StorePool:
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
         self._tell = tell
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
-        self._patience: dict[str, StoreBreaker] = {}
+        self._breaker: dict[str, StoreBreaker] = {}
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
@@ -74,19 +74,19 @@ class StorePool:
             self._open.popitem(last=False)
         return self._open[key]
 
-    async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
+    async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
         """Have ``call`` use the opened store, in a thread; see `Patience`. Raises what it raises."""
         address = store.spec.endpoint_url or store.spec.region
         endpoint = self._endpoints.setdefault(address, Endpoint())
-        patience = self._patience.setdefault(f"{store.uid} {address}", StoreBreaker(endpoint, self._doubtful))
-        return await patience.ask(call)
+        patience = self._breaker.setdefault(f"{store.uid} {address}", StoreBreaker(endpoint, self._doubtful))
+        return await patience.call(call)
 
     async def check(self, store: BackupStore, container: str) -> None:
         """Raises what is wrong with a store: its Secrets, keys, endpoint, credentials, container."""
         opened, clock = await self.open(store, container), asyncio.get_running_loop().time
         await self.keys(store)
         if clock() - self._checked.get(opened, float("-inf")) >= CHECK_CACHE_SECONDS:
-            await self.ask(store, opened.check)
+            await self.call(store, opened.check)
             self._checked[opened] = clock()
 
     async def keys(self, store: BackupStore) -> KeyRing | None:

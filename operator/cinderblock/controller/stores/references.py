@@ -46,12 +46,12 @@ class ReferenceLookups:
         """
         opened, keys = await stores.open(store, container), await key_ring(stores, store)
         try:
-            look = await stores.ask(store, self.begin(opened, keys, store, container, volume_id))
+            look = await stores.call(store, self.begin(opened, keys, store, container, volume_id))
             if not look.is_complete:
                 async with self.turn(store, container, volume_id):
                     look.recall()
                     while not look.is_complete:
-                        await stores.ask(store, look.read_some)
+                        await stores.call(store, look.read_some)
         finally:
             self.settle(store, container, volume_id)
         return look.needs(backup_id)

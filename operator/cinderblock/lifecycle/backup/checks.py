@@ -52,9 +52,9 @@ def store_error(view: StoreLookup, deadlines: Deadlines) -> Verdict:
     """The store is missing, refuses, or does not answer."""
     if view.store is None:
         return Fail("StoreNotFound", view.missing)
-    if view.trouble is None:
+    if view.error is None:
         return None
-    return from_error(view.trouble, deadlines)
+    return from_error(view.error, deadlines)
 
 
 def from_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
@@ -103,11 +103,11 @@ def not_available(status: str) -> str:
 
 def volume_is_free_or_forced(observed: ObservedBackup) -> Verdict:
     """Cinder: ``Backing up an in-use volume must use the force flag.``; a given snapshot needs no force."""
-    if observed.users and not observed.backup.spec.force and observed.backup.spec.snapshot_id is None:
+    if observed.pods_using and not observed.backup.spec.force and observed.backup.spec.snapshot_id is None:
         return Fail(
             "VolumeInUse",
             "Invalid volume: Backing up an in-use volume must use the force flag."
-            f" Used by pod {', '.join(observed.users[:3])}.",
+            f" Used by pod {', '.join(observed.pods_using[:3])}.",
         )
     return None
 
@@ -165,7 +165,7 @@ def volume_is_not_busy(observed: ObservedBackup) -> Verdict:
     if observed.claim is None:
         return None
     return wait_for_volume(observed.backup, observed.claim, observed.siblings, observed.restores) or still_written(
-        observed.claim, observed.writers
+        observed.claim, observed.pods_restoring
     )
 
 
@@ -178,7 +178,7 @@ def latest_parent(observed: ObservedBackup) -> VolumeBackup | None:
         sibling
         for sibling in observed.siblings
         if own_phase(sibling) in WHOLE
-        and not sibling.is_second_name
+        and not sibling.is_alias
         and not sibling.metadata.is_being_deleted
         and sibling.status.volume_id == observed.claim.uid
         and sibling.status.store_name == observed.store.store.name

@@ -172,7 +172,7 @@ def _error_wait(observed: ObservedBackup) -> CinderblockError | None:
     """Why the store cannot be asked to remove the data."""
     if observed.store.store is None:
         return TransientError(observed.store.missing, reason="StoreNotFound")
-    return observed.store.trouble or observed.manifest_error or observed.references_error
+    return observed.store.error or observed.manifest_error or observed.references_error
 
 
 def _had_data(observed: ObservedBackup) -> bool:
@@ -247,5 +247,5 @@ def aliases(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     return tuple(
         sibling
         for sibling in observed.siblings
-        if sibling.is_second_name and volume_lock.own_phase(sibling) is not None and sibling.status.manifest_key == key
+        if sibling.is_alias and volume_lock.own_phase(sibling) is not None and sibling.status.manifest_key == key
     )

@@ -66,7 +66,7 @@ def snapshot_can_be_made(observed: ObservedBackup) -> Verdict:
         return None
     if observed.snapshot_class_missing:
         return Fail("SnapshotClassNotFound", observed.snapshot_class_missing)
-    if observed.snapshot_class is None and observed.users:
+    if observed.snapshot_class is None and observed.pods_using:
         driver = observed.volume.driver if observed.volume else ""
         return Fail(
             "SnapshotClassNotFound",

@@ -83,8 +83,8 @@ def existing_target_fits(observed: ObservedRestore) -> Verdict:
     target, description = observed.target, observed.manifest.description
     if target is None:
         return Fail("VolumeNotFound", f"Volume {observed.restore.spec.volume_id} could not be found.")
-    if target.metadata.is_being_deleted or observed.users:
-        users = f" Used by pod {', '.join(observed.users[:3])}." if observed.users else ""
+    if target.metadata.is_being_deleted or observed.pods_using:
+        users = f" Used by pod {', '.join(observed.pods_using[:3])}." if observed.pods_using else ""
         return Fail("VolumeNotAvailable", f"{TARGET_NOT_AVAILABLE}{users}")
     if target.status.phase == "Lost":
         return Fail("VolumeLost", f"{TARGET_NOT_AVAILABLE} Its PersistentVolume is gone.")
@@ -166,7 +166,7 @@ def target_is_not_busy(observed: ObservedRestore) -> Verdict:
     if observed.target is None or not is_in_place(observed.restore):
         return None
     busy = volume_lock.wait_for_volume(observed.restore, observed.target, observed.backups, observed.restores)
-    return busy or volume_lock.still_written(observed.target, observed.writers)
+    return busy or volume_lock.still_written(observed.target, observed.pods_restoring)
 
 
 def name_is_not_being_made(observed: ObservedRestore) -> Verdict:

@@ -100,7 +100,7 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
         return _start(observed, now, observed.target.name if observed.target else "")
     hidden = labels.child_name(observed.restore.uid)
     started = _start(observed, now, hidden)
-    if observed.hidden is not None:
+    if observed.staging_claim is not None:
         return started
     body = children.claim(observed.restore, checks.claim_request(observed))
     return Decision(
@@ -110,7 +110,7 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
 
 def _foreign_child(observed: ObservedRestore) -> Fail | None:
     """A child's name taken by somebody else's object: never touched, never used."""
-    for child in (observed.hidden, observed.mover.job):
+    for child in (observed.staging_claim, observed.mover.job):
         if child is not None and not child.metadata.is_owned_by(observed.restore.uid):
             return Fail("NameTaken", f"{type(child).__name__} {child.name} exists and is not ours: remove it.")
     return None
@@ -277,7 +277,7 @@ def _is_stuck(observed: ObservedRestore, now: datetime) -> bool:
 def _cannot_stop(observed: ObservedRestore, now: datetime, actions: tuple[Action, ...]) -> Decision:
     """Say what is left and what to do. It ends by itself when that is gone, and never before: it may still write."""
     pods, uid = mover_state.unfinished(observed.mover), observed.restore.uid
-    children = (observed.mover.job, observed.hidden)
+    children = (observed.mover.job, observed.staging_claim)
     listed = ", ".join(
         f"{type(child).__name__} {child.name}" for child in children if lifecycle_children.is_ours(child, uid)
     )
@@ -296,14 +296,14 @@ def _cannot_stop(observed: ObservedRestore, now: datetime, actions: tuple[Action
 
 
 def _cleanup(observed: ObservedRestore) -> tuple[Action, ...]:
-    children = lifecycle_children.cleanup(observed.restore.uid, observed.mover.job, observed.hidden, None)
+    children = lifecycle_children.cleanup(observed.restore.uid, observed.mover.job, observed.staging_claim, None)
     return (*children, *rebind.clean_up_claim(observed), *rebind.release_volume(observed))
 
 
 def _remains(observed: ObservedRestore) -> bool:
     """Whether anything that was made on the way is still there."""
     uid = observed.restore.uid
-    children = (observed.hidden, observed.mover.job)
+    children = (observed.staging_claim, observed.mover.job)
     is_claimed = rebind.is_child(observed.target, observed.restore)
     return (
         is_claimed

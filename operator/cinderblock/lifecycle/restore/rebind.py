@@ -68,8 +68,8 @@ def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
         return Step(_rebinding(observed, "keeping the filled volume"), (_mark(observed, volume),))
     if observed.target is not None:
         return Fail("NameTaken", f"PersistentVolumeClaim {observed.target.name} was made by somebody else meanwhile.")
-    leftovers = children.cleanup(observed.restore.uid, observed.mover.job, observed.hidden, None)
-    if leftovers or observed.hidden is not None:
+    leftovers = children.cleanup(observed.restore.uid, observed.mover.job, observed.staging_claim, None)
+    if leftovers or observed.staging_claim is not None:
         return Step(_rebinding(observed, "releasing the hidden claim"), leftovers)
     return _claim(observed, volume)
 
@@ -81,7 +81,7 @@ def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
     reservation gets the UID of no claim, and the PersistentVolume controller finds it Released (syncVolume).
     """
     volume, uid = observed.volume, observed.restore.uid
-    if volume is None or not _is_marked(volume, observed) or children.is_ours(observed.hidden, uid):
+    if volume is None or not _is_marked(volume, observed) or children.is_ours(observed.staging_claim, uid):
         return ()
     return () if is_child(observed.target, observed.restore) else (unmark(volume, observed.target),)
 

@@ -46,10 +46,10 @@ def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
 
 
 def _look_again(observed: ObservedStore) -> float | None:
-    if isinstance(observed.view.trouble, TransientError):
+    if isinstance(observed.lookup.error, TransientError):
         return RETRY_SECONDS
     return (
-        RECHECK_SECONDS * (1 + _share(observed.store.uid) / 10) if observed.view.trouble or observed.used_by else None
+        RECHECK_SECONDS * (1 + _share(observed.store.uid) / 10) if observed.lookup.error or observed.used_by else None
     )
 
 
@@ -73,8 +73,8 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
     if observed.store.metadata.is_being_deleted and observed.used_by:
         listed = ", ".join(sorted(observed.used_by)[:10])
         shown = conditions.reconciling(old, now, generation, "InUse", f"VolumeBackups need this store: {listed}")
-    elif observed.view.trouble is not None:
-        shown = conditions.stalled(old, now, generation, observed.view.trouble.reason, observed.view.trouble.message)
+    elif observed.lookup.error is not None:
+        shown = conditions.stalled(old, now, generation, observed.lookup.error.reason, observed.lookup.error.message)
     else:
         shown = conditions.ready(old, now, generation, "Answers", "The store answers and the container may be listed")
     return BackupStoreStatus(observed_generation=generation, conditions=_with_unsealed(observed, shown, now))

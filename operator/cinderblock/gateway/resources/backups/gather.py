@@ -50,7 +50,7 @@ async def gather(kube: KubeClient, project: str, asked: dict[str, Any]) -> Obser
         restores=restores,
         store=store or StoreLookup(),
         claim=claim,
-        users=users or (),
+        pods_using=users or (),
         given_snapshot=snapshot,
     )
 
