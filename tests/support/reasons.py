@@ -10,11 +10,11 @@ from pathlib import Path
 from cinderblock import errors
 
 PACKAGE = Path(errors.__file__).parent
-ROOMS = ("lifecycle", "handlers", "kube", "store", "format", "volume", "mover", "repository")
+ROOMS = ("lifecycle", "controller", "kube", "store", "format", "volume", "mover", "repository", "archiver", "restorer")
 """Rooms whose reasons get into conditions and Events; the gateway and the command line have readers of their own."""
-FIRST_ARGUMENT = frozenset({"Fail", "Wait", "_let_go"})
-SECOND_ARGUMENT = frozenset({"Announce"})
-FOURTH_ARGUMENT = frozenset({"working", "ready", "stalled", "said"})
+FIRST_ARGUMENT = frozenset({"Fail", "Wait", "_remove_finalizer"})
+SECOND_ARGUMENT = frozenset({"RecordEvent"})
+FOURTH_ARGUMENT = frozenset({"reconciling", "ready", "stalled"})
 """These make conditions."""
 CONSTANTS = frozenset(
     {
@@ -26,7 +26,7 @@ CONSTANTS = frozenset(
             "KEPT",
             "NOTICED",
             "QUEUED",
-            "RECALLING",
+            "STATUS_LOST",
             "RUNNING",
         ),
         *("NOT_AVAILABLE", "STALLED", "STILL_ATTACHED", "STOPPING", "_FORBIDDEN_REASONS"),
@@ -38,13 +38,15 @@ TYPES = frozenset({"Normal", "Warning"})
 
 IN_LOGS_ONLY = frozenset({"NotLeading"})
 """Who does not lead writes neither a status nor an Event."""
+COMMAND_LINE_ONLY = frozenset({"PathNotFound"})
+"""Only the command line asks for paths of a backup."""
 ANSWERED = frozenset({"AlreadyExists"})
 """Whoever creates something deals with its being there: this error never gets as far as a status or a log."""
 
 
 def reasons() -> set[str]:
     """Literals in the places where reasons stand, constants of such a value, and the classes of errors."""
-    return _of_errors() | {word for room in ROOMS for word in _of_room(room)}
+    return (_of_errors() | {word for room in ROOMS for word in _of_room(room)}) - COMMAND_LINE_ONLY
 
 
 def of_rooms(rooms: tuple[str, ...]) -> set[str]:

@@ -186,7 +186,7 @@ class OpenStores:
         """Raises what the store raises."""
         self._store.check()
 
-    async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
+    async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
         """What the call returns, in no time."""
         return call()
 

@@ -180,7 +180,7 @@ class MemorySource:
             return
         rows, row = _rows(entries), 0
         while row < len(rows):
-            if taken := before.take(rows, row):
+            if taken := before.match_rows(rows, row):
                 row += taken
                 yield None
             else:

@@ -148,7 +148,7 @@ class _BackupRun:
         total = source.total_bytes
         fresh = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = fresh if parent is None else parent.summary.chunk_bytes
-        evidence = self._trust.evidence
+        evidence = self._trust.detector
         stream = None if parent is None else ParentStream(parent.contents(), evidence)
         for reason in sorted(self._trust.reasons):
             logger.info("All files are read and compared with those of the parent: %s", reason)

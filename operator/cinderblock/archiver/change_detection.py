@@ -40,7 +40,7 @@ class ChangeDetector:
     mtime_alone: bool = False
     compares_all: bool = False
     doubts_parent: bool = False
-    in_doubt: int = 0
+    reread_count: int = 0
     reread: int = 0
 
     def shows_unchanged(self, entry: Entry, before: Entry) -> bool:
@@ -53,7 +53,7 @@ class ChangeDetector:
         if self.compares_all or not _may_be_alike(entry, before):
             return False
         if not self._is_alike(entry, before):
-            self.in_doubt += 1
+            self.reread_count += 1
             return False
         has_settled = self._has_settled(before)
         self.reread += not has_settled and entry.size > 0
@@ -86,11 +86,11 @@ class ChangeDetector:
 
     def hint(self, entries: int) -> str | None:
         """What to tell an administrator if more than half of the parent's ``entries`` were read in doubt."""
-        if self.in_doubt < _WORTH_A_HINT or 2 * self.in_doubt < entries:
+        if self.reread_count < _WORTH_A_HINT or 2 * self.reread_count < entries:
             return None
         return (
-            f"{self.in_doubt} files of the same size and mtime as in the parent were read again, since their ctimes "
-            "or inodes are others: if the driver clones by copying files, changeDetection of the BackupStore can help"
+            f"{self.reread_count} files of the same size and mtime as in the parent were read again, since their ctimes"
+            " or inodes differ: if the driver clones by copying files, changeDetection of the BackupStore can help"
         )
 
 

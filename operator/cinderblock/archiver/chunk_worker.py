@@ -120,7 +120,7 @@ class ChunkWorker:
         self._encoder = encoder
         self._known = known
 
-    def read_cell(
+    def read_block(
         self,
         content: SourceContent,
         path: bytes,

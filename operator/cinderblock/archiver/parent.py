@@ -92,7 +92,7 @@ class ParentStream:
         self.ready: deque[SectionRun] = deque()
         self._next_section()
 
-    def take(self, rows: Rows, start: int) -> int:
+    def match_rows(self, rows: Rows, start: int) -> int:
         """Take over the rows from ``start`` on that are as the parent has them. Returns how many these are.
 
         The same size, mtime, ctime, inode, owner and mode: then content and attributes are the same too, since any

@@ -51,14 +51,14 @@ class ParentPolicy:
     """
 
     window: timedelta
-    evidence: ChangeDetector | None = None
+    detector: ChangeDetector | None = None
     reasons: frozenset[RereadReason] = field(default_factory=frozenset)
     since_all_read: int = 0
 
     @property
     def reads_all(self) -> bool:
         """Whether all files are read."""
-        return self.evidence is None or self.evidence.compares_all
+        return self.detector is None or self.detector.compares_all
 
     def facts(
         self,
@@ -74,7 +74,7 @@ class ParentPolicy:
             oldest_ctime_ns: the oldest ctime of all entries.
             missed_changes: files whose changes stamps had hidden.
         """
-        evidence = self.evidence
+        evidence = self.detector
         return Comparison(
             instant=instant,
             dirty_window_seconds=_seconds(self.window),

@@ -132,13 +132,13 @@ class BackupPipeline:
         """Read and store everything. Raises SourceError, SourceChanging, and what the store raises."""
         for unit in units:
             if isinstance(unit, SectionRun):
-                self._enqueue(_Pending(None, partial(self._take_unread, [unit]), None))
+                self._enqueue(_Pending(None, partial(self._on_unread_done, [unit]), None))
             elif isinstance(unit, LargeFile):
                 self._start_large(unit)
             else:
                 self._start_small(unit)
         while self._pending:
-            self._take_oldest()
+            self._finish_oldest()
         self._source.finish()
 
     def close(self) -> None:
@@ -150,12 +150,12 @@ class BackupPipeline:
     def _start_small(self, unit: SmallFiles) -> None:
         if not unit.files:
             items = [request if isinstance(request, SectionRun) else request.entry for request in unit.requests]
-            self._enqueue(_Pending(None, partial(self._take_unread, items), None))
+            self._enqueue(_Pending(None, partial(self._on_unread_done, items), None))
             return
         buffer = self._buffer()
         gathered = self._reader.gather(self._source, unit.requests, buffer)
         future = self._pool.submit(self._reader.complete, gathered)
-        self._enqueue(_Pending(future, self._take_small, buffer))
+        self._enqueue(_Pending(future, self._on_small_done, buffer))
 
     def _start_large(self, unit: LargeFile) -> None:
         try:
@@ -171,14 +171,14 @@ class BackupPipeline:
         self._open.append(content)
         hides_changes = unit.hides_changes and has_same_stamps(entry, unit.entry)
         file = _OpenFile(entry, content, hides_changes=hides_changes)
-        read = partial(self._reader.read_cell, content, entry.path, compares=hides_changes)
+        read = partial(self._reader.read_block, content, entry.path, compares=hides_changes)
         try:
             for runs in cells(content.data_ranges(), self._chunk_bytes):
                 buffer = self._buffer()
                 hints = self._hints(unit.before, runs[0].offset)
                 future = self._pool.submit(read, runs, buffer, hints)
                 end = runs[-1].offset + runs[-1].length
-                self._enqueue(_Pending(future, partial(self._take_cell, file, end), buffer))
+                self._enqueue(_Pending(future, partial(self._on_block_done, file, end), buffer))
                 if file.is_unreadable:
                     break
         except SourceError as error:
@@ -186,15 +186,15 @@ class BackupPipeline:
         if hides_changes and unit.before is not None:
             # No cell was read where the parent has data and the file now has a hole.
             file.is_other |= unit.before.has_more()
-        self._enqueue(_Pending(None, lambda _: self._take_large(file), None))
+        self._enqueue(_Pending(None, lambda _: self._on_large_done(file), None))
 
     def _enqueue(self, pending: _Pending) -> None:
         """Let a unit wait for its turn, which may be now. Units that need no reading have no buffer to limit them."""
         self._pending.append(pending)
         while self._pending and (self._pending[0].is_ready or len(self._pending) > 2 * lookahead(self._chunk_bytes)):
-            self._take_oldest()
+            self._finish_oldest()
 
-    def _take_oldest(self) -> None:
+    def _finish_oldest(self) -> None:
         pending = self._pending.popleft()
         pending.take(pending.future)
         if pending.buffer is not None:
@@ -203,7 +203,7 @@ class BackupPipeline:
     def _buffer(self) -> bytearray:
         """A free buffer; results are taken until there is one."""
         while not self._free:
-            self._take_oldest()
+            self._finish_oldest()
         return self._free.pop()
 
     def _hints(self, before: ParentEntry | None, offset: int) -> tuple[Extent, ...]:
@@ -213,33 +213,33 @@ class BackupPipeline:
         start = offset - offset % self._chunk_bytes
         return before.extents_from(start, start + self._chunk_bytes)
 
-    def _take_unread(self, items: Iterable[Entry | SectionRun], _: None) -> None:
+    def _on_unread_done(self, items: Iterable[Entry | SectionRun], _: None) -> None:
         """What needed no reading."""
         for item in items:
             if isinstance(item, SectionRun):
-                self._take_over(item)
+                self._on_reused(item)
             else:
                 self._emit(item)
                 self._done += item.size
         self._on_bytes(self._done)
 
-    def _take_over(self, run: SectionRun) -> None:
+    def _on_reused(self, run: SectionRun) -> None:
         """What the parent has as it is."""
         if self.vanished or self._source.gaps.links_to(run.targets()):
             # One of its links may be to a file that could not be read: each has to be looked at.
             for entry in run.entries():
                 self._emit(entry)
         else:
-            self._writer.take_over(run)
+            self._writer.reuse(run)
         self._done += run.size
 
-    def _take_small(self, future: Future[UnitResult]) -> None:
+    def _on_small_done(self, future: Future[UnitResult]) -> None:
         """A unit of small files."""
         result = future.result()
         chunks = [self._store(piece) for piece in result.pieces]
         for file in result.files:
             if isinstance(file, SectionRun):
-                self._take_over(file)
+                self._on_reused(file)
                 continue
             self.read_again += file.read_again
             self.missed_changes += file.was_hidden
@@ -255,7 +255,7 @@ class BackupPipeline:
             self._done += entry.size
         self._on_bytes(self._done)
 
-    def _take_cell(self, file: _OpenFile, end: int, future: Future[BlockResult]) -> None:
+    def _on_block_done(self, file: _OpenFile, end: int, future: Future[BlockResult]) -> None:
         """One cell of a large file."""
         try:
             result = future.result()
@@ -278,7 +278,7 @@ class BackupPipeline:
             file.extents = []
             file.parts += 1
 
-    def _take_large(self, file: _OpenFile) -> None:
+    def _on_large_done(self, file: _OpenFile) -> None:
         """The end of a large file: it goes into the manifest if it has not changed while it was read."""
         try:
             is_as_it_was = not file.is_torn and file.content.is_settled and not file.content.has_changed()
@@ -326,7 +326,7 @@ class BackupPipeline:
             again = _OpenFile(entry, content)
             try:
                 for runs in cells(content.data_ranges(), self._chunk_bytes):
-                    self._add_cell(again, self._reader.read_cell(content, entry.path, runs, buffer, ()))
+                    self._add_cell(again, self._reader.read_block(content, entry.path, runs, buffer, ()))
                 if content.is_settled and not content.has_changed():
                     self._writer.add(entry._replace(extents=tuple(again.extents)))
                     return

@@ -33,7 +33,7 @@ class SmallFiles:
             self.files += 1
             self.size += request.entry.size
 
-    def take_over(self, run: SectionRun) -> None:
+    def reuse(self, run: SectionRun) -> None:
         """Add entries that the parent has."""
         self.requests.append(run)
         self.rows += run.rows
@@ -116,7 +116,7 @@ def _take_over(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, 
                 unit = SmallFiles()
             yield run
         else:
-            unit.take_over(run)
+            unit.reuse(run)
     return unit
 
 

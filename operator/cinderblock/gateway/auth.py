@@ -26,7 +26,7 @@ class Authenticator(Protocol):
     def token_of(self, headers: Mapping[str, str]) -> str | None:
         """The token that a request shows. Raises AccessDenied (reason Unauthorized) if it shows none."""
 
-    def home_of(self, token: str | None) -> str:
+    def default_project(self, token: str | None) -> str:
         """The namespace that is meant where the path names none. Raises InvalidInput if there is none."""
 
     def client(self, token: str | None) -> KubeClient:
@@ -53,7 +53,7 @@ class TokenAuth(Authenticator):
         return token
 
     @override
-    def home_of(self, token: str | None) -> str:
+    def default_project(self, token: str | None) -> str:
         return namespace_in(claims(token or ""))
 
     @override
@@ -81,7 +81,7 @@ class NoAuth(Authenticator):
         return None
 
     @override
-    def home_of(self, token: str | None) -> str:
+    def default_project(self, token: str | None) -> str:
         return self._namespace
 
     @override

@@ -38,7 +38,7 @@ class RestoringFile:
         self._lock = threading.Lock()
         self._waiting = 1
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         """One more window has work on it."""
         with self._lock:
             self._waiting += 1
@@ -206,7 +206,7 @@ class FileBatch:
 
     def _share(self, file: RestoringFile) -> _BatchItem:
         if not self._shares or self._shares[-1].file is not file:
-            file.hold()
+            file.acquire()
             self._shares.append(_BatchItem(file))
         return self._shares[-1]
 

@@ -78,7 +78,7 @@ class BatchWriter:
             if processes := is_worthwhile():
                 # Where none can be started (a limit on processes), this one does all of it.
                 with suppress(OSError):
-                    self._makers = self._target.makers(processes, self._memory)
+                    self._makers = self._target.create_pool(processes, self._memory)
         return self._makers is not None
 
     @staticmethod

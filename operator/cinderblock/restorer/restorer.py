@@ -184,19 +184,19 @@ class RestorePipeline:
         if self._current is None or self._current.entry.path != entry.path:
             self._end_file()
             content = self._target.put(entry)
-            self._take_late()
+            self._run_deferred()
             if content is None:
                 return
             self._current = RestoringFile(entry, content)
             self._open.add(self._current)
         for extent in entry.extents:
-            self._close_window_before(extent)
+            self._close_batch_before(extent)
             self._window.add_extent(self._current, extent)
 
     def finish(self) -> None:
         """The stream has ended: wait until all is written. Raises what a worker raised."""
         self._end_file()
-        self._start_window()
+        self._start_batch()
         while self._running:
             self._wait_for_oldest()
         while self._finishing.waiting:
@@ -210,13 +210,13 @@ class RestorePipeline:
             file.content.close()
         self._memory.close()
 
-    def _take_late(self) -> None:
+    def _run_deferred(self) -> None:
         """What waits for the files that were put so far, waits for the window that holds the last of them."""
-        late = self._target.late
+        late = self._target.deferred
         if late:
             self._window.late += late
             late.clear()
-            self._close_window_before(None)
+            self._close_batch_before(None)
 
     def _end_file(self) -> None:
         if self._current is None:
@@ -226,13 +226,13 @@ class RestorePipeline:
         if self._current.is_finished:
             self._open.discard(self._current)
         self._current = None
-        self._close_window_before(None)
+        self._close_batch_before(None)
 
-    def _close_window_before(self, extent: Extent | None) -> None:
+    def _close_batch_before(self, extent: Extent | None) -> None:
         if self._window.is_complete(extent, self._file_limit):
-            self._start_window()
+            self._start_batch()
 
-    def _start_window(self) -> None:
+    def _start_batch(self) -> None:
         while len(self._running) >= WORKERS + WAITING:
             self._wait_for_oldest()
         window, self._window = self._window, FileBatch()
@@ -294,6 +294,6 @@ class RestorePipeline:
     def _count(self, window: FileBatch) -> None:
         """A window is finished."""
         self._open.difference_update(window.finished())
-        self._target.wrote(window.size)
+        self._target.add_written(window.size)
         self._done += window.size
         self._on_bytes(self._done)

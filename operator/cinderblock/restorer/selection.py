@@ -57,21 +57,21 @@ class SelectedTarget:
         self._selection = selection
 
     @property
-    def late(self) -> deque[Callable[[], None]]:
+    def deferred(self) -> deque[Callable[[], None]]:
         """See Target."""
-        return self._inner.late
+        return self._inner.deferred
 
-    def makers(self, processes: int, memory: SharedMemory) -> CreatePool | None:
+    def create_pool(self, processes: int, memory: SharedMemory) -> CreatePool | None:
         """See Target."""
-        return self._inner.makers(processes, memory)
+        return self._inner.create_pool(processes, memory)
 
     def put(self, entry: Entry) -> TargetContent | None:
         """See Target."""
         return self._inner.put(entry) if self._selection.holds(entry) else None
 
-    def wrote(self, count: int) -> None:
+    def add_written(self, count: int) -> None:
         """See Target."""
-        self._inner.wrote(count)
+        self._inner.add_written(count)
 
     def finish(self) -> None:
         """See Target."""

@@ -25,12 +25,12 @@ class Target(Protocol):
     """A volume that becomes equal to a backup."""
 
     @property
-    def late(self) -> deque[Callable[[], None]]:
+    def deferred(self) -> deque[Callable[[], None]]:
         """What may be done only when all contents that were put before it are finished, in order. Whoever takes
         something out does it; `finish` does what is left.
         """
 
-    def makers(self, processes: int, memory: SharedMemory) -> CreatePool | None:
+    def create_pool(self, processes: int, memory: SharedMemory) -> CreatePool | None:
         """Processes that make new files whose bytes are in ``memory``; None if there are no files. See TreeWriter."""
 
     def put(self, entry: Entry) -> TargetContent | None:
@@ -39,7 +39,7 @@ class Target(Protocol):
         Raises TargetError; IntegrityError for an entry that cannot be in a backup of such a volume.
         """
 
-    def wrote(self, count: int) -> None:
+    def add_written(self, count: int) -> None:
         """So many bytes of contents more are finished."""
 
     def finish(self) -> None:
@@ -57,9 +57,9 @@ class DeviceTarget:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.late: deque[Callable[[], None]] = deque()
+        self.deferred: deque[Callable[[], None]] = deque()
 
-    def makers(self, _: int, __: SharedMemory) -> CreatePool | None:
+    def create_pool(self, _: int, __: SharedMemory) -> CreatePool | None:
         """See Target."""
         return None
 
@@ -72,7 +72,7 @@ class DeviceTarget:
             device.clear(entry.size, device.capacity - entry.size)
         return device
 
-    def wrote(self, count: int) -> None:
+    def add_written(self, count: int) -> None:
         """See Target: a device counts by itself what is written to it."""
 
     def finish(self) -> None:
@@ -111,13 +111,13 @@ class TreeTarget:
         self._writer = self._closing.enter_context(writer)
 
     @property
-    def late(self) -> deque[Callable[[], None]]:
+    def deferred(self) -> deque[Callable[[], None]]:
         """See Target."""
-        return self._writer.late
+        return self._writer.deferred
 
-    def makers(self, processes: int, memory: SharedMemory) -> CreatePool | None:
+    def create_pool(self, processes: int, memory: SharedMemory) -> CreatePool | None:
         """See Target."""
-        return self._writer.makers(processes, memory)
+        return self._writer.create_pool(processes, memory)
 
     def put(self, entry: Entry) -> TargetContent | None:
         """See Target."""
@@ -126,9 +126,9 @@ class TreeTarget:
             file.prefetch()
         return file
 
-    def wrote(self, count: int) -> None:
+    def add_written(self, count: int) -> None:
         """See Target."""
-        self._writer.wrote(count)
+        self._writer.add_written(count)
 
     def finish(self) -> None:
         """See Target."""
@@ -136,7 +136,7 @@ class TreeTarget:
 
     def warnings(self) -> list[str]:
         """See Target."""
-        return [*self._assessed, *self._writer.losses.sentences()]
+        return [*self._assessed, *self._writer.losses.summaries()]
 
     def losses(self) -> list[Loss]:
         """See Target."""

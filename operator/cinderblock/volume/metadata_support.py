@@ -130,7 +130,7 @@ class MetadataLosses:
         """Return whether the feature is known to be impossible."""
         return not self._fidelity.keeps(feature)
 
-    def forgive(self, feature: Feature, error: OSError, path: bytes) -> None:
+    def count_if_expected(self, feature: Feature, error: OSError, path: bytes) -> None:
         """Count a refusal of metadata.
 
         Raises TargetError if the run is strict and the loss was not known; ``error`` if it is not about metadata, or
@@ -178,7 +178,7 @@ class MetadataLosses:
         """How many objects have lost this."""
         return self._counts[feature].objects if feature in self._counts else 0
 
-    def sentences(self) -> list[str]:
+    def summaries(self) -> list[str]:
         """Short sentences for the report, one for each feature that was lost."""
         return [f"{loss.what} that could not be kept: {loss.objects}" for loss in self.listed()]
 

@@ -155,7 +155,7 @@ def test_a_user_can_restore_to_a_volume_whose_root_belongs_to_root(workplace: Pa
             assert file is not None
             file.finish()
             writer.finish()
-            return writer.losses.sentences()
+            return writer.losses.summaries()
 
     assert run_as_user(work, cwd=workplace) == [
         "owners of files that could not be kept: 1",
@@ -243,7 +243,7 @@ def test_attributes_are_lost_and_counted_where_the_file_system_has_none(
         assert file is not None
         file.finish()
         writer.finish()
-        assert writer.losses.sentences() == [
+        assert writer.losses.summaries() == [
             "POSIX ACLs that could not be kept: 1",
             "extended attributes that could not be kept: 1",
         ]

@@ -186,7 +186,7 @@ def test_a_pipe_in_an_unprivileged_restore_needs_no_capability(target: Path, as_
             put(writer, ROOT._replace(uid=NOBODY, gid=NOBODY))
             put(writer, Entry(b"pipe", EntryKind.FIFO, mode=0o600, uid=NOBODY, gid=NOBODY, mtime_ns=5))
             writer.finish()
-            return writer.losses.sentences()
+            return writer.losses.summaries()
 
     assert run_as_user(work, cwd=target) == []
     assert (target / "pipe").is_fifo()

@@ -109,7 +109,7 @@ def test_a_tree_is_stored_while_it_is_written(target: Path, monkeypatch: pytest.
     monkeypatch.setattr(tree_writer, "sync_file_system", disk.sync)
     with TreeWriter(str(target)) as tree:
         tree.put(Entry(b"", EntryKind.DIRECTORY, mode=0o755))
-        tree.wrote(MIB)
+        tree.add_written(MIB)
         assert disk.begun.wait(10)
 
 

@@ -29,8 +29,8 @@ class Process:
     leading: Any = field(
         default_factory=lambda: SimpleNamespace(reachable_since=0.0, trouble="", looked_at=time.monotonic())
     )
-    watching: Any = field(default_factory=lambda: SimpleNamespace(silence=lambda: 0.0, synced=True))
-    queue: Any = field(default_factory=lambda: SimpleNamespace(longest_run=lambda: 0.0))
+    watching: Any = field(default_factory=lambda: SimpleNamespace(longest_idle=lambda: 0.0, synced=True))
+    queue: Any = field(default_factory=lambda: SimpleNamespace(longest_running_seconds=lambda: 0.0))
 
     async def asked(self, path: str, seconds: float = 5) -> tuple[int, str]:
         """What a probe gets; 0 if nothing answers in time."""
@@ -63,9 +63,9 @@ async def test_a_process_that_works_is_alive_and_ready(process: Process) -> None
 
 
 async def test_a_watch_that_is_dead_for_too_long_is_told(process: Process) -> None:
-    process.watching.silence = lambda: WATCH_STALL_SECONDS - 1
+    process.watching.longest_idle = lambda: WATCH_STALL_SECONDS - 1
     assert (await process.asked("/healthz"))[0] == 200
-    process.watching.silence = lambda: WATCH_STALL_SECONDS + 1
+    process.watching.longest_idle = lambda: WATCH_STALL_SECONDS + 1
     assert await process.asked("/healthz") == (
         503,
         "a watch has been silent for 601 s, though the API server answers\n",
@@ -73,7 +73,7 @@ async def test_a_watch_that_is_dead_for_too_long_is_told(process: Process) -> No
 
 
 async def test_an_object_that_is_worked_on_without_end_is_told(process: Process) -> None:
-    process.queue.longest_run = lambda: WORKER_STALL_SECONDS + 1
+    process.queue.longest_running_seconds = lambda: WORKER_STALL_SECONDS + 1
     assert await process.asked("/healthz") == (503, "one object has been worked on for 3601 s\n")
 
 

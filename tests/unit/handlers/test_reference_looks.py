@@ -49,7 +49,7 @@ class Opened:
     async def keys(self, store: BackupStore) -> None:
         return None
 
-    async def ask(self, store: BackupStore, call: Callable[[], T]) -> T:
+    async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
         self.calls += 1
         return await self._patience.call(call)
 

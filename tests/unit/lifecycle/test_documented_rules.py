@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cinderblock import lifecycle
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import import_checks
 from cinderblock.lifecycle.restore import checks as restore_checks
@@ -16,7 +17,7 @@ TESTS = Path(__file__).parents[2]
 ROWS = re.findall(
     r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", (TESTS.parent / "docs/rules.md").read_text(), re.MULTILINE
 )
-LIFECYCLE = Path(backup_checks.__file__).parent
+LIFECYCLE = Path(lifecycle.__file__).parent
 
 
 def _functions(path: Path) -> set[str]:
@@ -34,14 +35,14 @@ def tests() -> set[str]:
 @pytest.mark.parametrize("row", ROWS[1:], ids=lambda row: row[0][:40])
 def test_a_row_names_code_and_tests_that_exist(row: tuple[str, str, str], tests: set[str]) -> None:
     _, code, held_by = row
-    for module, name in re.findall(r"`(\w+)\.(\w+)`", code):
-        assert name in _functions(LIFECYCLE / f"{module}.py")
+    for module, name in re.findall(r"`([\w.]+)\.(\w+)`", code):
+        assert name in _functions(LIFECYCLE / f"{module.replace('.', '/')}.py")
     named = re.findall(r"`(\w+)`", held_by)
     assert named
     assert set(named) <= tests
 
 
 def test_every_check_is_in_a_row() -> None:
-    named = set(re.findall(r"`(\w+\.\w+)`", " ".join(code for _, code, _ in ROWS)))
+    named = set(re.findall(r"`([\w.]+\.\w+)`", " ".join(code for _, code, _ in ROWS)))
     asked = (*backup_checks.BEFORE_COPY, *restore_checks.BEFORE_COPY, *import_checks.IMPORT_CHECKS)
-    assert {f"{check.__module__.rpartition('.')[2]}.{check.__name__}" for check in asked} <= named
+    assert {f"{check.__module__.removeprefix(f'{lifecycle.__name__}.')}.{check.__name__}" for check in asked} <= named

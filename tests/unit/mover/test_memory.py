@@ -11,7 +11,7 @@ import pytest
 
 THREADS = """
 import ctypes, threading
-from cinderblock.volume.kernel.allocator import take_from_one_heap
+from cinderblock.volume.kernel.allocator import use_single_arena
 {first}
 together = threading.Barrier(8)
 def work():
@@ -25,7 +25,7 @@ ctypes.CDLL(None).malloc_stats()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="only glibc tells")
-@pytest.mark.parametrize(("first", "is_one"), [("take_from_one_heap()", True), ("", False)], ids=["told", "untold"])
+@pytest.mark.parametrize(("first", "is_one"), [("use_single_arena()", True), ("", False)], ids=["told", "untold"])
 def test_all_threads_use_one_heap_once_they_are_told_to(first: str, is_one: bool) -> None:
     command = [sys.executable, "-c", THREADS.format(first=first)]
     environment = {**os.environ, "PYTHONPATH": "operator"}

@@ -301,7 +301,7 @@ def test_a_failed_run_does_not_claim_to_be_complete() -> None:
 
 LONGEST = {f"{number:03}".ljust(255, "k"): "\U0001f9f1" * 255 for number in range(128)}
 """As much metadata as a backup may have (128 items), in characters of four bytes."""
-ECHO = "import os; from cinderblock.api import task; print(task.text_from_environment(os.environ))"
+ECHO = "import os; from cinderblock.api import mover; print(mover.task_from_env(os.environ))"
 
 
 def test_a_task_with_as_much_metadata_as_there_may_be_reaches_the_process() -> None:

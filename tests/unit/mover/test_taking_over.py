@@ -86,7 +86,7 @@ def _told(entry: Entry) -> Entry:
 
 def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[bool] = []
-    take_over = ManifestWriter.take_over
+    take_over = ManifestWriter.reuse
     monkeypatch.setattr(
         ManifestWriter, "take_over", lambda self, run: (copied.append(run.is_copied), take_over(self, run))
     )

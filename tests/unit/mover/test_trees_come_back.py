@@ -60,7 +60,7 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
         monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1000)
         monkeypatch.setattr(walk, "ROWS", 7)
     taken_over: list[int] = []
-    take_over = ManifestWriter.take_over
+    take_over = ManifestWriter.reuse
     monkeypatch.setattr(
         ManifestWriter, "take_over", lambda self, run: (taken_over.append(run.rows), take_over(self, run))
     )

@@ -151,7 +151,7 @@ class ManifestWriter:
         self._logical_bytes, self._transferred_bytes = mark.logical_bytes, mark.transferred_bytes
         self._newest_ctime_ns = mark.newest_ctime_ns
 
-    def take_over(self, run: SectionRun) -> None:
+    def reuse(self, run: SectionRun) -> None:
         """Add entries of the parent as they are. ``packs`` must begin with the parent's table."""
         if run.is_copied:
             self._copy(run)

@@ -59,7 +59,7 @@ class KeystoneApi:
         """The version."""
         return json_response(200, {"version": self._version(request)})
 
-    async def log_in(self, request: Request) -> Response:
+    async def create_token(self, request: Request) -> Response:
         """Look whose the token is and what they may do in the project."""
         asked = await self._asked(request)
         token = asked.auth.identity.secret
@@ -68,7 +68,7 @@ class KeystoneApi:
             201, session.body(self._endpoint(request)), {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
         )
 
-    async def check(self, request: Request) -> Response:
+    async def validate_token(self, request: Request) -> Response:
         """Whether a token is good, and what it is; GET with a body, HEAD without."""
         await self._require(request)
         subject = request.headers.get("x-subject-token", "")
@@ -79,7 +79,7 @@ class KeystoneApi:
         headers = {"X-Subject-Token": subject, "Vary": "X-Auth-Token"}
         return json_response(200, session.body(self._endpoint(request)), headers)
 
-    async def revoke(self, request: Request) -> Response:
+    async def revoke_token(self, request: Request) -> Response:
         """A token of Kubernetes lives as long as it says."""
         await self._require(request)
         raise AccessDenied("A Kubernetes token cannot be revoked here: delete what it is bound to")
@@ -87,7 +87,7 @@ class KeystoneApi:
     async def catalog(self, request: Request) -> Response:
         """Where the services are, for the user's own project."""
         token = await self._require(request)
-        project = self._who.home_of(token)
+        project = self._who.default_project(token)
         return json_response(200, {"catalog": catalog(self._endpoint(request), project), "links": {}})
 
     async def projects(self, request: Request) -> Response:
@@ -184,7 +184,11 @@ def _refused(code: int, message: str) -> Response:
 def routes(who: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
     """Every route below /identity."""
     identity = KeystoneApi(who, settings)
-    tokens: dict[str, Handler] = {"POST": KeystoneApi.log_in, "GET": KeystoneApi.check, "DELETE": KeystoneApi.revoke}
+    tokens: dict[str, Handler] = {
+        "POST": KeystoneApi.create_token,
+        "GET": KeystoneApi.validate_token,
+        "DELETE": KeystoneApi.revoke_token,
+    }
     paths: dict[str, dict[str, Handler]] = {
         "": {"GET": KeystoneApi.versions},
         "/": {"GET": KeystoneApi.versions},

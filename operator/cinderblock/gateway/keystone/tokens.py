@@ -41,7 +41,7 @@ class Session:
     user: str
     project: str | None
     roles: tuple[str, ...]
-    said: Mapping[str, Any]
+    claims: Mapping[str, Any]
 
     def body(self, endpoint: str) -> dict[str, Any]:
         """The token in Keystone's words; ``endpoint`` is the URL of our root."""
@@ -49,8 +49,8 @@ class Session:
             "methods": ["password"],
             "user": {"id": self.user, "name": self.user, "domain": DOMAIN, "password_expires_at": None},
             "audit_ids": [secrets.token_urlsafe(16)],
-            "issued_at": _instant(self.said.get("iat")) or _written(datetime.now(UTC)),
-            "expires_at": _instant(self.said.get("exp")) or NEVER,
+            "issued_at": _instant(self.claims.get("iat")) or _written(datetime.now(UTC)),
+            "expires_at": _instant(self.claims.get("exp")) or NEVER,
         }
         if self.project is not None:
             token |= {

@@ -104,7 +104,7 @@ class Endpoint:
 
     def _project(self, request: Request, token: str | None) -> str:
         """The namespace that the path names; without one, that of the caller's ServiceAccount."""
-        project = str(request.path_params.get("project") or self._who.home_of(token))
+        project = str(request.path_params.get("project") or self._who.default_project(token))
         if not _PROJECT.fullmatch(project):
             raise InvalidInput("Malformed request url")
         return project

@@ -50,7 +50,7 @@ class ApiRequest:
     query: Mapping[str, str]
     body: bytes = field(repr=False)
     links: Links
-    walks: ListCache = field(default_factory=ListCache)
+    list_cache: ListCache = field(default_factory=ListCache)
 
     @property
     def kube(self) -> KubeClient:

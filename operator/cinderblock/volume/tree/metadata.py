@@ -156,7 +156,7 @@ class _Change:
             try:
                 os.removexattr(self._place, name, follow_symlinks=self._follow)
             except OSError as error:
-                self._losses.forgive(_feature_of(name), error, self._entry.path)
+                self._losses.count_if_expected(_feature_of(name), error, self._entry.path)
             self._mode = None
 
     def set_attributes(self, attributes: Iterable[tuple[bytes, bytes]]) -> None:
@@ -165,7 +165,7 @@ class _Change:
             try:
                 os.setxattr(self._place, name, value, follow_symlinks=self._follow)
             except OSError as error:
-                self._losses.forgive(_feature_of(name), self._judged(error), self._entry.path)
+                self._losses.count_if_expected(_feature_of(name), self._judged(error), self._entry.path)
                 continue
             # A process that may write an attribute may not always read it.
             with suppress(OSError):
@@ -179,7 +179,7 @@ class _Change:
         try:
             os.chown(self._place, entry.uid, entry.gid, follow_symlinks=self._follow)
         except OSError as error:
-            self._losses.forgive(Feature.OWNERS, error, entry.path)
+            self._losses.count_if_expected(Feature.OWNERS, error, entry.path)
             return False
         self._set_owner = True
         # A program must not get the rights of another owner, not even for the time until `look` runs.
@@ -196,7 +196,7 @@ class _Change:
             else:
                 _set_mode_of_path(self._place, wanted)
         except OSError as error:
-            self._losses.forgive(self._of_another_owner(Feature.MODES), error, self._entry.path)
+            self._losses.count_if_expected(self._of_another_owner(Feature.MODES), error, self._entry.path)
         else:
             self._set_mode = wanted
         return True
@@ -207,7 +207,7 @@ class _Change:
         try:
             os.utime(self._place, ns=times, follow_symlinks=self._follow)
         except OSError as error:
-            self._losses.forgive(self._of_another_owner(Feature.TIMES), error, self._entry.path)
+            self._losses.count_if_expected(self._of_another_owner(Feature.TIMES), error, self._entry.path)
         else:
             self._set_mtime = True
 

@@ -36,7 +36,7 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class ParentRows(Protocol):
     """How the tree was at an earlier time. Asked in the order of the walk; what matches needs no entry."""
 
-    def take(self, rows: Rows, start: int) -> int:
+    def match_rows(self, rows: Rows, start: int) -> int:
         """How many rows from ``start`` on are as they were; they are taken over."""
 
 
@@ -176,7 +176,7 @@ class TreeReader(Closeable):
             row = 0
             while row < len(rows):
                 if before is not None:
-                    row += before.take(rows, row)
+                    row += before.match_rows(rows, row)
                 if row < len(rows) and (entry := self._entry(rows, row)) is not None:
                     yield entry
                 row += 1

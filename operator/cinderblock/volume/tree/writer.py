@@ -89,7 +89,7 @@ class TreeWriter(Closeable):
                 in ``late``.
         """
         self.losses = MetadataLosses(fidelity or assess_target(root), is_strict=is_strict)
-        self.late: deque[Callable[[], None]] = deque()
+        self.deferred: deque[Callable[[], None]] = deque()
         self._defers = defers
         try:
             self._root = open_root(root)
@@ -107,7 +107,7 @@ class TreeWriter(Closeable):
         self._lock = threading.Lock()
         self._writers = WriterThreads()
 
-    def makers(self, processes: int, memory: SharedMemory) -> CreatePool:
+    def create_pool(self, processes: int, memory: SharedMemory) -> CreatePool:
         """Processes that make new files whose bytes are in ``memory``. The caller closes them."""
         return CreatePool(processes, self._root, memory, self.losses)
 
@@ -127,7 +127,7 @@ class TreeWriter(Closeable):
         except OSError as error:
             raise target_error(error, "create", entry.path) from error
 
-    def wrote(self, count: int) -> None:
+    def add_written(self, count: int) -> None:
         """So many bytes more are in finished files: the disk may begin with them."""
         self._early.wrote(count)
 
@@ -140,8 +140,8 @@ class TreeWriter(Closeable):
             raise TargetError(f"{self._unfinished} files were begun and not finished: run the restore again")
         while self._levels:
             self._leave()
-        while self.late:
-            self.late.popleft()()
+        while self.deferred:
+            self.deferred.popleft()()
         try:
             sync_file_system(self._root)
         except OSError as error:
@@ -337,7 +337,7 @@ class TreeWriter(Closeable):
         try:
             os.link(holder_name, name, src_dir_fd=holder_directory, dst_dir_fd=directory, follow_symlinks=False)
         except OSError as error:
-            self.losses.forgive(Feature.HARD_LINKS, error, entry.path)
+            self.losses.count_if_expected(Feature.HARD_LINKS, error, entry.path)
             duplicate((holder_directory, holder_name), directory, name, entry.path, self.losses)
 
     def _remove_present(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
@@ -354,7 +354,7 @@ class TreeWriter(Closeable):
                 raise target_error(error, verb, entry.path) from error
 
         if self._defers:
-            self.late.append(act)
+            self.deferred.append(act)
         else:
             act()
 
