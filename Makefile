@@ -40,12 +40,12 @@ packages: setup
 
 .PHONY: unit ## Unit and contract tests: no cluster, no network
 unit: setup
-	$(BESIDE) $(RUN) pytest -n auto tests/unit tests/contract -m "not integration and not e2e and not bench"
+	$(BESIDE) $(RUN) pytest -n auto tests/unit tests/simulation tests/contract -m "not integration and not e2e and not bench"
 
 .PHONY: integration ## Tests with a real API server and a real S3 server
 integration: setup
 	$(RUN) tests.cluster tools
-	$(RUN) pytest -n 3 --dist loadfile tests/unit tests/contract tests/integration -m "integration and not e2e and not bench"
+	$(RUN) pytest -n 3 --dist loadfile tests/unit tests/simulation tests/contract tests/integration -m "integration and not e2e and not bench"
 
 .PHONY: e2e ## Tests on a real cluster: kubelet, CSI snapshots, chart, image
 e2e: setup

@@ -27,7 +27,7 @@ class Contender(Protocol):
     container: str
     """Where on the server its repository is, and nothing else."""
     uncompared: Sequence[str]
-    """Options of tests.support.compare: what of a tree it does not bring back."""
+    """Options of tests.support.mover.compare: what of a tree it does not bring back."""
 
     def backup(self, path: str, *, first: bool) -> Usage:
         """Back up; ``first``: nothing of the path is in the repository yet."""

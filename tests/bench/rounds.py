@@ -290,7 +290,7 @@ def settle(paths: Sequence[str], processors: Processors, ballast: Ballast | None
 def check_equal(path: str, restored: str, uncompared: Sequence[str] = ()) -> None:
     """Raises BenchError if what was restored is not what was backed up; ``uncompared`` as `Contender` has it."""
     if os.path.isdir(path):
-        aside("tests.support.compare", path, restored, *uncompared)
+        aside("tests.support.mover.compare", path, restored, *uncompared)
     else:
         aside("tests.bench.volumes", "same", path, restored)
 

@@ -21,7 +21,7 @@ from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retrying import RetryingStore
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
-from tests.support.faults import FaultyStore
+from tests.support.store.faults import FaultyStore
 
 GIB = 1024**3
 

@@ -12,9 +12,8 @@ import sys
 from functools import partial
 
 from tests.demo.story import Story
-from tests.support.lab import RELEASE_NAMESPACE, ROOT, Lab, LabError, alone, install, uninstall
-from tests.support.objects_in_store import EmbeddedStore
-from tests.support.workloads import (
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, ROOT, Lab, LabError, alone, install, uninstall
+from tests.support.cluster.workloads import (
     Errand,
     Mount,
     claim,
@@ -24,6 +23,7 @@ from tests.support.workloads import (
     put_tools,
     run_errand,
 )
+from tests.support.store.objects_in_store import EmbeddedStore
 
 NAMESPACE = "demo"
 DISK_BYTES = 64 << 20

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.lab import Lab
+from tests.support.cluster.cluster import Lab
 
 
 class Story:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.support.lab import alone
-from tests.support.runs import DIRECTORY, Run
+from tests.support.cluster.cluster import alone
+from tests.support.cluster.runs import DIRECTORY, Run
 
 SIDE_BY_SIDE: Final = 4
 """Processes. The longest file of tests takes two minutes, all of them together nine."""

@@ -13,16 +13,22 @@ from typing import Any
 import pytest
 
 from tests.cluster import cluster
-from tests.support import tidiness
-from tests.support.audit import AuditLog
-from tests.support.lab import Lab, alone, install
-from tests.support.runs import Run, remove_release
-from tests.support.secrecy import Oracle
-from tests.support.tenants import HOME, Account, Tenant
-from tests.support.tidiness import Graveyard
-from tests.support.witness import Witness
+from tests.support.cluster import leak_check
+from tests.support.cluster.audit import AuditLog
+from tests.support.cluster.cluster import Lab, alone, install
+from tests.support.cluster.leak_check import Graveyard
+from tests.support.cluster.namespaces import HOME, Account, Tenant
+from tests.support.cluster.recorder import Witness
+from tests.support.cluster.runs import Run, remove_release
+from tests.support.cluster.secret_scan import Oracle
 
 TenantMaker = Callable[..., Tenant]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move tests with the marker ``last`` behind all others, in the order of its number."""
+    marked = {item: item.get_closest_marker("last") for item in items}
+    items.sort(key=lambda item: marker.args[0] if (marker := marked[item]) else 0)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +103,7 @@ def _tenants(
     oracle.learn()
     try:
         for tenant in made:
-            tidiness.check(tenant)
+            leak_check.check(tenant)
     finally:
         for tenant in made:
             graveyard.bury(tenant)

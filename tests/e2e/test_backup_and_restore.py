@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from cinderblock.api.quantity import to_bytes
-from tests.support.lab import Lab, Object
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, compare_trees, digests, finish_errand, run_errand
+from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, digests, finish_errand, run_errand
 
 pytestmark = pytest.mark.e2e
 

@@ -9,8 +9,8 @@ import pytest
 from cinderblock.api.quantity import to_bytes
 from tests.cluster import cluster, storage
 from tests.cluster.csi.faults import Fault, plant
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, digests, run_errand
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, digests, run_errand
 
 pytestmark = pytest.mark.e2e
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.lab import Lab, Object
-from tests.support.tenants import CHILDREN, Tenant
-from tests.support.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.namespaces import CHILDREN, Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
 
 pytestmark = pytest.mark.e2e
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, compare_trees, digests, run_errand
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, digests, run_errand
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, compare_trees, run_errand
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, run_errand
 
 pytestmark = pytest.mark.e2e
 

@@ -6,10 +6,10 @@ from datetime import datetime
 
 import pytest
 
-from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab
-from tests.support.metrics import Samples, samples
-from tests.support.tenants import Tenant
-from tests.support.workloads import claim
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, Lab
+from tests.support.cluster.metrics import Samples, samples
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import claim
 
 pytestmark = pytest.mark.e2e
 

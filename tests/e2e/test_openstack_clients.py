@@ -10,11 +10,11 @@ import pytest
 
 from tests.openstack import clients
 from tests.openstack.clients import Outcome
-from tests.support import clouds
-from tests.support.clouds import Cloud
-from tests.support.lab import Lab
-from tests.support.tenants import Account, Tenant
-from tests.support.workloads import Errand, Mount, claim, compare_trees, run_errand
+from tests.support.cluster.cluster import Lab
+from tests.support.cluster.namespaces import Account, Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, run_errand
+from tests.support.gateway import clouds
+from tests.support.gateway.clouds import Cloud
 
 pytestmark = pytest.mark.e2e
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, digests, run_errand
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, Lab
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, digests, run_errand
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.lab import Object
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.cluster import Object
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
 
 pytestmark = pytest.mark.e2e
 

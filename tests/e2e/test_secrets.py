@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.secrecy import Oracle
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.secret_scan import Oracle
+from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 

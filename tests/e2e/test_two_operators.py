@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import processes
-from tests.support.lab import RELEASE, RELEASE_NAMESPACE, Lab, install
-from tests.support.tenants import HOME, Account, Tenant
-from tests.support.workloads import Errand, Mount, claim, digests, run_errand
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, Lab, install
+from tests.support.cluster.namespaces import HOME, Account, Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, digests, run_errand
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 

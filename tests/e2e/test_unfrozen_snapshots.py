@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.storage import UNFROZEN
-from tests.support.commits import LAYOUTS
-from tests.support.tenants import Tenant
-from tests.support.unfrozen import until_seen
-from tests.support.workloads import Errand, Mount, claim, finish_errand
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, finish_errand
+from tests.support.mover.commits import LAYOUTS
+from tests.support.mover.unfrozen import until_seen
 
 pytestmark = pytest.mark.e2e
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.lab import LabError
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.cluster import LabError
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
 
 pytestmark = pytest.mark.e2e
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.lab import Lab, Object
-from tests.support.tenants import Tenant
-from tests.support.workloads import Errand, Mount, claim
+from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.namespaces import Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim
 
 pytestmark = pytest.mark.e2e
 

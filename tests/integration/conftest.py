@@ -19,8 +19,8 @@ from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import NAMESPACE
 from tests.cluster import apiserver
-from tests.support.custom_resources import install
-from tests.support.gateways import Gateway, gateway_before, source_of
+from tests.support.cluster.custom_resources import install
+from tests.support.gateway.gateways import Gateway, gateway_before, source_of
 
 RUNNING_SERVER = "CINDERBLOCK_TEST_KUBECONFIG"
 """Environment variable: kubeconfig of a throw-away API server with the kinds of CSI snapshots, instead of our own."""

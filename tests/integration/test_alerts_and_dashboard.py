@@ -24,8 +24,8 @@ from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, PVC, VOLUME_BACKUP, VOLUME_RESTORE
 from tests.cluster import choices, debian
-from tests.support.chart import METRICS, of_kind, render
-from tests.support.metrics import Samples, samples
+from tests.support.cluster.chart import METRICS, of_kind, render
+from tests.support.cluster.metrics import Samples, samples
 
 pytestmark = pytest.mark.integration
 

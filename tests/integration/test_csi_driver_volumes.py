@@ -25,7 +25,7 @@ from tests.cluster.csi.node import Node
 from tests.cluster.csi.quiescing import FIFREEZE, FITHAW
 from tests.cluster.csi.refusals import RefusalError
 from tests.cluster.csi.snapshots import Snapshots
-from tests.support.unfrozen import until_seen
+from tests.support.mover.unfrozen import until_seen
 
 pytestmark = [
     pytest.mark.integration,

@@ -17,8 +17,8 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import InvalidInput
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
-from tests.support.custom_resources import Case, conditions, examples, install, named
-from tests.support.kubectl import kubectl
+from tests.support.cluster.custom_resources import Case, conditions, examples, install, named
+from tests.support.cluster.kubectl import kubectl
 
 pytestmark = pytest.mark.integration
 

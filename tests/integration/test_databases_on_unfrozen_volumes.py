@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.contract.s3_server import S3Server, s3_server
-from tests.support import postgres, unfrozen
-from tests.support.command_line import CommandLine
-from tests.support.postgres import PostgreSQL
-from tests.support.unfrozen import UnfrozenVolume, hidden_changes, until_seen
+from tests.support.mover import postgres, unfrozen
+from tests.support.mover.postgres import PostgreSQL
+from tests.support.mover.unfrozen import UnfrozenVolume, hidden_changes, until_seen
+from tests.support.store.command_line import CommandLine
 
 pytestmark = pytest.mark.integration
 

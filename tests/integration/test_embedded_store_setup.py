@@ -18,8 +18,8 @@ from cinderblock.cli.commands.embedded_store import EmbeddedStore, set_up
 from cinderblock.errors import AccessDenied
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, SECRET
-from tests.support.chart import render
-from tests.support.rights import connect_as, grant
+from tests.support.cluster.chart import render
+from tests.support.cluster.rights import connect_as, grant
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,7 @@ from tests.openstack import differences
 from tests.openstack.answers import Answer, found
 from tests.openstack.player import Player
 from tests.openstack.scenarios import Command, Request, Scenario, every
-from tests.support.gateways import Gateway
+from tests.support.gateway.gateways import Gateway
 
 pytestmark = pytest.mark.integration
 

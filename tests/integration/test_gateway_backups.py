@@ -10,8 +10,8 @@ import pytest
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
-from tests.support.cinder_objects import backup, becomes, pod_with, restore_becomes, snapshot, store, volume
-from tests.support.gateways import READER, Gateway, Person
+from tests.support.gateway.cinder_objects import backup, becomes, pod_with, restore_becomes, snapshot, store, volume
+from tests.support.gateway.gateways import READER, Gateway, Person
 
 pytestmark = pytest.mark.integration
 

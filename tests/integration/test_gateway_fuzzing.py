@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cinderblock.kube.client import KubeClient
-from tests.support.cinder_objects import backup, snapshot, store, volume
-from tests.support.fuzzing import fuzz
-from tests.support.gateways import Gateway
+from tests.support.gateway.cinder_objects import backup, snapshot, store, volume
+from tests.support.gateway.fuzzing import fuzz
+from tests.support.gateway.gateways import Gateway
 
 pytestmark = pytest.mark.integration
 

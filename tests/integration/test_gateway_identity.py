@@ -11,7 +11,7 @@ import pytest
 from cinderblock.gateway.auth import claims
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE
-from tests.support.gateways import READER, Gateway, Person, Said
+from tests.support.gateway.gateways import READER, Gateway, Person, Said
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ import pytest
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from tests.support.cinder_objects import backup, volume
-from tests.support.gateways import READER, ROLE_BINDING, Gateway, Person
+from tests.support.gateway.cinder_objects import backup, volume
+from tests.support.gateway.gateways import READER, ROLE_BINDING, Gateway, Person
 
 pytestmark = pytest.mark.integration
 

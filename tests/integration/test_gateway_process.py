@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from tests.cluster.choices import free_ports
-from tests.support.gateways import Gateway, Person
+from tests.support.gateway.gateways import Gateway, Person
 
 pytestmark = pytest.mark.integration
 

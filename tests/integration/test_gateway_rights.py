@@ -8,7 +8,7 @@ import pytest
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE, VOLUME_BACKUP
-from tests.support.gateways import READER, Gateway
+from tests.support.gateway.gateways import READER, Gateway
 
 pytestmark = pytest.mark.integration
 

@@ -22,10 +22,10 @@ from cinderblock.api.mover import MoverOperation, MoverTask, VolumeMode
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.factory import open_store
 from tests.contract.s3_server import S3Server, s3_server
-from tests.support.backups import KEYS, PREFIX, VOLUME, Backups, key_ring
-from tests.support.compare import compare_trees
-from tests.support.mover_pods import PROGRAM, MoverPod
-from tests.support.trees import edit_tree, make_tree
+from tests.support.mover.backups import KEYS, PREFIX, VOLUME, Backups, key_ring
+from tests.support.mover.compare import compare_trees
+from tests.support.mover.mover_pods import PROGRAM, MoverPod
+from tests.support.mover.trees import edit_tree, make_tree
 
 pytestmark = [
     pytest.mark.integration,

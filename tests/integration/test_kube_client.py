@@ -25,7 +25,7 @@ from cinderblock.kube.kinds import (
     Kind,
 )
 from cinderblock.kube.transport import Request
-from tests.support.kubectl import as_user, kubectl
+from tests.support.cluster.kubectl import as_user, kubectl
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,7 @@ from cinderblock.kube.kinds import VOLUME_BACKUP
 from tests.openstack import client_differences, clients
 from tests.openstack.player import Player
 from tests.openstack.scenarios import Command, Request, Scenario, every
-from tests.support.gateways import Gateway
+from tests.support.gateway.gateways import Gateway
 
 pytestmark = pytest.mark.integration
 

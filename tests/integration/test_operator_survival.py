@@ -25,9 +25,9 @@ from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE, LEASE, NAMESPACE, Kind
 from tests.cluster import apiserver, kubeconfigs
 from tests.cluster.apiserver import ApiServer
-from tests.support.custom_resources import install
-from tests.support.faulty_api import Fault, Seen, faulty_api
-from tests.support.operators import OperatorProcess, operator, wait_for
+from tests.support.cluster.custom_resources import install
+from tests.support.cluster.faulty_api import Fault, Seen, faulty_api
+from tests.support.cluster.operators import OperatorProcess, operator, wait_for
 
 pytestmark = pytest.mark.integration
 

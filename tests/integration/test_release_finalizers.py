@@ -15,8 +15,8 @@ from cinderblock.errors import AccessDenied, KubeUnavailable
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, SECRET, VOLUME_BACKUP, VOLUME_RESTORE, Kind
 from cinderblock.kube.responses import RequestInfo
-from tests.support.chart import render
-from tests.support.rights import connect_as, grant
+from tests.support.cluster.chart import render
+from tests.support.cluster.rights import connect_as, grant
 
 pytestmark = pytest.mark.integration
 

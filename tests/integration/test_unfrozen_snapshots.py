@@ -16,9 +16,9 @@ import pytest
 
 from cinderblock.api.v1alpha1.store import ChangeDetection
 from tests.contract.s3_server import S3Server, s3_server
-from tests.support.backups import LATER, Backups
-from tests.support.command_line import CommandLine
-from tests.support.unfrozen import KINDS, UnfrozenVolume, until_seen, why_not
+from tests.support.mover.backups import LATER, Backups
+from tests.support.mover.unfrozen import KINDS, UnfrozenVolume, until_seen, why_not
+from tests.support.store.command_line import CommandLine
 
 pytestmark = pytest.mark.integration
 

@@ -23,8 +23,8 @@ from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE
 from tests.cluster import apiserver, kubeconfigs
 from tests.cluster.apiserver import ApiServer
-from tests.support.custom_resources import install
-from tests.support.faulty_api import FaultyApi, faulty_api
+from tests.support.cluster.custom_resources import install
+from tests.support.cluster.faulty_api import FaultyApi, faulty_api
 
 pytestmark = pytest.mark.integration
 

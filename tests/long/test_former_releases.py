@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.s3_server import S3Server, s3_server
-from tests.support.kubectl import ROOT
+from tests.support.cluster.kubectl import ROOT
 from tests.upgrade import sources
 from tests.upgrade.__main__ import environment_of, unpack
 from tests.upgrade.contents import Contents, contents

@@ -20,7 +20,7 @@ from cinderblock.kube.kinds import (
     VOLUME_SNAPSHOT,
     Kind,
 )
-from tests.support.gateways import ROLE_BINDING, SERVICE_ACCOUNT
+from tests.support.gateway.gateways import ROLE_BINDING, SERVICE_ACCOUNT
 
 KINDS = {"volume": PVC, "snapshot": VOLUME_SNAPSHOT, "backup": VOLUME_BACKUP}
 CONTAINER = "volumebackups"

@@ -9,7 +9,7 @@ from cinderblock.kube.client import KubeClient
 from tests.openstack.answers import Names
 from tests.openstack.kubernetes_world import KubernetesWorld
 from tests.openstack.scenarios import LONG, Change, Command, Request, Scenario
-from tests.support.gateways import MEMBER, READER, Gateway, Person
+from tests.support.gateway.gateways import MEMBER, READER, Gateway, Person
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import yaml
 
 from tests.openstack import environments
-from tests.support import clouds
-from tests.support.clouds import Cloud
-from tests.support.lab import RELEASE_NAMESPACE, Lab, alone, install, uninstall
-from tests.support.tenants import HOME
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.cluster.namespaces import HOME
+from tests.support.gateway import clouds
+from tests.support.gateway.clouds import Cloud
 
 MODULES = (
     "tempest.api.volume.test_volumes_backup",

@@ -1,6 +1,6 @@
 """How the operator does with very many objects: `make scale`. Prints a table; docs/scale.md has one that was measured.
 
-A real API server and a real S3 server; snapshots, volumes, Jobs and movers are simulated (tests.support.controllers) in
+A real API server and a real S3 server; tests.support.simulation.controllers plays snapshots, volumes, Jobs and movers in
 this process, the operator is the process that the image runs. Decides nothing: what is too slow is for the reader.
 """
 
@@ -34,10 +34,10 @@ from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.s3 import S3Server
-from tests.support.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
-from tests.support.custom_resources import install
-from tests.support.faulty_api import faulty_api
-from tests.support.operators import OperatorProcess, operator, wait_for
+from tests.support.cluster.custom_resources import install
+from tests.support.cluster.faulty_api import faulty_api
+from tests.support.cluster.operators import OperatorProcess, operator, wait_for
+from tests.support.simulation.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
 
 AT_ONCE = 48
 """Requests of ours at a time."""

@@ -22,12 +22,12 @@ from pathlib import Path
 from tests.cluster.storage import UNFROZEN
 from tests.soak.killing import Killer
 from tests.soak.living import DEEDS, KINDS, Volume
-from tests.support import tidiness
-from tests.support.lab import RELEASE_NAMESPACE, Lab, LabError, alone, install, uninstall
-from tests.support.tenants import HOME, Account, Tenant
-from tests.support.tidiness import Graveyard
-from tests.support.witness import Witness
-from tests.support.workloads import TOOLS
+from tests.support.cluster import leak_check
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, LabError, alone, install, uninstall
+from tests.support.cluster.leak_check import Graveyard
+from tests.support.cluster.namespaces import HOME, Account, Tenant
+from tests.support.cluster.recorder import Witness
+from tests.support.cluster.workloads import TOOLS
 
 LEDGER = Path(__file__).with_name("ledger.py")
 WALK = 2 << 20
@@ -106,7 +106,7 @@ def _left(lab: Lab, tenant: Tenant, killer: Killer) -> list[str]:
     """What is left over once everything has been deleted."""
     graveyard = Graveyard(lab, is_excused=killer.was_forgotten)
     try:
-        tidiness.check(tenant)
+        leak_check.check(tenant)
         graveyard.bury(tenant)
         graveyard.check()
     except (AssertionError, LabError) as error:

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from tests.cluster import cluster, network, processes
 from tests.cluster.daemons import Daemons
 from tests.cluster.settings import Settings
-from tests.support.lab import Object
-from tests.support.objects_in_store import PORT
+from tests.support.cluster.cluster import Object
+from tests.support.store.objects_in_store import PORT
 
 SECONDS_BETWEEN = (4.0, 30.0)
 """Of quiet between two harms: some operations meet several, some none."""

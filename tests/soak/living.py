@@ -14,9 +14,9 @@ from typing import TypeVar
 from tests.cluster.storage import UNFROZEN
 from tests.soak.ledger import DATABASE
 from tests.soak.patience import patiently
-from tests.support.lab import LabError, Object
-from tests.support.tenants import ERRORS, Tenant
-from tests.support.workloads import Errand, Mount, claim
+from tests.support.cluster.cluster import LabError, Object
+from tests.support.cluster.namespaces import ERRORS, Tenant
+from tests.support.cluster.workloads import Errand, Mount, claim
 
 SIZE = 128 << 20
 END_WITHIN = 900.0

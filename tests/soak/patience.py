@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.support.lab import LabError
+from tests.support.cluster.cluster import LabError
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ import sys
 import time
 from collections import defaultdict
 
-from tests.support.lab import RELEASE_NAMESPACE, Lab, alone, install, uninstall
-from tests.support.tenants import HOME, Account, Tenant
-from tests.support.witness import Witness
-from tests.support.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.cluster.namespaces import HOME, Account, Tenant
+from tests.support.cluster.recorder import Witness
+from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
 from tests.times.moments import Moments
 
 ROUNDS = 5

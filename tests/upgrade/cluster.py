@@ -19,9 +19,19 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.image import IMAGE_NAME
 from tests.cluster.toolchain import tool
 from tests.demo.story import Story
-from tests.support.lab import RELEASE, RELEASE_NAMESPACE, ROOT, Lab, LabError, alone, install, run, uninstall
-from tests.support.objects_in_store import EmbeddedStore
-from tests.support.workloads import Errand, Mount, claim, compare_trees, digests, put_tools, run_errand
+from tests.support.cluster.cluster import (
+    RELEASE,
+    RELEASE_NAMESPACE,
+    ROOT,
+    Lab,
+    LabError,
+    alone,
+    install,
+    run,
+    uninstall,
+)
+from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, digests, put_tools, run_errand
+from tests.support.store.objects_in_store import EmbeddedStore
 from tests.upgrade.__main__ import environment_of, unpack
 from tests.upgrade.release import RELEASES
 

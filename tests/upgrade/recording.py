@@ -1,7 +1,7 @@
 """Record what a release leaves behind. Runs with the code of that release: `tests.upgrade.__main__` sees to it.
 
 A real API server, a real S3 server, the operator process and the movers' program of that release make everything;
-the cluster between them is `tests.support.controllers`. The operator is stopped before anything is written down.
+`tests.support.simulation.controllers` plays the cluster. The operator is stopped before anything is written down.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.factory import open_store
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.toolchain import tool
-from tests.support import controllers
-from tests.support.faulty_api import faulty_api
-from tests.support.operators import operator, wait_for
+from tests.support.cluster.faulty_api import faulty_api
+from tests.support.cluster.operators import operator, wait_for
+from tests.support.simulation import controllers
 from tests.upgrade import sources
 from tests.upgrade.contents import Contents, contents, write_contents
 from tests.upgrade.movers import owner_name, run_mover, volume_of

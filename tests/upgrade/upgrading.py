@@ -24,11 +24,11 @@ from cinderblock.store.factory import open_store
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.toolchain import tool
-from tests.support.controllers import Cluster, MoverEnd, running
-from tests.support.faulty_api import faulty_api
-from tests.support.kubectl import ROOT
-from tests.support.metrics import samples
-from tests.support.operators import PATIENCE, OperatorProcess, operator, wait_for
+from tests.support.cluster.faulty_api import faulty_api
+from tests.support.cluster.kubectl import ROOT
+from tests.support.cluster.metrics import samples
+from tests.support.cluster.operators import PATIENCE, OperatorProcess, operator, wait_for
+from tests.support.simulation.controllers import Cluster, MoverEnd, running
 from tests.upgrade.movers import Secrets, owner_name, run_mover, volume_of
 from tests.upgrade.recording import CONTAINER, KEYS, NAMESPACE, a_backup, a_restore, a_secret
 from tests.upgrade.release import Release

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.chart import EMBEDDED, EVERYTHING, Objects, render
+from tests.support.cluster.chart import EMBEDDED, EVERYTHING, Objects, render
 
 
 @pytest.fixture(scope="session", params=[(), EMBEDDED, EVERYTHING], ids=["plain", "embedded store", "everything"])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.audit import Right, granted
-from tests.support.chart import NAMESPACE, Objects, render
+from tests.support.cluster.audit import Right, granted
+from tests.support.cluster.chart import NAMESPACE, Objects, render
 
 pytestmark = pytest.mark.integration
 

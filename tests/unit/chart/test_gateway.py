@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cinderblock.cli.main import load, make_command_parser
-from tests.support.chart import GATEWAY, of_kind, render
+from tests.support.cluster.chart import GATEWAY, of_kind, render
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cinderblock.controller.settings import OperatorSettings
-from tests.support.chart import CHART, EMBEDDED, EVERYTHING, NAMESPACE, Objects, helm, of_kind, render
+from tests.support.cluster.chart import CHART, EMBEDDED, EVERYTHING, NAMESPACE, Objects, helm, of_kind, render
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,7 @@ from cinderblock.cli import store_arguments
 from cinderblock.cli.main import main
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.s3 import client
-from tests.support.faults import FaultyStore
+from tests.support.store.faults import FaultyStore
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.repository.verify import run_verify
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.s3 import client
-from tests.support.backups import KEYS, NOON, key_ring
-from tests.support.real_movers import RealMovers, found_in, volume
-from tests.support.simulation import Simulation
+from tests.support.mover.backups import KEYS, NOON, key_ring
+from tests.support.simulation.real_movers import RealMovers, found_in, volume
+from tests.support.simulation.simulation import Simulation
 
 SECOND_NAME = "0f8fad5b-d9cb-469f-a165-70867728950e"
 LOCATION = StoreLocation(container="volumebackups")

@@ -8,8 +8,8 @@ import pytest
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.gateway.resources.backups.actions import reset_patch
-from tests.support.simulated_api import _merged
-from tests.support.simulation import Simulation
+from tests.support.simulation.api import _merged
+from tests.support.simulation.simulation import Simulation
 
 
 @pytest.fixture

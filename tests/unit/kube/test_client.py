@@ -13,8 +13,8 @@ from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube.client import PAGE_LIMIT, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
 from cinderblock.kube.responses import RequestInfo
-from tests.support.kube_clients import client_of
-from tests.support.scripted_http import HANG_UP, Asked, Reply, Script, ScriptedServer
+from tests.support.cluster.kube_clients import client_of
+from tests.support.store.scripted_http import HANG_UP, Asked, Reply, Script, ScriptedServer
 
 
 class Connect(Protocol):

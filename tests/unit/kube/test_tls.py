@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from cinderblock.errors import KubeUnavailable
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import RELOAD_SECONDS, Request, Transport
-from tests.support.certificates import Authority, Identity
+from tests.support.cluster.certificates import Authority, Identity
 
 WHO = Request("PATCH", "/who")
 

@@ -14,7 +14,7 @@ import pytest
 from cinderblock.errors import AccessDenied, KubeUnavailable
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import READ_ATTEMPTS, RELOAD_SECONDS, RETRY_AFTER_LIMIT, Request, Transport
-from tests.support.scripted_http import HANG, HANG_UP, Reply, Script, ScriptedServer, scripted
+from tests.support.store.scripted_http import HANG, HANG_UP, Reply, Script, ScriptedServer, scripted
 
 GET = Request("GET", "/api/v1/pods")
 PATCH = Request("PATCH", "/api/v1/pods/x", {"force": "true"}, b'{"a":1}', "application/merge-patch+json")

@@ -22,7 +22,7 @@ from cinderblock.lifecycle.backup import task as backup_task
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.observed import MoverSettings, StoreLookup
 from cinderblock.lifecycle.restore import decide as restore_decide
-from tests.support.scenes import (
+from tests.support.simulation.observed_builders import (
     NOW,
     a_backup,
     a_claim,

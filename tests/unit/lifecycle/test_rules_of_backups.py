@@ -26,7 +26,7 @@ from cinderblock.errors import (
 from cinderblock.lifecycle.actions import AddFinalizer, CreateChild, Decision, DeleteChild, RecordEvent
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, StoreLookup
-from tests.support.scenes import (
+from tests.support.simulation.observed_builders import (
     NOW,
     a_backup,
     a_claim,

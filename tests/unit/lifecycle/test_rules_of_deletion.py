@@ -10,7 +10,17 @@ from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.lifecycle.actions import Decision, DeleteChild, DeleteStoredData, RemoveFinalizer
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, StoreLookup
-from tests.support.scenes import NOW, a_backup, a_job, a_pod, a_restore, a_store, accepted, available, observed_backup
+from tests.support.simulation.observed_builders import (
+    NOW,
+    a_backup,
+    a_job,
+    a_pod,
+    a_restore,
+    a_store,
+    accepted,
+    available,
+    observed_backup,
+)
 
 
 def decide(observed: ObservedBackup) -> Decision:

@@ -24,7 +24,7 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.observed import ObservedMover, ObservedRestore
 from cinderblock.lifecycle.restore import decide as restore_decide
-from tests.support.scenes import (
+from tests.support.simulation.observed_builders import (
     NOW,
     a_claim,
     a_filled_volume,

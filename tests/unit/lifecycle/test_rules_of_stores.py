@@ -14,7 +14,7 @@ from cinderblock.errors import AccessDenied, CinderblockError, NotFound, StoreUn
 from cinderblock.lifecycle.actions import AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 from cinderblock.lifecycle.store import decide as store_decide
-from tests.support.scenes import NOW
+from tests.support.simulation.observed_builders import NOW
 
 ADD, REMOVE = (AddFinalizer(STORE_FINALIZER),), (RemoveFinalizer(STORE_FINALIZER),)
 

@@ -19,9 +19,9 @@ from cinderblock.format.manifest.header import ManifestHeader, parse_header
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
-from tests.support.backups import PREFIX, VOLUME, key_ring
-from tests.support.faults import FaultyStore
-from tests.support.lines import Line, a_line, name
+from tests.support.mover.backups import PREFIX, VOLUME, key_ring
+from tests.support.mover.parent_chains import Line, a_line, name
+from tests.support.store.faults import FaultyStore
 
 JUNK = (
     f"{backup_prefix(PREFIX)}{VOLUME}/",

@@ -8,7 +8,7 @@ import pytest
 
 from cinderblock.errors import StoreUnreachable
 from cinderblock.store.memory import MemoryStore
-from tests.support.faults import Crash, FaultyStore
+from tests.support.store.faults import Crash, FaultyStore
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.audit import Right, asked, foreign, granted, unused
+from tests.support.cluster.audit import Right, asked, foreign, granted, unused
 
 ACCOUNT = "system-namespace:operator"
 ROLES = [

@@ -1,0 +1,205 @@
+"""A leader is paused while its writes are on their way; they arrive when another one has done all the work.
+
+Its own guard lets nothing out any more when it wakes up. What it had sent before is held by the API server: a name that
+comes from a UID is taken, or makes a child of something that has ended and is removed; a resourceVersion or a UID is
+not that of the object any more. Every story ends as the one without a pause: one mover, and nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cinderblock.api import labels
+from cinderblock.api.crd.definitions import RESOURCES
+from cinderblock.kube import kinds
+from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.kinds import Kind
+from tests.cluster import apiserver, kubeconfigs, s3
+from tests.cluster.apiserver import ApiServer
+from tests.cluster.s3 import S3Server
+from tests.support.cluster.custom_resources import install
+from tests.support.cluster.faulty_api import Fault, Seen, faulty_api
+from tests.support.cluster.operators import OperatorProcess, operator, wait_for
+from tests.support.simulation.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
+
+pytestmark = pytest.mark.integration
+
+LEASE_SECONDS = 6
+
+
+@dataclass(frozen=True)
+class Write:
+    """The write that arrives late: of a kind of operation, the n-th of a method and a path in its namespace."""
+
+    operation: Kind
+    method: str
+    path: str
+    number: int = 1
+
+
+BACKUP, RESTORE = kinds.VOLUME_BACKUP, kinds.VOLUME_RESTORE
+WRITES = {
+    "finalizer": Write(BACKUP, "PATCH", "/volumebackups/asked"),
+    "status": Write(BACKUP, "PATCH", "/volumebackups/asked/status"),
+    "snapshot": Write(BACKUP, "POST", "/volumesnapshots"),
+    "exposed-claim": Write(BACKUP, "POST", "/persistentvolumeclaims"),
+    "mover": Write(BACKUP, "POST", "/jobs"),
+    "snapshots-removal": Write(BACKUP, "DELETE", "/volumesnapshots/[^/]+"),
+    "hidden-claim": Write(RESTORE, "POST", "/persistentvolumeclaims"),
+    "suspended-mover": Write(RESTORE, "POST", "/jobs"),
+    "movers-start": Write(RESTORE, "PATCH", "/jobs/[^/]+"),
+    "restored-claim": Write(RESTORE, "POST", "/persistentvolumeclaims", 2),
+    "claims-release": Write(RESTORE, "PATCH", "/persistentvolumeclaims/restored"),
+    "restores-status": Write(RESTORE, "PATCH", "/volumerestores/asked/status", 2),
+}
+"""By the namespace in which it happens."""
+
+
+@dataclass
+class Stage:
+    """The servers, the controllers, and two operators."""
+
+    server: ApiServer
+    store: S3Server
+    cluster: Cluster
+    leader: OperatorProcess
+    other: OperatorProcess
+    held: set[str] = field(default_factory=set)
+    _seen: Counter[str] = field(default_factory=Counter)
+
+    def call(self, work: Callable[[KubeClient], Any]) -> Any:
+        """Do something as the administrator, past the lines."""
+
+        async def do() -> Any:
+            async with aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client:
+                return await work(client)
+
+        return asyncio.run(do())
+
+    def get(self, kind: Kind, name: str, namespace: str) -> Any:
+        """An object, or None."""
+        return self.call(lambda client: client.get(kind, name, namespace))
+
+    def phase(self, kind: Kind, name: str, namespace: str) -> str:
+        """The phase of an object of ours."""
+        return str((self.get(kind, name, namespace) or {}).get("status", {}).get("phase"))
+
+    def hold(self, seen: Seen) -> Fault | None:
+        """The rule of the leader's line: each of WRITES stays on its way."""
+        for namespace, write in WRITES.items():
+            wanted = f".*/namespaces/{namespace}{write.path}"
+            if seen.method == write.method and re.fullmatch(wanted, seen.path):
+                self._seen[namespace] += 1
+                if self._seen[namespace] == write.number:
+                    self.held.add(namespace)
+                    return Fault(is_late=True)
+        return None
+
+    def children(self, namespace: str) -> list[str]:
+        """What there is of ours besides our own kinds."""
+
+        async def look(client: KubeClient) -> list[str]:
+            ours = f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
+            kinds_of_children = (kinds.JOB, kinds.POD, kinds.VOLUME_SNAPSHOT, kinds.PVC)
+            found = [item for kind in kinds_of_children for item in await client.list(kind, namespace, labels=ours)]
+            return [f"{item['kind']} {item['metadata']['name']}" for item in found]
+
+        listed: list[str] = self.call(look)
+        return listed
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Every namespace has a volume, and where something is to be restored, a backup of it."""
+    with ExitStack() as stack:
+        server = stack.enter_context(apiserver.running(with_snapshots=True))
+        store = stack.enter_context(s3.running("--keep-alive"))
+
+        async def prepare() -> None:
+            async with aclosing(await connect(kubeconfig=str(server.kubeconfig))) as client:
+                for resource in RESOURCES:
+                    await install(client, resource)
+                await furnish(client)
+                for namespace in WRITES:
+                    await furnish_namespace(client, namespace, store, "late")
+                    await client.create(kinds.PVC, a_claim(namespace, "data"))
+
+        asyncio.run(prepare())
+        cluster = stack.enter_context(controllers(server, store))
+
+        def start(name: str) -> OperatorProcess:
+            line = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
+            kubeconfig = kubeconfigs.write(tmp_path / f"{name}.config", line.url, server.authority, server.token)
+            settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default", "CINDERBLOCK_LEASE_SECONDS": str(LEASE_SECONDS)}
+            started = stack.enter_context(operator(line, tmp_path, name, kubeconfig, **settings))
+            wait_for(f"readiness of {name}", started.is_ready)
+            return started
+
+        yield Stage(server, store, cluster, start("first"), start("second"))
+
+
+def _ask(stage: Stage) -> None:
+    """Have every operation begin on the first operator, up to its write that stays on its way."""
+    to_restore = [namespace for namespace, write in WRITES.items() if write.operation is RESTORE]
+
+    async def back_up(client: KubeClient) -> None:
+        for namespace in to_restore:
+            metadata = {"name": "full", "namespace": namespace}
+            await client.create(BACKUP, {"metadata": metadata, "spec": {"volumeId": "data"}})
+
+    async def begin(client: KubeClient) -> None:
+        for namespace, write in WRITES.items():
+            spec = {"volumeId": "data"} if write.operation is BACKUP else {"backupId": "full", "name": "restored"}
+            metadata = {"name": "asked", "namespace": namespace}
+            await client.create(write.operation, {"metadata": metadata, "spec": spec})
+
+    stage.call(back_up)
+    for namespace in to_restore:
+        wait_for(f"backup in {namespace}", lambda n=namespace: stage.phase(BACKUP, "full", n) == "available")
+        wait_for(f"cleanliness of {namespace}", lambda n=namespace: not stage.children(n))
+    stage.leader.line.rule = stage.hold
+    stage.call(begin)
+    wait_for("writes on their way", lambda: stage.held == set(WRITES))
+
+
+def _ends(stage: Stage) -> dict[str, Any]:
+    """Wait until every operation is done and nothing is left; the statuses, and the claims that were restored."""
+    ends = {}
+    for namespace, write in WRITES.items():
+        wait_for(namespace, lambda n=namespace, w=write: stage.phase(w.operation, "asked", n) == "available")
+        wait_for(f"cleanliness of {namespace}", lambda n=namespace: not stage.children(n))
+        asked = stage.get(write.operation, "asked", namespace)
+        restored = stage.get(kinds.PVC, "restored", namespace)
+        ends[namespace] = asked["status"], restored and restored["metadata"]["uid"]
+        assert len(stage.cluster.movers[asked["metadata"]["uid"]]) == 1, namespace
+    return ends
+
+
+def test_what_a_paused_leader_had_sent_changes_nothing_when_it_arrives_late(stage: Stage) -> None:
+    _ask(stage)
+    stage.leader.send(signal.SIGSTOP)
+    before = _ends(stage)
+    woken = time.monotonic()
+    stage.leader.line.deliver()
+    wait_for("late writes", lambda: len(stage.leader.line.arrived) == len(WRITES))
+    stage.leader.send(signal.SIGCONT)
+    stage.leader.says("This process does not lead any more")
+    wait_for("readiness of the first", stage.leader.is_ready)
+    answers = stage.leader.line.arrived
+    assert all(code in (404, 409) for (method, _), code in answers.items() if method != "POST"), answers
+    assert _ends(stage) == before, answers
+    assert not stage.leader.line.count(lambda seen: seen.is_write, since=woken)
+    stored = sorted(path.parts[-4] for path in stage.store.directory.glob("late/*/backups/*/*.manifest"))
+    assert stored == sorted(WRITES), "one backup in each namespace"

@@ -1,0 +1,266 @@
+"""An operator that dies before or after any of its writes comes to the same end as one that does not; so do movers.
+
+Its writes are those to the API server and the removals of single objects from the store; all are counted in a run that
+nobody disturbs. tests/unit/repository/test_crash_points.py does the same to the real mover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+from cinderblock.format.manifest.comparison import Comparison
+from tests.support.simulation.simulation import Simulation, api_outage, summary
+from tests.support.store.faults import Crash
+
+Part = Callable[[Simulation], object]
+
+
+def _volume(simulation: Simulation) -> None:
+    simulation.claim("data", "first")
+
+
+def _full(simulation: Simulation) -> None:
+    _volume(simulation)
+    simulation.backup("full", "data")
+    simulation.settle()
+    simulation.cluster.contents[simulation.get("PersistentVolumeClaim", "data")["spec"]["volumeName"]] = "second"
+
+
+def _chain(simulation: Simulation) -> None:
+    _full(simulation)
+    simulation.backup("child", "data", incremental=True)
+    simulation.settle()
+
+
+def _restored(simulation: Simulation) -> None:
+    _full(simulation)
+    simulation.restore("again", "full", name="new")
+    simulation.settle()
+
+
+def _delete_both(simulation: Simulation) -> None:
+    simulation.delete("VolumeBackup", "full")
+    simulation.delete("VolumeBackup", "child")
+
+
+def _delete_during_restore(simulation: Simulation) -> None:
+    """The restore goes on, and the backup goes when it has ended."""
+    simulation.restore("again", "full", name="new")
+    while (
+        simulation.phase("VolumeRestore", "again") == "None"
+        or simulation.reason("VolumeRestore", "again") != "MoverRunning"
+    ):
+        simulation.step()
+    simulation.delete("VolumeBackup", "full")
+
+
+def _refused(simulation: Simulation) -> None:
+    _volume(simulation)
+    simulation.pod("web", "data")
+
+
+def _retained(simulation: Simulation) -> None:
+    _volume(simulation)
+    simulation.backup("full", "data", deletionPolicy="Retain")
+    simulation.settle()
+
+
+def _two_backups(simulation: Simulation) -> None:
+    simulation.backup("full", "data")
+    simulation.backup("child", "data", incremental=True)
+
+
+def _two_restores(simulation: Simulation) -> None:
+    simulation.restore("a", "full", name="new")
+    simulation.restore("b", "full", name="new")
+
+
+SCENARIOS: dict[str, tuple[Part, Part]] = {
+    "create": (_volume, lambda s: s.backup("full", "data")),
+    "create, forced": (_refused, lambda s: s.backup("full", "data", force=True)),
+    "create, refused": (_refused, lambda s: s.backup("full", "data")),
+    "create, two at once": (_volume, _two_backups),
+    "create, incremental": (_full, lambda s: s.backup("child", "data", incremental=True)),
+    "restore to a new volume": (_full, lambda s: s.restore("again", "full", name="new")),
+    "restore to a volume that is bound late": (
+        _full,
+        lambda s: s.restore("again", "full", name="new", storageClassName="late"),
+    ),
+    "restore to an existing volume": (_full, lambda s: s.restore("again", "full", volumeId="data")),
+    "two restores to one name": (_full, _two_restores),
+    "delete": (_full, lambda s: s.delete("VolumeBackup", "full")),
+    "delete parent and child": (_chain, _delete_both),
+    "delete, retaining the data": (_retained, lambda s: s.delete("VolumeBackup", "full")),
+    "delete during a restore": (_full, _delete_during_restore),
+}
+
+END: dict[str, dict[str, Any]] = {
+    "create": {"phases": {"full": "available"}, "claims": {"data": "first"}},
+    "create, forced": {"phases": {"full": "available"}, "claims": {"data": "first"}},
+    "create, refused": {"phases": {"full": "error"}, "claims": {"data": "first"}},
+    "create, two at once": {"phases": {"full": "available", "child": "available"}, "claims": {"data": "first"}},
+    "create, incremental": {"phases": {"full": "available", "child": "available"}, "claims": {"data": "second"}},
+    "restore to a new volume": {
+        "phases": {"full": "available", "again": "available"},
+        "claims": {"data": "second", "new": "first"},
+    },
+    "restore to a volume that is bound late": {
+        "phases": {"full": "available", "again": "available"},
+        "claims": {"data": "second", "new": "first"},
+    },
+    "restore to an existing volume": {
+        "phases": {"full": "available", "again": "available"},
+        "claims": {"data": "first"},
+    },
+    "two restores to one name": {"claims": {"data": "second", "new": "first"}},
+    "delete": {"phases": {}, "claims": {"data": "second"}, "stored": 0},
+    "delete parent and child": {"phases": {}, "claims": {"data": "second"}, "stored": 0},
+    "delete, retaining the data": {"phases": {}, "claims": {"data": "first"}, "stored": 2},
+    "delete during a restore": {
+        "phases": {"again": "available"},
+        "claims": {"data": "second", "new": "first"},
+        "stored": 0,
+    },
+}
+
+FAULTS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
+    "dies before": (False, lambda: Crash("scripted")),
+    "dies after": (True, lambda: Crash("scripted")),
+    "loses the answer to": (True, api_outage),
+}
+
+
+def run(name: str, fault: tuple[int, BaseException, bool] | None = None) -> tuple[Simulation, int]:
+    """A scenario to its end, perhaps with a fault at one write. Also gives the number of writes."""
+    prepare, ask = SCENARIOS[name]
+    with Simulation() as simulation:
+        prepare(simulation)
+        before = simulation.faults.writes
+        if fault is not None:
+            at, error, done = fault
+            simulation.faults.plan(at, error, done=done)
+        ask(simulation)
+        simulation.settle()
+    return simulation, simulation.faults.writes - before
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_of(name: str) -> None:
+    simulation, _ = run(name)
+    end, wanted = summary(simulation), END[name]
+    assert end["claims"] == wanted["claims"]
+    assert end["children"] == simulation.pods_of_users()
+    assert {phase: said[0] for phase, said in end["phases"].items()} == wanted.get("phases", ANY)
+    assert len(end["stored"]) == wanted.get("stored", ANY)
+    assert set(end["volumes"]) == {("Bound", "Delete", "")}
+
+
+@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_is_the_same_when_the_operator(name: str, how: str) -> None:
+    reference, writes = run(name)
+    done, error = FAULTS[how]
+    for at in range(writes):
+        simulation, _ = run(name, (at, error(), done))
+        assert summary(simulation) == summary(reference), f"write {at}\n{simulation.story()}"
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_is_the_same_when_a_mover_dies(name: str, done: bool) -> None:
+    prepare, ask = SCENARIOS[name]
+
+    def ended(death: int | None) -> tuple[Simulation, int]:
+        with Simulation() as simulation:
+            prepare(simulation)
+            before = simulation.cluster.mover_writes
+            if death is not None:
+                simulation.cluster.mover_dies = before + death, done
+            ask(simulation)
+            simulation.settle()
+        return simulation, simulation.cluster.mover_writes - before
+
+    reference, writes = ended(None)
+    for death in range(writes):
+        simulation, _ = ended(death)
+        assert summary(simulation) == summary(reference), f"write {death} of a mover\n{simulation.story()}"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_end_is_the_same_when_a_mover_dies_and_so_does_the_operator_that_sees_it(name: str) -> None:
+    reference, writes = run(name)
+    prepare, ask = SCENARIOS[name]
+    for at in range(0, writes + 4, 2):
+        with Simulation() as simulation:
+            prepare(simulation)
+            simulation.cluster.mover_dies = simulation.cluster.mover_writes + at % 2, False
+            simulation.faults.plan(at, Crash("scripted"), done=at % 4 == 0)
+            ask(simulation)
+            simulation.settle()
+        assert summary(simulation) == summary(reference), f"write {at}\n{simulation.story()}"
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_changes_that_stamps_hid_are_told_whichever_write_the_operator_dies_at(*, done: bool) -> None:
+    """The report of the mover is gone with its Job by then; the manifest says it."""
+    for at in range(run("create, incremental")[1]):
+        with Simulation() as simulation:
+            _full(simulation)
+            simulation.cluster.found = Comparison(
+                dirty_window_seconds=3600, compared=True, reread_files=0, missed_changes=2
+            )
+            simulation.faults.plan(at, Crash("scripted"), done=done)
+            simulation.backup("child", "data", incremental=True)
+            simulation.settle()
+        status = simulation.get("VolumeBackup", "child")["status"]
+        assert (status["missedChanges"], status["rereadFiles"]) == (2, 0), f"write {at}"
+        told = [count for reason, count in simulation.events() if reason == "ChangeMissed"]
+        assert told in ([1], [2]), f"write {at}: {told}"
+        assert "missedChanges" not in simulation.get("VolumeBackup", "full")["status"]
+
+
+CANCELLED: dict[str, tuple[Part, Part, str]] = {
+    "a backup": (_volume, lambda s: s.backup("asked", "data"), "VolumeBackup"),
+    "an incremental backup": (_full, lambda s: s.backup("asked", "data", incremental=True), "VolumeBackup"),
+    "a restore to a new volume": (_full, lambda s: s.restore("asked", "full", name="new"), "VolumeRestore"),
+    "a restore to an existing one": (_full, lambda s: s.restore("asked", "full", volumeId="data"), "VolumeRestore"),
+}
+
+
+def cancel(name: str, steps: int, at: int | None = None) -> tuple[Simulation, bool]:
+    """Ask for something, delete it after so many steps, and die at a write after that. Also: was it too late?"""
+    prepare, ask, kind = CANCELLED[name]
+    with Simulation() as simulation:
+        prepare(simulation)
+        ask(simulation)
+        for _ in range(steps):
+            simulation.step()
+        has_ended = simulation.phase(kind, "asked") == "available"
+        if at is not None:
+            simulation.faults.plan(at, Crash("scripted"), done=at % 2 == 0)
+        simulation.delete(kind, "asked")
+        simulation.settle()
+    return simulation, has_ended
+
+
+@pytest.mark.parametrize("name", CANCELLED)
+def test_nothing_is_left_of_what_is_cancelled_after_any_step(name: str) -> None:
+    kind = CANCELLED[name][2]
+    ended, steps = False, 0
+    while not ended:
+        for at in (None, 0, 1, 2, 3, 4, 5, 7):
+            simulation, ended = cancel(name, steps, at)
+            end = summary(simulation)
+            story = f"step {steps}, write {at}: {end}\n{simulation.story()}"
+            assert simulation.phase(kind, "asked") == "gone", story
+            assert end["children"] == [], story
+            assert {marks for _, _, marks in end["volumes"]} == {""}, story
+            assert len(end["volumes"]) == len(end["claims"]), story
+            assert end["claims"].get("new", "first") == "first", story
+            assert not [key for key in end["stored"] if "full" not in key], story
+        steps += 1
+    assert steps > 10

@@ -1,0 +1,249 @@
+"""Whatever people, the cluster and faults do in any order: once the faults stop, the asked state comes and stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.conjecture.providers import HypothesisProvider
+from hypothesis.internal.constants_ast import Constants
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from cinderblock.api import labels
+from cinderblock.errors import AccessDenied, CinderblockError, StoreUnreachable
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
+from tests.support.simulation.api import Object
+from tests.support.simulation.simulation import Simulation, api_outage, is_whole
+from tests.support.store.faults import Crash
+
+AT_REST = {"available", "error_restoring", "error"}
+MANY = 12
+"""Operations at once; more make the story longer and no better."""
+OPERATIONS = ("VolumeBackup", "VolumeRestore")
+SAME_STORIES = settings(derandomize=True, max_examples=60, stateful_step_count=30, deadline=None)
+"""The same stories in every run: what fails is somebody's change, not somebody's luck."""
+CHILDREN = ("Job", "PersistentVolumeClaim", "VolumeSnapshot")
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """One volume in use now and then, its backups and restores, and everything that may come in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.simulation = Simulation()
+        self.simulation.claim("data", "version 0")
+        self.count = 0
+
+    @initialize(backups=st.sampled_from([0, 1, 1, 2]), restore=st.sampled_from([None, "new-0", "data"]))
+    def begin_with(self, backups: int, restore: str | None) -> None:
+        for number in range(backups):
+            self.simulation.backup(f"stored-{number}", "data", incremental=number > 0)
+        self.simulation.settle()
+        if backups and restore:
+            self.simulation.restore("early", "stored-0", **{"volumeId" if restore == "data" else "name": restore})
+
+    # -- people
+
+    def _new_name(self, letter: str) -> str:
+        self.count += 1
+        return f"{letter}{self.count}"
+
+    @precondition(lambda self: len(self._operations()) < MANY)
+    @rule(incremental=st.booleans(), force=st.booleans(), retain=st.booleans())
+    def ask_for_a_backup(self, incremental: bool, force: bool, retain: bool) -> None:
+        policy = "Retain" if retain else "Delete"
+        spec = {"incremental": incremental, "force": force, "deletionPolicy": policy}
+        self.simulation.backup(self._new_name("backup-"), "data", **spec)
+
+    @rule()
+    def notice_what_is_new(self) -> None:
+        self.simulation.notice()
+
+    @precondition(lambda self: self.simulation.objects.all("VolumeBackup") and len(self._operations()) < MANY)
+    @rule(data=st.data(), into=st.sampled_from(["new", "late", "same", "unnamed", "existing"]))
+    def ask_for_a_restore(self, data: st.DataObject, into: str) -> None:
+        backup = self._pick(data, self.simulation.objects.all("VolumeBackup"))
+        spec: dict[str, dict[str, Any]] = {
+            "new": {"name": self._new_name("new-")},
+            "late": {"name": self._new_name("late-"), "storageClassName": "late"},
+            "same": {"name": "wanted-by-many"},
+            "unnamed": {},
+            "existing": {"volumeId": "data"},
+        }
+        self.simulation.restore(self._new_name("restore-"), backup["metadata"]["name"], **spec[into])
+
+    @precondition(lambda self: self._operations())
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        self.simulation.objects.delete(self._pick(data, self._operations()))
+
+    @precondition(lambda self: self._operations())
+    @rule(data=st.data())
+    def lose_a_status(self, data: st.DataObject) -> None:
+        self.simulation.objects.update(self._pick(data, self._operations()), status=None)
+
+    @precondition(lambda self: self._children())
+    @rule(data=st.data())
+    def delete_a_child(self, data: st.DataObject) -> None:
+        self.simulation.objects.delete(self._pick(data, self._children()))
+
+    @rule()
+    def use_the_volume(self) -> None:
+        if self.simulation.exists("Pod", "web"):
+            self.simulation.delete("Pod", "web")
+        else:
+            self.simulation.pod("web", "data")
+
+    @rule()
+    def write_to_the_volume(self) -> None:
+        self.count += 1
+        self.simulation.write("data", f"version {self.count}")
+
+    # -- the cluster and the operator
+
+    @rule(data=st.data(), times=st.integers(1, 6))
+    def let_the_operator_work(self, data: st.DataObject, times: int) -> None:
+        for _ in range(times):
+            due = self.simulation.due()
+            if due:
+                self.simulation.reconcile(self._pick(data, due))
+
+    @precondition(lambda self: self.simulation.cluster.moves())
+    @rule(data=st.data())
+    def let_the_cluster_work(self, data: st.DataObject) -> None:
+        self.simulation.move(self._pick(data, self.simulation.cluster.moves()))
+
+    @rule(times=st.integers(1, 25))
+    def go_on(self, times: int) -> None:
+        for _ in range(times):
+            self.simulation.step()
+
+    @rule(seconds=st.sampled_from([1, 30, 600, 7200]))
+    def pass_time(self, seconds: int) -> None:
+        self.simulation.advance(seconds)
+
+    @rule()
+    def resync(self) -> None:
+        self.simulation.look_at_what_is_settled()
+
+    @rule()
+    def start_the_operator_anew(self) -> None:
+        self.simulation.restart()
+
+    # -- faults
+
+    @rule(trouble=st.sampled_from([None, StoreUnreachable("no answer"), AccessDenied("the key is refused")]))
+    def change_the_store(self, trouble: CinderblockError | None) -> None:
+        self.simulation.store.trouble = trouble
+
+    @rule(at=st.integers(0, 8), done=st.booleans(), crash=st.booleans())
+    def plan_a_fault(self, at: int, done: bool, crash: bool) -> None:
+        self.simulation.faults.plan(at, Crash("scripted") if crash else api_outage(), done=done)
+
+    # -- the end
+
+    def teardown(self) -> None:
+        simulation = self.simulation
+        with simulation:
+            simulation.store.trouble = simulation.faults.at = None
+            if simulation.exists("Pod", "web"):
+                simulation.delete("Pod", "web")
+            simulation.settle()
+            self._check_operations()
+            self._check_children()
+            self._check_volumes()
+            self._check_store()
+
+    def _check_operations(self) -> None:
+        for item in self._operations():
+            name, status = item["metadata"]["name"], item.get("status", {})
+            story = f"{name}: {status}\n{self.simulation.story()}"
+            if item["kind"] == "VolumeRestore":
+                assert status["phase"] in AT_REST, story
+                assert "deletionTimestamp" not in item["metadata"], story
+                assert not item["metadata"].get("finalizers"), story
+            elif "deletionTimestamp" in item["metadata"]:
+                assert status["phase"] == "deleting", story
+                assert self._needed(item), story
+            else:
+                assert status["phase"] in AT_REST, story
+                whole = is_whole(self.simulation, item["metadata"]["uid"])
+                assert whole or status["phase"] == "error", story
+
+    def _needed(self, parent: Object) -> bool:
+        uid = parent["metadata"]["uid"]
+        children = [item["status"].get("parentId") == uid for item in self.simulation.objects.all("VolumeBackup")]
+        return any(children)
+
+    def _check_children(self) -> None:
+        pods = [pod for pod in self.simulation.objects.all("Pod") if pod["metadata"].get("labels")]
+        assert self._children() == pods == [], self.simulation.story()
+
+    def _check_volumes(self) -> None:
+        for volume in self.simulation.objects.all("PersistentVolume"):
+            story = f"{volume}\n{self.simulation.story()}"
+            assert volume["status"]["phase"] == "Bound", story
+            assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete", story
+            assert RESTORE_LABEL not in volume["metadata"].get("labels", {}), story
+        for claim in self.simulation.objects.all("PersistentVolumeClaim"):
+            name = claim["metadata"]["name"]
+            assert name == "data" or self.simulation.content(name).startswith("version"), self.simulation.story()
+
+    def _check_store(self) -> None:
+        """What is stored belongs to a backup, or was retained when its VolumeBackup went."""
+        retained = [event["reason"] for event in self.simulation.objects.all("Event")]
+        left = "Retained" in retained or "DataLeft" in retained
+        for key in self.simulation.stored():
+            part = key.split("/")[2].removesuffix(".manifest")
+            assert left or self.simulation.objects.by_uid(part), f"{key}\n{self.simulation.story()}"
+
+    # -- picking
+
+    def _operations(self) -> list[Object]:
+        return [item for kind in OPERATIONS for item in self.simulation.objects.all(kind)]
+
+    def _children(self) -> list[Object]:
+        found = [item for kind in CHILDREN for item in self.simulation.objects.all(kind)]
+        return [item for item in found if labels.MANAGED_BY_LABEL in item["metadata"].get("labels", {})]
+
+    def _pick(self, data: st.DataObject, among: list[Any]) -> Any:
+        return among[data.draw(st.integers(0, len(among) - 1))]
+
+
+@pytest.fixture
+def same_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Hypothesis draw without the constants that it collects from whatever modules of ours are imported by then.
+
+    Otherwise a test chooses other stories in a process that has run other tests, and after a number was changed
+    somewhere, although it is derandomized (Hypothesis 6.131 and later).
+    """
+    monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("same_choices")
+def test_the_asked_state_comes_and_stays() -> None:
+    run_state_machine_as_test(AnyOrder, settings=SAME_STORIES)
+
+
+@pytest.mark.usefixtures("same_choices")
+def test_the_stories_do_not_depend_on_what_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Constants(integers=set(range(30)))
+    told = [_stories(monkeypatch, constants) for constants in (Constants(), known)]
+    assert told[0] == told[1]
+
+
+def _stories(monkeypatch: pytest.MonkeyPatch, constants: Constants) -> list[str]:
+    """A few stories, told by a Hypothesis that has found ``constants`` in our modules."""
+    told: list[str] = []
+
+    class Told(AnyOrder):
+        def teardown(self) -> None:
+            with self.simulation as simulation:
+                told.extend(simulation.history)
+
+    monkeypatch.setattr(providers, "_get_local_constants", lambda: constants)
+    run_state_machine_as_test(Told, settings=settings(SAME_STORIES, max_examples=3))
+    return told

@@ -1,0 +1,172 @@
+"""Nobody gets at another namespace's volumes or backups by making objects that look like ours.
+
+What an attacker may do here: everything in a namespace of their own, claims, Jobs, pods and our kinds with whatever
+names, labels, owner references and annotations; nothing outside it, and no status of a claim or a volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cinderblock.api import labels as api_labels
+from cinderblock.api.mover import MoverReport
+from tests.support.simulation.api import Object
+from tests.support.simulation.cluster import DRIVER, NAMESPACE
+from tests.support.simulation.simulation import Simulation
+
+SECRETS_OF_OTHERS = "secrets of somebody else"
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        yield simulation
+
+
+def volume_of_others(simulation: Simulation, uid: str | None) -> Object:
+    """Another tenant's volume; without a UID in its reference: one that is reserved for a claim to come."""
+    reference = {"namespace": "others", "name": "theirs"} | ({"uid": uid} if uid else {})
+    spec = {
+        "csi": {"driver": DRIVER},
+        "persistentVolumeReclaimPolicy": "Retain",
+        "storageClassName": "fast",
+        "claimRef": reference,
+    }
+    made = simulation.objects.create("PersistentVolume", {"metadata": {"name": "pv-theirs"}, "spec": spec})
+    assert made is not None
+    simulation.cluster.contents["pv-theirs"] = SECRETS_OF_OTHERS
+    return made
+
+
+def disguise(simulation: Simulation, restore: Object) -> dict[str, Any]:
+    """Metadata that looks like that of a child of ours."""
+    uid = restore["metadata"]["uid"]
+    owner = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "VolumeRestore", "name": "again", "uid": uid}
+    labels = {
+        api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY,
+        api_labels.OWNER_KIND_LABEL: "VolumeRestore",
+        api_labels.OWNER_UID_LABEL: uid,
+    }
+    annotations = {api_labels.OWNER_NAME_ANNOTATION: "again"}
+    return {
+        "name": api_labels.child_name(uid),
+        "namespace": NAMESPACE,
+        "labels": labels,
+        "annotations": annotations,
+        "ownerReferences": [owner | {"controller": True}],
+    }
+
+
+@pytest.mark.parametrize("uid", ["a-claim-that-is-gone", None], ids=["released", "reserved"])
+@pytest.mark.parametrize("phase", ["Pending", "Bound"])
+def test_a_forged_hidden_claim_and_mover_do_not_hand_over_a_volume_of_others(
+    simulation: Simulation, uid: str | None, phase: str
+) -> None:
+    volume_of_others(simulation, uid)
+    restore = simulation.restore("again", "full", name="loot")
+    metadata = disguise(simulation, restore)
+    wanted = {
+        "volumeName": "pv-theirs",
+        "storageClassName": "fast",
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    claim = simulation.objects.create("PersistentVolumeClaim", {"metadata": metadata, "spec": wanted})
+    job = simulation.objects.create("Job", {"metadata": metadata, "spec": {"suspend": True}})
+    assert claim is not None
+    assert job is not None
+    if phase == "Bound":
+        simulation.objects.update(claim, status={"phase": "Bound", "capacity": {"storage": "1Gi"}})
+    report = MoverReport(succeeded=True, restored_bytes=5).model_dump_json(by_alias=True)
+    ended = {"exitCode": 0, "message": report}
+    status = {"phase": "Succeeded", "containerStatuses": [{"name": "mover", "state": {"terminated": ended}}]}
+    pod = metadata | {"name": "forged", "ownerReferences": metadata["ownerReferences"]}
+    simulation.objects.create("Pod", {"metadata": pod, "spec": {"volumes": []}, "status": status})
+    for _ in range(200):
+        ready = simulation.due()
+        if ready:
+            simulation.reconcile(ready[0])
+        else:
+            simulation.advance(5)
+    theirs = simulation.get("PersistentVolume", "pv-theirs")
+    assert theirs["spec"]["claimRef"]["namespace"] == "others"
+    assert theirs["metadata"].get("labels", {}) == {}
+    assert simulation.phase("VolumeRestore", "again") == "error_restoring"
+    assert not simulation.exists("PersistentVolumeClaim", "loot")
+
+
+def test_a_forged_mover_that_claims_success_makes_no_backup(simulation: Simulation) -> None:
+    backup = simulation.backup("again", "data")
+    metadata = disguise(simulation, backup)
+    job = simulation.objects.create("Job", {"metadata": metadata, "spec": {"suspend": True}})
+    assert job is not None
+    report = MoverReport(succeeded=True, manifest="backups/x/y.manifest").model_dump_json(by_alias=True)
+    ended = {"exitCode": 0, "message": report}
+    status = {"phase": "Succeeded", "containerStatuses": [{"name": "mover", "state": {"terminated": ended}}]}
+    volumes = [{"name": "volume", "persistentVolumeClaim": {"claimName": "data"}}]
+    simulation.objects.create(
+        "Pod", {"metadata": metadata | {"name": "forged"}, "spec": {"volumes": volumes}, "status": status}
+    )
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "again") == "error"
+
+
+def test_a_copied_status_of_another_backup_removes_none_of_its_data(simulation: Simulation) -> None:
+    before = simulation.stored()
+    theirs = simulation.get("VolumeBackup", "full")
+    copied = simulation.backup("copied", "nowhere")
+    simulation.objects.update(copied, status=dict(theirs["status"]))
+    metadata = copied["metadata"] | {
+        "finalizers": [api_labels.BACKUP_FINALIZER, "foreground-of/somebody"],
+        "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "gone"}],
+    }
+    simulation.objects.update(copied, metadata=metadata)
+    simulation.hear()
+    simulation.delete("VolumeBackup", "copied")
+    simulation.objects.drop_finalizer(copied, "foreground-of/somebody")
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "copied"), simulation.stored()) == ("gone", before)
+
+
+def test_a_copied_backup_is_judged_by_its_own_uid_and_made_anew(simulation: Simulation) -> None:
+    theirs = simulation.get("VolumeBackup", "full")
+    copied = simulation.backup("copied", "data")
+    simulation.objects.update(copied, status=dict(theirs["status"]))
+    simulation.objects.update(
+        copied, metadata=copied["metadata"] | {"finalizers": [api_labels.BACKUP_FINALIZER], "ownerReferences": []}
+    )
+    simulation.settle()
+    own = simulation.get("VolumeBackup", "copied")["status"]
+    assert own["phase"] == "available"
+    assert own["id"] == copied["metadata"]["uid"] != theirs["status"]["id"]
+    assert own["manifestKey"].endswith(f"/{own['id']}.manifest")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert any(own["id"] in key for key in simulation.stored()), "its data is its own"
+
+
+def test_a_foreign_status_names_no_parent(simulation: Simulation) -> None:
+    uid = simulation.get("VolumeBackup", "full")["metadata"]["uid"]
+    copied = simulation.backup("copied", "nowhere")
+    status = {"id": "another", "phase": "available", "parentId": uid}
+    simulation.objects.update(copied, status=status)
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "gone"
+    assert simulation.phase("VolumeBackup", "copied") == "error"
+
+
+def test_jobs_that_only_look_like_movers_hold_up_nobody(simulation: Simulation) -> None:
+    for number in range(20):
+        labels = {api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY, api_labels.OWNER_KIND_LABEL: "VolumeBackup"}
+        metadata = {"name": f"forged-{number}", "namespace": NAMESPACE, "labels": labels}
+        simulation.objects.create("Job", {"metadata": metadata, "spec": {"suspend": True}})
+    simulation.backup("again", "data")
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "again") == "available"

@@ -1,0 +1,73 @@
+"""How many writes to the API server an operation costs: every one is a request, an event to all watchers, and history.
+
+docs/scale.md has the same figures as a table. Progress of a mover that runs for longer comes on top: at most one write
+every 5 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.simulation.simulation import Simulation
+
+TABLE = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+
+
+def backed_up(simulation: Simulation) -> None:
+    simulation.backup("full", "data")
+    simulation.settle()
+
+
+def nothing(simulation: Simulation) -> None:
+    pass
+
+
+OPERATIONS: dict[str, tuple[Callable[[Simulation], None], Callable[[Simulation], object], str]] = {
+    "backup, until it is available": (nothing, lambda s: s.backup("one", "data"), "available"),
+    "restore to a new volume, until it is available": (
+        backed_up,
+        lambda s: s.restore("one", "full", name="new"),
+        "available",
+    ),
+    "restore to an existing volume, until it is available": (
+        backed_up,
+        lambda s: s.restore("one", "full", volumeId="data"),
+        "available",
+    ),
+    "deletion of a backup": (backed_up, lambda s: s.delete("VolumeBackup", "full"), "gone"),
+}
+
+
+def counted(name: str) -> tuple[int, int, int]:
+    """Writes until the end is said, Events among them, and writes after it (cleaning up, deriving)."""
+    prepare, ask, end = OPERATIONS[name]
+    with Simulation() as simulation:
+        simulation.claim("data", "content")
+        # A store in use is noted on the store once: with its first backup, and not with every one.
+        simulation.backup("first", "data")
+        simulation.settle()
+        prepare(simulation)
+        since = len(simulation.faults.log)
+        ask(simulation)
+        kind = "VolumeRestore" if simulation.objects.all("VolumeRestore") else "VolumeBackup"
+        while simulation.phase(kind, "full" if end == "gone" else "one") != end:
+            simulation.step()
+        until = len(simulation.faults.log)
+        simulation.settle()
+        log = simulation.faults.log
+    events = sum(call.kind.kind == "Event" for call in log[since:until])
+    return until - since - events, events, len(log) - until
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_documented_number_of_writes_is_the_counted_one(name: str) -> None:
+    writes, events, after = counted(name)
+    assert f"| {name} | {writes} | {events} | {after} |" in TABLE
+
+
+def test_a_backup_takes_at_most_nine_writes() -> None:
+    writes, _, _ = counted("backup, until it is available")
+    assert writes <= 9

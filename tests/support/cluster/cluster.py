@@ -1,0 +1,178 @@
+"""A cluster to work on, as a person does: kubectl, helm, and our image, whichever cluster KUBECONFIG names.
+
+On the test cluster of this repository the images are built and loaded; on any other, the environment says what to use
+(see "Testing on your own cluster" in the README).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster import cluster, containers, image
+from tests.cluster.toolchain import tool
+
+ROOT = Path(__file__).parents[3]
+OWN_IMAGE = "localhost/cinderblock:test"
+OWN_S3_IMAGE = "localhost/versitygw:test"
+FOREIGN_S3_IMAGE = "docker.io/versity/versitygw:v1.8.0"
+RELEASE = "cinderblock"
+RELEASE_NAMESPACE = "cinderblock-system"
+
+Object = dict[str, Any]
+
+
+class LabError(Exception):
+    """Something did not come about in time, or a command failed; the message says what was seen last."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A cluster and what to use on it.
+
+    Attributes:
+        is_own: whether it is this repository's test cluster, with its second CSI driver and its loop devices.
+        image: our image.
+        s3_image: image of the embedded S3 server.
+        storage_class: StorageClass of volumes; its driver makes snapshots.
+        snapshot_class: VolumeSnapshotClass; None: the driver's default.
+    """
+
+    is_own: bool
+    image: str
+    s3_image: str
+    storage_class: str
+    snapshot_class: str | None
+
+    @classmethod
+    def from_environment(cls) -> Lab:
+        """The cluster of KUBECONFIG; on our own one, with the images built from this tree and loaded."""
+        if not os.environ.get("KUBECONFIG"):
+            raise LabError("KUBECONFIG is not set: run this through `make demo` or `make e2e`, which start a cluster")
+        given = os.environ.get("CINDERBLOCK_IMAGE")
+        if given:
+            return cls(
+                is_own=False,
+                image=given,
+                s3_image=os.environ.get("CINDERBLOCK_S3_IMAGE", FOREIGN_S3_IMAGE),
+                storage_class=os.environ.get("CINDERBLOCK_STORAGE_CLASS", ""),
+                snapshot_class=os.environ.get("CINDERBLOCK_SNAPSHOT_CLASS"),
+            )
+        containers.load(cluster.running(), image.build())
+        return cls(True, OWN_IMAGE, OWN_S3_IMAGE, "rawfile", None)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 180) -> str:
+        """Run kubectl; returns what it printed. Raises LabError with its words if it failed."""
+        return run([str(tool("kubectl")), *arguments], stdin=stdin, check=check, timeout=timeout)
+
+    def apply(self, *objects: Object) -> None:
+        """Apply objects, as ``kubectl apply`` does."""
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+    def refused(self, *objects: Object) -> str:
+        """Apply objects that the API server must refuse; returns its words."""
+        try:
+            self.apply(*objects)
+        except LabError as error:
+            return str(error)
+        raise LabError(f"{[item['metadata']['name'] for item in objects]} was accepted and should not have been")
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
+        """One object, or None."""
+        place = ["-n", namespace] if namespace else []
+        text = self.kubectl("get", kind, name, *place, "-o", "json", "--ignore-not-found")
+        found: Object | None = json.loads(text) if text.strip() else None
+        return found
+
+    def items(self, kind: str, namespace: str | None = None) -> list[Object]:
+        """All objects of a kind, of a namespace or of all."""
+        place = ["-n", namespace] if namespace else ["-A"]
+        items: list[Object] = json.loads(self.kubectl("get", kind, *place, "-o", "json"))["items"]
+        return items
+
+    def wait_until(
+        self, what: str, seen: Callable[[], Any], *, timeout: float = 90, details: Callable[[], str] | None = None
+    ) -> Any:
+        """Look until ``seen`` gives something true, and return that. Raises LabError saying what was awaited."""
+        deadline = time.monotonic() + timeout
+        while not (value := seen()):
+            if time.monotonic() > deadline:
+                told = f"\n{details()}" if details else ""
+                raise LabError(f"after {timeout:.0f} s there was still no: {what}{told}")
+            time.sleep(0.2)
+        return value
+
+    def diagnose(self, namespace: str) -> str:
+        """What a person would look at: our objects, children, Events and logs of a namespace."""
+        kinds = "backupstores,volumebackups,volumerestores,jobs,pods,pvc"
+        return "\n".join(
+            (
+                self.kubectl("get", kinds, "-n", namespace, "-o", "wide", check=False),
+                self.kubectl("get", "volumebackups,volumerestores", "-n", namespace, "-o", "yaml", check=False)[-6000:],
+                self.kubectl("get", "events", "-n", namespace, check=False)[-4000:],
+                self.kubectl(
+                    "logs", "-n", namespace, "-l", "app.kubernetes.io/managed-by=cinderblock", "--tail=20", check=False
+                ),
+                self.kubectl("logs", "-n", RELEASE_NAMESPACE, f"deploy/{RELEASE}", "--tail=30", check=False)[-6000:],
+            )
+        )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else on this machine installs or uninstalls the release on the same cluster while inside."""
+    cluster_name = hashlib.sha256(os.environ.get("KUBECONFIG", "").encode()).hexdigest()[:12]
+    with open(Path(tempfile.gettempdir()) / f"cinderblock-lab-{cluster_name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run(command: list[str], *, stdin: str | None = None, check: bool = True, timeout: float = 180) -> str:
+    """Run a command; returns its standard output. Raises LabError with its words if it failed and ``check`` is set."""
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{' '.join(command[:6])} ... had not ended after {timeout:.0f} s") from None
+    if check and done.returncode:
+        raise LabError(f"{' '.join(command[:8])}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def install(lab: Lab, namespaces: Iterable[str], *more: str, chart: Path = ROOT / "charts" / "cinderblock") -> str:
+    """Install or upgrade the chart with the embedded store for ``namespaces``; returns what helm printed.
+
+    ``more`` are further values, ``chart`` is the chart of another release.
+    """
+    repository, _, tag = lab.image.rpartition(":")
+    s3_repository, _, s3_tag = lab.s3_image.rpartition(":")
+    settings = [
+        f"image.repository={repository}",
+        f"image.tag={tag}",
+        "embeddedStore.enabled=true",
+        "embeddedStore.createNamespaces=true",
+        f"embeddedStore.image.repository={s3_repository}",
+        f"embeddedStore.image.tag={s3_tag}",
+        f"embeddedStore.namespaces={{{','.join(namespaces)}}}",
+        f"embeddedStore.storage.storageClassName={lab.storage_class}",
+        *more,
+    ]
+    options = [option for setting in settings for option in ("--set", setting)]
+    place = ["--namespace", RELEASE_NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s"]
+    return run([str(tool("helm")), "upgrade", "--install", RELEASE, str(chart), *place, *options])
+
+
+def uninstall(lab: Lab) -> str:
+    """Uninstall the chart; returns what helm printed."""
+    return run([str(tool("helm")), "uninstall", RELEASE, "--namespace", RELEASE_NAMESPACE, "--timeout", "120s"])

@@ -1,0 +1,141 @@
+"""Writes down what is seen and said: by the time that a test asks, movers are gone and objects say something else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from tests.cluster.toolchain import tool
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab
+
+SELECTOR = "app.kubernetes.io/managed-by=cinderblock"
+OPERATOR_SELECTOR = "app.kubernetes.io/name=cinderblock,app.kubernetes.io/component=operator"
+OWNER_LABEL = "cinderblock.io/owner-uid"
+PODS = "/api/v1/pods"
+MOVERS = ("/apis/batch/v1/jobs", PODS)
+SHOWN = (
+    "/apis/cinderblock.io/v1alpha1/backupstores",
+    "/apis/cinderblock.io/v1alpha1/volumebackups",
+    "/apis/cinderblock.io/v1alpha1/volumerestores",
+    "/apis/events.k8s.io/v1/events",
+)
+"""What people look at: every version of it is seen here, also one that was overwritten at once."""
+
+OPERATOR = "the operator"
+"""Under this name, which is no namespace's, the operator's log is kept."""
+
+
+class Witness:
+    """Watches movers, our objects and Events of all namespaces while inside, and follows the logs of our pods."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._texts: dict[str, list[str]] = defaultdict(list)
+        self._all: list[str] = []
+        self._jobs: dict[str, set[str]] = defaultdict(set)
+        self._followed: set[str] = set()
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[str]] = []
+        self._closed = False
+
+    def __enter__(self) -> Witness:
+        for path in MOVERS:
+            self._start(self._watch, path, SELECTOR, self._note)
+        self._start(self._watch, f"/api/v1/namespaces/{RELEASE_NAMESPACE}/pods", OPERATOR_SELECTOR, self._note_operator)
+        for path in SHOWN:
+            self._start(self._watch, path, "", self._all.append)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._closed = True
+            processes = list(self._processes)
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+    def said(self, namespace: str) -> str:
+        """Everything that was seen of the movers of a namespace: their Jobs, pods, reports and logs."""
+        with self._lock:
+            return "\n".join(self._texts[namespace])
+
+    def everything(self, since: int = 0) -> list[str]:
+        """All that was seen and said of objects, Events, movers and the operator, but for the first pieces."""
+        return self._all[since:]
+
+    def jobs(self, owner_uid: str) -> set[str]:
+        """UIDs of the mover Jobs that were ever seen to belong to a VolumeBackup or VolumeRestore."""
+        with self._lock:
+            return set(self._jobs[owner_uid])
+
+    def _watch(self, path: str, selector: str, note: Callable[[str], None]) -> None:
+        """Follow one kind; the API server ends a watch now and then, and knows no kinds of ours at first."""
+        query = f"{path}?watch=1&labelSelector={quote(selector, safe='')}"
+        while not self._closed:
+            for line in self._lines("get", "--raw", query):
+                with contextlib.suppress(json.JSONDecodeError):  # the last line, when we end the watch
+                    note(line)
+            time.sleep(0.5)
+
+    def _lines(self, *arguments: str) -> Iterator[str]:
+        """What kubectl prints, as it comes."""
+        with subprocess.Popen(
+            [str(tool("kubectl")), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            with self._lock:
+                self._processes.append(process)
+                if self._closed:
+                    process.terminate()
+            yield from process.stdout or ()
+        with self._lock:
+            self._processes.remove(process)
+
+    def _note_operator(self, line: str) -> None:
+        seen: dict[str, Any] = json.loads(line).get("object", {})
+        self._follow_pod(seen, OPERATOR)
+
+    def _note(self, line: str) -> None:
+        seen: dict[str, Any] = json.loads(line).get("object", {})
+        metadata = seen.get("metadata", {})
+        namespace = metadata.get("namespace")
+        if namespace is None:
+            return
+        with self._lock:
+            self._texts[namespace].append(line)
+            self._all.append(line)
+            if seen["kind"] == "Job":
+                self._jobs[metadata.get("labels", {}).get(OWNER_LABEL, "")].add(metadata["uid"])
+        if seen["kind"] == "Pod":
+            self._follow_pod(seen, namespace)
+
+    def _follow_pod(self, pod: dict[str, Any], whose: str) -> None:
+        if pod.get("status", {}).get("phase") not in ("Running", "Succeeded", "Failed"):
+            return
+        metadata = pod["metadata"]
+        # A container that is started anew has a log of its own.
+        started = sum(container["restartCount"] for container in pod["status"].get("containerStatuses", ()))
+        log = f"{metadata['uid']} {started}"
+        with self._lock:
+            if log in self._followed:
+                return
+            self._followed.add(log)
+        self._start(self._read_log, metadata["namespace"], metadata["name"], whose)
+
+    def _read_log(self, namespace: str, pod: str, whose: str) -> None:
+        for line in self._lines("logs", "--follow", "-n", namespace, pod):
+            with self._lock:
+                self._texts[whose].append(line)
+                self._all.append(line)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=target, args=arguments, daemon=True).start()

@@ -1,0 +1,49 @@
+"""What a ServiceAccount of the chart can do: its roles on a real API server, and a client with its token."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.kinds import Kind
+from tests.cluster.toolchain import tool
+from tests.support.cluster.chart import Objects
+
+_RBAC = "rbac.authorization.k8s.io"
+_KINDS = {
+    "ServiceAccount": Kind("", "v1", "serviceaccounts", "ServiceAccount"),
+    "ClusterRole": Kind(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
+    "ClusterRoleBinding": Kind(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+    "Role": Kind(_RBAC, "v1", "roles", "Role"),
+    "RoleBinding": Kind(_RBAC, "v1", "rolebindings", "RoleBinding"),
+}
+
+
+async def grant(client: KubeClient, objects: Objects) -> None:
+    """Create the accounts, roles and bindings among the chart's objects, those of the cluster anew."""
+    for item in objects:
+        kind = _KINDS.get(item["kind"])
+        if kind is not None:
+            if not kind.namespaced:
+                await client.delete(kind, item["metadata"]["name"], None)
+            await client.create(kind, item)
+
+
+async def connect_as(kubeconfig: Path, namespace: str, account: str, folder: Path) -> KubeClient:
+    """A client that is the ServiceAccount, and nobody else."""
+    return await connect(kubeconfig=str(_kubeconfig_of(kubeconfig, namespace, account, folder)))
+
+
+def _kubeconfig_of(kubeconfig: Path, namespace: str, account: str, folder: Path) -> Path:
+    options = [f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"]
+    command = [str(tool("kubectl")), *options, "create", "token", account]
+    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    config = yaml.safe_load(kubeconfig.read_text())
+    name = next(item["context"]["user"] for item in config["contexts"] if item["name"] == config["current-context"])
+    config["users"] = [{"name": name, "user": {"token": token}}]
+    path = folder / f"{account}.kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return path

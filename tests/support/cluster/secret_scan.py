@@ -1,0 +1,70 @@
+"""No secret is ever shown: every Secret of the cluster is looked for in all that was seen and said."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from urllib.parse import quote
+
+from tests.support.cluster.cluster import Lab
+from tests.support.cluster.recorder import OPERATOR, Witness
+
+SHORTEST = 12
+"""Characters; shorter values may be words that stand elsewhere for another reason."""
+PUBLIC_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "ca.crt", "tls.crt"})
+"""Keys of Secrets whose values are no secrets."""
+TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.")
+"""A signed token, such as those of ServiceAccounts; they are in no Secret that could be read here."""
+
+
+def forms(secret: str) -> tuple[str, ...]:
+    """How a secret may look where it does not belong."""
+    encoded = base64.b64encode(secret.encode()).decode()
+    return tuple({secret, encoded, json.dumps(secret)[1:-1], quote(secret, safe="")})
+
+
+class Oracle:
+    """Knows all Secrets that were ever there, and looks for them in what a witness has seen.
+
+    Attributes:
+        witness: whose.
+    """
+
+    def __init__(self, lab: Lab, witness: Witness) -> None:
+        self._lab = lab
+        self.witness = witness
+        self._known: dict[str, str] = {}
+        self._judged = 0
+
+    def learn(self) -> None:
+        """Take note of the Secrets that are there now."""
+        for item in self._lab.items("secrets"):
+            if item["type"].startswith("helm.sh/"):
+                continue
+            for key, value in (item.get("data") or {}).items():
+                self._remember(f"{item['metadata']['namespace']}/{item['metadata']['name']} {key}", key, value)
+
+    def forget(self, where: str) -> None:
+        """Look no longer for what was planted to be found; its Secret must be gone, or it is learned anew."""
+        self._known = {secret: place for secret, place in self._known.items() if place != where}
+
+    def _remember(self, where: str, key: str, value: str) -> None:
+        try:
+            text = base64.b64decode(value).decode().strip()
+        except UnicodeDecodeError:
+            text = value
+        if key not in PUBLIC_KEYS and len(text) >= SHORTEST:
+            self._known[text] = where
+
+    def snapshot_claim(self) -> list[str]:
+        """Which Secrets were shown anywhere since this was asked last; empty: none was."""
+        new = self.witness.everything(self._judged)
+        self._judged += len(new)
+        seen = "\n".join(new)
+        found = [where for secret, where in self._known.items() if any(form in seen for form in forms(secret))]
+        return [*found, *(f"a token: {match.group()[:24]}..." for match in TOKEN.finditer(seen))]
+
+    def hears_the_operator(self) -> bool:
+        """Whether there is anything of the operator's log: an oracle that hears nothing finds nothing."""
+        return bool(self.witness.said(OPERATOR))

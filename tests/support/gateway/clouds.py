@@ -1,0 +1,82 @@
+"""A namespace as an OpenStack project: the gateway of the chart in front of it, and users with Kubernetes' rights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, Lab, Object, install
+from tests.support.cluster.namespaces import HOME
+
+GATEWAY = f"{RELEASE}-gateway"
+SETTINGS = ("gateway.enabled=true", "gateway.replicas=1")
+
+_ROLES = {"reader": ("view",), "member": ("edit",), "admin": ("edit", f"{RELEASE}-status-reset")}
+"""ClusterRoles that docs/openstack.md names for OpenStack's roles."""
+_READ = ["get", "list", "watch"]
+_WRITE = [*_READ, "create", "update", "patch", "delete"]
+_SNAPSHOTS = {"reader": _READ, "member": _WRITE, "admin": _WRITE}
+
+
+def enable(lab: Lab) -> str:
+    """Switch the gateway on; returns its URL as this machine reaches it."""
+    install(lab, [HOME], *SETTINGS)
+    service = lab.wait_until("gateway", lambda: lab.get("service", GATEWAY, RELEASE_NAMESPACE))
+    spec = service["spec"]
+    return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+
+def disable(lab: Lab) -> None:
+    """Switch it off."""
+    install(lab, [HOME])
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One project.
+
+    Attributes:
+        endpoint: URL of the gateway.
+        project: the namespace.
+    """
+
+    lab: Lab
+    endpoint: str
+    project: str
+
+    @property
+    def identity(self) -> str:
+        """Where users log in."""
+        return f"{self.endpoint}/identity/v3"
+
+    def user(self, role: str) -> str:
+        """A ServiceAccount called admin, member or reader with the rights of that role; returns its token."""
+        self.lab.apply(*self._account(role))
+        return self.lab.kubectl("-n", self.project, "create", "token", role).strip()
+
+    def _account(self, role: str) -> list[Object]:
+        access = "rbac.authorization.k8s.io"
+        rule = {"apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"], "verbs": _SNAPSHOTS[role]}
+        return [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self._named(role)},
+            {
+                "apiVersion": f"{access}/v1",
+                "kind": "Role",
+                "metadata": self._named(f"{role}-snapshots"),
+                "rules": [rule],
+            },
+            self._binding(role, "Role", f"{role}-snapshots"),
+            *(self._binding(role, "ClusterRole", granted) for granted in _ROLES[role]),
+        ]
+
+    def _binding(self, role: str, kind: str, granted: str) -> Object:
+        return {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": self._named(f"{role}-{granted}"),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": granted},
+            "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": self.project}],
+        }
+
+    def _named(self, name: str) -> dict[str, Any]:
+        return {"name": name, "namespace": self.project}

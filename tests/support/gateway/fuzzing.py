@@ -1,0 +1,63 @@
+"""A run of schemathesis against a gateway: requests that its OpenAPI document allows, and requests that it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.openstack.environments import programs
+from tests.support.gateway.gateways import Person
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+"""That every answer is in the document, and none is 5xx. Which of the requests are to be refused, other tests say."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run ended."""
+
+    code: int
+    output: str
+
+
+async def fuzz(person: Person, folder: Path, known: dict[str, str], examples: int) -> Run:
+    """Make ``examples`` requests for each operation and phase.
+
+    Args:
+        person: who makes them.
+        folder: for files of the run.
+        known: values of path parameters that exist, so that requests get further than to 404.
+        examples: how many.
+    """
+    config = folder / "schemathesis.toml"
+    parameters = {"project": person.project, **known}
+    config.write_text("[parameters]\n" + "".join(f'"path.{key}" = "{value}"\n' for key, value in parameters.items()))
+    command = [
+        str(await asyncio.to_thread(lambda: programs("fuzzer") / "schemathesis")),
+        f"--config-file={config}",
+        "--no-color",
+        "run",
+        f"{person.url}/openapi.json",
+        f"--header=X-Auth-Token: {person.token}",
+        f"--checks={','.join(CHECKS)}",
+        f"--max-examples={examples}",
+        "--phases=examples,coverage,fuzzing",
+        "--mode=all",
+        "--generation-deterministic",
+        "--suppress-health-check=all",
+        "--request-timeout=30",
+        "--continue-on-failure",
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    return Run(process.returncode or 0, output.decode().replace(person.token, json.dumps("<token>")))

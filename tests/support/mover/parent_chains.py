@@ -1,0 +1,77 @@
+"""Lines of incremental backups of one volume in memory, each of which lists packs of all before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.repository.deletion import delete_backup
+from cinderblock.repository.reference_cache import VolumeReferences
+from cinderblock.repository.references import Dependents, References
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.memory import MemoryStore
+from tests.support.mover.backups import KEYS, PREFIX, VOLUME, Backups
+from tests.support.mover.volumes_in_memory import MemorySource
+from tests.support.store.format_reader import FormatReader
+
+
+@dataclass
+class Line:
+    """A volume, its backups, and what each of them held when it was made.
+
+    Attributes:
+        backups: makes and reads them.
+        volume: what is backed up; each backup changes one file of it.
+        held: by backup id, the content of every file.
+    """
+
+    backups: Backups = field(default_factory=lambda: Backups(MemoryStore()))
+    volume: MemorySource = field(default_factory=MemorySource)
+    held: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+
+    def add(self, backup_id: str, parent: str | None, path: bytes | None = None) -> None:
+        """Write a file, by default one of the backup's own, and make a backup."""
+        content = (b"%s of %s " % (path or b"file", backup_id.encode())) * 50
+        self.volume.add(path or backup_id.encode(), (0, content), stamp=len(self.held) + 1)
+        self.backups.back_up(self.volume, backup_id, parent)
+        self.held[backup_id] = {
+            name: b"".join(data for _, data in file.segments) for name, file in self.volume.files.items()
+        }
+
+    def read_back(self, backup_id: str) -> dict[bytes, bytes]:
+        """Content of every file, read by the program that was written from docs/format.md."""
+        reader = FormatReader(self.backups.store.get, f"{PREFIX}/", KEYS)
+        return {entry.path: bytes(entry.content) for entry in reader.entries(self.key(backup_id))}
+
+    def key(self, backup_id: str) -> str:
+        """Key of a manifest."""
+        return self.backups.manifest_key(backup_id)
+
+    def references(self, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> References:
+        """A look at the manifests, through ``store``."""
+        chosen = store or self.backups.store
+        return References(chosen, PREFIX, VOLUME, self.backups.keys, known or VolumeReferences())
+
+    def needs(self, backup_id: str, keys: KeyRing | None = None) -> Dependents:
+        """Who needs a backup, asked without anything that is known; ``keys`` instead of those it was made with."""
+        references = References(self.backups.store, PREFIX, VOLUME, keys or self.backups.keys, VolumeReferences())
+        references.read_all()
+        return references.needs(backup_id)
+
+    def remove(self, backup_id: str, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> int:
+        """Remove a backup, through ``store``."""
+        chosen = store or self.backups.store
+        return delete_backup(chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known))
+
+
+def a_line(count: int, keys: KeyRing | None = None) -> Line:
+    """So many backups, b-000 and so on, each against the one before."""
+    line = Line(Backups(MemoryStore(), keys))
+    for number in range(count):
+        line.add(name(number), name(number - 1) if number else None)
+    return line
+
+
+def name(number: int) -> str:
+    """Id of a backup."""
+    return f"b-{number:03d}"

@@ -1,0 +1,457 @@
+"""What a cluster does by itself, one move at a time: snapshots become ready, claims are bound, pods start and end.
+
+`Cluster.moves` lists everything that may happen next; whoever runs the simulation chooses the order. A move that only
+happens when something fails is marked as bad, so that a world without faults can be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from cinderblock.api import layout
+from cinderblock.api.losses import Loss, Unreadable
+from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
+from cinderblock.api.pins import ExpectedBackup
+from cinderblock.errors import CinderblockError
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.manifest.comparison import Comparison
+from cinderblock.format.manifest.footer import UnreadableRecord
+from cinderblock.format.manifest.header import new_header
+from cinderblock.format.manifest.reader import ManifestReader
+from cinderblock.format.manifest.writer import ManifestWriter
+from cinderblock.format.pack import Origin, PackTable, pack_name
+from cinderblock.restorer.restorer import open_manifest
+from cinderblock.store.memory import MemoryStore
+from tests.support.simulation.api import Object, ObjectsInMemory, stamp
+
+NAMESPACE = "shop"
+DRIVER = "csi.example.org"
+LATE = "late"
+"""The StorageClass that binds only when a pod asks for it."""
+PROTECTION = "kubernetes.io/pvc-protection"
+WHOLE = "0" * 32
+"""The attempt that every backup is completed by."""
+WHOLE_PACK = pack_name(WHOLE, 0)
+"""Name of the pack that every complete backup has."""
+LOSSES = [Loss(what="trusted.* attributes")]
+"""What movers of backups cannot see."""
+HALF = "half"
+"""Content of a volume that a mover did not finish."""
+
+
+class MoverDies(BaseException):
+    """The death of a mover at something that it writes."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """Something that may happen: its name for a reader, what it does, and whether it is a fault."""
+
+    name: str
+    run: Callable[[], object]
+    is_bad: bool = False
+
+
+@dataclass
+class Cluster:
+    """The controllers, the kubelet and the movers.
+
+    Attributes:
+        objects: the API server's objects.
+        store: what the movers write to.
+        contents: what is in each volume, by name of the PersistentVolume.
+        keys: of the encryption Secret, which a mover is given; None: there is none.
+        kept: what each backup holds, by id.
+        held: what each manifest holds, by its salt.
+        needs: whose packs each backup needs, by id.
+        no_node: what the scheduler says against every mover; empty: there is a node.
+        no_volume: what the provisioner says against every new volume; empty: it makes them.
+        mover_writes: how many objects and volumes the movers have begun to write.
+        mover_dies: number of the write that a mover dies at, and whether it is done by then; None: none dies.
+        unreadable: what the movers of backups cannot read; None: they can read everything.
+    """
+
+    objects: ObjectsInMemory
+    store: MemoryStore = field(default_factory=MemoryStore)
+    contents: dict[str, str] = field(default_factory=dict)
+    keys: KeyRing | None = None
+    kept: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+    needs: dict[str, set[str]] = field(default_factory=dict)
+    no_node: str = ""
+    no_volume: str = ""
+    mover_writes: int = 0
+    mover_dies: tuple[int, bool] | None = None
+    found: Comparison | None = None
+    unreadable: UnreadableRecord | None = None
+    _snapshots: dict[str, str] = field(default_factory=dict)
+
+    def moves(self) -> list[Move]:
+        """Everything that may happen now; what is no fault comes first."""
+        found = [
+            *self._collect(),
+            *self._snapshot(),
+            *self._volumes(),
+            *self._claims(),
+            *self._jobs(),
+            *self._pods(),
+        ]
+        return sorted(found, key=lambda move: move.is_bad)
+
+    def volume_of(self, claim: Object) -> Object | None:
+        """The PersistentVolume that a claim is bound to."""
+        return self.objects.get("PersistentVolume", claim["spec"].get("volumeName", ""))
+
+    def _collect(self) -> Iterator[Move]:
+        """The garbage collector: what belongs to nobody any more goes."""
+        for kind in ("Pod", "Job", "PersistentVolumeClaim", "VolumeSnapshot"):
+            for item in self.objects.all(kind):
+                owners = item["metadata"].get("ownerReferences", ())
+                gone = owners and all(self.objects.by_uid(owner["uid"]) is None for owner in owners)
+                if gone and "deletionTimestamp" not in item["metadata"]:
+                    yield Move(f"collect {_name(item)}", partial(self.objects.delete, item))
+
+    def _snapshot(self) -> Iterator[Move]:
+        for item in self.objects.all("VolumeSnapshot"):
+            if not item.get("status", {}).get("readyToUse"):
+                yield Move(f"take {_name(item)}", partial(self._take, item))
+                failed = {"readyToUse": False, "error": {"message": "the array is busy"}}
+                if item.get("status") != failed:
+                    yield Move(f"fail {_name(item)}", partial(self.objects.update, item, status=failed), is_bad=True)
+
+    def _take(self, item: Object) -> None:
+        claim = self.objects.get(
+            "PersistentVolumeClaim", item["spec"]["source"]["persistentVolumeClaimName"], NAMESPACE
+        )
+        volume = self.volume_of(claim) if claim else None
+        if volume is None:
+            return
+        self._snapshots[item["metadata"]["name"]] = self.contents[volume["metadata"]["name"]]
+        created = stamp(self.objects.clock())
+        self.objects.update(item, status={"readyToUse": True, "creationTime": created, "restoreSize": "1Gi"})
+
+    def _volumes(self) -> Iterator[Move]:
+        """The part of the PersistentVolume controller that looks at volumes."""
+        for volume in self.objects.all("PersistentVolume"):
+            reference, phase = volume["spec"].get("claimRef"), volume.get("status", {}).get("phase")
+            owner = self.objects.get("PersistentVolumeClaim", reference["name"], NAMESPACE) if reference else None
+            if owner is not None and owner["metadata"]["uid"] != reference.get("uid"):
+                owner = None
+            wanted = "Available" if not reference or not reference.get("uid") else "Bound" if owner else "Released"
+            if phase != wanted:
+                yield Move(
+                    f"{_name(volume)} is {wanted}", partial(self.objects.update, volume, status={"phase": wanted})
+                )
+            elif phase == "Released" and volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
+                yield Move(f"reclaim {_name(volume)}", partial(self._reclaim, volume))
+
+    def _reclaim(self, volume: Object) -> None:
+        del self.contents[volume["metadata"]["name"]]
+        self.objects.delete(volume)
+
+    def _claims(self) -> Iterator[Move]:
+        for claim in self.objects.all("PersistentVolumeClaim"):
+            metadata = claim["metadata"]
+            if "deletionTimestamp" in metadata:
+                if not self._users(claim):
+                    yield Move(f"let {_name(claim)} go", partial(self.objects.drop_finalizer, claim, PROTECTION))
+            elif claim.get("status", {}).get("phase") != "Bound":
+                yield from self._binding(claim)
+
+    def _users(self, claim: Object) -> list[Object]:
+        """Pods that use a claim and have not ended."""
+        pods = self.objects.all("Pod", NAMESPACE)
+        running = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+        return [pod for pod in running if _claim_of(pod) == claim["metadata"]["name"]]
+
+    def _binding(self, claim: Object) -> Iterator[Move]:
+        """Bind to the volume that is reserved for the claim, or make one, from a snapshot if one is asked for."""
+        for volume in self.objects.all("PersistentVolume"):
+            if _is_reserved_for(volume, claim):
+                yield Move(f"bind {_name(claim)}", partial(self._bind, claim, volume))
+                if not volume["spec"]["claimRef"].get("uid"):
+                    yield Move(f"half bind {_name(claim)}", partial(self._half_bind, claim, volume), is_bad=True)
+                return
+        spec = claim["spec"]
+        is_late = spec.get("storageClassName") == LATE
+        if (
+            spec.get("volumeName")
+            or not spec.get("storageClassName")
+            or (is_late and (self.no_node or not self._users(claim)))
+        ):
+            return
+        source = spec.get("dataSource")
+        if self.no_volume:
+            yield from self._refusal(claim)
+        elif source is None:
+            yield Move(f"provision {_name(claim)}", partial(self._provision, claim, ""))
+        elif source["name"] in self._snapshots and self.objects.get("VolumeSnapshot", source["name"], NAMESPACE):
+            content = self._snapshots[source["name"]]
+            yield Move(f"provision {_name(claim)} from a snapshot", partial(self._provision, claim, content))
+
+    def _refusal(self, claim: Object) -> Iterator[Move]:
+        name = f"{claim['metadata']['name']}.refused"
+        if self.objects.get("Event", name, NAMESPACE) is None:
+            regarding = {"uid": claim["metadata"]["uid"]}
+            event = {"regarding": regarding, "type": "Warning", "note": self.no_volume}
+            body = {"metadata": {"name": name, "namespace": NAMESPACE}} | event
+            yield Move(f"refuse {_name(claim)}", partial(self.objects.create, "Event", body))
+
+    def _provision(self, claim: Object, content: str) -> None:
+        name = f"pv-{claim['metadata']['uid']}"
+        spec = {
+            "csi": {"driver": DRIVER},
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": claim["spec"].get("storageClassName", ""),
+            "claimRef": {"namespace": NAMESPACE, "name": claim["metadata"]["name"]},
+        }
+        self.contents[name] = content
+        volume = self.objects.create("PersistentVolume", {"metadata": {"name": name}, "spec": spec})
+        assert volume is not None
+        self._bind(claim, volume)
+
+    def _half_bind(self, claim: Object, volume: Object) -> None:
+        """What a volume controller leaves that meets a conflict with itself, until the claim is changed."""
+        reference = {"namespace": NAMESPACE, "name": claim["metadata"]["name"], "uid": claim["metadata"]["uid"]}
+        self.objects.update(volume, spec=volume["spec"] | {"claimRef": reference}, status={"phase": "Bound"})
+
+    def _bind(self, claim: Object, volume: Object) -> None:
+        self._half_bind(claim, volume)
+        capacity = {"storage": claim["spec"]["resources"]["requests"]["storage"]}
+        self.objects.update(
+            claim,
+            spec=claim["spec"] | {"volumeName": volume["metadata"]["name"]},
+            status={"phase": "Bound", "capacity": capacity},
+        )
+
+    def _jobs(self) -> Iterator[Move]:
+        """The Job controller: one pod after the other, until one succeeds or enough have failed."""
+        for job in self.objects.all("Job"):
+            if job.get("status") or job["spec"].get("suspend") or "deletionTimestamp" in job["metadata"]:
+                continue
+            pods = [pod for pod in self.objects.all("Pod") if _owner(pod) == job["metadata"]["uid"]]
+            phases = [pod["status"]["phase"] for pod in pods]
+            exits = [_exit_code(pod) for pod in pods]
+            if "Succeeded" in phases:
+                yield Move(f"{_name(job)} completes", partial(self._finish, job, "Complete", ""))
+            elif 3 in exits:
+                yield Move(f"{_name(job)} fails", partial(self._finish, job, "Failed", "PodFailurePolicy"))
+            elif phases.count("Failed") > job["spec"]["backoffLimit"]:
+                yield Move(f"{_name(job)} fails", partial(self._finish, job, "Failed", "BackoffLimitExceeded"))
+            elif all(phase == "Failed" for phase in phases):
+                yield Move(f"{_name(job)} starts a pod", partial(self._start_pod, job, len(pods)))
+
+    def _finish(self, job: Object, condition: str, reason: str) -> None:
+        ended = {"type": condition, "status": "True", "reason": reason, "message": reason}
+        self.objects.update(job, status={"conditions": [ended]})
+
+    def _start_pod(self, job: Object, number: int) -> None:
+        template = job["spec"]["template"]
+        metadata = template["metadata"] | {
+            "name": f"{job['metadata']['name']}-{number}",
+            "namespace": NAMESPACE,
+            "ownerReferences": [{"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}],
+        }
+        self.objects.create("Pod", {"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}})
+
+    def _pods(self) -> Iterator[Move]:
+        sets = {item["metadata"]["uid"] for item in self.objects.all("StatefulSet")}
+        for pod in self.objects.all("Pod"):
+            if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
+                continue
+            claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
+            if pod["status"]["phase"] == "Pending" and self.no_node:
+                yield from self._unschedulable(pod)
+            elif pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
+                yield Move(f"{_name(pod)} runs", partial(self.objects.update, pod, status={"phase": "Running"}))
+            elif pod["status"]["phase"] == "Running":
+                yield from self._ends(pod)
+
+    def _unschedulable(self, pod: Object) -> Iterator[Move]:
+        said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": self.no_node}
+        status = {"phase": "Pending", "conditions": [said]}
+        if pod["status"] != status:
+            yield Move(f"no node for {_name(pod)}", partial(self.objects.update, pod, status=status))
+
+    def _ends(self, pod: Object) -> Iterator[Move]:
+        """Every way in which a mover may end."""
+        never = MoverReport(succeeded=False, permanent=True, reason="SourceError", message="the disk is broken")
+        later = MoverReport(succeeded=False, reason="StoreUnreachable", message="the store is away")
+        yield Move(f"{_name(pod)} succeeds", partial(self._run_mover, pod))
+        yield Move(f"{_name(pod)} fails for good", partial(self._break_off, pod, 3, never), is_bad=True)
+        yield Move(f"{_name(pod)} fails for now", partial(self._break_off, pod, 4, later), is_bad=True)
+        yield Move(f"{_name(pod)} dies", partial(self._break_off, pod, 137, None), is_bad=True)
+        yield Move(f"{_name(pod)} dies after its work", partial(self._die_late, pod), is_bad=True)
+        if pod["metadata"].get("ownerReferences"):
+            yield Move(f"{_name(pod)} is evicted", partial(self.objects.delete, pod), is_bad=True)
+
+    def _run_mover(self, pod: Object) -> None:
+        try:
+            report = self.work(pod)
+        except MoverDies:
+            self.end(pod, 137, None)
+        except CinderblockError as error:
+            refused = MoverReport(succeeded=False, permanent=True, reason=error.reason, message=error.message)
+            self.end(pod, 3, refused)
+        else:
+            self.end(pod, 0, report)
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """A write of a mover, which it may die at."""
+        number, self.mover_writes = self.mover_writes, self.mover_writes + 1
+        if self.mover_dies == (number, False):
+            raise MoverDies
+        write()
+        if self.mover_dies == (number, True):
+            raise MoverDies
+
+    def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
+        task, volume = _task(pod), self._volume_under(pod)
+        if task.operation is MoverOperation.BACKUP:
+            attempt = f"{int(pod['metadata']['name'].rpartition('-')[2]) + 1:032x}"
+            self.store.put(_packs(task) + pack_name(attempt, 0), b"begun")
+        else:
+            self.contents[volume] = HALF
+        self.end(pod, code, report)
+
+    def _die_late(self, pod: Object) -> None:
+        with suppress(CinderblockError):
+            self.work(pod)
+        self.end(pod, 137, None)
+
+    def end(self, pod: Object, code: int, report: MoverReport | None, reason: str = "Error") -> None:
+        """Have a mover end: what its container leaves is an exit code, a reason and a report, if it wrote one."""
+        words = report.model_dump_json(by_alias=True) if report else "Killed"
+        ended = {"exitCode": code, "message": words, "reason": "Completed" if code == 0 else reason}
+        ended["finishedAt"] = stamp(self.objects.clock())
+        status = {
+            "phase": "Succeeded" if code == 0 else "Failed",
+            "containerStatuses": [{"name": "mover", "state": {"terminated": ended}}],
+        }
+        self.objects.update(pod, status=status)
+
+    def _volume_under(self, pod: Object) -> str:
+        claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
+        assert claim is not None, "a claim cannot go while a pod uses it"
+        name: str = claim["spec"]["volumeName"]
+        return name
+
+    def work(self, pod: Object) -> MoverReport:
+        """Do what a mover does, all but ending."""
+        task, volume = _task(pod), self._volume_under(pod)
+        if task.operation is MoverOperation.RESTORE:
+            found = open_manifest(task, self.store, self.keys)
+            self.contents[volume] = HALF
+            self._write(lambda: self.contents.update({volume: self.held[found.summary.pins.salt]}))
+            return MoverReport(succeeded=True, restored_bytes=5)
+        if not any(found.key == task.manifest for found in self.store.list(task.manifest)):
+            self._commit(task, self.contents[volume])
+        wanted = ExpectedBackup(volume_id=task.backup.volume_id, backup_id=task.backup.backup_id, sealed=task.sealed)
+        pins = self._read(task.manifest, wanted).summary.pins
+        lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
+        return MoverReport(
+            succeeded=True,
+            manifest=task.manifest,
+            pins=pins,
+            unreadable_files=lacks.files if lacks else 0,
+            unreadable_examples=lacks.examples if lacks else [],
+            losses=LOSSES,
+        )
+
+    def task_of(self, pod: Object) -> MoverTask:
+        """What a mover's pod is asked to do."""
+        return _task(pod)
+
+    def forge(self, volume_id: str, backup_id: str, content: str, keys: KeyRing | None = None) -> bytes:
+        """A manifest of a backup as somebody makes it who can write to the store; with keys only if they have leaked.
+
+        Who restores it gets ``content``.
+        """
+        data_key = DataKey.random() if keys is not None else None
+        header = new_header(volume_id, backup_id, None, data_key, keys)
+        self.held[header.salt.hex()] = content
+        writer = ManifestWriter(header, header.sealer(data_key, ""), PackTable())
+        made = datetime(2020, 1, 1, tzinfo=UTC)
+        description = BackupMetadata(
+            backup_id=backup_id,
+            volume_id=volume_id,
+            volume_name="data",
+            volume_mode=VolumeMode.FILESYSTEM,
+            volume_bytes=1 << 30,
+            storage_class="fast",
+            access_modes=["ReadWriteOnce"],
+            created_at=made,
+            data_timestamp=made,
+        )
+        return bytes(writer.finish(description, 1 << 20, {}))
+
+    def _read(self, key: str, expected: ExpectedBackup) -> ManifestReader:
+        return ManifestReader(partial(self.store.get, key), self.keys, expected, key)
+
+    def _commit(self, task: MoverTask, content: str) -> None:
+        backup_id, parent = task.backup.backup_id, None
+        if task.parent_manifest is not None:
+            assert task.expected_parent is not None, "a mover is told what its parent must be"
+            parent = self._read(task.parent_manifest, task.expected_parent).header.backup_id
+        self.kept[backup_id] = content
+        self.needs[backup_id] = {backup_id} | self.needs.get(parent or "", set())
+        self._write(lambda: self.store.put(_packs(task) + WHOLE_PACK, b"pack"))
+        keys = self.keys if task.sealed else None
+        data_key = DataKey.random() if keys is not None else None
+        header = new_header(task.backup.volume_id, backup_id, parent, data_key, keys)
+        self.held[header.salt.hex()] = content
+        packs = PackTable()
+        for listed in sorted(self.needs[backup_id]):
+            packs.add(Origin(listed, WHOLE), 0, len(b"pack"))
+        writer = ManifestWriter(header, header.sealer(data_key, task.manifest), packs)
+        for pack in range(len(packs)):
+            # As an entry would that has data in each of them.
+            writer._used.final(pack)
+        lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
+        manifest = bytes(
+            writer.finish(task.backup, 1 << 20, {}, comparison=self.found, unreadable=lacks, losses=LOSSES)
+        )
+        self._write(lambda: self.store.put(task.manifest, manifest))
+
+
+def _name(item: Object) -> str:
+    return f"{item['kind']} {item['metadata']['name']}"
+
+
+def _owner(item: Object) -> str:
+    uid: str = item["metadata"].get("ownerReferences", [{"uid": ""}])[0]["uid"]
+    return uid
+
+
+def _claim_of(pod: Object) -> str:
+    """Name of the claim that a pod mounts."""
+    claims = [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if "persistentVolumeClaim" in volume]
+    name: str = claims[0]["claimName"]
+    return name
+
+
+def _exit_code(pod: Object) -> int | None:
+    statuses: list[dict[str, Any]] = pod["status"].get("containerStatuses", [])
+    codes = [int(status["state"]["terminated"]["exitCode"]) for status in statuses if "terminated" in status["state"]]
+    return codes[0] if codes else None
+
+
+def _is_reserved_for(volume: Object, claim: Object) -> bool:
+    reference = volume["spec"].get("claimRef") or {}
+    same = (reference.get("namespace"), reference.get("name")) == (NAMESPACE, claim["metadata"]["name"])
+    asked = claim["spec"].get("volumeName") in (None, volume["metadata"]["name"])
+    return same and asked and reference.get("uid") in (None, "", claim["metadata"]["uid"])
+
+
+def _task(pod: Object) -> MoverTask:
+    (variable,) = pod["spec"]["containers"][0]["env"]
+    return MoverTask.model_validate_json(variable["value"])
+
+
+def _packs(task: MoverTask) -> str:
+    return layout.pack_prefix(task.store.prefix, task.backup.volume_id, task.backup.backup_id)

@@ -1,0 +1,57 @@
+"""A simulated cluster whose movers are real: what they store is what a restore has to give back.
+
+A volume's content is a text such as ``shop-two``. Its first word names a file that no backup of the volume changes, so
+that an incremental one shares packs with its parent.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from cinderblock.api.mover import MoverOperation, MoverReport
+from cinderblock.archiver.archiver import run_backup
+from cinderblock.restorer.restorer import run_restore
+from tests.support.mover.volumes_in_memory import MemorySource
+from tests.support.simulation.api import Object
+from tests.support.simulation.cluster import HALF, Cluster
+
+
+def volume(content: str) -> MemorySource:
+    """A tree that holds ``content``, and a file that is the same in all of its volume's backups."""
+    source = MemorySource()
+    stamp = 1 + random.Random(content).randrange(1 << 20)
+    source.add(b"content", (0, content.encode()), stamp=stamp)
+    source.add(b"shared", (0, shared(content)))
+    return source
+
+
+def shared(content: str) -> bytes:
+    """What the second file of a volume holds."""
+    return random.Random(content.partition("-")[0]).randbytes(3000)
+
+
+def found_in(target: Path) -> str:
+    """What a restored tree holds; the two files must belong together."""
+    content = (target / "content").read_text()
+    is_whole = (target / "shared").read_bytes() == shared(content)
+    return content if is_whole and len(list(target.iterdir())) == 2 else f"a mixture: {content}"
+
+
+class RealMovers(Cluster):
+    """The controllers and the kubelet of `Cluster`, and movers that do their work."""
+
+    def work(self, pod: Object) -> MoverReport:
+        """Run the engine as a mover does."""
+        task, name = self.task_of(pod), self._volume_under(pod)
+        if task.operation is MoverOperation.BACKUP:
+            self.kept[task.backup.backup_id] = self.contents[name]
+            source = volume(self.contents[name])
+            return run_backup(task, self.store, self.keys, opener=lambda *_: nullcontext(source))
+        with tempfile.TemporaryDirectory() as directory:
+            self.contents[name] = HALF
+            report = run_restore(task.model_copy(update={"path": directory}), self.store, self.keys)
+            self.contents[name] = found_in(Path(directory))
+        return report

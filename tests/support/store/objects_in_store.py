@@ -1,0 +1,89 @@
+"""What is in the embedded S3 server, seen with the credentials that a namespace has for it."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from cinderblock.api.mover import StoreLocation
+from cinderblock.store.base import ObjectStore
+from cinderblock.store.credentials import credentials_from_secret
+from cinderblock.store.factory import open_store
+from tests.cluster.toolchain import tool
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, LabError
+
+SERVICE = "svc/cinderblock-store"
+PORT = 7070
+
+
+@dataclass(frozen=True)
+class EmbeddedStore:
+    """The bucket of a namespace's default BackupStore.
+
+    Attributes:
+        container: the bucket.
+        prefix: prefix of the store's keys.
+        secret: data of the credentials Secret.
+    """
+
+    container: str
+    prefix: str
+    secret: dict[str, bytes]
+
+    @classmethod
+    def of(cls, lab: Lab, namespace: str, name: str = "default") -> EmbeddedStore:
+        """Read a BackupStore of a namespace and its Secret."""
+        store = lab.get("backupstore", name, namespace)
+        if store is None:
+            raise LabError(f"namespace {namespace} has no BackupStore {name}")
+        secret = lab.get("secret", store["spec"]["credentialsSecretRef"]["name"], namespace)
+        data = {key: base64.b64decode(value) for key, value in (secret or {}).get("data", {}).items()}
+        return cls(store["spec"]["container"], store["spec"].get("prefix", ""), data)
+
+    def keys(self, lab: Lab) -> set[str]:
+        """Keys of all objects below the prefix."""
+        with self.opened(lab) as store:
+            return {found.key for found in store.list(f"{self.prefix}/" if self.prefix else "")}
+
+    @contextmanager
+    def opened(self, lab: Lab) -> Iterator[ObjectStore]:
+        """The bucket, through a port that kubectl forwards."""
+        with forwarded(lab) as port:
+            location = StoreLocation(endpoint_url=f"http://127.0.0.1:{port}", container=self.container)
+            with closing(open_store(location, credentials_from_secret(self.secret))) as store:
+                yield store
+
+
+@contextmanager
+def forwarded(lab: Lab) -> Iterator[int]:
+    """A local port that leads to the embedded S3 server, while inside."""
+    port = _free_port()
+    command = [str(tool("kubectl")), "-n", RELEASE_NAMESPACE, "port-forward", SERVICE, f"{port}:{PORT}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(port, process)
+            yield port
+        finally:
+            process.terminate()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise LabError("kubectl port-forward to the embedded store did not come up")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

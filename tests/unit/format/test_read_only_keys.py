@@ -1,0 +1,75 @@
+"""Keys that are marked as read-only open what they have sealed, and seal nothing more."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+
+import pytest
+
+from cinderblock.errors import InvalidInput, KeyUnavailable
+from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
+from tests.support.mover.backups import KEYS
+
+MARK = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SECRET = {key_id: base64.b64encode(key) for key_id, key in KEYS.items()}
+
+
+def test_ids_and_instants_are_read() -> None:
+    assert parse_read_only_keys(" 2024=2026-01-31T12:00:00Z, b.key=2026-01-31T13:00:00+01:00 ,", "it") == {
+        "2024": MARK,
+        "b.key": MARK,
+    }
+    assert parse_read_only_keys("", "it") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2024", "2024=", "=2026-01-31T12:00:00Z", "2024=2026-01-31", "2024=2026-01-31T12:00:00", "2024=soon"),
+        "2024=0001-01-01T00:00:00+14:00",
+    ],
+)
+def test_what_is_malformed_is_named(text: str) -> None:
+    with pytest.raises(InvalidInput, match="Cannot read annotation a of Secret s") as caught:
+        parse_read_only_keys(f"ok=2026-01-31T12:00:00Z,{text}", "annotation a of Secret s")
+    assert repr(text) in caught.value.message
+
+
+def test_a_key_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="twice"):
+        parse_read_only_keys("a=2026-01-31T12:00:00Z,a=2026-02-01T12:00:00Z", "it")
+
+
+def test_the_greatest_id_that_may_seal_is_active() -> None:
+    assert KeyRing.from_secret(SECRET, None).active == "2025"
+    assert KeyRing.from_secret(SECRET, None, read_only={"2025": MARK}).active == "2024"
+
+
+def test_an_active_key_that_is_read_only_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(KeyUnavailable, match="2025") as caught:
+        KeyRing.from_secret(SECRET, "2025", read_only={"2025": MARK})
+    assert caught.value.reason == "ReadOnlyKey"
+
+
+def test_where_all_keys_are_read_only_backups_open_and_nothing_is_sealed() -> None:
+    owner, data_key = ("volume", "backup"), DataKey.random()
+    wrapped = KeyRing.from_secret(SECRET, "2024").wrap(data_key, owner)
+    ring = KeyRing.from_secret(SECRET, None, read_only=dict.fromkeys(SECRET, MARK))
+    assert ring.unwrap(wrapped, owner).reveal() == data_key.reveal()
+    with pytest.raises(KeyUnavailable, match="all keys") as caught:
+        ring.wrap(data_key, owner)
+    assert caught.value.reason == "ReadOnlyKey"
+
+
+def test_a_read_only_key_wraps_nothing_even_if_it_is_asked_to() -> None:
+    ring = KeyRing.from_secret(SECRET, None, read_only={"2024": MARK})
+    with pytest.raises(KeyUnavailable, match="2024"):
+        ring.wrap(DataKey.random(), ("volume", "backup"), "2024")
+
+
+def test_a_mark_of_a_key_that_is_not_there_is_refused() -> None:
+    """A mark with a typing error would protect nothing, in silence."""
+    with pytest.raises(InvalidInput, match="2042"):
+        KeyRing.from_secret(SECRET, None, read_only={"2042": MARK})

@@ -1,0 +1,307 @@
+"""Handing a filled volume over, step by step: every step is seen in the world and holds for what was seen only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim, PersistentVolumeStatus
+from cinderblock.api.labels import child_name
+from cinderblock.api.losses import Loss
+from cinderblock.api.mover import MoverReport
+from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.errors import StoreUnreachable
+from cinderblock.lifecycle.actions import CreateClaim, Decision, DeleteChild, PatchClaim, PatchVolume, RecordEvent
+from cinderblock.lifecycle.observed import ObservedMover, ObservedRestore
+from cinderblock.lifecycle.restore import decide as restore_decide
+from cinderblock.lifecycle.restore import rebind
+from tests.support.simulation.observed_builders import (
+    NOW,
+    a_claim,
+    a_filled_volume,
+    a_job,
+    a_pod,
+    a_restore,
+    available,
+    observed_restore,
+)
+from tests.support.simulation.simulation import Simulation
+
+LABEL, POLICY = rebind.RESTORE_LABEL, rebind.POLICY_ANNOTATION
+SUCCESS = MoverReport(succeeded=True, restored_bytes=9)
+
+
+def restoring(**more: Any) -> VolumeRestore:
+    return a_restore(phase="restoring", **more)
+
+
+def hidden(owner: str = "r-1") -> PersistentVolumeClaim:
+    return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": owner}]})
+
+
+def done(report: MoverReport = SUCCESS) -> ObservedMover:
+    return ObservedMover(job=a_job("r-1"), pods=(a_pod("Succeeded", report),))
+
+
+def target(volume: str = "pv-9", phase: str = "Bound") -> PersistentVolumeClaim:
+    return a_claim("new", "c-n", volumeName=volume, status={"phase": phase, "capacity": {"storage": "1Gi"}})
+
+
+def decide(observed: ObservedRestore) -> Decision:
+    return restore_decide.decide(observed, NOW)
+
+
+def status(decision: Decision) -> VolumeRestoreStatus:
+    assert isinstance(decision.status, VolumeRestoreStatus)
+    return decision.status
+
+
+def patch(decision: Decision) -> dict[str, Any]:
+    (found,) = [action for action in decision.actions if isinstance(action, PatchVolume)]
+    assert found.name == "pv-9"
+    return found.patch
+
+
+def said(decision: Decision) -> str:
+    shown = status(decision).conditions[0]
+    return f"{shown.reason}: {shown.message}"
+
+
+def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
+    decision = decide(observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done()))
+    assert patch(decision) == {
+        "metadata": {"labels": {LABEL: "r-1"}, "annotations": {POLICY: "Delete"}, "resourceVersion": "5"},
+        "spec": {"persistentVolumeReclaimPolicy": "Retain"},
+    }
+    assert "keeping the filled volume" in said(decision)
+    assert status(decision).restored_bytes == 9
+
+
+def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
+    warned = MoverReport(succeeded=True, warnings=["2 owners could not be set.", "1 socket was skipped."])
+    decision = decide(
+        observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done(warned))
+    )
+    assert decision.actions[0] == RecordEvent(
+        "Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped."
+    )
+
+
+def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end() -> None:
+    lossy = SUCCESS.model_copy(update={"losses": [Loss(what="owners of files", objects=3, examples=["a"])]})
+    filled = observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done(lossy))
+    assert status(decide(filled)).losses == lossy.losses
+    lost = lossy.to_wire()["losses"]
+    handed = observed_restore(
+        restoring(losses=lost), volume=a_filled_volume(mark="r-1", claim="new"), target=target(), backup=available()
+    )
+    ended = status(decide(handed))
+    assert (ended.phase, ended.losses) == ("available", lossy.losses)
+    assert "Not kept: owners of files, 3." in ended.conditions[0].message
+
+
+def test_step_2_removes_the_mover_and_the_hidden_claim_and_waits_until_it_is_gone() -> None:
+    marked = a_filled_volume(mark="r-1")
+    first = decide(observed_restore(restoring(), staging_claim=hidden(), volume=marked, mover=done()))
+    assert [action.kind for action in first.actions if isinstance(action, DeleteChild)] == [
+        "Job",
+        "PersistentVolumeClaim",
+    ]
+    going = hidden().model_copy(update={"metadata": hidden().metadata.model_copy(update={"deletion_timestamp": NOW})})
+    second = decide(observed_restore(restoring(), staging_claim=going, volume=marked))
+    assert second.actions == ()
+    assert "releasing the hidden claim" in said(second)
+
+
+def test_a_volume_is_not_touched_before_it_is_released() -> None:
+    bound = decide(observed_restore(restoring(), volume=a_filled_volume("Bound", mark="r-1")))
+    assert bound.actions == ()
+    assert "waiting for the volume to be released" in said(bound)
+
+
+def test_step_3_reserves_the_volume_for_the_asked_name_and_for_no_claim_that_has_been() -> None:
+    decision = decide(observed_restore(restoring(), volume=a_filled_volume("Released", mark="r-1")))
+    assert patch(decision)["spec"] == {
+        "claimRef": {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "namespace": "shop",
+            "name": "new",
+            "uid": None,
+            "resourceVersion": None,
+        }
+    }
+
+
+def test_a_volume_whose_new_claim_was_deleted_again_is_reserved_again() -> None:
+    released = a_filled_volume("Released", mark="r-1", claim="new")
+    assert patch(decide(observed_restore(restoring(), volume=released)))["spec"]["claimRef"]["uid"] is None
+
+
+def test_step_4_creates_the_claim_as_it_was_asked_for() -> None:
+    spec = {"name": "new", "size": "2Gi", "accessModes": ["ReadWriteMany"], "labels": {"app": "shop"}}
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    (action,) = decide(observed_restore(restoring(spec=spec), volume=reserved)).actions
+    assert isinstance(action, CreateClaim)
+    metadata = action.body["metadata"]
+    assert (metadata["name"], metadata["labels"]["app"]) == ("new", "shop")
+    assert metadata["annotations"]["cinderblock.io/volume-id"] == "r-1"
+    assert action.body["spec"] == {
+        "accessModes": ["ReadWriteMany"],
+        "volumeMode": "Filesystem",
+        "resources": {"requests": {"storage": str(2 << 30)}},
+        "storageClassName": "fast",
+        "volumeName": "pv-9",
+    }
+
+
+def test_a_claim_is_not_created_without_the_manifest_that_says_what_it_was() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    decision = decide(observed_restore(restoring(), volume=reserved, manifest=None))
+    assert decision.actions == ()
+    assert "waiting for the store" in said(decision)
+
+
+def test_a_claim_is_not_created_before_the_volume_is_available() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    late = reserved.model_copy(update={"status": PersistentVolumeStatus(phase="Released")})
+    decision = decide(observed_restore(restoring(), volume=late))
+    assert decision.actions == ()
+    assert "reserving the volume for claim new" in said(decision)
+
+
+def pending(**annotations: str) -> PersistentVolumeClaim:
+    """The asked claim, made by the restore, that is not bound yet."""
+    owned = {"ownerReferences": [{"uid": "r-1"}], "labels": {labels.OWNER_UID_LABEL: "r-1"}}
+    metadata = owned | {"resourceVersion": "7", "annotations": annotations}
+    return a_claim("new", "c-9", volumeName="pv-9", status={"phase": "Pending"}, metadata=metadata)
+
+
+def test_a_claim_that_is_not_bound_though_its_volume_is_bound_to_it_is_changed_once() -> None:
+    half_bound = a_filled_volume("Bound", mark="r-1", claim="new")
+    (action,) = decide(observed_restore(restoring(), volume=half_bound, target=pending())).actions
+    assert isinstance(action, PatchClaim)
+    assert (action.name, set(action.patch["metadata"])) == ("new", {"resourceVersion", "annotations"})
+    assert action.patch["metadata"]["resourceVersion"] == "7"
+    changed = pending(**action.patch["metadata"]["annotations"])
+    again = decide(observed_restore(restoring(), volume=half_bound, target=changed))
+    assert again.actions == ()
+    assert "waiting for claim new to be bound" in said(again)
+
+
+@pytest.mark.parametrize(
+    ("volume", "claim"),
+    [
+        pytest.param(a_filled_volume("Available", mark="r-1", claim="new"), pending(), id="a volume that is reserved"),
+        pytest.param(
+            a_filled_volume("Bound", mark="r-1", claim="new"),
+            a_claim("new", "c-9", volumeName="pv-9", status={"phase": "Pending"}),
+            id="a claim of somebody else's",
+        ),
+    ],
+)
+def test_nothing_is_done_to(volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
+    assert decide(observed_restore(restoring(), volume=volume, target=claim)).actions == ()
+
+
+def test_a_claim_that_is_handed_over_bears_no_trace_of_the_way_there() -> None:
+    patch = rebind.release(pending(**{rebind.NUDGED_ANNOTATION: "true"}), restoring()).patch
+    assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, rebind.NUDGED_ANNOTATION: None}
+
+
+def test_step_5_waits_until_the_claim_is_bound_and_then_records_the_result() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    waiting = decide(observed_restore(restoring(), volume=reserved, target=target(phase="Pending")))
+    assert "waiting for claim new to be bound" in said(waiting)
+    bound = decide(observed_restore(restoring(), volume=a_filled_volume(mark="r-1", claim="new"), target=target()))
+    assert (status(bound).phase, status(bound).volume_id, status(bound).volume_name) == ("available", "c-n", "new")
+
+
+def test_a_claim_of_somebody_else_is_left_alone() -> None:
+    reserved = a_filled_volume("Available", mark="r-1", claim="new")
+    decision = decide(observed_restore(restoring(), volume=reserved, target=target("pv-of-somebody")))
+    assert status(decision).phase == "error_restoring"
+    assert said(decision) == "NameTaken: PersistentVolumeClaim new was made by somebody else meanwhile."
+    assert [type(action) for action in decision.actions] == [RecordEvent]
+
+
+def test_a_volume_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    observed = observed_restore(restoring(), volume=a_filled_volume("Bound", mark="r-1"))
+    first = status(decide(observed))
+    waiting = observed_restore(observed.restore.model_copy(update={"status": first}), volume=observed.volume)
+    late = restore_decide.decide(waiting, NOW + timedelta(minutes=6))
+    assert status(late).phase == "error_restoring"
+    assert status(late).fail_reason == ("The volume is filled; waiting for the volume to be released (waited 300 s)")
+
+
+def test_a_mark_of_another_restore_is_not_ours() -> None:
+    observed = observed_restore(restoring(), volume=a_filled_volume(mark="another"))
+    assert not rebind.has_begun(observed)
+    assert rebind.release_volume(observed) == ()
+
+
+@pytest.mark.parametrize(
+    ("volume", "seen", "spec"),
+    [
+        pytest.param(a_filled_volume(mark="r-1", claim="new"), {"target": target()}, {}, id="handed over"),
+        pytest.param(
+            a_filled_volume("Available", mark="r-1", claim="new"),
+            {"target": target(phase="Pending")},
+            {},
+            id="promised to a claim that is not bound yet",
+        ),
+        pytest.param(a_filled_volume("Released", mark="r-1"), {}, {}, id="released"),
+        pytest.param(
+            a_filled_volume("Available", mark="r-1", claim="new"),
+            {},
+            {"claimRef": {"uid": "r-1"}},
+            id="reserved for a claim that will not come",
+        ),
+        pytest.param(
+            a_filled_volume("Available", mark="r-1", claim="new"),
+            {"target": target("pv-of-somebody")},
+            {"claimRef": {"uid": "r-1"}},
+            id="reserved for a name that somebody else has taken",
+        ),
+    ],
+)
+def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhere(
+    volume: PersistentVolume, seen: dict[str, Any], spec: dict[str, Any]
+) -> None:
+    (found,) = rebind.release_volume(observed_restore(restoring(), volume=volume, **seen))
+    assert isinstance(found, PatchVolume)
+    assert found.patch == {
+        "metadata": {"labels": {LABEL: None}, "annotations": {POLICY: None}, "resourceVersion": "5"},
+        "spec": {"persistentVolumeReclaimPolicy": "Delete"} | spec,
+    }
+
+
+def test_a_volume_keeps_its_mark_while_the_hidden_claim_is_there() -> None:
+    observed = observed_restore(restoring(), volume=a_filled_volume(mark="r-1"), staging_claim=hidden())
+    assert rebind.release_volume(observed) == ()
+
+
+def test_a_policy_to_retain_comes_back_as_well() -> None:
+    volume = a_filled_volume("Bound", mark="r-1", claim="new")
+    metadata = volume.metadata.model_copy(update={"annotations": {POLICY: "Retain"}})
+    observed = observed_restore(restoring(), volume=volume.model_copy(update={"metadata": metadata}), target=target())
+    (found,) = rebind.release_volume(observed)
+    assert isinstance(found, PatchVolume)
+    assert found.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
+
+
+def test_a_hand_over_needs_the_store_for_nothing_but_the_claim() -> None:
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        simulation.restore("again", "full", name="new")
+        simulation.until("VolumeRestore", "again", "keeping the filled volume")
+        simulation.store.trouble = StoreUnreachable("the store is away")
+        simulation.until("VolumeRestore", "again", "waiting for the store")
+        simulation.store.trouble = None
+        simulation.settle()
+        assert (simulation.phase("VolumeRestore", "again"), simulation.content("new")) == ("available", "first")

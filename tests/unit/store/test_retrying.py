@@ -1,0 +1,238 @@
+"""What may be tried again is tried again, within bounds; everything else is raised at once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cinderblock.errors import (
+    AccessDenied,
+    CinderblockError,
+    IntegrityError,
+    NotFound,
+    PermanentError,
+    StoreUnreachable,
+)
+from cinderblock.store.base import ObjectInfo
+from cinderblock.store.counted import CountedStore
+from cinderblock.store.memory import MemoryStore
+from cinderblock.store.retrying import (
+    CLI_RETRIES,
+    MOVER_RETRIES,
+    OPERATOR_RETRIES,
+    RetryClock,
+    RetryingStore,
+    RetryPolicy,
+)
+from tests.support.store.faults import Crash, FaultyStore
+
+
+class Time:
+    """A clock that moves only when somebody sleeps, and dice that always show the most."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.now = 1000.0
+        self.sleeps: list[float] = []
+        self._share = share
+
+    def sleep(self, seconds: float) -> None:
+        """Move the clock."""
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+    def chance(self) -> RetryClock:
+        """For the store."""
+        return RetryClock(lambda: self.now, self.sleep, lambda low, high: low + (high - low) * self._share)
+
+
+class Bench:
+    """A retrying store over a faulty one, with everything to look at."""
+
+    def __init__(self, patience: RetryPolicy = MOVER_RETRIES, share: float = 1.0) -> None:
+        self.inside = MemoryStore()
+        self.faulty = FaultyStore(self.inside)
+        self.counted = CountedStore(self.faulty)
+        self.time = Time(share)
+        self.store = RetryingStore(self.counted, patience, self.time.chance())
+
+
+def away(retry_after: float | None = None) -> StoreUnreachable:
+    """An error that may pass."""
+    error = StoreUnreachable("the server is away")
+    error.retry_after = retry_after
+    return error
+
+
+def test_a_put_succeeds_when_the_server_comes_back() -> None:
+    bench = Bench()
+    bench.faulty.on("put").raises(away()).times(3)
+    bench.store.put("key", b"content")
+    assert bench.inside.get("key") == b"content"
+    assert bench.time.sleeps == [0.5, 1.0, 2.0]
+
+
+def test_a_get_and_a_check_succeed_when_the_server_comes_back() -> None:
+    bench = Bench()
+    bench.inside.put("key", b"0123456789")
+    bench.faulty.on("get").raises(away())
+    bench.faulty.on("check").raises(away())
+    bench.store.check()
+    assert bench.store.get("key", -4, 2) == b"67"
+
+
+def test_attempts_are_bounded_and_the_error_says_so() -> None:
+    bench = Bench(RetryPolicy(attempts=4))
+    bench.faulty.on("put").raises(away()).times(inf)
+    with pytest.raises(StoreUnreachable, match=r"the server is away \(tried 4 times in 4 s\)"):
+        bench.store.put("key", b"x")
+    assert bench.counted.counts.puts == 4
+
+
+def test_time_is_bounded() -> None:
+    bench = Bench(RetryPolicy(attempts=1000, longest_delay=30, total=100))
+    bench.faulty.on("get").raises(away()).times(inf)
+    with pytest.raises(StoreUnreachable):
+        bench.store.get("key")
+    assert sum(bench.time.sleeps) <= 100
+    assert max(bench.time.sleeps) == 30
+
+
+def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None:
+    for patience in (CLI_RETRIES, OPERATOR_RETRIES):
+        bench = Bench(patience)
+        bench.faulty.on("check").raises(away()).times(inf)
+        with pytest.raises(StoreUnreachable):
+            bench.store.check()
+        assert bench.counted.counts.checks == 3
+        assert sum(bench.time.sleeps) <= 2
+
+
+def test_the_check_of_a_mover_sits_out_a_restart_of_the_server_but_no_longer_outage() -> None:
+    bench = Bench(MOVER_RETRIES)
+    bench.faulty.on("check").raises(away()).times(6)
+    bench.store.check()
+    assert sum(bench.time.sleeps) > 30
+    bench = Bench(MOVER_RETRIES)
+    bench.faulty.on("check").raises(away()).times(inf)
+    with pytest.raises(StoreUnreachable):
+        bench.store.check()
+    assert sum(bench.time.sleeps) <= 60
+
+
+@pytest.mark.parametrize(
+    "error", [AccessDenied("no"), NotFound("no"), IntegrityError("no"), PermanentError("no"), CinderblockError("no")]
+)
+def test_what_cannot_help_is_not_tried_again(error: CinderblockError) -> None:
+    bench = Bench()
+    bench.faulty.on("get").raises(error)
+    with pytest.raises(type(error)) as caught:
+        bench.store.get("key")
+    assert caught.value is error
+    assert bench.time.sleeps == []
+
+
+def test_a_dying_process_is_left_alone() -> None:
+    bench = Bench()
+    bench.faulty.on("put").crashes()
+    with pytest.raises(Crash):
+        bench.store.put("key", b"x")
+    assert bench.time.sleeps == []
+
+
+def test_the_server_gets_the_wait_that_it_asks_for() -> None:
+    bench = Bench(share=0.0)
+    bench.faulty.on("put").raises(away(retry_after=17))
+    bench.store.put("key", b"x")
+    assert bench.time.sleeps == [17]
+
+
+def test_a_wait_beyond_all_patience_is_not_begun() -> None:
+    bench = Bench(OPERATOR_RETRIES)
+    bench.faulty.on("put").raises(away(retry_after=3600))
+    with pytest.raises(StoreUnreachable, match="tried once"):
+        bench.store.put("key", b"x")
+    assert bench.time.sleeps == []
+
+
+@given(st.integers(1, 60), st.floats(0.01, 5), st.floats(5, 60), st.floats(0, 1))
+def test_waits_grow_and_stay_below_their_bound(attempts: int, first: float, longest: float, share: float) -> None:
+    bench = Bench(RetryPolicy(attempts, first, longest, total=inf), share)
+    bench.faulty.on("put").raises(away()).times(inf)
+    with pytest.raises(StoreUnreachable):
+        bench.store.put("key", b"x")
+    assert len(bench.time.sleeps) == attempts - 1
+    assert all(0 <= wait <= longest for wait in bench.time.sleeps)
+    assert all(before <= after for before, after in pairwise(bench.time.sleeps))
+
+
+def test_a_listing_that_breaks_off_goes_on_where_it_was() -> None:
+    bench = Bench()
+    expected = [ObjectInfo(f"p/{number:02}", number) for number in range(20)]
+    for item in expected:
+        bench.inside.put(item.key, bytes(item.size))
+    bench.faulty.on("list").raises(away(), partway=7)
+    bench.faulty.on("list").raises(away(), partway=0)
+    bench.faulty.on("list").raises(away(), partway=12)
+    assert list(bench.store.list("p/")) == expected
+
+
+def test_a_listing_that_gets_on_is_not_given_up() -> None:
+    bench = Bench(RetryPolicy(attempts=2))
+    for number in range(10):
+        bench.inside.put(f"p/{number}", b"")
+    for number in range(1, 10):
+        bench.faulty.on("list").raises(away(), partway=number)
+    assert len(list(bench.store.list("p/"))) == 10
+
+
+def test_a_listing_that_does_not_get_on_is_given_up() -> None:
+    bench = Bench(RetryPolicy(attempts=3))
+    for number in range(10):
+        bench.inside.put(f"p/{number}", b"")
+    bench.faulty.on("list").raises(away(), partway=4).times(inf)
+    given: list[ObjectInfo] = []
+    with pytest.raises(StoreUnreachable):
+        given.extend(bench.store.list("p/"))
+    assert bench.counted.counts.lists == 3
+
+
+def test_time_that_the_reader_of_a_listing_takes_does_not_count() -> None:
+    bench = Bench(RetryPolicy(total=10))
+    for number in range(3):
+        bench.inside.put(f"p/{number}", b"")
+    bench.faulty.on("list").raises(away(), partway=2)
+    seen = 0
+    for _ in bench.store.list("p/"):
+        bench.time.now += 3600
+        seen += 1
+    assert seen == 3
+
+
+def test_a_deletion_that_breaks_off_is_finished() -> None:
+    bench = Bench()
+    names = [f"p/{number:04}" for number in range(2500)]
+    for name in names:
+        bench.inside.put(name, b"")
+    bench.faulty.on("delete").raises(away(), partway=400).after(1)
+    bench.store.delete(iter(names))
+    assert list(bench.inside.list("")) == []
+
+
+def test_what_a_lost_answer_did_is_done_again_without_harm() -> None:
+    bench = Bench()
+    bench.faulty.on("put").raises(away(), done=True)
+    bench.faulty.on("delete").raises(away(), done=True)
+    bench.store.put("key", b"x")
+    bench.store.put("other", b"y")
+    bench.store.delete(["key"])
+    assert list(bench.inside.list("")) == [ObjectInfo("other", 1)]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Hundreds of warnings help nobody."""
+    caplog.set_level("ERROR")
