@@ -1,6 +1,6 @@
 """The operator as a process on a real API server that refuses, is late, loses answers; and people who interfere.
 
-tests.support.simulation.controllers plays snapshots, volumes, Jobs and movers; the S3 server is real. Every story ends as
+tests.support.simulation.controllers plays snapshots, Jobs and movers; the S3 server is real. Each story ends as
 the one without a fault: the backup is whole and nothing of ours is left but the VolumeBackup.
 """
 
