@@ -32,7 +32,7 @@ Course = Callable[[Simulation], None]
 HELD = "example.org/held"
 """A finalizer of somebody who never takes it off."""
 TESTS = Path(__file__).parents[1]
-OTHER_ROOMS = ("kube", "store", "datapath", "device", "mover")
+OTHER_ROOMS = ("kube", "store", "format", "volume", "archiver", "restorer", "repository", "mover")
 
 
 # -- what the courses have in common
@@ -610,7 +610,7 @@ def test_every_reason_has_a_course_and_no_other_word_has() -> None:
 
 
 def test_what_other_rooms_say_is_named_by_a_test_of_theirs() -> None:
-    folders = [TESTS / "contract", *(TESTS / "unit" / room for room in ("handlers", *OTHER_ROOMS))]
+    folders = [TESTS / "contract", *(TESTS / "unit" / room for room in ("controller", *OTHER_ROOMS))]
     named = {word for folder in folders for path in folder.glob("test_*.py") for word in _words(path)}
     assert of_rooms(OTHER_ROOMS) - named == set()
 

@@ -52,7 +52,7 @@ def reasons() -> set[str]:
 def of_rooms(rooms: tuple[str, ...]) -> set[str]:
     """Reasons that only these rooms give, and the classes of errors."""
     others = {word for room in ROOMS if room not in rooms for word in _of_room(room)}
-    return (_of_errors() | {word for room in rooms for word in _of_room(room)}) - others
+    return (_of_errors() | {word for room in rooms for word in _of_room(room)}) - others - COMMAND_LINE_ONLY
 
 
 def _of_errors() -> set[str]:

@@ -286,14 +286,14 @@ class Simulation:
         api = SimulatedApi(self.objects, self.forbid, self.refusals)
         api.quota = self.quota
         self._kube = KubeClient(api, observer=self.faults)
-        self.metrics = OperatorMetrics()
+        self.operator_metrics = OperatorMetrics()
         stores = cast("StorePool", OpenStores(self.store, self.cluster))
         context = Context(
             self._kube,
             stores,
             POLICY,
             lambda: self._due.now,
-            self.metrics,
+            self.operator_metrics,
             MoverAdmission(self._seconds),
             references=ReferenceLookups(turn_seconds=0.0),
         )
@@ -477,7 +477,7 @@ class Simulation:
         """A page of metrics of the operator as it is now."""
         state = self._loop.run_until_complete(read(self._kube))
         figures = MetricsSnapshot("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
-        content, _ = MetricsPage(self.metrics).render(figures)
+        content, _ = MetricsPage(self.operator_metrics).render(figures)
         return samples(content.decode())
 
     # -- how it goes on

@@ -87,9 +87,7 @@ def _told(entry: Entry) -> Entry:
 def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[bool] = []
     take_over = ManifestWriter.reuse
-    monkeypatch.setattr(
-        ManifestWriter, "take_over", lambda self, run: (copied.append(run.is_copied), take_over(self, run))
-    )
+    monkeypatch.setattr(ManifestWriter, "reuse", lambda self, run: (copied.append(run.is_copied), take_over(self, run)))
     backups = Backups(keys=key_ring())
     files = dict.fromkeys(NAMES, 0)
     backups.back_up(volume_of(files, 0), "one")

@@ -60,7 +60,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an existing target that is gone": ({"spec": {"volumeId": "old"}}, {}, "Volume old could not be found."),
     "a target in use": (
         {"spec": {"volumeId": "old"}},
-        {"target": a_claim("old", "c-7"), "users": ("web-0",)},
+        {"target": a_claim("old", "c-7"), "pods_using": ("web-0",)},
         "Volume to be restored to must be available",
     ),
     "a target of the wrong mode": (
