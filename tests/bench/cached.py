@@ -2,7 +2,7 @@
 
 A virtual machine gets its memory from the host when it first touches it, and may give back at once what it does not
 use. Then each fresh page is a fault in the host: writing 1.4 GiB of restored data took 1.0 s of system time with pages
-that had been used before and 4 to 6 s with pages that had not, whoever restored.
+that had been used before and 4 to 6 s with pages that had not, whichever program restored.
 """
 
 from __future__ import annotations

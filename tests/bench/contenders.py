@@ -69,7 +69,7 @@ class Cinderblock:
             key,
             "--json",
         ]
-        # As in the image, which comes with bytecode: otherwise a start may compile everything anew, 0.3 s of it.
+        # As in the image, which comes with bytecode: otherwise a start may compile everything again, which takes 0.3 s.
         bytecode = {"PYTHONPYCACHEPREFIX": os.path.join(scratch, "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
         self._environment = {**server.environment, **bytecode}
         self._processors = processors

@@ -1,4 +1,4 @@
-"""What the kernel tells of processes and those that they started (proc(5))."""
+"""What the kernel reports about processes and their children (proc(5))."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ class Bench:
 
 
 def settle(paths: Sequence[str], processors: Processors, ballast: Ballast | None) -> None:
-    """Nothing waits to be written, all of ``paths`` is in the page cache, and it is calm, whoever comes next."""
+    """Nothing waits to be written, all of ``paths`` is in the page cache, and the machine is calm."""
     os.sync()
     await_calm(processors.measured, processors.patience)
     if ballast is not None:

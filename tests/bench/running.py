@@ -79,7 +79,7 @@ class Usage:
 def run(command: Sequence[str], environment: Mapping[str, str], processors: Processors) -> Usage:
     """Run a program on the processors for what is measured. Raises BenchError if it fails.
 
-    A child's ``ru_maxrss`` begins with the largest resident set of whoever forked it (Linux keeps it across execve), so
+    A child's ``ru_maxrss`` begins with that of the process that forked it (Linux keeps it across execve), so
     all that takes memory happens in children. Raises BenchError if this process was ever too large to measure.
     """
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

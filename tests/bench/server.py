@@ -34,7 +34,7 @@ class BenchServer:
         self._process = process
 
     def container(self, place: str) -> str:
-        """The name of a container, which whoever uses it has to make."""
+        """Return the name of a container, which the caller creates."""
         return f"bench-{place}"
 
     def new_container(self, place: str) -> str:

@@ -36,7 +36,7 @@ def make_tree(root: str, files: int, seed: int) -> None:
 
 
 def change_tree(root: str, share: float, seed: int) -> None:
-    """Change a share of the files: of ten that change, six are written anew, two are removed and two are added."""
+    """Change a share of the files: of ten that change, six are rewritten, two are removed and two are added."""
     dice, text = random.Random(seed), Text(seed)
     paths = _files(root)
     for number, path in enumerate(dice.sample(paths, max(10, round(len(paths) * share)))):

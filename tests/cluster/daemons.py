@@ -1,7 +1,7 @@
 """Programs that go on after the command that started them, and how a later command finds them again.
 
 Each writes who it is to `<directory>/run/<name>.json` before it becomes the program, and until then it holds the
-cluster's lock with its parent. So whoever has the lock next knows of every process, however the last one ended.
+cluster's lock with its parent. So the next holder of the lock knows every process, however the last holder ended.
 """
 
 import json
@@ -34,7 +34,7 @@ class Daemons:
             return False
         self._records.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
-        # Otherwise whoever waits for the new process may take it for the one before, which has ended.
+        # Otherwise a caller that waits for the new process may mistake the ended one for it.
         self._record_of(program.name).unlink(missing_ok=True)
         if os.fork() == 0:
             self._become(program)

@@ -20,7 +20,7 @@ from tests.cluster import caching
 from tests.cluster.errors import ClusterError
 
 TOOLS = Path(__file__).parent / "tools"
-"""Folders of Go modules, each with pins of its own where versions cannot be had together."""
+"""Folders of Go modules, each with pins of its own where versions exclude each other."""
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 

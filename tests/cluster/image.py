@@ -231,7 +231,7 @@ def _index_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _certificates(environment: Mapping[str, str]) -> str | None:
-    """The PEM bundle that package clients are told to trust here, if they are told."""
+    """Return the PEM bundle that package clients trust on this machine, if one is configured."""
     named = [environment.get(name) for name in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")]
     named.append(_pip_configuration(environment).get("cert"))
     return next((path for path in named if path and Path(path).is_file()), None)
@@ -297,7 +297,7 @@ def _without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _forget_old(cache: Path, buildah: _Buildah) -> None:
-    """Keep the cache from growing for ever: a few archives, and a bounded number of cached steps."""
+    """Bound the cache: keep a few archives, and a limited number of cached steps."""
     archives = sorted(cache.glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
     for archive in archives[_ARCHIVES_KEPT:]:
         archive.unlink()

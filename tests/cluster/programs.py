@@ -15,7 +15,7 @@ class Program:
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Settings on top of the environment of whoever starts it."""
+    """Settings on top of the environment of the starting process."""
     directory: str = "/"
     restarts: bool = False
     """Whether it is started again whenever it ends."""

@@ -1,4 +1,4 @@
-"""Keeps one program running, or ends it with whoever started it. Run as a script: it imports nothing of ours.
+"""Keep one program running, and end it together with its starter. Run as a script: it imports nothing of this project.
 
     supervisor.py [--restart] [--until-eof] [--remove=DIRECTORY] -- PROGRAM ARGUMENT...
 

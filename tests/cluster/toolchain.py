@@ -45,7 +45,7 @@ class Module:
         return caching.directory("tools") / f"{self.name}-{digest.hexdigest()[:16]}" / "bin"
 
     def flags(self) -> list[str]:
-        """Return what `go build` is told for this module."""
+        """Return the arguments of `go build` for this module."""
         linker = "-s -w"
         if self.name == "kubernetes":
             version = golang.pinned(self.name, _KUBERNETES)
@@ -84,7 +84,7 @@ MODULES = (
 )
 
 NAMES = tuple(name for module in MODULES for name in module.packages)
-"""Every program that can be had."""
+"""Every program that can be built."""
 
 
 def tool(name: str) -> Path:

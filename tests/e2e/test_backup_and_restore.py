@@ -141,7 +141,7 @@ def test_files_come_back_to_a_larger_volume(originals: Tenant) -> None:
     _same_files(originals, "files", "files-larger")
 
 
-def test_a_device_comes_back_to_a_larger_volume_with_zeros_at_the_end(originals: Tenant) -> None:
+def test_a_device_restored_to_a_larger_volume_ends_in_zeros(originals: Tenant) -> None:
     originals.ends("volumerestore/larger-disk")
     _same_bytes(originals, "disk", "disk-larger")
 
@@ -185,7 +185,7 @@ def test_a_device_of_a_class_that_waits_for_a_consumer_comes_back(originals: Ten
     _same_bytes(originals, "disk-wffc", "disk-late")
 
 
-def test_a_claim_that_waits_for_its_first_consumer_is_filled_before_it_has_one(originals: Tenant) -> None:
+def test_a_claim_is_filled_before_it_has_a_consumer(originals: Tenant) -> None:
     lab, name = originals.lab, originals.name
     _own_cluster_only(lab)
     lab.apply(

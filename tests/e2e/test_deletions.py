@@ -83,7 +83,7 @@ def test_right_after_it_was_made(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_while_its_snapshot_is_pending_it_goes_as_soon_as_the_snapshot_can_be_removed(owner: Tenant) -> None:
+def test_deletion_ends_once_a_pending_snapshot_can_be_removed(owner: Tenant) -> None:
     if not owner.lab.is_own:
         pytest.skip("needs the driver of our own cluster, which refuses snapshots on request")
     data = str(storage.DRIVERS[0].data(cluster.running()))

@@ -109,7 +109,7 @@ def test_the_hook_of_argo_cd_makes_a_backup_for_each_sync(shop: Tenant) -> None:
         shop.kubectl("wait", name, "--for=condition=Ready", "--timeout=90s")
 
 
-def test_flux_waits_for_the_backup_of_a_version_and_makes_no_second_one(shop: Tenant) -> None:
+def test_flux_waits_for_one_backup_of_each_version(shop: Tenant) -> None:
     text = (EXAMPLES / "flux-backup" / "volumebackup.yaml").read_text().replace("${VERSION}", "1.4.0")
     backup = yaml.safe_load(text)
     backup["metadata"]["namespace"] = shop.name

@@ -62,7 +62,7 @@ def restricted(make_tenant: Callable[..., Tenant]) -> Tenant:
     return tenant
 
 
-def test_where_restricted_is_enforced_movers_run_as_they_may_and_say_what_they_cannot_keep(restricted: Tenant) -> None:
+def test_restricted_movers_run_and_report_what_they_cannot_keep(restricted: Tenant) -> None:
     restricted.lab.apply(restricted.store("default", is_default=True, mover=TEMPLATE))
     restricted.lab.apply(restricted.backup("full", "files"))
     restricted.ends("volumebackup/full")
@@ -79,7 +79,7 @@ def test_where_restricted_is_enforced_movers_run_as_they_may_and_say_what_they_c
     assert "owner" in told
 
 
-def test_a_mover_that_the_policy_refuses_is_told_with_the_words_of_the_policy(restricted: Tenant) -> None:
+def test_a_refused_mover_is_reported_in_the_policys_words(restricted: Tenant) -> None:
     restricted.lab.apply(restricted.backup("full", "files"))
 
     def message() -> str:

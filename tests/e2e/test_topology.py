@@ -1,4 +1,4 @@
-"""A volume that can only be had in some places: the mover is its first consumer, and what is in the way is told."""
+"""A volume that exists only in some places: the mover is its first consumer."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _read(tenant: Tenant, volume: str) -> str:
     return run_errand(tenant.lab, tenant.name, Errand("read", read, (Mount(volume, "/volume"),))).strip()
 
 
-def test_a_restore_to_where_no_node_is_says_so_and_goes_on_when_there_is_one(tenant: Tenant, zoned: str) -> None:
+def test_a_restore_without_a_fitting_node_waits_for_one(tenant: Tenant, zoned: str) -> None:
     lab = tenant.lab
     lab.apply(claim(lab, tenant.name, "files"))
     _wrote(tenant, "files")
@@ -80,9 +80,7 @@ def test_a_restore_to_where_no_node_is_says_so_and_goes_on_when_there_is_one(ten
     assert _read(tenant, "new") == "content"
 
 
-def test_a_backup_whose_copy_cannot_be_made_where_a_node_is_says_so_and_is_cancelled_in_seconds(
-    tenant: Tenant, zoned: str
-) -> None:
+def test_an_unschedulable_backup_says_so_and_is_cancelled_in_seconds(tenant: Tenant, zoned: str) -> None:
     lab = tenant.lab
     _move_in(lab, zoned)
     lab.apply(claim(lab, tenant.name, "files", storage_class=zoned))

@@ -46,7 +46,7 @@ def test_without_force_it_is_refused_in_cinders_words(busy: Tenant) -> None:
     assert "writer" in status["failReason"]
 
 
-def test_with_force_the_copy_is_of_one_instant_while_the_pod_goes_on(busy: Tenant) -> None:
+def test_force_copies_one_instant_while_the_pod_runs(busy: Tenant) -> None:
     lab, name = busy.lab, busy.name
     lab.apply(busy.backup("forced", "files", force=True))
     [backup] = busy.ends("volumebackup/forced")
@@ -86,7 +86,7 @@ def test_a_volume_without_snapshots_in_use_cannot_be_copied(tenant: Tenant) -> N
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
 
 
-def test_a_volume_without_snapshots_that_a_pod_gets_while_it_is_copied_makes_no_backup(tenant: Tenant) -> None:
+def test_a_pod_that_starts_during_a_direct_copy_fails_the_backup(tenant: Tenant) -> None:
     lab = tenant.lab
     if not lab.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
@@ -103,7 +103,7 @@ def test_a_volume_without_snapshots_that_a_pod_gets_while_it_is_copied_makes_no_
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
 
 
-def test_a_volume_that_a_pod_gets_while_it_is_restored_over_is_not_called_restored(tenant: Tenant) -> None:
+def test_a_pod_that_starts_during_a_restore_in_place_fails_it(tenant: Tenant) -> None:
     lab = tenant.lab
     if not lab.is_own:
         pytest.skip("needs a single node: elsewhere the pod may have to wait until the mover has ended")

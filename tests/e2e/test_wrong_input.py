@@ -169,7 +169,7 @@ def _warned(tenant: Tenant, name: str, reason: str) -> bool:
     return any(event["type"] == "Warning" and event["reason"] == reason for event in tenant.events(name))
 
 
-def test_a_store_that_does_not_answer_is_waited_for_and_this_is_said(tenant: Tenant) -> None:
+def test_a_backup_waits_for_a_silent_store_and_says_so(tenant: Tenant) -> None:
     tenant.lab.apply(
         claim(tenant.lab, tenant.name, "files", size="64Mi"),
         tenant.store("unreachable", endpointUrl=NOBODY),
@@ -183,7 +183,7 @@ def test_a_store_that_does_not_answer_is_waited_for_and_this_is_said(tenant: Ten
     tenant.delete("volumebackup/patient")
 
 
-def test_a_store_in_whose_place_something_else_answers_is_waited_for_and_this_is_said(prepared: Tenant) -> None:
+def test_a_backup_waits_while_another_server_answers_and_says_so(prepared: Tenant) -> None:
     prepared.lab.apply(prepared.backup("misled", "files", storeName="not-s3"))
     message = prepared.says("volumebackup/misled", "NotS3")
     assert "does not speak S3" in message
@@ -192,7 +192,7 @@ def test_a_store_in_whose_place_something_else_answers_is_waited_for_and_this_is
     prepared.delete("volumebackup/misled")
 
 
-def test_a_volume_that_is_not_bound_yet_is_waited_for_and_this_is_said(prepared: Tenant) -> None:
+def test_a_backup_waits_for_an_unbound_volume_and_says_so(prepared: Tenant) -> None:
     prepared.lab.apply(prepared.backup("early", "unbound", storeName="good"))
     message = prepared.says("volumebackup/early", "VolumeNotBound")
     assert 'current status is "pending"' in message

@@ -1,6 +1,6 @@
 """A real API server with our kinds and those of CSI snapshots; nothing else: no controller, no kubelet.
 
-So Jobs never run and nobody sets the status of a VolumeSnapshot: the tests do. Deleted namespaces stay for ever, which
+So Jobs never run and nobody sets the status of a VolumeSnapshot: the tests do. Deleted namespaces stay forever, which
 is why every test gets one of its own.
 """
 

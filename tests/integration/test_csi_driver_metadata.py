@@ -67,7 +67,7 @@ def test_no_change_is_one_message_without_blocks(service: SnapshotMetadata) -> N
     assert answers[0].volume_capacity_bytes == BLOCKS * BLOCK_SIZE
 
 
-def test_an_offset_inside_a_block_begins_with_that_block_and_messages_are_limited(service: SnapshotMetadata) -> None:
+def test_an_offset_starts_at_its_block_and_messages_are_limited(service: SnapshotMetadata) -> None:
     request = _allocated("before", offset=3 * BLOCK_SIZE + 1, limit=2)
     assert _blocks(service.get_metadata_allocated(request)) == [[3, 4], [5]]
 

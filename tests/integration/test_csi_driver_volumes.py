@@ -132,7 +132,7 @@ def refused(call: Any, *arguments: Any, **words: Any) -> str:
     return caught.value.code
 
 
-def test_a_snapshot_of_a_mounted_volume_holds_what_was_not_yet_synced_and_grows_into_a_larger_volume(
+def test_a_snapshot_of_a_mounted_volume_holds_unsynced_data_and_grows(
     machine: Machine,
 ) -> None:
     machine.create("small", 32 * MIB)
@@ -157,7 +157,7 @@ def test_a_copy_of_a_block_volume_holds_what_was_not_yet_synced(machine: Machine
 @pytest.mark.parametrize(
     ("of_volume", "of_snapshot"), [(UNFROZEN, {}), ({}, UNFROZEN)], ids=["StorageClass", "VolumeSnapshotClass"]
 )
-def test_an_unfrozen_snapshot_can_have_the_new_stamps_of_a_file_and_its_old_data(
+def test_an_unfrozen_snapshot_can_pair_new_timestamps_with_old_data(
     machine: Machine, of_volume: dict[str, str], of_snapshot: dict[str, str]
 ) -> None:
     machine.create("disk", 32 * MIB, **of_volume)
@@ -199,7 +199,7 @@ def test_an_unfrozen_copy_is_of_one_instant_while_somebody_writes(machine: Machi
             last = first
 
 
-def test_an_unfrozen_copy_has_holes_for_zeros_and_all_of_an_odd_end(tmp_path: Path) -> None:
+def test_an_unfrozen_copy_has_holes_and_keeps_an_odd_end(tmp_path: Path) -> None:
     original, copied = tmp_path / "original", tmp_path / "copied"
     content = bytes(3 * MIB) + os.urandom(MIB) + bytes(5000) + b"the end"
     original.write_bytes(content)
@@ -243,7 +243,7 @@ def numbers_in(image: str) -> list[int]:
         return [struct.unpack("<Q", os.pread(file.fileno(), 8, place))[0] for place in PLACES]
 
 
-def test_many_readers_of_a_volume_from_a_snapshot_see_its_files_and_cannot_write(machine: Machine) -> None:
+def test_readers_of_a_volume_from_a_snapshot_cannot_write(machine: Machine) -> None:
     machine.create("source", 32 * MIB)
     write(os.path.join(machine.publish("source"), "file"), b"kept")
     machine.snapshot("source", "moment")
@@ -268,7 +268,7 @@ def test_a_reader_of_a_block_volume_cannot_write_while_a_writer_can(machine: Mac
     assert len(loops.attached(machine.volumes.path("raw"))) == 1
 
 
-def test_a_published_volume_is_not_deleted_and_leaves_nothing_once_it_is_unstaged(machine: Machine) -> None:
+def test_a_published_volume_is_deleted_only_after_it_is_unstaged(machine: Machine) -> None:
     machine.create("used", 32 * MIB)
     target = machine.publish("used")
     assert refused(machine.delete, "used") == "FAILED_PRECONDITION"

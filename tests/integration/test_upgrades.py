@@ -98,7 +98,7 @@ def test_what_identifies_each_old_backup_is_recorded(upgrade: Upgrade) -> None:
     upgrade.kubectl("wait", there, "--timeout=60s", "VolumeBackup", *whole_backups(upgrade))
 
 
-def test_a_backup_whose_store_does_not_answer_stays_available_and_says_what_is_missing(upgrade: Upgrade) -> None:
+def test_a_backup_of_a_silent_store_stays_available_and_unpinned(upgrade: Upgrade) -> None:
     upgrade.kubectl("wait", "--for=condition=Pinned=False", "--timeout=60s", "VolumeBackup", AWAY)
     found = upgrade.get("VolumeBackup", AWAY)
     assert found["status"]["phase"] == "available"
@@ -155,7 +155,7 @@ def test_the_first_incremental_backup_of_a_device_is_right(upgrade: Upgrade) -> 
     assert contents(upgrade.volumes / restored("disk-third")) == contents(source)
 
 
-def test_an_adopted_backup_keeps_its_data_until_it_is_deleted_and_then_loses_its_own_alone(upgrade: Upgrade) -> None:
+def test_deleting_an_imported_backup_removes_only_its_own_data(upgrade: Upgrade) -> None:
     owned = upgrade.get("VolumeBackup", "adopted")["status"]["id"]
     before = upgrade.bucket()
     assert {key for key in before if owned in key} == {key for key in upgrade.before if owned in key} != set()
@@ -169,7 +169,7 @@ def test_a_second_name_is_deleted_and_the_data_stay(upgrade: Upgrade) -> None:
     assert upgrade.bucket() == before
 
 
-def test_a_deletion_that_had_to_wait_goes_on_when_the_dependent_is_gone(upgrade: Upgrade) -> None:
+def test_a_waiting_deletion_continues_after_its_dependent_is_gone(upgrade: Upgrade) -> None:
     assert recorded(upgrade, "VolumeBackup")["notes-full"]["status"]["phase"] == "deleting"
     upgrade.restore("notes-second")
     upgrade.kubectl("delete", "VolumeBackup", "notes-second", "--timeout=60s")

@@ -23,7 +23,7 @@ NAME_BYTES: Final = 64
 LIMIT: Final = 256 << 20
 """Bytes that a mover may have resident at most (`ru_maxrss`, code and libraries included)."""
 _CHANGED: Final = 1000
-"""Every so many files, one is written anew for the incremental."""
+"""One of this many files is rewritten for the incremental."""
 
 
 def make_files(directory: str, files: int, name_bytes: int) -> None:
@@ -34,7 +34,7 @@ def make_files(directory: str, files: int, name_bytes: int) -> None:
 
 
 def change_files(directory: str, files: int, name_bytes: int) -> None:
-    """Write some of them anew."""
+    """Rewrite some of them."""
     for number in range(0, files, _CHANGED):
         _write(directory, number, name_bytes, b"other content of %d\n" % number)
 

@@ -205,7 +205,7 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
     run.tell(f"{run.burst} backups at once", f"all available after {took:.0f} s", "-")
     run.tell("processor for each", f"{1000 * used / run.burst:.0f} ms", "-")
     for what, since, until, aim in (
-        ("a new backup is told that it is creating", "created", "creating", "p99 5 s"),
+        ("a new backup is acknowledged as creating", "created", "creating", "p99 5 s"),
         ("a new backup has its turn", "created", "accepted", "-"),
         ("a ready snapshot gets its mover", "ready", "started", "p99 5 s"),
         ("an ended mover makes it available", "ended", "available", "p99 5 s"),

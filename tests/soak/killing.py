@@ -89,7 +89,7 @@ class Killer:
                 self._log(f"{harm.name}, {(datetime.now(UTC) - began).total_seconds():.0f} s")
 
     def was_forgotten(self, volume: Object) -> bool:
-        """Whether a PersistentVolume may stay staged for ever, since the kubelet died just when it was released.
+        """Whether a PersistentVolume may stay staged forever, since the kubelet died just when it was released.
 
         A kubelet that dies between NodeUnpublishVolume and NodeUnstageVolume does not know of the volume any more when
         it is back, and the driver refuses to delete what is staged (kubernetes/kubernetes issues 85476 and 121937).

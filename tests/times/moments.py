@@ -1,4 +1,4 @@
-"""When things happened to the objects of a namespace, as whoever watches them sees it."""
+"""When things happened to the objects of a namespace, as a watcher sees it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Moments:
             threading.Thread(target=self._read, args=(watch,), daemon=True).start()
 
     def __enter__(self) -> Moments:
-        time.sleep(1)  # until all watches run: what is there already is told at once, and is not of this operation
+        time.sleep(1)  # until all watches run: they first report existing objects, which are not of this operation
         return self
 
     def __exit__(

@@ -20,7 +20,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     chosen = options.parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # No threading.Event: a signal that comes while wait() holds the event's lock would make set() wait for it for ever.
+    # No threading.Event: a signal that comes while wait() holds the event's lock would make set() wait for it forever.
     stop: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.put(None))

@@ -1,7 +1,7 @@
 """Holds a volume still while its image is copied, so that the copy is of one moment.
 
-That is so for file systems, which are frozen. A Block volume is only flushed: where blocks cannot be shared, whoever
-writes during the copy may find some of it in there.
+That is so for file systems, which are frozen. A Block volume is only flushed: where blocks cannot be shared, the copy
+may hold some of what is written meanwhile.
 """
 
 import contextlib

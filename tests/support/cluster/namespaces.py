@@ -99,7 +99,7 @@ class Tenant:
         return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
     def store(self, name: str, *, is_default: bool = False, **spec: Any) -> Object:
-        """A BackupStore in the embedded server, but for what ``spec`` says differently; None: left out."""
+        """Create a BackupStore in the embedded server. ``spec`` overrides fields; None leaves one out."""
         annotations = {"cinderblock.io/is-default-store": "true"} if is_default else {}
         usual = {
             "endpointUrl": self.account.endpoint_url,
@@ -144,7 +144,7 @@ class Tenant:
         return found
 
     def wait_until(self, what: str, seen: Callable[[], Any], *, timeout: float = 90) -> Any:
-        """As `Lab.wait_until`; what does not come about is told with all that a person would look at."""
+        """Wait as `Lab.wait_until` does. A failure reports everything that a person would look at."""
         return self.lab.wait_until(what, seen, timeout=timeout, details=lambda: self.lab.diagnose(self.name))
 
     def ends(self, *operations: str, timeout: float = 120) -> list[Object]:

@@ -70,7 +70,7 @@ class Witness:
             return "\n".join(self._texts[namespace])
 
     def everything(self, since: int = 0) -> list[str]:
-        """All that was seen and said of objects, Events, movers and the operator, but for the first pieces."""
+        """Return everything recorded of objects, Events, movers and the operator, except the first pieces."""
         return self._all[since:]
 
     def jobs(self, owner_uid: str) -> set[str]:
@@ -122,7 +122,7 @@ class Witness:
         if pod.get("status", {}).get("phase") not in ("Running", "Succeeded", "Failed"):
             return
         metadata = pod["metadata"]
-        # A container that is started anew has a log of its own.
+        # A restarted container has a log of its own.
         started = sum(container["restartCount"] for container in pod["status"].get("containerStatuses", ()))
         log = f"{metadata['uid']} {started}"
         with self._lock:

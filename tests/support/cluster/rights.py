@@ -23,7 +23,7 @@ _KINDS = {
 
 
 async def grant(client: KubeClient, objects: Objects) -> None:
-    """Create the accounts, roles and bindings among the chart's objects, those of the cluster anew."""
+    """Create the accounts, roles and bindings among the chart's objects; recreate those of the cluster."""
     for item in objects:
         kind = _KINDS.get(item["kind"])
         if kind is not None:

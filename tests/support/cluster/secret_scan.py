@@ -46,7 +46,7 @@ class Oracle:
                 self._remember(f"{item['metadata']['namespace']}/{item['metadata']['name']} {key}", key, value)
 
     def forget(self, where: str) -> None:
-        """Look no longer for what was planted to be found; its Secret must be gone, or it is learned anew."""
+        """Stop looking for a planted secret. Its Secret must be gone, or it is learned again."""
         self._known = {secret: place for secret, place in self._known.items() if place != where}
 
     def _remember(self, where: str, key: str, value: str) -> None:

@@ -32,7 +32,7 @@ def test_memory_of_one_process_is_its_largest_resident_set() -> None:
     assert 100 << 20 <= _measured(_HOLD.format(bytes=100 << 20)) < 130 << 20
 
 
-def test_an_aim_is_reached_by_the_median_beside_restic_and_beside_the_slowest_limit() -> None:
+def test_an_aim_compares_the_median_with_restic_and_the_limit() -> None:
     figures = Figures()
     for ours, theirs in ((1.0, 5.0), (1.0, 4.5), (2.0, 4.0)):
         for step in Step:

@@ -57,7 +57,7 @@ def test_nobody_may_list_secrets_or_run_code_in_pods(rendered: Objects) -> None:
         assert {"pods/exec", "pods/attach", "pods/portforward"}.isdisjoint(rule["resources"]), role
 
 
-def test_only_the_operator_may_read_secrets_it_was_not_told_the_namesof_kind() -> None:
+def test_only_the_operator_reads_unnamed_secrets() -> None:
     readers = [
         role
         for role, rule in _rules(render(*EVERYTHING))
@@ -197,7 +197,7 @@ def test_a_wrong_value_is_refused(setting: str) -> None:
     assert "don't meet the specifications of the schema" in done.stderr
 
 
-def test_nothing_that_helm_would_only_run_on_uninstalling_is_in_a_plain_rendering() -> None:
+def test_a_plain_rendering_holds_no_uninstall_hooks() -> None:
     assert not [item for item in render(*EMBEDDED) if "helm.sh/hook" in item["metadata"].get("annotations", {})]
 
 
@@ -244,7 +244,7 @@ def test_the_s3_server_has_no_account_of_kubernetes_and_one_volume() -> None:
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_the_setup_job_gets_another_name_when_it_has_something_else_to_do() -> None:
+def test_the_setup_job_is_renamed_when_its_work_changes() -> None:
     def name(*settings: str) -> str:
         [job] = of_kind(render(*settings), "Job")
         return str(job["metadata"]["name"])
@@ -267,7 +267,7 @@ def test_notes_name_the_next_command() -> None:
     assert "kubectl apply -f examples/01-backupstore.yaml" in _notes()
 
 
-def test_notes_of_the_embedded_store_warn_of_the_loss_of_cluster_and_key() -> None:
+def test_notes_warn_of_losing_the_cluster_and_the_key() -> None:
     notes = _notes(*EMBEDDED)
     assert "no backup against its loss" in notes
     assert "kubectl -n demo get secret cinderblock-embedded-store-encryption -o yaml" in notes

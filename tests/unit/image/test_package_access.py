@@ -46,7 +46,7 @@ def test_the_environment_wins_over_pips_files(home: Path) -> None:
     assert given["PIP_EXTRA_INDEX_URL"] == given["UV_INDEX"] == "https://a"
 
 
-def test_certificates_are_handed_over_as_a_file_that_every_client_is_told_of(home: Path) -> None:
+def test_certificates_reach_every_client_as_a_file(home: Path) -> None:
     bundle = home / "ca.pem"
     bundle.write_text("-----BEGIN CERTIFICATE-----\n")
     options = package_client_secrets(home, {"PIP_CERT": str(bundle)})

@@ -53,7 +53,7 @@ def test_a_torn_page_is_found(tree: Path, damage: bytes) -> None:
     assert len(ledger.troubles(str(tree), SEED)[1]) == 1
 
 
-def test_only_the_page_of_the_step_that_was_under_way_may_be_torn(tree: Path) -> None:
+def test_only_the_page_being_written_may_be_torn(tree: Path) -> None:
     between = ledger.page_of(SEED, STEPS)
     if between < ledger.FILES:
         (tree / "pages" / str(between)).write_bytes(b"half")
@@ -82,7 +82,7 @@ def test_a_database_without_its_last_pages_is_good_and_writes_them_again(databas
     assert ledger.troubles(str(database), SEED, ledger.DATABASE) == (30, [])
 
 
-def test_a_page_that_a_database_has_lost_from_before_its_checkpoint_is_found(database: Path) -> None:
+def test_a_page_lost_before_the_checkpoint_is_found(database: Path) -> None:
     (database / "segments" / "4").write_bytes(bytes(ledger.SEGMENT_PAGES * ledger.PAGE))
     steps, wrong = ledger.troubles(str(database), SEED, ledger.DATABASE)
     assert steps == 25

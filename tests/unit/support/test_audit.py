@@ -58,7 +58,7 @@ def test_a_grant_that_nobody_uses_is_seen() -> None:
     assert unused(granted(ROLES), used) == {Right("", "pods", "get")}
 
 
-def test_a_right_in_one_namespace_is_not_used_by_a_call_in_another() -> None:
+def test_a_call_uses_only_rights_of_its_namespace() -> None:
     used = asked([*EVERYTHING[:3], line("get", "leases", "coordination.k8s.io")], ACCOUNT)
     assert [str(right) for right in unused(granted(ROLES), used)] == [
         "get leases.coordination.k8s.io in system-namespace"
