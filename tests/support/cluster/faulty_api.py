@@ -50,7 +50,7 @@ class Fault:
         status: answered in the server's place; 0: nothing is answered, and the connection stays open.
         retry_after: header of the answer.
         is_done: whether the request is passed on all the same, so that only its answer is lost.
-        is_late: whether the request is on its way until `FaultyApi.deliver`, and arrives then, even if its sender is gone.
+        is_late: whether the request is on its way until `FaultyApi.deliver`, and arrives only then.
     """
 
     status: int = 0
