@@ -82,7 +82,7 @@ def claim(lab: Lab, namespace: str, name: str, **options: Any) -> Object:
 
 def put_tools(lab: Lab, namespace: str) -> None:
     """Make the ConfigMap with the programs, and wait until pods are admitted to the namespace."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1] / "mover"
     files = [f"--from-file={here / name}" for name in PROGRAMS]
     text = lab.kubectl("create", "configmap", TOOLS, "-n", namespace, *files, "--dry-run=client", "-o", "yaml")
     lab.kubectl("apply", "--server-side", "-f", "-", stdin=text)
