@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cinderblock.errors import SourceError, TargetError
+from cinderblock.format.entries import ByteRange
 from cinderblock.volume.block.source import BlockSource
 from cinderblock.volume.block.target import BlockTarget
-from cinderblock.volume.ranges import DataRange
 
 MIB = 1 << 20
 LoopDevice = Callable[..., tuple[str, Path]]
@@ -60,7 +60,7 @@ def test_an_image_is_read_without_its_holes(tmp_path: Path) -> None:
     path = image(tmp_path / "image", 1 << 40, (5 * MIB, b"x" * 4096), ((1 << 40) - 4096, b"y" * 4096))
     with BlockSource(path) as source:
         assert source.size == 1 << 40
-        assert list(source.data_ranges()) == [DataRange(5 * MIB, 4096), DataRange((1 << 40) - 4096, 4096)]
+        assert list(source.data_ranges()) == [ByteRange(5 * MIB, 4096), ByteRange((1 << 40) - 4096, 4096)]
 
 
 def test_an_image_that_is_written_meanwhile_has_changed(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_an_image_that_is_written_meanwhile_has_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opener", [BlockSource, lambda path: BlockTarget(path, 0)])
 def test_a_directory_is_no_device(tmp_path: Path, opener: Callable[[str], object]) -> None:
-    with pytest.raises((SourceError, TargetError), match="is no block device: check the volume's mode"):
+    with pytest.raises((SourceError, TargetError), match="is not a block device: check the volume's mode"):
         opener(str(tmp_path))
 
 

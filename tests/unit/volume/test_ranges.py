@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinderblock.format.entries import Chunk, Extent
-from cinderblock.volume.ranges import ZERO_BLOCK, DataRange, holes, is_zero
+from cinderblock.volume.ranges import ZERO_BLOCK, ByteRange, holes, is_zero
 
 CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
 
@@ -36,7 +36,7 @@ def test_holes_of_an_entry_in_parts_are_those_of_the_whole(cuts: list[int], spli
 
 
 def test_an_entry_without_extents_is_one_hole() -> None:
-    assert list(holes((), 0, 10)) == [DataRange(0, 10)]
+    assert list(holes((), 0, 10)) == [ByteRange(0, 10)]
     assert list(holes((), 0, 0)) == []
 
 
