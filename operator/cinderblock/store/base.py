@@ -91,7 +91,7 @@ def check_body(key: str, body: Buffer) -> memoryview:
     return view
 
 
-def slice_body(whole: Body, start: int, length: int | None) -> bytes:
+def slice_body(whole: Buffer, start: int, length: int | None) -> bytes:
     """What ``get`` gives of an object whose content is ``whole``."""
     size = len(whole)
     first = min(start, size) if start >= 0 else max(size + start, 0)

@@ -73,7 +73,7 @@ class ProcessCapabilities:
 
 
 def assess_source(
-    root: str | bytes, powers: ProcessCapabilities | None = None, unreadable: Unreadable = Unreadable.FAIL
+    root: str | bytes, capabilities: ProcessCapabilities | None = None, unreadable: Unreadable = Unreadable.FAIL
 ) -> MetadataSupport:
     """What a backup of the tree at ``root`` cannot keep.
 
@@ -86,7 +86,7 @@ def assess_source(
 
     Raises SourceError if ``root`` cannot be read.
     """
-    powers = powers or ProcessCapabilities.of_this_process()
+    capabilities = capabilities or ProcessCapabilities.of_this_process()
     try:
         names = os.listxattr(root)
     except OSError as error:
@@ -94,28 +94,28 @@ def assess_source(
             raise source_error(error, "read", os.fsencode(root)) from error
         names = []
     lacking = {}
-    if not powers.overrides_permissions and not powers.has(Capability.DAC_READ_SEARCH):
+    if not capabilities.overrides_permissions and not capabilities.has(Capability.DAC_READ_SEARCH):
         does = "ends the backup" if unreadable is Unreadable.FAIL else "is left out"
         lacking[Feature.ANY_FILE] = (
-            f"running as user {powers.uid} without DAC_OVERRIDE: a file that this user may not read {does}"
+            f"running as user {capabilities.uid} without DAC_OVERRIDE: a file that this user may not read {does}"
         )
     if "system.nfs4_acl" in names:
         lacking[Feature.ACLS] = "NFSv4 ACLs are not kept; permission bits are"
-    if not powers.has(Capability.SYS_ADMIN) or powers.is_confined:
+    if not capabilities.has(Capability.SYS_ADMIN) or capabilities.is_confined:
         lacking[Feature.TRUSTED_ATTRIBUTES] = ""
     return MetadataSupport(lacking)
 
 
-def assess_target(root: str | bytes, powers: ProcessCapabilities | None = None) -> MetadataSupport:
+def assess_target(root: str | bytes, capabilities: ProcessCapabilities | None = None) -> MetadataSupport:
     """What a restore to the tree at ``root`` cannot keep.
 
     Raises TargetError if ``root`` cannot be read.
     """
-    powers = powers or ProcessCapabilities.of_this_process()
-    lacking = _lacking_by_capability(powers)
+    capabilities = capabilities or ProcessCapabilities.of_this_process()
+    lacking = _lacking_by_capability(capabilities)
     try:
-        has_attributes = _answers(root, _PROBE)
-        has_acls = _answers(root, ACCESS_ACL.decode("ascii"))
+        has_attributes = _has_attribute_kind(root, _PROBE)
+        has_acls = _has_attribute_kind(root, ACCESS_ACL.decode("ascii"))
         is_directory = stat.S_ISDIR(os.stat(root).st_mode)
     except OSError as error:
         raise target_error(error, "read", os.fsencode(root)) from error
@@ -130,27 +130,27 @@ def assess_target(root: str | bytes, powers: ProcessCapabilities | None = None) 
     return MetadataSupport(lacking)
 
 
-def _lacking_by_capability(powers: ProcessCapabilities) -> dict[Feature, str]:
+def _lacking_by_capability(capabilities: ProcessCapabilities) -> dict[Feature, str]:
     """What cannot be restored on any file system."""
     lacking = {}
-    if not powers.has(Capability.CHOWN):
-        lacking[Feature.OWNERS] = f"no CAP_CHOWN: restored files belong to user {powers.uid}"
-    elif powers.is_confined:
+    if not capabilities.has(Capability.CHOWN):
+        lacking[Feature.OWNERS] = f"no CAP_CHOWN: restored files belong to user {capabilities.uid}"
+    elif capabilities.is_confined:
         lacking[Feature.OWNERS] = "running in a user namespace: owners outside its range are not restored"
-    if not powers.has(Capability.FOWNER):
+    if not capabilities.has(Capability.FOWNER):
         lacking[Feature.ANY_OWNER] = "no CAP_FOWNER: modes and times of present files of other users are not restored"
-    if not powers.has(Capability.FSETID):
+    if not capabilities.has(Capability.FSETID):
         lacking[Feature.SETGID_BITS] = "no CAP_FSETID: setgid bits of files of other groups are not restored"
-    if not powers.has(Capability.SETFCAP):
+    if not capabilities.has(Capability.SETFCAP):
         lacking[Feature.FILE_CAPABILITIES] = "no CAP_SETFCAP: file capabilities are not restored"
-    if not powers.has(Capability.MKNOD) or powers.is_confined:
+    if not capabilities.has(Capability.MKNOD) or capabilities.is_confined:
         lacking[Feature.DEVICE_NODES] = "no CAP_MKNOD: device nodes are not restored"
-    if not powers.has(Capability.SYS_ADMIN) or powers.is_confined:
+    if not capabilities.has(Capability.SYS_ADMIN) or capabilities.is_confined:
         lacking[Feature.TRUSTED_ATTRIBUTES] = ""
     return lacking
 
 
-def _answers(root: str | bytes, attribute: str) -> bool:
+def _has_attribute_kind(root: str | bytes, attribute: str) -> bool:
     """Whether the file system knows attributes of this kind."""
     try:
         os.getxattr(root, attribute)

@@ -10,13 +10,17 @@ from cinderblock.errors import SourceChanging, SourceError, TargetError
 VANISHED = "SourceVanished"
 """Reason of the SourceChanging that says: this path is gone, or is something else now. Leaving it out is right."""
 
-_GO_ON = "let fidelity BestEffort (--best-effort) go on"
-_GONE = "the volume is gone: check its storage backend, its attachment and the node's kernel log, then try again"
-_LOST = dict.fromkeys((errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOTCONN, errno.ESHUTDOWN), _GONE)
+_BEST_EFFORT_ADVICE = "let fidelity BestEffort (--best-effort) go on"
+_DEVICE_LOST_MESSAGE = (
+    "the volume is gone: check its storage backend, its attachment and the node's kernel log, then try again"
+)
+_DEVICE_LOST_ADVICE = dict.fromkeys(
+    (errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOTCONN, errno.ESHUTDOWN), _DEVICE_LOST_MESSAGE
+)
 """What devices that were detached answer, and mounts whose server or FUSE process has died."""
 
 _TARGET_ADVICE = {
-    **_LOST,
+    **_DEVICE_LOST_ADVICE,
     errno.ENOSPC: "the target volume is full: restore to a larger volume",
     errno.EDQUOT: "the quota of the target volume is used up: raise the quota or restore to a larger volume",
     errno.EFBIG: "the target's file system cannot hold a file of this size: restore to another kind of file system",
@@ -30,17 +34,17 @@ _TARGET_ADVICE = {
     errno.EBUSY: "it is in use, or something is mounted there: unmount it, then restore again",
     errno.EPERM: "not permitted: it may be immutable (see lsattr), or the mover lacks a capability",
     errno.EACCES: "access denied: run the mover as root, or as the user who owns the volume's files",
-    errno.EMLINK: f"the target's file system allows no more hard links: restore to another file system, or {_GO_ON}",
+    errno.EMLINK: f"the target's file system allows no more hard links: restore to another file system, or {_BEST_EFFORT_ADVICE}",
     errno.ENAMETOOLONG: "the target's file system allows no such long name: restore to another kind of file system",
     errno.E2BIG: "the target's file system takes no extended attribute of this size: restore to another file system, or"
-    f" {_GO_ON}",
+    f" {_BEST_EFFORT_ADVICE}",
     errno.EILSEQ: "the target's file system refuses this name: restore to one that takes any bytes as a name",
     errno.EINVAL: "the target's file system refuses it as invalid: restore to the kind of file system of the backup",
     errno.EOPNOTSUPP: "the target's file system cannot do it: restore to the kind of file system of the backup",
     errno.EUCLEAN: "the target's file system is damaged: check it with fsck",
 }
 _SOURCE_ADVICE = {
-    **_LOST,
+    **_DEVICE_LOST_ADVICE,
     errno.EIO: "the volume has an I/O error: check its storage backend and the node's kernel log",
     errno.EACCES: "access denied: run the mover as root, or as a user who may read all of the volume",
     errno.EPERM: "not permitted: run the mover as root, or as a user who may read all of the volume",
@@ -48,7 +52,7 @@ _SOURCE_ADVICE = {
     errno.ENOENT: "it does not exist: check the volume's mount in the mover pod",
     errno.E2BIG: "it has more extended attributes than a backup holds: remove some",
 }
-_OF_ONE = frozenset(
+_SINGLE_OBJECT_ERRNOS = frozenset(
     {
         *(errno.EIO, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.E2BIG, errno.ERANGE, errno.EOVERFLOW),
         *(errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO, errno.EINVAL, errno.EOPNOTSUPP),
@@ -57,8 +61,8 @@ _OF_ONE = frozenset(
 )
 """Errors that may concern a single object: a bad sector (EIO, ENODATA, EILSEQ), damaged metadata (EUCLEAN, EBADMSG), no
 permission, no key (fscrypt), or more than a format holds. A lack of memory or of descriptors is not among them."""
-_LEFT_OUT = "; unreadable Skip (--skip-unreadable) leaves it out"
-_MOVED_UNDER_US = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP})
+_SKIP_ADVICE = "; unreadable Skip (--skip-unreadable) leaves it out"
+_CONCURRENT_CHANGE_ERRNOS = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP})
 """What a path that was there a moment ago answers after somebody else changed it."""
 
 
@@ -84,13 +88,13 @@ def source_error(error: OSError, action: str, path: bytes) -> SourceError:
 
 def object_error(error: OSError, action: str, path: bytes) -> SourceError:
     """Return the error of one object of a tree. A backup may leave the object out, unless it is the root."""
-    is_of_one = bool(path) and error.errno in _OF_ONE
-    refusal = SourceError(_sentence(error, _SOURCE_ADVICE, action, path, _LEFT_OUT if is_of_one else ""))
-    refusal.is_of_one = is_of_one
+    is_of_one = bool(path) and error.errno in _SINGLE_OBJECT_ERRNOS
+    refusal = SourceError(_sentence(error, _SOURCE_ADVICE, action, path, _SKIP_ADVICE if is_of_one else ""))
+    refusal.concerns_one_object = is_of_one
     return refusal
 
 
-def source_moved(path: bytes) -> SourceChanging:
+def source_vanished(path: bytes) -> SourceChanging:
     """What a walk found a moment ago is gone, or is something else now."""
     return SourceChanging(
         f"the volume changes while it is read: back up a snapshot, or try again ({format_path(path)} is gone)",
@@ -98,21 +102,21 @@ def source_moved(path: bytes) -> SourceChanging:
     )
 
 
-def source_rearranged(path: bytes) -> SourceChanging:
+def directories_moved(path: bytes) -> SourceChanging:
     """Directories were moved under a walk: it has lost its way, and must begin again."""
     return SourceChanging(
         f"the volume changes while it is read: back up a snapshot, or try again ({format_path(path)} was moved)"
     )
 
 
-def has_moved(error: OSError) -> bool:
+def is_concurrent_change(error: OSError) -> bool:
     """Whether a refusal means that somebody else removed, renamed or replaced what was there a moment ago."""
-    return error.errno in _MOVED_UNDER_US
+    return error.errno in _CONCURRENT_CHANGE_ERRNOS
 
 
 def walk_error(error: OSError, action: str, path: bytes) -> SourceError | SourceChanging:
     """Only a name that is not there any more may be left out; whatever else has moved makes a walk worthless."""
-    return source_rearranged(path) if has_moved(error) else object_error(error, action, path)
+    return directories_moved(path) if is_concurrent_change(error) else object_error(error, action, path)
 
 
 def _sentence(error: OSError, advice: dict[int, str], action: str, path: bytes, more: str = "") -> str:

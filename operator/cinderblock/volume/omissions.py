@@ -8,15 +8,15 @@ from typing import Final
 
 from cinderblock.api.losses import Unreadable
 from cinderblock.errors import CinderblockError, SourceError
-from cinderblock.volume.metadata_support import example
+from cinderblock.volume.metadata_support import format_example
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES: Final = 5
+MAX_EXAMPLES: Final = 5
 """Paths that are named (`model.task.MoverReport.unreadable_examples`)."""
-MAX_REASONS: Final = 100_000
+MAX_OMITTED_OBJECTS: Final = 100_000
 """Most objects that may be left out. Memory holds their paths, and somebody should check a volume with more of them."""
-_LOGGED: Final = 100
+MAX_LOGGED_OBJECTS: Final = 100
 
 OmissionCount = tuple[int, list[str]]
 """How many objects were left out, and examples; plain values for another process."""
@@ -43,22 +43,24 @@ class Omissions:
         """Return whether anything was left out."""
         return bool(self.files)
 
-    def allow(self, error: CinderblockError) -> bool:
+    def may_omit(self, error: CinderblockError) -> bool:
         """Return whether an object with this error may be left out: only it has the error, and the task allows it."""
-        is_of_one = isinstance(error, SourceError) and error.is_of_one
+        is_of_one = isinstance(error, SourceError) and error.concerns_one_object
         return is_of_one and self.unreadable is Unreadable.SKIP
 
-    def leave_out(self, error: CinderblockError, path: bytes, *, is_directory: bool = False) -> None:
+    def omit(self, error: CinderblockError, path: bytes, *, is_directory: bool = False) -> None:
         """Leave out an object; a directory with all that is below it. Raises ``error`` if that is not allowed."""
-        if not self.allow(error):
+        if not self.may_omit(error):
             raise error
-        if self.files >= MAX_REASONS:
-            raise SourceError(f"more than {MAX_REASONS} files cannot be read: check the volume first ({error.message})")
-        if self.files < _LOGGED:
+        if self.files >= MAX_OMITTED_OBJECTS:
+            raise SourceError(
+                f"more than {MAX_OMITTED_OBJECTS} files cannot be read: check the volume first ({error.message})"
+            )
+        if self.files < MAX_LOGGED_OBJECTS:
             logger.warning("Left out: %s", error.message)
         self._add(path + b"/" if is_directory else path)
 
-    def leave_out_link(self, path: bytes) -> None:
+    def omit_link(self, path: bytes) -> None:
         """Leave out a further name of an object that was left out."""
         self._add(path)
 
@@ -66,7 +68,7 @@ class Omissions:
         """Return whether any of these paths was left out."""
         return bool(self._paths) and any(target in self._paths for target in targets)
 
-    def plain(self) -> OmissionCount:
+    def to_plain(self) -> OmissionCount:
         """Return the counts, for another process."""
         return self.files, self.examples
 
@@ -74,10 +76,10 @@ class Omissions:
         """Add what another process left out. The objects that it found hold none of these paths."""
         files, examples = counted
         self.files += files
-        self.examples += examples[: EXAMPLES - len(self.examples)]
+        self.examples += examples[: MAX_EXAMPLES - len(self.examples)]
 
     def _add(self, path: bytes) -> None:
         self.files += 1
         self._paths.add(path)
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(example(path))
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(format_example(path))

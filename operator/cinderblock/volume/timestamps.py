@@ -10,9 +10,9 @@ _COARSE_CLOCK = 5
 """CLOCK_REALTIME_COARSE (linux/time.h), which kernels stamp files with: it ticks every 1, 4 or 10 ms."""
 _TICK_NS = 20_000_000
 """More than any tick."""
-_LONG_AGO_NS = 3 * _SECOND
+_MAX_GRANULARITY_NS = 3 * _SECOND
 """More than any granularity: of nearly all files nothing else need be asked."""
-_WAITS = 3
+_MAX_TICK_WAITS = 3
 """How often the next tick is waited for. A file that is written 100 times a second has a pause after one of them; one
 that is written without end has none."""
 
@@ -40,18 +40,18 @@ def fstat_settled(fd: int) -> tuple[os.stat_result, bool]:
     example, cannot be waited for, and counts as settled. Raises OSError.
     """
     status = os.fstat(fd)
-    if time.clock_gettime_ns(_COARSE_CLOCK) - status.st_ctime_ns > _LONG_AGO_NS:
+    if time.clock_gettime_ns(_COARSE_CLOCK) - status.st_ctime_ns > _MAX_GRANULARITY_NS:
         return status, True
-    for _ in range(_WAITS):
-        if not _until_settled(status.st_ctime_ns):
+    for _ in range(_MAX_TICK_WAITS):
+        if not _settling_ns(status.st_ctime_ns):
             return status, True
-        while wait := _until_settled(status.st_ctime_ns):
+        while wait := _settling_ns(status.st_ctime_ns):
             time.sleep(wait / _SECOND)
         status = os.fstat(fd)
-    return status, not _until_settled(status.st_ctime_ns)
+    return status, not _settling_ns(status.st_ctime_ns)
 
 
-def _until_settled(ctime_ns: int) -> int:
+def _settling_ns(ctime_ns: int) -> int:
     """Nanoseconds until the clock has passed every moment that bears this stamp; 0 if it has, or is far from it."""
     granularity = granularity_ns(ctime_ns)
     step = granularity if granularity > _TICK_NS else 1

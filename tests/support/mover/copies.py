@@ -61,7 +61,7 @@ def copy_tree(source: str | bytes, target: str | bytes, fidelity: MetadataSuppor
             else:
                 assert writer.put(entry) is None
         writer.finish()
-        return CopyResult(written, reader.skipped.sentences(), writer.losses.summaries())
+        return CopyResult(written, reader.skipped.summaries(), writer.losses.summaries())
 
 
 @dataclasses.dataclass(frozen=True)

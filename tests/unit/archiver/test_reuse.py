@@ -30,7 +30,7 @@ LATEST = 1000
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
     """Sections of some six entries, each worth copying."""
-    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_REUSED_SHARE", 1):
+    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1):
         yield
 
 
@@ -87,9 +87,7 @@ def _told(entry: Entry) -> Entry:
 def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[bool] = []
     take_over = ManifestWriter.reuse
-    monkeypatch.setattr(
-        ManifestWriter, "take_over", lambda self, run: (copied.append(run.is_copied), take_over(self, run))
-    )
+    monkeypatch.setattr(ManifestWriter, "reuse", lambda self, run: (copied.append(run.is_copied), take_over(self, run)))
     backups = Backups(keys=key_ring())
     files = dict.fromkeys(NAMES, 0)
     backups.back_up(volume_of(files, 0), "one")
@@ -150,7 +148,7 @@ def test_extended_attributes_count_in_the_size_of_a_section_that_is_made_of_othe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Readers refuse a section that is too large, so nothing may be left out of what it will be."""
-    monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1 << 30)
+    monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1 << 30)
     backups = Backups()
 
     def volume(stamp: int) -> MemorySource:

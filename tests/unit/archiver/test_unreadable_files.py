@@ -269,7 +269,7 @@ def test_a_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts
 
 
 def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cinderblock.volume.omissions.MAX_REASONS", 2)
+    monkeypatch.setattr("cinderblock.volume.omissions.MAX_OMITTED_OBJECTS", 2)
     volume = MemorySource(SKIP)
     for name in (b"a", b"b", b"c"):
         breaks(volume.add(name, (0, b"content")))

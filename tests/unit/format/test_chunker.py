@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.format.chunker import cells, chunk_bytes_for, ends_solid_chunk
+from cinderblock.format.chunker import chunk_bytes_for, ends_solid_chunk, split_on_grid
 from cinderblock.format.entries import ByteRange
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -22,7 +22,7 @@ ranges = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 70)), max_size=20
 
 @given(ranges=ranges, chunk=st.integers(1, 40))
 def test_cells_cover_the_data_exactly_and_stay_within_the_grid(ranges: list[tuple[int, int]], chunk: int) -> None:
-    found = list(cells(ranges, chunk))
+    found = list(split_on_grid(ranges, chunk))
     data = [byte for start, length in ranges for byte in range(start, start + length)]
     assert [byte for cell in found for run in cell for byte in range(run.offset, run.offset + run.length)] == data
     numbers = [
@@ -34,7 +34,7 @@ def test_cells_cover_the_data_exactly_and_stay_within_the_grid(ranges: list[tupl
 
 
 def test_a_cell_may_hold_several_runs() -> None:
-    assert list(cells([(0, 2), (5, 10)], 8)) == [[ByteRange(0, 2), ByteRange(5, 3)], [ByteRange(8, 7)]]
+    assert list(split_on_grid([(0, 2), (5, 10)], 8)) == [[ByteRange(0, 2), ByteRange(5, 3)], [ByteRange(8, 7)]]
 
 
 @pytest.mark.parametrize(

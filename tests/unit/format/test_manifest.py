@@ -245,11 +245,11 @@ def test_an_id_that_is_too_long_is_refused() -> None:
 def test_a_section_that_is_put_together_from_pieces_is_the_same(
     entries: list[Entry], cuts: set[int], made_anew: set[int]
 ) -> None:
-    section = section_encoder.encode_section([section_encoder.part_of(entries)], int)
+    section = section_encoder.encode_section([section_encoder.make_part(entries)], int)
     table = section_decoder.SectionTable(section, "label")
     ends = sorted({0, len(entries), *(cut for cut in cuts if cut < len(entries))})
     pieces = [
-        section_encoder.part_of(table.entries(start, stop)) if start in made_anew else table.piece(start, stop)
+        section_encoder.make_part(table.entries(start, stop)) if start in made_anew else table.part(start, stop)
         for start, stop in pairwise(ends)
     ]
     assert section_encoder.encode_section(pieces, int) == section
@@ -257,9 +257,9 @@ def test_a_section_that_is_put_together_from_pieces_is_the_same(
         assert table.entries(start, stop) == entries[start:stop]
         logical = sum(extent.length for entry in entries[start:stop] for extent in entry.extents)
         assert table.logical_bytes(start, stop) == logical
-        assert table.estimate(start, stop) == sum(map(section_encoder.estimate, entries[start:stop]))
+        assert table.estimate_bytes(start, stop) == sum(map(section_encoder.estimate_bytes, entries[start:stop]))
     targets = [entry.target if entry.kind is EntryKind.HARDLINK else None for entry in entries]
-    assert [table.target(row) for row in range(table.rows)] == targets
+    assert [table.hard_link_target(row) for row in range(table.rows)] == targets
 
 
 def all_entries(section: bytes, label: str) -> list[Entry]:
@@ -270,7 +270,7 @@ def all_entries(section: bytes, label: str) -> list[Entry]:
 def malformed(change: dict[int, bytes]) -> bytes:
     """A section with other columns."""
     section = section_encoder.encode_section(
-        [section_encoder.part_of([Entry(b"a", EntryKind.FILE, extents=(extent(0),))])], int
+        [section_encoder.make_part([Entry(b"a", EntryKind.FILE, extents=(extent(0),))])], int
     )
     columns = [bytes(column) for column in split_columns(section, 30)]
     return join_columns([change.get(number, column) for number, column in enumerate(columns)])

@@ -135,7 +135,7 @@ def test_a_stored_line_of_backups_has_what_makes_reading_hard() -> None:
     reader = Backups(store, key_ring()).open("third")
     assert {reader.packs.origin(pack).backup_id for pack in range(len(reader.packs))} == set(GENERATIONS)
     assert set(reader.data_keys()) == {"second", "third"}
-    assert sum(b"many extents" in content.stamps().paths for content in reader.contents()) > 1
+    assert sum(b"many extents" in content.stats().paths for content in reader.contents()) > 1
     assert Backups(store, key_ring("2025")).open("second").header.key_id == "2025"
 
 

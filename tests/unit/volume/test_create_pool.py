@@ -41,7 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         return process
 
     monkeypatch.setattr(batch_writer, "MIN_POOLED_FILES", 0)
-    monkeypatch.setattr(batch_writer, "is_worthwhile", lambda: 2)
+    monkeypatch.setattr(batch_writer, "usable_processes", lambda: 2)
     monkeypatch.setattr(workers_process.subprocess, "Popen", watched)
     return processes
 

@@ -39,7 +39,7 @@ def restored(target: Path, *entries: Entry, is_strict: bool = False, content: by
     with TreeWriter(str(target), MetadataSupport(), is_strict=is_strict) as writer:
         put(writer, ROOT, *entries, content=content)
         writer.finish()
-        return writer.losses.listed()
+        return writer.losses.list_losses()
 
 
 def refusal(target: Path, *entries: Entry) -> str:
@@ -129,7 +129,7 @@ def test_a_setgid_bit_that_the_kernel_drops_is_counted(target: Path, as_root: No
             put(writer, ROOT._replace(uid=NOBODY, gid=7, mode=0o2777))
             put(writer, Entry(b"d", EntryKind.DIRECTORY, mode=0o2755, uid=NOBODY, gid=7, mtime_ns=5))
             writer.finish()
-            return writer.losses.listed()
+            return writer.losses.list_losses()
 
     assert run_as_user(work, cwd=target) == [
         Loss(what="setgid bits of files of other groups", objects=1, examples=["d"])
@@ -201,7 +201,7 @@ def test_what_was_known_before_is_counted_with_examples_in_a_strict_restore_too(
             assert writer.losses.lacks(Feature.OWNERS)
             put(writer, rooted, of_another(b"file"), of_another(b"other"))
             writer.finish()
-            return writer.losses.listed()
+            return writer.losses.list_losses()
 
     assert run_as_user(work, cwd=target) == [Loss(what="owners of files", objects=2, examples=["file", "other"])]
 

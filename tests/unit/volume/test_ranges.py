@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinderblock.format.entries import Chunk, Extent
-from cinderblock.volume.ranges import ZERO_BLOCK, ByteRange, holes, is_zero
+from cinderblock.volume.ranges import ZERO_BLOCK_BYTES, ByteRange, holes, is_zero
 
 CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
 
@@ -45,7 +45,9 @@ def test_zeros_are_told_from_data(data: bytes) -> None:
     assert is_zero(memoryview(data)) == (not any(data))
 
 
-@pytest.mark.parametrize("size", [1, ZERO_BLOCK - 1, ZERO_BLOCK, ZERO_BLOCK + 1, 3 * ZERO_BLOCK + 7])
+@pytest.mark.parametrize(
+    "size", [1, ZERO_BLOCK_BYTES - 1, ZERO_BLOCK_BYTES, ZERO_BLOCK_BYTES + 1, 3 * ZERO_BLOCK_BYTES + 7]
+)
 def test_one_byte_anywhere_makes_a_block_data(size: int) -> None:
     data = bytearray(size)
     assert is_zero(memoryview(data))

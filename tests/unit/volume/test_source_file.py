@@ -143,7 +143,7 @@ def test_a_change_while_reading_is_noticed_however_coarse_the_stamps_are(whole_s
 def test_a_file_that_is_written_without_end_is_never_settled(
     whole_seconds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timestamps, "_WAITS", 1)
+    monkeypatch.setattr(timestamps, "_MAX_TICK_WAITS", 1)
     path = whole_seconds / "file"
     path.write_bytes(b"content")
     ended = threading.Event()

@@ -14,7 +14,7 @@ import pytest
 
 from cinderblock.errors import IntegrityError, TargetError
 from cinderblock.format.entries import Entry, EntryKind
-from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.dirfd import MAX_OPEN_DIRECTORIES
 from cinderblock.volume.tree.rows import StatFields, make_entry
 from cinderblock.volume.tree.target_file import TargetFile
 from cinderblock.volume.tree.writer import TreeWriter
@@ -277,7 +277,7 @@ def test_what_is_linked_from_outside_the_target_is_not_changed(target: Path, tmp
     outside.write_bytes(b"ours and theirs")
     os.link(outside, target / "file")
     before = outside.stat()
-    entry = make_entry(b"file", StatFields.of(before))
+    entry = make_entry(b"file", StatFields.from_stat(before))
     entry = entry._replace(**{field: getattr(entry, field) // 2 + 1})
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -303,7 +303,7 @@ def test_a_program_that_runs_is_replaced(target: Path) -> None:
 def test_links_that_are_right_already_stay_as_they_are(target: Path) -> None:
     (target / "a").write_bytes(b"shared")
     os.link(target / "a", target / "b")
-    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", StatFields.of((target / "a").stat()))
+    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", StatFields.from_stat((target / "a").stat()))
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         put_file(writer, entry, b"shared")
@@ -339,7 +339,7 @@ def test_the_mask_of_the_process_changes_no_mode(target: Path) -> None:
 
 
 def test_a_deep_tree_is_written_and_removed_with_few_descriptors(target: Path) -> None:
-    levels = 4 * OPEN_LIMIT
+    levels = 4 * MAX_OPEN_DIRECTORIES
     before = len(os.listdir("/proc/self/fd"))
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -348,7 +348,7 @@ def test_a_deep_tree_is_written_and_removed_with_few_descriptors(target: Path) -
             writer.put(Entry(b"/".join([b"long-name" * 10] * level), EntryKind.DIRECTORY, mode=0o755, mtime_ns=level))
             held.append(len(os.listdir("/proc/self/fd")) - before)
         writer.finish()
-    assert max(held) <= OPEN_LIMIT + 5
+    assert max(held) <= MAX_OPEN_DIRECTORIES + 5
     assert (target / ("long-name" * 10)).stat().st_mtime_ns == 1
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)

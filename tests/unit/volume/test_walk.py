@@ -14,7 +14,7 @@ import pytest
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.entries import Entry, EntryKind, order_key
 from cinderblock.volume.tree import walk as tree_walk
-from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.dirfd import MAX_OPEN_DIRECTORIES
 from cinderblock.volume.tree.reader import TreeReader
 from tests.support.mover.trees import NET_BIND_SERVICE, make_tree
 from tests.support.mover.unprivileged import run_as_user
@@ -23,7 +23,7 @@ from tests.support.mover.unprivileged import run_as_user
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk goes no further than it is asked to."""
-    monkeypatch.setattr(tree_walk, "ROWS", 1)
+    monkeypatch.setattr(tree_walk, "MAX_ROWS", 1)
 
 
 def walk(root: Path) -> dict[bytes, Entry]:
@@ -129,7 +129,7 @@ def test_sockets_are_left_out_and_counted(source: Path) -> None:
         unix.bind(str(source / "socket"))
     with TreeReader(str(source)) as reader:
         assert [entry.path for entry in reader.walk()] == [b""]
-        assert reader.skipped.sentences() == ["sockets left out: 1"]
+        assert reader.skipped.summaries() == ["sockets left out: 1"]
 
 
 def test_lost_found_of_the_file_system_is_left_out(ext4: Callable[..., Path]) -> None:
@@ -138,11 +138,11 @@ def test_lost_found_of_the_file_system_is_left_out(ext4: Callable[..., Path]) ->
     (volume / "data" / "lost+found").mkdir()
     with TreeReader(str(volume)) as reader:
         assert [entry.path for entry in reader.walk()] == [b"", b"data", b"data/lost+found"]
-        assert reader.skipped.sentences() == []
+        assert reader.skipped.summaries() == []
     (volume / "lost+found" / "#12").touch()
     with TreeReader(str(volume)) as reader:
         list(reader.walk())
-        assert reader.skipped.sentences() == ["entries of lost+found left out: 1"]
+        assert reader.skipped.summaries() == ["entries of lost+found left out: 1"]
 
 
 def test_another_file_system_mounted_inside_is_not_entered(source: Path, mount: Callable[..., Path]) -> None:
@@ -185,7 +185,7 @@ def test_paths_may_be_longer_than_the_kernel_takes(source: Path) -> None:
 
 
 def test_a_deep_tree_needs_few_descriptors(source: Path) -> None:
-    levels = 5 * OPEN_LIMIT
+    levels = 5 * MAX_OPEN_DIRECTORIES
     fd = os.open(source, os.O_RDONLY)
     for _ in range(levels):
         os.mkdir(b"l", dir_fd=fd)
@@ -198,7 +198,7 @@ def test_a_deep_tree_needs_few_descriptors(source: Path) -> None:
     with TreeReader(str(source)) as reader:
         held = [len(os.listdir("/proc/self/fd")) - before for _entry in reader.walk()]
     assert len(held) == 2 * levels + 1
-    assert max(held) <= OPEN_LIMIT + 4
+    assert max(held) <= MAX_OPEN_DIRECTORIES + 4
 
 
 def test_a_large_directory_takes_the_memory_of_its_names_only(source: Path) -> None:
@@ -227,7 +227,7 @@ def test_random_names_come_in_the_order_of_their_bytes(source: Path) -> None:
 def test_directories_with_large_attributes_are_handed_out_a_few_at_a_time(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_walk, "ATTRIBUTE_BYTES", 1000)
+    monkeypatch.setattr(tree_walk, "MAX_BATCH_XATTR_BYTES", 1000)
     for number in range(10):
         (source / f"{number}").mkdir()
         os.setxattr(source / f"{number}", "user.data", bytes(400))
@@ -250,7 +250,7 @@ def test_what_is_removed_during_the_walk_is_left_out_and_counted(source: Path, o
         (source / "b").rmdir()
         (source / "c").unlink()
         assert list(entries) == []
-        assert reader.skipped.sentences() == ["files that were removed while the volume was read: 2"]
+        assert reader.skipped.summaries() == ["files that were removed while the volume was read: 2"]
 
 
 def test_a_directory_removed_after_it_was_found_is_empty(source: Path, one_by_one: None) -> None:
@@ -279,7 +279,7 @@ def test_a_directory_that_cannot_be_found_again_is_never_taken_for_an_empty_one(
 
 
 def test_a_deep_directory_that_is_moved_during_the_walk_is_noticed(source: Path, one_by_one: None) -> None:
-    names = ["l"] * (OPEN_LIMIT + 10)
+    names = ["l"] * (MAX_OPEN_DIRECTORIES + 10)
     source.joinpath(*names).mkdir(parents=True)
     with TreeReader(str(source)) as reader:
         entries = reader.walk()

@@ -16,7 +16,7 @@ from cinderblock.errors import SourceChanging, SourceError, TransientError
 from cinderblock.format.entries import Entry
 from cinderblock.volume.tree import reader as tree_reader
 from cinderblock.volume.tree import walk as tree_walk
-from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.dirfd import MAX_OPEN_DIRECTORIES
 from cinderblock.volume.tree.reader import TreeReader
 from cinderblock.volume.workers import process as workers_process
 from cinderblock.volume.workers import walk_process, walk_worker
@@ -53,14 +53,14 @@ def walk(root: Path, *, by_another: bool) -> tuple[list[Entry], list[str]]:
     with TreeReader(str(root)) as reader:
         if by_another:
             reader.begin_walk()
-        return list(reader.walk()), reader.skipped.sentences()
+        return list(reader.walk()), reader.skipped.summaries()
 
 
 def fill_the_pipe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More names than the process can tell of before somebody reads."""
     monkeypatch.setattr(walk_process, "PIPE_BYTES", 4096)
     monkeypatch.setattr(walk_process, "AHEAD_BYTES", 0)
-    for number in range(2 * tree_walk.ROWS + 1):
+    for number in range(2 * tree_walk.MAX_ROWS + 1):
         (directory / f"a-name-that-fills-the-pipe-{number}").touch()
 
 
@@ -86,7 +86,7 @@ def test_what_is_kept_while_the_pipe_is_full_comes_in_order(
 ) -> None:
     monkeypatch.setattr(walk_process, "PIPE_BYTES", 4096)
     monkeypatch.setattr(walk_process, "AHEAD_BYTES", ahead)
-    for number in range(6 * tree_walk.ROWS):
+    for number in range(6 * tree_walk.MAX_ROWS):
         (source / f"{number % 7}-a-name-of-some-length-{number}").touch()
     assert walk(source, by_another=True) == walk(source, by_another=False)
 
@@ -129,7 +129,7 @@ def test_what_may_not_be_read_is_told_in_the_same_words(source: Path) -> None:
 
 
 def test_directories_that_move_meanwhile_end_the_walk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = source.joinpath(*["l"] * (OPEN_LIMIT + 10))
+    deep = source.joinpath(*["l"] * (MAX_OPEN_DIRECTORIES + 10))
     deep.mkdir(parents=True)
     fill_the_pipe(deep, monkeypatch)
     with TreeReader(str(source)) as reader:

@@ -38,7 +38,7 @@ class Disk:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writeback, "SYNC_SECONDS", MIB)
+    monkeypatch.setattr(writeback, "SYNC_INTERVAL_BYTES", MIB)
 
 
 @pytest.fixture
@@ -53,24 +53,24 @@ def writing(disk: Disk, tmp_path: Path) -> Iterator[BackgroundSync]:
 
 
 def test_nothing_is_stored_early_of_little(disk: Disk, writing: BackgroundSync) -> None:
-    writing.wrote(MIB - 1)
+    writing.add_written(MIB - 1)
     writing.close()
     assert disk.asked == 0
 
 
 def test_much_is_stored_early_whoever_wrote_it(disk: Disk, writing: BackgroundSync) -> None:
-    writing.wrote(MIB // 2)
-    writing.wrote(MIB // 2)
+    writing.add_written(MIB // 2)
+    writing.add_written(MIB // 2)
     writing.close()
     assert disk.asked == 1
 
 
 def test_a_slow_disk_is_asked_once_at_a_time_and_keeps_nobody_waiting(disk: Disk, writing: BackgroundSync) -> None:
     disk.may_end.clear()
-    writing.wrote(MIB)
+    writing.add_written(MIB)
     assert disk.begun.wait(10)
     for _ in range(100):
-        writing.wrote(MIB)
+        writing.add_written(MIB)
     assert disk.asked == 1
     disk.may_end.set()
     writing.close()
@@ -78,11 +78,11 @@ def test_a_slow_disk_is_asked_once_at_a_time_and_keeps_nobody_waiting(disk: Disk
 
 def test_what_came_meanwhile_is_asked_for_next(disk: Disk, writing: BackgroundSync) -> None:
     disk.may_end.clear()
-    writing.wrote(MIB)
-    writing.wrote(MIB)
+    writing.add_written(MIB)
+    writing.add_written(MIB)
     disk.may_end.set()
     while disk.asked < 2:
-        writing.wrote(0)
+        writing.add_written(0)
     writing.close()
     assert disk.asked == 2
 
@@ -92,7 +92,7 @@ def test_a_refusal_is_left_to_who_syncs_in_the_end(tmp_path: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with BackgroundSync(os.open(tmp_path, os.O_RDONLY), refuse) as writing:
-        writing.wrote(MIB)
+        writing.add_written(MIB)
 
 
 def test_a_device_is_stored_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
@@ -130,5 +130,5 @@ def test_an_error_that_an_early_sync_has_seen_is_an_error_in_the_end(
 
 def wait_for_early_writing() -> None:
     for thread in threading.enumerate():
-        if thread.name == writeback.THREAD:
+        if thread.name == writeback.THREAD_NAME:
             thread.join()

@@ -102,7 +102,7 @@ class BlockTarget(Closeable):
             except OSError as error:
                 raise self._write_error(error, offset) from error
         if self._background_sync is not None:
-            self._background_sync.wrote(len(data))
+            self._background_sync.add_written(len(data))
 
     def clear(self, offset: int, length: int) -> None:
         """Make a range read as zeros: of an image a hole; of a device only what is not zero is written, so that a
@@ -149,7 +149,7 @@ class BlockTarget(Closeable):
 
     def _clear_blocks(self, offset: int, length: int) -> None:
         """Zeros by the device itself for whole blocks of it, by writing for the rest and where the device cannot."""
-        first = -(-offset // self._block) * self._block_bytes
+        first = -(-offset // self._block_bytes) * self._block_bytes
         last = (offset + length) // self._block_bytes * self._block_bytes
         if first >= last or not (punch_hole(self._fd, first, last - first) or zero_out(self._fd, first, last - first)):
             write_zeros(self._fd, offset, length)

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from cinderblock.volume.kernel.syscalls import set_allocator
 
-_ALLOCATIONS = 100_000
+_GC_ALLOCATIONS = 100_000
 """Objects that are made before the youngest are looked through; by default 700. Entries, extents and chunks are tuples
 in no cycle, and a tree makes millions of them: looking took 12 % of an unchanged incremental's time."""
 _ARENAS_MAX, _TRIM_THRESHOLD, _MMAP_THRESHOLD = -8, -1, -3
 """Parameters of mallopt(3)."""
-_KEPT_FREE = 128 << 20
+_TRIM_BYTES = 128 << 20
 """Bytes that may stay free at the end of the heap; by default 128 KiB, and page faults for all of it soon after."""
-_LARGEST_ON_HEAP = 32 << 20
+_MMAP_BYTES = 32 << 20
 """Bytes of the largest piece that comes from there: the largest that glibc allows."""
 
 
@@ -27,8 +27,8 @@ def use_single_arena() -> None:
     faults. Threads that hold the interpreter's lock seldom want memory at the same moment.
     """
     set_allocator(_ARENAS_MAX, 1)
-    set_allocator(_TRIM_THRESHOLD, _KEPT_FREE)
-    set_allocator(_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
+    set_allocator(_TRIM_THRESHOLD, _TRIM_BYTES)
+    set_allocator(_MMAP_THRESHOLD, _MMAP_BYTES)
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def relaxed_gc() -> Iterator[None]:
     """Look for cycles more seldom until the block ends, and never among what was there before."""
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(_ALLOCATIONS, 50, 1000)
+    gc.set_threshold(_GC_ALLOCATIONS, 50, 1000)
     try:
         yield
     finally:

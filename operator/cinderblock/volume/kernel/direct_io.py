@@ -33,7 +33,7 @@ PARALLEL_WRITES = 8
 PIECE_BYTES = 1 << 20
 """Bytes of a write at most. With WRITES, 8 MiB of memory."""
 
-OnRejected = Callable[[OSError, int], TargetError]
+MakeError = Callable[[OSError, int], TargetError]
 """Makes an error of what the kernel says against a write, and of its offset."""
 
 
@@ -46,7 +46,7 @@ class WriterThreads(Closeable):
         for _ in range(PARALLEL_WRITES):
             self._free.put(mmap.mmap(-1, PIECE_BYTES))
 
-    def begin(self, piece: memoryview, write: Callable[[memoryview], None]) -> None:
+    def submit(self, piece: memoryview, write: Callable[[memoryview], None]) -> None:
         """Have a copy of ``piece`` written by a thread, as soon as one is free."""
         memory = self._free.get()
         memory[: len(piece)] = piece
@@ -71,24 +71,24 @@ class DirectFile(Closeable):
     A write goes on when its call has returned; an error of it is raised by the next call, or by `finish`.
     """
 
-    def __init__(self, direct: int, buffered: int, writers: WriterThreads, refusal: OnRejected) -> None:
+    def __init__(self, direct: int, buffered: int, writers: WriterThreads, on_rejected: MakeError) -> None:
         self._fd = direct
         self._buffered = buffered
         self._writers = writers
-        self._refusal = refusal
+        self._on_rejected = on_rejected
         self._changed = threading.Condition()
-        self._under_way = 0
+        self._in_flight = 0
         self._failure: TargetError | None = None
 
     @classmethod
-    def open(cls, fd: int, writers: WriterThreads, refusal: OnRejected) -> Self | None:
+    def open(cls, fd: int, writers: WriterThreads, on_rejected: MakeError) -> Self | None:
         """One for what ``fd`` has open, which stays the caller's; None where the file system cannot do it."""
         try:
             # No O_EXCL: the claim to a device is that of ``fd``.
             direct = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
         except OSError:
             return None
-        return cls(direct, fd, writers, refusal)
+        return cls(direct, fd, writers, on_rejected)
 
     def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset``; its memory may be used again at once.
@@ -101,26 +101,26 @@ class DirectFile(Closeable):
         for start in range(0, length, PIECE_BYTES):
             with self._changed:
                 self._raise_failure()
-                self._under_way += 1
+                self._in_flight += 1
             piece = view[start : min(start + PIECE_BYTES, length)]
-            self._writers.begin(piece, partial(self._store, offset + start))
+            self._writers.submit(piece, partial(self._store, offset + start))
         if length < len(view):
             try:
                 write_dropping_cache(self._buffered, offset + length, view[length:])
             except OSError as error:
-                raise self._refusal(error, offset + length) from error
+                raise self._on_rejected(error, offset + length) from error
 
     def finish(self) -> None:
         """Wait until all writes have ended; they may still be in the disk's own cache. Raises what was refused."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._under_way)
+            self._changed.wait_for(lambda: not self._in_flight)
             self._raise_failure()
 
     @override
     def close(self) -> None:
         """Wait for what is under way, and give up the descriptor. May be repeated."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._under_way)
+            self._changed.wait_for(lambda: not self._in_flight)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -130,11 +130,11 @@ class DirectFile(Closeable):
         try:
             self._write_all(offset, piece)
         except OSError as error:
-            failure = self._refusal(error, offset)
+            failure = self._on_rejected(error, offset)
         finally:
             with self._changed:
                 self._failure = self._failure or failure
-                self._under_way -= 1
+                self._in_flight -= 1
                 self._changed.notify_all()
 
     def _write_all(self, offset: int, piece: memoryview) -> None:

@@ -14,7 +14,7 @@ from cinderblock.volume.ranges import nonzero_ranges
 SCAN_BYTES = 4 << 20
 """Bytes read at once when looking for data to be cleared; a buffer of this size is held meanwhile."""
 
-CACHE_WINDOW = 8 << 20
+CACHE_WINDOW_BYTES = 8 << 20
 """Bytes of a source that stay in the page cache after they were read. Measured on a loop device (2 GiB of random data,
 1 MiB at a time): forgetting in windows of 8 MiB reads 1.4 to 4 times as fast as keeping all in the cache (whose memory
 has to be found first) and about as fast as O_DIRECT, which would need aligned buffers; windows of 1 MiB left 40 % in
@@ -65,10 +65,10 @@ def read_full(fd: int, offset: int, buffer: memoryview) -> int:
 def read_dropping_cache(fd: int, offset: int, buffer: memoryview) -> int:
     """As `read_full`, and what lies before is given back to the page cache, once for every CACHE_WINDOW bytes."""
     done = read_full(fd, offset, buffer)
-    begin, end = offset // CACHE_WINDOW, (offset + done) // CACHE_WINDOW
+    begin, end = offset // CACHE_WINDOW_BYTES, (offset + done) // CACHE_WINDOW_BYTES
     if begin != end:
         first = max(begin - 1, 0)
-        os.posix_fadvise(fd, first * CACHE_WINDOW, (end - first) * CACHE_WINDOW, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, first * CACHE_WINDOW_BYTES, (end - first) * CACHE_WINDOW_BYTES, os.POSIX_FADV_DONTNEED)
     return done
 
 

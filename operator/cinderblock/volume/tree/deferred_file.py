@@ -25,7 +25,7 @@ class DeferredFile(Closeable):
     def __init__(self, entry: Entry, make: Callable[[Entry], TargetFile], on_finish: Callable[[], None]) -> None:
         """``make`` makes the file here; ``on_finish`` is told if it was made elsewhere."""
         self.entry = entry
-        self._make = make
+        self._make_file = make
         self._on_finish = on_finish
         self._file: TargetFile | None = None
 
@@ -41,31 +41,31 @@ class DeferredFile(Closeable):
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Nothing is there. Raises TargetError."""
-        return self.made().read_into(offset, buffer)
+        return self.make().read_into(offset, buffer)
 
     def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset``. Raises TargetError."""
-        self.made().write(offset, data)
+        self.make().write(offset, data)
 
     def clear(self, offset: int, length: int) -> None:
         """All of it is a hole."""
 
     def finish(self) -> None:
         """Give the file its size and attributes, and close it. Raises TargetError."""
-        self.made().finish()
+        self.make().finish()
 
     @property
     def is_made(self) -> bool:
         """Whether it was made here."""
         return self._file is not None
 
-    def made(self) -> TargetFile:
+    def make(self) -> TargetFile:
         """The file, made now if it was not yet. Raises TargetError."""
         if self._file is None:
-            self._file = self._make(self.entry)
+            self._file = self._make_file(self.entry)
         return self._file
 
-    def made_elsewhere(self) -> None:
+    def mark_made(self) -> None:
         """Another process has made, written and finished it."""
         self._on_finish()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cinderblock.volume.tree.sorted_names import SortedNames
 
-OPEN_LIMIT = 64
+MAX_OPEN_DIRECTORIES = 64
 """Descriptors that one chain keeps open. Deeper trees than this are rare, and closing and reopening an ancestor costs
 three system calls; the usual limit of a process is 1024."""
 
@@ -84,7 +84,7 @@ class DirectoryStack:
 
     def _close_oldest(self) -> None:
         """Close the ancestor that is OPEN_LIMIT levels up, the root excepted."""
-        index = len(self._levels) - OPEN_LIMIT
+        index = len(self._levels) - MAX_OPEN_DIRECTORIES
         if index > 0 and self._levels[index].fd >= 0:
             level = self._levels[index]
             status = os.fstat(level.fd)

@@ -34,7 +34,7 @@ def duplicate(holder: tuple[int, bytes], directory: int, name: bytes, path: byte
     status = os.stat(holder[1], dir_fd=holder[0], follow_symlinks=False)
     target = os.readlink(holder[1], dir_fd=holder[0]) if stat.S_ISLNK(status.st_mode) else b""
     found = metadata.read_xattrs(proc_path(*holder))
-    entry = make_entry(path, StatFields.of(status), found, target, status.st_rdev)
+    entry = make_entry(path, StatFields.from_stat(status), found, target, status.st_rdev)
     if entry.kind is EntryKind.FILE:
         _duplicate_content(holder, directory, entry, name)
     elif not make_node(directory, name, entry, losses):

@@ -27,12 +27,12 @@ _KEPT_NAMES = frozenset({ACCESS_ACL, DEFAULT_ACL, CAPABILITY})
 _KEPT_PREFIXES = (b"user.", b"trusted.")
 _OTHER_FORMS_PREFIX = b"trusted.SGI_"
 """XFS shows a POSIX ACL a second time, as it lies on disk (trusted.SGI_ACL_FILE, trusted.SGI_ACL_DEFAULT)."""
-ATTRIBUTES_LIMIT: Final = 16 << 20
+MAX_XATTR_BYTES: Final = 16 << 20
 """Most bytes of extended attributes of one object that a backup takes, names and values together. XFS and btrfs hold
 thousands of 64 KiB each. Memory holds a section of a manifest several times while it is made, and readers take no
 section of more than 256 MiB (docs/format.md)."""
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
-_SPECIAL: Final = stat.S_ISUID | stat.S_ISGID
+_SETID_BITS: Final = stat.S_ISUID | stat.S_ISGID
 COARSEST_NS: Final = 2_000_000_000
 """The coarsest granularity of timestamps: FAT counts in steps of two seconds. If a time is less than this away from the
 wanted one, the target rounded it; otherwise the target changed it."""
@@ -126,7 +126,7 @@ def apply_metadata(
         change.set_attributes((n, v) for n, v in entry.xattrs if not n.startswith(b"user.") and present.get(n) != v)
     if status.st_mtime_ns != entry.mtime_ns:
         change.set_mtime(status.st_atime_ns)
-    change.look()
+    change.verify()
 
 
 class _Change:
@@ -165,12 +165,12 @@ class _Change:
             try:
                 os.setxattr(self._place, name, value, follow_symlinks=self._follow)
             except OSError as error:
-                self._losses.count_if_expected(_feature_of(name), self._judged(error), self._entry.path)
+                self._losses.count_if_expected(_feature_of(name), self._classify(error), self._entry.path)
                 continue
             # A process that may write an attribute may not always read it.
             with suppress(OSError):
                 if not _is_kept_as(name, value, _read_one(self._place, name, self._follow)):
-                    self._losses.feigned(_feature_of(name), self._entry.path, f"no {format_path(name)}")
+                    self._losses.count_unapplied(_feature_of(name), self._entry.path, f"no {format_path(name)}")
 
     def set_owner(self) -> bool:
         """Set the owner. Return whether the object has the wanted owner now, as far as that is known."""
@@ -183,7 +183,7 @@ class _Change:
             return False
         self._set_owner = True
         # A program must not get the rights of another owner, not even for the time until `look` runs.
-        return not entry.mode & _SPECIAL or self._has_owner(os.stat(self._place, follow_symlinks=self._follow))
+        return not entry.mode & _SETID_BITS or self._has_owner(os.stat(self._place, follow_symlinks=self._follow))
 
     def set_mode(self, *, is_owned: bool) -> bool:
         """Set the mode if the object has another one. Return whether that was tried."""
@@ -211,24 +211,24 @@ class _Change:
         else:
             self._set_mtime = True
 
-    def look(self) -> None:
+    def verify(self) -> None:
         """Compare what was set with what the object has. This takes one system call if anything was set."""
         if not (self._set_owner or self._set_mtime or self._set_mode is not None):
             return
         entry, found = self._entry, os.stat(self._place, follow_symlinks=self._follow)
         if self._set_owner and not self._has_owner(found):
-            self._losses.feigned(Feature.OWNERS, entry.path, f"{found.st_uid}:{found.st_gid}")
+            self._losses.count_unapplied(Feature.OWNERS, entry.path, f"{found.st_uid}:{found.st_gid}")
         mode = stat.S_IMODE(found.st_mode)
         if self._set_mode is not None and mode not in (self._set_mode, entry.mode):
-            self._losses.feigned(self._feature_of_mode(mode), entry.path, f"{mode:04o}")
+            self._losses.count_unapplied(self._feature_of_mode(mode), entry.path, f"{mode:04o}")
         if self._set_mtime and found.st_mtime_ns != entry.mtime_ns:
             self._compare_times(found.st_mtime_ns)
 
     def _compare_times(self, found_ns: int) -> None:
         if abs(found_ns - self._entry.mtime_ns) < COARSEST_NS:
-            self._losses.count_only(Feature.FRACTIONS, self._entry.path)
+            self._losses.count_tolerated(Feature.FRACTIONS, self._entry.path)
         else:
-            self._losses.feigned(Feature.TIMES, self._entry.path, f"{found_ns / 1e9:.0f} s since 1970")
+            self._losses.count_unapplied(Feature.TIMES, self._entry.path, f"{found_ns / 1e9:.0f} s since 1970")
 
     def _has_owner(self, status: os.stat_result) -> bool:
         return (status.st_uid, status.st_gid) == (self._entry.uid, self._entry.gid)
@@ -242,7 +242,7 @@ class _Change:
         is_setgid = self._set_mode is not None and self._set_mode ^ found == stat.S_ISGID
         return Feature.SETGID_BITS if is_setgid and self._losses.lacks(Feature.SETGID_BITS) else Feature.MODES
 
-    def _judged(self, error: OSError) -> OSError:
+    def _classify(self, error: OSError) -> OSError:
         """Tell a file system without room for an attribute from one that is full."""
         if error.errno == errno.ENOSPC and _has_space(self._place):
             return OSError(errno.E2BIG, os.strerror(errno.E2BIG))
@@ -271,7 +271,7 @@ def _is_kept_as(name: bytes, value: bytes, found: bytes | None) -> bool:
 
 def _mode_for_another_owner(entry: Entry) -> int:
     """The mode where the owner could not be set: a setuid program would run as somebody else (cp -p does the same)."""
-    return entry.mode if entry.kind is EntryKind.DIRECTORY else entry.mode & ~_SPECIAL
+    return entry.mode if entry.kind is EntryKind.DIRECTORY else entry.mode & ~_SETID_BITS
 
 
 def _read_one(place: int | bytes, name: bytes, follow: bool) -> bytes | None:

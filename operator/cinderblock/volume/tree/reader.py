@@ -14,13 +14,20 @@ from typing_extensions import override
 from cinderblock.api.losses import Unreadable
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.volume.closeable import Closeable
-from cinderblock.volume.errors import has_moved, object_error, source_error, source_moved, source_rearranged, walk_error
+from cinderblock.volume.errors import (
+    directories_moved,
+    is_concurrent_change,
+    object_error,
+    source_error,
+    source_vanished,
+    walk_error,
+)
 from cinderblock.volume.kernel.syscalls import sync_file_system
 from cinderblock.volume.metadata_support import MetadataSupport
 from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.timestamps import change_stamp, fstat_settled
 from cinderblock.volume.tree.dirfd import DirectoryStack, open_root, parts_of, proc_path, sorted_names
-from cinderblock.volume.tree.metadata import ATTRIBUTES_LIMIT, read_xattrs
+from cinderblock.volume.tree.metadata import MAX_XATTR_BYTES, read_xattrs
 from cinderblock.volume.tree.rows import TYPE, Rows, StatFields, make_entry
 from cinderblock.volume.tree.source_file import SourceFile
 from cinderblock.volume.tree.walk import SkippedObjects, TreeWalk
@@ -56,15 +63,15 @@ class TreeReader(Closeable):
         except OSError as error:
             raise source_error(error, "open", os.fsencode(root)) from error
         self.skipped = SkippedObjects()
-        self.gaps = Omissions(unreadable)
+        self.omissions = Omissions(unreadable)
         self.whiteouts = Whiteouts()
-        self._chain = DirectoryStack(self._root)
+        self._stack = DirectoryStack(self._root)
         self._parent = b""
         self._lock = threading.Lock()
         self._no_atime = os.O_NOATIME
         self._adds_attributes = False
         self._gone: set[bytes] = set()
-        self._walker: WalkProcess | None = None
+        self._walk_process: WalkProcess | None = None
 
     def sync(self) -> str | None:
         """Write all changes of the file system to its storage. Return what a person should know if that failed."""
@@ -79,10 +86,10 @@ class TreeReader(Closeable):
 
     def begin_walk(self) -> None:
         """Have another process begin with the next walk, if there is a processor for it. May be repeated."""
-        if self._walker is not None or not is_worthwhile():
+        if self._walk_process is not None or not is_worthwhile():
             return
         try:
-            self._walker = WalkProcess(self._root, self.gaps.unreadable)
+            self._walk_process = WalkProcess(self._root, self.omissions.unreadable)
         except OSError as error:
             logger.warning("One process goes through the volume and reads it: there is no other (%s)", error.strerror)
 
@@ -94,7 +101,7 @@ class TreeReader(Closeable):
         """
         return (entry for entry in self.walk_since(None) if entry is not None)
 
-    def walk_since(self, before: ParentRows | None, *, opens_all: bool = False) -> Iterator[Entry | None]:
+    def walk_since(self, parent: ParentRows | None, *, opens_all: bool = False) -> Iterator[Entry | None]:
         """As `walk`, but without what is as it was before, which ``before`` takes over; None comes now and then when it
         has. Raises as `walk`.
 
@@ -106,7 +113,7 @@ class TreeReader(Closeable):
         """
         self._adds_attributes = opens_all
         self._gone.clear()
-        return self._entries(self._rows(), before)
+        return self._entries(self._rows(), parent)
 
     def open_file(self, entry: Entry) -> SourceFile:
         """Open a FILE of the walk for reading; may be called by several threads, fastest in the order of the walk.
@@ -116,8 +123,8 @@ class TreeReader(Closeable):
         try:
             fd = self._open(entry.path)
         except OSError as error:
-            if has_moved(error):
-                raise source_moved(entry.path) from error
+            if is_concurrent_change(error):
+                raise source_vanished(entry.path) from error
             raise object_error(error, "open", entry.path) from error
         try:
             return self._opened(fd, entry)
@@ -131,7 +138,7 @@ class TreeReader(Closeable):
     def finish(self) -> None:
         """End the reading. If something could not be read, check that the volume still exists. Raises SourceError."""
         try:
-            if self.gaps:
+            if self.omissions:
                 sorted_names(self._root)
         except OSError as error:
             raise source_error(error, "list", b"") from error
@@ -139,33 +146,33 @@ class TreeReader(Closeable):
     @override
     def close(self) -> None:
         """Give up all descriptors; files that are open stay open."""
-        if self._walker is not None:
-            self._walker.close()
-        self._chain.close()
+        if self._walk_process is not None:
+            self._walk_process.close()
+        self._stack.close()
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
 
     def _rows(self) -> Iterator[Rows]:
-        walker, self._walker = self._walker, None
+        walker, self._walk_process = self._walk_process, None
         if walker is not None:
             with walker:
-                yield from walker.rows(self.skipped, self.gaps)
+                yield from walker.rows(self.skipped, self.omissions)
             return
         try:
-            walk = TreeWalk(self._root, self.skipped, self.gaps)
+            walk = TreeWalk(self._root, self.skipped, self.omissions)
         except OSError as error:
             raise source_error(error, "begin to walk through", b"") from error
         yield from walk.rows()
 
-    def _entries(self, found: Iterable[Rows], before: ParentRows | None) -> Iterator[Entry | None]:
+    def _entries(self, found: Iterable[Rows], parent: ParentRows | None) -> Iterator[Entry | None]:
         for rows in found:
-            self._refuse_lost_links(rows)
-            self.whiteouts.look_at(rows)
+            self._check_link_holders(rows)
+            self.whiteouts.count_in(rows)
             row = 0
             while row < len(rows):
-                if before is not None:
-                    row += before.match_rows(rows, row)
+                if parent is not None:
+                    row += parent.match_rows(rows, row)
                 if row < len(rows) and (entry := self._entry(rows, row)) is not None:
                     yield entry
                 row += 1
@@ -180,8 +187,8 @@ class TreeReader(Closeable):
         if kind == stat.S_IFDIR:
             return make_entry(path, status, rows.attributes.get(row, ()))
         if row in rows.links:
-            if rows.links[row] in self.gaps:
-                self.gaps.leave_out_link(path)
+            if rows.links[row] in self.omissions:
+                self.omissions.omit_link(path)
                 return None
             return Entry(path, EntryKind.HARDLINK, target=rows.links[row], inode=status.inode)
         parent, _, name = path.rpartition(b"/")
@@ -189,32 +196,32 @@ class TreeReader(Closeable):
             with self._lock:
                 directory = self._directory(parent)
                 target = os.readlink(name, dir_fd=directory) if kind == stat.S_IFLNK else b""
-                attributes = read_xattrs(proc_path(directory, name), ATTRIBUTES_LIMIT)
+                attributes = read_xattrs(proc_path(directory, name), MAX_XATTR_BYTES)
         except FileNotFoundError:
             self.skipped.vanished += 1
             self._gone.add(path)
-            self._refuse_lost_links(rows)
+            self._check_link_holders(rows)
             return None
         except OSError as error:
-            self.gaps.leave_out(walk_error(error, "read", path), path)
+            self.omissions.omit(walk_error(error, "read", path), path)
             return None
         return make_entry(path, status, attributes, target, rows.numbers.get(row, 0))
 
-    def _refuse_lost_links(self, rows: Rows) -> None:
+    def _check_link_holders(self, rows: Rows) -> None:
         """A name that has vanished since the walk saw it must not be what others are further names of."""
         for holder in rows.links.values() if self._gone else ():
             if holder in self._gone:
-                raise source_rearranged(holder)
+                raise directories_moved(holder)
 
     def _directory(self, path: bytes) -> int:
         """Descriptor of a directory, by way of the one that was used last."""
         if path == self._parent:
-            return self._chain.fd
+            return self._stack.fd
         try:
-            fd = self._chain.go_to(parts_of(path))
+            fd = self._stack.go_to(parts_of(path))
         except OSError:
-            self._chain.close()
-            self._chain = DirectoryStack(self._root)
+            self._stack.close()
+            self._stack = DirectoryStack(self._root)
             self._parent = b""
             raise
         self._parent = path
@@ -240,10 +247,10 @@ class TreeReader(Closeable):
     def _opened(self, fd: int, entry: Entry) -> SourceFile:
         status, is_settled = fstat_settled(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise source_moved(entry.path)
+            raise source_vanished(entry.path)
         if (status.st_ino, *change_stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
-            entry = make_entry(entry.path, StatFields.of(status), read_xattrs(fd, ATTRIBUTES_LIMIT))
-        elif self._adds_attributes and (found := read_xattrs(fd, ATTRIBUTES_LIMIT)):
+            entry = make_entry(entry.path, StatFields.from_stat(status), read_xattrs(fd, MAX_XATTR_BYTES))
+        elif self._adds_attributes and (found := read_xattrs(fd, MAX_XATTR_BYTES)):
             entry = entry._replace(xattrs=found)
         return SourceFile(fd, entry, status, is_settled=is_settled)
 
@@ -252,9 +259,9 @@ PREFETCHED_BYTES = 1 << 20
 """Files of this size are read ahead as soon as they are open; larger ones the kernel reads ahead by itself."""
 
 
-def log_unsupported(fidelity: MetadataSupport) -> list[str]:
+def log_unsupported(support: MetadataSupport) -> list[str]:
     """What cannot be kept, for the report; told in the log before the work begins, since that may take hours."""
-    warnings = fidelity.warnings()
+    warnings = support.warnings()
     for sentence in warnings:
         logger.warning("Not all can be kept: %s", sentence)
     return warnings

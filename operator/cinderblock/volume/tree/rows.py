@@ -75,12 +75,12 @@ class Rows:
         self._link_rows = [*self.links]
 
     @classmethod
-    def of(cls, parts: tuple[Any, ...]) -> Rows:
+    def from_plain(cls, parts: tuple[Any, ...]) -> Rows:
         """From what `plain` gave."""
         paths, columns, links, numbers, attributes = parts
         return cls(paths, Columns(*columns), links, numbers, attributes)
 
-    def plain(self) -> tuple[Any, ...]:
+    def to_plain(self) -> tuple[Any, ...]:
         """Its parts as plain values, for another process."""
         return self.paths, tuple(self.columns), self.links, self.numbers, self.attributes
 
@@ -115,7 +115,7 @@ class StatFields(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> StatFields:
+    def from_stat(cls, status: os.stat_result) -> StatFields:
         """From the kernel's answer."""
         return cls(
             status.st_mode,

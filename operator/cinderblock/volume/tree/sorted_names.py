@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-BLOCK = 4096
+BLOCK_NAMES = 4096
 """Names that are objects at once; the rest waits compressed. A million sorted names of 64 bytes take 120 MB as a list;
 most directories have fewer names than this, and theirs are never compressed."""
 _LEVEL = 1
@@ -22,8 +22,8 @@ class SortedNames:
         names.sort()
         self._count = len(names)
         self._blocks: list[bytes] = []
-        while len(names) > BLOCK:
-            start = (len(names) - 1) // BLOCK * BLOCK
+        while len(names) > BLOCK_NAMES:
+            start = (len(names) - 1) // BLOCK_NAMES * BLOCK_NAMES
             self._blocks.append(zlib.compress(b"/".join(names[start:]), _LEVEL))
             del names[start:]
         names.reverse()

@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from cinderblock.api.losses import Loss
 from cinderblock.errors import SourceError
 from cinderblock.volume.errors import walk_error
-from cinderblock.volume.metadata_support import EXAMPLES, example
+from cinderblock.volume.metadata_support import MAX_EXAMPLES, format_example
 from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.tree.dirfd import DirectoryStack, has_mounts_below, mount_id, sorted_names
-from cinderblock.volume.tree.metadata import ATTRIBUTES_LIMIT, Attributes, read_xattrs
+from cinderblock.volume.tree.metadata import MAX_XATTR_BYTES, Attributes, read_xattrs
 from cinderblock.volume.tree.rows import TYPE, Columns, Rows
 from cinderblock.volume.tree.sorted_names import SortedNames
 
 LOST_FOUND = b"lost+found"
 """Directory of fsck at the root of ext file systems: belongs to the file system, not to the data."""
 
-ROWS = 1024
+MAX_ROWS = 1024
 """Objects that are handed out together: half a MiB of what the kernel says of them."""
-ATTRIBUTE_BYTES = 1 << 20
+MAX_BATCH_XATTR_BYTES = 1 << 20
 """Extended attributes of directories that are handed out together, or some more: one may have many of 64 KiB."""
 _INODES = Columns._fields.index("inodes")
-_LOGGED_PER_CAUSE = {
+_LOSS_NAMES = {
     "sockets": "sockets left out",
     "mounts": "mounts inside the volume left out",
     "lost_found": "entries of lost+found left out",
@@ -35,7 +35,7 @@ _LOGGED_PER_CAUSE = {
 """What each count of `Skipped` is called."""
 
 
-OmittedObject = tuple[dict[str, int], dict[str, list[str]]]
+SkippedCounts = tuple[dict[str, int], dict[str, list[str]]]
 """The counts and examples of `Skipped`; plain values for another process."""
 
 
@@ -54,34 +54,34 @@ class SkippedObjects:
     mounts: int = 0
     lost_found: int = 0
     vanished: int = 0
-    _named: dict[str, list[str]] = field(default_factory=dict)
+    _examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def name(self, what: str, path: bytes) -> None:
+    def add_example(self, what: str, path: bytes) -> None:
         """Keep a path as an example, if there are few so far. ``what`` is the name of its count."""
-        named = self._named.setdefault(what, [])
-        if len(named) < EXAMPLES:
-            named.append(example(path))
+        named = self._examples.setdefault(what, [])
+        if len(named) < MAX_EXAMPLES:
+            named.append(format_example(path))
 
-    def plain(self) -> OmittedObject:
+    def to_plain(self) -> SkippedCounts:
         """What was left out, for another process."""
-        return {what: getattr(self, what) for what in _LOGGED_PER_CAUSE}, self._named
+        return {what: getattr(self, what) for what in _LOSS_NAMES}, self._examples
 
-    def add(self, left: OmittedObject) -> None:
+    def add(self, left: SkippedCounts) -> None:
         """Add what `plain` of another one gave."""
         counts, named = left
         for what, count in counts.items():
             setattr(self, what, getattr(self, what) + count)
-            self._named[what] = [*self._named.get(what, ()), *named.get(what, ())][:EXAMPLES]
+            self._examples[what] = [*self._examples.get(what, ()), *named.get(what, ())][:MAX_EXAMPLES]
 
-    def sentences(self) -> list[str]:
+    def summaries(self) -> list[str]:
         """Short sentences for the report, one for each kind of thing that was left out."""
-        return [f"{told}: {getattr(self, what)}" for what, told in _LOGGED_PER_CAUSE.items() if getattr(self, what)]
+        return [f"{told}: {getattr(self, what)}" for what, told in _LOSS_NAMES.items() if getattr(self, what)]
 
-    def listed(self) -> list[Loss]:
+    def list_losses(self) -> list[Loss]:
         """Return the same with examples."""
         return [
-            Loss(what=told, objects=getattr(self, what), examples=self._named.get(what, []))
-            for what, told in _LOGGED_PER_CAUSE.items()
+            Loss(what=told, objects=getattr(self, what), examples=self._examples.get(what, []))
+            for what, told in _LOSS_NAMES.items()
             if getattr(self, what)
         ]
 
@@ -112,7 +112,7 @@ class _Batch:
     @property
     def is_full(self) -> bool:
         """Whether its rows are to be handed out."""
-        return len(self.paths) >= ROWS or self._attribute_bytes >= ATTRIBUTE_BYTES
+        return len(self.paths) >= MAX_ROWS or self._attribute_bytes >= MAX_BATCH_XATTR_BYTES
 
     def add(self, path: bytes, status: os.stat_result) -> None:
         """Add a regular file."""
@@ -171,12 +171,12 @@ class TreeWalk:
     Raises OSError.
     """
 
-    def __init__(self, root_fd: int, skipped: SkippedObjects, gaps: Omissions | None = None) -> None:
+    def __init__(self, root_fd: int, skipped: SkippedObjects, omissions: Omissions | None = None) -> None:
         self._skipped = skipped
-        self._gaps = Omissions() if gaps is None else gaps
+        self._omissions = Omissions() if omissions is None else omissions
         self._root = root_fd
         self._mount = mount_id(root_fd) if has_mounts_below(root_fd) else None
-        self._chain: DirectoryStack
+        self._stack: DirectoryStack
         self._batch = _Batch()
         self._pending: list[SortedNames] = []
         self._prefixes: list[bytes] = []
@@ -184,20 +184,20 @@ class TreeWalk:
 
     def rows(self) -> Iterator[Rows]:
         """The root, then everything below it, by path components. Raises SourceError or SourceChanging."""
-        self._chain = DirectoryStack(self._root)
+        self._stack = DirectoryStack(self._root)
         try:
-            self._add_directory(b"", self._chain.fd)
+            self._add_directory(b"", self._stack.fd)
             while self._pending:
-                self._go_on()
+                self._list_current()
                 if self._batch.is_full or not self._pending:
                     yield self._batch.rows()
                     self._batch = _Batch()
         finally:
-            self._chain.close()
+            self._stack.close()
 
-    def _go_on(self) -> None:
+    def _list_current(self) -> None:
         """Go through the current directory, until a directory below it is entered, it ends, or the batch is full."""
-        names, prefix, fd, batch = self._pending[-1], self._prefixes[-1], self._chain.fd, self._batch
+        names, prefix, fd, batch = self._pending[-1], self._prefixes[-1], self._stack.fd, self._batch
         paths, statuses = batch.paths, batch.statuses
         while names:
             name = names.pop()
@@ -208,7 +208,7 @@ class TreeWalk:
                 self._skipped.vanished += 1
                 continue
             except OSError as error:
-                self._gaps.leave_out(walk_error(error, "read", path), path)
+                self._omissions.omit(walk_error(error, "read", path), path)
                 continue
             if status.st_nlink == 1 and status.st_mode & TYPE == stat.S_IFREG:
                 # Nearly all objects are such files: here nothing is called for them.
@@ -219,7 +219,7 @@ class TreeWalk:
                     return
             else:
                 self._add_other(path, status)
-            if len(paths) >= ROWS:
+            if len(paths) >= MAX_ROWS:
                 return
         self._leave()
 
@@ -227,7 +227,7 @@ class TreeWalk:
         """Add what is no directory."""
         if stat.S_ISSOCK(status.st_mode):
             self._skipped.sockets += 1
-            self._skipped.name("sockets", path)
+            self._skipped.add_example("sockets", path)
         elif status.st_nlink > 1 and (holder := self._holder(path, status)) is not None:
             self._batch.add_link(path, status, holder)
         elif stat.S_ISREG(status.st_mode):
@@ -238,12 +238,12 @@ class TreeWalk:
     def _count_lost_found(self) -> None:
         """Only root may look into it; who may not needs not know."""
         try:
-            fd = self._chain.enter(LOST_FOUND)
+            fd = self._stack.enter(LOST_FOUND)
         except OSError:
             return
         with suppress(OSError):
             self._skipped.lost_found = len(sorted_names(fd))
-        self._chain.leave()
+        self._stack.leave()
 
     def _holder(self, path: bytes, status: os.stat_result) -> bytes | None:
         """The path under which an inode was seen before; None if it is seen for the first time."""
@@ -263,26 +263,26 @@ class TreeWalk:
             self._count_lost_found()
             return False
         try:
-            fd = self._chain.enter(name)
+            fd = self._stack.enter(name)
         except FileNotFoundError:
             self._skipped.vanished += 1
             return False
         except OSError as error:
-            self._gaps.leave_out(walk_error(error, "open", path), path, is_directory=True)
+            self._omissions.omit(walk_error(error, "open", path), path, is_directory=True)
             return False
         try:
             is_entered = self._add_directory(path, fd)
         except SourceError as error:
-            self._gaps.leave_out(error, path, is_directory=True)
+            self._omissions.omit(error, path, is_directory=True)
             is_entered = False
         if not is_entered:
-            self._chain.leave()
+            self._stack.leave()
         return is_entered
 
     def _add_directory(self, path: bytes, fd: int) -> bool:
         """Add the current directory and begin with it, unless something else is mounted there."""
         try:
-            status, attributes = os.fstat(fd), read_xattrs(fd, ATTRIBUTES_LIMIT)
+            status, attributes = os.fstat(fd), read_xattrs(fd, MAX_XATTR_BYTES)
             is_mount = self._mount is not None and mount_id(fd) != self._mount
         except OSError as error:
             raise walk_error(error, "read", path) from error
@@ -290,14 +290,14 @@ class TreeWalk:
         self._batch.add_special(path, status, attributes)
         if names is None:
             self._skipped.mounts += 1
-            self._skipped.name("mounts", path)
+            self._skipped.add_example("mounts", path)
             return False
         self._begin(path, names)
         return True
 
     def _list(self, path: bytes) -> SortedNames:
         try:
-            return sorted_names(self._chain.fd)
+            return sorted_names(self._stack.fd)
         except OSError as error:
             raise walk_error(error, "list", path) from error
 
@@ -311,6 +311,6 @@ class TreeWalk:
         self._pending.pop()
         if self._pending:
             try:
-                self._chain.leave()
+                self._stack.leave()
             except OSError as error:
                 raise walk_error(error, "leave", path) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass, field
 
-from cinderblock.volume.metadata_support import EXAMPLES, example
+from cinderblock.volume.metadata_support import MAX_EXAMPLES, format_example
 from cinderblock.volume.tree.rows import TYPE, Rows
 
 
@@ -20,7 +20,7 @@ class Whiteouts:
     examples: list[str] = field(default_factory=list)
     _seen: set[bytes] = field(default_factory=set)
 
-    def look_at(self, rows: Rows) -> None:
+    def count_in(self, rows: Rows) -> None:
         """Count the whiteouts among the objects of a walk. Most whiteouts of an overlay are hard links to one inode."""
         for row, number in rows.numbers.items():
             if number == 0 and rows.columns.modes[row] & TYPE == stat.S_IFCHR:
@@ -32,10 +32,10 @@ class Whiteouts:
 
     def _count(self, path: bytes) -> None:
         self.objects += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(example(path))
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(format_example(path))
 
-    def sentences(self) -> list[str]:
+    def summaries(self) -> list[str]:
         """Return what a person must know if there are whiteouts."""
         if not self.objects:
             return []

@@ -35,7 +35,7 @@ from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
 
 _UNWRITABLE = frozenset({errno.EPERM, errno.EACCES, errno.ETXTBSY})
 _IMPOSSIBLE_PARTS = frozenset({b"", b".", b".."})
-DEFERRED_FILES = 128 << 10
+MAX_DEFERRED_FILE_BYTES = 128 << 10
 """Bytes of the largest new file that may be made later and elsewhere: for larger ones system calls do not count."""
 
 
@@ -74,7 +74,7 @@ class TreeWriter(Closeable):
     def __init__(
         self,
         root: str | bytes,
-        fidelity: MetadataSupport | None = None,
+        support: MetadataSupport | None = None,
         *,
         is_strict: bool = True,
         defers: bool = False,
@@ -88,18 +88,18 @@ class TreeWriter(Closeable):
             defers: whether new small files are left to the caller to make (`new_file`), and what depends on them waits
                 in ``late``.
         """
-        self.losses = MetadataLosses(fidelity or assess_target(root), is_strict=is_strict)
+        self.losses = MetadataLosses(support or assess_target(root), is_strict=is_strict)
         self.deferred: deque[Callable[[], None]] = deque()
         self._defers = defers
         try:
             self._root = open_root(root)
             self._mount = mount_id(self._root)
-            self._early = BackgroundSync(open_root(root), sync_file_system)
+            self._background_sync = BackgroundSync(open_root(root), sync_file_system)
         except OSError as error:
             raise target_error(error, "open", os.fsencode(root)) from error
-        self._chain = DirectoryStack(self._root)
-        self._link_chain = DirectoryStack(self._root)
-        self._late_chain = DirectoryStack(self._root)
+        self._stack = DirectoryStack(self._root)
+        self._link_stack = DirectoryStack(self._root)
+        self._deferred_stack = DirectoryStack(self._root)
         self._levels: list[_Level] = []
         self._claimed: set[tuple[int, int]] = set()
         self._missing_nodes: set[bytes] = set()
@@ -129,7 +129,7 @@ class TreeWriter(Closeable):
 
     def add_written(self, count: int) -> None:
         """So many bytes more are in finished files: the disk may begin with them."""
-        self._early.wrote(count)
+        self._background_sync.add_written(count)
 
     def finish(self) -> None:
         """The stream has ended: remove what is left over, set directories' attributes, wait until all is stored.
@@ -151,8 +151,8 @@ class TreeWriter(Closeable):
     def close(self) -> None:
         """Give up all descriptors; files that are open stay open, and must be done with."""
         self._writers.close()
-        self._early.close()
-        for chain in (self._chain, self._link_chain, self._late_chain):
+        self._background_sync.close()
+        for chain in (self._stack, self._link_stack, self._deferred_stack):
             chain.close()
         if self._root >= 0:
             os.close(self._root)
@@ -186,12 +186,12 @@ class TreeWriter(Closeable):
         if level.is_foreign:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         present = self._advance(level, name)
-        status = os.stat(name, dir_fd=self._chain.fd, follow_symlinks=False) if present else None
+        status = os.stat(name, dir_fd=self._stack.fd, follow_symlinks=False) if present else None
         if entry.kind is EntryKind.HARDLINK:
             self._put_link(entry, name, status)
             return None
         if status is not None and not self._may_stay(entry, name, status):
-            remove(self._chain.fd, name, entry.path)
+            remove(self._stack.fd, name, entry.path)
             status = None
         if entry.kind is EntryKind.FILE:
             return self._put_file(entry, name, status)
@@ -213,7 +213,7 @@ class TreeWriter(Closeable):
     def _remove_extra(self, level: _Level, name: bytes) -> None:
         path = level.entry.path + b"/" + name if level.entry.path else name
         if path != LOST_FOUND:
-            remove(self._chain.fd, name, path)
+            remove(self._stack.fd, name, path)
 
     def _may_stay(self, entry: Entry, name: bytes, status: os.stat_result) -> bool:
         """Whether what the target holds can become the entry without being removed first.
@@ -222,7 +222,7 @@ class TreeWriter(Closeable):
         entries get an inode of their own, or are links to it because the backup says so. One that looks different from
         its entry is never written: its other names may lie outside the target, where nothing is ours to change.
         """
-        if not is_same_node(self._chain.fd, name, entry, status):
+        if not is_same_node(self._stack.fd, name, entry, status):
             return False
         if entry.kind is not EntryKind.DIRECTORY and status.st_nlink > 1:
             identity = (status.st_dev, status.st_ino)
@@ -236,18 +236,18 @@ class TreeWriter(Closeable):
         file: TargetFile | DeferredFile
         if fd is not None:
             file = self._target_file(fd, entry, is_new=False)
-        elif self._defers and entry.size <= DEFERRED_FILES:
-            file = DeferredFile(entry, self._make_late, self._count_finished)
+        elif self._defers and entry.size <= MAX_DEFERRED_FILE_BYTES:
+            file = DeferredFile(entry, self._make_deferred, self._count_finished)
         else:
-            file = self._target_file(make_file(self._chain.fd, name), entry, is_new=True)
+            file = self._target_file(make_file(self._stack.fd, name), entry, is_new=True)
         with self._lock:
             self._unfinished += 1
         return file
 
-    def _make_late(self, entry: Entry) -> TargetFile:
+    def _make_deferred(self, entry: Entry) -> TargetFile:
         parent, _, name = entry.path.rpartition(b"/")
         try:
-            fd = make_file(self._late_chain.go_to(parts_of(parent)), name)
+            fd = make_file(self._deferred_stack.go_to(parts_of(parent)), name)
             return self._target_file(fd, entry, is_new=True)
         except OSError as error:
             raise target_error(error, "create", entry.path) from error
@@ -272,17 +272,17 @@ class TreeWriter(Closeable):
         A file of somebody else, one under fs-verity, and a program that runs can be removed but not written.
         """
         try:
-            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
+            return os.open(name, OPEN_FLAGS, dir_fd=self._stack.fd)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
         try:
-            make_accessible(self._chain.fd, name, stat.S_IRUSR | stat.S_IWUSR)
-            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
+            make_accessible(self._stack.fd, name, stat.S_IRUSR | stat.S_IWUSR)
+            return os.open(name, OPEN_FLAGS, dir_fd=self._stack.fd)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
-        remove(self._chain.fd, name, entry.path)
+        remove(self._stack.fd, name, entry.path)
         return None
 
     def _count_finished(self) -> None:
@@ -291,13 +291,13 @@ class TreeWriter(Closeable):
 
     def _put_directory(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
         if is_new:
-            os.mkdir(name, 0o700, dir_fd=self._chain.fd)
-        enter_forced(self._chain, name)
+            os.mkdir(name, 0o700, dir_fd=self._stack.fd)
+        enter_forced(self._stack, name)
         self._open_level(entry, is_new=is_new)
 
     def _open_level(self, entry: Entry, *, is_new: bool) -> None:
         """Make the directory that the chain has just entered the current one."""
-        fd = self._chain.fd
+        fd = self._stack.fd
         level = _Level(entry, SortedNames([]), is_new=is_new)
         if not is_new:
             level.is_foreign = mount_id(fd) != self._mount
@@ -309,10 +309,10 @@ class TreeWriter(Closeable):
 
     def _put_node(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
         """A symbolic link, FIFO or device node."""
-        if is_new and not make_node(self._chain.fd, name, entry, self.losses):
+        if is_new and not make_node(self._stack.fd, name, entry, self.losses):
             self._missing_nodes.add(entry.path)
             return
-        metadata.apply_metadata(proc_path(self._chain.fd, name), entry, is_new=is_new, losses=self.losses)
+        metadata.apply_metadata(proc_path(self._stack.fd, name), entry, is_new=is_new, losses=self.losses)
 
     def _put_link(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
         """One more name for an inode that an earlier entry made."""
@@ -322,16 +322,16 @@ class TreeWriter(Closeable):
         parts = parts_of(entry.target)
         if not parts or _IMPOSSIBLE_PARTS.intersection(parts) or order_key(entry.target) >= order_key(entry.path):
             raise IntegrityError(f"the backup's tree holds an impossible hard link: {format_path(entry.path)}")
-        self._do_late(partial(self._link, entry, parts, status), "create", entry)
+        self._run_or_defer(partial(self._link, entry, parts, status), "create", entry)
 
     def _link(self, entry: Entry, holder_parts: list[bytes], status: os.stat_result | None) -> None:
         holder_name = holder_parts[-1]
-        holder_directory = self._link_chain.go_to(holder_parts[:-1])
+        holder_directory = self._link_stack.go_to(holder_parts[:-1])
         holder = os.stat(holder_name, dir_fd=holder_directory, follow_symlinks=False)
         if status is not None and (status.st_dev, status.st_ino) == (holder.st_dev, holder.st_ino):
             return
         parent, _, name = entry.path.rpartition(b"/")
-        directory = self._late_chain.go_to(parts_of(parent))
+        directory = self._deferred_stack.go_to(parts_of(parent))
         if status is not None:
             remove(directory, name, entry.path)
         try:
@@ -342,9 +342,9 @@ class TreeWriter(Closeable):
 
     def _remove_present(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
         if status is not None:
-            remove(self._chain.fd, name, entry.path)
+            remove(self._stack.fd, name, entry.path)
 
-    def _do_late(self, action: Callable[[], None], verb: str, entry: Entry) -> None:
+    def _run_or_defer(self, action: Callable[[], None], verb: str, entry: Entry) -> None:
         """Do something now, or when all files that were put so far are finished."""
 
         def act() -> None:
@@ -368,14 +368,14 @@ class TreeWriter(Closeable):
             self._remove_extra(level, level.names.pop())
         try:
             if self._levels:
-                self._chain.leave()
+                self._stack.leave()
         except OSError as error:
             raise target_error(error, "leave", level.entry.path) from error
         if not level.is_foreign:
-            self._do_late(partial(self._finish_directory, level.entry, is_new=level.is_new), "finish", level.entry)
+            self._run_or_defer(partial(self._finish_directory, level.entry, is_new=level.is_new), "finish", level.entry)
 
     def _finish_directory(self, entry: Entry, *, is_new: bool) -> None:
-        directory = self._late_chain.go_to(parts_of(entry.path))
+        directory = self._deferred_stack.go_to(parts_of(entry.path))
         metadata.apply_metadata(directory, entry, is_new=is_new, losses=self.losses)
 
 

@@ -61,27 +61,27 @@ class CreateTask:
     def __init__(self, process: _Process, losses: MetadataLosses) -> None:
         self._process = process
         self._losses = losses
-        self.answer: CreateResult | None = None
+        self.result: CreateResult | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether waiting for it would not take long."""
-        return self.answer is not None or self._process.has_answered()
+        return self.result is not None or self._process.has_result()
 
     def wait(self) -> None:
         """Wait until all its files are made, and count what could not be kept.
 
         Raises TargetError if a file was refused; TransientError if the process has ended.
         """
-        while self.answer is None:
-            self._process.take_answer()
-        refusal, lost = self.answer
+        while self.result is None:
+            self._process.take_result()
+        refusal, lost = self.result
         self._losses.add(lost)
         if refusal is not None:
             raise TargetError(refusal)
 
 
-def is_worthwhile() -> int:
+def usable_processes() -> int:
     """How many processes to start: one processor is for who goes through the manifest."""
     return min(MAX_PROCESSES, len(os.sched_getaffinity(0)) - 1)
 
@@ -113,14 +113,14 @@ class CreatePool(Closeable):
         """Have files made, by the process that has the least to do. Raises TransientError if it has ended."""
         process = min(self._processes, key=lambda process: len(process.tasks))
         task = CreateTask(process, self._losses)
-        process.begin(task, orders)
+        process.submit(task, orders)
         return task
 
     @override
     def close(self) -> None:
         """Order nothing more, and wait until what was ordered is done. May be repeated."""
         for process in self._processes:
-            process.end()
+            process.stop()
 
 
 class _Process:
@@ -138,32 +138,32 @@ class _Process:
             self._connection = Connection(ours.detach())
         self.tasks: deque[CreateTask] = deque()
 
-    def begin(self, task: CreateTask, orders: Sequence[CreateOrder]) -> None:
+    def submit(self, task: CreateTask, orders: Sequence[CreateOrder]) -> None:
         """Send orders; waits while the process has more of them than a socket holds."""
         try:
             self._connection.send(orders)
         except OSError as error:
-            raise self._lost() from error
+            raise self._worker_died() from error
         self.tasks.append(task)
 
-    def has_answered(self) -> bool:
+    def has_result(self) -> bool:
         """Whether there is an answer to be taken; its end counts too."""
         return self._connection.poll()
 
-    def take_answer(self) -> None:
+    def take_result(self) -> None:
         """Wait for the answer to the oldest task."""
         try:
             answer: CreateResult = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise self._lost() from error
-        self.tasks.popleft().answer = answer
+            raise self._worker_died() from error
+        self.tasks.popleft().result = answer
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Tell it to end, and wait for that."""
         if not self._connection.closed:
             self._connection.close()
         self._child.wait()
 
-    def _lost(self) -> TransientError:
-        self.end()
+    def _worker_died(self) -> TransientError:
+        self.stop()
         return workers_process.worker_died(self._child, "writes small files")

@@ -32,7 +32,7 @@ CreateResult = tuple[str | None, LossCount]
 """What was refused, as a sentence, and what could not be kept."""
 
 
-def order(entry: Entry, writes: Writes) -> CreateOrder:
+def make_order(entry: Entry, writes: Writes) -> CreateOrder:
     """How a file is ordered."""
     return (entry.path, *entry[2:-1]), writes
 
@@ -47,15 +47,15 @@ class FileCreator:
         is_strict: whether any other loss is a refusal.
     """
 
-    def __init__(self, root: int, memory: memoryview, fidelity: MetadataSupport, *, is_strict: bool) -> None:
-        self._chain = DirectoryStack(root)
+    def __init__(self, root: int, memory: memoryview, support: MetadataSupport, *, is_strict: bool) -> None:
+        self._stack = DirectoryStack(root)
         self._memory = memory
-        self._fidelity = fidelity
+        self._support = support
         self._is_strict = is_strict
 
     def make(self, orders: Sequence[CreateOrder]) -> CreateResult:
         """Make, write and finish files, until one is refused. Their directories must be there."""
-        losses = MetadataLosses(self._fidelity, is_strict=self._is_strict)
+        losses = MetadataLosses(self._support, is_strict=self._is_strict)
         refusal = None
         try:
             for fields, writes in orders:
@@ -63,12 +63,12 @@ class FileCreator:
                 self._make(Entry(path, EntryKind.FILE, *rest), writes, losses)
         except TargetError as error:
             refusal = error.message
-        return refusal, losses.plain()
+        return refusal, losses.to_plain()
 
     def _make(self, entry: Entry, writes: Writes, losses: MetadataLosses) -> None:
         parent, _, name = entry.path.rpartition(b"/")
         try:
-            fd = make_file(self._chain.go_to(parts_of(parent)), name)
+            fd = make_file(self._stack.go_to(parts_of(parent)), name)
         except OSError as error:
             raise target_error(error, "create", entry.path) from error
         with TargetFile(fd, entry, is_new=True, losses=losses, on_finish=_ignore) as file:

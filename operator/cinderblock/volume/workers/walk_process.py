@@ -64,7 +64,7 @@ class WalkProcess(Closeable):
         Raises TransientError if the process has ended before.
         """
         while True:
-            tag, content = self._next()
+            tag, content = self._receive()
             if tag == ROWS:
                 yield Rows.from_plain(content)
             elif tag == END:
@@ -77,7 +77,7 @@ class WalkProcess(Closeable):
                 error, text, reason = content
                 raise _ERRORS[error](text, reason=reason)
 
-    def _next(self) -> Message:
+    def _receive(self) -> Message:
         try:
             (length,) = LENGTH.unpack(self._pipe.read(LENGTH.size))
             # Not pickle: whatever came through this pipe could be no more than plain values.

@@ -42,7 +42,7 @@ def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Me
         yield ERROR, (type(error).__name__, error.message, error.reason)
     except OSError as cause:
         root_error = source_error(cause, "begin to walk through", b"")
-        yield ERROR, (SourceError.__name__, root_error.message, refused.reason)
+        yield ERROR, (SourceError.__name__, root_error.message, root_error.reason)
     else:
         yield END, (skipped.to_plain(), omissions.to_plain())
 
