@@ -35,7 +35,7 @@ Read it:
     reader = ManifestReader(read, keys, expected, "the manifest")
     for entry in reader.entries():
         for extent in entry.extents:                      # bytes outside all extents are zeros
-            frame = ...                                   # extent.chunk.stored bytes of the pack, from extent.chunk.offset
+            frame = ...                                   # extent.chunk.stored bytes at extent.chunk.offset of the pack
             encoded = open_chunk(sealer, extent.chunk, frame)
             data = decode(extent.chunk.encoding, encoded, extent.chunk.size, "the pack")
 """

@@ -30,7 +30,10 @@ LATEST = 1000
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
     """Sections of some six entries, each worth copying."""
-    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1):
+    with (
+        patch.object(manifest_writer, "SECTION_BYTES", 1000),
+        patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1),
+    ):
         yield
 
 

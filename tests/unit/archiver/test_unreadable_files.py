@@ -160,7 +160,7 @@ def test_links_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 def of_many_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree whose attributes are more than a backup takes of a file and of a directory, the limit being 100 bytes."""
     for module in (tree_reader, walk):
-        monkeypatch.setattr(module, "ATTRIBUTES_LIMIT", 100)
+        monkeypatch.setattr(module, "MAX_XATTR_BYTES", 100)
     source = tmp_path / "source"
     (source / "directory").mkdir(parents=True)
     for name in ("directory", "empty", "few", "full"):

@@ -61,9 +61,7 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
         monkeypatch.setattr(walk, "MAX_ROWS", 7)
     taken_over: list[int] = []
     take_over = ManifestWriter.reuse
-    monkeypatch.setattr(
-        ManifestWriter, "reuse", lambda self, run: (taken_over.append(run.rows), take_over(self, run))
-    )
+    monkeypatch.setattr(ManifestWriter, "reuse", lambda self, run: (taken_over.append(run.rows), take_over(self, run)))
     make_tree(str(source), seed=seed, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     parent = None

@@ -1,4 +1,4 @@
-"""Going through a tree, in the order of the manifest, without holding it in memory."""
+"""The walk through a tree in the order of the manifest, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cinderblock.volume.tree.rows import TYPE, Columns, Rows
 from cinderblock.volume.tree.sorted_names import SortedNames
 
 LOST_FOUND = b"lost+found"
-"""Directory of fsck at the root of ext file systems: belongs to the file system, not to the data."""
+"""Directory of fsck at the root of ext file systems, which is not part of the data."""
 
 MAX_ROWS = 1024
-"""Objects that are handed out together: half a MiB of what the kernel says of them."""
+"""Most objects of one batch, which take half a MiB."""
 MAX_BATCH_XATTR_BYTES = 1 << 20
-"""Extended attributes of directories that are handed out together, or some more: one may have many of 64 KiB."""
+"""Bytes of extended attributes of directories after which a batch is full. One directory may have many of 64 KiB."""
 _INODES = Columns._fields.index("inodes")
 _LOSS_NAMES = {
     "sockets": "sockets left out",
@@ -32,22 +32,22 @@ _LOSS_NAMES = {
     "lost_found": "entries of lost+found left out",
     "vanished": "files that were removed while the volume was read",
 }
-"""What each count of `Skipped` is called."""
+"""Name of each count of `SkippedObjects` in reports."""
 
 
 SkippedCounts = tuple[dict[str, int], dict[str, list[str]]]
-"""The counts and examples of `Skipped`; plain values for another process."""
+"""Counts and examples of `SkippedObjects`; plain values for another process."""
 
 
 @dataclass(slots=True)
 class SkippedObjects:
-    """What a walk left out.
+    """Objects that a walk skipped.
 
     Attributes:
-        sockets: sockets; they mean nothing without the process that listens.
-        mounts: directories on which something else is mounted; they are kept as empty directories.
+        sockets: sockets, which are useless without the listening process.
+        mounts: directories on which another file system is mounted; they are kept as empty directories.
         lost_found: names in ``lost+found`` at the root.
-        vanished: names that were removed between being listed and being looked at.
+        vanished: names that were removed after they were listed.
     """
 
     sockets: int = 0
@@ -56,49 +56,49 @@ class SkippedObjects:
     vanished: int = 0
     _examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add_example(self, what: str, path: bytes) -> None:
-        """Keep a path as an example, if there are few so far. ``what`` is the name of its count."""
-        named = self._examples.setdefault(what, [])
-        if len(named) < MAX_EXAMPLES:
-            named.append(format_example(path))
+    def add_example(self, kind: str, path: bytes) -> None:
+        """Keep a path as an example, up to MAX_EXAMPLES. ``kind`` is the name of its count."""
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(format_example(path))
 
     def to_plain(self) -> SkippedCounts:
-        """What was left out, for another process."""
-        return {what: getattr(self, what) for what in _LOSS_NAMES}, self._examples
+        """Return the counts for another process."""
+        return {kind: getattr(self, kind) for kind in _LOSS_NAMES}, self._examples
 
-    def add(self, left: SkippedCounts) -> None:
-        """Add what `plain` of another one gave."""
-        counts, named = left
-        for what, count in counts.items():
-            setattr(self, what, getattr(self, what) + count)
-            self._examples[what] = [*self._examples.get(what, ()), *named.get(what, ())][:MAX_EXAMPLES]
+    def add(self, other: SkippedCounts) -> None:
+        """Add the result of `to_plain` of another process."""
+        counts, examples = other
+        for kind, count in counts.items():
+            setattr(self, kind, getattr(self, kind) + count)
+            self._examples[kind] = [*self._examples.get(kind, ()), *examples.get(kind, ())][:MAX_EXAMPLES]
 
     def summaries(self) -> list[str]:
-        """Short sentences for the report, one for each kind of thing that was left out."""
-        return [f"{told}: {getattr(self, what)}" for what, told in _LOSS_NAMES.items() if getattr(self, what)]
+        """Return short sentences for the report, one for each kind of skipped object."""
+        return [f"{loss.what}: {loss.objects}" for loss in self.list_losses()]
 
     def list_losses(self) -> list[Loss]:
-        """Return the same with examples."""
+        """Return the skipped objects by kind, with examples."""
         return [
-            Loss(what=told, objects=getattr(self, what), examples=self._examples.get(what, []))
-            for what, told in _LOSS_NAMES.items()
-            if getattr(self, what)
+            Loss(what=name, objects=getattr(self, kind), examples=self._examples.get(kind, []))
+            for kind, name in _LOSS_NAMES.items()
+            if getattr(self, kind)
         ]
 
 
 @dataclass(slots=True)
 class _Link:
-    """An inode with several names: where it was first seen, and how many names are still to come."""
+    """An inode with several names: the path of its first name, and the number of names still to come."""
 
     path: bytes
     remaining: int
 
 
 class _Batch:
-    """Rows in the making.
+    """Unfinished rows.
 
     Attributes:
-        paths, statuses: of regular files it is enough to be here.
+        paths, statuses: of all objects. Regular files need nothing else.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        """Whether its rows are to be handed out."""
+        """Whether its rows must be yielded."""
         return len(self.paths) >= MAX_ROWS or self._attribute_bytes >= MAX_BATCH_XATTR_BYTES
 
     def add(self, path: bytes, status: os.stat_result) -> None:
@@ -120,7 +120,7 @@ class _Batch:
         self.statuses.append(status)
 
     def add_special(self, path: bytes, status: os.stat_result, attributes: Attributes = ()) -> None:
-        """Add anything else."""
+        """Add an object that is not a regular file."""
         self._special.append(len(self.paths))
         if attributes:
             self._attributes[len(self.paths)] = attributes
@@ -133,7 +133,7 @@ class _Batch:
         self.add(path, status)
 
     def rows(self) -> Rows:
-        """What was added."""
+        """Return the added objects as rows."""
         found = self.statuses
         sizes = [status.st_size for status in found]
         numbers = {}
@@ -158,15 +158,15 @@ class _Batch:
 
 
 class TreeWalk:
-    """One pass through a tree.
+    """One walk through a tree.
 
-    In memory: the names of the directories between the root and the current one, one path per inode that has names
-    still to come, and ROWS rows.
+    It keeps in memory the names of the directories between the root and the current one, one path per inode with names
+    still to come, and MAX_ROWS rows.
 
     Args:
         root_fd: an open directory, which must stay open.
-        skipped: counts what is left out.
-        gaps: collects what cannot be read and may be left out; None: nothing may be left out.
+        skipped: counts skipped objects.
+        omissions: collects unreadable objects that may be left out; None: none may be left out.
 
     Raises OSError.
     """
@@ -183,20 +183,20 @@ class TreeWalk:
         self._links: dict[tuple[int, int], _Link] = {}
 
     def rows(self) -> Iterator[Rows]:
-        """The root, then everything below it, by path components. Raises SourceError or SourceChanging."""
+        """Yield the root, then everything below it, in order of path parts. Raises SourceError or SourceChanging."""
         self._stack = DirectoryStack(self._root)
         try:
             self._add_directory(b"", self._stack.fd)
             while self._pending:
-                self._list_current()
+                self._continue()
                 if self._batch.is_full or not self._pending:
                     yield self._batch.rows()
                     self._batch = _Batch()
         finally:
             self._stack.close()
 
-    def _list_current(self) -> None:
-        """Go through the current directory, until a directory below it is entered, it ends, or the batch is full."""
+    def _continue(self) -> None:
+        """Add objects of the current directory until it ends, a subdirectory is entered, or the batch is full."""
         names, prefix, fd, batch = self._pending[-1], self._prefixes[-1], self._stack.fd, self._batch
         paths, statuses = batch.paths, batch.statuses
         while names:
@@ -211,7 +211,7 @@ class TreeWalk:
                 self._omissions.omit(walk_error(error, "read", path), path)
                 continue
             if status.st_nlink == 1 and status.st_mode & TYPE == stat.S_IFREG:
-                # Nearly all objects are such files: here nothing is called for them.
+                # Nearly all objects are such files, so this branch calls nothing else.
                 paths.append(path)
                 statuses.append(status)
             elif stat.S_ISDIR(status.st_mode):
@@ -224,7 +224,7 @@ class TreeWalk:
         self._leave()
 
     def _add_other(self, path: bytes, status: os.stat_result) -> None:
-        """Add what is no directory."""
+        """Add an object that is not a directory."""
         if stat.S_ISSOCK(status.st_mode):
             self._skipped.sockets += 1
             self._skipped.add_example("sockets", path)
@@ -236,7 +236,7 @@ class TreeWalk:
             self._batch.add_special(path, status)
 
     def _count_lost_found(self) -> None:
-        """Only root may look into it; who may not needs not know."""
+        """Count the names in lost+found if the process may list it; normally only root may."""
         try:
             fd = self._stack.enter(LOST_FOUND)
         except OSError:
@@ -246,7 +246,7 @@ class TreeWalk:
         self._stack.leave()
 
     def _holder(self, path: bytes, status: os.stat_result) -> bytes | None:
-        """The path under which an inode was seen before; None if it is seen for the first time."""
+        """Return the path of the first name of an inode; None if this is the first name."""
         identity = (status.st_dev, status.st_ino)
         link = self._links.get(identity)
         if link is None:
@@ -258,7 +258,7 @@ class TreeWalk:
         return link.path
 
     def _descend(self, name: bytes, path: bytes) -> bool:
-        """Add a directory and go into it, unless something else is mounted there. Returns whether we are in it."""
+        """Add a directory, and enter it unless another file system is mounted there. Return whether it was entered."""
         if path == LOST_FOUND:
             self._count_lost_found()
             return False
@@ -280,7 +280,7 @@ class TreeWalk:
         return is_entered
 
     def _add_directory(self, path: bytes, fd: int) -> bool:
-        """Add the current directory and begin with it, unless something else is mounted there."""
+        """Add the current directory, and start to list it unless another file system is mounted there."""
         try:
             status, attributes = os.fstat(fd), read_xattrs(fd, MAX_XATTR_BYTES)
             is_mount = self._mount is not None and mount_id(fd) != self._mount
@@ -302,7 +302,7 @@ class TreeWalk:
             raise walk_error(error, "list", path) from error
 
     def _begin(self, path: bytes, names: SortedNames) -> None:
-        """Go on with a directory that was added."""
+        """Make a directory that was added the current one."""
         self._pending.append(names)
         self._prefixes.append(path + b"/" if path else b"")
 

@@ -1,4 +1,4 @@
-"""A file tree as a restore writes it: a target directory is made exactly equal to a stream of entries, in place."""
+"""A file tree that a restore writes: a target directory is made exactly equal to a stream of entries, in place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
 _UNWRITABLE = frozenset({errno.EPERM, errno.EACCES, errno.ETXTBSY})
 _IMPOSSIBLE_PARTS = frozenset({b"", b".", b".."})
 MAX_DEFERRED_FILE_BYTES = 128 << 10
-"""Bytes of the largest new file that may be made later and elsewhere: for larger ones system calls do not count."""
+"""Bytes of the largest new file whose creation is deferred. For larger files the cost of system calls is negligible."""
 
 
 @dataclass(slots=True)
@@ -44,11 +44,11 @@ class _Level:
     """One directory between the root and the current one.
 
     Attributes:
-        entry: what it is to be.
-        names: what it held before and the stream has not reached yet.
+        entry: its entry.
+        names: previous contents that the stream has not reached yet.
         last: the name that was put last.
-        is_new: whether this restore made it.
-        is_foreign: whether something else is mounted there: it is left as it is.
+        is_new: whether this restore created it.
+        is_foreign: whether another file system is mounted there, so that it stays unchanged.
     """
 
     entry: Entry
@@ -59,16 +59,16 @@ class _Level:
 
 
 class TreeWriter(Closeable):
-    """A volume of mode Filesystem that becomes equal to a backup.
+    """A volume of mode Filesystem that a restore makes equal to a backup.
 
-    Entries come in the order of `TreeReader.walk`. What the target holds is gone through beside them, so that names
-    that are not in the backup are removed on the way; in memory are only the names of the directories between the root
-    and the current one. ``lost+found`` at the root is left alone.
+    Entries come in the order of `TreeReader.walk`. The target is listed in the same order, so names that are not in the
+    backup are removed on the way. Only the names of the directories between the root and the current one are in memory.
+    ``lost+found`` at the root is never changed.
 
     Attributes:
-        losses: what could not be kept.
-        late: what may be done only when all files that were put before it are finished, in order: further names of
-            files, and attributes of directories, whose mtime changes with every name. ``finish`` does what is left.
+        losses: metadata that could not be kept.
+        deferred: actions that must wait until all files put before them are finished, in order: further names of files,
+            and attributes of directories, whose mtime changes with every name. ``finish`` runs the remaining ones.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class TreeWriter(Closeable):
 
         Args:
             root: an existing directory.
-            fidelity: what cannot be kept; None: ask `fidelity.assess_target`.
+            support: metadata that cannot be kept; None: use `capabilities.assess_target`.
             is_strict: whether any other loss ends the restore.
-            defers: whether new small files are left to the caller to make (`new_file`), and what depends on them waits
-                in ``late``.
+            defers: whether the caller creates new small files (`DeferredFile`), and actions that depend on them wait
+                in ``deferred``.
         """
         self.losses = MetadataLosses(support or assess_target(root), is_strict=is_strict)
         self.deferred: deque[Callable[[], None]] = deque()
@@ -108,15 +108,14 @@ class TreeWriter(Closeable):
         self._writers = WriterThreads()
 
     def create_pool(self, processes: int, memory: SharedMemory) -> CreatePool:
-        """Processes that make new files whose bytes are in ``memory``. The caller closes them."""
+        """Start processes that create new files with bytes from ``memory``. The caller closes them. Raises OSError."""
         return CreatePool(processes, self._root, memory, self.losses)
 
     def put(self, entry: Entry) -> TargetFile | DeferredFile | None:
-        """Make the target have this entry.
+        """Create or update an entry in the target.
 
-        Returns, of a FILE, the content to be filled and finished by the caller; of all other kinds None, since they
-        are done, or will be by what is in ``late``. Raises TargetError; IntegrityError for a path that no walk gives:
-        out of order, or out of the volume.
+        Returns the content of a FILE, which the caller fills and finishes. Other kinds return None; they are done, or
+        wait in ``deferred``. Raises TargetError; IntegrityError for a path that is out of order or out of the volume.
         """
         if not self._levels:
             self._begin(entry)
@@ -128,16 +127,16 @@ class TreeWriter(Closeable):
             raise target_error(error, "create", entry.path) from error
 
     def add_written(self, count: int) -> None:
-        """So many bytes more are in finished files: the disk may begin with them."""
+        """Report bytes of finished files, which the disk may start to write."""
         self._background_sync.add_written(count)
 
     def finish(self) -> None:
-        """The stream has ended: remove what is left over, set directories' attributes, wait until all is stored.
+        """End the stream: remove extra objects, set directories' attributes, and wait until all is stored.
 
         Raises TargetError.
         """
         if self._unfinished:
-            raise TargetError(f"{self._unfinished} files were begun and not finished: run the restore again")
+            raise TargetError(f"{self._unfinished} files were not finished: run the restore again")
         while self._levels:
             self._leave()
         while self.deferred:
@@ -149,11 +148,11 @@ class TreeWriter(Closeable):
 
     @override
     def close(self) -> None:
-        """Give up all descriptors; files that are open stay open, and must be done with."""
+        """Close all descriptors except those of open files, which must no longer be used."""
         self._writers.close()
         self._background_sync.close()
-        for chain in (self._stack, self._link_stack, self._deferred_stack):
-            chain.close()
+        for stack in (self._stack, self._link_stack, self._deferred_stack):
+            stack.close()
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -170,10 +169,10 @@ class TreeWriter(Closeable):
         """Leave directories until the entry's parent is the current one, and return the entry's name in it."""
         parent, slash, name = entry.path.rpartition(b"/")
         if name in _IMPOSSIBLE_PARTS or b"\0" in name or (slash and not parent):
-            raise IntegrityError(f"the backup's tree holds an impossible path: {format_path(entry.path)}")
+            raise IntegrityError(f"the backup's tree contains an impossible path: {format_path(entry.path)}")
         while self._levels[-1].entry.path != parent:
             if len(self._levels) == 1:
-                raise IntegrityError(f"the backup's tree holds {format_path(entry.path)} without its directory")
+                raise IntegrityError(f"the backup's tree contains {format_path(entry.path)} without its directory")
             self._leave()
         level = self._levels[-1]
         if name <= level.last:
@@ -202,7 +201,7 @@ class TreeWriter(Closeable):
         return None
 
     def _advance(self, level: _Level, name: bytes) -> bool:
-        """Remove what the target holds before ``name`` and the backup does not; whether it holds ``name`` itself."""
+        """Remove names before ``name``, which the backup does not have. Return whether the target has ``name``."""
         while level.names and level.names.first < name:
             self._remove_extra(level, level.names.pop())
         if level.names and level.names.first == name:
@@ -216,11 +215,11 @@ class TreeWriter(Closeable):
             remove(self._stack.fd, name, path)
 
     def _may_stay(self, entry: Entry, name: bytes, status: os.stat_result) -> bool:
-        """Whether what the target holds can become the entry without being removed first.
+        """Return whether an existing object can become the entry without being removed first.
 
-        An inode with several names may hold the content of one entry only: whoever comes first claims it. Other
-        entries get an inode of their own, or are links to it because the backup says so. One that looks different from
-        its entry is never written: its other names may lie outside the target, where nothing is ours to change.
+        An inode with several names may hold the content of one entry only, which is the first entry to claim it. Other
+        entries get an inode of their own, or are links to it because the backup says so. An inode that looks different
+        from its entry is never written: its other names may lie outside the target, where nothing may change.
         """
         if not is_same_node(self._stack.fd, name, entry, status):
             return False
@@ -267,9 +266,9 @@ class TreeWriter(Closeable):
             raise
 
     def _open_present(self, entry: Entry, name: bytes) -> int | None:
-        """The file that is there; None if it could not be opened for writing, and was removed.
+        """Open an existing file; return None if it could not be opened for writing and was removed.
 
-        A file of somebody else, one under fs-verity, and a program that runs can be removed but not written.
+        Files of other users, files under fs-verity and running programs can be removed but not written.
         """
         try:
             return os.open(name, OPEN_FLAGS, dir_fd=self._stack.fd)
@@ -296,7 +295,7 @@ class TreeWriter(Closeable):
         self._open_level(entry, is_new=is_new)
 
     def _open_level(self, entry: Entry, *, is_new: bool) -> None:
-        """Make the directory that the chain has just entered the current one."""
+        """Make the directory that was just entered the current one."""
         fd = self._stack.fd
         level = _Level(entry, SortedNames([]), is_new=is_new)
         if not is_new:
@@ -308,25 +307,25 @@ class TreeWriter(Closeable):
         self._levels.append(level)
 
     def _put_node(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
-        """A symbolic link, FIFO or device node."""
+        """Create or update a symbolic link, FIFO or device node."""
         if is_new and not make_node(self._stack.fd, name, entry, self.losses):
             self._missing_nodes.add(entry.path)
             return
         metadata.apply_metadata(proc_path(self._stack.fd, name), entry, is_new=is_new, losses=self.losses)
 
     def _put_link(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
-        """One more name for an inode that an earlier entry made."""
+        """Add a further name to the inode of an earlier entry."""
         if entry.target in self._missing_nodes:
             self._remove_present(entry, name, status)
             return
         parts = parts_of(entry.target)
         if not parts or _IMPOSSIBLE_PARTS.intersection(parts) or order_key(entry.target) >= order_key(entry.path):
-            raise IntegrityError(f"the backup's tree holds an impossible hard link: {format_path(entry.path)}")
+            raise IntegrityError(f"the backup's tree contains an impossible hard link: {format_path(entry.path)}")
         self._run_or_defer(partial(self._link, entry, parts, status), "create", entry)
 
-    def _link(self, entry: Entry, holder_parts: list[bytes], status: os.stat_result | None) -> None:
-        holder_name = holder_parts[-1]
-        holder_directory = self._link_stack.go_to(holder_parts[:-1])
+    def _link(self, entry: Entry, target_parts: list[bytes], status: os.stat_result | None) -> None:
+        holder_name = target_parts[-1]
+        holder_directory = self._link_stack.go_to(target_parts[:-1])
         holder = os.stat(holder_name, dir_fd=holder_directory, follow_symlinks=False)
         if status is not None and (status.st_dev, status.st_ino) == (holder.st_dev, holder.st_ino):
             return
@@ -345,7 +344,7 @@ class TreeWriter(Closeable):
             remove(self._stack.fd, name, entry.path)
 
     def _run_or_defer(self, action: Callable[[], None], verb: str, entry: Entry) -> None:
-        """Do something now, or when all files that were put so far are finished."""
+        """Run an action now, or defer it until all files that were put so far are finished."""
 
         def act() -> None:
             try:
@@ -359,9 +358,10 @@ class TreeWriter(Closeable):
             act()
 
     def _leave(self) -> None:
-        """The stream has passed the current directory: remove what is left over, and set its attributes.
+        """Leave the current directory: remove extra names, and set its attributes.
 
-        Only now, since every name that is made or removed in it changes its mtime, and its mode may forbid writing.
+        Attributes come last, because every name that is created or removed changes the mtime, and the mode may forbid
+        writing.
         """
         level = self._levels.pop()
         while level.names:
@@ -380,7 +380,8 @@ class TreeWriter(Closeable):
 
 
 def _looks_like(entry: Entry, status: os.stat_result) -> bool:
-    """Whether owner, mode, mtime and a file's size are those of the entry: then there is nothing to write, normally."""
+    """Return whether owner, mode, mtime and a file's size equal those of the entry, so that normally nothing is
+    written."""
     is_sized = entry.kind is not EntryKind.FILE or status.st_size == entry.size
     is_owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
     has_mode = entry.kind is EntryKind.SYMLINK or stat.S_IMODE(status.st_mode) == entry.mode
