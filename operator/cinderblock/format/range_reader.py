@@ -1,4 +1,4 @@
-"""How the data path reads stored objects: by ranges, from wherever they live."""
+"""The interface by which the format reads ranges of stored objects."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 from cinderblock.errors import IntegrityError
 
+Buffer = bytes | bytearray | memoryview
+"""Bytes in memory."""
+
 RangeReader = Callable[[int, int | None], bytes]
-"""``read(start, length)`` of one object: a length of None reads to the end, a negative start counts from the end, and
-fewer bytes come back where the object ends earlier. Raises what the store raises; NotFound without an object."""
+"""``read(start, length)`` of one object. A length of None reads to the end, and a negative start counts from the end.
+Fewer bytes are returned if the object ends earlier. Raises what the store raises; NotFound for a missing object."""
 
 
 def read_exactly(read: RangeReader, start: int, length: int, label: str) -> bytes:
@@ -17,7 +20,3 @@ def read_exactly(read: RangeReader, start: int, length: int, label: str) -> byte
     if len(data) != length:
         raise IntegrityError(f"{label}: cut short, {length} bytes from {start} are not there")
     return data
-
-
-Buffer = bytes | bytearray | memoryview
-"""Bytes in memory."""

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cinderblock.format.entries import Chunk, Entry, Extent
+from cinderblock.format.entries import ByteRange, Chunk, Entry, Extent
 from cinderblock.format.hashing import digest_of
 from cinderblock.repository.chunk_reader import Fetched
 from cinderblock.volume.content import TargetContent
-from cinderblock.volume.ranges import DataRange, holes
+from cinderblock.volume.ranges import holes
 from cinderblock.volume.tree.deferred_file import DeferredFile
-from cinderblock.volume.workers.create_worker import CreateOrder, Writes, order
+from cinderblock.volume.workers.create_worker import CreateOrder, Writes, make_order
 
 BATCH_BYTES = 8 << 20
 """Data in a window: about one ranged read."""
@@ -60,21 +60,21 @@ class RestoringFile:
         """The window that has all of it had another process make it."""
         assert self._new is not None
         self._waiting = 0
-        self._new.made_elsewhere()
+        self._new.mark_made()
 
     def open(self) -> None:
         """Make it if it is new, so that any thread may write it. Raises TargetError."""
         if self._new is not None:
-            self._new.made()
+            self._new.make()
 
     @property
     def is_finished(self) -> bool:
         """Whether it is complete in the target."""
         return not self._waiting
 
-    def rest(self) -> DataRange:
+    def rest(self) -> ByteRange:
         """What lies behind the last extent: a hole."""
-        return DataRange(self.position, self._size - self.position)
+        return ByteRange(self.position, self._size - self.position)
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class _BatchItem:
 
     file: RestoringFile
     extents: list[Extent] = field(default_factory=list)
-    holes: list[DataRange] = field(default_factory=list)
+    holes: list[ByteRange] = field(default_factory=list)
 
 
 class FileBatch:
@@ -193,7 +193,7 @@ class FileBatch:
         self._ordered = [share.file for share in self._shares if share.file.may_be_made_elsewhere]
         for file in self._ordered:
             file.is_ordered = True
-        return [order(share.file.entry, self._writes(share)) for share in self._shares if share.file.is_ordered]
+        return [make_order(share.file.entry, self._writes(share)) for share in self._shares if share.file.is_ordered]
 
     def _writes(self, share: _BatchItem) -> Writes:
         starts = self.starts

@@ -30,7 +30,10 @@ LATEST = 1000
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
     """Sections of some six entries, each worth copying."""
-    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_REUSED_SHARE", 1):
+    with (
+        patch.object(manifest_writer, "SECTION_BYTES", 1000),
+        patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1),
+    ):
         yield
 
 
@@ -92,7 +95,7 @@ def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.Mo
     files = dict.fromkeys(NAMES, 0)
     backups.back_up(volume_of(files, 0), "one")
     backups.back_up(volume_of(files | {NAMES[21]: 1}, 1), "two", "one")
-    sections = backups.open("one").sections
+    sections = len(list(backups.open("one").contents()))
     assert sections > 6
     assert sum(copied) == sections - 2, "all but the one that has changed, and the one with the newest file"
     assert read_by_page(backups.store, "two") == describe_all(volume_of(files | {NAMES[21]: 1}, 1))
@@ -148,7 +151,7 @@ def test_extended_attributes_count_in_the_size_of_a_section_that_is_made_of_othe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Readers refuse a section that is too large, so nothing may be left out of what it will be."""
-    monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1 << 30)
+    monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1 << 30)
     backups = Backups()
 
     def volume(stamp: int) -> MemorySource:

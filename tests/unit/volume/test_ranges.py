@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.format.entries import Chunk, Extent
-from cinderblock.volume.ranges import ZERO_BLOCK, DataRange, holes, is_zero
+from cinderblock.format.entries import ByteRange, Chunk, Extent
+from cinderblock.volume.ranges import ZERO_BLOCK_BYTES, holes, is_zero, nonzero_ranges
 
 CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
 
 
 def extents_of(cuts: list[int]) -> tuple[Extent, ...]:
-    """Extents between every second pair of the sorted cuts."""
+    """Return extents between every second pair of the sorted cuts."""
     return tuple(Extent(a, b - a, CHUNK, 0, b"") for a, b in zip(cuts[::2], cuts[1::2], strict=False))
 
 
@@ -36,20 +38,31 @@ def test_holes_of_an_entry_in_parts_are_those_of_the_whole(cuts: list[int], spli
 
 
 def test_an_entry_without_extents_is_one_hole() -> None:
-    assert list(holes((), 0, 10)) == [DataRange(0, 10)]
+    assert list(holes((), 0, 10)) == [ByteRange(0, 10)]
     assert list(holes((), 0, 0)) == []
 
 
 @given(st.binary(max_size=300))
-def test_zeros_are_told_from_data(data: bytes) -> None:
+def test_zeros_are_distinguished_from_data(data: bytes) -> None:
     assert is_zero(memoryview(data)) == (not any(data))
 
 
-@pytest.mark.parametrize("size", [1, ZERO_BLOCK - 1, ZERO_BLOCK, ZERO_BLOCK + 1, 3 * ZERO_BLOCK + 7])
-def test_one_byte_anywhere_makes_a_block_data(size: int) -> None:
+@pytest.mark.parametrize(
+    "size", [1, ZERO_BLOCK_BYTES - 1, ZERO_BLOCK_BYTES, ZERO_BLOCK_BYTES + 1, 3 * ZERO_BLOCK_BYTES + 7]
+)
+def test_a_single_nonzero_byte_makes_a_block_data(size: int) -> None:
     data = bytearray(size)
     assert is_zero(memoryview(data))
     for position in {0, size // 2, size - 1}:
         data[position] = 1
         assert not is_zero(memoryview(data))
         data[position] = 0
+
+
+@given(data=st.binary(max_size=200), offset=st.integers(0, 50), grain=st.integers(1, 16))
+def test_nonzero_ranges_leave_out_exactly_the_zero_steps(data: bytes, offset: int, grain: int) -> None:
+    steps = {(offset + at) // grain for at, byte in enumerate(data) if byte}
+    kept = {at for at in range(len(data)) if (offset + at) // grain in steps}
+    found = nonzero_ranges(memoryview(data), offset, grain)
+    assert {at for start, length in found for at in range(start, start + length)} == kept
+    assert all(start + length < following for (start, length), (following, _) in pairwise(found))

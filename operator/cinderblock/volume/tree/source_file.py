@@ -1,4 +1,4 @@
-"""The content of one file of a tree that is backed up."""
+"""The content of one file of a tree that a backup reads."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
-from cinderblock.format.entries import Entry
+from cinderblock.format.entries import ByteRange, Entry
 from cinderblock.volume.closeable import Closeable
 from cinderblock.volume.errors import object_error
 from cinderblock.volume.kernel.file_io import data_ranges, read_dropping_cache
-from cinderblock.volume.ranges import DataRange
+from cinderblock.volume.timestamps import change_stamp
 
 SMALL_FILE_BYTES = 64 << 10
-"""Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its
-zeros are found by comparing anyway."""
+"""Bytes of the largest file that is read completely without looking for holes. This saves two system calls for most
+files, and its zeros are found by comparing anyway."""
 
 
 class SourceFile(Closeable):
     """The content of one file of a tree (a `content.SourceContent`).
 
     Attributes:
-        entry: the file as it was when it was opened; of a file that changed since the walk, its new state.
+        entry: the file at the time of opening, even if it has changed since the walk.
     """
 
     def __init__(self, fd: int, entry: Entry, status: os.stat_result, *, is_settled: bool = True) -> None:
@@ -33,14 +33,17 @@ class SourceFile(Closeable):
 
     @property
     def size(self) -> int:
-        """Bytes when it was opened."""
+        """Bytes at the time of opening."""
         return self.entry.size
 
-    def data_ranges(self) -> Iterator[DataRange]:
-        """Ranges that are no holes. A file of SMALL_FILE bytes at most, or without holes, is one range."""
+    def data_ranges(self) -> Iterator[ByteRange]:
+        """Yield the ranges that are not holes. A file of at most SMALL_FILE_BYTES, or without holes, is one range.
+
+        Raises SourceError.
+        """
         if self.size <= SMALL_FILE_BYTES or self._status.st_blocks * 512 >= self.size:
             if self.size:
-                yield DataRange(0, self.size)
+                yield ByteRange(0, self.size)
             return
         try:
             yield from data_ranges(self._fd, 0, self.size)
@@ -48,11 +51,11 @@ class SourceFile(Closeable):
             raise object_error(error, "find the holes of", self.entry.path) from error
 
     def prefetch(self) -> None:
-        """Have the kernel read the content ahead, without waiting for it: many small files are then read at once."""
+        """Let the kernel read ahead without waiting for it, so that many small files are read at once."""
         os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_WILLNEED)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill ``buffer`` from ``offset``; fewer bytes come back only where the file ends. Raises SourceError."""
+        """Fill ``buffer`` from ``offset``, and return the bytes read: fewer only at the end. Raises SourceError."""
         try:
             return read_dropping_cache(self._fd, offset, buffer)
         except OSError as error:
@@ -60,29 +63,26 @@ class SourceFile(Closeable):
 
     @property
     def is_settled(self) -> bool:
-        """Whether every change from the opening on moves ctime; not of a file that is written in each tick of it."""
+        """Whether every change since the opening moves ctime. A file that is written in each tick of the clock is
+        not."""
         return self._is_settled
 
     def has_changed(self) -> bool:
-        """Whether size, mtime or ctime are others than when the file was opened: what was read may be torn.
+        """Return whether size, mtime or ctime have changed since the opening, so that the content that was read may be
+        torn.
 
-        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock: see
-        `is_settled`. Raises SourceError.
+        Nobody can set ctime, so only the granularity of the file system's clock can hide a change: see `is_settled`.
+        Raises SourceError.
         """
         try:
             now = os.fstat(self._fd)
         except OSError as error:
             raise object_error(error, "read", self.entry.path) from error
-        return stat_stamp(now) != stat_stamp(self._status)
+        return change_stamp(now) != change_stamp(self._status)
 
     @override
     def close(self) -> None:
-        """Give up the descriptor. May be repeated."""
+        """Close the descriptor. May be repeated."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def stat_stamp(status: os.stat_result) -> tuple[int, int, int]:
-    """What changes with the content: size, mtime and ctime."""
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
