@@ -9,6 +9,8 @@ secret; what comes from a client library is rewritten at the fence of its room.
     ├── PermanentError            trying again cannot help
     │   ├── InvalidInput          the request itself is wrong
     │   ├── NotFound              a thing that was named does not exist
+    │   │   ├── ObjectNotFound    a container of a store has no such object
+    │   │   └── ContainerNotFound a store has no such container
     │   ├── Conflict              a thing exists and is not ours, or changed under us
     │   │   └── AlreadyExists     an object of that name is there already
     │   ├── AccessDenied          credentials are wrong or not sufficient
@@ -63,6 +65,17 @@ class InvalidInput(PermanentError):
 
 class NotFound(PermanentError):
     """A thing that was named does not exist."""
+
+
+class ObjectNotFound(NotFound):
+    """A container of a store has no object of that key. The reason is that of NotFound."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason=NotFound.__name__)
+
+
+class ContainerNotFound(NotFound):
+    """A store has no container of that name."""
 
 
 class Conflict(PermanentError):

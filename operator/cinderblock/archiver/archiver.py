@@ -43,6 +43,7 @@ from cinderblock.errors import (
     InvalidInput,
     KeyUnavailable,
     NotFound,
+    ObjectNotFound,
     TransientError,
 )
 from cinderblock.format.chunk_index import ChunkIndex
@@ -305,9 +306,7 @@ def _open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> M
 def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key: str) -> ManifestReader:
     try:
         return ManifestReader(partial(store.get, key), keys, _expected_parent(task, key), key)
-    except NotFound as error:
-        if error.reason != NotFound.__name__:
-            raise
+    except ObjectNotFound as error:
         raise NotFound(
             f"{key}, the manifest of the parent, is not in the store any more: make a full backup", reason="ParentGone"
         ) from error
@@ -341,9 +340,7 @@ def _finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader | No
     """
     try:
         return read_header(partial(store.get, task.manifest), _expected(task), task.manifest)
-    except NotFound as error:
-        if error.reason != NotFound.__name__:
-            raise
+    except ObjectNotFound:
         return None
     except ForeignManifest as error:
         raise Conflict(f"Cannot write {task.manifest}: it is there already. {error.message}") from error

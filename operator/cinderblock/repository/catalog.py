@@ -15,6 +15,7 @@ from cinderblock.errors import (
     InvalidInput,
     KeyUnavailable,
     NotFound,
+    ObjectNotFound,
     PermanentError,
     UnsupportedFormat,
 )
@@ -170,8 +171,6 @@ class Catalog:
                 return CatalogEntry(backup, read_header(read, backup.expected(), backup.key))
         except (IntegrityError, UnsupportedFormat) as error:
             return CatalogEntry(backup, None, damage=error)
-        except NotFound as error:
-            if error.reason != NotFound.__name__:
-                raise
+        except ObjectNotFound:
             return None
         return CatalogEntry(backup, summary.header, summary)

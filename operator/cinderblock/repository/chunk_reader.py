@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.errors import IntegrityError, NotFound
+from cinderblock.errors import IntegrityError, ObjectNotFound
 from cinderblock.format.compression import decode
 from cinderblock.format.crypto.keyring import DataKey
 from cinderblock.format.crypto.sealer import Sealer
@@ -97,9 +97,7 @@ class ChunkReader:
         """One request. Raises IntegrityError naming a pack that is missing, and what the store raises."""
         try:
             data = self._store.get(pack, start, length)
-        except NotFound as error:
-            if error.reason != NotFound.__name__:
-                raise
+        except ObjectNotFound as error:
             raise missing(pack) from error
         with self._lock:
             self._bytes_fetched += len(data)

@@ -10,7 +10,7 @@ from functools import partial
 
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, NotFound
+from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, ObjectNotFound
 from cinderblock.format.manifest.reader import read_header
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
@@ -54,9 +54,7 @@ def _is_there(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
     """Return whether the backup has a manifest. One that is too damaged to name its backup belongs to its key."""
     try:
         read_header(partial(store.get, key), expected, key)
-    except NotFound as error:
-        if error.reason != NotFound.__name__:
-            raise
+    except ObjectNotFound:
         return False
     except ForeignManifest as error:
         raise Conflict(

@@ -20,7 +20,7 @@ from cinderblock.errors import (
     ForeignManifest,
     IntegrityError,
     KeyUnavailable,
-    NotFound,
+    ObjectNotFound,
     PermanentError,
     UnsupportedFormat,
 )
@@ -139,9 +139,7 @@ class References:
             if header.owner != found.owner and not self._has_packs(found):
                 return None
             return self._read_lists(found, header, _beginning_with(start, partial(self._store.get, found.key)))
-        except NotFound as error:
-            if error.reason != NotFound.__name__:
-                raise
+        except ObjectNotFound:
             return None
         except (IntegrityError, UnsupportedFormat) as error:
             return error

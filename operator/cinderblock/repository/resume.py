@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.errors import IntegrityError, KeyUnavailable, NotFound, UnsupportedFormat
+from cinderblock.errors import IntegrityError, KeyUnavailable, ObjectNotFound, UnsupportedFormat
 from cinderblock.format.crypto.keyring import DataKey, KeyRing
 from cinderblock.format.crypto.sealer import Sealer, Suite
 from cinderblock.format.entries import Chunk
@@ -50,7 +50,7 @@ class UnfinishedBackup:
                 header = parse_header(self._store.get(key, 0, HEADER_BYTES), key)
                 is_ours = header.owner == self._owner and header.key_id == keys.active
                 found = header.data_key(keys) if is_ours else None
-            except (IntegrityError, UnsupportedFormat, KeyUnavailable, NotFound):
+            except (IntegrityError, UnsupportedFormat, KeyUnavailable, ObjectNotFound):
                 found = None
             if found is not None:
                 return found
@@ -90,5 +90,5 @@ class UnfinishedBackup:
 
         try:
             return read_pack(partial(self._store.get, info.key), 0, sealer_for, info.key)
-        except (IntegrityError, UnsupportedFormat, NotFound):
+        except (IntegrityError, UnsupportedFormat, ObjectNotFound):
             return []

@@ -11,7 +11,7 @@ from functools import partial
 from zlib import crc32
 
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import IntegrityError, InvalidInput, NotFound
+from cinderblock.errors import IntegrityError, InvalidInput, ObjectNotFound
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.sealer import Sealer, Suite
 from cinderblock.format.entries import Chunk, Entry, Extent
@@ -192,9 +192,7 @@ def _check_pack(store: ObjectStore, fetcher: ChunkReader, packs: PackTable, pack
     try:
         read_pack(partial(store.get, sealer.label), pack, sealer_for, sealer.label)
         end = store.get(sealer.label, packs.size(pack) - 1, 2)
-    except NotFound as error:
-        if error.reason != NotFound.__name__:
-            raise
+    except ObjectNotFound as error:
         raise missing(sealer.label) from error
     if len(end) != 1:
         raise IntegrityError(f"{sealer.label} has not the {packs.size(pack)} bytes that were written")

@@ -37,9 +37,9 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """One container of objects.
 
-    Raises, from every method: StoreUnreachable (try again), AccessDenied (credentials), NotFound (the container, with
-    reason ContainerNotFound; or the object of ``get``), PermanentError (the endpoint is no S3, or refuses for good),
-    InvalidInput (a key that is none), each with the endpoint and container in its message.
+    Raises, from every method: StoreUnreachable (try again), AccessDenied (credentials), ContainerNotFound,
+    PermanentError (the endpoint is not S3, or refuses for good), and InvalidInput (an impossible key). Each message
+    names the endpoint and the container.
     """
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from cinderblock.errors import CinderblockError, NotFound
+from cinderblock.errors import CinderblockError, ObjectNotFound
 from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 
 OK: Final = "ok"
@@ -56,9 +56,10 @@ class InstrumentedStore:
         result = OK
         try:
             yield
+        except ObjectNotFound:
+            raise
         except CinderblockError as error:
-            is_absent = isinstance(error, NotFound) and error.reason == NotFound.__name__
-            result = OK if is_absent else error.reason
+            result = error.reason
             raise
         finally:
             # A listing that its reader leaves early comes here too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 
-from cinderblock.errors import NotFound
+from cinderblock.errors import ObjectNotFound
 from cinderblock.store.base import Body, ObjectInfo, check_body, check_key, slice_body
 
 
@@ -30,7 +30,7 @@ class MemoryStore:
         with self._lock:
             content = self._objects.get(check_key(key))
         if content is None:
-            raise NotFound(f"There is no object {key} in memory")
+            raise ObjectNotFound(f"There is no object {key} in memory")
         return slice_body(content, start, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

@@ -11,7 +11,7 @@ from cinderblock import __version__
 from cinderblock.api.mover import MoverOperation
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.archiver.archiver import run_backup
-from cinderblock.errors import NotFound
+from cinderblock.errors import ObjectNotFound
 from tests.support.mover.backups import PREFIX, Backups
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.unit.cli.conftest import Cli, Opened
@@ -234,7 +234,7 @@ def test_a_manifest_in_the_place_of_another_is_not_believed(
 
 
 def test_a_backup_that_goes_while_it_is_listed_is_left_out(cli: Cli, opened: Opened, line: list[str]) -> None:
-    opened.faulty.on("get", line[1]).raises(NotFound("gone"))
+    opened.faulty.on("get", line[1]).raises(ObjectNotFound("gone"))
     listed = cli("list", "--from", STORE, "--json")
     assert (listed.code, [found["id"] for found in listed.json]) == (0, [line[0], line[2]])
 

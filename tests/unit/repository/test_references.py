@@ -7,10 +7,11 @@ import pytest
 from cinderblock.api.layout import backup_prefix, pack_prefix
 from cinderblock.errors import (
     Conflict,
+    ContainerNotFound,
     ForeignManifest,
     IntegrityError,
     KeyUnavailable,
-    NotFound,
+    ObjectNotFound,
     StoreUnreachable,
     UnsupportedFormat,
 )
@@ -125,16 +126,14 @@ def test_what_is_not_ours_stands_in_the_way_of_nothing_and_is_left_alone() -> No
 def test_a_manifest_that_goes_between_the_listing_and_the_reading_is_absent() -> None:
     line = a_line(3)
     store = FaultyStore(line.backups.store)
-    store.on("get", name(2)).raises(NotFound("gone"))
+    store.on("get", name(2)).raises(ObjectNotFound("gone"))
     look = line.references(store)
     look.read_all()
     needs = look.needs(name(0))
     assert (needs.by, needs.unknown) == ((name(1),), ())
 
 
-@pytest.mark.parametrize(
-    "error", [StoreUnreachable("no answer"), NotFound("no bucket", reason="ContainerNotFound")], ids=str
-)
+@pytest.mark.parametrize("error", [StoreUnreachable("no answer"), ContainerNotFound("no bucket")], ids=str)
 def test_a_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
     line, known = a_line(3), VolumeReferences()
     store = FaultyStore(line.backups.store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cinderblock.errors import NotFound, StoreUnreachable
+from cinderblock.errors import ContainerNotFound, NotFound, StoreUnreachable
 from cinderblock.store.instrumented import InstrumentedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.store.faults import FaultyStore
@@ -39,7 +39,7 @@ def test_an_object_that_is_not_there_is_a_good_answer_and_a_container_is_not() -
     told = Told()
     with pytest.raises(NotFound):
         told.store.get("absent")
-    told.faulty.on("check").raises(NotFound("no container", reason="ContainerNotFound"))
+    told.faulty.on("check").raises(ContainerNotFound("no container"))
     with pytest.raises(NotFound):
         told.store.check()
     assert told.calls == [("get", "ok"), ("check", "ContainerNotFound")]

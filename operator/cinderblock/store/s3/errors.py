@@ -23,14 +23,13 @@ from cinderblock.errors import (
     AccessDenied,
     CinderblockError,
     Conflict,
+    ContainerNotFound,
     InvalidInput,
-    NotFound,
+    ObjectNotFound,
     PermanentError,
     StoreUnreachable,
 )
 from cinderblock.store.s3.address import StoreAddress
-
-CONTAINER_NOT_FOUND: Final = "ContainerNotFound"
 
 _MAY_NOT: Final = "the credentials are known but may not do this: allow list, get, put and delete on the container"
 _UNKNOWN_KEY: Final = "the access key is not known there: check AWS_ACCESS_KEY_ID"
@@ -117,9 +116,9 @@ def from_answer(response: Mapping[str, Any], place: StoreAddress) -> Cinderblock
 def _refusal(code: str, status: int, said: str, place: StoreAddress) -> CinderblockError:
     """The error for a definite no of an S3 server."""
     if code == "NoSuchBucket":
-        return NotFound(f"There is no {place}: create it, or correct the name", reason=CONTAINER_NOT_FOUND)
+        return ContainerNotFound(f"There is no {place}: create it, or correct the name")
     if code == "NoSuchKey":
-        return NotFound(f"The object does not exist in {place}")
+        return ObjectNotFound(f"The object does not exist in {place}")
     if code in _WRONG_REGION:
         return InvalidInput(f"{place} is not in region {place.region} ({said}): correct the region")
     if code in {"BucketAlreadyExists", "BucketNotEmpty"}:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.errors import NotFound, StoreUnreachable
+from cinderblock.errors import ContainerNotFound, ObjectNotFound, StoreUnreachable
 from cinderblock.store.bandwidth import throttle_for
 from cinderblock.store.base import BATCH, Body, ObjectInfo, check_body, check_key, slice_body
 from cinderblock.store.credentials import S3Credentials
@@ -64,7 +64,7 @@ class S3Store:
         """
         try:
             self._list_one()
-        except NotFound:
+        except ContainerNotFound:
             if not self._location.create_container:
                 raise
             self._create()
@@ -93,7 +93,7 @@ class S3Store:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] == 416:
                     return b""
                 if error.response["Error"]["Code"] == "NoSuchKey":
-                    raise NotFound(f"There is no object {key} in {self._place}") from error
+                    raise ObjectNotFound(f"There is no object {key} in {self._place}") from error
                 raise
             content = receive(answer["Body"], self._download)
             if "ETag" not in answer:
