@@ -32,7 +32,7 @@ from cinderblock.api.mover import (
     task_from_env,
 )
 from cinderblock.archiver.archiver import run_backup
-from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.mover.report import TERMINATION_LOG, exit_code, failure, write_report
@@ -112,20 +112,33 @@ def _read_task(environment: Mapping[str, str]) -> MoverTask:
 
 
 def read_key_ring(directory: str, active: str | None) -> KeyRing | None:
-    """The key ring from the files of a mounted encryption Secret; None if there is no such directory.
+    """Return the key ring from the files of a mounted encryption Secret; None if there is no such directory.
 
-    Raises InvalidInput for a malformed key; KeyUnavailable if ``active`` is not among them.
+    Raises InvalidInput for a malformed key, AccessDenied for a file that cannot be read, and KeyUnavailable if
+    ``active`` is not among the keys.
     """
     try:
         # The kubelet's own entries (..data and the directory it points to) begin with two dots.
         names = [name for name in os.listdir(directory) if not name.startswith("..")]
     except FileNotFoundError:
         return None
-    data = {}
-    for name in names:
-        with open(os.path.join(directory, name), "rb") as file:
-            data[name] = file.read()
-    return KeyRing.from_secret(data, active)
+    except OSError as error:
+        raise _unreadable_key(directory, error) from error
+    return KeyRing.from_secret({name: _read_key(os.path.join(directory, name)) for name in names}, active)
+
+
+def _read_key(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable_key(path, error) from error
+
+
+def _unreadable_key(path: str, error: OSError) -> AccessDenied:
+    return AccessDenied(
+        f"Cannot read encryption key {path}: {error.strerror}. Let the mover's user read the encryption Secret."
+    )
 
 
 @contextmanager

@@ -241,6 +241,20 @@ def test_a_short_report_is_kept_as_it_is() -> None:
     assert MoverReport.model_validate_json(encode_report(report)) == report
 
 
+@pytest.mark.parametrize("obstacle", ["directory", "file"])
+def test_an_unreadable_encryption_key_is_a_permanent_failure(tmp_path: Path, source: Path, obstacle: str) -> None:
+    """The error is about the Secret's permissions, so a retry cannot help."""
+    pod = Pod(tmp_path)
+    encryption = pod.secrets / "encryption"
+    if obstacle == "directory":
+        (encryption / "2025").mkdir(parents=True)
+    else:
+        encryption.write_text("no directory")
+    assert pod.run(Backups().task(MoverOperation.BACKUP, "one", path=source)) == 3
+    assert pod.report.reason == "AccessDenied"
+    assert pod.report.message.startswith(f"Cannot read encryption key {encryption}")
+
+
 def test_the_kubelets_own_entries_are_no_keys(tmp_path: Path) -> None:
     mount(tmp_path / "encryption", {"2024": b"a" * 32})
     ring = read_key_ring(str(tmp_path / "encryption"), None)
