@@ -85,10 +85,10 @@ def test_the_beginning_of_an_id_is_enough_if_it_is_of_one_backup_only(cli: Cli, 
     assert cli("show", "aaa", "--from", STORE, "--json").json["id"] == "aaa"
     several = cli("show", "aaa-", "--from", STORE)
     assert several.code == 3
-    assert "give more of it" in several.err
+    assert "Give more of the id" in several.err
     none = cli("show", "b", "--from", STORE)
     assert none.code == 3
-    assert "There is no backup b" in none.err
+    assert "Cannot find backup b" in none.err
 
 
 def test_a_person_is_shown_what_matters(cli: Cli, line: list[str]) -> None:

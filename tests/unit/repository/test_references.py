@@ -8,10 +8,10 @@ from cinderblock.api.layout import backup_prefix, pack_prefix
 from cinderblock.errors import (
     Conflict,
     ContainerNotFound,
-    ForeignManifest,
     IntegrityError,
     KeyUnavailable,
     ObjectNotFound,
+    ReferencesUnknown,
     StoreUnreachable,
     UnsupportedFormat,
 )
@@ -72,7 +72,7 @@ def test_without_the_middle_of_a_line_its_ends_still_need_each_other() -> None:
     line = a_line(3)
     line.backups.store.delete([line.key(name(1))])
     assert line.needs(name(0)).by == (name(2),)
-    with pytest.raises(Conflict, match=f"needed by {name(2)}"):
+    with pytest.raises(Conflict, match=f"backups {name(2)} need its data"):
         line.remove(name(0))
     assert line.read_back(name(2)) == line.held[name(2)]
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_read_may_need_anything_and_the_message_says_what_to_do()
     assert isinstance(unknown, IntegrityError)
     assert line.key("other") in unknown.message
     assert "delete other first" in unknown.message
-    with pytest.raises(IntegrityError):
+    with pytest.raises(ReferencesUnknown, match="delete other first"):
         line.remove(name(1))
     assert list(line.backups.store.list("")) == before
 
@@ -202,7 +202,7 @@ def test_a_manifest_in_the_place_of_one_whose_packs_are_there_hides_nobodys_need
     line.backups.store.delete([line.key(name(1))])
     line.backups.store.put(line.key(name(2)), line.backups.store.get(line.key(name(0))))
     before = list(line.backups.store.list(""))
-    with pytest.raises(ForeignManifest, match=f"put the manifest of {name(2)} back"):
+    with pytest.raises(ReferencesUnknown, match=f"put the manifest of {name(2)} back"):
         line.remove(name(0))
     assert list(line.backups.store.list("")) == before
     line.backups.store.delete([line.key(name(2))])

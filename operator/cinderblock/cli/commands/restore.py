@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         backup = catalog.find(arguments.id)
         must_be_sealed = keys is not None and not arguments.allow_unsealed
         expected = backup.expected(sealed=must_be_sealed, content_digest=arguments.expect_digest)
-        summary = catalog.summary(backup, expected)
+        summary = catalog.read_summary(backup, expected)
         expected = expected.model_copy(update={"pins": summary.pins})
         task = make_task(arguments, summary.description, location, backup.key, expected)
         with progress_for("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:

@@ -43,10 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         backup = catalog.find(arguments.id)
         dependents = _dependents(catalog, backup)
         if arguments.json:
-            listed = catalog.look(backup)
+            listed = catalog.read_entry(backup)
             print_json({**to_wire(listed), "neededBy": dependents})
             return CORRUPT if listed.damage else SUCCESS
-        summary = catalog.summary(backup)
+        summary = catalog.read_summary(backup)
     needed = "cannot be told" if dependents is None else ", ".join(dependents) or "no other backup"
     print_fields({**fields(summary), "manifest": backup.key, "needed by": needed})
     return SUCCESS
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _dependents(catalog: Catalog, backup: BackupRef) -> list[str] | None:
     """Ids of backups that need this one; None, and a warning why, if that cannot be told."""
     try:
-        return catalog.dependents(backup)
+        return catalog.find_dependents(backup)
     except (IntegrityError, KeyUnavailable, UnsupportedFormat) as error:
         warn(error.message)
         return None
