@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock import __version__
-from cinderblock.api.mover import MoverOperation
+from cinderblock.api.mover import MoverOperation, VolumeMode
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.archiver.archiver import run_backup
 from cinderblock.errors import ObjectNotFound
@@ -247,6 +247,17 @@ def test_a_missing_pack_is_damage(cli: Cli, opened: Opened, tmp_path: Path, line
         assert outcome.code == 5
         assert f"{pack} is missing" in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_restoring_a_device_from_an_empty_manifest_exits_as_corrupt(cli: Cli, opened: Opened, tmp_path: Path) -> None:
+    empty = MemorySource()
+    empty.files = {}
+    Backups(opened.inside).back_up(empty, "one", mode=VolumeMode.BLOCK)
+    target = tmp_path / "image"
+    outcome = cli("restore", "one", "--from", f"s3://container/{PREFIX}", "--target", str(target))
+    assert outcome.code == 5
+    assert "lists no device" in outcome.err
+    assert not target.exists()
 
 
 def test_names_do_nothing_to_the_terminal(cli: Cli, tree: Path) -> None:
