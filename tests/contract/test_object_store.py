@@ -97,7 +97,7 @@ def test_parts_of_an_empty_object_are_empty(store: ObjectStore, start: int, leng
 @pytest.mark.parametrize(("start", "length"), [(0, None), (0, 0), (5, 10), (-5, None)])
 def test_a_missing_object_is_not_found(store: ObjectStore, start: int, length: int | None) -> None:
     store.put("key", b"x")
-    with pytest.raises(NotFound, match="There is no object ke in ") as caught:
+    with pytest.raises(NotFound, match="Cannot read ke in ") as caught:
         store.get("ke", start, length)
     assert caught.value.reason == "NotFound"
 

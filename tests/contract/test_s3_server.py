@@ -84,7 +84,7 @@ def test_a_wrong_secret_key_is_named_as_such_and_not_shown(server: S3Server, con
 def test_a_missing_container_is_named(server: S3Server) -> None:
     with closing(S3Store(server.location("no-such-container"), server.credentials)) as store:
         for call in (store.check, lambda: store.put("key", bytes(100 * MIB)), lambda: store.get("key")):
-            with pytest.raises(NotFound, match=f"There is no container no-such-container at {server.url}: create it"):
+            with pytest.raises(NotFound, match=f"container no-such-container at {server.url}: .*Create it"):
                 call()
 
 
@@ -125,7 +125,7 @@ def test_an_endpoint_that_is_down_may_be_tried_again(server: S3Server) -> None:
     location = StoreLocation(endpoint_url=url, container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,
-        pytest.raises(StoreUnreachable, match=f"container any at {url} cannot be reached"),
+        pytest.raises(StoreUnreachable, match=f"Cannot reach container any at {url}"),
     ):
         store.check()
 
@@ -134,7 +134,7 @@ def test_a_host_name_that_nobody_knows_is_named(server: S3Server) -> None:
     location = StoreLocation(endpoint_url="http://s3.invalid:9000", container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,
-        pytest.raises(StoreUnreachable, match=r"host name of http://s3\.invalid:9000 cannot be resolved"),
+        pytest.raises(StoreUnreachable, match=r"Cannot resolve the host name of http://s3\.invalid:9000"),
     ):
         store.check()
 
@@ -145,7 +145,7 @@ def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monke
         location = StoreLocation(endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}", container="any")
         with (
             closing(S3Store(location, server.credentials)) as store,
-            pytest.raises(StoreUnreachable, match="did not answer in time"),
+            pytest.raises(StoreUnreachable, match="no response arrived in time"),
         ):
             store.check()
 
@@ -277,7 +277,7 @@ def test_a_server_with_our_own_authority_is_trusted(tls_server: S3Server, author
 def test_a_server_of_an_unknown_authority_is_not_trusted(tls_server: S3Server) -> None:
     with (
         closing(S3Store(tls_server.location("any"), tls_server.credentials)) as store,
-        pytest.raises(PermanentError, match=r"certificate of https://127.0.0.1:[0-9]+ is not trusted") as caught,
+        pytest.raises(PermanentError, match=r"Cannot trust the certificate of https://127.0.0.1:[0-9]+ ") as caught,
     ):
         store.check()
     assert caught.value.reason == "CertificateNotTrusted"
@@ -287,7 +287,7 @@ def test_a_server_under_another_name_is_not_trusted(tls_server: S3Server, author
     location = StoreLocation(endpoint_url=tls_server.url.replace("127.0.0.1", "localhost"), container="any")
     with (
         closing(S3Store(location, tls_server.credentials, str(authority / "ca.crt"))) as store,
-        pytest.raises(PermanentError, match=r"localhost:[0-9]+ is not trusted: .*localhost"),
+        pytest.raises(PermanentError, match=r"certificate of https://localhost:[0-9]+ .*localhost"),
     ):
         store.check()
 
@@ -296,7 +296,7 @@ def test_https_to_a_server_without_tls_is_named(server: S3Server) -> None:
     location = StoreLocation(endpoint_url=server.url.replace("http:", "https:"), container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,
-        pytest.raises(PermanentError, match=r"does not speak TLS: try http") as caught,
+        pytest.raises(PermanentError, match=r"does not speak TLS .*Try http") as caught,
     ):
         store.check()
     assert caught.value.reason == "NotTls"
@@ -306,6 +306,6 @@ def test_http_to_a_server_with_tls_is_an_error_that_speaks_of_it(tls_server: S3S
     location = StoreLocation(endpoint_url=tls_server.url.replace("https:", "http:"), container="any")
     with (
         closing(S3Store(location, tls_server.credentials)) as store,
-        pytest.raises((PermanentError, StoreUnreachable), match=f"{location.endpoint_url} "),
+        pytest.raises((PermanentError, StoreUnreachable), match=location.endpoint_url),
     ):
         store.check()

@@ -44,7 +44,7 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str, value: bytes | None
     with pytest.raises(InvalidInput, match=name) as from_secret:
         credentials_from_secret(data)
     directory = mounted(tmp_path, data)
-    with pytest.raises(InvalidInput, match=f"{directory} has no {name}") as from_files:
+    with pytest.raises(InvalidInput, match=f"{directory}: it has no {name}") as from_files:
         read_credentials(directory)
     assert from_secret.value.reason == from_files.value.reason == "SecretIncomplete"
 

@@ -44,7 +44,7 @@ class Time:
         self.sleeps.append(seconds)
         self.now += seconds
 
-    def chance(self) -> RetryClock:
+    def clock(self) -> RetryClock:
         """For the store."""
         return RetryClock(lambda: self.now, self.sleep, lambda low, high: low + (high - low) * self._share)
 
@@ -52,12 +52,12 @@ class Time:
 class Bench:
     """A retrying store over a faulty one, with everything to look at."""
 
-    def __init__(self, patience: RetryPolicy = MOVER_RETRIES, share: float = 1.0) -> None:
+    def __init__(self, policy: RetryPolicy = MOVER_RETRIES, share: float = 1.0) -> None:
         self.inside = MemoryStore()
         self.faulty = FaultyStore(self.inside)
         self.counted = CountedStore(self.faulty)
         self.time = Time(share)
-        self.store = RetryingStore(self.counted, patience, self.time.chance())
+        self.store = RetryingStore(self.counted, policy, self.time.clock())
 
 
 def away(retry_after: float | None = None) -> StoreUnreachable:
@@ -93,7 +93,7 @@ def test_attempts_are_bounded_and_the_error_says_so() -> None:
 
 
 def test_time_is_bounded() -> None:
-    bench = Bench(RetryPolicy(attempts=1000, longest_delay=30, total=100))
+    bench = Bench(RetryPolicy(attempts=1000, max_delay=30, total=100))
     bench.faulty.on("get").raises(away()).times(inf)
     with pytest.raises(StoreUnreachable):
         bench.store.get("key")
@@ -102,8 +102,8 @@ def test_time_is_bounded() -> None:
 
 
 def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None:
-    for patience in (CLI_RETRIES, OPERATOR_RETRIES):
-        bench = Bench(patience)
+    for policy in (CLI_RETRIES, OPERATOR_RETRIES):
+        bench = Bench(policy)
         bench.faulty.on("check").raises(away()).times(inf)
         with pytest.raises(StoreUnreachable):
             bench.store.check()

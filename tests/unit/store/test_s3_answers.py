@@ -78,14 +78,14 @@ def connections_for_three(call: Call, unavailable: bytes) -> int:
         ("403 Forbidden", "InvalidAccessKeyId", AccessDenied, "AWS_ACCESS_KEY_ID"),
         ("404 Not Found", "XAdminUserNotFound", AccessDenied, "AWS_ACCESS_KEY_ID"),
         ("403 Forbidden", "SignatureDoesNotMatch", AccessDenied, "AWS_SECRET_ACCESS_KEY"),
-        ("403 Forbidden", "AccessDenied", AccessDenied, "allow list, get, put and delete"),
+        ("403 Forbidden", "AccessDenied", AccessDenied, "Allow list, get, put and delete"),
         ("400 Bad Request", "ExpiredToken", AccessDenied, "expired"),
         ("400 Bad Request", "InvalidToken", AccessDenied, "AWS_SESSION_TOKEN"),
         ("403 Forbidden", "RequestTimeTooSkewed", AccessDenied, "clock"),
         ("403 Forbidden", "AccountProblem", AccessDenied, "AccountProblem"),
-        ("404 Not Found", "NoSuchBucket", ContainerNotFound, "create it"),
-        ("400 Bad Request", "AuthorizationHeaderMalformed", InvalidInput, "correct the region"),
-        ("301 Moved Permanently", "PermanentRedirect", InvalidInput, "correct the region"),
+        ("404 Not Found", "NoSuchBucket", ContainerNotFound, "Create it"),
+        ("400 Bad Request", "AuthorizationHeaderMalformed", InvalidInput, "Correct the region"),
+        ("301 Moved Permanently", "PermanentRedirect", InvalidInput, "Correct the region"),
         ("507 Insufficient Storage", "XMinioStorageFull", PermanentError, "quota"),
         ("403 Forbidden", "QuotaExceeded", PermanentError, "quota"),
         ("501 Not Implemented", "NotImplemented", PermanentError, "NotImplemented"),
@@ -138,7 +138,7 @@ def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
     error = raised(call, answer(status, HTML, Content_Type="text/html"))
     assert isinstance(error, StoreUnreachable)
     assert error.reason == "NotS3"
-    assert "the answer is a web page" in error.message
+    assert "the response is a web page" in error.message
 
 
 @any_call
@@ -350,7 +350,7 @@ def test_a_container_of_somebody_else_is_a_conflict() -> None:
 
 def test_a_missing_container_is_not_created_unasked() -> None:
     with canned_server(s3_error("404 Not Found", "NoSuchBucket")) as server, closing(opened(server)) as store:
-        with pytest.raises(NotFound, match="create it"):
+        with pytest.raises(NotFound, match="Create it"):
             store.check()
         assert len(server.requests) == 1
 
@@ -358,8 +358,8 @@ def test_a_missing_container_is_not_created_unasked() -> None:
 def test_a_server_that_does_not_tell_of_earlier_uploads_takes_large_objects_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
-    monkeypatch.setattr(multipart, "PART_SIZE", 64 * 1024)
+    monkeypatch.setattr(store_module, "MULTIPART_THRESHOLD_BYTES", 96 * 1024)
+    monkeypatch.setattr(multipart, "PART_BYTES", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     refused, part = s3_error("501 Not Implemented", "NotImplemented"), answer("200 OK", ETag='"x"')

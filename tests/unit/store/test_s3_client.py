@@ -105,7 +105,7 @@ def test_a_signature_is_for_the_region_of_the_store() -> None:
 def test_an_opened_store_tries_again() -> None:
     with canned_server(b"", answer("200 OK", b"content", ETag='"x"')) as server:
         location = StoreLocation(endpoint_url=server.url, container="backups")
-        with closing(open_store(location, CREDENTIALS, patience=OPERATOR_RETRIES)) as store:
+        with closing(open_store(location, CREDENTIALS, policy=OPERATOR_RETRIES)) as store:
             assert store.get("key") == b"content"
     assert len(server.requests) == 2
 

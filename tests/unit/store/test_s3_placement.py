@@ -43,8 +43,8 @@ def test_an_object_is_put_into_the_storage_class_and_encrypted_as_asked() -> Non
 
 
 def test_a_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
-    monkeypatch.setattr(multipart, "PART_SIZE", 64 * 1024)
+    monkeypatch.setattr(store_module, "MULTIPART_THRESHOLD_BYTES", 96 * 1024)
+    monkeypatch.setattr(multipart, "PART_BYTES", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     aes = ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256)
@@ -68,7 +68,7 @@ def test_nothing_is_asked_for_unless_it_is_wanted() -> None:
         ({"storage_class": "DEEP_ARCHIVE"}, "could not be read at once"),
         (
             {"server_side_encryption": ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256, kms_key_id="k")},
-            "needs the algorithm aws:kms",
+            "Set the algorithm to aws:kms",
         ),
     ],
 )
