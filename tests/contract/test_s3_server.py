@@ -174,7 +174,7 @@ def test_an_upload_over_a_line_that_breaks_leaves_nothing(
         assert uploads.get("Uploads", []) == []
 
 
-def test_parts_that_a_dead_process_left_go_with_the_next_upload_of_the_object(server: S3Server, container: str) -> None:
+def test_the_next_upload_removes_parts_that_a_dead_process_left(server: S3Server, container: str) -> None:
     with closing(S3Store(server.location(container), server.credentials)) as store:
         client: Any = store._client
         for key in ("key", "key-of-another"):
@@ -302,7 +302,7 @@ def test_https_to_a_server_without_tls_is_named(server: S3Server) -> None:
     assert caught.value.reason == "NotTls"
 
 
-def test_http_to_a_server_with_tls_is_an_error_that_speaks_of_it(tls_server: S3Server) -> None:
+def test_http_to_a_tls_server_names_the_endpoint(tls_server: S3Server) -> None:
     location = StoreLocation(endpoint_url=tls_server.url.replace("https:", "http:"), container="any")
     with (
         closing(S3Store(location, tls_server.credentials)) as store,

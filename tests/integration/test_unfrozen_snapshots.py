@@ -81,7 +81,7 @@ def by_write_with_mtime_put_back(path: Path) -> None:
         (by_write_with_mtime_put_back, ChangeDetection.SIZE_MTIME_CTIME),
     ],
 )
-def test_data_that_the_first_snapshot_lacks_are_in_the_incremental_of_the_second(
+def test_an_incremental_finds_data_that_the_first_snapshot_lacked(
     volume: UnfrozenVolume,
     server: S3Server,
     tmp_path: Path,
@@ -156,9 +156,7 @@ def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: Un
     until_seen(trial)
 
 
-def test_stores_to_a_dirty_page_of_a_mapping_are_in_the_next_incremental(
-    volume: UnfrozenVolume, tmp_path: Path
-) -> None:
+def test_the_next_incremental_finds_writes_to_a_dirty_mapped_page(volume: UnfrozenVolume, tmp_path: Path) -> None:
     """Back up the live tree. The window ends long after the stores, so only the sync makes their stamps move."""
     data = volume.live / "data.map"
     data.write_bytes(os.urandom(16384))

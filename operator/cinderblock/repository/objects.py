@@ -1,4 +1,4 @@
-"""Which objects of a store belong to Cinderblock. It leaves all others alone, and they block nothing."""
+"""List the objects of a store that belong to Cinderblock. All other objects are ignored, and block nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cinderblock.format.pack import parse_pack_name
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
 KEY_NAME: Final = "data-key"
-"""Last part of the key of the object that holds the wrapped data key of an unfinished backup."""
+"""Last part of the key of the object with the wrapped data key of an unfinished backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class StoredManifest:
 
 
 def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[StoredManifest]:
-    """List the manifests of a store, or of one volume, in order of key. One LIST request gives a thousand of them.
+    """List the manifests of a store, or of one volume, in order of key. One LIST request returns a thousand of them.
 
-    "Folders" and other names are skipped, and so are names that no backup of ours has: see `is_id`.
+    This skips "folders", other names, and names that no backup of Cinderblock has: see `is_id`.
     """
     root = backup_prefix(prefix)
     for item in store.list(root if volume_id is None else f"{root}{volume_id}/"):
@@ -54,7 +54,7 @@ def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None
 
 
 def list_pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
-    """List a backup's packs, and its wrapped data key while it is unfinished; no other objects beside them."""
+    """List the packs of a backup, and its wrapped data key while it is unfinished; no other objects."""
     root = pack_prefix(prefix, volume_id, backup_id)
     for item in store.list(root):
         name = item.key.removeprefix(root)

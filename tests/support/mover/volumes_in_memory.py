@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from cinderblock.api.losses import Loss, Unreadable
-from cinderblock.archiver.source import Opened
+from cinderblock.archiver.source import OpenedFile
 from cinderblock.errors import SourceChanging
 from cinderblock.format.entries import Entry, EntryKind, order_key
 from cinderblock.volume.errors import VANISHED
@@ -187,7 +187,7 @@ class MemorySource:
                 yield entries[row]
                 row += 1
 
-    def open(self, entry: Entry) -> Opened:
+    def open(self, entry: Entry) -> OpenedFile:
         """See Source."""
         file = self.files.get(entry.path)
         if file is not None and file.on_open is not None:
@@ -196,7 +196,7 @@ class MemorySource:
         if file is None:
             raise SourceChanging(f"{entry.path!r} is gone", reason=VANISHED)
         file.opened += 1
-        return Opened(file.entry, MemoryContent(self, file, is_stable=file.opened > file.unstable))
+        return OpenedFile(file.entry, MemoryContent(self, file, is_stable=file.opened > file.unstable))
 
     def finish(self) -> None:
         """See Source."""

@@ -12,12 +12,12 @@ from typing_extensions import override
 
 from cinderblock.api.mover import VolumeMode
 from cinderblock.archiver import archiver
-from cinderblock.archiver.source import Opened
+from cinderblock.archiver.source import OpenedFile
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import buffer_bytes
 from cinderblock.repository.pack_uploader import UPLOADS
-from cinderblock.restorer import restorer
+from cinderblock.restorer import pipeline as restore_pipeline
 from cinderblock.store.base import Body, ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
@@ -35,7 +35,7 @@ LEAN_PROCESS = 70 * MIB
 @pytest.mark.parametrize("chunk_bytes", [MIB, 2 * MIB, 4 * MIB])
 def test_what_is_in_flight_fits_into_the_memory_of_a_mover(chunk_bytes: int) -> None:
     assert archiver.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
-    assert restorer.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
+    assert restore_pipeline.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
 
 
 class ForgetfulStore(MemoryStore):
@@ -91,7 +91,7 @@ class EndlessContent(MemoryContent):
 
 class EndlessDevice(MemorySource):
     @override
-    def open(self, entry: Entry) -> Opened:
+    def open(self, entry: Entry) -> OpenedFile:
         opened = super().open(entry)
         opened.content.close()
         return opened._replace(content=EndlessContent(self, FileInMemory(entry), is_stable=True))

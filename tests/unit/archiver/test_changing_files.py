@@ -30,7 +30,7 @@ def restore(backups: Backups, target: Path) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_changes_while_it_is_read_is_read_again_and_told_of(
+def test_a_file_that_changes_while_read_is_reread_and_reported(
     volume: MemorySource, path: bytes, tmp_path: Path
 ) -> None:
     volume.files[path].unstable = 1
@@ -43,7 +43,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_and_told_of(
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_never_keeps_still_ends_the_run_and_may_be_tried_again(volume: MemorySource, path: bytes) -> None:
+def test_a_file_that_never_settles_is_a_transient_failure(volume: MemorySource, path: bytes) -> None:
     volume.files[path].unstable = 1000
     backups = Backups()
     with pytest.raises(SourceChanging, match=path.decode()) as caught:
@@ -61,7 +61,7 @@ def test_a_small_file_whose_stamps_tell_nothing_is_read_twice(volume: MemorySour
     assert restore(backups, tmp_path / "target")[b"small"] == b"small"
 
 
-def test_a_small_file_that_reads_differently_the_second_time_is_not_called_good(volume: MemorySource) -> None:
+def test_a_small_file_that_reads_differently_twice_is_not_accepted(volume: MemorySource) -> None:
     file, reads = volume.files[b"small"], iter(range(100))
     file.is_settled = False
     file.entry = file.entry._replace(size=8)
@@ -88,7 +88,7 @@ def test_a_file_that_vanished_is_left_out_and_told_of(volume: MemorySource, path
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_vanished_while_it_was_read_is_left_out_and_told_of(
+def test_a_file_that_vanishes_while_read_is_left_out_and_reported(
     volume: MemorySource, path: bytes, tmp_path: Path
 ) -> None:
     volume.files[path].unstable = 1
@@ -100,7 +100,7 @@ def test_a_file_that_vanished_while_it_was_read_is_left_out_and_told_of(
     assert volume.open_files == 0
 
 
-def test_a_hard_link_to_a_file_that_vanished_is_not_kept_without_its_content(volume: MemorySource) -> None:
+def test_a_hard_link_to_a_vanished_file_fails_the_backup(volume: MemorySource) -> None:
     volume.add(b"z-link", kind=EntryKind.HARDLINK, target=b"small")
     volume.files[b"small"].on_open = lambda _: volume.files.pop(b"small")
     with pytest.raises(SourceChanging, match="small"):

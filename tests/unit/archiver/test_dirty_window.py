@@ -78,7 +78,7 @@ def content(backups: Backups, backup: str, tmp_path: Path, path: bytes = DATABAS
         ((INSTANT * 2, INSTANT * 2), True), ((0, INSTANT * 10), True), ((-SECOND, -SECOND), False),
     ],
 )  # fmt: skip
-def test_a_file_is_taken_over_only_if_both_stamps_are_older_than_the_window(
+def test_a_file_is_reused_only_if_both_timestamps_precede_the_window(
     volume: MemorySource, tmp_path: Path, detection: ChangeDetection, stamps: tuple[int, int], is_read: bool
 ) -> None:
     change(volume, DATABASE, ctime_ns=stamps[0], mtime_ns=stamps[1])
@@ -105,7 +105,7 @@ def test_a_window_has_two_minutes_at_least(volume: MemorySource, window: int, is
     assert recorded.dirty_window_seconds == recorded.smallest_window_seconds == max(window, 120)
 
 
-def test_a_whole_section_is_copied_only_if_all_of_its_rows_are_old(
+def test_a_section_is_copied_only_if_all_its_rows_are_old(
     volume: MemorySource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied: list[tuple[bytes, bytes]] = []
@@ -162,7 +162,7 @@ def test_a_large_file_within_the_window_is_read_again(volume: MemorySource, tmp_
     assert content(backups, "two", tmp_path, b"large")[-len(NEW) :] == NEW
 
 
-def test_data_that_arrive_late_are_found_by_any_later_link_of_a_chain(volume: MemorySource, tmp_path: Path) -> None:
+def test_late_data_is_found_by_every_later_backup_of_a_chain(volume: MemorySource, tmp_path: Path) -> None:
     """The row of the first backup is inherited by the second only once its stamps are older than the window."""
     change(volume, DATABASE, ctime_ns=EDGE, mtime_ns=EDGE)
     backups = Backups()
@@ -187,9 +187,7 @@ def test_the_earlier_one_of_request_and_snapshot_counts(
     assert backups.back_up(volume, "two", "one").reread_files == int(is_read)
 
 
-def test_a_snapshot_that_is_older_than_that_of_the_parent_needs_older_stamps(
-    volume: MemorySource, tmp_path: Path
-) -> None:
+def test_a_snapshot_older_than_the_parents_needs_older_timestamps(volume: MemorySource, tmp_path: Path) -> None:
     """The parent has data that had not reached the disk when this snapshot was taken."""
     change(volume, DATABASE, ctime_ns=EDGE - 600 * SECOND)
     backups = Backups()
@@ -252,7 +250,7 @@ def test_a_device_records_nothing_about_stamps() -> None:
     assert (report.transferred_bytes, report.reread_files, report.missed_changes) == (0, 0, 0)
 
 
-def test_a_tree_that_could_not_be_synced_is_read_whole_by_the_next_backup(volume: MemorySource, tmp_path: Path) -> None:
+def test_the_next_backup_of_an_unsynced_tree_reads_every_file(volume: MemorySource, tmp_path: Path) -> None:
     backups = Backups()
     volume.is_synced = False
     backups.back_up(volume, "one")

@@ -10,7 +10,7 @@ import pytest
 
 from cinderblock.api.mover import VolumeMode
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
-from cinderblock.restorer.restorer import SLOT_BYTES
+from cinderblock.restorer.pipeline import SLOT_BYTES
 from tests.support.mover.backups import NOON, Backups, key_ring
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.store.golden import change
@@ -80,9 +80,7 @@ def test_a_file_stamped_just_before_the_snapshot_is_read_again(
     assert content_of(backups, "two", tmp_path)["zz-newest"] == b"oldest"
 
 
-def test_a_file_stamped_after_the_backup_was_asked_for_is_read_again_whatever_was_stamped_later(
-    volume: MemorySource, backups: Backups, tmp_path: Path
-) -> None:
+def test_a_file_stamped_after_the_request_is_read_again(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
     """Without a snapshot: it was read, written again in the same tick, and another file much later."""
     after = int(NOON.timestamp()) * 1_000_000_000 + 5_000_000_000
     change(volume, b"small07", ctime_ns=after)
@@ -177,11 +175,9 @@ def test_a_parent_of_the_other_volume_mode_is_refused(backups: Backups) -> None:
         backups.back_up(device, "two", "one", mode=VolumeMode.BLOCK)
 
 
-def test_a_parent_whose_manifest_is_lost_stops_the_backup_and_a_full_one_can_be_made(
-    volume: MemorySource, backups: Backups, tmp_path: Path
-) -> None:
+def test_a_lost_parent_manifest_requires_a_full_backup(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
     backups.store.delete([backups.manifest_key("one")])
-    with pytest.raises(NotFound, match="make a full backup") as caught:
+    with pytest.raises(NotFound, match="Make a full backup") as caught:
         backups.back_up(volume, "two", "one")
     assert caught.value.reason == "ParentGone"
     assert backups.pack_keys("two") == []
@@ -189,9 +185,7 @@ def test_a_parent_whose_manifest_is_lost_stops_the_backup_and_a_full_one_can_be_
     assert content_of(backups, "three", tmp_path) == expected(volume)
 
 
-def test_a_parent_whose_key_is_gone_stops_the_backup_and_a_full_one_can_be_made(
-    volume: MemorySource, tmp_path: Path
-) -> None:
+def test_a_lost_parent_key_requires_a_full_backup(volume: MemorySource, tmp_path: Path) -> None:
     old = Backups(keys=key_ring("2024"))
     old.back_up(volume, "one")
     new = Backups(old.store, key_ring("2025"))

@@ -146,7 +146,7 @@ def test_sections_stay_as_large_as_they_are_over_many_generations(monkeypatch: p
     assert max(largest) <= 2 * largest[0]
 
 
-def test_extended_attributes_count_in_the_size_of_a_section_that_is_made_of_others(
+def test_extended_attributes_count_in_the_size_of_a_merged_section(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Readers refuse a section that is too large, so nothing may be left out of what it will be."""

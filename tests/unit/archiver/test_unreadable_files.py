@@ -100,7 +100,7 @@ def test_by_default_the_backup_fails_and_says_how_to_go_on(damaged: Path, backup
 
 
 @needs_root
-def test_what_a_user_may_not_read_is_left_out_with_all_that_is_below_it(tmp_path: Path, backups: Backups) -> None:
+def test_an_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, backups: Backups) -> None:
     source = tmp_path / "source"
     for name in ("closed/file", "open/file", "secret"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def test_attributes_beyond_the_limit_are_left_out_with_their_files(of_many_attri
 # What the next backup does about gaps
 
 
-def test_a_file_that_comes_back_with_old_stamps_is_read_by_the_next(backups: Backups) -> None:
+def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> None:
     volume = MemorySource(SKIP)
     volume.add(b"fine", (0, b"fine"))
     broken = volume.add(b"broken", (0, b"content"), stamp=1)

@@ -31,7 +31,7 @@ def back_up(source: Path, capabilities: tuple[Capability, ...] = BASELINE) -> Mo
     return run_with_capabilities(lambda: Backups().back_up(source, "full"), capabilities)
 
 
-def test_attributes_that_a_mover_cannot_see_are_a_loss_that_nobody_can_count(source: Path) -> None:
+def test_attributes_that_the_mover_cannot_see_are_an_uncounted_loss(source: Path) -> None:
     report = back_up(source)
     assert report.losses == [UNSEEN]
     assert report.warnings == []

@@ -318,7 +318,7 @@ LONGEST = {f"{number:03}".ljust(255, "k"): "\U0001f9f1" * 255 for number in rang
 ECHO = "import os; from cinderblock.api import mover; print(mover.task_from_env(os.environ))"
 
 
-def test_a_task_with_as_much_metadata_as_there_may_be_reaches_the_process() -> None:
+def test_a_task_with_the_largest_metadata_reaches_the_process() -> None:
     task = Backups().task(MoverOperation.BACKUP, "one", path="/volume")
     task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": LONGEST})})
     variables = task_to_env(task)

@@ -143,9 +143,7 @@ def ended(name: str, keys: KeyRing | None, death: tuple[Operation, int, bool] | 
 
 
 @pytest.mark.parametrize("target", ["new", "existing"])
-def test_a_restore_writes_nothing_to_the_store_and_ends_the_same_whichever_object_it_dies_at(
-    tmp_path: Path, target: str
-) -> None:
+def test_a_restore_that_dies_at_any_object_can_be_repeated(tmp_path: Path, target: str) -> None:
     store = Counting()
     backups = Backups(store, key_ring())
     backups.back_up(first(), "parent")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinderblock.errors import IntegrityError, StoreUnreachable
-from cinderblock.repository.read_ahead import AHEAD_BYTES, KEPT, ReadAhead
+from cinderblock.repository.read_ahead import MAX_CACHED_RANGES, READ_AHEAD_BYTES, ReadAhead
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import Backups, key_ring
@@ -71,10 +71,10 @@ def test_whatever_is_wanted_comes(wanted: list[tuple[str, int, int]]) -> None:
     for pack, start, length in wanted:
         end = min(start + length, len(PACK))
         assert ahead.get(pack, start, end, len(PACK), requests) == PACK[start:end]
-        assert sum(known.end - known.start for known in ahead._ranges.values()) <= KEPT * AHEAD_BYTES
+        assert sum(known.end - known.start for known in ahead._ranges.values()) <= MAX_CACHED_RANGES * READ_AHEAD_BYTES
 
 
-def test_a_pack_that_is_cut_short_is_an_error_only_where_it_is_missing() -> None:
+def test_a_truncated_pack_fails_only_for_missing_bytes() -> None:
     ahead, requests = ReadAhead(), Requests(size=2 * MIB)
     assert ahead.get("pack", 0, MIB, len(PACK), requests) == PACK[:MIB]
     with pytest.raises(IntegrityError, match="pack: cut short"):

@@ -73,7 +73,7 @@ def happens(operation: Operation, calls: int, *, is_sealed: bool) -> bool:
 
 @pytest.mark.parametrize(("operation", "calls", "done"), CALLS)
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_a_mover_that_dies_at_a_call_is_followed_by_one_that_completes_the_backup(
+def test_the_next_mover_completes_a_backup_after_a_crash(
     tmp_path: Path, operation: Operation, calls: int, done: bool, keys: KeyRing | None
 ) -> None:
     volume, memory = make_volume(), MemoryStore()

@@ -58,7 +58,7 @@ def test_one_object_is_replaced_and_its_sealed_part_stays(backups: Backups) -> N
     assert after[HEADER_BYTES:] == before[HEADER_BYTES:]
 
 
-def test_a_reader_does_not_notice_a_rotation_in_the_middle_of_its_work(volume: MemorySource) -> None:
+def test_a_key_rotation_does_not_disturb_a_running_reader(volume: MemorySource) -> None:
     keys = {"2024": KEYS["2024"], "2025": KEYS["2025"], "a-much-longer-key-id": KEYS["2025"]}
     backups = Backups(keys=KeyRing(keys, "2024"))
     backups.back_up(volume, "one")

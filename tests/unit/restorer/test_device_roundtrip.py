@@ -51,7 +51,7 @@ def test_a_device_of_zeros_stores_nothing_and_comes_back(tmp_path: Path) -> None
     assert target.read_bytes() == bytes(3 * MIB)
 
 
-def test_a_device_that_has_grown_since_its_parent_comes_back_at_either_size(tmp_path: Path) -> None:
+def test_a_device_that_grew_is_restored_at_both_sizes(tmp_path: Path) -> None:
     """Cinder: ``Volume size increased since the last backup. Do a full backup.`` (cinder/backup/chunkeddriver.py)
 
     Here every manifest maps the whole volume, so nothing depends on the parent's size.
@@ -145,7 +145,7 @@ def test_an_in_place_restore_writes_only_what_differs(tmp_path: Path) -> None:
     assert report.transferred_bytes < 2 * MIB + 1000
 
 
-def test_data_that_became_zero_comes_back_as_zero_through_a_chain_onto_a_device_that_held_data(tmp_path: Path) -> None:
+def test_data_that_became_zero_is_restored_as_zero_over_old_data(tmp_path: Path) -> None:
     """Each link makes another part zero, the last one all: whole chunks, parts of them, and the end of the device."""
     size = 6 * MIB + 777
     image = write_image(tmp_path / "image", size, (0, random.Random(3).randbytes(size)))

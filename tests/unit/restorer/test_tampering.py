@@ -116,9 +116,7 @@ def changed_packs(backups: Backups) -> Iterator[tuple[str, bytes | None]]:
 
 
 @both
-def test_a_restore_from_a_spoiled_pack_ends_in_error_and_writes_no_bad_byte(
-    tmp_path: Path, keys: KeyRing | None
-) -> None:
+def test_a_restore_from_a_damaged_pack_writes_no_bad_byte(tmp_path: Path, keys: KeyRing | None) -> None:
     backups, device = Backups(keys=keys), make_device()
     backups.back_up(device, "one", mode=VolumeMode.BLOCK)
     backups.back_up(make_device(7), "other", mode=VolumeMode.BLOCK)
@@ -176,7 +174,7 @@ def test_a_header_with_other_ids_does_not_open_a_sealed_manifest() -> None:
             backups.open("one")
 
 
-def test_a_wrong_key_under_the_right_id_is_an_error_that_names_the_id() -> None:
+def test_a_wrong_key_under_the_right_id_names_the_id() -> None:
     backups = Backups(keys=key_ring("2024"))
     backups.back_up(make_tree(), "one")
     wrong = Backups(backups.store, KeyRing({"2024": b"z" * 32}, "2024"))
@@ -211,13 +209,13 @@ def forged() -> Backups:
     return backups
 
 
-def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_restored(tmp_path: Path) -> None:
+def test_an_unsealed_replacement_of_a_sealed_backup_is_not_restored(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="is not encrypted, and the backup must be"):
         forged().restore("one", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() -> None:
+def test_an_unsealed_replacement_of_a_sealed_parent_is_rejected() -> None:
     backups = forged()
     task = backups.task(MoverOperation.BACKUP, "two", parent="one")
     with pytest.raises(IntegrityError, match="is not encrypted"):
@@ -225,7 +223,7 @@ def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() 
     assert backups.pack_keys("two") == []
 
 
-def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_called_sound() -> None:
+def test_an_unsealed_replacement_of_a_sealed_backup_fails_verification() -> None:
     backups = forged()
     with pytest.raises(IntegrityError, match="is not encrypted"):
         run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.expected("one"), backups.keys)
@@ -246,7 +244,7 @@ class ReplacingStore(CountedStore):
 
 
 @both
-def test_a_manifest_that_is_replaced_as_soon_as_it_is_written_makes_no_backup(keys: KeyRing | None) -> None:
+def test_a_manifest_replaced_after_the_commit_fails_the_backup(keys: KeyRing | None) -> None:
     forger = Backups(keys=keys)
     forger.back_up(make_tree(5), "one")
     key = forger.manifest_key("one")
@@ -254,7 +252,7 @@ def test_a_manifest_that_is_replaced_as_soon_as_it_is_written_makes_no_backup(ke
         Backups(ReplacingStore(MemoryStore(), key, forger.store.get(key)), keys).back_up(make_tree(), "one")
 
 
-def test_an_unsealed_manifest_that_is_there_before_the_run_is_not_taken_for_its_own() -> None:
+def test_an_existing_unsealed_manifest_is_not_accepted_as_finished() -> None:
     backups = forged()
     with pytest.raises(SealBroken, match="is not encrypted"):
         backups.back_up(make_tree(), "one")

@@ -217,7 +217,7 @@ def test_the_data_key_of_another_backup_in_its_place_is_not_used() -> None:
     assert data_key(backups, "new") != data_key(backups, "other")
 
 
-def test_a_data_key_wrapped_by_a_key_that_was_replaced_is_not_used() -> None:
+def test_a_data_key_wrapped_by_a_replaced_key_is_not_used() -> None:
     """Whoever has the old key could have made it."""
     backups, key = interrupted(key_ring("2024"))
     forged = parse_header(backups.store.get(key), key).data_key(key_ring("2024"))

@@ -80,9 +80,7 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MIB])
-def test_extended_attributes_come_back_of_a_file_of_any_size_from_any_backup(
-    tmp_path: Path, source: Path, size: int
-) -> None:
+def test_extended_attributes_are_restored_for_files_of_every_size(tmp_path: Path, source: Path, size: int) -> None:
     """A full backup reads them where it opens files, an incremental where it walks."""
     file = source / "file"
     file.write_bytes(os.urandom(size))

@@ -35,7 +35,7 @@ def test_an_error_is_told_by_its_reason() -> None:
     assert told.calls == [("get", "StoreUnreachable")]
 
 
-def test_an_object_that_is_not_there_is_a_good_answer_and_a_container_is_not() -> None:
+def test_an_absent_object_is_success_and_an_absent_container_is_not() -> None:
     told = Told()
     with pytest.raises(NotFound):
         told.store.get("absent")

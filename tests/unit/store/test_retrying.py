@@ -101,7 +101,7 @@ def test_time_is_bounded() -> None:
     assert max(bench.time.sleeps) == 30
 
 
-def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None:
+def test_a_check_fails_at_once_for_command_line_and_operator() -> None:
     for policy in (CLI_RETRIES, OPERATOR_RETRIES):
         bench = Bench(policy)
         bench.faulty.on("check").raises(away()).times(inf)
@@ -111,7 +111,7 @@ def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None
         assert sum(bench.time.sleeps) <= 2
 
 
-def test_the_check_of_a_mover_sits_out_a_restart_of_the_server_but_no_longer_outage() -> None:
+def test_a_movers_check_survives_a_restart_but_no_longer_outage() -> None:
     bench = Bench(MOVER_RETRIES)
     bench.faulty.on("check").raises(away()).times(6)
     bench.store.check()

@@ -151,14 +151,12 @@ def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
     ],
     ids=["not found", "welcome", "no server"],
 )
-def test_after_an_answer_that_is_not_the_servers_its_address_is_looked_up_again(
-    call: Call, somebody_else: bytes
-) -> None:
+def test_a_response_of_another_server_closes_the_connections(call: Call, somebody_else: bytes) -> None:
     assert connections_for_three(call, somebody_else) == 3
 
 
 @any_call
-def test_after_a_server_was_in_trouble_it_is_asked_on_the_same_connection(call: Call) -> None:
+def test_an_overloaded_server_keeps_its_connection(call: Call) -> None:
     slow_down = s3_error("503 Slow Down", "SlowDown", Connection="keep-alive")
     assert connections_for_three(call, slow_down) == 1
 
@@ -259,7 +257,7 @@ def test_a_listing_goes_on_to_its_last_page() -> None:
         assert list(store.list("")) == [ObjectInfo(key, 1) for key in "abc"]
 
 
-def test_an_error_in_the_middle_of_a_listing_is_raised_after_what_came_before() -> None:
+def test_an_error_within_a_listing_follows_the_earlier_objects() -> None:
     pages = (listing("a", "b", token="1"), s3_error("500 Internal Server Error", "InternalError"))
     with canned_server(*pages) as server, closing(opened(server)) as store:
         items = store.list("")
@@ -335,7 +333,7 @@ def test_a_container_is_created_where_it_is_asked_for(region: str, constraint: b
     assert (f"<LocationConstraint>{region}<".encode() in server.requests[1]) == constraint
 
 
-def test_a_container_that_somebody_has_just_created_is_fine_if_it_is_ours() -> None:
+def test_a_container_created_meanwhile_in_our_account_is_accepted() -> None:
     missing = s3_error("404 Not Found", "NoSuchBucket")
     ours = s3_error("409 Conflict", "BucketAlreadyOwnedByYou")
     with canned_server(missing, ours, listing()) as server, closing(opened(server, create_container=True)) as store:
@@ -355,7 +353,7 @@ def test_a_missing_container_is_not_created_unasked() -> None:
         assert len(server.requests) == 1
 
 
-def test_a_server_that_does_not_tell_of_earlier_uploads_takes_large_objects_all_the_same(
+def test_a_server_that_cannot_list_uploads_accepts_large_objects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store_module, "MULTIPART_THRESHOLD_BYTES", 96 * 1024)

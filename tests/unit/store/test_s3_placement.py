@@ -78,7 +78,7 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(more: dict[str, obj
         S3Store(location, CREDENTIALS)
 
 
-def test_a_proxy_of_the_environment_is_used_and_exceptions_from_it_are_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environments_proxy_and_its_exceptions_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with canned_server(STORED) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         location = StoreLocation(endpoint_url="http://s3.invalid", container="backups")
