@@ -1,4 +1,4 @@
-"""What the Protocol promises, of every store and every wrapper."""
+"""The contract of every store and every wrapper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 1024**2
 
 
 def keys(store: ObjectStore, prefix: str = "") -> list[str]:
-    """What a listing gives."""
+    """Return the objects of a listing."""
     return [item.key for item in store.list(prefix)]
 
 

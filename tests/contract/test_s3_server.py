@@ -1,4 +1,4 @@
-"""S3 against a real server: refusals, TLS, proxies, and lines that are slow, broken or damage what they carry."""
+"""The S3 store against a real server: errors, TLS, proxies, and slow, broken or damaging connections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIB = 1024**2
 
 @pytest.fixture
 def container(server: S3Server) -> str:
-    """A container that exists."""
+    """Return a container that exists."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     with closing(S3Store(server.location(name, create_container=True), server.credentials)) as store:
         store.check()
@@ -38,19 +38,19 @@ def container(server: S3Server) -> str:
 
 @pytest.fixture
 def line(server: S3Server) -> Iterator[Relay]:
-    """A line to the server that does as it is told."""
+    """Run a scriptable relay to the server."""
     with relay(server.url) as running:
         yield running
 
 
 def over(line: Relay, server: S3Server, container: str, **more: object) -> S3Store:
-    """The store at the other end of the line."""
+    """Return a store that uses the relay."""
     location = StoreLocation.model_validate({"endpoint_url": line.url, "container": container, **more})
     return S3Store(location, server.credentials)
 
 
 def refused(server: S3Server, container: str, credentials: S3Credentials) -> AccessDenied:
-    """The error for credentials, the same from every call."""
+    """Return the error for credentials, which every call raises."""
     with closing(S3Store(server.location(container), credentials)) as store:
         calls = (
             store.check,
@@ -245,7 +245,7 @@ def test_a_proxy_of_the_environment_is_used(
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a certificate for 127.0.0.1 that signs itself, and its key."""
+    """Return a directory with a self-signed certificate for 127.0.0.1, and its key."""
     directory = tmp_path_factory.mktemp("tls")
     command = f"""
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test
@@ -257,7 +257,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tls_server(authority: Path) -> Iterator[S3Server]:
-    """A server that speaks TLS with a certificate of its own authority."""
+    """Run a TLS server with a certificate of its own authority."""
     with s3_server(authority / "ca.crt", authority / "tls.key") as running:
         yield running
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 ROWS = 1000
 PAUSE = 2
-"""Seconds from the last page to the last commit: nothing but the age of stamps then tells the pages from old ones."""
+"""Seconds from the last page to the last commit, after which only the age of timestamps identifies the pages."""
 TABLES = (
     # Half of each page stays free, so that an update changes pages and no sizes.
     "CREATE TABLE accounts (id int PRIMARY KEY, round int, padding text) WITH (fillfactor = 40)",
@@ -52,7 +52,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory with a short path that every user may pass."""
+    """Return a directory with a short path to which every user has access."""
     with tempfile.TemporaryDirectory(prefix="unfrozen-") as name:
         Path(name).chmod(0o711)
         yield Path(name)
@@ -108,7 +108,7 @@ def update_everything(database: PostgreSQL, number: int) -> None:
 
 
 def holds_everything(copy: PostgreSQL, number: int) -> None:
-    """Let a server recover from what was restored, and look at each row and at each page."""
+    """Recover a server from restored data, and check each row and each page."""
     with copy.running(ends_with=postgres.ORDERLY_END):
         assert "automatic recovery in progress" in copy.log.read_text()
         assert copy.run("SELECT round, count(*) FROM accounts GROUP BY round") == [f"{number}|{ROWS}"]

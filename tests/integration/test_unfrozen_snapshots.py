@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 OLD, NEW = b"OLD!", b"NEW!"
 TABLE_BYTES = 256 << 10
 PLACE = 8192
-"""Where the page is that is written to."""
+"""Offset of the page that is written."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture(params=KINDS)
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UnfrozenVolume]:
-    """A file system that can be cut below."""
+    """Return a file system of which snapshots can be taken below."""
     reason = why_not(request.param)
     if reason is not None:
         pytest.skip(reason)
@@ -45,7 +45,7 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UnfrozenV
 
 
 def write(path: Path, data: bytes, offset: int, *, is_durable: bool) -> None:
-    """Write with write(2); the kernel brings it to the disk some day, or at once."""
+    """Write with write(2). The kernel writes to the disk later, or at once."""
     fd = os.open(path, os.O_RDWR)
     os.pwrite(fd, data, offset)
     if is_durable:
@@ -88,7 +88,8 @@ def test_an_incremental_finds_data_that_the_first_snapshot_lacked(
     change: Callable[[Path], None],
     detection: ChangeDetection,
 ) -> None:
-    """A database writes a page, which waits for the kernel, and syncs its log. That takes the page's stamps along."""
+    """A database writes a page, which stays in memory, and syncs its log. This also writes the page's timestamps to
+    disk."""
     table, log = volume.live / "table", volume.live / "log"
 
     def trial() -> bool:
@@ -120,7 +121,7 @@ def test_an_incremental_finds_data_that_the_first_snapshot_lacked(
 
 
 def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: UnfrozenVolume, tmp_path: Path) -> None:
-    """The window ends before the change: a chain that was made without the rule looks like this."""
+    """The window ends before the change, as in a chain that was made without the rule."""
     table, log = volume.live / "table", volume.live / "log"
 
     def trial() -> bool:
@@ -157,7 +158,7 @@ def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: Un
 
 
 def test_the_next_incremental_finds_writes_to_a_dirty_mapped_page(volume: UnfrozenVolume, tmp_path: Path) -> None:
-    """Back up the live tree. The window ends long after the stores, so only the sync makes their stamps move."""
+    """Back up the live tree. The window ends long after the writes, so only the sync moves their timestamps."""
     data = volume.live / "data.map"
     data.write_bytes(os.urandom(16384))
     volume.sync()

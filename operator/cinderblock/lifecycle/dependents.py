@@ -68,4 +68,4 @@ def exist(observed: ObservedBackup) -> bool:
 
 def unknown(why: str) -> PermanentError:
     """Return the error of a deletion that cannot know whether others need the data. ``why`` says what to do."""
-    return PermanentError(f"Whether other backups need this one is unknown: {why}.", reason="ReferencesUnknown")
+    return PermanentError(f"Whether other backups need this one is unknown: {why.removesuffix('.')}.", reason="ReferencesUnknown")

@@ -107,7 +107,7 @@ class ChunkReader:
 
 def missing(pack: str) -> IntegrityError:
     """Return the error for a pack that a manifest lists and the store does not have."""
-    return IntegrityError(f"Cannot read {pack}: the pack is missing, and the backup has lost data.")
+    return IntegrityError(f"Cannot read the backup: {pack} is missing, and its data is lost.")
 
 
 def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer, scratch: bytearray) -> Buffer:

@@ -25,20 +25,20 @@ from typing import NamedTuple
 from tests.cluster.csi import instants
 
 KINDS = ("ext4", "xfs")
-"""The file systems that snapshots can be cut of."""
+"""File systems of which snapshots can be taken."""
 MIB = 1 << 20
 TRIALS = 8
-"""How often `until_seen` tries before it fails."""
+"""Attempts of `until_seen`."""
 
 _FORCE = {"ext4": "-F", "xfs": "-f"}
 _SNAPSHOT_OPTIONS = {"ext4": "loop", "xfs": "loop,nouuid"}
-"""XFS refuses to mount two file systems of the same UUID at once (mount(8), nouuid)."""
+"""Without nouuid, XFS does not mount two file systems of the same UUID at once (mount(8))."""
 _FLUSH_SECONDS = 6
 """The kernel's flusher wakes up every 5 s (sysctl vm.dirty_writeback_centisecs)."""
 
 
 class NeverSeenError(AssertionError):
-    """No trial reached the state that it tests, so the test shows nothing."""
+    """No trial reached the state to test, so the test proves nothing."""
 
 
 class UnfrozenVolume:
@@ -87,7 +87,7 @@ class UnfrozenVolume:
         time.sleep(_FLUSH_SECONDS)
 
     def sync(self) -> None:
-        """Bring all data to the image, as syncfs(2) does."""
+        """Write all data to the image, like syncfs(2)."""
         _run("sync", "-f", self.live)
 
     def cut(self, *, read_only: bool = False) -> Path:
@@ -112,7 +112,7 @@ class UnfrozenVolume:
 
 
 class Facts(NamedTuple):
-    """What one file of a tree is: what a backup compares, and what it holds."""
+    """A file of a tree: the properties that a backup compares, and the content."""
 
     size: int
     mtime: int
@@ -122,7 +122,7 @@ class Facts(NamedTuple):
 
     @property
     def stamps(self) -> tuple[int, ...]:
-        """Return all but the content."""
+        """Return everything except the content."""
         return self[:-1]
 
 
@@ -139,7 +139,7 @@ def facts(tree: Path) -> dict[str, Facts]:
 
 
 def hidden_changes(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> list[str]:
-    """Return the files whose content is another one although size, mtime, ctime and inode number are the same."""
+    """Return the files whose content differs although size, mtime, ctime and inode number are the same."""
     both = before.keys() & after.keys()
     return sorted(
         path for path in both if before[path].stamps == after[path].stamps and before[path].digest != after[path].digest

@@ -29,7 +29,7 @@ from tests.support.mover.volumes_in_memory import FileInMemory, MemoryContent, M
 MIB = 1 << 20
 MEMORY_OF_A_MOVER = 256 * MIB
 LEAN_PROCESS = 70 * MIB
-"""Python with boto3, pydantic and all else loaded."""
+"""Memory of Python with boto3, pydantic and all other modules."""
 
 
 @pytest.mark.parametrize("chunk_bytes", [MIB, 2 * MIB, 4 * MIB])
@@ -39,7 +39,7 @@ def test_what_is_in_flight_fits_into_the_memory_of_a_mover(chunk_bytes: int) -> 
 
 
 class ForgetfulStore(MemoryStore):
-    """Keeps manifests and forgets packs, but for their size; puts of packs wait for each other, as on a slow line."""
+    """Keep manifests, and only the sizes of packs. Uploads of packs wait for each other, as on a slow network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ForgetfulStore(MemoryStore):
 
 
 class EndlessContent(MemoryContent):
-    """A device full of data that are made as they are read."""
+    """A device full of data that is generated when it is read."""
 
     @override
     def data_ranges(self) -> Iterator[DataRange]:
@@ -126,7 +126,7 @@ def test_requests_per_stored_gibibyte_are_at_most_seventy(mebibytes: int) -> Non
 
 
 class ManyEntries(MemorySource):
-    """A tree of empty files in many directories, made as it is walked."""
+    """A tree of empty files in many directories, generated during the walk."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Clones of snapshots may have other inodes and ctimes: what is then read, what is missed, and what is recorded."""
+"""Change detection on clones of snapshots that have other inodes and ctimes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("small_sections")
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """Files, a hard link, and something that is stamped last."""
+    """Return a volume with files, a hard link, and one newest file."""
     source = MemorySource()
     for number in range(FILES):
         source.add(b"file%04d" % number, (0, b"%020d" % number))
@@ -46,7 +46,7 @@ def volume() -> MemorySource:
 
 
 def clone(volume: MemorySource, what: str, generation: int = 1) -> None:
-    """Let the volume have other inodes, other ctimes, or both, as a clone that was made by copying has."""
+    """Give the volume other inodes, other ctimes, or both, like a clone that was made by copying."""
     for number, path in enumerate(list(volume.files), generation * 1_000_000):
         if what in ("inodes", "both"):
             change(volume, path, inode=number)
@@ -178,7 +178,7 @@ def test_a_backup_tells_what_was_taken_as_a_proof(volume: MemorySource) -> None:
 
 
 def test_a_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySource) -> None:
-    """A file that has again the inode and ctime of the grandparent, but other content, as the parent has it."""
+    """A file has the inode and ctime of the grandparent again, but the content of the parent."""
     backups = Backups()
     backups.back_up(volume, "one")
     first = volume.files[b"file0007"].entry
@@ -208,7 +208,7 @@ def test_a_recent_or_future_mtime_proves_nothing(
 
 
 def test_a_snapshot_may_be_older_than_its_request(volume: MemorySource) -> None:
-    """Of a snapshot that the user gave, mtimes count from when it was taken, not from when the backup was asked for."""
+    """For a given snapshot, mtimes are compared with its creation, not with the request of the backup."""
     change(volume, b"file0007", mtime_ns=int((NOON - timedelta(hours=1)).timestamp()) * 1_000_000_000)
     backups = Backups()
     backups.back_up(volume, "one", data_timestamp=NOON - timedelta(hours=1))
@@ -220,7 +220,7 @@ def test_a_snapshot_may_be_older_than_its_request(volume: MemorySource) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A real tree of every kind of entry; its mtimes lie before the backups' request."""
+    """Return a real tree with every kind of entry. Its mtimes precede the request of the backups."""
     path = tmp_path / "tree"
     make_tree(str(path), seed=5, privileged=os.geteuid() == 0)
     for directory, directories, files in os.walk(os.fsencode(path)):
@@ -232,7 +232,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def copied(backups: Backups, backup: str, target: Path) -> Path:
-    """A clone as some drivers make it: every inode and ctime is another one, everything else is as it was."""
+    """Clone a tree as some drivers do: every inode and ctime is new, everything else is the same."""
     target.mkdir()
     backups.restore(backup, target)
     return target

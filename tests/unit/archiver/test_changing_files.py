@@ -1,4 +1,4 @@
-"""A volume that changes while it is read: noticed, tried again, told; a torn file is never called good."""
+"""Volumes that change while they are read. A torn file never passes as sound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """A small file and a large one."""
+    """Return a volume with a small and a large file."""
     source = MemorySource()
     source.add(b"large", (0, b"l" * (2 * MIB + 5)))
     source.add(b"small", (0, b"small"))

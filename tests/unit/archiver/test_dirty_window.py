@@ -1,4 +1,4 @@
-"""Stamps prove something only if they are older than what the parent's snapshot may have missed."""
+"""Timestamps prove a file unchanged only if they are older than the dirty window of the parent's snapshot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECOND = 1_000_000_000
 MIB = 1 << 20
 INSTANT = (NOON - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 EDGE = INSTANT - 3600 * SECOND
-"""The first stamp within the default window before NOON."""
+"""The first timestamp within the default window before NOON."""
 FILES = 60
 OLD, NEW = b"old content", b"new content"
 DATABASE = b"file0007"
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("small_sections")
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """Files that were stamped long ago."""
+    """Return a volume whose files have old timestamps."""
     source = MemorySource()
     for number in range(FILES):
         source.add(b"file%04d" % number, (0, b"%011d" % number))
@@ -51,7 +51,7 @@ def volume() -> MemorySource:
 
 
 def write_back(volume: MemorySource, path: bytes = DATABASE, data: bytes = NEW) -> None:
-    """Let data reach the disk whose stamps had reached it before: no stamp moves."""
+    """Change data without timestamps, like data that reaches the disk after its timestamps."""
     volume.files[path].segments = [(0, data)]
 
 
@@ -95,7 +95,7 @@ def test_a_file_is_reused_only_if_both_timestamps_precede_the_window(
 
 @pytest.mark.parametrize(("window", "is_read"), [(0, False), (60, False), (120, False), (121, True), (86400, True)])
 def test_a_window_has_two_minutes_at_least(volume: MemorySource, window: int, is_read: bool) -> None:
-    """The stamp is one nanosecond older than two minutes before the parent's data."""
+    """The timestamp precedes the window of two minutes by one nanosecond."""
     change(volume, DATABASE, ctime_ns=INSTANT - 120 * SECOND - 1)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -163,7 +163,7 @@ def test_a_large_file_within_the_window_is_read_again(volume: MemorySource, tmp_
 
 
 def test_late_data_is_found_by_every_later_backup_of_a_chain(volume: MemorySource, tmp_path: Path) -> None:
-    """The row of the first backup is inherited by the second only once its stamps are older than the window."""
+    """The second backup reuses a row of the first only if its timestamps precede the window."""
     change(volume, DATABASE, ctime_ns=EDGE, mtime_ns=EDGE)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -188,7 +188,7 @@ def test_the_earlier_one_of_request_and_snapshot_counts(
 
 
 def test_a_snapshot_older_than_the_parents_needs_older_timestamps(volume: MemorySource, tmp_path: Path) -> None:
-    """The parent has data that had not reached the disk when this snapshot was taken."""
+    """The parent has data that was not on disk when this snapshot was taken."""
     change(volume, DATABASE, ctime_ns=EDGE - 600 * SECOND)
     backups = Backups()
     write_back(volume)
@@ -203,7 +203,7 @@ def test_a_snapshot_older_than_the_parents_needs_older_timestamps(volume: Memory
 def test_where_a_driver_has_copied_all_files_mtime_alone_judges(
     volume: MemorySource, detection: ChangeDetection
 ) -> None:
-    """All ctimes are those of the copy, which was made after the snapshot was asked for."""
+    """All ctimes are those of the copy, which was made after the snapshot was requested."""
     for number, path in enumerate(volume.files):
         change(volume, path, ctime_ns=INSTANT + number)
     change(volume, b"file0010", mtime_ns=EDGE - 1)

@@ -1,4 +1,4 @@
-"""When an incremental reads all files, and what it says of changes that stamps had hidden."""
+"""Full comparisons: when an incremental backup reads all files, and how it reports hidden changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parents[2] / "data" / "format" / "v1"
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """A small file and a large one, stamped long ago."""
+    """Return a volume with a small and a large file that have old timestamps."""
     source = MemorySource()
     source.add(DATABASE, (0, OLD))
     source.add(LARGE, (0, LARGE_DATA))
@@ -43,14 +43,14 @@ def volume() -> MemorySource:
 
 @pytest.fixture
 def backups(volume: MemorySource) -> Backups:
-    """Of the volume there is a full backup, "one"."""
+    """Return the backups of the volume, with a full backup "one"."""
     made = Backups(keys=key_ring())
     made.back_up(volume, "one")
     return made
 
 
 def in_turn(backups: Backups, volume: MemorySource, backup: str = "two", parent: str = "one") -> MoverReport:
-    """An incremental whose turn it is to compare."""
+    """Make an incremental backup that is due to compare all files."""
     return backups.back_up(volume, backup, parent, compare_every=1)
 
 
@@ -190,7 +190,7 @@ def test_a_report_that_is_made_again_tells_the_same(volume: MemorySource, backup
 def test_a_change_within_the_window_was_not_missed(
     volume: MemorySource, tmp_path: Path, stamps: dict[str, int]
 ) -> None:
-    """Any incremental would have found it."""
+    """Every incremental backup finds this change."""
     change(volume, DATABASE, **stamps)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -243,7 +243,7 @@ def test_a_change_missed_with_a_smaller_window_is_counted(volume: MemorySource, 
 def test_a_change_missed_with_a_weaker_detection_is_counted(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
-    """Somebody wrote to the file within the window, and gave it the mtime back that it had."""
+    """The file was written within the window, and its mtime was set back."""
     write_back(volume, DATABASE)
     change(volume, DATABASE, ctime_ns=EDGE + 1)
     backups.back_up(volume, "two", "one", change_detection=ANY_BOTH)
@@ -304,7 +304,7 @@ def test_a_large_file_in_several_parts_is_compared_to_its_end(tmp_path: Path, mo
 
 @pytest.mark.parametrize("case", ["sealed", "unsealed"])
 def test_damage_that_an_older_release_left_does_not_live_on(case: str, tmp_path: Path) -> None:
-    """Its manifests say nothing of comparing. The file is stamped long before them, so stamps would never show it."""
+    """Manifests of an earlier release record no comparison. Timestamps never show the change of this old file."""
     store, _ = load(GOLDEN / case)
     backups = Backups(store, None if case == "unsealed" else key_ring())
     assert backups.open("child").summary.comparison is None

@@ -1,4 +1,4 @@
-"""What is unchanged is taken over from the parent's manifest, whole sections where that is possible.
+"""Unchanged entries are reused from the parent's manifest, in whole sections if possible.
 
 However a tree changes from backup to backup, each manifest says what a full backup would say.
 """
@@ -24,18 +24,18 @@ from tests.unit.format.test_stored_format import read_by_page
 
 NAMES = [b"%s/%02d" % (directory, number) for directory in (b"a", b"a-b", b"a/in", b"b") for number in range(12)]
 LATEST = 1000
-"""Seconds of the newest stamp of all: what is stamped earlier has settled."""
+"""Seconds of the newest timestamp; older files have settled."""
 
 
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
-    """Sections of some six entries, each worth copying."""
+    """Make sections of about six entries, each large enough to be copied."""
     with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_REUSED_SHARE", 1):
         yield
 
 
 def volume_of(files: dict[bytes, int], stamp: int) -> MemorySource:
-    """Every third file is a further name of the one before it, if that is there."""
+    """Return a volume in which every third file is a hard link to the previous one."""
     volume = MemorySource()
     for directory in (b"a", b"a-b", b"a/in", b"b"):
         volume.add(directory, kind=EntryKind.DIRECTORY)
@@ -80,7 +80,7 @@ def test_a_chain_of_incrementals_says_what_full_backups_would_say(
 
 
 def _told(entry: Entry) -> Entry:
-    """An entry without its extents: where they are differs."""
+    """Return an entry without its extents, whose places differ."""
     return entry._replace(extents=())
 
 
@@ -149,7 +149,7 @@ def test_sections_stay_as_large_as_they_are_over_many_generations(monkeypatch: p
 def test_extended_attributes_count_in_the_size_of_a_merged_section(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Readers refuse a section that is too large, so nothing may be left out of what it will be."""
+    """Readers reject a section that is too large, so its size must be complete."""
     monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1 << 30)
     backups = Backups()
 

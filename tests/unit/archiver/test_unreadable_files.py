@@ -1,4 +1,4 @@
-"""With unreadable Skip, what cannot be read is left out, named, and read again by the next backup."""
+"""With unreadable Skip, unreadable files are left out, reported, and read again by the next backup."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def unreadable(path: bytes, code: int = errno.EIO) -> SourceError:
 
 
 def breaks(file: FileInMemory, code: int = errno.EIO) -> None:
-    """Let reading a file fail."""
+    """Make reads of a file fail."""
 
     def fail() -> None:
         raise unreadable(file.entry.path, code)
@@ -158,7 +158,7 @@ def test_links_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def of_many_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree whose attributes are more than a backup takes of a file and of a directory, the limit being 100 bytes."""
+    """Return a tree with more attributes than a backup accepts, with a limit of 100 bytes."""
     for module in (tree_reader, walk):
         monkeypatch.setattr(module, "ATTRIBUTES_LIMIT", 100)
     source = tmp_path / "source"
@@ -201,7 +201,7 @@ def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> 
 
 
 def test_further_names_of_what_is_left_out_are_left_out_too(backups: Backups) -> None:
-    """Whether they are new, or the parent has them: their holder is in the parent, and has changed."""
+    """The extents are new, or the parent has them in a file that has changed."""
     volume = MemorySource(SKIP)
     holder = volume.add(b"a", (0, b"content"), stamp=1)
     link = volume.add(b"b", kind=EntryKind.HARDLINK, target=b"a")
@@ -241,7 +241,7 @@ def test_nothing_of_a_device_is_left_out(backups: Backups, tmp_path: Path, code:
 
 
 def large(volume: MemorySource, parts: int) -> FileInMemory:
-    """A sparse file of that many runs, each in a chunk of its own."""
+    """Return a sparse file with this many extents, each in its own chunk."""
     return volume.add(b"large", *((number * MIB, b"%d" % number) for number in range(parts)))
 
 
@@ -278,7 +278,7 @@ def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypa
 
 
 def test_a_walk_says_nothing_of_lost_found_that_it_cannot_read(tmp_path: Path) -> None:
-    """What is in lost+found belongs to fsck: a directory after it is walked all the same."""
+    """The content of lost+found belongs to fsck. A directory after it is still read."""
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "zoo").mkdir()
     root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)

@@ -156,7 +156,7 @@ def test_nothing_is_deleted_while_a_neighbour_is_too_damaged_to_ask(cli: Cli, op
     before = list(opened.inside.list(""))
     outcome = cli("delete", line[1], "--from", STORE)
     assert outcome.code == 5
-    assert f"delete {line[2]} first" in outcome.err
+    assert f"Delete {line[2]} first" in outcome.err
     assert list(opened.inside.list("")) == before
 
 

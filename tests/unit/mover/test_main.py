@@ -1,4 +1,4 @@
-"""The mover's process: task in, report and exit code out."""
+"""The mover process reads a task, and leaves a report and an exit code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIB = 1 << 20
 
 
 class Pod:
-    """What a mover finds around it.
+    """The environment of a mover.
 
     Attributes:
         store: what the opener gives.
@@ -63,7 +63,7 @@ class Pod:
             mount(self.secrets / "encryption", keys)
 
     def run(self, task: MoverTask | str) -> int:
-        """One run of the mover in this process."""
+        """Run the mover in this process."""
         return main(
             {TASK_VARIABLE: task} if isinstance(task, str) else task_to_env(task),
             secrets_directory=str(self.secrets),
@@ -78,17 +78,17 @@ class Pod:
 
     @property
     def report(self) -> MoverReport:
-        """What the kubelet would find."""
+        """The report that the kubelet finds."""
         return MoverReport.model_validate_json(self.log.read_bytes())
 
     @property
     def lines(self) -> list[MoverProgress]:
-        """What the pod's log holds."""
+        """The lines of the pod's log."""
         return [MoverProgress.model_validate_json(line) for line in self.out.getvalue().splitlines()]
 
 
 def mount(directory: Path, data: Mapping[str, bytes]) -> None:
-    """Files as the kubelet lays them out: links into a directory of a generation."""
+    """Write files like the kubelet: links into a directory of a generation."""
     generation = directory / "..2026_01_01"
     generation.mkdir(parents=True)
     (directory / "..data").symlink_to("..2026_01_01")
@@ -314,7 +314,7 @@ def test_a_failed_run_does_not_claim_to_be_complete() -> None:
 
 
 LONGEST = {f"{number:03}".ljust(255, "k"): "\U0001f9f1" * 255 for number in range(128)}
-"""As much metadata as a backup may have (128 items), in characters of four bytes."""
+"""The largest metadata of a backup (128 items), in characters of four bytes."""
 ECHO = "import os; from cinderblock.api import mover; print(mover.task_from_env(os.environ))"
 
 

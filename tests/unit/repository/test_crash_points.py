@@ -1,4 +1,4 @@
-"""A mover may die before or after each object that it puts or deletes, or at each it reads: the next ends the same.
+"""Crashes of a mover before and after each request: the next mover has the same result.
 
 The calls are counted in a run that nobody disturbs, so none is forgotten. What the operator itself writes to the API
 server and removes from the store is enumerated in tests/simulation/test_crashes.py, with movers that die at each
@@ -33,7 +33,7 @@ Volume = Callable[[], MemorySource]
 
 
 class Counting(MemoryStore):
-    """A store that notes which calls come."""
+    """A store that records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Counting(MemoryStore):
 
 @cache
 def first() -> MemorySource:
-    """Data for two packs, in small and large files."""
+    """Return a volume with data for two packs, in small and large files."""
     rnd, source = random.Random(1), MemorySource()
     for number in range(50):
         source.add(b"small%03d" % number, (0, rnd.randbytes(rnd.randrange(1, 50000))))
@@ -73,7 +73,7 @@ def first() -> MemorySource:
 
 @cache
 def second() -> MemorySource:
-    """The same with some files rewritten, gone and new, for a pack of its own."""
+    """Return the volume with some files changed, removed and new, for another pack."""
     rnd, source = random.Random(2), MemorySource()
     source.files = dict(first().files)
     for number in range(0, 50, 7):
@@ -84,7 +84,7 @@ def second() -> MemorySource:
 
 
 def parent_in(store: MemoryStore, keys: KeyRing | None, name: str) -> str | None:
-    """Make the parent that the backup of this name builds on, if it builds on one."""
+    """Make the parent of the backup of this name, if it has one."""
     if name == "full":
         return None
     Backups(store, keys).back_up(first(), "parent")
@@ -95,7 +95,7 @@ VOLUMES: dict[str, Volume] = {"full": first, "incremental": second}
 
 
 def calls_of(name: str, keys: KeyRing | None) -> list[Operation]:
-    """The calls of an undisturbed backup, without those for its parent."""
+    """Return the calls of an undisturbed backup, without those for its parent."""
     store = Counting()
     parent = parent_in(store, keys, name)
     store.calls.clear()
@@ -162,7 +162,7 @@ def test_a_restore_that_dies_at_any_object_can_be_repeated(tmp_path: Path, targe
 
 
 def restored(backups: Backups, place: Path, target: str) -> dict[str, bytes]:
-    """A directory after a restore into it; one that is ``existing`` holds other things before."""
+    """Return the content of a directory after a restore. An ``existing`` one holds other files before."""
     place.mkdir(exist_ok=True)
     if target == "existing":
         (place / "large").write_bytes(b"of another time")

@@ -1,4 +1,4 @@
-"""Neighbours in a pack come in one request; what is wanted here and there comes alone."""
+"""Adjacent ranges of a pack are read in one request, scattered ones alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACK = random.Random(1).randbytes(18 * MIB)
 
 
 class Requests:
-    """Reads from PACK, and remembers what was asked for."""
+    """Read from PACK, and record the requests."""
 
     def __init__(self, size: int = len(PACK)) -> None:
         self.made: list[tuple[int, int]] = []
@@ -77,7 +77,7 @@ def test_whatever_is_wanted_comes(wanted: list[tuple[str, int, int]]) -> None:
 def test_a_truncated_pack_fails_only_for_missing_bytes() -> None:
     ahead, requests = ReadAhead(), Requests(size=2 * MIB)
     assert ahead.get("pack", 0, MIB, len(PACK), requests) == PACK[:MIB]
-    with pytest.raises(IntegrityError, match="pack: cut short"):
+    with pytest.raises(IntegrityError, match="pack: it is cut short"):
         ahead.get("pack", MIB, 3 * MIB, len(PACK), requests)
 
 

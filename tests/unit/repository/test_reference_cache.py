@@ -1,4 +1,4 @@
-"""What was read of manifests is kept within a bound, and what is not kept is read again."""
+"""The reference cache keeps its limit, and dropped manifests are read again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def manifest(backup_id: str) -> StoredManifest:
 
 
 def learn_a_line(known: VolumeReferences, count: int) -> None:
-    """Of so many incremental backups, each lists packs of all before it."""
+    """Add references of so many incremental backups, each of which lists packs of all earlier ones."""
     ids = [f"{number:08d}-9f0c-4b5e-8a38-2a1f6d9c3e11" for number in range(count)]
     for number, backup_id in enumerate(ids):
         known.add(manifest(backup_id), ids[number - 1] if number else None, ids[:number], None)
@@ -54,7 +54,7 @@ def test_what_is_counted_is_what_it_takes() -> None:
 
 
 def _size(table: dict[str, object]) -> int:
-    """Bytes of a table with its keys and values; slots of a value are counted too."""
+    """Return the bytes of a dictionary with its keys and values, including the slots of values."""
     values = sum(sys.getsizeof(value) + sys.getsizeof(getattr(value, "packs_of", 0)) for value in table.values())
     return sys.getsizeof(table) + values + sum(sys.getsizeof(key) for key in table)
 

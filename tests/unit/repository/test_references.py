@@ -1,4 +1,4 @@
-"""Manifests show which backups need packs of a backup."""
+"""References in manifests show which backups need packs of a backup."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ JUNK = (
     f"{pack_prefix(PREFIX, VOLUME, name(0))}notes.txt",
     f"{pack_prefix(PREFIX, VOLUME, name(0))}{'0' * 32}-000000/",
 )
-"""Objects that other programs leave: folders, files, and keys that no request of ours can name."""
+"""Objects of other programs: folders, files, and keys that Cinderblock never uses."""
 
 
 def plant(line: Line, key: str, content: bytes = b"") -> None:
-    """Put an object under any key, as a server lists it."""
+    """Store an object under any key that a server may list."""
     line.backups.store._objects[key] = content  # type: ignore[attr-defined]
 
 
@@ -155,8 +155,8 @@ def test_an_unreadable_manifest_may_need_anything_and_names_a_remedy() -> None:
     (unknown,) = line.needs(name(1)).unknown
     assert isinstance(unknown, IntegrityError)
     assert line.key("other") in unknown.message
-    assert "delete other first" in unknown.message
-    with pytest.raises(ReferencesUnknown, match="delete other first"):
+    assert "Delete other first" in unknown.message
+    with pytest.raises(ReferencesUnknown, match="Delete other first"):
         line.remove(name(1))
     assert list(line.backups.store.list("")) == before
 
@@ -169,7 +169,7 @@ def test_of_a_newer_format_the_message_says_so() -> None:
     line.backups.store.put(line.key(name(1)), content)
     (unknown,) = line.needs(name(0)).unknown
     assert isinstance(unknown, UnsupportedFormat)
-    assert "use the version of Cinderblock that made it" in unknown.message
+    assert "Use the version of Cinderblock that made it" in unknown.message
 
 
 def test_a_damaged_backup_is_deletable_unless_a_sound_one_needs_it() -> None:
@@ -202,7 +202,7 @@ def test_a_replaced_manifest_with_packs_blocks_the_deletion() -> None:
     line.backups.store.delete([line.key(name(1))])
     line.backups.store.put(line.key(name(2)), line.backups.store.get(line.key(name(0))))
     before = list(line.backups.store.list(""))
-    with pytest.raises(ReferencesUnknown, match=f"put the manifest of {name(2)} back"):
+    with pytest.raises(ReferencesUnknown, match=f"Put the manifest of {name(2)} back"):
         line.remove(name(0))
     assert list(line.backups.store.list("")) == before
     line.backups.store.delete([line.key(name(2))])
@@ -220,7 +220,7 @@ def test_sealed_manifests_tell_without_keys_as_long_as_the_line_is_whole() -> No
     assert needs.by == ()
     (unknown,) = needs.unknown
     assert isinstance(unknown, KeyUnavailable)
-    assert "its key 2024" in unknown.message
+    assert "sealed with key 2024" in unknown.message
     assert line.needs(name(1)).by == (name(3),)
 
 

@@ -1,4 +1,4 @@
-"""A mover may die at any moment: the next one completes the work, and nothing is left behind."""
+"""A mover may die at any moment. The next one completes the backup, and nothing is left over."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 
 def make_volume(seed: int = 0) -> MemorySource:
-    """Data for four packs, in small and large files."""
+    """Return a volume with data for four packs, in small and large files."""
     rnd = random.Random(seed)
     source = MemorySource()
     for number in range(200):
@@ -67,7 +67,7 @@ CALLS: list[tuple[Operation, int, bool]] = [
 
 
 def happens(operation: Operation, calls: int, *, is_sealed: bool) -> bool:
-    """Whether a backup comes to this call: the wrapped data key is put, and deleted, only if it is sealed."""
+    """Return whether a backup makes this call: only a sealed one stores and deletes a wrapped data key."""
     return is_sealed or (operation != "delete" and (operation, calls) != ("put", 5))
 
 
@@ -177,7 +177,7 @@ def test_a_manifest_of_another_backup_is_not_replaced() -> None:
 
 
 def test_a_second_mover_for_the_same_backup_does_not_spoil_it(tmp_path: Path) -> None:
-    """The first mover is believed dead and goes on: it must not commit packs that its successor has deleted."""
+    """The first mover seems dead but continues. It must not commit packs that its successor has deleted."""
     volume, memory = make_volume(), MemoryStore()
     slow = _Interrupted(memory, lambda: Backups(memory, key_ring()).back_up(make_volume(3), "one"))
     with pytest.raises(TransientError, match="another mover") as overtaken:
@@ -188,7 +188,7 @@ def test_a_second_mover_for_the_same_backup_does_not_spoil_it(tmp_path: Path) ->
 
 
 class _Interrupted(FaultyStore):
-    """Before the last listing of a backup, something else happens."""
+    """Call a function before the last listing of a backup."""
 
     def __init__(self, inner: MemoryStore, interruption: Callable[[], object]) -> None:
         super().__init__(inner)

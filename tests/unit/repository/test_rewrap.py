@@ -1,4 +1,4 @@
-"""A key is rotated by wrapping data keys anew; packs are not touched."""
+"""A key rotation rewraps data keys, and does not change packs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def volume() -> MemorySource:
 
 @pytest.fixture
 def backups(volume: MemorySource) -> Backups:
-    """ "one", and "two" that needs its packs, sealed with the old key."""
+    """Return backups "one", and "two" that needs its packs, sealed with the old key."""
     made = Backups(keys=OLD)
     made.back_up(volume, "one")
     volume.add(b"more", (0, b"more"), stamp=9)
@@ -84,7 +84,7 @@ def test_the_next_incremental_continues_after_the_rotation(backups: Backups, vol
 
 
 def test_no_leftover_keeps_the_data_key_under_the_old_key(backups: Backups) -> None:
-    """Packs hold no wrapped key, and the one that a resuming run needs is gone when the manifest is there."""
+    """Packs hold no wrapped key, and a committed backup has no object with a wrapped key."""
     assert [key for key in backups.pack_keys("one") if key.endswith("data-key")] == []
 
 

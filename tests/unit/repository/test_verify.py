@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def backups() -> Backups:
-    """ "one", and "two" on it, of a tree with small files, a large one, and equal chunks."""
+    """Return backups "one", and "two" built on it, of a tree with small files, a large one, and equal chunks."""
     source = MemorySource()
     for number in range(300):
         source.add(b"small%03d" % number, (0, random.Random(number).randbytes(9000)))

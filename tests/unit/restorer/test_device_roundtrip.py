@@ -1,4 +1,4 @@
-"""A device that is backed up and restored is the same device, through any chain of incrementals."""
+"""A device is the same after backup and restore, through every chain of incremental backups."""
 
 from __future__ import annotations
 
@@ -146,7 +146,8 @@ def test_an_in_place_restore_writes_only_what_differs(tmp_path: Path) -> None:
 
 
 def test_data_that_became_zero_is_restored_as_zero_over_old_data(tmp_path: Path) -> None:
-    """Each link makes another part zero, the last one all: whole chunks, parts of them, and the end of the device."""
+    """Each backup finds another part zeroed: whole chunks, parts of chunks, and the end. The last one finds all
+    zero."""
     size = 6 * MIB + 777
     image = write_image(tmp_path / "image", size, (0, random.Random(3).randbytes(size)))
     backups, parent = Backups(keys=key_ring()), None
@@ -163,7 +164,7 @@ def test_data_that_became_zero_is_restored_as_zero_over_old_data(tmp_path: Path)
 
 
 def draw_image(seed: int, size: int, grain: int) -> bytes:
-    """Random data, text and zeros side by side."""
+    """Return random data, text and zeros side by side."""
     rnd = random.Random(seed)
     kinds = (lambda: rnd.randbytes(grain), lambda: bytes(grain), lambda: rnd.randbytes(16) * (grain // 16))
     return b"".join(rnd.choice(kinds)() for _ in range(size // grain + 1))[:size]

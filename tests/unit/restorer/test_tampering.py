@@ -1,4 +1,4 @@
-"""What is changed in the store is found, named, and does not reach the target."""
+"""Tampering with stored objects is detected and named, and never reaches the target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sea
 
 
 def make_device(seed: int = 0) -> MemorySource:
-    """Thirty-two chunks that do not compress: two packs."""
+    """Return a volume with 32 incompressible chunks in two packs."""
     source = MemorySource()
     source.make_device(32 * MIB, (0, random.Random(seed).randbytes(32 * MIB)))
     return source
@@ -42,14 +42,14 @@ def make_tree(seed: int = 0) -> MemorySource:
 
 
 def spoiled(target: Path) -> bytes:
-    """Prepare an image that is full of something else, and return what it holds."""
+    """Fill an image with other data, and return its content."""
     content = b"\xee" * (32 * MIB)
     target.write_bytes(content)
     return content
 
 
 def assert_only_verified_bytes(target: Path, before: bytes, wanted: bytes) -> None:
-    """Every block is as it was, or as it should be; nothing else has been written."""
+    """Check that every block has its old or its restored content, and nothing else."""
     after = target.read_bytes()
     for start in range(0, len(before), 4096):
         block = slice(start, start + 4096)
@@ -58,7 +58,7 @@ def assert_only_verified_bytes(target: Path, before: bytes, wanted: bytes) -> No
 
 @both
 def test_any_changed_byte_of_any_object_is_found(keys: KeyRing | None) -> None:
-    """Every byte of a small backup, one after the other."""
+    """Flip each byte of a small backup, one after the other."""
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "one")
     objects = [backups.manifest_key("one"), *backups.pack_keys("one")]
@@ -102,7 +102,7 @@ def test_bytes_put_into_an_object_are_found(keys: KeyRing | None) -> None:
 
 
 def changed_packs(backups: Backups) -> Iterator[tuple[str, bytes | None]]:
-    """Ways to spoil the second pack of backup "one"; chunks are of 1 MiB and do not compress."""
+    """Return ways to damage the second pack of backup "one". Chunks have 1 MiB and do not compress."""
     first, second = backups.pack_keys("one")
     body, other = backups.store.get(second), backups.store.get(first)
     stored = next(extent.chunk.stored for entry in backups.open("one").entries() for extent in entry.extents)
@@ -200,7 +200,7 @@ def test_no_error_of_a_spoiled_sealed_backup_shows_key_material() -> None:
 
 
 def forged() -> Backups:
-    """A sealed backup in whose place somebody without the key has put one of their own."""
+    """Return a sealed backup that an attacker without the key has replaced."""
     backups, forger = Backups(keys=key_ring()), Backups()
     backups.back_up(make_tree(), "one")
     forger.back_up(make_tree(5), "one")
@@ -230,7 +230,7 @@ def test_an_unsealed_replacement_of_a_sealed_backup_fails_verification() -> None
 
 
 class ReplacingStore(CountedStore):
-    """Somebody who writes another object in the place of one, as soon as that is written."""
+    """A store in which an attacker replaces an object as soon as it is written."""
 
     def __init__(self, inner: ObjectStore, key: str, body: bytes) -> None:
         super().__init__(inner)

@@ -1,4 +1,4 @@
-"""A tree that is backed up and restored is the same tree."""
+"""A tree is the same after backup and restore."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MIB])
 def test_extended_attributes_are_restored_for_files_of_every_size(tmp_path: Path, source: Path, size: int) -> None:
-    """A full backup reads them where it opens files, an incremental where it walks."""
+    """A full backup reads attributes when it opens files, an incremental one during the walk."""
     file = source / "file"
     file.write_bytes(os.urandom(size))
     os.link(file, source / "link")

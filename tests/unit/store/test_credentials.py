@@ -1,4 +1,4 @@
-"""Credentials come from a Secret, and nowhere do they show."""
+"""Credentials come from a Secret, and are never shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET = {"AWS_ACCESS_KEY_ID": b"AKIA123", "AWS_SECRET_ACCESS_KEY": b"wJalr/x+y=
 
 
 def mounted(directory: Path, data: dict[str, bytes]) -> str:
-    """A Secret as the kubelet mounts it: links into a directory that is exchanged as a whole."""
+    """Write a Secret like the kubelet: links into a directory that is replaced as a whole."""
     (directory / "..data").mkdir()
     for name, value in data.items():
         (directory / "..data" / name).write_bytes(value)

@@ -1,4 +1,4 @@
-"""Every call is told of once, with what it asked and how it ended."""
+"""Every call is reported once, with its request and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be tried again is tried again, within bounds; everything else is raised at once."""
+"""Transient errors are retried within limits; all other errors are raised at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.store.faults import Crash, FaultyStore
 
 
 class Time:
-    """A clock that moves only when somebody sleeps, and dice that always show the most."""
+    """A clock that moves only during sleep, and a random function with a fixed result."""
 
     def __init__(self, share: float = 1.0) -> None:
         self.now = 1000.0
@@ -40,17 +40,17 @@ class Time:
         self._share = share
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self.sleeps.append(seconds)
         self.now += seconds
 
     def clock(self) -> RetryClock:
-        """For the store."""
+        """Return the clock for the store."""
         return RetryClock(lambda: self.now, self.sleep, lambda low, high: low + (high - low) * self._share)
 
 
 class Bench:
-    """A retrying store over a faulty one, with everything to look at."""
+    """A retrying store over a faulty one, with its clock and its calls."""
 
     def __init__(self, policy: RetryPolicy = MOVER_RETRIES, share: float = 1.0) -> None:
         self.inside = MemoryStore()
@@ -61,7 +61,7 @@ class Bench:
 
 
 def away(retry_after: float | None = None) -> StoreUnreachable:
-    """An error that may pass."""
+    """Return a transient error."""
     error = StoreUnreachable("the server is away")
     error.retry_after = retry_after
     return error
@@ -234,5 +234,5 @@ def test_what_a_lost_answer_did_is_done_again_without_harm() -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Hundreds of warnings help nobody."""
+    """A long outage must not log hundreds of warnings."""
     caplog.set_level("ERROR")

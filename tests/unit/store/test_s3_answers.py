@@ -1,4 +1,4 @@
-"""Whatever an endpoint answers becomes an error of our tree that says what to do, or a result that can be trusted."""
+"""Every response of an endpoint becomes a trusted result, or an error that names a remedy."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ any_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 def opened(server: Canned, **more: object) -> S3Store:
-    """A store on the server."""
+    """Return a store on the server."""
     location = StoreLocation.model_validate({"endpoint_url": server.url, "container": "volumebackups", **more})
     return S3Store(location, CREDENTIALS)
 
 
 def raised(call: Call, *answers: bytes, **more: object) -> CinderblockError:
-    """The error that a call ends in."""
+    """Return the error that a call raises."""
     with (
         canned_server(*answers) as server,
         closing(opened(server, **more)) as store,
@@ -63,7 +63,7 @@ def raised(call: Call, *answers: bytes, **more: object) -> CinderblockError:
 
 
 def connections_for_three(call: Call, unavailable: bytes) -> int:
-    """On how many connections a call is made that gets the same answer three times, and may be tried again."""
+    """Return the number of connections of three calls that get the same transient error."""
     with canned_server(unavailable) as server, closing(opened(server)) as store:
         for _ in range(3):
             with pytest.raises(StoreUnreachable):
@@ -243,7 +243,7 @@ def test_another_part_than_the_one_asked_for_is_no_answer(content_range: str) ->
 
 
 def listing(*keys: str, token: str | None = None) -> bytes:
-    """One page of ListObjectsV2."""
+    """Return one page of ListObjectsV2."""
     contents = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
     more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     truncated = str(token is not None).lower()
@@ -281,7 +281,7 @@ def test_a_listing_that_makes_no_sense_is_an_error_and_no_end(pages: tuple[bytes
 
 
 def deletion(*failures: tuple[str, str]) -> bytes:
-    """An answer to DeleteObjects."""
+    """Return a response to DeleteObjects."""
     errors = "".join(
         f"<Error><Key>{key}</Key><Code>{code}</Code><Message>why</Message></Error>" for key, code in failures
     )

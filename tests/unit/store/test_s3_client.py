@@ -1,4 +1,4 @@
-"""What a store is opened with is checked when it is opened, and shows nowhere."""
+"""Settings of a store are checked when it is opened, and secrets are never shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CREDENTIALS = S3Credentials("AKIAEXAMPLE", "very/secret")
 
 @pytest.fixture(autouse=True)
 def _no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A machine without any AWS configuration."""
+    """Simulate a machine without AWS configuration."""
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))

@@ -1,4 +1,4 @@
-"""Storage class and encryption by the server, as they go out with each object, and proxies."""
+"""Storage class and server-side encryption of each object, and proxies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STORED = answer("200 OK", ETag='"x"')
 
 
 def headers(request: bytes) -> dict[str, str]:
-    """The headers of a request, names in small letters."""
+    """Return the headers of a request, with names in lower case."""
     lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
     return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def sent(body: bytes, *answers: bytes, **more: object) -> list[dict[str, str]]:
-    """The headers of the requests that one upload makes."""
+    """Return the headers of the requests of one upload."""
     with canned_server(*answers) as server:
         location = StoreLocation.model_validate({"endpoint_url": server.url, "container": "backups", **more})
         with closing(S3Store(location, CREDENTIALS)) as store:
