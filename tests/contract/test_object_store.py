@@ -25,7 +25,7 @@ def test_a_check_may_be_repeated(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"x", bytearray(b"some bytes"), memoryview(b"padded bytes")[2:7]])
-def test_what_was_put_is_got(store: ObjectStore, body: Body) -> None:
+def test_an_object_is_read_back(store: ObjectStore, body: Body) -> None:
     store.put("a/key", body)
     assert store.get("a/key") == bytes(body)
     assert list(store.list("a/")) == [ObjectInfo("a/key", len(body))]
@@ -36,7 +36,7 @@ def test_a_memoryview_of_wider_items_counts_in_bytes(store: ObjectStore) -> None
     assert store.get("wide") == b"12345678"
 
 
-def test_what_is_got_is_bytes_that_do_not_follow_the_buffer(store: ObjectStore) -> None:
+def test_a_read_returns_bytes_independent_of_the_buffer(store: ObjectStore) -> None:
     buffer = bytearray(b"first")
     store.put("key", buffer)
     buffer[:] = b"other"
@@ -45,7 +45,7 @@ def test_what_is_got_is_bytes_that_do_not_follow_the_buffer(store: ObjectStore) 
     assert content == b"first"
 
 
-def test_a_put_replaces_what_was_there(store: ObjectStore) -> None:
+def test_a_put_replaces_the_object(store: ObjectStore) -> None:
     store.put("key", b"a longer one")
     store.put("key", b"short")
     assert store.get("key") == b"short"
@@ -56,7 +56,7 @@ def test_a_put_replaces_what_was_there(store: ObjectStore) -> None:
     "size",
     [64 * 1024, 64 * 1024 + 1, 5 * MIB + 3, pytest.param(130 * MIB + 7, id="in parts")],
 )
-def test_large_bodies_come_back_whole(store: ObjectStore, size: int) -> None:
+def test_large_bodies_are_read_back_completely(store: ObjectStore, size: int) -> None:
     body = os.urandom(MIB) * (size // MIB) + os.urandom(size % MIB)
     store.put("large", body)
     assert store.get("large") == body
@@ -127,7 +127,7 @@ def test_listings_and_deletions_go_beyond_one_page(store: ObjectStore) -> None:
     assert keys(store, "packs/") == expected[:1]
 
 
-def test_a_deletion_may_be_repeated_and_name_what_is_not_there(store: ObjectStore) -> None:
+def test_a_deletion_may_be_repeated_and_name_absent_keys(store: ObjectStore) -> None:
     store.put("one", b"1")
     store.put("two", b"2")
     store.delete(["one", "never/there"])
@@ -153,7 +153,7 @@ def test_keys_are_taken_literally(store: ObjectStore, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "ä", "a\n", "a" * 1025])
-def test_what_cannot_be_a_key_is_refused(store: ObjectStore, key: str) -> None:
+def test_an_impossible_key_is_rejected(store: ObjectStore, key: str) -> None:
     store.put("a", b"x")
     with pytest.raises(InvalidInput):
         store.put(key, b"x")

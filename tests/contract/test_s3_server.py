@@ -130,7 +130,7 @@ def test_an_endpoint_that_is_down_may_be_tried_again(server: S3Server) -> None:
         store.check()
 
 
-def test_a_host_name_that_nobody_knows_is_named(server: S3Server) -> None:
+def test_an_unknown_host_name_is_named(server: S3Server) -> None:
     location = StoreLocation(endpoint_url="http://s3.invalid:9000", container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,

@@ -1,4 +1,4 @@
-"""PostgreSQL on volumes whose snapshots are only crash consistent: an incremental holds whatever was committed.
+"""PostgreSQL on volumes with crash-consistent snapshots: an incremental backup holds every commit.
 
 Its pages are written without being made durable, its log is made durable with each commit. So a snapshot can hold the
 new timestamps of a table and its old pages. The next snapshot has the new pages, and the timestamps are the same.
@@ -81,11 +81,11 @@ def test_an_incremental_holds_every_transaction_that_was_committed_before_its_sn
         number = next(rounds)
         volume.sync()
         update_everything(database, number)
-        first = volume.cut()
+        first = volume.take_snapshot()
         facts_before = unfrozen.facts(first)
         commands.back_up(first, volume.kind)
         database.run("CHECKPOINT", f"INSERT INTO rounds VALUES ({number})")
-        second = volume.cut()
+        second = volume.take_snapshot()
         hidden = hidden_changes(facts_before, unfrozen.facts(second))
         if not hidden:
             return False

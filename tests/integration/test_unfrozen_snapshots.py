@@ -1,4 +1,4 @@
-"""Snapshots that are only crash consistent, cut below real file systems: no change is lost between two backups.
+"""Crash-consistent snapshots below real file systems: no change is lost between two backups.
 
 The program is the command line, the S3 server and the file systems are real. A trial counts only if the first snapshot
 lacked the data that the live file system had, while it had the timestamps.
@@ -98,21 +98,21 @@ def test_an_incremental_finds_data_that_the_first_snapshot_lacked(
         volume.sync()
         change(table)
         write(log, b"commit 1", 0, is_durable=True)
-        snapshot = volume.cut()
-        stamps = [(snapshot / "table").stat(), table.stat()]
-        has_stamps = stamps[0].st_ctime_ns == stamps[1].st_ctime_ns
-        if not has_stamps or (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
+        snapshot = volume.take_snapshot()
+        timestamps = [(snapshot / "table").stat(), table.stat()]
+        has_timestamps = timestamps[0].st_ctime_ns == timestamps[1].st_ctime_ns
+        if not has_timestamps or (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
             return False
         program, name = CommandLine(server, "trials"), f"unfrozen-{uuid.uuid4().hex[:12]}"
         program.back_up(snapshot, name)
         volume.sync()
         write(log, b"commit 2", 0, is_durable=True)
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
         wanted = (snapshot / "table").read_bytes()
         assert wanted[PLACE : PLACE + len(NEW)] == NEW
-        told = program.back_up(snapshot, name, "--incremental", "--change-detection", detection)
+        report = program.back_up(snapshot, name, "--incremental", "--change-detection", detection)
         restored = tmp_path / "restored"
-        program.restore(told["backupId"], restored)
+        program.restore(report["backupId"], restored)
         assert (restored / "table").read_bytes() == wanted
         assert (restored / "log").read_bytes() == (snapshot / "log").read_bytes()
         return True
@@ -131,13 +131,13 @@ def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: Un
         volume.sync()
         by_write(table)
         write(log, b"commit 1", 0, is_durable=True)
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
         if (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
             return False
         backups.back_up(snapshot, "one", data_instant=LATER)
         stamp = os.stat(snapshot / "table").st_ctime_ns
         volume.sync()
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
         if os.stat(snapshot / "table").st_ctime_ns != stamp:
             # The first snapshot lacked the new timestamps too, and hides nothing.
             return False

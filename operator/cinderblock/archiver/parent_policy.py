@@ -44,13 +44,13 @@ class ParentPolicy:
     """The rule for one backup of a file system.
 
     Attributes:
-        window: how much later than the timestamps the data may reach the volume.
+        dirty_window: how much later than the timestamps the data may reach the volume.
         detector: the rule that proves a file unchanged; None: a full backup.
         reasons: why all files are read and compared; empty if they are not.
         since_all_read: incremental backups since all files were last read, including this one.
     """
 
-    window: timedelta
+    dirty_window: timedelta
     detector: ChangeDetector | None = None
     reasons: frozenset[RereadReason] = field(default_factory=frozenset)
     since_all_read: int = 0
@@ -77,8 +77,8 @@ class ParentPolicy:
         detector = self.detector
         return Comparison(
             instant=instant,
-            dirty_window_seconds=_seconds(self.window),
-            smallest_window_seconds=None if self.reads_all else _seconds(self.window),
+            dirty_window_seconds=_seconds(self.dirty_window),
+            smallest_window_seconds=None if self.reads_all else _seconds(self.dirty_window),
             weakest_detection=None if detector is None or self.reads_all else detector.detection,
             since_all_read=self.since_all_read,
             compared=detector is not None and detector.compares_all,

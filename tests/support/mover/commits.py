@@ -3,7 +3,7 @@
     commits.py serve PATH...             do what `order` says to directories, until SIGTERM
     commits.py order VERB NUMBER         tell the server, and wait until it is done
     commits.py lacking PATH NUMBER       print what of a round is not in the files alone, whatever logs say
-    commits.py missing PATH NUMBER       print what of a round a copy has lost; nothing: it is whole
+    commits.py missing PATH NUMBER       print what a copy has lost of a round; nothing if it is complete
 
 A round has two halves. `dirty` commits: each commit makes its log durable, and then pages are written, but not made
 durable. `settle` makes them durable, as a checkpoint ends, and commits more to logs that begin again. A snapshot
@@ -53,7 +53,7 @@ class Database:
         self._writer = self._connect()
         # A connection whose checkpoints sync nothing (https://sqlite.org/pragma.html#pragma_synchronous).
         self._checkpointer = self._connect()
-        # The log does not begin again while somebody reads it, so nothing is lost before the sync.
+        # The log does not restart while a reader uses it, so nothing is lost before the sync.
         self._reader = self._connect()
         self._writer.execute(f"PRAGMA page_size = {page_size}")
         assert self._writer.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)

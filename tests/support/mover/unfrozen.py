@@ -7,7 +7,7 @@ file system before, as with most drivers of disks. So a snapshot may hold the ne
         (volume.live / "table").write_bytes(...)
         volume.settle()
         ...
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class UnfrozenVolume:
     def settle(self) -> None:
         """Bring all data to the image, and wait until the flusher has had its turn.
 
-        What is written from now on reaches the image up to 30 s later, unless somebody calls fsync (sysctl
+        What is written from now on reaches the image up to 30 s later, unless a program calls fsync (sysctl
         vm.dirty_expire_centisecs).
         """
         self.sync()
@@ -90,7 +90,7 @@ class UnfrozenVolume:
         """Write all data to the image, like syncfs(2)."""
         _run("sync", "-f", self.live)
 
-    def cut(self, *, read_only: bool = False) -> Path:
+    def take_snapshot(self, *, read_only: bool = False) -> Path:
         """Take a snapshot, mount it in the place of the one before, and return where it is mounted.
 
         The mount replays the journal of the copy, as after a crash.
@@ -121,7 +121,7 @@ class Facts(NamedTuple):
     digest: bytes
 
     @property
-    def stamps(self) -> tuple[int, ...]:
+    def timestamps(self) -> tuple[int, ...]:
         """Return everything except the content."""
         return self[:-1]
 
@@ -133,8 +133,8 @@ def facts(tree: Path) -> dict[str, Facts]:
         if path.is_file() and not path.is_symlink():
             status = path.stat()
             digest = hashlib.sha256(path.read_bytes()).digest()
-            stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-            found[str(path.relative_to(tree))] = Facts(*stamps, digest)
+            timestamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            found[str(path.relative_to(tree))] = Facts(*timestamps, digest)
     return found
 
 
@@ -142,7 +142,9 @@ def hidden_changes(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> l
     """Return the files whose content differs although size, mtime, ctime and inode number are the same."""
     both = before.keys() & after.keys()
     return sorted(
-        path for path in both if before[path].stamps == after[path].stamps and before[path].digest != after[path].digest
+        path
+        for path in both
+        if before[path].timestamps == after[path].timestamps and before[path].digest != after[path].digest
     )
 
 

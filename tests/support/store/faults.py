@@ -5,8 +5,8 @@
     store.on("put", ".manifest").crashes(done=True)
     store.on("get").flips_a_bit(at=100)
 
-Every rule looks at the calls of one operation, perhaps only at keys with a certain text in them; it lets the first
-ones pass (`after`), spoils some (`times`, normally one), and lets the rest pass. Of several rules the first acts.
+A rule concerns the calls of one operation, optionally only keys that contain a text. It lets the first calls pass
+(`after`), changes some (`times`, one by default), and lets the rest pass. If several rules apply, the first one acts.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ class Fault:
         self._left: float = 1
 
     def raises(self, error: BaseException, *, done: bool = False, partway: int | None = None) -> Fault:
-        """Fail: before anything happens, or when all is ``done`` and only the answer is lost, or ``partway``: after so
-        many objects of a list or a delete.
+        """Raise an error before the call acts.
+
+        With ``done`` it is raised after the call has acted, so only the response is lost. With ``partway`` it is raised
+        after so many objects of a list or a delete.
         """
         self.error, self.done, self.partway = error, done, partway
         return self

@@ -1,9 +1,9 @@
-"""A reader of stored backups, written from docs/format.md alone: no code of Cinderblock is used.
+"""A reader of stored backups that was written from docs/format.md alone, without code of Cinderblock.
 
     reader = FormatReader(get, "prefix/", {"key id": b"32 bytes"})
     for entry in reader.entries("prefix/backups/<volume id>/<backup id>.manifest"): ...
 
-It checks what the page says is to be checked, with asserts, holds everything in memory, and is not fast.
+It asserts every check that the page demands, holds everything in memory, and is slow.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Stored backups that every later version must be able to read, and what they hold.
+"""Stored backups that every later version must be able to read, and their expected content.
 
     python -m tests.support.store.golden tests/data/format/v1
 
-writes them anew, which is right only for a format version that has not been released. ``expected.json`` is made from
-the volumes themselves, not from anything that reads stored backups.
+writes them again, which is only right for a format version that is not released. ``expected.json`` is made from the
+volumes, not by a reader of stored backups.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def make_device() -> MemorySource:
 
 
 def make_generation(generation: int) -> MemorySource:
-    """Three generations, so that the last needs packs of three backups.
+    """Return one of three generations, of which the last needs packs of three backups.
 
-    A fourth is there to be added. In the three, a file has more extents than fit in a part, and an attribute so large
-    that the next part is in another section.
+    A fourth generation can be added. A file has more extents than fit into a part, and an attribute so large that the
+    next part is in another section.
     """
     source = MemorySource()
     for number in range(3):

@@ -33,7 +33,7 @@ LEAN_PROCESS = 70 * MIB
 
 
 @pytest.mark.parametrize("chunk_bytes", [MIB, 2 * MIB, 4 * MIB])
-def test_what_is_in_flight_fits_into_the_memory_of_a_mover(chunk_bytes: int) -> None:
+def test_bytes_in_flight_fit_into_the_memory_of_a_mover(chunk_bytes: int) -> None:
     assert archiver.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
     assert restore_pipeline.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
 

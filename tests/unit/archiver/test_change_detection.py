@@ -64,7 +64,7 @@ def clone(volume: MemorySource, what: str, generation: int = 1) -> None:
         (ANY_BOTH, "ctimes", False), (ANY_BOTH, "both", False), (READ_ALL, "nothing", True), (READ_ALL, "both", True),
     ],
 )  # fmt: skip
-def test_files_are_read_again_unless_what_is_asked_for_is_as_before(
+def test_files_are_read_again_unless_the_compared_properties_are_equal(
     volume: MemorySource, detection: ChangeDetection, what: str, is_read: bool
 ) -> None:
     backups = Backups()
@@ -134,9 +134,7 @@ def stamps_of(entries: Iterator[Entry]) -> dict[bytes, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("detection", [STRICT, ANY_BOTH])
-def test_the_stamps_of_the_clone_are_recorded_and_judge_the_next_incremental(
-    volume: MemorySource, detection: ChangeDetection
-) -> None:
+def test_timestamps_of_the_clone_decide_the_next_incremental(volume: MemorySource, detection: ChangeDetection) -> None:
     backups = Backups(keys=key_ring())
     backups.back_up(volume, "one")
     clone(volume, "both")
@@ -157,7 +155,7 @@ def test_the_stamps_of_the_clone_are_recorded_and_judge_the_next_incremental(
     ("both", STRICT, True), ("inodes", STRICT, True), ("nothing", STRICT, False), ("both", ANY_BOTH, False),
     ("both", READ_ALL, False),
 ])  # fmt: skip
-def test_an_administrator_is_told_when_all_is_read_for_nothing(
+def test_a_hint_is_logged_if_all_files_are_read_in_vain(
     volume: MemorySource, caplog: pytest.LogCaptureFixture, what: str, detection: ChangeDetection, is_told: bool
 ) -> None:
     backups = Backups()
@@ -168,13 +166,13 @@ def test_an_administrator_is_told_when_all_is_read_for_nothing(
     assert ("200 files of the same size and mtime" in caplog.text) is is_told
 
 
-def test_a_backup_tells_what_was_taken_as_a_proof(volume: MemorySource) -> None:
+def test_a_backup_records_its_change_detection(volume: MemorySource) -> None:
     backups = Backups()
     backups.back_up(volume, "one", change_detection=ANY_BOTH)
     backups.back_up(volume, "two", "one", change_detection=ANY_BOTH)
     backups.back_up(volume, "three", "two")
-    told = [backups.open(backup).summary.description.change_detection for backup in ("one", "two", "three")]
-    assert told == [None, ANY_BOTH, STRICT]
+    detections = [backups.open(backup).summary.description.change_detection for backup in ("one", "two", "three")]
+    assert detections == [None, ANY_BOTH, STRICT]
 
 
 def test_a_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySource) -> None:
@@ -239,7 +237,7 @@ def copied(backups: Backups, backup: str, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("detection", ChangeDetection)
-def test_a_copied_tree_is_backed_up_exactly_whatever_is_asked_for(
+def test_a_copied_tree_is_backed_up_exactly_by_every_detection(
     tree: Path, tmp_path: Path, detection: ChangeDetection
 ) -> None:
     backups = Backups(keys=key_ring())

@@ -53,7 +53,7 @@ def test_a_file_that_never_settles_is_a_transient_failure(volume: MemorySource, 
     assert list(backups.store.list("some/where/backups/")) == []
 
 
-def test_a_small_file_whose_stamps_tell_nothing_is_read_twice(volume: MemorySource, tmp_path: Path) -> None:
+def test_a_small_file_with_unsettled_timestamps_is_read_twice(volume: MemorySource, tmp_path: Path) -> None:
     volume.files[b"small"].is_settled = False
     backups = Backups()
     assert backups.back_up(volume, "one").warnings == []
@@ -71,7 +71,7 @@ def test_a_small_file_that_reads_differently_twice_is_not_accepted(volume: Memor
     assert volume.open_files == 0
 
 
-def test_a_large_file_whose_stamps_tell_nothing_may_be_tried_again(volume: MemorySource) -> None:
+def test_a_large_file_with_unsettled_timestamps_is_a_transient_failure(volume: MemorySource) -> None:
     volume.files[b"large"].is_settled = False
     with pytest.raises(SourceChanging, match="large"):
         Backups().back_up(volume, "one")
@@ -79,7 +79,7 @@ def test_a_large_file_whose_stamps_tell_nothing_may_be_tried_again(volume: Memor
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_vanished_is_left_out_and_told_of(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
+def test_a_vanished_file_is_left_out_and_reported(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
     volume.files[path].on_open = lambda _: volume.files.pop(path)
     backups = Backups()
     report = backups.back_up(volume, "one")

@@ -229,7 +229,7 @@ def test_a_single_old_ctime_shows_that_ctimes_are_those_of_the_volume(
     assert backups.back_up(volume, "two", "one", change_detection=detection).reread_files == FILES - 1
 
 
-def test_the_oldest_ctime_is_known_of_rows_that_were_taken_over_too(volume: MemorySource) -> None:
+def test_the_oldest_ctime_includes_reused_rows(volume: MemorySource) -> None:
     volume.add(b"zz-name", kind=EntryKind.HARDLINK, target=DATABASE)
     volume.files[b"zz-name"].entry = Entry(b"zz-name", EntryKind.HARDLINK, target=DATABASE)
     for path in (path for path in volume.files if path != b"zz-name"):
@@ -240,7 +240,7 @@ def test_the_oldest_ctime_is_known_of_rows_that_were_taken_over_too(volume: Memo
     assert [facts(backups, name).oldest_ctime_ns for name in ("one", "two")] == [77, 77]
 
 
-def test_a_device_records_nothing_about_stamps() -> None:
+def test_a_device_records_nothing_about_timestamps() -> None:
     device = MemorySource()
     device.make_device(MIB, (0, b"boot"))
     backups = Backups()
@@ -260,7 +260,7 @@ def test_the_next_backup_of_an_unsynced_tree_reads_every_file(volume: MemorySour
     assert content(backups, "two", tmp_path) == NEW
 
 
-def test_a_sync_that_fails_is_told_and_makes_the_instant_unknown(
+def test_a_failed_sync_is_reported_and_makes_the_instant_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: int) -> None:

@@ -149,7 +149,7 @@ def test_without_an_instant_all_files_are_compared(volume: MemorySource, tmp_pat
     assert report.missed_changes == (1 if unknown == "two" else 0)
 
 
-def test_the_log_tells_why_all_files_are_read(
+def test_the_log_says_why_all_files_are_read(
     volume: MemorySource, backups: Backups, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -160,7 +160,7 @@ def test_the_log_tells_why_all_files_are_read(
 
 
 @pytest.mark.parametrize("detection", ChangeDetection)
-def test_changes_that_stamps_hid_are_stored_and_counted(
+def test_changes_hidden_by_timestamps_are_stored_and_counted(
     volume: MemorySource, backups: Backups, tmp_path: Path, detection: ChangeDetection
 ) -> None:
     write_back(volume, DATABASE)
@@ -176,7 +176,7 @@ def test_changes_that_stamps_hid_are_stored_and_counted(
     assert (again.missed_changes, again.message, again.transferred_bytes) == (0, "", 0)
 
 
-def test_a_report_that_is_made_again_tells_the_same(volume: MemorySource, backups: Backups) -> None:
+def test_a_repeated_report_is_the_same(volume: MemorySource, backups: Backups) -> None:
     """The mover died between its manifest and its report."""
     write_back(volume, DATABASE)
     first = in_turn(backups, volume)
@@ -200,7 +200,7 @@ def test_a_change_within_the_window_was_not_missed(
     assert content(backups, "two", tmp_path, DATABASE) == NEW
 
 
-def test_a_change_that_stamps_show_was_not_missed(volume: MemorySource, backups: Backups) -> None:
+def test_a_change_that_timestamps_show_is_not_missed(volume: MemorySource, backups: Backups) -> None:
     write_back(volume, DATABASE)
     change(volume, DATABASE, ctime_ns=5)
     volume.files[b"other"].segments = [(0, b"other_ changes")]
@@ -209,7 +209,7 @@ def test_a_change_that_stamps_show_was_not_missed(volume: MemorySource, backups:
 
 
 @pytest.mark.parametrize("path", [DATABASE, LARGE])
-def test_a_change_between_walk_and_opening_shows_in_the_stamps(
+def test_a_change_between_walk_and_opening_is_no_missed_change(
     volume: MemorySource, backups: Backups, path: bytes
 ) -> None:
     data = volume.files[path].segments[0][1]

@@ -73,9 +73,9 @@ def test_everything_that_answers_eio_is_left_out_and_named(damaged: Path, backup
     assert (summary.unreadable_files, list(summary.unreadable_examples)) == missing_as_told(report)
     target = tmp_path / "target"
     target.mkdir()
-    told = backups.restore("full", target)
+    outcome = backups.restore("full", target)
     assert (target / "inner" / "fine").read_bytes() == b"can be read too"
-    assert told.warnings[0].startswith("the backup lacks 6 files that could not be read when it was made (")
+    assert outcome.warnings[0].startswith("the backup lacks 6 files that could not be read when it was made (")
 
 
 def missing_as_told(report: MoverReport) -> tuple[int, list[str]]:
@@ -124,7 +124,7 @@ def test_an_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, ba
 
 
 @needs_root
-def test_a_root_that_cannot_be_listed_fails_whatever_may_be_left_out(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_listed_always_fails(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     source.chmod(0o711)
@@ -200,7 +200,7 @@ def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> 
     assert report.transferred_bytes == len(b"content")
 
 
-def test_further_names_of_what_is_left_out_are_left_out_too(backups: Backups) -> None:
+def test_hard_links_to_an_omitted_file_are_left_out_too(backups: Backups) -> None:
     """The extents are new, or the parent has them in a file that has changed."""
     volume = MemorySource(SKIP)
     holder = volume.add(b"a", (0, b"content"), stamp=1)

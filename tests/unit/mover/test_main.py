@@ -137,7 +137,7 @@ def test_the_active_key_of_the_task_seals(tmp_path: Path, source: Path) -> None:
     assert Backups(pod.store, key_ring("2024")).open("one").header.key_id == "2024"
 
 
-def test_the_store_is_opened_with_what_is_mounted(tmp_path: Path, source: Path) -> None:
+def test_the_store_is_opened_with_the_mounted_secrets(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     (pod.secrets / "ca").mkdir()
     (pod.secrets / "ca" / "ca.crt").write_text("certificate")
@@ -174,7 +174,7 @@ def test_a_missing_backup_is_a_permanent_failure(tmp_path: Path, source: Path) -
     assert os.listdir(source) == ["file"]
 
 
-def test_an_error_that_nobody_foresaw_is_a_transient_failure_without_details(tmp_path: Path, source: Path) -> None:
+def test_an_unexpected_error_is_transient_and_shows_no_details(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     faulty = FaultyStore(MemoryStore())
     faulty.on("put").raises(RuntimeError("details for the log alone"))
@@ -199,7 +199,7 @@ def test_a_process_without_a_task_says_who_starts_it(tmp_path: Path) -> None:
     assert "operator" in MoverReport.model_validate_json(log.read_bytes()).message
 
 
-def test_without_a_termination_log_the_exit_code_alone_tells(tmp_path: Path, source: Path) -> None:
+def test_without_a_termination_log_only_the_exit_code_remains(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     pod.log.unlink()
     assert pod.run(Backups().task(MoverOperation.BACKUP, "one", path=source)) == 0
@@ -324,5 +324,5 @@ def test_a_task_with_the_largest_metadata_reaches_the_process() -> None:
     variables = task_to_env(task)
     assert len(variables) > 1
     command = [sys.executable, "-c", ECHO]
-    told = subprocess.run(command, env=variables | {"PYTHONPATH": "operator"}, capture_output=True, check=True).stdout
-    assert MoverTask.model_validate_json(told) == task
+    output = subprocess.run(command, env=variables | {"PYTHONPATH": "operator"}, capture_output=True, check=True).stdout
+    assert MoverTask.model_validate_json(output) == task

@@ -1,8 +1,7 @@
 """Crashes of a mover before and after each request: the next mover has the same result.
 
-The calls are counted in a run that nobody disturbs, so none is forgotten. What the operator itself writes to the API
-server and removes from the store is enumerated in tests/simulation/test_crashes.py, with movers that die at each
-object as well.
+An undisturbed run counts the calls, so none is forgotten. tests/simulation/test_crashes.py covers the operator's own
+writes to the API server and deletions in the store, also with movers that die at each object.
 """
 
 from __future__ import annotations
@@ -136,8 +135,8 @@ def ended(name: str, keys: KeyRing | None, death: tuple[Operation, int, bool] | 
         in_use |= {backups.manifest_key(parent)} | backups.keys_in_use(parent)
         assert backups.verify(parent).entries == len(first().files)
     left_over = {info.key for info in memory.list("")} - in_use
-    told = read_by_page(memory, "mine")
-    assert told == describe_all(VOLUMES[name]())
+    described = read_by_page(memory, "mine")
+    assert described == describe_all(VOLUMES[name]())
     summary = backups.open("mine").summary
     return left_over, summary.entries, summary.logical_bytes, summary.header.parent_id, backups.verify("mine").entries
 

@@ -92,11 +92,13 @@ class Survivors(RuleBasedStateMachine):
         assert left == [], f"{left} of {VOLUME} below {PREFIX}"
 
 
-def test_what_is_left_restores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_remaining_backups_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     # The same stories in every run, whatever else was imported: see tests/simulation/test_event_order.py.
     monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None)
-    told = settings(derandomize=True, max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.generate])
-    run_state_machine_as_test(Survivors, settings=told)
+    settings_of_run = settings(
+        derandomize=True, max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.generate]
+    )
+    run_state_machine_as_test(Survivors, settings=settings_of_run)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])

@@ -47,14 +47,14 @@ def test_the_first_range_of_a_pack_is_read_alone() -> None:
     assert requests.made == [(0, 1000)], "an in-place restore may want nothing else"
 
 
-def test_large_ranges_are_read_as_they_are_wanted() -> None:
+def test_large_ranges_are_read_as_requested() -> None:
     ahead, requests = ReadAhead(), Requests()
     for start in (0, 6 * MIB, 12 * MIB):
         ahead.get("pack", start, start + 6 * MIB, len(PACK), requests)
     assert requests.made == [(0, 6 * MIB), (6 * MIB, 6 * MIB), (12 * MIB, 6 * MIB)]
 
 
-def test_what_is_wanted_here_and_there_is_read_alone() -> None:
+def test_scattered_ranges_are_read_alone() -> None:
     ahead, requests = ReadAhead(), Requests()
     for start in (3 * MIB, 9 * MIB, 15 * MIB):
         ahead.get("pack", start, start + 1000, len(PACK), requests)
@@ -66,7 +66,7 @@ def test_what_is_wanted_here_and_there_is_read_alone() -> None:
         st.tuples(st.sampled_from(["a", "b"]), st.integers(0, len(PACK) - 1), st.integers(1, 2 * MIB)), max_size=30
     )
 )
-def test_whatever_is_wanted_comes(wanted: list[tuple[str, int, int]]) -> None:
+def test_every_requested_range_is_returned(wanted: list[tuple[str, int, int]]) -> None:
     ahead, requests = ReadAhead(), Requests()
     for pack, start, length in wanted:
         end = min(start + length, len(PACK))
@@ -92,7 +92,7 @@ def test_a_failed_request_is_not_remembered() -> None:
     assert ahead.get("pack", 0, MIB, len(PACK), Requests()) == PACK[:MIB]
 
 
-def test_threads_that_want_neighbours_wait_for_one_request() -> None:
+def test_threads_with_adjacent_ranges_share_one_request() -> None:
     ahead, requests, all_here = ReadAhead(), Requests(), threading.Barrier(4)
 
     def want(number: int) -> bool:

@@ -46,7 +46,7 @@ def test_a_line_of_a_year_of_hourly_backups_fits() -> None:
     assert 8760 * 700 + 4.38**2 * sets < CACHE_BYTES
 
 
-def test_what_is_counted_is_what_it_takes() -> None:
+def test_the_estimated_memory_is_the_used_memory() -> None:
     known = VolumeReferences()
     learn_a_line(known, 1000)
     measured = _size(known._lists) + _size(known._numbers._numbers)
@@ -59,7 +59,7 @@ def _size(table: dict[str, object]) -> int:
     return sys.getsizeof(table) + values + sum(sys.getsizeof(key) for key in table)
 
 
-def test_volumes_that_nobody_has_asked_about_for_longest_are_forgotten() -> None:
+def test_the_least_recently_used_volumes_are_dropped() -> None:
     volumes = ReferenceCache(limit=30_000)
     kept = {}
     for number in range(10):
@@ -97,7 +97,7 @@ def test_volumes_without_backups_take_nothing() -> None:
 
 
 @pytest.mark.parametrize("gone", [1, 3])
-def test_what_is_gone_from_the_listing_is_forgotten(gone: int) -> None:
+def test_manifests_missing_from_the_listing_are_dropped(gone: int) -> None:
     line, known = a_line(4), VolumeReferences()
     line.references(known=known).read_all()
     before = known.bytes

@@ -209,7 +209,7 @@ def test_a_replaced_manifest_with_packs_blocks_the_deletion() -> None:
     line.remove(name(0))
 
 
-def test_sealed_manifests_tell_without_keys_as_long_as_the_line_is_whole() -> None:
+def test_sealed_manifests_need_no_keys_in_a_complete_chain() -> None:
     line = a_line(4, key_ring("2024"))
     line.add("alone", None, path=b"again")
     other = key_ring("2025")

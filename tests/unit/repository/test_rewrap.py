@@ -88,7 +88,7 @@ def test_no_leftover_keeps_the_data_key_under_the_old_key(backups: Backups) -> N
     assert [key for key in backups.pack_keys("one") if key.endswith("data-key")] == []
 
 
-def test_a_key_that_is_not_there_is_named(backups: Backups) -> None:
+def test_a_missing_key_is_named(backups: Backups) -> None:
     with pytest.raises(KeyUnavailable, match="2030"):
         run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH, "2030")
     with pytest.raises(KeyUnavailable, match="2024"):

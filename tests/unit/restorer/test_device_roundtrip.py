@@ -71,7 +71,7 @@ def test_a_device_that_grew_is_restored_at_both_sizes(tmp_path: Path) -> None:
         assert target.read_bytes() == content
 
 
-def test_what_a_larger_target_holds_behind_the_end_becomes_zeros(tmp_path: Path) -> None:
+def test_a_larger_target_becomes_zero_behind_the_end(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 2 * MIB, (0, b"data" * 1000))
     backups = Backups()
     backups.back_up(image, "full", mode=BLOCK)

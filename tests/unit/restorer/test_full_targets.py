@@ -66,7 +66,7 @@ def test_a_read_only_volume_ends_the_restore(backups: Backups, small_volume: Pat
         backups.restore("one", small_volume)
 
 
-def test_a_target_that_is_not_there_ends_the_restore(backups: Backups, tmp_path: Path) -> None:
+def test_a_missing_target_ends_the_restore(backups: Backups, tmp_path: Path) -> None:
     with pytest.raises(TargetError):
         backups.restore("one", tmp_path / "nowhere")
 

@@ -41,7 +41,7 @@ def make_tree(seed: int = 0) -> MemorySource:
     return source
 
 
-def spoiled(target: Path) -> bytes:
+def damaged(target: Path) -> bytes:
     """Fill an image with other data, and return its content."""
     content = b"\xee" * (32 * MIB)
     target.write_bytes(content)
@@ -123,7 +123,7 @@ def test_a_restore_from_a_damaged_pack_writes_no_bad_byte(tmp_path: Path, keys: 
     key, wanted = backups.pack_keys("one")[1], device.files[b""].segments[0][1]
     target = tmp_path / "target"
     for name, body in list(changed_packs(backups)):
-        before = spoiled(target)
+        before = damaged(target)
         with backups.changed(key, body), pytest.raises((IntegrityError, NotFound)) as caught:
             backups.restore("one", target, VolumeMode.BLOCK)
         assert key in caught.value.message, name
@@ -169,8 +169,8 @@ def test_a_header_with_other_ids_does_not_open_a_sealed_manifest() -> None:
         forged = {name: getattr(header, name) for name in ("format_version", "backup_id", "volume_id", "parent_id")}
         forged |= {"salt": header.salt, "wrapped": header.wrapped} | change
         encoded = type(header)(**forged).encode()
-        spoiled = backups.changed(backups.manifest_key("one"), encoded + body[HEADER_BYTES:])
-        with spoiled, pytest.raises(IntegrityError):
+        damaged = backups.changed(backups.manifest_key("one"), encoded + body[HEADER_BYTES:])
+        with damaged, pytest.raises(IntegrityError):
             backups.open("one")
 
 
@@ -182,7 +182,7 @@ def test_a_wrong_key_under_the_right_id_names_the_id() -> None:
         wrong.open("one")
 
 
-def test_no_error_of_a_spoiled_sealed_backup_shows_key_material() -> None:
+def test_no_error_of_a_damaged_sealed_backup_shows_key_material() -> None:
     keys = key_ring("2024")
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "one")

@@ -123,9 +123,7 @@ def test_a_flipped_byte_of_any_region_is_found_and_named(keys: KeyRing | None) -
 
 
 @both
-def test_a_spoiled_object_is_found_and_named_and_nothing_wrong_is_restored(
-    keys: KeyRing | None, tmp_path: Path
-) -> None:
+def test_a_damaged_object_is_named_and_never_restored(keys: KeyRing | None, tmp_path: Path) -> None:
     backups = chain(keys)
     target = tmp_path / "target"
     target.mkdir()
@@ -190,20 +188,20 @@ def data_key(backups: Backups, backup: str) -> bytes:
     return backups.open(backup).data_keys()[backup].reveal()
 
 
-def test_a_data_key_that_is_spoiled_costs_the_work_and_nothing_else() -> None:
+def test_a_damaged_data_key_only_costs_a_new_upload() -> None:
     backups, key = interrupted(key_ring())
     body = backups.store.get(key)
     before = {info.key: backups.store.get(info.key) for info in backups.store.list("")}
     flips = [body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :] for at in (*range(0, 260, 9), len(body) - 1)]
-    for spoiled in (*flips, b"", body[:100], body[:-1], b"x" + body, None):
+    for damaged in (*flips, b"", body[:100], body[:-1], b"x" + body, None):
         for info in list(backups.store.list("")):
             backups.store.delete([info.key])
         for name, content in before.items():
             backups.store.put(name, content)
-        if spoiled is None:
+        if damaged is None:
             backups.store.delete([key])
         else:
-            backups.store.put(key, spoiled)
+            backups.store.put(key, damaged)
         backups.back_up(volume(1), "new")
         backups.verify("new")
         assert set(backups.pack_keys("new")) == backups.keys_in_use("new")

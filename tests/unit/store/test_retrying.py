@@ -126,7 +126,7 @@ def test_a_movers_check_survives_a_restart_but_no_longer_outage() -> None:
 @pytest.mark.parametrize(
     "error", [AccessDenied("no"), NotFound("no"), IntegrityError("no"), PermanentError("no"), CinderblockError("no")]
 )
-def test_what_cannot_help_is_not_tried_again(error: CinderblockError) -> None:
+def test_permanent_errors_are_not_retried(error: CinderblockError) -> None:
     bench = Bench()
     bench.faulty.on("get").raises(error)
     with pytest.raises(type(error)) as caught:
@@ -150,7 +150,7 @@ def test_the_server_gets_the_wait_that_it_asks_for() -> None:
     assert bench.time.sleeps == [17]
 
 
-def test_a_wait_beyond_all_patience_is_not_begun() -> None:
+def test_a_wait_beyond_the_total_is_not_begun() -> None:
     bench = Bench(OPERATOR_RETRIES)
     bench.faulty.on("put").raises(away(retry_after=3600))
     with pytest.raises(StoreUnreachable, match="tried once"):
@@ -222,7 +222,7 @@ def test_a_deletion_that_breaks_off_is_finished() -> None:
     assert list(bench.inside.list("")) == []
 
 
-def test_what_a_lost_answer_did_is_done_again_without_harm() -> None:
+def test_a_call_with_a_lost_response_is_repeated_without_harm() -> None:
     bench = Bench()
     bench.faulty.on("put").raises(away(), done=True)
     bench.faulty.on("delete").raises(away(), done=True)

@@ -100,7 +100,7 @@ def connections_for_three(call: Call, unavailable: bytes) -> int:
         ("307 Temporary Redirect", "TemporaryRedirect", StoreUnreachable, "TemporaryRedirect"),
     ],
 )
-def test_a_refusal_says_where_and_what_to_do(
+def test_an_error_names_the_store_and_a_remedy(
     call: Call, status: str, code: str, kind: type[CinderblockError], advice: str
 ) -> None:
     error = raised(call, s3_error(status, code))
@@ -179,14 +179,14 @@ def test_a_redirect_is_shown_and_not_followed(call: Call) -> None:
     assert "redirects to https://elsewhere.example/" in error.message
 
 
-def test_the_right_region_is_named_if_the_server_tells() -> None:
+def test_the_right_region_is_named_if_the_server_sends_it() -> None:
     refusal = s3_error("301 Moved Permanently", "PermanentRedirect", x_amz_bucket_region="eu-central-1")
     assert "the container is in region eu-central-1" in raised(CALLS["get"], refusal).message
 
 
 @any_call
 @pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x02\x02\x28garbage\r\n\r\n"])
-def test_something_that_is_not_http_is_no_s3(call: Call, reply: bytes) -> None:
+def test_a_response_that_is_not_http_is_not_s3(call: Call, reply: bytes) -> None:
     error = raised(call, reply)
     assert error.reason in {"NotS3", "StoreUnreachable"}
     assert "127.0.0.1" in error.message
@@ -237,7 +237,7 @@ def test_a_server_that_ignores_ranges_gives_the_right_part() -> None:
 
 
 @pytest.mark.parametrize("content_range", ["bytes 0-2/10", "bytes 2-4/4", "bytes 2-3/10"])
-def test_another_part_than_the_one_asked_for_is_no_answer(content_range: str) -> None:
+def test_another_range_than_the_requested_one_is_an_error(content_range: str) -> None:
     part = answer("206 Partial Content", b"012", ETag='"x"', Content_Range=content_range)
     assert isinstance(raised(CALLS["get a part"], part), StoreUnreachable)
 
@@ -301,7 +301,7 @@ def test_a_key_that_was_not_deleted_is_an_error(failures: list[tuple[str, str]],
     assert type(raised(CALLS["delete"], deletion(*failures))) is kind
 
 
-def test_a_key_that_was_not_there_is_deleted() -> None:
+def test_deleting_an_absent_key_succeeds() -> None:
     with canned_server(deletion(("key", "NoSuchKey"))) as server, closing(opened(server)) as store:
         store.delete(["key"])
     assert len(server.requests) == 1
@@ -325,7 +325,7 @@ def test_an_upload_carries_its_sha256_and_no_newer_checksum() -> None:
 
 
 @pytest.mark.parametrize(("region", "constraint"), [("us-east-1", False), ("eu-west-3", True)])
-def test_a_container_is_created_where_it_is_asked_for(region: str, constraint: bool) -> None:
+def test_a_container_is_created_in_the_requested_region(region: str, constraint: bool) -> None:
     script = (s3_error("404 Not Found", "NoSuchBucket"), answer("200 OK"), listing())
     with canned_server(*script) as server, closing(opened(server, region=region, create_container=True)) as store:
         store.check()
@@ -341,12 +341,12 @@ def test_a_container_created_meanwhile_in_our_account_is_accepted() -> None:
     assert len(server.requests) == 3
 
 
-def test_a_container_of_somebody_else_is_a_conflict() -> None:
+def test_a_container_of_another_account_is_a_conflict() -> None:
     script = (s3_error("404 Not Found", "NoSuchBucket"), s3_error("409 Conflict", "BucketAlreadyExists"))
     assert type(raised(CALLS["check"], *script, create_container=True)) is Conflict
 
 
-def test_a_missing_container_is_not_created_unasked() -> None:
+def test_a_missing_container_is_only_created_on_request() -> None:
     with canned_server(s3_error("404 Not Found", "NoSuchBucket")) as server, closing(opened(server)) as store:
         with pytest.raises(NotFound, match="Create it"):
             store.check()

@@ -38,7 +38,7 @@ def _no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     "url",
     ["ftp://example", "example:9000", "https://", "http://user:hunter2@example", "https://example/?a=b", "https:///x"],
 )
-def test_what_is_no_endpoint_is_refused_and_not_repeated(url: str) -> None:
+def test_a_malformed_endpoint_is_rejected_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidInput, match="http") as caught:
         open_store(StoreLocation(endpoint_url=url, container="backups"), CREDENTIALS)
     assert "hunter2" not in str(caught.value)

@@ -35,7 +35,7 @@ def sent(body: bytes, *answers: bytes, **more: object) -> list[dict[str, str]]:
     return [headers(request) for request in server.requests]
 
 
-def test_an_object_is_put_into_the_storage_class_and_encrypted_as_asked() -> None:
+def test_an_object_gets_its_storage_class_and_encryption() -> None:
     (request,) = sent(b"x", STORED, storage_class="STANDARD_IA", server_side_encryption=KMS)
     assert request["x-amz-storage-class"] == "STANDARD_IA"
     assert request["x-amz-server-side-encryption"] == "aws:kms"
@@ -57,7 +57,7 @@ def test_a_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert requests[1]["x-amz-server-side-encryption"] == "AES256"
 
 
-def test_nothing_is_asked_for_unless_it_is_wanted() -> None:
+def test_no_option_is_sent_by_default() -> None:
     (request,) = sent(b"x", STORED)
     assert not [name for name in request if name.startswith(("x-amz-storage", "x-amz-server-side"))]
 
@@ -72,7 +72,7 @@ def test_nothing_is_asked_for_unless_it_is_wanted() -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_sent(more: dict[str, object], words: str) -> None:
+def test_impossible_options_are_rejected_before_any_request(more: dict[str, object], words: str) -> None:
     location = StoreLocation.model_validate({"endpoint_url": "http://127.0.0.1:9", "container": "backups", **more})
     with pytest.raises(InvalidInput, match=words):
         S3Store(location, CREDENTIALS)
