@@ -1,8 +1,8 @@
 """Decide which files an incremental backup need not read, and what a difference means in a file that it reads.
 
-A snapshot that does not freeze the file system can hold the new timestamps of a file and its old data: write(2) changes
-ctime at once, the inode reaches the disk with the journal, and the data up to 30 s later. So a file is reused only if
-its timestamps are older than what the parent's snapshot may have missed.
+A snapshot that does not freeze the file system can hold the new timestamps of a file and its old data. write(2)
+changes ctime at once, the inode reaches the disk with the journal, and the data up to 30 s later. So a file is reused
+only if its timestamps are older than what the parent's snapshot may have missed.
 
 Some drivers clone a snapshot by copying files, so every clone has other inodes, other ctimes, or both. An administrator
 then says what can be trusted (`api.v1alpha1.store.ChangeDetection`). Only content is reused from the parent. Owner,

@@ -162,8 +162,8 @@ class ChunkWorker:
         """Read the small files of a unit into ``buffer``, one after the other. Call `complete` afterwards.
 
         Only one thread may call this. A small file takes six short system calls, and threads that make such calls at
-        the same time wait for the interpreter's lock: 100,000 files took 2.6 s with one thread and 7.2 s with four. All
-        files of a unit are opened, and so prefetched, before the first is read, which helps slow disks as much.
+        the same time wait for the interpreter's lock. 100,000 files took 2.6 s with one thread and 7.2 s with four. All
+        files of a unit are opened, and so prefetched, before the first is read. That helps slow disks as much.
 
         A file that grew beyond the buffer gets a chunk of its own. Raises SourceError, SourceChanging.
         """

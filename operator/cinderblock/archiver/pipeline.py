@@ -31,7 +31,7 @@ from cinderblock.repository.pack_uploader import EncodedChunk, PackUploader
 from cinderblock.volume.content import SourceContent
 from cinderblock.volume.errors import VANISHED, format_path
 
-WORKERS = 4
+WORKER_THREADS = 4
 """Threads that read, hash and compress. They run in C most of the time; more did not help on 4 cores."""
 LOOKAHEAD_BYTES = 16 << 20
 """Plaintext that is read or waits for its turn."""
@@ -39,7 +39,7 @@ LOOKAHEAD_BYTES = 16 << 20
 
 def lookahead(chunk_bytes: int) -> int:
     """Return how many units are read or wait for their turn at once. Each has a buffer of one chunk."""
-    return max(WORKERS + 2, LOOKAHEAD_BYTES // chunk_bytes)
+    return max(WORKER_THREADS + 2, LOOKAHEAD_BYTES // chunk_bytes)
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ class BackupPipeline:
         self._pending: deque[_Pending] = deque()
         self._open: list[SourceContent] = []
         self._free = [bytearray(chunk_bytes) for _ in range(lookahead(chunk_bytes))]
-        self._pool = ThreadPoolExecutor(WORKERS, "read")
+        self._pool = ThreadPoolExecutor(WORKER_THREADS, "read")
 
     @property
     def bytes_done(self) -> int:

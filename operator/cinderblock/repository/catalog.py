@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
-from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import (
     IntegrityError,
     InvalidInput,
@@ -22,41 +22,13 @@ from cinderblock.errors import (
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import ManifestHeader
 from cinderblock.format.manifest.reader import ManifestSummary, read_header, read_summary
-from cinderblock.repository.objects import list_manifests, list_pack_objects
+from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.references import References
 from cinderblock.store.base import ObjectStore
 
 _CONCURRENT_READS: Final = 16
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackupRef:
-    """A backup as the key of its manifest names it.
-
-    Attributes:
-        key: of the manifest.
-        volume_id, backup_id: taken from the key.
-    """
-
-    key: str
-    volume_id: str
-    backup_id: str
-
-    def expected(
-        self, *, sealed: bool = False, content_digest: str | None = None, pins: Pins | None = None
-    ) -> ExpectedBackup:
-        """Return which backup the manifest must be: the one that the key names, with everything else that is known.
-
-        Args:
-            sealed: whether it must be encrypted.
-            content_digest: the digest that the user has noted.
-            pins: the pins that this command has read before.
-        """
-        return ExpectedBackup(
-            volume_id=self.volume_id, backup_id=self.backup_id, sealed=sealed, content_digest=content_digest, pins=pins
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +76,7 @@ class Catalog:
 
     def list_backups(self, volume_id: str | None = None) -> Iterator[BackupRef]:
         """List all backups, or those of one volume, in order of key. This reads no manifest."""
-        for found in list_manifests(self._store, self._prefix, volume_id):
-            yield BackupRef(found.key, found.volume_id, found.backup_id)
+        return list_manifests(self._store, self._prefix, volume_id)
 
     def namesakes(self, backup_id: str) -> list[BackupRef]:
         """Return the backups of all volumes that have exactly this id, in order of key."""
@@ -177,8 +148,8 @@ class Catalog:
     def find_dependents(self, backup: BackupRef) -> list[str]:
         """Return the ids of the backups that need packs of this one.
 
-        Raises if that is unknown for one of them: IntegrityError or UnsupportedFormat if it cannot be read;
-        KeyUnavailable if it is sealed and a backup that it builds on is missing. See `References`.
+        Raises IntegrityError or UnsupportedFormat for a backup that cannot be read. Raises KeyUnavailable for a sealed
+        backup if one that it builds on is missing. See `References`.
         """
         references = self.references(backup.volume_id)
         references.read_all()

@@ -14,7 +14,7 @@ from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cinderblock.repository.objects import StoredManifest
+from cinderblock.repository.objects import BackupRef
 
 CACHE_BYTES: Final = 16 << 20
 """Most bytes of `ReferenceCache`: some 25,000 backups, or one volume with 8,760 incremental ones."""
@@ -91,7 +91,7 @@ class VolumeReferences:
         """Estimated bytes of memory."""
         return _VOLUME_BYTES + self._bits + (len(self._lists) + len(self._ids)) * _MANIFEST_BYTES // 2
 
-    def of(self, found: Collection[StoredManifest], key_ids: Collection[str]) -> dict[str, ManifestReferences]:
+    def of(self, found: Collection[BackupRef], key_ids: Collection[str]) -> dict[str, ManifestReferences]:
         """Return the cached references of listed manifests, by backup id, and drop those that are gone.
 
         A manifest whose key was missing counts as unknown if the key is now among ``key_ids``.
@@ -105,7 +105,7 @@ class VolumeReferences:
             return {name: lists for name, lists in self._lists.items() if lists.size == sizes[name]}
 
     def add(
-        self, found: StoredManifest, parent_id: str | None, packs_of: Collection[str] | None, missing_key: str | None
+        self, found: BackupRef, parent_id: str | None, packs_of: Collection[str] | None, missing_key: str | None
     ) -> ManifestReferences:
         """Cache the references of a manifest."""
         with self._lock:

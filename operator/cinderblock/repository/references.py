@@ -28,7 +28,7 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.reader import read_summary
 from cinderblock.format.range_reader import RangeReader
-from cinderblock.repository.objects import StoredManifest, list_manifests, list_pack_objects
+from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
 from cinderblock.repository.reference_cache import ManifestReferences, VolumeReferences
 from cinderblock.store.base import ObjectStore
 
@@ -124,14 +124,14 @@ class References:
         by = tuple(sorted(other for other, answer in resolve_all.items() if answer is True))
         return Dependents(by, tuple(unknown[other] for other in sorted(unknown)))
 
-    def _add(self, found: StoredManifest, answer: _ManifestLists | PermanentError | None) -> None:
+    def _add(self, found: BackupRef, answer: _ManifestLists | PermanentError | None) -> None:
         if isinstance(answer, PermanentError):
             self._errors[found.backup_id] = answer
         elif answer is not None:
             lists = self._known.add(found, answer.header.parent_id, answer.packs_of, answer.missing_key)
             self._lists[found.backup_id] = lists
 
-    def _read(self, found: StoredManifest) -> _ManifestLists | PermanentError | None:
+    def _read(self, found: BackupRef) -> _ManifestLists | PermanentError | None:
         """Read header and footer. Return None if the manifest has just vanished, or is only a copy of another one."""
         try:
             start = self._store.get(found.key, 0, HEADER_BYTES)
@@ -144,14 +144,14 @@ class References:
         except (IntegrityError, UnsupportedFormat) as error:
             return error
 
-    def _has_packs(self, found: StoredManifest) -> bool:
+    def _has_packs(self, found: BackupRef) -> bool:
         packs = list_pack_objects(self._store, self._prefix, found.volume_id, found.backup_id)
         return next(packs, None) is not None
 
-    def _read_lists(self, found: StoredManifest, header: ManifestHeader, read: RangeReader) -> _ManifestLists:
+    def _read_lists(self, found: BackupRef, header: ManifestHeader, read: RangeReader) -> _ManifestLists:
         try:
             return _ManifestLists(
-                header, frozenset(read_summary(read, self._keys, found.expected, found.key).references)
+                header, frozenset(read_summary(read, self._keys, found.expected(), found.key).references)
             )
         except KeyUnavailable:
             return _ManifestLists(header, None, header.key_id)

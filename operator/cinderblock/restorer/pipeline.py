@@ -1,9 +1,9 @@
 """Fetch, verify and write the files of a restore in batches, with several threads.
 
 A batch of large files is the work of one of WORKER_THREADS threads from beginning to end. Of a batch of small files,
-these threads only fetch and verify. The thread that creates names compares and writes, or other processes do so for new
-files: threads that make short system calls at the same time mostly wait for the interpreter's lock (100,000 files in
-place: 8.0 s with four threads, 2.4 s with one).
+these threads only fetch and verify. The thread that creates names compares and writes, or other processes create new
+files. Threads that make short system calls at the same time mostly wait for the interpreter's lock: 100,000 files in
+place took 8.0 s with four threads, and 2.4 s with one.
 
 Memory. At most WORKER_THREADS ranged reads with some chunks each are in flight, and the plaintexts of SLOTS batches of
 small files in shared memory: `bytes_in_flight`, 126 MiB with chunks of 1 MiB. Each batch in flight has at most
@@ -78,7 +78,7 @@ class RestorePipeline:
         if self._current is None or self._current.entry.path != entry.path:
             self._end_file()
             content = self._target.put(entry)
-            self._run_deferred()
+            self._attach_deferred()
             if content is None:
                 return
             self._current = RestoringFile(entry, content)
@@ -104,7 +104,7 @@ class RestorePipeline:
             file.content.close()
         self._memory.close()
 
-    def _run_deferred(self) -> None:
+    def _attach_deferred(self) -> None:
         """Attach actions that wait for earlier files to the batch that holds the last of these files."""
         deferred = self._target.deferred
         if deferred:

@@ -77,8 +77,8 @@ class ObjectStore(Protocol):
 def check_key(key: str) -> str:
     """Return ``key`` itself. Raises InvalidInput for an impossible key.
 
-    Such a key is empty, too long, not printable ASCII, or has a part that is empty, ``.`` or ``..``: HTTP clients
-    resolve such parts, so a key could reach into another container.
+    Such a key is empty, too long, not printable ASCII, or has a part that is empty, ``.`` or ``..``. HTTP clients
+    resolve such parts, so the key could reach into another container.
     """
     legal = 0 < len(key) <= KEY_LIMIT and key.isascii() and key.isprintable()
     if not legal or not {"", ".", ".."}.isdisjoint(key.split("/")):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cinderblock.repository.objects import StoredManifest
+from cinderblock.repository.objects import BackupRef
 from cinderblock.repository.reference_cache import CACHE_BYTES, BackupIdTable, ReferenceCache, VolumeReferences
 from cinderblock.repository.references import References
 from cinderblock.store.counted import CountedStore
@@ -14,8 +14,8 @@ from tests.support.mover.backups import PREFIX, VOLUME
 from tests.support.mover.parent_chains import a_line, name
 
 
-def manifest(backup_id: str) -> StoredManifest:
-    return StoredManifest(f"backups/v/{backup_id}.manifest", "v", backup_id, 5000)
+def manifest(backup_id: str) -> BackupRef:
+    return BackupRef(f"backups/v/{backup_id}.manifest", "v", backup_id, 5000)
 
 
 def learn_a_line(known: VolumeReferences, count: int) -> None:

@@ -11,8 +11,9 @@ from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.output import print_fields, print_json
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import NotFound, ReferencesUnknown
-from cinderblock.repository.catalog import BackupRef, Catalog
+from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.deletion import delete_backup
+from cinderblock.repository.objects import BackupRef
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\

@@ -12,7 +12,8 @@ from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.cli.views import fields, to_wire
 from cinderblock.errors import IntegrityError, KeyUnavailable, UnsupportedFormat
-from cinderblock.repository.catalog import BackupRef, Catalog
+from cinderblock.repository.catalog import Catalog
+from cinderblock.repository.objects import BackupRef
 
 DESCRIPTION: Final = "Show what a backup says of itself, and which other backups need it."
 
