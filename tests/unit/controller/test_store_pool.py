@@ -161,7 +161,7 @@ async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(
     assert opened._kube.calls["get", "secrets"] == 1
     objects.delete(next(iter(objects.all("Secret"))))
     secrets.begin_to_look()
-    with pytest.raises(NotFound, match="Create it"):
+    with pytest.raises(NotFound, match="create it"):
         await opened.open(a_store(), "volumebackups")
 
 

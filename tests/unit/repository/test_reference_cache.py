@@ -26,11 +26,11 @@ def learn_a_line(known: VolumeReferences, count: int) -> None:
 
 
 def test_a_set_of_ids_is_one_bit_for_each() -> None:
-    numbers = BackupIdTable()
+    table = BackupIdTable()
     ids = [f"id-{number}" for number in range(2000)]
-    bits = numbers.bits(ids[::2])
-    assert [numbers.has(bits, backup_id) for backup_id in ids[:4]] == [True, False, True, False]
-    assert not numbers.has(bits, "never heard of")
+    bits = table.bits(ids[::2])
+    assert [table.has(bits, backup_id) for backup_id in ids[:4]] == [True, False, True, False]
+    assert not table.has(bits, "never heard of")
     assert sys.getsizeof(bits) < 200
 
 
@@ -49,7 +49,7 @@ def test_a_line_of_a_year_of_hourly_backups_fits() -> None:
 def test_the_estimated_memory_is_the_used_memory() -> None:
     known = VolumeReferences()
     learn_a_line(known, 1000)
-    measured = _size(known._lists) + _size(known._numbers._numbers)
+    measured = _size(known._lists) + _size(known._ids._ids)
     assert 0.5 < known.bytes / measured < 2
 
 
