@@ -72,7 +72,8 @@ def test_every_requested_range_is_returned(wanted: list[tuple[str, int, int]]) -
     for pack, start, length in wanted:
         end = min(start + length, len(PACK))
         assert ahead.get(pack, start, end, len(PACK), requests) == PACK[start:end]
-        assert sum(cached.end - cached.start for cached in ahead._ranges.values()) <= MAX_CACHED_RANGES * READ_AHEAD_BYTES
+        cached_bytes = sum(cached.end - cached.start for cached in ahead._ranges.values())
+        assert cached_bytes <= MAX_CACHED_RANGES * READ_AHEAD_BYTES
 
 
 def test_a_truncated_pack_fails_only_for_missing_bytes() -> None:
