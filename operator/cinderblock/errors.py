@@ -9,8 +9,12 @@ secret; what comes from a client library is rewritten at the fence of its room.
     ├── PermanentError            trying again cannot help
     │   ├── InvalidInput          the request itself is wrong
     │   ├── NotFound              a thing that was named does not exist
+    │   │   ├── ObjectNotFound    a container of a store has no such object
+    │   │   └── ContainerNotFound a store has no such container
     │   ├── Conflict              a thing exists and is not ours, or changed under us
-    │   │   └── AlreadyExists     an object of that name is there already
+    │   │   ├── AlreadyExists     an object of that name is there already
+    │   │   └── BackupNeeded      other backups need the stored data of a backup
+    │   ├── ReferencesUnknown     nothing shows whether other backups need the stored data of a backup
     │   ├── AccessDenied          credentials are wrong or not sufficient
     │   ├── KeyUnavailable        the encryption key that the data needs is not there
     │   ├── IntegrityError        stored bytes are not what was written
@@ -65,12 +69,47 @@ class NotFound(PermanentError):
     """A thing that was named does not exist."""
 
 
+class ObjectNotFound(NotFound):
+    """A container of a store has no object of that key. The reason is that of NotFound."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason=NotFound.__name__)
+
+
+class ContainerNotFound(NotFound):
+    """A store has no container of that name."""
+
+
 class Conflict(PermanentError):
     """A thing exists and is not ours, or it changed under us."""
 
 
 class AlreadyExists(Conflict):
     """An object of that name is there already: whether it is ours, its owner's UID says."""
+
+
+class BackupNeeded(Conflict):
+    """Other backups need the stored data of a backup.
+
+    Attributes:
+        by: ids of these backups, in order.
+    """
+
+    def __init__(self, message: str, by: tuple[str, ...] = ()) -> None:
+        super().__init__(message, reason="HasDependentBackups")
+        self.by = by
+
+
+class ReferencesUnknown(PermanentError):
+    """Nothing shows whether other backups need the stored data of a backup.
+
+    Attributes:
+        cause: why one of the other backups cannot be read; its message says what to do.
+    """
+
+    def __init__(self, message: str, cause: PermanentError | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class AccessDenied(PermanentError):

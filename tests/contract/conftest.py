@@ -60,14 +60,14 @@ def _container() -> str:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[S3Server]:
-    """A real S3 server with nothing in it."""
+    """Run an empty S3 server."""
     with s3_server() as running:
         yield running
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
-    """A store with an empty container."""
+    """Return a store with an empty container."""
     make = IN_MEMORY.get(request.param)
     made = make() if make else ON_A_SERVER[request.param](request.getfixturevalue("server"))
     with closing(made) as opened:
@@ -77,7 +77,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 
 @pytest.fixture(scope="session")
 def sparse() -> Iterator[memoryview]:
-    """More bytes than one object may have, all of them holes and none of them in memory."""
+    """Return more bytes than one object may have, as holes that take no memory."""
     with tempfile.TemporaryFile() as file:
         file.truncate(BODY_LIMIT + 1)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:

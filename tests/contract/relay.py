@@ -1,4 +1,4 @@
-"""A line between a store and its server that can be slow, damage what passes, or break."""
+"""A relay between a store and its server that can be slow, damage bytes, or break."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Relay:
-    """The running line.
+    """The running relay.
 
     Attributes:
         url: where to connect to instead of the server.
@@ -34,7 +34,7 @@ class Relay:
     _down: int = 0
 
     def upwards(self, content: bytes) -> bytes | None:
-        """What becomes of bytes for the server; None: the line breaks."""
+        """Return the bytes to pass to the server; None breaks the connection."""
         if self.pause:
             time.sleep(self.pause)
         self._up += len(content)
@@ -47,7 +47,7 @@ class Relay:
         return content
 
     def downwards(self, content: bytes) -> bytes | None:
-        """What becomes of bytes from the server; None: the line breaks."""
+        """Return the bytes to pass from the server; None breaks the connection."""
         self._down += len(content)
         if self.break_down is not None and self._down >= self.break_down:
             self.break_down = None
@@ -57,7 +57,7 @@ class Relay:
 
 @contextlib.contextmanager
 def relay(server_url: str) -> Iterator[Relay]:
-    """A line to the server, on a port of its own."""
+    """Run a relay to the server, on its own port."""
     server = urlsplit(server_url)
     address = (server.hostname or "", server.port or 0)
     threads: list[threading.Thread] = []

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, with TLS if wanted, in the words of the store."""
+"""A real S3 server on loopback, optionally with TLS."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.cluster import s3
 
 @dataclass(frozen=True)
 class S3Server:
-    """One running server."""
+    """A running server."""
 
     url: str
     credentials: S3Credentials
 
     def location(self, container: str, **more: object) -> StoreLocation:
-        """Where a container of this server is."""
+        """Return the location of a container of this server."""
         return StoreLocation.model_validate({"endpoint_url": self.url, "container": container, **more})
 
 
 @contextmanager
 def s3_server(certificate: Path | None = None, key: Path | None = None) -> Iterator[S3Server]:
-    """Run a server with nothing in it, which keeps connections open. With a certificate and its key it speaks TLS."""
+    """Run an empty server that keeps connections open. With a certificate and its key it uses TLS."""
     tls = (f"--cert={certificate}", f"--key={key}") if certificate else ()
     with s3.running("--keep-alive", *tls) as server:
         url = server.url.replace("http:", "https:") if tls else server.url

@@ -1,4 +1,4 @@
-"""The program as a person starts it, against a real server."""
+"""The command line against a real server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STORE = "s3://by-hand/some/prefix"
 
 @pytest.fixture
 def program(server: S3Server) -> Program:
-    """Starts the program with the server's credentials in its environment."""
+    """Run the program with the server's credentials in its environment."""
 
     def start(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
         environment = {
@@ -65,7 +65,7 @@ def test_a_directory_goes_to_s3_and_comes_back(program: Program, tmp_path: Path)
 
 
 def test_folders_among_the_objects_hold_up_no_deletion(program: Program, server: S3Server, tmp_path: Path) -> None:
-    """Consoles and sync tools make them: objects of no bytes whose key ends with a slash."""
+    """Consoles and sync tools create empty objects whose key ends with a slash."""
     (tmp_path / "file").write_bytes(os.urandom(100_000))
     store = "s3://folders"
     made = json.loads(program("backup", str(tmp_path), "--to", store, "--json").stdout)

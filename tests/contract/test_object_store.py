@@ -1,4 +1,4 @@
-"""What the Protocol promises, of every store and every wrapper."""
+"""The contract of every store and every wrapper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 1024**2
 
 
 def keys(store: ObjectStore, prefix: str = "") -> list[str]:
-    """What a listing gives."""
+    """Return the objects of a listing."""
     return [item.key for item in store.list(prefix)]
 
 
@@ -26,7 +26,7 @@ def test_a_check_may_be_repeated(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"x", bytearray(b"some bytes"), memoryview(b"padded bytes")[2:7]])
-def test_what_was_put_is_got(store: ObjectStore, body: Buffer) -> None:
+def test_an_object_is_read_back(store: ObjectStore, body: Body) -> None:
     store.put("a/key", body)
     assert store.get("a/key") == bytes(body)
     assert list(store.list("a/")) == [ObjectInfo("a/key", len(body))]
@@ -37,7 +37,7 @@ def test_a_memoryview_of_wider_items_counts_in_bytes(store: ObjectStore) -> None
     assert store.get("wide") == b"12345678"
 
 
-def test_what_is_got_is_bytes_that_do_not_follow_the_buffer(store: ObjectStore) -> None:
+def test_a_read_returns_bytes_independent_of_the_buffer(store: ObjectStore) -> None:
     buffer = bytearray(b"first")
     store.put("key", buffer)
     buffer[:] = b"other"
@@ -46,7 +46,7 @@ def test_what_is_got_is_bytes_that_do_not_follow_the_buffer(store: ObjectStore) 
     assert content == b"first"
 
 
-def test_a_put_replaces_what_was_there(store: ObjectStore) -> None:
+def test_a_put_replaces_the_object(store: ObjectStore) -> None:
     store.put("key", b"a longer one")
     store.put("key", b"short")
     assert store.get("key") == b"short"
@@ -57,7 +57,7 @@ def test_a_put_replaces_what_was_there(store: ObjectStore) -> None:
     "size",
     [64 * 1024, 64 * 1024 + 1, 5 * MIB + 3, pytest.param(130 * MIB + 7, id="in parts")],
 )
-def test_large_bodies_come_back_whole(store: ObjectStore, size: int) -> None:
+def test_large_bodies_are_read_back_completely(store: ObjectStore, size: int) -> None:
     body = os.urandom(MIB) * (size // MIB) + os.urandom(size % MIB)
     store.put("large", body)
     assert store.get("large") == body
@@ -98,7 +98,7 @@ def test_parts_of_an_empty_object_are_empty(store: ObjectStore, start: int, leng
 @pytest.mark.parametrize(("start", "length"), [(0, None), (0, 0), (5, 10), (-5, None)])
 def test_a_missing_object_is_not_found(store: ObjectStore, start: int, length: int | None) -> None:
     store.put("key", b"x")
-    with pytest.raises(NotFound, match="There is no object ke in ") as caught:
+    with pytest.raises(NotFound, match="Cannot read ke in ") as caught:
         store.get("ke", start, length)
     assert caught.value.reason == "NotFound"
 
@@ -128,7 +128,7 @@ def test_listings_and_deletions_go_beyond_one_page(store: ObjectStore) -> None:
     assert keys(store, "packs/") == expected[:1]
 
 
-def test_a_deletion_may_be_repeated_and_name_what_is_not_there(store: ObjectStore) -> None:
+def test_a_deletion_may_be_repeated_and_name_absent_keys(store: ObjectStore) -> None:
     store.put("one", b"1")
     store.put("two", b"2")
     store.delete(["one", "never/there"])
@@ -154,7 +154,7 @@ def test_keys_are_taken_literally(store: ObjectStore, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "ä", "a\n", "a" * 1025])
-def test_what_cannot_be_a_key_is_refused(store: ObjectStore, key: str) -> None:
+def test_an_impossible_key_is_rejected(store: ObjectStore, key: str) -> None:
     store.put("a", b"x")
     with pytest.raises(InvalidInput):
         store.put(key, b"x")

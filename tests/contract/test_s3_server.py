@@ -1,4 +1,4 @@
-"""S3 against a real server: refusals, TLS, proxies, and lines that are slow, broken or damage what they carry."""
+"""The S3 store against a real server: errors, TLS, proxies, and slow, broken or damaging connections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIB = 1024**2
 
 @pytest.fixture
 def container(server: S3Server) -> str:
-    """A container that exists."""
+    """Return a container that exists."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     with closing(S3Store(server.location(name, create_container=True), server.credentials)) as store:
         store.check()
@@ -38,19 +38,19 @@ def container(server: S3Server) -> str:
 
 @pytest.fixture
 def line(server: S3Server) -> Iterator[Relay]:
-    """A line to the server that does as it is told."""
+    """Run a scriptable relay to the server."""
     with relay(server.url) as running:
         yield running
 
 
 def over(line: Relay, server: S3Server, container: str, **more: object) -> S3Store:
-    """The store at the other end of the line."""
+    """Return a store that uses the relay."""
     location = StoreLocation.model_validate({"endpoint_url": line.url, "container": container, **more})
     return S3Store(location, server.credentials)
 
 
 def refused(server: S3Server, container: str, credentials: S3Credentials) -> AccessDenied:
-    """The error for credentials, the same from every call."""
+    """Return the error for credentials, which every call raises."""
     with closing(S3Store(server.location(container), credentials)) as store:
         calls = (
             store.check,
@@ -84,7 +84,7 @@ def test_a_wrong_secret_key_is_named_as_such_and_not_shown(server: S3Server, con
 def test_a_missing_container_is_named(server: S3Server) -> None:
     with closing(S3Store(server.location("no-such-container"), server.credentials)) as store:
         for call in (store.check, lambda: store.put("key", bytes(100 * MIB)), lambda: store.get("key")):
-            with pytest.raises(NotFound, match=f"There is no container no-such-container at {server.url}: create it"):
+            with pytest.raises(NotFound, match=f"container no-such-container at {server.url}: .*Create it"):
                 call()
 
 
@@ -125,16 +125,16 @@ def test_an_endpoint_that_is_down_may_be_tried_again(server: S3Server) -> None:
     location = StoreLocation(endpoint_url=url, container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,
-        pytest.raises(StoreUnreachable, match=f"container any at {url} cannot be reached"),
+        pytest.raises(StoreUnreachable, match=f"Cannot reach container any at {url}"),
     ):
         store.check()
 
 
-def test_a_host_name_that_nobody_knows_is_named(server: S3Server) -> None:
+def test_an_unknown_host_name_is_named(server: S3Server) -> None:
     location = StoreLocation(endpoint_url="http://s3.invalid:9000", container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,
-        pytest.raises(StoreUnreachable, match=r"host name of http://s3\.invalid:9000 cannot be resolved"),
+        pytest.raises(StoreUnreachable, match=r"Cannot resolve the host name of http://s3\.invalid:9000"),
     ):
         store.check()
 
@@ -145,7 +145,7 @@ def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monke
         location = StoreLocation(endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}", container="any")
         with (
             closing(S3Store(location, server.credentials)) as store,
-            pytest.raises(StoreUnreachable, match="did not answer in time"),
+            pytest.raises(StoreUnreachable, match="no response arrived in time"),
         ):
             store.check()
 
@@ -174,7 +174,7 @@ def test_an_upload_over_a_line_that_breaks_leaves_nothing(
         assert uploads.get("Uploads", []) == []
 
 
-def test_parts_that_a_dead_process_left_go_with_the_next_upload_of_the_object(server: S3Server, container: str) -> None:
+def test_the_next_upload_removes_parts_that_a_dead_process_left(server: S3Server, container: str) -> None:
     with closing(S3Store(server.location(container), server.credentials)) as store:
         client: Any = store._client
         for key in ("key", "key-of-another"):
@@ -245,7 +245,7 @@ def test_a_proxy_of_the_environment_is_used(
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a certificate for 127.0.0.1 that signs itself, and its key."""
+    """Return a directory with a self-signed certificate for 127.0.0.1, and its key."""
     directory = tmp_path_factory.mktemp("tls")
     command = f"""
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test
@@ -257,7 +257,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tls_server(authority: Path) -> Iterator[S3Server]:
-    """A server that speaks TLS with a certificate of its own authority."""
+    """Run a TLS server with a certificate of its own authority."""
     with s3_server(authority / "ca.crt", authority / "tls.key") as running:
         yield running
 
@@ -277,7 +277,7 @@ def test_a_server_with_our_own_authority_is_trusted(tls_server: S3Server, author
 def test_a_server_of_an_unknown_authority_is_not_trusted(tls_server: S3Server) -> None:
     with (
         closing(S3Store(tls_server.location("any"), tls_server.credentials)) as store,
-        pytest.raises(PermanentError, match=r"certificate of https://127.0.0.1:[0-9]+ is not trusted") as caught,
+        pytest.raises(PermanentError, match=r"Cannot trust the certificate of https://127.0.0.1:[0-9]+ ") as caught,
     ):
         store.check()
     assert caught.value.reason == "CertificateNotTrusted"
@@ -287,7 +287,7 @@ def test_a_server_under_another_name_is_not_trusted(tls_server: S3Server, author
     location = StoreLocation(endpoint_url=tls_server.url.replace("127.0.0.1", "localhost"), container="any")
     with (
         closing(S3Store(location, tls_server.credentials, str(authority / "ca.crt"))) as store,
-        pytest.raises(PermanentError, match=r"localhost:[0-9]+ is not trusted: .*localhost"),
+        pytest.raises(PermanentError, match=r"certificate of https://localhost:[0-9]+ .*localhost"),
     ):
         store.check()
 
@@ -296,16 +296,16 @@ def test_https_to_a_server_without_tls_is_named(server: S3Server) -> None:
     location = StoreLocation(endpoint_url=server.url.replace("http:", "https:"), container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,
-        pytest.raises(PermanentError, match=r"does not speak TLS: try http") as caught,
+        pytest.raises(PermanentError, match=r"does not speak TLS .*Try http") as caught,
     ):
         store.check()
     assert caught.value.reason == "NotTls"
 
 
-def test_http_to_a_server_with_tls_is_an_error_that_speaks_of_it(tls_server: S3Server) -> None:
+def test_http_to_a_tls_server_names_the_endpoint(tls_server: S3Server) -> None:
     location = StoreLocation(endpoint_url=tls_server.url.replace("https:", "http:"), container="any")
     with (
         closing(S3Store(location, tls_server.credentials)) as store,
-        pytest.raises((PermanentError, StoreUnreachable), match=f"{location.endpoint_url} "),
+        pytest.raises((PermanentError, StoreUnreachable), match=location.endpoint_url),
     ):
         store.check()

@@ -66,7 +66,7 @@ CASES = {
     "wrong-credentials": _backup("AccessDenied", "check AWS_SECRET_ACCESS_KEY", storeName="wrong-credentials"),
     "unknown-access-key": _backup("AccessDenied", "check AWS_ACCESS_KEY_ID", storeName="unknown-account"),
     "untrusted-certificate": _backup("CertificateNotTrusted", "give the CA that signed it", storeName="untrusted"),
-    "no-such-bucket": _backup("ContainerNotFound", "There is no container e2e-no-such-bucket", storeName="no-bucket"),
+    "no-such-bucket": _backup("ContainerNotFound", "Cannot use container e2e-no-such-bucket", storeName="no-bucket"),
     "no-such-snapshot-class": _backup(
         "SnapshotClassNotFound", "VolumeSnapshotClass nowhere of BackupStore classless", storeName="classless"
     ),

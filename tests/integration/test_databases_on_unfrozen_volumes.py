@@ -1,4 +1,4 @@
-"""PostgreSQL on volumes whose snapshots are only crash consistent: an incremental holds whatever was committed.
+"""PostgreSQL on volumes with crash-consistent snapshots: an incremental backup holds every commit.
 
 Its pages are written without being made durable, its log is made durable with each commit. So a snapshot can hold the
 new timestamps of a table and its old pages. The next snapshot has the new pages, and the timestamps are the same.
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 ROWS = 1000
 PAUSE = 2
-"""Seconds from the last page to the last commit: nothing but the age of stamps then tells the pages from old ones."""
+"""Seconds from the last page to the last commit, after which only the age of timestamps identifies the pages."""
 TABLES = (
     # Half of each page stays free, so that an update changes pages and no sizes.
     "CREATE TABLE accounts (id int PRIMARY KEY, round int, padding text) WITH (fillfactor = 40)",
@@ -52,7 +52,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory with a short path that every user may pass."""
+    """Return a directory with a short path to which every user has access."""
     with tempfile.TemporaryDirectory(prefix="unfrozen-") as name:
         Path(name).chmod(0o711)
         yield Path(name)
@@ -81,11 +81,11 @@ def test_an_incremental_holds_every_transaction_that_was_committed_before_its_sn
         number = next(rounds)
         volume.sync()
         update_everything(database, number)
-        first = volume.cut()
+        first = volume.take_snapshot()
         facts_before = unfrozen.facts(first)
         commands.back_up(first, volume.kind)
         database.run("CHECKPOINT", f"INSERT INTO rounds VALUES ({number})")
-        second = volume.cut()
+        second = volume.take_snapshot()
         hidden = hidden_changes(facts_before, unfrozen.facts(second))
         if not hidden:
             return False
@@ -108,7 +108,7 @@ def update_everything(database: PostgreSQL, number: int) -> None:
 
 
 def holds_everything(copy: PostgreSQL, number: int) -> None:
-    """Let a server recover from what was restored, and look at each row and at each page."""
+    """Recover a server from restored data, and check each row and each page."""
     with copy.running(ends_with=postgres.ORDERLY_END):
         assert "automatic recovery in progress" in copy.log.read_text()
         assert copy.run("SELECT round, count(*) FROM accounts GROUP BY round") == [f"{number}|{ROWS}"]

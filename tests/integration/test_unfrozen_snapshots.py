@@ -1,4 +1,4 @@
-"""Snapshots that are only crash consistent, cut below real file systems: no change is lost between two backups.
+"""Crash-consistent snapshots below real file systems: no change is lost between two backups.
 
 The program is the command line, the S3 server and the file systems are real. A trial counts only if the first snapshot
 lacked the data that the live file system had, while it had the timestamps.
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 OLD, NEW = b"OLD!", b"NEW!"
 TABLE_BYTES = 256 << 10
 PLACE = 8192
-"""Where the page is that is written to."""
+"""Offset of the page that is written."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture(params=KINDS)
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UnfrozenVolume]:
-    """A file system that can be cut below."""
+    """Return a file system of which snapshots can be taken below."""
     reason = why_not(request.param)
     if reason is not None:
         pytest.skip(reason)
@@ -45,7 +45,7 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UnfrozenV
 
 
 def write(path: Path, data: bytes, offset: int, *, is_durable: bool) -> None:
-    """Write with write(2); the kernel brings it to the disk some day, or at once."""
+    """Write with write(2). The kernel writes to the disk later, or at once."""
     fd = os.open(path, os.O_RDWR)
     os.pwrite(fd, data, offset)
     if is_durable:
@@ -81,14 +81,15 @@ def by_write_with_mtime_put_back(path: Path) -> None:
         (by_write_with_mtime_put_back, ChangeDetection.SIZE_MTIME_CTIME),
     ],
 )
-def test_data_that_the_first_snapshot_lacks_are_in_the_incremental_of_the_second(
+def test_an_incremental_finds_data_that_the_first_snapshot_lacked(
     volume: UnfrozenVolume,
     server: S3Server,
     tmp_path: Path,
     change: Callable[[Path], None],
     detection: ChangeDetection,
 ) -> None:
-    """A database writes a page, which waits for the kernel, and syncs its log. That takes the page's stamps along."""
+    """A database writes a page, which stays in memory, and syncs its log. This also writes the page's timestamps to
+    disk."""
     table, log = volume.live / "table", volume.live / "log"
 
     def trial() -> bool:
@@ -97,21 +98,21 @@ def test_data_that_the_first_snapshot_lacks_are_in_the_incremental_of_the_second
         volume.sync()
         change(table)
         write(log, b"commit 1", 0, is_durable=True)
-        snapshot = volume.cut()
-        stamps = [(snapshot / "table").stat(), table.stat()]
-        has_stamps = stamps[0].st_ctime_ns == stamps[1].st_ctime_ns
-        if not has_stamps or (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
+        snapshot = volume.take_snapshot()
+        timestamps = [(snapshot / "table").stat(), table.stat()]
+        has_timestamps = timestamps[0].st_ctime_ns == timestamps[1].st_ctime_ns
+        if not has_timestamps or (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
             return False
         program, name = CommandLine(server, "trials"), f"unfrozen-{uuid.uuid4().hex[:12]}"
         program.back_up(snapshot, name)
         volume.sync()
         write(log, b"commit 2", 0, is_durable=True)
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
         wanted = (snapshot / "table").read_bytes()
         assert wanted[PLACE : PLACE + len(NEW)] == NEW
-        told = program.back_up(snapshot, name, "--incremental", "--change-detection", detection)
+        report = program.back_up(snapshot, name, "--incremental", "--change-detection", detection)
         restored = tmp_path / "restored"
-        program.restore(told["backupId"], restored)
+        program.restore(report["backupId"], restored)
         assert (restored / "table").read_bytes() == wanted
         assert (restored / "log").read_bytes() == (snapshot / "log").read_bytes()
         return True
@@ -120,7 +121,7 @@ def test_data_that_the_first_snapshot_lacks_are_in_the_incremental_of_the_second
 
 
 def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: UnfrozenVolume, tmp_path: Path) -> None:
-    """The window ends before the change: a chain that was made without the rule looks like this."""
+    """The window ends before the change, as in a chain that was made without the rule."""
     table, log = volume.live / "table", volume.live / "log"
 
     def trial() -> bool:
@@ -130,13 +131,13 @@ def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: Un
         volume.sync()
         by_write(table)
         write(log, b"commit 1", 0, is_durable=True)
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
         if (snapshot / "table").read_bytes()[PLACE : PLACE + len(NEW)] != OLD:
             return False
         backups.back_up(snapshot, "one", data_instant=LATER)
         stamp = os.stat(snapshot / "table").st_ctime_ns
         volume.sync()
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
         if os.stat(snapshot / "table").st_ctime_ns != stamp:
             # The first snapshot lacked the new timestamps too, and hides nothing.
             return False
@@ -156,10 +157,8 @@ def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: Un
     until_seen(trial)
 
 
-def test_stores_to_a_dirty_page_of_a_mapping_are_in_the_next_incremental(
-    volume: UnfrozenVolume, tmp_path: Path
-) -> None:
-    """Back up the live tree. The window ends long after the stores, so only the sync makes their stamps move."""
+def test_the_next_incremental_finds_writes_to_a_dirty_mapped_page(volume: UnfrozenVolume, tmp_path: Path) -> None:
+    """Back up the live tree. The window ends long after the writes, so only the sync moves their timestamps."""
     data = volume.live / "data.map"
     data.write_bytes(os.urandom(16384))
     volume.sync()

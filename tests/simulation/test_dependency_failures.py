@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cinderblock.api import labels
-from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
+from cinderblock.errors import CinderblockError, ContainerNotFound, NotFound, StoreUnreachable
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import Simulation, summary
@@ -15,7 +15,7 @@ from tests.support.store.faults import Crash
 
 HOUR = 3600
 NO_SECRET = NotFound("Secret s3 of BackupStore default does not exist in namespace shop", reason="SecretNotFound")
-NO_BUCKET = NotFound("There is no container volumebackups", reason="ContainerNotFound")
+NO_BUCKET = ContainerNotFound("There is no container volumebackups")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from cinderblock import errors
 from cinderblock.api import labels
 from cinderblock.api.mover import MoverReport
-from cinderblock.errors import CinderblockError, NotFound, PermanentError, StoreUnreachable
+from cinderblock.errors import CinderblockError, ContainerNotFound, NotFound, PermanentError, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
@@ -507,7 +507,7 @@ COURSES: dict[str, Course] = {
     "CertificateNotTrusted": store_says(PermanentError("of an unknown authority", reason="CertificateNotTrusted")),
     "ChildrenRemain": deletes_with_a_child_that_hangs,
     "Conflict": mover_says("Conflict"),
-    "ContainerNotFound": store_says(NotFound("there is no container", reason="ContainerNotFound")),
+    "ContainerNotFound": store_says(ContainerNotFound("there is no container")),
     "DataLeft": leaves_data,
     "Deleted": deletes,
     "DeletingData": deletes,

@@ -244,7 +244,7 @@ def test_beside_a_damaged_manifest_nothing_is_removed_and_the_message_names_it(l
     )
     (message,) = {condition["message"] for condition in line.get("VolumeBackup", "x")["status"]["conditions"]}
     assert key in message
-    assert f"delete {uid(line, 'c')} first" in message
+    assert f"Delete {uid(line, 'c')} first" in message
     assert "let-go=leave-data" in message
     assert line.stored() == before
     line.delete("VolumeBackup", "c")

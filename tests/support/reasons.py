@@ -22,7 +22,6 @@ CONSTANTS = frozenset(
             "ABANDONED",
             "CANCELLING",
             "CHILDREN_REMAIN",
-            "CONTAINER_NOT_FOUND",
             "KEPT",
             "NOTICED",
             "QUEUED",
@@ -56,7 +55,7 @@ def of_rooms(rooms: tuple[str, ...]) -> set[str]:
 
 
 def _of_errors() -> set[str]:
-    told = {item.__name__ for item in vars(errors).values() if isinstance(item, type) and _is_told(item)}
+    told = {item("").reason for item in vars(errors).values() if isinstance(item, type) and _is_told(item)}
     return told - ANSWERED
 
 

@@ -1,1 +1,1 @@
-"""The backup engine: it reads a volume, stores what is not stored yet, and commits by writing the manifest."""
+"""The backup engine: read a volume, store the chunks that are new, and commit by writing the manifest."""

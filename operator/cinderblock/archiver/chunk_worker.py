@@ -1,4 +1,4 @@
-"""What a backup does with bytes before they are stored: read, find zeros, hash, look up, encode."""
+"""Prepare bytes for the store: read, find zeros, hash, look up, encode."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cinderblock.archiver.hidden_changes import differs, has_same_stamps
-from cinderblock.archiver.source import Opened, Source
+from cinderblock.archiver.hidden_changes import differs, has_same_timestamps
+from cinderblock.archiver.source import OpenedFile, Source
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
 from cinderblock.format.compression import Encoder, Encoding
@@ -21,17 +21,17 @@ from cinderblock.volume.ranges import nonzero_ranges
 from cinderblock.volume.tree.source_file import SMALL_FILE_BYTES
 
 ZERO_GRAIN = 64 << 10
-"""Zeros are found in steps of this many bytes: an all-zero step becomes a hole. Small enough to keep thin volumes thin
-(LVM's smallest thin chunk), large enough that looking costs 5 microseconds per MiB of data."""
+"""Step of the search for zeros: an all-zero step becomes a hole. Small enough to keep thin volumes thin (LVM's smallest
+thin chunk), large enough that the search costs 5 microseconds per MiB of data."""
 FINE_GRAIN = 4 << 10
-"""The same for files of ZERO_GRAIN bytes at most, whose holes nobody asks the file system for: one of its blocks. For
-larger content it would be too fine: a device full of small gaps would get a manifest of many small extents."""
+"""The same for files of at most ZERO_GRAIN bytes, which are read without asking for their holes: one block of a file
+system. It would be too fine for larger content: a device with many small gaps would get as many small extents."""
 READ_ATTEMPTS = 3
-"""How often a file that changes while it is read is begun anew."""
+"""Attempts to read a file that changes while it is read."""
 
 
 class PlacedExtent(NamedTuple):
-    """A run of a file, and where it is in the plaintext of its chunk: an Extent whose chunk is not stored yet."""
+    """An extent whose chunk is not stored yet: a range of a file, and its place in the plaintext of the chunk."""
 
     offset: int
     length: int
@@ -41,15 +41,17 @@ class PlacedExtent(NamedTuple):
 
 @dataclass(slots=True)
 class BlockResult:
-    """One cell of a large file: the runs that are not zero, and the chunk that holds them; no chunk for zeros.
+    """One block of a large file after reading.
 
     Attributes:
-        is_other: whether it differs from the parent's; only known if that was asked.
+        extents: the ranges that are not zero.
+        chunk: holds them; None if the block is all zero.
+        is_different: whether the block differs from the parent's, if the caller asked for that.
     """
 
-    runs: list[PlacedExtent]
-    piece: EncodedChunk | None
-    is_other: bool = False
+    extents: list[PlacedExtent]
+    chunk: EncodedChunk | None
+    is_different: bool = False
 
 
 @dataclass(slots=True)
@@ -57,10 +59,10 @@ class FileRequest:
     """One entry of a unit.
 
     Attributes:
-        entry: the entry; complete unless it is to be read.
-        is_read: whether its content is to be read.
-        hints: extents that the parent has for it.
-        hides_changes: whether content that differs from the parent's would be a change that stamps hide.
+        entry: the entry; complete unless ``is_read``.
+        is_read: whether its content must be read.
+        hints: extents of the file in the parent.
+        hides_changes: whether content that differs from the parent's would be a change that timestamps hide.
     """
 
     entry: Entry
@@ -74,22 +76,22 @@ class FileResult:
     """One entry of a unit after reading.
 
     Attributes:
-        entry: complete, unless ``runs`` says what is missing.
-        runs: of a file that was read: its extents lie in the chunk ``piece`` of the unit.
-        piece: number of the chunk among the unit's.
-        has_vanished: the file is gone; the entry is to be left out.
-        is_unreadable: it cannot be read, is left out, and is already counted.
-        read_again: how often it was begun anew because it changed.
-        was_hidden: whether its content has changed and its stamps hide that.
+        entry: the entry, without ``extents``.
+        extents: of a file that was read, in its chunk.
+        chunk: the number of that chunk in the unit.
+        has_vanished: whether the file is gone; its entry is left out.
+        is_unreadable: whether the file cannot be read; it is left out and already counted.
+        rereads: how often the file was read again because it changed.
+        hid_change: whether its content has changed although its timestamps have not.
     """
 
     entry: Entry
-    runs: list[PlacedExtent] = field(default_factory=list)
-    piece: int = 0
+    extents: list[PlacedExtent] = field(default_factory=list)
+    chunk: int = 0
     has_vanished: bool = False
     is_unreadable: bool = False
-    read_again: int = 0
-    was_hidden: bool = False
+    rereads: int = 0
+    hid_change: bool = False
 
 
 @dataclass(slots=True)
@@ -97,14 +99,14 @@ class UnitResult:
     """A unit of small files after reading.
 
     Attributes:
-        files: its entries, in order; among them what is taken over from the parent.
-        pieces: its chunks.
-        rest: plaintext of one more chunk, in the buffer of the unit.
+        files: its entries in order, and the runs that are reused from the parent.
+        chunks: its chunks.
+        remainder: plaintext of one more chunk, in the buffer of the unit.
     """
 
     files: list[FileResult | SectionRun]
-    pieces: list[EncodedChunk]
-    rest: memoryview
+    chunks: list[EncodedChunk]
+    remainder: memoryview
 
 
 class ChunkWorker:
@@ -112,7 +114,7 @@ class ChunkWorker:
 
     Args:
         encoder: compresses.
-        known: what is stored already; asked here so that what is known is not compressed in vain.
+        known: the stored chunks; looked up here, before a chunk is compressed in vain.
     """
 
     def __init__(self, encoder: Encoder, known: ChunkIndex) -> None:
@@ -129,79 +131,77 @@ class ChunkWorker:
         *,
         compares: bool = False,
     ) -> BlockResult:
-        """One cell of a large file or device.
+        """Read one block of a large file or device.
 
         Args:
-            content: where to read.
+            content: the file or device.
             path: of the entry, for messages.
-            runs: ranges of data within one cell.
-            buffer: as long as a chunk; the result may lie in it.
-            hints: extents that the parent has in the cell.
-            compares: whether to find out if the cell differs from the parent's.
+            runs: ranges of data within the block.
+            buffer: as long as a chunk; the result may point into it.
+            hints: extents of the parent in the block.
+            compares: whether to find out if the block differs from the parent's.
 
-        Raises SourceError; SourceChanging if the content has become shorter.
+        Raises SourceError; SourceChanging if the content became shorter.
         """
         view = memoryview(buffer)
         placed, size = read_runs(content, path, runs, view)
-        is_other = False
-        if compares and not _are_alike(hints, placed):
+        is_different = False
+        if compares and not _are_equal(hints, placed):
             start = runs[0].offset - runs[0].offset % len(buffer)
-            is_other = differs(content, hints, start, min(start + len(buffer), content.size))
+            is_different = differs(content, hints, start, min(start + len(buffer), content.size))
         if not size:
-            return BlockResult([], None, is_other)
+            return BlockResult([], None, is_different)
         digest = placed[0].digest if len(placed) == 1 else digest_of(view[:size])
         for hint in hints:
             if hint.chunk.digest == digest:
-                return BlockResult(placed, EncodedChunk(digest, size, hint.chunk), is_other)
-        return BlockResult(placed, self._piece(view[:size], digest), is_other)
+                return BlockResult(placed, EncodedChunk(digest, size, hint.chunk), is_different)
+        return BlockResult(placed, self._encode_chunk(view[:size], digest), is_different)
 
     def gather(self, source: Source, requests: Sequence[FileRequest | SectionRun], buffer: bytearray) -> UnitResult:
-        """Read a unit of small files, one behind the other, into ``buffer``.
+        """Read the small files of a unit into ``buffer``, one after the other. Call `complete` afterwards.
 
-        To be called by one thread only, and to be followed by `complete`. A small file is six short system calls, and
-        threads that make such calls side by side spend their time waiting for the interpreter's lock: 100,000 files
-        took 2.6 s with one thread and 7.2 s with four. What a slow disk would gain from several threads, opening
-        (and so prefetching) all files of a unit before the first is read gives as well.
+        Only one thread may call this. A small file takes six short system calls, and threads that make such calls at
+        the same time wait for the interpreter's lock. 100,000 files took 2.6 s with one thread and 7.2 s with four. All
+        files of a unit are opened, and so prefetched, before the first is read. That helps slow disks as much.
 
-        A file that grew, so that the buffer is too small for all, goes into a chunk of its own. Raises SourceError,
-        SourceChanging.
+        A file that grew beyond the buffer gets a chunk of its own. Raises SourceError, SourceChanging.
         """
         view = memoryview(buffer)
         result = UnitResult([], [], view[:0])
         opened = _open_all(source, requests)
         try:
-            for request, first in zip(requests, opened, strict=True):
+            for request, opened_file in zip(requests, opened, strict=True):
                 if isinstance(request, SectionRun):
                     result.files.append(request)
                     continue
                 if not request.is_read:
                     result.files.append(FileResult(request.entry))
                     continue
-                file = _read_or_leave_out(source, request, first, view, len(result.rest))
+                file = _read_or_leave_out(source, request, opened_file, view, len(result.remainder))
                 if file is None:
-                    result.pieces.append(self._detached(result.rest))
-                    result.rest = view[:0]
+                    result.chunks.append(self._encode_detached(result.remainder))
+                    result.remainder = view[:0]
                     file = _read_or_leave_out(source, request, None, view, 0)
                 if file is None:
                     raise SourceChanging(
-                        f"{format_path(request.entry.path)} grows while it is read: back up a snapshot"
+                        f"Cannot read {format_path(request.entry.path)}: it grows while it is read. Back up a snapshot."
                     )
-                file.piece = len(result.pieces)
-                result.rest = view[: len(result.rest) + sum([run.length for run in file.runs])]
+                file.chunk = len(result.chunks)
+                result.remainder = view[: len(result.remainder) + sum([run.length for run in file.extents])]
                 result.files.append(file)
         finally:
-            for first in opened:
-                if first is not None:
-                    first.content.close()
+            for opened_file in opened:
+                if opened_file is not None:
+                    opened_file.content.close()
         return result
 
     def complete(self, result: UnitResult) -> UnitResult:
-        """Hash and encode what a unit has in its buffer."""
-        if result.rest:
-            result.pieces.append(self._piece(result.rest, digest_of(result.rest)))
+        """Hash and encode the bytes of a unit that are in its buffer."""
+        if result.remainder:
+            result.chunks.append(self._encode_chunk(result.remainder, digest_of(result.remainder)))
         return result
 
-    def _piece(self, plaintext: memoryview, digest: bytes) -> EncodedChunk:
+    def _encode_chunk(self, plaintext: memoryview, digest: bytes) -> EncodedChunk:
         known = self._known.find(digest)
         if known is not None:
             return EncodedChunk(digest, len(plaintext), known)
@@ -210,21 +210,21 @@ class ChunkWorker:
             return EncodedChunk(digest, len(plaintext), None, Encoding.RAW, plaintext)
         return EncodedChunk(digest, len(plaintext), None, Encoding.ZSTD, encoded)
 
-    def _detached(self, plaintext: memoryview) -> EncodedChunk:
-        """A chunk that no longer lies in the buffer."""
-        piece = self._piece(plaintext, digest_of(plaintext))
-        if piece.known is None:
-            piece.encoded = bytes(piece.encoded)
-        return piece
+    def _encode_detached(self, plaintext: memoryview) -> EncodedChunk:
+        """Encode a chunk that no longer points into the buffer."""
+        chunk = self._encode_chunk(plaintext, digest_of(plaintext))
+        if chunk.known is None:
+            chunk.encoded = bytes(chunk.encoded)
+        return chunk
 
 
 def read_runs(
     content: SourceContent, path: bytes, runs: Iterable[tuple[int, int]], view: memoryview, start: int = 0
 ) -> tuple[list[PlacedExtent], int]:
-    """Read runs one behind the other into ``view`` from ``start``, leaving out zeros.
+    """Read ranges into ``view`` from ``start``, one after the other, without zeros.
 
-    Returns the runs that are not zero, and where the data ends in ``view``. Raises SourceError; SourceChanging if the
-    content has become shorter.
+    Returns the ranges that are not zero, and the end of the data in ``view``. Raises SourceError; SourceChanging if the
+    content became shorter.
     """
     placed: list[PlacedExtent] = []
     end = start
@@ -233,18 +233,51 @@ def read_runs(
         base = end
         part = view[base : base + length]
         if content.read_into(offset, part) != length:
-            raise SourceChanging(f"{format_path(path)} became shorter while it was read: back up a snapshot")
-        for first, count in nonzero_ranges(part, offset, grain):
-            if base + first != end:
-                view[end : end + count] = part[first : first + count]
-            placed.append(PlacedExtent(offset + first, count, end, digest_of(view[end : end + count])))
+            raise SourceChanging(
+                f"Cannot read {format_path(path)}: it became shorter while it was read. Back up a snapshot."
+            )
+        for opened_file, count in nonzero_runs(part, offset, grain):
+            if base + opened_file != end:
+                view[end : end + count] = part[opened_file : opened_file + count]
+            placed.append(PlacedExtent(offset + opened_file, count, end, digest_of(view[end : end + count])))
             end += count
     return placed, end
 
 
-def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> list[Opened | None]:
-    """Open the files of a unit that must be read; None for the rest, and for files that are gone or unreadable."""
-    opened: list[Opened | None] = []
+def nonzero_runs(part: memoryview, offset: int, grain: int = ZERO_GRAIN) -> list[tuple[int, int]]:
+    """Start and length of what is not zero in ``part``, in steps of ``grain`` along the grid of the file.
+
+    Args:
+        part: content from ``offset`` of the file.
+        offset: the grid is that of the file, so that the same content always gives the same runs.
+        grain: bytes of a step.
+    """
+    if _begins_no_step_with_zero(part, offset, grain):
+        return [(0, len(part))]
+    runs: list[tuple[int, int]] = []
+    start, position, end = -1, 0, len(part)
+    while position < end:
+        stop = min(end, position + grain - (offset + position) % grain)
+        if not is_zero(part[position:stop]):
+            start = position if start < 0 else start
+        elif start >= 0:
+            runs.append((start, position - start))
+            start = -1
+        position = stop
+    if start >= 0:
+        runs.append((start, end - start))
+    return runs
+
+
+def _begins_no_step_with_zero(part: memoryview, offset: int, grain: int) -> bool:
+    """Whether no step can be all zero, by its first byte alone: true of most files, and one call for all steps."""
+    return bool(part) and offset % grain == 0 and 0 not in bytes(part[::grain])
+
+
+def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> list[OpenedFile | None]:
+    """Open the files of a unit that must be read. The result has None for all others, and for gone or unreadable
+    ones."""
+    opened: list[OpenedFile | None] = []
     try:
         opened.extend(
             _open_ahead(source, request.entry) if isinstance(request, FileRequest) and request.is_read else None
@@ -258,8 +291,8 @@ def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> l
     return opened
 
 
-def _open(source: Source, entry: Entry) -> Opened | None:
-    """A file, or None if it is gone."""
+def _open(source: Source, entry: Entry) -> OpenedFile | None:
+    """Open a file. Return None if it is gone."""
     try:
         return source.open(entry)
     except SourceChanging as error:
@@ -268,7 +301,7 @@ def _open(source: Source, entry: Entry) -> Opened | None:
         return None
 
 
-def _open_ahead(source: Source, entry: Entry) -> Opened | None:
+def _open_ahead(source: Source, entry: Entry) -> OpenedFile | None:
     """Open a file. Return None if it is gone, or if `_read_or_leave_out` must decide about it."""
     try:
         return _open(source, entry)
@@ -279,9 +312,9 @@ def _open_ahead(source: Source, entry: Entry) -> Opened | None:
 
 
 def _read_or_leave_out(
-    source: Source, request: FileRequest, opened: Opened | None, view: memoryview, filled: int
+    source: Source, request: FileRequest, opened: OpenedFile | None, view: memoryview, filled: int
 ) -> FileResult | None:
-    """Do what `_read_small_file` does, but leave out a file that cannot be read, if that is allowed."""
+    """Read a small file; see `_read_small_file`. Leave out a file that cannot be read, if that is allowed."""
     try:
         return _read_small_file(source, request, opened, view, filled)
     except SourceError as error:
@@ -290,13 +323,13 @@ def _read_or_leave_out(
 
 
 def _read_small_file(
-    source: Source, request: FileRequest, opened: Opened | None, view: memoryview, filled: int
+    source: Source, request: FileRequest, opened: OpenedFile | None, view: memoryview, filled: int
 ) -> FileResult | None:
-    """A small file into ``view`` behind what is there; None if it does not fit.
+    """Read a small file into ``view`` behind ``filled``. Return None if it does not fit.
 
-    Raises SourceError; SourceChanging if the file changed again each time.
+    Raises SourceError; SourceChanging if the file changed during every attempt.
     """
-    for again in range(READ_ATTEMPTS):
+    for attempt in range(READ_ATTEMPTS):
         opened = opened or _open(source, request.entry)
         if opened is None:
             return FileResult(request.entry, has_vanished=True)
@@ -307,12 +340,14 @@ def _read_small_file(
                 return None
             placed, _ = read_runs(content, entry.path, _ranges(entry, content), view, filled)
             if not content.has_changed() and (content.is_settled or _reads_the_same(entry, content, placed)):
-                return _result(request, opened_as=entry, content=content, placed=placed, again=again)
+                return _result(request, opened_as=entry, content=content, placed=placed, attempt=attempt)
         except SourceChanging:
             continue
         finally:
             content.close()
-    raise SourceChanging(f"{format_path(request.entry.path)} changes faster than it can be read: back up a snapshot")
+    raise SourceChanging(
+        f"Cannot read {format_path(request.entry.path)}: it changes faster than it can be read. Back up a snapshot."
+    )
 
 
 def _ranges(entry: Entry, content: SourceContent) -> Iterable[tuple[int, int]]:
@@ -320,27 +355,27 @@ def _ranges(entry: Entry, content: SourceContent) -> Iterable[tuple[int, int]]:
 
 
 def _reads_the_same(entry: Entry, content: SourceContent, placed: list[PlacedExtent]) -> bool:
-    """Whether the file reads a second time as it did the first: then it was like that in between, and is not torn."""
-    again, _ = read_runs(content, entry.path, _ranges(entry, content), memoryview(bytearray(entry.size)))
-    return [(run.offset, run.digest) for run in again] == [(run.offset, run.digest) for run in placed]
+    """Return whether a second read gives the same: then the file had this content in between, and is not torn."""
+    attempt, _ = read_runs(content, entry.path, _ranges(entry, content), memoryview(bytearray(entry.size)))
+    return [(run.offset, run.digest) for run in attempt] == [(run.offset, run.digest) for run in placed]
 
 
 def _result(
-    request: FileRequest, *, opened_as: Entry, content: SourceContent, placed: list[PlacedExtent], again: int
+    request: FileRequest, *, opened_as: Entry, content: SourceContent, placed: list[PlacedExtent], attempt: int
 ) -> FileResult:
-    """Return what was read, or the parent's extents if they are the same. Raises SourceError."""
-    if _are_alike(request.hints, placed):
-        return FileResult(opened_as._replace(extents=request.hints), read_again=again)
-    was_hidden = (
+    """Return the result of a file; with the parent's extents if they are the same. Raises SourceError."""
+    if _are_equal(request.hints, placed):
+        return FileResult(opened_as._replace(extents=request.hints), rereads=attempt)
+    hid_change = (
         request.hides_changes
-        and has_same_stamps(opened_as, request.entry)
+        and has_same_timestamps(opened_as, request.entry)
         and differs(content, request.hints, 0, opened_as.size)
     )
-    return FileResult(opened_as, placed, read_again=again, was_hidden=was_hidden)
+    return FileResult(opened_as, placed, rereads=attempt, hid_change=hid_change)
 
 
-def _are_alike(hints: Sequence[Extent], placed: Sequence[PlacedExtent]) -> bool:
-    """Return whether the parent's extents are the runs that were read."""
+def _are_equal(hints: Sequence[Extent], placed: Sequence[PlacedExtent]) -> bool:
+    """Return whether the parent's extents equal those that were read."""
     return len(hints) == len(placed) and all(
         (hint.offset, hint.length, hint.digest) == (run.offset, run.length, run.digest)
         for hint, run in zip(hints, placed, strict=True)

@@ -1,4 +1,4 @@
-"""Whether content that was read differs from the parent's although the stamps are the same.
+"""Detect content that differs from the parent's although the timestamps are the same.
 
 Extents alone do not show that: a hole that was filled with zeros moves their borders, but the content stays the same.
 """
@@ -13,19 +13,19 @@ from cinderblock.volume.content import SourceContent
 from cinderblock.volume.ranges import is_zero
 
 
-def has_same_stamps(opened: Entry, walked: Entry) -> bool:
-    """Return whether a file still had the stamps of the walk when it was opened. If not, they show its change."""
-    return _stamps(opened) == _stamps(walked)
+def has_same_timestamps(opened: Entry, walked: Entry) -> bool:
+    """Return whether a file had the timestamps of the walk when it was opened. If not, they show its change."""
+    return _timestamps(opened) == _timestamps(walked)
 
 
 def differs(content: SourceContent, extents: Sequence[Extent], start: int, end: int) -> bool:
     """Read content once more, and return whether it differs from the parent's.
 
-    Only ask about content whose extents differ: there is little of it. Raises SourceError.
+    Call this only for content whose extents differ: there is little of it. Raises SourceError.
 
     Args:
-        content: where to read.
-        extents: all that the parent has between the two offsets.
+        content: the file or device.
+        extents: all extents of the parent between the two offsets.
         start, end: offsets, at most a chunk apart.
     """
     buffer = memoryview(bytearray(end - start))
@@ -41,5 +41,5 @@ def differs(content: SourceContent, extents: Sequence[Extent], start: int, end: 
     return not is_zero(buffer[position:])
 
 
-def _stamps(entry: Entry) -> tuple[int, int, int, int]:
+def _timestamps(entry: Entry) -> tuple[int, int, int, int]:
     return entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode

@@ -1,7 +1,7 @@
-"""How far an incremental backup trusts its parent: the rule for a run, and what the manifest records of it.
+"""Decide what an incremental backup may reuse of its parent, and what the manifest records about that.
 
-Only the parent's manifest and the task count. So the operator, a mover that was started again, and the command line
-come to the same result.
+The decision depends only on the parent's manifest and the task. So the operator, a restarted mover, and the command
+line come to the same result.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from cinderblock.format.manifest.comparison import Comparison
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER: Final = -(1 << 94)
-"""Nanoseconds since 1970; no stamp is older, since the format keeps seconds in 64 bits."""
+"""Nanoseconds since 1970. No timestamp is older, because the format keeps seconds in 64 bits."""
 
 
 class RereadReason(StrEnum):
     """Why an incremental backup reads all files and compares them with the parent's."""
 
-    NOT_RECORDED = "the parent does not record which files it took over unread"
-    SMALLER_WINDOW = "files were taken over with a smaller dirty window before"
-    WEAKER_DETECTION = "files were taken over with a weaker change detection before"
-    UNKNOWN_INSTANT = "nobody knows when the data of the parent, or those of this backup, were cut"
-    IN_TURN = "every so many incremental backups, all files are read"
+    NOT_RECORDED = "the parent does not record which files it reused unread"
+    SMALLER_WINDOW = "an earlier backup reused files with a smaller dirty window"
+    WEAKER_DETECTION = "an earlier backup reused files with a weaker change detection"
+    UNKNOWN_INSTANT = "the time of the parent's data, or of this backup's data, is unknown"
+    IN_TURN = "a full comparison is due after several incremental backups"
     CONTENT = "the change detection is Content"
 
 
 _DOUBTFUL_REASONS: Final = frozenset(
     {RereadReason.NOT_RECORDED, RereadReason.SMALLER_WINDOW, RereadReason.WEAKER_DETECTION}
 )
-"""With these, the parent may have taken over files that the rule of today would not."""
+"""With these reasons, the parent may have reused files that the current rule would not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class ParentPolicy:
     """The rule for one backup of a file system.
 
     Attributes:
-        window: how much later than stamps the data may reach the volume.
-        evidence: what counts as a proof; None: a full backup.
-        reasons: why all files are read and compared; empty: they are not.
-        since_all_read: incremental backups since all files were last read, this one among them.
+        dirty_window: how much later than the timestamps the data may reach the volume.
+        detector: the rule that proves a file unchanged; None: a full backup.
+        reasons: why all files are read and compared; empty if they are not.
+        since_all_read: incremental backups since all files were last read, including this one.
     """
 
-    window: timedelta
+    dirty_window: timedelta
     detector: ChangeDetector | None = None
     reasons: frozenset[RereadReason] = field(default_factory=frozenset)
     since_all_read: int = 0
@@ -60,7 +60,7 @@ class ParentPolicy:
         """Whether all files are read."""
         return self.detector is None or self.detector.compares_all
 
-    def facts(
+    def record(
         self,
         *,
         instant: datetime | None,
@@ -70,20 +70,20 @@ class ParentPolicy:
         """Return what the manifest records.
 
         Args:
-            instant: the earliest time at which the data of this backup can have been cut; None: unknown.
+            instant: the earliest possible time of the data of this backup; None: unknown.
             oldest_ctime_ns: the oldest ctime of all entries.
-            missed_changes: files whose changes stamps had hidden.
+            missed_changes: files whose changes timestamps had hidden.
         """
-        evidence = self.detector
+        detector = self.detector
         return Comparison(
             instant=instant,
-            dirty_window_seconds=_seconds(self.window),
-            smallest_window_seconds=None if self.reads_all else _seconds(self.window),
-            weakest_detection=None if evidence is None or self.reads_all else evidence.detection,
+            dirty_window_seconds=_seconds(self.dirty_window),
+            smallest_window_seconds=None if self.reads_all else _seconds(self.dirty_window),
+            weakest_detection=None if detector is None or self.reads_all else detector.detection,
             since_all_read=self.since_all_read,
-            compared=evidence is not None and evidence.compares_all,
+            compared=detector is not None and detector.compares_all,
             oldest_ctime_ns=oldest_ctime_ns,
-            reread_files=0 if evidence is None else evidence.reread,
+            reread_files=0 if detector is None else detector.unsettled_files,
             missed_changes=missed_changes,
         )
 
@@ -102,7 +102,7 @@ def choose_policy(task: MoverTask, parent: Comparison | None, *, is_incremental:
     reasons = frozenset(_reasons(task, parent, window))
     before_ns = _stamped_before(task.data_instant, parent, window)
     oldest = None if parent is None else parent.oldest_ctime_ns
-    evidence = ChangeDetector(
+    detector = ChangeDetector(
         task.change_detection,
         before_ns,
         mtime_alone=not _asks_ctime(task.change_detection) and oldest is not None and oldest >= before_ns,
@@ -110,7 +110,7 @@ def choose_policy(task: MoverTask, parent: Comparison | None, *, is_incremental:
         doubts_parent=bool(reasons & _DOUBTFUL_REASONS),
     )
     since = 0 if reasons or parent is None else parent.since_all_read + 1
-    return ParentPolicy(window, evidence, reasons, since)
+    return ParentPolicy(window, detector, reasons, since)
 
 
 def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> Iterator[RereadReason]:
@@ -130,10 +130,10 @@ def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> I
 
 
 def _stamped_before(own: datetime | None, parent: Comparison | None, window: timedelta) -> int:
-    """Return the instant before which a file must be stamped to be taken over, in nanoseconds since 1970.
+    """Return the time before which a file must be stamped to be reused, in nanoseconds since 1970.
 
-    The window also counts from the snapshot of this backup: if it is older than the parent's, it may lack data that
-    the parent has.
+    The window also counts from the snapshot of this backup. If that is older than the parent's, it may lack data of the
+    parent.
     """
     if parent is None or parent.instant is None:
         return _NEVER
@@ -141,7 +141,7 @@ def _stamped_before(own: datetime | None, parent: Comparison | None, window: tim
 
 
 def _asks_less(before: ChangeDetection, now: ChangeDetection) -> bool:
-    """Return whether ``before`` compares less than ``now`` does. All of them compare size and mtime."""
+    """Return whether ``before`` compares less than ``now``. Every change detection compares size and mtime."""
     return (_asks_ctime(now) and not _asks_ctime(before)) or (_asks_inode(now) and not _asks_inode(before))
 
 

@@ -1,9 +1,10 @@
-"""Units of work go to several threads, results come back in order and become extents, packs and sections.
+"""Distribute units to worker threads, and turn their results into extents, packs and sections, in order.
 
-Cells of large files are read by the workers; small files are read here, and hashed and encoded by the workers.
+The workers read, hash and encode blocks of large files. Small files are read here, and hashed and encoded by the
+workers.
 
-Order is kept so that packs hold what lies together in the volume, and so that two runs over the same volume cut and
-store it in the same way.
+The order keeps together in packs what is together in the volume. Two runs over the same volume split and store it in
+the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from cinderblock.archiver.chunk_worker import READ_ATTEMPTS, BlockResult, ChunkWorker, PlacedExtent, UnitResult
-from cinderblock.archiver.hidden_changes import has_same_stamps
+from cinderblock.archiver.hidden_changes import has_same_timestamps
 from cinderblock.archiver.parent import ParentEntry
 from cinderblock.archiver.planner import LargeFile, SmallFiles, Unit
 from cinderblock.archiver.source import Source
@@ -30,27 +31,27 @@ from cinderblock.repository.pack_uploader import EncodedChunk, PackUploader
 from cinderblock.volume.content import SourceContent
 from cinderblock.volume.errors import VANISHED, format_path
 
-WORKERS = 4
+WORKER_THREADS = 4
 """Threads that read, hash and compress. They run in C most of the time; more did not help on 4 cores."""
 LOOKAHEAD_BYTES = 16 << 20
-"""Plaintext that is being read or waits for its turn."""
+"""Plaintext that is read or waits for its turn."""
 
 
 def lookahead(chunk_bytes: int) -> int:
-    """Units that are being read or wait for their turn at once; each has a buffer of one chunk."""
-    return max(WORKERS + 2, LOOKAHEAD_BYTES // chunk_bytes)
+    """Return how many units are read or wait for their turn at once. Each has a buffer of one chunk."""
+    return max(WORKER_THREADS + 2, LOOKAHEAD_BYTES // chunk_bytes)
 
 
 @dataclass(slots=True)
 class _OpenFile:
-    """A large file between its first and its last cell.
+    """A large file between its first and its last block.
 
     Attributes:
-        parts: how many parts are in the manifest already: from then on it cannot be begun anew.
-        is_torn: it became shorter while it was read.
-        hides_changes: whether content that differs from the parent's is a change that stamps hide.
-        is_other: whether the content differs from the parent's; only known if ``hides_changes``.
-        is_unreadable: it is left out and already counted.
+        parts: how many parts are in the manifest. Once there is one, the file cannot be read again.
+        is_torn: whether it became shorter while it was read.
+        hides_changes: whether content that differs from the parent's is a change that timestamps hide.
+        is_different: whether the content differs from the parent's; only known if ``hides_changes``.
+        is_unreadable: whether it is left out; it is already counted.
         mark: the state of the manifest before the first part of the file.
     """
 
@@ -60,7 +61,7 @@ class _OpenFile:
     parts: int = 0
     is_torn: bool = False
     hides_changes: bool = False
-    is_other: bool = False
+    is_different: bool = False
     is_unreadable: bool = False
     mark: Savepoint | None = None
 
@@ -69,38 +70,38 @@ class _Pending(NamedTuple):
     """A unit whose turn has not come."""
 
     future: Future[Any] | None
-    take: Callable[[Any], None]
+    on_done: Callable[[Any], None]
     buffer: bytearray | None
 
     @property
     def is_ready(self) -> bool:
-        """Whether taking it would not wait."""
+        """Whether its result is there."""
         return self.future is None or self.future.done()
 
 
 class BackupPipeline:
-    """One pass over a volume. What workers do not do happens in the thread that calls `run`.
+    """One pass over a volume. The thread that calls `run` does everything except the work of the workers.
 
     Args:
         source: the volume.
-        reader: what workers do.
-        uploader: where new chunks go.
-        known: what is stored already; new chunks are added.
-        writer: where entries go.
+        worker: does the work of the worker threads.
+        uploader: stores new chunks.
+        known: the stored chunks, to which new ones are added.
+        writer: adds entries to the manifest.
         chunk_bytes: largest chunk.
-        on_bytes: told how many bytes of the volume are dealt with.
+        on_bytes: called with the number of bytes of the volume that are done.
 
     Attributes:
-        vanished: paths of files that were gone when they were to be read.
-        read_again: how many files changed while they were read and were read once more.
-        missed_changes: how many files had changed although their stamps had not.
+        vanished: paths of files that were gone when they should be read.
+        rereads: how many files changed while they were read and were read again.
+        missed_changes: how many files had changed although their timestamps had not.
     """
 
     def __init__(
         self,
         source: Source,
         *,
-        reader: ChunkWorker,
+        worker: ChunkWorker,
         uploader: PackUploader,
         known: ChunkIndex,
         writer: ManifestWriter,
@@ -108,10 +109,10 @@ class BackupPipeline:
         on_bytes: Callable[[int], None],
     ) -> None:
         self.vanished: set[bytes] = set()
-        self.read_again = 0
+        self.rereads = 0
         self.missed_changes = 0
         self._source = source
-        self._reader = reader
+        self._worker = worker
         self._uploader = uploader
         self._known = known
         self._writer = writer
@@ -121,11 +122,11 @@ class BackupPipeline:
         self._pending: deque[_Pending] = deque()
         self._open: list[SourceContent] = []
         self._free = [bytearray(chunk_bytes) for _ in range(lookahead(chunk_bytes))]
-        self._pool = ThreadPoolExecutor(WORKERS, "read")
+        self._pool = ThreadPoolExecutor(WORKER_THREADS, "read")
 
     @property
     def bytes_done(self) -> int:
-        """Bytes of the volume that are dealt with."""
+        """Bytes of the volume that are done."""
         return self._done
 
     def run(self, units: Iterable[Unit]) -> None:
@@ -142,7 +143,7 @@ class BackupPipeline:
         self._source.finish()
 
     def close(self) -> None:
-        """Start nothing more, wait for what runs, and close files that a failure left open."""
+        """Wait for running workers, start no more, and close files that a failure left open."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         for content in self._open:
             content.close()
@@ -153,8 +154,8 @@ class BackupPipeline:
             self._enqueue(_Pending(None, partial(self._on_unread_done, items), None))
             return
         buffer = self._buffer()
-        gathered = self._reader.gather(self._source, unit.requests, buffer)
-        future = self._pool.submit(self._reader.complete, gathered)
+        gathered = self._worker.gather(self._source, unit.requests, buffer)
+        future = self._pool.submit(self._worker.complete, gathered)
         self._enqueue(_Pending(future, self._on_small_done, buffer))
 
     def _start_large(self, unit: LargeFile) -> None:
@@ -169,13 +170,13 @@ class BackupPipeline:
             self._source.gaps.omit(error, unit.entry.path)
             return
         self._open.append(content)
-        hides_changes = unit.hides_changes and has_same_stamps(entry, unit.entry)
+        hides_changes = unit.hides_changes and has_same_timestamps(entry, unit.entry)
         file = _OpenFile(entry, content, hides_changes=hides_changes)
-        read = partial(self._reader.read_block, content, entry.path, compares=hides_changes)
+        read = partial(self._worker.read_block, content, entry.path, compares=hides_changes)
         try:
             for runs in split_on_grid(content.data_ranges(), self._chunk_bytes):
                 buffer = self._buffer()
-                hints = self._hints(unit.before, runs[0].offset)
+                hints = self._hints_for(unit.before, runs[0].offset)
                 future = self._pool.submit(read, runs, buffer, hints)
                 end = runs[-1].offset + runs[-1].length
                 self._enqueue(_Pending(future, partial(self._on_block_done, file, end), buffer))
@@ -184,37 +185,37 @@ class BackupPipeline:
         except SourceError as error:
             self._leave_out(file, error)
         if hides_changes and unit.before is not None:
-            # No cell was read where the parent has data and the file now has a hole.
-            file.is_other |= unit.before.has_more()
+            # No block was read where the parent has data and the file now has a hole.
+            file.is_different |= unit.before.has_more()
         self._enqueue(_Pending(None, lambda _: self._on_large_done(file), None))
 
     def _enqueue(self, pending: _Pending) -> None:
-        """Let a unit wait for its turn, which may be now. Units that need no reading have no buffer to limit them."""
+        """Queue a unit, and finish those whose turn has come. Only units that must be read are limited by buffers."""
         self._pending.append(pending)
         while self._pending and (self._pending[0].is_ready or len(self._pending) > 2 * lookahead(self._chunk_bytes)):
             self._finish_oldest()
 
     def _finish_oldest(self) -> None:
         pending = self._pending.popleft()
-        pending.take(pending.future)
+        pending.on_done(pending.future)
         if pending.buffer is not None:
             self._free.append(pending.buffer)
 
     def _buffer(self) -> bytearray:
-        """A free buffer; results are taken until there is one."""
+        """Return a free buffer. Finish units until there is one."""
         while not self._free:
             self._finish_oldest()
         return self._free.pop()
 
-    def _hints(self, before: ParentEntry | None, offset: int) -> tuple[Extent, ...]:
-        """What the parent has in the cell of the grid that holds ``offset``."""
+    def _hints_for(self, before: ParentEntry | None, offset: int) -> tuple[Extent, ...]:
+        """Return the extents of the parent in the block that holds ``offset``."""
         if before is None:
             return ()
         start = offset - offset % self._chunk_bytes
         return before.extents_from(start, start + self._chunk_bytes)
 
     def _on_unread_done(self, items: Iterable[Entry | SectionRun], _: None) -> None:
-        """What needed no reading."""
+        """Add what needed no reading."""
         for item in items:
             if isinstance(item, SectionRun):
                 self._on_reused(item)
@@ -224,9 +225,9 @@ class BackupPipeline:
         self._on_bytes(self._done)
 
     def _on_reused(self, run: SectionRun) -> None:
-        """What the parent has as it is."""
-        if self.vanished or self._source.gaps.links_to(run.link_targets()):
-            # One of its links may be to a file that could not be read: each has to be looked at.
+        """Add entries that are unchanged since the parent."""
+        if self.vanished or self._source.gaps.links_to(run.targets()):
+            # A link may lead to a file that could not be read, so check each entry.
             for entry in run.entries():
                 self._emit(entry)
         else:
@@ -234,29 +235,29 @@ class BackupPipeline:
         self._done += run.size
 
     def _on_small_done(self, future: Future[UnitResult]) -> None:
-        """A unit of small files."""
+        """Add a unit of small files."""
         result = future.result()
-        chunks = [self._store(piece) for piece in result.pieces]
+        chunks = [self._store(chunk) for chunk in result.chunks]
         for file in result.files:
             if isinstance(file, SectionRun):
                 self._on_reused(file)
                 continue
-            self.read_again += file.read_again
-            self.missed_changes += file.was_hidden
+            self.rereads += file.rereads
+            self.missed_changes += file.hid_change
             if file.has_vanished:
                 self.vanished.add(file.entry.path)
                 continue
             if file.is_unreadable:
                 continue
             entry = file.entry
-            if file.runs:
-                entry = entry._replace(extents=_extents(file.runs, chunks[file.piece]))
+            if file.extents:
+                entry = entry._replace(extents=_extents(file.extents, chunks[file.chunk]))
             self._emit(entry)
             self._done += entry.size
         self._on_bytes(self._done)
 
     def _on_block_done(self, file: _OpenFile, end: int, future: Future[BlockResult]) -> None:
-        """One cell of a large file."""
+        """Add one block of a large file."""
         try:
             result = future.result()
         except SourceChanging:
@@ -264,14 +265,14 @@ class BackupPipeline:
         except SourceError as error:
             self._leave_out(file, error)
         if not file.is_torn and not file.is_unreadable:
-            file.is_other |= result.is_other
-            self._add_cell(file, result)
+            file.is_different |= result.is_different
+            self._add_block(file, result)
         self._on_bytes(self._done + end)
 
-    def _add_cell(self, file: _OpenFile, result: BlockResult) -> None:
-        if result.piece is None:
+    def _add_block(self, file: _OpenFile, result: BlockResult) -> None:
+        if result.chunk is None:
             return
-        file.extents += _extents(result.runs, self._store(result.piece))
+        file.extents += _extents(result.extents, self._store(result.chunk))
         if len(file.extents) >= EXTENTS_PER_PART:
             file.mark = file.mark or self._writer.savepoint()
             self._writer.add(file.entry._replace(extents=tuple(file.extents)))
@@ -279,18 +280,18 @@ class BackupPipeline:
             file.parts += 1
 
     def _on_large_done(self, file: _OpenFile) -> None:
-        """The end of a large file: it goes into the manifest if it has not changed while it was read."""
+        """End a large file: add it to the manifest if it has not changed while it was read."""
         try:
-            is_as_it_was = not file.is_torn and file.content.is_settled and not file.content.has_changed()
+            is_unchanged = not file.is_torn and file.content.is_settled and not file.content.has_changed()
         except SourceError as error:
             self._leave_out(file, error)
-            is_as_it_was = False
+            is_unchanged = False
         finally:
             file.content.close()
             self._open.remove(file.content)
-        self.missed_changes += file.is_other and is_as_it_was and not file.is_unreadable
-        if not is_as_it_was and not file.is_unreadable:
-            self._read_again(file)
+        self.missed_changes += file.is_different and is_unchanged and not file.is_unreadable
+        if not is_unchanged and not file.is_unreadable:
+            self._reread(file)
         elif not file.is_unreadable and (file.extents or not file.parts):
             self._writer.add(file.entry._replace(extents=tuple(file.extents)))
         self._done += file.entry.size
@@ -308,8 +309,8 @@ class BackupPipeline:
         if file.mark is not None:
             self._writer.roll_back(file.mark)
 
-    def _read_again(self, file: _OpenFile) -> None:
-        """Read a large file that changed once more, here and now. What was stored of it in vain stays in its packs."""
+    def _reread(self, file: _OpenFile) -> None:
+        """Read a changed large file again, in this thread. Chunks that were stored in vain stay in their packs."""
         buffer = bytearray(self._chunk_bytes)
         for _ in range(READ_ATTEMPTS - 1 if not file.parts else 0):
             try:
@@ -322,36 +323,40 @@ class BackupPipeline:
             except SourceError as error:
                 self._leave_out(file, error)
                 return
-            self.read_again += 1
-            again = _OpenFile(entry, content)
+            self.rereads += 1
+            new_file = _OpenFile(entry, content)
             try:
-                for runs in split_on_grid(content.data_ranges(), self._chunk_bytes):
-                    self._add_cell(again, self._reader.read_block(content, entry.path, runs, buffer, ()))
+                for runs in cells(content.data_ranges(), self._chunk_bytes):
+                    self._add_block(new_file, self._worker.read_block(content, entry.path, runs, buffer, ()))
                 if content.is_settled and not content.has_changed():
-                    self._writer.add(entry._replace(extents=tuple(again.extents)))
+                    self._writer.add(entry._replace(extents=tuple(new_file.extents)))
                     return
             except SourceChanging:
                 continue
             except SourceError as error:
-                self._leave_out(again, error)
+                self._leave_out(new_file, error)
                 return
             finally:
                 content.close()
-            if again.parts:
+            if new_file.parts:
                 break
-        raise SourceChanging(f"{format_path(file.entry.path)} changes faster than it can be read: back up a snapshot")
+        raise SourceChanging(
+            f"Cannot read {format_path(file.entry.path)}: it changes faster than it can be read. Back up a snapshot."
+        )
 
-    def _store(self, piece: EncodedChunk) -> Chunk:
-        """Where a chunk is, after storing it if it is not stored yet."""
-        chunk = piece.known or self._known.find(piece.digest)
+    def _store(self, encoded: EncodedChunk) -> Chunk:
+        """Return the place of a chunk in the store. Store it if it is new."""
+        chunk = encoded.known or self._known.find(encoded.digest)
         if chunk is None:
-            chunk = self._uploader.add(piece)
+            chunk = self._uploader.add(encoded)
             self._known.add(chunk)
         return chunk
 
     def _emit(self, entry: Entry) -> None:
         if entry.kind is EntryKind.HARDLINK and entry.target in self.vanished:
-            raise SourceChanging(f"{format_path(entry.target)} vanished while it was read: back up a snapshot")
+            raise SourceChanging(
+                f"Cannot read {format_path(entry.target)}: it vanished while it was read. Back up a snapshot."
+            )
         if entry.kind is EntryKind.HARDLINK and entry.target in self._source.gaps:
             self._source.gaps.omit_link(entry.path)
             return

@@ -1,4 +1,4 @@
-"""What a backup is to read, in order: entries of the walk, compared with the parent's, become units of work."""
+"""Compare the entries of the walk with the parent's, and turn them into units of work, in order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.format.manifest.reader import SectionRun
 
 _REQUESTS_PER_UNIT = 1024
-"""Entries in one unit at most, those that need no reading among them: about 1 MiB in memory."""
+"""Most entries in one unit, also those that need no reading: about 1 MiB in memory."""
 _ROWS_PER_UNIT = 4096
-"""Entries that are taken over in one unit at most: they keep one or two sections in memory, of 1 MiB each."""
+"""Most entries that one unit reuses: they keep one or two sections in memory, of 1 MiB each."""
 
 
 @dataclass(slots=True)
 class SmallFiles:
-    """A unit of entries in order; those to be read fit into one chunk."""
+    """A unit of entries in order. Those that must be read fit into one chunk."""
 
     requests: list[FileRequest | SectionRun] = field(default_factory=list)
     files: int = 0
@@ -34,19 +34,19 @@ class SmallFiles:
             self.size += request.entry.size
 
     def reuse(self, run: SectionRun) -> None:
-        """Add entries that the parent has."""
+        """Add entries of the parent that are unchanged."""
         self.requests.append(run)
         self.rows += run.rows
 
 
 @dataclass(frozen=True, slots=True)
 class LargeFile:
-    """A file or device that has chunks of its own.
+    """A file or device with chunks of its own.
 
     Attributes:
         entry: the entry.
-        before: what the parent has of it.
-        hides_changes: whether content that differs from the parent's would be a change that stamps hide.
+        before: its entry in the parent.
+        hides_changes: whether content that differs from the parent's would be a change that timestamps hide.
     """
 
     entry: Entry
@@ -55,26 +55,26 @@ class LargeFile:
 
 
 Unit = SmallFiles | LargeFile | SectionRun
-"""What is dealt with at once; what is taken over stands alone where it is a whole section."""
+"""Work that is done at once. A whole section that is reused is a unit of its own."""
 
 
 def plan(entries: Iterable[Entry | None], parent: ParentStream, chunk_bytes: int) -> Iterator[Unit]:
-    """Units in order of path.
+    """Return units in order of path.
 
     Args:
-        entries: of the walk; None for an object that ``parent`` has taken over.
-        parent: what is unchanged comes with the parent's extents.
+        entries: of the walk; None for an object that ``parent`` reuses.
+        parent: finds the entries of the parent; unchanged files get their extents.
         chunk_bytes: largest chunk.
     """
     unit = SmallFiles()
     for entry in entries:
         before = None if entry is None else parent.find(entry.path)
         if parent.ready:
-            unit = yield from _take_over(parent, unit)
+            unit = yield from _flush_reused(parent, unit)
         if entry is not None:
             unit = yield from _add(entry, before, parent, unit, chunk_bytes)
     parent.finish()
-    unit = yield from _take_over(parent, unit)
+    unit = yield from _flush_reused(parent, unit)
     if unit.requests:
         yield unit
 
@@ -82,7 +82,7 @@ def plan(entries: Iterable[Entry | None], parent: ParentStream, chunk_bytes: int
 def _add(
     entry: Entry, before: ParentEntry | None, parent: ParentStream, unit: SmallFiles, chunk_bytes: int
 ) -> Generator[Unit, None, SmallFiles]:
-    """What the parent does not have as it is."""
+    """Add an entry that is not reused as a row."""
     if before is not None and parent.is_unchanged(entry, before.first):
         for part in before.parts():
             unit.add(FileRequest(entry._replace(extents=part.extents)))
@@ -100,14 +100,14 @@ def _add(
             unit.add(FileRequest(entry, True, before.first.extents, parent.hides_changes(entry, before.first)))
         else:
             unit.add(FileRequest(entry, is_read))
-    if _is_complete(unit, entry, chunk_bytes):
+    if _is_full(unit, entry, chunk_bytes):
         yield unit
         unit = SmallFiles()
     return unit
 
 
-def _take_over(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, SmallFiles]:
-    """What is unchanged: parts of sections join the unit, so that they do not cut its chunk; whole ones stand alone."""
+def _flush_reused(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, SmallFiles]:
+    """Add what the parent reuses. Parts of sections join the unit, so its chunk goes on; whole ones stand alone."""
     while parent.ready:
         run = parent.ready.popleft()
         if run.is_copied:
@@ -120,7 +120,7 @@ def _take_over(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, 
     return unit
 
 
-def _is_complete(unit: SmallFiles, last: Entry, chunk_bytes: int) -> bool:
+def _is_full(unit: SmallFiles, last: Entry, chunk_bytes: int) -> bool:
     return (
         unit.files >= SOLID_FILES
         or len(unit.requests) >= _REQUESTS_PER_UNIT

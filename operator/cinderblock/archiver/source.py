@@ -1,4 +1,4 @@
-"""The volume that a backup reads: a tree, or a device, which is a tree of one entry."""
+"""Volumes that a backup reads: a tree, or a device, which is a tree of one entry."""
 
 from __future__ import annotations
 
@@ -21,56 +21,56 @@ from cinderblock.volume.tree.reader import PREFETCHED_BYTES, ParentRows, TreeRea
 
 logger = logging.getLogger(__name__)
 
-_UNSEEN = {Feature.TRUSTED_ATTRIBUTES: "trusted.* attributes", Feature.ACLS: "NFSv4 ACLs"}
-"""Features that a backup cannot see, and so cannot count."""
+_INVISIBLE_FEATURES = {Feature.TRUSTED_ATTRIBUTES: "trusted.* attributes", Feature.ACLS: "NFSv4 ACLs"}
+"""Features that a backup cannot read, and so cannot count."""
 
 
-class Opened(NamedTuple):
-    """A file that is open for reading, and its entry as of the opening."""
+class OpenedFile(NamedTuple):
+    """A file that is open for reading, and its entry at that time."""
 
     entry: Entry
     content: SourceContent
 
 
 class Source(Protocol):
-    """A volume to be backed up."""
+    """A volume that is backed up."""
 
     @property
     def total_bytes(self) -> int:
-        """About how many bytes there are to deal with, for progress."""
+        """Estimated bytes of the volume, for progress."""
 
     @property
     def is_synced(self) -> bool:
-        """Whether every later change of content moves a stamp."""
+        """Whether every later change of content moves a timestamp."""
 
     def begin(self) -> None:
-        """Begin to look for entries, which will be asked for in a moment."""
+        """Begin the walk in the background, before `entries`."""
 
     def entries(self, before: ParentRows | None = None, /, *, opens_all: bool = False) -> Iterator[Entry | None]:
-        """Every entry without extents, in order of path, but for what ``before`` takes over; None now and then.
+        """Return every entry without extents, in order of path. Entries that ``before`` reuses give None, or nothing.
 
-        With ``opens_all``, whoever asks opens every FILE that is not empty: only then its entry is complete. Raises
+        With ``opens_all`` the caller opens every FILE that is not empty; only then is its entry complete. Raises
         SourceError or SourceChanging.
         """
 
-    def open(self, entry: Entry) -> Opened:
-        """Open a FILE or the DEVICE; several threads may do so.
+    def open(self, entry: Entry) -> OpenedFile:
+        """Open a FILE or the DEVICE. Several threads may do so.
 
-        Raises SourceError; SourceChanging, with reason `device.refusals.VANISHED` if there is no such file any more.
+        Raises SourceError; SourceChanging, with reason `volume.errors.VANISHED` if the file no longer exists.
         """
 
     @property
     def gaps(self) -> Omissions:
-        """What cannot be read and is left out, if that is allowed."""
+        """Objects that cannot be read and are left out, if that is allowed."""
 
     def finish(self) -> None:
         """End the reading. Raises SourceError if the volume no longer exists."""
 
     def warnings(self) -> list[str]:
-        """What is not kept, as far as it is known by now."""
+        """Return warnings about metadata that is not kept, as far as it is known."""
 
     def losses(self) -> list[Loss]:
-        """Return the same by kind, with counts if they are known."""
+        """Return metadata that is not kept by kind, with counts if they are known."""
 
 
 class DeviceSource:
@@ -89,23 +89,23 @@ class DeviceSource:
 
     @property
     def is_synced(self) -> bool:
-        """See Source. No backup trusts stamps of a device."""
+        """See Source. A backup does not compare timestamps of a device."""
         return True
 
     def begin(self) -> None:
-        """See Source. There is one entry."""
+        """See Source. A device has one entry."""
 
     def entries(self, *_: ParentRows | None, **__: bool) -> Iterator[Entry | None]:
         """See Source."""
         yield Entry(b"", EntryKind.DEVICE, size=self._size)
 
-    def open(self, entry: Entry) -> Opened:
+    def open(self, entry: Entry) -> OpenedFile:
         """See Source."""
         device = BlockSource(self._path)
-        return Opened(entry._replace(size=device.size), device)
+        return OpenedFile(entry._replace(size=device.size), device)
 
     def finish(self) -> None:
-        """See Source. What cannot be read has ended the backup."""
+        """See Source. A read error has already ended the backup."""
 
     def warnings(self) -> list[str]:
         """See Source."""
@@ -121,26 +121,26 @@ class DeviceSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing stays open."""
+        """Do nothing: no file stays open."""
 
 
 class TreeSource:
     """A volume of mode Filesystem.
 
-    Opening it syncs its file system. As long as a page of a shared mapping is dirty, further stores to it move no
-    stamp; after the sync, the next store does.
+    Opening it syncs the file system. While a page of a shared mapping is dirty, further writes to it do not move
+    timestamps. After the sync, the next write does.
 
     Args:
         path: its root.
-        unreadable: what to do about what cannot be read.
+        unreadable: what to do about files that cannot be read.
     """
 
     def __init__(self, path: str, unreadable: Unreadable = Unreadable.FAIL) -> None:
-        self._lacking = assess_source(path, unreadable=unreadable)
-        self._assessed = log_unsupported(self._lacking)
-        self._closing = ExitStack()
-        self._reader = self._closing.enter_context(TreeReader(path, unreadable))
-        self._unsynced = self._reader.sync()
+        self._support = assess_source(path, unreadable=unreadable)
+        self._assessed = log_unsupported(self._support)
+        self._resources = ExitStack()
+        self._reader = self._resources.enter_context(TreeReader(path, unreadable))
+        self._sync_warning = self._reader.sync()
         space = os.statvfs(path)
         self._total = (space.f_blocks - space.f_bfree) * space.f_frsize
 
@@ -152,7 +152,7 @@ class TreeSource:
     @property
     def is_synced(self) -> bool:
         """See Source."""
-        return self._unsynced is None
+        return self._sync_warning is None
 
     @property
     def gaps(self) -> Omissions:
@@ -171,23 +171,24 @@ class TreeSource:
         """See Source."""
         return self._reader.walk_since(before, opens_all=opens_all)
 
-    def open(self, entry: Entry) -> Opened:
+    def open(self, entry: Entry) -> OpenedFile:
         """See Source."""
         file = self._reader.open_file(entry)
         if file.size <= PREFETCHED_BYTES:
             file.prefetch()
-        return Opened(file.entry, file)
+        return OpenedFile(file.entry, file)
 
     def warnings(self) -> list[str]:
         """See Source."""
-        overlay = [] if self._lacking.keeps(Feature.TRUSTED_ATTRIBUTES) else self._reader.whiteouts.summaries()
-        unsynced = [] if self._unsynced is None else [self._unsynced]
-        return [*unsynced, *self._assessed, *self._reader.skipped.summaries(), *overlay]
+        overlay = [] if self._support.keeps(Feature.TRUSTED_ATTRIBUTES) else self._reader.whiteouts.sentences()
+        sync_warning = [] if self._sync_warning is None else [self._sync_warning]
+        return [*sync_warning, *self._assessed, *self._reader.skipped.sentences(), *overlay]
 
     def losses(self) -> list[Loss]:
         """See Source."""
-        unseen = [Loss(what=what) for feature, what in _UNSEEN.items() if not self._lacking.keeps(feature)]
-        return [*self._reader.skipped.list_losses(), *unseen]
+        support, features = self._support, _INVISIBLE_FEATURES.items()
+        invisible = [Loss(what=what) for feature, what in features if not support.keeps(feature)]
+        return [*self._reader.skipped.listed(), *invisible]
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +196,7 @@ class TreeSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.close()
+        self._resources.close()
 
 
 SourceOpener = Callable[[VolumeMode, str], AbstractContextManager[Source]]
@@ -203,5 +204,5 @@ SourceOpener = Callable[[VolumeMode, str], AbstractContextManager[Source]]
 
 
 def open_source(mode: VolumeMode, path: str, unreadable: Unreadable = Unreadable.FAIL) -> DeviceSource | TreeSource:
-    """The volume at ``path``, a context manager. Nothing of a device is left out. Raises SourceError."""
+    """Return the volume at ``path``, a context manager. ``unreadable`` applies to trees only. Raises SourceError."""
     return DeviceSource(path) if mode is VolumeMode.BLOCK else TreeSource(path, unreadable)

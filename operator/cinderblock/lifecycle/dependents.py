@@ -68,4 +68,5 @@ def exist(observed: ObservedBackup) -> bool:
 
 def unknown(why: str) -> PermanentError:
     """Return the error of a deletion that cannot know whether others need the data. ``why`` says what to do."""
-    return PermanentError(f"Whether other backups need this one is unknown: {why}.", reason="ReferencesUnknown")
+    cause = why.removesuffix(".")
+    return PermanentError(f"Whether other backups need this one is unknown: {cause}.", reason="ReferencesUnknown")

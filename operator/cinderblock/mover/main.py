@@ -1,10 +1,10 @@
-"""The mover's process: a task in, a report and an exit code out.
+"""Run the mover: read a task, run it, and leave a report and an exit code.
 
-Exit codes: 0 success; 3 permanent failure, never to be tried again; 4 transient failure, to be tried again.
-Standard output: progress as JSON lines (`model.task.ProgressLine`), at most one a second and one at the end.
-Termination log: one `model.task.MoverReport` as JSON of at most 4096 bytes.
-SIGTERM (a node that drains, a Job that is deleted): the process ends at once with a transient report. It may, since
-nothing but the manifest makes a backup exist, and a later run takes over the packs that are there.
+Exit codes: 0 success; 3 permanent failure, which must not be retried; 4 transient failure, which may be retried.
+Standard output: progress as JSON lines (`api.mover.MoverProgress`), at most one each second and one at the end.
+Termination log: one `api.mover.MoverReport` as JSON of at most 4096 bytes.
+SIGTERM (a drained node, a deleted Job): the process exits at once with a transient report. This is safe, because only
+the manifest makes a backup exist, and a later run reuses the packs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cinderblock.api.mover import (
     task_from_env,
 )
 from cinderblock.archiver.archiver import run_backup
-from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.mover.report import TERMINATION_LOG, exit_code, failure, write_report
@@ -56,33 +56,33 @@ def main(
     out: TextIO | None = None,
     opener: StoreOpener = open_store,
 ) -> int:
-    """Run the task that the environment holds. Returns the exit code.
+    """Run the task in the environment. Return the exit code.
 
     Args:
         environment: of the process; CINDERBLOCK_TASK holds the MoverTask as JSON.
-        secrets_directory: below it are credentials/, encryption/ and ca/.
+        secrets_directory: holds credentials/, encryption/ and ca/.
         termination_log: an existing file that gets the report.
-        out: for progress; None: standard output.
+        out: gets the progress; None: standard output.
         opener: opens the store.
     """
     printer = ProgressPrinter(sys.stdout if out is None else out)
-    with _ending_on_sigterm(termination_log):
-        report = _attempt(environment, secrets_directory, printer, opener)
+    with _exit_on_sigterm(termination_log):
+        report = _run_to_report(environment, secrets_directory, printer, opener)
     printer.finish(succeeded=report.succeeded)
     write_report(report, termination_log)
     return exit_code(report)
 
 
-def _attempt(
+def _run_to_report(
     environment: Mapping[str, str], secrets_directory: str, printer: ProgressPrinter, opener: StoreOpener
 ) -> MoverReport:
-    """Run the task; whatever happens becomes a report."""
+    """Run the task. Every error becomes a report."""
     try:
         return _run(_read_task(environment), secrets_directory, printer, opener)
     except CinderblockError as error:
         return failure(error)
     except Exception as error:
-        logger.exception("The mover failed in a way that was not foreseen")
+        logger.exception("The mover failed unexpectedly")
         return MoverReport(succeeded=False, reason="Unexpected", message=f"{type(error).__name__}: see the mover's log")
 
 
@@ -102,42 +102,57 @@ def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, open
 def _read_task(environment: Mapping[str, str]) -> MoverTask:
     text = task_from_env(environment)
     if text is None:
-        raise InvalidInput(f"{TASK_VARIABLE} is not set: the mover is started by the operator, as a Job")
+        raise InvalidInput(f"Cannot run the mover: {TASK_VARIABLE} is not set. The operator sets it in the Job.")
     try:
         return MoverTask.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InvalidInput(f"{TASK_VARIABLE} is malformed at {place or 'its beginning'}: {first['msg']}") from None
+        field = ".".join(map(str, first["loc"]))
+        raise InvalidInput(
+            f"Cannot read the task: {TASK_VARIABLE} is malformed at {field or 'its beginning'} ({first['msg']})."
+        ) from None
 
 
 def read_key_ring(directory: str, active: str | None) -> KeyRing | None:
-    """The key ring from the files of a mounted encryption Secret; None if there is no such directory.
+    """Return the key ring from the files of a mounted encryption Secret; None if there is no such directory.
 
-    Raises InvalidInput for a malformed key; KeyUnavailable if ``active`` is not among them.
+    Raises InvalidInput for a malformed key, AccessDenied for a file that cannot be read, and KeyUnavailable if
+    ``active`` is not among the keys.
     """
     try:
         # The kubelet's own entries (..data and the directory it points to) begin with two dots.
         names = [name for name in os.listdir(directory) if not name.startswith("..")]
     except FileNotFoundError:
         return None
-    data = {}
-    for name in names:
-        with open(os.path.join(directory, name), "rb") as file:
-            data[name] = file.read()
-    return KeyRing.from_secret(data, active)
+    except OSError as error:
+        raise _unreadable_key(directory, error) from error
+    return KeyRing.from_secret({name: _read_key(os.path.join(directory, name)) for name in names}, active)
+
+
+def _read_key(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable_key(path, error) from error
+
+
+def _unreadable_key(path: str, error: OSError) -> AccessDenied:
+    return AccessDenied(
+        f"Cannot read encryption key {path}: {error.strerror}. Let the mover's user read the encryption Secret."
+    )
 
 
 @contextmanager
-def _ending_on_sigterm(termination_log: str) -> Iterator[None]:
-    """While inside, SIGTERM ends the process at once, with a transient report.
+def _exit_on_sigterm(termination_log: str) -> Iterator[None]:
+    """Exit at once with a transient report on SIGTERM inside.
 
-    ``os._exit``: an orderly end would wait for uploads that are on their way, longer than a pod is given.
+    This uses ``os._exit``, because an orderly exit would wait for running uploads, longer than a pod has.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         del number, frame
-        message = "the mover was told to stop: its node drains, or its Job was deleted"
+        message = "The mover was stopped: its node drains, or its Job was deleted."
         write_report(MoverReport(succeeded=False, reason="Terminated", message=message), termination_log)
         os._exit(EXIT_TRANSIENT)
 

@@ -1,4 +1,4 @@
-"""How far a run is: counted by the engine, told by whoever asked for it."""
+"""Write the progress of a run as JSON lines."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from cinderblock.api.mover import MoverProgress
 from cinderblock.repository.progress import Progress
 
 _WINDOW_SECONDS = 15.0
-"""Speed is the mean over so long: short enough to follow a change, long enough not to jump from pack to pack."""
+"""Window of the mean speed: short enough to follow changes, long enough not to jump with every pack."""
 
 
 class ProgressPrinter:
-    """Writes progress as JSON lines, at most one a second, and one at the end.
+    """Write progress as JSON lines, at most one each second, and one at the end.
 
     Args:
-        out: where to.
+        out: gets the lines.
         clock: seconds, monotonic.
-        bounded: whether the total is known, at least about; else neither it nor the time left is written.
+        bounded: whether the total is known or estimated. If not, total and remaining time are left out.
     """
 
     def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic, *, bounded: bool = True) -> None:
         self._out = out
         self._bounded = bounded
         self._clock = clock
-        self._seen: deque[tuple[float, int]] = deque()
-        self._next = clock()
+        self._samples: deque[tuple[float, int]] = deque()
+        self._next_write = clock()
         self._last: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Take note, and write a line if it is time for one."""
+        """Record the progress, and write a line if one is due."""
         self._last = progress
         now = self._clock()
-        if now >= self._next:
-            self._next = now + 1.0
+        if now >= self._next_write:
+            self._next_write = now + 1.0
             self._write(progress, now)
 
     def finish(self, *, succeeded: bool) -> None:
-        """Write the last state that was noted; of a success, as complete: the total of a tree was an estimate."""
+        """Write the last progress; after a success as complete, because the total of a tree was an estimate."""
         if self._last is not None:
             last = self._last._replace(bytes_total=self._last.bytes_done) if succeeded else self._last
             self._write(last, self._clock())
 
     def _write(self, progress: Progress, now: float) -> None:
-        self._seen.append((now, progress.bytes_done))
-        while now - self._seen[0][0] > _WINDOW_SECONDS and len(self._seen) > 2:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        speed = int((progress.bytes_done - before) / (now - since)) if now > since else 0
-        left = max(progress.bytes_total - progress.bytes_done, 0)
+        self._samples.append((now, progress.bytes_done))
+        while now - self._samples[0][0] > _WINDOW_SECONDS and len(self._samples) > 2:
+            self._samples.popleft()
+        start, bytes_before = self._samples[0]
+        speed = int((progress.bytes_done - bytes_before) / (now - start)) if now > start else 0
+        bytes_left = max(progress.bytes_total - progress.bytes_done, 0)
         line = MoverProgress(
             bytes_done=progress.bytes_done,
             bytes_total=max(progress.bytes_total, progress.bytes_done),
             bytes_stored=progress.bytes_stored,
             bytes_per_second=speed,
-            seconds_left=left // speed if speed else None,
+            seconds_left=bytes_left // speed if speed else None,
         )
         wire = line.to_wire()
         if not self._bounded:

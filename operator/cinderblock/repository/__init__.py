@@ -1,4 +1,4 @@
-"""Backups in a store: which objects belong to them, which backup needs packs of which, and how to remove a backup.
+"""Backups in a store: list, read, verify, rewrap and delete them, and find out which backup needs packs of which.
 
-The operator and the command line share this package. It reads stores and knows no API server.
+The operator, the mover and the command line share this package. It uses stores and no API server.
 """

@@ -1,4 +1,4 @@
-"""The backups that a store holds, read from the store."""
+"""The backups that a store holds, as the store itself shows them."""
 
 from __future__ import annotations
 
@@ -9,64 +9,37 @@ from functools import partial
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
-from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import (
     IntegrityError,
     InvalidInput,
     KeyUnavailable,
     NotFound,
+    ObjectNotFound,
     PermanentError,
     UnsupportedFormat,
 )
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import ManifestHeader
 from cinderblock.format.manifest.reader import ManifestSummary, read_header, read_summary
-from cinderblock.repository.objects import list_manifests
+from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.references import References
 from cinderblock.store.base import ObjectStore
 
-_READERS: Final = 16
-"""Manifests that are read at once. Each takes two or three small requests, so it is latency that counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackupRef:
-    """A backup as its place in the store tells.
-
-    Attributes:
-        key: of the manifest.
-        volume_id, backup_id: taken from the key.
-    """
-
-    key: str
-    volume_id: str
-    backup_id: str
-
-    def expected(
-        self, *, sealed: bool = False, content_digest: str | None = None, pins: Pins | None = None
-    ) -> ExpectedBackup:
-        """Return which backup its manifest must be: the one that the key names, with whatever else is known of it.
-
-        Args:
-            sealed: whether it must be encrypted.
-            content_digest: the digest that a person has noted.
-            pins: the pins that this command has read before.
-        """
-        return ExpectedBackup(
-            volume_id=self.volume_id, backup_id=self.backup_id, sealed=sealed, content_digest=content_digest, pins=pins
-        )
+_CONCURRENT_READS: Final = 16
+"""Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A backup as its manifest tells.
+    """A backup as its manifest describes it.
 
     Attributes:
-        stored: its place.
+        stored: the backup that the key names.
         header: the plain header; None if it is damaged.
-        summary: the rest; None if it is damaged, or sealed with a key that is not given.
-        damage: why the manifest cannot be believed; None if it can.
+        summary: the rest; None if it is damaged, or sealed with a key that is missing.
+        damage: why the manifest cannot be trusted; None if it can.
     """
 
     stored: BackupRef
@@ -75,103 +48,131 @@ class CatalogEntry:
     damage: PermanentError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What a store holds of one backup. Objects of other programs do not count.
+
+    Attributes:
+        has_manifest: whether its manifest exists.
+        has_packs: whether any of its packs exists.
+    """
+
+    has_manifest: bool
+    has_packs: bool
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the store holds any object of the backup."""
+        return self.has_manifest or self.has_packs
+
+
 class Catalog:
     """The backups of one store."""
 
-    def __init__(self, store: ObjectStore, prefix: str, keys: KeyRing | None) -> None:
+    def __init__(self, store: ObjectStore, prefix: str, keys: KeyRing | None = None) -> None:
         self._store = store
         self._prefix = prefix
         self._keys = keys
 
-    def stored(self, volume_id: str | None = None) -> Iterator[BackupRef]:
-        """Every backup, or those of one volume, in order of key; nothing but the listing is read."""
-        for found in list_manifests(self._store, self._prefix, volume_id):
-            yield BackupRef(found.key, found.volume_id, found.backup_id)
+    def list_backups(self, volume_id: str | None = None) -> Iterator[BackupRef]:
+        """List all backups, or those of one volume, in order of key. This reads no manifest."""
+        return list_manifests(self._store, self._prefix, volume_id)
+
+    def namesakes(self, backup_id: str) -> list[BackupRef]:
+        """Return the backups of all volumes that have exactly this id, in order of key."""
+        return [backup for backup in self.list_backups() if backup.backup_id == backup_id]
 
     def find(self, text: str) -> BackupRef:
-        """The backup whose id is this text, or alone begins with it.
+        """Return the backup whose id is ``text``, or the only one whose id begins with it.
 
         Raises NotFound if there is none, InvalidInput if there are several.
         """
-        found = [backup for backup in self.stored() if backup.backup_id.startswith(text)]
+        found = [backup for backup in self.list_backups() if backup.backup_id.startswith(text)]
         exact = [backup for backup in found if backup.backup_id == text]
         if len(exact or found) > 1:
-            raise InvalidInput(f"{len(found)} backups have an id that begins with {text}: give more of it")
+            raise InvalidInput(f"Cannot choose a backup: {len(found)} ids begin with {text}. Give more of the id.")
         if not found:
-            raise NotFound(f"There is no backup {text} in this store: cinderblock list shows those that there are")
+            raise NotFound(
+                f"Cannot find backup {text}: the store does not hold it. List the backups with cinderblock list."
+            )
         return (exact or found)[0]
 
-    def read(self, backups: Iterable[BackupRef], *, need_keys: bool = False) -> list[CatalogEntry]:
-        """What the manifests say; one that is damaged does not hide the others, and one that has just gone is left out.
+    def presence(self, volume_id: str, backup_id: str) -> Presence:
+        """Return which objects of a backup exist, in two LIST requests."""
+        key = self.manifest_key(volume_id, backup_id)
+        has_manifest = any(found.key == key for found in self._store.list(key))
+        packs = list_pack_objects(self._store, self._prefix, volume_id, backup_id)
+        return Presence(has_manifest, has_packs=next(packs, None) is not None)
+
+    def read_entries(self, backups: Iterable[BackupRef], *, need_keys: bool = False) -> list[CatalogEntry]:
+        """Read manifests. A damaged one does not hide the others; one that has just vanished is left out.
 
         Args:
             backups: which.
-            need_keys: raise KeyUnavailable for one whose key is not given.
+            need_keys: raise KeyUnavailable if the key of a manifest is missing.
         """
-        with ThreadPoolExecutor(_READERS, "manifest") as pool:
-            return [listed for listed in pool.map(partial(self._read, need_keys=need_keys), backups) if listed]
+        read = partial(self._read_entry, need_keys=need_keys)
+        with ThreadPoolExecutor(_CONCURRENT_READS, "manifest") as pool:
+            return [entry for entry in pool.map(read, backups) if entry]
 
-    def look(self, backup: BackupRef) -> CatalogEntry:
-        """What one manifest says. Raises NotFound if it has just gone."""
-        listed = self._read(backup, need_keys=False)
-        if listed is None:
-            raise NotFound(f"{backup.key} is not there any more")
-        return listed
+    def read_entry(self, backup: BackupRef) -> CatalogEntry:
+        """Read one manifest. Raises NotFound if it has just vanished."""
+        entry = self._read_entry(backup, need_keys=False)
+        if entry is None:
+            raise NotFound(f"Cannot read {backup.key}: it no longer exists.")
+        return entry
 
-    def summary(self, backup: BackupRef, expected: ExpectedBackup | None = None) -> ManifestSummary:
-        """What one manifest says. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound.
+    def read_summary(self, backup: BackupRef, expected: ExpectedBackup | None = None) -> ManifestSummary:
+        """Read one manifest. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound.
 
         Args:
             backup: which.
             expected: which backup it must be; None: the one that its key names.
         """
-        wanted = expected or backup.expected()
-        return read_summary(partial(self._store.get, backup.key), self._keys, wanted, backup.key)
+        return read_summary(partial(self._store.get, backup.key), self._keys, expected or backup.expected(), backup.key)
 
-    def newest(self, volume_id: str) -> tuple[CatalogEntry | None, list[PermanentError]]:
-        """The backup of a volume with the newest data, and why others were passed over: they are damaged.
+    def find_newest(self, volume_id: str) -> tuple[CatalogEntry | None, list[PermanentError]]:
+        """Return the backup of a volume with the newest data, and the errors of the damaged ones.
 
-        Raises KeyUnavailable if the key of one of them is not given: it might be the newest.
+        Raises KeyUnavailable if the key of one of them is missing: it might be the newest.
         """
-        found = self.read(self.stored(volume_id), need_keys=True)
-        sound = [(listed.summary.description.data_timestamp, listed) for listed in found if listed.summary]
+        entries = self.read_entries(self.list_backups(volume_id), need_keys=True)
+        sound = [(entry.summary.description.data_timestamp, entry) for entry in entries if entry.summary]
         newest = max(sound, key=lambda pair: pair[0])[1] if sound else None
-        return newest, [listed.damage for listed in found if listed.damage]
+        return newest, [entry.damage for entry in entries if entry.damage]
 
     def references(self, volume_id: str) -> References:
-        """Begin a look at which backups of a volume need packs of which others."""
+        """Begin a look-up of which backups of a volume need packs of which others."""
         return References(self._store, self._prefix, volume_id, self._keys, VolumeReferences())
 
-    def dependents(self, backup: BackupRef) -> list[str]:
-        """Ids of the backups that need packs of this one.
+    def find_dependents(self, backup: BackupRef) -> list[str]:
+        """Return the ids of the backups that need packs of this one.
 
-        Raises if it cannot be told of one: IntegrityError, UnsupportedFormat if it cannot be read; KeyUnavailable if
-        it is sealed and a backup that it builds on is missing. See `References`.
+        Raises IntegrityError or UnsupportedFormat for a backup that cannot be read. Raises KeyUnavailable for a sealed
+        backup if one that it builds on is missing. See `References`.
         """
         references = self.references(backup.volume_id)
         references.read_all()
-        needs = references.needs(backup.backup_id)
-        if needs.unknown:
-            raise needs.unknown[0]
-        return list(needs.by)
+        dependents = references.needs(backup.backup_id)
+        if dependents.unknown:
+            raise dependents.unknown[0]
+        return list(dependents.by)
 
     def manifest_key(self, volume_id: str, backup_id: str) -> str:
-        """Key of a manifest."""
+        """Return the key of a manifest."""
         return manifest_key(self._prefix, volume_id, backup_id)
 
-    def _read(self, backup: BackupRef, *, need_keys: bool) -> CatalogEntry | None:
+    def _read_entry(self, backup: BackupRef, *, need_keys: bool) -> CatalogEntry | None:
         read = partial(self._store.get, backup.key)
         try:
             try:
-                summary = self.summary(backup)
+                summary = self.read_summary(backup)
             except KeyUnavailable:
                 if need_keys:
                     raise
                 return CatalogEntry(backup, read_header(read, backup.expected(), backup.key))
         except (IntegrityError, UnsupportedFormat) as error:
             return CatalogEntry(backup, None, damage=error)
-        except NotFound as error:
-            if error.reason != NotFound.__name__:
-                raise
+        except ObjectNotFound:
             return None
         return CatalogEntry(backup, summary.header, summary)

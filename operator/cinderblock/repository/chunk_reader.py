@@ -1,4 +1,4 @@
-"""Chunks come out of the store: large ranged reads, every byte verified before anybody sees it."""
+"""Read chunks from a store in large ranges, and verify every byte before it is used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.errors import IntegrityError, NotFound
+from cinderblock.errors import IntegrityError, ObjectNotFound
 from cinderblock.format.compression import decode
 from cinderblock.format.crypto.keyring import DataKey
 from cinderblock.format.crypto.sealer import Sealer
@@ -20,10 +20,10 @@ from cinderblock.repository.read_ahead import ReadAhead
 from cinderblock.store.base import ObjectStore
 
 RANGE_BYTES = 8 << 20
-"""One read fetches at most about this much: large enough that the latency of a request does not count, small enough
-that several of them fit into memory."""
+"""Approximate limit of one read: large enough to hide the latency of a request, small enough that several reads fit
+into memory."""
 COALESCE_BYTES = 128 << 10
-"""Up to so many bytes that nobody wants are fetched to save a request: what a line of 1 Gbit/s carries in 1 ms."""
+"""Unneeded bytes that are fetched to save a request: what a network of 1 Gbit/s carries in 1 ms."""
 
 _NOTHING = bytearray()
 
@@ -32,11 +32,11 @@ Fetched = tuple[Chunk, Buffer]
 
 
 class ChunkReader:
-    """Reads and verifies the chunks that a manifest points to; may be used by several threads.
+    """Read and verify the chunks of a manifest. Several threads may use it.
 
     Args:
         store, prefix: where the packs are.
-        manifest: says which packs there are, and holds their keys.
+        manifest: lists the packs, and holds their keys.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, manifest: ManifestReader) -> None:
@@ -56,22 +56,23 @@ class ChunkReader:
         return self._bytes_fetched
 
     def pack_key(self, pack: int) -> str:
-        """Key of a pack in the store."""
+        """Return the key of a pack in the store."""
         prefix = pack_prefix(self._prefix, self._volume_id, self._packs.origin(pack).backup_id)
         return prefix + self._packs.name(pack)
 
     def fetch(self, chunks: Iterable[Chunk]) -> Iterator[Fetched]:
-        """The plaintexts of chunks, each verified by its tag and its BLAKE3; in order of their place in the packs.
+        """Return the plaintexts of chunks in order of their place in the packs, each verified by its tag and its
+        BLAKE3.
 
-        A plaintext may be gone when the next one is asked for. Holds at most one range of RANGE_BYTES and two chunks at
-        a time, and for all threads together what was read ahead (`ahead`). Raises IntegrityError naming the pack, and
-        what the store raises.
+        A plaintext is only valid until the next one is requested. This holds at most one range of RANGE_BYTES and two
+        chunks at a time, and for all threads together what `read_ahead` keeps. Raises IntegrityError naming the pack,
+        and what the store raises.
         """
         for run in _runs(chunks):
             yield from self._fetch_run(run)
 
     def sealer(self, pack: int) -> Sealer:
-        """What opens the frames of a pack."""
+        """Return the sealer that opens the frames of a pack."""
         backup_id = self._packs.origin(pack).backup_id
         data_key = self._data_keys.get(backup_id)
         return pack_sealer(data_key, self._volume_id, backup_id, self._packs.name(pack), self.pack_key(pack))
@@ -87,19 +88,17 @@ class ChunkReader:
             yield chunk, _verified(sealer, chunk, data[start : start + chunk.stored], scratch)
 
     def _scratch(self, size: int) -> bytearray:
-        """This thread's memory for what frames hold."""
+        """Return this thread's buffer for decrypted frames."""
         scratch: bytearray = getattr(self._local, "scratch", _NOTHING)
         if len(scratch) < size:
             scratch = self._local.scratch = bytearray(size)
         return scratch
 
     def _read(self, pack: str, start: int, length: int) -> bytes:
-        """One request. Raises IntegrityError naming a pack that is missing, and what the store raises."""
+        """Read bytes of a pack. Raises IntegrityError naming a pack that is missing, and what the store raises."""
         try:
             data = self._store.get(pack, start, length)
-        except NotFound as error:
-            if error.reason != NotFound.__name__:
-                raise
+        except ObjectNotFound as error:
             raise missing(pack) from error
         with self._lock:
             self._bytes_fetched += len(data)
@@ -107,20 +106,22 @@ class ChunkReader:
 
 
 def missing(pack: str) -> IntegrityError:
-    """The error of a pack that a manifest lists and the store does not have."""
-    return IntegrityError(f"{pack} is missing: the backup has lost data")
+    """Return the error for a pack that a manifest lists and the store does not have."""
+    return IntegrityError(f"Cannot read the backup: {pack} is missing, and its data is lost.")
 
 
 def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer, scratch: bytearray) -> Buffer:
     encoded = open_chunk(sealer, chunk, frame, scratch)
     plaintext = decode(chunk.encoding, encoded, chunk.size, sealer.label)
     if digest_of(plaintext) != chunk.digest:
-        raise IntegrityError(f"{sealer.label}: chunk {chunk.number} is not what was written")
+        raise IntegrityError(
+            f"Cannot read chunk {chunk.number} of {sealer.label}: its content is not what was written."
+        )
     return plaintext
 
 
 def _runs(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-    """Chunks that lie near each other in one pack, in groups of about RANGE_BYTES; each chunk once."""
+    """Group chunks that are close together in one pack into ranges of about RANGE_BYTES; each chunk once."""
     run: list[Chunk] = []
     for chunk in sorted(set(chunks), key=lambda chunk: (chunk.pack, chunk.offset)):
         if run and not _fits(run, chunk):

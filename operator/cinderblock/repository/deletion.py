@@ -1,67 +1,84 @@
-"""Removing a backup from a store. It never removes what another manifest lists, or may list.
+"""Delete a backup from a store, but never what another manifest lists, or may list.
 
-It removes the manifest first, so that no manifest ever points to packs that are gone. A process that was killed in
-between repeats the whole removal, and finds out again which backups need the packs.
+The manifest goes first, so that no manifest ever points to packs that are gone. If the process is killed in between,
+the next attempt repeats the whole deletion, and checks again which backups need the packs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, NotFound
+from cinderblock.errors import (
+    BackupNeeded,
+    Conflict,
+    ForeignManifest,
+    IntegrityError,
+    ObjectNotFound,
+    ReferencesUnknown,
+)
 from cinderblock.format.manifest.reader import read_header
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
 from cinderblock.store.base import ObjectStore
 
+_NAMED_DEPENDENTS: Final = 10
+"""Backups that the message of BackupNeeded names at most."""
+
 
 def delete_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References) -> int:
-    """Remove the manifest of a backup and its packs. Objects that are not ours stay where they are.
+    """Delete the manifest of a backup and its packs. Other programs' objects stay where they are.
 
     Args:
         store, prefix: where the backup is.
         volume_id, backup_id: which backup it is.
-        references: a new look at the manifests of the volume.
+        references: a new look-up of the manifests of the volume.
 
     Returns:
-        How many objects were removed.
+        How many objects were deleted.
 
     Raises:
-        Conflict: other backups need its packs (HasDependentBackups), or the manifest under its key belongs to another
-            backup (ForeignManifest); nothing was removed.
-        PermanentError: it is unknown whether others need its packs; the message says why, and nothing was removed.
+        BackupNeeded: other backups need its packs; nothing was deleted.
+        ReferencesUnknown: nothing shows whether others need its packs; nothing was deleted.
+        Conflict: the manifest under its key belongs to another backup (ForeignManifest); nothing was deleted.
     """
-    key = manifest_key(prefix, volume_id, backup_id)
-    stands = _is_there(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
     references.read_all()
-    needs = references.needs(backup_id)
-    if needs.by:
-        raise Conflict(
-            f"Backup {backup_id} is needed by {', '.join(needs.by)}: delete those first", reason="HasDependentBackups"
+    dependents = references.needs(backup_id)
+    if dependents.by:
+        raise BackupNeeded(
+            f"Cannot delete backup {backup_id}: backups {_format_ids(dependents.by)} need its data. Delete them first.",
+            dependents.by,
         )
-    if needs.unknown:
-        raise needs.unknown[0]
-    if stands:
+    if dependents.unknown:
+        raise ReferencesUnknown(dependents.unknown[0].message, dependents.unknown[0])
+    key = manifest_key(prefix, volume_id, backup_id)
+    has_manifest = _has_own_manifest(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
+    if has_manifest:
         store.delete([key])
     packs = [found.key for found in list_pack_objects(store, prefix, volume_id, backup_id)]
     store.delete(packs)
-    return stands + len(packs)
+    return has_manifest + len(packs)
 
 
-def _is_there(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
+def _has_own_manifest(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
     """Return whether the backup has a manifest. One that is too damaged to name its backup belongs to its key."""
     try:
         read_header(partial(store.get, key), expected, key)
-    except NotFound as error:
-        if error.reason != NotFound.__name__:
-            raise
+    except ObjectNotFound:
         return False
     except ForeignManifest as error:
         raise Conflict(
-            f"{error.message} Nothing was removed; an S3 client can remove that one object", reason=error.reason
+            f"{error.message} Nothing was deleted. An S3 client can remove that one object.", reason=error.reason
         ) from error
     except IntegrityError:
         return True
     return True
+
+
+def _format_ids(backup_ids: Sequence[str]) -> str:
+    more = len(backup_ids) - _NAMED_DEPENDENTS
+    listed = ", ".join(backup_ids[:_NAMED_DEPENDENTS])
+    return f"{listed} and {more} more" if more > 0 else listed

@@ -1,4 +1,4 @@
-"""Which objects of a store belong to Cinderblock. It leaves all others alone, and they block nothing."""
+"""List the objects of a store that belong to Cinderblock. All other objects are ignored, and block nothing."""
 
 from __future__ import annotations
 
@@ -7,54 +7,63 @@ from dataclasses import dataclass
 from typing import Final
 
 from cinderblock.api.layout import backup_prefix, pack_prefix, stored_ids
-from cinderblock.api.pins import ExpectedBackup
+from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.format.pack import parse_pack_name
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
 KEY_NAME: Final = "data-key"
-"""Last part of the key of the object that holds the wrapped data key of an unfinished backup."""
+"""Last part of the key of the object with the wrapped data key of an unfinished backup."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredManifest:
-    """A manifest as a listing shows it.
+class BackupRef:
+    """A backup as the key of its manifest names it.
 
     Attributes:
-        key: of the object.
+        key: of the manifest.
         volume_id, backup_id: taken from the key.
-        size: bytes of the object.
+        size: bytes of the manifest, if it comes from a listing.
     """
 
     key: str
     volume_id: str
     backup_id: str
-    size: int
-
-    @property
-    def expected(self) -> ExpectedBackup:
-        """Return which backup the manifest must be: the one that its key names."""
-        return ExpectedBackup(volume_id=self.volume_id, backup_id=self.backup_id)
+    size: int = 0
 
     @property
     def owner(self) -> tuple[str, str]:
         """Volume id and backup id, as the header of the manifest must name them."""
         return self.volume_id, self.backup_id
 
+    def expected(
+        self, *, sealed: bool = False, content_digest: str | None = None, pins: Pins | None = None
+    ) -> ExpectedBackup:
+        """Return which backup the manifest must be: the one that the key names, with everything else that is known.
 
-def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[StoredManifest]:
-    """List the manifests of a store, or of one volume, in order of key. One LIST request gives a thousand of them.
+        Args:
+            sealed: whether it must be encrypted.
+            content_digest: the digest that the user has noted.
+            pins: the pins that were read before.
+        """
+        return ExpectedBackup(
+            volume_id=self.volume_id, backup_id=self.backup_id, sealed=sealed, content_digest=content_digest, pins=pins
+        )
 
-    "Folders" and other names are skipped, and so are names that no backup of ours has: see `is_id`.
+
+def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None) -> Iterator[BackupRef]:
+    """List the manifests of a store, or of one volume, in order of key. One LIST request returns a thousand of them.
+
+    This skips "folders", other names, and names that no backup of Cinderblock has: see `is_id`.
     """
     root = backup_prefix(prefix)
     for item in store.list(root if volume_id is None else f"{root}{volume_id}/"):
         ids = stored_ids(item.key, prefix)
         if ids is not None:
-            yield StoredManifest(item.key, *ids, item.size)
+            yield BackupRef(item.key, *ids, item.size)
 
 
 def list_pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
-    """List a backup's packs, and its wrapped data key while it is unfinished; no other objects beside them."""
+    """List the packs of a backup, and its wrapped data key while it is unfinished; no other objects."""
     root = pack_prefix(prefix, volume_id, backup_id)
     for item in store.list(root):
         name = item.key.removeprefix(root)

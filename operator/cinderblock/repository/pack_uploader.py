@@ -1,4 +1,4 @@
-"""Chunks become packs, packs become objects: filled one at a time, sent several at a time."""
+"""Seal chunks into packs, and upload several packs at a time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectStore
 
 UPLOADS = 3
-"""Packs on their way at once: with 24 MiB each enough to fill a line of 10 Gbit/s at 50 ms per request."""
+"""Packs that are uploaded at once: with 24 MiB each, enough for a network of 10 Gbit/s at 50 ms for each request."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackOwner:
-    """Whose packs are written.
+    """The backup and run that packs belong to.
 
     Attributes:
         prefix: of the store.
         volume_id, backup_id: UIDs.
-        attempt: this run (`packs.new_attempt`).
+        attempt: the id of this run (`format.pack.new_attempt`).
         data_key: seals the packs; None: unsealed.
     """
 
@@ -37,15 +37,14 @@ class PackOwner:
     data_key: DataKey | None
 
     def key(self, name: str) -> str:
-        """Key of a pack of this backup."""
+        """Return the key of a pack of this backup."""
         return pack_prefix(self.prefix, self.volume_id, self.backup_id) + name
 
 
 class PackUploader:
-    """Seals chunks into packs and sends them.
+    """Seal chunks into packs and upload them. Only one thread may use it.
 
-    Bytes in flight: ``(UPLOADS + 1) * packs.buffer_bytes(chunk_bytes)``, all of them in buffers that are reused.
-    Used by one thread.
+    In flight are at most ``(UPLOADS + 1) * buffer_bytes(chunk_bytes)`` bytes, all in buffers that are reused.
     """
 
     def __init__(self, store: ObjectStore, owner: PackOwner, packs: PackTable, chunk_bytes: int) -> None:
@@ -64,16 +63,18 @@ class PackUploader:
         self._lock = threading.Lock()
         self.bytes_sent = 0
 
-    def add(self, piece: EncodedChunk) -> Chunk:
-        """Store a chunk. Raises what an earlier upload raised."""
+    def add(self, encoded_chunk: EncodedChunk) -> Chunk:
+        """Add a chunk to a pack, and return its place. Raises what an earlier upload has raised."""
         builder = self._builder or self._begin()
-        chunk = builder.add(self._pack, piece.digest, piece.size, piece.encoding, piece.encoded)
+        chunk = builder.add(
+            self._pack, encoded_chunk.digest, encoded_chunk.size, encoded_chunk.encoding, encoded_chunk.encoded
+        )
         if builder.is_full:
             self._send()
         return chunk
 
     def finish(self) -> None:
-        """Send what is left, and wait until everything is stored. Raises what an upload raised."""
+        """Upload the last pack, and wait until everything is stored. Raises what an upload has raised."""
         if self._builder is not None:
             self._send()
         while self._sending:
@@ -81,7 +82,7 @@ class PackUploader:
         self._free.clear()
 
     def close(self) -> None:
-        """Send nothing more, and wait for what is on its way."""
+        """Wait for running uploads, and start no more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -89,7 +90,7 @@ class PackUploader:
         return not self._free and self._buffers > UPLOADS
 
     def _begin(self) -> PackBuilder:
-        """The next pack, in a free buffer."""
+        """Begin the next pack in a free buffer."""
         while self._sending and (self._sending[0][0].done() or self._is_exhausted):
             self._wait_for_oldest()
         if self._free:
@@ -125,13 +126,13 @@ class PackUploader:
 
 @dataclass(slots=True)
 class EncodedChunk:
-    """A chunk as a worker leaves it: known already, or encoded and still to be stored.
+    """A chunk after a worker: known already, or encoded and not stored yet.
 
     Attributes:
         digest: BLAKE3 of the plaintext.
         size: bytes of the plaintext.
-        known: where it is stored already.
-        encoding, encoded: else, what is to be stored; it may lie in the worker's buffer.
+        known: its place, if it is stored already.
+        encoding, encoded: otherwise the bytes to store; they may be in the worker's buffer.
     """
 
     digest: bytes

@@ -1,4 +1,4 @@
-"""How far a run is, counted by the engines."""
+"""Progress of a run, as the engines count it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """A moment of a run.
+    """The state of a run at one moment.
 
     Attributes:
-        bytes_done: bytes of the volume that are dealt with.
-        bytes_total: bytes of the volume that there are to deal with; an estimate for trees.
+        bytes_done: bytes of the volume that are done.
+        bytes_total: bytes of the volume; an estimate for trees.
         bytes_stored: bytes that were sent to the store, or fetched from it.
     """
 
@@ -21,8 +21,8 @@ class Progress(NamedTuple):
 
 
 ProgressCallback = Callable[[Progress], None]
-"""Called often, from the thread that runs the engine; it decides for itself what to tell."""
+"""Called often, from the thread that runs the engine. The callback decides what to show."""
 
 
 def ignore_progress(progress: Progress) -> None:
-    """The callback of those who do not want to know."""
+    """Do nothing."""

@@ -1,10 +1,10 @@
-"""Which backup needs packs of which other one, read from the manifests of a volume.
+"""Find out which backup needs packs of which other one, from the manifests of a volume.
 
-A manifest lists every pack that its backup needs. So references decide what may be removed, not parents: if B is gone
-from the line A, B, C, no manifest names A as a parent, and C still needs packs of A.
+A manifest lists every pack that its backup needs. So references decide what may be deleted, not parents: if B is gone
+from the chain A, B, C, no manifest names A as a parent, and C still needs packs of A.
 
-A look lists the manifests of a volume once and reads those that it does not know, in batches. A manifest that vanishes
-between the listing and the reading is absent. One that cannot be read may need anything.
+A look-up lists the manifests of a volume once and reads those that are not cached, in batches. A manifest that vanishes
+between listing and reading counts as absent. One that cannot be read may need anything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cinderblock.errors import (
     ForeignManifest,
     IntegrityError,
     KeyUnavailable,
-    NotFound,
+    ObjectNotFound,
     PermanentError,
     UnsupportedFormat,
 )
@@ -28,11 +28,11 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.reader import read_summary
 from cinderblock.format.range_reader import RangeReader
-from cinderblock.repository.objects import StoredManifest, list_manifests, list_pack_objects
-from cinderblock.repository.reference_cache import PackReferences, VolumeReferences
+from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
+from cinderblock.repository.reference_cache import ManifestReferences, VolumeReferences
 from cinderblock.store.base import ObjectStore
 
-READERS: Final = 8
+CONCURRENT_READS: Final = 8
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
 BATCH_MANIFESTS: Final = 64
 """Manifests in one batch: with 10 ms for each request, a batch takes about 200 ms."""
@@ -46,7 +46,7 @@ class Dependents:
 
     Attributes:
         by: ids of the backups that need them, in order.
-        unknown: errors of backups that may need them; each says what to do.
+        unknown: errors of backups that may need them; each names a remedy.
     """
 
     by: tuple[str, ...]
@@ -54,13 +54,13 @@ class Dependents:
 
 
 class References:
-    """One look at the manifests of a volume. For one thread at a time.
+    """One look-up of the manifests of a volume. Only one thread at a time may use it.
 
     Args:
         store, prefix: where the manifests are.
         volume_id: the volume that they belong to.
-        keys: the key ring of the store; None without one. A sealed manifest without its key shows only its parent.
-        known: what earlier looks have read; this look adds to it.
+        keys: the key ring of the store, if any. A sealed manifest without its key shows only its parent.
+        known: cached references of the volume; this look-up adds to them.
 
     Raises, from every method, what the store raises.
     """
@@ -74,95 +74,95 @@ class References:
         self._keys = keys
         self._known = known
         self._found = {found.backup_id: found for found in list_manifests(store, prefix, volume_id)}
-        self._troubles: dict[str, PermanentError] = {}
-        self.recall()
+        self._errors: dict[str, PermanentError] = {}
+        self.refresh()
 
-    def recall(self) -> None:
-        """Use what is known by now, also from other looks."""
+    def refresh(self) -> None:
+        """Use the references that other look-ups have cached by now."""
         key_ids = frozenset(self._keys.key_ids if self._keys else ())
         self._lists = self._known.of(self._found.values(), key_ids)
         self._unread = [found for found in self._found.values() if found.backup_id not in self._lists]
 
     @property
     def is_complete(self) -> bool:
-        """Whether every manifest of the listing has been read."""
+        """Whether every listed manifest has been read."""
         return not self._unread
 
-    def read_some(self) -> None:
+    def read_batch(self) -> None:
         """Read the next batch of manifests."""
         batch = self._unread[:BATCH_MANIFESTS]
         large = [found for found in batch if found.size > LARGE_MANIFEST_BYTES]
         small = [found for found in batch if found.size <= LARGE_MANIFEST_BYTES]
-        with ThreadPoolExecutor(READERS, "references") as pool:
+        with ThreadPoolExecutor(CONCURRENT_READS, "references") as pool:
             for found, answer in zip(small, pool.map(self._read, small), strict=True):
-                self._learn(found, answer)
+                self._add(found, answer)
         for found in large:
-            self._learn(found, self._read(found))
+            self._add(found, self._read(found))
         del self._unread[: len(batch)]
 
     def read_all(self) -> None:
-        """Read every manifest that is not known yet."""
+        """Read every manifest that is not cached."""
         while not self.is_complete:
-            self.read_some()
+            self.read_batch()
 
     def needs(self, backup_id: str) -> Dependents:
-        """Return which backups need packs of a backup. All manifests must have been read.
+        """Return which backups need packs of a backup. Read all manifests before.
 
-        If the manifest of this backup is damaged itself, other damaged ones need nothing: otherwise two damaged backups
-        could never be deleted. A manifest under the key of another backup needs nothing, unless that backup has packs.
-        Then it has replaced a manifest that may need anything.
+        If the manifest of this backup is damaged, other damaged ones need nothing; otherwise two damaged backups could
+        never be deleted. A manifest under the key of another backup needs nothing, unless that backup has packs: then
+        it has replaced a manifest that may need anything.
         """
-        lists, troubles = dict(self._lists), dict(self._troubles)
-        itself = troubles.pop(backup_id, None)
+        lists, errors = dict(self._lists), dict(self._errors)
+        own_error = errors.pop(backup_id, None)
         lists.pop(backup_id, None)
-        if isinstance(itself, IntegrityError):
-            troubles = {other: error for other, error in troubles.items() if not isinstance(error, IntegrityError)}
-        answers = _ParentChains(backup_id, lists, troubles, self._key).answers()
-        unknown = {other: answer for other, answer in answers.items() if isinstance(answer, PermanentError)}
-        # At the next look the key may be there, or another key may wrap the manifest.
+        if isinstance(own_error, IntegrityError):
+            errors = {other: error for other, error in errors.items() if not isinstance(error, IntegrityError)}
+        resolve_all = _NeedResolver(backup_id, lists, errors, self._key).resolve_all()
+        unknown = {other: answer for other, answer in resolve_all.items() if isinstance(answer, PermanentError)}
+        # At the next look-up the key may exist, or another key may wrap the manifest.
         self._known.forget(other for other, error in unknown.items() if isinstance(error, KeyUnavailable))
-        by = tuple(sorted(other for other, answer in answers.items() if answer is True))
+        by = tuple(sorted(other for other, answer in resolve_all.items() if answer is True))
         return Dependents(by, tuple(unknown[other] for other in sorted(unknown)))
 
-    def _learn(self, found: StoredManifest, answer: _Read | PermanentError | None) -> None:
+    def _add(self, found: BackupRef, answer: _ManifestLists | PermanentError | None) -> None:
         if isinstance(answer, PermanentError):
-            self._troubles[found.backup_id] = answer
+            self._errors[found.backup_id] = answer
         elif answer is not None:
-            lists = self._known.learn(found, answer.header.parent_id, answer.packs_of, answer.missing_key)
+            lists = self._known.add(found, answer.header.parent_id, answer.packs_of, answer.missing_key)
             self._lists[found.backup_id] = lists
 
-    def _read(self, found: StoredManifest) -> _Read | PermanentError | None:
-        """Read header and footer. Return None if the manifest has just vanished or is a mere copy of another one."""
+    def _read(self, found: BackupRef) -> _ManifestLists | PermanentError | None:
+        """Read header and footer. Return None if the manifest has just vanished, or is only a copy of another one."""
         try:
             start = self._store.get(found.key, 0, HEADER_BYTES)
             header = parse_header(start, found.key)
             if header.owner != found.owner and not self._has_packs(found):
                 return None
             return self._read_lists(found, header, _beginning_with(start, partial(self._store.get, found.key)))
-        except NotFound as error:
-            if error.reason != NotFound.__name__:
-                raise
+        except ObjectNotFound:
             return None
         except (IntegrityError, UnsupportedFormat) as error:
             return error
 
-    def _has_packs(self, found: StoredManifest) -> bool:
+    def _has_packs(self, found: BackupRef) -> bool:
         packs = list_pack_objects(self._store, self._prefix, found.volume_id, found.backup_id)
         return next(packs, None) is not None
 
-    def _read_lists(self, found: StoredManifest, header: ManifestHeader, read: RangeReader) -> _Read:
+    def _read_lists(self, found: BackupRef, header: ManifestHeader, read: RangeReader) -> _ManifestLists:
         try:
-            return _Read(header, frozenset(read_summary(read, self._keys, found.expected, found.key).references))
+            return _ManifestLists(
+                header, frozenset(read_summary(read, self._keys, found.expected(), found.key).references)
+            )
         except KeyUnavailable:
-            return _Read(header, None, header.key_id)
+            return _ManifestLists(header, None, header.key_id)
 
     def _key(self, backup_id: str) -> str:
         return manifest_key(self._prefix, self._volume_id, backup_id)
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """What was read of a manifest.
+class _ManifestLists:
+    """The references of a manifest, as they were read.
 
     Attributes:
         header: the plain part.
@@ -176,7 +176,7 @@ class _Read:
 
 
 def _beginning_with(start: bytes, read: RangeReader) -> RangeReader:
-    """Return a reader that does not ask again for the header, whose bytes are ``start``."""
+    """Return a reader that does not request the header again, whose bytes are ``start``."""
 
     def read_rest(position: int, length: int | None) -> bytes:
         return start if (position, length) == (0, HEADER_BYTES) else read(position, length)
@@ -184,70 +184,72 @@ def _beginning_with(start: bytes, read: RangeReader) -> RangeReader:
     return read_rest
 
 
-_Answer = bool | PermanentError
+_Need = bool | PermanentError
 
 
-class _ParentChains:
-    """Finds out of each backup whether it needs packs of ``wanted``.
+class _NeedResolver:
+    """Find out which backups need packs of ``target``.
 
-    A sealed manifest without its key shows only its parent. That is enough while the line of parents is complete: a
-    backup takes packs of an ancestor only from its parent's manifest, so it needs none that its parent does not need.
+    A sealed manifest without its key shows only its parent. That is enough while the chain of parents is complete: a
+    backup gets packs of an ancestor only from its parent's manifest, so it needs none that its parent does not need.
     """
 
     def __init__(
         self,
-        wanted: str,
-        lists: Mapping[str, PackReferences],
-        troubles: Mapping[str, PermanentError],
+        target: str,
+        lists: Mapping[str, ManifestReferences],
+        errors: Mapping[str, PermanentError],
         key_of: Callable[[str], str],
     ) -> None:
-        self._wanted = wanted
+        self._target = target
         self._lists = lists
-        self._troubles = troubles
+        self._errors = errors
         self._key_of = key_of
-        self._known: dict[str, _Answer] = {}
+        self._known: dict[str, _Need] = {}
 
-    def answers(self) -> dict[str, _Answer]:
-        """Return, by id of every other backup, whether it needs packs of the wanted one, or why that is unknown."""
-        return {other: self._answer(other) for other in (*self._lists, *self._troubles)}
+    def resolve_all(self) -> dict[str, _Need]:
+        """Return for each other backup whether it needs packs of the target, or why that is unknown."""
+        return {other: self._resolve(other) for other in (*self._lists, *self._errors)}
 
-    def _answer(self, backup_id: str) -> _Answer:
-        """Follow the line of parents up to the first one with an answer, and note the answer for all on the way."""
-        way: dict[str, None] = {}
+    def _resolve(self, backup_id: str) -> _Need:
+        """Follow the chain of parents up to the first one with an answer, and keep the answer for all on the path."""
+        path: dict[str, None] = {}
         current = backup_id
-        while (answer := self._of_one(current, way)) is None:
-            way[current] = None
+        while (answer := self._own_need(current, path)) is None:
+            path[current] = None
             current = self._lists[current].parent_id or ""
-        self._known |= dict.fromkeys((*way, current), answer)
+        self._known |= dict.fromkeys((*path, current), answer)
         return answer
 
-    def _of_one(self, backup_id: str, way: Mapping[str, None]) -> _Answer | None:
-        """Return the answer if this backup alone has it; None: its parent has the answer."""
+    def _own_need(self, backup_id: str, path: Mapping[str, None]) -> _Need | None:
+        """Return the answer if this backup has it; None if its parent has it."""
         if backup_id in self._known:
             return self._known[backup_id]
-        if backup_id in way:
-            return IntegrityError(f"{self._key_of(backup_id)} is damaged: it is an ancestor of itself")
-        if backup_id in self._troubles:
+        if backup_id in path:
+            return IntegrityError(f"{self._key_of(backup_id)} is damaged: it is an ancestor of itself.")
+        if backup_id in self._errors:
             return self._unreadable(backup_id)
-        listed = self._lists[backup_id].lists(self._wanted)
+        listed = self._lists[backup_id].lists(self._target)
         if listed is not None:
             return listed
         parent = self._lists[backup_id].parent_id
-        if parent is None or parent == self._wanted:
+        if parent is None or parent == self._target:
             return parent is not None
-        if parent in self._lists or parent in self._troubles:
+        if parent in self._lists or parent in self._errors:
             return None
         return KeyUnavailable(
-            f"Backup {backup_id} is sealed and its parent is missing. Only its key"
-            f" {self._lists[backup_id].missing_key} can show whether it needs {self._wanted}. Put that key into the"
-            f" encryption Secret, or delete {backup_id} first"
+            f"Cannot tell whether backup {backup_id} needs {self._target}: it is sealed with key"
+            f" {self._lists[backup_id].missing_key}, and its parent is missing. Put that key into the encryption"
+            " Secret,"
+            f" or delete {backup_id} first."
         )
 
     def _unreadable(self, backup_id: str) -> PermanentError:
-        error = self._troubles[backup_id]
-        first = f"delete {backup_id} first"
+        error = self._errors[backup_id]
+        remedy = f"Delete {backup_id} first"
         if isinstance(error, UnsupportedFormat):
-            first = f"use the version of Cinderblock that made it, or {first}"
+            remedy = f"Use the version of Cinderblock that made it, or delete {backup_id} first"
         if isinstance(error, ForeignManifest):
-            first = f"put the manifest of {backup_id} back, or remove what is in its place with an S3 client"
-        return type(error)(f"{error.message}. Whether it needs {self._wanted} cannot be told: {first}")
+            remedy = f"Put the manifest of {backup_id} back, or remove the object in its place with an S3 client"
+        cause = error.message.removesuffix(".")
+        return type(error)(f"Cannot tell whether backup {backup_id} needs {self._target}: {cause}. {remedy}.")

@@ -1,8 +1,8 @@
-"""What an earlier run for the same backup has left in the store: packs that need not be sent again.
+"""Reuse the packs that an earlier run for the same backup has uploaded.
 
-While a sealed backup is in the making, its data key lies wrapped beside its packs, in an object of its own, so that a
-run that resumes can read their indexes. It goes before the manifest comes, so that re-wrapping the manifest is all that
-rotating a key takes.
+While a sealed backup is unfinished, an object beside its packs holds its wrapped data key, so that a run that resumes
+can read the indexes of the packs. This object is deleted before the manifest is written, so that a key rotation only
+needs to rewrap manifests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cinderblock.api.layout import pack_prefix
-from cinderblock.errors import IntegrityError, KeyUnavailable, NotFound, UnsupportedFormat
+from cinderblock.errors import IntegrityError, KeyUnavailable, ObjectNotFound, UnsupportedFormat
 from cinderblock.format.crypto.keyring import DataKey, KeyRing
 from cinderblock.format.crypto.sealer import Sealer, Suite
 from cinderblock.format.entries import Chunk
@@ -21,15 +21,15 @@ from cinderblock.format.pack import Origin, PackTable, pack_sealer, parse_pack_n
 from cinderblock.repository.objects import KEY_NAME
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
-_READERS = 8
+_CONCURRENT_READS = 8
 
 
 class UnfinishedBackup:
-    """The objects of an earlier run.
+    """The objects of an earlier run for a backup.
 
     Args:
         store, prefix: where they are.
-        volume_id, backup_id: whose they are.
+        volume_id, backup_id: the backup that they belong to.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> None:
@@ -39,10 +39,10 @@ class UnfinishedBackup:
         self._objects = list(store.list(self._prefix))
 
     def data_key(self, keys: KeyRing) -> DataKey:
-        """The data key of the earlier run, or a new one if there is none to be believed; stored either way.
+        """Return the data key of the earlier run, or a new one, which is stored.
 
-        Only one that is wrapped for this backup by the active key is: whoever can write to the store, and has learnt
-        another backup's data key or a key that was replaced, could otherwise choose what this backup is sealed with.
+        The earlier key must be wrapped for this backup by the active key. Otherwise an attacker who can write to the
+        store, and who knows another backup's data key or a replaced key, could choose the key of this backup.
         """
         key = self._prefix + KEY_NAME
         if any(info.key == key for info in self._objects):
@@ -50,7 +50,7 @@ class UnfinishedBackup:
                 header = parse_header(self._store.get(key, 0, HEADER_BYTES), key)
                 is_ours = header.owner == self._owner and header.key_id == keys.active
                 found = header.data_key(keys) if is_ours else None
-            except (IntegrityError, UnsupportedFormat, KeyUnavailable, NotFound):
+            except (IntegrityError, UnsupportedFormat, KeyUnavailable, ObjectNotFound):
                 found = None
             if found is not None:
                 return found
@@ -60,12 +60,12 @@ class UnfinishedBackup:
         return data_key
 
     def chunks(self, data_key: DataKey | None, packs: PackTable) -> Iterator[Chunk]:
-        """The chunks of all packs that can be read with this key; their packs are added to ``packs``.
+        """Return the chunks of all packs that can be read with this key, and add these packs to ``packs``.
 
-        A pack that cannot be read is passed over: nothing will point into it, so it goes before the manifest comes.
+        A pack that cannot be read is skipped. The manifest will not point into it, so it is deleted before the commit.
         """
         candidates = list(self._packs())
-        with ThreadPoolExecutor(_READERS, "leftover") as pool:
+        with ThreadPoolExecutor(_CONCURRENT_READS, "leftover") as pool:
             indexes = pool.map(partial(self._read, data_key), candidates)
             for (info, attempt, number), index in zip(candidates, indexes, strict=True):
                 if index:
@@ -85,10 +85,10 @@ class UnfinishedBackup:
             name = info.key.removeprefix(self._prefix)
             sealer = pack_sealer(data_key, *self._owner, name, info.key)
             if sealer.suite is not suite:
-                raise IntegrityError(f"{info.key} is sealed in another way than this backup")
+                raise IntegrityError(f"Cannot reuse {info.key}: it is sealed in another way than this backup.")
             return sealer
 
         try:
             return read_pack(partial(self._store.get, info.key), 0, sealer_for, info.key)
-        except (IntegrityError, UnsupportedFormat, NotFound):
+        except (IntegrityError, UnsupportedFormat, ObjectNotFound):
             return []

@@ -1,4 +1,4 @@
-"""Re-wrapping: a backup's data key under another key of the encryption Secret, the packs untouched."""
+"""Rewrap the data key of a backup with another key of the encryption Secret. The packs stay as they are."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from cinderblock.store.base import ObjectStore
 def run_rewrap(
     store: ObjectStore, manifest: str, expected: ExpectedBackup, keys: KeyRing, key_id: str | None = None
 ) -> ManifestHeader:
-    """Wrap the data key of a backup with another key id, and store the manifest anew.
+    """Wrap the data key of a backup with another key id, and replace the manifest.
 
-    One object is replaced, whole or not at all, and only its header differs, so that whoever reads the backup at that
-    moment does not notice. Children of the backup hold its data key inside their own sealed part,
-    so they are not concerned. Salt and content digest stay as they are, so recorded pins still match.
+    The object is replaced as a whole, and only its header differs, so concurrent readers are not affected. Children of
+    the backup hold its data key in their own sealed part, so they are not affected either. Salt and content digest stay
+    the same, so recorded pins still match.
 
     Args:
         store: where the backup is.
         manifest: key of its manifest.
         expected: which backup it must be.
-        keys: the store's key ring; it must hold the key id that wraps the data key now.
-        key_id: the one to wrap with; None: the ring's active one.
+        keys: the key ring of the store, with the key that wraps the data key now.
+        key_id: the new key; None: the active key of the ring.
 
-    Returns the new header. Does nothing if the key id is that already. Raises NotFound, IntegrityError,
-    UnsupportedFormat; KeyUnavailable if one of the two keys is not there, or the new one is read-only; InvalidInput if
-    the backup is not sealed; and what the store raises.
+    Returns:
+        The new header. If the key already wraps the data key, nothing is changed.
+
+    Raises:
+        NotFound, IntegrityError, UnsupportedFormat: the manifest cannot be read.
+        KeyUnavailable: one of the two keys is missing, or the new one is read-only.
+        InvalidInput: the backup is not sealed.
+        CinderblockError: the store failed.
     """
     whole = store.get(manifest)
 

@@ -1,4 +1,4 @@
-"""Verification: a backup is read back from the store and checked, without a volume."""
+"""Verify a backup: read it back from the store and check it, without a volume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from zlib import crc32
 
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import IntegrityError, InvalidInput, NotFound
+from cinderblock.errors import IntegrityError, InvalidInput, ObjectNotFound
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.sealer import Sealer, Suite
 from cinderblock.format.entries import Chunk, Entry, Extent
@@ -22,23 +22,25 @@ from cinderblock.repository.chunk_reader import RANGE_BYTES, ChunkReader, missin
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.store.base import ObjectStore
 
-WORKERS = 4
+WORKER_THREADS = 4
 """Threads that fetch and verify."""
-_WAITING = 2
+_WAITING_BATCHES = 2
+"""Batches that wait for a thread."""
 _BATCH_EXTENTS = 4096
+"""Extents in a batch."""
 
 _Batch = dict[Chunk, list[Extent]]
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was verified; all of it is sound, or there would have been an error.
+    """What a successful verification has checked.
 
     Attributes:
         packs: packs whose index was read.
-        chunks: chunks that were read back, each counted as often as it was read.
-        bytes_fetched: bytes that were read from the store, besides indexes and the manifest.
-        entries: names in the manifest, every section of which was read.
+        chunks: chunks that were read, each counted as often as it was read.
+        bytes_fetched: bytes that were read from the store, without indexes and the manifest.
+        entries: names in the manifest.
         content_digest: of the manifest, in hexadecimal.
     """
 
@@ -65,45 +67,54 @@ def run_verify(
         store, prefix: where the backup is.
         manifest: key of its manifest.
         expected: which backup it must be.
-        keys: the store's key ring; None if it has no encryption Secret.
-        sample_percent: share of the chunks and packs that are read, drawn anew each time; the manifest is always read
-            as a whole. In (0, 100].
+        keys: the key ring of the store; None if it has no encryption Secret.
+        sample_percent: share of the chunks and packs that are read, chosen at random; more than 0, at most 100. The
+            manifest is always read completely.
         on_progress: called often, from this thread.
 
-    Raises IntegrityError, which names an object that is bad, missing, or not the expected manifest; NotFound if
-    there is no such manifest; InvalidInput for an impossible sample; KeyUnavailable, UnsupportedFormat, and
-    what the store raises.
+    Raises:
+        IntegrityError: an object is damaged, missing, or not the expected manifest; the message names it.
+        NotFound: there is no such manifest.
+        InvalidInput: the sample is impossible.
+        KeyUnavailable, UnsupportedFormat: the manifest cannot be read.
+        CinderblockError: the store failed.
     """
     if not 0 < sample_percent <= 100:
-        raise InvalidInput(f"a sample of {sample_percent} %: give more than 0 and at most 100")
+        raise InvalidInput(
+            f"Cannot verify a sample of {sample_percent} %: the share is impossible. Give more than 0 and at most 100."
+        )
     reader = ManifestReader(partial(store.get, manifest), keys, expected, manifest)
     sample = _Sample(sample_percent)
-    run = _Run(ChunkReader(store, prefix, reader), reader, on_progress)
-    with ThreadPoolExecutor(WORKERS, "verify") as pool:
-        packs = list(pool.map(partial(_check_pack, store, run.fetcher, reader.packs), sample.packs(len(reader.packs))))
+    run = _VerificationRun(ChunkReader(store, prefix, reader), reader, on_progress)
+    with ThreadPoolExecutor(WORKER_THREADS, "verify") as pool:
+        packs = list(
+            pool.map(partial(_check_pack, store, run.chunk_reader, reader.packs), sample.packs(len(reader.packs)))
+        )
         chunks = run.check_chunks(pool, _batches(reader.entries(), sample))
     summary = reader.summary
-    return Verification(len(packs), chunks, run.fetcher.bytes_fetched, summary.entries, summary.pins.content_digest)
+    return Verification(
+        len(packs), chunks, run.chunk_reader.bytes_fetched, summary.entries, summary.pins.content_digest
+    )
 
 
-class _Run:
-    """Batches on their way through the workers."""
+class _VerificationRun:
+    """Batches that the worker threads check."""
 
-    def __init__(self, fetcher: ChunkReader, reader: ManifestReader, on_progress: ProgressCallback) -> None:
-        self.fetcher = fetcher
+    def __init__(self, chunk_reader: ChunkReader, reader: ManifestReader, on_progress: ProgressCallback) -> None:
+        self.chunk_reader = chunk_reader
         self._total = reader.summary.logical_bytes
         self._on_progress = on_progress
         self._running: deque[tuple[Future[int], int]] = deque()
         self._done = 0
 
     def check_chunks(self, pool: ThreadPoolExecutor, batches: Iterator[_Batch]) -> int:
-        """Check batches; returns how many chunks were read."""
+        """Check batches. Return how many chunks were read."""
         chunks = 0
         try:
             for batch in batches:
                 size = sum(extent.length for extents in batch.values() for extent in extents)
-                self._running.append((pool.submit(_check_batch, self.fetcher, batch), size))
-                if len(self._running) >= WORKERS + _WAITING:
+                self._running.append((pool.submit(_check_batch, self.chunk_reader, batch), size))
+                if len(self._running) >= WORKER_THREADS + _WAITING_BATCHES:
                     chunks += self._wait_for_oldest()
             while self._running:
                 chunks += self._wait_for_oldest()
@@ -116,38 +127,38 @@ class _Run:
         future, size = self._running.popleft()
         chunks = future.result()
         self._done += size
-        self._on_progress(Progress(self._done, self._total, self.fetcher.bytes_fetched))
+        self._on_progress(Progress(self._done, self._total, self.chunk_reader.bytes_fetched))
         return chunks
 
 
 class _Sample:
-    """Draws a share of everything, another one in each run."""
+    """Choose a share of chunks and packs, another one in each run."""
 
     def __init__(self, percent: float) -> None:
         self._limit = int(percent / 100 * (1 << 32))
         self._seed = int.from_bytes(os.urandom(4), "little")
 
     def holds(self, name: bytes) -> bool:
-        """Whether the thing of this name is drawn."""
+        """Return whether the chunk or pack of this name is chosen."""
         return crc32(name, self._seed) < self._limit
 
     def packs(self, count: int) -> list[int]:
-        """Numbers of packs."""
+        """Return the numbers of the chosen packs."""
         return [pack for pack in range(count) if self.holds(pack.to_bytes(4, "little"))]
 
 
 def _batches(entries: Iterator[Entry], sample: _Sample) -> Iterator[_Batch]:
-    """Chunks of about one ranged read, with the extents that point into them.
+    """Return batches of chunks for about one ranged read, with the extents that point into them.
 
-    A chunk is read once, unless files that share it lie so far apart that they are in several batches.
+    A chunk is read once, unless files that share it are so far apart that they are in several batches.
     """
-    seen: defaultdict[int, int] = defaultdict(int)
+    checked: defaultdict[int, int] = defaultdict(int)
     batch: _Batch = {}
     size = count = 0
     for entry in entries:
         for extent in entry.extents:
             chunk = extent.chunk
-            if not sample.holds(chunk.digest) or _is_done(extent, seen):
+            if not sample.holds(chunk.digest) or _is_checked(extent, checked):
                 continue
             if chunk not in batch and (size >= RANGE_BYTES or count >= _BATCH_EXTENTS):
                 yield batch
@@ -155,46 +166,46 @@ def _batches(entries: Iterator[Entry], sample: _Sample) -> Iterator[_Batch]:
             if chunk not in batch:
                 batch[chunk] = []
                 size += chunk.stored
-                seen[chunk.pack] |= 1 << chunk.number
+                checked[chunk.pack] |= 1 << chunk.number
             batch[chunk].append(extent)
             count += 1
     if batch:
         yield batch
 
 
-def _is_done(extent: Extent, seen: dict[int, int]) -> bool:
-    """Whether an extent is a whole chunk that was met before, so that nothing about it is left to check."""
+def _is_checked(extent: Extent, checked: dict[int, int]) -> bool:
+    """Return whether an extent is a whole chunk that is already in a batch, so nothing remains to check."""
     chunk = extent.chunk
-    return extent.length == chunk.size and bool(seen[chunk.pack] >> chunk.number & 1)
+    return extent.length == chunk.size and bool(checked[chunk.pack] >> chunk.number & 1)
 
 
-def _check_batch(fetcher: ChunkReader, batch: _Batch) -> int:
-    for chunk, plaintext in fetcher.fetch(batch):
+def _check_batch(chunk_reader: ChunkReader, batch: _Batch) -> int:
+    for chunk, plaintext in chunk_reader.fetch(batch):
         view = memoryview(plaintext)
         for extent in batch[chunk]:
             run = view[extent.chunk_offset : extent.chunk_offset + extent.length]
             if extent.length != chunk.size and digest_of(run) != extent.digest:
                 raise IntegrityError(
-                    f"{fetcher.pack_key(chunk.pack)}: a run of chunk {chunk.number} is not as recorded"
+                    f"{chunk_reader.pack_key(chunk.pack)}: a run of chunk {chunk.number} is not as recorded"
                 )
     return len(batch)
 
 
-def _check_pack(store: ObjectStore, fetcher: ChunkReader, packs: PackTable, pack: int) -> None:
-    """The index at the end of a pack, and that the end is where the manifest says: in two requests."""
-    sealer = fetcher.sealer(pack)
+def _check_pack(store: ObjectStore, chunk_reader: ChunkReader, packs: PackTable, pack: int) -> None:
+    """Check the index at the end of a pack, and the size of the pack, with two requests."""
+    sealer = chunk_reader.sealer(pack)
 
     def sealer_for(suite: Suite) -> Sealer:
         if suite is not sealer.suite:
-            raise IntegrityError(f"{sealer.label} is not sealed as the manifest says")
+            raise IntegrityError(f"Cannot verify {sealer.label}: it is not sealed as the manifest says.")
         return sealer
 
     try:
         read_pack(partial(store.get, sealer.label), pack, sealer_for, sealer.label)
         end = store.get(sealer.label, packs.size(pack) - 1, 2)
-    except NotFound as error:
-        if error.reason != NotFound.__name__:
-            raise
+    except ObjectNotFound as error:
         raise missing(sealer.label) from error
     if len(end) != 1:
-        raise IntegrityError(f"{sealer.label} has not the {packs.size(pack)} bytes that were written")
+        raise IntegrityError(
+            f"Cannot verify {sealer.label}: it does not have the {packs.size(pack)} bytes that were written."
+        )

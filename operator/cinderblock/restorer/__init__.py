@@ -1,1 +1,1 @@
-"""The restore engine: it reads one manifest and makes a volume equal to the backup."""
+"""The restore engine: read one manifest and make a volume equal to the backup."""

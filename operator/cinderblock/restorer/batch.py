@@ -1,4 +1,4 @@
-"""Files on their way into the target, grouped into windows: what is compared, fetched and written together."""
+"""Batches of files that are compared, fetched and written together."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from cinderblock.volume.tree.deferred_file import DeferredFile
 from cinderblock.volume.workers.create_worker import CreateOrder, Writes, make_order
 
 BATCH_BYTES = 8 << 20
-"""Data in a window: about one ranged read."""
+"""Data in a batch: about one ranged read."""
 BATCH_EXTENTS = 4096
+"""Extents in a batch."""
 FINE_GRAINED_BYTES = 128 << 10
-"""Data per file or extent below which system calls take longer than hashing and copying."""
+"""Data for each file or extent below which system calls take longer than hashes and copies."""
 
 
 class RestoringFile:
-    """A content between ``put`` and ``finish``; the worker that is last with it finishes it.
+    """A file between ``put`` and ``finish``. The last worker that uses it finishes it.
 
     Attributes:
-        is_ordered: whether another process makes it.
+        is_delegated: whether another process creates it.
     """
 
     def __init__(self, entry: Entry, content: TargetContent) -> None:
         self.entry = entry
-        self.is_ordered = False
+        self.is_delegated = False
         self.content = content
         self._new = content if isinstance(content, DeferredFile) else None
         self.position = 0
@@ -39,12 +40,12 @@ class RestoringFile:
         self._waiting = 1
 
     def acquire(self) -> None:
-        """One more window has work on it."""
+        """Count one more batch that works on the file."""
         with self._lock:
             self._waiting += 1
 
     def release(self) -> None:
-        """One window is done with it, or the stream of its extents has ended. The last one finishes it."""
+        """Count a batch that is done with the file, or the end of its extents. The last one finishes the file."""
         with self._lock:
             self._waiting -= 1
             is_last = not self._waiting
@@ -52,18 +53,18 @@ class RestoringFile:
             self.content.finish()
 
     @property
-    def may_be_made_elsewhere(self) -> bool:
-        """Whether it is new, nothing has been written of it, and one window has all of it."""
+    def may_be_delegated(self) -> bool:
+        """Whether it is new, not created yet, and completely in one batch."""
         return self._new is not None and not self._new.is_made and self._waiting == 1
 
-    def made_elsewhere(self) -> None:
-        """The window that has all of it had another process make it."""
+    def finish_delegated(self) -> None:
+        """Note that another process has created the whole file."""
         assert self._new is not None
         self._waiting = 0
         self._new.mark_made()
 
     def open(self) -> None:
-        """Make it if it is new, so that any thread may write it. Raises TargetError."""
+        """Create a new file, so that any thread may write it. Raises TargetError."""
         if self._new is not None:
             self._new.make()
 
@@ -72,14 +73,14 @@ class RestoringFile:
         """Whether it is complete in the target."""
         return not self._waiting
 
-    def rest(self) -> ByteRange:
-        """What lies behind the last extent: a hole."""
-        return ByteRange(self.position, self._size - self.position)
+    def rest(self) -> DataRange:
+        """Return the hole behind the last extent."""
+        return DataRange(self.position, self._size - self.position)
 
 
 @dataclass(slots=True)
 class _BatchItem:
-    """What a window has to do on one file."""
+    """The work of a batch on one file."""
 
     file: RestoringFile
     extents: list[Extent] = field(default_factory=list)
@@ -91,35 +92,35 @@ class FileBatch:
 
     Attributes:
         size: bytes of data.
-        wanted: what the target does not hold yet, by chunk; known after `compare`.
-        slot: where its chunks are in the shared memory, if they are there.
-        starts: where each of them begins there.
-        late: what is to be done when this window and those before it are done.
+        missing: extents that the target does not hold yet, by chunk; known after `compare`.
+        slot: the slot of its chunks in the shared memory, if they are there.
+        chunk_starts: where each chunk begins there.
+        deferred: actions to perform after this batch and all earlier ones.
     """
 
     def __init__(self) -> None:
-        self.wanted: dict[Chunk, list[tuple[RestoringFile, Extent]]] = {}
+        self.missing: dict[Chunk, list[tuple[RestoringFile, Extent]]] = {}
         self.slot: int | None = None
-        self.starts: dict[Chunk, int] = {}
-        self.late: list[Callable[[], None]] = []
-        self._shares: list[_BatchItem] = []
-        self._ordered: list[RestoringFile] = []
+        self.chunk_starts: dict[Chunk, int] = {}
+        self.deferred: list[Callable[[], None]] = []
+        self._items: list[_BatchItem] = []
+        self._delegated: list[RestoringFile] = []
         self._last_chunk: Chunk | None = None
         self._extents = 0
         self.size = 0
 
     @property
     def files(self) -> int:
-        """How many files it works on."""
-        return len(self._shares)
+        """Number of files that it works on."""
+        return len(self._items)
 
-    def finished(self) -> Iterator[RestoringFile]:
-        """Those of its files that are complete in the target."""
-        return (share.file for share in self._shares if share.file.is_finished)
+    def finished_files(self) -> Iterator[RestoringFile]:
+        """Return its files that are complete in the target."""
+        return (item.file for item in self._items if item.file.is_finished)
 
     def is_complete(self, extent: Extent | None, file_limit: int) -> bool:
-        """Whether it should be closed before this extent; not in the middle of a solid chunk, if that can be."""
-        files = len(self._shares) + len(self.late)
+        """Return whether the batch should end before this extent, if possible not within a solid chunk."""
+        files = len(self._items) + len(self.deferred)
         if files < file_limit and self._extents < BATCH_EXTENTS and self.size < BATCH_BYTES:
             return False
         if files >= 2 * file_limit or self._extents >= 2 * BATCH_EXTENTS:
@@ -127,30 +128,30 @@ class FileBatch:
         return extent is None or self._last_chunk is None or extent.chunk != self._last_chunk
 
     def add_extent(self, file: RestoringFile, extent: Extent) -> None:
-        """Add a run of data, and the hole before it."""
-        share = self._share(file)
+        """Add an extent, and the hole before it."""
+        item = self._item_for(file)
         if extent.offset > file.position:
-            share.holes += holes((extent,), file.position, file.position)
-        share.extents.append(extent)
+            item.holes += holes((extent,), file.position, file.position)
+        item.extents.append(extent)
         file.position = extent.offset + extent.length
         self._last_chunk = extent.chunk
         self._extents += 1
         self.size += extent.length
 
     def add_end(self, file: RestoringFile) -> None:
-        """Add the hole behind the last run of a file."""
+        """Add the hole behind the last extent of a file."""
         rest = file.rest()
-        share = self._share(file)
+        item = self._item_for(file)
         if rest.length > 0:
-            share.holes.append(rest)
+            item.holes.append(rest)
 
     @property
     def is_fine_grained(self) -> bool:
-        """Whether it is made of small files: many system calls for little data."""
+        """Whether it consists of small files: many system calls for little data."""
         return self._extents + self.files > 2 * (self.size // FINE_GRAINED_BYTES + 1)
 
     def compare(self, buffer: bytearray) -> None:
-        """Clear holes, and find out what the target does not hold yet.
+        """Clear holes, and find the extents that the target does not hold yet.
 
         Args:
             buffer: as long as a chunk.
@@ -158,66 +159,66 @@ class FileBatch:
         Raises TargetError.
         """
         view = memoryview(buffer)
-        for share in self._shares:
-            for start, length in share.holes:
-                share.file.content.clear(start, length)
-            for extent in _differing(share, view):
-                self.wanted.setdefault(extent.chunk, []).append((share.file, extent))
+        for item in self._items:
+            for start, length in item.holes:
+                item.file.content.clear(start, length)
+            for extent in _find_missing(item, view):
+                self.missing.setdefault(extent.chunk, []).append((item.file, extent))
 
     @property
-    def wanted_bytes(self) -> int:
-        """Bytes of plaintext of all chunks that are wanted."""
-        return sum(chunk.size for chunk in self.wanted)
+    def missing_bytes(self) -> int:
+        """Bytes of plaintext of all missing chunks."""
+        return sum(chunk.size for chunk in self.missing)
 
     def open_files(self) -> None:
-        """Make new files now, so that any thread may write them. Raises TargetError."""
-        for share in self._shares:
-            share.file.open()
+        """Create new files, so that any thread may write them. Raises TargetError."""
+        for item in self._items:
+            item.file.open()
 
     def store(self, fetched: Iterable[Fetched]) -> None:
-        """Write what is wanted, and let go of the files. Raises TargetError, and what fetching raises."""
+        """Write the missing extents, and release the files. Raises TargetError, and what ``fetched`` raises."""
         for chunk, plaintext in fetched:
             view = memoryview(plaintext)
-            for file, extent in self.wanted[chunk]:
-                if not file.is_ordered:
+            for file, extent in self.missing[chunk]:
+                if not file.is_delegated:
                     file.content.write(extent.offset, view[extent.chunk_offset : extent.chunk_offset + extent.length])
-        for share in self._shares:
-            if not share.file.is_ordered:
-                share.file.release()
+        for item in self._items:
+            if not item.file.is_delegated:
+                item.file.release()
 
     def order_new_files(self) -> list[CreateOrder]:
-        """Orders for those of its files that another process may make, with what is in the shared memory.
+        """Return orders for the files that another process may create from the shared memory.
 
-        From then on `store` leaves them out, and `made_elsewhere` finishes them.
+        After this, `store` leaves these files out, and `finish_delegated` finishes them.
         """
-        self._ordered = [share.file for share in self._shares if share.file.may_be_made_elsewhere]
-        for file in self._ordered:
-            file.is_ordered = True
-        return [make_order(share.file.entry, self._writes(share)) for share in self._shares if share.file.is_ordered]
+        self._delegated = [item.file for item in self._items if item.file.may_be_delegated]
+        for file in self._delegated:
+            file.is_delegated = True
+        return [order(item.file.entry, self._writes(item)) for item in self._items if item.file.is_delegated]
 
-    def _writes(self, share: _BatchItem) -> Writes:
-        starts = self.starts
-        return [(extent.offset, starts[extent.chunk] + extent.chunk_offset, extent.length) for extent in share.extents]
+    def _writes(self, item: _BatchItem) -> Writes:
+        starts = self.chunk_starts
+        return [(extent.offset, starts[extent.chunk] + extent.chunk_offset, extent.length) for extent in item.extents]
 
-    def made_elsewhere(self) -> None:
-        """Another process has made what was ordered."""
-        for file in self._ordered:
-            file.made_elsewhere()
+    def finish_delegated(self) -> None:
+        """Note that another process has created the ordered files."""
+        for file in self._delegated:
+            file.finish_delegated()
 
-    def _share(self, file: RestoringFile) -> _BatchItem:
-        if not self._shares or self._shares[-1].file is not file:
+    def _item_for(self, file: RestoringFile) -> _BatchItem:
+        if not self._items or self._items[-1].file is not file:
             file.acquire()
-            self._shares.append(_BatchItem(file))
-        return self._shares[-1]
+            self._items.append(_BatchItem(file))
+        return self._items[-1]
 
 
-def _differing(share: _BatchItem, view: memoryview) -> Iterable[Extent]:
-    """Extents that the target does not hold yet."""
-    content = share.file.content
-    return share.extents if content.is_blank else _compared(content, share.extents, view)
+def _find_missing(item: _BatchItem, view: memoryview) -> Iterable[Extent]:
+    """Return the extents that the target does not hold yet."""
+    content = item.file.content
+    return item.extents if content.is_blank else _find_differing(content, item.extents, view)
 
 
-def _compared(content: TargetContent, extents: Iterable[Extent], view: memoryview) -> Iterator[Extent]:
+def _find_differing(content: TargetContent, extents: Iterable[Extent], view: memoryview) -> Iterator[Extent]:
     for extent in extents:
         part = view[: extent.length]
         if content.read_into(extent.offset, part) != extent.length or digest_of(part) != extent.digest:

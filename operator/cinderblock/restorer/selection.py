@@ -1,4 +1,4 @@
-"""Some paths of a backup, and not the rest."""
+"""Restore some paths of a backup."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
 
 
 class Selection:
-    """Paths that are wanted, each with all that is below it, and the directories that lead there.
+    """Selected paths with everything below them, and the directories that lead there.
 
     Args:
-        paths: as a person writes them: relative to the root of the backup, with or without a slash or ``./`` in front.
+        paths: relative to the root of the backup, with or without a leading slash or ``./``.
     """
 
     def __init__(self, paths: Iterable[bytes]) -> None:
-        self._wanted = {_normalized(path): False for path in paths}
-        self._leading = {leading for path in self._wanted for leading in _leading(path)}
+        self._selected = {_normalized(path): False for path in paths}
+        self._ancestors = {ancestor for path in self._selected for ancestor in _parents(path)}
 
     def holds(self, entry: Entry) -> bool:
-        """Whether an entry is to be restored."""
-        if entry.path in self._leading and entry.kind is EntryKind.DIRECTORY:
+        """Return whether an entry is selected."""
+        if entry.path in self._ancestors and entry.kind is EntryKind.DIRECTORY:
             return True
-        for path in (*_leading(entry.path), entry.path):
-            if path in self._wanted:
-                self._wanted[path] = True
+        for path in (*_parents(entry.path), entry.path):
+            if path in self._selected:
+                self._selected[path] = True
                 return True
         return False
 
     def complete(self, entries: Iterable[Entry]) -> None:
-        """Look through a backup: a hard link that is wanted makes the file wanted that it is a link to.
+        """Read the entries of a backup, and also select the files that selected hard links lead to.
 
         Raises NotFound naming a path that the backup does not have.
         """
         links = {entry.target for entry in entries if self.holds(entry) and entry.kind is EntryKind.HARDLINK}
-        missing = [path for path, found in self._wanted.items() if not found]
+        missing = [path for path, found in self._selected.items() if not found]
         if missing:
             names = ", ".join(path.decode(errors="backslashreplace") for path in missing)
-            raise NotFound(f"The backup does not have {names}", reason="PathNotFound")
+            raise NotFound(f"Cannot restore {names}: the backup has no such path.", reason="PathNotFound")
         for path in links:
-            self._wanted.setdefault(path, True)
-            self._leading.update(_leading(path))
+            self._selected.setdefault(path, True)
+            self._ancestors.update(_parents(path))
 
 
 class SelectedTarget:
-    """A target that takes only what is selected."""
+    """A target that ignores entries that are not selected."""
 
     def __init__(self, inner: Target, selection: Selection) -> None:
         self._inner = inner
@@ -87,12 +87,12 @@ class SelectedTarget:
 
 
 def _normalized(path: bytes) -> bytes:
-    """A path as entries have it."""
+    """Return a path in the form that entries have."""
     return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
 
 
-def _leading(path: bytes) -> list[bytes]:
-    """The directories that lead to a path, the root first; not the path itself."""
+def _parents(path: bytes) -> list[bytes]:
+    """Return the directories that lead to a path, the root first, without the path itself."""
     if not path:
         return []
     parts = path.split(b"/")

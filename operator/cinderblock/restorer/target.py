@@ -1,4 +1,4 @@
-"""The volume that a restore writes: a tree, or a device, which is a tree of one entry."""
+"""Volumes that a restore writes: a tree, or a device, which is a tree of one entry."""
 
 from __future__ import annotations
 
@@ -26,34 +26,35 @@ class Target(Protocol):
 
     @property
     def deferred(self) -> deque[Callable[[], None]]:
-        """What may be done only when all contents that were put before it are finished, in order. Whoever takes
-        something out does it; `finish` does what is left.
+        """Actions that must wait until all earlier contents are finished, in order.
+
+        The caller that removes one performs it. `finish` performs the others.
         """
 
     def create_pool(self, processes: int, memory: SharedMemory) -> CreatePool | None:
-        """Processes that make new files whose bytes are in ``memory``; None if there are no files. See TreeWriter."""
+        """Return processes that create new files from ``memory``; None for a device. See TreeWriter."""
 
     def put(self, entry: Entry) -> TargetContent | None:
-        """Make the target have the next entry; of a FILE or DEVICE, the content to be filled and finished.
+        """Create the next entry. Of a FILE or DEVICE, return the content to fill and finish.
 
         Raises TargetError; IntegrityError for an entry that cannot be in a backup of such a volume.
         """
 
     def add_written(self, count: int) -> None:
-        """So many bytes of contents more are finished."""
+        """Count bytes of contents that are finished."""
 
     def finish(self) -> None:
-        """All contents are finished: complete the rest, and wait until all is stored. Raises TargetError."""
+        """Complete the volume after all contents, and wait until everything is on disk. Raises TargetError."""
 
     def warnings(self) -> list[str]:
-        """What could not be kept."""
+        """Return warnings about metadata that could not be restored."""
 
     def losses(self) -> list[Loss]:
-        """Return the same with counts and examples, each kind once."""
+        """Return metadata that could not be restored by kind, with counts and examples."""
 
 
 class DeviceTarget:
-    """A volume of mode Block. What a larger device holds behind the end of the backup becomes zeros."""
+    """A volume of mode Block. A larger device gets zeros behind the end of the backup."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -66,17 +67,17 @@ class DeviceTarget:
     def put(self, entry: Entry) -> TargetContent | None:
         """See Target."""
         if entry.kind is not EntryKind.DEVICE:
-            raise IntegrityError("the backup of a device holds a tree")
+            raise IntegrityError("Cannot restore the backup: it is of a device and holds a tree.")
         device = BlockTarget(self._path, entry.size)
         if device.capacity > entry.size:
             device.clear(entry.size, device.capacity - entry.size)
         return device
 
     def add_written(self, count: int) -> None:
-        """See Target: a device counts by itself what is written to it."""
+        """See Target. A device counts its own written bytes."""
 
     def finish(self) -> None:
-        """See Target: finishing the content was all."""
+        """See Target. Finishing the content has completed the device."""
 
     def warnings(self) -> list[str]:
         """See Target."""
@@ -92,7 +93,7 @@ class DeviceTarget:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing stays open."""
+        """Do nothing: no file stays open."""
 
 
 class TreeTarget:
@@ -100,15 +101,15 @@ class TreeTarget:
 
     Args:
         path: its root.
-        fidelity: what to do about losses that were not known before the work.
+        fidelity: what to do about losses that appear during the restore.
     """
 
     def __init__(self, path: str, fidelity: Fidelity = Fidelity.STRICT) -> None:
         assessed = assess_target(path)
         self._assessed = log_unsupported(assessed)
-        self._closing = ExitStack()
+        self._resources = ExitStack()
         writer = TreeWriter(path, assessed, is_strict=fidelity is Fidelity.STRICT, defers=True)
-        self._writer = self._closing.enter_context(writer)
+        self._writer = self._resources.enter_context(writer)
 
     @property
     def deferred(self) -> deque[Callable[[], None]]:
@@ -148,9 +149,9 @@ class TreeTarget:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.close()
+        self._resources.close()
 
 
 def open_target(mode: VolumeMode, path: str, fidelity: Fidelity = Fidelity.STRICT) -> DeviceTarget | TreeTarget:
-    """The volume at ``path``, a context manager. Raises TargetError."""
+    """Return the volume at ``path``, a context manager. Raises TargetError."""
     return DeviceTarget(path) if mode is VolumeMode.BLOCK else TreeTarget(path, fidelity)

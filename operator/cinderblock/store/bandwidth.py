@@ -1,8 +1,7 @@
 """Bandwidth limits.
 
-Not a wrapper like the others: a wrapper sees a whole pack at once, and could only let 64 MiB go at the speed of the
-line and then be silent. The store that moves the bytes calls a pace for every slice instead, so that the line is never
-busier than asked, and all threads of one store share one limit.
+A limit is not a wrapper. A wrapper sees a whole pack at once: it could only send 64 MiB at full speed and then wait.
+So the store that moves the bytes calls a throttle before every slice. All threads of one store share the limit.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from collections.abc import Callable
 from typing import Final
 
 Throttle = Callable[[int], None]
-"""Called with a number of bytes that are about to move; returns when they may."""
+"""Call it with a number of bytes that are about to move. It returns when they may move."""
 
 _BURST_SECONDS: Final = 0.05
-"""How much unused time is made good: enough to hide the coarseness of sleep, too little to be seen on a graph."""
+"""Unused time that may be caught up: enough to hide the coarseness of sleep, too little to show on a graph."""
 
 
 def no_throttle(count: int) -> None:
-    """The pace that never waits."""
+    """Do not wait."""
 
 
 class TokenBucket:
-    """A limit on bytes per second, shared by threads; who asks first is served first."""
+    """Limit the bytes per second of several threads, in order of their calls."""
 
     def __init__(
         self,
@@ -40,7 +39,7 @@ class TokenBucket:
         self._free_at = clock()
 
     def take(self, count: int) -> None:
-        """Wait until ``count`` bytes may move. Any count is served, however much above one second's worth."""
+        """Wait until ``count`` bytes may move. The count may exceed the bytes of one second."""
         with self._lock:
             now = self._clock()
             start = max(self._free_at, now - _BURST_SECONDS)
@@ -51,5 +50,5 @@ class TokenBucket:
 
 
 def throttle_for(bytes_per_second: int | None) -> Throttle:
-    """The pace for a limit; None: no limit."""
+    """Return the throttle for a limit; None: no limit."""
     return no_throttle if bytes_per_second is None else TokenBucket(bytes_per_second).take

@@ -1,8 +1,8 @@
-"""The Protocol that every store and every wrapper fulfils; one contract suite tests them all.
+"""The Protocol of every store and every wrapper; tests/contract runs one suite on all of them.
 
-What a store must give: an object appears whole or not at all; whoever has seen a ``put`` return finds the object with
-``get`` and ``list`` at once (S3 gives this since 2020); keys list in the order of their bytes. Calls are synchronous
-and may come from several threads at once.
+A store must keep these promises. An object appears whole or not at all. After ``put`` has returned, ``get`` and
+``list`` find the object at once (S3 since 2020). Listings are in the order of the keys' bytes. Calls are synchronous,
+and several threads may make them at once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cinderblock.errors import InvalidInput
-from cinderblock.format.range_reader import Buffer
+
+Body = bytes | bytearray | memoryview
+"""The bytes of an object, in memory."""
 
 BODY_LIMIT: Final = 5 * 1024**3
 """Bytes of the largest object that every S3 server takes in one request (S3 API: PutObject)."""
 
-BATCH: Final = 1000
-"""Keys in one deletion, at most (S3 API: DeleteObjects)."""
+DELETE_BATCH_KEYS: Final = 1000
+"""Most keys in one request to delete (S3 API: DeleteObjects)."""
 
 KEY_LIMIT: Final = 1024
 """Characters of the longest key (S3 API: object key names)."""
@@ -35,19 +37,19 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """One container of objects.
 
-    Raises, from every method: StoreUnreachable (try again), AccessDenied (credentials), NotFound (the container, with
-    reason ContainerNotFound; or the object of ``get``), PermanentError (the endpoint is no S3, or refuses for good),
-    InvalidInput (a key that is none), each with the endpoint and container in its message.
+    Raises, from every method: StoreUnreachable (try again), AccessDenied (credentials), ContainerNotFound,
+    PermanentError (the endpoint is not S3, or refuses for good), and InvalidInput (an impossible key). Each message
+    names the endpoint and the container.
     """
 
     def check(self) -> None:
-        """Make sure that the container exists and may be listed; create it if the store was opened to do so.
+        """Make sure that the container exists and may be listed. Create it if the store was opened to do so.
 
-        May be repeated.
+        This may be repeated.
         """
 
-    def put(self, key: str, body: Buffer) -> None:
-        """Store ``body`` as the object ``key``, replacing what was there. May be repeated.
+    def put(self, key: str, body: Body) -> None:
+        """Store ``body`` as the object ``key``, and replace an earlier object. This may be repeated.
 
         Raises InvalidInput if the body has more than BODY_LIMIT bytes.
         """
@@ -55,44 +57,49 @@ class ObjectStore(Protocol):
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read ``length`` bytes from ``start`` (None: to the end).
 
-        A negative ``start`` counts from the end, and means the beginning where the object is shorter. Fewer bytes come
-        back where the object ends earlier, none where it ends before ``start``. Raises NotFound if there is no such
-        object.
+        A negative ``start`` counts from the end; in a shorter object it means the beginning. The result is shorter if
+        the object ends earlier, and empty if it ends before ``start``. Raises ObjectNotFound.
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with ``prefix``, in order of key. An error in the middle is raised."""
+        """List the objects whose key begins with ``prefix``, in order of key. An error in the middle is raised."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; keys without an object are no error. May be repeated.
+        """Delete objects; a key without an object is no error. This may be repeated.
 
         Some of the objects may be gone when an error is raised.
         """
 
     def close(self) -> None:
-        """Give up connections. The caller who opened the store closes it."""
+        """Close all connections. The caller that opened the store closes it."""
 
 
 def check_key(key: str) -> str:
-    """``key`` itself. Raises InvalidInput if it is empty, too long, not printable ASCII, or has a part that is
-    empty, ``.`` or ``..``: HTTP clients resolve such parts, so that a key could reach into another container.
+    """Return ``key`` itself. Raises InvalidInput for an impossible key.
+
+    Such a key is empty, too long, not printable ASCII, or has a part that is empty, ``.`` or ``..``. HTTP clients
+    resolve such parts, so the key could reach into another container.
     """
     legal = 0 < len(key) <= KEY_LIMIT and key.isascii() and key.isprintable()
     if not legal or not {"", ".", ".."}.isdisjoint(key.split("/")):
-        raise InvalidInput(f"{key!r} cannot be the key of an object")
+        raise InvalidInput(
+            f"Cannot use {key!r} as an object key: it is empty, too long, or has illegal characters or parts."
+        )
     return key
 
 
-def check_body(key: str, body: Buffer) -> memoryview:
-    """``body`` as bytes, not copied. Raises InvalidInput if it is too large to be one object."""
+def check_body(key: str, body: Body) -> memoryview:
+    """Return a view of ``body`` as bytes. Raises InvalidInput if it is too large for one object."""
     view = memoryview(body).cast("B")
     if view.nbytes > BODY_LIMIT:
-        raise InvalidInput(f"{key} has {view.nbytes} bytes: an object may have at most {BODY_LIMIT}")
+        raise InvalidInput(
+            f"Cannot store {key}: it has {view.nbytes} bytes, and an object may have at most {BODY_LIMIT}."
+        )
     return view
 
 
-def slice_body(whole: Buffer, start: int, length: int | None) -> bytes:
-    """What ``get`` gives of an object whose content is ``whole``."""
+def slice_body(whole: Body, start: int, length: int | None) -> bytes:
+    """Return what ``get`` must return for an object whose content is ``whole``."""
     size = len(whole)
     first = min(start, size) if start >= 0 else max(size + start, 0)
     return bytes(whole[first : size if length is None else first + length])

@@ -1,4 +1,4 @@
-"""Counts what a store is asked."""
+"""Count the calls and bytes of a store."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cinderblock.store.base import ObjectInfo, ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What went through a store.
+    """Calls and bytes of a store.
 
     Attributes:
-        checks, puts, gets, lists, deletes: calls that were begun. A listing is one call, whatever its pages.
+        checks, puts, gets, lists, deletes: calls that have begun. A listing is one call, however many pages it has.
         bytes_put: bytes of bodies that were stored.
         bytes_got: bytes that were read.
-        keys_listed: objects that listings gave.
+        keys_listed: objects that listings returned.
         keys_deleted: keys that were deleted.
     """
 
@@ -34,7 +34,7 @@ class Counts:
 
     @property
     def requests(self) -> int:
-        """All calls together."""
+        """The number of all calls."""
         return self.checks + self.puts + self.gets + self.lists + self.deletes
 
 
@@ -48,7 +48,7 @@ class CountedStore:
 
     @property
     def counts(self) -> Counts:
-        """What went through until now."""
+        """Calls and bytes so far."""
         with self._lock:
             return self._counts
 

@@ -1,4 +1,4 @@
-"""Credentials for a store, and where they come from: a Secret, mounted as files or read from the API server."""
+"""Credentials of a store, from a Secret that is mounted as files or read from the API server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SESSION_FILE: Final = "AWS_SESSION_TOKEN"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class S3Credentials:
-    """What requests are signed with. Nothing of it appears in a repr.
+    """Credentials that sign requests. A repr shows none of them.
 
     Attributes:
         access_key: access key id.
@@ -32,7 +32,7 @@ class S3Credentials:
 
     @override
     def __repr__(self) -> str:
-        return "Credentials(hidden)"
+        return "S3Credentials(hidden)"
 
 
 def read_credentials(directory: str) -> S3Credentials:
@@ -41,12 +41,12 @@ def read_credentials(directory: str) -> S3Credentials:
     Raises InvalidInput naming the file that is missing or malformed, AccessDenied if this user may not read it.
     """
     data = {name: content for name in (ID_FILE, KEY_FILE, SESSION_FILE) if (content := _read(directory, name))}
-    return _credentials(data, directory)
+    return _credentials(data, f"the credentials in {directory}")
 
 
 def credentials_from_secret(data: Mapping[str, bytes]) -> S3Credentials:
-    """Take credentials from a Secret's decoded ``data``. Raises InvalidInput naming the key that is missing."""
-    return _credentials(data, "The credentials Secret")
+    """Return the credentials in a Secret's decoded ``data``. Raises InvalidInput naming a key that is missing."""
+    return _credentials(data, "the credentials Secret")
 
 
 def _read(directory: str, name: str) -> bytes | None:
@@ -57,21 +57,21 @@ def _read(directory: str, name: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise AccessDenied(f"Credentials file {path} cannot be read: {error.strerror}") from error
+        raise AccessDenied(f"Cannot read credentials file {path}: {error.strerror}. Let this user read it.") from error
 
 
-def _credentials(data: Mapping[str, bytes], place: str) -> S3Credentials:
-    values = {name: _text(data, name, place) for name in (ID_FILE, KEY_FILE, SESSION_FILE)}
+def _credentials(data: Mapping[str, bytes], origin: str) -> S3Credentials:
+    values = {name: _text(data, name, origin) for name in (ID_FILE, KEY_FILE, SESSION_FILE)}
     for name in (ID_FILE, KEY_FILE):
         if not values[name]:
-            raise InvalidInput(f"{place} has no {name}: put it there", reason="SecretIncomplete")
+            raise InvalidInput(f"Cannot use {origin}: it has no {name}. Add it.", reason="SecretIncomplete")
     return S3Credentials(values[ID_FILE], values[KEY_FILE], values[SESSION_FILE] or None)
 
 
-def _text(data: Mapping[str, bytes], name: str, place: str) -> str:
-    """One value without surrounding white space: a Secret made with ``echo`` ends in a newline."""
+def _text(data: Mapping[str, bytes], name: str, origin: str) -> str:
+    """Return one value without surrounding white space: a Secret made with ``echo`` ends in a newline."""
     value = data.get(name, b"").strip()
-    # Anything but printable ASCII would end up in, or break, an HTTP header.
+    # Any other character than printable ASCII could break an HTTP header.
     if not all(0x21 <= byte <= 0x7E for byte in value):
-        raise InvalidInput(f"{place}: {name} holds characters that no credential has: write it again")
+        raise InvalidInput(f"Cannot use {origin}: {name} has characters that no credential has. Write it again.")
     return value.decode("ascii")

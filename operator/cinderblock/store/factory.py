@@ -1,4 +1,4 @@
-"""Opens a store as it is used: the one place where wrappers are put around it."""
+"""Open a store. This is the one place that puts wrappers around it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ def open_store(
     location: StoreLocation,
     credentials: S3Credentials | None,
     ca_file: str | None = None,
-    patience: RetryPolicy = MOVER_RETRIES,
+    policy: RetryPolicy = MOVER_RETRIES,
 ) -> ObjectStore:
-    """Open a store; nothing is sent yet.
+    """Open a store. This sends no request.
 
     Args:
         location: where the store is, and its limits in bytes per second.
-        credentials: what to sign with; None: found as every AWS tool finds them (environment, profile, role).
-        ca_file: PEM certificates that the endpoint is checked against instead of the system's.
-        patience: how long calls are repeated while the endpoint does not answer.
+        credentials: sign requests; None: boto3 finds them as every AWS tool does (environment, profile, role).
+        ca_file: PEM certificates that replace those of the system.
+        policy: how long to repeat calls while the endpoint does not respond.
 
     Raises InvalidInput if the location or the CA file is malformed.
     """
-    # Not with this module: importing botocore takes 0.05 s, a quarter of a program's start, and by then the program may
-    # have begun with its volume.
+    # Import boto3 only here: that takes some 0.1 s, and the program may have begun to read its volume by then.
     from cinderblock.store.s3.store import S3Store  # noqa: PLC0415
 
-    return RetryingStore(S3Store(location, credentials, ca_file, patience.answer), patience)
+    return RetryingStore(S3Store(location, credentials, ca_file, policy.read_timeout), policy)

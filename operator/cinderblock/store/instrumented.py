@@ -1,4 +1,4 @@
-"""Tells how a store answers; for metrics."""
+"""Report the outcome of every call of a store, for metrics."""
 
 from __future__ import annotations
 
@@ -6,46 +6,48 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from cinderblock.errors import CinderblockError, NotFound
-from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.errors import CinderblockError, ObjectNotFound
+from cinderblock.store.base import Body, ObjectInfo, ObjectStore
 
 OK: Final = "ok"
 
 OnRequest = Callable[[str, str], None]
-"""Told what was asked (check, put, get, list, delete) and OK or the reason of the error; from any thread."""
+"""Called with the request (check, put, get, list, delete) and its result: OK or the reason of the error.
+
+Any thread may call it.
+"""
 
 
 class InstrumentedStore:
-    """A store around a store that tells of every call. An object that is not there is a good answer."""
+    """A store around a store that reports every call. An absent object counts as success."""
 
-    def __init__(self, inner: ObjectStore, tell: OnRequest) -> None:
+    def __init__(self, inner: ObjectStore, on_request: OnRequest) -> None:
         self._inner = inner
-        self._tell = tell
+        self._on_request = on_request
 
     def check(self) -> None:
         """See ObjectStore."""
-        with self._telling("check"):
+        with self._reporting("check"):
             self._inner.check()
 
     def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
-        with self._telling("put"):
+        with self._reporting("put"):
             self._inner.put(key, body)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
-        with self._telling("get"):
+        with self._reporting("get"):
             return self._inner.get(key, start, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ObjectStore."""
-        with self._telling("list"):
+        with self._reporting("list"):
             yield from self._inner.list(prefix)
 
     def delete(self, keys: Iterable[str]) -> None:
         """See ObjectStore."""
-        with self._telling("delete"):
+        with self._reporting("delete"):
             self._inner.delete(keys)
 
     def close(self) -> None:
@@ -53,14 +55,15 @@ class InstrumentedStore:
         self._inner.close()
 
     @contextmanager
-    def _telling(self, request: str) -> Iterator[None]:
+    def _reporting(self, request: str) -> Iterator[None]:
         result = OK
         try:
             yield
+        except ObjectNotFound:
+            raise
         except CinderblockError as error:
-            is_absent = isinstance(error, NotFound) and error.reason == NotFound.__name__
-            result = OK if is_absent else error.reason
+            result = error.reason
             raise
         finally:
-            # A listing that its reader leaves early comes here too.
-            self._tell(request, result)
+            # A listing that its caller abandons ends here as well.
+            self._on_request(request, result)

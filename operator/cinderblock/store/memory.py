@@ -1,24 +1,23 @@
-"""A store in memory: for tests and for trying things out."""
+"""A store in memory, for tests and experiments."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
 
-from cinderblock.errors import NotFound
-from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, check_body, check_key, slice_body
+from cinderblock.errors import ObjectNotFound
+from cinderblock.store.base import Body, ObjectInfo, check_body, check_key, slice_body
 
 
 class MemoryStore:
-    """A container that lives as long as this object."""
+    """A container that exists as long as this object."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._objects: dict[str, bytes] = {}
 
     def check(self) -> None:
-        """Nothing can be missing."""
+        """Do nothing: the container always exists."""
 
     def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
@@ -31,11 +30,11 @@ class MemoryStore:
         with self._lock:
             content = self._objects.get(check_key(key))
         if content is None:
-            raise NotFound(f"There is no object {key} in memory")
+            raise ObjectNotFound(f"Cannot read {key}: the object does not exist in memory.")
         return slice_body(content, start, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See ObjectStore. The listing is of the moment when it is asked for."""
+        """See ObjectStore. The listing shows the moment of the call."""
         with self._lock:
             sizes = {key: len(content) for key, content in self._objects.items() if key.startswith(prefix)}
         return (ObjectInfo(key, sizes[key]) for key in sorted(sizes))
@@ -47,4 +46,4 @@ class MemoryStore:
                 self._objects.pop(check_key(key), None)
 
     def close(self) -> None:
-        """Nothing is held open; the objects stay."""
+        """Do nothing: the objects stay."""

@@ -1,4 +1,4 @@
-"""Backups and restores with few words: a store, keys, and tasks for the mover's engine."""
+"""Short calls for backups and restores: a store, keys, and tasks for the engines."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ PREFIX = "some/where"
 KEYS = {"2024": b"a" * 32, "2025": b"b" * 32}
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 LATER = datetime(2200, 1, 1, tzinfo=UTC)
-"""An instant that all real files were stamped long before."""
+"""A time long after the timestamps of all real files."""
 
 
 def key_ring(*ids: str) -> KeyRing:
-    """Keys of the given ids, all there are by default; the last of them is active."""
+    """Return a key ring of the given ids, by default of all; the last one is active."""
     chosen = ids or tuple(KEYS)
     return KeyRing({key_id: KEYS[key_id] for key_id in chosen}, chosen[-1])
 
 
 class Backups:
-    """One volume's backups in one store.
+    """The backups of one volume in one store.
 
     Attributes:
         store: where they are.
         keys: the key ring; None: backups are not sealed.
-        pins: what movers have reported, by backup.
+        pins: the pins that movers have reported, by backup.
     """
 
     def __init__(self, store: ObjectStore | None = None, keys: KeyRing | None = None) -> None:
@@ -65,7 +65,7 @@ class Backups:
         created_at: datetime = NOON,
         **more: Any,
     ) -> MoverTask:
-        """What the operator would ask; ``more`` are fields of the task, as `model.task.MoverTask` has them."""
+        """Return a task like the operator's; ``more`` are fields of `api.mover.MoverTask`."""
         return MoverTask(
             operation=operation,
             store=StoreLocation(container="container", prefix=PREFIX),
@@ -101,10 +101,10 @@ class Backups:
         created_at: datetime = NOON,
         **more: Any,
     ) -> MoverReport:
-        """Make a backup of a directory, an image, or a volume in memory.
+        """Back up a directory, an image, or a volume in memory.
 
-        At NOON, real files are younger than what was asked for, and so the next incremental takes none of them over:
-        give LATER for that. ``more`` are fields of the task.
+        Real files are younger than NOON, so the next incremental backup reuses none of them; pass LATER for that.
+        ``more`` are fields of the task.
         """
         task = self.task(
             MoverOperation.BACKUP,
@@ -143,27 +143,28 @@ class Backups:
         return run_verify(self.store, PREFIX, self.manifest_key(backup), self.expected(backup), self.keys)
 
     def open(self, backup: str) -> ManifestReader:
-        """The manifest of a backup."""
+        """Return the manifest of a backup."""
         key = self.manifest_key(backup)
         read = partial(self.store.get, key)
         return ManifestReader(read, self.keys, ExpectedBackup(volume_id=VOLUME, backup_id=backup), key)
 
     def expected(self, backup: str) -> ExpectedBackup:
-        """What a status tells of a backup, as its mover has reported it; of one made elsewhere, nothing but its ids."""
+        """Return the expectation that a status records: the reported pins, or only the ids of a backup made
+        elsewhere."""
         pins = self.pins.get(backup)
         sealed = pins is not None and pins.suite != 0
         return ExpectedBackup(volume_id=VOLUME, backup_id=backup, sealed=sealed, pins=pins)
 
     def manifest_key(self, backup: str) -> str:
-        """Key of a backup's manifest."""
+        """Return the key of a backup's manifest."""
         return manifest_key(PREFIX, VOLUME, backup)
 
     def pack_keys(self, backup: str) -> list[str]:
-        """Keys of everything below a backup's prefix for packs."""
+        """Return the keys of all objects below a backup's prefix of packs."""
         return [info.key for info in self.store.list(pack_prefix(PREFIX, VOLUME, backup))]
 
     def keys_in_use(self, backup: str) -> set[str]:
-        """Keys of the packs that a backup points into."""
+        """Return the keys of the packs that a backup points into."""
         packs = self.open(backup).packs
         return {
             pack_prefix(PREFIX, VOLUME, packs.origin(pack).backup_id) + packs.name(pack) for pack in range(len(packs))
@@ -171,7 +172,7 @@ class Backups:
 
     @contextmanager
     def changed(self, key: str, body: bytes | None) -> Iterator[None]:
-        """While inside, an object holds something else, or (None) is gone."""
+        """Replace an object inside the block, or delete it with None."""
         before = self.store.get(key)
         if body is None:
             self.store.delete([key])

@@ -1,9 +1,9 @@
-"""Writes as databases do, and judges copies of the files. Runs inside pods, and needs only the standard library.
+"""Write like databases, and check copies of the files. This runs in pods and needs only the standard library.
 
     commits.py serve PATH...             do what `order` says to directories, until SIGTERM
     commits.py order VERB NUMBER         tell the server, and wait until it is done
     commits.py lacking PATH NUMBER       print what of a round is not in the files alone, whatever logs say
-    commits.py missing PATH NUMBER       print what of a round a copy has lost; nothing: it is whole
+    commits.py missing PATH NUMBER       print what a copy has lost of a round; nothing if it is complete
 
 A round has two halves. `dirty` commits: each commit makes its log durable, and then pages are written, but not made
 durable. `settle` makes them durable, as a checkpoint ends, and commits more to logs that begin again. A snapshot
@@ -23,16 +23,16 @@ import time
 from collections.abc import Iterator
 
 ROWS = 60
-"""Of each database, and so the commits of half a round."""
+"""Rows of each database, and so the commits of half a round."""
 MORE = 20
 """Commits after a checkpoint."""
 LAYOUTS = (("rising", 512), ("falling", 4096), ("shuffled", 65536))
 """Databases by the order in which their rows are written, with their page sizes."""
 TABLE_BYTES = 256 << 10
 PAGES = {8192: b"first", 20480: b"second", 245760: b"third"}
-"""Where pages of a file without a database are, and what they hold before their number."""
+"""Offset of pages of a file without a database, and the text before their number."""
 PAUSE = 2.0
-"""Seconds between the last page and the last entry of a log: the ages of stamps then tell nothing."""
+"""Seconds between the last page and the last entry of a log, so that the ages of timestamps show nothing."""
 ORDERS, ANSWERS = "/dev/shm/orders", "/dev/shm/answers"
 
 
@@ -53,7 +53,7 @@ class Database:
         self._writer = self._connect()
         # A connection whose checkpoints sync nothing (https://sqlite.org/pragma.html#pragma_synchronous).
         self._checkpointer = self._connect()
-        # The log does not begin again while somebody reads it, so nothing is lost before the sync.
+        # The log does not restart while a reader uses it, so nothing is lost before the sync.
         self._reader = self._connect()
         self._writer.execute(f"PRAGMA page_size = {page_size}")
         assert self._writer.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
@@ -89,7 +89,7 @@ class Database:
 
 
 class Volume:
-    """Everything that is written to one directory."""
+    """All files that are written to one directory."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -134,7 +134,7 @@ def sync(path: str) -> None:
 
 
 def serve(paths: list[str]) -> None:
-    """Obey until the end."""
+    """Serve commands until the end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     volumes = [Volume(path) for path in paths]
     for name in (ANSWERS, ORDERS):
@@ -153,7 +153,7 @@ def serve(paths: list[str]) -> None:
 
 
 def order(verb: str, number: str) -> None:
-    """Tell the server what to do. Both ends of a FIFO wait for each other (fifo(7))."""
+    """Send a command to the server. Both ends of a FIFO wait for each other (fifo(7))."""
     with open(ORDERS, "w", encoding="ascii") as orders:
         orders.write(f"{verb} {number}")
     with open(ANSWERS, encoding="ascii") as answers:
@@ -161,7 +161,7 @@ def order(verb: str, number: str) -> None:
 
 
 def lacking(path: str, number: int) -> Iterator[str]:
-    """Yield the files that do not hold the pages of the round, as long as nobody looks into a log."""
+    """Yield the files that do not hold the pages of the round, without recovery from a log."""
     for name, _ in LAYOUTS:
         if any(_rounds(f"file:{path}/{name}.db?immutable=1", number)):
             yield name
@@ -170,7 +170,7 @@ def lacking(path: str, number: int) -> Iterator[str]:
 
 
 def missing(path: str, number: int) -> Iterator[str]:
-    """Yield what is not as it must be after both halves of the round."""
+    """Yield the differences from the state after both halves of the round."""
     for name, _ in LAYOUTS:
         uri = f"file:{path}/{name}.db"
         yield from _rounds(uri, number)
@@ -204,7 +204,7 @@ def _pages(path: str, number: int) -> Iterator[str]:
 
 
 def main(verb: str, *words: str) -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     if verb == "serve":
         serve(list(words))
     elif verb == "order":

@@ -22,11 +22,11 @@ _AS_A_POD = (
     ' mount -t overlay overlay -o "lowerdir=/$place,upperdir=$0/$place,workdir=$0/work-$place" "/$place" || exit 125; '
     'done; exec "$@"'
 )
-"""Lays files over directories of the machine, for one process alone, which then becomes the mover itself."""
+"""Bind files over directories of the machine for one process, which then becomes the mover."""
 
 
 class MoverPod:
-    """What is around movers of one store.
+    """The environment of the movers of one store.
 
     Args:
         directory: an empty one, for files.
@@ -46,21 +46,21 @@ class MoverPod:
         self._log = directory / TERMINATION_LOG.lstrip("/")
 
     def start(self, task: MoverTask) -> subprocess.Popen[bytes]:
-        """Start a mover; its standard output is a pipe. Whoever starts it ends it."""
+        """Start a mover, with a pipe as standard output. The caller ends it."""
         self._log.write_bytes(b"")
         environment = {"PATH": os.environ["PATH"], **task_to_env(task)}
         command = ["unshare", "--mount", "sh", "-c", _AS_A_POD, str(self._directory), PROGRAM, "mover"]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
     def run(self, task: MoverTask) -> MoverReport:
-        """Let a mover run to its end; what it reports."""
+        """Run a mover to its end, and return its report."""
         with self.start(task) as process:
             process.communicate()
         return self.report
 
     @property
     def report(self) -> MoverReport:
-        """What the last mover has left in its termination log."""
+        """Return the report that the last mover left in its termination log."""
         return MoverReport.model_validate_json(self._log.read_bytes())
 
     @staticmethod

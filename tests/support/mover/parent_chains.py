@@ -1,4 +1,4 @@
-"""Lines of incremental backups of one volume in memory, each of which lists packs of all before it."""
+"""Chains of incremental backups of one volume in memory, each of which lists packs of all earlier ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.store.format_reader import FormatReader
 
 @dataclass
 class Line:
-    """A volume, its backups, and what each of them held when it was made.
+    """A volume, its backups, and their content.
 
     Attributes:
-        backups: makes and reads them.
-        volume: what is backed up; each backup changes one file of it.
-        held: by backup id, the content of every file.
+        backups: makes and reads backups.
+        volume: the volume; each backup changes one of its files.
+        held: the content of every file, by backup id.
     """
 
     backups: Backups = field(default_factory=lambda: Backups(MemoryStore()))
@@ -30,7 +30,7 @@ class Line:
     held: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
 
     def add(self, backup_id: str, parent: str | None, path: bytes | None = None) -> None:
-        """Write a file, by default one of the backup's own, and make a backup."""
+        """Write a file, by default one for this backup alone, and make a backup."""
         content = (b"%s of %s " % (path or b"file", backup_id.encode())) * 50
         self.volume.add(path or backup_id.encode(), (0, content), stamp=len(self.held) + 1)
         self.backups.back_up(self.volume, backup_id, parent)
@@ -39,33 +39,33 @@ class Line:
         }
 
     def read_back(self, backup_id: str) -> dict[bytes, bytes]:
-        """Content of every file, read by the program that was written from docs/format.md."""
+        """Return the content of every file, read by the independent reader of docs/format.md."""
         reader = FormatReader(self.backups.store.get, f"{PREFIX}/", KEYS)
         return {entry.path: bytes(entry.content) for entry in reader.entries(self.key(backup_id))}
 
     def key(self, backup_id: str) -> str:
-        """Key of a manifest."""
+        """Return the key of a manifest."""
         return self.backups.manifest_key(backup_id)
 
     def references(self, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> References:
-        """A look at the manifests, through ``store``."""
+        """Begin a look-up of the manifests, through ``store``."""
         chosen = store or self.backups.store
         return References(chosen, PREFIX, VOLUME, self.backups.keys, known or VolumeReferences())
 
     def needs(self, backup_id: str, keys: KeyRing | None = None) -> Dependents:
-        """Who needs a backup, asked without anything that is known; ``keys`` instead of those it was made with."""
+        """Return which backups need a backup, without a cache; ``keys`` replace those of the backups."""
         references = References(self.backups.store, PREFIX, VOLUME, keys or self.backups.keys, VolumeReferences())
         references.read_all()
         return references.needs(backup_id)
 
     def remove(self, backup_id: str, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> int:
-        """Remove a backup, through ``store``."""
+        """Delete a backup, through ``store``."""
         chosen = store or self.backups.store
         return delete_backup(chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known))
 
 
 def a_line(count: int, keys: KeyRing | None = None) -> Line:
-    """So many backups, b-000 and so on, each against the one before."""
+    """Return a chain of so many backups: b-000, and so on."""
     line = Line(Backups(MemoryStore(), keys))
     for number in range(count):
         line.add(name(number), name(number - 1) if number else None)
@@ -73,5 +73,5 @@ def a_line(count: int, keys: KeyRing | None = None) -> Line:
 
 
 def name(number: int) -> str:
-    """Id of a backup."""
+    """Return the id of a backup."""
     return f"b-{number:03d}"

@@ -30,19 +30,19 @@ _SETTINGS = {
     # The smallest pool there is: pages leave it all the time, and are only written, not made durable.
     "shared_buffers": "128kB",
 }
-"""Checkpoints come when a test asks for one: they would make the written pages durable at any moment."""
+"""Only tests request checkpoints, which make written pages durable."""
 
 
 CRASH = signal.SIGQUIT
 ORDERLY_END = signal.SIGINT
-"""What the server makes of signals (postgres(1): immediate and fast shutdown)."""
+"""Signals of the server (postgres(1): immediate and fast shutdown)."""
 _SECONDS = 60
 _WHO: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": "/"}
-"""The server refuses to run as root."""
+"""User of the server, which does not run as root."""
 
 
 class PostgresError(Exception):
-    """A program of PostgreSQL failed; the message holds what it said."""
+    """A program of PostgreSQL failed. The message holds its output."""
 
 
 class PostgreSQL:
@@ -53,7 +53,7 @@ class PostgreSQL:
     """
 
     def __init__(self, data: Path, sockets: Path) -> None:
-        """``data`` need not exist. Users must be able to pass the directories above both. ``sockets`` is short."""
+        """``data`` need not exist. All users must have access to the parents of both. ``sockets`` is a short path."""
         self._data = data
         self._sockets = sockets
         self.log = sockets / "log"
@@ -126,7 +126,7 @@ class PostgreSQL:
 
 
 def _end(server: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """End a server such that it removes its shared memory; one that does not end is killed."""
+    """Stop a server so that it removes its shared memory, and kill it if it does not stop."""
     server.send_signal(number)
     try:
         server.wait(_SECONDS)
@@ -136,12 +136,12 @@ def _end(server: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def why_not() -> str | None:
-    """Return why there is no PostgreSQL on this machine; None if there is one."""
+    """Return why PostgreSQL is missing on this machine; None if it is installed."""
     return None if _folders() else "PostgreSQL is not installed"
 
 
 def _folders() -> list[Path]:
-    """Return where programs are, in the order of versions."""
+    """Return the directories of programs, in order of versions."""
     found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     return sorted((path.parent for path in found), key=lambda folder: float(folder.parent.name))
 

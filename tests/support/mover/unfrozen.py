@@ -7,7 +7,7 @@ file system before, as with most drivers of disks. So a snapshot may hold the ne
         (volume.live / "table").write_bytes(...)
         volume.settle()
         ...
-        snapshot = volume.cut()
+        snapshot = volume.take_snapshot()
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from typing import NamedTuple
 from tests.cluster.csi import instants
 
 KINDS = ("ext4", "xfs")
-"""The file systems that snapshots can be cut of."""
+"""File systems of which snapshots can be taken."""
 MIB = 1 << 20
 TRIALS = 8
-"""How often `until_seen` tries before it fails."""
+"""Attempts of `until_seen`."""
 
 _FORCE = {"ext4": "-F", "xfs": "-f"}
 _SNAPSHOT_OPTIONS = {"ext4": "loop", "xfs": "loop,nouuid"}
-"""XFS refuses to mount two file systems of the same UUID at once (mount(8), nouuid)."""
+"""Without nouuid, XFS does not mount two file systems of the same UUID at once (mount(8))."""
 _FLUSH_SECONDS = 6
 """The kernel's flusher wakes up every 5 s (sysctl vm.dirty_writeback_centisecs)."""
 
 
 class NeverSeenError(AssertionError):
-    """No trial reached the state that it tests, so the test shows nothing."""
+    """No trial reached the state to test, so the test proves nothing."""
 
 
 class UnfrozenVolume:
@@ -80,17 +80,17 @@ class UnfrozenVolume:
     def settle(self) -> None:
         """Bring all data to the image, and wait until the flusher has had its turn.
 
-        What is written from now on reaches the image up to 30 s later, unless somebody calls fsync (sysctl
+        What is written from now on reaches the image up to 30 s later, unless a program calls fsync (sysctl
         vm.dirty_expire_centisecs).
         """
         self.sync()
         time.sleep(_FLUSH_SECONDS)
 
     def sync(self) -> None:
-        """Bring all data to the image, as syncfs(2) does."""
+        """Write all data to the image, like syncfs(2)."""
         _run("sync", "-f", self.live)
 
-    def cut(self, *, read_only: bool = False) -> Path:
+    def take_snapshot(self, *, read_only: bool = False) -> Path:
         """Take a snapshot, mount it in the place of the one before, and return where it is mounted.
 
         The mount replays the journal of the copy, as after a crash.
@@ -112,7 +112,7 @@ class UnfrozenVolume:
 
 
 class Facts(NamedTuple):
-    """What one file of a tree is: what a backup compares, and what it holds."""
+    """A file of a tree: the properties that a backup compares, and the content."""
 
     size: int
     mtime: int
@@ -121,8 +121,8 @@ class Facts(NamedTuple):
     digest: bytes
 
     @property
-    def stamps(self) -> tuple[int, ...]:
-        """Return all but the content."""
+    def timestamps(self) -> tuple[int, ...]:
+        """Return everything except the content."""
         return self[:-1]
 
 
@@ -133,16 +133,18 @@ def facts(tree: Path) -> dict[str, Facts]:
         if path.is_file() and not path.is_symlink():
             status = path.stat()
             digest = hashlib.sha256(path.read_bytes()).digest()
-            stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-            found[str(path.relative_to(tree))] = Facts(*stamps, digest)
+            timestamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            found[str(path.relative_to(tree))] = Facts(*timestamps, digest)
     return found
 
 
 def hidden_changes(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> list[str]:
-    """Return the files whose content is another one although size, mtime, ctime and inode number are the same."""
+    """Return the files whose content differs although size, mtime, ctime and inode number are the same."""
     both = before.keys() & after.keys()
     return sorted(
-        path for path in both if before[path].stamps == after[path].stamps and before[path].digest != after[path].digest
+        path
+        for path in both
+        if before[path].timestamps == after[path].timestamps and before[path].digest != after[path].digest
     )
 
 

@@ -1,4 +1,4 @@
-"""A volume in memory for the backup engine: it counts what is read, and changes when the script says so."""
+"""A volume in memory for the backup engine. It counts read bytes, and changes as scripted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from cinderblock.api.losses import Loss, Unreadable
-from cinderblock.archiver.source import Opened
+from cinderblock.archiver.source import OpenedFile
 from cinderblock.errors import SourceChanging
 from cinderblock.format.entries import ByteRange, Entry, EntryKind, order_key
 from cinderblock.volume.errors import VANISHED
@@ -17,7 +17,7 @@ from cinderblock.volume.tree.reader import ParentRows
 from cinderblock.volume.tree.rows import TYPES, Columns, Rows
 
 Segments = list[tuple[int, bytes]]
-"""Data by offset; between them are holes."""
+"""Data by offset, with holes between."""
 
 
 @dataclass
@@ -25,14 +25,14 @@ class FileInMemory:
     """A file or device.
 
     Attributes:
-        entry: as the walk sees it.
+        entry: the entry of the walk.
         segments: its data.
-        on_open: called at each opening with the number of openings before; may change anything.
-        on_read: called before each reading; what it makes of the segments is read.
-        unstable: how many openings will find at their end that the file has changed.
-        becomes_shorter: during the first reading it loses its last byte.
-        opened: how often it was opened.
-        is_settled: whether its stamps would tell of changes.
+        on_open: called at each opening with the number of earlier openings; may change anything.
+        on_read: called before each read, which returns the segments as it leaves them.
+        unstable: number of openings during which the file changes.
+        becomes_shorter: whether it loses its last byte during the first read.
+        opened: number of openings.
+        is_settled: whether its timestamps would show changes.
     """
 
     entry: Entry
@@ -46,7 +46,7 @@ class FileInMemory:
 
 
 def _rows(entries: list[Entry]) -> Rows:
-    """What a walk of a tree would have found."""
+    """Return the rows of a walk."""
     kinds = [(0, *entry[3:9]) if entry.kind is EntryKind.HARDLINK else _fields(entry) for entry in entries]
     links = {row: entry.target for row, entry in enumerate(entries) if entry.kind is EntryKind.HARDLINK}
     return Rows([entry.path for entry in entries], Columns(*zip(*kinds, strict=True)), links)
@@ -58,7 +58,7 @@ def _fields(entry: Entry) -> tuple[int, ...]:
 
 
 class MemoryContent:
-    """A `device.content.SourceContent`."""
+    """A `volume.content.SourceContent`."""
 
     def __init__(self, source: MemorySource, file: FileInMemory, *, is_stable: bool) -> None:
         self._source = source
@@ -114,13 +114,13 @@ class MemoryContent:
 
 
 class MemorySource:
-    """A `mover.sources.Source`.
+    """An `archiver.source.Source`.
 
     Attributes:
         files: by path.
-        bytes_read: of all contents.
-        open_files: contents that are open now.
-        is_synced: whether its stamps tell of every change since it was opened.
+        bytes_read: bytes that were read of all files.
+        open_files: number of open files.
+        is_synced: whether its timestamps show every change since it was opened.
     """
 
     is_synced = True
@@ -141,7 +141,7 @@ class MemorySource:
         stamp: int = 1,
         target: bytes = b"",
     ) -> FileInMemory:
-        """Add a name, or replace it. ``stamp`` is a second for mtime and ctime; the inode comes from the path."""
+        """Add or replace a name. ``stamp`` is the second of mtime and ctime; the inode comes from the path."""
         end = max((offset + len(data) for offset, data in segments), default=0)
         inode = int.from_bytes(path[-6:] or b"\1", "big")
         time = stamp * 1_000_000_000 + 1
@@ -159,7 +159,7 @@ class MemorySource:
         return self.files[path]
 
     def make_device(self, size: int, *segments: tuple[int, bytes]) -> FileInMemory:
-        """Let the volume be a device instead of a tree."""
+        """Make the volume a device instead of a tree."""
         self.files = {}
         return self.add(b"", *segments, size=size, kind=EntryKind.DEVICE)
 
@@ -186,7 +186,7 @@ class MemorySource:
                 yield entries[row]
                 row += 1
 
-    def open(self, entry: Entry) -> Opened:
+    def open(self, entry: Entry) -> OpenedFile:
         """See Source."""
         file = self.files.get(entry.path)
         if file is not None and file.on_open is not None:
@@ -195,7 +195,7 @@ class MemorySource:
         if file is None:
             raise SourceChanging(f"{entry.path!r} is gone", reason=VANISHED)
         file.opened += 1
-        return Opened(file.entry, MemoryContent(self, file, is_stable=file.opened > file.unstable))
+        return OpenedFile(file.entry, MemoryContent(self, file, is_stable=file.opened > file.unstable))
 
     def finish(self) -> None:
         """See Source."""

@@ -1,4 +1,4 @@
-"""The command line as a person uses it, on a container of a real S3 server."""
+"""The command line on a container of a real S3 server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.mover.mover_pods import PROGRAM
 
 
 class CommandLine:
-    """Backs up and restores in one container, which the first backup makes."""
+    """Back up and restore in one container, which the first backup creates."""
 
     def __init__(self, server: S3Server, container: str) -> None:
         self._place = f"s3://{container}/backups"
@@ -25,13 +25,13 @@ class CommandLine:
         }
 
     def back_up(self, path: Path, volume: str, *options: str) -> dict[str, Any]:
-        """Back up a directory as the volume of that id; return what the program reports."""
+        """Back up a directory as the volume with this id. Return the report of the program."""
         printed = self._run("backup", str(path), "--volume-id", volume, "--to", self._place, "--json", *options)
         report: dict[str, Any] = json.loads(printed.splitlines()[-1])
         return report
 
     def restore(self, backup: str, target: Path) -> None:
-        """Restore the backup of that id to a directory that does not exist."""
+        """Restore the backup with this id to a new directory."""
         self._run("restore", backup, "--from", self._place, "--target", str(target), "--json")
 
     def _run(self, *words: str) -> str:

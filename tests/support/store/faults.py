@@ -5,8 +5,8 @@
     store.on("put", ".manifest").crashes(done=True)
     store.on("get").flips_a_bit(at=100)
 
-Every rule looks at the calls of one operation, perhaps only at keys with a certain text in them; it lets the first
-ones pass (`after`), spoils some (`times`, normally one), and lets the rest pass. Of several rules the first acts.
+A rule concerns the calls of one operation, optionally only keys that contain a text. It lets the first calls pass
+(`after`), changes some (`times`, one by default), and lets the rest pass. If several rules apply, the first one acts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 class Crash(BaseException):
-    """Stands for the death of the process: no BaseException of the program's own, so nothing may handle it."""
+    """The death of the process. No code of Cinderblock may handle it."""
 
 
 class Fault:
-    """One rule of the script. Every method returns the rule, so that a sentence can be made of them."""
+    """One rule of the script. Every method returns the rule, so that calls can be chained."""
 
     def __init__(self, operation: Operation, text: str) -> None:
         self.operation = operation
@@ -43,23 +43,25 @@ class Fault:
         self._left: float = 1
 
     def raises(self, error: BaseException, *, done: bool = False, partway: int | None = None) -> Fault:
-        """Fail: before anything happens, or when all is ``done`` and only the answer is lost, or ``partway``: after so
-        many objects of a list or a delete.
+        """Raise an error before the call acts.
+
+        With ``done`` it is raised after the call has acted, so only the response is lost. With ``partway`` it is raised
+        after so many objects of a list or a delete.
         """
         self.error, self.done, self.partway = error, done, partway
         return self
 
     def crashes(self, *, done: bool = False, partway: int | None = None) -> Fault:
-        """Die, and stay dead: every later call raises Crash too, from whatever thread."""
+        """Die: this and every later call raise Crash, in all threads."""
         return self.raises(Crash(f"crashed at {self.operation} {self.text}"), done=done, partway=partway)
 
     def truncates(self, to: int) -> Fault:
-        """Give only the first bytes of what is read."""
+        """Return only the first bytes of a read."""
         self.change = lambda content: content[:to]
         return self
 
     def flips_a_bit(self, at: int = 0) -> Fault:
-        """Change one bit of what is read, in the byte ``at``; negative: from the end."""
+        """Flip one bit of a read, in the byte ``at``; a negative number counts from the end."""
 
         def flip(content: bytes) -> bytes:
             changed = bytearray(content)
@@ -70,22 +72,22 @@ class Fault:
         return self
 
     def delays(self, seconds: float) -> Fault:
-        """Take longer."""
+        """Delay the call."""
         self.seconds = seconds
         return self
 
     def after(self, calls: int) -> Fault:
-        """Let so many calls pass first."""
+        """Skip so many calls first."""
         self._skipped = calls
         return self
 
     def times(self, calls: float) -> Fault:
-        """Act on so many calls; infinity: on all."""
+        """Act on so many calls, or on all with infinity."""
         self._left = calls
         return self
 
     def sees(self, operation: Operation, keys: Iterable[str]) -> bool:
-        """Take note of a call, and say whether to act on it."""
+        """Count a call, and return whether to act on it."""
         if operation != self.operation or not any(self.text in key for key in keys):
             return False
         if self._skipped:
@@ -96,7 +98,7 @@ class Fault:
 
 
 class FaultyStore:
-    """A store around a store that fails as scripted; without a script it is the store inside."""
+    """A store around a store that fails as scripted. Without a script it does nothing else."""
 
     def __init__(self, inner: ObjectStore, sleep: Callable[[float], None] = time.sleep) -> None:
         self._inner = inner
@@ -106,7 +108,7 @@ class FaultyStore:
         self._crash: BaseException | None = None
 
     def on(self, operation: Operation, text: str = "") -> Fault:
-        """Begin a rule about calls whose key (list: prefix; delete: any of the keys) contains ``text``."""
+        """Begin a rule for calls whose key contains ``text`` (list: the prefix; delete: any key)."""
         fault = Fault(operation, text)
         with self._lock:
             self._faults.append(fault)
@@ -149,7 +151,7 @@ class FaultyStore:
         self._inner.close()
 
     def _fault(self, operation: Operation, keys: Iterable[str]) -> Fault | None:
-        """The rule that acts on this call."""
+        """Return the rule that acts on this call."""
         with self._lock:
             if self._crash is not None:
                 raise self._crash

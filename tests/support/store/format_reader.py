@@ -1,9 +1,9 @@
-"""A reader of stored backups, written from docs/format.md alone: no code of Cinderblock is used.
+"""A reader of stored backups that was written from docs/format.md alone, without code of Cinderblock.
 
     reader = FormatReader(get, "prefix/", {"key id": b"32 bytes"})
     for entry in reader.entries("prefix/backups/<volume id>/<backup id>.manifest"): ...
 
-It checks what the page says is to be checked, with asserts, holds everything in memory, and is not fast.
+It asserts every check that the page demands, holds everything in memory, and is slow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 
 @dataclass
 class ReadEntry:
-    """One entry, with its content."""
+    """An entry with its content."""
 
     path: bytes
     kind: int
@@ -59,7 +59,7 @@ def identity(*names: str) -> bytes:
 
 
 def open_frame(key: bytes | None, who: bytes, slot: int, number: int, frame: bytes) -> bytes:
-    """The plaintext of a frame; ``key`` is the object's key."""
+    """Return the plaintext of a frame; ``key`` is the key of the object."""
     place = struct.pack("<IQ", slot, number)
     if key is None:
         assert blake3(who + place + frame[:-16]).digest(16) == frame[-16:]
@@ -68,7 +68,7 @@ def open_frame(key: bytes | None, who: bytes, slot: int, number: int, frame: byt
 
 
 def open_object(data_key: bytes | None, who: bytes) -> Callable[[int, int, bytes], bytes]:
-    """What opens the frames of the object with this identity."""
+    """Return the cipher that opens the frames of the object with this identity."""
     key = None if data_key is None else hkdf(data_key, who)
     return lambda slot, number, frame: open_frame(key, who, slot, number, frame)
 
@@ -134,7 +134,7 @@ def parse_header(data: bytes) -> Header:
 
 
 def read_index(pack: bytes, data_key: bytes | None, volume: str, backup: str, name: str) -> list[tuple[bytes, int]]:
-    """Digest and size of each chunk, as the index of the pack tells; the frames must be where it says."""
+    """Return digest and size of each chunk from the index of a pack, and check the places of the frames."""
     trailer = pack[-52:]
     magic, version, suite, zero, count, stored, checksum = struct.unpack("<8sHBBII32s", trailer)
     assert (magic, version, zero) == (b"CBLKPACK", FORMAT_VERSION, 0)
@@ -153,7 +153,7 @@ def read_index(pack: bytes, data_key: bytes | None, volume: str, backup: str, na
 
 
 class FormatReader:
-    """Reads backups through ``get(key)``, which gives whole objects."""
+    """Read backups through ``get(key)``, which returns whole objects."""
 
     def __init__(self, get: Callable[[str], bytes], prefix: str, keys: dict[str, bytes]) -> None:
         self._get = get
@@ -162,7 +162,7 @@ class FormatReader:
         self.summary: dict[str, Any] = {}
 
     def unfinished(self, volume: str, backup: str, names: list[str]) -> dict[str, list[tuple[bytes, int]]]:
-        """Of the packs of a sealed backup without a manifest, by name, the digest and the size of each chunk."""
+        """Return digest and size of each chunk by pack, for a sealed backup without a manifest."""
         place = f"{self._prefix}packs/{volume}/{backup}/"
         header = parse_header(self._get(f"{place}data-key"))
         assert (header.volume, header.backup, header.parent) == (volume, backup, "")
@@ -170,7 +170,7 @@ class FormatReader:
         return {name: read_index(self._get(place + name), data_key, volume, backup, name) for name in names}
 
     def entries(self, manifest: str) -> list[ReadEntry]:
-        """Every entry with its content."""
+        """Return every entry with its content."""
         data = self._get(manifest)
         header = parse_header(data)
         assert manifest == f"{self._prefix}backups/{header.volume}/{header.backup}.manifest"

@@ -1,9 +1,9 @@
-"""Stored backups that every later version must be able to read, and what they hold.
+"""Stored backups that every later version must be able to read, and their expected content.
 
     python -m tests.support.store.golden tests/data/format/v1
 
-writes them anew, which is right only for a format version that has not been released. ``expected.json`` is made from
-the volumes themselves, not from anything that reads stored backups.
+writes them again, which is only right for a format version that is not released. ``expected.json`` is made from the
+volumes, not by a reader of stored backups.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ DESCRIPTION = {
     "dataTimestamp": "2026-01-02T11:59:58.500000Z",
     "incremental": True,
 }
-"""What a manifest keeps about volume and request, word for word."""
+"""Metadata of volume and request that the manifest must keep unchanged."""
 XATTRS = ((b"user.empty", b""), (b"user.name", b"value\0with NUL"))
 
 
 def make_tree() -> MemorySource:
-    """Every kind of entry, names that are no UTF-8, a sparse file, equal content, and stamps far away."""
+    """Return a tree with every kind of entry, names that are not UTF-8, a sparse file, equal content, and distant
+    timestamps."""
     rnd, source = random.Random(1), MemorySource()
     source.add(b"a-directory", kind=EntryKind.DIRECTORY)
     source.add(b"a-directory/\xff\xfe name", (0, b"content of a file whose name is no UTF-8"))
@@ -78,7 +79,7 @@ def make_tree() -> MemorySource:
 
 
 def make_child() -> MemorySource:
-    """The tree, with changes."""
+    """Return the tree with changes."""
     source = make_tree()
     del source.files[b"random"]
     source.add(b"several/07", (0, b"changed"), stamp=9)
@@ -87,17 +88,17 @@ def make_child() -> MemorySource:
 
 
 def make_device() -> MemorySource:
-    """A device whose size is no multiple of anything."""
+    """Return a device of an odd size."""
     source = MemorySource()
     source.make_device(4 * MIB + 321, (0, b"boot" * 1000), (2 * MIB - 7, random.Random(2).randbytes(5000)))
     return source
 
 
 def make_generation(generation: int) -> MemorySource:
-    """Three generations, so that the last needs packs of three backups.
+    """Return one of three generations, of which the last needs packs of three backups.
 
-    A fourth is there to be added. In the three, a file has more extents than fit in a part, and an attribute so large
-    that the next part is in another section.
+    A fourth generation can be added. A file has more extents than fit into a part, and an attribute so large that the
+    next part is in another section.
     """
     source = MemorySource()
     for number in range(3):
@@ -111,17 +112,17 @@ def make_generation(generation: int) -> MemorySource:
 
 
 def change(source: MemorySource, path: bytes, **fields: Any) -> None:
-    """Give an entry other fields."""
+    """Return an entry with other fields."""
     source.files[path].entry = source.files[path].entry._replace(**fields)
 
 
 def shown(value: bytes) -> str:
-    """A value in base64; one that is too long to be looked at, by its BLAKE3."""
+    """Return a value in base64, or the BLAKE3 of a long value."""
     return base64.b64encode(value).decode() if len(value) < 4096 else f"BLAKE3 {blake3(value).hexdigest()}"
 
 
 def describe(file: FileInMemory) -> dict[str, Any]:
-    """What a reader must find."""
+    """Return what a reader must find of an entry."""
     entry, content = file.entry, bytearray(file.entry.size)
     for offset, data in file.segments:
         content[offset : offset + len(data)] = data
@@ -142,7 +143,7 @@ def describe(file: FileInMemory) -> dict[str, Any]:
 
 
 def describe_all(source: MemorySource) -> list[dict[str, Any]]:
-    """What a reader must find of a volume, in order."""
+    """Return the entries that a reader must find, in order."""
     return [describe(source.files[path]) for path in sorted(source.files, key=order_key)]
 
 
@@ -160,7 +161,7 @@ def write(directory: Path) -> None:
 
 
 def write_chain(directory: Path) -> None:
-    """Make a line of backups, the first of them not sealed, the second sealed anew, and one that is not finished."""
+    """Make a chain of backups: the first is not sealed, the second is rewrapped, and one is unfinished."""
     memory = MemoryStore()
     volumes = {name: make_generation(number) for number, name in enumerate(GENERATIONS)}
     rings = (None, key_ring("2024"), key_ring())
@@ -187,7 +188,7 @@ def _save(memory: MemoryStore, directory: Path, expected: dict[str, Any]) -> Non
 
 
 def load(directory: Path) -> tuple[MemoryStore, dict[str, list[dict[str, Any]]]]:
-    """The objects of a case, and what they hold."""
+    """Return the objects of a case, and their expected content."""
     memory = MemoryStore()
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.name != "expected.json":

@@ -1,4 +1,4 @@
-"""What is in the embedded S3 server, seen with the credentials that a namespace has for it."""
+"""The objects in the embedded S3 server, read with the credentials of a namespace."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class EmbeddedStore:
         return cls(store["spec"]["container"], store["spec"].get("prefix", ""), data)
 
     def keys(self, lab: Lab) -> set[str]:
-        """Keys of all objects below the prefix."""
+        """Return the keys of all objects below the prefix."""
         with self.opened(lab) as store:
             return {found.key for found in store.list(f"{self.prefix}/" if self.prefix else "")}
 
     @contextmanager
     def opened(self, lab: Lab) -> Iterator[ObjectStore]:
-        """The bucket, through a port that kubectl forwards."""
+        """Open the bucket through a port that kubectl forwards."""
         with forwarded(lab) as port:
             location = StoreLocation(endpoint_url=f"http://127.0.0.1:{port}", container=self.container)
             with closing(open_store(location, credentials_from_secret(self.secret))) as store:
@@ -61,7 +61,7 @@ class EmbeddedStore:
 
 @contextmanager
 def forwarded(lab: Lab) -> Iterator[int]:
-    """A local port that leads to the embedded S3 server, while inside."""
+    """Forward a local port to the embedded S3 server inside the block."""
     port = _free_port()
     command = [str(tool("kubectl")), "-n", RELEASE_NAMESPACE, "port-forward", SERVICE, f"{port}:{PORT}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that answers what it was told to, and remembers what it was asked."""
+"""An HTTP server on loopback that follows a script, and records its requests."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 HANG_UP = "hang up"
-"""Instead of a reply: close the connection without an answer."""
+"""Instead of a reply: close the connection without a response."""
 HANG = "hang"
-"""Instead of a reply: never answer."""
+"""Instead of a reply: never respond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer."""
+    """A response."""
 
     status: int = 200
     body: str = "{}"
@@ -27,7 +27,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request as it arrived."""
+    """A request as it arrived."""
 
     method: str
     path: str
@@ -41,14 +41,14 @@ Script = Callable[[Asked], Reply | str] | list[Reply | str]
 
 @dataclass(slots=True)
 class ScriptedServer:
-    """The server: answers come from ``script``, in order or by function; the last one of a list is repeated."""
+    """The server. Responses come from ``script``, in order or from a function; the last one of a list is repeated."""
 
     script: Script
     asked: list[Asked] = field(default_factory=list)
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request."""
+        """Respond to one request."""
         text = (await request.read()).decode()
         headers = {key.lower(): value for key, value in request.headers.items()}
         seen = Asked(request.method, request.raw_path.partition("?")[0], dict(request.query), headers, text)

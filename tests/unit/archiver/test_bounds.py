@@ -12,14 +12,14 @@ from typing_extensions import override
 
 from cinderblock.api.mover import VolumeMode
 from cinderblock.archiver import archiver
-from cinderblock.archiver.source import Opened
-from cinderblock.format.entries import ByteRange, Entry, EntryKind
+from cinderblock.archiver.source import OpenedFile
+from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import buffer_bytes
 from cinderblock.format.range_reader import Buffer
 from cinderblock.repository.pack_uploader import UPLOADS
-from cinderblock.restorer import restorer
-from cinderblock.store.base import ObjectInfo
+from cinderblock.restorer import pipeline as restore_pipeline
+from cinderblock.store.base import Body, ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from cinderblock.volume.tree.reader import ParentRows
@@ -29,17 +29,17 @@ from tests.support.mover.volumes_in_memory import FileInMemory, MemoryContent, M
 MIB = 1 << 20
 MEMORY_OF_A_MOVER = 256 * MIB
 LEAN_PROCESS = 70 * MIB
-"""Python with boto3, pydantic and all else loaded."""
+"""Memory of Python with boto3, pydantic and all other modules."""
 
 
 @pytest.mark.parametrize("chunk_bytes", [MIB, 2 * MIB, 4 * MIB])
-def test_what_is_in_flight_fits_into_the_memory_of_a_mover(chunk_bytes: int) -> None:
+def test_bytes_in_flight_fit_into_the_memory_of_a_mover(chunk_bytes: int) -> None:
     assert archiver.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
-    assert restorer.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
+    assert restore_pipeline.bytes_in_flight(chunk_bytes) + LEAN_PROCESS < MEMORY_OF_A_MOVER
 
 
 class ForgetfulStore(MemoryStore):
-    """Keeps manifests and forgets packs, but for their size; puts of packs wait for each other, as on a slow line."""
+    """Keep manifests, and only the sizes of packs. Uploads of packs wait for each other, as on a slow network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ForgetfulStore(MemoryStore):
 
 
 class EndlessContent(MemoryContent):
-    """A device full of data that are made as they are read."""
+    """A device full of data that is generated when it is read."""
 
     @override
     def data_ranges(self) -> Iterator[ByteRange]:
@@ -91,7 +91,7 @@ class EndlessContent(MemoryContent):
 
 class EndlessDevice(MemorySource):
     @override
-    def open(self, entry: Entry) -> Opened:
+    def open(self, entry: Entry) -> OpenedFile:
         opened = super().open(entry)
         opened.content.close()
         return opened._replace(content=EndlessContent(self, FileInMemory(entry), is_stable=True))
@@ -126,7 +126,7 @@ def test_requests_per_stored_gibibyte_are_at_most_seventy(mebibytes: int) -> Non
 
 
 class ManyEntries(MemorySource):
-    """A tree of empty files in many directories, made as it is walked."""
+    """A tree of empty files in many directories, generated during the walk."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

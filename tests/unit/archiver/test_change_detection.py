@@ -1,4 +1,4 @@
-"""Clones of snapshots may have other inodes and ctimes: what is then read, what is missed, and what is recorded."""
+"""Change detection on clones of snapshots that have other inodes and ctimes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("small_sections")
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """Files, a hard link, and something that is stamped last."""
+    """Return a volume with files, a hard link, and one newest file."""
     source = MemorySource()
     for number in range(FILES):
         source.add(b"file%04d" % number, (0, b"%020d" % number))
@@ -46,7 +46,7 @@ def volume() -> MemorySource:
 
 
 def clone(volume: MemorySource, what: str, generation: int = 1) -> None:
-    """Let the volume have other inodes, other ctimes, or both, as a clone that was made by copying has."""
+    """Give the volume other inodes, other ctimes, or both, like a clone that was made by copying."""
     for number, path in enumerate(list(volume.files), generation * 1_000_000):
         if what in ("inodes", "both"):
             change(volume, path, inode=number)
@@ -64,7 +64,7 @@ def clone(volume: MemorySource, what: str, generation: int = 1) -> None:
         (ANY_BOTH, "ctimes", False), (ANY_BOTH, "both", False), (READ_ALL, "nothing", True), (READ_ALL, "both", True),
     ],
 )  # fmt: skip
-def test_files_are_read_again_unless_what_is_asked_for_is_as_before(
+def test_files_are_read_again_unless_the_compared_properties_are_equal(
     volume: MemorySource, detection: ChangeDetection, what: str, is_read: bool
 ) -> None:
     backups = Backups()
@@ -78,7 +78,7 @@ def test_files_are_read_again_unless_what_is_asked_for_is_as_before(
 
 @pytest.mark.parametrize("detection", ChangeDetection)
 @pytest.mark.parametrize("field", ["size", "mtime_ns"])
-def test_a_file_of_another_size_or_mtime_is_read_whatever_is_asked_for(
+def test_a_new_size_or_mtime_is_read_under_every_change_detection(
     volume: MemorySource, detection: ChangeDetection, field: str
 ) -> None:
     backups = Backups()
@@ -97,7 +97,7 @@ def test_a_file_of_another_size_or_mtime_is_read_whatever_is_asked_for(
         (ANY_BOTH, False, False, False), (READ_ALL, True, True, True),
     ],
 )  # fmt: skip
-def test_a_change_that_keeps_size_and_mtime_is_missed_only_where_neither_ctime_nor_inode_shows_it(
+def test_a_change_is_missed_only_if_no_compared_property_shows_it(
     volume: MemorySource, detection: ChangeDetection, in_place: bool, replaced: bool, in_a_clone: bool
 ) -> None:
     for how, is_noticed in (("in place", in_place), ("replaced", replaced), ("clone", in_a_clone)):
@@ -134,9 +134,7 @@ def stamps_of(entries: Iterator[Entry]) -> dict[bytes, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("detection", [STRICT, ANY_BOTH])
-def test_the_stamps_of_the_clone_are_recorded_and_judge_the_next_incremental(
-    volume: MemorySource, detection: ChangeDetection
-) -> None:
+def test_timestamps_of_the_clone_decide_the_next_incremental(volume: MemorySource, detection: ChangeDetection) -> None:
     backups = Backups(keys=key_ring())
     backups.back_up(volume, "one")
     clone(volume, "both")
@@ -157,7 +155,7 @@ def test_the_stamps_of_the_clone_are_recorded_and_judge_the_next_incremental(
     ("both", STRICT, True), ("inodes", STRICT, True), ("nothing", STRICT, False), ("both", ANY_BOTH, False),
     ("both", READ_ALL, False),
 ])  # fmt: skip
-def test_an_administrator_is_told_when_all_is_read_for_nothing(
+def test_a_hint_is_logged_if_all_files_are_read_in_vain(
     volume: MemorySource, caplog: pytest.LogCaptureFixture, what: str, detection: ChangeDetection, is_told: bool
 ) -> None:
     backups = Backups()
@@ -168,17 +166,17 @@ def test_an_administrator_is_told_when_all_is_read_for_nothing(
     assert ("200 files of the same size and mtime" in caplog.text) is is_told
 
 
-def test_a_backup_tells_what_was_taken_as_a_proof(volume: MemorySource) -> None:
+def test_a_backup_records_its_change_detection(volume: MemorySource) -> None:
     backups = Backups()
     backups.back_up(volume, "one", change_detection=ANY_BOTH)
     backups.back_up(volume, "two", "one", change_detection=ANY_BOTH)
     backups.back_up(volume, "three", "two")
-    told = [backups.open(backup).summary.description.change_detection for backup in ("one", "two", "three")]
-    assert told == [None, ANY_BOTH, STRICT]
+    detections = [backups.open(backup).summary.description.change_detection for backup in ("one", "two", "three")]
+    assert detections == [None, ANY_BOTH, STRICT]
 
 
 def test_a_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySource) -> None:
-    """A file that has again the inode and ctime of the grandparent, but other content, as the parent has it."""
+    """A file has the inode and ctime of the grandparent again, but the content of the parent."""
     backups = Backups()
     backups.back_up(volume, "one")
     first = volume.files[b"file0007"].entry
@@ -194,7 +192,7 @@ def test_a_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySourc
 
 @pytest.mark.parametrize("detection", [ANY_CTIME, ANY_BOTH])
 @pytest.mark.parametrize(("seconds", "is_read"), [(-3601, False), (-3600, True), (0, True), (86400 * 365, True)])
-def test_an_mtime_of_the_hour_before_the_parent_or_of_the_future_proves_nothing(
+def test_a_recent_or_future_mtime_proves_nothing(
     volume: MemorySource, detection: ChangeDetection, seconds: int, is_read: bool
 ) -> None:
     mtime = int((NOON + timedelta(seconds=seconds)).timestamp()) * 1_000_000_000
@@ -207,8 +205,8 @@ def test_an_mtime_of_the_hour_before_the_parent_or_of_the_future_proves_nothing(
     assert volume.bytes_read == (FILE_BYTES if is_read else 0)
 
 
-def test_a_snapshot_that_says_it_is_older_than_the_request_for_it_is_believed(volume: MemorySource) -> None:
-    """Of a snapshot that the user gave, mtimes count from when it was taken, not from when the backup was asked for."""
+def test_a_snapshot_may_be_older_than_its_request(volume: MemorySource) -> None:
+    """For a given snapshot, mtimes are compared with its creation, not with the request of the backup."""
     change(volume, b"file0007", mtime_ns=int((NOON - timedelta(hours=1)).timestamp()) * 1_000_000_000)
     backups = Backups()
     backups.back_up(volume, "one", data_timestamp=NOON - timedelta(hours=1))
@@ -220,7 +218,7 @@ def test_a_snapshot_that_says_it_is_older_than_the_request_for_it_is_believed(vo
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A real tree of every kind of entry; its mtimes lie before the backups' request."""
+    """Return a real tree with every kind of entry. Its mtimes precede the request of the backups."""
     path = tmp_path / "tree"
     make_tree(str(path), seed=5, privileged=os.geteuid() == 0)
     for directory, directories, files in os.walk(os.fsencode(path)):
@@ -232,14 +230,14 @@ def tree(tmp_path: Path) -> Path:
 
 
 def copied(backups: Backups, backup: str, target: Path) -> Path:
-    """A clone as some drivers make it: every inode and ctime is another one, everything else is as it was."""
+    """Clone a tree as some drivers do: every inode and ctime is new, everything else is the same."""
     target.mkdir()
     backups.restore(backup, target)
     return target
 
 
 @pytest.mark.parametrize("detection", ChangeDetection)
-def test_a_copied_tree_is_backed_up_exactly_whatever_is_asked_for(
+def test_a_copied_tree_is_backed_up_exactly_by_every_detection(
     tree: Path, tmp_path: Path, detection: ChangeDetection
 ) -> None:
     backups = Backups(keys=key_ring())

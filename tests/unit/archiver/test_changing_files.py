@@ -1,4 +1,4 @@
-"""A volume that changes while it is read: noticed, tried again, told; a torn file is never called good."""
+"""Volumes that change while they are read. A torn file never passes as sound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """A small file and a large one."""
+    """Return a volume with a small and a large file."""
     source = MemorySource()
     source.add(b"large", (0, b"l" * (2 * MIB + 5)))
     source.add(b"small", (0, b"small"))
@@ -30,7 +30,7 @@ def restore(backups: Backups, target: Path) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_changes_while_it_is_read_is_read_again_and_told_of(
+def test_a_file_that_changes_while_read_is_reread_and_reported(
     volume: MemorySource, path: bytes, tmp_path: Path
 ) -> None:
     volume.files[path].unstable = 1
@@ -43,7 +43,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_and_told_of(
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_never_keeps_still_ends_the_run_and_may_be_tried_again(volume: MemorySource, path: bytes) -> None:
+def test_a_file_that_never_settles_is_a_transient_failure(volume: MemorySource, path: bytes) -> None:
     volume.files[path].unstable = 1000
     backups = Backups()
     with pytest.raises(SourceChanging, match=path.decode()) as caught:
@@ -53,7 +53,7 @@ def test_a_file_that_never_keeps_still_ends_the_run_and_may_be_tried_again(volum
     assert list(backups.store.list("some/where/backups/")) == []
 
 
-def test_a_small_file_whose_stamps_tell_nothing_is_read_twice(volume: MemorySource, tmp_path: Path) -> None:
+def test_a_small_file_with_unsettled_timestamps_is_read_twice(volume: MemorySource, tmp_path: Path) -> None:
     volume.files[b"small"].is_settled = False
     backups = Backups()
     assert backups.back_up(volume, "one").warnings == []
@@ -61,7 +61,7 @@ def test_a_small_file_whose_stamps_tell_nothing_is_read_twice(volume: MemorySour
     assert restore(backups, tmp_path / "target")[b"small"] == b"small"
 
 
-def test_a_small_file_that_reads_differently_the_second_time_is_not_called_good(volume: MemorySource) -> None:
+def test_a_small_file_that_reads_differently_twice_is_not_accepted(volume: MemorySource) -> None:
     file, reads = volume.files[b"small"], iter(range(100))
     file.is_settled = False
     file.entry = file.entry._replace(size=8)
@@ -71,7 +71,7 @@ def test_a_small_file_that_reads_differently_the_second_time_is_not_called_good(
     assert volume.open_files == 0
 
 
-def test_a_large_file_whose_stamps_tell_nothing_may_be_tried_again(volume: MemorySource) -> None:
+def test_a_large_file_with_unsettled_timestamps_is_a_transient_failure(volume: MemorySource) -> None:
     volume.files[b"large"].is_settled = False
     with pytest.raises(SourceChanging, match="large"):
         Backups().back_up(volume, "one")
@@ -79,7 +79,7 @@ def test_a_large_file_whose_stamps_tell_nothing_may_be_tried_again(volume: Memor
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_vanished_is_left_out_and_told_of(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
+def test_a_vanished_file_is_left_out_and_reported(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
     volume.files[path].on_open = lambda _: volume.files.pop(path)
     backups = Backups()
     report = backups.back_up(volume, "one")
@@ -88,7 +88,7 @@ def test_a_file_that_vanished_is_left_out_and_told_of(volume: MemorySource, path
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_vanished_while_it_was_read_is_left_out_and_told_of(
+def test_a_file_that_vanishes_while_read_is_left_out_and_reported(
     volume: MemorySource, path: bytes, tmp_path: Path
 ) -> None:
     volume.files[path].unstable = 1
@@ -100,7 +100,7 @@ def test_a_file_that_vanished_while_it_was_read_is_left_out_and_told_of(
     assert volume.open_files == 0
 
 
-def test_a_hard_link_to_a_file_that_vanished_is_not_kept_without_its_content(volume: MemorySource) -> None:
+def test_a_hard_link_to_a_vanished_file_fails_the_backup(volume: MemorySource) -> None:
     volume.add(b"z-link", kind=EntryKind.HARDLINK, target=b"small")
     volume.files[b"small"].on_open = lambda _: volume.files.pop(b"small")
     with pytest.raises(SourceChanging, match="small"):

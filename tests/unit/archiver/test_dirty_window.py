@@ -1,4 +1,4 @@
-"""Stamps prove something only if they are older than what the parent's snapshot may have missed."""
+"""Timestamps prove a file unchanged only if they are older than the dirty window of the parent's snapshot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECOND = 1_000_000_000
 MIB = 1 << 20
 INSTANT = (NOON - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 EDGE = INSTANT - 3600 * SECOND
-"""The first stamp within the default window before NOON."""
+"""The first timestamp within the default window before NOON."""
 FILES = 60
 OLD, NEW = b"old content", b"new content"
 DATABASE = b"file0007"
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("small_sections")
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """Files that were stamped long ago."""
+    """Return a volume whose files have old timestamps."""
     source = MemorySource()
     for number in range(FILES):
         source.add(b"file%04d" % number, (0, b"%011d" % number))
@@ -51,7 +51,7 @@ def volume() -> MemorySource:
 
 
 def write_back(volume: MemorySource, path: bytes = DATABASE, data: bytes = NEW) -> None:
-    """Let data reach the disk whose stamps had reached it before: no stamp moves."""
+    """Change data without timestamps, like data that reaches the disk after its timestamps."""
     volume.files[path].segments = [(0, data)]
 
 
@@ -78,7 +78,7 @@ def content(backups: Backups, backup: str, tmp_path: Path, path: bytes = DATABAS
         ((INSTANT * 2, INSTANT * 2), True), ((0, INSTANT * 10), True), ((-SECOND, -SECOND), False),
     ],
 )  # fmt: skip
-def test_a_file_is_taken_over_only_if_both_stamps_are_older_than_the_window(
+def test_a_file_is_reused_only_if_both_timestamps_precede_the_window(
     volume: MemorySource, tmp_path: Path, detection: ChangeDetection, stamps: tuple[int, int], is_read: bool
 ) -> None:
     change(volume, DATABASE, ctime_ns=stamps[0], mtime_ns=stamps[1])
@@ -95,7 +95,7 @@ def test_a_file_is_taken_over_only_if_both_stamps_are_older_than_the_window(
 
 @pytest.mark.parametrize(("window", "is_read"), [(0, False), (60, False), (120, False), (121, True), (86400, True)])
 def test_a_window_has_two_minutes_at_least(volume: MemorySource, window: int, is_read: bool) -> None:
-    """The stamp is one nanosecond older than two minutes before the parent's data."""
+    """The timestamp precedes the window of two minutes by one nanosecond."""
     change(volume, DATABASE, ctime_ns=INSTANT - 120 * SECOND - 1)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -105,7 +105,7 @@ def test_a_window_has_two_minutes_at_least(volume: MemorySource, window: int, is
     assert recorded.dirty_window_seconds == recorded.smallest_window_seconds == max(window, 120)
 
 
-def test_a_whole_section_is_copied_only_if_all_of_its_rows_are_old(
+def test_a_section_is_copied_only_if_all_its_rows_are_old(
     volume: MemorySource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied: list[tuple[bytes, bytes]] = []
@@ -162,8 +162,8 @@ def test_a_large_file_within_the_window_is_read_again(volume: MemorySource, tmp_
     assert content(backups, "two", tmp_path, b"large")[-len(NEW) :] == NEW
 
 
-def test_data_that_arrive_late_are_found_by_any_later_link_of_a_chain(volume: MemorySource, tmp_path: Path) -> None:
-    """The row of the first backup is inherited by the second only once its stamps are older than the window."""
+def test_late_data_is_found_by_every_later_backup_of_a_chain(volume: MemorySource, tmp_path: Path) -> None:
+    """The second backup reuses a row of the first only if its timestamps precede the window."""
     change(volume, DATABASE, ctime_ns=EDGE, mtime_ns=EDGE)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -187,10 +187,8 @@ def test_the_earlier_one_of_request_and_snapshot_counts(
     assert backups.back_up(volume, "two", "one").reread_files == int(is_read)
 
 
-def test_a_snapshot_that_is_older_than_that_of_the_parent_needs_older_stamps(
-    volume: MemorySource, tmp_path: Path
-) -> None:
-    """The parent has data that had not reached the disk when this snapshot was taken."""
+def test_a_snapshot_older_than_the_parents_needs_older_timestamps(volume: MemorySource, tmp_path: Path) -> None:
+    """The parent has data that was not on disk when this snapshot was taken."""
     change(volume, DATABASE, ctime_ns=EDGE - 600 * SECOND)
     backups = Backups()
     write_back(volume)
@@ -205,7 +203,7 @@ def test_a_snapshot_that_is_older_than_that_of_the_parent_needs_older_stamps(
 def test_where_a_driver_has_copied_all_files_mtime_alone_judges(
     volume: MemorySource, detection: ChangeDetection
 ) -> None:
-    """All ctimes are those of the copy, which was made after the snapshot was asked for."""
+    """All ctimes are those of the copy, which was made after the snapshot was requested."""
     for number, path in enumerate(volume.files):
         change(volume, path, ctime_ns=INSTANT + number)
     change(volume, b"file0010", mtime_ns=EDGE - 1)
@@ -231,7 +229,7 @@ def test_a_single_old_ctime_shows_that_ctimes_are_those_of_the_volume(
     assert backups.back_up(volume, "two", "one", change_detection=detection).reread_files == FILES - 1
 
 
-def test_the_oldest_ctime_is_known_of_rows_that_were_taken_over_too(volume: MemorySource) -> None:
+def test_the_oldest_ctime_includes_reused_rows(volume: MemorySource) -> None:
     volume.add(b"zz-name", kind=EntryKind.HARDLINK, target=DATABASE)
     volume.files[b"zz-name"].entry = Entry(b"zz-name", EntryKind.HARDLINK, target=DATABASE)
     for path in (path for path in volume.files if path != b"zz-name"):
@@ -242,7 +240,7 @@ def test_the_oldest_ctime_is_known_of_rows_that_were_taken_over_too(volume: Memo
     assert [facts(backups, name).oldest_ctime_ns for name in ("one", "two")] == [77, 77]
 
 
-def test_a_device_records_nothing_about_stamps() -> None:
+def test_a_device_records_nothing_about_timestamps() -> None:
     device = MemorySource()
     device.make_device(MIB, (0, b"boot"))
     backups = Backups()
@@ -252,7 +250,7 @@ def test_a_device_records_nothing_about_stamps() -> None:
     assert (report.transferred_bytes, report.reread_files, report.missed_changes) == (0, 0, 0)
 
 
-def test_a_tree_that_could_not_be_synced_is_read_whole_by_the_next_backup(volume: MemorySource, tmp_path: Path) -> None:
+def test_the_next_backup_of_an_unsynced_tree_reads_every_file(volume: MemorySource, tmp_path: Path) -> None:
     backups = Backups()
     volume.is_synced = False
     backups.back_up(volume, "one")
@@ -262,7 +260,7 @@ def test_a_tree_that_could_not_be_synced_is_read_whole_by_the_next_backup(volume
     assert content(backups, "two", tmp_path) == NEW
 
 
-def test_a_sync_that_fails_is_told_and_makes_the_instant_unknown(
+def test_a_failed_sync_is_reported_and_makes_the_instant_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: int) -> None:

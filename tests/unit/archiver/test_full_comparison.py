@@ -1,4 +1,4 @@
-"""When an incremental reads all files, and what it says of changes that stamps had hidden."""
+"""Full comparisons: when an incremental backup reads all files, and how it reports hidden changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parents[2] / "data" / "format" / "v1"
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """A small file and a large one, stamped long ago."""
+    """Return a volume with a small and a large file that have old timestamps."""
     source = MemorySource()
     source.add(DATABASE, (0, OLD))
     source.add(LARGE, (0, LARGE_DATA))
@@ -43,14 +43,14 @@ def volume() -> MemorySource:
 
 @pytest.fixture
 def backups(volume: MemorySource) -> Backups:
-    """Of the volume there is a full backup, "one"."""
+    """Return the backups of the volume, with a full backup "one"."""
     made = Backups(keys=key_ring())
     made.back_up(volume, "one")
     return made
 
 
 def in_turn(backups: Backups, volume: MemorySource, backup: str = "two", parent: str = "one") -> MoverReport:
-    """An incremental whose turn it is to compare."""
+    """Make an incremental backup that is due to compare all files."""
     return backups.back_up(volume, backup, parent, compare_every=1)
 
 
@@ -149,18 +149,18 @@ def test_without_an_instant_all_files_are_compared(volume: MemorySource, tmp_pat
     assert report.missed_changes == (1 if unknown == "two" else 0)
 
 
-def test_the_log_tells_why_all_files_are_read(
+def test_the_log_says_why_all_files_are_read(
     volume: MemorySource, backups: Backups, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     backups.back_up(volume, "two", "one")
-    assert "All files are read" not in caplog.text
+    assert "Reading all files" not in caplog.text
     in_turn(backups, volume, "three", "two")
-    assert "every so many incremental backups" in caplog.text
+    assert "a full comparison is due" in caplog.text
 
 
 @pytest.mark.parametrize("detection", ChangeDetection)
-def test_changes_that_stamps_hid_are_stored_and_counted(
+def test_changes_hidden_by_timestamps_are_stored_and_counted(
     volume: MemorySource, backups: Backups, tmp_path: Path, detection: ChangeDetection
 ) -> None:
     write_back(volume, DATABASE)
@@ -176,7 +176,7 @@ def test_changes_that_stamps_hid_are_stored_and_counted(
     assert (again.missed_changes, again.message, again.transferred_bytes) == (0, "", 0)
 
 
-def test_a_report_that_is_made_again_tells_the_same(volume: MemorySource, backups: Backups) -> None:
+def test_a_repeated_report_is_the_same(volume: MemorySource, backups: Backups) -> None:
     """The mover died between its manifest and its report."""
     write_back(volume, DATABASE)
     first = in_turn(backups, volume)
@@ -190,7 +190,7 @@ def test_a_report_that_is_made_again_tells_the_same(volume: MemorySource, backup
 def test_a_change_within_the_window_was_not_missed(
     volume: MemorySource, tmp_path: Path, stamps: dict[str, int]
 ) -> None:
-    """Any incremental would have found it."""
+    """Every incremental backup finds this change."""
     change(volume, DATABASE, **stamps)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -200,7 +200,7 @@ def test_a_change_within_the_window_was_not_missed(
     assert content(backups, "two", tmp_path, DATABASE) == NEW
 
 
-def test_a_change_that_stamps_show_was_not_missed(volume: MemorySource, backups: Backups) -> None:
+def test_a_change_that_timestamps_show_is_not_missed(volume: MemorySource, backups: Backups) -> None:
     write_back(volume, DATABASE)
     change(volume, DATABASE, ctime_ns=5)
     volume.files[b"other"].segments = [(0, b"other_ changes")]
@@ -209,7 +209,7 @@ def test_a_change_that_stamps_show_was_not_missed(volume: MemorySource, backups:
 
 
 @pytest.mark.parametrize("path", [DATABASE, LARGE])
-def test_a_change_between_walk_and_opening_shows_in_the_stamps(
+def test_a_change_between_walk_and_opening_is_no_missed_change(
     volume: MemorySource, backups: Backups, path: bytes
 ) -> None:
     data = volume.files[path].segments[0][1]
@@ -222,18 +222,14 @@ def test_a_change_between_walk_and_opening_shows_in_the_stamps(
     assert in_turn(backups, volume).missed_changes == 0
 
 
-def test_a_large_file_that_changes_while_it_is_read_shows_it_in_its_stamps(
-    volume: MemorySource, backups: Backups
-) -> None:
+def test_a_large_file_that_changes_while_read_is_no_missed_change(volume: MemorySource, backups: Backups) -> None:
     write_back(volume, LARGE, LARGE_DATA[::-1])
     volume.files[LARGE].unstable = 2
     report = in_turn(backups, volume)
     assert (report.missed_changes, volume.files[LARGE].opened) == (0, 3)
 
 
-def test_what_a_smaller_window_had_taken_over_counts_although_it_is_within_the_window(
-    volume: MemorySource, tmp_path: Path
-) -> None:
+def test_a_change_missed_with_a_smaller_window_is_counted(volume: MemorySource, tmp_path: Path) -> None:
     change(volume, DATABASE, ctime_ns=EDGE + 1, mtime_ns=EDGE + 1)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -244,10 +240,10 @@ def test_what_a_smaller_window_had_taken_over_counts_although_it_is_within_the_w
     assert content(backups, "three", tmp_path, DATABASE) == NEW
 
 
-def test_what_a_weaker_detection_had_taken_over_counts_although_it_is_within_the_window(
+def test_a_change_missed_with_a_weaker_detection_is_counted(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
-    """Somebody wrote to the file within the window, and gave it the mtime back that it had."""
+    """The file was written within the window, and its mtime was set back."""
     write_back(volume, DATABASE)
     change(volume, DATABASE, ctime_ns=EDGE + 1)
     backups.back_up(volume, "two", "one", change_detection=ANY_BOTH)
@@ -308,7 +304,7 @@ def test_a_large_file_in_several_parts_is_compared_to_its_end(tmp_path: Path, mo
 
 @pytest.mark.parametrize("case", ["sealed", "unsealed"])
 def test_damage_that_an_older_release_left_does_not_live_on(case: str, tmp_path: Path) -> None:
-    """Its manifests say nothing of comparing. The file is stamped long before them, so stamps would never show it."""
+    """Manifests of an earlier release record no comparison. Timestamps never show the change of this old file."""
     store, _ = load(GOLDEN / case)
     backups = Backups(store, None if case == "unsealed" else key_ring())
     assert backups.open("child").summary.comparison is None

@@ -1,4 +1,4 @@
-"""An incremental reads and sends only what it has to, and is whole in itself."""
+"""Incremental backups read and send only changes, and are complete."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 
 from cinderblock.api.mover import VolumeMode
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
-from cinderblock.restorer.restorer import SLOT_BYTES
+from cinderblock.restorer.pipeline import SLOT_BYTES
 from tests.support.mover.backups import NOON, Backups, key_ring
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.store.golden import change
 
 MIB = 1 << 20
 LATE = 1000
-"""Seconds of a stamp that is newer than those of most files."""
+"""Seconds of a timestamp that is newer than those of most files."""
 WITHIN = int(NOON.timestamp()) - 60
-"""Seconds of a stamp within the dirty window before NOON."""
+"""Seconds of a timestamp within the dirty window before NOON."""
 
 
 @pytest.fixture
 def volume() -> MemorySource:
-    """Forty small files, a large one, and a file that was changed last."""
+    """Return a volume with forty small files, a large one, and a newest one."""
     source = MemorySource()
     for number in range(40):
         source.add(b"small%02d" % number, (0, random.Random(number).randbytes(2000)))
@@ -35,7 +35,7 @@ def volume() -> MemorySource:
 
 @pytest.fixture
 def backups(volume: MemorySource) -> Backups:
-    """Of the volume there is one backup, "one"."""
+    """Return the backups of the volume, with one backup "one"."""
     made = Backups(keys=key_ring())
     made.back_up(volume, "one")
     volume.bytes_read = 0
@@ -80,10 +80,8 @@ def test_a_file_stamped_just_before_the_snapshot_is_read_again(
     assert content_of(backups, "two", tmp_path)["zz-newest"] == b"oldest"
 
 
-def test_a_file_stamped_after_the_backup_was_asked_for_is_read_again_whatever_was_stamped_later(
-    volume: MemorySource, backups: Backups, tmp_path: Path
-) -> None:
-    """Without a snapshot: it was read, written again in the same tick, and another file much later."""
+def test_a_file_stamped_after_the_request_is_read_again(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
+    """Without a snapshot, the file was read, and then written again in the same tick."""
     after = int(NOON.timestamp()) * 1_000_000_000 + 5_000_000_000
     change(volume, b"small07", ctime_ns=after)
     change(volume, b"zz-newest", ctime_ns=2 * after)
@@ -177,11 +175,9 @@ def test_a_parent_of_the_other_volume_mode_is_refused(backups: Backups) -> None:
         backups.back_up(device, "two", "one", mode=VolumeMode.BLOCK)
 
 
-def test_a_parent_whose_manifest_is_lost_stops_the_backup_and_a_full_one_can_be_made(
-    volume: MemorySource, backups: Backups, tmp_path: Path
-) -> None:
+def test_a_lost_parent_manifest_requires_a_full_backup(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
     backups.store.delete([backups.manifest_key("one")])
-    with pytest.raises(NotFound, match="make a full backup") as caught:
+    with pytest.raises(NotFound, match="Make a full backup") as caught:
         backups.back_up(volume, "two", "one")
     assert caught.value.reason == "ParentGone"
     assert backups.pack_keys("two") == []
@@ -189,9 +185,7 @@ def test_a_parent_whose_manifest_is_lost_stops_the_backup_and_a_full_one_can_be_
     assert content_of(backups, "three", tmp_path) == expected(volume)
 
 
-def test_a_parent_whose_key_is_gone_stops_the_backup_and_a_full_one_can_be_made(
-    volume: MemorySource, tmp_path: Path
-) -> None:
+def test_a_lost_parent_key_requires_a_full_backup(volume: MemorySource, tmp_path: Path) -> None:
     old = Backups(keys=key_ring("2024"))
     old.back_up(volume, "one")
     new = Backups(old.store, key_ring("2025"))
@@ -230,7 +224,7 @@ def test_a_parent_sealed_with_an_older_key_is_continued(volume: MemorySource, tm
 
 
 def test_small_files_that_each_lie_in_another_old_chunk_come_back(tmp_path: Path) -> None:
-    """What a long chain of incrementals leads to: little of many chunks is wanted at once."""
+    """A long chain of incremental backups needs a little of many chunks at once."""
     volume, made, parent = MemorySource(), Backups(keys=key_ring()), None
     for generation in range(14):
         kept = b"kept%02d" % generation

@@ -1,4 +1,4 @@
-"""Rows of a walk are compared with a section in ranges: the same as one by one."""
+"""Comparing rows of a walk with a section in ranges gives the same as one by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cinderblock.volume.tree.rows import Columns, Rows
 
 
 def rows_of(stamps: list[tuple[bytes, int]]) -> Rows:
-    """Of each row the path and the mode are given."""
+    """Return rows with the given paths and modes."""
     modes = tuple(mode for _, mode in stamps)
     zeros = (0,) * len(stamps)
     return Rows([path for path, _ in stamps], Columns(modes, *[zeros] * 6))

@@ -1,4 +1,4 @@
-"""What is unchanged is taken over from the parent's manifest, whole sections where that is possible.
+"""Unchanged entries are reused from the parent's manifest, in whole sections if possible.
 
 However a tree changes from backup to backup, each manifest says what a full backup would say.
 """
@@ -24,21 +24,18 @@ from tests.unit.format.test_stored_format import read_by_page
 
 NAMES = [b"%s/%02d" % (directory, number) for directory in (b"a", b"a-b", b"a/in", b"b") for number in range(12)]
 LATEST = 1000
-"""Seconds of the newest stamp of all: what is stamped earlier has settled."""
+"""Seconds of the newest timestamp; older files have settled."""
 
 
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
-    """Sections of some six entries, each worth copying."""
-    with (
-        patch.object(manifest_writer, "SECTION_BYTES", 1000),
-        patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1),
-    ):
+    """Make sections of about six entries, each large enough to be copied."""
+    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_REUSED_SHARE", 1):
         yield
 
 
 def volume_of(files: dict[bytes, int], stamp: int) -> MemorySource:
-    """Every third file is a further name of the one before it, if that is there."""
+    """Return a volume in which every third file is a hard link to the previous one."""
     volume = MemorySource()
     for directory in (b"a", b"a-b", b"a/in", b"b"):
         volume.add(directory, kind=EntryKind.DIRECTORY)
@@ -58,7 +55,7 @@ edits = st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.integers
 
 @settings(max_examples=30, deadline=None)
 @given(first=st.sets(st.sampled_from(NAMES)), changes=st.lists(edits, min_size=1, max_size=4), is_sealed=st.booleans())
-def test_a_chain_of_incrementals_says_what_full_backups_would_say(
+def test_a_chain_of_incrementals_equals_full_backups(
     first: set[bytes], changes: list[dict[bytes, int | None]], is_sealed: bool
 ) -> None:
     backups, files, before = Backups(keys=key_ring() if is_sealed else None), dict.fromkeys(first, 0), None
@@ -83,7 +80,7 @@ def test_a_chain_of_incrementals_says_what_full_backups_would_say(
 
 
 def _told(entry: Entry) -> Entry:
-    """An entry without its extents: where they are differs."""
+    """Return an entry without its extents, whose places differ."""
     return entry._replace(extents=())
 
 
@@ -101,7 +98,7 @@ def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.Mo
     assert read_by_page(backups.store, "two") == describe_all(volume_of(files | {NAMES[21]: 1}, 1))
 
 
-def test_an_unchanged_large_file_of_many_parts_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_large_file_of_many_parts_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_writer, "EXTENTS_PER_PART", 3)
     backups = Backups(keys=key_ring())
 
@@ -147,11 +144,11 @@ def test_sections_stay_as_large_as_they_are_over_many_generations(monkeypatch: p
     assert max(largest) <= 2 * largest[0]
 
 
-def test_extended_attributes_count_in_the_size_of_a_section_that_is_made_of_others(
+def test_extended_attributes_count_in_the_size_of_a_merged_section(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Readers refuse a section that is too large, so nothing may be left out of what it will be."""
-    monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1 << 30)
+    """Readers reject a section that is too large, so its size must be complete."""
+    monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1 << 30)
     backups = Backups()
 
     def volume(stamp: int) -> MemorySource:

@@ -1,4 +1,4 @@
-"""With unreadable Skip, what cannot be read is left out, named, and read again by the next backup."""
+"""With unreadable Skip, unreadable files are left out, reported, and read again by the next backup."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def unreadable(path: bytes, code: int = errno.EIO) -> SourceError:
 
 
 def breaks(file: FileInMemory, code: int = errno.EIO) -> None:
-    """Let reading a file fail."""
+    """Make reads of a file fail."""
 
     def fail() -> None:
         raise unreadable(file.entry.path, code)
@@ -73,9 +73,9 @@ def test_everything_that_answers_eio_is_left_out_and_named(damaged: Path, backup
     assert (summary.unreadable_files, list(summary.unreadable_examples)) == missing_as_told(report)
     target = tmp_path / "target"
     target.mkdir()
-    told = backups.restore("full", target)
+    outcome = backups.restore("full", target)
     assert (target / "inner" / "fine").read_bytes() == b"can be read too"
-    assert told.warnings[0].startswith("the backup lacks 6 files that could not be read when it was made (")
+    assert outcome.warnings[0].startswith("the backup lacks 6 files that could not be read when it was made (")
 
 
 def missing_as_told(report: MoverReport) -> tuple[int, list[str]]:
@@ -100,7 +100,7 @@ def test_by_default_the_backup_fails_and_says_how_to_go_on(damaged: Path, backup
 
 
 @needs_root
-def test_what_a_user_may_not_read_is_left_out_with_all_that_is_below_it(tmp_path: Path, backups: Backups) -> None:
+def test_an_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, backups: Backups) -> None:
     source = tmp_path / "source"
     for name in ("closed/file", "open/file", "secret"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def test_what_a_user_may_not_read_is_left_out_with_all_that_is_below_it(tmp_path
 
 
 @needs_root
-def test_a_root_that_cannot_be_listed_fails_whatever_may_be_left_out(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_listed_always_fails(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     source.chmod(0o711)
@@ -159,7 +159,7 @@ def test_links_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def of_many_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree whose attributes are more than a backup takes of a file and of a directory, the limit being 100 bytes."""
+    """Return a tree with more attributes than a backup accepts, with a limit of 100 bytes."""
     for module in (tree_reader, walk):
         monkeypatch.setattr(module, "MAX_XATTR_BYTES", 100)
     source = tmp_path / "source"
@@ -186,7 +186,7 @@ def test_attributes_beyond_the_limit_are_left_out_with_their_files(of_many_attri
 # What the next backup does about gaps
 
 
-def test_a_file_that_comes_back_with_old_stamps_is_read_by_the_next(backups: Backups) -> None:
+def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> None:
     volume = MemorySource(SKIP)
     volume.add(b"fine", (0, b"fine"))
     broken = volume.add(b"broken", (0, b"content"), stamp=1)
@@ -201,8 +201,8 @@ def test_a_file_that_comes_back_with_old_stamps_is_read_by_the_next(backups: Bac
     assert report.transferred_bytes == len(b"content")
 
 
-def test_further_names_of_what_is_left_out_are_left_out_too(backups: Backups) -> None:
-    """Whether they are new, or the parent has them: their holder is in the parent, and has changed."""
+def test_hard_links_to_an_omitted_file_are_left_out_too(backups: Backups) -> None:
+    """The extents are new, or the parent has them in a file that has changed."""
     volume = MemorySource(SKIP)
     holder = volume.add(b"a", (0, b"content"), stamp=1)
     link = volume.add(b"b", kind=EntryKind.HARDLINK, target=b"a")
@@ -242,7 +242,7 @@ def test_nothing_of_a_device_is_left_out(backups: Backups, tmp_path: Path, code:
 
 
 def large(volume: MemorySource, parts: int) -> FileInMemory:
-    """A sparse file of that many runs, each in a chunk of its own."""
+    """Return a sparse file with this many extents, each in its own chunk."""
     return volume.add(b"large", *((number * MIB, b"%d" % number) for number in range(parts)))
 
 
@@ -279,7 +279,7 @@ def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypa
 
 
 def test_a_walk_says_nothing_of_lost_found_that_it_cannot_read(tmp_path: Path) -> None:
-    """What is in lost+found belongs to fsck: a directory after it is walked all the same."""
+    """The content of lost+found belongs to fsck. A directory after it is still read."""
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "zoo").mkdir()
     root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)

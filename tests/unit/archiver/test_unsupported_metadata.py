@@ -1,4 +1,4 @@
-"""A backup reports what it leaves out or cannot even see, with counts if something can be counted."""
+"""A backup reports metadata that it leaves out or cannot see, with counts if possible."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def back_up(source: Path, capabilities: tuple[Capability, ...] = BASELINE) -> Mo
     return run_with_capabilities(lambda: Backups().back_up(source, "full"), capabilities)
 
 
-def test_attributes_that_a_mover_cannot_see_are_a_loss_that_nobody_can_count(source: Path) -> None:
+def test_attributes_that_the_mover_cannot_see_are_an_uncounted_loss(source: Path) -> None:
     report = back_up(source)
     assert report.losses == [UNSEEN]
     assert report.warnings == []
@@ -54,7 +54,7 @@ def test_sockets_are_counted_and_named(source: Path) -> None:
 
 @pytest.mark.parametrize("are_links", [False, True], ids=["devices", "links to one"])
 def test_the_upper_directory_of_an_overlay_is_warned_of(source: Path, are_links: bool) -> None:
-    """Newer kernels make all whiteouts links to one (overlayfs)."""
+    """Newer kernels make all whiteouts hard links to one inode (overlayfs)."""
     os.mknod(source / "inner" / "gone0", stat.S_IFCHR, os.makedev(0, 0))
     for name in ("gone1", "gone2", "gone3"):
         if are_links:

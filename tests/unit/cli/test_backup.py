@@ -196,7 +196,7 @@ def test_a_path_that_the_backup_does_not_have_is_named_before_anything_is_writte
     backup_id = back_up(cli, tree)
     outcome = cli("restore", backup_id, "top", "to", "--from", STORE, "--target", str(tmp_path / "out"))
     assert outcome.code == 3
-    assert outcome.err.strip().endswith("does not have to")
+    assert outcome.err.strip().endswith("Cannot restore to: the backup has no such path.")
     assert not (tmp_path / "out").exists()
 
 

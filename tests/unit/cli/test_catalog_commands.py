@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cinderblock import __version__
-from cinderblock.api.mover import MoverOperation
+from cinderblock.api.mover import MoverOperation, VolumeMode
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.archiver.archiver import run_backup
-from cinderblock.errors import NotFound
+from cinderblock.errors import ObjectNotFound
 from tests.support.mover.backups import PREFIX, Backups
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.unit.cli.conftest import Cli, Opened
@@ -85,10 +85,10 @@ def test_the_beginning_of_an_id_is_enough_if_it_is_of_one_backup_only(cli: Cli, 
     assert cli("show", "aaa", "--from", STORE, "--json").json["id"] == "aaa"
     several = cli("show", "aaa-", "--from", STORE)
     assert several.code == 3
-    assert "give more of it" in several.err
+    assert "Give more of the id" in several.err
     none = cli("show", "b", "--from", STORE)
     assert none.code == 3
-    assert "There is no backup b" in none.err
+    assert "Cannot find backup b" in none.err
 
 
 def test_a_person_is_shown_what_matters(cli: Cli, line: list[str]) -> None:
@@ -156,7 +156,7 @@ def test_nothing_is_deleted_while_a_neighbour_is_too_damaged_to_ask(cli: Cli, op
     before = list(opened.inside.list(""))
     outcome = cli("delete", line[1], "--from", STORE)
     assert outcome.code == 5
-    assert f"delete {line[2]} first" in outcome.err
+    assert f"Delete {line[2]} first" in outcome.err
     assert list(opened.inside.list("")) == before
 
 
@@ -234,7 +234,7 @@ def test_a_manifest_in_the_place_of_another_is_not_believed(
 
 
 def test_a_backup_that_goes_while_it_is_listed_is_left_out(cli: Cli, opened: Opened, line: list[str]) -> None:
-    opened.faulty.on("get", line[1]).raises(NotFound("gone"))
+    opened.faulty.on("get", line[1]).raises(ObjectNotFound("gone"))
     listed = cli("list", "--from", STORE, "--json")
     assert (listed.code, [found["id"] for found in listed.json]) == (0, [line[0], line[2]])
 
@@ -247,6 +247,17 @@ def test_a_missing_pack_is_damage(cli: Cli, opened: Opened, tmp_path: Path, line
         assert outcome.code == 5
         assert f"{pack} is missing" in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_restoring_a_device_from_an_empty_manifest_exits_as_corrupt(cli: Cli, opened: Opened, tmp_path: Path) -> None:
+    empty = MemorySource()
+    empty.files = {}
+    Backups(opened.inside).back_up(empty, "one", mode=VolumeMode.BLOCK)
+    target = tmp_path / "image"
+    outcome = cli("restore", "one", "--from", f"s3://container/{PREFIX}", "--target", str(target))
+    assert outcome.code == 5
+    assert "lists no device" in outcome.err
+    assert not target.exists()
 
 
 def test_names_do_nothing_to_the_terminal(cli: Cli, tree: Path) -> None:

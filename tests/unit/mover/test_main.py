@@ -1,4 +1,4 @@
-"""The mover's process: task in, report and exit code out."""
+"""The mover process reads a task, and leaves a report and an exit code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIB = 1 << 20
 
 
 class Pod:
-    """What a mover finds around it.
+    """The environment of a mover.
 
     Attributes:
         store: what the opener gives.
@@ -63,7 +63,7 @@ class Pod:
             mount(self.secrets / "encryption", keys)
 
     def run(self, task: MoverTask | str) -> int:
-        """One run of the mover in this process."""
+        """Run the mover in this process."""
         return main(
             {TASK_VARIABLE: task} if isinstance(task, str) else task_to_env(task),
             secrets_directory=str(self.secrets),
@@ -78,17 +78,17 @@ class Pod:
 
     @property
     def report(self) -> MoverReport:
-        """What the kubelet would find."""
+        """The report that the kubelet finds."""
         return MoverReport.model_validate_json(self.log.read_bytes())
 
     @property
     def lines(self) -> list[MoverProgress]:
-        """What the pod's log holds."""
+        """The lines of the pod's log."""
         return [MoverProgress.model_validate_json(line) for line in self.out.getvalue().splitlines()]
 
 
 def mount(directory: Path, data: Mapping[str, bytes]) -> None:
-    """Files as the kubelet lays them out: links into a directory of a generation."""
+    """Write files like the kubelet: links into a directory of a generation."""
     generation = directory / "..2026_01_01"
     generation.mkdir(parents=True)
     (directory / "..data").symlink_to("..2026_01_01")
@@ -137,7 +137,7 @@ def test_the_active_key_of_the_task_seals(tmp_path: Path, source: Path) -> None:
     assert Backups(pod.store, key_ring("2024")).open("one").header.key_id == "2024"
 
 
-def test_the_store_is_opened_with_what_is_mounted(tmp_path: Path, source: Path) -> None:
+def test_the_store_is_opened_with_the_mounted_secrets(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     (pod.secrets / "ca").mkdir()
     (pod.secrets / "ca" / "ca.crt").write_text("certificate")
@@ -174,7 +174,7 @@ def test_a_missing_backup_is_a_permanent_failure(tmp_path: Path, source: Path) -
     assert os.listdir(source) == ["file"]
 
 
-def test_an_error_that_nobody_foresaw_is_a_transient_failure_without_details(tmp_path: Path, source: Path) -> None:
+def test_an_unexpected_error_is_transient_and_shows_no_details(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     faulty = FaultyStore(MemoryStore())
     faulty.on("put").raises(RuntimeError("details for the log alone"))
@@ -199,7 +199,7 @@ def test_a_process_without_a_task_says_who_starts_it(tmp_path: Path) -> None:
     assert "operator" in MoverReport.model_validate_json(log.read_bytes()).message
 
 
-def test_without_a_termination_log_the_exit_code_alone_tells(tmp_path: Path, source: Path) -> None:
+def test_without_a_termination_log_only_the_exit_code_remains(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     pod.log.unlink()
     assert pod.run(Backups().task(MoverOperation.BACKUP, "one", path=source)) == 0
@@ -239,6 +239,20 @@ def test_a_short_report_is_kept_as_it_is() -> None:
     report = MoverReport(succeeded=True, message="well", warnings=["2 sockets left out"], restored_bytes=5)
     report = report.model_copy(update={"losses": [Loss(what="owners", objects=3, examples=["a", "b", "c"])]})
     assert MoverReport.model_validate_json(encode_report(report)) == report
+
+
+@pytest.mark.parametrize("obstacle", ["directory", "file"])
+def test_an_unreadable_encryption_key_is_a_permanent_failure(tmp_path: Path, source: Path, obstacle: str) -> None:
+    """The error is about the Secret's permissions, so a retry cannot help."""
+    pod = Pod(tmp_path)
+    encryption = pod.secrets / "encryption"
+    if obstacle == "directory":
+        (encryption / "2025").mkdir(parents=True)
+    else:
+        encryption.write_text("no directory")
+    assert pod.run(Backups().task(MoverOperation.BACKUP, "one", path=source)) == 3
+    assert pod.report.reason == "AccessDenied"
+    assert pod.report.message.startswith(f"Cannot read encryption key {encryption}")
 
 
 def test_the_kubelets_own_entries_are_no_keys(tmp_path: Path) -> None:
@@ -300,15 +314,15 @@ def test_a_failed_run_does_not_claim_to_be_complete() -> None:
 
 
 LONGEST = {f"{number:03}".ljust(255, "k"): "\U0001f9f1" * 255 for number in range(128)}
-"""As much metadata as a backup may have (128 items), in characters of four bytes."""
+"""The largest metadata of a backup (128 items), in characters of four bytes."""
 ECHO = "import os; from cinderblock.api import mover; print(mover.task_from_env(os.environ))"
 
 
-def test_a_task_with_as_much_metadata_as_there_may_be_reaches_the_process() -> None:
+def test_a_task_with_the_largest_metadata_reaches_the_process() -> None:
     task = Backups().task(MoverOperation.BACKUP, "one", path="/volume")
     task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": LONGEST})})
     variables = task_to_env(task)
     assert len(variables) > 1
     command = [sys.executable, "-c", ECHO]
-    told = subprocess.run(command, env=variables | {"PYTHONPATH": "operator"}, capture_output=True, check=True).stdout
-    assert MoverTask.model_validate_json(told) == task
+    output = subprocess.run(command, env=variables | {"PYTHONPATH": "operator"}, capture_output=True, check=True).stdout
+    assert MoverTask.model_validate_json(output) == task

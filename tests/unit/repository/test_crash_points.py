@@ -1,8 +1,7 @@
-"""A mover may die before or after each object that it puts or deletes, or at each it reads: the next ends the same.
+"""Crashes of a mover before and after each request: the next mover has the same result.
 
-The calls are counted in a run that nobody disturbs, so none is forgotten. What the operator itself writes to the API
-server and removes from the store is enumerated in tests/simulation/test_crashes.py, with movers that die at each
-object as well.
+An undisturbed run counts the calls, so none is forgotten. tests/simulation/test_crashes.py covers the operator's own
+writes to the API server and deletions in the store, also with movers that die at each object.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Volume = Callable[[], MemorySource]
 
 
 class Counting(MemoryStore):
-    """A store that notes which calls come."""
+    """A store that records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ class Counting(MemoryStore):
 
 @cache
 def first() -> MemorySource:
-    """Data for two packs, in small and large files."""
+    """Return a volume with data for two packs, in small and large files."""
     rnd, source = random.Random(1), MemorySource()
     for number in range(50):
         source.add(b"small%03d" % number, (0, rnd.randbytes(rnd.randrange(1, 50000))))
@@ -74,7 +73,7 @@ def first() -> MemorySource:
 
 @cache
 def second() -> MemorySource:
-    """The same with some files rewritten, gone and new, for a pack of its own."""
+    """Return the volume with some files changed, removed and new, for another pack."""
     rnd, source = random.Random(2), MemorySource()
     source.files = dict(first().files)
     for number in range(0, 50, 7):
@@ -85,7 +84,7 @@ def second() -> MemorySource:
 
 
 def parent_in(store: MemoryStore, keys: KeyRing | None, name: str) -> str | None:
-    """Make the parent that the backup of this name builds on, if it builds on one."""
+    """Make the parent of the backup of this name, if it has one."""
     if name == "full":
         return None
     Backups(store, keys).back_up(first(), "parent")
@@ -96,7 +95,7 @@ VOLUMES: dict[str, Volume] = {"full": first, "incremental": second}
 
 
 def calls_of(name: str, keys: KeyRing | None) -> list[Operation]:
-    """The calls of an undisturbed backup, without those for its parent."""
+    """Return the calls of an undisturbed backup, without those for its parent."""
     store = Counting()
     parent = parent_in(store, keys, name)
     store.calls.clear()
@@ -137,16 +136,14 @@ def ended(name: str, keys: KeyRing | None, death: tuple[Operation, int, bool] | 
         in_use |= {backups.manifest_key(parent)} | backups.keys_in_use(parent)
         assert backups.verify(parent).entries == len(first().files)
     left_over = {info.key for info in memory.list("")} - in_use
-    told = read_by_page(memory, "mine")
-    assert told == describe_all(VOLUMES[name]())
+    described = read_by_page(memory, "mine")
+    assert described == describe_all(VOLUMES[name]())
     summary = backups.open("mine").summary
     return left_over, summary.entries, summary.logical_bytes, summary.header.parent_id, backups.verify("mine").entries
 
 
 @pytest.mark.parametrize("target", ["new", "existing"])
-def test_a_restore_writes_nothing_to_the_store_and_ends_the_same_whichever_object_it_dies_at(
-    tmp_path: Path, target: str
-) -> None:
+def test_a_restore_that_dies_at_any_object_can_be_repeated(tmp_path: Path, target: str) -> None:
     store = Counting()
     backups = Backups(store, key_ring())
     backups.back_up(first(), "parent")
@@ -165,7 +162,7 @@ def test_a_restore_writes_nothing_to_the_store_and_ends_the_same_whichever_objec
 
 
 def restored(backups: Backups, place: Path, target: str) -> dict[str, bytes]:
-    """A directory after a restore into it; one that is ``existing`` holds other things before."""
+    """Return the content of a directory after a restore. An ``existing`` one holds other files before."""
     place.mkdir(exist_ok=True)
     if target == "existing":
         (place / "large").write_bytes(b"of another time")

@@ -1,4 +1,4 @@
-"""Whatever is made, deleted, lost by force and interrupted: what is left restores byte for byte."""
+"""After any order of backups, deletions, losses and crashes, the remaining backups restore byte for byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATHS = [b"file-0", b"file-1", b"file-2", b"file-3"]
 
 
 class Survivors(RuleBasedStateMachine):
-    """Backups of one volume with files that come, change and stay, and one who remembers what manifests list."""
+    """Backups of one volume with files that appear, change and stay, and a cache of their references."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Survivors(RuleBasedStateMachine):
 
     @property
     def there(self) -> list[str]:
-        """Backups that have a manifest."""
+        """Return the backups that have a manifest."""
         keys = {found.key for found in self.line.backups.store.list("")}
         return [backup for backup in self.line.held if self.line.key(backup) in keys]
 
@@ -50,13 +50,13 @@ class Survivors(RuleBasedStateMachine):
     @precondition(lambda self: self.there)
     @rule(data=st.data())
     def lose_a_manifest(self, data: st.DataObject) -> None:
-        """Somebody removes it with an S3 client; its packs stay."""
+        """Remove a manifest like a user of an S3 client. Its packs stay."""
         backup = data.draw(st.sampled_from(self.there))
         self.line.backups.store.delete([self.line.key(backup)])
 
     @rule(data=st.data(), at=st.integers(0, 1), operation=st.sampled_from(["", "", "", "delete", "list", "get"]))
     def delete(self, data: st.DataObject, at: int, operation: str) -> None:
-        """Delete one, be it lost or half deleted already; perhaps die before or after a request of it."""
+        """Delete a backup, also a lost or half deleted one, with or without a crash at a request."""
         backup = data.draw(st.sampled_from(list(self.line.held)))
         store = FaultyStore(self.line.backups.store)
         if operation:
@@ -92,11 +92,13 @@ class Survivors(RuleBasedStateMachine):
         assert left == [], f"{left} of {VOLUME} below {PREFIX}"
 
 
-def test_what_is_left_restores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_remaining_backups_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     # The same stories in every run, whatever else was imported: see tests/simulation/test_event_order.py.
     monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None)
-    told = settings(derandomize=True, max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.generate])
-    run_state_machine_as_test(Survivors, settings=told)
+    settings_of_run = settings(
+        derandomize=True, max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.generate]
+    )
+    run_state_machine_as_test(Survivors, settings=settings_of_run)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])

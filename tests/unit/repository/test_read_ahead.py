@@ -1,4 +1,4 @@
-"""Neighbours in a pack come in one request; what is wanted here and there comes alone."""
+"""Adjacent ranges of a pack are read in one request, scattered ones alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinderblock.errors import IntegrityError, StoreUnreachable
-from cinderblock.repository.read_ahead import AHEAD_BYTES, KEPT, ReadAhead
+from cinderblock.repository.read_ahead import MAX_CACHED_RANGES, READ_AHEAD_BYTES, ReadAhead
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import Backups, key_ring
@@ -23,7 +23,7 @@ PACK = random.Random(1).randbytes(18 * MIB)
 
 
 class Requests:
-    """Reads from PACK, and remembers what was asked for."""
+    """Read from PACK, and record the requests."""
 
     def __init__(self, size: int = len(PACK)) -> None:
         self.made: list[tuple[int, int]] = []
@@ -47,37 +47,39 @@ def test_the_first_range_of_a_pack_is_read_alone() -> None:
     assert requests.made == [(0, 1000)], "an in-place restore may want nothing else"
 
 
-def test_large_ranges_are_read_as_they_are_wanted() -> None:
+def test_large_ranges_are_read_as_requested() -> None:
     ahead, requests = ReadAhead(), Requests()
     for start in (0, 6 * MIB, 12 * MIB):
         ahead.get("pack", start, start + 6 * MIB, len(PACK), requests)
     assert requests.made == [(0, 6 * MIB), (6 * MIB, 6 * MIB), (12 * MIB, 6 * MIB)]
 
 
-def test_what_is_wanted_here_and_there_is_read_alone() -> None:
+def test_scattered_ranges_are_read_alone() -> None:
     ahead, requests = ReadAhead(), Requests()
     for start in (3 * MIB, 9 * MIB, 15 * MIB):
         ahead.get("pack", start, start + 1000, len(PACK), requests)
     assert requests.made == [(3 * MIB, 1000), (9 * MIB, 1000), (15 * MIB, 1000)]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "b"]), st.integers(0, len(PACK) - 1), st.integers(1, 2 * MIB)), max_size=30
     )
 )
-def test_whatever_is_wanted_comes(wanted: list[tuple[str, int, int]]) -> None:
+def test_every_requested_range_is_returned(wanted: list[tuple[str, int, int]]) -> None:
     ahead, requests = ReadAhead(), Requests()
     for pack, start, length in wanted:
         end = min(start + length, len(PACK))
         assert ahead.get(pack, start, end, len(PACK), requests) == PACK[start:end]
-        assert sum(known.end - known.start for known in ahead._ranges.values()) <= KEPT * AHEAD_BYTES
+        cached_bytes = sum(cached.end - cached.start for cached in ahead._ranges.values())
+        assert cached_bytes <= MAX_CACHED_RANGES * READ_AHEAD_BYTES
 
 
-def test_a_pack_that_is_cut_short_is_an_error_only_where_it_is_missing() -> None:
+def test_a_truncated_pack_fails_only_for_missing_bytes() -> None:
     ahead, requests = ReadAhead(), Requests(size=2 * MIB)
     assert ahead.get("pack", 0, MIB, len(PACK), requests) == PACK[:MIB]
-    with pytest.raises(IntegrityError, match="pack: cut short"):
+    with pytest.raises(IntegrityError, match="pack: it is cut short"):
         ahead.get("pack", MIB, 3 * MIB, len(PACK), requests)
 
 
@@ -92,7 +94,7 @@ def test_a_failed_request_is_not_remembered() -> None:
     assert ahead.get("pack", 0, MIB, len(PACK), Requests()) == PACK[:MIB]
 
 
-def test_threads_that_want_neighbours_wait_for_one_request() -> None:
+def test_threads_with_adjacent_ranges_share_one_request() -> None:
     ahead, requests, all_here = ReadAhead(), Requests(), threading.Barrier(4)
 
     def want(number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Manifests show which backups need packs of a backup."""
+"""References in manifests show which backups need packs of a backup."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import pytest
 from cinderblock.api.layout import backup_prefix, pack_prefix
 from cinderblock.errors import (
     Conflict,
-    ForeignManifest,
+    ContainerNotFound,
     IntegrityError,
     KeyUnavailable,
-    NotFound,
+    ObjectNotFound,
+    ReferencesUnknown,
     StoreUnreachable,
     UnsupportedFormat,
 )
@@ -41,11 +42,11 @@ JUNK = (
     f"{pack_prefix(PREFIX, VOLUME, name(0))}notes.txt",
     f"{pack_prefix(PREFIX, VOLUME, name(0))}{'0' * 32}-000000/",
 )
-"""Objects that other programs leave: folders, files, and keys that no request of ours can name."""
+"""Objects of other programs: folders, files, and keys that Cinderblock never uses."""
 
 
 def plant(line: Line, key: str, content: bytes = b"") -> None:
-    """Put an object under any key, as a server lists it."""
+    """Store an object under any key that a server may list."""
     line.backups.store._objects[key] = content  # type: ignore[attr-defined]
 
 
@@ -56,7 +57,7 @@ def damage(line: Line, backup_id: str, at: int = -1) -> None:
     line.backups.store.put(line.key(backup_id), content)
 
 
-def test_a_backup_is_needed_by_all_that_list_its_packs_and_by_no_other() -> None:
+def test_only_backups_that_list_its_packs_need_a_backup() -> None:
     line = a_line(3)
     line.add("alone", None, path=b"again")
     assert [line.needs(backup).by for backup in (name(0), name(1), name(2), "alone")] == [
@@ -71,12 +72,12 @@ def test_without_the_middle_of_a_line_its_ends_still_need_each_other() -> None:
     line = a_line(3)
     line.backups.store.delete([line.key(name(1))])
     assert line.needs(name(0)).by == (name(2),)
-    with pytest.raises(Conflict, match=f"needed by {name(2)}"):
+    with pytest.raises(Conflict, match=f"backups {name(2)} need its data"):
         line.remove(name(0))
     assert line.read_back(name(2)) == line.held[name(2)]
 
 
-def test_a_child_that_lists_no_packs_of_its_parent_does_not_need_it() -> None:
+def test_a_child_without_packs_of_its_parent_does_not_need_it() -> None:
     line = Line()
     line.add("parent", None, path=b"file")
     line.add("child", "parent", path=b"file")
@@ -97,7 +98,7 @@ def test_each_manifest_takes_three_requests_and_is_read_once() -> None:
     assert 12 <= store.counts.gets <= 3 * 12
 
 
-def test_the_requests_of_removing_a_whole_line_grow_with_its_length_and_not_with_its_square() -> None:
+def test_deleting_a_chain_takes_requests_in_proportion_to_its_length() -> None:
     def gets(count: int) -> int:
         line, known = a_line(count), VolumeReferences()
         store = CountedStore(line.backups.store)
@@ -111,7 +112,7 @@ def test_the_requests_of_removing_a_whole_line_grow_with_its_length_and_not_with
     assert long <= 20 * 4
 
 
-def test_what_is_not_ours_stands_in_the_way_of_nothing_and_is_left_alone() -> None:
+def test_foreign_objects_block_nothing_and_stay() -> None:
     line = a_line(2)
     for key in JUNK:
         plant(line, key)
@@ -125,16 +126,14 @@ def test_what_is_not_ours_stands_in_the_way_of_nothing_and_is_left_alone() -> No
 def test_a_manifest_that_goes_between_the_listing_and_the_reading_is_absent() -> None:
     line = a_line(3)
     store = FaultyStore(line.backups.store)
-    store.on("get", name(2)).raises(NotFound("gone"))
+    store.on("get", name(2)).raises(ObjectNotFound("gone"))
     look = line.references(store)
     look.read_all()
     needs = look.needs(name(0))
     assert (needs.by, needs.unknown) == ((name(1),), ())
 
 
-@pytest.mark.parametrize(
-    "error", [StoreUnreachable("no answer"), NotFound("no bucket", reason="ContainerNotFound")], ids=str
-)
+@pytest.mark.parametrize("error", [StoreUnreachable("no answer"), ContainerNotFound("no bucket")], ids=str)
 def test_a_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
     line, known = a_line(3), VolumeReferences()
     store = FaultyStore(line.backups.store)
@@ -148,7 +147,7 @@ def test_a_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
     assert counted.counts.gets <= 3, "what was read before the error is known"
 
 
-def test_what_cannot_be_read_may_need_anything_and_the_message_says_what_to_do() -> None:
+def test_an_unreadable_manifest_may_need_anything_and_names_a_remedy() -> None:
     line = a_line(2)
     line.add("other", None, path=b"something else")
     damage(line, "other")
@@ -156,8 +155,8 @@ def test_what_cannot_be_read_may_need_anything_and_the_message_says_what_to_do()
     (unknown,) = line.needs(name(1)).unknown
     assert isinstance(unknown, IntegrityError)
     assert line.key("other") in unknown.message
-    assert "delete other first" in unknown.message
-    with pytest.raises(IntegrityError):
+    assert "Delete other first" in unknown.message
+    with pytest.raises(ReferencesUnknown, match="Delete other first"):
         line.remove(name(1))
     assert list(line.backups.store.list("")) == before
 
@@ -170,10 +169,10 @@ def test_of_a_newer_format_the_message_says_so() -> None:
     line.backups.store.put(line.key(name(1)), content)
     (unknown,) = line.needs(name(0)).unknown
     assert isinstance(unknown, UnsupportedFormat)
-    assert "use the version of Cinderblock that made it" in unknown.message
+    assert "Use the version of Cinderblock that made it" in unknown.message
 
 
-def test_a_damaged_backup_can_be_removed_beside_damaged_ones_but_not_while_a_sound_one_needs_it() -> None:
+def test_a_damaged_backup_is_deletable_unless_a_sound_one_needs_it() -> None:
     line = a_line(3)
     damage(line, name(0), at=50)
     with pytest.raises(Conflict):
@@ -185,7 +184,7 @@ def test_a_damaged_backup_can_be_removed_beside_damaged_ones_but_not_while_a_sou
     assert list(line.backups.store.list("")) == []
 
 
-def test_a_manifest_under_the_key_of_another_backup_needs_nothing_and_is_not_removed() -> None:
+def test_a_manifest_under_a_foreign_key_needs_nothing_and_stays() -> None:
     line = a_line(2)
     copied = line.backups.store.get(line.key(name(1)))
     line.backups.store.put(line.key("copy"), copied)
@@ -198,19 +197,19 @@ def test_a_manifest_under_the_key_of_another_backup_needs_nothing_and_is_not_rem
     assert line.backups.store.get(line.key("copy")) == copied
 
 
-def test_a_manifest_in_the_place_of_one_whose_packs_are_there_hides_nobodys_needs() -> None:
+def test_a_replaced_manifest_with_packs_blocks_the_deletion() -> None:
     line = a_line(3)
     line.backups.store.delete([line.key(name(1))])
     line.backups.store.put(line.key(name(2)), line.backups.store.get(line.key(name(0))))
     before = list(line.backups.store.list(""))
-    with pytest.raises(ForeignManifest, match=f"put the manifest of {name(2)} back"):
+    with pytest.raises(ReferencesUnknown, match=f"Put the manifest of {name(2)} back"):
         line.remove(name(0))
     assert list(line.backups.store.list("")) == before
     line.backups.store.delete([line.key(name(2))])
     line.remove(name(0))
 
 
-def test_sealed_manifests_tell_without_keys_as_long_as_the_line_is_whole() -> None:
+def test_sealed_manifests_need_no_keys_in_a_complete_chain() -> None:
     line = a_line(4, key_ring("2024"))
     line.add("alone", None, path=b"again")
     other = key_ring("2025")
@@ -221,11 +220,11 @@ def test_sealed_manifests_tell_without_keys_as_long_as_the_line_is_whole() -> No
     assert needs.by == ()
     (unknown,) = needs.unknown
     assert isinstance(unknown, KeyUnavailable)
-    assert "its key 2024" in unknown.message
+    assert "sealed with key 2024" in unknown.message
     assert line.needs(name(1)).by == (name(3),)
 
 
-def test_a_key_that_comes_back_is_used_although_the_manifest_was_read_without_it() -> None:
+def test_a_restored_key_is_used_for_a_cached_manifest() -> None:
     line, known = a_line(3, key_ring("2024")), VolumeReferences()
     line.backups.store.delete([line.key(name(1))])
     line.backups.keys = key_ring("2025")
@@ -238,7 +237,7 @@ def test_a_key_that_comes_back_is_used_although_the_manifest_was_read_without_it
     assert look.needs(name(0)).by == (name(2),)
 
 
-def test_a_manifest_that_was_wrapped_again_meanwhile_is_read_again_if_its_key_was_missing() -> None:
+def test_a_rewrapped_manifest_is_reread_if_its_key_was_missing() -> None:
     line, known = a_line(3, key_ring("2024")), VolumeReferences()
     line.backups.store.delete([line.key(name(1))])
     line.backups.keys = key_ring("2025")

@@ -1,4 +1,4 @@
-"""A mover may die at any moment: the next one completes the work, and nothing is left behind."""
+"""A mover may die at any moment. The next one completes the backup, and nothing is left over."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 
 def make_volume(seed: int = 0) -> MemorySource:
-    """Data for four packs, in small and large files."""
+    """Return a volume with data for four packs, in small and large files."""
     rnd = random.Random(seed)
     source = MemorySource()
     for number in range(200):
@@ -67,13 +67,13 @@ CALLS: list[tuple[Operation, int, bool]] = [
 
 
 def happens(operation: Operation, calls: int, *, is_sealed: bool) -> bool:
-    """Whether a backup comes to this call: the wrapped data key is put, and deleted, only if it is sealed."""
+    """Return whether a backup makes this call: only a sealed one stores and deletes a wrapped data key."""
     return is_sealed or (operation != "delete" and (operation, calls) != ("put", 5))
 
 
 @pytest.mark.parametrize(("operation", "calls", "done"), CALLS)
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_a_mover_that_dies_at_a_call_is_followed_by_one_that_completes_the_backup(
+def test_the_next_mover_completes_a_backup_after_a_crash(
     tmp_path: Path, operation: Operation, calls: int, done: bool, keys: KeyRing | None
 ) -> None:
     volume, memory = make_volume(), MemoryStore()
@@ -94,7 +94,7 @@ def test_a_mover_that_dies_at_a_call_is_followed_by_one_that_completes_the_backu
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_a_run_that_resumes_sends_only_what_is_missing(keys: KeyRing | None) -> None:
+def test_a_resumed_run_sends_only_missing_packs(keys: KeyRing | None) -> None:
     volume, memory = make_volume(), MemoryStore()
     faulty = FaultyStore(memory)
     faulty.on("list").crashes().after(1)
@@ -108,7 +108,7 @@ def test_a_run_that_resumes_sends_only_what_is_missing(keys: KeyRing | None) -> 
     assert {info.key for info in memory.list("") if "/packs/" in info.key} == before
 
 
-def test_files_that_came_and_went_meanwhile_cost_little_of_what_was_sent() -> None:
+def test_files_that_change_between_runs_waste_few_packs() -> None:
     volume, memory = make_volume(), MemoryStore()
     faulty = FaultyStore(memory)
     faulty.on("list").crashes().after(1)
@@ -122,7 +122,7 @@ def test_files_that_came_and_went_meanwhile_cost_little_of_what_was_sent() -> No
     assert_nothing_is_left_over(Backups(memory), "one")
 
 
-def test_leftovers_that_nobody_uses_are_deleted(tmp_path: Path) -> None:
+def test_unused_packs_of_an_earlier_run_are_deleted(tmp_path: Path) -> None:
     memory = MemoryStore()
     faulty = FaultyStore(memory)
     faulty.on("list").crashes().after(1)
@@ -156,7 +156,7 @@ def test_leftovers_that_cannot_be_read_are_replaced(tmp_path: Path, what: str) -
     assert restored(backups, "one", tmp_path / "target") == expected(volume)
 
 
-def test_a_backup_whose_manifest_is_there_reports_success_without_work() -> None:
+def test_a_committed_backup_reports_success_without_work() -> None:
     volume, backups = make_volume(), Backups(keys=key_ring())
     report = backups.back_up(volume, "one")
     volume.files.clear()
@@ -176,8 +176,8 @@ def test_a_manifest_of_another_backup_is_not_replaced() -> None:
     assert backups.store.get(backups.manifest_key("two")) == body
 
 
-def test_a_second_mover_for_the_same_backup_does_not_spoil_it(tmp_path: Path) -> None:
-    """The first mover is believed dead and goes on: it must not commit packs that its successor has deleted."""
+def test_a_second_mover_does_not_damage_the_backup(tmp_path: Path) -> None:
+    """The first mover seems dead but continues. It must not commit packs that its successor has deleted."""
     volume, memory = make_volume(), MemoryStore()
     slow = _Interrupted(memory, lambda: Backups(memory, key_ring()).back_up(make_volume(3), "one"))
     with pytest.raises(TransientError, match="another mover") as overtaken:
@@ -188,7 +188,7 @@ def test_a_second_mover_for_the_same_backup_does_not_spoil_it(tmp_path: Path) ->
 
 
 class _Interrupted(FaultyStore):
-    """Before the last listing of a backup, something else happens."""
+    """Call a function before the last listing of a backup."""
 
     def __init__(self, inner: MemoryStore, interruption: Callable[[], object]) -> None:
         super().__init__(inner)
@@ -226,7 +226,7 @@ def test_an_unreadable_volume_ends_the_run_with_everything_closed() -> None:
     assert not any(key.startswith(f"{PREFIX}/backups/") for key in keys_of(memory))
 
 
-def test_folders_beside_the_packs_spoil_no_backup_and_stay() -> None:
+def test_folders_beside_the_packs_do_no_harm_and_stay() -> None:
     backups = Backups()
     key = pack_prefix(PREFIX, VOLUME, "b-1")
     planted = [key, f"{key}notes.txt"]

@@ -1,4 +1,4 @@
-"""A key is rotated by wrapping data keys anew; packs are not touched."""
+"""A key rotation rewraps data keys, and does not change packs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def volume() -> MemorySource:
 
 @pytest.fixture
 def backups(volume: MemorySource) -> Backups:
-    """ "one", and "two" that needs its packs, sealed with the old key."""
+    """Return backups "one", and "two" that needs its packs, sealed with the old key."""
     made = Backups(keys=OLD)
     made.back_up(volume, "one")
     volume.add(b"more", (0, b"more"), stamp=9)
@@ -58,7 +58,7 @@ def test_one_object_is_replaced_and_its_sealed_part_stays(backups: Backups) -> N
     assert after[HEADER_BYTES:] == before[HEADER_BYTES:]
 
 
-def test_a_reader_does_not_notice_a_rotation_in_the_middle_of_its_work(volume: MemorySource) -> None:
+def test_a_key_rotation_does_not_disturb_a_running_reader(volume: MemorySource) -> None:
     keys = {"2024": KEYS["2024"], "2025": KEYS["2025"], "a-much-longer-key-id": KEYS["2025"]}
     backups = Backups(keys=KeyRing(keys, "2024"))
     backups.back_up(volume, "one")
@@ -84,11 +84,11 @@ def test_the_next_incremental_continues_after_the_rotation(backups: Backups, vol
 
 
 def test_no_leftover_keeps_the_data_key_under_the_old_key(backups: Backups) -> None:
-    """Packs hold no wrapped key, and the one that a resuming run needs is gone when the manifest is there."""
+    """Packs hold no wrapped key, and a committed backup has no object with a wrapped key."""
     assert [key for key in backups.pack_keys("one") if key.endswith("data-key")] == []
 
 
-def test_a_key_that_is_not_there_is_named(backups: Backups) -> None:
+def test_a_missing_key_is_named(backups: Backups) -> None:
     with pytest.raises(KeyUnavailable, match="2030"):
         run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH, "2030")
     with pytest.raises(KeyUnavailable, match="2024"):

@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def backups() -> Backups:
-    """ "one", and "two" on it, of a tree with small files, a large one, and equal chunks."""
+    """Return backups "one", and "two" built on it, of a tree with small files, a large one, and equal chunks."""
     source = MemorySource()
     for number in range(300):
         source.add(b"small%03d" % number, (0, random.Random(number).randbytes(9000)))
@@ -32,7 +32,7 @@ def backups() -> Backups:
     return made
 
 
-def test_a_sound_backup_is_read_as_a_whole(backups: Backups) -> None:
+def test_a_sound_backup_is_read_completely(backups: Backups) -> None:
     seen: list[Progress] = []
     found = run_verify(
         backups.store,
@@ -62,7 +62,7 @@ def test_a_sample_reads_about_its_share(backups: Backups) -> None:
     )
     whole = verify().bytes_fetched
     shares = [verify(sample_percent=20).bytes_fetched / whole for _ in range(12)]
-    # 36 chunks, 12 times: the mean of 432 draws is within 0.1 of 0.2 but for one run in a million.
+    # 36 chunks, 12 times: the mean of 432 draws is within 0.1 of 0.2, except in one run of a million.
     assert 0.1 < sum(shares) / len(shares) < 0.3
     assert len(set(shares)) > 1
 

@@ -1,4 +1,4 @@
-"""A device that is backed up and restored is the same device, through any chain of incrementals."""
+"""A device is the same after backup and restore, through every chain of incremental backups."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_device_of_zeros_stores_nothing_and_comes_back(tmp_path: Path) -> None
     assert target.read_bytes() == bytes(3 * MIB)
 
 
-def test_a_device_that_has_grown_since_its_parent_comes_back_at_either_size(tmp_path: Path) -> None:
+def test_a_device_that_grew_is_restored_at_both_sizes(tmp_path: Path) -> None:
     """Cinder: ``Volume size increased since the last backup. Do a full backup.`` (cinder/backup/chunkeddriver.py)
 
     Here every manifest maps the whole volume, so nothing depends on the parent's size.
@@ -71,7 +71,7 @@ def test_a_device_that_has_grown_since_its_parent_comes_back_at_either_size(tmp_
         assert target.read_bytes() == content
 
 
-def test_what_a_larger_target_holds_behind_the_end_becomes_zeros(tmp_path: Path) -> None:
+def test_a_larger_target_becomes_zero_behind_the_end(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 2 * MIB, (0, b"data" * 1000))
     backups = Backups()
     backups.back_up(image, "full", mode=BLOCK)
@@ -145,8 +145,9 @@ def test_an_in_place_restore_writes_only_what_differs(tmp_path: Path) -> None:
     assert report.transferred_bytes < 2 * MIB + 1000
 
 
-def test_data_that_became_zero_comes_back_as_zero_through_a_chain_onto_a_device_that_held_data(tmp_path: Path) -> None:
-    """Each link makes another part zero, the last one all: whole chunks, parts of them, and the end of the device."""
+def test_data_that_became_zero_is_restored_as_zero_over_old_data(tmp_path: Path) -> None:
+    """Each backup finds another part zeroed: whole chunks, parts of chunks, and the end. The last one finds all
+    zero."""
     size = 6 * MIB + 777
     image = write_image(tmp_path / "image", size, (0, random.Random(3).randbytes(size)))
     backups, parent = Backups(keys=key_ring()), None
@@ -163,7 +164,7 @@ def test_data_that_became_zero_comes_back_as_zero_through_a_chain_onto_a_device_
 
 
 def draw_image(seed: int, size: int, grain: int) -> bytes:
-    """Random data, text and zeros side by side."""
+    """Return random data, text and zeros side by side."""
     rnd = random.Random(seed)
     kinds = (lambda: rnd.randbytes(grain), lambda: bytes(grain), lambda: rnd.randbytes(16) * (grain // 16))
     return b"".join(rnd.choice(kinds)() for _ in range(size // grain + 1))[:size]

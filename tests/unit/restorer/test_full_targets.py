@@ -1,4 +1,4 @@
-"""A target that refuses ends the restore with words that say what to do."""
+"""A target that cannot be written ends the restore with an error that names a remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
+    """Mount a file system of 4 MiB."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     path = tmp_path / "small"
@@ -34,7 +34,7 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def backups() -> Backups:
-    """A backup of 200 small files and a large one, 12 MiB together."""
+    """Return a backup of 200 small files and a large one, together 12 MiB."""
     volume = MemorySource()
     for number in range(200):
         volume.add(b"small%03d" % number, (0, random.Random(number).randbytes(10_000)))
@@ -66,7 +66,7 @@ def test_a_read_only_volume_ends_the_restore(backups: Backups, small_volume: Pat
         backups.restore("one", small_volume)
 
 
-def test_a_target_that_is_not_there_ends_the_restore(backups: Backups, tmp_path: Path) -> None:
+def test_a_missing_target_ends_the_restore(backups: Backups, tmp_path: Path) -> None:
     with pytest.raises(TargetError):
         backups.restore("one", tmp_path / "nowhere")
 

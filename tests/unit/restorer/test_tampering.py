@@ -1,4 +1,4 @@
-"""What is changed in the store is found, named, and does not reach the target."""
+"""Tampering with stored objects is detected and named, and never reaches the target."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ both = pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sea
 
 
 def make_device(seed: int = 0) -> MemorySource:
-    """Thirty-two chunks that do not compress: two packs."""
+    """Return a volume with 32 incompressible chunks in two packs."""
     source = MemorySource()
     source.make_device(32 * MIB, (0, random.Random(seed).randbytes(32 * MIB)))
     return source
@@ -42,15 +42,15 @@ def make_tree(seed: int = 0) -> MemorySource:
     return source
 
 
-def spoiled(target: Path) -> bytes:
-    """Prepare an image that is full of something else, and return what it holds."""
+def damaged(target: Path) -> bytes:
+    """Fill an image with other data, and return its content."""
     content = b"\xee" * (32 * MIB)
     target.write_bytes(content)
     return content
 
 
 def assert_only_verified_bytes(target: Path, before: bytes, wanted: bytes) -> None:
-    """Every block is as it was, or as it should be; nothing else has been written."""
+    """Check that every block has its old or its restored content, and nothing else."""
     after = target.read_bytes()
     for start in range(0, len(before), 4096):
         block = slice(start, start + 4096)
@@ -59,7 +59,7 @@ def assert_only_verified_bytes(target: Path, before: bytes, wanted: bytes) -> No
 
 @both
 def test_any_changed_byte_of_any_object_is_found(keys: KeyRing | None) -> None:
-    """Every byte of a small backup, one after the other."""
+    """Flip each byte of a small backup, one after the other."""
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "one")
     objects = [backups.manifest_key("one"), *backups.pack_keys("one")]
@@ -103,7 +103,7 @@ def test_bytes_put_into_an_object_are_found(keys: KeyRing | None) -> None:
 
 
 def changed_packs(backups: Backups) -> Iterator[tuple[str, bytes | None]]:
-    """Ways to spoil the second pack of backup "one"; chunks are of 1 MiB and do not compress."""
+    """Return ways to damage the second pack of backup "one". Chunks have 1 MiB and do not compress."""
     first, second = backups.pack_keys("one")
     body, other = backups.store.get(second), backups.store.get(first)
     stored = next(extent.chunk.stored for entry in backups.open("one").entries() for extent in entry.extents)
@@ -117,16 +117,14 @@ def changed_packs(backups: Backups) -> Iterator[tuple[str, bytes | None]]:
 
 
 @both
-def test_a_restore_from_a_spoiled_pack_ends_in_error_and_writes_no_bad_byte(
-    tmp_path: Path, keys: KeyRing | None
-) -> None:
+def test_a_restore_from_a_damaged_pack_writes_no_bad_byte(tmp_path: Path, keys: KeyRing | None) -> None:
     backups, device = Backups(keys=keys), make_device()
     backups.back_up(device, "one", mode=VolumeMode.BLOCK)
     backups.back_up(make_device(7), "other", mode=VolumeMode.BLOCK)
     key, wanted = backups.pack_keys("one")[1], device.files[b""].segments[0][1]
     target = tmp_path / "target"
     for name, body in list(changed_packs(backups)):
-        before = spoiled(target)
+        before = damaged(target)
         with backups.changed(key, body), pytest.raises((IntegrityError, NotFound)) as caught:
             backups.restore("one", target, VolumeMode.BLOCK)
         assert key in caught.value.message, name
@@ -172,12 +170,12 @@ def test_a_header_with_other_ids_does_not_open_a_sealed_manifest() -> None:
         forged = {name: getattr(header, name) for name in ("format_version", "backup_id", "volume_id", "parent_id")}
         forged |= {"salt": header.salt, "wrapped": header.wrapped} | change
         encoded = type(header)(**forged).encode()
-        spoiled = backups.changed(backups.manifest_key("one"), encoded + body[HEADER_BYTES:])
-        with spoiled, pytest.raises(IntegrityError):
+        damaged = backups.changed(backups.manifest_key("one"), encoded + body[HEADER_BYTES:])
+        with damaged, pytest.raises(IntegrityError):
             backups.open("one")
 
 
-def test_a_wrong_key_under_the_right_id_is_an_error_that_names_the_id() -> None:
+def test_a_wrong_key_under_the_right_id_names_the_id() -> None:
     backups = Backups(keys=key_ring("2024"))
     backups.back_up(make_tree(), "one")
     wrong = Backups(backups.store, KeyRing({"2024": b"z" * 32}, "2024"))
@@ -185,7 +183,7 @@ def test_a_wrong_key_under_the_right_id_is_an_error_that_names_the_id() -> None:
         wrong.open("one")
 
 
-def test_no_error_of_a_spoiled_sealed_backup_shows_key_material() -> None:
+def test_no_error_of_a_damaged_sealed_backup_shows_key_material() -> None:
     keys = key_ring("2024")
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "one")
@@ -203,7 +201,7 @@ def test_no_error_of_a_spoiled_sealed_backup_shows_key_material() -> None:
 
 
 def forged() -> Backups:
-    """A sealed backup in whose place somebody without the key has put one of their own."""
+    """Return a sealed backup that an attacker without the key has replaced."""
     backups, forger = Backups(keys=key_ring()), Backups()
     backups.back_up(make_tree(), "one")
     forger.back_up(make_tree(5), "one")
@@ -212,13 +210,13 @@ def forged() -> Backups:
     return backups
 
 
-def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_restored(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="is not encrypted, but the backup must be"):
+def test_an_unsealed_replacement_of_a_sealed_backup_is_not_restored(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="is not encrypted, and the backup must be"):
         forged().restore("one", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() -> None:
+def test_an_unsealed_replacement_of_a_sealed_parent_is_rejected() -> None:
     backups = forged()
     task = backups.task(MoverOperation.BACKUP, "two", parent="one")
     with pytest.raises(IntegrityError, match="is not encrypted"):
@@ -226,14 +224,14 @@ def test_an_unsealed_backup_in_the_place_of_a_sealed_parent_is_not_built_upon() 
     assert backups.pack_keys("two") == []
 
 
-def test_an_unsealed_backup_in_the_place_of_a_sealed_one_is_not_called_sound() -> None:
+def test_an_unsealed_replacement_of_a_sealed_backup_fails_verification() -> None:
     backups = forged()
     with pytest.raises(IntegrityError, match="is not encrypted"):
         run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.expected("one"), backups.keys)
 
 
 class ReplacingStore(CountedStore):
-    """Somebody who writes another object in the place of one, as soon as that is written."""
+    """A store in which an attacker replaces an object as soon as it is written."""
 
     def __init__(self, inner: ObjectStore, key: str, body: bytes) -> None:
         super().__init__(inner)
@@ -247,7 +245,7 @@ class ReplacingStore(CountedStore):
 
 
 @both
-def test_a_manifest_that_is_replaced_as_soon_as_it_is_written_makes_no_backup(keys: KeyRing | None) -> None:
+def test_a_manifest_replaced_after_the_commit_fails_the_backup(keys: KeyRing | None) -> None:
     forger = Backups(keys=keys)
     forger.back_up(make_tree(5), "one")
     key = forger.manifest_key("one")
@@ -255,7 +253,7 @@ def test_a_manifest_that_is_replaced_as_soon_as_it_is_written_makes_no_backup(ke
         Backups(ReplacingStore(MemoryStore(), key, forger.store.get(key)), keys).back_up(make_tree(), "one")
 
 
-def test_an_unsealed_manifest_that_is_there_before_the_run_is_not_taken_for_its_own() -> None:
+def test_an_existing_unsealed_manifest_is_not_accepted_as_finished() -> None:
     backups = forged()
     with pytest.raises(SealBroken, match="is not encrypted"):
         backups.back_up(make_tree(), "one")

@@ -1,4 +1,4 @@
-"""Every object that a backup needs, spoiled in every region and in every way: found, named, and never restored."""
+"""Damage of every region of every object is detected, named, and never restored."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from tests.support.store.faults import Crash, FaultyStore
 both = pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
 GENERATIONS = ("b0", "b1", "b2")
 EDGE = 140
-"""Bytes at both ends of an object that are flipped one by one: trailers, and the beginning of headers."""
+"""Bytes at both ends of an object that are flipped one by one: headers and trailers."""
 
 
 def volume(generation: int) -> MemorySource:
-    """Small files, one of which each generation changes, and a large one, whose end each changes."""
+    """Return a volume with small files and a large one; each generation changes one small file and the end of the large
+    one."""
     source = MemorySource()
     for number in range(4):
         changed = generation if number == generation else 0
@@ -39,7 +40,7 @@ def volume(generation: int) -> MemorySource:
 
 
 def chain(keys: KeyRing | None) -> Backups:
-    """Three generations of a volume, and one backup of something else."""
+    """Return three generations of a volume, and an unrelated backup."""
     backups = Backups(keys=keys)
     for number, backup in enumerate(GENERATIONS):
         backups.back_up(volume(number), backup, GENERATIONS[number - 1] if number else None)
@@ -48,14 +49,14 @@ def chain(keys: KeyRing | None) -> Backups:
 
 
 def needed(backups: Backups) -> list[str]:
-    """Keys of all that the last generation needs: packs of its own, of an ancestor, and its manifest."""
+    """Return keys of objects that the last generation needs: its manifest, its packs, and an ancestor's packs."""
     found = [*sorted(backups.keys_in_use("b2")), backups.manifest_key("b2")]
     assert len(found) == 3
     return found
 
 
 def positions(key: str, body: bytes) -> list[int]:
-    """Bytes of every region: both ends whole, and some of what lies between."""
+    """Return offsets of every region: both ends completely, and samples between them."""
     rnd = random.Random(key)
     found = {*range(min(EDGE, len(body))), *range(max(0, len(body) - EDGE), len(body))}
     found |= {rnd.randrange(len(body)) for _ in range(30)}
@@ -68,7 +69,7 @@ def positions(key: str, body: bytes) -> list[int]:
 
 
 def spoilings(backups: Backups, key: str) -> Iterator[tuple[str, bytes | None]]:
-    """Every way to spoil an object, but for flipped bytes."""
+    """Return every way to damage an object, except flipped bytes."""
     body = backups.store.get(key)
     for length in {0, 1, 16, 17, 52, 64, HEADER_BYTES, len(body) // 3, len(body) - 64, len(body) - 16, len(body) - 1}:
         if length < len(body):
@@ -88,13 +89,13 @@ def contents(target: Path) -> dict[str, bytes]:
 
 
 def is_part(right: bytes, content: bytes) -> bool:
-    """Whether every block of a file is as it should be, or has not been written."""
+    """Return whether every block of a file is restored or unwritten."""
     blocks = (slice(start, start + 4096) for start in range(0, len(content), 4096))
     return all(content[block] == right[block] or not any(content[block]) for block in blocks)
 
 
 def refusal_to_restore(backups: Backups, target: Path) -> str | None:
-    """Why the last generation is not restored; None: it is."""
+    """Return why the last generation cannot be restored; None if it can."""
     try:
         backups.restore("b2", target)
     except (IntegrityError, NotFound) as error:
@@ -103,7 +104,7 @@ def refusal_to_restore(backups: Backups, target: Path) -> str | None:
 
 
 def assert_found(backups: Backups, key: str, name: str) -> None:
-    """Verification of the last generation names the object."""
+    """Check that verification of the last generation names the object."""
     with pytest.raises((IntegrityError, NotFound)) as caught:
         backups.verify("b2")
     assert key in caught.value.message, f"{name}: {caught.value.message}"
@@ -122,9 +123,7 @@ def test_a_flipped_byte_of_any_region_is_found_and_named(keys: KeyRing | None) -
 
 
 @both
-def test_a_spoiled_object_is_found_and_named_and_nothing_wrong_is_restored(
-    keys: KeyRing | None, tmp_path: Path
-) -> None:
+def test_a_damaged_object_is_named_and_never_restored(keys: KeyRing | None, tmp_path: Path) -> None:
     backups = chain(keys)
     target = tmp_path / "target"
     target.mkdir()
@@ -172,7 +171,7 @@ def test_a_parent_replaced_by_another_backup_is_not_built_upon(keys: KeyRing | N
 
 
 def interrupted(keys: KeyRing) -> tuple[Backups, str]:
-    """A store with a finished backup "other" and an unfinished "new", and the key of the latter's data key."""
+    """Return a store with a finished backup "other" and an unfinished "new", and the key of the data key of "new"."""
     memory = MemoryStore()
     Backups(memory, keys).back_up(volume(8), "other")
     faulty = FaultyStore(memory)
@@ -185,24 +184,24 @@ def interrupted(keys: KeyRing) -> tuple[Backups, str]:
 
 
 def data_key(backups: Backups, backup: str) -> bytes:
-    """The key that a backup is sealed with."""
+    """Return the data key of a backup."""
     return backups.open(backup).data_keys()[backup].reveal()
 
 
-def test_a_data_key_that_is_spoiled_costs_the_work_and_nothing_else() -> None:
+def test_a_damaged_data_key_only_costs_a_new_upload() -> None:
     backups, key = interrupted(key_ring())
     body = backups.store.get(key)
     before = {info.key: backups.store.get(info.key) for info in backups.store.list("")}
     flips = [body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :] for at in (*range(0, 260, 9), len(body) - 1)]
-    for spoiled in (*flips, b"", body[:100], body[:-1], b"x" + body, None):
+    for damaged in (*flips, b"", body[:100], body[:-1], b"x" + body, None):
         for info in list(backups.store.list("")):
             backups.store.delete([info.key])
         for name, content in before.items():
             backups.store.put(name, content)
-        if spoiled is None:
+        if damaged is None:
             backups.store.delete([key])
         else:
-            backups.store.put(key, spoiled)
+            backups.store.put(key, damaged)
         backups.back_up(volume(1), "new")
         backups.verify("new")
         assert set(backups.pack_keys("new")) == backups.keys_in_use("new")
@@ -217,8 +216,8 @@ def test_the_data_key_of_another_backup_in_its_place_is_not_used() -> None:
     assert data_key(backups, "new") != data_key(backups, "other")
 
 
-def test_a_data_key_wrapped_by_a_key_that_was_replaced_is_not_used() -> None:
-    """Whoever has the old key could have made it."""
+def test_a_data_key_wrapped_by_a_replaced_key_is_not_used() -> None:
+    """An attacker with the old key could have made it."""
     backups, key = interrupted(key_ring("2024"))
     forged = parse_header(backups.store.get(key), key).data_key(key_ring("2024"))
     assert forged is not None

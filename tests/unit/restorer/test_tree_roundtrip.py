@@ -1,4 +1,4 @@
-"""A tree that is backed up and restored is the same tree."""
+"""A tree is the same after backup and restore."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def test_every_kind_of_entry_comes_back(source: Path, target: Path, keys: KeyRin
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
+def test_every_backup_of_a_chain_is_restored_completely(
     tmp_path: Path, source: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if seed % 2:
-        # Many sections, some taken over whole, and rows of a walk that end anywhere in them.
+        # Many sections, of which some are reused whole, and rows of a walk that end anywhere in them.
         monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 3000)
         monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1000)
         monkeypatch.setattr(walk, "MAX_ROWS", 7)
@@ -78,10 +78,8 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MIB])
-def test_extended_attributes_come_back_of_a_file_of_any_size_from_any_backup(
-    tmp_path: Path, source: Path, size: int
-) -> None:
-    """A full backup reads them where it opens files, an incremental where it walks."""
+def test_extended_attributes_are_restored_for_files_of_every_size(tmp_path: Path, source: Path, size: int) -> None:
+    """A full backup reads attributes when it opens files, an incremental one during the walk."""
     file = source / "file"
     file.write_bytes(os.urandom(size))
     os.link(file, source / "link")
@@ -119,14 +117,14 @@ def test_an_in_place_restore_of_an_equal_tree_fetches_and_writes_nothing(source:
     assert backups.restore("full", target).transferred_bytes <= first_chunk
 
 
-def test_what_cannot_be_kept_is_told_before_the_work_begins(
+def test_unsupported_metadata_is_reported_before_the_work(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nobody = ProcessCapabilities(uid=1000, capabilities=frozenset(), is_confined=False)
-    monkeypatch.setattr(ProcessCapabilities, "of_this_process", lambda: nobody)
+    unprivileged = ProcessCapabilities(uid=1000, capabilities=frozenset(), is_confined=False)
+    monkeypatch.setattr(ProcessCapabilities, "of_this_process", lambda: unprivileged)
     with open_source(VolumeMode.FILESYSTEM, str(source)) as volume:
-        (told,) = volume.warnings()
-        assert caplog.messages == [f"Not all can be kept: {told}"]
+        (warning,) = volume.warnings()
+        assert caplog.messages == [f"Not all can be kept: {warning}"]
     caplog.clear()
     with open_target(VolumeMode.FILESYSTEM, str(target)) as volume:
         assert caplog.messages == [f"Not all can be kept: {sentence}" for sentence in volume.warnings()]

@@ -1,4 +1,4 @@
-"""A server on loopback that gives the same answer, or a row of answers, to whatever it is asked."""
+"""A server on loopback that sends the same response, or a list of responses, to every request."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 KEEPS = b"Connection: keep-alive"
-"""What an answer says after which more may be asked on the same connection."""
+"""Header of a response that keeps the connection open."""
 
 
 @dataclass
 class Canned:
-    """The running server: its URL, and what it was asked, headers and bodies as they came; on how many connections."""
+    """The running server: its URL, its requests as they arrived, and its number of connections."""
 
     url: str
     requests: list[bytes] = field(default_factory=list)
@@ -22,7 +22,7 @@ class Canned:
 
 
 def answer(status: str, body: bytes | str = b"", **headers: str) -> bytes:
-    """One HTTP answer, the last on its connection unless a header says otherwise.
+    """Return an HTTP response, the last one on its connection unless a header says otherwise.
 
     Underscores in the names of headers stand for hyphens.
     """
@@ -37,13 +37,13 @@ def answer(status: str, body: bytes | str = b"", **headers: str) -> bytes:
 
 
 def s3_error(status: str, code: str, message: str = "It says why.", **headers: str) -> bytes:
-    """An error as S3 gives it."""
+    """Return an error in the form of S3."""
     return answer(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>", **headers)
 
 
 @contextmanager
 def canned_server(*answers: bytes) -> Iterator[Canned]:
-    """Give the answers in order, and the last one again and again; an empty answer hangs up."""
+    """Send the responses in order, and repeat the last one. An empty response closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Canned(f"http://127.0.0.1:{listener.getsockname()[1]}")
         thread = threading.Thread(target=_serve, args=(listener, server, list(answers)))
@@ -73,7 +73,7 @@ def _serve(listener: socket.socket, server: Canned, answers: list[bytes]) -> Non
 
 
 def _read(connection: socket.socket) -> bytes:
-    """One request; empty: there is none any more. Small bodies only: nothing is expected to wait for 100 Continue."""
+    """Return one request, empty at the end of the connection. Bodies are small, so none waits for 100 Continue."""
     request = b""
     while b"\r\n\r\n" not in request:
         came = connection.recv(65536)

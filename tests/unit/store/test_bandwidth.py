@@ -1,4 +1,4 @@
-"""A limit holds over any time, for all threads together, and does not come in bursts."""
+"""A bandwidth limit holds for all threads together, over any time, without bursts."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from cinderblock.store.bandwidth import TokenBucket, no_throttle, throttle_for
 
 
 class Line:
-    """A clock that moves only when somebody sleeps, and a record of what moved when."""
+    """A clock that moves only during sleep, and a record of the bytes that moved."""
 
     def __init__(self) -> None:
         self.now = 50.0
         self.moved: list[tuple[float, int]] = []
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self.now += seconds
 
     def send(self, bucket: TokenBucket, count: int) -> None:
-        """Ask, wait, and send."""
+        """Request, wait, and send."""
         bucket.take(count)
         self.moved.append((self.now, count))
 
 
 def bucket_on(line: Line, rate: int) -> TokenBucket:
-    """A bucket that lives in the line's time."""
+    """Return a bucket that uses the clock of the line."""
     return TokenBucket(rate, clock=lambda: line.now, sleep=line.sleep)
 
 

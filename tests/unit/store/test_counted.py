@@ -34,7 +34,7 @@ def test_a_call_that_fails_is_a_call_without_bytes() -> None:
     assert store.counts == Counts(puts=1)
 
 
-def test_a_listing_that_is_left_early_counts_what_it_gave() -> None:
+def test_an_abandoned_listing_counts_its_objects() -> None:
     store = CountedStore(MemoryStore())
     for key in "abcd":
         store.put(key, b"")

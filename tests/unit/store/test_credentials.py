@@ -1,4 +1,4 @@
-"""Credentials come from a Secret, and nowhere do they show."""
+"""Credentials come from a Secret, and are never shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET = {"AWS_ACCESS_KEY_ID": b"AKIA123", "AWS_SECRET_ACCESS_KEY": b"wJalr/x+y=
 
 
 def mounted(directory: Path, data: dict[str, bytes]) -> str:
-    """A Secret as the kubelet mounts it: links into a directory that is exchanged as a whole."""
+    """Write a Secret like the kubelet: links into a directory that is replaced as a whole."""
     (directory / "..data").mkdir()
     for name, value in data.items():
         (directory / "..data" / name).write_bytes(value)
@@ -39,17 +39,17 @@ def test_white_space_around_a_value_is_not_part_of_it() -> None:
 
 @pytest.mark.parametrize("name", SECRET)
 @pytest.mark.parametrize("value", [None, b"", b" \n"])
-def test_what_is_missing_is_named(tmp_path: Path, name: str, value: bytes | None) -> None:
+def test_a_missing_credential_is_named(tmp_path: Path, name: str, value: bytes | None) -> None:
     data = {key: content for key, content in {**SECRET, name: value}.items() if content is not None}
     with pytest.raises(InvalidInput, match=name) as from_secret:
         credentials_from_secret(data)
     directory = mounted(tmp_path, data)
-    with pytest.raises(InvalidInput, match=f"{directory} has no {name}") as from_files:
+    with pytest.raises(InvalidInput, match=f"{directory}: it has no {name}") as from_files:
         read_credentials(directory)
     assert from_secret.value.reason == from_files.value.reason == "SecretIncomplete"
 
 
-def test_a_directory_that_is_not_there_has_no_credentials(tmp_path: Path) -> None:
+def test_a_missing_directory_has_no_credentials(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="AWS_ACCESS_KEY_ID"):
         read_credentials(str(tmp_path / "absent"))
 
@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [b"two\nlines", "sch\u00f6n".encode(), b"nul\0", b"two words"])
-def test_what_would_break_a_header_is_refused_and_not_shown(value: bytes) -> None:
+def test_a_value_that_breaks_a_header_is_rejected_and_hidden(value: bytes) -> None:
     with pytest.raises(InvalidInput, match="AWS_SECRET_ACCESS_KEY") as caught:
         credentials_from_secret({**SECRET, "AWS_SECRET_ACCESS_KEY": value})
     assert value.decode() not in str(caught.value)

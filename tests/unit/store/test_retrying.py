@@ -1,4 +1,4 @@
-"""What may be tried again is tried again, within bounds; everything else is raised at once."""
+"""Transient errors are retried within limits; all other errors are raised at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.store.faults import Crash, FaultyStore
 
 
 class Time:
-    """A clock that moves only when somebody sleeps, and dice that always show the most."""
+    """A clock that moves only during sleep, and a random function with a fixed result."""
 
     def __init__(self, share: float = 1.0) -> None:
         self.now = 1000.0
@@ -40,28 +40,28 @@ class Time:
         self._share = share
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self.sleeps.append(seconds)
         self.now += seconds
 
-    def chance(self) -> RetryClock:
-        """For the store."""
+    def clock(self) -> RetryClock:
+        """Return the clock for the store."""
         return RetryClock(lambda: self.now, self.sleep, lambda low, high: low + (high - low) * self._share)
 
 
 class Bench:
-    """A retrying store over a faulty one, with everything to look at."""
+    """A retrying store over a faulty one, with its clock and its calls."""
 
-    def __init__(self, patience: RetryPolicy = MOVER_RETRIES, share: float = 1.0) -> None:
+    def __init__(self, policy: RetryPolicy = MOVER_RETRIES, share: float = 1.0) -> None:
         self.inside = MemoryStore()
         self.faulty = FaultyStore(self.inside)
         self.counted = CountedStore(self.faulty)
         self.time = Time(share)
-        self.store = RetryingStore(self.counted, patience, self.time.chance())
+        self.store = RetryingStore(self.counted, policy, self.time.clock())
 
 
 def away(retry_after: float | None = None) -> StoreUnreachable:
-    """An error that may pass."""
+    """Return a transient error."""
     error = StoreUnreachable("the server is away")
     error.retry_after = retry_after
     return error
@@ -93,7 +93,7 @@ def test_attempts_are_bounded_and_the_error_says_so() -> None:
 
 
 def test_time_is_bounded() -> None:
-    bench = Bench(RetryPolicy(attempts=1000, longest_delay=30, total=100))
+    bench = Bench(RetryPolicy(attempts=1000, max_delay=30, total=100))
     bench.faulty.on("get").raises(away()).times(inf)
     with pytest.raises(StoreUnreachable):
         bench.store.get("key")
@@ -101,9 +101,9 @@ def test_time_is_bounded() -> None:
     assert max(bench.time.sleeps) == 30
 
 
-def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None:
-    for patience in (CLI_RETRIES, OPERATOR_RETRIES):
-        bench = Bench(patience)
+def test_a_check_fails_at_once_for_command_line_and_operator() -> None:
+    for policy in (CLI_RETRIES, OPERATOR_RETRIES):
+        bench = Bench(policy)
         bench.faulty.on("check").raises(away()).times(inf)
         with pytest.raises(StoreUnreachable):
             bench.store.check()
@@ -111,7 +111,7 @@ def test_a_person_and_the_operator_are_told_at_once_that_a_check_fails() -> None
         assert sum(bench.time.sleeps) <= 2
 
 
-def test_the_check_of_a_mover_sits_out_a_restart_of_the_server_but_no_longer_outage() -> None:
+def test_a_movers_check_survives_a_restart_but_no_longer_outage() -> None:
     bench = Bench(MOVER_RETRIES)
     bench.faulty.on("check").raises(away()).times(6)
     bench.store.check()
@@ -126,7 +126,7 @@ def test_the_check_of_a_mover_sits_out_a_restart_of_the_server_but_no_longer_out
 @pytest.mark.parametrize(
     "error", [AccessDenied("no"), NotFound("no"), IntegrityError("no"), PermanentError("no"), CinderblockError("no")]
 )
-def test_what_cannot_help_is_not_tried_again(error: CinderblockError) -> None:
+def test_permanent_errors_are_not_retried(error: CinderblockError) -> None:
     bench = Bench()
     bench.faulty.on("get").raises(error)
     with pytest.raises(type(error)) as caught:
@@ -150,7 +150,7 @@ def test_the_server_gets_the_wait_that_it_asks_for() -> None:
     assert bench.time.sleeps == [17]
 
 
-def test_a_wait_beyond_all_patience_is_not_begun() -> None:
+def test_a_wait_beyond_the_total_is_not_begun() -> None:
     bench = Bench(OPERATOR_RETRIES)
     bench.faulty.on("put").raises(away(retry_after=3600))
     with pytest.raises(StoreUnreachable, match="tried once"):
@@ -222,7 +222,7 @@ def test_a_deletion_that_breaks_off_is_finished() -> None:
     assert list(bench.inside.list("")) == []
 
 
-def test_what_a_lost_answer_did_is_done_again_without_harm() -> None:
+def test_a_call_with_a_lost_response_is_repeated_without_harm() -> None:
     bench = Bench()
     bench.faulty.on("put").raises(away(), done=True)
     bench.faulty.on("delete").raises(away(), done=True)
@@ -234,5 +234,5 @@ def test_what_a_lost_answer_did_is_done_again_without_harm() -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Hundreds of warnings help nobody."""
+    """A long outage must not log hundreds of warnings."""
     caplog.set_level("ERROR")

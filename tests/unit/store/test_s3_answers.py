@@ -1,4 +1,4 @@
-"""Whatever an endpoint answers becomes an error of our tree that says what to do, or a result that can be trusted."""
+"""Every response of an endpoint becomes a trusted result, or an error that names a remedy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cinderblock.errors import (
     AccessDenied,
     CinderblockError,
     Conflict,
+    ContainerNotFound,
     InvalidInput,
     NotFound,
     PermanentError,
@@ -45,13 +46,13 @@ any_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 def opened(server: Canned, **more: object) -> S3Store:
-    """A store on the server."""
+    """Return a store on the server."""
     location = StoreLocation.model_validate({"endpoint_url": server.url, "container": "volumebackups", **more})
     return S3Store(location, CREDENTIALS)
 
 
 def raised(call: Call, *answers: bytes, **more: object) -> CinderblockError:
-    """The error that a call ends in."""
+    """Return the error that a call raises."""
     with (
         canned_server(*answers) as server,
         closing(opened(server, **more)) as store,
@@ -62,7 +63,7 @@ def raised(call: Call, *answers: bytes, **more: object) -> CinderblockError:
 
 
 def connections_for_three(call: Call, unavailable: bytes) -> int:
-    """On how many connections a call is made that gets the same answer three times, and may be tried again."""
+    """Return the number of connections of three calls that get the same transient error."""
     with canned_server(unavailable) as server, closing(opened(server)) as store:
         for _ in range(3):
             with pytest.raises(StoreUnreachable):
@@ -77,14 +78,14 @@ def connections_for_three(call: Call, unavailable: bytes) -> int:
         ("403 Forbidden", "InvalidAccessKeyId", AccessDenied, "AWS_ACCESS_KEY_ID"),
         ("404 Not Found", "XAdminUserNotFound", AccessDenied, "AWS_ACCESS_KEY_ID"),
         ("403 Forbidden", "SignatureDoesNotMatch", AccessDenied, "AWS_SECRET_ACCESS_KEY"),
-        ("403 Forbidden", "AccessDenied", AccessDenied, "allow list, get, put and delete"),
+        ("403 Forbidden", "AccessDenied", AccessDenied, "Allow list, get, put and delete"),
         ("400 Bad Request", "ExpiredToken", AccessDenied, "expired"),
         ("400 Bad Request", "InvalidToken", AccessDenied, "AWS_SESSION_TOKEN"),
         ("403 Forbidden", "RequestTimeTooSkewed", AccessDenied, "clock"),
         ("403 Forbidden", "AccountProblem", AccessDenied, "AccountProblem"),
-        ("404 Not Found", "NoSuchBucket", NotFound, "create it"),
-        ("400 Bad Request", "AuthorizationHeaderMalformed", InvalidInput, "correct the region"),
-        ("301 Moved Permanently", "PermanentRedirect", InvalidInput, "correct the region"),
+        ("404 Not Found", "NoSuchBucket", ContainerNotFound, "Create it"),
+        ("400 Bad Request", "AuthorizationHeaderMalformed", InvalidInput, "Correct the region"),
+        ("301 Moved Permanently", "PermanentRedirect", InvalidInput, "Correct the region"),
         ("507 Insufficient Storage", "XMinioStorageFull", PermanentError, "quota"),
         ("403 Forbidden", "QuotaExceeded", PermanentError, "quota"),
         ("501 Not Implemented", "NotImplemented", PermanentError, "NotImplemented"),
@@ -99,7 +100,7 @@ def connections_for_three(call: Call, unavailable: bytes) -> int:
         ("307 Temporary Redirect", "TemporaryRedirect", StoreUnreachable, "TemporaryRedirect"),
     ],
 )
-def test_a_refusal_says_where_and_what_to_do(
+def test_an_error_names_the_store_and_a_remedy(
     call: Call, status: str, code: str, kind: type[CinderblockError], advice: str
 ) -> None:
     error = raised(call, s3_error(status, code))
@@ -137,7 +138,7 @@ def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
     error = raised(call, answer(status, HTML, Content_Type="text/html"))
     assert isinstance(error, StoreUnreachable)
     assert error.reason == "NotS3"
-    assert "the answer is a web page" in error.message
+    assert "the response is a web page" in error.message
 
 
 @any_call
@@ -150,14 +151,12 @@ def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
     ],
     ids=["not found", "welcome", "no server"],
 )
-def test_after_an_answer_that_is_not_the_servers_its_address_is_looked_up_again(
-    call: Call, somebody_else: bytes
-) -> None:
+def test_a_response_of_another_server_closes_the_connections(call: Call, somebody_else: bytes) -> None:
     assert connections_for_three(call, somebody_else) == 3
 
 
 @any_call
-def test_after_a_server_was_in_trouble_it_is_asked_on_the_same_connection(call: Call) -> None:
+def test_an_overloaded_server_keeps_its_connection(call: Call) -> None:
     slow_down = s3_error("503 Slow Down", "SlowDown", Connection="keep-alive")
     assert connections_for_three(call, slow_down) == 1
 
@@ -180,14 +179,14 @@ def test_a_redirect_is_shown_and_not_followed(call: Call) -> None:
     assert "redirects to https://elsewhere.example/" in error.message
 
 
-def test_the_right_region_is_named_if_the_server_tells() -> None:
+def test_the_right_region_is_named_if_the_server_sends_it() -> None:
     refusal = s3_error("301 Moved Permanently", "PermanentRedirect", x_amz_bucket_region="eu-central-1")
     assert "the container is in region eu-central-1" in raised(CALLS["get"], refusal).message
 
 
 @any_call
 @pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x02\x02\x28garbage\r\n\r\n"])
-def test_something_that_is_not_http_is_no_s3(call: Call, reply: bytes) -> None:
+def test_a_response_that_is_not_http_is_not_s3(call: Call, reply: bytes) -> None:
     error = raised(call, reply)
     assert error.reason in {"NotS3", "StoreUnreachable"}
     assert "127.0.0.1" in error.message
@@ -238,13 +237,13 @@ def test_a_server_that_ignores_ranges_gives_the_right_part() -> None:
 
 
 @pytest.mark.parametrize("content_range", ["bytes 0-2/10", "bytes 2-4/4", "bytes 2-3/10"])
-def test_another_part_than_the_one_asked_for_is_no_answer(content_range: str) -> None:
+def test_another_range_than_the_requested_one_is_an_error(content_range: str) -> None:
     part = answer("206 Partial Content", b"012", ETag='"x"', Content_Range=content_range)
     assert isinstance(raised(CALLS["get a part"], part), StoreUnreachable)
 
 
 def listing(*keys: str, token: str | None = None) -> bytes:
-    """One page of ListObjectsV2."""
+    """Return one page of ListObjectsV2."""
     contents = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
     more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     truncated = str(token is not None).lower()
@@ -258,7 +257,7 @@ def test_a_listing_goes_on_to_its_last_page() -> None:
         assert list(store.list("")) == [ObjectInfo(key, 1) for key in "abc"]
 
 
-def test_an_error_in_the_middle_of_a_listing_is_raised_after_what_came_before() -> None:
+def test_an_error_within_a_listing_follows_the_earlier_objects() -> None:
     pages = (listing("a", "b", token="1"), s3_error("500 Internal Server Error", "InternalError"))
     with canned_server(*pages) as server, closing(opened(server)) as store:
         items = store.list("")
@@ -282,7 +281,7 @@ def test_a_listing_that_makes_no_sense_is_an_error_and_no_end(pages: tuple[bytes
 
 
 def deletion(*failures: tuple[str, str]) -> bytes:
-    """An answer to DeleteObjects."""
+    """Return a response to DeleteObjects."""
     errors = "".join(
         f"<Error><Key>{key}</Key><Code>{code}</Code><Message>why</Message></Error>" for key, code in failures
     )
@@ -302,7 +301,7 @@ def test_a_key_that_was_not_deleted_is_an_error(failures: list[tuple[str, str]],
     assert type(raised(CALLS["delete"], deletion(*failures))) is kind
 
 
-def test_a_key_that_was_not_there_is_deleted() -> None:
+def test_deleting_an_absent_key_succeeds() -> None:
     with canned_server(deletion(("key", "NoSuchKey"))) as server, closing(opened(server)) as store:
         store.delete(["key"])
     assert len(server.requests) == 1
@@ -326,7 +325,7 @@ def test_an_upload_carries_its_sha256_and_no_newer_checksum() -> None:
 
 
 @pytest.mark.parametrize(("region", "constraint"), [("us-east-1", False), ("eu-west-3", True)])
-def test_a_container_is_created_where_it_is_asked_for(region: str, constraint: bool) -> None:
+def test_a_container_is_created_in_the_requested_region(region: str, constraint: bool) -> None:
     script = (s3_error("404 Not Found", "NoSuchBucket"), answer("200 OK"), listing())
     with canned_server(*script) as server, closing(opened(server, region=region, create_container=True)) as store:
         store.check()
@@ -334,7 +333,7 @@ def test_a_container_is_created_where_it_is_asked_for(region: str, constraint: b
     assert (f"<LocationConstraint>{region}<".encode() in server.requests[1]) == constraint
 
 
-def test_a_container_that_somebody_has_just_created_is_fine_if_it_is_ours() -> None:
+def test_a_container_created_meanwhile_in_our_account_is_accepted() -> None:
     missing = s3_error("404 Not Found", "NoSuchBucket")
     ours = s3_error("409 Conflict", "BucketAlreadyOwnedByYou")
     with canned_server(missing, ours, listing()) as server, closing(opened(server, create_container=True)) as store:
@@ -342,23 +341,23 @@ def test_a_container_that_somebody_has_just_created_is_fine_if_it_is_ours() -> N
     assert len(server.requests) == 3
 
 
-def test_a_container_of_somebody_else_is_a_conflict() -> None:
+def test_a_container_of_another_account_is_a_conflict() -> None:
     script = (s3_error("404 Not Found", "NoSuchBucket"), s3_error("409 Conflict", "BucketAlreadyExists"))
     assert type(raised(CALLS["check"], *script, create_container=True)) is Conflict
 
 
-def test_a_missing_container_is_not_created_unasked() -> None:
+def test_a_missing_container_is_only_created_on_request() -> None:
     with canned_server(s3_error("404 Not Found", "NoSuchBucket")) as server, closing(opened(server)) as store:
-        with pytest.raises(NotFound, match="create it"):
+        with pytest.raises(NotFound, match="Create it"):
             store.check()
         assert len(server.requests) == 1
 
 
-def test_a_server_that_does_not_tell_of_earlier_uploads_takes_large_objects_all_the_same(
+def test_a_server_that_cannot_list_uploads_accepts_large_objects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
-    monkeypatch.setattr(multipart, "PART_SIZE", 64 * 1024)
+    monkeypatch.setattr(store_module, "MULTIPART_THRESHOLD_BYTES", 96 * 1024)
+    monkeypatch.setattr(multipart, "PART_BYTES", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     refused, part = s3_error("501 Not Implemented", "NotImplemented"), answer("200 OK", ETag='"x"')

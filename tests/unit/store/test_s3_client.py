@@ -1,4 +1,4 @@
-"""What a store is opened with is checked when it is opened, and shows nowhere."""
+"""Settings of a store are checked when it is opened, and secrets are never shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CREDENTIALS = S3Credentials("AKIAEXAMPLE", "very/secret")
 
 @pytest.fixture(autouse=True)
 def _no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A machine without any AWS configuration."""
+    """Simulate a machine without AWS configuration."""
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -38,7 +38,7 @@ def _no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     "url",
     ["ftp://example", "example:9000", "https://", "http://user:hunter2@example", "https://example/?a=b", "https:///x"],
 )
-def test_what_is_no_endpoint_is_refused_and_not_repeated(url: str) -> None:
+def test_a_malformed_endpoint_is_rejected_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidInput, match="http") as caught:
         open_store(StoreLocation(endpoint_url=url, container="backups"), CREDENTIALS)
     assert "hunter2" not in str(caught.value)
@@ -105,7 +105,7 @@ def test_a_signature_is_for_the_region_of_the_store() -> None:
 def test_an_opened_store_tries_again() -> None:
     with canned_server(b"", answer("200 OK", b"content", ETag='"x"')) as server:
         location = StoreLocation(endpoint_url=server.url, container="backups")
-        with closing(open_store(location, CREDENTIALS, patience=OPERATOR_RETRIES)) as store:
+        with closing(open_store(location, CREDENTIALS, policy=OPERATOR_RETRIES)) as store:
             assert store.get("key") == b"content"
     assert len(server.requests) == 2
 

@@ -1,4 +1,4 @@
-"""Storage class and encryption by the server, as they go out with each object, and proxies."""
+"""Storage class and server-side encryption of each object, and proxies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STORED = answer("200 OK", ETag='"x"')
 
 
 def headers(request: bytes) -> dict[str, str]:
-    """The headers of a request, names in small letters."""
+    """Return the headers of a request, with names in lower case."""
     lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
     return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def sent(body: bytes, *answers: bytes, **more: object) -> list[dict[str, str]]:
-    """The headers of the requests that one upload makes."""
+    """Return the headers of the requests of one upload."""
     with canned_server(*answers) as server:
         location = StoreLocation.model_validate({"endpoint_url": server.url, "container": "backups", **more})
         with closing(S3Store(location, CREDENTIALS)) as store:
@@ -35,7 +35,7 @@ def sent(body: bytes, *answers: bytes, **more: object) -> list[dict[str, str]]:
     return [headers(request) for request in server.requests]
 
 
-def test_an_object_is_put_into_the_storage_class_and_encrypted_as_asked() -> None:
+def test_an_object_gets_its_storage_class_and_encryption() -> None:
     (request,) = sent(b"x", STORED, storage_class="STANDARD_IA", server_side_encryption=KMS)
     assert request["x-amz-storage-class"] == "STANDARD_IA"
     assert request["x-amz-server-side-encryption"] == "aws:kms"
@@ -43,8 +43,8 @@ def test_an_object_is_put_into_the_storage_class_and_encrypted_as_asked() -> Non
 
 
 def test_a_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "PARTS_ABOVE", 96 * 1024)
-    monkeypatch.setattr(multipart, "PART_SIZE", 64 * 1024)
+    monkeypatch.setattr(store_module, "MULTIPART_THRESHOLD_BYTES", 96 * 1024)
+    monkeypatch.setattr(multipart, "PART_BYTES", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
     ended = answer("200 OK", "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
     aes = ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256)
@@ -57,7 +57,7 @@ def test_a_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert requests[1]["x-amz-server-side-encryption"] == "AES256"
 
 
-def test_nothing_is_asked_for_unless_it_is_wanted() -> None:
+def test_no_option_is_sent_by_default() -> None:
     (request,) = sent(b"x", STORED)
     assert not [name for name in request if name.startswith(("x-amz-storage", "x-amz-server-side"))]
 
@@ -68,17 +68,17 @@ def test_nothing_is_asked_for_unless_it_is_wanted() -> None:
         ({"storage_class": "DEEP_ARCHIVE"}, "could not be read at once"),
         (
             {"server_side_encryption": ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256, kms_key_id="k")},
-            "needs the algorithm aws:kms",
+            "Set the algorithm to aws:kms",
         ),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_sent(more: dict[str, object], words: str) -> None:
+def test_impossible_options_are_rejected_before_any_request(more: dict[str, object], words: str) -> None:
     location = StoreLocation.model_validate({"endpoint_url": "http://127.0.0.1:9", "container": "backups", **more})
     with pytest.raises(InvalidInput, match=words):
         S3Store(location, CREDENTIALS)
 
 
-def test_a_proxy_of_the_environment_is_used_and_exceptions_from_it_are_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environments_proxy_and_its_exceptions_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with canned_server(STORED) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         location = StoreLocation(endpoint_url="http://s3.invalid", container="backups")

@@ -1,4 +1,4 @@
-"""The store of the fault tests does what its script says, and nothing else."""
+"""A scripted store fails exactly as its script says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.store.faults import Crash, FaultyStore
 
 @pytest.fixture
 def inside() -> MemoryStore:
-    """A store with three packs."""
+    """Return a store with three packs."""
     store = MemoryStore()
     for number in range(3):
         store.put(f"packs/{number}", b"0123456789")

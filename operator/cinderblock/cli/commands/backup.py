@@ -239,7 +239,7 @@ def _unreadable(arguments: argparse.Namespace) -> Unreadable:
 
 def _parent(catalog: Catalog, description: BackupMetadata) -> CatalogEntry | None:
     """Backup to build on. Without one the backup is a full one: a first run need not be told apart."""
-    newest, damaged = catalog.newest(description.volume_id)
+    newest, damaged = catalog.find_newest(description.volume_id)
     for error in damaged:
         warn(f"passed over as a parent: {error.message}")
     if newest is None or newest.stored.backup_id == description.backup_id:

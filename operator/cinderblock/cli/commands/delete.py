@@ -10,9 +10,10 @@ from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.output import print_fields, print_json
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
-from cinderblock.errors import NotFound
-from cinderblock.repository.catalog import BackupRef, Catalog
+from cinderblock.errors import NotFound, ReferencesUnknown
+from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.deletion import delete_backup
+from cinderblock.repository.objects import BackupRef
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
@@ -43,14 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete. Raises NotFound; Conflict while others need the backup; and what `remove_backup` raises."""
+    """Delete. Raises NotFound, BackupNeeded, and what prevents finding out whether others need the backup."""
     keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location, CLI_RETRIES)) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = _find(catalog, arguments.id, arguments.volume_id)
         references = catalog.references(backup.volume_id)
-        deleted = delete_backup(store, location.prefix, backup.volume_id, backup.backup_id, references)
+        try:
+            deleted = delete_backup(store, location.prefix, backup.volume_id, backup.backup_id, references)
+        except ReferencesUnknown as error:
+            # The exit code and the advice depend on why the other backup cannot be read.
+            raise error.cause or error from None
         if not deleted:
             raise NotFound(f"There is nothing of a backup {backup.backup_id} of volume {backup.volume_id}")
     if arguments.json:

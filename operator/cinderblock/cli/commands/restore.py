@@ -17,8 +17,9 @@ from cinderblock.cli.loss_summary import summarize_losses
 from cinderblock.cli.output import print_fields, print_json, size, warn
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
-from cinderblock.errors import InvalidInput, TargetError
+from cinderblock.errors import IntegrityError, InvalidInput, TargetError
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.chunk_reader import ChunkReader
 from cinderblock.repository.progress import ProgressCallback
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         backup = catalog.find(arguments.id)
         must_be_sealed = keys is not None and not arguments.allow_unsealed
         expected = backup.expected(sealed=must_be_sealed, content_digest=arguments.expect_digest)
-        summary = catalog.summary(backup, expected)
+        summary = catalog.read_summary(backup, expected)
         expected = expected.model_copy(update={"pins": summary.pins})
         task = make_task(arguments, summary.description, location, backup.key, expected)
         with progress_for("restore", as_json=arguments.json, bounded=not arguments.paths) as progress:
@@ -138,7 +139,7 @@ def restore(
         selection.complete(manifest.entries())
     fetcher = ChunkReader(store, task.store.prefix, manifest)
     verify_first_chunk(manifest, fetcher)
-    size_of_device = next(manifest.entries()).size if task.volume_mode is VolumeMode.BLOCK else 0
+    size_of_device = _device_size(manifest, task.manifest) if task.volume_mode is VolumeMode.BLOCK else 0
     prepare_target(task, size_of_device, overwrite=arguments.overwrite and selection is None)
     try:
         with open_target(task.volume_mode, task.path, task.fidelity) as target:
@@ -148,6 +149,14 @@ def restore(
         again = "remove it" if selection else "the same with --overwrite goes on where it ended"
         warn(f"{task.path} is not complete and not to be used: {again}")
         raise
+
+
+def _device_size(manifest: ManifestReader, key: str) -> int:
+    """Return the size of the device in a backup. Raises IntegrityError if the manifest has no entry."""
+    device = next(manifest.entries(), None)
+    if device is None:
+        raise IntegrityError(f"Cannot restore {key}: the backup of a device lists no device. Restore another backup.")
+    return device.size
 
 
 def prepare_target(task: MoverTask, size_of_device: int, *, overwrite: bool) -> None:

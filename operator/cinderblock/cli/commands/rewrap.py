@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     failures: list[PermanentError] = []
     with closing(open_from(arguments, location, CLI_RETRIES)) as store:
         catalog = Catalog(store, location.prefix, keys)
-        for backup in [catalog.find(text) for text in arguments.ids] or catalog.stored():
+        for backup in [catalog.find(text) for text in arguments.ids] or catalog.list_backups():
             try:
                 before = read_header(partial(store.get, backup.key), backup.expected(), backup.key).key_id
                 if before is not None:

@@ -12,7 +12,8 @@ from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.cli.views import fields, to_wire
 from cinderblock.errors import IntegrityError, KeyUnavailable, UnsupportedFormat
-from cinderblock.repository.catalog import BackupRef, Catalog
+from cinderblock.repository.catalog import Catalog
+from cinderblock.repository.objects import BackupRef
 
 DESCRIPTION: Final = "Show what a backup says of itself, and which other backups need it."
 
@@ -43,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         backup = catalog.find(arguments.id)
         dependents = _dependents(catalog, backup)
         if arguments.json:
-            listed = catalog.look(backup)
+            listed = catalog.read_entry(backup)
             print_json({**to_wire(listed), "neededBy": dependents})
             return CORRUPT if listed.damage else SUCCESS
-        summary = catalog.summary(backup)
+        summary = catalog.read_summary(backup)
     needed = "cannot be told" if dependents is None else ", ".join(dependents) or "no other backup"
     print_fields({**fields(summary), "manifest": backup.key, "needed by": needed})
     return SUCCESS
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _dependents(catalog: Catalog, backup: BackupRef) -> list[str] | None:
     """Ids of backups that need this one; None, and a warning why, if that cannot be told."""
     try:
-        return catalog.dependents(backup)
+        return catalog.find_dependents(backup)
     except (IntegrityError, KeyUnavailable, UnsupportedFormat) as error:
         warn(error.message)
         return None

@@ -14,7 +14,7 @@ from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.stores.references import key_ring
-from cinderblock.errors import AlreadyExists, Conflict, NotFound, TransientError
+from cinderblock.errors import AlreadyExists, BackupNeeded, Conflict, NotFound, ReferencesUnknown, TransientError
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import dependents
@@ -161,7 +161,7 @@ async def _create_claim(context: Context, body: dict[str, Any]) -> None:
 
 
 async def _delete_stored_data(context: Context, subject: Target, action: DeleteStoredData) -> None:
-    """Remove a backup's objects, unless another manifest now lists its packs."""
+    """Delete a backup's objects, unless another manifest lists its packs by now."""
     store = subject.store
     if store is None:
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
@@ -172,18 +172,15 @@ async def _delete_stored_data(context: Context, subject: Target, action: DeleteS
     begin = context.references.begin(opened, keys, store, action.container, action.volume_id)
 
     def remove() -> int:
-        references = begin()
-        references.read_all()
-        needs = references.needs(action.backup_id)
-        if needs.by:
-            # They were made after the last look. The next look waits for them, or leaves the data to them.
-            raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason="HasDependentBackups")
-        if needs.unknown:
-            raise dependents.unknown(needs.unknown[0].message)
-        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, references)
+        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, begin())
 
     try:
         count = await asyncio.to_thread(remove)
+    except BackupNeeded as error:
+        # These backups were made after the decision. The next reconcile waits for them, or leaves the data to them.
+        raise TransientError(error.message, reason=error.reason) from error
+    except ReferencesUnknown as error:
+        raise dependents.unknown(error.message) from error
     finally:
         context.references.settle(store, action.container, action.volume_id)
     log.info("Deleted stored data", extra={"objects": count})

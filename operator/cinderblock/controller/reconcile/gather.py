@@ -15,7 +15,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
-from cinderblock.errors import CinderblockError, NotFound
+from cinderblock.errors import CinderblockError, ObjectNotFound
 from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
@@ -181,9 +181,7 @@ async def read_manifest(
     ring = await context.stores.keys(store)
     try:
         summary = await context.stores.call(store, partial(read_summary, partial(opened.get, key), ring, expected, key))
-    except NotFound as error:
-        if error.reason in ("ContainerNotFound", "BucketNotFound"):
-            raise
+    except ObjectNotFound:
         return None
     facts = summary.comparison
     return ObservedManifest(

@@ -45,8 +45,7 @@ from cinderblock.lifecycle.backup.checks import WHOLE, is_forgotten, is_unpinned
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.volume_lock import own_phase
-from cinderblock.repository.objects import list_pack_objects
-from cinderblock.store.base import ObjectStore
+from cinderblock.repository.catalog import Catalog
 
 MAX_NAMESAKES: Final = 8
 """Most manifests with one backup id, below several volumes, that are read to find the right one."""
@@ -358,16 +357,10 @@ async def _find_manifests(context: Context, store: BackupStore, container: str, 
     Somebody who can write to the container can put a manifest of the same name below another volume. So the key below
     the known volume comes first.
     """
-    opened = await context.stores.open(store, container)
-    prefix, backup_id = store.spec.prefix, observed.backup.backup_id
+    catalog = Catalog(await context.stores.open(store, container), store.spec.prefix)
+    found = await context.stores.call(store, partial(catalog.namesakes, observed.backup.backup_id))
     known = _known_key(observed, store)
-
-    def search() -> list[str]:
-        listed = (item.key for item in opened.list(layout.backup_prefix(prefix)))
-        found = (key for key in listed if (layout.stored_ids(key, prefix) or ("", ""))[1] == backup_id)
-        return sorted(found, key=lambda key: (key != known, key))
-
-    return await context.stores.call(store, search)
+    return sorted((backup.key for backup in found), key=lambda key: (key != known, key))
 
 
 async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -404,23 +397,12 @@ async def _stored(
     store, backup = view.store, observed.backup
     if store is None:
         return observed
-    opened = await context.stores.open(store, container)
-    look = partial(_find_stored, opened, store.spec.prefix, volume_id, backup.backup_id)
-    left, stands = await context.stores.call(store, look)
-    observed = replace(observed, data_present=left, manifest_present=stands)
+    catalog = Catalog(await context.stores.open(store, container), store.spec.prefix)
+    presence = await context.stores.call(store, partial(catalog.presence, volume_id, backup.backup_id))
+    observed = replace(observed, data_present=presence.has_data, manifest_present=presence.has_manifest)
     # The siblings were read before. So a backup that was not among them, and has a manifest now, has no VolumeBackup.
-    return await _with_needs(context, observed) if left and not (backup.keeps_data and stands) else observed
-
-
-def _find_stored(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool]:
-    """Return whether the store holds anything of the backup, and whether it holds its manifest.
-
-    Objects that are not ours do not count.
-    """
-    own = layout.manifest_key(prefix, volume_id, backup_id)
-    stands = any(found.key == own for found in store.list(own))
-    has_packs = next(list_pack_objects(store, prefix, volume_id, backup_id), None) is not None
-    return stands or has_packs, stands
+    is_kept = backup.keeps_data and presence.has_manifest
+    return await _with_needs(context, observed) if presence.has_data and not is_kept else observed
 
 
 async def _with_needs(context: Context, observed: ObservedBackup) -> ObservedBackup:

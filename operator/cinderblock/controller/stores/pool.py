@@ -65,7 +65,7 @@ class StorePool:
             ca_file = self._write_certificates(store, certificates) if certificates else None
             place = location(store, container)
             opened = await asyncio.to_thread(
-                open_store, place, credentials_from_secret(credentials.data), ca_file=ca_file, patience=OPERATOR_RETRIES
+                open_store, place, credentials_from_secret(credentials.data), ca_file=ca_file, policy=OPERATOR_RETRIES
             )
             self._open[key] = InstrumentedStore(opened, self._tell) if self._tell else opened
         self._open.move_to_end(key)

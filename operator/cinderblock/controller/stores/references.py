@@ -49,9 +49,9 @@ class ReferenceLookups:
             look = await stores.call(store, self.begin(opened, keys, store, container, volume_id))
             if not look.is_complete:
                 async with self.turn(store, container, volume_id):
-                    look.recall()
+                    look.refresh()
                     while not look.is_complete:
-                        await stores.call(store, look.read_some)
+                        await stores.call(store, look.read_batch)
         finally:
             self.settle(store, container, volume_id)
         return look.needs(backup_id)
@@ -65,7 +65,7 @@ class ReferenceLookups:
 
     def settle(self, store: BackupStore, container: str, volume_id: str) -> None:
         """Forget what does not fit into memory, after a look at a volume."""
-        self._known.settle(_place(store, container, volume_id))
+        self._known.account(_place(store, container, volume_id))
 
     @asynccontextmanager
     async def turn(self, store: BackupStore, container: str, volume_id: str) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""Where a store is, in the words of messages, and what must not appear in them."""
+"""The address of a store as messages show it, without credentials."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from cinderblock.store.credentials import S3Credentials
 
-_QUOTE_LIMIT: Final = 200
-"""Characters of a server's or a library's text that are quoted in a message."""
+_QUOTED_CHARACTERS: Final = 200
+"""Most characters of a server's or a library's text in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class StoreAddress:
         endpoint: URL of the endpoint.
         container: bucket.
         region: region that requests are signed for.
-        credentials: what is taken out of every text that is quoted; None: found by botocore, not known here.
+        credentials: removed from every quoted text; None: boto3 finds them, so they are unknown here.
     """
 
     endpoint: str
@@ -33,11 +33,11 @@ class StoreAddress:
     def __str__(self) -> str:
         return f"container {self.container} at {self.endpoint}"
 
-    def quote(self, text: object) -> str:
-        """A foreign text on one line, cut to a reasonable length, without anything of the credentials."""
+    def redact(self, text: object) -> str:
+        """Return a foreign text on one line, shortened, without the credentials."""
         line = " ".join(str(text).split())
         if self.credentials is not None:
             secrets = (self.credentials.secret_key, self.credentials.session_token, self.credentials.access_key)
             for secret in filter(None, secrets):
                 line = line.replace(secret, "***")
-        return line if len(line) <= _QUOTE_LIMIT else f"{line[:_QUOTE_LIMIT]}…"
+        return line if len(line) <= _QUOTED_CHARACTERS else f"{line[:_QUOTED_CHARACTERS]}…"

@@ -1,7 +1,7 @@
-"""Turns what botocore raises into errors of our own tree, in words that say what to do.
+"""Translate botocore's exceptions into errors of Cinderblock that name a remedy.
 
-Codes: S3 API reference, "List of error codes". An answer that S3 gave has a code in words; an answer that something
-else gave (a web server, a proxy, a load balancer) has no XML, and botocore puts the HTTP status in place of a code.
+Codes: S3 API reference, "List of error codes". A response of S3 has a code in words. A response of something else (a
+web server, a proxy, a load balancer) has no XML; botocore then replaces the code with the HTTP status.
 """
 
 from __future__ import annotations
@@ -23,32 +23,36 @@ from cinderblock.errors import (
     AccessDenied,
     CinderblockError,
     Conflict,
+    ContainerNotFound,
     InvalidInput,
-    NotFound,
+    ObjectNotFound,
     PermanentError,
     StoreUnreachable,
 )
 from cinderblock.store.s3.address import StoreAddress
 
-CONTAINER_NOT_FOUND: Final = "ContainerNotFound"
-
-_MAY_NOT: Final = "the credentials are known but may not do this: allow list, get, put and delete on the container"
-_UNKNOWN_KEY: Final = "the access key is not known there: check AWS_ACCESS_KEY_ID"
-_DENIED: Final[Mapping[str, str]] = {
-    "InvalidAccessKeyId": _UNKNOWN_KEY,
-    "XAdminUserNotFound": _UNKNOWN_KEY,  # versitygw 1.8
-    "SignatureDoesNotMatch": "the secret key does not fit the access key: check AWS_SECRET_ACCESS_KEY, and the region",
-    "ExpiredToken": "the session token has expired: get new credentials",
-    "TokenRefreshRequired": "the session token has expired: get new credentials",
-    "InvalidToken": "the session token is not valid: check AWS_SESSION_TOKEN",
-    "RequestTimeTooSkewed": "the clock of this machine and that of the server differ: set them right",
-    "AccessDenied": _MAY_NOT,
+_NO_PERMISSION: Final = ("the credentials lack a permission", "Allow list, get, put and delete on the container")
+_UNKNOWN_ACCESS_KEY: Final = ("the server does not know the access key", "Check AWS_ACCESS_KEY_ID")
+_TOKEN_EXPIRED: Final = ("the session token has expired", "Get new credentials")
+_DENIALS: Final[Mapping[str, tuple[str, str]]] = {
+    "InvalidAccessKeyId": _UNKNOWN_ACCESS_KEY,
+    "XAdminUserNotFound": _UNKNOWN_ACCESS_KEY,  # versitygw 1.8
+    "SignatureDoesNotMatch": (
+        "the secret key does not match the access key",
+        "Check AWS_SECRET_ACCESS_KEY and the region",
+    ),
+    "ExpiredToken": _TOKEN_EXPIRED,
+    "TokenRefreshRequired": _TOKEN_EXPIRED,
+    "InvalidToken": ("the session token is invalid", "Check AWS_SESSION_TOKEN"),
+    "RequestTimeTooSkewed": ("the clock of this machine differs from the server's clock", "Correct the clocks"),
+    "AccessDenied": _NO_PERMISSION,
 }
+"""Cause and remedy by code."""
 
-_FULL: Final = frozenset(
+_FULL_CODES: Final = frozenset(
     {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 )
-_WRONG_REGION: Final = frozenset(
+_WRONG_REGION_CODES: Final = frozenset(
     {
         "AuthorizationHeaderMalformed",
         "IllegalLocationConstraintException",
@@ -57,13 +61,13 @@ _WRONG_REGION: Final = frozenset(
         "PermanentRedirect",
     }
 )
-_TRANSIENT: Final = frozenset(
+_TRANSIENT_CODES: Final = frozenset(
     {
-        "BadDigest",  # the body was damaged on its way
+        "BadDigest",  # the body was damaged in transit
         "ConnectionClosed",
         "IncompleteBody",
         "InternalError",
-        "NoSuchUpload",  # a multipart upload was taken away, by a lifecycle rule for example
+        "NoSuchUpload",  # a multipart upload was aborted, by a lifecycle rule for example
         "OperationAborted",
         "RequestLimitExceeded",
         "RequestTimeout",
@@ -76,95 +80,103 @@ _TRANSIENT: Final = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
-_TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @contextmanager
-def translate(place: StoreAddress) -> Iterator[None]:
-    """Whatever a client library raises inside leaves as an error of our tree."""
+def translate(address: StoreAddress) -> Iterator[None]:
+    """Translate whatever a client library raises inside."""
     try:
         yield
     except boto.ClientError as error:
-        raise from_answer(error.response, place) from error
+        raise from_answer(error.response, address) from error
     except (boto.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _from_library(error, place) from error
+        raise _from_library(error, address) from error
     except KeyError as error:
-        raise not_s3(place, f"an answer without {error}") from error
+        raise not_s3(address, f"a response without {error}") from error
     except ValueError as error:  # botocore's ResponseParserError is one
-        raise not_s3(place, "an answer that cannot be read") from error
+        raise not_s3(address, "a malformed response") from error
 
 
-def from_answer(response: Mapping[str, Any], place: StoreAddress) -> CinderblockError:
-    """The error for an answer with an error in it."""
-    answered = response.get("Error", {})
+def from_answer(response: Mapping[str, Any], address: StoreAddress) -> CinderblockError:
+    """Return the error for a response that reports an error."""
+    error_fields = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
-    code = str(answered.get("Code", ""))
+    code = str(error_fields.get("Code", ""))
     status = int(metadata.get("HTTPStatusCode", 0))
     headers = metadata.get("HTTPHeaders", {})
-    said = place.quote(f"{code}: {answered.get('Message', '')}".rstrip(": ")) + _hint(headers, place)
-    if code in _FULL or status == 507:
-        return PermanentError(f"No room left in {place} ({said}): raise its quota or free space", reason="StoreFull")
-    if code in _TRANSIENT or status in _TRANSIENT_STATUS:
-        error = StoreUnreachable(f"{place} cannot serve the request now ({said})")
+    detail = address.redact(f"{code}: {error_fields.get('Message', '')}".rstrip(": ")) + _origin_hint(headers, address)
+    if code in _FULL_CODES or status == 507:
+        return PermanentError(
+            f"Cannot write to {address}: no space is left ({detail}). Raise its quota or free space.",
+            reason="StoreFull",
+        )
+    if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUSES:
+        error = StoreUnreachable(f"Cannot use {address} now: the server is unavailable or overloaded ({detail}).")
         error.retry_after = _retry_after(headers)
         error.is_of_another = code == str(status)
         return error
     if code == str(status) or not code:
-        return not_s3(place, f"status {said}")
-    return _refusal(code, status, said, place)
+        return not_s3(address, f"status {detail}")
+    return _from_code(code, status, detail, address)
 
 
-def _refusal(code: str, status: int, said: str, place: StoreAddress) -> CinderblockError:
-    """The error for a definite no of an S3 server."""
+def _from_code(code: str, status: int, detail: str, address: StoreAddress) -> CinderblockError:
+    """Return the error for a code of an S3 server that another attempt cannot change."""
     if code == "NoSuchBucket":
-        return NotFound(f"There is no {place}: create it, or correct the name", reason=CONTAINER_NOT_FOUND)
+        return ContainerNotFound(f"Cannot use {address}: the container does not exist. Create it, or correct the name.")
     if code == "NoSuchKey":
-        return NotFound(f"The object does not exist in {place}")
-    if code in _WRONG_REGION:
-        return InvalidInput(f"{place} is not in region {place.region} ({said}): correct the region")
+        return ObjectNotFound(f"Cannot read from {address}: the object does not exist.")
+    if code in _WRONG_REGION_CODES:
+        return InvalidInput(
+            f"Cannot use {address}: it is not in region {address.region} ({detail}). Correct the region."
+        )
     if code in {"BucketAlreadyExists", "BucketNotEmpty"}:
-        return Conflict(f"The name of {place} is taken by somebody else: choose another name ({said})")
-    if status in {401, 403} or code in _DENIED:
-        return AccessDenied(f"{place} refuses: {_DENIED.get(code, _MAY_NOT)} ({said})")
-    return PermanentError(f"{place} refuses the request ({said})", reason="StoreRefuses")
+        return Conflict(
+            f"Cannot create {address}: the name belongs to another account ({detail}). Choose another name."
+        )
+    if status in {401, 403} or code in _DENIALS:
+        cause, remedy = _DENIALS.get(code, _NO_PERMISSION)
+        return AccessDenied(f"Cannot access {address}: {cause} ({detail}). {remedy}.")
+    return PermanentError(f"Cannot use {address}: the server rejects the request ({detail}).", reason="StoreRefuses")
 
 
-def not_s3(place: StoreAddress, answer: str) -> StoreUnreachable:
-    """The error for an endpoint that answers, but not as S3 does.
+def not_s3(address: StoreAddress, response: str) -> StoreUnreachable:
+    """Return the error for a response that is not from an S3 server.
 
-    That is no refusal by the store: while a server restarts, a proxy, an ingress or whoever has got its address answers
-    in its place, with 404 as often as with 503.
+    The store itself has rejected nothing. While a server restarts, a proxy, an ingress, or the new owner of its address
+    responds in its place, with 404 as often as with 503.
     """
-    error = StoreUnreachable(_no_s3(place, answer), reason="NotS3")
+    error = StoreUnreachable(_not_s3_message(address, response), reason="NotS3")
     error.is_of_another = True
     return error
 
 
-def protocol_violation(place: StoreAddress, answer: str) -> PermanentError:
-    """The error for an endpoint that answers as S3 does, but what S3 never would."""
-    return PermanentError(_no_s3(place, answer), reason="NotS3")
+def protocol_violation(address: StoreAddress, response: str) -> PermanentError:
+    """Return the error for a response in the form of S3 that breaks the rules of S3."""
+    return PermanentError(_not_s3_message(address, response), reason="NotS3")
 
 
-def _no_s3(place: StoreAddress, answer: str) -> str:
+def _not_s3_message(address: StoreAddress, response: str) -> str:
     return (
-        f"{place.endpoint} does not speak S3: it gave {answer} (container {place.container}). Check the endpoint URL, "
-        "its port, http or https, and that no proxy or login page stands in between"
+        f"Cannot use {address}: the endpoint does not speak S3, it sent {response}. Check the endpoint URL, its port,"
+        " its scheme, and that no proxy or login page is in between."
     )
 
 
-def _hint(headers: Mapping[str, str], place: StoreAddress) -> str:
-    """What else an answer tells about its sender."""
+def _origin_hint(headers: Mapping[str, str], address: StoreAddress) -> str:
+    """Return what the headers of a response show about its sender."""
     if "x-amz-bucket-region" in headers:
-        return f"; the container is in region {place.quote(headers['x-amz-bucket-region'])}"
+        return f"; the container is in region {address.redact(headers['x-amz-bucket-region'])}"
     if "location" in headers:
-        return f"; redirects to {place.quote(headers['location'])}"
+        return f"; redirects to {address.redact(headers['location'])}"
     if headers.get("content-type", "").startswith("text/html"):
-        return "; the answer is a web page, which no S3 server gives"
+        return "; the response is a web page, which no S3 server sends"
     return ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks for, given as a number or as a date (RFC 9110, section 10.2.3)."""
+    """Return the seconds that the server asks to wait, from a number or a date (RFC 9110, section 10.2.3)."""
     value = headers.get("retry-after", "").strip()
     if value.isdecimal():
         return float(value)
@@ -174,60 +186,68 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _from_library(error: Exception, place: StoreAddress) -> CinderblockError:
-    """The error for a request that was not made, or got no whole answer."""
+def _from_library(error: Exception, address: StoreAddress) -> CinderblockError:
+    """Return the error for a request that was not sent, or got no complete response."""
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return AccessDenied(
-            f"There are no credentials for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"Cannot access {address}: there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
+            " AWS_PROFILE."
         )
     if isinstance(error, boto.CredentialRetrievalError | boto.TokenRetrievalError | boto.SSOError):
-        return AccessDenied(f"Credentials for {place} cannot be had: {place.quote(error)}")
+        return AccessDenied(f"Cannot get credentials for {address} ({address.redact(error)}).")
     if isinstance(error, boto.ParamValidationError | boto.UnknownEndpointError):
-        return InvalidInput(f"{place} cannot be asked for: {place.quote(error)}")
-    return _from_network(error, place)
+        return InvalidInput(
+            f"Cannot send a request to {address} ({address.redact(error)}). Check the settings of the store."
+        )
+    return _from_network(error, address)
 
 
-def _from_network(error: Exception, place: StoreAddress) -> CinderblockError:
-    """The error for a request that got no whole answer."""
+def _from_network(error: Exception, address: StoreAddress) -> CinderblockError:
+    """Return the error for a request that got no complete response."""
     if isinstance(error, boto.ReadTimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return StoreUnreachable(f"{place} did not answer in time")
-    cause = _innermost(error)
+        return StoreUnreachable(f"Cannot use {address}: no response arrived in time.")
+    cause = _root_cause(error)
     if isinstance(error, boto.SSLError | urllib3.exceptions.SSLError):
-        return _from_tls(cause, place)
+        return _from_tls(cause, address)
     if isinstance(error, boto.ProxyConnectionError):
-        return StoreUnreachable(f"The proxy to {place} cannot be reached: {place.quote(error)}")
+        return StoreUnreachable(
+            f"Cannot reach {address}: the connection to its proxy failed ({address.redact(error)}). Check the proxy."
+        )
     if isinstance(cause, socket.gaierror):
-        return StoreUnreachable(f"The host name of {place.endpoint} cannot be resolved ({cause.strerror}): check it")
+        return StoreUnreachable(
+            f"Cannot resolve the host name of {address.endpoint}: {cause.strerror}. Check the endpoint URL."
+        )
     if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, http.client.RemoteDisconnected):
-        return not_s3(place, "something that is not HTTP")
-    return StoreUnreachable(f"{place} cannot be reached: {place.quote(cause)}")
+        return not_s3(address, "something else than HTTP")
+    return StoreUnreachable(f"Cannot reach {address}: {address.redact(cause)}")
 
 
-def _from_tls(cause: BaseException, place: StoreAddress) -> CinderblockError:
-    said = place.quote(cause)
+def _from_tls(cause: BaseException, address: StoreAddress) -> CinderblockError:
+    detail = address.redact(cause)
     if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
         return PermanentError(
-            f"The certificate of {place.endpoint} is not trusted: give the CA that signed it, and a host name that "
-            f"stands in it ({said})",
+            f"Cannot trust the certificate of {address.endpoint} ({detail}). Provide the CA that signed it, and use a"
+            " host name that it names.",
             reason="CertificateNotTrusted",
         )
     if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
         return PermanentError(
-            f"{place.endpoint} does not speak TLS: try http, or another port ({said})", reason="NotTls"
+            f"Cannot connect to {address.endpoint}: it does not speak TLS ({detail}). Try http, or another port.",
+            reason="NotTls",
         )
-    return StoreUnreachable(f"TLS with {place.endpoint} failed: {said}")
+    return StoreUnreachable(f"Cannot connect to {address.endpoint}: TLS failed ({detail}).")
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """What went wrong at the bottom; botocore and urllib3 wrap it several times."""
-    seen = {id(error)}
-    while (inner := _inner(error)) is not None and id(inner) not in seen:
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the first cause of an error; botocore and urllib3 wrap it several times."""
+    visited = {id(error)}
+    while (inner := _next_cause(error)) is not None and id(inner) not in visited:
         error = inner
-        seen.add(id(error))
+        visited.add(id(error))
     return error
 
 
-def _inner(error: BaseException) -> BaseException | None:
+def _next_cause(error: BaseException) -> BaseException | None:
     candidates = (
         getattr(error, "kwargs", {}).get("error"),
         getattr(error, "reason", None),

@@ -1,4 +1,4 @@
-"""How objects are to lie on the server: their storage class, and what the server encrypts them with."""
+"""Storage class and server-side encryption of objects."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from cinderblock.errors import InvalidInput
 
 
 def put_options(location: StoreLocation) -> dict[str, Any]:
-    """Parameters of PutObject and CreateMultipartUpload, beside key and body.
+    """Return the parameters of PutObject and CreateMultipartUpload, except container, key and body.
 
     Raises InvalidInput for a storage class that cannot be read at once, and for a KMS key without KMS.
     """
-    wanted: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if location.storage_class is not None:
         if location.storage_class in ARCHIVES:
             raise InvalidInput(
-                f"A backup in storage class {location.storage_class} could not be read at once: choose one that needs "
-                "no retrieval, such as STANDARD_IA or GLACIER_IR"
+                f"Cannot use storage class {location.storage_class}: a backup could not be read at once. Choose a class"
+                " without retrieval, such as STANDARD_IA or GLACIER_IR."
             )
-        wanted["StorageClass"] = location.storage_class
+        options["StorageClass"] = location.storage_class
     encryption = location.server_side_encryption
     if encryption is not None:
-        wanted["ServerSideEncryption"] = encryption.algorithm.value
+        options["ServerSideEncryption"] = encryption.algorithm.value
         if encryption.kms_key_id is not None:
             if encryption.algorithm is not ServerSideAlgorithm.KMS:
-                raise InvalidInput("A KMS key needs the algorithm aws:kms")
-            wanted["SSEKMSKeyId"] = encryption.kms_key_id
-    return wanted
+                raise InvalidInput(
+                    "Cannot use a KMS key with another algorithm than aws:kms. Set the algorithm to aws:kms."
+                )
+            options["SSEKMSKeyId"] = encryption.kms_key_id
+    return options

@@ -1,4 +1,4 @@
-"""How bodies leave and arrive: in slices, without being copied."""
+"""Send and receive bodies in slices, without copies."""
 
 from __future__ import annotations
 
@@ -12,71 +12,71 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from botocore.response import StreamingBody
 
-SLICE: Final = 64 * 1024
-"""Bytes read at once where reading is limited."""
+SLICE_BYTES: Final = 64 * 1024
+"""Bytes that are received at once if the bandwidth is limited."""
 EXPECT_CONTINUE_BYTES: Final = 1024**2
-"""Bytes from which a body is announced (Expect: 100-continue), so that a refusal comes before it is sent. A server that
-does not know the announcement costs one second, and every other one a round trip."""
+"""Size from which a body is announced (Expect: 100-continue), so that the server can reject it before it is sent. A
+server that ignores the announcement costs one second, any other one a round trip."""
 
 
 class ThrottledBody:
-    """A body as botocore and urllib3 want it: a file, read once for the signature and once for the line.
+    """A body as botocore and urllib3 expect it: a file that is read once for the signature and once to be sent.
 
-    urllib3 sends what it reads, 16 KiB at a time. Sending a whole body at once would have to be over within the
-    connect time-out, which a slow line cannot do with 64 MiB; and there would be no place for a pace. Measured with 64
-    MiB to a server on the same machine: the same wall time and CPU as sending it whole.
+    urllib3 reads and sends 16 KiB at a time. If it sent a whole body at once, that would have to end within the connect
+    time-out, which a slow network cannot do with 64 MiB, and no throttle could act. Measured with 64 MiB to a server on
+    the same machine: the same wall time and CPU as sending it whole.
     """
 
-    def __init__(self, body: memoryview, requeue_policy: Throttle) -> None:
+    def __init__(self, body: memoryview, throttle: Throttle) -> None:
         self._body = body
-        self._pace = requeue_policy
-        self._active_pace: Throttle = no_throttle
+        self._throttle = throttle
+        self._active_throttle: Throttle = no_throttle
         self._position = 0
 
     def __len__(self) -> int:
         return self._body.nbytes
 
     def read(self, amount: int = -1) -> memoryview:
-        """The next ``amount`` bytes, fewer at the end."""
+        """Return the next ``amount`` bytes, fewer at the end."""
         end = self._body.nbytes if amount < 0 else self._position + amount
         part = self._body[self._position : end]
-        self._active_pace(part.nbytes)
+        self._active_throttle(part.nbytes)
         self._position += part.nbytes
         return part
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position, counted from the beginning or from the end."""
+        """Move to a position that counts from the beginning or from the end, and return it."""
         self._position = offset if whence == os.SEEK_SET else self._body.nbytes + offset
         return self._position
 
     def tell(self) -> int:
-        """Position in bytes."""
+        """Return the position in bytes."""
         return self._position
 
-    def enter_line(self) -> None:
-        """What is read from now on is sent."""
-        self._active_pace = self._pace
+    def start_throttling(self) -> None:
+        """Throttle all further reads: urllib3 sends what it reads from now on."""
+        self._active_throttle = self._throttle
 
 
 def announce_large_only(params: dict[str, Any], **_: Any) -> None:
-    """botocore's event before-call: it has announced every body."""
+    """Handle botocore's event before-call: botocore has announced every body."""
     if isinstance(params["body"], ThrottledBody) and len(params["body"]) < EXPECT_CONTINUE_BYTES:
         del params["headers"]["Expect"]
 
 
 def start_throttling(request: AWSPreparedRequest, **_: Any) -> None:
-    """botocore's event before-send: the signature has been made."""
+    """Handle botocore's event before-send: the request has been signed."""
     if isinstance(request.body, ThrottledBody):
-        request.body.enter_line()
+        request.body.start_throttling()
 
 
-def receive(body: StreamingBody, requeue_policy: Throttle) -> bytes:
-    """Everything of a body. Raises what botocore raises, also if it ends early (IncompleteReadError)."""
+def receive(body: StreamingBody, throttle: Throttle) -> bytes:
+    """Return a whole body. Raises what botocore raises; IncompleteReadError if the body ends early."""
     with closing(body):
-        if requeue_policy is no_throttle:
+        if throttle is no_throttle:
             return body.read()
         slices = []
-        while part := body.read(SLICE):
-            requeue_policy(len(part))
+        while part := body.read(SLICE_BYTES):
+            throttle(len(part))
             slices.append(part)
         return b"".join(slices)
