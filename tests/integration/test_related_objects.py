@@ -78,9 +78,9 @@ async def test_store_finds_its_users(context: Context, client: KubeClient, names
     metadata = {"name": "default", "namespace": namespace, "uid": "s-1"}
     store = BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "a"}, phase="available", storeName="cold")
-    assert await related.users_of_store(context, store) == ()
+    assert await related.list_store_users(context, store) == ()
     await make(client, VOLUME_BACKUP, namespace, "here", {"volumeId": "a"}, phase="available", storeName="default")
-    assert await related.users_of_store(context, store) == ("here",)
+    assert await related.list_store_users(context, store) == ("here",)
 
 
 async def test_store_finds_complete_unencrypted_backups(context: Context, client: KubeClient, namespace: str) -> None:
@@ -92,6 +92,6 @@ async def test_store_finds_complete_unencrypted_backups(context: Context, client
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "data"}, **elsewhere)
     spec = {"credentialsSecretRef": {"name": "s3"}}
     store = BackupStore.model_validate({"metadata": {"name": "offsite", "namespace": namespace}, "spec": spec})
-    names, is_all = await related.unsealed_in(context, store)
+    names, is_all = await related.list_unsealed(context, store)
     # A server that has found as many objects as requested does not check whether there are more.
     assert (names, is_all or related.LIST_ALL_LIMIT == 1) == (("plain",), True)

@@ -58,7 +58,9 @@ def pods_restoring(pods: list[Pod], owner_uid: str) -> tuple[str, ...]:
     return tuple(sorted(pod.name for pod in others if pod.metadata.labels.get(api_labels.OWNER_KIND_LABEL) == kind))
 
 
-async def pods_during_copy(context: Context, claim: PersistentVolumeClaim, mover: ObservedMover) -> tuple[str, ...]:
+async def list_pods_during_copy(
+    context: Context, claim: PersistentVolumeClaim, mover: ObservedMover
+) -> tuple[str, ...]:
     """Return the names of the pods other than movers that used a claim between the start and the end of its mover."""
     began = mover.job.metadata.creation_timestamp if mover.job is not None else None
     if began is None:
@@ -74,7 +76,7 @@ def _is_mover(pod: Pod) -> bool:
     return pod.metadata.labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
 
 
-async def attached_to(context: Context, volume_name: str, pods: list[Pod]) -> tuple[str, ...]:
+async def list_attached_nodes(context: Context, volume_name: str, pods: list[Pod]) -> tuple[str, ...]:
     """Return the nodes that a PersistentVolume is attached to. While pods use it, the API server is not asked."""
     if pods:
         return ()
@@ -92,7 +94,7 @@ async def observe_mover(
         owner: the operation.
         claim: the PersistentVolumeClaim that the mover mounts, if it exists.
     """
-    lookup = await own_mover(context, owner)
+    lookup = await observe_own_mover(context, owner)
     if lookup.job is not None:
         progress = await _progress(context, owner, lookup.pods)
         return replace(await _with_warnings(context, lookup, lookup.job, claim), progress=progress)
@@ -111,10 +113,10 @@ def _running(job: Job) -> RunningMover | None:
     return RunningMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
 
 
-async def own_mover(context: Context, owner: VolumeBackup | VolumeRestore) -> ObservedMover:
+async def observe_own_mover(context: Context, owner: VolumeBackup | VolumeRestore) -> ObservedMover:
     """Return the mover Job of an operation with its pods. An operation that only cleans up needs no more."""
     job = await context.get(Job, kinds.JOB, api_labels.child_name(owner.uid), owner.namespace)
-    return ObservedMover(job=job, pods=await pods_of(context, owner) if job is not None else ())
+    return ObservedMover(job=job, pods=await list_mover_pods(context, owner) if job is not None else ())
 
 
 async def _with_warnings(
@@ -131,7 +133,7 @@ async def _with_warnings(
     return replace(lookup, warning=warning, claim_warning=of_claim)
 
 
-async def pods_of(context: Context, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
+async def list_mover_pods(context: Context, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
     """Return the mover pods of an operation, oldest first, whether or not the Job still exists."""
     pods = await context.list(Pod, kinds.POD, owner.namespace, labels=f"{api_labels.OWNER_UID_LABEL}={owner.uid}")
     return tuple(sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))

@@ -23,14 +23,14 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import (
-    attached_to,
     choose_store,
     find_claim,
+    list_attached_nodes,
+    list_mover_pods,
+    list_pods_during_copy,
     list_running_pods,
     observe_mover,
-    own_mover,
-    pods_during_copy,
-    pods_of,
+    observe_own_mover,
     pods_restoring,
     pods_using,
     probe_store,
@@ -64,12 +64,12 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
         return await _for_deletion(context, await _with_related(context, observed))
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
     if ended and not is_forgotten(backup):
-        observed = replace(await _with_related(context, observed), mover=await own_mover(context, backup))
+        observed = replace(await _with_related(context, observed), mover=await observe_own_mover(context, backup))
         observed = await _with_dependents(context, observed) if dependents.must_be_read(observed) else observed
         return await _with_own_manifest(context, observed) if is_unpinned(backup) else observed
     if backup.spec.import_:
         return await _for_import(context, observed)
-    claim = await _claim(context, backup)
+    claim = await _find_claim(context, backup)
     return await _for_creation(context, await _with_related(context, replace(observed, claim=claim)))
 
 
@@ -104,7 +104,7 @@ async def _with_related(context: Context, observed: ObservedBackup) -> ObservedB
     return replace(observed, siblings=siblings, restores=restores)
 
 
-async def _claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
+async def _find_claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
     """Return the PersistentVolumeClaim. An accepted backup knows its name and UID, and need not search for it."""
     status = backup.status
     if own_phase(backup) and status.volume_id and status.volume_name:
@@ -198,7 +198,7 @@ async def _with_pods_during_copy(context: Context, observed: ObservedBackup) -> 
     )
     if observed.claim is None or from_snapshot:
         return observed
-    return replace(observed, pods_during_copy=await pods_during_copy(context, observed.claim, observed.mover))
+    return replace(observed, pods_during_copy=await list_pods_during_copy(context, observed.claim, observed.mover))
 
 
 async def _with_snapshots(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -220,7 +220,7 @@ async def _with_attachments(context: Context, observed: ObservedBackup, pods: li
     has_begun = observed.snapshot is not None or observed.snapshot_claim is not None
     if observed.volume is None or observed.backup.spec.snapshot_id is not None or may_be_in_use or has_begun:
         return observed
-    return replace(observed, attached_to=await attached_to(context, observed.volume.name, pods))
+    return replace(observed, attached_to=await list_attached_nodes(context, observed.volume.name, pods))
 
 
 async def _with_active_key(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -288,12 +288,12 @@ async def _with_manifest(context: Context, observed: ObservedBackup) -> Observed
     try:
         is_lost = key is None or (forgotten and not source)
         keys = await _find_manifests(context, store, container, observed) if is_lost or key is None else [key]
-        return await _with_one_of(context, observed, store, container, keys)
+        return await _with_valid_manifest(context, observed, store, container, keys)
     except CinderblockError as error:
         return replace(observed, manifest_error=error)
 
 
-async def _with_one_of(
+async def _with_valid_manifest(
     context: Context, observed: ObservedBackup, store: BackupStore, container: str, keys: list[str]
 ) -> ObservedBackup:
     """Add the only valid manifest among ``keys``, or that of the known volume. Raises what the store raises."""
@@ -301,7 +301,7 @@ async def _with_one_of(
     first_error: CinderblockError | None = None
     for key in keys[:MAX_NAMESAKES]:
         try:
-            manifest = await read_manifest(context, store, container, key, _expected(observed, store, key))
+            manifest = await read_manifest(context, store, container, key, _expected_backup(observed, store, key))
         except PermanentError as error:
             # A namesake that cannot be read, for example without its key, must not hide the right one.
             first_error = first_error or error
@@ -310,11 +310,11 @@ async def _with_one_of(
             return replace(observed, manifest=manifest)
         valid += [manifest] if manifest is not None else []
     if len(valid) > 1 or len(keys) > MAX_NAMESAKES:
-        return replace(observed, manifest_error=_namesakes(observed, keys))
+        return replace(observed, manifest_error=_ambiguous_manifest(observed, keys))
     return replace(observed, manifest=valid[0]) if valid else replace(observed, manifest_error=first_error)
 
 
-def _namesakes(observed: ObservedBackup, keys: list[str]) -> ForeignManifest:
+def _ambiguous_manifest(observed: ObservedBackup, keys: list[str]) -> ForeignManifest:
     """Return the error of a backup with several possible manifests. The remedy comes first: a failReason is short."""
     remedy = (
         "Give the key of the right one as spec.import.manifest" if observed.backup.spec.import_ else "Remove the others"
@@ -331,7 +331,7 @@ def _known_key(observed: ObservedBackup, store: BackupStore) -> str | None:
     return layout.manifest_key(prefix, observed.claim.uid, backup_id) if observed.claim else None
 
 
-def _expected(observed: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
+def _expected_backup(observed: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
     """Return which backup the manifest must belong to, from the mover's report, or else from its key and the store.
 
     If the backup is being deleted, it may be unencrypted.
@@ -369,9 +369,9 @@ async def _find_manifests(context: Context, store: BackupStore, container: str, 
 async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedBackup:
     backup, status = observed.backup, observed.backup.status
     lookup = await choose_store(context, backup.namespace, _store_name(backup))
-    mover = await own_mover(context, backup)
+    mover = await observe_own_mover(context, backup)
     if mover.job is None:
-        mover = replace(mover, pods=await pods_of(context, backup))
+        mover = replace(mover, pods=await list_mover_pods(context, backup))
     observed = replace(
         observed, store=lookup, mover=mover, namespace_ending=await _is_ending(context, backup.namespace)
     )
@@ -381,7 +381,7 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
     if not recorded or lookup.store is None or not status.volume_id or not status.container:
         return observed
     try:
-        return await _stored(context, observed, lookup, status.volume_id, status.container)
+        return await _with_stored_data(context, observed, lookup, status.volume_id, status.container)
     except CinderblockError as error:
         return replace(observed, store=StoreLookup(lookup.store, "", error))
 
@@ -395,7 +395,7 @@ async def _for_lost_status(context: Context, observed: ObservedBackup) -> Observ
     return await _with_manifest(context, replace(observed, claim=claim))
 
 
-async def _stored(
+async def _with_stored_data(
     context: Context, observed: ObservedBackup, lookup: StoreLookup, volume_id: str, container: str
 ) -> ObservedBackup:
     """Add whether the store still holds objects of the backup, and which other backups need them."""

@@ -10,14 +10,14 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.gather import (
-    attached_to,
     choose_store,
     find_claim,
+    list_attached_nodes,
+    list_mover_pods,
+    list_pods_during_copy,
     list_pods_using,
     observe_mover,
-    own_mover,
-    pods_during_copy,
-    pods_of,
+    observe_own_mover,
     pods_restoring,
     pods_using,
     probe_store,
@@ -78,14 +78,14 @@ async def _volume(
 
 
 async def _for_cleanup(context: Context, observed: ObservedRestore) -> ObservedRestore:
-    mover = await own_mover(context, observed.restore)
+    mover = await observe_own_mover(context, observed.restore)
     name = _promised_name(observed)
     if name is not None:
         # What happens to the volume depends on whether it was promised to a claim.
         observed = replace(
             observed, target=await context.get(PersistentVolumeClaim, kinds.PVC, name, observed.restore.namespace)
         )
-    return replace(observed, mover=replace(mover, pods=await pods_of(context, observed.restore)))
+    return replace(observed, mover=replace(mover, pods=await list_mover_pods(context, observed.restore)))
 
 
 def _promised_name(observed: ObservedRestore) -> str | None:
@@ -107,7 +107,7 @@ async def _for_rebinding(context: Context, observed: ObservedRestore) -> Observe
     target = await context.get(
         PersistentVolumeClaim, kinds.PVC, restore_checks.target_name(observed), observed.restore.namespace
     )
-    observed = replace(observed, target=target, mover=await own_mover(context, observed.restore))
+    observed = replace(observed, target=target, mover=await observe_own_mover(context, observed.restore))
     is_reserved = observed.volume is not None and observed.volume.status.phase == "Available"
     return (
         await _with_store(context, observed, observed.backup)
@@ -133,7 +133,7 @@ async def _for_restore(context: Context, observed: ObservedRestore) -> ObservedR
     observed = replace(observed, mover=await observe_mover(context, observed.restore, claim))
     if observed.target is None or not restore_checks.is_in_place(observed.restore):
         return observed
-    return replace(observed, pods_during_copy=await pods_during_copy(context, observed.target, observed.mover))
+    return replace(observed, pods_during_copy=await list_pods_during_copy(context, observed.target, observed.mover))
 
 
 async def _with_target_users(
@@ -141,7 +141,7 @@ async def _with_target_users(
 ) -> ObservedRestore:
     """Add what may still write to an existing target."""
     pods = await list_pods_using(context, target)
-    nodes = await attached_to(context, target.spec.volume_name, pods) if target.is_bound else ()
+    nodes = await list_attached_nodes(context, target.spec.volume_name, pods) if target.is_bound else ()
     restoring = pods_restoring(pods, observed.restore.uid)
     return replace(observed, pods_using=pods_using(pods), pods_restoring=restoring, attached_to=nodes)
 

@@ -93,7 +93,7 @@ async def related_to_restore(
     return found, tuple(backups), tuple(other for other in restores if other.uid != restore.uid)
 
 
-async def users_of_store(context: Context, store: BackupStore) -> tuple[str, ...]:
+async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:
     """Return the names of VolumeBackups that need a store. Of very many, only the first ones."""
     fields = f"status.storeName={store.name}"
     bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
@@ -103,7 +103,7 @@ async def users_of_store(context: Context, store: BackupStore) -> tuple[str, ...
     return _users(parse_all(VolumeBackup, await context.kube.list(kinds.VOLUME_BACKUP, store.namespace)), store)
 
 
-async def unsealed_in(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
+async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
     """Return the names of complete, unencrypted VolumeBackups in a store, and whether these are all of them.
 
     Of very many, the first ones are enough for a message.

@@ -37,7 +37,7 @@ OBJECTS_PER_TURN: Final = 25
 """Objects examined before other tasks of the event loop run: about 10 ms."""
 
 JsonObject = dict[str, Any]
-BackupPlace = tuple[str, str]
+NamespacedId = tuple[str, str]
 """A namespace, and the id of a backup in it."""
 
 
@@ -48,10 +48,10 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     """
     stores = await context.kube.list(kinds.BACKUP_STORE)
     bodies = [*await context.kube.list(kinds.VOLUME_BACKUP), *await context.kube.list(kinds.VOLUME_RESTORE)]
-    steady = SteadyStateFilter(context.policy, await _owners(context.kube), context.clock())
+    steady = SteadyStateFilter(context.policy, await _list_owners(context.kube), context.clock())
     async for body in _with_pauses(bodies):
         steady.observe(body)
-    kept = [*stores, *[body async for body in _with_pauses(bodies) if not steady.is_settled(body)]]
+    kept = [*stores, *[body async for body in _with_pauses(bodies) if not steady.is_steady(body)]]
     marked_volumes = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
     return [(key_of(body), is_in_progress(body)) for body in kept] + [
         (volume_key(item["metadata"]["name"]), False) for item in marked_volumes
@@ -71,15 +71,15 @@ class SteadyStateFilter:
         self._policy = policy
         self._owners = owners
         self._now = now
-        self._ids: set[BackupPlace] = set()
-        self._dependents: dict[BackupPlace, JsonObject] = {}
-        self._parents: dict[BackupPlace, set[str]] = defaultdict(set)
-        self._missing: dict[BackupPlace, list[BackupPlace]] = {}
-        self._restores: dict[BackupPlace, list[VolumeRestore]] = defaultdict(list)
+        self._ids: set[NamespacedId] = set()
+        self._dependents: dict[NamespacedId, JsonObject] = {}
+        self._parents: dict[NamespacedId, set[str]] = defaultdict(set)
+        self._missing: dict[NamespacedId, list[NamespacedId]] = {}
+        self._restores: dict[NamespacedId, list[VolumeRestore]] = defaultdict(list)
 
     def observe(self, body: JsonObject) -> None:
         """Take note of the objects that an object refers to. One dependent of a backup is enough."""
-        parsed = _parsed(body)
+        parsed = _parse(body)
         if isinstance(parsed, VolumeBackup):
             self._ids.add((parsed.namespace, parsed.backup_id))
             needed = dependents.needed_parent_id(parsed)
@@ -89,30 +89,30 @@ class SteadyStateFilter:
         elif parsed is not None and parsed.status.backup_id:
             self._restores[parsed.namespace, parsed.status.backup_id].append(parsed)
 
-    def is_settled(self, body: JsonObject) -> bool:
+    def is_steady(self, body: JsonObject) -> bool:
         """Return whether nothing would be done about an object. All objects must have been observed before."""
-        parsed = _parsed(body)
+        parsed = _parse(body)
         if parsed is None or parsed.uid in self._owners or parsed.metadata.is_being_deleted:
             return False
         if isinstance(parsed, VolumeBackup):
-            return self._is_backup_settled(parsed)
+            return self._is_steady_backup(parsed)
         if restore_checks.own_phase(parsed) not in RESTORE_ENDS:
             return False
         return _changes_nothing(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
 
-    def _is_backup_settled(self, backup: VolumeBackup) -> bool:
+    def _is_steady_backup(self, backup: VolumeBackup) -> bool:
         if (
             volume_lock.own_phase(backup) not in BACKUP_ENDS
             or backup_checks.is_forgotten(backup)
             or backup_checks.is_unpinned(backup)
         ):
             return False
-        place = backup.namespace, backup.backup_id
+        reference = backup.namespace, backup.backup_id
         observed = ObservedBackup(
             backup,
             self._policy,
             siblings=tuple(self._dependent_siblings(backup)),
-            restores=tuple(self._restores.get(place, ())),
+            restores=tuple(self._restores.get(reference, ())),
         )
         return _changes_nothing(backup_decide.decide(observed, self._now), backup.status)
 
@@ -122,17 +122,17 @@ class SteadyStateFilter:
         Only the store shows what that one needs. The store is not asked here: the recorded status is trusted.
         """
         missing = self._missing_parents((backup.namespace, backup.status.volume_id or ""))
-        for place in ((backup.namespace, backup.backup_id), *missing):
-            found = _parsed(self._dependents[place]) if place in self._dependents else None
+        for reference in ((backup.namespace, backup.backup_id), *missing):
+            found = _parse(self._dependents[reference]) if reference in self._dependents else None
             if isinstance(found, VolumeBackup) and found.uid != backup.uid:
                 yield found
                 return
 
-    def _missing_parents(self, volume: BackupPlace) -> list[BackupPlace]:
+    def _missing_parents(self, volume: NamespacedId) -> list[NamespacedId]:
         """Return the parents of a volume's backups that no longer exist, searched once for each volume."""
         if volume not in self._missing:
             named = ((volume[0], parent) for parent in self._parents.get(volume, ()))
-            self._missing[volume] = [place for place in named if place not in self._ids]
+            self._missing[volume] = [reference for reference in named if reference not in self._ids]
         return self._missing[volume]
 
 
@@ -140,7 +140,7 @@ def _changes_nothing(decision: Decision, status: AnyStatus) -> bool:
     return not decision.actions and decision.requeue_after is None and decision.status in (None, status)
 
 
-def _parsed(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
+def _parse(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
     """Return the object as a model; None if it does not parse, which its reconciliation reports."""
     model = VolumeBackup if body["kind"] == kinds.VOLUME_BACKUP.kind else VolumeRestore
     try:
@@ -149,7 +149,7 @@ def _parsed(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
         return None
 
 
-async def _owners(kube: KubeClient) -> frozenset[str]:
+async def _list_owners(kube: KubeClient) -> frozenset[str]:
     """Return the UIDs of the operations that have a Job, a PersistentVolumeClaim or a VolumeSnapshot."""
     children: list[JsonObject] = []
     for kind in (kinds.JOB, kinds.PVC, kinds.VOLUME_SNAPSHOT):
