@@ -117,7 +117,7 @@ class Scene:
     def writes(self, since: int = 0) -> list[Seen]:
         """Return the operator's writes to this namespace, including Events."""
         prefix = f"/namespaces/{self.namespace}/"
-        return [seen for seen in self.api.seen[since:] if seen.is_write and prefix in seen.path]
+        return [request for request in self.api.seen[since:] if request.is_write and prefix in request.path]
 
     def movers(self, backup: dict[str, Any]) -> int:
         """Return how many movers have started for a backup."""
@@ -160,7 +160,7 @@ def make_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
 def scene(make_scene: Callable[[], Scene]) -> Iterator[Scene]:
     made = make_scene()
     yield made
-    made.api.rule = lambda seen: None
+    made.api.rule = lambda request: None
     made.api.mute = False
     for kind in tuple(made.cluster.held):
         made.cluster.release(kind)
@@ -170,11 +170,11 @@ def once_each(scene: Scene, fault: Fault) -> Callable[[Seen], Fault | None]:
     """Return a rule that fails the first write to every path of the namespace, except Events."""
     writes: Counter[tuple[str, str]] = Counter()
 
-    def rule(seen: Seen) -> Fault | None:
-        if not seen.is_write or f"/namespaces/{scene.namespace}/" not in seen.path or "/events" in seen.path:
+    def rule(request: Seen) -> Fault | None:
+        if not request.is_write or f"/namespaces/{scene.namespace}/" not in request.path or "/events" in request.path:
             return None
-        writes[seen.method, seen.path] += 1
-        return fault if writes[seen.method, seen.path] == 1 else None
+        writes[request.method, request.path] += 1
+        return fault if writes[request.method, request.path] == 1 else None
 
     return rule
 
@@ -213,8 +213,8 @@ def test_constant_writes_by_somebody_else_do_not_stop_a_backup(scene: Scene) -> 
     async def disturb(client: KubeClient) -> None:
         for number in range(1000):
             patch = {"metadata": {"annotations": {"example.org/disturbed": str(number)}}}
-            seen = await client.merge_patch(kinds.VOLUME_BACKUP, "full", scene.namespace, patch)
-            if seen.get("status", {}).get("phase") == "available":
+            patched = await client.merge_patch(kinds.VOLUME_BACKUP, "full", scene.namespace, patch)
+            if patched.get("status", {}).get("phase") == "available":
                 return
             await asyncio.sleep(0.01)
 
@@ -242,11 +242,11 @@ def test_backup_whose_finalizer_was_removed_by_force_leaves_no_job(scene: Scene)
     first = scene.backup("full")
     scene.wait_for_reason("full", "MoverPending")
     child = labels.child_name(first["metadata"]["uid"])
-    scene.api.rule = lambda seen: Fault(500) if seen.is_write else None
+    scene.api.rule = lambda request: Fault(500) if request.is_write else None
     scene.call(lambda client: client.delete(kinds.VOLUME_BACKUP, "full", scene.namespace))
     patch = {"metadata": {"finalizers": None}}
     scene.call(lambda client: client.merge_patch(kinds.VOLUME_BACKUP, "full", scene.namespace, patch))
-    scene.api.rule = lambda seen: None
+    scene.api.rule = lambda request: None
     scene.call(lambda client: client.delete(kinds.JOB, child, scene.namespace))
     wait_for("end of the Job", lambda: scene.get(kinds.JOB, child) is None)
 
@@ -305,13 +305,13 @@ def test_backup_takes_nine_writes_and_three_events(scene: Scene) -> None:
     scene.wait_for_phase("full", "available")
     scene.wait_for_clean_up(first, backup)
     until = next(
-        index for index, seen in enumerate(scene.api.seen)
-        if index >= since and seen.method == "DELETE" and scene.namespace in seen.path
+        index for index, request in enumerate(scene.api.seen)
+        if index >= since and request.method == "DELETE" and scene.namespace in request.path
     )  # fmt: skip
-    own = [seen for seen in scene.writes(since) if "/backupstores/" not in seen.path]
-    before = [seen for seen in own if scene.api.seen.index(seen) < until]
-    events = [seen for seen in before if "/events" in seen.path]
-    released = [seen for seen in before if seen.method == "PATCH" and "/jobs/" in seen.path]
-    requests = [f"{seen.method} {seen.path}" for seen in before]
+    own = [request for request in scene.writes(since) if "/backupstores/" not in request.path]
+    before = [request for request in own if scene.api.seen.index(request) < until]
+    events = [request for request in before if "/events" in request.path]
+    released = [request for request in before if request.method == "PATCH" and "/jobs/" in request.path]
+    requests = [f"{request.method} {request.path}" for request in before]
     assert len(before) - len(events) - len(released) <= 9, requests
     assert len(events) <= 3, requests

@@ -153,15 +153,15 @@ def test_killed_leader_is_replaced_when_its_lease_expires(scene: Scene) -> None:
     leader.send(signal.SIGKILL)
     assert scene.wait_for_action("after") < LEASE_SECONDS + 5
     assert scene.leads(standby)
-    assert standby.line.count(lambda seen: seen.is_write, since=0) > 0
+    assert standby.line.count(lambda request: request.is_write, since=0) > 0
 
 
 def test_standby_watches_and_writes_nothing(scene: Scene) -> None:
     _, standby = scene.pair()
     scene.wait_for_action("store")
-    assert standby.line.count(lambda seen: seen.is_watch) > 0
-    assert not standby.line.count(lambda seen: seen.is_write)
-    assert not standby.line.count(lambda seen: seen.method != "GET")
+    assert standby.line.count(lambda request: request.is_watch) > 0
+    assert not standby.line.count(lambda request: request.is_write)
+    assert not standby.line.count(lambda request: request.method != "GET")
 
 
 def test_paused_leader_does_not_act_when_it_wakes_up(scene: Scene) -> None:
@@ -176,7 +176,7 @@ def test_paused_leader_does_not_act_when_it_wakes_up(scene: Scene) -> None:
     leader.says("Lease lost")
     wait_for("readiness", leader.is_ready)
     scene.wait_for_action("after")
-    assert not leader.line.count(lambda seen: seen.is_write, since=woken)
+    assert not leader.line.count(lambda request: request.is_write, since=woken)
     assert scene.leads(standby)
 
 
@@ -196,12 +196,12 @@ def test_disconnected_leader_stops_acting_and_the_standby_takes_over(scene: Scen
 
 
 FAILURES: dict[str, Callable[[Seen], Fault | None]] = {
-    "hanging": lambda seen: Fault(),
-    "throttling": lambda seen: Fault(429, retry_after=1),
-    "broken": lambda seen: Fault(500),
-    "overloaded": lambda seen: Fault(503),
-    "unauthenticated": lambda seen: Fault(401),
-    "forbidden": lambda seen: Fault(403),
+    "hanging": lambda request: Fault(),
+    "throttling": lambda request: Fault(429, retry_after=1),
+    "broken": lambda request: Fault(500),
+    "overloaded": lambda request: Fault(503),
+    "unauthenticated": lambda request: Fault(401),
+    "forbidden": lambda request: Fault(403),
 }
 FAILURE_SECONDS = 12
 
@@ -220,9 +220,9 @@ def test_api_failures_cause_neither_a_restart_nor_a_hot_loop(
             process.line.up()
     wait_for("the end of the failures", lambda: time.monotonic() - began > FAILURE_SECONDS)
     ended = time.monotonic()
-    requests = {name: process.line.count(lambda seen: True, since=began) for name, process in operators.items()}
+    requests = {name: process.line.count(lambda request: True, since=began) for name, process in operators.items()}
     for name, process in operators.items():
-        process.line.rule = lambda seen: None
+        process.line.rule = lambda request: None
         if name == "disconnected":
             process.line.up()
     for name, process in operators.items():
@@ -259,23 +259,23 @@ def test_operator_survives_a_paused_api_server(scene: Scene, server: ApiServer) 
 @pytest.mark.parametrize("code", [410, 500])
 def test_error_inside_a_watch_reopens_it(scene: Scene, code: int) -> None:
     process = scene.start("only")
-    watches = process.line.count(lambda seen: seen.is_watch and seen.path.endswith("backupstores"))
+    watches = process.line.count(lambda request: request.is_watch and request.path.endswith("backupstores"))
     status = {"kind": "Status", "apiVersion": "v1", "code": code, "message": "scripted"}
     assert process.line.say_on_watches("backupstores", {"type": "ERROR", "object": status})
     scene.wait_for_action("after", seconds=45)
     wait_for("readiness", process.is_ready)
-    assert process.line.count(lambda seen: seen.is_watch and seen.path.endswith("backupstores")) > watches
+    assert process.line.count(lambda request: request.is_watch and request.path.endswith("backupstores")) > watches
     assert process.process.poll() is None
 
 
 @pytest.mark.parametrize("code", [404, 410])
 def test_rejected_list_restarts_kopf(scene: Scene, code: int) -> None:
     process = scene.start("only")
-    process.line.rule = lambda seen: Fault(code) if seen.path.endswith("volumebackups") else None
+    process.line.rule = lambda request: Fault(code) if request.path.endswith("volumebackups") else None
     status = {"kind": "Status", "apiVersion": "v1", "code": 410, "message": "scripted"}
     assert process.line.say_on_watches("volumebackups", {"type": "ERROR", "object": status})
     process.says("Restarting kopf")
-    process.line.rule = lambda seen: None
+    process.line.rule = lambda request: None
     scene.wait_for_action("after", seconds=45)
     wait_for("readiness", process.is_ready)
     assert process.process.poll() is None

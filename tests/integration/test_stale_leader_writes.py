@@ -96,11 +96,11 @@ class Stage:
         """Return the phase of a custom resource."""
         return str((self.get(kind, name, namespace) or {}).get("status", {}).get("phase"))
 
-    def hold(self, seen: Seen) -> Fault | None:
+    def hold(self, request: Seen) -> Fault | None:
         """Hold each of WRITES in flight. This is the rule of the leader's proxy."""
         for namespace, write in WRITES.items():
             pattern = f".*/namespaces/{namespace}{write.path}"
-            if seen.method == write.method and re.fullmatch(pattern, seen.path):
+            if request.method == write.method and re.fullmatch(pattern, request.path):
                 self._seen[namespace] += 1
                 if self._seen[namespace] == write.number:
                     self.held.add(namespace)
@@ -200,6 +200,6 @@ def test_late_writes_of_a_paused_leader_change_nothing(stage: Stage) -> None:
     status_codes = stage.leader.line.arrived
     assert all(code in (404, 409) for (method, _), code in status_codes.items() if method != "POST"), status_codes
     assert _outcomes(stage) == before, status_codes
-    assert not stage.leader.line.count(lambda seen: seen.is_write, since=woken_at)
+    assert not stage.leader.line.count(lambda request: request.is_write, since=woken_at)
     stored = sorted(path.parts[-4] for path in stage.store.directory.glob("late/*/backups/*/*.manifest"))
     assert stored == sorted(WRITES), "one backup in each namespace"

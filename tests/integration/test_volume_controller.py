@@ -114,5 +114,5 @@ def test_restored_volumes_are_bound_without_waiting_for_a_resync(stage: Stage) -
     wait_for("volumes without the restore mark", lambda: not marked_volumes())
     policies = [volume["spec"]["persistentVolumeReclaimPolicy"] for volume in call(lambda c: c.list(kinds.PV))]
     assert set(policies) == {"Delete"}
-    writes = [seen for seen in stage.api.seen[since:] if seen.is_write and "/events" not in seen.path]
-    assert len(writes) <= RESTORES * WRITES, [f"{seen.method} {seen.path}" for seen in writes]
+    writes = [request for request in stage.api.seen[since:] if request.is_write and "/events" not in request.path]
+    assert len(writes) <= RESTORES * WRITES, [f"{request.method} {request.path}" for request in writes]

@@ -1,4 +1,4 @@
-"""What all gatherers share: API client, stores, policy, clock, metrics and caches."""
+"""Dependencies that all gatherers share: API client, stores, policy, clock, metrics and caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How soon an object is reconciled again: at once after a change, and otherwise at most every few seconds."""
+"""Requeue delays: none after a change, and otherwise at least a few seconds."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class EventHandler:
         self._store_of: dict[str, ObjectKey] = {}
         """The BackupStore that a VolumeBackup uses, by the backup's UID."""
         self._users: Counter[ObjectKey] = Counter()
-        """How many VolumeBackups use a BackupStore."""
+        """Number of VolumeBackups that use a BackupStore."""
 
     async def on_custom_resource(self, event: Event) -> None:
         """Add the object itself, and the objects whose status depends on it."""

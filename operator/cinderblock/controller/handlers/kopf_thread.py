@@ -28,13 +28,13 @@ FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS = 1.0, 30.0
 """Seconds before kopf is restarted after an error, doubling."""
 
 CANCEL_ATTEMPTS, CANCEL_WAIT_SECONDS = 20, 0.25
-"""How often kopf's remaining tasks are cancelled, and the seconds in between."""
+"""Number of attempts to cancel kopf's remaining tasks, and the seconds in between."""
 
 STOP_SECONDS = 10.0
 """For how long to wait for the thread's end: twice what cancelling takes at most. The kubelet kills after 30 s."""
 
 LOGIN_MINUTES = 10
-"""How often kopf logs in again. Meanwhile bound ServiceAccount tokens are renewed in their file."""
+"""Minutes after which kopf logs in again. Meanwhile bound ServiceAccount tokens are renewed in their file."""
 
 
 class KopfThread:

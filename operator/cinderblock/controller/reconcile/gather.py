@@ -1,4 +1,4 @@
-"""What all gatherers share: stores, manifests, movers, and the pods and nodes that use a volume."""
+"""Reads that all gatherers share: stores, manifests, movers, and the pods and nodes that use a volume."""
 
 from __future__ import annotations
 
