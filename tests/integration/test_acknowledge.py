@@ -1,4 +1,4 @@
-"""A backup that cannot have its turn soon is told so, on a real API server: with its defaults and its conflicts."""
+"""A waiting backup is acknowledged on a real API server, with its defaults and its conflicts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 pytestmark = pytest.mark.integration
 
 
-async def told(client: KubeClient, heard: Any) -> dict[str, Any]:
-    """What a backup says after its turn has not come for a while."""
-    queue, name, namespace = WorkQueue(), heard["metadata"]["name"], heard["metadata"]["namespace"]
+async def acknowledge(client: KubeClient, body: Any) -> dict[str, Any]:
+    """Let a backup wait in the queue for a while, and return its status."""
+    queue, name, namespace = WorkQueue(), body["metadata"]["name"], body["metadata"]["namespace"]
     acknowledger = Acknowledger(queue)
-    acknowledger.observe({"type": "ADDED", "object": heard})
+    acknowledger.observe({"type": "ADDED", "object": body})
     await queue.add(ObjectKey("VolumeBackup", namespace, name))
     policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
     running = asyncio.create_task(acknowledger.run(Context(client, cast("StorePool", None), policy)))
@@ -37,19 +37,19 @@ async def told(client: KubeClient, heard: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", found["status"])
 
 
-async def test_a_new_backup_says_that_it_is_creating(client: KubeClient, namespace: str) -> None:
+async def test_waiting_backup_is_acknowledged_as_creating(client: KubeClient, namespace: str) -> None:
     body = {"metadata": {"name": "new", "namespace": namespace}, "spec": {"volumeId": "data"}}
-    status = await told(client, await client.create(VOLUME_BACKUP, body))
+    status = await acknowledge(client, await client.create(VOLUME_BACKUP, body))
     assert status["phase"] == "creating"
     assert {condition["reason"] for condition in status["conditions"]} == {"Noticed"}
 
 
-async def test_one_that_somebody_has_changed_meanwhile_is_left_alone(client: KubeClient, namespace: str) -> None:
+async def test_backup_that_has_changed_meanwhile_is_left_alone(client: KubeClient, namespace: str) -> None:
     made = await client.create(
         VOLUME_BACKUP, {"metadata": {"name": "new", "namespace": namespace}, "spec": {"volumeId": "data"}}
     )
     accepted = {"phase": "creating", "id": made["metadata"]["uid"], "manifestKey": "somewhere"}
     await client.merge_patch(VOLUME_BACKUP, "new", namespace, {"status": accepted}, subresource="status")
-    status = await told(client, made)
+    status = await acknowledge(client, made)
     assert status["manifestKey"] == "somewhere"
     assert "conditions" not in status

@@ -1,7 +1,7 @@
-"""The operator as a process on a real API server that refuses, is late, loses answers; and people who interfere.
+"""The operator as a process on a real API server that rejects, delays and loses requests, while users interfere.
 
-tests.support.simulation.controllers plays snapshots, Jobs and movers; the S3 server is real. Each story ends as
-the one without a fault: the backup is whole and nothing of ours is left but the VolumeBackup.
+tests.support.simulation.controllers plays snapshots, Jobs and movers; the S3 server is real. Each test ends as it would
+without a fault: the backup is complete, and no child is left.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CHILDREN = (kinds.JOB, kinds.POD, kinds.VOLUME_SNAPSHOT)
 
 @dataclass
 class Scene:
-    """A namespace of its own in a world that all tests of this file share."""
+    """A namespace for one test. All tests of this file share the servers and the operator."""
 
     server: ApiServer
     cluster: Cluster
@@ -46,12 +46,12 @@ class Scene:
     namespace: str = field(default_factory=lambda: f"test-{uuid.uuid4().hex[:12]}")
 
     @property
-    def line(self) -> FaultyApi:
-        """The operator's way to the API server."""
+    def api(self) -> FaultyApi:
+        """The proxy between the operator and the API server."""
         return self.process.line
 
     def call(self, work: Callable[[KubeClient], Any]) -> Any:
-        """Do something as the administrator, past the line."""
+        """Run a function with the administrator's client, which bypasses the proxy."""
 
         async def do() -> Any:
             async with aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client:
@@ -60,73 +60,73 @@ class Scene:
         return asyncio.run(do())
 
     def get(self, kind: Kind, name: str) -> Any:
-        """An object of the namespace, or None."""
+        """Return an object of the namespace, or None."""
         return self.call(lambda client: client.get(kind, name, self.namespace))
 
     def backup(self, name: str, **spec: Any) -> dict[str, Any]:
-        """Ask for a backup of the volume."""
+        """Create a VolumeBackup of the volume."""
         body = {"metadata": {"name": name, "namespace": self.namespace}, "spec": {"volumeId": "data"} | spec}
         made: dict[str, Any] = self.call(lambda client: client.create(kinds.VOLUME_BACKUP, body))
         return made
 
     def delete(self, name: str) -> None:
-        """Ask for a backup's deletion, and wait until it has gone."""
+        """Delete a VolumeBackup, and wait until it is gone."""
         self.call(lambda client: client.delete(kinds.VOLUME_BACKUP, name, self.namespace))
         wait_for(f"end of {name}", lambda: self.get(kinds.VOLUME_BACKUP, name) is None)
 
-    def reaches(self, name: str, phase: str) -> Any:
-        """Wait until a backup has this phase."""
+    def wait_for_phase(self, name: str, phase: str) -> Any:
+        """Wait until a backup has this phase, and return it."""
 
-        def seen() -> Any:
+        def find() -> Any:
             found = self.get(kinds.VOLUME_BACKUP, name)
             return found if found and found.get("status", {}).get("phase") == phase else None
 
-        return wait_for(f"{name} {phase}", seen)
+        return wait_for(f"{name} {phase}", find)
 
-    def says(self, name: str, reason: str) -> None:
-        """Wait until a backup waits for this reason."""
+    def wait_for_reason(self, name: str, reason: str) -> None:
+        """Wait until a condition of a backup has this reason."""
 
-        def seen() -> bool:
+        def has_reason() -> bool:
             status = (self.get(kinds.VOLUME_BACKUP, name) or {}).get("status", {})
             return any(condition["reason"] == reason for condition in status.get("conditions", ()))
 
-        wait_for(f"{name} with {reason}", seen)
+        wait_for(f"{name} with {reason}", has_reason)
 
     def children(self) -> list[str]:
-        """What there is of ours besides our own kinds."""
+        """Return the children that exist in the namespace."""
 
-        async def look(client: KubeClient) -> list[str]:
+        async def list_children(client: KubeClient) -> list[str]:
             found = [item for kind in CHILDREN for item in await client.list(kind, self.namespace)]
             claims = await client.list(
                 kinds.PVC, self.namespace, labels=f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
             )
             return [f"{item['kind']} {item['metadata']['name']}" for item in (*found, *claims)]
 
-        listed: list[str] = self.call(look)
+        listed: list[str] = self.call(list_children)
         return listed
 
     def stored(self) -> list[str]:
-        """Manifests of the namespace in the store, by id of the backup."""
+        """Return the ids of the backups whose manifests are in the store."""
         return sorted(path.stem for path in self.objects.glob(f"races/{self.namespace}/backups/*/*.manifest"))
 
-    def is_clean_with(self, *backups: dict[str, Any]) -> None:
-        """Wait until only these backups are stored, and nothing that was made on the way is left."""
+    def wait_for_clean_up(self, *backups: dict[str, Any]) -> None:
+        """Wait until no child is left, and check that only these backups are stored."""
         wait_for("end of the children", lambda: not self.children())
         assert self.stored() == sorted(backup["metadata"]["uid"] for backup in backups)
 
     def writes(self, since: int = 0) -> list[Seen]:
-        """The operator's writes to this namespace, Events among them."""
-        mine = f"/namespaces/{self.namespace}/"
-        return [seen for seen in self.line.seen[since:] if seen.is_write and mine in seen.path]
+        """Return the operator's writes to this namespace, including Events."""
+        prefix = f"/namespaces/{self.namespace}/"
+        return [request for request in self.api.seen[since:] if request.is_write and prefix in request.path]
 
     def movers(self, backup: dict[str, Any]) -> int:
-        """How many movers have begun to work for a backup."""
+        """Return how many movers have started for a backup."""
         return len(self.cluster.movers[backup["metadata"]["uid"]])
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Scene]]:
-    """The servers, the controllers and one operator; gives scenes in them."""
+def make_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Scene]]:
+    """Run servers, controllers and one operator, and make scenes with them."""
     with ExitStack() as stack:
         server = stack.enter_context(apiserver.running(with_snapshots=True))
         store = stack.enter_context(s3.running("--keep-alive"))
@@ -139,49 +139,49 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Sce
 
         asyncio.run(prepare())
         cluster = stack.enter_context(controllers(server, store))
-        line = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
+        api = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
         directory = tmp_path_factory.mktemp("operator")
-        kubeconfig = kubeconfigs.write(directory / "kubeconfig", line.url, server.authority, server.token)
+        kubeconfig = kubeconfigs.write(directory / "kubeconfig", api.url, server.authority, server.token)
         settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default"}
-        process = stack.enter_context(operator(line, directory, "operator", kubeconfig, **settings))
+        process = stack.enter_context(operator(api, directory, "operator", kubeconfig, **settings))
         wait_for("readiness", process.is_ready)
 
-        def scene() -> Scene:
+        def make() -> Scene:
             made = Scene(server, cluster, process, store.directory)
             made.call(lambda client: furnish_namespace(client, made.namespace, store, "races"))
             made.call(lambda client: client.create(kinds.PVC, a_claim(made.namespace, "data")))
             wait_for("bound volume", lambda: made.get(kinds.PVC, "data").get("status", {}).get("phase") == "Bound")
             return made
 
-        yield scene
+        yield make
 
 
 @pytest.fixture
-def scene(world: Callable[[], Scene]) -> Iterator[Scene]:
-    made = world()
+def scene(make_scene: Callable[[], Scene]) -> Iterator[Scene]:
+    made = make_scene()
     yield made
-    made.line.rule = lambda seen: None
-    made.line.mute = False
+    made.api.rule = lambda request: None
+    made.api.mute = False
     for kind in tuple(made.cluster.held):
         made.cluster.release(kind)
 
 
 def once_each(scene: Scene, fault: Fault) -> Callable[[Seen], Fault | None]:
-    """A rule that spoils the first write to every path of the namespace; Events are left in peace."""
-    spoiled: Counter[tuple[str, str]] = Counter()
+    """Return a rule that fails the first write to every path of the namespace, except Events."""
+    writes: Counter[tuple[str, str]] = Counter()
 
-    def rule(seen: Seen) -> Fault | None:
-        if not seen.is_write or f"/namespaces/{scene.namespace}/" not in seen.path or "/events" in seen.path:
+    def rule(request: Seen) -> Fault | None:
+        if not request.is_write or f"/namespaces/{scene.namespace}/" not in request.path or "/events" in request.path:
             return None
-        spoiled[seen.method, seen.path] += 1
-        return fault if spoiled[seen.method, seen.path] == 1 else None
+        writes[request.method, request.path] += 1
+        return fault if writes[request.method, request.path] == 1 else None
 
     return rule
 
 
 FAULTS = {
-    "its answer is lost": Fault(504, is_done=True),
-    "it is a conflict": Fault(409),
+    "its response is lost": Fault(504, is_done=True),
+    "it conflicts": Fault(409),
     "the server fails": Fault(500),
     "there are too many requests": Fault(429, retry_after=1),
     "it is forbidden for a moment": Fault(403),
@@ -189,71 +189,71 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_every_first_write_fails_because(scene: Scene, fault: Fault) -> None:
-    scene.line.rule = once_each(scene, fault)
+def test_backup_completes_although_every_first_write_fails(scene: Scene, fault: Fault) -> None:
+    scene.api.rule = once_each(scene, fault)
     backup = scene.backup("full")
-    scene.reaches("full", "available")
-    scene.is_clean_with(backup)
+    scene.wait_for_phase("full", "available")
+    scene.wait_for_clean_up(backup)
     assert scene.movers(backup) == 1
     scene.delete("full")
-    scene.is_clean_with()
+    scene.wait_for_clean_up()
 
 
-def test_watches_that_bring_nothing_hold_no_backup_up(scene: Scene) -> None:
+def test_muted_watches_do_not_stop_a_backup(scene: Scene) -> None:
     backup = scene.backup("full")
-    scene.says("full", "Accepted")
-    scene.line.mute = True
-    scene.reaches("full", "available")
-    scene.is_clean_with(backup)
+    scene.wait_for_reason("full", "Accepted")
+    scene.api.mute = True
+    scene.wait_for_phase("full", "available")
+    scene.wait_for_clean_up(backup)
 
 
-def test_somebody_who_writes_to_the_same_object_all_the_time(scene: Scene) -> None:
+def test_constant_writes_by_somebody_else_do_not_stop_a_backup(scene: Scene) -> None:
     backup = scene.backup("full")
 
     async def disturb(client: KubeClient) -> None:
         for number in range(1000):
             patch = {"metadata": {"annotations": {"example.org/disturbed": str(number)}}}
-            seen = await client.merge_patch(kinds.VOLUME_BACKUP, "full", scene.namespace, patch)
-            if seen.get("status", {}).get("phase") == "available":
+            patched = await client.merge_patch(kinds.VOLUME_BACKUP, "full", scene.namespace, patch)
+            if patched.get("status", {}).get("phase") == "available":
                 return
             await asyncio.sleep(0.01)
 
     scene.call(disturb)
-    scene.reaches("full", "available")
-    scene.is_clean_with(backup)
+    scene.wait_for_phase("full", "available")
+    scene.wait_for_clean_up(backup)
 
 
-def test_a_backup_that_is_deleted_and_asked_for_again_while_its_mover_waits(scene: Scene) -> None:
+def test_backup_recreated_while_its_mover_waits_completes(scene: Scene) -> None:
     scene.cluster.hold("Job")
     first = scene.backup("full")
-    scene.says("full", "MoverPending")
+    scene.wait_for_reason("full", "MoverPending")
     scene.delete("full")
-    again = scene.backup("full")
-    scene.says("full", "MoverPending")
+    recreated = scene.backup("full")
+    scene.wait_for_reason("full", "MoverPending")
     scene.cluster.release("Job")
-    scene.reaches("full", "available")
-    scene.is_clean_with(again)
-    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    scene.wait_for_phase("full", "available")
+    scene.wait_for_clean_up(recreated)
+    assert recreated["metadata"]["uid"] != first["metadata"]["uid"]
 
 
-def test_a_backup_whose_finalizer_was_taken_off_by_force_leaves_no_job(scene: Scene) -> None:
-    """There is no garbage collector here: what it does to the Job, the test does."""
+def test_backup_whose_finalizer_was_removed_by_force_leaves_no_job(scene: Scene) -> None:
+    """There is no garbage collector here, so the test deletes the Job."""
     scene.cluster.hold("Job")
     first = scene.backup("full")
-    scene.says("full", "MoverPending")
+    scene.wait_for_reason("full", "MoverPending")
     child = labels.child_name(first["metadata"]["uid"])
-    scene.line.rule = lambda seen: Fault(500) if seen.is_write else None
+    scene.api.rule = lambda request: Fault(500) if request.is_write else None
     scene.call(lambda client: client.delete(kinds.VOLUME_BACKUP, "full", scene.namespace))
     patch = {"metadata": {"finalizers": None}}
     scene.call(lambda client: client.merge_patch(kinds.VOLUME_BACKUP, "full", scene.namespace, patch))
-    scene.line.rule = lambda seen: None
+    scene.api.rule = lambda request: None
     scene.call(lambda client: client.delete(kinds.JOB, child, scene.namespace))
     wait_for("end of the Job", lambda: scene.get(kinds.JOB, child) is None)
 
 
-def test_a_copy_with_somebody_elses_status_and_finalizer_is_made_anew(scene: Scene) -> None:
+def test_copy_with_foreign_status_and_finalizer_is_backed_up_again(scene: Scene) -> None:
     original = scene.backup("full")
-    status = scene.reaches("full", "available")["status"]
+    status = scene.wait_for_phase("full", "available")["status"]
     metadata = {
         "name": "copied",
         "namespace": scene.namespace,
@@ -269,17 +269,17 @@ def test_a_copy_with_somebody_elses_status_and_finalizer_is_made_anew(scene: Sce
         )
     )
     wait_for("a status of its own", lambda: scene.get(kinds.VOLUME_BACKUP, "copied")["status"].get("id") == uid)
-    own = scene.reaches("copied", "available")["status"]
+    own = scene.wait_for_phase("copied", "available")["status"]
     assert own["manifestKey"].endswith(f"/{uid}.manifest")
-    scene.is_clean_with(original, copied)
+    scene.wait_for_clean_up(original, copied)
 
 
 @pytest.mark.parametrize("kind", [kinds.VOLUME_SNAPSHOT, kinds.PVC, kinds.JOB], ids=lambda kind: kind.kind)
-def test_a_child_that_somebody_deletes(scene: Scene, kind: Kind) -> None:
-    """The backup is made, or says why not; in both cases nothing is left."""
+def test_deleted_child_leaves_nothing_behind(scene: Scene, kind: Kind) -> None:
+    """The backup completes or fails with a reason. In both cases nothing is left over."""
     scene.cluster.hold(kind.kind)
     backup = scene.backup("full")
-    scene.says("full", "SnapshotNotReady" if kind is kinds.VOLUME_SNAPSHOT else "MoverPending")
+    scene.wait_for_reason("full", "SnapshotNotReady" if kind is kinds.VOLUME_SNAPSHOT else "MoverPending")
     child = labels.child_name(backup["metadata"]["uid"])
     scene.call(lambda client: client.delete(kind, child, scene.namespace))
     scene.cluster.release(kind.kind)
@@ -292,26 +292,26 @@ def test_a_child_that_somebody_deletes(scene: Scene, kind: Kind) -> None:
     wait_for("end of the children", lambda: not scene.children())
     assert (len(scene.stored()) == 1) == (phase == "available")
     scene.delete("full")
-    scene.is_clean_with()
+    scene.wait_for_clean_up()
 
 
-def test_a_backup_takes_nine_writes_and_its_events(scene: Scene) -> None:
-    """As it is counted in tests/simulation/test_write_budget.py; the store has had its own before."""
+def test_backup_takes_nine_writes_and_three_events(scene: Scene) -> None:
+    """The simulation counts the same in test_write_budget. The first backup covers the writes for the store."""
     first = scene.backup("first")
-    scene.reaches("first", "available")
-    scene.is_clean_with(first)
-    since = len(scene.line.seen)
+    scene.wait_for_phase("first", "available")
+    scene.wait_for_clean_up(first)
+    since = len(scene.api.seen)
     backup = scene.backup("full")
-    scene.reaches("full", "available")
-    scene.is_clean_with(first, backup)
+    scene.wait_for_phase("full", "available")
+    scene.wait_for_clean_up(first, backup)
     until = next(
-        index for index, seen in enumerate(scene.line.seen)
-        if index >= since and seen.method == "DELETE" and scene.namespace in seen.path
+        index for index, request in enumerate(scene.api.seen)
+        if index >= since and request.method == "DELETE" and scene.namespace in request.path
     )  # fmt: skip
-    mine = [seen for seen in scene.writes(since) if "/backupstores/" not in seen.path]
-    before = [seen for seen in mine if scene.line.seen.index(seen) < until]
-    events = [seen for seen in before if "/events" in seen.path]
-    released = [seen for seen in before if seen.method == "PATCH" and "/jobs/" in seen.path]
-    told = [f"{seen.method} {seen.path}" for seen in before]
-    assert len(before) - len(events) - len(released) <= 9, told
-    assert len(events) <= 3, told
+    own = [request for request in scene.writes(since) if "/backupstores/" not in request.path]
+    before = [request for request in own if scene.api.seen.index(request) < until]
+    events = [request for request in before if "/events" in request.path]
+    released = [request for request in before if request.method == "PATCH" and "/jobs/" in request.path]
+    requests = [f"{request.method} {request.path}" for request in before]
+    assert len(before) - len(events) - len(released) <= 9, requests
+    assert len(events) <= 3, requests

@@ -1,7 +1,7 @@
-"""Movers that are killed (SIGKILL) at random moments: the next one resumes, the end is the same, nothing is left over.
+"""Movers killed by SIGKILL at random moments: the next one resumes, the result is the same, nothing is left over.
 
-Nothing is faked: the program is the one of the Job, the S3 server and the processes are real. The rate of the store is
-limited, so that there is time to be killed in. A seed draws the moments; what movers do in them, the machine decides.
+Nothing is faked: the program is the one of the Job, and S3 server and processes are real. The rate of the store is
+limited, so that movers live long enough to be killed. A seed draws the moments; what a mover does then varies.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ MIB = 1 << 20
 RATE = 40 * MIB
 """Bytes per second, up and down."""
 NEW_BYTES = 40 * MIB
-"""Data that is new in each backup: three packs, and at RATE longer than most movers are let live."""
+"""New data in each backup: three packs. At RATE, uploading it takes longer than most movers live."""
 KILLS = 5
-"""Movers that are killed for one operation, unless one has ended before its moment came."""
+"""Movers killed for one operation, unless one succeeds before its moment comes."""
 KILLING_SECONDS = 40
-"""Time in which the movers of a test are killed: on a machine that is busy with something else they are slow."""
+"""For how long the movers of a test are killed: on a busy machine they are slow."""
 MIN_KILLS = 2
-"""Movers killed at work in all operations of a test; fewer would prove nothing. With more time, 16 and 17 were."""
+"""Least movers killed at work in a test, so that it proves something. With more time, 16 and 17 were killed."""
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,14 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
-class World:
-    """One volume's backups in a container of their own, made and restored by movers that are killed.
+class Harness:
+    """Makes and restores backups of one volume, in their own container, with movers that it kills.
 
     Attributes:
         store: the container.
-        backups: what is in it.
-        made: ids of the backups, oldest first.
-        kills: movers that were killed while they worked.
+        backups: the backups in it.
+        made: ids of the completed backups, oldest first.
+        kills: how many movers were killed while they worked.
     """
 
     def __init__(self, directory: Path, server: S3Server, mode: VolumeMode) -> None:
@@ -81,7 +81,7 @@ class World:
         self._server = server
 
     def back_up(self, path: Path) -> str:
-        """Make the next backup; incremental, but for the first. Its id."""
+        """Make the next backup and return its id. All but the first are incremental."""
         backup, parent = f"g{len(self.made)}", self.made[-1] if self.made else None
         self._complete(self._task(MoverOperation.BACKUP, backup, path, parent))
         self.made.append(backup)
@@ -92,13 +92,13 @@ class World:
         self._complete(self._task(MoverOperation.RESTORE, backup, path))
 
     def interrupt_backup(self, backup: str, path: Path) -> None:
-        """Kill one mover that makes a backup, while it works."""
+        """Start a backup, and kill its mover while it works."""
         with self._pod.start(self._task(MoverOperation.BACKUP, backup, path)) as process:
             _wait_for_work(process)
             process.kill()
 
     def delete(self, backup: str, *more: str) -> None:
-        """Delete a backup as a person does."""
+        """Delete a backup with the command line."""
         credentials = self._server.credentials
         environment = {
             "PATH": os.environ["PATH"],
@@ -110,20 +110,20 @@ class World:
         subprocess.run([PROGRAM, "delete", backup, *where, *key, *more], env=environment, check=True)
 
     def objects(self) -> set[str]:
-        """Keys of all objects."""
+        """Return the keys of all objects."""
         return {info.key for info in self.store.list("")}
 
     def objects_of_made(self) -> set[str]:
-        """Manifests, and the packs that they point into."""
-        wanted = {self.backups.manifest_key(backup) for backup in self.made}
-        return wanted.union(*(self.backups.keys_in_use(backup) for backup in self.made))
+        """Return the keys of all manifests, and of the packs that they use."""
+        manifests = {self.backups.manifest_key(backup) for backup in self.made}
+        return manifests.union(*(self.backups.keys_in_use(backup) for backup in self.made))
 
     def _task(self, operation: MoverOperation, backup: str, path: Path, parent: str | None = None) -> MoverTask:
         task = self.backups.task(operation, backup, path=path, mode=self._mode, parent=parent)
         return task.model_copy(update={"store": self._location})
 
     def _complete(self, task: MoverTask) -> None:
-        """Kill movers with this task at random moments, then let one end well."""
+        """Kill movers with this task at random moments, then let one succeed."""
         for _ in range(KILLS):
             if time.monotonic() > self._killing_ends:
                 break
@@ -133,7 +133,7 @@ class World:
         assert report.succeeded, report
 
     def _is_killed(self, task: MoverTask) -> bool:
-        """Start a mover; whether it was killed. Otherwise it has ended well before its moment came."""
+        """Start a mover. Return whether it was killed, or else it succeeded before its moment came."""
         with self._pod.start(task) as process:
             if self._random.random() < 0.2:
                 works, moment = False, self._random.uniform(0.1, 1.0)
@@ -150,15 +150,15 @@ class World:
 
 
 def _wait_for_work(process: subprocess.Popen[bytes]) -> bool:
-    """Wait for the first line of progress: then volume and store are open, and bytes are on their way."""
+    """Wait for the first line of progress: volume and store are open by then, and data is transferred."""
     assert process.stdout is not None
     return bool(process.stdout.readline())
 
 
 @pytest.fixture
-def world(tmp_path: Path, server: S3Server, request: pytest.FixtureRequest) -> Iterator[World]:
-    """At the end all backups are deleted, the newest first, and nothing is left."""
-    made = World(tmp_path, server, request.param)
+def harness(tmp_path: Path, server: S3Server, request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """Delete all backups at the end, the newest first, and check that nothing is left."""
+    made = Harness(tmp_path, server, request.param)
     with closing(made.store):
         yield made
         for backup in reversed(made.made):
@@ -167,7 +167,7 @@ def world(tmp_path: Path, server: S3Server, request: pytest.FixtureRequest) -> I
 
 
 def add_data(directory: Path, generation: int) -> None:
-    """NEW_BYTES in small and large files."""
+    """Add NEW_BYTES in small and large files."""
     rnd, path = random.Random(generation), directory / f"generation-{generation}"
     path.mkdir()
     for number in range(200):
@@ -175,25 +175,25 @@ def add_data(directory: Path, generation: int) -> None:
     (path / "large").write_bytes(rnd.randbytes(NEW_BYTES - 200 * 50_000))
 
 
-@pytest.mark.parametrize("world", [VolumeMode.FILESYSTEM], indirect=True)
-def test_trees_are_backed_up_and_restored_exactly_by_movers_that_are_killed(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("harness", [VolumeMode.FILESYSTEM], indirect=True)
+def test_killed_movers_back_up_and_restore_trees_exactly(harness: Harness, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     make_tree(str(source), seed=7)
     target.mkdir()
     for generation in range(2):
         add_data(source, generation)
-        backup = world.back_up(source)
-        assert world.objects() == world.objects_of_made()
-        world.backups.verify(backup)
-        world.restore(backup, target)
+        backup = harness.back_up(source)
+        assert harness.objects() == harness.objects_of_made()
+        harness.backups.verify(backup)
+        harness.restore(backup, target)
         assert compare_trees(str(source), str(target), holes=True) == []
         edit_tree(str(source), seed=generation, edits=25)
         edit_tree(str(target), seed=generation + 100, edits=25)
-    assert world.kills >= MIN_KILLS
+    assert harness.kills >= MIN_KILLS
 
 
-@pytest.mark.parametrize("world", [VolumeMode.BLOCK], indirect=True)
-def test_devices_are_backed_up_and_restored_exactly_by_movers_that_are_killed(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("harness", [VolumeMode.BLOCK], indirect=True)
+def test_killed_movers_back_up_and_restore_devices_exactly(harness: Harness, tmp_path: Path) -> None:
     rnd, content = random.Random(8), bytearray(2 * NEW_BYTES + 12345)
     image, target = tmp_path / "image", tmp_path / "target"
     target.write_bytes(b"held before" * (len(content) // 11 + 1))
@@ -203,24 +203,24 @@ def test_devices_are_backed_up_and_restored_exactly_by_movers_that_are_killed(wo
         zeros = rnd.randrange(start, start + NEW_BYTES)
         content[zeros // 2 : zeros // 2 + 5 * MIB] = bytes(5 * MIB)
         image.write_bytes(content)
-        backup = world.back_up(image)
-        assert world.objects() == world.objects_of_made()
-        world.backups.verify(backup)
-        world.restore(backup, target)
+        backup = harness.back_up(image)
+        assert harness.objects() == harness.objects_of_made()
+        harness.backups.verify(backup)
+        harness.restore(backup, target)
         assert target.read_bytes() == bytes(content).ljust(target.stat().st_size, b"\0")
         with target.open("r+b") as file:
             file.seek(zeros // 2)
             file.write(b"held before" * 100_000)
-    assert world.kills >= MIN_KILLS
+    assert harness.kills >= MIN_KILLS
 
 
-@pytest.mark.parametrize("world", [VolumeMode.FILESYSTEM], indirect=True)
-def test_a_backup_that_was_never_completed_can_be_deleted_without_a_rest(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("harness", [VolumeMode.FILESYSTEM], indirect=True)
+def test_unfinished_backup_can_be_deleted_completely(harness: Harness, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     add_data(source, 0)
-    world.interrupt_backup("unfinished", source)
-    assert any(key.endswith("/data-key") for key in world.objects())
-    assert not any(key.endswith(".manifest") for key in world.objects())
-    world.delete("unfinished", "--volume-id", VOLUME)
-    assert world.objects() == set()
+    harness.interrupt_backup("unfinished", source)
+    assert any(key.endswith("/data-key") for key in harness.objects())
+    assert not any(key.endswith(".manifest") for key in harness.objects())
+    harness.delete("unfinished", "--volume-id", VOLUME)
+    assert harness.objects() == set()

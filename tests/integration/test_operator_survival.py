@@ -1,7 +1,7 @@
-"""Operator processes on a real API server that fails in every way, and operators that die beside each other.
+"""Operator processes on a real API server that fails in every way, and several operators that fail.
 
-Between them is a line that counts every request and can answer in the server's place. What an operator does is seen by
-what it writes: the status of a BackupStore whose Secret is missing.
+Each operator has a proxy to the API server that counts requests and can answer instead of the server. An operator
+shows that it acts by writing the status of a BackupStore whose Secret is missing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tests.support.cluster.operators import OperatorProcess, operator, wait_for
 pytestmark = pytest.mark.integration
 
 LEASE_SECONDS = 6
-"""Short, so that a test need not wait for a whole one of 15 s; all other times of the election follow it."""
+"""Shorter than the default of 15 s, so that tests wait less. All other times of the election derive from it."""
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ApiServer]:
-    """An API server that comes back when it is killed."""
+    """Run an API server that is restarted when it is killed."""
     with apiserver.running(with_snapshots=True, restarts=True) as running:
 
         async def prepare() -> None:
@@ -51,7 +51,7 @@ def server() -> Iterator[ApiServer]:
 
 @dataclass
 class Scene:
-    """One namespace with one Lease, and operators that are candidates for it."""
+    """A namespace with a Lease, and the operators that are candidates for it."""
 
     server: ApiServer
     directory: Path
@@ -59,7 +59,7 @@ class Scene:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def call(self, work: Callable[[KubeClient], Any]) -> Any:
-        """Do something as the administrator, past the line."""
+        """Run a function with the administrator's client, which bypasses the proxies."""
 
         async def do() -> Any:
             async with aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client:
@@ -68,34 +68,34 @@ class Scene:
         return asyncio.run(do())
 
     def start(self, name: str, **environment: str) -> OperatorProcess:
-        """Start an operator on a line of its own, and wait until it is ready."""
+        """Start an operator with its own proxy, and wait until it is ready."""
         context = ssl.create_default_context(cafile=str(self.server.authority))
-        line = self.stack.enter_context(faulty_api(self.server.url, context))
+        api = self.stack.enter_context(faulty_api(self.server.url, context))
         path = self.directory / f"{name}.kubeconfig"
-        kubeconfig = kubeconfigs.write(path, line.url, self.server.authority, self.server.token)
+        kubeconfig = kubeconfigs.write(path, api.url, self.server.authority, self.server.token)
         settings = {
             "CINDERBLOCK_LEASE_NAMESPACE": self.namespace,
             "CINDERBLOCK_LEASE_SECONDS": str(LEASE_SECONDS),
         }
-        started = operator(line, self.directory, name, kubeconfig, **(settings | environment))
-        one = self.stack.enter_context(started)
-        wait_for(f"readiness of {name}", one.is_ready)
-        return one
+        started = operator(api, self.directory, name, kubeconfig, **(settings | environment))
+        process = self.stack.enter_context(started)
+        wait_for(f"readiness of {name}", process.is_ready)
+        return process
 
     def pair(self) -> tuple[OperatorProcess, OperatorProcess]:
-        """The leader, and one that stands by."""
-        leader, other = self.start("first"), self.start("second")
+        """Start two operators. Return the leader and the standby."""
+        leader, standby = self.start("first"), self.start("second")
         assert self.leads(leader)
-        return leader, other
+        return leader, standby
 
-    def leads(self, one: OperatorProcess) -> bool:
-        """Whether this operator holds the Lease."""
-        [begun] = one.said("The operator runs")
+    def leads(self, process: OperatorProcess) -> bool:
+        """Return whether this operator holds the Lease."""
+        [started] = process.said("Operator started")
         lease = self.get(LEASE, "cinderblock")
-        return bool(lease["spec"].get("holderIdentity") == begun["identity"])
+        return bool(lease["spec"].get("holderIdentity") == started["identity"])
 
     def get(self, kind: Kind, name: str) -> Any:
-        """An object of the namespace."""
+        """Return an object of the namespace."""
         return self.call(lambda client: client.get(kind, name, self.namespace))
 
     def store(self, name: str) -> None:
@@ -106,179 +106,179 @@ class Scene:
         }
         self.call(lambda client: client.create(BACKUP_STORE, body))
 
-    def was_seen(self, name: str) -> bool:
-        """Whether an operator has written the store's status."""
+    def has_status(self, name: str) -> bool:
+        """Return whether an operator has written the status of a store."""
         return bool(self.get(BACKUP_STORE, name).get("status", {}).get("conditions"))
 
-    def acts(self, name: str, seconds: float = 60) -> float:
-        """Create a store and wait until an operator has seen to it; returns the seconds that took."""
+    def wait_for_action(self, name: str, seconds: float = 60) -> float:
+        """Create a store and wait until an operator has written its status. Return the seconds that took."""
         began = time.monotonic()
         self.store(name)
-        wait_for(f"status of store {name}", lambda: self.was_seen(name), seconds)
+        wait_for(f"status of store {name}", lambda: self.has_status(name), seconds)
         return time.monotonic() - began
 
 
 @pytest.fixture
 def make_scene(server: ApiServer, tmp_path: Path) -> Iterator[Callable[[str], Scene]]:
-    """Makes namespaces, with no operator yet."""
+    """Make namespaces, without operators."""
     with ExitStack() as stack:
 
         def make(name: str) -> Scene:
             directory = tmp_path / name
             directory.mkdir()
-            made = Scene(server, directory, stack=stack)
-            made.call(lambda client: client.create(NAMESPACE, {"metadata": {"name": made.namespace}}))
-            return made
+            scene = Scene(server, directory, stack=stack)
+            scene.call(lambda client: client.create(NAMESPACE, {"metadata": {"name": scene.namespace}}))
+            return scene
 
         yield make
 
 
 @pytest.fixture
 def scene(make_scene: Callable[[str], Scene]) -> Scene:
-    """One of them."""
+    """Make one namespace."""
     return make_scene("only")
 
 
-def test_a_leader_that_is_stopped_hands_over_within_three_seconds_and_ends_well(scene: Scene) -> None:
-    leader, other = scene.pair()
+def test_stopped_leader_hands_over_within_three_seconds_and_exits_cleanly(scene: Scene) -> None:
+    leader, standby = scene.pair()
     leader.send(signal.SIGTERM)
-    assert scene.acts("after") < 3
+    assert scene.wait_for_action("after") < 3
     assert leader.ended() == 0
-    assert scene.leads(other)
+    assert scene.leads(standby)
 
 
-def test_a_leader_that_is_killed_is_followed_when_its_lease_has_run_out(scene: Scene) -> None:
-    leader, other = scene.pair()
-    scene.acts("before")
+def test_killed_leader_is_replaced_when_its_lease_expires(scene: Scene) -> None:
+    leader, standby = scene.pair()
+    scene.wait_for_action("before")
     leader.send(signal.SIGKILL)
-    assert scene.acts("after") < LEASE_SECONDS + 5
-    assert scene.leads(other)
-    assert other.line.count(lambda seen: seen.is_write, since=0) > 0
+    assert scene.wait_for_action("after") < LEASE_SECONDS + 5
+    assert scene.leads(standby)
+    assert standby.line.count(lambda request: request.is_write, since=0) > 0
 
 
-def test_one_that_stands_by_watches_and_writes_nothing(scene: Scene) -> None:
-    _, other = scene.pair()
-    scene.acts("store")
-    assert other.line.count(lambda seen: seen.is_watch) > 0
-    assert not other.line.count(lambda seen: seen.is_write)
-    assert not other.line.count(lambda seen: seen.method != "GET")
+def test_standby_watches_and_writes_nothing(scene: Scene) -> None:
+    _, standby = scene.pair()
+    scene.wait_for_action("store")
+    assert standby.line.count(lambda request: request.is_watch) > 0
+    assert not standby.line.count(lambda request: request.is_write)
+    assert not standby.line.count(lambda request: request.method != "GET")
 
 
-def test_a_paused_leader_that_wakes_up_does_not_act(scene: Scene) -> None:
-    leader, other = scene.pair()
+def test_paused_leader_does_not_act_when_it_wakes_up(scene: Scene) -> None:
+    leader, standby = scene.pair()
     leader.send(signal.SIGSTOP)
-    # It has work in front of it when it wakes up: it has not heard of this store yet.
-    scene.acts("while-it-sleeps")
-    assert scene.leads(other)
-    scene.store("unseen-by-it")
+    # It has work to do when it wakes up: no event has told it about this store yet.
+    scene.wait_for_action("while-it-sleeps")
+    assert scene.leads(standby)
+    scene.store("unknown-to-it")
     woken = time.monotonic()
     leader.send(signal.SIGCONT)
-    leader.says("This process does not lead any more")
+    leader.says("Lease lost")
     wait_for("readiness", leader.is_ready)
-    scene.acts("after")
-    assert not leader.line.count(lambda seen: seen.is_write, since=woken)
-    assert scene.leads(other)
+    scene.wait_for_action("after")
+    assert not leader.line.count(lambda request: request.is_write, since=woken)
+    assert scene.leads(standby)
 
 
-def test_a_leader_that_is_cut_off_stops_acting_and_another_one_goes_on(scene: Scene) -> None:
-    leader, other = scene.pair()
+def test_disconnected_leader_stops_acting_and_the_standby_takes_over(scene: Scene) -> None:
+    leader, standby = scene.pair()
     leader.line.down()
-    scene.acts("cut-off")
-    assert scene.leads(other)
-    leader.says("This process does not lead any more")
+    scene.wait_for_action("cut-off")
+    assert scene.leads(standby)
+    leader.says("Lease lost")
     assert leader.health("/readyz")[0] == 503
     assert leader.health("/healthz")[0] == 200
     leader.line.up()
     wait_for("readiness", leader.is_ready)
-    other.send(signal.SIGTERM)
-    scene.acts("back-again")
+    standby.send(signal.SIGTERM)
+    scene.wait_for_action("back-again")
     assert scene.leads(leader)
 
 
-STORMS: dict[str, Callable[[Seen], Fault | None]] = {
-    "hanging": lambda seen: Fault(),
-    "throttling": lambda seen: Fault(429, retry_after=1),
-    "broken": lambda seen: Fault(500),
-    "overloaded": lambda seen: Fault(503),
-    "forgetting-who-we-are": lambda seen: Fault(401),
-    "forbidding": lambda seen: Fault(403),
+FAILURES: dict[str, Callable[[Seen], Fault | None]] = {
+    "hanging": lambda request: Fault(),
+    "throttling": lambda request: Fault(429, retry_after=1),
+    "broken": lambda request: Fault(500),
+    "overloaded": lambda request: Fault(503),
+    "unauthenticated": lambda request: Fault(401),
+    "forbidden": lambda request: Fault(403),
 }
-STORM_SECONDS = 12
+FAILURE_SECONDS = 12
 
 
-def test_storms_of_every_kind_are_survived_without_a_restart_and_without_a_hot_loop(
+def test_api_failures_cause_neither_a_restart_nor_a_hot_loop(
     make_scene: Callable[[str], Scene],
 ) -> None:
-    scenes = {name: make_scene(name) for name in (*STORMS, "refusing")}
+    scenes = {name: make_scene(name) for name in (*FAILURES, "disconnected")}
     operators = {name: scene.start(name) for name, scene in scenes.items()}
     began = time.monotonic()
-    for name, one in operators.items():
-        one.line.rule = STORMS.get(name, one.line.rule)
-        # Watches that are open would go on: a new storm begins with their end.
-        one.line.down()
-        if name != "refusing":
-            one.line.up()
-    wait_for("the end of the storms", lambda: time.monotonic() - began > STORM_SECONDS)
+    for name, process in operators.items():
+        process.line.rule = FAILURES.get(name, process.line.rule)
+        # Open watches would go on: close them when the failure begins.
+        process.line.down()
+        if name != "disconnected":
+            process.line.up()
+    wait_for("the end of the failures", lambda: time.monotonic() - began > FAILURE_SECONDS)
     ended = time.monotonic()
-    asked = {name: one.line.count(lambda seen: True, since=began) for name, one in operators.items()}
-    for name, one in operators.items():
-        one.line.rule = lambda seen: None
-        if name == "refusing":
-            one.line.up()
-    for name, one in operators.items():
-        scenes[name].acts("after", seconds=45)
-        wait_for(f"readiness after {name}", one.is_ready)
-        assert one.process.poll() is None
+    requests = {name: process.line.count(lambda request: True, since=began) for name, process in operators.items()}
+    for name, process in operators.items():
+        process.line.rule = lambda request: None
+        if name == "disconnected":
+            process.line.up()
+    for name, process in operators.items():
+        scenes[name].wait_for_action("after", seconds=45)
+        wait_for(f"readiness after {name}", process.is_ready)
+        assert process.process.poll() is None
         # Seven watches with a growing pause between attempts, and the Lease with up to four attempts every 0.4 s of
         # this short election: 1 to 8 a second.
-        assert asked[name] / (ended - began) < 15, name
+        assert requests[name] / (ended - began) < 15, name
 
 
-def test_an_api_server_that_is_killed_and_comes_back_is_met_again(scene: Scene, server: ApiServer) -> None:
-    one = scene.start("only")
-    scene.acts("before")
+def test_operator_survives_a_killed_api_server(scene: Scene, server: ApiServer) -> None:
+    process = scene.start("only")
+    scene.wait_for_action("before")
     server.process().signal(signal.SIGKILL)
     wait_for("another API server", lambda: _answers(scene))
-    scene.acts("after", seconds=45)
-    assert one.process.poll() is None
+    scene.wait_for_action("after", seconds=45)
+    assert process.process.poll() is None
 
 
-def test_an_api_server_that_is_paused_is_met_again(scene: Scene, server: ApiServer) -> None:
-    one = scene.start("only")
-    scene.acts("before")
-    process = server.process()
-    process.signal(signal.SIGSTOP)
+def test_operator_survives_a_paused_api_server(scene: Scene, server: ApiServer) -> None:
+    process = scene.start("only")
+    scene.wait_for_action("before")
+    server_process = server.process()
+    server_process.signal(signal.SIGSTOP)
     try:
-        one.says("This process does not lead any more")
+        process.says("Lease lost")
     finally:
-        process.signal(signal.SIGCONT)
-    scene.acts("after", seconds=45)
-    assert one.process.poll() is None
+        server_process.signal(signal.SIGCONT)
+    scene.wait_for_action("after", seconds=45)
+    assert process.process.poll() is None
 
 
 @pytest.mark.parametrize("code", [410, 500])
-def test_an_error_inside_a_watch_makes_it_begin_anew(scene: Scene, code: int) -> None:
-    one = scene.start("only")
-    watches = one.line.count(lambda seen: seen.is_watch and seen.path.endswith("backupstores"))
+def test_error_inside_a_watch_reopens_it(scene: Scene, code: int) -> None:
+    process = scene.start("only")
+    watches = process.line.count(lambda request: request.is_watch and request.path.endswith("backupstores"))
     status = {"kind": "Status", "apiVersion": "v1", "code": code, "message": "scripted"}
-    assert one.line.say_on_watches("backupstores", {"type": "ERROR", "object": status})
-    scene.acts("after", seconds=45)
-    wait_for("readiness", one.is_ready)
-    assert one.line.count(lambda seen: seen.is_watch and seen.path.endswith("backupstores")) > watches
-    assert one.process.poll() is None
+    assert process.line.say_on_watches("backupstores", {"type": "ERROR", "object": status})
+    scene.wait_for_action("after", seconds=45)
+    wait_for("readiness", process.is_ready)
+    assert process.line.count(lambda request: request.is_watch and request.path.endswith("backupstores")) > watches
+    assert process.process.poll() is None
 
 
 @pytest.mark.parametrize("code", [404, 410])
-def test_a_list_that_is_refused_for_a_while_makes_watching_begin_anew(scene: Scene, code: int) -> None:
-    one = scene.start("only")
-    one.line.rule = lambda seen: Fault(code) if seen.path.endswith("volumebackups") else None
+def test_rejected_list_restarts_kopf(scene: Scene, code: int) -> None:
+    process = scene.start("only")
+    process.line.rule = lambda request: Fault(code) if request.path.endswith("volumebackups") else None
     status = {"kind": "Status", "apiVersion": "v1", "code": 410, "message": "scripted"}
-    assert one.line.say_on_watches("volumebackups", {"type": "ERROR", "object": status})
-    one.says("Watching begins anew")
-    one.line.rule = lambda seen: None
-    scene.acts("after", seconds=45)
-    wait_for("readiness", one.is_ready)
-    assert one.process.poll() is None
+    assert process.line.say_on_watches("volumebackups", {"type": "ERROR", "object": status})
+    process.says("Restarting kopf")
+    process.line.rule = lambda request: None
+    scene.wait_for_action("after", seconds=45)
+    wait_for("readiness", process.is_ready)
+    assert process.process.poll() is None
 
 
 def _answers(scene: Scene) -> bool:

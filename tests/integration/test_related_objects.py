@@ -1,4 +1,4 @@
-"""Which operations of a namespace a decision sees, on a real API server, which checks what may be selected by."""
+"""Related operations of a namespace, on a real API server, which rejects field selectors that do not exist."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ async def make(client: KubeClient, kind: Kind, namespace: str, name: str, spec: 
     return await client.merge_patch(kind, name, namespace, {"status": own}, subresource="status")
 
 
-async def test_a_backup_sees_its_volume_its_dependents_and_its_restores(
+async def test_backup_finds_operations_on_its_volume_dependents_and_restores(
     context: Context, client: KubeClient, namespace: str
 ) -> None:
-    me = await make(client, VOLUME_BACKUP, namespace, "me", {"volumeId": "data"}, phase="creating", volumeId="c-1")
-    uid = me["metadata"]["uid"]
+    own = await make(client, VOLUME_BACKUP, namespace, "own", {"volumeId": "data"}, phase="creating", volumeId="c-1")
+    uid = own["metadata"]["uid"]
     await make(client, VOLUME_BACKUP, namespace, "by-name", {"volumeId": "data"})
     await make(client, VOLUME_BACKUP, namespace, "by-uid", {"volumeId": "c-1"})
     await make(client, VOLUME_BACKUP, namespace, "dependent", {"volumeId": "x"}, phase="available", parentId=uid)
-    await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "me"}, phase="restoring", backupId=uid)
+    await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "own"}, phase="restoring", backupId=uid)
     await make(client, VOLUME_RESTORE, namespace, "writes", {"backupId": "x", "volumeId": "data"}, phase="restoring")
     backups, restores = await related.related_to_backup(
-        context, VolumeBackup.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
+        context, VolumeBackup.model_validate(own), PersistentVolumeClaim.model_validate(CLAIM)
     )
     assert {backup.name for backup in backups} >= {"by-name", "by-uid", "dependent"}
     assert {restore.name for restore in restores} >= {"reads", "writes"}
 
 
 @pytest.mark.parametrize("by", ["name", "uid"])
-async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
+async def test_restore_finds_its_backup_and_writers_to_its_target(
     context: Context, client: KubeClient, namespace: str, by: str
 ) -> None:
     backup = await make(client, VOLUME_BACKUP, namespace, "full", {"volumeId": "other"}, phase="available")
     await make(client, VOLUME_BACKUP, namespace, "busy", {"volumeId": "data"}, phase="creating")
     spec = {"backupId": backup["metadata"][by], "volumeId": "data"}
-    me = await make(client, VOLUME_RESTORE, namespace, "me", spec)
+    own = await make(client, VOLUME_RESTORE, namespace, "own", spec)
     await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "name": "new"}, phase="restoring")
     found, backups, restores = await related.related_to_restore(
-        context, VolumeRestore.model_validate(me), PersistentVolumeClaim.model_validate(CLAIM)
+        context, VolumeRestore.model_validate(own), PersistentVolumeClaim.model_validate(CLAIM)
     )
     assert found is not None
     assert found.name == "full"
@@ -74,18 +74,16 @@ async def test_a_restore_finds_its_backup_and_those_who_write_to_its_target(
     assert "running" in {other.name for other in restores}
 
 
-async def test_a_store_knows_who_needs_it(context: Context, client: KubeClient, namespace: str) -> None:
+async def test_store_finds_its_users(context: Context, client: KubeClient, namespace: str) -> None:
     metadata = {"name": "default", "namespace": namespace, "uid": "s-1"}
     store = BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "a"}, phase="available", storeName="cold")
-    assert await related.users_of_store(context, store) == ()
+    assert await related.list_store_users(context, store) == ()
     await make(client, VOLUME_BACKUP, namespace, "here", {"volumeId": "a"}, phase="available", storeName="default")
-    assert await related.users_of_store(context, store) == ("here",)
+    assert await related.list_store_users(context, store) == ("here",)
 
 
-async def test_backups_that_are_whole_and_not_encrypted_are_found(
-    context: Context, client: KubeClient, namespace: str
-) -> None:
+async def test_store_finds_complete_unencrypted_backups(context: Context, client: KubeClient, namespace: str) -> None:
     whole = {"phase": "available", "storeName": "offsite"}
     await make(client, VOLUME_BACKUP, namespace, "plain", {"volumeId": "data"}, **whole, sealed=False)
     await make(client, VOLUME_BACKUP, namespace, "sealed", {"volumeId": "data"}, **whole, sealed=True)
@@ -94,6 +92,6 @@ async def test_backups_that_are_whole_and_not_encrypted_are_found(
     await make(client, VOLUME_BACKUP, namespace, "elsewhere", {"volumeId": "data"}, **elsewhere)
     spec = {"credentialsSecretRef": {"name": "s3"}}
     store = BackupStore.model_validate({"metadata": {"name": "offsite", "namespace": namespace}, "spec": spec})
-    names, is_all = await related.unsealed_in(context, store)
-    # A server that has found as many as were asked for does not look whether there are more.
+    names, is_all = await related.list_unsealed(context, store)
+    # A server that has found as many objects as requested does not check whether there are more.
     assert (names, is_all or related.LIST_ALL_LIMIT == 1) == (("plain",), True)

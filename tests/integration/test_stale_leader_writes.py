@@ -1,8 +1,8 @@
-"""A leader is paused while its writes are on their way; they arrive when another one has done all the work.
+"""A leader is paused while its writes are in flight. They arrive after another leader has done all the work.
 
-Its own guard lets nothing out any more when it wakes up. What it had sent before is held by the API server: a name that
-comes from a UID is taken, or makes a child of something that has ended and is removed; a resourceVersion or a UID is
-not that of the object any more. Every story ends as the one without a pause: one mover, and nothing is left.
+When the first leader wakes up, its guard stops further writes. The writes in flight cannot do harm either: a name that
+comes from a UID is taken, or creates a child of a finished operation, which is then removed; a resourceVersion or UID
+no longer matches. Each operation ends as it would without the pause: with one mover, and nothing left over.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LEASE_SECONDS = 6
 
 @dataclass(frozen=True)
 class Write:
-    """The write that arrives late: of a kind of operation, the n-th of a method and a path in its namespace."""
+    """A write that arrives late: the n-th with this method and path in the namespace of an operation."""
 
     operation: Kind
     method: str
@@ -64,23 +64,23 @@ WRITES = {
     "claims-release": Write(RESTORE, "PATCH", "/persistentvolumeclaims/restored"),
     "restores-status": Write(RESTORE, "PATCH", "/volumerestores/asked/status", 2),
 }
-"""By the namespace in which it happens."""
+"""Writes that arrive late, by namespace."""
 
 
 @dataclass
 class Stage:
-    """The servers, the controllers, and two operators."""
+    """Servers, controllers and two operators."""
 
     server: ApiServer
     store: S3Server
     cluster: Cluster
     leader: OperatorProcess
-    other: OperatorProcess
+    standby: OperatorProcess
     held: set[str] = field(default_factory=set)
     _seen: Counter[str] = field(default_factory=Counter)
 
     def call(self, work: Callable[[KubeClient], Any]) -> Any:
-        """Do something as the administrator, past the lines."""
+        """Run a function with the administrator's client, which bypasses the proxies."""
 
         async def do() -> Any:
             async with aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client:
@@ -89,18 +89,18 @@ class Stage:
         return asyncio.run(do())
 
     def get(self, kind: Kind, name: str, namespace: str) -> Any:
-        """An object, or None."""
+        """Return an object, or None."""
         return self.call(lambda client: client.get(kind, name, namespace))
 
     def phase(self, kind: Kind, name: str, namespace: str) -> str:
-        """The phase of an object of ours."""
+        """Return the phase of a custom resource."""
         return str((self.get(kind, name, namespace) or {}).get("status", {}).get("phase"))
 
-    def hold(self, seen: Seen) -> Fault | None:
-        """The rule of the leader's line: each of WRITES stays on its way."""
+    def hold(self, request: Seen) -> Fault | None:
+        """Hold each of WRITES in flight. This is the rule of the leader's proxy."""
         for namespace, write in WRITES.items():
-            wanted = f".*/namespaces/{namespace}{write.path}"
-            if seen.method == write.method and re.fullmatch(wanted, seen.path):
+            pattern = f".*/namespaces/{namespace}{write.path}"
+            if request.method == write.method and re.fullmatch(pattern, request.path):
                 self._seen[namespace] += 1
                 if self._seen[namespace] == write.number:
                     self.held.add(namespace)
@@ -108,21 +108,21 @@ class Stage:
         return None
 
     def children(self, namespace: str) -> list[str]:
-        """What there is of ours besides our own kinds."""
+        """Return the children that exist in a namespace."""
 
-        async def look(client: KubeClient) -> list[str]:
-            ours = f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
+        async def list_children(client: KubeClient) -> list[str]:
+            selector = f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
             kinds_of_children = (kinds.JOB, kinds.POD, kinds.VOLUME_SNAPSHOT, kinds.PVC)
-            found = [item for kind in kinds_of_children for item in await client.list(kind, namespace, labels=ours)]
+            found = [item for kind in kinds_of_children for item in await client.list(kind, namespace, labels=selector)]
             return [f"{item['kind']} {item['metadata']['name']}" for item in found]
 
-        listed: list[str] = self.call(look)
+        listed: list[str] = self.call(list_children)
         return listed
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Every namespace has a volume, and where something is to be restored, a backup of it."""
+    """Run two operators. Each namespace has a volume."""
     with ExitStack() as stack:
         server = stack.enter_context(apiserver.running(with_snapshots=True))
         store = stack.enter_context(s3.running("--keep-alive"))
@@ -140,18 +140,18 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         cluster = stack.enter_context(controllers(server, store))
 
         def start(name: str) -> OperatorProcess:
-            line = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
-            kubeconfig = kubeconfigs.write(tmp_path / f"{name}.config", line.url, server.authority, server.token)
+            api = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
+            kubeconfig = kubeconfigs.write(tmp_path / f"{name}.config", api.url, server.authority, server.token)
             settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default", "CINDERBLOCK_LEASE_SECONDS": str(LEASE_SECONDS)}
-            started = stack.enter_context(operator(line, tmp_path, name, kubeconfig, **settings))
+            started = stack.enter_context(operator(api, tmp_path, name, kubeconfig, **settings))
             wait_for(f"readiness of {name}", started.is_ready)
             return started
 
         yield Stage(server, store, cluster, start("first"), start("second"))
 
 
-def _ask(stage: Stage) -> None:
-    """Have every operation begin on the first operator, up to its write that stays on its way."""
+def _start_operations(stage: Stage) -> None:
+    """Start every operation on the first operator, up to the write that stays in flight."""
     to_restore = [namespace for namespace, write in WRITES.items() if write.operation is RESTORE]
 
     async def back_up(client: KubeClient) -> None:
@@ -171,35 +171,35 @@ def _ask(stage: Stage) -> None:
         wait_for(f"cleanliness of {namespace}", lambda n=namespace: not stage.children(n))
     stage.leader.line.rule = stage.hold
     stage.call(begin)
-    wait_for("writes on their way", lambda: stage.held == set(WRITES))
+    wait_for("writes in flight", lambda: stage.held == set(WRITES))
 
 
-def _ends(stage: Stage) -> dict[str, Any]:
-    """Wait until every operation is done and nothing is left; the statuses, and the claims that were restored."""
-    ends = {}
+def _outcomes(stage: Stage) -> dict[str, Any]:
+    """Wait until every operation is done and no child is left. Return the statuses and the restored claims."""
+    outcomes = {}
     for namespace, write in WRITES.items():
         wait_for(namespace, lambda n=namespace, w=write: stage.phase(w.operation, "asked", n) == "available")
         wait_for(f"cleanliness of {namespace}", lambda n=namespace: not stage.children(n))
-        asked = stage.get(write.operation, "asked", namespace)
+        operation = stage.get(write.operation, "asked", namespace)
         restored = stage.get(kinds.PVC, "restored", namespace)
-        ends[namespace] = asked["status"], restored and restored["metadata"]["uid"]
-        assert len(stage.cluster.movers[asked["metadata"]["uid"]]) == 1, namespace
-    return ends
+        outcomes[namespace] = operation["status"], restored and restored["metadata"]["uid"]
+        assert len(stage.cluster.movers[operation["metadata"]["uid"]]) == 1, namespace
+    return outcomes
 
 
-def test_what_a_paused_leader_had_sent_changes_nothing_when_it_arrives_late(stage: Stage) -> None:
-    _ask(stage)
+def test_late_writes_of_a_paused_leader_change_nothing(stage: Stage) -> None:
+    _start_operations(stage)
     stage.leader.send(signal.SIGSTOP)
-    before = _ends(stage)
-    woken = time.monotonic()
+    before = _outcomes(stage)
+    woken_at = time.monotonic()
     stage.leader.line.deliver()
     wait_for("late writes", lambda: len(stage.leader.line.arrived) == len(WRITES))
     stage.leader.send(signal.SIGCONT)
-    stage.leader.says("This process does not lead any more")
+    stage.leader.says("Lease lost")
     wait_for("readiness of the first", stage.leader.is_ready)
-    answers = stage.leader.line.arrived
-    assert all(code in (404, 409) for (method, _), code in answers.items() if method != "POST"), answers
-    assert _ends(stage) == before, answers
-    assert not stage.leader.line.count(lambda seen: seen.is_write, since=woken)
+    status_codes = stage.leader.line.arrived
+    assert all(code in (404, 409) for (method, _), code in status_codes.items() if method != "POST"), status_codes
+    assert _outcomes(stage) == before, status_codes
+    assert not stage.leader.line.count(lambda request: request.is_write, since=woken_at)
     stored = sorted(path.parts[-4] for path in stage.store.directory.glob("late/*/backups/*/*.manifest"))
     assert stored == sorted(WRITES), "one backup in each namespace"

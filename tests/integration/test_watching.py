@@ -1,4 +1,4 @@
-"""Watches on a real API server: a silent one is opened anew, and types that are installed later are found."""
+"""Watches on a real API server: a stalled one is reopened, and kinds that are installed later are found."""
 
 from __future__ import annotations
 
@@ -31,55 +31,55 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ApiServer]:
-    """An API server that does not know our types at first."""
+    """Run an API server without the custom resources."""
     with apiserver.running() as running:
         yield running
 
 
 @pytest.fixture
-def line(server: ApiServer) -> Iterator[FaultyApi]:
-    """The way to it."""
+def api(server: ApiServer) -> Iterator[FaultyApi]:
+    """Run a proxy in front of the API server."""
     with faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))) as opened:
         yield opened
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minutes are seconds here."""
-    monkeypatch.setattr(watch_manager, "SILENT_SECONDS", 3.0)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn minutes into seconds."""
+    monkeypatch.setattr(watch_manager, "STALL_SECONDS", 3.0)
     monkeypatch.setattr(watch_manager, "OPENING_SECONDS", 3.0)
-    monkeypatch.setattr(watch_manager, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(watch_manager, "CHECK_SECONDS", 0.2)
     monkeypatch.setattr(kube_client, "DISCOVERY_CACHE_SECONDS", 0.5)
 
 
 @asynccontextmanager
 async def _watching(
-    server: ApiServer, line: FaultyApi, directory: Path
+    server: ApiServer, api: FaultyApi, directory: Path
 ) -> AsyncIterator[tuple[WatchManager, WorkQueue, KubeClient]]:
-    """Watches through the line, what they put into the queue, and a client past the line."""
-    path = kubeconfigs.write(directory / "kubeconfig", line.url, server.authority, server.token)
+    """Watch through the proxy. Yield the manager, its queue, and a client that bypasses the proxy."""
+    path = kubeconfigs.write(directory / "kubeconfig", api.url, server.authority, server.token)
     queue, began = WorkQueue(), time.monotonic()
     async with (
         aclosing(await connect(kubeconfig=str(path))) as kube,
         aclosing(await connect(kubeconfig=str(server.kubeconfig))) as administrator,
     ):
-        watched = WatchManager(kube, EventHandler(queue, Acknowledger(queue)), lambda: began)
-        task = asyncio.create_task(watched.run())
+        watches = WatchManager(kube, EventHandler(queue, Acknowledger(queue)), lambda: began)
+        task = asyncio.create_task(watches.run())
         try:
-            yield watched, queue, administrator
+            yield watches, queue, administrator
         finally:
             task.cancel()
             await asyncio.wait({task})
 
 
-async def _until(what: Callable[[], bool]) -> None:
+async def _wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        # What is looked at has no event to wait for.
-        for _ in iter(what, True):
+        # The condition has no event to wait for.
+        for _ in iter(condition, True):
             await asyncio.sleep(0.05)
 
 
-async def _hears_of(queue: WorkQueue, administrator: KubeClient, name: str) -> None:
+async def _wait_for_event(queue: WorkQueue, administrator: KubeClient, name: str) -> None:
     metadata = {"name": name, "namespace": "default"}
     spec = {"credentialsSecretRef": {"name": "absent"}}
     await administrator.create(BACKUP_STORE, {"metadata": metadata, "spec": spec})
@@ -88,24 +88,22 @@ async def _hears_of(queue: WorkQueue, administrator: KubeClient, name: str) -> N
             await queue.done(key)
 
 
-async def test_types_that_are_installed_later_are_watched_then(
-    server: ApiServer, line: FaultyApi, tmp_path: Path
-) -> None:
-    async with _watching(server, line, tmp_path) as (watched, queue, administrator):
-        await _until(lambda: watched.synced)
+async def test_kinds_installed_later_are_watched(server: ApiServer, api: FaultyApi, tmp_path: Path) -> None:
+    async with _watching(server, api, tmp_path) as (watches, queue, administrator):
+        await _wait_until(lambda: watches.synced)
         for resource in RESOURCES:
             await install(administrator, resource)
-        await _until(lambda: watched.starts > 1 and watched.synced)
-        await _hears_of(queue, administrator, "installed-later")
+        await _wait_until(lambda: watches.starts > 1 and watches.synced)
+        await _wait_for_event(queue, administrator, "installed-later")
 
 
-async def test_watches_that_fall_silent_are_opened_anew(server: ApiServer, line: FaultyApi, tmp_path: Path) -> None:
-    async with _watching(server, line, tmp_path) as (watched, queue, administrator):
+async def test_stalled_watches_are_reopened(server: ApiServer, api: FaultyApi, tmp_path: Path) -> None:
+    async with _watching(server, api, tmp_path) as (watches, queue, administrator):
         for resource in RESOURCES:
             await install(administrator, resource)
-        await _until(lambda: watched.synced)
-        starts = watched.starts
-        line.mute = True
-        await _until(lambda: watched.starts > starts)
-        line.mute = False
-        await _hears_of(queue, administrator, "after-the-silence")
+        await _wait_until(lambda: watches.synced)
+        starts = watches.starts
+        api.mute = True
+        await _wait_until(lambda: watches.starts > starts)
+        api.mute = False
+        await _wait_for_event(queue, administrator, "after-the-stall")

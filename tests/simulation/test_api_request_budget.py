@@ -25,7 +25,7 @@ def simulation() -> Iterator[Simulation]:
 
 
 def _calls(simulation: Simulation) -> Counter[tuple[str, str]]:
-    return Counter(simulation._reconcile._eyes.kube.calls)
+    return Counter(simulation._eyes.kube.calls)
 
 
 def _is_write(call: tuple[str, str]) -> bool:

@@ -220,7 +220,7 @@ def test_of_several_namesakes_none_is_taken_unless_the_volume_is_known(running: 
     for _ in range(40):
         running.step()
     assert running.reason("VolumeBackup", "full") == "ForeignManifest"
-    assert "there are 2 of its name" in status(running)["failReason"]
+    assert "2 have its name" in status(running)["failReason"]
     running.cluster.store.delete([key])
     running.settle()
     assert status(running)["pins"] == pins

@@ -32,7 +32,7 @@ def _wait(simulation: Simulation, minutes: float) -> None:
 
 
 def _progress(simulation: Simulation, done: int) -> None:
-    api: Any = simulation._reconcile._eyes.kube._transport
+    api: Any = simulation._eyes.kube._transport
     cast("SimulatedApi", api).log_line = f'{{"bytesDone":{done},"bytesTotal":100000}}'
 
 

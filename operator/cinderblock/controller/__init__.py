@@ -1,6 +1,6 @@
-"""The operator process: watch, queue, reconcile, perform.
+"""The operator process: watch, queue, gather, decide, execute, write the status.
 
-kopf watches and tells us that something happened; which object is concerned goes into one queue, and nothing else is
-kept. A worker takes a key, reads the world live (`observe`), asks `lifecycle` what to do, performs the actions
-(`perform`) and writes the status once if it changed. What a missed event left undone, the slow resync repairs.
+kopf watches. An event only adds the key of the object that it concerns to one queue; nothing else is kept of it. A
+worker takes the key, reads the cluster and the store live (`gather`), lets `lifecycle` decide, executes the decision
+(`execute`), and writes the status once if it changed. A slow resync repairs what a missed event left undone.
 """

@@ -1,4 +1,4 @@
-"""What all gatherers share: the API client, the stores, the policy, the clock and the metrics."""
+"""Dependencies that all gatherers share: API client, stores, policy, clock, metrics and caches."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.singleflight import SingleFlight
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
+from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.observed import OperatorPolicy
@@ -28,13 +29,26 @@ T = TypeVar("T", bound=Object)
 
 
 def wall_clock() -> datetime:
-    """The instant, as this machine sees it."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What observers look with, and what ends are told to."""
+    """Shared dependencies of the gatherers, and of what executes their decisions.
+
+    Attributes:
+        kube: the API server.
+        stores: the open stores.
+        policy: the operator's settings that decisions depend on.
+        clock: the current time.
+        metrics: measurements of this process.
+        admission: which movers may start.
+        singleflight: shares concurrent reads.
+        cluster: the identity of the cluster.
+        references: which backups need packs of which others.
+        secrets: the Secrets of stores, new for each reconciliation.
+    """
 
     kube: KubeClient
     stores: StorePool
@@ -45,14 +59,15 @@ class Context:
     singleflight: SingleFlight = field(default_factory=SingleFlight)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
+    secrets: SecretReader = field(default_factory=SecretReader)
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
-        """One object as a model, or None."""
+        """Return an object as a model; None if it does not exist."""
         body = await self.kube.get(kind, name, namespace)
         return model.model_validate(body) if body is not None else None
 
     async def list(self, model: type[T], kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[T]:
-        """All objects as models, as `bodies`. One that does not parse is left out: it must not hide the others."""
+        """Return all objects as models. An object that does not parse is left out: it must not hide the others."""
 
         async def read() -> list[T]:
             return parse_all(model, await self.kube.list(kind, namespace, labels=labels))
@@ -60,13 +75,13 @@ class Context:
         return await self.singleflight.do((model, kind, namespace, labels), read)
 
     async def bodies(self, kind: Kind, namespace: str | None = None, *, fields: str = "") -> JsonObjects:
-        """All objects as they come, read once for all who ask at the same time: nobody may change them."""
+        """Return all objects as the API server gave them. Concurrent callers share them: do not change them."""
         read = partial(self.kube.list, kind, namespace, fields=fields)
         return await self.singleflight.do((kind, namespace, fields), read)
 
 
 def parse_all(model: type[T], bodies: list[dict[str, Any]]) -> list[T]:
-    """Objects as models; one that does not parse is logged and left out."""
+    """Return objects as models. An object that does not parse is logged and left out."""
     parsed = []
     for body in bodies:
         try:

@@ -1,4 +1,4 @@
-"""/healthz and /readyz: whether the process does its work; a process that cannot any more is started anew."""
+"""/healthz and /readyz of the operator: a process that no longer works is restarted."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from cinderblock.controller.leaderelection.elector import LeaderElector
 from cinderblock.controller.workqueue import WorkQueue
 
 WATCH_STALL_SECONDS = 600.0
-"""For how long watches may be silent, though the API server answers: three starts of kopf have not helped by then."""
+"""For how long a watch may be idle while the API server answers. Three restarts of kopf have not helped by then."""
 WORKER_STALL_SECONDS = 3600.0
-"""For how long one object may be worked on. Every call has a time limit of its own; what takes longest is removing a
-backup's objects, a thousand a second or so."""
-IDLE_SECONDS = 60.0
-"""For how long the Lease may not be asked for. Leader and candidates do so every few seconds, unless work that was to
-end with a term does not."""
+"""For how long a worker may hold one object. Every call has its own time limit. The longest work is the deletion of a
+backup's objects, about a thousand a second."""
+ELECTION_STALL_SECONDS = 60.0
+"""For how long no request for the Lease may be made. Leader and candidates make one every few seconds, unless work
+that must end with the leadership does not end."""
 
 
 class Health:
-    """A small HTTP server beside the loop; a loop that is stuck does not answer, which is what a probe looks for."""
+    """A small HTTP server in the operator's event loop. A loop that hangs does not answer, as a probe expects.
 
-    def __init__(self, port: int, queue: WorkQueue, watching: WatchManager, leading: LeaderElector) -> None:
+    Args:
+        port: port to listen on.
+        queue: tells for how long workers hold objects.
+        watches: tells for how long watches were idle.
+        elector: tells when the Lease was last requested.
+    """
+
+    def __init__(self, port: int, queue: WorkQueue, watches: WatchManager, elector: LeaderElector) -> None:
         self._port = port
         self._queue = queue
-        self._watching = watching
-        self._leading = leading
+        self._watches = watches
+        self._elector = elector
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start the server."""
         app = web.Application()
         app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
         self._runner = web.AppRunner(app, access_log=None)
@@ -39,35 +46,37 @@ class Health:
         await web.TCPSite(self._runner, port=self._port).start()
 
     async def stop(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         if self._runner is not None:
             await self._runner.cleanup()
 
     def liveness_error(self) -> str:
-        """Why the process should be started anew; empty: it should not."""
-        if self._watching.longest_idle() > WATCH_STALL_SECONDS:
-            return f"a watch has been silent for {self._watching.longest_idle():.0f} s, though the API server answers"
-        idle = time.monotonic() - self._leading.looked_at
-        if idle > IDLE_SECONDS:
-            return f"the Lease has not been asked for for {idle:.0f} s"
-        if self._queue.longest_running_seconds() > WORKER_STALL_SECONDS:
-            return f"one object has been worked on for {self._queue.longest_running_seconds():.0f} s"
+        """Return why the process must be restarted; empty if it need not."""
+        idle = self._watches.longest_idle()
+        if idle > WATCH_STALL_SECONDS:
+            return f"a watch has been idle for {idle:.0f} s although the API server answers"
+        since_attempt = time.monotonic() - self._elector.last_attempt
+        if since_attempt > ELECTION_STALL_SECONDS:
+            return f"the Lease has not been requested for {since_attempt:.0f} s"
+        held = self._queue.longest_running_seconds()
+        if held > WORKER_STALL_SECONDS:
+            return f"the reconciliation of one object has taken {held:.0f} s"
         return ""
 
     def readiness_error(self) -> str:
-        """What the process waits for before it can do its part, as a leader or as a replica that may become one."""
-        if self._leading.reachable_since is None:
-            return f"the Lease cannot be had: {self._leading.trouble}"
-        if not self._watching.synced:
-            return "not everything has been listed yet"
+        """Return what the process still waits for before it can lead or stand by; empty if it is ready."""
+        if self._elector.reachable_since is None:
+            return f"the Lease is unavailable: {self._elector.error}"
+        if not self._watches.synced:
+            return "not all objects have been listed yet"
         return ""
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return _answer(self.liveness_error())
+        return _response(self.liveness_error())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(self.readiness_error())
+        return _response(self.readiness_error())
 
 
-def _answer(trouble: str) -> web.Response:
-    return web.Response(status=503, text=f"{trouble}\n") if trouble else web.Response(text="ok\n")
+def _response(error: str) -> web.Response:
+    return web.Response(status=503, text=f"{error}\n") if error else web.Response(text="ok\n")

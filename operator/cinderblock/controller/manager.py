@@ -1,4 +1,4 @@
-"""The operator process from its first line to its last."""
+"""The operator process, from start to exit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +18,6 @@ from cinderblock.controller.healthz import Health
 from cinderblock.controller.leaderelection.elector import LeaderElector
 from cinderblock.controller.leaderelection.lease import LeaseTimings
 from cinderblock.controller.metrics.collector import ClusterCollector
-from cinderblock.controller.metrics.recorder import instrumented
 from cinderblock.controller.metrics.server import MetricsServer, SnapshotReader
 from cinderblock.controller.reconcile.reconciler import Reconciler
 from cinderblock.controller.reconcile.resync import list_pending
@@ -36,39 +36,39 @@ from cinderblock.observability.operator_metrics import OperatorMetrics
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 1.0
-"""How long work under way may take to end before a stop abandons it. Another replica waits for the Lease meanwhile, and
-whatever is abandoned is begun again from what the world says."""
+"""For how long a stop waits for running reconciliations. Another replica waits for the Lease meanwhile, and repeats
+from the observed state what this one interrupts."""
 
 
 def main(environment: Mapping[str, str] = os.environ) -> int:
-    """Run the operator until it is told to stop. Returns the exit code: 0, or 1 with a line that says why."""
+    """Run the operator until a signal stops it. Return the exit code: 0, or 1 after an error that was logged."""
     observability_log.configure()
     try:
         settings = OperatorSettings.from_environment(environment)
         observability_log.configure(logging.getLevelNamesMapping()[settings.log_level.upper()])
         asyncio.run(run(settings))
     except CinderblockError as error:
-        log.error("The operator cannot run: %s", error.message)
+        log.error("Could not run the operator: %s", error.message, extra={"reason": error.reason})
         return 1
     return 0
 
 
 async def run(settings: OperatorSettings) -> None:
-    """Connect, watch, and act while leading, until a signal comes. Raises what connecting raises."""
-    # Calls to a store that does not answer keep a thread for seconds: enough of them for every worker, twice.
+    """Connect, watch, and act while leading, until a signal comes. Raises what `connect` raises."""
+    # A call to a store that does not answer holds a thread for seconds: provide two threads for each worker.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * settings.workers, "store"))
-    timing = LeaseTimings(lease_duration=settings.lease_seconds)
-    kube = await connect()
-    # Renewals have a connection of their own: they must not stand in line behind anything.
-    lease_kube = await connect(call_seconds=timing.call)
-    lease_kube.response_counts = kube.response_counts
+    timings = LeaseTimings(lease_duration=settings.lease_seconds)
+    response_counts: Counter[tuple[str, str, int]] = Counter()
+    kube = await connect(response_counts=response_counts)
+    # Renewals have a connection of their own, so that they never wait for other requests.
+    lease_kube = await connect(call_seconds=timings.request_timeout, response_counts=response_counts)
     namespace = settings.lease_namespace or (await kube.credentials()).namespace
-    leading = LeaderElector(lease_kube, namespace, settings.lease_name, timing=timing)
-    kube.write_guard = leading.check
+    elector = LeaderElector(lease_kube, namespace, settings.lease_name, timings=timings)
+    kube.write_guard = elector.check
     metrics = OperatorMetrics()
     stores = StorePool(kube, metrics.count_store_request)
     try:
-        await _run_manager(settings, kube, stores, leading, metrics)
+        await _run_manager(settings, kube, stores, elector, metrics)
     finally:
         stores.close()
         await kube.aclose()
@@ -79,31 +79,31 @@ async def _run_manager(
     settings: OperatorSettings,
     kube: KubeClient,
     stores: StorePool,
-    leading: LeaderElector,
+    elector: LeaderElector,
     metrics: OperatorMetrics,
 ) -> None:
     queue = WorkQueue()
     context = Context(kube, stores, make_policy(settings), metrics=metrics)
     requeue_policy = RequeuePolicy()
-    reconcile = instrumented(Reconciler(context, requeue_policy), metrics)
+    reconciler = Reconciler(context, requeue_policy)
     acknowledger = Acknowledger(queue)
-    watching = WatchManager(kube, EventHandler(queue, acknowledger), lambda: leading.reachable_since)
+    watches = WatchManager(kube, EventHandler(queue, acknowledger), lambda: elector.reachable_since)
     collector = ClusterCollector(kube)
-    gauges = SnapshotReader(
-        kube, queue, collector, settings.max_movers, lambda: leading.is_leading, watching.longest_idle
+    snapshots = SnapshotReader(
+        kube, queue, collector, settings.max_movers, lambda: elector.is_leading, watches.longest_idle
     )
-    metrics_server = MetricsServer(settings.metrics_port, metrics, gauges.read)
-    health = Health(settings.health_port, queue, watching, leading)
+    metrics_server = MetricsServer(settings.metrics_port, metrics, snapshots.read)
+    health = Health(settings.health_port, queue, watches, elector)
 
     async def list_keys() -> list[tuple[ObjectKey, bool]]:
         keys = await list_pending(context)
         requeue_policy.register(key for key, _ in keys)
         return keys
 
-    async def act() -> None:
+    async def lead() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(settings.workers):
-                group.create_task(run_worker(queue, reconcile))
+                group.create_task(run_worker(queue, reconciler.reconcile))
             group.create_task(acknowledger.run(context))
             group.create_task(enqueue_all(queue, list_keys))
             group.create_task(resync(queue, list_keys, settings.resync_seconds))
@@ -112,12 +112,12 @@ async def _run_manager(
     await metrics_server.start()
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(leading.run(act)), group.create_task(watching.run())]
-            log.info("The operator runs", extra={"identity": leading.identity})
+            tasks = [group.create_task(elector.run(lead)), group.create_task(watches.run())]
+            log.info("Operator started", extra={"identity": elector.identity})
             await wait_for_signal()
-            log.info("The operator stops")
+            log.info("Operator stopping")
             if not await queue.drain(DRAIN_SECONDS):
-                log.warning("Work under way is abandoned; who leads next begins with it again")
+                log.warning("Reconciliations were interrupted: the next leader repeats them")
             for task in tasks:
                 task.cancel()
     finally:
@@ -135,7 +135,7 @@ async def wait_for_signal() -> None:
 
 
 def make_policy(settings: OperatorSettings) -> OperatorPolicy:
-    """What decisions need to know of the settings."""
+    """Return the settings that decisions depend on."""
     return OperatorPolicy(
         mover=MoverSettings(
             image=settings.mover_image,

@@ -1,60 +1,74 @@
-"""How soon to look again: at once after something was done, and no more often than every five seconds otherwise."""
+"""Requeue delays: none after a change, and otherwise at least a few seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from cinderblock.controller.request import ObjectKey
-from cinderblock.controller.workqueue import IN_HAND
+from cinderblock.controller.workqueue import Priority
 from cinderblock.kube.kinds import BACKUP_STORE
 from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS
 
-SLOW: Final = MIN_REQUEUE_SECONDS
-"""Seconds between looks at an object with which nothing happens; what happens to it is heard of in any case."""
-QUICK_LOOKS: Final = 5
-"""Looks that may follow each other at once although the object itself says the same: its children were changed."""
-STORES: Final = 60
-"""Stores that are each looked at as often as is asked for: all that answer together once a second. Of more, each waits
-longer in proportion, for a look takes some 25 ms of processor time (`make scale`: processor at rest)."""
+IDLE_REQUEUE_SECONDS: Final = MIN_REQUEUE_SECONDS
+"""Seconds between two reconciliations of an object that does not change. Events report changes in any case."""
+FAST_REQUEUES: Final = 5
+"""Fast requeues of an object that stays the same: its children may have changed."""
+STORES_AT_FULL_RATE: Final = 60
+"""BackupStores that are checked as often as their decisions ask for: together one check a second.
+
+If there are more, each one waits longer in proportion. A check takes about 25 ms of processor time (`make scale`,
+processor at rest)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outcome of a reconciliation, as in controller-runtime.
+
+    Attributes:
+        requeue_after: seconds until the next reconciliation; None: not before something changes.
+        priority: priority of the next reconciliation.
+    """
+
+    requeue_after: float | None = None
+    priority: Priority = Priority.NORMAL
 
 
 class RequeuePolicy:
-    """Remembers of each object how often it was looked at in vain. Losing that costs a few looks."""
+    """Counts how often each object was reconciled without a change. Losing the counts costs a few reconciliations."""
 
     def __init__(self) -> None:
-        self._idle: dict[ObjectKey, tuple[str, int]] = {}
+        self._unchanged: dict[ObjectKey, tuple[str, int]] = {}
         self._stores: set[ObjectKey] = set()
 
-    def next(self, key: ObjectKey, version: str, requeue_after: float | None) -> float | None:
-        """Seconds until ``key`` is looked at again.
-
-        One that goes on at once is put before others: see `IN_HAND`.
+    def next(self, key: ObjectKey, version: str, requeue_after: float | None) -> Result:
+        """Decide when to reconcile an object again. One that changed and continues at once gets Priority.STARTED.
 
         Args:
             key: the object.
-            version: its resourceVersion when it was looked at now.
-            look_again: what the decision asks for; None: nothing.
+            version: resourceVersion that this reconciliation read.
+            requeue_after: seconds that the decision asks for; None: no requeue.
         """
         if requeue_after is not None and key.kind == BACKUP_STORE.kind:
             self._stores.add(key)
-            return requeue_after * max(1.0, len(self._stores) / STORES)
-        if requeue_after is None or requeue_after >= SLOW:
-            self._idle.pop(key, None)
-            return requeue_after
-        before, looks = self._idle.get(key, ("", 0))
-        looks = looks + 1 if before == version else 0
-        self._idle[key] = version, looks
-        if requeue_after == 0.0 and looks == 0:
-            # It changes, and goes on at once: above all, what has ended is cleaned up before more is begun.
-            return IN_HAND
-        return requeue_after if looks < QUICK_LOOKS else SLOW
+            return Result(requeue_after * max(1.0, len(self._stores) / STORES_AT_FULL_RATE))
+        if requeue_after is None or requeue_after >= IDLE_REQUEUE_SECONDS:
+            self._unchanged.pop(key, None)
+            return Result(requeue_after)
+        previous, count = self._unchanged.get(key, ("", 0))
+        count = count + 1 if previous == version else 0
+        self._unchanged[key] = version, count
+        if requeue_after == 0.0 and count == 0:
+            # Clean up what has ended before more operations start.
+            return Result(0.0, Priority.STARTED)
+        return Result(requeue_after if count < FAST_REQUEUES else IDLE_REQUEUE_SECONDS)
 
     def register(self, keys: Iterable[ObjectKey]) -> None:
-        """These objects are there, though not all of them have been looked at yet."""
+        """Count the BackupStores among these objects before their first reconciliation."""
         self._stores.update(key for key in keys if key.kind == BACKUP_STORE.kind)
 
     def forget(self, key: ObjectKey) -> None:
-        """The object is gone."""
-        self._idle.pop(key, None)
+        """Forget an object that no longer exists."""
+        self._unchanged.pop(key, None)
         self._stores.discard(key)

@@ -1,4 +1,4 @@
-"""What a process is told by its environment, read once at the start and handed down; nothing else reads it."""
+"""Settings of the operator, read once from the environment; nothing else reads it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cinderblock.errors import InvalidInput
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-"""Variables that say by which proxy S3 servers are asked, and which of them are not."""
+"""Variables that name the proxy to S3 servers, and the servers that are reached without it."""
 LOG_LEVELS = ("info", "debug", "warning", "error")
 
 
@@ -17,20 +17,20 @@ class OperatorSettings:
     """Settings of the operator process.
 
     Attributes:
-        mover_image: image of mover pods; the operator's own.
+        mover_image: image of mover pods, normally the operator's own.
         mover_image_pull_policy: Always, IfNotPresent or Never.
         mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
-        proxies: those of PROXY_VARIABLES that are set, with their values; movers get them too.
-        max_movers: mover Jobs that may run at once in the whole cluster.
-        workers: objects that are reconciled at the same time.
-        resync_seconds: every object is looked at again at least this often.
+        proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
+        max_movers: mover Jobs that may run at the same time in the whole cluster.
+        workers: objects reconciled at the same time.
+        resync_seconds: seconds between two resyncs of all objects.
         health_port: port of /healthz and /readyz.
         metrics_port: port of /metrics.
-        log_level: the least severe lines that are written: debug, info, warning or error.
-        lease_namespace: where the Lease is that says which replica acts; None: where this process runs.
-        lease_name: its name.
-        lease_seconds: its length: for so long nobody acts after a leader has died.
-        release: name of the Helm release, which manifests keep; empty: not installed by Helm.
+        log_level: least severe level that is logged: debug, info, warning or error.
+        lease_namespace: namespace of the Lease for leader election; None: the one in which this process runs.
+        lease_name: name of the Lease.
+        lease_seconds: duration of the Lease: for so long no replica acts after a leader has died.
+        release: name of the Helm release, which manifests record; empty if not installed by Helm.
     """
 
     mover_image: str
@@ -50,13 +50,15 @@ class OperatorSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
-        """Read CINDERBLOCK_* variables and those of proxies.
+        """Read the CINDERBLOCK_* and proxy variables.
 
-        Raises InvalidInput naming the variable that is missing or wrong.
+        Raises InvalidInput naming the variable that is missing or invalid.
         """
         image = environment.get("CINDERBLOCK_MOVER_IMAGE", "")
         if not image:
-            raise InvalidInput("CINDERBLOCK_MOVER_IMAGE is not set: give the image that movers run, normally our own")
+            raise InvalidInput(
+                "CINDERBLOCK_MOVER_IMAGE is not set. Set it to the image of the movers, normally the operator's own."
+            )
         secrets = environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS", "")
         return cls(
             mover_image=image,
@@ -77,25 +79,25 @@ class OperatorSettings:
 
 
 def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The variables of proxies. A user and password in one could be read in every mover's Job."""
+    """Return the proxy variables that are set. A password in one would be readable in every mover's Job."""
     found = tuple((name, environment[name]) for name in PROXY_VARIABLES if environment.get(name))
     for name, value in found:
         if "@" in value:
-            raise InvalidInput(f"{name} holds a user or password: give a proxy that needs none, as http://host:port")
+            raise InvalidInput(f"{name} contains a user or password. Use a proxy that needs none, as http://host:port.")
     return found
 
 
-def _one_of(environment: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
-    """A variable as one of ``words``, of which the first is the default."""
-    text = environment.get(name, words[0])
-    if text not in words:
-        raise InvalidInput(f"{name} is {text!r}: give one of {', '.join(words)}")
+def _one_of(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """Return the value of a variable that has these choices. The first one is the default."""
+    text = environment.get(name, choices[0])
+    if text not in choices:
+        raise InvalidInput(f"{name} is {text!r}. Use one of {', '.join(choices)}.")
     return text
 
 
 def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A variable as a whole number above zero."""
+    """Return the value of a variable as a whole number above zero."""
     text = environment.get(name, str(default))
     if not text.isdecimal() or int(text) < 1:
-        raise InvalidInput(f"{name} is {text!r}: give a whole number above zero")
+        raise InvalidInput(f"{name} is {text!r}. Use a whole number above zero.")
     return int(text)

@@ -1,4 +1,4 @@
-"""Workers that take keys from the queue, and the one function that each of them calls: reconcile."""
+"""Workers that take keys from the queue and reconcile them, and the functions that fill the queue from lists."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from cinderblock.controller.request import OWN_KINDS, ObjectKey
-from cinderblock.controller.workqueue import URGENT, WorkQueue
+from cinderblock.controller.requeue import Result
+from cinderblock.controller.workqueue import Priority, WorkQueue
 from cinderblock.errors import CinderblockError
 from cinderblock.observability import log as observability_log
 
 log = logging.getLogger(__name__)
 
 ENQUEUE_RETRY_SECONDS = 5.0
-"""Seconds between attempts to list what there is; meanwhile keys that are heard of are worked on."""
+"""Seconds between attempts to list all objects. Meanwhile the workers reconcile what events report."""
 
-ReconcileFunc = Callable[[ObjectKey], Awaitable[float | None]]
-"""Brings one object forward; returns the seconds until it wants to be looked at again, or None."""
+ReconcileFunc = Callable[[ObjectKey], Awaitable[Result]]
+"""Moves one object one step forward; see `Reconciler.reconcile`."""
 
 
 async def run_worker(queue: WorkQueue, reconcile: ReconcileFunc) -> None:
-    """Take keys and reconcile them, for ever. An object that fails comes back later and stops nobody."""
+    """Take keys and reconcile them, forever. A key that fails comes back later and stops no other key."""
     while True:
         key = await queue.get()
         try:
             with observability_log.object_context(*key):
-                requeue_after = await _attempt(queue, reconcile, key)
+                result = await _attempt(queue, reconcile, key)
         except asyncio.CancelledError:
-            # Abandoned on the way: whoever works on keys next has to begin with it again.
+            # The work was interrupted: the next leader's workers must repeat it.
             await queue.add(key)
             raise
         finally:
             await queue.done(key)
-        if requeue_after is not None:
-            await queue.add(key, requeue_after)
+        if result.requeue_after is not None:
+            await queue.add(key, result.requeue_after, result.priority)
 
 
-async def _attempt(queue: WorkQueue, reconcile: ReconcileFunc, key: ObjectKey) -> float | None:
+async def _attempt(queue: WorkQueue, reconcile: ReconcileFunc, key: ObjectKey) -> Result:
     try:
-        requeue_after = await reconcile(key)
+        result = await reconcile(key)
     except CinderblockError as error:
         delay = queue.backoff(key)
         log.warning("%s", error.message, extra={"reason": error.reason, "retry_in": round(delay, 1)})
-        return delay
+        return Result(delay)
     except (Exception, asyncio.CancelledError) as error:
         if isinstance(error, asyncio.CancelledError) and _is_shutting_down():
             raise
-        # A defect of ours must not take the others down with it: it is logged in full, and this object waits. So must
-        # not a cancellation that nobody has asked of this worker: a group of tasks takes one for an end in order, and
-        # would go on with a worker less.
+        # A defect must not stop other objects: log it in full and retry this one later. A cancellation that nobody
+        # requested is a defect as well: a TaskGroup would take it for a normal end and continue with one worker less.
         delay = queue.backoff(key)
         log.exception("Reconciling raised an unexpected error", extra={"retry_in": round(delay, 1)})
-        return delay
+        return Result(delay)
     queue.forget(key)
-    return requeue_after
+    return result
 
 
 def _is_shutting_down() -> bool:
@@ -63,35 +63,35 @@ def _is_shutting_down() -> bool:
 
 
 ListPending = Callable[[], Awaitable[list[tuple[ObjectKey, bool]]]]
-"""Lists every object that wants to be looked at, and whether something is under way with it."""
+"""Lists the objects to reconcile, each with whether an operation on it is in progress."""
 
 
-async def enqueue_all(queue: WorkQueue, list_keys: ListPending) -> None:
-    """Put every object into the queue at once; where something is under way comes first. Tries until it succeeds.
+async def enqueue_all(queue: WorkQueue, list_pending: ListPending) -> None:
+    """Add all pending objects to the queue, those in progress first. Retry until the list succeeds.
 
-    What was heard of before, for hours perhaps while another replica led, is forgotten: the list says it better.
+    Due keys that a replica collected while another one led are dropped first: the list is newer.
     """
     while True:
         queue.forget_due(OWN_KINDS)
         try:
-            keys = await list_keys()
+            pending = await list_pending()
         except CinderblockError as error:
-            log.warning("Could not list what there is to take over: %s", error.message)
+            log.warning("Could not list pending objects: %s", error.message, extra={"reason": error.reason})
             await asyncio.sleep(ENQUEUE_RETRY_SECONDS)
             continue
-        for key, under_way in keys:
-            await queue.add(key, URGENT if under_way else 0.0)
+        for key, is_in_progress in pending:
+            await queue.add(key, priority=Priority.HIGH if is_in_progress else Priority.NORMAL)
         return
 
 
-async def resync(queue: WorkQueue, list_keys: ListPending, seconds: float) -> None:
-    """Put every object into the queue every ``seconds``, spread over a tenth of that time."""
+async def resync(queue: WorkQueue, list_pending: ListPending, seconds: float) -> None:
+    """Add all pending objects to the queue every ``seconds``, spread over a tenth of that time."""
     while True:
         await asyncio.sleep(seconds)
         try:
-            keys = await list_keys()
+            pending = await list_pending()
         except CinderblockError as error:
-            log.warning("Resync failed: %s", error.message)
+            log.warning("Could not list objects for the resync: %s", error.message, extra={"reason": error.reason})
             continue
-        for number, (key, _) in enumerate(keys):
-            await queue.add(key, seconds / 10 * number / max(1, len(keys)))
+        for number, (key, _) in enumerate(pending):
+            await queue.add(key, seconds / 10 * number / max(1, len(pending)))

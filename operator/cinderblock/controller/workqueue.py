@@ -1,6 +1,6 @@
-"""One queue of keys: each key is in it once, is worked on by one worker at a time, and comes back after a failure.
+"""The work queue: each key is in it once, is held by one worker at a time, and comes back after a failure.
 
-Delays are kept here too, so that "look again in 10 s" costs no task and no thread.
+The queue also keeps delays, so a requeue after ten seconds costs neither a task nor a thread.
 """
 
 from __future__ import annotations
@@ -10,54 +10,73 @@ import contextlib
 import heapq
 import random
 from collections.abc import Container
-from typing import Final
+from enum import IntEnum
+from typing import Final, NamedTuple
 
 from cinderblock.controller.request import ObjectKey
 
 BASE_DELAY_SECONDS: Final = 1.0
+"""Seconds before the first retry. Each further failure doubles them, as client-go's rate limiter does."""
 MAX_DELAY_SECONDS: Final = 300.0
-"""Seconds before the first and at most before any later attempt (client-go's rate limiter doubles as well)."""
+"""Most seconds before any retry."""
+
+AGEING_SECONDS: Final = 600.0
+"""Seconds of waiting that outweigh one step of priority, so that no key starves.
+
+With one minute, of a thousand backups created together (`make scale`) the last six hundred all started before any
+of them continued."""
 
 
-URGENT: Final = -600.0
-"""A delay that puts a key before those that may wait and have done so for less than ten minutes. With one minute, of a
-thousand backups that came together (`make scale`) the last six hundred were all begun before any of them went on."""
-IN_HAND: Final = 2 * URGENT
-"""The same before those that are urgent: what has been begun is brought to its end first, so that of very many backups
-few snapshots and movers are there at a time."""
+class Priority(IntEnum):
+    """Order of keys that are due at the same time."""
+
+    NORMAL = 0
+    HIGH = 1
+    """Something is in progress, or a user waits for it."""
+    STARTED = 2
+    """An operation continues. Finishing what has started keeps few snapshots and movers alive at a time."""
+
+
+class _Entry(NamedTuple):
+    """When a key may be taken, and its rank among the keys that may be taken: the lowest first."""
+
+    due: float
+    rank: float
 
 
 class WorkQueue:
     """Keys that are due now or later. For one event loop; not thread safe."""
 
     def __init__(self) -> None:
-        self._due: dict[ObjectKey, float] = {}
-        self._heap: list[tuple[float, ObjectKey]] = []
+        self._entries: dict[ObjectKey, _Entry] = {}
+        # Heaps keep outdated items until they surface. `_entries` is the truth.
+        self._delayed: list[tuple[float, ObjectKey]] = []
+        self._ready: list[tuple[float, ObjectKey]] = []
         self._running: dict[ObjectKey, float] = {}
         self._failures: dict[ObjectKey, int] = {}
         self._changed = asyncio.Condition()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._entries)
 
     def counts(self) -> dict[str, int]:
-        """How many keys are due, have time (delayed), and are worked on (running)."""
-        now = asyncio.get_running_loop().time()
-        due = sum(instant <= now for instant in self._due.values())
-        return {"due": due, "delayed": len(self._due) - due, "running": len(self._running)}
+        """Count the keys that are due, delayed, and held by workers (running)."""
+        now = _now()
+        due = sum(entry.due <= now for entry in self._entries.values())
+        return {"due": due, "delayed": len(self._entries) - due, "running": len(self._running)}
 
     def is_waiting(self, key: ObjectKey) -> bool:
-        """Whether a key is due, and nobody works on it."""
-        due = self._due.get(key)
-        return due is not None and due <= asyncio.get_running_loop().time() and key not in self._running
+        """Return whether a key is due and no worker holds it."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.due <= _now() and key not in self._running
 
     def longest_running_seconds(self) -> float:
-        """For how many seconds the key that was taken first of those worked on has been worked on; 0: none is."""
-        return asyncio.get_running_loop().time() - min(self._running.values()) if self._running else 0.0
+        """Return for how long a worker has held the oldest running key; 0 if no key is running."""
+        return _now() - min(self._running.values()) if self._running else 0.0
 
     async def drain(self, seconds: float) -> bool:
-        """Give out no key any more. Returns whether all work on keys has ended within ``seconds``."""
+        """Hand out no more keys. Return whether all workers finished within ``seconds``."""
         try:
             async with asyncio.timeout(seconds), self._changed:
                 self._closed = True
@@ -67,27 +86,33 @@ class WorkQueue:
             return False
         return True
 
-    async def add(self, key: ObjectKey, delay: float = 0.0) -> None:
-        """Have ``key`` worked on in ``delay`` seconds, or sooner if that had been asked for before. See also URGENT."""
-        due = asyncio.get_running_loop().time() + delay
+    async def add(self, key: ObjectKey, after: float = 0.0, priority: Priority = Priority.NORMAL) -> None:
+        """Add a key, due in ``after`` seconds. A key that is already queued keeps the earlier time and rank.
+
+        Of the keys that are due, the one with the higher priority comes first. A key that has waited AGEING_SECONDS
+        longer counts one priority more.
+        """
+        due = _now() + after
+        rank = due - priority * AGEING_SECONDS
         async with self._changed:
-            if due < self._due.get(key, float("inf")):
-                self._due[key] = due
-                heapq.heappush(self._heap, (due, key))
+            queued = self._entries.get(key)
+            entry = _Entry(due, rank) if queued is None else _Entry(min(due, queued.due), min(rank, queued.rank))
+            if entry != queued:
+                self._entries[key] = entry
+                heapq.heappush(self._delayed, (entry.due, key))
                 self._changed.notify()
 
     def forget_due(self, kinds: Container[str]) -> None:
-        """Have keys of these kinds that are due not worked on; what is delayed, or added after this, stays."""
-        now = asyncio.get_running_loop().time()
-        for key in [key for key, due in self._due.items() if due <= now and key.kind in kinds]:
-            del self._due[key]
+        """Remove the due keys of these kinds. Delayed keys stay."""
+        now = _now()
+        for key in [key for key, entry in self._entries.items() if entry.due <= now and key.kind in kinds]:
+            del self._entries[key]
 
     async def get(self) -> ObjectKey:
-        """Wait for a key that is due and that nobody works on; it must be given back by `done`."""
-        loop = asyncio.get_running_loop()
+        """Wait for a key that is due and not held, and hold it until `done`."""
         async with self._changed:
             while True:
-                key, wait = (None, None) if self._closed else self._next(loop.time())
+                key, wait = (None, None) if self._closed else self._take(_now())
                 if key is not None:
                     return key
                 # Not wait_for: in Python 3.11 it loses a cancellation that comes together with a notification.
@@ -95,32 +120,41 @@ class WorkQueue:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()
 
-    def _next(self, now: float) -> tuple[ObjectKey | None, float | None]:
-        """A key that may be taken now, or else the seconds until the next one is due."""
+    def _take(self, now: float) -> tuple[ObjectKey | None, float | None]:
+        """Take the first key. If there is none, return the seconds until the next one is due."""
+        wait = self._promote(now)
         busy: list[tuple[float, ObjectKey]] = []
         found: ObjectKey | None = None
-        wait: float | None = None
-        while self._heap:
-            due, key = self._heap[0]
-            if self._due.get(key) != due:
-                heapq.heappop(self._heap)
-            elif due > now:
-                wait = due - now
-                break
-            elif key in self._running:
-                busy.append(heapq.heappop(self._heap))
-            else:
-                heapq.heappop(self._heap)
-                del self._due[key]
-                self._running[key] = now
-                found = key
-                break
+        while self._ready and found is None:
+            rank, key = heapq.heappop(self._ready)
+            entry = self._entries.get(key)
+            if entry is None or entry.rank != rank or entry.due > now:
+                continue
+            if key in self._running:
+                busy.append((rank, key))
+                continue
+            del self._entries[key]
+            self._running[key] = now
+            found = key
         for item in busy:
-            heapq.heappush(self._heap, item)
+            heapq.heappush(self._ready, item)
         return found, wait
 
+    def _promote(self, now: float) -> float | None:
+        """Move keys that became due to the ready ones. Return the seconds until the next one becomes due."""
+        while self._delayed:
+            due, key = self._delayed[0]
+            entry = self._entries.get(key)
+            is_current = entry is not None and entry.due == due
+            if is_current and due > now:
+                return due - now
+            heapq.heappop(self._delayed)
+            if entry is not None and is_current:
+                heapq.heappush(self._ready, (entry.rank, key))
+        return None
+
     async def done(self, key: ObjectKey) -> None:
-        """The work on ``key`` has ended; if it was added meanwhile, it may be taken again."""
+        """Release a key after work on it. If it was added meanwhile, it may be taken again."""
         async with self._changed:
             self._running.pop(key, None)
             if self._closed:
@@ -129,12 +163,16 @@ class WorkQueue:
                 self._changed.notify()
 
     def forget(self, key: ObjectKey) -> None:
-        """Forget earlier failures of ``key``."""
+        """Forget the failures of a key."""
         self._failures.pop(key, None)
 
     def backoff(self, key: ObjectKey) -> float:
-        """Count a failure of ``key``; seconds to wait before the next attempt, with jitter."""
+        """Count a failure of a key, and return the seconds before its next attempt, with jitter."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         longest: float = min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2**failures)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -62,13 +62,18 @@ class KubeClient:
     """
 
     def __init__(
-        self, transport: RoundTripper, *, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        transport: RoundTripper,
+        *,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        response_counts: Counter[tuple[str, str, int]] | None = None,
     ) -> None:
         self.observer = observer
         self.write_guard: Callable[[], None] = _allow
         self._clock = clock
         self.calls: Counter[tuple[str, str]] = Counter()
-        self.response_counts: Counter[tuple[str, str, int]] = Counter()
+        self.response_counts: Counter[tuple[str, str, int]] = Counter() if response_counts is None else response_counts
         self._transport = transport
         self._served: dict[str, tuple[float, frozenset[str]]] = {}
 
@@ -368,6 +373,7 @@ async def connect(
     environment: Mapping[str, str] = os.environ,
     observer: Observer | None = None,
     call_seconds: float = CALL_SECONDS,
+    response_counts: Counter[tuple[str, str, int]] | None = None,
 ) -> KubeClient:
     """A client for the cluster that ``kubeconfig``, else KUBECONFIG, else the pod, else ~/.kube/config names.
 
@@ -379,7 +385,7 @@ async def connect(
     """
     transport = Transport(default_source(environment, kubeconfig, context), call_seconds=call_seconds)
     await transport.credentials()
-    return KubeClient(transport, observer=observer)
+    return KubeClient(transport, observer=observer, response_counts=response_counts)
 
 
 def _not_served(kind: Kind) -> NotFound:

@@ -26,15 +26,17 @@ from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.handlers.acknowledge import Acknowledger
-from cinderblock.controller.handlers.event_handler import CHILD_KINDS, EventHandler, volume_key
+from cinderblock.controller.handlers.event_handler import CHILD_KINDS, EventHandler
 from cinderblock.controller.metrics.collector import read
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.reconciler import Reconciler
 from cinderblock.controller.reconcile.resync import list_pending
-from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.request import ObjectKey, volume_key
+from cinderblock.controller.requeue import Result
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
-from cinderblock.controller.workqueue import WorkQueue
+from cinderblock.controller.stores.secrets import SecretReader
+from cinderblock.controller.workqueue import AGEING_SECONDS, Priority, WorkQueue
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.pack import parse_pack_name
@@ -179,11 +181,11 @@ class OpenStores:
         self._store = store
         self._cluster = cluster
 
-    async def open(self, store: BackupStore, container: str) -> ObjectStore:
+    async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:
         """The one store."""
         return self._store
 
-    async def check(self, store: BackupStore, container: str) -> None:
+    async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
         """Raises what the store raises."""
         self._store.check()
 
@@ -191,11 +193,14 @@ class OpenStores:
         """What the call returns, in no time."""
         return call()
 
-    async def keys(self, store: BackupStore) -> KeyRing | None:
+    async def keys(self, store: BackupStore, secrets: SecretReader) -> KeyRing | None:
         """The keys, if the BackupStore has an encryption Secret."""
         return self._cluster.keys if store.spec.encryption_secret_ref is not None else None
 
-    async def active_key(self, store: BackupStore) -> str | None:
+    def forget(self, namespace: str, name: str) -> None:
+        """Nothing is remembered."""
+
+    async def active_key(self, store: BackupStore, secrets: SecretReader) -> str | None:
         """The Secret names none; but where keys are read-only, movers must be told which is not."""
         ring = await self.keys(store)
         return ring.active if ring is not None and ring.has_read_only_keys else None
@@ -209,9 +214,9 @@ class Due:
     failures: dict[ObjectKey, int] = field(default_factory=dict)
     now: datetime = START
 
-    async def add(self, key: ObjectKey, delay: float = 0.0) -> None:
+    async def add(self, key: ObjectKey, after: float = 0.0, priority: Priority = Priority.NORMAL) -> None:
         """See `WorkQueue`."""
-        due = self.now + timedelta(seconds=delay)
+        due = self.now + timedelta(seconds=after - priority * AGEING_SECONDS)
         self.at[key] = min(due, self.at.get(key, due))
 
     def counts(self) -> dict[str, int]:
@@ -296,12 +301,12 @@ class Simulation:
             lambda: self._due.now,
             self.operator_metrics,
             MoverAdmission(self._seconds),
-            references=ReferenceLookups(turn_seconds=0.0),
+            references=ReferenceLookups(lock_wait_seconds=0.0),
         )
         self._noticing = Acknowledger(cast("WorkQueue", self._due))
         self._watch = EventHandler(cast("WorkQueue", self._due), self._noticing)
         self._eyes = context
-        self._reconcile = Reconciler(context)
+        self._reconciler = Reconciler(context)
         self._heard[:] = [
             Change(None, item) for kind in (*OWN, *CHILD_NAMES, "PersistentVolume") for item in self.objects.all(kind)
         ]
@@ -393,7 +398,7 @@ class Simulation:
         """While inside, another look of the operator reads the manifests of a volume."""
         store = BackupStore.model_validate(self.get("BackupStore", "default"))
         uid = self.get("PersistentVolumeClaim", claim)["metadata"]["uid"]
-        turn = self._eyes.references.turn(store, store.spec.container, uid)
+        turn = self._eyes.references.lock(store, store.spec.container, uid)
         self._loop.run_until_complete(turn.__aenter__())
         try:
             yield
@@ -502,13 +507,13 @@ class Simulation:
         event = {"type": change.type, "object": change.object}
         labels = change.object["metadata"].get("labels") or {}
         if change.object["kind"] in OWN:
-            await self._watch.on_own(event)
+            await self._watch.on_custom_resource(event)
         elif change.object["kind"] in CHILD_NAMES and labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY:
             await self._watch.on_child(event)
         elif RESTORE_LABEL in labels:
-            await self._watch.on_volume(event)
+            await self._watch.on_persistent_volume(event)
         elif change.object["kind"] == "PersistentVolume" and change.type == "MODIFIED":
-            await self._watch.on_volume(event | {"type": "DELETED"})
+            await self._watch.on_persistent_volume(event | {"type": "DELETED"})
 
     def due(self) -> list[ObjectKey]:
         """Keys that may be reconciled now, the one that has waited longest first."""
@@ -533,7 +538,7 @@ class Simulation:
         self._due.now += STEP
         version = self._version()
         try:
-            requeue_after = self._loop.run_until_complete(self._reconcile(key))
+            result = self._loop.run_until_complete(self._reconciler.reconcile(key))
         except Crash:
             self._tell_of(key, "the operator dies")
             self.restart()
@@ -542,15 +547,17 @@ class Simulation:
             self._tell_of(key, f"{error.reason}: {error.message}")
             failures = self._due.failures.get(key, 0)
             self._due.failures[key] = failures + 1
-            requeue_after = min(300.0, 2.0**failures)
+            result = Result(min(300.0, 2.0**failures))
         else:
             self._due.failures.pop(key, None)
-            hot = requeue_after is not None and requeue_after < 1 and version == self._version()
-            assert not hot, f"{key} wants to be looked at again in {requeue_after} s although nothing has changed"
+            hot = result.requeue_after is not None and result.requeue_after < 1 and version == self._version()
+            assert not hot, (
+                f"{key} wants to be looked at again in {result.requeue_after} s although nothing has changed"
+            )
             if version != self._version():
                 self._tell_of(key, "is brought forward")
-        if requeue_after is not None:
-            self._loop.run_until_complete(self._due.add(key, requeue_after))
+        if result.requeue_after is not None:
+            self._loop.run_until_complete(self._due.add(key, result.requeue_after, result.priority))
 
     def _tell_of(self, key: ObjectKey, what: str) -> None:
         found = self.objects.get(key.kind, key.name, key.namespace)
@@ -588,8 +595,10 @@ class Simulation:
         wanted, version = self.unsettled(), self._version()
         for kind in ("VolumeBackup", "VolumeRestore"):
             for key in [ObjectKey(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
-                requeue_after = None if key in wanted else self._loop.run_until_complete(self._reconcile(key))
-                assert (requeue_after, self._version()) == (None, version), f"{key} was left out:\n{self.story()}"
+                result = Result() if key in wanted else self._loop.run_until_complete(self._reconciler.reconcile(key))
+                assert (result.requeue_after, self._version()) == (None, version), (
+                    f"{key} was left out:\n{self.story()}"
+                )
 
     def settle(self) -> None:
         """Without further faults, go on until nothing changes any more, and make sure that nothing will.

@@ -1,4 +1,4 @@
-"""New backups are told that they wait, when they do for more than a moment."""
+"""New backups that must wait for their turn are acknowledged."""
 
 from __future__ import annotations
 
@@ -25,42 +25,44 @@ JsonObject = dict[str, Any]
 
 
 class Api:
-    """Takes statuses; a write takes a tenth of a second."""
+    """Accepts statuses. A write takes a tenth of a second."""
 
     def __init__(self) -> None:
         self.written: dict[str, JsonObject] = {}
         self.errors: list[Exception] = []
-        self.most_at_once = self.at_once = 0
+        self.max_concurrent = self.concurrent = 0
 
-    async def apply_status(self, kind: object, name: str, namespace: str, status: JsonObject, **how: str) -> None:
-        assert how == {"uid": f"u-{name}", "resource_version": "7"}
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+    async def apply_status(
+        self, kind: object, name: str, namespace: str, status: JsonObject, **preconditions: str
+    ) -> None:
+        assert preconditions == {"uid": f"u-{name}", "resource_version": "7"}
+        self.concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self.concurrent)
         await asyncio.sleep(0.1)
-        self.at_once -= 1
+        self.concurrent -= 1
         if self.errors:
             raise self.errors.pop()
         self.written[name] = status
 
 
-class Desk:
-    """A queue, what is told of its backups, and an API server."""
+class Fixture:
+    """A queue, an acknowledger and an API server."""
 
     def __init__(self) -> None:
         self.queue = WorkQueue()
         self.acknowledger = Acknowledger(self.queue)
         self.api = Api()
 
-    async def hears(self, name: str, how: str | None = "ADDED", **more: Any) -> None:
-        """A backup was heard of, and wants to be looked at."""
+    async def observe(self, name: str, change: str | None = "ADDED", **fields: Any) -> None:
+        """Observe an event about a backup, and add the backup to the queue."""
         metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}", "resourceVersion": "7", "generation": 1}
         status = {"observedGeneration": -1}
-        body = {"kind": "VolumeBackup", "metadata": metadata, "spec": {"volumeId": "data"}, "status": status} | more
-        self.acknowledger.observe({"type": how, "object": body})
+        body = {"kind": "VolumeBackup", "metadata": metadata, "spec": {"volumeId": "data"}, "status": status} | fields
+        self.acknowledger.observe({"type": change, "object": body})
         await self.queue.add(ObjectKey("VolumeBackup", "shop", name))
 
-    async def runs(self, seconds: float) -> None:
-        """Time goes by."""
+    async def run(self, seconds: float) -> None:
+        """Run the acknowledger for some time."""
         policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
         context = Context(cast("KubeClient", self.api), cast("StorePool", None), policy)
         task = asyncio.create_task(self.acknowledger.run(context))
@@ -71,52 +73,52 @@ class Desk:
 
 
 @in_virtual_time
-async def test_who_waits_is_told_once_and_in_the_words_of_cinder() -> None:
-    desk = Desk()
-    await desk.hears("one")
-    await desk.hears("other")
-    await desk.runs(ACKNOWLEDGE_AFTER_SECONDS / 2)
-    assert desk.api.written == {}
-    await desk.runs(ACKNOWLEDGE_AFTER_SECONDS)
-    status = desk.api.written["one"]
+async def test_waiting_backup_is_acknowledged_once_as_creating() -> None:
+    fixture = Fixture()
+    await fixture.observe("one")
+    await fixture.observe("other")
+    await fixture.run(ACKNOWLEDGE_AFTER_SECONDS / 2)
+    assert fixture.api.written == {}
+    await fixture.run(ACKNOWLEDGE_AFTER_SECONDS)
+    status = fixture.api.written["one"]
     assert (status["phase"], status["id"]) == ("creating", "u-one")
     assert {condition["reason"] for condition in status["conditions"]} == {"Noticed"}
     assert "waits for its turn: 2 objects" in status["conditions"][0]["message"]
-    desk.api.written.clear()
-    await desk.runs(60)
-    assert desk.api.written == {}
+    fixture.api.written.clear()
+    await fixture.run(60)
+    assert fixture.api.written == {}
 
 
 @in_virtual_time
-async def test_who_is_worked_on_known_or_gone_is_not_told() -> None:
-    desk = Desk()
-    await desk.hears("worked-on")
-    await desk.queue.get()
-    await desk.hears("known")
-    await desk.hears("known", "MODIFIED", status={"phase": "creating"})
-    await desk.hears("gone")
-    await desk.hears("gone", "DELETED")
-    await desk.runs(10)
-    assert desk.api.written == {}
+async def test_running_known_and_deleted_backups_are_not_acknowledged() -> None:
+    fixture = Fixture()
+    await fixture.observe("running")
+    await fixture.queue.get()
+    await fixture.observe("known")
+    await fixture.observe("known", "MODIFIED", status={"phase": "creating"})
+    await fixture.observe("gone")
+    await fixture.observe("gone", "DELETED")
+    await fixture.run(10)
+    assert fixture.api.written == {}
 
 
 @in_virtual_time
-async def test_very_many_are_told_a_few_at_a_time_those_first_that_came_first() -> None:
-    desk = Desk()
+async def test_very_many_backups_are_acknowledged_in_order_a_few_at_a_time() -> None:
+    fixture = Fixture()
     for number in range(100):
-        await desk.hears(f"backup-{number}")
-    await desk.runs(ACKNOWLEDGE_AFTER_SECONDS + PERIOD_SECONDS + 100 / ACKNOWLEDGED_PER_PERIOD * 0.1 + 0.5)
-    told = list(desk.api.written)
-    assert all(abs(told.index(f"backup-{number}") - number) < ACKNOWLEDGED_PER_PERIOD for number in range(100))
-    assert desk.api.most_at_once == ACKNOWLEDGED_PER_PERIOD
+        await fixture.observe(f"backup-{number}")
+    await fixture.run(ACKNOWLEDGE_AFTER_SECONDS + PERIOD_SECONDS + 100 / ACKNOWLEDGED_PER_PERIOD * 0.1 + 0.5)
+    order = list(fixture.api.written)
+    assert all(abs(order.index(f"backup-{number}") - number) < ACKNOWLEDGED_PER_PERIOD for number in range(100))
+    assert fixture.api.max_concurrent == ACKNOWLEDGED_PER_PERIOD
 
 
 @in_virtual_time
-async def test_one_that_cannot_be_told_stops_nobody() -> None:
-    desk = Desk()
-    desk.api.errors = [Conflict("it has changed"), KubeUnavailable("no answer")]
-    await desk.hears("malformed", spec={"volumeId": ["no", "name"]})
+async def test_failed_acknowledgement_stops_no_other() -> None:
+    fixture = Fixture()
+    fixture.api.errors = [Conflict("it has changed"), KubeUnavailable("no answer")]
+    await fixture.observe("malformed", spec={"volumeId": ["no", "name"]})
     for number in range(4):
-        await desk.hears(f"backup-{number}")
-    await desk.runs(10)
-    assert len(desk.api.written) == 2
+        await fixture.observe(f"backup-{number}")
+    await fixture.run(10)
+    assert len(fixture.api.written) == 2

@@ -1,4 +1,4 @@
-"""Limits on movers hold although what workers see is a moment old; who is older goes first; nobody waits for ghosts."""
+"""Mover limits hold although observations are a moment old, the oldest goes first, and nothing waits for ghosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLICY = OperatorPolicy(MoverSettings("example/cinderblock:1", limit=LIMIT))
 
 
 class Clock:
-    """Seconds, as a test says."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -40,26 +40,29 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def line(clock: Clock) -> MoverAdmission:
+def admission(clock: Clock) -> MoverAdmission:
     return MoverAdmission(clock)
 
 
 def operation(number: int) -> VolumeBackup:
-    """The larger its number, the younger it is."""
+    """Return an accepted backup. The larger its number, the younger it is."""
     return accepted(f"b-{number}", created=NOW - timedelta(hours=1) + timedelta(seconds=number))
 
 
-def look(
-    line: MoverAdmission, me: VolumeBackup, view: ObservedMover | None = None, store: BackupStore | None = None
+def decide(
+    admission: MoverAdmission,
+    backup: VolumeBackup,
+    mover: ObservedMover | None = None,
+    store: BackupStore | None = None,
 ) -> Decision:
-    """What a worker does with what it has read."""
+    """Decide about a backup and its observed mover, as a worker does."""
     used = store or a_store()
-    seen = line.observe(me, view or ObservedMover(), used)
-    snapshot = a_snapshot(owner=me.uid)
-    observed: ObservedBackup = observed_backup(me, mover=seen, store=StoreLookup(used), snapshot=snapshot)
+    admitted = admission.observe(backup, mover or ObservedMover(), used)
+    snapshot = a_snapshot(owner=backup.uid)
+    observed: ObservedBackup = observed_backup(backup, mover=admitted, store=StoreLookup(used), snapshot=snapshot)
     observed = ObservedBackup(**{name: getattr(observed, name) for name in observed.__slots__} | {"policy": POLICY})
     decision = backup_decide.decide(observed, NOW)
-    line.record(me, seen, used, decision, LIMIT)
+    admission.record(backup, admitted, used, decision, LIMIT)
     return decision
 
 
@@ -72,61 +75,66 @@ def reason(decision: Decision) -> str:
     return decision.status.conditions[0].reason
 
 
-def test_movers_that_the_server_does_not_show_yet_count(line: MoverAdmission) -> None:
-    started = [starts(look(line, operation(number))) for number in range(5)]
+def test_movers_not_listed_yet_count(admission: MoverAdmission) -> None:
+    started = [starts(decide(admission, operation(number))) for number in range(5)]
     assert started == [True, True, False, False, False]
 
 
-def test_a_mover_that_is_seen_and_remembered_counts_once(line: MoverAdmission) -> None:
-    assert starts(look(line, operation(1)))
-    seen = ObservedMover(others=frozenset({RunningMover("b-1", "s-1")}))
-    assert starts(look(line, operation(2), seen))
+def test_mover_both_listed_and_remembered_counts_once(admission: MoverAdmission) -> None:
+    assert starts(decide(admission, operation(1)))
+    shown = ObservedMover(others=frozenset({RunningMover("b-1", "s-1")}))
+    assert starts(decide(admission, operation(2), shown))
 
 
-def test_the_oldest_of_those_that_wait_goes_first(line: MoverAdmission) -> None:
+def test_oldest_waiting_operation_goes_first(admission: MoverAdmission) -> None:
     full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in (3, 1, 2):
-        assert reason(look(line, operation(number), full)) == "Queued"
+        assert reason(decide(admission, operation(number), full)) == "Queued"
     one_free = ObservedMover(others=frozenset({RunningMover("x", "s-1")}))
-    assert [starts(look(line, operation(number), one_free)) for number in (3, 2, 4, 1)] == [False, False, False, True]
+    assert [starts(decide(admission, operation(number), one_free)) for number in (3, 2, 4, 1)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
-def test_who_does_not_come_back_is_not_waited_for(line: MoverAdmission, clock: Clock) -> None:
+def test_operation_that_does_not_return_blocks_no_other(admission: MoverAdmission, clock: Clock) -> None:
     full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in (1, 2):
-        look(line, operation(number), full)
+        decide(admission, operation(number), full)
     clock.now += 60
-    assert starts(look(line, operation(3)))
+    assert starts(decide(admission, operation(3)))
 
 
-def test_who_waits_for_a_store_of_its_own_is_in_nobody_elses_way(line: MoverAdmission) -> None:
+def test_operation_queued_for_its_store_blocks_no_other_store(admission: MoverAdmission) -> None:
     narrow = a_store(limits={"movers": 1})
     busy = ObservedMover(others=frozenset({RunningMover("x", "s-1")}))
     for number in (1, 2):
-        assert reason(look(line, operation(number), busy, narrow)) == "Queued"
+        assert reason(decide(admission, operation(number), busy, narrow)) == "Queued"
     other = a_store().model_copy(update={"metadata": a_store().metadata.model_copy(update={"uid": "s-2"})})
-    assert starts(look(line, operation(3), busy, other))
+    assert starts(decide(admission, operation(3), busy, other))
 
 
-def test_a_mover_that_has_ended_makes_room_at_once(line: MoverAdmission) -> None:
+def test_finished_mover_frees_its_slot_at_once(admission: MoverAdmission) -> None:
     for number in (1, 2):
-        assert starts(look(line, operation(number)))
+        assert starts(decide(admission, operation(number)))
     ended = a_job("b-1", conditions=[{"type": "Failed", "status": "True"}])
-    look(line, operation(1), ObservedMover(job=ended))
-    assert starts(look(line, operation(3)))
+    decide(admission, operation(1), ObservedMover(job=ended))
+    assert starts(decide(admission, operation(3)))
 
 
-def test_a_mover_that_was_never_created_is_forgotten(line: MoverAdmission, clock: Clock) -> None:
+def test_mover_that_was_never_created_is_forgotten(admission: MoverAdmission, clock: Clock) -> None:
     for number in (1, 2):
-        assert starts(look(line, operation(number)))
+        assert starts(decide(admission, operation(number)))
     clock.now += 31
-    assert starts(look(line, operation(3)))
+    assert starts(decide(admission, operation(3)))
 
 
-def test_who_went_away_while_waiting_takes_no_room(line: MoverAdmission, clock: Clock) -> None:
+def test_vanished_operations_use_no_memory(admission: MoverAdmission, clock: Clock) -> None:
     full = ObservedMover(others=frozenset({RunningMover("x", "s-1"), RunningMover("y", "s-1")}))
     for number in range(100):
-        look(line, operation(number), full)
+        decide(admission, operation(number), full)
     clock.now += 600
-    look(line, operation(100), full)
-    assert len(line._queued) == 1
+    decide(admission, operation(100), full)
+    assert len(admission._queued) == 1

@@ -1,4 +1,4 @@
-"""The cluster is read when somebody asks, once for all who ask, and what was read last is told if it cannot be read."""
+"""The cluster is read on demand, once for all concurrent scrapes. If that fails, the last snapshot is served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cinderblock.controller.metrics import collector as metrics_collector
-from cinderblock.controller.metrics.collector import CACHE_SECONDS, MANY_OBJECTS, ClusterCollector
+from cinderblock.controller.metrics.collector import CACHE_SECONDS, CACHE_TO_READ_RATIO, ClusterCollector
 from cinderblock.controller.metrics.server import SnapshotReader
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.workqueue import WorkQueue
@@ -19,20 +19,20 @@ from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi
 
 
 class Api(SimulatedApi):
-    """Counts requests, and may be away."""
+    """Counts requests, and can fail or block them."""
 
     def __init__(self) -> None:
         super().__init__(ObjectsInMemory(lambda: START, lambda _: None), lambda *_: None)
         self.requests = 0
-        self.is_away = False
-        self.hangs: asyncio.Event | None = None
+        self.is_down = False
+        self.may_answer: asyncio.Event | None = None
 
     async def round_trip(self, request: Request) -> Response:
         self.requests += 1
-        if self.hangs is not None:
-            await self.hangs.wait()
-        if self.is_away:
-            raise KubeUnavailable("away")
+        if self.may_answer is not None:
+            await self.may_answer.wait()
+        if self.is_down:
+            raise KubeUnavailable("down")
         return await super().round_trip(request)
 
 
@@ -46,76 +46,76 @@ class Clock:
         return self.now
 
 
-async def test_who_asks_again_soon_costs_nothing() -> None:
+async def test_concurrent_and_repeated_scrapes_share_one_read() -> None:
     api, clock = Api(), Clock()
-    view = ClusterCollector(KubeClient(api), clock)
-    await asyncio.gather(*(view.state() for _ in range(5)))
+    collector = ClusterCollector(KubeClient(api), clock)
+    await asyncio.gather(*(collector.state() for _ in range(5)))
     assert api.requests == LISTS
     clock.now += CACHE_SECONDS + 1
-    await view.state()
+    await collector.state()
     assert api.requests == 2 * LISTS
 
 
-async def test_a_reading_that_takes_long_is_kept_for_longer() -> None:
+async def test_slow_read_is_cached_for_longer() -> None:
     api, clock = Api(), Clock()
-    view = ClusterCollector(KubeClient(api), clock)
-    api.hangs = asyncio.Event()
-    first = asyncio.create_task(view.state())
+    collector = ClusterCollector(KubeClient(api), clock)
+    api.may_answer = asyncio.Event()
+    first = asyncio.create_task(collector.state())
     await asyncio.sleep(0.01)
     clock.now += 1
-    api.hangs.set()
+    api.may_answer.set()
     await first
-    clock.now += MANY_OBJECTS - 3
-    await view.state()
+    clock.now += CACHE_TO_READ_RATIO - 3
+    await collector.state()
     assert api.requests == LISTS
     clock.now += 5
-    await view.state()
+    await collector.state()
     assert api.requests == 2 * LISTS
 
 
-async def test_an_api_server_that_does_not_answer_leaves_the_last_figures_with_their_age() -> None:
+async def test_failed_read_keeps_the_last_state_and_its_age() -> None:
     api, clock = Api(), Clock()
-    view = ClusterCollector(KubeClient(api), clock)
-    first, _ = await view.state()
-    api.is_away = True
+    collector = ClusterCollector(KubeClient(api), clock)
+    first, _ = await collector.state()
+    api.is_down = True
     clock.now += 500
-    second, age = await view.state()
+    second, age = await collector.state()
     assert second is first is not None
     assert age == 500
 
 
-async def test_an_api_server_that_never_answered_gives_no_figures() -> None:
+async def test_there_is_no_state_before_the_first_read() -> None:
     api = Api()
-    api.is_away = True
+    api.is_down = True
     state, _ = await ClusterCollector(KubeClient(api)).state()
     assert state is None
 
 
-async def test_who_asks_does_not_wait_for_an_api_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_scrape_does_not_wait_for_a_hanging_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_collector, "READ_TIMEOUT_SECONDS", 0.01)
     api = Api()
-    api.hangs = asyncio.Event()
-    view = ClusterCollector(KubeClient(api))
-    state, _ = await view.state()
+    api.may_answer = asyncio.Event()
+    collector = ClusterCollector(KubeClient(api))
+    state, _ = await collector.state()
     assert state is None
-    await view.aclose()
+    await collector.aclose()
 
 
-async def test_figures_are_forgotten_by_who_does_not_lead() -> None:
+async def test_forgotten_state_is_read_again() -> None:
     api, clock = Api(), Clock()
-    view = ClusterCollector(KubeClient(api), clock)
-    await view.state()
-    view.forget()
-    await view.state()
+    collector = ClusterCollector(KubeClient(api), clock)
+    await collector.state()
+    collector.forget()
+    await collector.state()
     assert api.requests == 2 * LISTS
 
 
 @pytest.mark.parametrize("is_leading", [True, False])
-async def test_nobody_waits_for_what_is_in_the_queue_of_a_process_that_does_not_act(is_leading: bool) -> None:
+async def test_standby_replica_reports_an_empty_queue(is_leading: bool) -> None:
     queue = WorkQueue()
     await queue.add(ObjectKey("VolumeBackup", "shop", "young"))
     kube = KubeClient(Api())
-    view = ClusterCollector(kube)
-    figures = await SnapshotReader(kube, queue, view, mover_limit=1, is_leading=lambda: is_leading).read()
-    await view.aclose()
-    assert figures.queue == {"due": int(is_leading), "delayed": 0, "running": 0}
+    collector = ClusterCollector(kube)
+    snapshot = await SnapshotReader(kube, queue, collector, mover_limit=1, is_leading=lambda: is_leading).read()
+    await collector.aclose()
+    assert snapshot.queue == {"due": int(is_leading), "delayed": 0, "running": 0}

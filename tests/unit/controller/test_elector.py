@@ -1,4 +1,4 @@
-"""Candidates for one Lease on a simulated API server: who acts, when it stops, and when the next one begins."""
+"""Candidates for one Lease on a simulated API server: which one acts, when it stops, and when the next one starts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cinderblock.kube.transport import Request
 from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi
 from tests.support.simulation.virtual_time import in_virtual_time, virtual_clock
 
-TIMING = LeaseTimings()
+TIMINGS = LeaseTimings()
 
 
-class Line(SimulatedApi):
-    """One candidate's way to the API server: it can be cut, before or after the server has done what it was asked."""
+class Connection(SimulatedApi):
+    """A candidate's connection to the API server. It can be cut before or after the server handles a request."""
 
     def __init__(self, objects: ObjectsInMemory) -> None:
         super().__init__(objects, lambda how, item: None)
@@ -34,24 +34,24 @@ class Line(SimulatedApi):
     async def round_trip(self, request: Request) -> Response:
         if self.cut == "before":
             raise KubeUnavailable("cut")
-        answer = await super().round_trip(request)
+        response = await super().round_trip(request)
         if self.cut == "after":
             raise KubeUnavailable("cut")
-        return answer
+        return response
 
 
 @dataclass
 class Candidate:
-    """One replica, and when it acted."""
+    """One replica, and when it acts."""
 
-    leading: LeaderElector
-    line: Line
+    elector: LeaderElector
+    connection: Connection
     client: KubeClient
     acting: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def term(self) -> None:
-        """Act until it is over."""
+    async def lead(self) -> None:
+        """Act until cancelled."""
         self.acting.set()
         try:
             await asyncio.Event().wait()
@@ -64,26 +64,26 @@ Make = Callable[[str], Candidate]
 
 @pytest.fixture
 def objects() -> ObjectsInMemory:
-    """What the API server holds."""
+    """The objects of the API server."""
     return ObjectsInMemory(lambda: START)
 
 
 @pytest.fixture
 def make(objects: ObjectsInMemory) -> Make:
-    """Makes candidates for one Lease."""
+    """Make candidates for one Lease."""
 
     def candidate(name: str) -> Candidate:
-        line = Line(objects)
-        client = KubeClient(line)
-        return Candidate(LeaderElector(client, "ns", "lease", identity=name, clock=virtual_clock), line, client)
+        connection = Connection(objects)
+        client = KubeClient(connection)
+        return Candidate(LeaderElector(client, "ns", "lease", identity=name, clock=virtual_clock), connection, client)
 
     return candidate
 
 
 @asynccontextmanager
 async def running(candidate: Candidate) -> AsyncIterator[asyncio.Task[None]]:
-    """Have it be a candidate inside the block."""
-    task = asyncio.create_task(candidate.leading.run(candidate.term))
+    """Run the candidate inside the block."""
+    task = asyncio.create_task(candidate.elector.run(candidate.lead))
     try:
         yield task
     finally:
@@ -97,16 +97,16 @@ async def test_one_of_two_leads_and_the_other_may_not_write(make: Make) -> None:
     async with running(first):
         await first.acting.wait()
         async with running(second):
-            await asyncio.sleep(3 * TIMING.lease_duration)
-            assert first.leading.is_leading
+            await asyncio.sleep(3 * TIMINGS.lease_duration)
+            assert first.elector.is_leading
             assert not second.acting.is_set()
-            assert second.leading.holder == "first"
+            assert second.elector.holder == "first"
             with pytest.raises(NotLeading):
-                second.leading.check()
+                second.elector.check()
 
 
 @in_virtual_time
-async def test_a_lease_that_is_given_back_is_taken_at_the_next_look(make: Make) -> None:
+async def test_released_lease_is_acquired_at_the_next_attempt(make: Make) -> None:
     first, second = make("first"), make("second")
     async with AsyncExitStack() as stack:
         async with running(first):
@@ -115,113 +115,114 @@ async def test_a_lease_that_is_given_back_is_taken_at_the_next_look(make: Make) 
             await asyncio.sleep(30.3)
         stopped = virtual_clock()
         await second.acting.wait()
-        assert virtual_clock() - stopped <= TIMING.look
+        assert virtual_clock() - stopped <= TIMINGS.retry_period
 
 
 @in_virtual_time
-async def test_a_leader_that_is_cut_off_stops_before_another_one_begins(make: Make) -> None:
+async def test_disconnected_leader_stops_before_the_next_one_starts(make: Make) -> None:
     first, second = make("first"), make("second")
     async with running(first):
         await first.acting.wait()
         async with running(second):
             await asyncio.sleep(30.3)
-            first.line.cut, cut_at = "before", virtual_clock()
+            first.connection.cut, cut_at = "before", virtual_clock()
             await first.stopped.wait()
             assert not second.acting.is_set()
-            assert virtual_clock() - cut_at <= TIMING.renew_deadline
+            assert virtual_clock() - cut_at <= TIMINGS.renew_deadline
             await second.acting.wait()
-            assert virtual_clock() - cut_at <= TIMING.lease_duration + 2 * TIMING.look
+            assert virtual_clock() - cut_at <= TIMINGS.lease_duration + 2 * TIMINGS.retry_period
 
 
 @in_virtual_time
-async def test_a_leader_whose_answers_are_lost_stops_too_and_nobody_takes_what_it_renews(make: Make) -> None:
+async def test_leader_whose_responses_are_lost_stops(make: Make) -> None:
     first, second = make("first"), make("second")
     async with running(first):
         await first.acting.wait()
         async with running(second):
-            first.line.cut = "after"
+            first.connection.cut = "after"
             await first.stopped.wait()
-            assert not first.leading.is_leading
+            assert not first.elector.is_leading
             await second.acting.wait()
-            assert not first.leading.is_leading
+            assert not first.elector.is_leading
 
 
 @in_virtual_time
-async def test_a_renewal_whose_answer_was_lost_costs_nothing(make: Make) -> None:
+async def test_one_lost_response_does_not_end_the_leadership(make: Make) -> None:
     only = make("only")
     async with running(only):
         await only.acting.wait()
-        only.line.cut = "after"
-        await asyncio.sleep(TIMING.renew_period * 1.5)
-        only.line.cut = ""
-        await asyncio.sleep(2 * TIMING.lease_duration)
-        assert only.leading.is_leading
+        only.connection.cut = "after"
+        await asyncio.sleep(TIMINGS.renew_period * 1.5)
+        only.connection.cut = ""
+        await asyncio.sleep(2 * TIMINGS.lease_duration)
+        assert only.elector.is_leading
         assert not only.stopped.is_set()
 
 
 @in_virtual_time
-async def test_a_term_that_does_not_end_with_the_lease_is_seen_by_the_lease_not_being_asked_for(make: Make) -> None:
+async def test_leading_task_that_does_not_end_stops_requests_for_the_lease(make: Make) -> None:
+    """The liveness probe sees that by `last_attempt`."""
     stubborn, ended = make("stubborn"), asyncio.Event()
 
-    async def term() -> None:
+    async def lead() -> None:
         while not ended.is_set():
             with suppress(asyncio.CancelledError):
                 await ended.wait()
 
-    task = asyncio.create_task(stubborn.leading.run(term))
+    task = asyncio.create_task(stubborn.elector.run(lead))
     await asyncio.sleep(1)
-    stubborn.line.cut = "before"
-    await asyncio.sleep(TIMING.lease_duration)
-    before = stubborn.leading.looked_at
-    stubborn.line.cut = ""
+    stubborn.connection.cut = "before"
+    await asyncio.sleep(TIMINGS.lease_duration)
+    before = stubborn.elector.last_attempt
+    stubborn.connection.cut = ""
     await asyncio.sleep(3600)
-    assert stubborn.leading.looked_at == before
-    assert not stubborn.leading.is_leading
+    assert stubborn.elector.last_attempt == before
+    assert not stubborn.elector.is_leading
     ended.set()
     await asyncio.sleep(1)
-    assert stubborn.leading.looked_at > before
+    assert stubborn.elector.last_attempt > before
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 @in_virtual_time
-async def test_a_lease_that_was_removed_is_made_again_by_its_holder(make: Make, objects: ObjectsInMemory) -> None:
+async def test_deleted_lease_is_recreated_by_its_holder(make: Make, objects: ObjectsInMemory) -> None:
     only = make("only")
     async with running(only):
         await only.acting.wait()
         await only.client.delete(LEASE, "lease", "ns")
-        await asyncio.sleep(2 * TIMING.lease_duration)
-        assert only.leading.is_leading
+        await asyncio.sleep(2 * TIMINGS.lease_duration)
+        assert only.elector.is_leading
         assert objects.get("Lease", "lease", "ns") is not None
 
 
 @in_virtual_time
-async def test_a_leader_whose_lease_was_taken_by_force_stops(make: Make) -> None:
+async def test_leader_stops_when_somebody_overwrites_its_lease(make: Make) -> None:
     only = make("only")
     async with running(only):
         await only.acting.wait()
         await only.client.merge_patch(LEASE, "lease", "ns", {"spec": {"holderIdentity": "somebody"}})
         await only.stopped.wait()
-        assert not only.leading.is_leading
+        assert not only.elector.is_leading
 
 
 @in_virtual_time
-async def test_a_process_that_was_paused_may_not_act_when_it_wakes_up(objects: ObjectsInMemory) -> None:
+async def test_paused_process_may_not_act_when_it_wakes_up(objects: ObjectsInMemory) -> None:
     now = 0.0
-    client = KubeClient(Line(objects))
-    leading = LeaderElector(client, "ns", "lease", identity="me", clock=lambda: now)
-    assert await leading._try_acquire_or_renew()
-    leading.check()
-    now = TIMING.renew_deadline
+    client = KubeClient(Connection(objects))
+    elector = LeaderElector(client, "ns", "lease", identity="me", clock=lambda: now)
+    assert await elector._try_acquire_or_renew()
+    elector.check()
+    now = TIMINGS.renew_deadline
     with pytest.raises(NotLeading):
-        leading.check()
+        elector.check()
 
 
 @in_virtual_time
-async def test_a_client_with_a_guard_sends_reads_and_no_writes(make: Make, objects: ObjectsInMemory) -> None:
+async def test_guarded_client_sends_reads_and_no_writes(make: Make, objects: ObjectsInMemory) -> None:
     only = make("only")
-    guarded = KubeClient(Line(objects))
-    guarded.write_guard = only.leading.check
+    guarded = KubeClient(Connection(objects))
+    guarded.write_guard = only.elector.check
     assert await guarded.get(LEASE, "lease", "ns") is None
     with pytest.raises(NotLeading):
         await guarded.create(LEASE, {"metadata": {"name": "other", "namespace": "ns"}})
@@ -229,14 +230,14 @@ async def test_a_client_with_a_guard_sends_reads_and_no_writes(make: Make, objec
 
 
 @in_virtual_time
-async def test_what_a_term_raises_ends_the_process(make: Make, objects: ObjectsInMemory) -> None:
+async def test_error_of_the_leading_task_ends_the_process(make: Make, objects: ObjectsInMemory) -> None:
     only = make("only")
 
     async def broken() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await only.leading.run(broken)
+        await only.elector.run(broken)
     lease = objects.get("Lease", "lease", "ns")
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""

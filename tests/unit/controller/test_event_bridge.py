@@ -1,4 +1,4 @@
-"""Events come from kopf's thread to the one that works: all of them, in their order, and kopf waits for nothing."""
+"""Events cross from kopf's thread to the main loop: all of them, in order, and kopf never waits."""
 
 from __future__ import annotations
 
@@ -9,67 +9,72 @@ from typing import Any
 from cinderblock.controller.handlers.event_bridge import EventBridge
 
 
-class Noting:
-    """Notes what it is told, in whatever thread; may be slow, and fails at what is poisonous."""
+class RecordingSink:
+    """Records events and the thread that delivered them. It can block, and it fails at the event "poison"."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, Any, threading.Thread]] = []
-        self.last: Any = None
+        self.received: list[tuple[str, Any, threading.Thread]] = []
+        self.last_event: Any = None
         self.has_ended = asyncio.Event()
-        self.goes_on = asyncio.Event()
-        self.goes_on.set()
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
 
-    async def _note(self, what: str, event: Any) -> None:
-        await self.goes_on.wait()
+    async def _record(self, method: str, event: Any) -> None:
+        await self.may_go_on.wait()
         if event == "poison":
             raise ZeroDivisionError
-        self.told.append((what, event, threading.current_thread()))
-        if event == self.last:
+        self.received.append((method, event, threading.current_thread()))
+        if event == self.last_event:
             self.has_ended.set()
 
-    async def on_own(self, event: Any) -> None:
-        await self._note("own", event)
+    async def on_custom_resource(self, event: Any) -> None:
+        await self._record("custom resource", event)
 
     async def on_child(self, event: Any) -> None:
-        await self._note("child", event)
+        await self._record("child", event)
 
-    async def on_volume(self, event: Any) -> None:
-        await self._note("volume", event)
+    async def on_persistent_volume(self, event: Any) -> None:
+        await self._record("persistent volume", event)
 
 
-async def _hear(hearing: EventBridge, events: list[Any]) -> None:
+async def _put(bridge: EventBridge, events: list[Any]) -> None:
     for number, event in enumerate(events):
-        await (hearing.on_own, hearing.on_child, hearing.on_volume)[number % 3](event=event, anything="else")
+        await (bridge.on_custom_resource, bridge.on_child, bridge.on_persistent_volume)[number % 3](event)
 
 
-async def _told(noting: Noting, events: list[Any], *, is_slow: bool = False) -> None:
-    """Hear of events in another thread, and wait until all that can be told was told."""
-    noting.last, hearing = events[-1], EventBridge(noting)
-    running = asyncio.create_task(hearing.run())
-    if is_slow:
-        noting.goes_on.clear()
+async def _deliver(sink: RecordingSink, events: list[Any], *, is_blocked: bool = False) -> None:
+    """Put events into a bridge in another thread, and wait until the sink has received the last one."""
+    sink.last_event, bridge = events[-1], EventBridge(sink)
+    running = asyncio.create_task(bridge.run())
+    if is_blocked:
+        sink.may_go_on.clear()
     async with asyncio.timeout(10):
-        await asyncio.to_thread(asyncio.run, _hear(hearing, events))
-        noting.goes_on.set()
-        await noting.has_ended.wait()
+        await asyncio.to_thread(asyncio.run, _put(bridge, events))
+        sink.may_go_on.set()
+        await sink.has_ended.wait()
     running.cancel()
 
 
-async def test_all_events_are_told_in_their_order_in_the_thread_that_works() -> None:
-    noting = Noting()
-    await _told(noting, list(range(500)))
-    assert [event for _, event, _ in noting.told] == list(range(500))
-    assert [what for what, _, _ in noting.told[:4]] == ["own", "child", "volume", "own"]
-    assert {thread for _, _, thread in noting.told} == {threading.current_thread()}
+async def test_all_events_arrive_in_order_in_the_main_thread() -> None:
+    sink = RecordingSink()
+    await _deliver(sink, list(range(500)))
+    assert [event for _, event, _ in sink.received] == list(range(500))
+    assert [method for method, _, _ in sink.received[:4]] == [
+        "custom resource",
+        "child",
+        "persistent volume",
+        "custom resource",
+    ]
+    assert {thread for _, _, thread in sink.received} == {threading.current_thread()}
 
 
-async def test_kopf_does_not_wait_for_what_is_made_of_an_event() -> None:
-    noting = Noting()
-    await _told(noting, [1, 2, 3], is_slow=True)
-    assert [event for _, event, _ in noting.told] == [1, 2, 3]
+async def test_kopf_does_not_wait_for_the_sink() -> None:
+    sink = RecordingSink()
+    await _deliver(sink, [1, 2, 3], is_blocked=True)
+    assert [event for _, event, _ in sink.received] == [1, 2, 3]
 
 
-async def test_an_event_that_cannot_be_understood_stops_no_other() -> None:
-    noting = Noting()
-    await _told(noting, [1, "poison", 3])
-    assert [event for _, event, _ in noting.told] == [1, 3]
+async def test_event_that_cannot_be_handled_stops_no_other() -> None:
+    sink = RecordingSink()
+    await _deliver(sink, [1, "poison", 3])
+    assert [event for _, event, _ in sink.received] == [1, 3]

@@ -1,4 +1,4 @@
-"""What comes first when a replica takes over, and how work ends when it stops."""
+"""What comes first when a replica starts to lead, and how work ends when it stops."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from cinderblock.controller.request import ObjectKey, is_in_progress
+from cinderblock.controller.requeue import Result
 from cinderblock.controller.worker import enqueue_all, run_worker
 from cinderblock.controller.workqueue import WorkQueue
 from tests.support.simulation.virtual_time import in_virtual_time, virtual_clock
@@ -15,21 +16,21 @@ OLD, YOUNG, OTHER = (ObjectKey("VolumeBackup", "ns", name) for name in ("old", "
 
 
 @in_virtual_time
-async def test_on_taking_over_what_is_under_way_comes_before_what_has_waited_for_hours() -> None:
+async def test_new_leader_puts_work_in_progress_before_keys_collected_earlier() -> None:
     queue = WorkQueue()
     await queue.add(OLD)
     await asyncio.sleep(3600)
     await queue.add(YOUNG)
 
-    async def listed() -> list[tuple[ObjectKey, bool]]:
+    async def list_pending() -> list[tuple[ObjectKey, bool]]:
         return [(OLD, False), (YOUNG, True), (OTHER, False)]
 
-    await enqueue_all(queue, listed)
+    await enqueue_all(queue, list_pending)
     assert [await queue.get() for _ in range(3)] == [YOUNG, OLD, OTHER]
 
 
 @in_virtual_time
-async def test_a_queue_that_is_drained_gives_nothing_out_and_waits_for_what_is_worked_on() -> None:
+async def test_drain_hands_out_nothing_and_waits_for_running_keys() -> None:
     queue = WorkQueue()
     await queue.add(OLD)
     await queue.get()
@@ -46,7 +47,7 @@ async def test_a_queue_that_is_drained_gives_nothing_out_and_waits_for_what_is_w
 
 
 @in_virtual_time
-async def test_draining_does_not_wait_for_ever() -> None:
+async def test_drain_ends_at_its_time_limit() -> None:
     queue = WorkQueue()
     await queue.add(OLD)
     await queue.get()
@@ -56,12 +57,12 @@ async def test_draining_does_not_wait_for_ever() -> None:
 
 
 @in_virtual_time
-async def test_many_idle_workers_end_when_they_are_cancelled_after_a_drain() -> None:
+async def test_idle_workers_end_when_cancelled_after_a_drain() -> None:
     queue = WorkQueue()
 
-    async def reconcile(key: ObjectKey) -> float | None:
+    async def reconcile(key: ObjectKey) -> Result:
         await asyncio.sleep(0.01)
-        return 5.0
+        return Result(5.0)
 
     workers = [asyncio.create_task(run_worker(queue, reconcile)) for _ in range(16)]
     await queue.add(OLD)
@@ -75,12 +76,12 @@ async def test_many_idle_workers_end_when_they_are_cancelled_after_a_drain() -> 
 
 
 @in_virtual_time
-async def test_work_that_is_cancelled_is_in_the_queue_again() -> None:
+async def test_cancelled_work_returns_to_the_queue() -> None:
     queue = WorkQueue()
 
-    async def reconcile(key: ObjectKey) -> float | None:
+    async def reconcile(key: ObjectKey) -> Result:
         await asyncio.sleep(3600)
-        return None
+        return Result()
 
     worker = asyncio.create_task(run_worker(queue, reconcile))
     await queue.add(OLD)
@@ -91,7 +92,7 @@ async def test_work_that_is_cancelled_is_in_the_queue_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "phase", "going", "expected"),
+    ("kind", "phase", "is_being_deleted", "expected"),
     [
         ("VolumeBackup", None, False, True),
         ("VolumeBackup", "creating", False, True),
@@ -101,7 +102,9 @@ async def test_work_that_is_cancelled_is_in_the_queue_again() -> None:
         ("BackupStore", None, False, False),
     ],
 )
-def test_what_is_under_way(kind: str, phase: str | None, going: bool, expected: bool) -> None:
-    metadata = {"name": "x"} | ({"deletionTimestamp": "2026-05-04T12:00:00Z"} if going else {})
+def test_objects_in_progress_are_recognized(
+    kind: str, phase: str | None, is_being_deleted: bool, expected: bool
+) -> None:
+    metadata = {"name": "x"} | ({"deletionTimestamp": "2026-05-04T12:00:00Z"} if is_being_deleted else {})
     status = {"phase": phase} if phase else {}
     assert is_in_progress({"kind": kind, "metadata": metadata, "status": status}) is expected

@@ -1,4 +1,4 @@
-"""What the operator is told by its environment."""
+"""Settings of the operator, read from its environment."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cinderblock.errors import InvalidInput
 IMAGE = {"CINDERBLOCK_MOVER_IMAGE": "example/cinderblock:1"}
 
 
-def test_the_image_of_movers_must_be_given() -> None:
+def test_mover_image_is_required() -> None:
     with pytest.raises(InvalidInput, match="CINDERBLOCK_MOVER_IMAGE is not set"):
         OperatorSettings.from_environment({})
 
 
-def test_what_is_not_given_has_a_default() -> None:
+def test_other_settings_have_defaults() -> None:
     settings = OperatorSettings.from_environment(IMAGE)
     assert settings.mover_image == "example/cinderblock:1"
     assert settings.max_movers == 16
@@ -23,16 +23,16 @@ def test_what_is_not_given_has_a_default() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
-def test_a_number_that_is_none_is_refused_by_name(value: str) -> None:
+def test_invalid_number_is_rejected_by_name(value: str) -> None:
     with pytest.raises(InvalidInput, match="CINDERBLOCK_MAX_MOVERS"):
         OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MAX_MOVERS": value})
 
 
-def test_a_proxy_with_a_password_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="HTTPS_PROXY holds a user or password"):
+def test_proxy_with_a_password_is_rejected() -> None:
+    with pytest.raises(InvalidInput, match="HTTPS_PROXY contains a user or password"):
         OperatorSettings.from_environment(IMAGE | {"HTTPS_PROXY": "http://user:geheim@proxy:3128"})
 
 
-def test_pull_secrets_are_divided_by_commas() -> None:
+def test_pull_secrets_are_separated_by_commas() -> None:
     settings = OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS": "a,b"})
     assert settings.mover_image_pull_secrets == ("a", "b")

@@ -1,4 +1,4 @@
-"""Reads that several ask for at the same time are done once, and no answer is older than its question."""
+"""Concurrent callers share one read, and no result is older than its call."""
 
 from __future__ import annotations
 
@@ -10,108 +10,106 @@ from cinderblock.controller.reconcile.singleflight import SingleFlight
 from cinderblock.errors import KubeUnavailable
 
 
-class World:
-    """Something that changes, and is read in two steps: what it was in the middle is the answer."""
+class Source:
+    """A value that is read in two steps: the result is the value between them."""
 
     def __init__(self) -> None:
-        self.state = 0
+        self.value = 0
         self.reads = 0
-        self.at_once = 0
-        self.most_at_once = 0
-        self.begun = asyncio.Event()
+        self.concurrent = 0
+        self.max_concurrent = 0
+        self.has_begun = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_end.set()
 
     async def read(self) -> int:
         self.reads += 1
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        state = self.state
-        self.begun.set()
+        self.concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self.concurrent)
+        value = self.value
+        self.has_begun.set()
         await self.may_end.wait()
-        self.at_once -= 1
-        return state
+        self.concurrent -= 1
+        return value
 
 
 @pytest.fixture
-async def observed() -> World:
-    return World()
+async def source() -> Source:
+    return Source()
 
 
 @pytest.fixture
-async def shared() -> SingleFlight:
+async def single_flight() -> SingleFlight:
     return SingleFlight()
 
 
-async def test_who_asks_at_the_same_time_gets_the_answer_of_one_read(observed: World, shared: SingleFlight) -> None:
-    answers = await asyncio.gather(*(shared.do("jobs", observed.read) for _ in range(16)))
-    assert answers == [0] * 16
-    assert observed.reads == 1
+async def test_concurrent_callers_share_one_read(source: Source, single_flight: SingleFlight) -> None:
+    results = await asyncio.gather(*(single_flight.do("jobs", source.read) for _ in range(16)))
+    assert results == [0] * 16
+    assert source.reads == 1
 
 
-async def test_different_questions_are_read_each_for_itself(observed: World, shared: SingleFlight) -> None:
-    await asyncio.gather(shared.do("jobs", observed.read), shared.do("pods", observed.read))
-    assert observed.reads == 2
+async def test_different_keys_are_read_separately(source: Source, single_flight: SingleFlight) -> None:
+    await asyncio.gather(single_flight.do("jobs", source.read), single_flight.do("pods", source.read))
+    assert source.reads == 2
 
 
-async def test_who_asks_later_reads_anew(observed: World, shared: SingleFlight) -> None:
-    assert await shared.do("jobs", observed.read) == 0
-    observed.state = 1
-    assert await shared.do("jobs", observed.read) == 1
+async def test_later_call_reads_again(source: Source, single_flight: SingleFlight) -> None:
+    assert await single_flight.do("jobs", source.read) == 0
+    source.value = 1
+    assert await single_flight.do("jobs", source.read) == 1
 
 
-async def test_who_asks_while_it_is_read_gets_an_answer_from_after_the_question(
-    observed: World, shared: SingleFlight
-) -> None:
-    observed.may_end.clear()
-    first = asyncio.create_task(shared.do("jobs", observed.read))
-    await observed.begun.wait()
-    observed.state = 1
-    later = [asyncio.create_task(shared.do("jobs", observed.read)) for _ in range(16)]
+async def test_call_during_a_read_waits_for_the_next_read(source: Source, single_flight: SingleFlight) -> None:
+    source.may_end.clear()
+    first = asyncio.create_task(single_flight.do("jobs", source.read))
+    await source.has_begun.wait()
+    source.value = 1
+    later = [asyncio.create_task(single_flight.do("jobs", source.read)) for _ in range(16)]
     await asyncio.sleep(0)
-    observed.may_end.set()
+    source.may_end.set()
     assert await first == 0
     assert await asyncio.gather(*later) == [1] * 16
-    assert (observed.reads, observed.most_at_once) == (2, 1)
+    assert (source.reads, source.max_concurrent) == (2, 1)
 
 
-async def test_a_failure_is_everybodys_who_asked_and_nobodys_who_asks_later(
-    observed: World, shared: SingleFlight
+async def test_failure_reaches_all_concurrent_callers_and_no_later_one(
+    source: Source, single_flight: SingleFlight
 ) -> None:
     async def fail() -> int:
         raise KubeUnavailable("no answer")
 
-    answers = await asyncio.gather(*(shared.do("jobs", fail) for _ in range(3)), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [KubeUnavailable] * 3
-    assert await shared.do("jobs", observed.read) == 0
+    results = await asyncio.gather(*(single_flight.do("jobs", fail) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [KubeUnavailable] * 3
+    assert await single_flight.do("jobs", source.read) == 0
 
 
-async def test_one_who_gives_up_takes_the_answer_from_nobody(observed: World, shared: SingleFlight) -> None:
-    observed.may_end.clear()
-    one, other = (asyncio.create_task(shared.do("jobs", observed.read)) for _ in range(2))
-    await observed.begun.wait()
-    one.cancel()
+async def test_cancelled_caller_does_not_cancel_the_read_of_others(source: Source, single_flight: SingleFlight) -> None:
+    source.may_end.clear()
+    first, second = (asyncio.create_task(single_flight.do("jobs", source.read)) for _ in range(2))
+    await source.has_begun.wait()
+    first.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await one
-    observed.may_end.set()
-    assert await other == 0
+        await first
+    source.may_end.set()
+    assert await second == 0
 
 
-async def test_a_failure_that_nobody_waits_for_any_more_is_no_error_of_the_loop(shared: SingleFlight) -> None:
-    begun, may_fail = asyncio.Event(), asyncio.Event()
-    complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+async def test_failure_without_callers_is_not_reported_to_the_loop(single_flight: SingleFlight) -> None:
+    has_begun, may_fail = asyncio.Event(), asyncio.Event()
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
     async def fail() -> int:
-        begun.set()
+        has_begun.set()
         await may_fail.wait()
         raise KubeUnavailable("no answer")
 
-    alone = asyncio.create_task(shared.do("jobs", fail))
-    await begun.wait()
+    alone = asyncio.create_task(single_flight.do("jobs", fail))
+    await has_begun.wait()
     alone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await alone
     may_fail.set()
     await asyncio.sleep(0.01)
-    assert not complaints
+    assert not reported

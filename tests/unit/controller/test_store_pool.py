@@ -1,4 +1,4 @@
-"""Stores as the operator opens them: kept while nothing changes, opened anew with a rotated Secret."""
+"""Stores as the operator opens them: kept open while nothing changes, and opened again with a rotated Secret."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores import pool as stores_pool
-from cinderblock.controller.stores import secrets
 from cinderblock.controller.stores.pool import ACTIVE_KEY_ANNOTATION, StorePool
+from cinderblock.controller.stores.secrets import Secret, SecretReader
 from cinderblock.errors import CinderblockError, InvalidInput, KeyUnavailable, KubeUnavailable, NotFound
 from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION
 from cinderblock.kube.client import KubeClient
@@ -35,10 +35,10 @@ def objects() -> ObjectsInMemory:
 
 
 @pytest.fixture
-def opened(objects: ObjectsInMemory) -> Iterator[StorePool]:
-    kept = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)))
-    yield kept
-    kept.close()
+def pool(objects: ObjectsInMemory) -> Iterator[StorePool]:
+    created = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)))
+    yield created
+    created.close()
 
 
 def secret(objects: ObjectsInMemory, name: str, /, **content: str) -> Any:
@@ -52,121 +52,133 @@ def a_store(name: str = "default", **spec: Any) -> BackupStore:
     return BackupStore.model_validate({"metadata": metadata, "spec": fields})
 
 
-async def test_a_store_is_opened_once_while_nothing_changes(objects: ObjectsInMemory, opened: StorePool) -> None:
+async def test_unchanged_store_is_opened_once(objects: ObjectsInMemory, pool: StorePool) -> None:
     secret(objects, "s3", **CREDENTIALS)
-    first = await opened.open(a_store(), "volumebackups")
-    assert await opened.open(a_store(), "volumebackups") is first
+    first = await pool.open(a_store(), "volumebackups", SecretReader())
+    assert await pool.open(a_store(), "volumebackups", SecretReader()) is first
 
 
-async def test_a_rotated_secret_a_changed_store_and_another_bucket_are_opened_anew(
-    objects: ObjectsInMemory, opened: StorePool
+async def test_rotated_secret_changed_store_and_other_container_are_opened_again(
+    objects: ObjectsInMemory, pool: StorePool
 ) -> None:
     found = secret(objects, "s3", **CREDENTIALS)
-    first = await opened.open(a_store(), "volumebackups")
-    assert await opened.open(a_store(), "another") is not first
-    assert await opened.open(a_store(region="eu-west-1"), "volumebackups") is not first
+    first = await pool.open(a_store(), "volumebackups", SecretReader())
+    assert await pool.open(a_store(), "another", SecretReader()) is not first
+    assert await pool.open(a_store(region="eu-west-1"), "volumebackups", SecretReader()) is not first
     objects.update(found, data=found["data"] | {"AWS_SECRET_ACCESS_KEY": base64.b64encode(b"newer").decode()})
-    assert await opened.open(a_store(), "volumebackups") is not first
+    assert await pool.open(a_store(), "volumebackups", SecretReader()) is not first
 
 
-async def test_a_secret_that_may_not_be_read_for_now_is_no_answer_of_the_store() -> None:
-    """An API server that has just started says so of everything, until it knows all roles."""
+async def test_denied_secret_counts_as_an_api_outage() -> None:
+    """An API server that has just started denies everything until it has loaded all roles."""
     async with client_of([Reply(403, "{}")] * 9) as (client, _):
-        kept = StorePool(client)
+        pool = StorePool(client)
         with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*refuses to get secrets"):
-            await kept.open(a_store(), "volumebackups")
+            await pool.open(a_store(), "volumebackups", SecretReader())
 
 
-async def test_the_same_name_in_another_namespace_is_another_store(objects: ObjectsInMemory, opened: StorePool) -> None:
+async def test_same_name_in_another_namespace_is_another_store(objects: ObjectsInMemory, pool: StorePool) -> None:
     secret(objects, "s3", **CREDENTIALS)
-    await opened.open(a_store(), "volumebackups")
+    await pool.open(a_store(), "volumebackups", SecretReader())
     other = a_store()
-    theirs = other.model_copy(update={"metadata": other.metadata.model_copy(update={"namespace": "others"})})
-    with pytest.raises(NotFound, match="Secret s3 of BackupStore default does not exist in namespace others"):
-        await opened.open(theirs, "volumebackups")
+    namesake = other.model_copy(update={"metadata": other.metadata.model_copy(update={"namespace": "other"})})
+    with pytest.raises(NotFound, match="Secret s3 of BackupStore default does not exist in namespace other"):
+        await pool.open(namesake, "volumebackups", SecretReader())
 
 
-async def test_a_secret_that_is_gone_is_named_although_the_store_was_open(
-    objects: ObjectsInMemory, opened: StorePool
-) -> None:
+async def test_deleted_secret_is_named_although_the_store_was_open(objects: ObjectsInMemory, pool: StorePool) -> None:
     found = secret(objects, "s3", **CREDENTIALS)
-    await opened.open(a_store(), "volumebackups")
+    await pool.open(a_store(), "volumebackups", SecretReader())
     objects.delete(found)
     with pytest.raises(NotFound) as raised:
-        await opened.open(a_store(), "volumebackups")
+        await pool.open(a_store(), "volumebackups", SecretReader())
     assert raised.value.reason == "SecretNotFound"
     secret(objects, "s3", **CREDENTIALS)
-    await opened.open(a_store(), "volumebackups")
+    await pool.open(a_store(), "volumebackups", SecretReader())
 
 
-async def test_a_secret_without_its_keys_is_named_and_not_shown(objects: ObjectsInMemory, opened: StorePool) -> None:
+async def test_incomplete_secret_is_named_and_not_shown(objects: ObjectsInMemory, pool: StorePool) -> None:
     secret(objects, "s3", AWS_SECRET_ACCESS_KEY="the-secret")
     with pytest.raises(InvalidInput) as raised:
-        await opened.open(a_store(), "volumebackups")
+        await pool.open(a_store(), "volumebackups", SecretReader())
     assert "AWS_ACCESS_KEY_ID" in raised.value.message
     assert "the-secret" not in repr(raised.value)
 
 
-async def test_a_ca_secret_without_certificates_is_named(objects: ObjectsInMemory, opened: StorePool) -> None:
+async def test_ca_secret_without_certificates_is_named(objects: ObjectsInMemory, pool: StorePool) -> None:
     secret(objects, "s3", **CREDENTIALS)
     secret(objects, "ca", other="text")
     with pytest.raises(NotFound, match=r"has no key ca\.crt"):
-        await opened.open(a_store(caSecretRef={"name": "ca"}), "volumebackups")
+        await pool.open(a_store(caSecretRef={"name": "ca"}), "volumebackups", SecretReader())
 
 
-def test_certificates_that_one_store_reads_are_not_taken_away_by_another(
-    objects: ObjectsInMemory, opened: StorePool
-) -> None:
+def test_certificate_file_is_not_changed_while_it_is_read(objects: ObjectsInMemory, pool: StorePool) -> None:
     found = secret(objects, "ca", **{"ca.crt": "certificates"})
-    kept = secrets.Secret(found)
-    path = opened._write_certificates(a_store(), kept)
+    ca = Secret(found)
+    path = pool._write_certificates(a_store(), ca)
     with open(path) as reading:
         before = os.fstat(reading.fileno()).st_mtime_ns
-        assert opened._write_certificates(a_store("second"), kept) == path
-        assert os.fstat(reading.fileno()).st_mtime_ns == before, "nobody writes into a file that is being read"
+        assert pool._write_certificates(a_store("second"), ca) == path
+        assert os.fstat(reading.fileno()).st_mtime_ns == before, "the file that is being read stays unchanged"
     assert Path(path).read_text() == "certificates"
 
 
-async def test_no_more_stores_are_kept_open_than_may_be(
-    objects: ObjectsInMemory, opened: StorePool, monkeypatch: pytest.MonkeyPatch
+async def test_number_of_open_stores_is_limited(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores_pool, "MAX_OPEN_STORES", 2)
     secret(objects, "s3", **CREDENTIALS)
-    first = await opened.open(a_store("first"), "volumebackups")
-    await opened.open(a_store("second"), "volumebackups")
-    assert await opened.open(a_store("first"), "volumebackups") is first
-    await opened.open(a_store("third"), "volumebackups")
-    assert await opened.open(a_store("first"), "volumebackups") is first, "the one used last stays"
-    assert len(opened._open) == 2
+    first = await pool.open(a_store("first"), "volumebackups", SecretReader())
+    await pool.open(a_store("second"), "volumebackups", SecretReader())
+    assert await pool.open(a_store("first"), "volumebackups", SecretReader()) is first
+    await pool.open(a_store("third"), "volumebackups", SecretReader())
+    assert await pool.open(a_store("first"), "volumebackups", SecretReader()) is first, (
+        "the most recently used one stays"
+    )
+    assert len(pool._open) == 2
 
 
-async def test_the_active_key_is_what_the_encryption_secret_says(objects: ObjectsInMemory, opened: StorePool) -> None:
+async def test_active_key_is_the_one_that_the_secret_names(objects: ObjectsInMemory, pool: StorePool) -> None:
     found = secret(objects, "keys", **{"key-1": base64.b64encode(bytes(32)).decode()})
     sealed = a_store(encryptionSecretRef={"name": "keys"})
-    assert await opened.active_key(sealed) is None
+    assert await pool.active_key(sealed, SecretReader()) is None
     annotations = {ACTIVE_KEY_ANNOTATION: "key-1"}
     objects.update(found, metadata=found["metadata"] | {"annotations": annotations})
-    assert await opened.active_key(sealed) == "key-1"
-    assert await opened.active_key(a_store()) is None
-    assert await opened.keys(a_store()) is None
+    assert await pool.active_key(sealed, SecretReader()) == "key-1"
+    assert await pool.active_key(a_store(), SecretReader()) is None
+    assert await pool.keys(a_store(), SecretReader()) is None
 
 
-async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(
-    objects: ObjectsInMemory, opened: StorePool
-) -> None:
-    secret(objects, "s3", **CREDENTIALS)
-    secrets.begin_to_look()
-    first = await opened.open(a_store(), "volumebackups")
-    assert await opened.open(a_store(), "volumebackups") is first
-    assert opened._kube.calls["get", "secrets"] == 1
-    objects.delete(next(iter(objects.all("Secret"))))
-    secrets.begin_to_look()
+async def test_secret_reader_reads_each_secret_once(objects: ObjectsInMemory, pool: StorePool) -> None:
+    found = secret(objects, "s3", **CREDENTIALS)
+    reader = SecretReader()
+    first = await pool.open(a_store(), "volumebackups", reader)
+    assert await pool.open(a_store(), "volumebackups", reader) is first
+    assert pool._kube.calls["get", "secrets"] == 1
+    objects.delete(found)
+    assert await pool.open(a_store(), "volumebackups", reader) is first
     with pytest.raises(NotFound, match="create it"):
-        await opened.open(a_store(), "volumebackups")
+        await pool.open(a_store(), "volumebackups", SecretReader())
 
 
-class Asked(MemoryStore):
-    """Counts how often it is asked whether it can be used."""
+async def test_nothing_is_kept_of_stores_that_no_longer_exist(pool: StorePool) -> None:
+    for number in range(3):
+        store = a_store(f"store-{number}", endpointUrl=f"http://127.0.0.{number}:9")
+        await pool.call(store, lambda: None)
+        await pool.call(store.model_copy(update={"spec": a_store().spec}), lambda: None)
+    assert (len(pool._calls), set(pool._endpoints)) == (3, {"http://127.0.0.1:9"})
+    for number in range(3):
+        pool.forget("shop", f"store-{number}")
+    assert (len(pool._calls), len(pool._endpoints)) == (0, 0)
+
+
+async def test_stores_at_one_address_share_its_endpoint(pool: StorePool) -> None:
+    await pool.call(a_store("first"), lambda: None)
+    assert pool._breaker(a_store("second"))._endpoint.is_proven
+
+
+class CheckedStore(MemoryStore):
+    """Counts its checks."""
 
     checks = 0
 
@@ -175,22 +187,22 @@ class Asked(MemoryStore):
         self.checks += 1
 
 
-async def test_a_store_that_has_just_answered_is_not_asked_again(
-    objects: ObjectsInMemory, opened: StorePool, monkeypatch: pytest.MonkeyPatch
+async def test_successful_check_counts_for_a_moment(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Asked()
+    store = CheckedStore()
     monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: store)
     secret(objects, "s3", **CREDENTIALS)
     for _ in range(3):
-        await opened.check(a_store(), "volumebackups")
+        await pool.check(a_store(), "volumebackups", SecretReader())
     assert store.checks == 1
     monkeypatch.setattr(stores_pool, "CHECK_CACHE_SECONDS", 0.0)
-    await opened.check(a_store(), "volumebackups")
+    await pool.check(a_store(), "volumebackups", SecretReader())
     assert store.checks == 2
 
 
 def encrypted(objects: ObjectsInMemory, annotations: dict[str, str]) -> BackupStore:
-    """A store whose encryption Secret has two keys and these annotations."""
+    """Return a store whose encryption Secret has two keys and these annotations."""
     secret(objects, "s3", **CREDENTIALS)
     keys = {key_id: base64.b64encode(key).decode() for key_id, key in KEYS.items()}
     found = secret(objects, "keys", **keys)
@@ -198,28 +210,24 @@ def encrypted(objects: ObjectsInMemory, annotations: dict[str, str]) -> BackupSt
     return a_store(encryptionSecretRef={"name": "keys"})
 
 
-async def test_movers_are_told_a_key_that_may_seal_where_others_may_not(
-    objects: ObjectsInMemory, opened: StorePool
-) -> None:
+async def test_movers_get_a_key_that_may_seal(objects: ObjectsInMemory, pool: StorePool) -> None:
     store = encrypted(objects, {READ_ONLY_KEYS_ANNOTATION: "2025=2026-01-31T12:00:00Z"})
-    assert await opened.active_key(store) == "2024"
-    ring = await opened.keys(store)
+    assert await pool.active_key(store, SecretReader()) == "2024"
+    ring = await pool.keys(store, SecretReader())
     assert ring is not None
     assert (ring.active, sorted(ring.key_ids)) == ("2024", ["2024", "2025"])
 
 
-async def test_where_no_key_may_seal_what_is_stored_can_be_read_and_a_backup_says_why(
-    objects: ObjectsInMemory, opened: StorePool
-) -> None:
+async def test_read_only_keys_can_read_backups_but_not_seal_new_ones(objects: ObjectsInMemory, pool: StorePool) -> None:
     store = encrypted(objects, {READ_ONLY_KEYS_ANNOTATION: "2024=2026-01-31T12:00:00Z,2025=2026-01-31T12:00:00Z"})
-    assert await opened.keys(store) is not None
+    assert await pool.keys(store, SecretReader()) is not None
     with pytest.raises(KeyUnavailable, match="Add a new one") as caught:
-        await opened.active_key(store)
+        await pool.active_key(store, SecretReader())
     assert caught.value.reason == "ReadOnlyKey"
 
 
 @pytest.mark.parametrize(
-    ("annotations", "error", "words"),
+    ("annotations", "error", "message"),
     [
         ({READ_ONLY_KEYS_ANNOTATION: "2025"}, InvalidInput, "annotation cinderblock.io/read-only-keys of Secret keys"),
         ({READ_ONLY_KEYS_ANNOTATION: "2042=2026-01-31T12:00:00Z"}, InvalidInput, "2042"),
@@ -231,13 +239,13 @@ async def test_where_no_key_may_seal_what_is_stored_can_be_read_and_a_backup_say
     ],
     ids=["malformed", "unknown", "contradicted"],
 )
-async def test_a_wrong_annotation_is_told_by_a_check_of_the_store(
+async def test_check_reports_a_wrong_annotation(
     objects: ObjectsInMemory,
-    opened: StorePool,
+    pool: StorePool,
     annotations: dict[str, str],
     error: type[CinderblockError],
-    words: str,
+    message: str,
 ) -> None:
     store = encrypted(objects, annotations)
-    with pytest.raises(error, match=words):
-        await opened.check(store, "volumebackups")
+    with pytest.raises(error, match=message):
+        await pool.check(store, "volumebackups", SecretReader())

@@ -1,4 +1,4 @@
-"""Whether a watch is alive, from what comes through it."""
+"""How long a watch has been idle, from the bytes that it has received."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from cinderblock.controller.handlers.watch_liveness import PACE_SECONDS, WatchLiveness
+from cinderblock.controller.handlers.watch_liveness import MIN_OPEN_INTERVAL_SECONDS, WatchLiveness
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
 
-async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_opened_since_it_was_asked_for() -> None:
-    clock, more = Clock(), asyncio.Event()
+async def test_watch_is_idle_since_its_last_byte() -> None:
+    """One that was never opened is idle since the first question about it."""
+    clock, may_write = Clock(), asyncio.Event()
     liveness = WatchLiveness(clock)
 
     async def watch(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        await more.wait()
+        await may_write.wait()
         await response.write(b"{}\n")
         await asyncio.Event().wait()
         return response
@@ -45,26 +46,26 @@ async def test_a_watch_is_silent_since_its_last_byte_and_one_that_was_never_open
         clock.now = 10
         assert liveness.longest_idle(["things"], since=-1000) == 10
         async with session.get("/apis/g/v1/things?watch=true") as response:
-            assert liveness.opened("things")
-            assert not liveness.opened("others")
+            assert liveness.is_open("things")
+            assert not liveness.is_open("others")
             clock.now = 100
             assert liveness.longest_idle(["things"], since=0) == 90
             assert liveness.longest_idle(["things"], since=70) == 30
-            more.set()
+            may_write.set()
             await response.content.readline()
             assert liveness.longest_idle(["things"], since=0) == 0
             clock.now = 130
             assert liveness.longest_idle(["things"], since=0) == 30
             assert liveness.longest_idle(["things", "others"], since=-1000) == 30
             clock.now = 150
-            later = WatchLiveness(clock, before=liveness)
-            assert not later.opened("things")
-            assert later.longest_idle(["things"], since=-1000) == 50
-            assert later.longest_idle(["others"], since=-1000) == 20
-            assert later.longest_idle(["installed-now"], since=-1000) == 0
+            next_run = WatchLiveness(clock, previous=liveness)
+            assert not next_run.is_open("things")
+            assert next_run.longest_idle(["things"], since=-1000) == 50
+            assert next_run.longest_idle(["others"], since=-1000) == 20
+            assert next_run.longest_idle(["installed-now"], since=-1000) == 0
 
 
-async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> None:
+async def test_lists_and_rejected_watches_do_not_count() -> None:
     liveness = WatchLiveness(Clock())
 
     async def answer(request: web.Request) -> web.Response:
@@ -78,10 +79,10 @@ async def test_a_list_is_no_watch_and_neither_is_a_watch_that_was_refused() -> N
     ):
         for query in ("limit=500", "watch=true"):
             async with session.get(f"/apis/g/v1/things?{query}"):
-                assert not liveness.opened("things")
+                assert not liveness.is_open("things")
 
 
-async def test_a_watch_that_ends_at_once_is_not_opened_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_that_ends_at_once_is_reopened_with_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, slept = Clock(), []
     liveness = WatchLiveness(clock)
 
@@ -104,4 +105,4 @@ async def test_a_watch_that_ends_at_once_is_not_opened_again_at_once(monkeypatch
                 pass
         async with session.get("/api/v1/pods?limit=500"):
             pass
-    assert [seconds for seconds in slept if seconds] == [PACE_SECONDS, 2 * PACE_SECONDS]
+    assert [seconds for seconds in slept if seconds] == [MIN_OPEN_INTERVAL_SECONDS, 2 * MIN_OPEN_INTERVAL_SECONDS]

@@ -1,11 +1,13 @@
-"""kopf's thread: whatever happens at its end, who waits for that end hears of it."""
+"""kopf's thread: however it ends, a caller that waits for its end is not left waiting."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
+from cinderblock.controller.handlers import kopf_thread
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_handler import EventHandler
 from cinderblock.controller.handlers.kopf_thread import KopfThread
@@ -22,18 +24,16 @@ async def thread() -> KopfThread:
     return KopfThread(EventHandler(queue, Acknowledger(queue)), kube, WatchLiveness())
 
 
-async def test_who_stops_a_thread_that_has_just_ended_by_itself_waits_for_its_end(thread: KopfThread) -> None:
+async def test_stop_waits_for_a_thread_that_is_just_ending(thread: KopfThread) -> None:
     ended = asyncio.new_event_loop()
     ended.close()
-    thread._own, thread._stop = ended, asyncio.Event()
+    thread._loop, thread._stop = ended, asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, thread._ended.set)
     async with asyncio.timeout(5):
         await thread.stop()
 
 
-async def test_a_thread_whose_remains_cannot_be_cleared_has_ended_all_the_same(
-    thread: KopfThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_thread_ends_although_its_clean_up_fails(thread: KopfThread, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing() -> None:
         pass
 
@@ -41,6 +41,26 @@ async def test_a_thread_whose_remains_cannot_be_cleared_has_ended_all_the_same(
         raise OSError("a connection that cannot be closed")
 
     monkeypatch.setattr(thread, "_operate", nothing)
-    monkeypatch.setattr(thread, "_clear", broken)
+    monkeypatch.setattr(thread, "_end_tasks", broken)
     thread.start()
+    assert await thread.ended(5)
+
+
+async def test_stop_abandons_a_thread_that_hangs(
+    thread: KopfThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_end = threading.Event()
+
+    async def hang() -> None:
+        may_end.wait(30)
+
+    monkeypatch.setattr(kopf_thread, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(thread, "_operate", hang)
+    thread.start()
+    try:
+        async with asyncio.timeout(5):
+            await thread.stop()
+        assert "kopf did not stop in time" in caplog.text
+    finally:
+        may_end.set()
     assert await thread.ended(5)

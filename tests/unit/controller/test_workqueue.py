@@ -1,13 +1,21 @@
-"""The queue: each key once, one worker at a time, delays without tasks, longer and longer waits after failures."""
+"""The work queue: each key once, one worker at a time, delays without tasks, priorities that age, growing backoff."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cinderblock.controller.request import ObjectKey
-from cinderblock.controller.workqueue import BASE_DELAY_SECONDS, MAX_DELAY_SECONDS, URGENT, WorkQueue
+from cinderblock.controller.workqueue import (
+    AGEING_SECONDS,
+    BASE_DELAY_SECONDS,
+    MAX_DELAY_SECONDS,
+    Priority,
+    WorkQueue,
+)
 from tests.support.simulation.virtual_time import in_virtual_time, virtual_clock
 
 
@@ -15,14 +23,14 @@ def key(name: str) -> ObjectKey:
     return ObjectKey("VolumeBackup", "shop", name)
 
 
-async def taken(queue: WorkQueue) -> str:
-    """Name of the next key; given back at once."""
+async def take(queue: WorkQueue) -> str:
+    """Take the next key and release it at once. Return its name."""
     found = await queue.get()
     await queue.done(found)
     return found.name
 
 
-async def nothing_comes(queue: WorkQueue, seconds: float) -> bool:
+async def is_empty_for(queue: WorkQueue, seconds: float) -> bool:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
             await queue.get()
@@ -30,86 +38,151 @@ async def nothing_comes(queue: WorkQueue, seconds: float) -> bool:
 
 
 @in_virtual_time
-async def test_a_key_that_is_added_many_times_is_worked_on_once() -> None:
+async def test_key_added_many_times_is_taken_once() -> None:
     queue = WorkQueue()
     for _ in range(100):
         await queue.add(key("a"))
-    assert await taken(queue) == "a"
-    assert await nothing_comes(queue, 3600)
+    assert await take(queue) == "a"
+    assert await is_empty_for(queue, 3600)
 
 
 @in_virtual_time
-async def test_keys_come_in_the_order_in_which_they_are_due() -> None:
+async def test_keys_come_in_the_order_of_their_due_times() -> None:
     queue = WorkQueue()
     await queue.add(key("late"), 10)
     await queue.add(key("first"))
     await queue.add(key("second"))
-    await queue.add(key("urgent"), URGENT)
-    assert [await taken(queue) for _ in range(4)] == ["urgent", "first", "second", "late"]
+    assert [await take(queue) for _ in range(3)] == ["first", "second", "late"]
     assert virtual_clock() == 1010
 
 
 @in_virtual_time
-async def test_the_sooner_of_two_instants_counts() -> None:
+async def test_higher_priority_comes_first() -> None:
+    queue = WorkQueue()
+    await queue.add(key("normal"))
+    await queue.add(key("high"), priority=Priority.HIGH)
+    await queue.add(key("started"), priority=Priority.STARTED)
+    assert [await take(queue) for _ in range(3)] == ["started", "high", "normal"]
+
+
+@in_virtual_time
+async def test_waiting_key_ages_by_one_priority() -> None:
+    queue = WorkQueue()
+    await queue.add(key("old"))
+    await asyncio.sleep(AGEING_SECONDS - 1)
+    await queue.add(key("high"), priority=Priority.HIGH)
+    await asyncio.sleep(2)
+    await queue.add(key("too-late"), priority=Priority.HIGH)
+    await queue.add(key("started"), priority=Priority.STARTED)
+    assert [await take(queue) for _ in range(4)] == ["started", "high", "old", "too-late"]
+
+
+@in_virtual_time
+async def test_priority_does_not_shorten_a_delay() -> None:
+    queue = WorkQueue()
+    await queue.add(key("a"), 60, Priority.STARTED)
+    assert queue.counts() == {"due": 0, "delayed": 1, "running": 0}
+    assert await take(queue) == "a"
+    assert virtual_clock() == 1060
+
+
+@in_virtual_time
+async def test_key_added_again_keeps_the_higher_priority() -> None:
+    queue = WorkQueue()
+    await queue.add(key("a"), 60, Priority.STARTED)
+    await queue.add(key("b"), priority=Priority.HIGH)
+    await queue.add(key("a"))
+    assert [await take(queue) for _ in range(2)] == ["a", "b"]
+    assert virtual_clock() == 1000
+
+
+@in_virtual_time
+async def test_key_added_again_keeps_the_earlier_due_time() -> None:
     queue = WorkQueue()
     await queue.add(key("a"), 60)
     await queue.add(key("a"), 5)
     await queue.add(key("a"), 600)
-    assert await taken(queue) == "a"
+    assert await take(queue) == "a"
     assert virtual_clock() == 1005
-    assert await nothing_comes(queue, 3600)
+    assert await is_empty_for(queue, 3600)
+
+
+ADDS = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from([0.0, 1.0, 30.0, 700.0]), st.sampled_from(Priority)),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(adds=ADDS)
+@in_virtual_time
+async def test_keys_come_in_the_order_of_a_simple_model(adds: list[tuple[int, float, Priority]]) -> None:
+    """The model sorts all due keys by their rank whenever one is taken."""
+    queue, model = WorkQueue(), dict[str, tuple[float, float]]()
+    for number, after, priority in adds:
+        name, due = f"k{number}", virtual_clock() + after
+        await queue.add(key(name), after, priority)
+        earlier = model.get(name, (due, float("inf")))
+        model[name] = min(due, earlier[0]), min(due - priority * AGEING_SECONDS, earlier[1])
+        await asyncio.sleep(0.25)
+    while model:
+        name = await take(queue)
+        ready = [(rank, other) for other, (due, rank) in model.items() if due <= virtual_clock()]
+        assert name == min(ready)[1]
+        del model[name]
+    assert len(queue) == 0
 
 
 @in_virtual_time
-async def test_a_key_that_is_worked_on_is_given_to_nobody_else_and_comes_back_afterwards() -> None:
+async def test_running_key_is_taken_again_only_after_it_is_done() -> None:
     queue = WorkQueue()
     await queue.add(key("a"))
-    mine = await queue.get()
+    held = await queue.get()
     await queue.add(key("a"))
-    assert await nothing_comes(queue, 60)
-    await queue.done(mine)
-    assert await taken(queue) == "a"
+    assert await is_empty_for(queue, 60)
+    await queue.done(held)
+    assert await take(queue) == "a"
 
 
 @in_virtual_time
-async def test_a_busy_key_is_in_nobodys_way() -> None:
+async def test_running_key_does_not_block_other_keys() -> None:
     queue = WorkQueue()
     await queue.add(key("busy"))
     await queue.get()
     await queue.add(key("busy"))
     await queue.add(key("other"))
-    assert await taken(queue) == "other"
+    assert await take(queue) == "other"
 
 
 @in_virtual_time
-async def test_a_key_that_comes_back_at_once_lets_the_others_go_first() -> None:
+async def test_key_added_again_at_once_lets_others_go_first() -> None:
     queue = WorkQueue()
     for name in ("hot", "a", "b", "c"):
         await queue.add(key(name))
         await asyncio.sleep(0.001)
-    seen = []
+    names = []
     for _ in range(6):
-        name = await taken(queue)
-        seen.append(name)
+        name = await take(queue)
+        names.append(name)
         if name == "hot":
             await queue.add(key("hot"))
-    assert seen[:4] == ["hot", "a", "b", "c"]
+    assert names[:4] == ["hot", "a", "b", "c"]
 
 
 @in_virtual_time
-async def test_failures_wait_longer_and_longer_but_not_for_ever_and_a_success_ends_that() -> None:
+async def test_backoff_grows_to_a_limit_and_ends_with_forget() -> None:
     queue = WorkQueue()
-    waits = [queue.backoff(key("a")) for _ in range(14)]
-    for number, wait in enumerate(waits):
+    delays = [queue.backoff(key("a")) for _ in range(14)]
+    for number, delay in enumerate(delays):
         longest = min(MAX_DELAY_SECONDS, BASE_DELAY_SECONDS * 2**number)
-        assert longest / 2 <= wait <= longest
+        assert longest / 2 <= delay <= longest
     assert queue.backoff(key("b")) <= BASE_DELAY_SECONDS
     queue.forget(key("a"))
     assert queue.backoff(key("a")) <= BASE_DELAY_SECONDS
 
 
 @in_virtual_time
-async def test_many_delays_cost_no_task() -> None:
+async def test_delayed_keys_need_no_tasks() -> None:
     queue = WorkQueue()
     for number in range(10_000):
         await queue.add(key(f"k{number}"), 3600 + number)
@@ -118,15 +191,15 @@ async def test_many_delays_cost_no_task() -> None:
 
 
 @in_virtual_time
-async def test_several_workers_share_the_keys() -> None:
+async def test_workers_share_the_keys() -> None:
     queue = WorkQueue()
-    got: list[str] = []
+    done: list[str] = []
 
     async def worker() -> None:
         while True:
             found = await queue.get()
             await asyncio.sleep(1)
-            got.append(found.name)
+            done.append(found.name)
             await queue.done(found)
 
     async with asyncio.TaskGroup() as group:
@@ -136,4 +209,4 @@ async def test_several_workers_share_the_keys() -> None:
         await asyncio.sleep(2.5)
         for task in workers:
             task.cancel()
-    assert sorted(got) == [f"k{number}" for number in range(8)]
+    assert sorted(done) == [f"k{number}" for number in range(8)]

@@ -1,1 +1,1 @@
-"""kopf: which events the operator listens to, and how they get into the work queue. The only room that imports kopf."""
+"""The kopf handlers: which events the operator listens to, and how they reach the work queue. Only they import kopf."""

@@ -1,8 +1,8 @@
-"""Tells new backups that they were noticed, when there is so much to do that nobody can look at them soon.
+"""Acknowledges new VolumeBackups that must wait, because the workers have too much to do.
 
-A thousand backups that are asked for at once wait for minutes until the last of them has its turn. Without a status it
-would look as if nobody had seen them; Cinder's API answers ``creating`` at once. It is one write more, made only for
-those that have waited for a moment already.
+A thousand backups created together wait minutes for the last one's turn. Without a status they would look unnoticed,
+while Cinder's API answers ``creating`` at once. This is the only status written outside of the reconciler: once, for an
+object that has none yet, and only over the version that was read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.controller.context import Context
+from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import CinderblockError
@@ -26,31 +27,31 @@ from cinderblock.lifecycle.observed import ObservedBackup
 log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_AFTER_SECONDS: Final = 0.5
-"""Seconds that a new backup waits before it is told: one that comes alone is looked at within milliseconds."""
+"""Seconds that a new backup waits before it is acknowledged. A single backup is reconciled within milliseconds."""
 PERIOD_SECONDS: Final = 0.25
-"""Seconds between two looks at who waits."""
+"""Seconds between two searches for waiting backups."""
 ACKNOWLEDGED_PER_PERIOD: Final = 16
-"""Writes at a time, as many as there are workers: while very many backups are being asked for, these come first."""
+"""Concurrent writes, as many as there are workers: while very many backups are created, these have priority."""
 
 
 class Acknowledger:
-    """Remembers the new backups that were heard of, until something is known of them.
+    """Remembers new VolumeBackups until they have a status.
 
     Args:
-        queue: says which of them wait.
+        queue: tells which of them wait.
     """
 
     def __init__(self, queue: WorkQueue) -> None:
         self._queue = queue
         self._new: dict[ObjectKey, tuple[float, Mapping[str, Any]]] = {}
 
-    def observe(self, event: Mapping[str, Any]) -> None:
-        """An object of ours came, changed or went."""
+    def observe(self, event: Event) -> None:
+        """Take note of an event about a custom resource."""
         body = event["object"]
         if body["kind"] != kinds.VOLUME_BACKUP.kind:
             return
         key = ObjectKey(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
-        # A new object has a status as well: the definition's default, which says that nothing has been said.
+        # A new object has a status, too: the default of the definition, without a phase.
         if event["type"] == "DELETED" or (body.get("status") or {}).get("phase"):
             self._new.pop(key, None)
         else:
@@ -58,14 +59,14 @@ class Acknowledger:
             self._new[key] = since, body
 
     async def run(self, context: Context) -> None:
-        """Tell those that wait, for ever."""
+        """Acknowledge waiting backups, forever."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
-            while told := self._waiting():
-                await asyncio.gather(*(self.acknowledge(context, key) for key in told))
+            while keys := self._waiting():
+                await asyncio.gather(*(self.acknowledge(context, key) for key in keys))
 
     def _waiting(self) -> list[ObjectKey]:
-        """Who has waited for longer than it should, those first that came first; not more than can be told at once."""
+        """Return the backups that have waited too long, the oldest first, and not more than may be written at once."""
         now = asyncio.get_running_loop().time()
         found: list[ObjectKey] = []
         for key, (since, _) in self._new.items():
@@ -76,7 +77,7 @@ class Acknowledger:
         return found
 
     async def acknowledge(self, context: Context, key: ObjectKey) -> None:
-        """Write it, if the object is new and has not changed since. Whoever looks at it later does not depend on it."""
+        """Write the first status of a backup, if it is new and has not changed. A failure is only logged."""
         _, body = self._new.pop(key, (0.0, None))
         if body is None:
             return
@@ -98,4 +99,4 @@ class Acknowledger:
                 resource_version=backup.metadata.resource_version,
             )
         except CinderblockError as error:
-            log.info("VolumeBackup %s/%s was not told to wait: %s", backup.namespace, backup.name, error.message)
+            log.info("Could not acknowledge VolumeBackup %s/%s: %s", backup.namespace, backup.name, error.message)

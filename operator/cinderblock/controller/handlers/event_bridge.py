@@ -1,7 +1,7 @@
-"""What kopf hears, handed over from its thread to the one that works, without keeping kopf waiting.
+"""Events on their way from kopf's thread to the operator's event loop, without keeping kopf waiting.
 
-A watch begins with everything there is, and is open only when kopf has dealt with that. If each of ten thousand events
-waited for an answer from the busier thread, a new object would be heard of a minute after the start, not in seconds.
+A watch begins with all existing objects, and counts as open once kopf has handled them. If each of ten thousand events
+waited for the busier main thread, a new object would be noticed a minute after the start instead of seconds.
 """
 
 from __future__ import annotations
@@ -15,54 +15,55 @@ from typing import Any, Final, Protocol
 log = logging.getLogger(__name__)
 
 EVENTS_PER_TURN: Final = 50
-"""Events that are dealt with before others have their turn in the event loop: about 2 ms."""
+"""Events handled before other tasks of the event loop run: about 2 ms."""
 
 Event = Mapping[str, Any]
+"""``type`` is ADDED, MODIFIED, DELETED, or None for the objects that a watch begins with; ``object`` is the body."""
 
 
-class Told(Protocol):
-    """What is told of events; see `Watch`."""
+class EventSink(Protocol):
+    """Receives events; see `EventHandler`."""
 
-    async def on_own(self, event: Event) -> None:
-        """An object of ours came, changed or went."""
+    async def on_custom_resource(self, event: Event) -> None:
+        """Handle an event about a BackupStore, VolumeBackup or VolumeRestore."""
 
     async def on_child(self, event: Event) -> None:
-        """A child came, changed or went."""
+        """Handle an event about an object that belongs to one of them."""
 
-    async def on_volume(self, event: Event) -> None:
-        """A PersistentVolume that is being handed over came, changed or went."""
+    async def on_persistent_volume(self, event: Event) -> None:
+        """Handle an event about a PersistentVolume that a VolumeRestore rebinds."""
 
 
 class EventBridge:
-    """Takes events in whatever thread, and tells ``told`` of them in the one that made this, in their order."""
+    """An `EventSink` for any thread. It passes events on, in order, in the event loop that created it."""
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
-        self._main = asyncio.get_running_loop()
-        self._events: asyncio.Queue[tuple[Callable[..., Awaitable[None]], Event]] = asyncio.Queue()
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[Callable[[Event], Awaitable[None]], Event]] = asyncio.Queue()
 
-    async def on_own(self, **arguments: Any) -> None:
-        """See `process.Handlers`."""
-        self._take(self._told.on_own, arguments["event"])
+    async def on_custom_resource(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_custom_resource, event)
 
-    async def on_child(self, **arguments: Any) -> None:
-        """See `process.Handlers`."""
-        self._take(self._told.on_child, arguments["event"])
+    async def on_child(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_child, event)
 
-    async def on_volume(self, **arguments: Any) -> None:
-        """See `process.Handlers`."""
-        self._take(self._told.on_volume, arguments["event"])
+    async def on_persistent_volume(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_persistent_volume, event)
 
-    def _take(self, handle: Callable[..., Awaitable[None]], event: Event) -> None:
-        self._main.call_soon_threadsafe(self._events.put_nowait, (handle, event))
+    def _put(self, handle: Callable[[Event], Awaitable[None]], event: Event) -> None:
+        self._loop.call_soon_threadsafe(self._events.put_nowait, (handle, event))
 
     async def run(self) -> None:
-        """Tell of one event after the other, for ever. One that cannot be understood is logged, and stops no other."""
+        """Pass events on, forever. An event that cannot be handled is logged and stops no other."""
         for number in count(1):
             handle, event = await self._events.get()
             try:
                 await handle(event)
             except Exception:
-                log.exception("An event was not understood")
+                log.exception("Could not handle an event")
             if number % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What an event means: it puts the key of the object that it concerns into the queue, and does nothing else."""
+"""Translates events into keys: an event adds the keys of the objects that it concerns to the queue, nothing else."""
 
 from __future__ import annotations
 
@@ -9,139 +9,153 @@ from typing import Any
 from cinderblock.api import labels
 from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.controller.handlers.acknowledge import Acknowledger
+from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.reconcile.volume_index import VolumeIndex
-from cinderblock.controller.request import OWN_KINDS, ObjectKey, is_in_progress
-from cinderblock.controller.workqueue import IN_HAND, URGENT, WorkQueue
+from cinderblock.controller.request import OWN_KINDS, ObjectKey, is_in_progress, volume_key
+from cinderblock.controller.workqueue import Priority, WorkQueue
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 STORE_DELAY_SECONDS = 2.0
-"""Seconds by which the look at a store is put off after a change of a backup: many changes make one look."""
+"""Seconds by which a BackupStore is reconciled after a change of its users, so that many changes cost one pass."""
 
 CHILD_KINDS = (kinds.JOB, kinds.POD, kinds.PVC, kinds.VOLUME_SNAPSHOT)
-"""Kinds of children; watched with our label only, filtered by the server."""
+"""Kinds of children. The API server only sends those with the operator's label."""
 
 MANAGED_SELECTOR = f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
 
 
 class EventHandler:
-    """Translates events into keys.
+    """An `EventSink` that adds keys to the work queue.
 
     Args:
-        queue: where the keys go.
-        noticing: told of new backups as well.
+        queue: the work queue.
+        acknowledger: receives the events about custom resources as well.
     """
 
     def __init__(self, queue: WorkQueue, acknowledger: Acknowledger) -> None:
         self._queue = queue
-        self._noticing = acknowledger
-        self._names: dict[str, ObjectKey] = {}
-        self._marked: dict[str, str] = {}
+        self._acknowledger = acknowledger
+        self._keys: dict[str, ObjectKey] = {}
+        """By UID, and by namespace and imported id."""
+        self._volumes: dict[str, str] = {}
+        """Names of marked PersistentVolumes, by the UID of their VolumeRestore."""
         self._references: dict[str, set[str]] = {}
-        self._relatives = VolumeIndex()
-        self._unfinished: set[str] = set()
-        self._used: dict[str, ObjectKey] = {}
+        """Ids of the backups that an object refers to, by its UID."""
+        self._volume_index = VolumeIndex()
+        self._creating: set[str] = set()
+        """UIDs of the objects in phase creating."""
+        self._store_of: dict[str, ObjectKey] = {}
+        """The BackupStore that a VolumeBackup uses, by the backup's UID."""
         self._users: Counter[ObjectKey] = Counter()
+        """Number of VolumeBackups that use a BackupStore."""
 
-    async def on_own(self, event: Mapping[str, Any], **_: Any) -> None:
-        """An object of ours came, changed or went."""
-        body = event["object"]
+    async def on_custom_resource(self, event: Event) -> None:
+        """Add the object itself, and the objects whose status depends on it."""
+        change, body = event["type"], event["object"]
         metadata, status = body.get("metadata", {}), body.get("status") or {}
         key = ObjectKey(body["kind"], metadata["namespace"], metadata["name"])
-        for known_as in _ids(body):
-            if event["type"] == "DELETED":
-                self._names.pop(known_as, None)
-            else:
-                self._names[known_as] = key
-        self._noticing.observe(event)
-        await self._add_users_store(event["type"], body)
-        before = self._references.get(metadata["uid"], set())
-        referred = self._referred(event["type"], metadata["uid"], status)
+        self._update_keys(change, body, key)
+        self._acknowledger.observe(event)
+        await self._add_store(change, body)
+        previous = self._references.get(metadata["uid"], set())
+        references = self._update_references(change, metadata["uid"], status)
         is_backup = key.kind == kinds.VOLUME_BACKUP.kind
-        volume = self._relatives.observe(event["type"], key, status) if is_backup else None
-        if event["type"] is None and not is_in_progress(body):
-            # A watch begins with everything there is; what may have been missed of it, the resync finds by fewer reads.
+        volume = self._volume_index.observe(change, key, status) if is_backup else None
+        if change is None and not is_in_progress(body):
+            # A watch begins with all existing objects. The resync finds with fewer reads which of them need work.
             return
-        if event["type"] != "DELETED":
-            await self._queue.add(key, URGENT if is_in_progress(body) else 0.0)
-        elif metadata["uid"] in self._marked:
-            await self._queue.add(volume_key(self._marked[metadata["uid"]]))
-        known = [self._known(key.namespace, backup_id) for backup_id in referred]
-        has_ended = self._has_ended(event["type"], metadata["uid"], status)
-        if not all(known) and (has_ended or self._references.get(metadata["uid"], set()) != before):
-            # Its parent is gone, so only the manifests show which of the others it needs.
-            known.append(self._relatives.of(volume) - {key})
-        for other in sorted(frozenset().union(*known)):
-            # A dependent or a restore says something about the backup that it belongs to.
+        if change != "DELETED":
+            await self._queue.add(key, priority=Priority.HIGH if is_in_progress(body) else Priority.NORMAL)
+        elif metadata["uid"] in self._volumes:
+            await self._queue.add(volume_key(self._volumes[metadata["uid"]]))
+        related = [self._keys_of_backup(key.namespace, backup_id) for backup_id in references]
+        has_left_creating = self._update_creating(change, metadata["uid"], status)
+        if not all(related) and (has_left_creating or self._references.get(metadata["uid"], set()) != previous):
+            # Its parent is gone, so only the manifests show which of the other backups it needs.
+            related.append(self._volume_index.of(volume) - {key})
+        for other in sorted(frozenset().union(*related)):
             await self._queue.add(other)
 
-    def _known(self, namespace: str, backup_id: str) -> frozenset[ObjectKey]:
+    def _update_keys(self, change: str | None, body: Mapping[str, Any], key: ObjectKey) -> None:
+        for reference in _ids(body):
+            if change == "DELETED":
+                self._keys.pop(reference, None)
+            else:
+                self._keys[reference] = key
+
+    def _keys_of_backup(self, namespace: str, backup_id: str) -> frozenset[ObjectKey]:
         """Return the key of the backup with this id, by its UID or by the id that it was imported with; or none."""
-        found = (self._names.get(reference) for reference in (backup_id, f"{namespace}/{backup_id}"))
+        found = (self._keys.get(reference) for reference in (backup_id, f"{namespace}/{backup_id}"))
         return frozenset(key for key in found if key is not None)
 
-    async def _add_users_store(self, how: str | None, body: Mapping[str, Any]) -> None:
-        """A store is concerned when the first backup begins to need it, and when the last one has ceased to."""
+    async def _add_store(self, change: str | None, body: Mapping[str, Any]) -> None:
+        """Add a BackupStore when its first user appears, and when its last user is gone."""
         if body["kind"] != "VolumeBackup":
             return
         metadata, name = body["metadata"], str((body.get("status") or {}).get("storeName") or "")
-        needs = bool(name) and how != "DELETED" and labels.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
-        before, now = self._used.pop(metadata["uid"], None), ObjectKey("BackupStore", metadata["namespace"], name)
-        if needs:
-            self._used[metadata["uid"]] = now
-        if before == (now if needs else None):
+        is_user = bool(name) and change != "DELETED" and labels.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
+        previous = self._store_of.pop(metadata["uid"], None)
+        current = ObjectKey("BackupStore", metadata["namespace"], name) if is_user else None
+        if current is not None:
+            self._store_of[metadata["uid"]] = current
+        if previous == current:
             return
-        for store, change in ((before, -1), (now if needs else None, 1)):
-            if store is None:
-                continue
-            self._users[store] += change
-            if self._users[store] == (change > 0) and how is not None:
-                await self._queue.add(store, STORE_DELAY_SECONDS)
+        if previous is not None:
+            self._users[previous] -= 1
+            if not self._users[previous]:
+                del self._users[previous]
+                await self._add_changed_store(change, previous)
+        if current is not None:
+            self._users[current] += 1
+            if self._users[current] == 1:
+                await self._add_changed_store(change, current)
 
-    def _referred(self, how: str | None, uid: str, status: Mapping[str, Any]) -> set[str]:
-        """The backups that an object refers to, or did until now: its status may be lost, or name another one."""
-        before = self._references.pop(uid, set())
-        named = {str(status[field]) for field in ("parentId", "backupId") if status.get(field)}
-        if how != "DELETED" and named:
-            self._references[uid] = named
-        return before | named
+    async def _add_changed_store(self, change: str | None, store: ObjectKey) -> None:
+        if change is not None:
+            await self._queue.add(store, STORE_DELAY_SECONDS)
 
-    def _has_ended(self, how: str | None, uid: str, status: Mapping[str, Any]) -> bool:
-        """Whether an object was being made, and is not any more: only now do manifests tell what it needs."""
-        was_unfinished = uid in self._unfinished
-        self._unfinished.discard(uid)
-        if how != "DELETED" and status.get("phase") == BackupPhase.CREATING:
-            self._unfinished.add(uid)
-        return was_unfinished and uid not in self._unfinished
+    def _update_references(self, change: str | None, uid: str, status: Mapping[str, Any]) -> set[str]:
+        """Return the ids of the backups that an object refers to now or did before.
 
-    async def on_child(self, event: Mapping[str, Any], **_: Any) -> None:
-        """A child came, changed or went: its owner is concerned."""
+        Both count: its status may be lost, or may name another backup now.
+        """
+        previous = self._references.pop(uid, set())
+        current = {str(status[field]) for field in ("parentId", "backupId") if status.get(field)}
+        if change != "DELETED" and current:
+            self._references[uid] = current
+        return previous | current
+
+    def _update_creating(self, change: str | None, uid: str, status: Mapping[str, Any]) -> bool:
+        """Return whether an object has left phase creating: from now on, its manifest tells what it needs."""
+        was_creating = uid in self._creating
+        self._creating.discard(uid)
+        if change != "DELETED" and status.get("phase") == BackupPhase.CREATING:
+            self._creating.add(uid)
+        return was_creating and uid not in self._creating
+
+    async def on_child(self, event: Event) -> None:
+        """Add the owner of the child."""
         metadata = event["object"].get("metadata", {})
         kind = (metadata.get("labels") or {}).get(labels.OWNER_KIND_LABEL)
         name = (metadata.get("annotations") or {}).get(labels.OWNER_NAME_ANNOTATION)
         if kind in OWN_KINDS and name:
-            await self._queue.add(ObjectKey(kind, metadata["namespace"], name), IN_HAND)
+            await self._queue.add(ObjectKey(kind, metadata["namespace"], name), priority=Priority.STARTED)
         if "deletionTimestamp" in metadata and labels.JOB_FINALIZER in (metadata.get("finalizers") or ()):
             await self._queue.add(ObjectKey(kinds.JOB.kind, metadata["namespace"], metadata["name"]))
 
-    async def on_volume(self, event: Mapping[str, Any], **_: Any) -> None:
-        """A PersistentVolume that is being handed over came, changed or went: its restore is concerned."""
+    async def on_persistent_volume(self, event: Event) -> None:
+        """Add the VolumeRestore that marked the volume, or the volume itself if no such VolumeRestore is known."""
         metadata = event["object"].get("metadata", {})
         uid = (metadata.get("labels") or {}).get(RESTORE_LABEL, "")
         if event["type"] == "DELETED":
-            self._marked.pop(uid, None)
+            self._volumes.pop(uid, None)
         else:
-            self._marked[uid] = metadata["name"]
-            # Without a restore that is known, the volume itself is looked at: that may be gone.
-            await self._queue.add(self._names.get(uid, volume_key(metadata["name"])))
-
-
-def volume_key(name: str) -> ObjectKey:
-    """The key of a PersistentVolume that is marked."""
-    return ObjectKey(kinds.PV.kind, "", name)
+            self._volumes[uid] = metadata["name"]
+            await self._queue.add(self._keys.get(uid, volume_key(metadata["name"])))
 
 
 def _ids(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """By what others refer to an object: its UID; in its namespace, the id that it has imported as well."""
+    """Return what others refer to an object by: its UID, and in its namespace the id that it was imported with."""
     metadata, imported = body["metadata"], (body.get("spec") or {}).get("import")
     return (metadata["uid"], f"{metadata['namespace']}/{imported['id']}") if imported else (metadata["uid"],)

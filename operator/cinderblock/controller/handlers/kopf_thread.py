@@ -1,4 +1,4 @@
-"""kopf in a thread of its own."""
+"""kopf in a thread and an event loop of its own."""
 
 from __future__ import annotations
 
@@ -8,52 +8,63 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import kopf
 
-from cinderblock.controller.handlers.kopf_settings import EventSink, make_registry, make_settings, open_session
+from cinderblock.controller.handlers.event_bridge import EventSink
+from cinderblock.controller.handlers.kopf_settings import make_settings
+from cinderblock.controller.handlers.registry import make_registry
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.rest_config import RestConfig
+from cinderblock.kube.transport import ssl_context
 
 log = logging.getLogger(__name__)
 
-FIRST_RESTART, LONGEST_RESTART = 1.0, 30.0
-"""Seconds before kopf is started anew after it has ended with an error, doubling."""
+FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS = 1.0, 30.0
+"""Seconds before kopf is restarted after an error, doubling."""
 
-CLEAR_ATTEMPTS, CLEAR_SECONDS = 20, 0.25
-"""How often what is left of kopf is cancelled, and seconds in between."""
+CANCEL_ATTEMPTS, CANCEL_WAIT_SECONDS = 20, 0.25
+"""Number of attempts to cancel kopf's remaining tasks, and the seconds in between."""
+
+STOP_SECONDS = 10.0
+"""For how long to wait for the thread's end: twice what cancelling takes at most. The kubelet kills after 30 s."""
+
+LOGIN_MINUTES = 10
+"""Minutes after which kopf logs in again. Meanwhile bound ServiceAccount tokens are renewed in their file."""
 
 
 class KopfThread:
     """One run of kopf.
 
     Attributes:
-        trouble: why it ended, for a person.
+        end_reason: why the run ended, for a log line.
     """
 
-    def __init__(self, handlers: EventSink, kube: KubeClient, liveness: WatchLiveness) -> None:
-        self.trouble = "kopf has stopped"
-        self._handlers = handlers
+    def __init__(self, sink: EventSink, kube: KubeClient, liveness: WatchLiveness) -> None:
+        self.end_reason = "kopf has stopped"
+        self._sink = sink
         self._kube = kube
-        self._pulse = liveness
-        self._main = asyncio.get_running_loop()
-        self._own: asyncio.AbstractEventLoop | None = None
+        self._liveness = liveness
+        self._main_loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._asked = False
+        self._is_stopping = False
         self._ended = asyncio.Event()
         self._sessions: list[aiohttp.ClientSession] = []
-        self._logged_in = float("-inf")
+        self._logged_in_at = float("-inf")
         self._login_delay = 0.0
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     async def ended(self, seconds: float) -> bool:
-        """Wait for the end, at most for so long. Returns whether it has come."""
+        """Wait at most ``seconds`` for the end of the thread. Return whether it has ended."""
         try:
             async with asyncio.timeout(seconds):
                 await self._ended.wait()
@@ -62,84 +73,103 @@ class KopfThread:
         return True
 
     async def stop(self) -> None:
-        """Have it end, and wait for that."""
-        self._asked = True
-        if self._own is not None and self._stop is not None:
-            # Its loop may be closed already, by an end of its own that has not been told yet.
+        """Stop the thread, and wait for its end. A thread that hangs is abandoned: it ends with the process."""
+        self._is_stopping = True
+        if self._loop is not None and self._stop is not None:
+            # The loop may be closed already, if kopf ended by itself a moment ago.
             with contextlib.suppress(RuntimeError):
-                self._own.call_soon_threadsafe(self._stop.set)
-        await self._ended.wait()
+                self._loop.call_soon_threadsafe(self._stop.set)
+        if not await self.ended(STOP_SECONDS):
+            log.warning("kopf did not stop in time", extra={"seconds": STOP_SECONDS})
 
     def _run(self) -> None:
         loop = asyncio.new_event_loop()
         try:
             loop.run_until_complete(self._operate())
-        except Exception as error:  # noqa: BLE001 - whatever ends kopf, it is started anew, and this says why
-            self.trouble = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - kopf is restarted whatever ended it; this is the reason to log
+            self.end_reason = f"{type(error).__name__}: {error}"
         finally:
-            self._end(loop)
+            self._clean_up(loop)
 
-    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Clear up. Whatever happens here, who waits for the end hears of it, and begins anew."""
-        loop.set_exception_handler(_forward_log)
+    def _clean_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End kopf's tasks and close the loop. Whatever fails here, report the end, so that kopf is restarted."""
+        loop.set_exception_handler(_log_at_debug)
         try:
-            loop.run_until_complete(self._clear())
-        except Exception as error:  # noqa: BLE001 - nothing of it is needed any more
-            log.warning("Something of kopf is left: %s", type(error).__name__)
+            loop.run_until_complete(self._end_tasks())
+        except Exception as error:  # noqa: BLE001 - nothing of this run is needed any more
+            log.warning("Could not clean up after kopf: %s", type(error).__name__)
         finally:
             loop.close()
-            self._main.call_soon_threadsafe(self._ended.set)
+            # The main loop is closed if the process ends while this thread was abandoned.
+            with contextlib.suppress(RuntimeError):
+                self._main_loop.call_soon_threadsafe(self._ended.set)
 
     async def _operate(self) -> None:
-        """Run kopf until one of its tasks ends, which none of them should, or until it is asked to stop."""
-        self._stop, self._own = asyncio.Event(), asyncio.get_running_loop()
-        if self._asked:
+        """Run kopf until it is stopped, or one of its tasks ends, which none of them should."""
+        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        if self._is_stopping:
             return
         tasks = await kopf.spawn_tasks(
-            registry=make_registry(self._handlers, self._login),
+            registry=make_registry(self._sink, self._login),
             settings=make_settings(),
             clusterwide=True,
             standalone=True,
         )
-        asked = asyncio.create_task(self._stop.wait())
-        done, _ = await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {asked}:
+        stopped = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopped}:
             task.result()
 
-    async def _clear(self) -> None:
-        """End whatever kopf has left in this loop.
+    async def _end_tasks(self) -> None:
+        """Cancel kopf's remaining tasks and close its sessions.
 
-        Not by kopf's own way to stop: it waits without end for watches that wait for a login that nobody makes any
-        more (1.45.2), and a task that is cancelled while it ends a request begins to wait again.
+        kopf's own way to stop waits without end for watches that wait for a login (1.45.2). One cancellation is not
+        enough: a task that is cancelled while it ends a request starts to wait again.
         """
-        for _ in range(CLEAR_ATTEMPTS):
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            if not left:
+        for _ in range(CANCEL_ATTEMPTS):
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            if not tasks:
                 break
-            for task in left:
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait(left, timeout=CLEAR_SECONDS)
+            await asyncio.wait(tasks, timeout=CANCEL_WAIT_SECONDS)
         for session in self._sessions:
             await session.close()
 
-    async def _login(self, **_: Any) -> kopf.AiohttpSession:
-        """A connection for kopf. It asks again at once when the last one was refused (401): that is slowed down."""
+    async def _login(self) -> kopf.AiohttpSession:
+        """Open a connection for kopf. It logs in again at once after each 401, so repeated logins are delayed."""
         now = time.monotonic()
-        if now - self._logged_in > LONGEST_RESTART + self._login_delay:
+        if now - self._logged_in_at > MAX_RESTART_SECONDS + self._login_delay:
             self._login_delay = 0.0
         await asyncio.sleep(self._login_delay)
-        self._login_delay = min(LONGEST_RESTART, max(FIRST_RESTART, 2 * self._login_delay))
-        self._logged_in = time.monotonic()
-        opened = await open_session(await self._in_main(self._kube.credentials()), self._pulse)
+        self._login_delay = min(MAX_RESTART_SECONDS, max(FIRST_RESTART_SECONDS, 2 * self._login_delay))
+        self._logged_in_at = time.monotonic()
+        opened = _open_session(await self._in_main_loop(self._kube.credentials()), self._liveness)
         self._sessions = [session for session in self._sessions if not session.closed]
         self._sessions.append(opened.aiohttp_session)
         return opened
 
-    def _in_main(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._main))
+    def _in_main_loop(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._main_loop))
 
 
-def _forward_log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What kopf's callbacks raise while they are ended is of no interest to an administrator."""
+def _open_session(config: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSession:
+    """Return a connection for kopf whose watches ``liveness`` observes."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(config)),
+        headers={"Authorization": f"Bearer {config.token}"} if config.token else None,
+        proxy=config.proxy,
+        trace_configs=[liveness.trace()],
+    )
+    return kopf.AiohttpSession(
+        server=config.server,
+        default_namespace=config.namespace,
+        aiohttp_session=session,
+        expiration=datetime.now(UTC) + timedelta(minutes=LOGIN_MINUTES),
+    )
+
+
+def _log_at_debug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what kopf's callbacks raise while they are cancelled. Administrators need not see it."""
     del loop
-    log.debug("While kopf was ended: %s", context.get("message"))
+    log.debug("kopf raised an error while it stopped: %s", context.get("message"))

@@ -1,4 +1,4 @@
-"""Signs of life of kopf's watches: for each type, when its watch was opened and when anything came through it."""
+"""When each of kopf's watches was opened, and when it last received data."""
 
 from __future__ import annotations
 
@@ -11,68 +11,74 @@ from types import SimpleNamespace
 import aiohttp
 from yarl import URL
 
-SILENT_SECONDS = 180.0
-"""A watch that is silent for so long is dead. The server sends a bookmark every minute, ends a watch after five, and
-kopf opens a watch anew that is silent for 70 seconds, after at most 30 more (`EndlessBackoff`)."""
+STALL_SECONDS = 180.0
+"""A watch that is idle for so long has stalled. The server sends a bookmark every minute and ends a watch after five.
+kopf reopens a watch that is idle for 70 seconds, after at most 30 more (`EndlessBackoff`)."""
 
 
-PACE_SECONDS = 1.0
-"""Least time between two requests for the same watch: kopf itself opens a watch that ended well at once, and a server
-or a proxy that ends each of them at once would be asked thousands of times a minute."""
+MIN_OPEN_INTERVAL_SECONDS = 1.0
+"""Least seconds between two requests for the same watch. kopf reopens a watch that ended normally at once: a server or
+proxy that ends each of them immediately would get thousands of requests a minute."""
 
 
 @dataclass(slots=True)
 class _Stream:
+    """An open watch, the bytes it has received, and when that number last changed."""
+
     response: aiohttp.ClientResponse
     received: int
-    heard: float
+    active_at: float
 
 
 class WatchLiveness:
-    """The watches of one run of kopf. Written in kopf's thread, read in others.
+    """Observes the watches of one run of kopf. Written in kopf's thread, read in others.
 
-    Nothing is done per event: the bytes that a response has received are counted by aiohttp. What an earlier run has
-    heard counts on: that kopf begins anew makes a watch neither more nor less silent.
+    It does nothing per event: aiohttp counts the bytes that a response has received. Timestamps survive a restart of
+    kopf, so a restart does not reset the idle time of a watch.
+
+    Args:
+        clock: seconds that only grow.
+        previous: the run before this one.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, before: WatchLiveness | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, previous: WatchLiveness | None = None) -> None:
         self._clock = clock
-        self._heard_before = before.heard() if before else {}
+        self._active_before = previous.last_active() if previous else {}
         self._streams: dict[str, _Stream] = {}
-        self._next_start: dict[str, float] = {}
+        self._next_open: dict[str, float] = {}
 
     def trace(self) -> aiohttp.TraceConfig:
-        """To be given to the session that watches."""
+        """Return the trace configuration for the session that watches."""
         config = aiohttp.TraceConfig()
         config.on_request_start.append(self._on_request_start)
         config.on_request_end.append(self._on_request_end)
         return config
 
-    def opened(self, plural: str) -> bool:
-        """Whether a watch of this type has been accepted: then everything was listed before."""
+    def is_open(self, plural: str) -> bool:
+        """Return whether a watch of this kind was accepted. By then all objects of the kind were listed."""
         return plural in self._streams
 
     def longest_idle(self, plurals: Iterable[str], since: float) -> float:
-        """Seconds since the most silent of these watches was heard; ``since``: what came before counts for nothing.
+        """Return the seconds since the most idle of these watches received data, counted from ``since`` at most.
 
-        One that was never opened is silent since it was first asked for here.
+        A watch that was never opened is idle since the first call of this method that names it.
         """
         now = self._clock()
-        return max((now - max(since, self._heard(plural, now)) for plural in plurals), default=0.0)
+        return max((now - max(since, self._active_at(plural, now)) for plural in plurals), default=0.0)
 
-    def heard(self) -> dict[str, float]:
-        """When each watch was heard last, in this run or before."""
+    def last_active(self) -> dict[str, float]:
+        """Return when each watch last received data, in this run or before."""
         now = self._clock()
-        return self._heard_before | {plural: self._heard(plural, now) for plural in tuple(self._streams)}
+        return self._active_before | {plural: self._active_at(plural, now) for plural in tuple(self._streams)}
 
-    def _heard(self, plural: str, now: float) -> float:
+    def _active_at(self, plural: str, now: float) -> float:
         stream = self._streams.get(plural)
         if stream is None:
-            return self._heard_before.setdefault(plural, now)
+            return self._active_before.setdefault(plural, now)
         received = stream.response.content.total_bytes
         if received != stream.received:
-            stream.received, stream.heard = received, now
-        return stream.heard
+            stream.received, stream.active_at = received, now
+        return stream.active_at
 
     async def _on_request_start(
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestStartParams
@@ -80,8 +86,8 @@ class WatchLiveness:
         del session, context
         if _is_watch(params.url):
             plural, now = _plural(params.url), self._clock()
-            start = max(now, self._next_start.get(plural, now))
-            self._next_start[plural] = start + PACE_SECONDS
+            start = max(now, self._next_open.get(plural, now))
+            self._next_open[plural] = start + MIN_OPEN_INTERVAL_SECONDS
             await asyncio.sleep(start - now)
 
     async def _on_request_end(

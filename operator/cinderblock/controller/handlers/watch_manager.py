@@ -1,7 +1,7 @@
-"""kopf in a thread of its own, kept running: what ends it, or makes it deaf, is answered by starting it anew.
+"""Keeps kopf running in a thread of its own: restarts it when it ends or when a watch stalls.
 
-A thread, because kopf takes every task of its event loop for its own when it stops, and handles signals in the main
-thread; and because a leader's Lease must be renewed while kopf goes through thousands of objects.
+It needs a thread, because kopf cancels every task of its event loop when it stops, and handles signals in the main
+thread. And a leader must renew its Lease while kopf handles thousands of objects.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import random
 import time
 from collections.abc import Callable
 
-from cinderblock.controller.handlers.event_bridge import EventBridge, Told
+from cinderblock.controller.handlers.event_bridge import EventBridge, EventSink
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS
-from cinderblock.controller.handlers.kopf_thread import FIRST_RESTART, LONGEST_RESTART, KopfThread
-from cinderblock.controller.handlers.watch_liveness import SILENT_SECONDS, WatchLiveness
+from cinderblock.controller.handlers.kopf_thread import FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS, KopfThread
+from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchLiveness
 from cinderblock.controller.request import OWN_KINDS
 from cinderblock.errors import CinderblockError
 from cinderblock.kube.client import KubeClient
@@ -23,86 +23,91 @@ from cinderblock.kube.kinds import PV
 
 log = logging.getLogger(__name__)
 
-# kopf warns that it does not handle signals in a thread; it should not.
+# kopf warns that it does not handle signals in a thread. That is intended.
 logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
-LOOK_SECONDS = 5.0
-"""Between two looks at the watches."""
+CHECK_SECONDS = 5.0
+"""Seconds between two checks of the watches."""
 OPENING_SECONDS = 60.0
-"""For how long a watch may not be open after a start before kopf is started anew; twice as long after each start."""
-LONGEST_OPENING_SECONDS = 600.0
-
+"""For how long a watch may stay closed after a start before kopf is restarted; doubled after each restart."""
+MAX_OPENING_SECONDS = 600.0
+"""Most seconds before such a restart."""
 
 WATCHED_KINDS = (*OWN_KINDS.values(), *CHILD_KINDS, PV)
 
 
 class WatchManager:
-    """Keeps watches of all our types open, and tells ``watch`` of events, in the event loop that made this.
+    """Keeps watches of all kinds open, and passes their events to a sink in the event loop that created it.
+
+    Args:
+        kube: tells which kinds the cluster serves, and what kopf logs in with.
+        sink: receives the events.
+        reachable_since: returns since when the API server has answered, by ``time.monotonic``; None: it does not.
 
     Attributes:
         starts: how often kopf was started.
-        synced: whether every type that the cluster serves is watched, and so everything has been heard of once.
+        synced: whether all kinds that the cluster serves are watched, so that every object was reported once.
     """
 
-    def __init__(self, kube: KubeClient, watch: Told, reachable_since: Callable[[], float | None]) -> None:
+    def __init__(self, kube: KubeClient, sink: EventSink, reachable_since: Callable[[], float | None]) -> None:
         self.starts = 0
         self.synced = False
         self._kube = kube
-        self._hearing = EventBridge(watch)
+        self._bridge = EventBridge(sink)
         self._reachable_since = reachable_since
-        self._pulse = WatchLiveness()
+        self._liveness = WatchLiveness()
         self._served: tuple[str, ...] = ()
-        self._patience = OPENING_SECONDS
+        self._opening_seconds = OPENING_SECONDS
 
     async def run(self) -> None:
-        """Watch for ever."""
-        telling = asyncio.create_task(self._hearing.run())
+        """Watch forever."""
+        bridge = asyncio.create_task(self._bridge.run())
         try:
             await self._keep_kopf_running()
         finally:
-            telling.cancel()
+            bridge.cancel()
 
     async def _keep_kopf_running(self) -> None:
-        delay = FIRST_RESTART
+        delay = FIRST_RESTART_SECONDS
         while True:
             began = time.monotonic()
-            trouble = await self._run_once()
-            if time.monotonic() - began > 10 * LONGEST_RESTART:
-                delay = FIRST_RESTART
+            cause = await self._run_kopf()
+            if time.monotonic() - began > 10 * MAX_RESTART_SECONDS:
+                delay = FIRST_RESTART_SECONDS
             pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-            log.warning("Watching begins anew", extra={"because": trouble, "delay": round(pause, 1)})
+            log.warning("Restarting kopf", extra={"cause": cause, "retry_in": round(pause, 1)})
             await asyncio.sleep(pause)
-            delay = min(LONGEST_RESTART, delay * 2)
+            delay = min(MAX_RESTART_SECONDS, delay * 2)
 
     def longest_idle(self) -> float:
-        """Seconds since the most silent watch was heard, as far as the API server could be reached meanwhile."""
+        """Return the seconds since the most idle watch received data, not counting outages of the API server."""
         since = self._reachable_since()
-        return self._pulse.longest_idle(self._served, since) if since is not None else 0.0
+        return self._liveness.longest_idle(self._served, since) if since is not None else 0.0
 
-    async def _run_once(self) -> str:
-        """One run of kopf, from its start to its end; returns why it ended."""
+    async def _run_kopf(self) -> str:
+        """Run kopf once, from start to end. Return why it ended."""
         self.starts += 1
-        self._pulse = WatchLiveness(before=self._pulse)
+        self._liveness = WatchLiveness(previous=self._liveness)
         self.synced = False
-        run = KopfThread(self._hearing, self._kube, self._pulse)
-        run.start()
+        thread = KopfThread(self._bridge, self._kube, self._liveness)
+        thread.start()
         try:
-            return await self._attend(run)
+            return await self._supervise(thread)
         finally:
-            await run.stop()
+            await thread.stop()
 
-    async def _attend(self, run: KopfThread) -> str:
+    async def _supervise(self, thread: KopfThread) -> str:
         began = time.monotonic()
-        while not await run.ended(LOOK_SECONDS if self.synced else 0.5):
-            await self._learn()
-            deaf = self._restart_reason(time.monotonic() - began)
-            if deaf:
-                return deaf
-        return run.trouble
+        while not await thread.ended(CHECK_SECONDS if self.synced else 0.5):
+            await self._update_served()
+            reason = self._restart_reason(time.monotonic() - began)
+            if reason:
+                return reason
+        return thread.end_reason
 
-    async def _learn(self) -> None:
-        """Which types the cluster serves; asked only as long as one of them is not watched."""
-        closed = [kind for kind in WATCHED_KINDS if not self._pulse.opened(kind.plural)]
+    async def _update_served(self) -> None:
+        """Find out which kinds the cluster serves. The API server is only asked while a watch is missing."""
+        closed = [kind for kind in WATCHED_KINDS if not self._liveness.is_open(kind.plural)]
         try:
             served = [kind for kind in closed if await self._kube.serves(kind)]
         except CinderblockError:
@@ -110,15 +115,15 @@ class WatchManager:
         self._served = tuple(kind.plural for kind in WATCHED_KINDS if kind in served or kind not in closed)
         self.synced = not served
         if self.synced:
-            self._patience = OPENING_SECONDS
+            self._opening_seconds = OPENING_SECONDS
 
-    def _restart_reason(self, running: float) -> str:
-        """Why kopf is to be started anew, if it is."""
+    def _restart_reason(self, running_seconds: float) -> str:
+        """Return why kopf must be restarted; empty if it need not."""
         if self._reachable_since() is None:
             return ""
-        if not self.synced and running > self._patience:
-            self._patience = min(LONGEST_OPENING_SECONDS, 2 * self._patience)
-            return "a type is served that is not watched"
-        if self.synced and self.longest_idle() > SILENT_SECONDS:
-            return "a watch is silent"
+        if not self.synced and running_seconds > self._opening_seconds:
+            self._opening_seconds = min(MAX_OPENING_SECONDS, 2 * self._opening_seconds)
+            return "a served kind is not watched"
+        if self.synced and self.longest_idle() > STALL_SECONDS:
+            return "a watch has stalled"
         return ""

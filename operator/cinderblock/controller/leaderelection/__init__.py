@@ -1,1 +1,1 @@
-"""Of all replicas one acts, and stops before another one may begin."""
+"""Leader election: one of the replicas acts, and stops before another one may start."""

@@ -1,8 +1,8 @@
-"""The Lease that says which replica acts: what it means to a candidate, and how it is taken, kept and given back.
+"""The Lease of the leader election: when a candidate may acquire it, and how it is acquired, renewed and released.
 
-Pure. Instants are seconds of the candidate's own clock, which only grows: a Lease has run out when *it has not changed
-for its whole length while we looked*, and never because a time written into it lies in the past. So it does not matter
-whose clock is wrong. (client-go's ``leaderelection`` has the rule, and the proportions of the times.)
+Pure. Times are seconds of the candidate's own clock, which only grows. A Lease has expired when *it has not changed for
+its whole duration while the candidate watched it*, never because a time written into it lies in the past. So no clock
+has to be right. (client-go's ``leaderelection`` has the same rule, and the same proportions between the times.)
 """
 
 from __future__ import annotations
@@ -12,99 +12,104 @@ from datetime import datetime
 from typing import Any
 
 LEASE_SECONDS = 15.0
-"""How long a Lease holds without being renewed: controller-runtime's default."""
+"""For how long a Lease holds without a renewal: controller-runtime's default."""
 
 JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """Seconds of the election, all from the length of the Lease.
+    """Seconds of the election, derived from the duration of the Lease; the names are client-go's.
 
     Attributes:
-        lease: for how long others leave a Lease alone that is not renewed.
-        call: time limit of one request for the Lease.
+        lease_duration: for how long candidates respect a Lease that is not renewed.
+        request_timeout: time limit of one request for the Lease.
     """
 
     lease_duration: float = LEASE_SECONDS
-    call: float = 3.0
+    request_timeout: float = 3.0
 
     @property
     def renew_deadline(self) -> float:
-        """For how long a leader acts after it asked for a renewal that was granted: the rest is the safety margin."""
+        """Seconds that a leader acts after it requested a renewal that was granted. The rest is the safety margin."""
         return self.lease_duration * 2 / 3
 
     @property
     def renew_period(self) -> float:
-        """Between two renewals."""
+        """Seconds between two renewals."""
         return self.lease_duration * 2 / 15
 
     @property
-    def look(self) -> float:
-        """Between two looks of a candidate, and between two attempts after a failed one."""
+    def retry_period(self) -> float:
+        """Seconds between two attempts of a candidate, and between two attempts after a failure."""
         return self.lease_duration / 15
 
 
 class ObservedLease:
-    """What one candidate has seen of the Lease, and since when it has not changed."""
+    """The Lease as one candidate sees it, and since when it has not changed.
 
-    def __init__(self, own: str, timing: LeaseTimings) -> None:
-        self._own = own
-        self._timing = timing
-        self._seen: JsonObject | None = None
-        self._since = 0.0
+    Args:
+        identity: the candidate.
+        timings: the candidate's times.
+    """
+
+    def __init__(self, identity: str, timings: LeaseTimings) -> None:
+        self._identity = identity
+        self._timings = timings
+        self._lease: JsonObject | None = None
+        self._unchanged_since = 0.0
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease, as far as was seen; empty: nobody."""
-        return holder_of(self._seen)
+        """Identity of the holder as last observed; empty if there is none."""
+        return holder_of(self._lease)
 
     def observe(self, lease: JsonObject | None, now: float) -> None:
-        """Take note of the Lease as it was read at ``now``; None: there is none."""
+        """Take note of the Lease as it was read at ``now``; None if it does not exist."""
         if lease is None and not self._is_free(now):
-            # Somebody has removed a Lease that was held: the holder may not know it yet.
+            # Somebody deleted a Lease that was held. Its holder may not know that yet.
             return
-        if _version(lease) != _version(self._seen):
-            self._since = now
-        self._seen = lease
+        if _version(lease) != _version(self._lease):
+            self._unchanged_since = now
+        self._lease = lease
 
     def may_acquire(self, now: float) -> bool:
-        """Whether the Lease is ours, nobody's, or has run out."""
-        return holder_of(self._seen) == self._own or self._is_free(now)
+        """Return whether the Lease belongs to this candidate or nobody, or has expired."""
+        return holder_of(self._lease) == self._identity or self._is_free(now)
 
     def _is_free(self, now: float) -> bool:
-        return not holder_of(self._seen) or now - self._since >= _length(self._seen, self._timing)
+        return not holder_of(self._lease) or now - self._unchanged_since >= _duration(self._lease, self._timings)
 
 
 def holder_of(lease: JsonObject | None) -> str:
-    """Identity of the holder; empty: nobody."""
+    """Return the identity of the holder; empty if there is none."""
     return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
 
 
-def acquired(lease: JsonObject, own: str, timing: LeaseTimings, wall: datetime) -> JsonObject:
-    """``lease`` as held by us from now on, or still. Its resourceVersion and UID stay: they are the precondition."""
-    before = lease.get("spec", {})
-    stamp = wall.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def acquired(lease: JsonObject, identity: str, timings: LeaseTimings, wall: datetime) -> JsonObject:
+    """Return ``lease`` as acquired or renewed by ``identity``. resourceVersion and UID stay: they are preconditions."""
+    previous = lease.get("spec", {})
+    timestamp = wall.isoformat(timespec="microseconds").replace("+00:00", "Z")
     spec = {
-        "holderIdentity": own,
-        "leaseDurationSeconds": max(1, round(timing.lease_duration)),
-        "renewTime": stamp,
-        "acquireTime": before.get("acquireTime", stamp),
-        "leaseTransitions": before.get("leaseTransitions", 0),
+        "holderIdentity": identity,
+        "leaseDurationSeconds": max(1, round(timings.lease_duration)),
+        "renewTime": timestamp,
+        "acquireTime": previous.get("acquireTime", timestamp),
+        "leaseTransitions": previous.get("leaseTransitions", 0),
     }
-    if holder_of(lease) != own:
-        spec |= {"acquireTime": stamp, "leaseTransitions": spec["leaseTransitions"] + bool(before)}
+    if holder_of(lease) != identity:
+        spec |= {"acquireTime": timestamp, "leaseTransitions": spec["leaseTransitions"] + bool(previous)}
     return {**lease, "spec": spec}
 
 
 def released(lease: JsonObject) -> JsonObject:
-    """``lease`` as nobody's: the next candidate that looks may take it."""
+    """Return ``lease`` without a holder: the next candidate that reads it may acquire it."""
     return {**lease, "spec": {**lease.get("spec", {}), "holderIdentity": "", "leaseDurationSeconds": 1}}
 
 
-def _length(lease: JsonObject | None, timing: LeaseTimings) -> float:
-    """How long the holder may go on without a renewal: what it has promised, which another version may do otherwise."""
-    return float((lease or {}).get("spec", {}).get("leaseDurationSeconds") or timing.lease_duration)
+def _duration(lease: JsonObject | None, timings: LeaseTimings) -> float:
+    """Return the duration that the holder wrote: another version of the operator may use another one."""
+    return float((lease or {}).get("spec", {}).get("leaseDurationSeconds") or timings.lease_duration)
 
 
 def _version(lease: JsonObject | None) -> tuple[str, str] | None:

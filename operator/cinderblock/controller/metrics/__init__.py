@@ -1,1 +1,1 @@
-"""/metrics of the operator: what it serves, and where the figures come from."""
+"""/metrics of the operator: the server, and the sources of its values."""

@@ -1,14 +1,11 @@
-"""What is told to the instruments: how long a look at an object took, and that an operation has ended."""
+"""Counts operations that have ended."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
-from cinderblock.controller.request import ObjectKey
 from cinderblock.lifecycle import volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.restore import checks as restore_checks
@@ -19,35 +16,18 @@ BACKUP_ENDS = frozenset({*backup_checks.WHOLE, BackupPhase.ERROR})
 RESTORE_ENDS = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
-def instrumented(
-    reconcile: Callable[[ObjectKey], Awaitable[float | None]], metrics: OperatorMetrics
-) -> Callable[[ObjectKey], Awaitable[float | None]]:
-    """``reconcile``, with every call measured."""
-
-    async def measured(key: ObjectKey) -> float | None:
-        began, is_success = time.monotonic(), False
-        try:
-            requeue_after = await reconcile(key)
-            is_success = True
-        finally:
-            metrics.observe_reconcile(key.kind, is_success=is_success, seconds=time.monotonic() - began)
-        return requeue_after
-
-    return measured
-
-
-def backup_written(metrics: OperatorMetrics, seen: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
-    """The status of a VolumeBackup was written. What was adopted, or put together again, was not made now."""
-    before, after = volume_lock.own_phase(seen), status.phase
-    if seen.metadata.is_being_deleted:
+def backup_written(metrics: OperatorMetrics, backup: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
+    """Count a backup whose status was written, if it ended now. Imported and recovered ones ended earlier."""
+    before, after = volume_lock.own_phase(backup), status.phase
+    if backup.metadata.is_being_deleted:
         if after is BackupPhase.ERROR_DELETING and before is not after:
-            seconds = _since(seen.metadata.deletion_timestamp, now)
+            seconds = _since(backup.metadata.deletion_timestamp, now)
             metrics.observe_operation(OperationKind.DELETE, is_success=False, seconds=seconds)
         return
-    if before in BACKUP_ENDS or after not in BACKUP_ENDS or seen.spec.import_ or backup_checks.is_forgotten(seen):
+    if before in BACKUP_ENDS or after not in BACKUP_ENDS or backup.spec.import_ or backup_checks.is_forgotten(backup):
         return
     is_success = after is not BackupPhase.ERROR
-    seconds = _since(seen.metadata.creation_timestamp, now)
+    seconds = _since(backup.metadata.creation_timestamp, now)
     metrics.observe_operation(OperationKind.BACKUP, is_success=is_success, seconds=seconds)
     if is_success:
         metrics.add_bytes(
@@ -58,25 +38,27 @@ def backup_written(metrics: OperatorMetrics, seen: VolumeBackup, status: VolumeB
         )
 
 
-def restore_written(metrics: OperatorMetrics, seen: VolumeRestore, status: VolumeRestoreStatus, now: datetime) -> None:
-    """The status of a VolumeRestore was written. One whose status was lost had ended before."""
-    before, after = restore_checks.own_phase(seen), status.phase
+def restore_written(
+    metrics: OperatorMetrics, restore: VolumeRestore, status: VolumeRestoreStatus, now: datetime
+) -> None:
+    """Count a restore whose status was written, if it ended now. One whose status was lost ended earlier."""
+    before, after = restore_checks.own_phase(restore), status.phase
     if before in RESTORE_ENDS or after not in RESTORE_ENDS or any(c.reason == "StatusLost" for c in status.conditions):
         return
     is_success = after is RestorePhase.AVAILABLE
-    seconds = _since(seen.metadata.creation_timestamp, now)
+    seconds = _since(restore.metadata.creation_timestamp, now)
     metrics.observe_operation(OperationKind.RESTORE, is_success=is_success, seconds=seconds)
     if is_success:
         metrics.add_bytes(OperationKind.RESTORE, restored=status.restored_bytes)
 
 
-def deletion_finished(metrics: OperatorMetrics, seen: VolumeBackup | VolumeRestore, now: datetime) -> None:
-    """Our finalizer was taken off an object that is being deleted."""
+def deletion_finished(metrics: OperatorMetrics, operation: VolumeBackup | VolumeRestore, now: datetime) -> None:
+    """Count the deletion of an object from which the operator's finalizer was removed."""
     metrics.observe_operation(
-        OperationKind.DELETE, is_success=True, seconds=_since(seen.metadata.deletion_timestamp, now)
+        OperationKind.DELETE, is_success=True, seconds=_since(operation.metadata.deletion_timestamp, now)
     )
 
 
-def _since(asked: datetime | None, now: datetime) -> float:
-    """Seconds; the API server's clock may be ahead of ours."""
-    return max(0.0, (now - asked).total_seconds()) if asked else 0.0
+def _since(began: datetime | None, now: datetime) -> float:
+    """Return the seconds since ``began``; never negative, since the API server's clock may be ahead."""
+    return max(0.0, (now - began).total_seconds()) if began else 0.0

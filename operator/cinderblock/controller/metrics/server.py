@@ -1,4 +1,4 @@
-"""/metrics: an HTTP server of its own, so that who may read figures need not be who may probe."""
+"""/metrics on a server of its own, so that access to metrics and access to probes can be granted separately."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cinderblock.observability.operator_metrics import OperatorMetrics
 
 @dataclass(frozen=True, slots=True)
 class SnapshotReader:
-    """Where figures are read from when they are asked for.
+    """Reads all values of a scrape from their sources.
 
     Attributes:
         kube: the operator's client.
-        queue: its queue.
-        overview: the cluster's objects.
-        mover_limit: movers that may run at once.
-        is_leading: whether this process acts. One that does not leaves the cluster's objects to the one that does.
-        watch_silence: seconds since the most silent watch was heard; None: nobody knows.
+        queue: the work queue.
+        collector: the state of the cluster.
+        mover_limit: movers that may run at the same time.
+        is_leading: whether this process leads. Only the leader reports the state of the cluster.
+        watch_idle: seconds since the most idle watch received data; None if unknown.
     """
 
     kube: KubeClient
@@ -37,7 +37,7 @@ class SnapshotReader:
     watch_idle: Callable[[], float | None] = lambda: None
 
     async def read(self) -> MetricsSnapshot:
-        """The figures of this moment."""
+        """Return the current values."""
         state, age = await self.collector.state() if self.is_leading() else (None, 0.0)
         if not self.is_leading():
             self.collector.forget()
@@ -47,7 +47,7 @@ class SnapshotReader:
             now=time.time(),
             is_leading=self.is_leading(),
             watch_silence=self.watch_idle(),
-            # One that does not act only collects what it hears of: nobody waits for that.
+            # A standby only collects the keys that events report. No work waits for them.
             queue=self.queue.counts() if self.is_leading() else dict.fromkeys(self.queue.counts(), 0),
             requests=dict(self.kube.response_counts),
             mover_limit=self.mover_limit,
@@ -57,16 +57,16 @@ class SnapshotReader:
 
 
 class MetricsServer:
-    """Answers every request with what is known at that moment."""
+    """Serves /metrics with current values."""
 
-    def __init__(self, port: int, metrics: OperatorMetrics, figures: Callable[[], Awaitable[MetricsSnapshot]]) -> None:
+    def __init__(self, port: int, metrics: OperatorMetrics, read: Callable[[], Awaitable[MetricsSnapshot]]) -> None:
         self._port = port
         self._page = MetricsPage(metrics)
-        self._figures = figures
+        self._read = read
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start the server."""
         app = web.Application()
         app.add_routes([web.get("/metrics", self._metrics)])
         self._runner = web.AppRunner(app, access_log=None)
@@ -74,10 +74,10 @@ class MetricsServer:
         await web.TCPSite(self._runner, port=self._port).start()
 
     async def stop(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        content, content_type = self._page.render(await self._figures(), request.headers.get("Accept", ""))
+        content, content_type = self._page.render(await self._read(), request.headers.get("Accept", ""))
         return web.Response(body=content, headers={"Content-Type": content_type})

@@ -1,9 +1,9 @@
-"""Who may start a mover next, so that limits hold and nobody starves.
+"""Which operation may start a mover next, so that limits hold and none starves.
 
-An answer of the API server is a moment old when something is decided: two workers may each see room for one more
-mover, and start one each. What was started here counts until the server shows it, and whoever was told to wait is
-before everybody younger. Nothing of it matters for long, and nothing has to survive a restart: a mover that was started
-is a Job, and whoever waits comes back and is told so again.
+An observation is a moment old when a decision uses it: two workers may each see room for one more mover, and start one
+each. So a mover started here counts until the API server lists it, which client-go calls an expectation. An operation
+that was told to wait goes before all younger ones. None of it matters for long or must survive a restart: a started
+mover is a Job, and a waiting operation comes back and is told to wait again.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from cinderblock.lifecycle.observed import ObservedMover, RunningMover
 from cinderblock.lifecycle.volume_lock import age_key
 
 EXPECTATION_SECONDS = 30.0
-"""Seconds after which a mover that was started is in every list of Jobs, or was never created (a call's time limit)."""
-RETURN_SECONDS = 2.0
-"""Whoever does not come back in so many times the interval that it was told is not waiting any more."""
+"""Seconds after which every list shows a started mover, or it was never created: the time limit of a request."""
+RETURN_FACTOR = 2.0
+"""An operation that does not return within this multiple of its requeue interval no longer counts as waiting."""
 
 Operation = VolumeBackup | VolumeRestore
 Age = tuple[datetime | None, str]
 
 
 def loop_time() -> float:
-    """Seconds, as the event loop counts them."""
+    """Return the time of the event loop."""
     return asyncio.get_running_loop().time()
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedMover:
-    """An operation in line.
+    """An operation that waits for a mover.
 
     Attributes:
-        age: its place.
-        store: UID of the BackupStore that it is to use.
-        for_store_only: whether only that store's own limit keeps it waiting, so that it is in nobody else's way.
-        until: when it should have come back.
+        age: its place among the waiting operations.
+        store: UID of the BackupStore that it uses.
+        for_store_only: whether it waits only for a slot of that store, and so blocks no operation on another store.
+        until: when it must have returned to keep its place.
     """
 
     age: Age
@@ -54,42 +54,43 @@ class QueuedMover:
 
 @dataclass(slots=True)
 class MoverAdmission:
-    """Operations that wait for a mover, and movers that were started a moment ago. For one event loop."""
+    """Operations that wait for a mover, and movers started a moment ago. For one event loop."""
 
     clock: Callable[[], float] = loop_time
     _started: dict[str, tuple[RunningMover, float]] = field(default_factory=dict)
     _queued: dict[str, QueuedMover] = field(default_factory=dict)
 
-    def observe(self, me: Operation, view: ObservedMover, store: BackupStore | None) -> ObservedMover:
-        """What ``me`` has to know of the others, beyond what the API server said. Asked right before deciding."""
-        if view.job is not None or store is None:
-            return view
-        now, mine = self.clock(), age_key(me)
+    def observe(self, operation: Operation, mover: ObservedMover, store: BackupStore | None) -> ObservedMover:
+        """Return the observed mover with what the API server does not show yet. Call it right before deciding."""
+        if mover.job is not None or store is None:
+            return mover
+        now, age = self.clock(), age_key(operation)
         self._started = {uid: entry for uid, entry in self._started.items() if entry[1] > now}
         self._queued = {uid: waiting for uid, waiting in self._queued.items() if waiting.until > now}
-        started = {mover for mover, _ in self._started.values() if mover.owner != me.uid}
-        before = [waiting for uid, waiting in self._queued.items() if uid != me.uid and waiting.age < mine]
+        started = {running for running, _ in self._started.values() if running.owner != operation.uid}
+        before = [waiting for uid, waiting in self._queued.items() if uid != operation.uid and waiting.age < age]
         return replace(
-            view,
-            others=view.others | started,
+            mover,
+            others=mover.others | started,
             waiting_before=sum(not waiting.for_store_only for waiting in before),
             waiting_before_for_store=sum(waiting.store == store.uid for waiting in before),
         )
 
     def record(
-        self, me: Operation, view: ObservedMover, store: BackupStore | None, decision: Decision, limit: int
+        self, operation: Operation, mover: ObservedMover, store: BackupStore | None, decision: Decision, limit: int
     ) -> None:
-        """Take note of what was decided, before anybody else decides."""
-        self._queued.pop(me.uid, None)
+        """Take note of a decision, before any other worker decides."""
+        self._queued.pop(operation.uid, None)
         if store is None:
-            self._started.pop(me.uid, None)
+            self._started.pop(operation.uid, None)
         elif any(isinstance(action, CreateChild) and action.kind == "Job" for action in decision.actions):
-            self._started[me.uid] = RunningMover(me.uid, store.uid), self.clock() + EXPECTATION_SECONDS
+            self._started[operation.uid] = RunningMover(operation.uid, store.uid), self.clock() + EXPECTATION_SECONDS
         elif _is_queued(decision):
-            until = self.clock() + RETURN_SECONDS * (decision.requeue_after or 0.0)
-            self._queued[me.uid] = QueuedMover(age_key(me), store.uid, mover_state.has_room(view, limit), until)
-        elif view.job is None or view.job.is_complete or view.job.failure is not None:
-            self._started.pop(me.uid, None)
+            until = self.clock() + RETURN_FACTOR * (decision.requeue_after or 0.0)
+            for_store_only = mover_state.has_room(mover, limit)
+            self._queued[operation.uid] = QueuedMover(age_key(operation), store.uid, for_store_only, until)
+        elif mover.job is None or mover.job.is_complete or mover.job.failure is not None:
+            self._started.pop(operation.uid, None)
 
 
 def _is_queued(decision: Decision) -> bool:

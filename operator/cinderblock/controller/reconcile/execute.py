@@ -1,4 +1,4 @@
-"""Perform what was decided. Every action may be performed again: it then changes nothing."""
+"""Execute decided actions. Every action may be executed again: the second time it changes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cinderblock.repository.deletion import delete_backup
 
 log = logging.getLogger(__name__)
 
-CHILDREN: dict[str, Kind] = {
+CHILD_KINDS: dict[str, Kind] = {
     "Job": kinds.JOB,
     "PersistentVolumeClaim": kinds.PVC,
     "VolumeSnapshot": kinds.VOLUME_SNAPSHOT,
@@ -44,104 +44,106 @@ CHILDREN: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The object whose actions are performed, as it was read.
+    """The object that actions belong to, as it was read.
 
     Attributes:
         kind: its kind.
-        seen: the object as a model.
+        object: the object as a model.
         body: the object as the API server gave it.
         store: the BackupStore of an operation, if it is known.
     """
 
     kind: Kind
-    seen: Object
+    object: Object
     body: dict[str, Any]
     store: BackupStore | None = None
 
 
-async def execute(context: Context, subject: Target, actions: tuple[Action, ...]) -> None:
-    """Perform ``actions`` in order. Raises what the API server or the store raise; the rest is then left undone."""
+async def execute(context: Context, target: Target, actions: tuple[Action, ...]) -> None:
+    """Execute actions in order. Raises what the API server or the store raise; later actions are then not executed."""
     for action in actions:
-        await _execute_one(context, subject, action)
+        await _execute_one(context, target, action)
 
 
-async def _execute_one(context: Context, subject: Target, action: Action) -> None:
+async def _execute_one(context: Context, target: Target, action: Action) -> None:
     match action:
         case AddFinalizer(finalizer):
-            await _set_finalizers(context, subject, (*subject.seen.metadata.finalizers, finalizer))
+            await _set_finalizers(context, target, (*target.object.metadata.finalizers, finalizer))
         case RemoveFinalizer(finalizer, annotations):
-            kept = tuple(f for f in subject.seen.metadata.finalizers if f != finalizer)
-            await _set_finalizers(context, subject, kept, annotations)
+            kept = tuple(f for f in target.object.metadata.finalizers if f != finalizer)
+            await _set_finalizers(context, target, kept, annotations)
         case CreateChild(kind, body):
-            await _create_child(context, subject, CHILDREN[kind], body)
+            await _create_child(context, target, CHILD_KINDS[kind], body)
         case StartMover(name, uid):
-            await _start_mover(context, subject, name, uid)
+            await _start_mover(context, target, name, uid)
         case DeleteChild(kind, name, uid):
-            await _delete_child(context, subject, CHILDREN[kind], name, uid)
+            await _delete_child(context, target, CHILD_KINDS[kind], name, uid)
         case PatchVolume(name, patch) | PatchClaim(name, patch):
             patched = kinds.PV if isinstance(action, PatchVolume) else kinds.PVC
-            await context.kube.merge_patch(patched, name, subject.seen.namespace, patch)
+            await context.kube.merge_patch(patched, name, target.object.namespace, patch)
         case CreateClaim(body):
             await _create_claim(context, body)
         case DeleteStoredData():
-            await _delete_stored_data(context, subject, action)
+            await _delete_stored_data(context, target, action)
         case RecordEvent(kind, reason, note):
             log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
-            await event_recorder.record_event(context.kube, subject.body, kind, reason, note, action="Reconcile")
+            await event_recorder.record_event(context.kube, target.body, kind, reason, note, action="Reconcile")
 
 
 async def _set_finalizers(
     context: Context,
-    subject: Target,
+    target: Target,
     finalizers: tuple[str, ...],
     annotations: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Replace the list as it was seen: somebody else's change in between is a Conflict, and we look again."""
+    """Replace the finalizers that were read. Raises Conflict if the object has changed since."""
     metadata: dict[str, Any] = {
         "finalizers": list(finalizers),
-        "resourceVersion": subject.seen.metadata.resource_version,
+        "resourceVersion": target.object.metadata.resource_version,
     }
     if annotations:
         metadata["annotations"] = dict(annotations)
     try:
-        await context.kube.merge_patch(subject.kind, subject.seen.name, subject.seen.namespace, {"metadata": metadata})
+        await context.kube.merge_patch(target.kind, target.object.name, target.object.namespace, {"metadata": metadata})
     except NotFound:
-        log.info("The object is gone already")
+        log.info("The object no longer exists")
 
 
-async def _create_child(context: Context, subject: Target, kind: Kind, body: dict[str, Any]) -> None:
-    """Create, or find that it is there and ours. One that is not ours is a Conflict."""
+async def _create_child(context: Context, target: Target, kind: Kind, body: dict[str, Any]) -> None:
+    """Create a child, or find the one created earlier. Raises Conflict if the name belongs to another object."""
     try:
         await context.kube.create(kind, body)
     except AlreadyExists:
         name = body["metadata"]["name"]
-        found = await context.kube.get(kind, name, subject.seen.namespace)
-        if found is not None and not Object.model_validate(found).metadata.is_owned_by(subject.seen.uid):
-            raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason="NameTaken") from None
+        found = await context.kube.get(kind, name, target.object.namespace)
+        if found is not None and not Object.model_validate(found).metadata.is_owned_by(target.object.uid):
+            raise Conflict(
+                f"Cannot create {kind.kind} {name}: another object has that name. Remove it.", reason="NameTaken"
+            ) from None
         return
     log.info("Created %s", kind.kind)
 
 
-async def _start_mover(context: Context, subject: Target, name: str, uid: str) -> None:
+async def _start_mover(context: Context, target: Target, name: str, uid: str) -> None:
     patch = {"metadata": {"uid": uid}, "spec": {"suspend": False}}
     try:
-        await context.kube.merge_patch(kinds.JOB, name, subject.seen.namespace, patch)
+        await context.kube.merge_patch(kinds.JOB, name, target.object.namespace, patch)
     except NotFound:
-        log.info("The mover's Job is gone already")
+        log.info("The mover Job no longer exists")
 
 
-async def _delete_child(context: Context, subject: Target, kind: Kind, name: str, uid: str) -> None:
-    """Delete the child that was seen. Our finalizer on a Job has done its work once we come here."""
+async def _delete_child(context: Context, target: Target, kind: Kind, name: str, uid: str) -> None:
+    """Delete the child that was read. The finalizer of a Job is no longer needed by then."""
     if kind is kinds.JOB:
-        body = await context.kube.get(kind, name, subject.seen.namespace)
+        body = await context.kube.get(kind, name, target.object.namespace)
         if body is not None and body["metadata"]["uid"] == uid:
             await release_job(context, Object.model_validate(body))
-    await context.kube.delete(kind, name, subject.seen.namespace, uid=uid)
+    await context.kube.delete(kind, name, target.object.namespace, uid=uid)
     log.info("Deleted %s", kind.kind)
 
 
 async def release_job(context: Context, job: Object) -> None:
-    """Take our finalizer off a mover Job, as it was seen."""
+    """Remove the operator's finalizer from a mover Job, if the Job has not changed since it was read."""
     if labels.JOB_FINALIZER not in job.metadata.finalizers:
         return
     kept = [f for f in job.metadata.finalizers if f != labels.JOB_FINALIZER]
@@ -153,34 +155,38 @@ async def release_job(context: Context, job: Object) -> None:
 
 
 async def _create_claim(context: Context, body: dict[str, Any]) -> None:
-    """Create the restored claim. One that is there already is judged by the next look at the world."""
+    """Create the restored PersistentVolumeClaim. The next reconciliation judges one that exists already."""
     try:
         await context.kube.create(kinds.PVC, body)
     except AlreadyExists:
-        log.info("The claim exists already: %s", body["metadata"]["name"])
+        log.info("The PersistentVolumeClaim already exists", extra={"claim": body["metadata"]["name"]})
 
 
-async def _delete_stored_data(context: Context, subject: Target, action: DeleteStoredData) -> None:
-    """Delete a backup's objects, unless another manifest lists its packs by now."""
-    store = subject.store
+async def _delete_stored_data(context: Context, target: Target, action: DeleteStoredData) -> None:
+    """Delete a backup's objects from the store, unless another manifest now lists its packs."""
+    store = target.store
     if store is None:
         raise NotFound("The BackupStore is gone", reason="StoreNotFound")
-    opened, keys = await context.stores.open(store, action.container), await key_ring(context.stores, store)
-    # The store knows no leader: ask here, as the client does before each write to the API server.
+    opened = await context.stores.open(store, action.container, context.secrets)
+    keys = await key_ring(context.stores, store, context.secrets)
+    # The store knows no leader: check here, as the client does before each write to the API server.
     context.kube.write_guard()
 
     begin = context.references.begin(opened, keys, store, action.container, action.volume_id)
 
-    def remove() -> int:
-        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, begin())
+    def delete() -> int:
+        references = begin()
+        references.read_all()
+        needs = references.needs(action.backup_id)
+        if needs.by:
+            # Their manifests are newer than the decision. The next one waits for them, or leaves the data to them.
+            raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason="HasDependentBackups")
+        if needs.unknown:
+            raise dependents.unknown(needs.unknown[0].message)
+        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, references)
 
     try:
-        count = await asyncio.to_thread(remove)
-    except BackupNeeded as error:
-        # These backups were made after the decision. The next reconcile waits for them, or leaves the data to them.
-        raise TransientError(error.message, reason=error.reason) from error
-    except ReferencesUnknown as error:
-        raise dependents.unknown(error.message) from error
+        count = await asyncio.to_thread(delete)
     finally:
-        context.references.settle(store, action.container, action.volume_id)
+        context.references.trim(store, action.container, action.volume_id)
     log.info("Deleted stored data", extra={"objects": count})

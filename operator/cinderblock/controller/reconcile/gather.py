@@ -1,4 +1,4 @@
-"""What all observers share: reading objects as models, and what surrounds a mover."""
+"""Reads that all gatherers share: stores, manifests, movers, and the pods and nodes that use a volume."""
 
 from __future__ import annotations
 
@@ -24,57 +24,60 @@ from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, Runn
 from cinderblock.lifecycle.store.decide import default_store
 
 
-async def find_claim(context: Context, namespace: str, asked: str) -> PersistentVolumeClaim | None:
-    """A claim by UID or name. A UID wins, as Cinder's ``volume_id`` is an id."""
-    body = await queries.find_claim(context.kube, namespace, asked)
+async def find_claim(context: Context, namespace: str, reference: str) -> PersistentVolumeClaim | None:
+    """Return a PersistentVolumeClaim by UID or name. A UID wins, as Cinder's ``volume_id`` is an id."""
+    body = await queries.find_claim(context.kube, namespace, reference)
     return PersistentVolumeClaim.model_validate(body) if body is not None else None
 
 
-async def living_pods(context: Context, namespace: str) -> JsonObjects:
+async def list_running_pods(context: Context, namespace: str) -> JsonObjects:
     """Return the pods of a namespace that have not ended."""
     return await context.bodies(kinds.POD, namespace, fields=kinds.NOT_ENDED_SELECTOR)
 
 
-def those_with(claim: PersistentVolumeClaim, pods: JsonObjects) -> list[Pod]:
-    """Return those of ``pods`` that use a claim."""
+def select_pods(claim: PersistentVolumeClaim, pods: JsonObjects) -> list[Pod]:
+    """Return the pods that use a PersistentVolumeClaim."""
     return parse_all(Pod, [pod for pod in pods if queries.uses_claim(pod, claim.name)])
 
 
-async def pods_with(context: Context, claim: PersistentVolumeClaim) -> list[Pod]:
-    """The pods that use a claim and have not ended."""
-    return those_with(claim, await living_pods(context, claim.namespace))
+async def list_pods_using(context: Context, claim: PersistentVolumeClaim) -> list[Pod]:
+    """Return the pods that use a PersistentVolumeClaim and have not ended."""
+    return select_pods(claim, await list_running_pods(context, claim.namespace))
 
 
 def pods_using(pods: list[Pod]) -> tuple[str, ...]:
-    """Names of those that are not our own movers."""
+    """Return the names of the pods that are not movers."""
     return tuple(sorted(pod.name for pod in pods if not _is_mover(pod)))
 
 
-def pods_restoring(pods: list[Pod], me: str) -> tuple[str, ...]:
-    """Names of those that are movers of restores, but for the one with the UID ``me``."""
-    movers = (pod for pod in pods if _is_mover(pod) and pod.metadata.labels.get(api_labels.OWNER_UID_LABEL) != me)
-    wanted = VolumeRestore.model_fields["kind"].default
-    return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(api_labels.OWNER_KIND_LABEL) == wanted))
+def pods_restoring(pods: list[Pod], owner_uid: str) -> tuple[str, ...]:
+    """Return the names of the pods that are movers of other VolumeRestores than the owner."""
+    movers = [pod for pod in pods if _is_mover(pod)]
+    others = [pod for pod in movers if pod.metadata.labels.get(api_labels.OWNER_UID_LABEL) != owner_uid]
+    kind = VolumeRestore.model_fields["kind"].default
+    return tuple(sorted(pod.name for pod in others if pod.metadata.labels.get(api_labels.OWNER_KIND_LABEL) == kind))
 
 
-async def pods_during_copy(context: Context, claim: PersistentVolumeClaim, mover: ObservedMover) -> tuple[str, ...]:
-    """Names of the pods, not our own, that had a claim while a mover worked on it, from its Job's birth to its end."""
-    begin = mover.job.metadata.creation_timestamp if mover.job is not None else None
-    if begin is None:
+async def list_pods_during_copy(
+    context: Context, claim: PersistentVolumeClaim, mover: ObservedMover
+) -> tuple[str, ...]:
+    """Return the names of the pods other than movers that used a claim between the start and the end of its mover."""
+    began = mover.job.metadata.creation_timestamp if mover.job is not None else None
+    if began is None:
         return ()
-    ended = mover.pods[-1].terminated if mover.pods else None
-    end = ended.finished_at if ended is not None else None
+    termination = mover.pods[-1].terminated if mover.pods else None
+    end = termination.finished_at if termination is not None else None
     bodies = await context.bodies(kinds.POD, claim.namespace)
     pods = parse_all(Pod, [body for body in bodies if queries.names_claim(body, claim.name)])
-    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(begin, end)))
+    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(began, end)))
 
 
 def _is_mover(pod: Pod) -> bool:
     return pod.metadata.labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
 
 
-async def attached_to(context: Context, volume_name: str, pods: list[Pod]) -> tuple[str, ...]:
-    """Nodes that a PersistentVolume is attached to; not asked for while ``pods``, movers or not, use it."""
+async def list_attached_nodes(context: Context, volume_name: str, pods: list[Pod]) -> tuple[str, ...]:
+    """Return the nodes that a PersistentVolume is attached to. While pods use it, the API server is not asked."""
     if pods:
         return ()
     attachments = queries.attachments_of(volume_name, await context.bodies(kinds.VOLUME_ATTACHMENT))
@@ -84,48 +87,54 @@ async def attached_to(context: Context, volume_name: str, pods: list[Pod]) -> tu
 async def observe_mover(
     context: Context, owner: VolumeBackup | VolumeRestore, claim: PersistentVolumeClaim | None
 ) -> ObservedMover:
-    """The mover Job of an operation with its pods; while there is none, which others run.
+    """Return the mover Job of an operation with its pods; while there is no Job, the other running movers.
 
-    ``claim`` is what the mover mounts, if it is there.
+    Args:
+        context: what to read with.
+        owner: the operation.
+        claim: the PersistentVolumeClaim that the mover mounts, if it exists.
     """
-    view = await own_mover(context, owner)
-    if view.job is not None:
-        progress = await _progress(context, owner, view.pods)
-        return replace(await _with_warnings(context, view, view.job, claim), progress=progress)
+    lookup = await observe_own_mover(context, owner)
+    if lookup.job is not None:
+        progress = await _progress(context, owner, lookup.pods)
+        return replace(await _with_warnings(context, lookup, lookup.job, claim), progress=progress)
     others = await context.list(Job, kinds.JOB, labels=f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}")
     return ObservedMover(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
 
 
 def _running(job: Job) -> RunningMover | None:
-    """The mover that a Job is, if it has not ended. A label makes no mover: its owner must have given it its name."""
+    """Return the mover that a Job is, if it has not ended.
+
+    Anybody can set a label, so the name must be the one that comes from the owner.
+    """
     owner = next((owner.uid for owner in job.metadata.owner_references if owner.controller), "")
     if job.name != api_labels.child_name(owner) or job.is_complete or job.failure is not None:
         return None
     return RunningMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
 
 
-async def own_mover(context: Context, owner: VolumeBackup | VolumeRestore) -> ObservedMover:
-    """The mover Job of an operation with its pods; all that one needs which only cleans up."""
+async def observe_own_mover(context: Context, owner: VolumeBackup | VolumeRestore) -> ObservedMover:
+    """Return the mover Job of an operation with its pods. An operation that only cleans up needs no more."""
     job = await context.get(Job, kinds.JOB, api_labels.child_name(owner.uid), owner.namespace)
-    return ObservedMover(job=job, pods=await pods_of(context, owner) if job is not None else ())
+    return ObservedMover(job=job, pods=await list_mover_pods(context, owner) if job is not None else ())
 
 
 async def _with_warnings(
-    context: Context, view: ObservedMover, job: Job, claim: PersistentVolumeClaim | None
+    context: Context, lookup: ObservedMover, job: Job, claim: PersistentVolumeClaim | None
 ) -> ObservedMover:
-    """What the cluster says against a mover that does not start: a policy, a quota, a volume that cannot be had."""
-    subject = view.pods[-1] if view.pods else job
-    if view.pods and view.pods[-1].status.phase != "Pending":
-        return view
+    """Add the newest warnings about a mover that does not start: a policy, a quota, an unavailable volume."""
+    subject = lookup.pods[-1] if lookup.pods else job
+    if lookup.pods and lookup.pods[-1].status.phase != "Pending":
+        return lookup
     warning = await queries.newest_warning(context.kube, job.namespace, subject.uid)
     if claim is None or claim.is_bound:
-        return replace(view, warning=warning)
+        return replace(lookup, warning=warning)
     of_claim = await queries.newest_warning(context.kube, job.namespace, claim.uid)
-    return replace(view, warning=warning, claim_warning=of_claim)
+    return replace(lookup, warning=warning, claim_warning=of_claim)
 
 
-async def pods_of(context: Context, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
-    """The mover pods of an operation, oldest first, whether or not the Job is still there."""
+async def list_mover_pods(context: Context, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
+    """Return the mover pods of an operation, oldest first, whether or not the Job still exists."""
     pods = await context.list(Pod, kinds.POD, owner.namespace, labels=f"{api_labels.OWNER_UID_LABEL}={owner.uid}")
     return tuple(sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
 
@@ -133,7 +142,7 @@ async def pods_of(context: Context, owner: VolumeBackup | VolumeRestore) -> tupl
 async def _progress(
     context: Context, owner: VolumeBackup | VolumeRestore, pods: tuple[Pod, ...]
 ) -> MoverProgress | None:
-    """The last line that the running mover printed. No answer is no progress, and no error."""
+    """Return the last progress that the running mover printed. A failure is no error: there is no progress then."""
     if not pods or pods[-1].status.phase != "Running":
         return None
     try:
@@ -143,24 +152,24 @@ async def _progress(
         return None
 
 
-async def choose_store(context: Context, namespace: str, asked: str | None) -> StoreLookup:
-    """The store that is named, or the namespace's default one."""
-    if asked is not None:
-        store = await context.get(BackupStore, kinds.BACKUP_STORE, asked, namespace)
-        missing = "" if store else f"BackupStore {asked} could not be found in namespace {namespace}."
+async def choose_store(context: Context, namespace: str, name: str | None) -> StoreLookup:
+    """Return the BackupStore with this name, or the default one of the namespace."""
+    if name is not None:
+        store = await context.get(BackupStore, kinds.BACKUP_STORE, name, namespace)
+        missing = "" if store else f"BackupStore {name} could not be found in namespace {namespace}."
         return StoreLookup(store, missing)
     return default_store(await context.list(BackupStore, kinds.BACKUP_STORE, namespace), namespace)
 
 
-async def probe_store(context: Context, view: StoreLookup, container: str) -> StoreLookup:
-    """Ask the store whether it can be used: Secrets, keys, endpoint, credentials, container."""
-    if view.store is None:
-        return view
+async def probe_store(context: Context, lookup: StoreLookup, container: str) -> StoreLookup:
+    """Add what is wrong with a store, if anything: Secrets, keys, endpoint, credentials, container."""
+    if lookup.store is None:
+        return lookup
     try:
-        await context.stores.check(view.store, container)
+        await context.stores.check(lookup.store, container, context.secrets)
     except CinderblockError as error:
-        return replace(view, error=error)
-    return view
+        return replace(lookup, error=error)
+    return lookup
 
 
 async def read_manifest(
@@ -169,16 +178,16 @@ async def read_manifest(
     """Return a manifest, read back and verified; None if there is none.
 
     Args:
-        eyes: what to look with.
-        store: where it is.
+        context: what to read with.
+        store: the BackupStore.
         container: the bucket.
-        key: of the manifest.
-        expected: which backup it must be.
+        key: the key of the manifest.
+        expected: the backup that it must belong to.
 
     Raises what the store and the format raise.
     """
-    opened = await context.stores.open(store, container)
-    ring = await context.stores.keys(store)
+    opened = await context.stores.open(store, container, context.secrets)
+    ring = await context.stores.keys(store, context.secrets)
     try:
         summary = await context.stores.call(store, partial(read_summary, partial(opened.get, key), ring, expected, key))
     except ObjectNotFound:

@@ -1,4 +1,4 @@
-"""Read everything that a decision about a VolumeBackup needs, and not more: a finished one needs little."""
+"""Read what a decision about a VolumeBackup needs, and no more: a finished one needs little."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import (
-    attached_to,
     choose_store,
     find_claim,
-    living_pods,
+    list_attached_nodes,
+    list_mover_pods,
+    list_pods_during_copy,
+    list_running_pods,
     observe_mover,
-    own_mover,
-    pods_during_copy,
-    pods_of,
+    observe_own_mover,
     pods_restoring,
     pods_using,
     probe_store,
     read_manifest,
-    those_with,
+    select_pods,
 )
 from cinderblock.controller.reconcile.related import related_to_backup
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
@@ -43,16 +43,16 @@ from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expected_manifest
 from cinderblock.lifecycle.backup.checks import WHOLE, is_forgotten, is_unpinned, recorded_parent
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, ObservedMover, StoreLookup
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, StoreLookup
 from cinderblock.lifecycle.volume_lock import own_phase
 from cinderblock.repository.catalog import Catalog
 
 MAX_NAMESAKES: Final = 8
-"""Most manifests with one backup id, below several volumes, that are read to find the right one."""
+"""Most manifests with the same backup id, of different volumes, that are read to find the right one."""
 
 
 async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
-    """The world of a VolumeBackup, as far as its phase makes it matter."""
+    """Return the observed state of a VolumeBackup, as far as it matters in its phase."""
     namespace = backup.namespace
     snapshot, snapshot_claim = await asyncio.gather(
         _own_snapshot(context, backup),
@@ -60,32 +60,32 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
     )
     observed = ObservedBackup(backup=backup, policy=context.policy, snapshot=snapshot, snapshot_claim=snapshot_claim)
     if backup.metadata.is_being_deleted:
-        return await _for_deletion(context, await _with_neighbours(context, observed))
+        return await _for_deletion(context, await _with_related(context, observed))
     ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
     if ended and not is_forgotten(backup):
-        observed = replace(await _with_neighbours(context, observed), mover=await _children_only(context, backup))
-        observed = await _with_needs(context, observed) if dependents.must_be_read(observed) else observed
-        return await _for_pins(context, observed) if is_unpinned(backup) else observed
+        observed = replace(await _with_related(context, observed), mover=await observe_own_mover(context, backup))
+        observed = await _with_dependents(context, observed) if dependents.must_be_read(observed) else observed
+        return await _with_own_manifest(context, observed) if is_unpinned(backup) else observed
     if backup.spec.import_:
-        return await _for_adoption(context, observed)
-    claim = await _claim(context, backup)
-    return await _for_creation(context, await _with_neighbours(context, replace(observed, claim=claim)))
+        return await _for_import(context, observed)
+    claim = await _find_claim(context, backup)
+    return await _for_creation(context, await _with_related(context, replace(observed, claim=claim)))
 
 
-async def _for_pins(context: Context, observed: ObservedBackup) -> ObservedBackup:
+async def _with_own_manifest(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add the manifest of a backup that an earlier release made without pins."""
     backup = observed.backup
-    view = await choose_store(context, backup.namespace, _store_name(backup))
-    if view.store is None:
-        return replace(observed, manifest_error=TransientError(view.missing, reason="StoreNotFound"))
-    manifest, trouble = await _read_whole(context, view.store, backup)
-    return replace(observed, manifest=manifest, manifest_error=trouble)
+    lookup = await choose_store(context, backup.namespace, _store_name(backup))
+    if lookup.store is None:
+        return replace(observed, manifest_error=TransientError(lookup.missing, reason="StoreNotFound"))
+    manifest, error = await _read_own_manifest(context, lookup.store, backup)
+    return replace(observed, manifest=manifest, manifest_error=error)
 
 
-async def _read_whole(
+async def _read_own_manifest(
     context: Context, store: BackupStore, backup: VolumeBackup
 ) -> tuple[ObservedManifest | None, CinderblockError | None]:
-    """Return the manifest of a backup that is whole, or why it cannot be read."""
+    """Return the manifest of a complete backup, or the error why it cannot be read."""
     key, container = backup.status.manifest_key or "", backup.status.container or store.spec.container
     try:
         manifest = await read_manifest(
@@ -98,13 +98,13 @@ async def _read_whole(
     return manifest, None
 
 
-async def _with_neighbours(context: Context, observed: ObservedBackup) -> ObservedBackup:
+async def _with_related(context: Context, observed: ObservedBackup) -> ObservedBackup:
     siblings, restores = await related_to_backup(context, observed.backup, observed.claim)
     return replace(observed, siblings=siblings, restores=restores)
 
 
-async def _claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
-    """The volume; what has been accepted knows it by name and UID, and need not search for it."""
+async def _find_claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
+    """Return the PersistentVolumeClaim. An accepted backup knows its name and UID, and need not search for it."""
     status = backup.status
     if own_phase(backup) and status.volume_id and status.volume_name:
         found = await context.get(PersistentVolumeClaim, kinds.PVC, status.volume_name, backup.namespace)
@@ -113,8 +113,8 @@ async def _claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClai
     return await find_claim(context, backup.namespace, _volume_name(backup))
 
 
-async def _for_adoption(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    """The manifest that is asked for, where the store keeps it, and all others, whichever of them has its id."""
+async def _for_import(context: Context, observed: ObservedBackup) -> ObservedBackup:
+    """Add the manifest to import, and all other operations: any of them may have its id."""
     backup = observed.backup
     siblings, restores = await asyncio.gather(
         context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace),
@@ -122,16 +122,12 @@ async def _for_adoption(context: Context, observed: ObservedBackup) -> ObservedB
     )
     others = tuple(sibling for sibling in siblings if sibling.uid != backup.uid)
     observed = replace(observed, siblings=others, restores=tuple(restores))
-    view = await choose_store(context, backup.namespace, _store_name(backup))
-    if view.store is None:
-        return replace(observed, store=view)
-    container = backup.spec.container or view.store.spec.container
-    observed = replace(observed, store=await probe_store(context, view, container))
+    lookup = await choose_store(context, backup.namespace, _store_name(backup))
+    if lookup.store is None:
+        return replace(observed, store=lookup)
+    container = backup.spec.container or lookup.store.spec.container
+    observed = replace(observed, store=await probe_store(context, lookup, container))
     return await _with_manifest(context, observed) if observed.store.error is None else observed
-
-
-async def _children_only(context: Context, backup: VolumeBackup) -> ObservedMover:
-    return await own_mover(context, backup)
 
 
 async def _own_snapshot(context: Context, backup: VolumeBackup) -> VolumeSnapshot | None:
@@ -142,29 +138,29 @@ async def _own_snapshot(context: Context, backup: VolumeBackup) -> VolumeSnapsho
 
 async def _for_creation(context: Context, observed: ObservedBackup) -> ObservedBackup:
     backup = observed.backup
-    view, mover = await asyncio.gather(
+    lookup, mover = await asyncio.gather(
         choose_store(context, backup.namespace, _store_name(backup)),
         observe_mover(context, backup, observed.snapshot_claim),
     )
-    observed = replace(observed, store=view, mover=mover)
+    observed = replace(observed, store=lookup, mover=mover)
     observed = await (
-        _gather_before_copy(context, observed) if mover.job is None else _with_intruders(context, observed)
+        _gather_before_copy(context, observed) if mover.job is None else _with_pods_during_copy(context, observed)
     )
     return await _with_manifest(context, observed)
 
 
 def _store_name(backup: VolumeBackup) -> str | None:
-    """The store that was chosen when the backup was accepted; before that, the one that is asked for."""
+    """Return the name of the store chosen when the backup was accepted; before that, the requested one."""
     return (backup.status.store_name if own_phase(backup) else None) or backup.spec.store_name
 
 
 def _volume_name(backup: VolumeBackup) -> str:
-    """The volume that was found when the backup was accepted; before that, the one that is asked for."""
+    """Return the id of the volume found when the backup was accepted; before that, the requested one."""
     return (backup.status.volume_id if own_phase(backup) else None) or backup.spec.volume_id or ""
 
 
 async def _gather_before_copy(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    """What the checks look at before the copy begins."""
+    """Add what is checked before the copy starts."""
     backup, claim = observed.backup, observed.claim
     if observed.store.store is not None and observed.snapshot is None and observed.snapshot_claim is None:
         container = backup.spec.container or observed.store.store.spec.container
@@ -173,12 +169,12 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     if claim is None:
         return observed
     volume = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
-    everybody = await living_pods(context, claim.namespace)
-    pods = those_with(claim, everybody)
+    pods_of_namespace = await list_running_pods(context, claim.namespace)
+    pods = select_pods(claim, pods_of_namespace)
     observed = replace(
         observed, volume=volume, pods_using=pods_using(pods), pods_restoring=pods_restoring(pods, backup.uid)
     )
-    sets = tuple(queries.stateful_sets_of(claim.name, everybody))
+    sets = tuple(queries.stateful_sets_of(claim.name, pods_of_namespace))
     observed = replace(observed, stateful_sets=sets, cluster_uid=await context.cluster.uid(context.kube))
     return await _with_attachments(context, await _with_snapshots(context, observed), pods)
 
@@ -188,12 +184,12 @@ async def _with_parent(context: Context, observed: ObservedBackup) -> ObservedBa
     parent = recorded_parent(observed)
     if observed.store.store is None or parent is None or not is_unpinned(parent):
         return observed
-    manifest, trouble = await _read_whole(context, observed.store.store, parent)
-    return replace(observed, parent=manifest, parent_error=trouble)
+    manifest, error = await _read_own_manifest(context, observed.store.store, parent)
+    return replace(observed, parent=manifest, parent_error=error)
 
 
-async def _with_intruders(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    """Who had the volume while it was copied, if it is copied itself and no snapshot of it."""
+async def _with_pods_during_copy(context: Context, observed: ObservedBackup) -> ObservedBackup:
+    """Add the pods that used the volume while it was copied, if it was copied without a snapshot."""
     from_snapshot = (
         observed.snapshot is not None
         or observed.snapshot_claim is not None
@@ -201,7 +197,7 @@ async def _with_intruders(context: Context, observed: ObservedBackup) -> Observe
     )
     if observed.claim is None or from_snapshot:
         return observed
-    return replace(observed, pods_during_copy=await pods_during_copy(context, observed.claim, observed.mover))
+    return replace(observed, pods_during_copy=await list_pods_during_copy(context, observed.claim, observed.mover))
 
 
 async def _with_snapshots(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -218,12 +214,12 @@ async def _with_snapshots(context: Context, observed: ObservedBackup) -> Observe
 
 
 async def _with_attachments(context: Context, observed: ObservedBackup, pods: list[Pod]) -> ObservedBackup:
-    """Where the volume is attached, unless a snapshot is taken or given that may be of a volume in use."""
+    """Add the nodes that the volume is attached to, unless a snapshot is copied, during which it may be in use."""
     may_be_in_use = observed.backup.spec.force and observed.snapshot_class is not None
     has_begun = observed.snapshot is not None or observed.snapshot_claim is not None
     if observed.volume is None or observed.backup.spec.snapshot_id is not None or may_be_in_use or has_begun:
         return observed
-    return replace(observed, attached_to=await attached_to(context, observed.volume.name, pods))
+    return replace(observed, attached_to=await list_attached_nodes(context, observed.volume.name, pods))
 
 
 async def _with_active_key(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -234,7 +230,7 @@ async def _with_active_key(context: Context, observed: ObservedBackup) -> Observ
     if observed.store.store is None or observed.store.error is not None:
         return observed
     try:
-        active = await context.stores.active_key(observed.store.store)
+        active = await context.stores.active_key(observed.store.store, context.secrets)
     except CinderblockError as error:
         return replace(observed, store=replace(observed.store, error=error))
     return replace(observed, store=replace(observed.store, active_key=active))
@@ -280,62 +276,62 @@ def _keeps(driver: str, classes: list[VolumeSnapshotClass]) -> str:
 
 
 async def _with_manifest(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    """Read the manifest back once there can be one: a pod has ended, or a status was lost that had said so."""
+    """Read the manifest back once it can exist: after a mover pod ended, or when the status was lost."""
     store, backup = observed.store.store, observed.backup
-    asked, forgotten = backup.spec.import_, is_forgotten(backup)
-    if store is None or not (mover_state.may_have_committed(observed.mover) or forgotten or asked):
+    source, forgotten = backup.spec.import_, is_forgotten(backup)
+    if store is None or not (mover_state.may_have_committed(observed.mover) or forgotten or source):
         return observed
     container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
     container = container or store.spec.container
-    key = _asked_manifest(asked, store.spec.prefix) if asked else backup.status.manifest_key
+    key = _import_key(source, store.spec.prefix) if source else backup.status.manifest_key
     try:
-        is_lost = key is None or (forgotten and not asked)
+        is_lost = key is None or (forgotten and not source)
         keys = await _find_manifests(context, store, container, observed) if is_lost or key is None else [key]
-        return await _with_one_of(context, observed, store, container, keys)
+        return await _with_valid_manifest(context, observed, store, container, keys)
     except CinderblockError as error:
         return replace(observed, manifest_error=error)
 
 
-async def _with_one_of(
+async def _with_valid_manifest(
     context: Context, observed: ObservedBackup, store: BackupStore, container: str, keys: list[str]
 ) -> ObservedBackup:
-    """The only sound manifest among ``keys``, or that of the known volume. Raises what the store raises."""
-    sound: list[ObservedManifest] = []
-    trouble: CinderblockError | None = None
+    """Add the only valid manifest among ``keys``, or that of the known volume. Raises what the store raises."""
+    valid: list[ObservedManifest] = []
+    first_error: CinderblockError | None = None
     for key in keys[:MAX_NAMESAKES]:
         try:
-            manifest = await read_manifest(context, store, container, key, _expected(observed, store, key))
+            manifest = await read_manifest(context, store, container, key, _expected_backup(observed, store, key))
         except PermanentError as error:
-            # A namesake that cannot be read, be it for a key that nobody has, must not hide the true one.
-            trouble = trouble or error
+            # A namesake that cannot be read, for example without its key, must not hide the right one.
+            first_error = first_error or error
             continue
         if manifest is not None and (len(keys) == 1 or key == _known_key(observed, store)):
             return replace(observed, manifest=manifest)
-        sound += [manifest] if manifest is not None else []
-    if len(sound) > 1 or len(keys) > MAX_NAMESAKES:
-        return replace(observed, manifest_error=_namesakes(observed, keys))
-    return replace(observed, manifest=sound[0]) if sound else replace(observed, manifest_error=trouble)
+        valid += [manifest] if manifest is not None else []
+    if len(valid) > 1 or len(keys) > MAX_NAMESAKES:
+        return replace(observed, manifest_error=_ambiguous_manifest(observed, keys))
+    return replace(observed, manifest=valid[0]) if valid else replace(observed, manifest_error=first_error)
 
 
-def _namesakes(observed: ObservedBackup, keys: list[str]) -> ForeignManifest:
-    """The error of a backup that may be any of several. What to do comes first, since a failReason is short."""
+def _ambiguous_manifest(observed: ObservedBackup, keys: list[str]) -> ForeignManifest:
+    """Return the error of a backup with several possible manifests. The remedy comes first: a failReason is short."""
     remedy = (
-        "Give the key of the right one as spec.import.manifest" if observed.backup.spec.import_ else "Remove others"
+        "Give the key of the right one as spec.import.manifest" if observed.backup.spec.import_ else "Remove the others"
     )
     return ForeignManifest(
-        f"Cannot tell which manifest is that of the backup: there are {len(keys)} of its name. {remedy}. Find out who"
-        f" writes to the container. Among them: {', '.join(keys[:3])}"
+        f"Cannot tell which manifest belongs to the backup: {len(keys)} have its name. {remedy}. Find out who writes to"
+        f" the container. Among them: {', '.join(keys[:3])}"
     )
 
 
 def _known_key(observed: ObservedBackup, store: BackupStore) -> str | None:
-    """Where the manifest is if the backup is of the claim that is there now."""
+    """Return the key of the manifest if the backup belongs to the PersistentVolumeClaim that exists now."""
     prefix, backup_id = store.spec.prefix, observed.backup.backup_id
     return layout.manifest_key(prefix, observed.claim.uid, backup_id) if observed.claim else None
 
 
-def _expected(observed: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
-    """Return which backup the manifest must be: what the mover has reported, or else what key and seal rule say.
+def _expected_backup(observed: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
+    """Return which backup the manifest must belong to, from the mover's report, or else from its key and the store.
 
     If the backup is being deleted, it may be unencrypted.
     """
@@ -346,43 +342,45 @@ def _expected(observed: ObservedBackup, store: BackupStore, key: str) -> Expecte
     return expected.model_copy(update={"sealed": False}) if backup.metadata.is_being_deleted else expected
 
 
-def _asked_manifest(asked: ImportSource, prefix: str) -> str | None:
-    """The key that is asked for, if it is one that the store would use."""
-    return asked.manifest if asked.manifest and layout.stored_ids(asked.manifest, prefix) else None
+def _import_key(source: ImportSource, prefix: str) -> str | None:
+    """Return the requested manifest key, if it is one that the store would use."""
+    return source.manifest if source.manifest and layout.stored_ids(source.manifest, prefix) else None
 
 
 async def _find_manifests(context: Context, store: BackupStore, container: str, observed: ObservedBackup) -> list[str]:
-    """Find keys of a backup's manifest if nothing else says which volume it belongs to: the volume may be gone by now.
+    """Return the possible keys of a backup's manifest when its volume is unknown, because it may be gone by now.
 
-    Somebody who can write to the container can put a manifest of the same name below another volume. So the key below
+    Anybody who can write to the container can put a manifest with the same name below another volume. So the key below
     the known volume comes first.
     """
-    catalog = Catalog(await context.stores.open(store, container), store.spec.prefix)
-    found = await context.stores.call(store, partial(catalog.namesakes, observed.backup.backup_id))
+    opened = await context.stores.open(store, container, context.secrets)
+    prefix, backup_id = store.spec.prefix, observed.backup.backup_id
     known = _known_key(observed, store)
     return sorted((backup.key for backup in found), key=lambda key: (key != known, key))
 
 
 async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedBackup:
     backup, status = observed.backup, observed.backup.status
-    view = await choose_store(context, backup.namespace, _store_name(backup))
-    mover = await own_mover(context, backup)
+    lookup = await choose_store(context, backup.namespace, _store_name(backup))
+    mover = await observe_own_mover(context, backup)
     if mover.job is None:
-        mover = replace(mover, pods=await pods_of(context, backup))
-    observed = replace(observed, store=view, mover=mover, namespace_ending=await _is_ending(context, backup.namespace))
+        mover = replace(mover, pods=await list_mover_pods(context, backup))
+    observed = replace(
+        observed, store=lookup, mover=mover, namespace_ending=await _is_ending(context, backup.namespace)
+    )
     if is_forgotten(backup):
-        return await _for_recall(context, observed)
+        return await _for_lost_status(context, observed)
     recorded = own_phase(backup) is not None and status.manifest_key is not None
-    if not recorded or view.store is None or not status.volume_id or not status.container:
+    if not recorded or lookup.store is None or not status.volume_id or not status.container:
         return observed
     try:
-        return await _stored(context, observed, view, status.volume_id, status.container)
+        return await _with_stored_data(context, observed, lookup, status.volume_id, status.container)
     except CinderblockError as error:
-        return replace(observed, store=StoreLookup(view.store, "", error))
+        return replace(observed, store=StoreLookup(lookup.store, "", error))
 
 
-async def _for_recall(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    """What can still be found out about a backup that is being deleted and whose status was lost."""
+async def _for_lost_status(context: Context, observed: ObservedBackup) -> ObservedBackup:
+    """Add what can still be found out about a backup in deletion whose status was lost."""
     if observed.store.store is None:
         return replace(observed, manifest_error=TransientError(observed.store.missing, reason="StoreNotFound"))
     volume = _volume_name(observed.backup)
@@ -390,22 +388,34 @@ async def _for_recall(context: Context, observed: ObservedBackup) -> ObservedBac
     return await _with_manifest(context, replace(observed, claim=claim))
 
 
-async def _stored(
-    context: Context, observed: ObservedBackup, view: StoreLookup, volume_id: str, container: str
+async def _with_stored_data(
+    context: Context, observed: ObservedBackup, lookup: StoreLookup, volume_id: str, container: str
 ) -> ObservedBackup:
-    """Add whether the store still holds objects of the backup, and which backups need them."""
-    store, backup = view.store, observed.backup
+    """Add whether the store still holds objects of the backup, and which other backups need them."""
+    store, backup = lookup.store, observed.backup
     if store is None:
         return observed
-    catalog = Catalog(await context.stores.open(store, container), store.spec.prefix)
-    presence = await context.stores.call(store, partial(catalog.presence, volume_id, backup.backup_id))
-    observed = replace(observed, data_present=presence.has_data, manifest_present=presence.has_manifest)
-    # The siblings were read before. So a backup that was not among them, and has a manifest now, has no VolumeBackup.
-    is_kept = backup.keeps_data and presence.has_manifest
-    return await _with_needs(context, observed) if presence.has_data and not is_kept else observed
+    opened = await context.stores.open(store, container, context.secrets)
+    find = partial(_find_stored, opened, store.spec.prefix, volume_id, backup.backup_id)
+    has_data, has_manifest = await context.stores.call(store, find)
+    observed = replace(observed, data_present=has_data, manifest_present=has_manifest)
+    # The siblings were read before. So a backup that has a manifest now and was not among them has no VolumeBackup.
+    is_kept = backup.keeps_data and has_manifest
+    return await _with_dependents(context, observed) if has_data and not is_kept else observed
 
 
-async def _with_needs(context: Context, observed: ObservedBackup) -> ObservedBackup:
+def _find_stored(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool]:
+    """Return whether the store holds any object of the backup, and whether it holds its manifest.
+
+    Foreign objects do not count.
+    """
+    key = layout.manifest_key(prefix, volume_id, backup_id)
+    has_manifest = any(found.key == key for found in store.list(key))
+    has_packs = next(list_pack_objects(store, prefix, volume_id, backup_id), None) is not None
+    return has_manifest or has_packs, has_manifest
+
+
+async def _with_dependents(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add which backups need packs of this one, as the manifests in the store show."""
     status, store = observed.backup.status, observed.store.store
     if store is None:
@@ -413,13 +423,18 @@ async def _with_needs(context: Context, observed: ObservedBackup) -> ObservedBac
     if store is None or status.volume_id is None or status.container is None:
         return observed
     try:
-        needs = await context.references.needs(
-            context.stores, store, status.container, status.volume_id, observed.backup.backup_id
+        found = await context.references.find_dependents(
+            context.stores,
+            store,
+            status.container,
+            status.volume_id,
+            observed.backup.backup_id,
+            secrets=context.secrets,
         )
     except CinderblockError as error:
         return replace(observed, references_error=error)
-    trouble = dependents.unknown(needs.unknown[0].message) if needs.unknown else None
-    return replace(observed, needed_by=needs.by, references_error=trouble)
+    unknown = dependents.unknown(found.unknown[0].message) if found.unknown else None
+    return replace(observed, needed_by=found.by, references_error=unknown)
 
 
 async def _is_ending(context: Context, namespace: str) -> bool:

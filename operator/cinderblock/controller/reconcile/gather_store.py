@@ -1,19 +1,19 @@
-"""Read everything that a decision about a BackupStore needs."""
+"""Read what a decision about a BackupStore needs."""
 
 from __future__ import annotations
 
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.gather import probe_store
-from cinderblock.controller.reconcile.related import unsealed_in, users_of_store
+from cinderblock.controller.reconcile.related import list_store_users, list_unsealed
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 
 
 async def gather(context: Context, store: BackupStore) -> ObservedStore:
-    """The world of a BackupStore: whether it answers, and who needs it."""
-    view = await probe_store(context, StoreLookup(store), store.spec.container)
-    used_by = await users_of_store(context, store)
+    """Return the observed state of a BackupStore: whether it answers, and which backups need it."""
+    lookup = await probe_store(context, StoreLookup(store), store.spec.container)
+    used_by = await list_store_users(context, store)
     if store.spec.encryption_secret_ref is None:
-        return ObservedStore(store, view, used_by)
-    unsealed, is_all = await unsealed_in(context, store)
-    return ObservedStore(store, view, used_by, unsealed, more_unsealed=not is_all)
+        return ObservedStore(store, lookup, used_by)
+    unsealed, is_all = await list_unsealed(context, store)
+    return ObservedStore(store, lookup, used_by, unsealed, more_unsealed=not is_all)

@@ -1,6 +1,6 @@
-"""Marked PersistentVolumes whose VolumeRestore is no more: somebody has taken our finalizer off that one by force.
+"""Release mover Jobs and marked PersistentVolumes whose owner was removed by force, without its finalizers.
 
-Nobody else would ever give such a volume its reclaim policy back, and it would stay for ever.
+Nothing else would release them: a Job would keep the operator's finalizer, a volume the operator's reclaim policy.
 """
 
 from __future__ import annotations
@@ -10,23 +10,36 @@ from typing import Any, Final
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.meta import Object
 from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.execute import release_job
+from cinderblock.controller.request import OWN_KINDS
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.lifecycle.actions import PatchVolume
 from cinderblock.lifecycle.restore import rebind
 
 log = logging.getLogger(__name__)
 
-AFTER_ITS_CLAIM: Final = 30.0
-"""Seconds until a volume is looked at again whose claim the garbage collector is going to remove."""
+CLAIM_DELETION_SECONDS: Final = 30.0
+"""Seconds until a volume is checked again whose PersistentVolumeClaim the garbage collector is about to delete."""
 ABANDONED = "VolumeAbandoned"
 KEPT = "VolumeKept"
 
 
-async def release_volume(context: Context, body: dict[str, Any]) -> float | None:
-    """Let a marked volume go whose VolumeRestore is no more. One that a claim has been bound to is never given up.
+async def release_orphaned_job(context: Context, body: dict[str, Any]) -> None:
+    """Remove the operator's finalizer from a Job that is being deleted and whose owner no longer exists."""
+    job = Object.model_validate(body)
+    kind = OWN_KINDS.get(job.metadata.labels.get(labels.OWNER_KIND_LABEL, ""))
+    owner_name = job.metadata.annotations.get(labels.OWNER_NAME_ANNOTATION)
+    owner = await context.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
+    if job.metadata.is_being_deleted and not (owner and job.metadata.is_owned_by(owner["metadata"]["uid"])):
+        await release_job(context, job)
 
-    Returns the seconds until it is looked at again. Raises what the API server raises.
+
+async def release_volume(context: Context, body: dict[str, Any]) -> float | None:
+    """Release a marked volume whose VolumeRestore no longer exists. Keep it if a claim was bound to it.
+
+    Returns the seconds until it is checked again. Raises what the API server raises.
     """
     volume = PersistentVolume.model_validate(body)
     uid = volume.metadata.labels.get(rebind.RESTORE_LABEL)
@@ -36,7 +49,7 @@ async def release_volume(context: Context, body: dict[str, Any]) -> float | None
         return None
     claim = await _claim_of(context, volume)
     if claim is not None and claim.metadata.is_owned_by(uid):
-        return AFTER_ITS_CLAIM
+        return CLAIM_DELETION_SECONDS
     patch, reason, note = _judge(volume, claim, uid)
     await context.kube.merge_patch(kinds.PV, patch.name, None, patch.patch)
     log.warning("%s", note, extra={"reason": reason})

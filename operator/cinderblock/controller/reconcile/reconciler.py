@@ -1,29 +1,29 @@
-"""Bring one object forward by one step: read it live, decide, perform, write the status if it changed."""
+"""Move one object one step forward: read it, gather, decide, execute, and write its status if it changed."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from cinderblock.api import labels
-from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.metrics import recorder as metrics_recorder
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
-from cinderblock.controller.reconcile.execute import Target, execute, release_job
-from cinderblock.controller.reconcile.orphans import release_volume
+from cinderblock.controller.reconcile.execute import Target, execute
+from cinderblock.controller.reconcile.orphans import release_orphaned_job, release_volume
 from cinderblock.controller.request import OWN_KINDS, ObjectKey
-from cinderblock.controller.requeue import RequeuePolicy
-from cinderblock.controller.stores.secrets import begin_to_look
+from cinderblock.controller.requeue import RequeuePolicy, Result
+from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentError
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
@@ -39,6 +39,7 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
 )
 from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore
 from cinderblock.lifecycle.restore import decide as restore_decide
 from cinderblock.lifecycle.store import decide as store_decide
 from cinderblock.observability import log as observability_log
@@ -46,155 +47,187 @@ from cinderblock.observability import log as observability_log
 log = logging.getLogger(__name__)
 
 CONFLICT_RETRY_SECONDS = 0.5
-"""Seconds until we look again at an object that changed under us."""
+"""Seconds until an object is reconciled again that changed during its reconciliation."""
 
-KINDS: dict[str, Kind] = OWN_KINDS | {kind.kind: kind for kind in (kinds.JOB, kinds.PV)}
+RECONCILED_KINDS: dict[str, Kind] = OWN_KINDS | {kind.kind: kind for kind in (kinds.JOB, kinds.PV)}
 
 KindReconciler = Callable[[Context, dict[str, Any]], Awaitable[float | None]]
+"""Moves an object of one kind one step forward. Returns the seconds after which it wants the next step, or None."""
+
+OperationT = TypeVar("OperationT", VolumeBackup, VolumeRestore)
+ObservedT = TypeVar("ObservedT", ObservedBackup, ObservedRestore)
 
 
 class Reconciler:
-    """The one reconcile function, for every kind of ours."""
+    """The one reconcile function of all kinds.
+
+    Args:
+        context: what to reconcile with.
+        requeue_policy: when to reconcile again.
+    """
 
     def __init__(self, context: Context, requeue_policy: RequeuePolicy | None = None) -> None:
-        self._eyes = context
-        self._pace = requeue_policy or RequeuePolicy()
-        self._steps: dict[str, KindReconciler] = {
+        self._context = context
+        self._requeue_policy = requeue_policy or RequeuePolicy()
+        self._kinds: dict[str, KindReconciler] = {
             "BackupStore": _reconcile_store,
-            "VolumeBackup": _reconcile_backup,
-            "VolumeRestore": _reconcile_restore,
-            "Job": _release_orphan,
+            "VolumeBackup": partial(_reconcile_operation, BACKUP_STEPS),
+            "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
+            "Job": release_orphaned_job,
             "PersistentVolume": release_volume,
         }
 
-    async def __call__(self, key: ObjectKey) -> float | None:
-        """Bring the object forward. Returns the seconds until it wants to be looked at again, or None.
+    async def reconcile(self, key: ObjectKey) -> Result:
+        """Move the object one step forward, and measure how long that takes.
 
         Raises what the API server or a store raise.
         """
-        begin_to_look()
-        body = await self._eyes.kube.get(KINDS[key.kind], key.name, key.namespace)
-        if body is None:
-            self._pace.forget(key)
-            return None
-        observability_log.add_uid(body["metadata"]["uid"])
-        return self._pace.next(key, body["metadata"]["resourceVersion"], await self._look(key, body))
-
-    async def _look(self, key: ObjectKey, body: dict[str, Any]) -> float | None:
+        began, is_success = time.monotonic(), False
         try:
-            return await self._steps[key.kind](self._eyes, body)
+            result = await self._reconcile(key)
+            is_success = True
+        finally:
+            seconds = time.monotonic() - began
+            self._context.metrics.observe_reconcile(key.kind, is_success=is_success, seconds=seconds)
+        return result
+
+    async def _reconcile(self, key: ObjectKey) -> Result:
+        context = replace(self._context, secrets=SecretReader())
+        body = await context.kube.get(RECONCILED_KINDS[key.kind], key.name, key.namespace)
+        if body is None:
+            self._forget(key)
+            return Result()
+        observability_log.add_uid(body["metadata"]["uid"])
+        requeue_after = await self._step(context, key, body)
+        return self._requeue_policy.next(key, body["metadata"]["resourceVersion"], requeue_after)
+
+    async def _step(self, context: Context, key: ObjectKey, body: dict[str, Any]) -> float | None:
+        try:
+            return await self._kinds[key.kind](context, body)
         except Conflict as error:
-            log.info("Looking again: %s", error.message)
+            log.info("The object changed and is reconciled again: %s", error.message)
             return CONFLICT_RETRY_SECONDS
         except ValidationError as error:
-            # The CRD lets nothing through that does not parse; an object from before an upgrade might not.
+            # The CRD rejects what does not parse. An object from before an upgrade may still not parse.
             problems = error.errors(include_input=False, include_url=False)
             log.error("The object does not parse and is left alone: %s", problems)
             return None
 
-
-async def _reconcile_backup(context: Context, body: dict[str, Any]) -> float | None:
-    backup = VolumeBackup.model_validate(body)
-    observed = await gather_backup.gather(context, backup)
-    observed = replace(observed, mover=context.admission.observe(backup, observed.mover, observed.store.store))
-    now = context.clock()
-    subject = Target(OWN_KINDS["VolumeBackup"], backup, body, observed.store.store)
-    decision = backup_decide.decide(observed, now)
-    context.admission.record(backup, observed.mover, observed.store.store, decision, context.policy.mover.limit)
-    done = await _execute(context, subject, decision, partial(backup_decide.on_action_error, observed, now))
-    return await _record(context, subject, done, backup.status)
+    def _forget(self, key: ObjectKey) -> None:
+        self._requeue_policy.forget(key)
+        if key.kind == kinds.BACKUP_STORE.kind:
+            self._context.stores.forget(key.namespace, key.name)
 
 
-async def _reconcile_restore(context: Context, body: dict[str, Any]) -> float | None:
-    restore = VolumeRestore.model_validate(body)
-    observed = await gather_restore.gather(context, restore)
-    observed = replace(observed, mover=context.admission.observe(restore, observed.mover, observed.store.store))
-    now = context.clock()
-    subject = Target(OWN_KINDS["VolumeRestore"], restore, body, observed.store.store)
-    decision = restore_decide.decide(observed, now)
-    context.admission.record(restore, observed.mover, observed.store.store, decision, context.policy.mover.limit)
-    done = await _execute(context, subject, decision, partial(restore_decide.on_action_error, observed, now))
-    return await _record(context, subject, done, restore.status)
+@dataclass(frozen=True, slots=True)
+class OperationSteps(Generic[OperationT, ObservedT]):
+    """The steps in which reconciling a VolumeBackup and a VolumeRestore differ.
 
-
-async def _execute(
-    context: Context, subject: Target, decision: Decision, refused: Callable[[CinderblockError], Decision]
-) -> Decision:
-    """Perform the actions of a decision.
-
-    Args:
-        eyes: what to perform with.
-        subject: the object.
-        decision: what to do.
-        refused: returns what to do instead, if an action is refused and a status must say so.
-
-    Returns the decision to record: the given one, or the one that a refused action led to. Raises errors of actions
-    that no status reports. Errors after this function say nothing about the actions, which are done by then.
+    Attributes:
+        model: the operation.
+        gather: reads what the decision needs.
+        decide: decides what to do.
+        on_action_error: decides what to do after an action failed in a way that a status must report.
     """
-    for action in decision.actions:
-        try:
-            await execute(context, subject, (action,))
-        except CinderblockError as error:
-            if not _is_reportable(subject, action, error):
-                raise
-            instead = refused(error)
-            await execute(context, subject, instead.actions)
-            return instead
-    return decision
+
+    model: type[OperationT]
+    gather: Callable[[Context, OperationT], Awaitable[ObservedT]]
+    decide: Callable[[ObservedT, datetime], Decision]
+    on_action_error: Callable[[ObservedT, datetime, CinderblockError], Decision]
 
 
-def _is_reportable(subject: Target, action: Action, error: CinderblockError) -> bool:
-    """Whether a status is to tell of a refusal: of a child of an operation that goes on, or of the data's removal."""
-    if isinstance(action, DeleteStoredData):
-        return True
-    final = isinstance(error, PermanentError) and not isinstance(error, Conflict)
-    return isinstance(action, CreateChild | CreateClaim) and final and not _is_going(subject)
+BACKUP_STEPS: Final = OperationSteps(
+    VolumeBackup, gather_backup.gather, backup_decide.decide, backup_decide.on_action_error
+)
+RESTORE_STEPS: Final = OperationSteps(
+    VolumeRestore, gather_restore.gather, restore_decide.decide, restore_decide.on_action_error
+)
+
+
+async def _reconcile_operation(
+    steps: OperationSteps[OperationT, ObservedT], context: Context, body: dict[str, Any]
+) -> float | None:
+    operation = steps.model.model_validate(body)
+    observed = await steps.gather(context, operation)
+    store = observed.store.store
+    observed = replace(observed, mover=context.admission.observe(operation, observed.mover, store))
+    now = context.clock()
+    target = Target(RECONCILED_KINDS[operation.kind], operation, body, store)
+    decision = steps.decide(observed, now)
+    context.admission.record(operation, observed.mover, store, decision, context.policy.mover.limit)
+    decision = await _execute(context, target, decision, partial(steps.on_action_error, observed, now))
+    return await _record(context, target, decision, operation.status)
 
 
 async def _reconcile_store(context: Context, body: dict[str, Any]) -> float | None:
     store = BackupStore.model_validate(body)
     observed = await gather_store.gather(context, store)
     decision = store_decide.decide(observed, context.clock())
-    subject = Target(OWN_KINDS["BackupStore"], store, body, store)
-    await execute(context, subject, decision.actions)
-    return await _record(context, subject, decision, store.status)
+    target = Target(kinds.BACKUP_STORE, store, body, store)
+    await execute(context, target, decision.actions)
+    return await _record(context, target, decision, store.status)
 
 
-async def _release_orphan(context: Context, body: dict[str, Any]) -> None:
-    """Let a mover Job go whose owner is no more: somebody has taken our finalizer off that one by force.
+async def _execute(
+    context: Context, target: Target, decision: Decision, on_action_error: Callable[[CinderblockError], Decision]
+) -> Decision:
+    """Execute the actions of a decision.
 
-    The garbage collector has asked for its deletion, and nobody else would ever take our finalizer off.
+    Args:
+        context: what to execute with.
+        target: the object.
+        decision: what to do.
+        on_action_error: decides what to do instead, if an action fails and a status must say so.
+
+    Returns the decision to record: the given one, or the one that a failed action led to. Raises errors of actions
+    that no status reports. The status is written later, outside of this function: a failed write says nothing about
+    the actions, which are done by then.
     """
-    job = Object.model_validate(body)
-    kind = OWN_KINDS.get(job.metadata.labels.get(labels.OWNER_KIND_LABEL, ""))
-    owner_name = job.metadata.annotations.get(labels.OWNER_NAME_ANNOTATION)
-    owner = await context.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
-    if job.metadata.is_being_deleted and not (owner and job.metadata.is_owned_by(owner["metadata"]["uid"])):
-        await release_job(context, job)
+    for action in decision.actions:
+        try:
+            await execute(context, target, (action,))
+        except CinderblockError as error:
+            if not _is_reportable(target, action, error):
+                raise
+            instead = on_action_error(error)
+            await execute(context, target, instead.actions)
+            return instead
+    return decision
 
 
-async def _record(
-    context: Context,
-    subject: Target,
-    decision: Decision,
-    before: AnyStatus,
-) -> float | None:
-    """Write the status of a decision whose actions are done, and announce it. Returns when to look again."""
-    gone = any(isinstance(action, RemoveFinalizer) for action in decision.actions) and _is_going(subject)
-    if decision.status is not None and decision.status != before and not gone:
-        await _write_status(context, subject, decision)
-        # Afterwards, so that what is told once is not told again because the status could not be written.
-        await execute(context, subject, events.on_transition(before, decision.status))
-    _record_metrics(context, subject, decision.status, gone=gone)
+def _is_being_deleted(target: Target) -> bool:
+    return target.object.metadata.is_being_deleted
+
+
+def _is_reportable(target: Target, action: Action, error: CinderblockError) -> bool:
+    """Return whether a status reports the error: of a child while the operation goes on, or of deleting the data."""
+    if isinstance(action, DeleteStoredData):
+        return True
+    is_final = isinstance(error, PermanentError) and not isinstance(error, Conflict)
+    return isinstance(action, CreateChild | CreateClaim) and is_final and not _is_being_deleted(target)
+
+
+async def _record(context: Context, target: Target, decision: Decision, previous: AnyStatus) -> float | None:
+    """Write the status of a decision whose actions are done. Return the seconds to requeue after.
+
+    Events have two orders on purpose. Those among the actions tell what a status does not keep, such as changes that an
+    earlier backup missed: they come before the status, so that a crash in between repeats them (and only counts the
+    Event up) instead of losing them. A wait stands in the status, so its Event comes after it and is never repeated.
+    """
+    is_released = _is_being_deleted(target) and any(isinstance(action, RemoveFinalizer) for action in decision.actions)
+    if decision.status is not None and decision.status != previous and not is_released:
+        await _write_status(context, target, decision)
+        await execute(context, target, events.on_transition(previous, decision.status))
+    _record_metrics(context, target, decision.status, is_released=is_released)
     return decision.requeue_after
 
 
-def _record_metrics(context: Context, subject: Target, status: AnyStatus | None, *, gone: bool) -> None:
-    """Tell the instruments if an operation has ended."""
+def _record_metrics(context: Context, target: Target, status: AnyStatus | None, *, is_released: bool) -> None:
+    """Count the operation if it has ended."""
     now = context.clock()
-    match subject.seen, status:
-        case VolumeBackup() | VolumeRestore() as seen, _ if gone:
-            metrics_recorder.deletion_finished(context.metrics, seen, now)
+    match target.object, status:
+        case VolumeBackup() | VolumeRestore() as operation, _ if is_released:
+            metrics_recorder.deletion_finished(context.metrics, operation, now)
         case VolumeBackup() as backup, VolumeBackupStatus() as written:
             metrics_recorder.backup_written(context.metrics, backup, written, now)
         case VolumeRestore() as restore, VolumeRestoreStatus() as written:
@@ -203,22 +236,21 @@ def _record_metrics(context: Context, subject: Target, status: AnyStatus | None,
             pass
 
 
-def _is_going(subject: Target) -> bool:
-    return subject.seen.metadata.is_being_deleted
+async def _write_status(context: Context, target: Target, decision: Decision) -> None:
+    """Write the status over the version that was read; if the object has changed since, over its current version.
 
-
-async def _write_status(context: Context, subject: Target, decision: Decision) -> None:
-    """Write it over what was seen; if that has changed since, over what is there now, if it is the same object."""
-    seen, status = subject.seen, decision.status
+    The UID makes sure that it is the same object.
+    """
+    read, status = target.object, decision.status
     if status is None:
         return
-    write = partial(context.kube.apply_status, subject.kind, seen.name, seen.namespace, status.to_wire(), uid=seen.uid)
-    is_changed = any(isinstance(action, AddFinalizer | RemoveFinalizer) for action in decision.actions)
+    write = partial(context.kube.apply_status, target.kind, read.name, read.namespace, status.to_wire(), uid=read.uid)
+    has_new_version = any(isinstance(action, AddFinalizer | RemoveFinalizer) for action in decision.actions)
     try:
-        if not is_changed:
+        if not has_new_version:
             with contextlib.suppress(Conflict):
-                await write(resource_version=seen.metadata.resource_version)
+                await write(resource_version=read.metadata.resource_version)
                 return
         await write()
     except NotFound:
-        log.info("The object is gone already")
+        log.info("The object no longer exists")

@@ -1,8 +1,8 @@
-"""The other operations of a namespace that a decision asks for: all of them if they are few, else those that matter.
+"""The other operations of a namespace that a decision depends on: all if they are few, else the related ones.
 
-A list of ten thousand backups takes more than a second to read, and every step of every backup needs its neighbours. So
-where there are many, the API server is asked for those which name the same volume, build on the same backup, or restore
-it. What the selectors cannot find (an object whose status was lost and that names nothing) is found by its own look.
+A list of ten thousand backups takes more than a second to read, and every step of every backup needs its relatives. So
+where there are many, the API server selects the operations on the same volume, the dependents of the same backup, and
+its restores. Selectors cannot find an object that has lost its status and names nothing: its own reconciliation does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.lifecycle.volume_lock import own_phase
 
 LIST_ALL_LIMIT: Final = 100
-"""Objects of a namespace that are simply read, which takes 12 ms of processor time; up to eight selections take 10."""
+"""Most objects of a namespace that are listed without selectors, which takes 12 ms of processor time. Up to eight
+selections take 10 ms."""
 
 T = TypeVar("T", VolumeBackup, VolumeRestore)
 
@@ -33,17 +34,21 @@ T = TypeVar("T", VolumeBackup, VolumeRestore)
 async def related_to_backup(
     context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None
 ) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
-    """The other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``."""
-    known = backup.status.volume_id if own_phase(backup) else None
+    """Return the other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``."""
+    recorded = backup.status.volume_id if own_phase(backup) else None
     volumes = {claim.uid, claim.name} if claim else set()
-    kept = {claim.uid} if claim else {known} if known else set()
+    volume_ids = {claim.uid} if claim else {recorded} if recorded else set()
     backups, restores = await asyncio.gather(
         _list_or_select(
             context,
             VolumeBackup,
             kinds.VOLUME_BACKUP,
             backup.namespace,
-            [f"status.parentId={backup.backup_id}", *_each("spec.volumeId", volumes), *_each("status.volumeId", kept)],
+            [
+                f"status.parentId={backup.backup_id}",
+                *_each("spec.volumeId", volumes),
+                *_each("status.volumeId", volume_ids),
+            ],
         ),
         _list_or_select(
             context,
@@ -62,16 +67,16 @@ async def related_to_backup(
 async def related_to_restore(
     context: Context, restore: VolumeRestore, target: PersistentVolumeClaim | None
 ) -> tuple[VolumeBackup | None, tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
-    """The backup that is restored, and the VolumeBackups and the other VolumeRestores that matter to ``target``."""
+    """Return the backup to restore, and the VolumeBackups and other VolumeRestores that matter to ``target``."""
     volumes = {target.uid, target.name} if target and restore_checks.is_in_place(restore) else set()
-    asked = _asked_backup(restore)
+    backup_id = _backup_reference(restore)
     backups, restores = await asyncio.gather(
         _list_or_select(
             context,
             VolumeBackup,
             kinds.VOLUME_BACKUP,
             restore.namespace,
-            [f"status.id={asked}", f"metadata.name={asked}", *_each("spec.volumeId", volumes)],
+            [f"status.id={backup_id}", f"metadata.name={backup_id}", *_each("spec.volumeId", volumes)],
         ),
         _list_or_select(
             context,
@@ -81,15 +86,15 @@ async def related_to_restore(
             ["status.phase=restoring", *_each("spec.volumeId", volumes)],
         ),
     )
-    found = _find(backups, asked)
+    found = _find(backups, backup_id)
     if found is None:
         backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, restore.namespace)
-        found = _find(backups, asked)
+        found = _find(backups, backup_id)
     return found, tuple(backups), tuple(other for other in restores if other.uid != restore.uid)
 
 
-async def users_of_store(context: Context, store: BackupStore) -> tuple[str, ...]:
-    """Names of VolumeBackups that need a store: of very many, the first ones that are found."""
+async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:
+    """Return the names of VolumeBackups that need a store. Of very many, only the first ones."""
     fields = f"status.storeName={store.name}"
     bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     users = _users(parse_all(VolumeBackup, bodies), store)
@@ -98,10 +103,10 @@ async def users_of_store(context: Context, store: BackupStore) -> tuple[str, ...
     return _users(parse_all(VolumeBackup, await context.kube.list(kinds.VOLUME_BACKUP, store.namespace)), store)
 
 
-async def unsealed_in(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
-    """Return names of VolumeBackups that are whole in a store and not encrypted, and whether these are all of them.
+async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
+    """Return the names of complete, unencrypted VolumeBackups in a store, and whether these are all of them.
 
-    If there are very many, the first ones are enough for a message.
+    Of very many, the first ones are enough for a message.
     """
     fields = f"status.storeName={store.name},status.sealed=false"
     bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
@@ -114,21 +119,21 @@ def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ..
 
 
 def _needs(backup: VolumeBackup, store: BackupStore) -> bool:
-    """Whether something of the backup may be in the store: our finalizer says that it has not been dealt with."""
-    recorded = volume_lock.own_phase(backup) is not None and backup.status.store_name == store.name
-    return recorded and labels.BACKUP_FINALIZER in backup.metadata.finalizers
+    """Return whether the store may hold data of the backup. The finalizer shows that it was not dealt with yet."""
+    is_recorded = volume_lock.own_phase(backup) is not None and backup.status.store_name == store.name
+    return is_recorded and labels.BACKUP_FINALIZER in backup.metadata.finalizers
 
 
-def _asked_backup(restore: VolumeRestore) -> str:
-    """The id that was recorded when the restore was accepted, else what is asked for."""
+def _backup_reference(restore: VolumeRestore) -> str:
+    """Return the backup id recorded when the restore was accepted, else the requested reference."""
     recorded = restore.status.backup_id if restore_checks.own_phase(restore) else None
     return recorded or restore.spec.backup_id
 
 
-def _find(backups: list[VolumeBackup], asked: str) -> VolumeBackup | None:
-    """By id or UID, else by name."""
-    by_id = (b for b in backups if b.uid == asked or (b.has_own_status and b.status.id == asked))
-    by_name = (b for b in backups if b.name == asked)
+def _find(backups: list[VolumeBackup], reference: str) -> VolumeBackup | None:
+    """Return the backup with this id or UID, else the one with this name."""
+    by_id = (b for b in backups if b.uid == reference or (b.has_own_status and b.status.id == reference))
+    by_name = (b for b in backups if b.name == reference)
     return next(by_id, None) or next(by_name, None)
 
 
@@ -139,7 +144,7 @@ def _each(field: str, values: set[str]) -> list[str]:
 async def _list_or_select(
     context: Context, model: type[T], kind: Kind, namespace: str, selectors: list[str]
 ) -> list[T]:
-    """All objects of the namespace, if they are few; else those that one of the selectors names."""
+    """Return all objects of the namespace if they are few, else those that a selector matches."""
     bodies, is_all = await context.kube.list_first(kind, namespace, LIST_ALL_LIMIT)
     if not is_all:
         selected = await asyncio.gather(*(context.kube.list(kind, namespace, fields=fields) for fields in selectors))

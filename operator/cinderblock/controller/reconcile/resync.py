@@ -1,8 +1,8 @@
-"""Which objects want to be looked at, told from a few lists: those that have ended and are as they should be do not.
+"""Which objects a start or a resync must reconcile: all except those that have ended and are in a steady state.
 
-A look at one object takes some 15 ms of processor time. With ten thousand backups that ended long ago, a start and
-every resync would be minutes of looks that find nothing. So the same pure decisions are asked here with what the lists
-say: an object that they would leave alone is left out, everything else is looked at as ever.
+A reconciliation takes about 15 ms of processor time. With ten thousand finished backups, each start and each resync
+would take minutes and change nothing. So this module asks the same pure decisions with what a few lists contain, and
+leaves out the objects that the decisions would leave alone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from cinderblock.api import labels
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.controller.context import Context
-from cinderblock.controller.handlers.event_handler import volume_key
 from cinderblock.controller.metrics.recorder import BACKUP_ENDS, RESTORE_ENDS
-from cinderblock.controller.request import ObjectKey, is_in_progress
+from cinderblock.controller.request import ObjectKey, is_in_progress, key_of, volume_key
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
@@ -34,53 +33,53 @@ from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.lifecycle.restore import decide as restore_decide
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
-CONCURRENT_LISTS: Final = 25
-"""Objects that are judged before others have their turn in the event loop: about 10 ms."""
+OBJECTS_PER_TURN: Final = 25
+"""Objects examined before other tasks of the event loop run: about 10 ms."""
 
 JsonObject = dict[str, Any]
-ObjectPlace = tuple[str, str]
+NamespacedId = tuple[str, str]
 """A namespace, and the id of a backup in it."""
 
 
 async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
-    """Every object that wants to be looked at, and whether something is under way with it.
+    """Return the objects to reconcile, each with whether an operation on it is in progress.
 
     Raises what the API server raises.
     """
     stores = await context.kube.list(kinds.BACKUP_STORE)
     bodies = [*await context.kube.list(kinds.VOLUME_BACKUP), *await context.kube.list(kinds.VOLUME_RESTORE)]
-    judge = SteadyStateFilter(context.policy, await _owners(context.kube), context.clock())
+    steady = SteadyStateFilter(context.policy, await _list_owners(context.kube), context.clock())
     async for body in _with_pauses(bodies):
-        judge.observe(body)
-    kept = [*stores, *[body async for body in _with_pauses(bodies) if not judge.is_settled(body)]]
-    marked = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
-    return [(_key(body), is_in_progress(body)) for body in kept] + [
-        (volume_key(item["metadata"]["name"]), False) for item in marked
+        steady.observe(body)
+    kept = [*stores, *[body async for body in _with_pauses(bodies) if not steady.is_steady(body)]]
+    marked_volumes = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
+    return [(key_of(body), is_in_progress(body)) for body in kept] + [
+        (volume_key(item["metadata"]["name"]), False) for item in marked_volumes
     ]
 
 
 class SteadyStateFilter:
-    """Asks the decisions about objects that have ended.
+    """Recognizes finished objects that the decisions would leave alone.
 
     Args:
         policy: the operator's own settings.
         owners: UIDs of the objects that have children.
-        now: the instant of the decisions.
+        now: the time of the decisions.
     """
 
     def __init__(self, policy: OperatorPolicy, owners: frozenset[str], now: datetime) -> None:
         self._policy = policy
         self._owners = owners
         self._now = now
-        self._ids: set[ObjectPlace] = set()
-        self._dependents: dict[ObjectPlace, JsonObject] = {}
-        self._parents: dict[ObjectPlace, set[str]] = defaultdict(set)
-        self._gone: dict[ObjectPlace, list[ObjectPlace]] = {}
-        self._restores: dict[ObjectPlace, list[VolumeRestore]] = defaultdict(list)
+        self._ids: set[NamespacedId] = set()
+        self._dependents: dict[NamespacedId, JsonObject] = {}
+        self._parents: dict[NamespacedId, set[str]] = defaultdict(set)
+        self._missing: dict[NamespacedId, list[NamespacedId]] = {}
+        self._restores: dict[NamespacedId, list[VolumeRestore]] = defaultdict(list)
 
     def observe(self, body: JsonObject) -> None:
-        """Take note of what an object says about others. Of the dependents of a backup, one is enough."""
-        parsed = _parsed(body)
+        """Take note of the objects that an object refers to. One dependent of a backup is enough."""
+        parsed = _parse(body)
         if isinstance(parsed, VolumeBackup):
             self._ids.add((parsed.namespace, parsed.backup_id))
             needed = dependents.needed_parent_id(parsed)
@@ -90,59 +89,59 @@ class SteadyStateFilter:
         elif parsed is not None and parsed.status.backup_id:
             self._restores[parsed.namespace, parsed.status.backup_id].append(parsed)
 
-    def is_settled(self, body: JsonObject) -> bool:
-        """Whether nothing would be done about an object. Everything must have been heard before."""
-        parsed = _parsed(body)
+    def is_steady(self, body: JsonObject) -> bool:
+        """Return whether nothing would be done about an object. All objects must have been observed before."""
+        parsed = _parse(body)
         if parsed is None or parsed.uid in self._owners or parsed.metadata.is_being_deleted:
             return False
         if isinstance(parsed, VolumeBackup):
-            return self._is_backup_settled(parsed)
+            return self._is_steady_backup(parsed)
         if restore_checks.own_phase(parsed) not in RESTORE_ENDS:
             return False
-        return _leaves_alone(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
+        return _changes_nothing(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
 
-    def _is_backup_settled(self, backup: VolumeBackup) -> bool:
+    def _is_steady_backup(self, backup: VolumeBackup) -> bool:
         if (
             volume_lock.own_phase(backup) not in BACKUP_ENDS
             or backup_checks.is_forgotten(backup)
             or backup_checks.is_unpinned(backup)
         ):
             return False
-        place = backup.namespace, backup.backup_id
+        reference = backup.namespace, backup.backup_id
         observed = ObservedBackup(
             backup,
             self._policy,
-            siblings=tuple(self._relatives(backup)),
-            restores=tuple(self._restores.get(place, ())),
+            siblings=tuple(self._dependent_siblings(backup)),
+            restores=tuple(self._restores.get(reference, ())),
         )
-        return _leaves_alone(backup_decide.decide(observed, self._now), backup.status)
+        return _changes_nothing(backup_decide.decide(observed, self._now), backup.status)
 
-    def _relatives(self, backup: VolumeBackup) -> Iterator[VolumeBackup]:
+    def _dependent_siblings(self, backup: VolumeBackup) -> Iterator[VolumeBackup]:
         """Yield one backup that needs this one, if any; else one backup of the volume whose parent is gone.
 
-        Only the store shows what that one needs. This look does not ask the store, and believes its last answer.
+        Only the store shows what that one needs. The store is not asked here: the recorded status is trusted.
         """
-        gone = self._gone_parents((backup.namespace, backup.status.volume_id or ""))
-        for place in ((backup.namespace, backup.backup_id), *gone):
-            found = _parsed(self._dependents[place]) if place in self._dependents else None
+        missing = self._missing_parents((backup.namespace, backup.status.volume_id or ""))
+        for reference in ((backup.namespace, backup.backup_id), *missing):
+            found = _parse(self._dependents[reference]) if reference in self._dependents else None
             if isinstance(found, VolumeBackup) and found.uid != backup.uid:
                 yield found
                 return
 
-    def _gone_parents(self, volume: ObjectPlace) -> list[ObjectPlace]:
-        """Return the parents of a volume's backups that no longer exist. They are searched once for each volume."""
-        if volume not in self._gone:
+    def _missing_parents(self, volume: NamespacedId) -> list[NamespacedId]:
+        """Return the parents of a volume's backups that no longer exist, searched once for each volume."""
+        if volume not in self._missing:
             named = ((volume[0], parent) for parent in self._parents.get(volume, ()))
-            self._gone[volume] = [place for place in named if place not in self._ids]
-        return self._gone[volume]
+            self._missing[volume] = [reference for reference in named if reference not in self._ids]
+        return self._missing[volume]
 
 
-def _leaves_alone(decision: Decision, status: AnyStatus) -> bool:
+def _changes_nothing(decision: Decision, status: AnyStatus) -> bool:
     return not decision.actions and decision.requeue_after is None and decision.status in (None, status)
 
 
-def _parsed(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
-    """The object as a model; None: it does not parse, which a look at it tells."""
+def _parse(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
+    """Return the object as a model; None if it does not parse, which its reconciliation reports."""
     model = VolumeBackup if body["kind"] == kinds.VOLUME_BACKUP.kind else VolumeRestore
     try:
         return model.model_validate(body)
@@ -150,13 +149,13 @@ def _parsed(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
         return None
 
 
-async def _owners(kube: KubeClient) -> frozenset[str]:
-    """UIDs of the operations that have a Job, a claim or a VolumeSnapshot."""
-    found: list[JsonObject] = []
+async def _list_owners(kube: KubeClient) -> frozenset[str]:
+    """Return the UIDs of the operations that have a Job, a PersistentVolumeClaim or a VolumeSnapshot."""
+    children: list[JsonObject] = []
     for kind in (kinds.JOB, kinds.PVC, kinds.VOLUME_SNAPSHOT):
         if await _is_served(kube, kind):
-            found += await kube.list(kind, labels=labels.OWNER_UID_LABEL)
-    return frozenset(child["metadata"]["labels"][labels.OWNER_UID_LABEL] for child in found)
+            children += await kube.list(kind, labels=labels.OWNER_UID_LABEL)
+    return frozenset(child["metadata"]["labels"][labels.OWNER_UID_LABEL] for child in children)
 
 
 async def _is_served(kube: KubeClient, kind: Kind) -> bool:
@@ -165,10 +164,6 @@ async def _is_served(kube: KubeClient, kind: Kind) -> bool:
 
 async def _with_pauses(bodies: list[JsonObject]) -> AsyncIterator[JsonObject]:
     for number, body in enumerate(bodies):
-        if number % CONCURRENT_LISTS == CONCURRENT_LISTS - 1:
+        if number % OBJECTS_PER_TURN == OBJECTS_PER_TURN - 1:
             await asyncio.sleep(0)
         yield body
-
-
-def _key(body: JsonObject) -> ObjectKey:
-    return ObjectKey(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])

@@ -1,4 +1,4 @@
-"""Reads that several workers ask for at the same time, done once for all of them, and never older than the question."""
+"""Concurrent reads of the same thing, done once for all callers, and never older than the call."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Reads by question; two with the same question get the same answer. For one event loop.
+    """Shares concurrent reads by key. For one event loop.
 
-    Whoever asks while such a read is under way does not get its answer, which may have been true only before: it waits
-    with all others who ask until then for the next read, which begins when that one has ended. So an answer is always
-    from after the question, as if everybody had read alone, and of each question there is one read at a time.
+    A caller never gets the result of a read that began before its call: that may describe an earlier state. It waits,
+    with all others that call meanwhile, for the next read, which begins when the current one ends. So a result is as
+    new as a read of one's own, and for each key there is one read at a time.
     """
 
     def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def do(self, question: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """The answer, shared: nobody may change it. Raises what ``read`` raises, to each who asked.
+    async def do(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of ``read``. Callers share it: do not change it.
 
-        A cancellation of one who asked does not end the read for the others.
+        Raises what ``read`` raises, in each caller. Cancelling one caller does not cancel the read for the others.
         """
-        task = self._next.get(question)
+        task = self._next.get(key)
         if task is None:
-            task = asyncio.create_task(self._after(self._running.get(question), question, read))
-            self._next[question] = task
+            task = asyncio.create_task(self._after(self._running.get(key), key, read))
+            self._next[key] = task
         return cast("T", await asyncio.shield(task))
 
-    async def _after(self, before: asyncio.Task[Any] | None, question: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        if before is not None:
-            await asyncio.wait([before])
-        task = self._running[question] = self._next.pop(question)
+    async def _after(self, previous: asyncio.Task[Any] | None, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+        if previous is not None:
+            await asyncio.wait([previous])
+        task = self._running[key] = self._next.pop(key)
         try:
             return await read()
         finally:
-            if self._running[question] is task:
-                del self._running[question]
+            if self._running[key] is task:
+                del self._running[key]

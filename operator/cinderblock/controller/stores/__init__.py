@@ -1,1 +1,1 @@
-"""Object stores as the operator uses them: opened from a BackupStore, guarded by a circuit breaker."""
+"""The object stores of BackupStores: opened, limited, and searched for references between backups."""

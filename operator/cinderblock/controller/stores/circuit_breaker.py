@@ -1,4 +1,4 @@
-"""How many workers may wait for stores: those that never answer must not hold up those that do."""
+"""Limits on the workers that wait for stores, so that stores that never answer do not hold up the others."""
 
 from __future__ import annotations
 
@@ -11,57 +11,61 @@ from typing import Final, TypeVar
 from cinderblock.errors import CinderblockError, StoreUnreachable
 
 CONCURRENT_CALLS: Final = 4
-"""Calls to one store at the same time; a quarter of the workers."""
+"""Concurrent calls to one store: a quarter of the workers."""
 UNPROVEN_CONCURRENT_CALLS: Final = 8
-"""Calls at the same time to all endpoints together that did not answer last time, or were never asked; half of the
-workers. A thousand stores may be at one endpoint, and it is away for all of them."""
+"""Concurrent calls to all unproven endpoints together: half of the workers. A thousand stores may share an endpoint
+that is down."""
 SLOT_WAIT_SECONDS: Final = 1.0
-"""For how long a call waits until another one to the same store has ended: hundreds of usual ones have by then."""
+"""For how long a call waits for an earlier one to the same store. Hundreds of usual calls end in that time."""
 OPEN_SECONDS: Final = 5.0
-"""For how long it is believed that a store does not answer; shorter than any interval at which it is asked again."""
+"""For how long a breaker stays open; shorter than any interval at which a store is called again."""
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Endpoint:
-    """An address that any number of stores may have.
+    """An address that any number of stores may share.
 
-    What is known of it refuses no call of a store, and only makes it one of few: a store may be out of reach by its own
-    fault, say with a wrong CA.
+    An unproven endpoint only limits concurrency. It fails no call: a store may be unreachable because of its own
+    settings, such as a wrong CA.
 
     Attributes:
-        answers: whether the last call to it was answered.
+        is_proven: whether the last call was answered. False before the first call.
     """
 
     is_proven: bool = False
 
 
 class StoreBreaker:
-    """Calls to one store, made in threads. For one event loop.
+    """Runs calls to one store in threads, and fails them at once while the store is unreachable.
 
-    ``doubtful``, of DOUBTFUL_AT_ONCE, is shared by all stores.
+    For one event loop.
+
+    Args:
+        endpoint: shared by all stores at the same address.
+        unproven: UNPROVEN_CONCURRENT_CALLS slots that all stores share.
     """
 
-    def __init__(self, endpoint: Endpoint, doubtful: asyncio.Semaphore) -> None:
+    def __init__(self, endpoint: Endpoint, unproven: asyncio.Semaphore) -> None:
         self._endpoint = endpoint
-        self._doubtful = doubtful
+        self._unproven = unproven
         self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
         self._open: tuple[StoreUnreachable, float] | None = None
 
     async def call(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns. Raises what it raises; StoreUnreachable at once if the last one got no answer."""
+        """Return what ``call`` returns. Raises what it raises; StoreUnreachable at once while the breaker is open."""
         if self._open is not None and _now() < self._open[1]:
             raise StoreUnreachable(self._open[0].message, reason=self._open[0].reason)
         async with _slot(self._slots, "The store has not answered earlier calls yet"):
             if self._endpoint.is_proven:
                 return await self._run(call)
-            async with _slot(self._doubtful, "Other stores that do not answer are being waited for"):
+            async with _slot(self._unproven, "Too many calls already wait for other stores that do not answer"):
                 return await self._run(call)
 
     async def _run(self, call: Callable[[], T]) -> T:
         try:
-            answer = await asyncio.to_thread(call)
+            result = await asyncio.to_thread(call)
         except StoreUnreachable as error:
             self._open, self._endpoint.is_proven = (error, _now() + OPEN_SECONDS), False
             raise
@@ -69,7 +73,7 @@ class StoreBreaker:
             self._endpoint.is_proven = True
             raise
         self._open, self._endpoint.is_proven = None, True
-        return answer
+        return result
 
 
 def _now() -> float:
@@ -77,12 +81,12 @@ def _now() -> float:
 
 
 @asynccontextmanager
-async def _slot(slots: asyncio.Semaphore, trouble: str) -> AsyncIterator[None]:
+async def _slot(slots: asyncio.Semaphore, message: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(SLOT_WAIT_SECONDS):
             await slots.acquire()
     except TimeoutError:
-        raise StoreUnreachable(trouble) from None
+        raise StoreUnreachable(message) from None
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Stores as the operator uses them: opened from a BackupStore and its Secrets, kept open while nothing changed."""
+"""The open object stores of the operator, each kept open while its BackupStore and Secrets stay the same."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Final, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.circuit_breaker import UNPROVEN_CONCURRENT_CALLS, Endpoint, StoreBreaker
-from cinderblock.controller.stores.secrets import Secret, _seen
-from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
+from cinderblock.controller.stores.secrets import Secret, SecretReader
+from cinderblock.errors import NotFound
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.children import location
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
@@ -28,130 +27,139 @@ from cinderblock.store.retrying import OPERATOR_RETRIES
 T = TypeVar("T")
 
 MAX_OPEN_STORES: Final = 64
-"""Stores that are kept open; opening one costs tens of milliseconds of CPU, keeping one a few hundred kB."""
+"""Stores kept open. Opening one costs tens of milliseconds of CPU, keeping one open a few hundred kB."""
 
 CHECK_CACHE_SECONDS: Final = 2.0
-"""For how long it is believed that a store which has answered can be used: of the first two looks at a backup, which
-follow each other at once, and of those at many backups that come together, one asks."""
+"""For how long a successful check counts. The first two reconciliations of a backup follow each other at once, and
+many backups may be created together: they share one check."""
 
 ACTIVE_KEY_ANNOTATION: Final = "cinderblock.io/active-key"
-"""On an encryption Secret: the key id that seals new backups."""
+"""Annotation of an encryption Secret: the key id that seals new backups."""
+
+
+class _StoreCalls(NamedTuple):
+    """The breaker of a BackupStore, and what it was made for."""
+
+    uid: str
+    address: str
+    breaker: StoreBreaker
 
 
 class StorePool:
-    """Opens stores and remembers them as long as the BackupStore and its Secrets are the same."""
+    """Opens the containers of BackupStores, keeps them open, and limits the calls to them.
 
-    def __init__(self, kube: KubeClient, tell: OnRequest | None = None) -> None:
+    Args:
+        kube: reads the Secrets.
+        on_request: receives the result of each request to a store.
+    """
+
+    def __init__(self, kube: KubeClient, on_request: OnRequest | None = None) -> None:
         self._kube = kube
-        self._endpoints: dict[str, Endpoint] = {}
-        self._doubtful = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
+        self._on_request = on_request
+        self._calls: dict[tuple[str, str], _StoreCalls] = {}
+        # An endpoint lives as long as the breaker of a store that uses it.
+        self._endpoints: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
+        self._unproven = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
-        self._tell = tell
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
-        self._breaker: dict[str, StoreBreaker] = {}
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
-    async def open(self, store: BackupStore, container: str) -> ObjectStore:
-        """The store's container, ready to be used from threads.
+    async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:
+        """Return a container of a store, ready for use from threads.
 
-        Raises NotFound naming a Secret that is missing, InvalidInput naming a key of it that is missing or malformed.
+        Raises NotFound naming a missing Secret, InvalidInput naming a missing or malformed key of it.
         """
         spec = store.spec
-        credentials = await self._secret(store, spec.credentials_secret_ref.name)
-        certificates = await self._secret(store, spec.ca_secret_ref.name) if spec.ca_secret_ref else None
-        versions = (credentials.version, certificates.version if certificates else "")
+        credentials = await secrets.read(self._kube, store, spec.credentials_secret_ref.name)
+        ca = await secrets.read(self._kube, store, spec.ca_secret_ref.name) if spec.ca_secret_ref else None
+        versions = (credentials.version, ca.version if ca else "")
         key = (store.uid, spec.model_dump_json(), container, *versions)
         if key not in self._open:
-            ca_file = self._write_certificates(store, certificates) if certificates else None
-            place = location(store, container)
+            ca_file = self._write_certificates(store, ca) if ca else None
+            address = location(store, container)
             opened = await asyncio.to_thread(
-                open_store, place, credentials_from_secret(credentials.data), ca_file=ca_file, policy=OPERATOR_RETRIES
+                open_store,
+                address,
+                credentials_from_secret(credentials.data),
+                ca_file=ca_file,
+                patience=OPERATOR_RETRIES,
             )
-            self._open[key] = InstrumentedStore(opened, self._tell) if self._tell else opened
+            self._open[key] = InstrumentedStore(opened, self._on_request) if self._on_request else opened
         self._open.move_to_end(key)
         while len(self._open) > MAX_OPEN_STORES:
-            # Closing is left to the garbage collector: a thread may still be using it.
+            # Closing is left to the garbage collector: a thread may still use the store.
             self._open.popitem(last=False)
         return self._open[key]
 
     async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
-        """Have ``call`` use the opened store, in a thread; see `Patience`. Raises what it raises."""
-        address = store.spec.endpoint_url or store.spec.region
-        endpoint = self._endpoints.setdefault(address, Endpoint())
-        patience = self._breaker.setdefault(f"{store.uid} {address}", StoreBreaker(endpoint, self._doubtful))
-        return await patience.call(call)
+        """Run a function that uses an open store, in a thread; see `StoreBreaker`. Raises what the function raises."""
+        return await self._breaker(store).call(call)
 
-    async def check(self, store: BackupStore, container: str) -> None:
-        """Raises what is wrong with a store: its Secrets, keys, endpoint, credentials, container."""
-        opened, clock = await self.open(store, container), asyncio.get_running_loop().time
-        await self.keys(store)
+    def _breaker(self, store: BackupStore) -> StoreBreaker:
+        address = store.spec.endpoint_url or store.spec.region
+        name = store.namespace, store.name
+        calls = self._calls.get(name)
+        if calls is None or (calls.uid, calls.address) != (store.uid, address):
+            endpoint = self._endpoints.get(address) or Endpoint()
+            self._endpoints[address] = endpoint
+            self._calls[name] = calls = _StoreCalls(store.uid, address, StoreBreaker(endpoint, self._unproven))
+        return calls.breaker
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Forget the calls to a BackupStore that no longer exists."""
+        self._calls.pop((namespace, name), None)
+
+    async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
+        """Check Secrets, keys, endpoint, credentials and container of a store. Raises what is wrong with them."""
+        opened, clock = await self.open(store, container, secrets), asyncio.get_running_loop().time
+        await self.keys(store, secrets)
         if clock() - self._checked.get(opened, float("-inf")) >= CHECK_CACHE_SECONDS:
             await self.call(store, opened.check)
             self._checked[opened] = clock()
 
-    async def keys(self, store: BackupStore) -> KeyRing | None:
-        """The encryption keys of a store; None if its backups are not sealed. Raises as `open` does."""
+    async def keys(self, store: BackupStore, secrets: SecretReader) -> KeyRing | None:
+        """Return the encryption keys of a store; None if it does not encrypt. Raises as `open` does."""
         if store.spec.encryption_secret_ref is None:
             return None
         name = store.spec.encryption_secret_ref.name
-        secret = await self._secret(store, name)
-        words = secret.annotations.get(READ_ONLY_KEYS_ANNOTATION, "")
-        read_only = parse_read_only_keys(words, f"annotation {READ_ONLY_KEYS_ANNOTATION} of Secret {name}")
+        secret = await secrets.read(self._kube, store, name)
+        text = secret.annotations.get(READ_ONLY_KEYS_ANNOTATION, "")
+        read_only = parse_read_only_keys(text, f"annotation {READ_ONLY_KEYS_ANNOTATION} of Secret {name}")
         active = secret.annotations.get(ACTIVE_KEY_ANNOTATION)
         return KeyRing.from_secret(secret.data, active, "the encryption Secret", read_only)
 
-    async def active_key(self, store: BackupStore) -> str | None:
+    async def active_key(self, store: BackupStore, secrets: SecretReader) -> str | None:
         """Return the key id that movers must seal with; None: the greatest in the Secret.
 
         A mover sees the keys of the Secret, but not its annotations. Raises what `keys` raises; KeyUnavailable if all
         keys are read-only.
         """
-        ring = await self.keys(store)
+        ring = await self.keys(store, secrets)
         if ring is None or store.spec.encryption_secret_ref is None:
             return None
-        secret = await self._secret(store, store.spec.encryption_secret_ref.name)
+        secret = await secrets.read(self._kube, store, store.spec.encryption_secret_ref.name)
         is_named = ACTIVE_KEY_ANNOTATION in secret.annotations
         return ring.active if is_named or ring.has_read_only_keys else None
 
-    async def _secret(self, store: BackupStore, name: str) -> Secret:
-        seen = _seen.get({})
-        if (store.namespace, name) not in seen:
-            seen[store.namespace, name] = await self._read_secret(store, name)
-        return seen[store.namespace, name]
-
-    async def _read_secret(self, store: BackupStore, name: str) -> Secret:
-        try:
-            body = await self._kube.get(SECRET, name, store.namespace)
-        except AccessDenied as error:
-            # An API server that has just started denies what it will allow in a moment, as long as it does not know
-            # all roles. That is no answer of the store, and ends no backup at once.
-            raise KubeUnavailable(f"Secret {name} of BackupStore {store.name}: {error.message}") from error
-        if body is None:
-            raise NotFound(
-                f"Secret {name} of BackupStore {store.name} does not exist in namespace {store.namespace}: create it",
-                reason="SecretNotFound",
-            )
-        return Secret(body)
-
     def _write_certificates(self, store: BackupStore, secret: Secret) -> str:
-        """The CA certificates as a file, which is how boto3 wants them."""
+        """Write the CA certificates to a file, as boto3 needs them, and return its path."""
         if "ca.crt" not in secret.data:
             raise NotFound(
                 f"The CA Secret of BackupStore {store.name} has no key ca.crt: put the PEM certificates there",
                 reason="SecretIncomplete",
             )
-        # Made when it is needed: whoever is killed leaves it behind.
+        # Made on first use: a process that is killed leaves the directory behind.
         self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
         path = os.path.join(self._certificates.name, f"{secret.version.replace('/', '-')}.pem")
-        # Another store may be about to read the same file: it is whole, or not there.
-        descriptor, written = tempfile.mkstemp(dir=self._certificates.name)
+        # Another store may be about to read the same file: replace it in one step.
+        descriptor, temporary = tempfile.mkstemp(dir=self._certificates.name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(secret.data["ca.crt"])
-        os.replace(written, path)
+        os.replace(temporary, path)
         return path
 
     def close(self) -> None:
-        """Close every store."""
+        """Close all stores."""
         for opened in self._open.values():
             opened.close()
         if self._certificates is not None:

@@ -1,7 +1,8 @@
-"""How the operator finds out which backups need packs of which others. It reads a manifest once, and blocks no store.
+"""Which backups need packs of which others: the operator's cached look-ups in manifests.
 
-Each batch is a call of its own (see `Patience`), so that others have their turn in between. Two looks at one volume at
-the same time do not read the same manifests: the second waits a moment for the first, and is tried again later.
+Each manifest is read once. A look-up reads them in batches, each a call of its own (see `StoreBreaker`), so that other
+calls to the store run in between. Two look-ups do not read the manifests of a volume at the same time: the second waits
+a moment for the first, and is retried later.
 """
 
 from __future__ import annotations
@@ -15,65 +16,73 @@ from weakref import WeakValueDictionary
 
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.repository.reference_cache import ReferenceCache
 from cinderblock.repository.references import Dependents, References
 from cinderblock.store.base import ObjectStore
 
-TURN_SECONDS: Final = 1.0
-"""Seconds that a look waits for another one that reads manifests of the same volume."""
+LOCK_WAIT_SECONDS: Final = 1.0
+"""Seconds that a look-up waits for another one that reads manifests of the same volume."""
 
 
 class ReferenceLookups:
-    """The looks at manifests of volumes, with what they have read. For one event loop.
+    """Look-ups in the manifests of volumes, with a cache of what they have read. For one event loop.
 
     Args:
-        turn_seconds: seconds that a look waits for another one that reads manifests of the same volume.
+        lock_wait_seconds: seconds that a look-up waits for another one that reads manifests of the same volume.
     """
 
-    def __init__(self, turn_seconds: float = TURN_SECONDS) -> None:
-        self._turn_seconds = turn_seconds
-        self._known = ReferenceCache()
-        self._turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+    def __init__(self, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
+        self._lock_wait_seconds = lock_wait_seconds
+        self._cache = ReferenceCache()
+        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
-    async def needs(
-        self, stores: StorePool, store: BackupStore, container: str, volume_id: str, backup_id: str
+    async def find_dependents(
+        self,
+        stores: StorePool,
+        store: BackupStore,
+        container: str,
+        volume_id: str,
+        backup_id: str,
+        *,
+        secrets: SecretReader,
     ) -> Dependents:
         """Return which backups need packs of a backup.
 
-        Raises what the store raises; TransientError (ReadingReferences) while another look reads the same manifests.
+        Raises what the store raises; TransientError (ReadingReferences) while another look-up reads the same manifests.
         """
-        opened, keys = await stores.open(store, container), await key_ring(stores, store)
+        opened, keys = await stores.open(store, container, secrets), await key_ring(stores, store, secrets)
         try:
-            look = await stores.call(store, self.begin(opened, keys, store, container, volume_id))
-            if not look.is_complete:
-                async with self.turn(store, container, volume_id):
-                    look.refresh()
-                    while not look.is_complete:
-                        await stores.call(store, look.read_batch)
+            lookup = await stores.call(store, self.begin(opened, keys, store, container, volume_id))
+            if not lookup.is_complete:
+                async with self.lock(store, container, volume_id):
+                    lookup.recall()
+                    while not lookup.is_complete:
+                        await stores.call(store, lookup.read_some)
         finally:
-            self.settle(store, container, volume_id)
-        return look.needs(backup_id)
+            self.trim(store, container, volume_id)
+        return lookup.needs(backup_id)
 
     def begin(
         self, opened: ObjectStore, keys: KeyRing | None, store: BackupStore, container: str, volume_id: str
     ) -> Callable[[], References]:
-        """Return a function that begins a look and lists the manifests of a volume. Any thread may call it."""
-        known = self._known.of(_place(store, container, volume_id))
-        return partial(References, opened, store.spec.prefix, volume_id, keys, known)
+        """Return a function that begins a look-up by listing the manifests of a volume. Any thread may call it."""
+        cached = self._cache.of(_cache_key(store, container, volume_id))
+        return partial(References, opened, store.spec.prefix, volume_id, keys, cached)
 
-    def settle(self, store: BackupStore, container: str, volume_id: str) -> None:
-        """Forget what does not fit into memory, after a look at a volume."""
-        self._known.account(_place(store, container, volume_id))
+    def trim(self, store: BackupStore, container: str, volume_id: str) -> None:
+        """Drop what does not fit into memory, after a look-up in a volume's manifests."""
+        self._cache.settle(_cache_key(store, container, volume_id))
 
     @asynccontextmanager
-    async def turn(self, store: BackupStore, container: str, volume_id: str) -> AsyncIterator[None]:
-        """Be the only look that reads manifests of a volume. Raises TransientError if another look takes long."""
-        turn = self._turns.setdefault(_place(store, container, volume_id), asyncio.Lock())
+    async def lock(self, store: BackupStore, container: str, volume_id: str) -> AsyncIterator[None]:
+        """Be the only look-up that reads manifests of a volume. Raises TransientError if another one takes long."""
+        lock = self._locks.setdefault(_cache_key(store, container, volume_id), asyncio.Lock())
         try:
-            async with asyncio.timeout(self._turn_seconds):
-                await turn.acquire()
+            async with asyncio.timeout(self._lock_wait_seconds):
+                await lock.acquire()
         except TimeoutError:
             raise TransientError(
                 f"The manifests of volume {volume_id} are being read for another of its backups",
@@ -82,22 +91,22 @@ class ReferenceLookups:
         try:
             yield
         finally:
-            turn.release()
+            lock.release()
 
 
-async def key_ring(stores: StorePool, store: BackupStore) -> KeyRing | None:
+async def key_ring(stores: StorePool, store: BackupStore, secrets: SecretReader) -> KeyRing | None:
     """Return the keys of a store; None if it has none or they cannot be read.
 
-    A deletion does not depend on the encryption Secret: while the line of parents is complete, headers are enough.
+    A deletion does not depend on the encryption Secret: while no parent is missing, unencrypted headers are enough.
     Raises KubeUnavailable.
     """
     try:
-        return await stores.keys(store)
+        return await stores.keys(store, secrets)
     except (NotFound, InvalidInput, KeyUnavailable):
         return None
 
 
-def _place(store: BackupStore, container: str, volume_id: str) -> Hashable:
-    """Return the place of a volume's backups. Other settings of a store may lead to another place."""
+def _cache_key(store: BackupStore, container: str, volume_id: str) -> Hashable:
+    """Return what identifies the place of a volume's backups: other settings of a store may lead to another place."""
     spec = store.spec
     return store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id

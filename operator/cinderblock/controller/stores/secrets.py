@@ -1,25 +1,54 @@
-"""Secrets of stores, read at most once for each look at an object."""
+"""Secrets of BackupStores, each read at most once per reconciliation."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any
 
-_seen: ContextVar[dict[tuple[str, str], Secret]] = ContextVar("secrets that were read during this look")
-
-
-def begin_to_look() -> None:
-    """Secrets that are needed several times are read once, until this task calls this again."""
-    _seen.set({})
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import SECRET
 
 
 class Secret:
-    """A Secret, decoded. Its contents never appear in a repr."""
+    """A decoded Secret. Its contents never appear in a repr."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self.data = {key: base64.b64decode(value) for key, value in (body.get("data") or {}).items()}
         metadata = body["metadata"]
         self.annotations: dict[str, str] = metadata.get("annotations") or {}
         self.version = f"{metadata['uid']}/{metadata['resourceVersion']}"
+
+
+class SecretReader:
+    """The Secrets that one reconciliation has read. Make a new reader for each reconciliation: it never re-reads."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[tuple[str, str], Secret] = {}
+
+    async def read(self, kube: KubeClient, store: BackupStore, name: str) -> Secret:
+        """Return a Secret in the namespace of a BackupStore.
+
+        Raises NotFound (SecretNotFound) if it does not exist, and KubeUnavailable.
+        """
+        key = store.namespace, name
+        if key not in self._secrets:
+            self._secrets[key] = await _read(kube, store, name)
+        return self._secrets[key]
+
+
+async def _read(kube: KubeClient, store: BackupStore, name: str) -> Secret:
+    try:
+        body = await kube.get(SECRET, name, store.namespace)
+    except AccessDenied as error:
+        # An API server that has just started refuses what it allows a moment later, until it has loaded all roles.
+        # That says nothing about the store, and must not end a backup.
+        raise KubeUnavailable(f"Secret {name} of BackupStore {store.name}: {error.message}") from error
+    if body is None:
+        raise NotFound(
+            f"Secret {name} of BackupStore {store.name} does not exist in namespace {store.namespace}: create it",
+            reason="SecretNotFound",
+        )
+    return Secret(body)

@@ -1,4 +1,4 @@
-"""A restored volume gets its name from Kubernetes' own volume controller, at once and not with its next resync."""
+"""Kubernetes' own volume controller binds restored volumes to their claims at once, not only with its next resync."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.support.simulation.controllers import a_claim, controllers, furnish, 
 
 pytestmark = pytest.mark.integration
 
-NAMESPACE = "handing-over"
+NAMESPACE = "rebinding"
 RESTORES = 8
-"""The volume controller meets a conflict with itself in every second binding."""
-NEVER = "10m"
-"""A resync that nobody waits for here."""
+"""Restores at the same time. The volume controller conflicts with itself in every second binding."""
+RESYNC_PERIOD = "10m"
+"""Resync period of the volume controller, longer than the test."""
 
 WRITES = 22 + 1 + 3
-"""Of a restore to a new volume (docs/scale.md): until it is available, for a binding left half done, and after it."""
+"""Writes of a restore to a new volume (docs/scale.md): until it is available, for a half-done binding, and after it."""
 
 Call = Callable[[Callable[[KubeClient], Any]], Any]
 
@@ -41,17 +41,17 @@ class Stage:
     """A cluster with an operator.
 
     Attributes:
-        call: does something as the administrator.
-        line: the operator's way to the API server.
+        call: runs a function with the administrator's client.
+        api: the proxy between the operator and the API server.
     """
 
     call: Call
-    line: FaultyApi
+    api: FaultyApi
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """A volume, on a cluster whose claims are bound by Kubernetes itself."""
+    """Run a cluster with one volume, where Kubernetes itself binds claims."""
     with ExitStack() as stack:
         server = stack.enter_context(apiserver.running(with_snapshots=True))
         store = stack.enter_context(s3.running("--keep-alive"))
@@ -67,18 +67,18 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             for resource in RESOURCES:
                 await install(client, resource)
             await furnish(client)
-            await furnish_namespace(client, NAMESPACE, store, "handing-over")
+            await furnish_namespace(client, NAMESPACE, store, "rebinding")
             await client.create(kinds.PVC, a_claim(NAMESPACE, "data"))
 
         do(prepare)
-        stack.enter_context(volumes.controlled(server.kubeconfig, resync=NEVER))
+        stack.enter_context(volumes.controlled(server.kubeconfig, resync=RESYNC_PERIOD))
         stack.enter_context(controllers(server, store, binds=False))
-        line = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
-        kubeconfig = kubeconfigs.write(tmp_path / "kubeconfig", line.url, server.authority, server.token)
+        api = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
+        kubeconfig = kubeconfigs.write(tmp_path / "kubeconfig", api.url, server.authority, server.token)
         settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default"}
-        process = stack.enter_context(operator(line, tmp_path, "operator", kubeconfig, **settings))
+        process = stack.enter_context(operator(api, tmp_path, "operator", kubeconfig, **settings))
         wait_for("readiness", process.is_ready)
-        yield Stage(do, line)
+        yield Stage(do, api)
 
 
 def _phase(call: Call, kind: kinds.Kind, name: str) -> str:
@@ -86,7 +86,7 @@ def _phase(call: Call, kind: kinds.Kind, name: str) -> str:
     return str((found or {}).get("status", {}).get("phase"))
 
 
-def test_every_restored_volume_gets_its_name_without_waiting_for_a_resync(stage: Stage) -> None:
+def test_restored_volumes_are_bound_without_waiting_for_a_resync(stage: Stage) -> None:
     call = stage.call
     wait_for("volume", lambda: _phase(call, kinds.PVC, "data") == "Bound")
 
@@ -102,7 +102,7 @@ def test_every_restored_volume_gets_its_name_without_waiting_for_a_resync(stage:
 
     call(back_up)
     wait_for("backup", lambda: _phase(call, kinds.VOLUME_BACKUP, "full") == "available")
-    since = len(stage.line.seen)
+    since = len(stage.api.seen)
     call(restore)
     for number in range(RESTORES):
         name = f"again-{number}"
@@ -110,9 +110,9 @@ def test_every_restored_volume_gets_its_name_without_waiting_for_a_resync(stage:
         claim = call(lambda client, n=number: client.get(kinds.PVC, f"restored-{n}", NAMESPACE))
         assert claim["status"]["phase"] == "Bound"
         assert "cinderblock.io/nudged" not in claim["metadata"]["annotations"]
-    marked = lambda: call(lambda client: client.list(kinds.PV, labels=RESTORE_LABEL))  # noqa: E731
-    wait_for("volumes without our mark", lambda: not marked())
+    marked_volumes = lambda: call(lambda client: client.list(kinds.PV, labels=RESTORE_LABEL))  # noqa: E731
+    wait_for("volumes without the restore mark", lambda: not marked_volumes())
     policies = [volume["spec"]["persistentVolumeReclaimPolicy"] for volume in call(lambda c: c.list(kinds.PV))]
     assert set(policies) == {"Delete"}
-    writes = [seen for seen in stage.line.seen[since:] if seen.is_write and "/events" not in seen.path]
-    assert len(writes) <= RESTORES * WRITES, [f"{seen.method} {seen.path}" for seen in writes]
+    writes = [request for request in stage.api.seen[since:] if request.is_write and "/events" not in request.path]
+    assert len(writes) <= RESTORES * WRITES, [f"{request.method} {request.path}" for request in writes]

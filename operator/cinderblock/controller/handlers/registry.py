@@ -1,0 +1,69 @@
+"""Every kopf handler of the operator. Each hands its event to an `EventSink`; nothing is decided here.
+
+There are no change handlers, timers or daemons. The API server filters by the labels as well; see `kopf_settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import kopf
+
+from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, VERSION
+from cinderblock.controller.handlers.event_bridge import Event, EventSink
+from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
+
+MANAGED: Final = {MANAGED_BY_LABEL: MANAGED_BY}
+MARKED_BY_RESTORE: Final = {RESTORE_LABEL: kopf.PRESENT}
+
+Login = Callable[[], Awaitable[kopf.AiohttpSession]]
+"""Opens a connection to the API server for kopf."""
+
+
+def make_registry(sink: EventSink, login: Login) -> kopf.OperatorRegistry:
+    """Declare what the operator listens to.
+
+    Args:
+        sink: receives the events.
+        login: opens kopf's connections.
+    """
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def log_in(**_: Any) -> kopf.AiohttpSession:
+        return await login()
+
+    @kopf.on.event(GROUP, VERSION, "backupstores", registry=registry)
+    async def on_backup_store(event: Event, **_: Any) -> None:
+        await sink.on_custom_resource(event)
+
+    @kopf.on.event(GROUP, VERSION, "volumebackups", registry=registry)
+    async def on_volume_backup(event: Event, **_: Any) -> None:
+        await sink.on_custom_resource(event)
+
+    @kopf.on.event(GROUP, VERSION, "volumerestores", registry=registry)
+    async def on_volume_restore(event: Event, **_: Any) -> None:
+        await sink.on_custom_resource(event)
+
+    @kopf.on.event("batch", "v1", "jobs", labels=MANAGED, registry=registry)
+    async def on_job(event: Event, **_: Any) -> None:
+        await sink.on_child(event)
+
+    @kopf.on.event("v1", "pods", labels=MANAGED, registry=registry)
+    async def on_pod(event: Event, **_: Any) -> None:
+        await sink.on_child(event)
+
+    @kopf.on.event("v1", "persistentvolumeclaims", labels=MANAGED, registry=registry)
+    async def on_claim(event: Event, **_: Any) -> None:
+        await sink.on_child(event)
+
+    @kopf.on.event("snapshot.storage.k8s.io", "v1", "volumesnapshots", labels=MANAGED, registry=registry)
+    async def on_snapshot(event: Event, **_: Any) -> None:
+        await sink.on_child(event)
+
+    @kopf.on.event("v1", "persistentvolumes", labels=MARKED_BY_RESTORE, registry=registry)
+    async def on_volume(event: Event, **_: Any) -> None:
+        await sink.on_persistent_volume(event)
+
+    return registry

@@ -1,0 +1,55 @@
+"""The kopf handlers cover every watched kind, and hand each event to the right method of the sink."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import kopf
+
+from cinderblock.controller.handlers.event_bridge import Event
+from cinderblock.controller.handlers.event_handler import CHILD_KINDS
+from cinderblock.controller.handlers.registry import make_registry
+from cinderblock.controller.handlers.watch_manager import WATCHED_KINDS
+from cinderblock.controller.request import OWN_KINDS
+
+
+class RecordingSink:
+    """Records the events that it receives, with the method that received them."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    async def on_custom_resource(self, event: Event) -> None:
+        self.events.append(("custom resource", event))
+
+    async def on_child(self, event: Event) -> None:
+        self.events.append(("child", event))
+
+    async def on_persistent_volume(self, event: Event) -> None:
+        self.events.append(("persistent volume", event))
+
+
+async def login() -> kopf.AiohttpSession:
+    return cast("kopf.AiohttpSession", SimpleNamespace())
+
+
+def handlers(registry: kopf.OperatorRegistry) -> dict[tuple[str | None, str | None, str | None], Any]:
+    """Return the event handlers by group, version and plural."""
+    found = registry._watching.get_all_handlers()
+    return {(h.selector.group, h.selector.version, h.selector.any_name or h.selector.plural): h for h in found}
+
+
+async def test_every_watched_kind_has_a_handler() -> None:
+    declared = handlers(make_registry(RecordingSink(), login))
+    assert set(declared) == {(kind.group, kind.version, kind.plural) for kind in WATCHED_KINDS}
+
+
+async def test_each_kind_reaches_its_method_of_the_sink() -> None:
+    sink = RecordingSink()
+    declared = handlers(make_registry(sink, login))
+    for kind in WATCHED_KINDS:
+        await declared[kind.group, kind.version, kind.plural].fn(event=kind.kind, body={}, type="ADDED")
+    expected = {kind.kind: "custom resource" for kind in OWN_KINDS.values()}
+    expected |= {kind.kind: "child" for kind in CHILD_KINDS} | {"PersistentVolume": "persistent volume"}
+    assert {event: method for method, event in sink.events} == expected
