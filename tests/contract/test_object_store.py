@@ -26,7 +26,7 @@ def test_a_check_may_be_repeated(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"x", bytearray(b"some bytes"), memoryview(b"padded bytes")[2:7]])
-def test_an_object_is_read_back(store: ObjectStore, body: Body) -> None:
+def test_an_object_is_read_back(store: ObjectStore, body: Buffer) -> None:
     store.put("a/key", body)
     assert store.get("a/key") == bytes(body)
     assert list(store.list("a/")) == [ObjectInfo("a/key", len(body))]

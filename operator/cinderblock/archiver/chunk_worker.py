@@ -236,42 +236,12 @@ def read_runs(
             raise SourceChanging(
                 f"Cannot read {format_path(path)}: it became shorter while it was read. Back up a snapshot."
             )
-        for opened_file, count in nonzero_runs(part, offset, grain):
-            if base + opened_file != end:
-                view[end : end + count] = part[opened_file : opened_file + count]
-            placed.append(PlacedExtent(offset + opened_file, count, end, digest_of(view[end : end + count])))
+        for first, count in nonzero_ranges(part, offset, grain):
+            if base + first != end:
+                view[end : end + count] = part[first : first + count]
+            placed.append(PlacedExtent(offset + first, count, end, digest_of(view[end : end + count])))
             end += count
     return placed, end
-
-
-def nonzero_runs(part: memoryview, offset: int, grain: int = ZERO_GRAIN) -> list[tuple[int, int]]:
-    """Start and length of what is not zero in ``part``, in steps of ``grain`` along the grid of the file.
-
-    Args:
-        part: content from ``offset`` of the file.
-        offset: the grid is that of the file, so that the same content always gives the same runs.
-        grain: bytes of a step.
-    """
-    if _begins_no_step_with_zero(part, offset, grain):
-        return [(0, len(part))]
-    runs: list[tuple[int, int]] = []
-    start, position, end = -1, 0, len(part)
-    while position < end:
-        stop = min(end, position + grain - (offset + position) % grain)
-        if not is_zero(part[position:stop]):
-            start = position if start < 0 else start
-        elif start >= 0:
-            runs.append((start, position - start))
-            start = -1
-        position = stop
-    if start >= 0:
-        runs.append((start, end - start))
-    return runs
-
-
-def _begins_no_step_with_zero(part: memoryview, offset: int, grain: int) -> bool:
-    """Whether no step can be all zero, by its first byte alone: true of most files, and one call for all steps."""
-    return bool(part) and offset % grain == 0 and 0 not in bytes(part[::grain])
 
 
 def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> list[OpenedFile | None]:

@@ -146,7 +146,7 @@ class ParentStream:
         equal = common_rows(self._rows, self._at, rows, start)
         if rows.links and self._section is not None:
             for row in rows.links_between(start, start + equal):
-                if self._section.table.target(self._at + row - start) != rows.links[row]:
+                if self._section.table.hard_link_target(self._at + row - start) != rows.links[row]:
                     return row - start
         return equal
 
@@ -169,7 +169,7 @@ class ParentStream:
 
     def _next_section(self) -> None:
         self._section = next(self._sections, None)
-        self._stats = None if self._section is None else self._section.stamps()
+        self._stats = None if self._section is None else self._section.stats()
         self._rows = Rows([]) if self._stats is None else _rows(self._stats, self._detector.stamped_before_ns)
         self._at = self._reused_from = 0
         if len(self._rows) and self._rows.paths[0] == self._last_reused:

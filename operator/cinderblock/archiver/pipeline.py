@@ -226,7 +226,7 @@ class BackupPipeline:
 
     def _on_reused(self, run: SectionRun) -> None:
         """Add entries that are unchanged since the parent."""
-        if self.vanished or self._source.gaps.links_to(run.targets()):
+        if self.vanished or self._source.gaps.links_to(run.link_targets()):
             # A link may lead to a file that could not be read, so check each entry.
             for entry in run.entries():
                 self._emit(entry)
@@ -326,7 +326,7 @@ class BackupPipeline:
             self.rereads += 1
             new_file = _OpenFile(entry, content)
             try:
-                for runs in cells(content.data_ranges(), self._chunk_bytes):
+                for runs in split_on_grid(content.data_ranges(), self._chunk_bytes):
                     self._add_block(new_file, self._worker.read_block(content, entry.path, runs, buffer, ()))
                 if content.is_settled and not content.has_changed():
                     self._writer.add(entry._replace(extents=tuple(new_file.extents)))

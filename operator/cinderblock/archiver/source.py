@@ -180,15 +180,15 @@ class TreeSource:
 
     def warnings(self) -> list[str]:
         """See Source."""
-        overlay = [] if self._support.keeps(Feature.TRUSTED_ATTRIBUTES) else self._reader.whiteouts.sentences()
+        overlay = [] if self._support.keeps(Feature.TRUSTED_ATTRIBUTES) else self._reader.whiteouts.summaries()
         sync_warning = [] if self._sync_warning is None else [self._sync_warning]
-        return [*sync_warning, *self._assessed, *self._reader.skipped.sentences(), *overlay]
+        return [*sync_warning, *self._assessed, *self._reader.skipped.summaries(), *overlay]
 
     def losses(self) -> list[Loss]:
         """See Source."""
         support, features = self._support, _INVISIBLE_FEATURES.items()
         invisible = [Loss(what=what) for feature, what in features if not support.keeps(feature)]
-        return [*self._reader.skipped.listed(), *invisible]
+        return [*self._reader.skipped.list_losses(), *invisible]
 
     def __enter__(self) -> Self:
         return self

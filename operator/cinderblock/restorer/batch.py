@@ -73,9 +73,9 @@ class RestoringFile:
         """Whether it is complete in the target."""
         return not self._waiting
 
-    def rest(self) -> DataRange:
+    def rest(self) -> ByteRange:
         """Return the hole behind the last extent."""
-        return DataRange(self.position, self._size - self.position)
+        return ByteRange(self.position, self._size - self.position)
 
 
 @dataclass(slots=True)
@@ -194,7 +194,7 @@ class FileBatch:
         self._delegated = [item.file for item in self._items if item.file.may_be_delegated]
         for file in self._delegated:
             file.is_delegated = True
-        return [order(item.file.entry, self._writes(item)) for item in self._items if item.file.is_delegated]
+        return [make_order(item.file.entry, self._writes(item)) for item in self._items if item.file.is_delegated]
 
     def _writes(self, item: _BatchItem) -> Writes:
         starts = self.chunk_starts

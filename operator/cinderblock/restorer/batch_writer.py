@@ -75,7 +75,7 @@ class BatchWriter:
         """Return whether there are other processes. They start once there are enough files."""
         if self._files >= MIN_POOLED_FILES and not self._is_decided:
             self._is_decided = True
-            if processes := is_worthwhile():
+            if processes := usable_processes():
                 # If no process can start (a limit on processes), this one does all the work.
                 with suppress(OSError):
                     self._create_pool = self._target.create_pool(processes, self._memory)

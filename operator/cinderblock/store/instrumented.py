@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from cinderblock.errors import CinderblockError, ObjectNotFound
-from cinderblock.store.base import Body, ObjectInfo, ObjectStore
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo, ObjectStore
 
 OK: Final = "ok"
 

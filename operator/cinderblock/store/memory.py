@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from cinderblock.errors import ObjectNotFound
-from cinderblock.store.base import Body, ObjectInfo, check_body, check_key, slice_body
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo, check_body, check_key, slice_body
 
 
 class MemoryStore:

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from cinderblock.errors import StoreUnreachable
-from cinderblock.store.base import DELETE_BATCH_KEYS, Body, ObjectInfo, ObjectStore
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from typing_extensions import override
 from cinderblock.api.mover import VolumeMode
 from cinderblock.archiver import archiver
 from cinderblock.archiver.source import OpenedFile
-from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.format.entries import ByteRange, Entry, EntryKind
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import buffer_bytes
 from cinderblock.format.range_reader import Buffer
 from cinderblock.repository.pack_uploader import UPLOADS
 from cinderblock.restorer import pipeline as restore_pipeline
-from cinderblock.store.base import Body, ObjectInfo
+from cinderblock.store.base import ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from cinderblock.volume.tree.reader import ParentRows

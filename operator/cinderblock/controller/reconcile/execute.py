@@ -175,18 +175,15 @@ async def _delete_stored_data(context: Context, target: Target, action: DeleteSt
     begin = context.references.begin(opened, keys, store, action.container, action.volume_id)
 
     def delete() -> int:
-        references = begin()
-        references.read_all()
-        needs = references.needs(action.backup_id)
-        if needs.by:
-            # Their manifests are newer than the decision. The next one waits for them, or leaves the data to them.
-            raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason="HasDependentBackups")
-        if needs.unknown:
-            raise dependents.unknown(needs.unknown[0].message)
-        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, references)
+        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, begin())
 
     try:
         count = await asyncio.to_thread(delete)
+    except BackupNeeded as error:
+        # These backups were made after the decision. The next reconcile waits for them, or leaves the data to them.
+        raise TransientError(error.message, reason=error.reason) from error
+    except ReferencesUnknown as error:
+        raise dependents.unknown(error.message) from error
     finally:
         context.references.trim(store, action.container, action.volume_id)
     log.info("Deleted stored data", extra={"objects": count})

@@ -353,8 +353,8 @@ async def _find_manifests(context: Context, store: BackupStore, container: str, 
     Anybody who can write to the container can put a manifest with the same name below another volume. So the key below
     the known volume comes first.
     """
-    opened = await context.stores.open(store, container, context.secrets)
-    prefix, backup_id = store.spec.prefix, observed.backup.backup_id
+    catalog = Catalog(await context.stores.open(store, container, context.secrets), store.spec.prefix)
+    found = await context.stores.call(store, partial(catalog.namesakes, observed.backup.backup_id))
     known = _known_key(observed, store)
     return sorted((backup.key for backup in found), key=lambda key: (key != known, key))
 
@@ -395,24 +395,12 @@ async def _with_stored_data(
     store, backup = lookup.store, observed.backup
     if store is None:
         return observed
-    opened = await context.stores.open(store, container, context.secrets)
-    find = partial(_find_stored, opened, store.spec.prefix, volume_id, backup.backup_id)
-    has_data, has_manifest = await context.stores.call(store, find)
-    observed = replace(observed, data_present=has_data, manifest_present=has_manifest)
+    catalog = Catalog(await context.stores.open(store, container, context.secrets), store.spec.prefix)
+    presence = await context.stores.call(store, partial(catalog.presence, volume_id, backup.backup_id))
+    observed = replace(observed, data_present=presence.has_data, manifest_present=presence.has_manifest)
     # The siblings were read before. So a backup that has a manifest now and was not among them has no VolumeBackup.
-    is_kept = backup.keeps_data and has_manifest
-    return await _with_dependents(context, observed) if has_data and not is_kept else observed
-
-
-def _find_stored(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> tuple[bool, bool]:
-    """Return whether the store holds any object of the backup, and whether it holds its manifest.
-
-    Foreign objects do not count.
-    """
-    key = layout.manifest_key(prefix, volume_id, backup_id)
-    has_manifest = any(found.key == key for found in store.list(key))
-    has_packs = next(list_pack_objects(store, prefix, volume_id, backup_id), None) is not None
-    return has_manifest or has_packs, has_manifest
+    is_kept = backup.keeps_data and presence.has_manifest
+    return await _with_dependents(context, observed) if presence.has_data and not is_kept else observed
 
 
 async def _with_dependents(context: Context, observed: ObservedBackup) -> ObservedBackup:

@@ -82,7 +82,7 @@ class StorePool:
                 address,
                 credentials_from_secret(credentials.data),
                 ca_file=ca_file,
-                patience=OPERATOR_RETRIES,
+                policy=OPERATOR_RETRIES,
             )
             self._open[key] = InstrumentedStore(opened, self._on_request) if self._on_request else opened
         self._open.move_to_end(key)

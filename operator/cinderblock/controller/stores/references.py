@@ -58,9 +58,9 @@ class ReferenceLookups:
             lookup = await stores.call(store, self.begin(opened, keys, store, container, volume_id))
             if not lookup.is_complete:
                 async with self.lock(store, container, volume_id):
-                    lookup.recall()
+                    lookup.refresh()
                     while not lookup.is_complete:
-                        await stores.call(store, lookup.read_some)
+                        await stores.call(store, lookup.read_batch)
         finally:
             self.trim(store, container, volume_id)
         return lookup.needs(backup_id)
@@ -74,7 +74,7 @@ class ReferenceLookups:
 
     def trim(self, store: BackupStore, container: str, volume_id: str) -> None:
         """Drop what does not fit into memory, after a look-up in a volume's manifests."""
-        self._cache.settle(_cache_key(store, container, volume_id))
+        self._cache.account(_cache_key(store, container, volume_id))
 
     @asynccontextmanager
     async def lock(self, store: BackupStore, container: str, volume_id: str) -> AsyncIterator[None]:
