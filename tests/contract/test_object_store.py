@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cinderblock.errors import InvalidInput, NotFound
-from cinderblock.store.base import BODY_LIMIT, Body, ObjectInfo, ObjectStore
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import BODY_LIMIT, ObjectInfo, ObjectStore
 
 MIB = 1024**2
 
@@ -25,7 +26,7 @@ def test_a_check_may_be_repeated(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"x", bytearray(b"some bytes"), memoryview(b"padded bytes")[2:7]])
-def test_what_was_put_is_got(store: ObjectStore, body: Body) -> None:
+def test_what_was_put_is_got(store: ObjectStore, body: Buffer) -> None:
     store.put("a/key", body)
     assert store.get("a/key") == bytes(body)
     assert list(store.list("a/")) == [ObjectInfo("a/key", len(body))]

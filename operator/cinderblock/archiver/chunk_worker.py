@@ -10,15 +10,14 @@ from cinderblock.archiver.hidden_changes import differs, has_same_stamps
 from cinderblock.archiver.source import Opened, Source
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
-from cinderblock.format.chunker import Run
 from cinderblock.format.compression import Encoder, Encoding
-from cinderblock.format.entries import Entry, Extent
+from cinderblock.format.entries import ByteRange, Entry, Extent
 from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.reader import SectionRun
 from cinderblock.repository.pack_uploader import EncodedChunk
 from cinderblock.volume.content import SourceContent
 from cinderblock.volume.errors import VANISHED, format_path
-from cinderblock.volume.ranges import is_zero
+from cinderblock.volume.ranges import nonzero_ranges
 from cinderblock.volume.tree.source_file import SMALL_FILE_BYTES
 
 ZERO_GRAIN = 64 << 10
@@ -124,7 +123,7 @@ class ChunkWorker:
         self,
         content: SourceContent,
         path: bytes,
-        runs: Sequence[Run],
+        runs: Sequence[ByteRange],
         buffer: bytearray,
         hints: Sequence[Extent],
         *,
@@ -235,42 +234,12 @@ def read_runs(
         part = view[base : base + length]
         if content.read_into(offset, part) != length:
             raise SourceChanging(f"{format_path(path)} became shorter while it was read: back up a snapshot")
-        for first, count in nonzero_runs(part, offset, grain):
+        for first, count in nonzero_ranges(part, offset, grain):
             if base + first != end:
                 view[end : end + count] = part[first : first + count]
             placed.append(PlacedExtent(offset + first, count, end, digest_of(view[end : end + count])))
             end += count
     return placed, end
-
-
-def nonzero_runs(part: memoryview, offset: int, grain: int = ZERO_GRAIN) -> list[tuple[int, int]]:
-    """Start and length of what is not zero in ``part``, in steps of ``grain`` along the grid of the file.
-
-    Args:
-        part: content from ``offset`` of the file.
-        offset: the grid is that of the file, so that the same content always gives the same runs.
-        grain: bytes of a step.
-    """
-    if _begins_no_step_with_zero(part, offset, grain):
-        return [(0, len(part))]
-    runs: list[tuple[int, int]] = []
-    start, position, end = -1, 0, len(part)
-    while position < end:
-        stop = min(end, position + grain - (offset + position) % grain)
-        if not is_zero(part[position:stop]):
-            start = position if start < 0 else start
-        elif start >= 0:
-            runs.append((start, position - start))
-            start = -1
-        position = stop
-    if start >= 0:
-        runs.append((start, end - start))
-    return runs
-
-
-def _begins_no_step_with_zero(part: memoryview, offset: int, grain: int) -> bool:
-    """Whether no step can be all zero, by its first byte alone: true of most files, and one call for all steps."""
-    return bool(part) and offset % grain == 0 and 0 not in bytes(part[::grain])
 
 
 def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> list[Opened | None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 from zlib import crc32
+
+from cinderblock.format.entries import ByteRange
 
 MIB = 1 << 20
 SOLID_FILES = 256
@@ -13,13 +14,6 @@ _SOLID_LEAST = 2
 """A solid chunk may end early only when it has reached this fraction (one half) of its full size."""
 _SOLID_END = 16
 """About one path in so many ends a solid chunk early."""
-
-
-class Run(NamedTuple):
-    """``length`` bytes from ``offset`` of a file or device."""
-
-    offset: int
-    length: int
 
 
 def chunk_bytes_for(volume_bytes: int) -> int:
@@ -31,12 +25,12 @@ def chunk_bytes_for(volume_bytes: int) -> int:
     return MIB if volume_bytes <= 256 << 30 else 2 * MIB if volume_bytes <= 512 << 30 else 4 * MIB
 
 
-def cells(ranges: Iterable[tuple[int, int]], chunk_bytes: int) -> Iterator[list[Run]]:
+def cells(ranges: Iterable[tuple[int, int]], chunk_bytes: int) -> Iterator[list[ByteRange]]:
     """Ranges of data, divided along a grid of ``chunk_bytes``: one list per cell of the grid that holds data.
 
     The grid makes equal data at the same place give equal chunks, whatever lies before it.
     """
-    cell: list[Run] = []
+    cell: list[ByteRange] = []
     current = -1
     for start, length in ranges:
         offset, end = start, start + length
@@ -47,7 +41,7 @@ def cells(ranges: Iterable[tuple[int, int]], chunk_bytes: int) -> Iterator[list[
                 cell = []
             current = number
             stop = min(end, (number + 1) * chunk_bytes)
-            cell.append(Run(offset, stop - offset))
+            cell.append(ByteRange(offset, stop - offset))
             offset = stop
     if cell:
         yield cell

@@ -24,6 +24,13 @@ class EntryKind(IntEnum):
     DEVICE = 8
 
 
+class ByteRange(NamedTuple):
+    """``length`` bytes from ``offset`` of a file or device."""
+
+    offset: int
+    length: int
+
+
 class Chunk(NamedTuple):
     """A piece of plaintext as it lies sealed in a pack.
 

@@ -166,11 +166,6 @@ class PackBuilder:
         """Whether the pack is to be closed."""
         return self._end >= PACK_BYTES or len(self._records) >= CHUNKS_PER_PACK
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no chunk has been added."""
-        return not self._records
-
     def add(self, pack: int, digest: bytes, size: int, encoding: Encoding, encoded: Buffer) -> Chunk:
         """Seal a chunk into the pack, and say where it is. ``pack`` is the pack's number in the table of packs."""
         number, offset = len(self._records), self._end

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from cinderblock.errors import IntegrityError
 
+Buffer = bytes | bytearray | memoryview
+"""Bytes in memory."""
+
 RangeReader = Callable[[int, int | None], bytes]
 """``read(start, length)`` of one object: a length of None reads to the end, a negative start counts from the end, and
 fewer bytes come back where the object ends earlier. Raises what the store raises; NotFound without an object."""
@@ -17,7 +20,3 @@ def read_exactly(read: RangeReader, start: int, length: int, label: str) -> byte
     if len(data) != length:
         raise IntegrityError(f"{label}: cut short, {length} bytes from {start} are not there")
     return data
-
-
-Buffer = bytes | bytearray | memoryview
-"""Bytes in memory."""

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cinderblock.format.entries import Chunk, Entry, Extent
+from cinderblock.format.entries import ByteRange, Chunk, Entry, Extent
 from cinderblock.format.hashing import digest_of
 from cinderblock.repository.chunk_reader import Fetched
 from cinderblock.volume.content import TargetContent
-from cinderblock.volume.ranges import DataRange, holes
+from cinderblock.volume.ranges import holes
 from cinderblock.volume.tree.deferred_file import DeferredFile
 from cinderblock.volume.workers.create_worker import CreateOrder, Writes, order
 
@@ -72,9 +72,9 @@ class RestoringFile:
         """Whether it is complete in the target."""
         return not self._waiting
 
-    def rest(self) -> DataRange:
+    def rest(self) -> ByteRange:
         """What lies behind the last extent: a hole."""
-        return DataRange(self.position, self._size - self.position)
+        return ByteRange(self.position, self._size - self.position)
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class _BatchItem:
 
     file: RestoringFile
     extents: list[Extent] = field(default_factory=list)
-    holes: list[DataRange] = field(default_factory=list)
+    holes: list[ByteRange] = field(default_factory=list)
 
 
 class FileBatch:

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cinderblock.errors import InvalidInput
-
-Body = bytes | bytearray | memoryview
-"""What an object is made of, in memory."""
+from cinderblock.format.range_reader import Buffer
 
 BODY_LIMIT: Final = 5 * 1024**3
 """Bytes of the largest object that every S3 server takes in one request (S3 API: PutObject)."""
@@ -48,7 +46,7 @@ class ObjectStore(Protocol):
         May be repeated.
         """
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """Store ``body`` as the object ``key``, replacing what was there. May be repeated.
 
         Raises InvalidInput if the body has more than BODY_LIMIT bytes.
@@ -85,7 +83,7 @@ def check_key(key: str) -> str:
     return key
 
 
-def check_body(key: str, body: Body) -> memoryview:
+def check_body(key: str, body: Buffer) -> memoryview:
     """``body`` as bytes, not copied. Raises InvalidInput if it is too large to be one object."""
     view = memoryview(body).cast("B")
     if view.nbytes > BODY_LIMIT:
@@ -93,7 +91,7 @@ def check_body(key: str, body: Body) -> memoryview:
     return view
 
 
-def slice_body(whole: Body, start: int, length: int | None) -> bytes:
+def slice_body(whole: Buffer, start: int, length: int | None) -> bytes:
     """What ``get`` gives of an object whose content is ``whole``."""
     size = len(whole)
     first = min(start, size) if start >= 0 else max(size + start, 0)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from cinderblock.store.base import Body, ObjectInfo, ObjectStore
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo, ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class CountedStore:
         self._add(checks=1)
         self._inner.check()
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
         self._add(puts=1)
         self._inner.put(key, body)

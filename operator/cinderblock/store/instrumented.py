@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from cinderblock.errors import CinderblockError, NotFound
-from cinderblock.store.base import Body, ObjectInfo, ObjectStore
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo, ObjectStore
 
 OK: Final = "ok"
 
@@ -27,7 +28,7 @@ class InstrumentedStore:
         with self._telling("check"):
             self._inner.check()
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
         with self._telling("put"):
             self._inner.put(key, body)

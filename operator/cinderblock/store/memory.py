@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from cinderblock.errors import NotFound
-from cinderblock.store.base import Body, ObjectInfo, check_body, check_key, slice_body
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo, check_body, check_key, slice_body
 
 
 class MemoryStore:
@@ -19,7 +20,7 @@ class MemoryStore:
     def check(self) -> None:
         """Nothing can be missing."""
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
         content = bytes(check_body(check_key(key), body))
         with self._lock:

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from cinderblock.errors import StoreUnreachable
-from cinderblock.store.base import BATCH, Body, ObjectInfo, ObjectStore
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import BATCH, ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class RetryingStore:
         """See ObjectStore. Tried for a shorter time than anything else: who checks wants to know."""
         self._repeat(self._inner.check, self._patience.of_checks)
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
         self._repeat(partial(self._inner.put, key, body), self._patience)
 

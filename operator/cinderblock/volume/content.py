@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from cinderblock.volume.ranges import DataRange
-
-Data = bytes | bytearray | memoryview
-"""Bytes in memory that are to be written."""
+from cinderblock.format.entries import ByteRange
+from cinderblock.format.range_reader import Buffer
 
 
 class SourceContent(Protocol):
@@ -19,7 +17,7 @@ class SourceContent(Protocol):
     def size(self) -> int:
         """Bytes, as of the opening."""
 
-    def data_ranges(self) -> Iterator[DataRange]:
+    def data_ranges(self) -> Iterator[ByteRange]:
         """Ranges that may hold something else than zeros, in order, not overlapping, within ``size``.
 
         Raises SourceError.
@@ -63,7 +61,7 @@ class TargetContent(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """What is there now, as of a source; for comparing before writing. Raises TargetError."""
 
-    def write(self, offset: int, data: Data) -> None:
+    def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset``. Raises TargetError."""
 
     def clear(self, offset: int, length: int) -> None:

@@ -26,6 +26,11 @@ def granularity_ns(stamp_ns: int) -> int:
     return 2 * _SECOND if stamp_ns % _SECOND == 0 else _TICK_NS
 
 
+def change_stamp(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what changes with the content of a file: size, mtime and ctime."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def fstat_settled(fd: int) -> tuple[os.stat_result, bool]:
     """The state of an open file, and whether any change after this moment would give it another ctime.
 

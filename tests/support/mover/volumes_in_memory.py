@@ -10,10 +10,9 @@ from typing import Self
 from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.archiver.source import Opened
 from cinderblock.errors import SourceChanging
-from cinderblock.format.entries import Entry, EntryKind, order_key
+from cinderblock.format.entries import ByteRange, Entry, EntryKind, order_key
 from cinderblock.volume.errors import VANISHED
 from cinderblock.volume.omissions import Omissions
-from cinderblock.volume.ranges import DataRange
 from cinderblock.volume.tree.reader import ParentRows
 from cinderblock.volume.tree.rows import TYPES, Columns, Rows
 
@@ -71,8 +70,8 @@ class MemoryContent:
         self.is_settled = file.is_settled
         source.open_files += 1
 
-    def data_ranges(self) -> Iterator[DataRange]:
-        return (DataRange(offset, len(data)) for offset, data in self._segments)
+    def data_ranges(self) -> Iterator[ByteRange]:
+        return (ByteRange(offset, len(data)) for offset, data in self._segments)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         self._become_shorter()

@@ -38,6 +38,7 @@ from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.pack import parse_pack_name
+from cinderblock.format.range_reader import Buffer
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
@@ -45,7 +46,7 @@ from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.objects import list_manifests
-from cinderblock.store.base import Body, ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectStore
 from tests.support.cluster.metrics import Samples, samples
 from tests.support.simulation.api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
 from tests.support.simulation.cluster import DRIVER, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
@@ -130,7 +131,7 @@ class OperatorsStore:
         """See ObjectStore."""
         self._answer()
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
         raise AssertionError(f"the operator writes {key} to the store")
 

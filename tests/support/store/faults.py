@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Literal, TypeVar
 
-from cinderblock.store.base import Body, ObjectInfo, ObjectStore
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo, ObjectStore
 
 Operation = Literal["check", "put", "get", "list", "delete"]
 T = TypeVar("T")
@@ -115,7 +116,7 @@ class FaultyStore:
         """See ObjectStore."""
         self._call(self._fault("check", [""]), self._inner.check)
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore."""
         self._call(self._fault("put", [key]), lambda: self._inner.put(key, body))
 

@@ -13,15 +13,15 @@ from typing_extensions import override
 from cinderblock.api.mover import VolumeMode
 from cinderblock.archiver import archiver
 from cinderblock.archiver.source import Opened
-from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.format.entries import ByteRange, Entry, EntryKind
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import buffer_bytes
+from cinderblock.format.range_reader import Buffer
 from cinderblock.repository.pack_uploader import UPLOADS
 from cinderblock.restorer import restorer
-from cinderblock.store.base import Body, ObjectInfo
+from cinderblock.store.base import ObjectInfo
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
-from cinderblock.volume.ranges import DataRange
 from cinderblock.volume.tree.reader import ParentRows
 from tests.support.mover.backups import Backups, key_ring
 from tests.support.mover.volumes_in_memory import FileInMemory, MemoryContent, MemorySource
@@ -50,7 +50,7 @@ class ForgetfulStore(MemoryStore):
         self._count = threading.Lock()
 
     @override
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         if "/packs/" not in key:
             super().put(key, body)
             return
@@ -79,8 +79,8 @@ class EndlessContent(MemoryContent):
     """A device full of data that are made as they are read."""
 
     @override
-    def data_ranges(self) -> Iterator[DataRange]:
-        yield DataRange(0, self.size)
+    def data_ranges(self) -> Iterator[ByteRange]:
+        yield ByteRange(0, self.size)
 
     @override
     def read_into(self, offset: int, buffer: memoryview) -> int:

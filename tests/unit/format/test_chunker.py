@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.format.chunker import Run, cells, chunk_bytes_for, ends_solid_chunk
+from cinderblock.format.chunker import cells, chunk_bytes_for, ends_solid_chunk
+from cinderblock.format.entries import ByteRange
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -33,7 +34,7 @@ def test_cells_cover_the_data_exactly_and_stay_within_the_grid(ranges: list[tupl
 
 
 def test_a_cell_may_hold_several_runs() -> None:
-    assert list(cells([(0, 2), (5, 10)], 8)) == [[Run(0, 2), Run(5, 3)], [Run(8, 7)]]
+    assert list(cells([(0, 2), (5, 10)], 8)) == [[ByteRange(0, 2), ByteRange(5, 3)], [ByteRange(8, 7)]]
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_large_manifest_has_many_sections_and_is_read_by_few_requests() -> Non
     opening = len(ranges.calls)
     assert opening <= 4
     assert list(reader.entries()) == entries
-    assert reader.sections > 5
+    assert len(reader._footer.sections) > 5
     assert len(ranges.calls) - opening <= len(body) // (3 << 20) + 1
     assert len(body) / len(entries) < 60
 

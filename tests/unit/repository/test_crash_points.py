@@ -16,7 +16,8 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.store.base import Body, ObjectInfo
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import Backups, key_ring
 from tests.support.mover.volumes_in_memory import MemorySource
@@ -40,7 +41,7 @@ class Counting(MemoryStore):
         self.calls: list[Operation] = []
 
     @override
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         self.calls.append("put")
         super().put(key, body)
 

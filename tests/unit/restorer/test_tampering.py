@@ -16,8 +16,9 @@ from cinderblock.archiver.archiver import run_backup
 from cinderblock.errors import CinderblockError, IntegrityError, ManifestReplaced, NotFound, SealBroken
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
+from cinderblock.format.range_reader import Buffer
 from cinderblock.repository.verify import run_verify
-from cinderblock.store.base import Body, ObjectStore
+from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import PREFIX, Backups, key_ring
@@ -239,7 +240,7 @@ class ReplacingStore(CountedStore):
         self._replaced = (key, body)
 
     @override
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         super().put(key, body)
         if key == self._replaced[0]:
             super().put(*self._replaced)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cinderblock.errors import SourceError, TargetError
+from cinderblock.format.entries import ByteRange
 from cinderblock.volume.block.source import BlockSource
 from cinderblock.volume.block.target import BlockTarget
-from cinderblock.volume.ranges import DataRange
 
 MIB = 1 << 20
 LoopDevice = Callable[..., tuple[str, Path]]
@@ -60,7 +61,7 @@ def test_an_image_is_read_without_its_holes(tmp_path: Path) -> None:
     path = image(tmp_path / "image", 1 << 40, (5 * MIB, b"x" * 4096), ((1 << 40) - 4096, b"y" * 4096))
     with BlockSource(path) as source:
         assert source.size == 1 << 40
-        assert list(source.data_ranges()) == [DataRange(5 * MIB, 4096), DataRange((1 << 40) - 4096, 4096)]
+        assert list(source.data_ranges()) == [ByteRange(5 * MIB, 4096), ByteRange((1 << 40) - 4096, 4096)]
 
 
 def test_an_image_that_is_written_meanwhile_has_changed(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_an_image_that_is_written_meanwhile_has_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opener", [BlockSource, lambda path: BlockTarget(path, 0)])
 def test_a_directory_is_no_device(tmp_path: Path, opener: Callable[[str], object]) -> None:
-    with pytest.raises((SourceError, TargetError), match="is no block device: check the volume's mode"):
+    with pytest.raises((SourceError, TargetError), match="is not a block device: check the volume's mode"):
         opener(str(tmp_path))
 
 
@@ -89,6 +90,45 @@ def test_a_target_that_is_too_small_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(TargetError, match="the target has 1048576 bytes and the backup 1048577: restore to a larger"):
         BlockTarget(path, MIB + 1)
     assert content(path)[:4] == b"keep"
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def fail_after_open(path: str) -> Callable[..., object]:
+    """Return a replacement that fails for an open device, as the kernel does for one that was detached just now."""
+
+    def fail(*_: object) -> object:
+        raise OSError(errno.ENXIO, path)
+
+    return fail
+
+
+def test_a_source_that_fails_to_open_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, before = image(tmp_path / "image", MIB), open_descriptors()
+    monkeypatch.setattr("cinderblock.volume.block.source.size_in_bytes", fail_after_open(path))
+    with pytest.raises(SourceError, match="ENXIO: cannot open"):
+        BlockSource(path)
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("step", ["size_in_bytes", "data_ranges"])
+def test_a_target_that_fails_to_open_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path, before = image(tmp_path / "image", MIB), open_descriptors()
+    monkeypatch.setattr(f"cinderblock.volume.block.target.{step}", fail_after_open(path))
+    with pytest.raises(TargetError, match="ENXIO: cannot open"):
+        BlockTarget(path, MIB)
+    assert open_descriptors() == before
+
+
+def test_a_target_that_is_too_small_leaves_no_descriptor(tmp_path: Path) -> None:
+    path, before = image(tmp_path / "image", MIB), open_descriptors()
+    with pytest.raises(TargetError, match="restore to a larger"):
+        BlockTarget(path, MIB + 1)
+    assert open_descriptors() == before
 
 
 def test_a_larger_target_keeps_what_lies_beyond(tmp_path: Path) -> None:

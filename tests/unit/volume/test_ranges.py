@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.format.entries import Chunk, Extent
-from cinderblock.volume.ranges import ZERO_BLOCK, DataRange, holes, is_zero
+from cinderblock.format.entries import ByteRange, Chunk, Extent
+from cinderblock.volume.ranges import ZERO_BLOCK, holes, is_zero, nonzero_ranges
 
 CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
 
@@ -36,7 +38,7 @@ def test_holes_of_an_entry_in_parts_are_those_of_the_whole(cuts: list[int], spli
 
 
 def test_an_entry_without_extents_is_one_hole() -> None:
-    assert list(holes((), 0, 10)) == [DataRange(0, 10)]
+    assert list(holes((), 0, 10)) == [ByteRange(0, 10)]
     assert list(holes((), 0, 0)) == []
 
 
@@ -53,3 +55,12 @@ def test_one_byte_anywhere_makes_a_block_data(size: int) -> None:
         data[position] = 1
         assert not is_zero(memoryview(data))
         data[position] = 0
+
+
+@given(data=st.binary(max_size=200), offset=st.integers(0, 50), grain=st.integers(1, 16))
+def test_nonzero_ranges_leave_out_exactly_the_zero_steps(data: bytes, offset: int, grain: int) -> None:
+    steps = {(offset + at) // grain for at, byte in enumerate(data) if byte}
+    kept = {at for at in range(len(data)) if (offset + at) // grain in steps}
+    found = nonzero_ranges(memoryview(data), offset, grain)
+    assert {at for start, length in found for at in range(start, start + length)} == kept
+    assert all(start + length < following for (start, length), (following, _) in pairwise(found))

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from cinderblock.errors import SourceChanging, SourceError
-from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.format.entries import ByteRange, Entry, EntryKind
 from cinderblock.volume import timestamps
 from cinderblock.volume.errors import VANISHED
-from cinderblock.volume.ranges import DataRange
 from cinderblock.volume.tree.reader import TreeReader
 from cinderblock.volume.tree.source_file import SMALL_FILE_BYTES
 
@@ -24,7 +23,7 @@ def find(reader: TreeReader, path: bytes) -> Entry:
     return next(entry for entry in reader.walk() if entry.path == path)
 
 
-def ranges_of(root: Path, name: bytes) -> list[DataRange]:
+def ranges_of(root: Path, name: bytes) -> list[ByteRange]:
     with TreeReader(str(root)) as reader, reader.open_file(find(reader, name)) as file:
         return list(file.data_ranges())
 
@@ -83,7 +82,7 @@ def test_a_file_that_is_only_a_hole_has_no_data(source: Path, size: int) -> None
 @pytest.mark.parametrize("size", [1, SMALL_FILE_BYTES, SMALL_FILE_BYTES + 1, 5 * MIB + 1])
 def test_a_file_without_holes_is_one_range(source: Path, size: int) -> None:
     write_at(source / "file", size, (0, b"x" * size))
-    assert ranges_of(source, b"file") == [DataRange(0, size)]
+    assert ranges_of(source, b"file") == [ByteRange(0, size)]
 
 
 def test_an_empty_file_has_no_data(source: Path) -> None:
@@ -98,7 +97,7 @@ def test_a_file_system_that_does_not_know_holes_gives_one_range(source: Path, mo
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "lseek", refuse)
-    assert ranges_of(source, b"file") == [DataRange(0, 10 * MIB)]
+    assert ranges_of(source, b"file") == [ByteRange(0, 10 * MIB)]
 
 
 def test_a_file_that_nobody_touches_has_not_changed(source: Path) -> None:
@@ -291,12 +290,6 @@ def test_an_error_of_the_device_names_the_file(source: Path, monkeypatch: pytest
         monkeypatch.setattr(os, "preadv", fail)
         with pytest.raises(SourceError, match=r"I/O error: check its storage backend.*EIO: cannot read file"):
             file.read_into(0, memoryview(bytearray(7)))
-
-
-def test_used_space_is_known_beforehand(source: Path) -> None:
-    with TreeReader(str(source)) as reader:
-        space = os.statvfs(source)
-        assert 0 < reader.used_bytes() < space.f_blocks * space.f_frsize
 
 
 def test_a_walk_that_is_given_up_leaves_no_descriptor_open(source: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -177,3 +178,31 @@ def test_without_another_process_the_walk_goes_on_in_this_one(source: Path, monk
     before = len(os.listdir("/proc/self/fd"))
     assert [entry.path for entry in walk(source, by_another=True)[0]] == [b"", b"file"]
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_messages_are_tagged(source: Path) -> None:
+    (source / "file").touch()
+    root = os.open(source, os.O_RDONLY)
+    found = list(walk_worker.messages(root))
+    os.close(root)
+    assert [tag for tag, _ in found] == [walk_worker.ROWS, walk_worker.END]
+
+
+@pytest.mark.parametrize(
+    ("error", "content"),
+    [
+        (SourceError("cannot read it", reason="Damaged"), ("SourceError", "cannot read it", "Damaged")),
+        (SourceChanging("it was moved"), ("SourceChanging", "it was moved", "SourceChanging")),
+        (OSError(errno.ENOLCK, ""), ("SourceError", "No locks available (ENOLCK: cannot begin to walk through .)")),
+    ],
+    ids=["permanent", "changing", "of the root"],
+)
+def test_an_error_is_a_tagged_message(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, content: tuple[str, ...]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(walk_worker, "TreeWalk", fail)
+    ((tag, found),) = walk_worker.messages(-1)
+    assert (tag, found[: len(content)]) == (walk_worker.ERROR, content)

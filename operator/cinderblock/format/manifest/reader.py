@@ -242,11 +242,6 @@ class ManifestReader:
         """The packs that chunks name by number."""
         return self._footer.packs
 
-    @property
-    def sections(self) -> int:
-        """How many sections there are."""
-        return len(self._footer.sections)
-
     def data_keys(self) -> dict[str, DataKey]:
         """Data keys of this backup and of the ancestors it uses, by backup id; backups not sealed are left out."""
         keys = decode_data_keys(self._footer.summary, self._label)

@@ -12,8 +12,9 @@ from botocore.exceptions import ClientError
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import NotFound, StoreUnreachable
+from cinderblock.format.range_reader import Buffer
 from cinderblock.store.bandwidth import throttle_for
-from cinderblock.store.base import BATCH, Body, ObjectInfo, check_body, check_key, slice_body
+from cinderblock.store.base import BATCH, ObjectInfo, check_body, check_key, slice_body
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.client import make_client
@@ -70,7 +71,7 @@ class S3Store:
             self._create()
             self._list_one()
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Buffer) -> None:
         """See ObjectStore. Large bodies go in parts."""
         view = check_body(check_key(key), body)
         target: Any = {"Bucket": self._container, "Key": key, **self._written}

@@ -9,19 +9,20 @@ import stat
 from typing_extensions import override
 
 from cinderblock.errors import TargetError
+from cinderblock.format.range_reader import Buffer
+from cinderblock.volume.block.geometry import is_device_or_image, size_in_bytes
 from cinderblock.volume.closeable import Closeable
-from cinderblock.volume.content import Data
 from cinderblock.volume.errors import format_path, target_error
 from cinderblock.volume.kernel.direct_io import DirectFile, WriterThreads
 from cinderblock.volume.kernel.file_io import (
     clear_file,
     data_ranges,
-    nonzero_ranges,
     read_full,
+    scan_nonzero,
     write_dropping_cache,
     write_zeros,
 )
-from cinderblock.volume.kernel.syscalls import device_block_size, device_size, is_read_only, punch_hole, zero_out
+from cinderblock.volume.kernel.syscalls import device_block_size, is_read_only, punch_hole, zero_out
 from cinderblock.volume.kernel.writeback import BackgroundSync
 
 
@@ -33,42 +34,45 @@ class BlockTarget(Closeable):
     """
 
     def __init__(self, path: str | bytes, size: int) -> None:
-        """Open a device or image for writing ``size`` bytes; a device that is mounted or read-only is refused.
+        """Open a device or image to write ``size`` bytes to it. A device that is mounted or read-only is refused.
 
         Raises TargetError, also if it is smaller than ``size``.
         """
         self._path = os.fsencode(path)
         self._size = size
+        self._fd = -1
         self._direct: DirectFile | None = None
-        self._early: BackgroundSync | None = None
+        self._background_sync: BackgroundSync | None = None
         self._writers = WriterThreads()
         try:
-            status = os.stat(path)
-            if not _holds_blocks(status):
-                raise TargetError(f"{format_path(self._path)} is no block device: check the volume's mode")
-            # Without O_CREAT, O_EXCL makes the kernel refuse a block device that is in use (open(2)).
-            exclusive = os.O_EXCL if stat.S_ISBLK(status.st_mode) else 0
-            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
+            self._open(path)
         except OSError as error:
+            self.close()
             raise target_error(error, "open", self._path) from error
+        except TargetError:
+            self.close()
+            raise
+
+    def _open(self, path: str | bytes) -> None:
+        status = os.stat(path)
+        if not is_device_or_image(status):
+            raise TargetError(f"{format_path(self._path)} is not a block device: check the volume's mode")
         self._is_device = stat.S_ISBLK(status.st_mode)
-        try:
-            if self._is_device:
-                _refuse_read_only(self._fd)
-            self.capacity = _size_of(self._fd, status)
-            self._block = device_block_size(self._fd) if self._is_device else 1
-            self._early = BackgroundSync(os.open(path, os.O_RDONLY | os.O_CLOEXEC), os.fdatasync)
-            # Not by st_blocks, which file systems of FUSE may leave at zero.
-            self._is_blank = not self._is_device and next(data_ranges(self._fd, 0, self.capacity), None) is None
-        except OSError as error:
-            self.close()
-            raise target_error(error, "open", self._path) from error
-        if self.capacity < size:
-            self.close()
+        # Without O_CREAT, O_EXCL makes the kernel refuse a block device that is in use (open(2)).
+        exclusive = os.O_EXCL if self._is_device else 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
+        if self._is_device:
+            _refuse_read_only(self._fd)
+        self.capacity = size_in_bytes(self._fd, status)
+        if self.capacity < self._size:
             raise TargetError(
-                f"the target has {self.capacity} bytes and the backup {size}: restore to a larger volume "
+                f"the target has {self.capacity} bytes and the backup {self._size}: restore to a larger volume "
                 f"({format_path(self._path)})"
             )
+        self._block_bytes = device_block_size(self._fd) if self._is_device else 1
+        # Not by st_blocks, which FUSE file systems may leave at zero.
+        self._is_blank = not self._is_device and next(data_ranges(self._fd, 0, self.capacity), None) is None
+        self._background_sync = BackgroundSync(os.open(path, os.O_RDONLY | os.O_CLOEXEC), os.fdatasync)
         self._direct = DirectFile.open(self._fd, self._writers, self._write_error)
 
     @property
@@ -88,7 +92,7 @@ class BlockTarget(Closeable):
         except OSError as error:
             raise target_error(error, f"read at byte {offset} of", self._path) from error
 
-    def write(self, offset: int, data: Data) -> None:
+    def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset``. Raises TargetError, also of an earlier write."""
         if self._direct is not None:
             self._direct.write(offset, data)
@@ -97,8 +101,8 @@ class BlockTarget(Closeable):
                 write_dropping_cache(self._fd, offset, data)
             except OSError as error:
                 raise self._write_error(error, offset) from error
-        if self._early is not None:
-            self._early.wrote(len(data))
+        if self._background_sync is not None:
+            self._background_sync.wrote(len(data))
 
     def clear(self, offset: int, length: int) -> None:
         """Make a range read as zeros: of an image a hole; of a device only what is not zero is written, so that a
@@ -112,7 +116,7 @@ class BlockTarget(Closeable):
             if not self._is_device:
                 clear_file(self._fd, offset, length)
                 return
-            for start, count in nonzero_ranges(self._fd, offset, length):
+            for start, count in scan_nonzero(self._fd, offset, length):
                 self._clear_blocks(start, count)
         except OSError as error:
             raise target_error(error, f"clear at byte {offset} of", self._path) from error
@@ -134,8 +138,8 @@ class BlockTarget(Closeable):
             self._direct.close()
             self._direct = None
         self._writers.close()
-        if self._early is not None:
-            self._early.close()
+        if self._background_sync is not None:
+            self._background_sync.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -145,8 +149,8 @@ class BlockTarget(Closeable):
 
     def _clear_blocks(self, offset: int, length: int) -> None:
         """Zeros by the device itself for whole blocks of it, by writing for the rest and where the device cannot."""
-        first = -(-offset // self._block) * self._block
-        last = (offset + length) // self._block * self._block
+        first = -(-offset // self._block_bytes) * self._block_bytes
+        last = (offset + length) // self._block_bytes * self._block_bytes
         if first >= last or not (punch_hole(self._fd, first, last - first) or zero_out(self._fd, first, last - first)):
             write_zeros(self._fd, offset, length)
             return
@@ -154,19 +158,7 @@ class BlockTarget(Closeable):
         write_zeros(self._fd, last, offset + length - last)
 
 
-def _holds_blocks(status: os.stat_result) -> bool:
-    return stat.S_ISBLK(status.st_mode) or stat.S_ISREG(status.st_mode)
-
-
 def _refuse_read_only(fd: int) -> None:
     """Raises OSError for a device that takes no writes: it can be opened for them all the same."""
     if is_read_only(fd):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-
-def _size_of(fd: int, status: os.stat_result) -> int:
-    return device_size(fd) if stat.S_ISBLK(status.st_mode) else status.st_size
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

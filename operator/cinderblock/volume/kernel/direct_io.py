@@ -19,8 +19,8 @@ from typing import Self
 from typing_extensions import override
 
 from cinderblock.errors import TargetError
+from cinderblock.format.range_reader import Buffer
 from cinderblock.volume.closeable import Closeable
-from cinderblock.volume.content import Data
 from cinderblock.volume.kernel.file_io import write_dropping_cache
 
 ALIGNMENT = max(4096, mmap.PAGESIZE)
@@ -90,7 +90,7 @@ class DirectFile(Closeable):
             return None
         return cls(direct, fd, writers, refusal)
 
-    def write(self, offset: int, data: Data) -> None:
+    def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset``; its memory may be used again at once.
 
         Waits while WRITES are under way. What is not aligned, or too short, is written by way of the cache. Raises the

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing_extensions import override
 
 from cinderblock.format.entries import Entry
+from cinderblock.format.range_reader import Buffer
 from cinderblock.volume.closeable import Closeable
-from cinderblock.volume.content import Data
 from cinderblock.volume.tree.target_file import TargetFile
 
 
@@ -43,7 +43,7 @@ class DeferredFile(Closeable):
         """Nothing is there. Raises TargetError."""
         return self.made().read_into(offset, buffer)
 
-    def write(self, offset: int, data: Data) -> None:
+    def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset``. Raises TargetError."""
         self.made().write(offset, data)
 

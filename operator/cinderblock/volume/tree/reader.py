@@ -18,11 +18,11 @@ from cinderblock.volume.errors import has_moved, object_error, source_error, sou
 from cinderblock.volume.kernel.syscalls import sync_file_system
 from cinderblock.volume.metadata_support import MetadataSupport
 from cinderblock.volume.omissions import Omissions
-from cinderblock.volume.timestamps import fstat_settled
+from cinderblock.volume.timestamps import change_stamp, fstat_settled
 from cinderblock.volume.tree.dirfd import DirectoryStack, open_root, parts_of, proc_path, sorted_names
 from cinderblock.volume.tree.metadata import ATTRIBUTES_LIMIT, read_xattrs
 from cinderblock.volume.tree.rows import TYPE, Rows, StatFields, make_entry
-from cinderblock.volume.tree.source_file import SourceFile, stat_stamp
+from cinderblock.volume.tree.source_file import SourceFile
 from cinderblock.volume.tree.walk import SkippedObjects, TreeWalk
 from cinderblock.volume.tree.whiteouts import Whiteouts
 from cinderblock.volume.workers.walk_process import WalkProcess, is_worthwhile
@@ -136,17 +136,6 @@ class TreeReader(Closeable):
         except OSError as error:
             raise source_error(error, "list", b"") from error
 
-    def used_bytes(self) -> int:
-        """About how many bytes there are to read, for progress: what the file system has in use (statvfs(3)).
-
-        Too much where the volume is only a part of a file system. Raises SourceError.
-        """
-        try:
-            space = os.fstatvfs(self._root)
-        except OSError as error:
-            raise source_error(error, "ask for the space of", b"") from error
-        return (space.f_blocks - space.f_bfree) * space.f_frsize
-
     @override
     def close(self) -> None:
         """Give up all descriptors; files that are open stay open."""
@@ -252,7 +241,7 @@ class TreeReader(Closeable):
         status, is_settled = fstat_settled(fd)
         if not stat.S_ISREG(status.st_mode):
             raise source_moved(entry.path)
-        if (status.st_ino, *stat_stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
+        if (status.st_ino, *change_stamp(status)) != (entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns):
             entry = make_entry(entry.path, StatFields.of(status), read_xattrs(fd, ATTRIBUTES_LIMIT))
         elif self._adds_attributes and (found := read_xattrs(fd, ATTRIBUTES_LIMIT)):
             entry = entry._replace(xattrs=found)

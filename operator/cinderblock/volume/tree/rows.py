@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_left
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from cinderblock.errors import SourceError
 from cinderblock.format.entries import Entry, EntryKind
@@ -58,9 +58,6 @@ class Rows:
         numbers: ``st_rdev`` of device nodes, by row.
         attributes: extended attributes of directories, by row; of those that have some.
     """
-
-    PARTS: Final = 5
-    """How many parts `plain` gives."""
 
     def __init__(
         self,

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
-from cinderblock.format.entries import Entry
+from cinderblock.format.entries import ByteRange, Entry
 from cinderblock.volume.closeable import Closeable
 from cinderblock.volume.errors import object_error
 from cinderblock.volume.kernel.file_io import data_ranges, read_dropping_cache
-from cinderblock.volume.ranges import DataRange
+from cinderblock.volume.timestamps import change_stamp
 
 SMALL_FILE_BYTES = 64 << 10
 """Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its
@@ -36,11 +36,11 @@ class SourceFile(Closeable):
         """Bytes when it was opened."""
         return self.entry.size
 
-    def data_ranges(self) -> Iterator[DataRange]:
+    def data_ranges(self) -> Iterator[ByteRange]:
         """Ranges that are no holes. A file of SMALL_FILE bytes at most, or without holes, is one range."""
         if self.size <= SMALL_FILE_BYTES or self._status.st_blocks * 512 >= self.size:
             if self.size:
-                yield DataRange(0, self.size)
+                yield ByteRange(0, self.size)
             return
         try:
             yield from data_ranges(self._fd, 0, self.size)
@@ -73,7 +73,7 @@ class SourceFile(Closeable):
             now = os.fstat(self._fd)
         except OSError as error:
             raise object_error(error, "read", self.entry.path) from error
-        return stat_stamp(now) != stat_stamp(self._status)
+        return change_stamp(now) != change_stamp(self._status)
 
     @override
     def close(self) -> None:
@@ -81,8 +81,3 @@ class SourceFile(Closeable):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def stat_stamp(status: os.stat_result) -> tuple[int, int, int]:
-    """What changes with the content: size, mtime and ctime."""
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

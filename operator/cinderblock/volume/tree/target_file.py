@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from cinderblock.errors import TargetError
 from cinderblock.format.entries import Entry
+from cinderblock.format.range_reader import Buffer
 from cinderblock.volume.closeable import Closeable
-from cinderblock.volume.content import Data
 from cinderblock.volume.errors import target_error
 from cinderblock.volume.kernel.direct_io import DirectFile, WriterThreads
 from cinderblock.volume.kernel.file_io import clear_file, read_full, write_dropping_cache
@@ -93,7 +93,7 @@ class TargetFile(Closeable):
         except OSError as error:
             raise target_error(error, "read", self.entry.path) from error
 
-    def write(self, offset: int, data: Data) -> None:
+    def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset``. Raises TargetError, also of an earlier write."""
         if self._direct is not None:
             self._direct.write(offset, data)

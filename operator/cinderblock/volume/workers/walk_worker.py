@@ -24,25 +24,27 @@ from cinderblock.volume.tree.walk import SkippedObjects, TreeWalk
 
 LENGTH: Final = struct.Struct("<I")
 """Before each message: its bytes. What marshal reads from a pipe by itself it reads number by number."""
-LEFT_OUT: Final = "LeftOut"
-Message = tuple[Any, ...]
-"""The parts of `Rows` as plain values, several times; then LEFT_OUT and that, as `Skipped` and as `Gaps` say it; or the
-refusal that ended the walk: the name of its class, its message and its reason."""
+ROWS: Final = "rows"
+ERROR: Final = "error"
+END: Final = "end"
+Message = tuple[str, tuple[Any, ...]]
+"""A tag and plain values: ROWS with `Rows.plain`, any number of times; then END with the counts of `SkippedObjects`
+and `Omissions`, or ERROR with the class, message and reason of the error that ended the walk."""
 
 
 def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Message]:
-    """One walk, below an open directory."""
-    skipped, gaps = SkippedObjects(), Omissions(unreadable)
+    """Walk below an open directory, and yield the messages about it."""
+    skipped, omissions = SkippedObjects(), Omissions(unreadable)
     try:
-        for rows in TreeWalk(root, skipped, gaps).rows():
-            yield rows.plain()
+        for rows in TreeWalk(root, skipped, omissions).rows():
+            yield ROWS, rows.plain()
     except (SourceError, SourceChanging) as error:
-        yield type(error).__name__, error.message, error.reason
-    except OSError as error:
-        refusal = source_error(error, "begin to walk through", b"")
-        yield SourceError.__name__, refusal.message, refusal.reason
+        yield ERROR, (type(error).__name__, error.message, error.reason)
+    except OSError as cause:
+        root_error = source_error(cause, "begin to walk through", b"")
+        yield ERROR, (SourceError.__name__, root_error.message, root_error.reason)
     else:
-        yield LEFT_OUT, skipped.plain(), gaps.plain()
+        yield END, (skipped.plain(), omissions.plain())
 
 
 def main(arguments: Sequence[str]) -> int:
