@@ -57,13 +57,11 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
     if seed % 2:
         # Many sections, some taken over whole, and rows of a walk that end anywhere in them.
         monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 3000)
-        monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1000)
-        monkeypatch.setattr(walk, "ROWS", 7)
+        monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1000)
+        monkeypatch.setattr(walk, "MAX_ROWS", 7)
     taken_over: list[int] = []
     take_over = ManifestWriter.reuse
-    monkeypatch.setattr(
-        ManifestWriter, "take_over", lambda self, run: (taken_over.append(run.rows), take_over(self, run))
-    )
+    monkeypatch.setattr(ManifestWriter, "reuse", lambda self, run: (taken_over.append(run.rows), take_over(self, run)))
     make_tree(str(source), seed=seed, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     parent = None
