@@ -83,8 +83,7 @@ class ChunkIndex:
         return Chunk(pack, number, offset, stored, size, encoding, digest)
 
     def _grow(self) -> None:
-        """Double the slots. The new table replaces the old one only when it is complete, so lookups never miss a
-        chunk."""
+        """Double the slots. The new table replaces the old one only when it is complete, so no lookup misses."""
         slots = array("I", bytes(len(self._slots) * 2 * self._slots.itemsize))
         for number in range(1, self._count + 1):
             start = (number - 1) * _RECORD.size

@@ -112,8 +112,7 @@ def directories_moved(path: bytes) -> SourceChanging:
 
 
 def is_concurrent_change(error: OSError) -> bool:
-    """Return whether an error means that another process removed, renamed or replaced an object that was found
-    before."""
+    """Return whether an error means that another process removed, renamed or replaced a found object."""
     return error.errno in _CONCURRENT_CHANGE_ERRNOS
 
 

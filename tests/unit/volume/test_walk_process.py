@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -151,7 +152,7 @@ def test_a_killed_process_is_a_transient_error(
         next(entries)
         started[0].send_signal(signal.SIGKILL)
         started[0].wait()
-        with pytest.raises(TransientError, match="failed to walk through the volume: a process ended with -9"):
+        with pytest.raises(TransientError, match="Cannot walk through the volume: a process ended with -9"):
             list(entries)
 
 
@@ -187,9 +188,21 @@ def test_messages_are_tagged(source: Path) -> None:
     assert [tag for tag, _ in found] == [walk_worker.ROWS, walk_worker.END]
 
 
-def test_an_error_is_a_tagged_message(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "content"),
+    [
+        (SourceError("cannot read it", reason="Damaged"), ("SourceError", "cannot read it", "Damaged")),
+        (SourceChanging("it was moved"), ("SourceChanging", "it was moved", "SourceChanging")),
+        (OSError(errno.ENOLCK, ""), ("SourceError", "No locks available (ENOLCK: cannot begin to walk through .)")),
+    ],
+    ids=["permanent", "changing", "of the root"],
+)
+def test_an_error_is_a_tagged_message(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, content: tuple[str, ...]
+) -> None:
     def fail(*_: object) -> None:
-        raise SourceError("cannot read it", reason="Unreadable")
+        raise error
 
     monkeypatch.setattr(walk_worker, "TreeWalk", fail)
-    assert list(walk_worker.messages(-1)) == [(walk_worker.ERROR, ("SourceError", "cannot read it", "Unreadable"))]
+    ((tag, found),) = walk_worker.messages(-1)
+    assert (tag, found[: len(content)]) == (walk_worker.ERROR, content)

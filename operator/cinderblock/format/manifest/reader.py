@@ -250,8 +250,7 @@ class ManifestReader:
         return self._footer.packs
 
     def data_keys(self) -> dict[str, DataKey]:
-        """Return the data keys of this backup and of the ancestors that it uses, by backup id; only of sealed
-        backups."""
+        """Return the data keys of this backup and its ancestors in use, by backup id. Unsealed backups have none."""
         keys = decode_data_keys(self._footer.summary, self._label)
         if self._data_key is not None:
             keys[self.header.backup_id] = self._data_key

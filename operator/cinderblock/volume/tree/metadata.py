@@ -290,8 +290,7 @@ def _read_one(place: int | bytes, name: bytes, follow: bool) -> bytes | None:
 
 
 def _has_space(place: int | bytes) -> bool:
-    """Return whether a file system has free space. ext4 can be full for attributes alone: it keeps them in one
-    block."""
+    """Return whether a file system has free space. ext4 can lack it for attributes alone, kept in one block."""
     space = os.statvfs(place if isinstance(place, int) else place.rpartition(b"/")[0])
     return space.f_bavail > 0
 

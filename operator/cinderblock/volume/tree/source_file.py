@@ -63,13 +63,11 @@ class SourceFile(Closeable):
 
     @property
     def is_settled(self) -> bool:
-        """Whether every change since the opening moves ctime. A file that is written in each tick of the clock is
-        not."""
+        """Whether every change since the opening moves ctime; not for a file that is written in each clock tick."""
         return self._is_settled
 
     def has_changed(self) -> bool:
-        """Return whether size, mtime or ctime have changed since the opening, so that the content that was read may be
-        torn.
+        """Return whether size, mtime or ctime have changed since the opening, so that the read content may be torn.
 
         Nobody can set ctime, so only the granularity of the file system's clock can hide a change: see `is_settled`.
         Raises SourceError.

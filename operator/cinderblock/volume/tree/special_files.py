@@ -20,8 +20,7 @@ _FEATURES = {
 
 
 def is_same_node(directory: int, name: bytes, entry: Entry, status: os.stat_result) -> bool:
-    """Return whether an existing object has the entry's kind, and can get its content and attributes. Raises
-    OSError."""
+    """Return whether an existing object has the kind and identity of the entry. Raises OSError."""
     if stat.S_IFMT(status.st_mode) != TYPES.get(entry.kind):
         return False
     if entry.kind is EntryKind.SYMLINK:

@@ -380,8 +380,7 @@ class TreeWriter(Closeable):
 
 
 def _looks_like(entry: Entry, status: os.stat_result) -> bool:
-    """Return whether owner, mode, mtime and a file's size equal those of the entry, so that normally nothing is
-    written."""
+    """Return whether owner, mode, mtime and a file's size equal those of the entry."""
     is_sized = entry.kind is not EntryKind.FILE or status.st_size == entry.size
     is_owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
     has_mode = entry.kind is EntryKind.SYMLINK or stat.S_IMODE(status.st_mode) == entry.mode

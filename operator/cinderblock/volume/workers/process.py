@@ -20,9 +20,9 @@ def spawn(module: str, descriptors: Sequence[int], arguments: Iterable[str] = ()
 
 
 def worker_died(child: subprocess.Popen[bytes], action: str) -> TransientError:
-    """Return the error for a process that ended too early; ``action`` completes "failed to"."""
+    """Return the error for a process that ended too early; ``action`` completes "Cannot"."""
     return TransientError(
-        f"failed to {action}: a process ended with {child.returncode}, perhaps out of memory (-9). Raise the mover's"
-        " memory limit, or try again",
+        f"Cannot {action}: a process ended with {child.returncode}. If it ran out of memory (-9), raise the mover's"
+        " memory limit. Otherwise try again.",
         reason="MoverFailed",
     )
