@@ -1,14 +1,14 @@
 """Write like databases, and check copies of the files. This runs in pods and needs only the standard library.
 
-    commits.py serve PATH...             do what `order` says to directories, until SIGTERM
-    commits.py order VERB NUMBER         tell the server, and wait until it is done
-    commits.py lacking PATH NUMBER       print what of a round is not in the files alone, whatever logs say
+    commits.py serve PATH...             obey `order` in directories, until SIGTERM
+    commits.py order VERB NUMBER         send a command to the server, and wait for it
+    commits.py lacking PATH NUMBER       print what the files lack of a round, without their logs
     commits.py missing PATH NUMBER       print what a copy has lost of a round; nothing if it is complete
 
-A round has two halves. `dirty` commits: each commit makes its log durable, and then pages are written, but not made
-durable. `settle` makes them durable, as a checkpoint ends, and commits more to logs that begin again. A snapshot
-between the two may have the new timestamps of a file and its old pages; the logs then make up for them. One that comes
-later has the pages, and no timestamp has changed.
+A round has two halves. `dirty` commits: each commit makes its log durable, and then writes pages that are not durable
+yet. `settle` makes them durable, like the end of a checkpoint, and commits more to restarted logs. A snapshot between
+the halves may have the new timestamps of a file and its old pages, which the logs can restore. A later snapshot has the
+pages, and no timestamp has changed.
 """
 
 from __future__ import annotations

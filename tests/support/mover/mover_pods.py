@@ -1,6 +1,6 @@
-"""The mover as its Job starts it: `cinderblock mover`, the task in the environment, Secrets in their place.
+"""Run the mover as its Job does: `cinderblock mover` with the task in the environment and Secrets as files.
 
-A mount namespace of its own stands for the pod, so it needs root.
+A mount namespace replaces the pod, so this needs root.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class MoverPod:
     """The environment of the movers of one store.
 
     Args:
-        directory: an empty one, for files.
+        directory: an empty directory for files.
         credentials: of the store.
-        keys: of the encryption Secret, by id; none: there is no such Secret.
+        keys: keys of the encryption Secret by id; None without such a Secret.
     """
 
     def __init__(self, directory: Path, credentials: S3Credentials, keys: Mapping[str, bytes] | None = None) -> None:

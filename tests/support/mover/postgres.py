@@ -67,7 +67,7 @@ class PostgreSQL:
 
     @contextmanager
     def running(self, *, ends_with: signal.Signals = CRASH) -> Iterator[None]:
-        """Run a server while inside; its start is a recovery if the data is of a server that has crashed.
+        """Run a server inside the block. It recovers if its last server has crashed.
 
         ``ends_with`` is CRASH or ORDERLY_END. Raises PostgresError if it does not start.
         """
@@ -87,9 +87,9 @@ class PostgreSQL:
                 _end(server, ends_with)
 
     def run(self, *statements: str) -> list[str]:
-        """Run statements, each of them a transaction, and return all lines that they print.
+        """Run statements, each as a transaction, and return the lines that they print.
 
-        A line about a change, as in ``UPDATE 1``, comes when it has been committed.
+        A line about a change, such as ``UPDATE 1``, is printed after the commit.
         """
         options = ("--no-psqlrc", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
         session = (f"--host={self._sockets}", f"--username={_USER}", "--dbname=postgres")

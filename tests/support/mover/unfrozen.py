@@ -1,7 +1,7 @@
 """File systems in image files, and snapshots of them that are only crash consistent.
 
-A snapshot is a copy of the image below the mounted file system, as it is at one instant. Nothing freezes or syncs the
-file system before, as with most drivers of disks. So a snapshot may hold the new timestamps of a file and its old data.
+A snapshot is a copy of the image below the mounted file system, at one instant. Nothing freezes or syncs the file
+system before, as with most disk drivers. So a snapshot may hold the new timestamps of a file and its old data.
 
     with UnfrozenVolume.made(tmp_path, "xfs") as volume:
         (volume.live / "table").write_bytes(...)
@@ -59,7 +59,8 @@ class UnfrozenVolume:
     @classmethod
     @contextmanager
     def made(cls, directory: Path, kind: str, mib: int = 400) -> Iterator[UnfrozenVolume]:
-        """Make the file system of ``mib`` MiB below ``directory``, mount it, and unmount all at the end. Needs root.
+        """Make the file system of ``mib`` MiB below ``directory``, mount it, and unmount it at the end. This needs
+        root.
 
         mkfs.xfs refuses less than 300 MiB.
         """
@@ -78,10 +79,9 @@ class UnfrozenVolume:
             yield volume
 
     def settle(self) -> None:
-        """Bring all data to the image, and wait until the flusher has had its turn.
+        """Write all data to the image, and wait for one run of the flusher.
 
-        What is written from now on reaches the image up to 30 s later, unless a program calls fsync (sysctl
-        vm.dirty_expire_centisecs).
+        Later writes reach the image up to 30 s later, unless a program calls fsync (sysctl vm.dirty_expire_centisecs).
         """
         self.sync()
         time.sleep(_FLUSH_SECONDS)
@@ -91,7 +91,7 @@ class UnfrozenVolume:
         _run("sync", "-f", self.live)
 
     def take_snapshot(self, *, read_only: bool = False) -> Path:
-        """Take a snapshot, mount it in the place of the one before, and return where it is mounted.
+        """Take a snapshot, mount it in place of the previous one, and return its mount point.
 
         The mount replays the journal of the copy, as after a crash.
         """
@@ -156,9 +156,9 @@ def why_not(kind: str) -> str | None:
 
 
 def until_seen(trial: Callable[[], bool]) -> None:
-    """Repeat a trial until it returns that it reached the state that it tests.
+    """Repeat a trial until it reports that it reached the state to test.
 
-    Raises NeverSeenError after TRIALS trials: a test that never saw this state has shown nothing.
+    Raises NeverSeenError after TRIALS trials: a test that never reached the state proves nothing.
     """
     if not any(trial() for _ in range(TRIALS)):
         raise NeverSeenError(f"in {TRIALS} trials, the first snapshot always held the data: this shows nothing")
