@@ -42,10 +42,10 @@ whatever is abandoned is begun again from what the world says."""
 
 def main(environment: Mapping[str, str] = os.environ) -> int:
     """Run the operator until it is told to stop. Returns the exit code: 0, or 1 with a line that says why."""
-    observability_log.configure()
+    observability_log.configure("operator")
     try:
         settings = OperatorSettings.from_environment(environment)
-        observability_log.configure(logging.getLevelNamesMapping()[settings.log_level.upper()])
+        observability_log.configure("operator", logging.getLevelNamesMapping()[settings.log_level.upper()])
         asyncio.run(run(settings))
     except CinderblockError as error:
         log.error("The operator cannot run: %s", error.message)

@@ -8,7 +8,6 @@ import os
 import signal
 from contextlib import AsyncExitStack, aclosing
 
-from cinderblock.gateway import logs
 from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.auth import Authenticator, NoAuth, TokenAuth
 from cinderblock.gateway.server import running
@@ -16,6 +15,7 @@ from cinderblock.gateway.settings import HOST, Auth, GatewaySettings
 from cinderblock.kube.client import connect
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.token_clients import TokenClients
+from cinderblock.observability import log
 from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 _logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def main(settings: GatewaySettings) -> int:
     Raises:
         InvalidInput: there is no API server to talk to, no such certificate, or the address is taken.
     """
-    logs.configure()
+    log.configure("gateway")
     asyncio.run(_serve(settings))
     return 0
 

@@ -10,11 +10,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cinderblock.observability.gateway_metrics import GatewayMetrics
+from cinderblock.observability.log import ACCESS_LOGGER
 
 OPERATION_KEY = "cinderblock.operation"
 """In a request's scope: what it turned out to be, for the figures."""
 
-_logger = logging.getLogger("cinderblock.gateway.access")
+_logger = logging.getLogger(ACCESS_LOGGER)
 
 
 class RequestMiddleware:
