@@ -24,8 +24,8 @@ _FROM_BACKUP, _CLOSED = 47, 53
 _SOURCES: Final = ("backup_id", "imageRef", "snapshot_id", "source_volid")
 
 _TEXT: Final[Schema] = {"type": ["string", "null"]}
-_SIZE: Final[Schema] = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$", "minimum": 1}
-"""parameter_types.volume_size_allows_null"""
+_SIZE: Final[Schema] = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$", "minimum": 1, "maxLength": 255}
+"""parameter_types.volume_size_allows_null, with a length that `int` accepts: Python refuses more than 4300 digits."""
 _FIELDS: Final[dict[str, Schema]] = {
     "name": _TEXT,
     "description": _TEXT,
