@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final
-
-from pydantic import ValidationError
+from typing import Final
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import NotFound
 from cinderblock.gateway.resources.backups.view import own_status
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle.backup.checks import WHOLE
@@ -20,8 +18,6 @@ from cinderblock.lifecycle.volume_lock import age_key
 
 SELECTABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 """Ids: what else is asked for is no id of ours, and must not get into a field selector."""
-
-_logger = logging.getLogger(__name__)
 
 
 async def find(kube: KubeClient, project: str, identifier: str) -> VolumeBackup:
@@ -42,19 +38,7 @@ async def find(kube: KubeClient, project: str, identifier: str) -> VolumeBackup:
 async def select(kube: KubeClient, project: str, fields: Mapping[str, str]) -> list[VolumeBackup]:
     """VolumeBackups with these values of selectable fields; an empty value selects those that have none."""
     selector = ",".join(f"{path}={value}" for path, value in fields.items())
-    return _parsed(await kube.list(VOLUME_BACKUP, project, fields=selector))
-
-
-def _parsed(bodies: list[dict[str, Any]]) -> list[VolumeBackup]:
-    """One that does not parse, because it was written in another version of the schema, must not hide the others."""
-    found = []
-    for body in bodies:
-        try:
-            found.append(VolumeBackup.model_validate(body))
-        except ValidationError as error:
-            problems = error.errors(include_input=False, include_url=False)
-            _logger.warning("VolumeBackup %s does not parse: %s", body["metadata"].get("name"), problems)
-    return found
+    return parse_all(VolumeBackup, await kube.list(VOLUME_BACKUP, project, fields=selector))
 
 
 async def select_any(kube: KubeClient, project: str, *choices: Mapping[str, str]) -> list[VolumeBackup]:

@@ -15,6 +15,7 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import AccessDenied, NotFound
 from cinderblock.gateway.resources.backups.find import select_any
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.gateway.resources.volumes.ids import find_claim
 from cinderblock.gateway.rest import validation
 from cinderblock.kube.client import KubeClient
@@ -76,7 +77,7 @@ async def restores_into(kube: KubeClient, project: str, claim: PersistentVolumeC
     """The VolumeRestores that write to an existing volume."""
     selectors = [f"spec.volumeId={reference}" for reference in (claim.uid, claim.name)]
     found = await asyncio.gather(*(kube.list(VOLUME_RESTORE, project, fields=selector) for selector in selectors))
-    return tuple(VolumeRestore.model_validate(body) for bodies in found for body in bodies)
+    return tuple(parse_all(VolumeRestore, [body for bodies in found for body in bodies]))
 
 
 async def pods_using(kube: KubeClient, claim: PersistentVolumeClaim) -> tuple[str, ...]:
@@ -94,12 +95,11 @@ async def _snapshot(kube: KubeClient, project: str, identifier: str | None) -> V
         bodies = await kube.list(VOLUME_SNAPSHOT, project)
     except NotFound:
         return None
-    return next((VolumeSnapshot.model_validate(body) for body in bodies if body["metadata"]["uid"] == identifier), None)
+    return next((found for found in parse_all(VolumeSnapshot, bodies) if found.uid == identifier), None)
 
 
 async def _default_store(kube: KubeClient, project: str) -> StoreLookup:
-    stores = [BackupStore.model_validate(body) for body in await kube.list(BACKUP_STORE, project)]
-    return default_store(stores, project)
+    return default_store(parse_all(BackupStore, await kube.list(BACKUP_STORE, project)), project)
 
 
 async def if_permitted(looking: Awaitable[T]) -> T | None:

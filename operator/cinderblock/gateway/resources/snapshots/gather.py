@@ -11,6 +11,7 @@ from cinderblock.api.quantity import to_bytes, to_gib
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import NotFound
 from cinderblock.gateway.resources import object_annotations
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.gateway.resources.volumes.ids import volume_id
 from cinderblock.gateway.rest.request import ApiRequest
 from cinderblock.kube.kinds import PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT
@@ -51,13 +52,10 @@ async def gather(call: ApiRequest) -> list[Snapshot]:
         call.kube.list(PVC, call.project),
         call.kube.list(VOLUME_BACKUP, call.project, fields="status.phase!=available,status.phase!=error"),
     )
-    by_name = {claim.name: claim for claim in (PersistentVolumeClaim.model_validate(item) for item in claims)}
-    backups = [VolumeBackup.model_validate(item) for item in running]
-    return [
-        to_snapshot(VolumeSnapshot.model_validate(item), by_name, backups)
-        for item in found
-        if OWNER_UID_LABEL not in (item["metadata"].get("labels") or {})
-    ]
+    by_name = {claim.name: claim for claim in parse_all(PersistentVolumeClaim, claims)}
+    backups = parse_all(VolumeBackup, running)
+    permanent = [item for item in found if OWNER_UID_LABEL not in (item["metadata"].get("labels") or {})]
+    return [to_snapshot(snapshot, by_name, backups) for snapshot in parse_all(VolumeSnapshot, permanent)]
 
 
 async def find(call: ApiRequest, identifier: str) -> Snapshot:

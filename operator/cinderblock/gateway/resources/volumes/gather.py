@@ -21,6 +21,7 @@ from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.errors import NotFound
 from cinderblock.gateway.resources import object_annotations
 from cinderblock.gateway.resources.backups.gather import if_permitted
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.gateway.resources.volumes.ids import volume_id
 from cinderblock.gateway.rest.request import ApiRequest
 from cinderblock.kube.kinds import POD, PVC, VOLUME_BACKUP, VOLUME_RESTORE
@@ -160,10 +161,10 @@ async def gather(call: ApiRequest) -> NamespaceVolumes:
         call.kube.list(VOLUME_RESTORE, call.project),
     )
     return NamespaceVolumes(
-        [PersistentVolumeClaim.model_validate(item) for item in claims if not _is_ours(item)],
+        parse_all(PersistentVolumeClaim, [item for item in claims if not _is_ours(item)]),
         [pod for pod in pods or () if not _is_ours(pod)],
-        [VolumeBackup.model_validate(item) for item in backups],
-        [VolumeRestore.model_validate(item) for item in restores],
+        parse_all(VolumeBackup, backups),
+        parse_all(VolumeRestore, restores),
     )
 
 

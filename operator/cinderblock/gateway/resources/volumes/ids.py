@@ -6,6 +6,7 @@ from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.quantity import to_gib
 from cinderblock.errors import AccessDenied
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import PVC
 
@@ -20,7 +21,7 @@ async def find_claim(kube: KubeClient, project: str, identifier: str) -> Persist
 
     It is a list, since the API server can select claims neither by UID nor by annotation.
     """
-    claims = [PersistentVolumeClaim.model_validate(body) for body in await kube.list(PVC, project)]
+    claims = parse_all(PersistentVolumeClaim, await kube.list(PVC, project))
     by_uid = next((claim for claim in claims if claim.uid == identifier), None)
     return by_uid or next((claim for claim in claims if volume_id(claim) == identifier), None)
 
@@ -28,7 +29,7 @@ async def find_claim(kube: KubeClient, project: str, identifier: str) -> Persist
 async def sizes_in_gib(kube: KubeClient, project: str) -> dict[str, int]:
     """GiB of each volume, rounded up, by the UID and by the name of its claim. A caller who may not look gets none."""
     try:
-        claims = [PersistentVolumeClaim.model_validate(body) for body in await kube.list(PVC, project)]
+        claims = parse_all(PersistentVolumeClaim, await kube.list(PVC, project))
     except AccessDenied:
         return {}
     return {key: to_gib(claim.capacity_bytes) for claim in claims for key in (claim.name, claim.uid)}
