@@ -48,7 +48,7 @@ async def _kept(call: ApiRequest, asked: ListQuery, kind: Kind, path: str) -> Ca
     """What is kept for this page; the API server is asked whether the caller may (still) list."""
     if asked.marker is None or asked.offset:
         return None
-    rest = call.list_cache.take(call.project, _key(call, path, asked.marker))
+    rest = call.list_cache.pop(call.project, _key(call, path, asked.marker))
     if rest is not None:
         await call.kube.check_may_list(kind, call.project)
     return rest
@@ -59,7 +59,7 @@ async def _keep(call: ApiRequest, path: str, page: Page[T], rules: ListSpec[T], 
     identifier = rules.columns["id"]
     shown = await views(page.rest)
     items = [(str(identifier(item)), to_json(view)) for item, view in zip(page.rest, shown, strict=True)]
-    call.list_cache.keep(
+    call.list_cache.put(
         call.project, _key(call, path, page.marker), CachedTail(items, page.count, call.list_cache.now())
     )
 
@@ -68,7 +68,7 @@ def _next_page(call: ApiRequest, asked: ListQuery, rules: ListSpec[T], path: str
     shown, after = rest.items[: asked.limit], rest.items[asked.limit :]
     marker = shown[-1][0] if shown else None
     if marker is not None:
-        call.list_cache.keep(call.project, _key(call, path, marker), CachedTail(after, rest.count, rest.read_at))
+        call.list_cache.put(call.project, _key(call, path, marker), CachedTail(after, rest.count, rest.read_at))
     more = pagination.page_links(
         asked, rules, call, path, marker=marker, shown=len(shown), count=rest.count, is_last=not after
     )
