@@ -87,4 +87,4 @@ async def test_without_tokens_it_says_loudly_that_it_is_for_tests(kubeconfig: Pa
         anybody = Person(session, running.url, namespace, "")
         assert (await anybody.get("backups")).status == 200
     (warning,) = [line for line in running.log if line["level"] == "warning"]
-    assert "For tests only!" in str(warning["message"])
+    assert "for tests only" in str(warning["message"])

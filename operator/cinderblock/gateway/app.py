@@ -53,7 +53,7 @@ def make_health_app(who: Authenticator, metrics: GatewayMetrics) -> ASGIApp:
         return PlainTextResponse("the API server does not answer\n", 503)
 
     async def serve_metrics(request: Request) -> Response:
-        body, content_type = metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     return Router([Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", serve_metrics)])

@@ -14,7 +14,7 @@ NEWEST = schema(71)
 @pytest.mark.parametrize("size", ["0" * 5000, "9" * 5000, "-1", "1.5", "", "five", 0, True])
 def test_unusable_sizes_are_rejected(size: object) -> None:
     """`int` raises ValueError for more than 4300 digits."""
-    with pytest.raises(InvalidInput, match="^Invalid input for field/attribute size"):
+    with pytest.raises(InvalidInput, match=r"^Invalid input for field/attribute size"):
         validation.check({"volume": {"size": size}}, NEWEST)
 
 

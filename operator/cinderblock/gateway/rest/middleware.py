@@ -52,7 +52,7 @@ class RequestMiddleware:
             self._tell(scope, identifier, code, time.monotonic() - began)
 
     def _tell(self, scope: Scope, identifier: str, code: int, seconds: float) -> None:
-        self._instruments.answered(scope.get(OPERATION_KEY, "other"), code, seconds)
+        self._instruments.observe_request(scope.get(OPERATION_KEY, "other"), code, seconds)
         client = scope.get("client")
         told = {
             "request_id": identifier,
