@@ -20,7 +20,7 @@ from tests.support.cluster.rights import connect_as, grant
 
 pytestmark = pytest.mark.integration
 
-THEIRS = "example.com/somebody-elses"
+FOREIGN_FINALIZER = "example.com/other"
 SPECS: dict[Kind, dict[str, Any]] = {
     BACKUP_STORE: {"credentialsSecretRef": {"name": "s3"}},
     VOLUME_BACKUP: {"volumeId": "files"},
@@ -43,20 +43,20 @@ async def hook(client: KubeClient, kubeconfig: Path, namespace: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", SPECS, ids=lambda kind: kind.plural)
-async def test_our_finalizer_goes_and_others_stay(
+async def test_own_finalizer_is_removed_and_others_stay(
     client: KubeClient, hook: KubeClient, namespace: str, kind: Kind
 ) -> None:
-    await _create(client, namespace, kind, FINALIZER[kind], THEIRS)
+    await _create(client, namespace, kind, FINALIZER[kind], FOREIGN_FINALIZER)
     try:
         released = await release_finalizers(hook)
         assert released[kind.resource] >= 1
-        assert await _finalizers(client, namespace, kind) == [THEIRS]
+        assert await _finalizers(client, namespace, kind) == [FOREIGN_FINALIZER]
     finally:
         await client.merge_patch(kind, "held", namespace, {"metadata": {"finalizers": None}})
 
 
 @pytest.mark.parametrize("kind", SPECS, ids=lambda kind: kind.plural)
-async def test_what_waits_in_deletion_for_the_operator_is_gone(
+async def test_object_waiting_in_deletion_is_gone(
     client: KubeClient, hook: KubeClient, namespace: str, kind: Kind
 ) -> None:
     await _create(client, namespace, kind, FINALIZER[kind])
@@ -66,7 +66,9 @@ async def test_what_waits_in_deletion_for_the_operator_is_gone(
     assert await client.get(kind, "held", namespace) is None
 
 
-async def test_movers_are_released_and_other_jobs_are_not(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+async def test_mover_jobs_are_released_and_other_jobs_are_not(
+    client: KubeClient, hook: KubeClient, namespace: str
+) -> None:
     labels = {api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY}
     for name, own in (("mover", labels), ("other", {})):
         pod = {"spec": {"restartPolicy": "Never", "containers": [CONTAINER]}}
@@ -77,7 +79,7 @@ async def test_movers_are_released_and_other_jobs_are_not(client: KubeClient, ho
     assert jobs == {"mover": None, "other": [api_labels.JOB_FINALIZER]}
 
 
-async def test_nothing_is_patched_where_nothing_is_held(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+async def test_released_objects_are_not_patched_again(client: KubeClient, hook: KubeClient, namespace: str) -> None:
     await _create(client, namespace, VOLUME_BACKUP, api_labels.BACKUP_FINALIZER)
     await release_finalizers(hook)
     before = hook.calls["patch", VOLUME_BACKUP.resource]
@@ -85,7 +87,7 @@ async def test_nothing_is_patched_where_nothing_is_held(client: KubeClient, hook
     assert hook.calls["patch", VOLUME_BACKUP.resource] == before
 
 
-async def test_an_object_that_changes_meanwhile_is_read_again(
+async def test_object_that_changes_meanwhile_is_read_again(
     client: KubeClient, hook: KubeClient, namespace: str
 ) -> None:
     await _create(client, namespace, VOLUME_BACKUP, api_labels.BACKUP_FINALIZER)
@@ -97,40 +99,47 @@ async def test_an_object_that_changes_meanwhile_is_read_again(
     assert "finalizers" not in held["metadata"]
 
 
-async def test_the_operator_is_stopped_and_waited_for(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+@pytest.mark.parametrize("selector", ["app=operator", ""])
+async def test_operator_is_stopped_and_its_pods_awaited(
+    client: KubeClient, hook: KubeClient, namespace: str, selector: str
+) -> None:
+    """Without a selector the Deployment's is used, so that other pods of the namespace do not matter."""
     await _create_operator(client, namespace)
+    await _create_pod(client, namespace, "unrelated", {"app": "other"})
     waits = 0
 
-    async def pod_ends_in_the_second_wait(_: float) -> None:
+    async def end_the_pod_in_the_second_wait(_: float) -> None:
         nonlocal waits
         waits += 1
         if waits == 2:
             await client.delete(POD, "operator-1", namespace)
 
-    operator = Operator(namespace, "cinderblock", "app=operator")
-    await stop_operator(hook, operator, sleep=pod_ends_in_the_second_wait)
+    operator = Operator(namespace, "cinderblock", selector)
+    await stop_operator(hook, operator, sleep=end_the_pod_in_the_second_wait)
     assert waits == 2
     deployment = await client.get(DEPLOYMENT, "cinderblock", namespace)
     assert deployment is not None
     assert deployment["spec"]["replicas"] == 0
 
 
-async def test_an_operator_that_does_not_stop_is_an_error(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+async def test_operator_that_does_not_stop_is_an_error(client: KubeClient, hook: KubeClient, namespace: str) -> None:
     await _create_operator(client, namespace)
 
-    async def no_time_passes(_: float) -> None:
+    async def sleep(_: float) -> None:
         return
 
-    with pytest.raises(KubeUnavailable, match="has not stopped"):
-        await stop_operator(hook, Operator(namespace, "cinderblock", "app=operator"), sleep=no_time_passes)
+    with pytest.raises(KubeUnavailable, match="have not ended"):
+        await stop_operator(hook, Operator(namespace, "cinderblock", "app=operator"), sleep=sleep)
 
 
-async def test_an_operator_that_is_gone_needs_no_stopping(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+async def test_missing_operator_needs_no_stopping(client: KubeClient, hook: KubeClient, namespace: str) -> None:
     await stop_operator(hook, Operator(namespace, "cinderblock", "app=operator"))
     assert await client.get(DEPLOYMENT, "cinderblock", namespace) is None
 
 
-async def test_the_hooks_rights_end_at_finalizers(client: KubeClient, hook: KubeClient, namespace: str) -> None:
+async def test_rights_of_the_hook_are_limited_to_finalizers(
+    client: KubeClient, hook: KubeClient, namespace: str
+) -> None:
     await _create(client, namespace, VOLUME_BACKUP, api_labels.BACKUP_FINALIZER)
     with pytest.raises(AccessDenied):
         await hook.delete(VOLUME_BACKUP, "held", namespace)
@@ -141,7 +150,7 @@ async def test_the_hooks_rights_end_at_finalizers(client: KubeClient, hook: Kube
 
 
 class _ChangesOnce:
-    """Somebody who changes the object before our first patch of it."""
+    """Changes the object once, just before the command patches it."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
         self._client = client
@@ -164,14 +173,18 @@ async def _create(client: KubeClient, namespace: str, kind: Kind, *finalizers: s
 
 
 async def _create_operator(client: KubeClient, namespace: str) -> None:
-    """A Deployment, and a pod that no controller and no node has anything to do with."""
+    """Create a Deployment and a pod, which no controller and no node manages."""
     labels = {"app": "operator"}
     pod = {"schedulerName": "nobody", "serviceAccountName": "cinderblock-uninstall", "containers": [CONTAINER]}
     spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
     metadata = {"namespace": namespace, "name": "cinderblock"}
     await client.create(DEPLOYMENT, {"metadata": metadata, "spec": {"replicas": 1, "paused": True} | spec})
-    metadata = {"namespace": namespace, "name": "operator-1"}
-    await client.create(POD, {"metadata": metadata | {"labels": labels}, "spec": pod})
+    await _create_pod(client, namespace, "operator-1", labels)
+
+
+async def _create_pod(client: KubeClient, namespace: str, name: str, labels: dict[str, str]) -> None:
+    spec = {"schedulerName": "nobody", "serviceAccountName": "cinderblock-uninstall", "containers": [CONTAINER]}
+    await client.create(POD, {"metadata": {"namespace": namespace, "name": name, "labels": labels}, "spec": spec})
 
 
 async def _finalizers(client: KubeClient, namespace: str, kind: Kind) -> list[str]:
