@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.gateway.rest.links import Links
-from cinderblock.gateway.rest.microversions import MAXIMUM, MINIMUM, Version
 from cinderblock.gateway.rest.list_query import PAGE_LIMIT, ListSpec, parse_query
+from cinderblock.gateway.rest.microversions import MAXIMUM, MINIMUM, Version
 from cinderblock.gateway.rest.pagination import Page, make_page
 from cinderblock.gateway.rest.request import ApiRequest
 
@@ -145,9 +145,7 @@ def test_items_without_a_value_sort_first() -> None:
         ({"with_count": "perhaps"}, MAXIMUM, "Value 'perhaps' for 'with_count' is not a boolean."),
     ],
 )
-def test_invalid_queries_get_cinders_messages(
-    query: dict[str, str], version: Version, message: str | None
-) -> None:
+def test_invalid_queries_get_cinders_messages(query: dict[str, str], version: Version, message: str | None) -> None:
     if message is None:
         assert read_page([], version, **query).items == []
         return
