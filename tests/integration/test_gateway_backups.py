@@ -10,7 +10,15 @@ import pytest
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
-from tests.support.gateway.cinder_objects import backup, becomes, pod_with, restore_becomes, snapshot, store, volume
+from tests.support.gateway.cinder_objects import (
+    backup,
+    pod_with,
+    set_backup_status,
+    set_restore_status,
+    snapshot,
+    store,
+    volume,
+)
 from tests.support.gateway.gateways import READER, Gateway, Person
 
 pytestmark = pytest.mark.integration
@@ -29,9 +37,7 @@ async def admin(gateway: Gateway, namespace: str) -> Person:
     return await gateway.person(namespace, admin=True)
 
 
-async def test_what_is_created_is_a_volume_backup_that_can_be_shown_at_once(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_created_volume_backup_can_be_shown_at_once(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace, gib=3)
     asked = {
         "volume_id": database,
@@ -60,7 +66,7 @@ async def test_what_is_created_is_a_volume_backup_that_can_be_shown_at_once(
     assert shown["links"][1]["href"] == f"{person.url}/{namespace}/backups/{made['id']}"
 
 
-async def test_a_backup_looks_like_cinders(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_backup_has_the_form_of_cinders(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     monday = await backup(client, namespace, database)
     expected = {
@@ -90,12 +96,12 @@ async def test_a_backup_looks_like_cinders(person: Person, client: KubeClient, n
 
 
 @pytest.mark.parametrize("identifier", ["zz", "1", UNKNOWN, "a,status.phase=available", "%00", "x" * 300, "..%2f.."])
-async def test_an_unknown_backup_is_404_whatever_it_is_called(person: Person, identifier: str) -> None:
+async def test_unknown_backup_is_404_whatever_its_id(person: Person, identifier: str) -> None:
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/export_record")):
         assert (await person.ask(method, f"backups/{identifier}{path}")).status == 404
 
 
-async def test_another_tenants_backup_is_404(
+async def test_backup_of_another_tenant_is_404(
     person: Person, client: KubeClient, namespace: str, gateway: Gateway
 ) -> None:
     other = f"test-{uuid.uuid4().hex[:12]}"
@@ -105,7 +111,7 @@ async def test_another_tenants_backup_is_404(
     assert said.fault == ("itemNotFound", 404, f"Backup {theirs} could not be found.")
 
 
-async def test_what_cinder_refuses_is_refused_at_once_and_leaves_nothing(
+async def test_requests_that_cinder_rejects_are_rejected_and_create_nothing(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     database, used = await volume(client, namespace), await volume(client, namespace, "used")
@@ -130,9 +136,7 @@ async def test_what_cinder_refuses_is_refused_at_once_and_leaves_nothing(
     assert await client.list(VOLUME_BACKUP, namespace) == []
 
 
-async def test_a_volume_that_is_being_backed_up_or_restored_to_is_refused(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_volume_with_a_running_operation_is_rejected(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     assert (await person.post("backups", {"backup": {"volume_id": database}})).status == 202
     said = await person.post("backups", {"backup": {"volume_id": database}})
@@ -144,7 +148,7 @@ async def test_a_volume_that_is_being_backed_up_or_restored_to_is_refused(
     assert said.fault[2].endswith('the current status is "restoring-backup".')
 
 
-async def test_an_incremental_backup_finds_its_parent(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_incremental_backup_finds_its_parent(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     await store(client, namespace)
     await backup(client, namespace, database)
@@ -154,7 +158,7 @@ async def test_an_incremental_backup_finds_its_parent(person: Person, client: Ku
     assert shown.json["backup"]["is_incremental"] is True
 
 
-async def test_a_quota_is_413_in_cinders_words(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_exceeded_quota_is_413_with_cinders_message(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     limited = {"count/volumebackups.cinderblock.io": "0"}
     where = {"name": "few", "namespace": namespace}
@@ -171,7 +175,7 @@ async def test_a_quota_is_413_in_cinders_words(person: Person, client: KubeClien
     assert said.headers["Retry-After"] == "0"
 
 
-async def test_deleting_in_both_versions(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_deletion_has_the_code_of_the_version(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     first, second = [await backup(client, namespace, database, name) for name in ("first", "second")]
     said = await person.delete(f"/v2/{namespace}/backups/{first}")
@@ -181,7 +185,7 @@ async def test_deleting_in_both_versions(person: Person, client: KubeClient, nam
     assert (await person.get("backups")).json == {"backups": []}
 
 
-async def test_a_backup_that_others_need_is_not_deleted_even_by_force(
+async def test_backup_with_dependents_is_not_deleted_even_by_force(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     database = await volume(client, namespace)
@@ -196,7 +200,7 @@ async def test_a_backup_that_others_need_is_not_deleted_even_by_force(
     assert (await person.delete(f"backups/{parent}")).status == 202
 
 
-async def test_a_backup_at_work_is_deleted_only_by_force(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_running_backup_is_deleted_only_by_force(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     running = await backup(client, namespace, database, phase="creating")
     said = await person.delete(f"backups/{running}")
@@ -205,9 +209,7 @@ async def test_a_backup_at_work_is_deleted_only_by_force(person: Person, client:
     assert (await person.get(f"backups/{running}")).status == 404
 
 
-async def test_a_backup_that_is_to_be_deleted_says_so_before_the_operator_has_seen_it(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_deletion_shows_before_the_operator_reacts(person: Person, client: KubeClient, namespace: str) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     held = {"metadata": {"finalizers": ["cinderblock.io/backup-data"]}}
     await client.merge_patch(VOLUME_BACKUP, "monday", namespace, held)
@@ -218,7 +220,7 @@ async def test_a_backup_that_is_to_be_deleted_says_so_before_the_operator_has_se
     assert (await person.get(f"backups/{monday}")).status == 404
 
 
-async def test_resetting_the_status_needs_the_right_to_write_it(
+async def test_resetting_the_status_requires_the_right_to_write_it(
     person: Person, admin: Person, client: KubeClient, namespace: str
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
@@ -233,7 +235,7 @@ async def test_resetting_the_status_needs_the_right_to_write_it(
     assert (shown["status"], shown["fail_reason"]) == ("available", None)
 
 
-async def test_a_backup_that_was_never_whole_cannot_be_called_available(
+async def test_incomplete_backup_cannot_be_reset_to_available(
     admin: Person, client: KubeClient, namespace: str
 ) -> None:
     failed = await backup(client, namespace, await volume(client, namespace), phase="error", storedBytes=None)
@@ -252,13 +254,13 @@ async def test_a_backup_that_was_never_whole_cannot_be_called_available(
         ({"os-reset_status": {"status": "creating"}}, "Backup status: creating is invalid, valid statuses are: ['av"),
     ],
 )
-async def test_wrong_actions_in_cinders_words(person: Person, body: object, message: str) -> None:
+async def test_invalid_actions_get_cinders_messages(person: Person, body: object, message: str) -> None:
     said = await person.post("backups/zz/action", body)
     assert said.fault[1] == 400
     assert said.fault[2].startswith(message)
 
 
-async def test_a_restore_to_a_new_volume_tells_its_id_before_there_is_a_claim(
+async def test_restore_returns_the_volume_id_before_the_claim_exists(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
@@ -275,7 +277,9 @@ async def test_a_restore_to_a_new_volume_tells_its_id_before_there_is_a_claim(
     assert (made["spec"]["backupId"], made["spec"]["name"]) == (monday, f"restore-backup-{monday}")
 
 
-async def test_restores_to_one_name_get_names_of_their_own(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_restores_with_the_same_name_get_different_claims(
+    person: Person, client: KubeClient, namespace: str
+) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     for _ in range(2):
         said = await person.post(f"backups/{monday}/restore", {"restore": {"name": "Database"}})
@@ -284,7 +288,7 @@ async def test_restores_to_one_name_get_names_of_their_own(person: Person, clien
     assert {item["spec"]["name"] for item in made} == {"database-2", "database-3"}
 
 
-async def test_a_restore_in_place_is_refused_as_cinder_does(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_restore_in_place_is_rejected_as_in_cinder(person: Person, client: KubeClient, namespace: str) -> None:
     small, used = await volume(client, namespace, "small"), await volume(client, namespace, "used", 2)
     large = await volume(client, namespace, "large", 3)
     await pod_with(client, namespace, "used")
@@ -305,11 +309,11 @@ async def test_a_restore_in_place_is_refused_as_cinder_does(person: Person, clie
     said = await person.post(f"backups/{monday}/restore", {"restore": asked})
     assert said.fault[2] == "Invalid volume: Volume to be restored to must be available"
     (made,) = await client.list(VOLUME_RESTORE, namespace)
-    await restore_becomes(client, namespace, made["metadata"]["name"], made["metadata"]["uid"], phase="available")
+    await set_restore_status(client, namespace, made["metadata"]["name"], made["metadata"]["uid"], phase="available")
     assert (await person.post(f"backups/{monday}/restore", {"restore": asked})).status == 202
 
 
-async def test_error_restoring_is_a_backups_status_in_v2_only(
+async def test_error_restoring_is_a_status_of_backups_in_v2_only(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace), phase="error_restoring")
@@ -318,9 +322,7 @@ async def test_error_restoring_is_a_backups_status_in_v2_only(
     assert (await person.post(f"backups/{monday}/restore", {"restore": {}})).status == 202
 
 
-async def test_updating_changes_what_is_given_and_nothing_else(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_update_changes_only_the_given_fields(person: Person, client: KubeClient, namespace: str) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     put = {"backup": {"name": " new ", "metadata": {"a": "b", "c": "d"}}}
     said = await person.put(f"backups/{monday}", put, version="3.43")
@@ -337,7 +339,7 @@ async def test_updating_changes_what_is_given_and_nothing_else(
     assert (await person.put(f"/v2/{namespace}/backups/{monday}", {"backup": {"name": "x"}})).status == 404
 
 
-async def test_a_reader_may_read_and_nothing_else(gateway: Gateway, client: KubeClient, namespace: str) -> None:
+async def test_reader_may_only_read(gateway: Gateway, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     monday = await backup(client, namespace, database)
     reader = await gateway.person(namespace, READER)
@@ -352,9 +354,7 @@ async def test_a_reader_may_read_and_nothing_else(gateway: Gateway, client: Kube
         assert said.fault[2].startswith(f"Policy doesn't allow {policy} to be performed.")
 
 
-async def test_a_record_that_is_exported_can_be_imported_under_its_id(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_exported_record_can_be_imported_under_its_id(person: Person, client: KubeClient, namespace: str) -> None:
     await store(client, namespace)
     monday = await backup(client, namespace, await volume(client, namespace))
     record = (await person.get(f"backups/{monday}/export_record")).json["backup-record"]
@@ -367,7 +367,7 @@ async def test_a_record_that_is_exported_can_be_imported_under_its_id(
     shown = (await person.get(f"backups/{monday}")).json["backup"]
     assert (shown["status"], shown["volume_id"]) == ("creating", str(uuid.UUID(int=0)))
     (made,) = await client.list(VOLUME_BACKUP, namespace)
-    await becomes(client, namespace, made["metadata"]["name"], monday, importedBy=made["metadata"]["uid"])
+    await set_backup_status(client, namespace, made["metadata"]["name"], monday, importedBy=made["metadata"]["uid"])
     assert (await person.get(f"backups/{monday}")).json["backup"]["status"] == "available"
 
 
@@ -381,7 +381,7 @@ async def test_a_record_that_is_exported_can_be_imported_under_its_id(
         (b'{"id": 1}', "Provided backup record is missing size attribute"),
     ],
 )
-async def test_records_that_are_none(person: Person, record: bytes, message: str) -> None:
+async def test_invalid_records_get_cinders_messages(person: Person, record: bytes, message: str) -> None:
     url = base64.b64encode(record).decode()[:110_000]
     body = {"backup-record": {"backup_service": "s", "backup_url": url}}
     said = await person.post("backups/import_record", body)

@@ -1,4 +1,4 @@
-"""OpenStack's own integration tests of volume backups, against the gateway on a real cluster: ``make tempest``.
+"""OpenStack's integration tests of volume backups against the gateway on a real cluster: ``make tempest``.
 
 Nothing of tempest is changed. It is told of three users in one project, and that there is neither compute nor an image
 service, so that it skips the tests that boot servers.
@@ -50,11 +50,11 @@ build_timeout = 120
 [oslo_concurrency]
 lock_path = {directory}
 """
-"""``neutron``: without it tempest skips the tests of backups, although it asks nothing of it."""
+"""Without ``neutron``, tempest skips the tests of backups, although they do not use it."""
 
 
 def main(arguments: list[str]) -> int:
-    """Install the chart, run tempest's tests (those that are named, else those of backups), and clean up."""
+    """Install the chart, run the named tests or all tests of backups, and clean up."""
     lab = Lab.from_environment()
     with alone():
         install(lab, [HOME])

@@ -170,8 +170,8 @@ def prepare_target(task: MoverTask, device_bytes: int, *, overwrite: bool) -> No
         raise InvalidInput(f"Cannot restore to {path}: this backup requires {required}.")
     if not overwrite and (not stat.S_ISDIR(mode) or set(os.listdir(os.fsencode(path))) - {LOST_FOUND}):
         raise InvalidInput(
-            f"Cannot restore to {path}: it exists and is not empty. Choose another target, or use --overwrite to replace"
-            " all of it."
+            f"Cannot restore to {path}: it exists and is not empty. Choose another target, or replace all of it with"
+            " --overwrite."
         )
     if stat.S_ISREG(mode):
         _resize(path, device_bytes)

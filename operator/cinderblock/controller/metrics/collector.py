@@ -19,7 +19,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
-from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_size
+from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_refs
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class ClusterCollector:
 async def read(kube: KubeClient) -> ClusterState:
     """Read and count. Raises what the API server raises."""
     stores = [store async for store in _each(BackupStore, await kube.list(kinds.BACKUP_STORE))]
-    census = ClusterStateBuilder(claim_size(await kube.list(kinds.PVC)), stores)
+    census = ClusterStateBuilder(claim_refs(await kube.list(kinds.PVC)), stores)
     async for backup in _each(VolumeBackup, await kube.list(kinds.VOLUME_BACKUP)):
         census.add_backup(backup)
     async for restore in _each(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE)):

@@ -1,4 +1,4 @@
-"""A scenario's world on a real API server, with no controller: what the operator and the cluster do, is done here."""
+"""The objects of a scenario on a real API server without controllers. This plays the operator and the cluster."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _SEEN_BY_ALL: tuple[tuple[Kind, Object], ...] = (
 )
 
 
-class KubernetesWorld:
+class KubernetesBackend:
     """One namespace."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
         self._client, self._namespace = client, namespace
 
     async def prepare(self) -> None:
-        """What every namespace of a user has; and that everybody sees StorageClasses, of which there is one."""
+        """Create the objects that every namespace has, and a StorageClass that all users can read."""
         for kind, body in _SEEN_BY_ALL:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(kind, body)
@@ -64,13 +64,13 @@ class KubernetesWorld:
         await self._create(BACKUP_STORE, "default", {"spec": spec}, {"cinderblock.io/is-default-store": "true"})
 
     async def plant(self, kind: str, name: str, **fields: Any) -> str:
-        """A volume, snapshot or backup, with the words of tests.openstack.scenarios; returns its id."""
+        """Create a volume, snapshot or backup with fields of tests.openstack.scenarios. Returns its id."""
         plant = {"volume": self._plant_volume, "snapshot": self._plant_snapshot, "backup": self._plant_backup}[kind]
         made = await plant(name, **fields)
         return str(made["metadata"]["uid"])
 
     async def change(self, kind: str, identity: str, **fields: Any) -> None:
-        """What the operator or the cluster does when ``fields`` of Cinder's object would change."""
+        """Do what the operator or the cluster does when fields of Cinder's object change."""
         status = fields.pop("status", None)
         if kind == "volume":
             assert status == "available", "A volume only becomes available: what ran on it has ended"
@@ -89,7 +89,7 @@ class KubernetesWorld:
             await self._status(VOLUME_BACKUP, identity, changed)
 
     async def remove(self, kind: str, identity: str) -> None:
-        """An object goes: whoever held it has let go."""
+        """Delete an object and its finalizers."""
         found = await self._by_id(KINDS[kind], identity)
         await self._client.merge_patch(
             KINDS[kind], found["metadata"]["name"], self._namespace, {"metadata": {"finalizers": None}}
@@ -97,7 +97,7 @@ class KubernetesWorld:
         await self._client.delete(KINDS[kind], found["metadata"]["name"], self._namespace)
 
     async def settle(self) -> None:
-        """The operator and the cluster see what is new."""
+        """Do what the operator and the cluster do with new objects."""
         for backup in await self._client.list(VOLUME_BACKUP, self._namespace):
             if not backup.get("status", {}).get("phase"):
                 await self._accept_backup(backup)
@@ -129,7 +129,7 @@ class KubernetesWorld:
         return await self._create(PVC, name, {"spec": spec}, annotations)
 
     async def _bind(self, claim: Object) -> None:
-        """A volume for a claim that the gateway has made."""
+        """Bind a claim that the gateway has created."""
         meta = claim["metadata"]
         await self._client.merge_patch(
             PVC, meta["name"], self._namespace, {"spec": {"volumeName": f"pv-{meta['name']}"}}
@@ -223,7 +223,7 @@ class KubernetesWorld:
         await self._status(VOLUME_BACKUP, backup["metadata"]["uid"], {"phase": "restoring"})
 
     async def _end(self, volume: str = "", backup: str = "") -> None:
-        """What runs on this volume, or of this backup, is done."""
+        """Complete the operations on a volume or of a backup."""
         for restore in await self._running(VOLUME_RESTORE, "restoring"):
             target = restore["spec"].get("volumeId")
             if (volume and volume == target) or (backup and backup == restore["spec"]["backupId"]):
