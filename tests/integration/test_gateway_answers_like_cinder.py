@@ -35,8 +35,8 @@ async def test_gateway_answers_like_cinder(
     ours = await player.play(scenario, _asking(player))
     wrong = []
     for title, theirs, answer in zip(scenario.titles, recorded, ours, strict=True):
-        expected, seen = differences.pair(title, theirs, answer)
-        unlike = _unlike(expected.dump(), seen.dump())
+        expected, actual = differences.pair(title, theirs, answer)
+        unlike = _unlike(expected.dump(), actual.dump())
         if unlike:
             wrong.append("\n    ".join([title, *unlike]))
     assert not wrong, "\n".join([f"{len(wrong)} of {len(ours)} answers differ", *wrong])
@@ -58,8 +58,8 @@ async def test_v2_answers_like_v3_without_microversions(
     for request, theirs, answer in zip(requests, recorded, ours, strict=True):
         if not _is_in_v2(request):
             continue
-        expected, seen = differences.pair(request.title, _as_v2(theirs, request), answer)
-        unlike = _unlike(expected.dump(), seen.dump())
+        expected, actual = differences.pair(request.title, _as_v2(theirs, request), answer)
+        unlike = _unlike(expected.dump(), actual.dump())
         if unlike:
             wrong.append("\n    ".join([request.title, *unlike]))
     assert not wrong, "\n".join([f"{len(wrong)} answers differ", *wrong])

@@ -39,7 +39,7 @@ async def admin(gateway: Gateway, namespace: str) -> Person:
 
 async def test_created_volume_backup_can_be_shown_at_once(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace, gib=3)
-    asked = {
+    requested = {
         "volume_id": database,
         "name": " Nächtliche Sicherung ",
         "description": "one",
@@ -47,23 +47,23 @@ async def test_created_volume_backup_can_be_shown_at_once(person: Person, client
         "metadata": {"a": "b"},
         "availability_zone": "nova",
     }
-    said = await person.post("backups", {"backup": asked}, version="3.71")
-    assert said.status == 202
-    made = said.json["backup"]
-    assert set(made) == {"id", "name", "links"}
+    answer = await person.post("backups", {"backup": requested}, version="3.71")
+    assert answer.status == 202
+    created = answer.json["backup"]
+    assert set(created) == {"id", "name", "links"}
     (body,) = await client.list(VOLUME_BACKUP, namespace)
-    assert body["metadata"]["uid"] == made["id"]
+    assert body["metadata"]["uid"] == created["id"]
     assert body["metadata"]["name"].startswith("nachtliche-sicherung-")
     assert body["metadata"]["annotations"] == {
         "cinderblock.io/created-by": f"system:serviceaccount:{namespace}:person-7"
     }
     assert body["spec"]["volumeId"] == database
     assert body["spec"]["force"] is True
-    shown = (await person.get(f"backups/{made['id']}", version="3.71")).json["backup"]
+    shown = (await person.get(f"backups/{created['id']}", version="3.71")).json["backup"]
     assert shown["name"] == "Nächtliche Sicherung"
     assert (shown["status"], shown["size"], shown["object_count"], shown["metadata"]) == ("creating", 3, 0, {"a": "b"})
-    assert shown["links"][0]["href"] == f"{person.url}/v3/{namespace}/backups/{made['id']}"
-    assert shown["links"][1]["href"] == f"{person.url}/{namespace}/backups/{made['id']}"
+    assert shown["links"][0]["href"] == f"{person.url}/v3/{namespace}/backups/{created['id']}"
+    assert shown["links"][1]["href"] == f"{person.url}/{namespace}/backups/{created['id']}"
 
 
 async def test_backup_has_the_form_of_cinders(person: Person, client: KubeClient, namespace: str) -> None:
@@ -107,8 +107,8 @@ async def test_backup_of_another_tenant_is_404(
     other = f"test-{uuid.uuid4().hex[:12]}"
     await client.create(NAMESPACE, {"metadata": {"name": other}})
     theirs = await backup(client, other, await volume(client, other))
-    said = await person.get(f"backups/{theirs}")
-    assert said.fault == ("itemNotFound", 404, f"Backup {theirs} could not be found.")
+    answer = await person.get(f"backups/{theirs}")
+    assert answer.fault == ("itemNotFound", 404, f"Backup {theirs} could not be found.")
 
 
 async def test_requests_that_cinder_rejects_are_rejected_and_create_nothing(
@@ -120,7 +120,7 @@ async def test_requests_that_cinder_rejects_are_rejected_and_create_nothing(
     young = await snapshot(client, namespace, "database", "young", ready=False)
     await store(client, namespace)
     unavailable = "Invalid volume: Volume to be backed up must be available or in-use, but the current status is"
-    for asked, code, message in (
+    for requested, code, message in (
         ({"volume_id": UNKNOWN}, 404, f"Volume {UNKNOWN} could not be found."),
         ({"volume_id": used}, 400, "Invalid volume: Backing up an in-use volume must use the force flag."),
         ({"volume_id": pending, "force": True}, 400, f'{unavailable} "pending".'),
@@ -130,31 +130,31 @@ async def test_requests_that_cinder_rejects_are_rejected_and_create_nothing(
         ({"volume_id": database, "incremental": True}, 400, "Invalid backup: No backups available to do an"),
         ({"volume_id": database, "container": "No Bucket"}, 400, "Invalid input for field/attribute container."),
     ):
-        said = await person.post("backups", {"backup": asked})
-        assert said.status == code, said.text
-        assert said.fault[2].startswith(message)
+        answer = await person.post("backups", {"backup": requested})
+        assert answer.status == code, answer.text
+        assert answer.fault[2].startswith(message)
     assert await client.list(VOLUME_BACKUP, namespace) == []
 
 
 async def test_volume_with_a_running_operation_is_rejected(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     assert (await person.post("backups", {"backup": {"volume_id": database}})).status == 202
-    said = await person.post("backups", {"backup": {"volume_id": database}})
-    assert said.fault[2].endswith('the current status is "backing-up".')
+    answer = await person.post("backups", {"backup": {"volume_id": database}})
+    assert answer.fault[2].endswith('the current status is "backing-up".')
     mail = await volume(client, namespace, "mail")
     monday = await backup(client, namespace, mail)
     assert (await person.post(f"backups/{monday}/restore", {"restore": {"volume_id": mail}})).status == 202
-    said = await person.post("backups", {"backup": {"volume_id": mail}})
-    assert said.fault[2].endswith('the current status is "restoring-backup".')
+    answer = await person.post("backups", {"backup": {"volume_id": mail}})
+    assert answer.fault[2].endswith('the current status is "restoring-backup".')
 
 
 async def test_incremental_backup_finds_its_parent(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     await store(client, namespace)
     await backup(client, namespace, database)
-    said = await person.post("backups", {"backup": {"volume_id": database, "incremental": True}})
-    assert said.status == 202
-    shown = await person.get(f"backups/{said.json['backup']['id']}")
+    answer = await person.post("backups", {"backup": {"volume_id": database, "incremental": True}})
+    assert answer.status == 202
+    shown = await person.get(f"backups/{answer.json['backup']['id']}")
     assert shown.json["backup"]["is_incremental"] is True
 
 
@@ -166,22 +166,22 @@ async def test_exceeded_quota_is_413_with_cinders_message(person: Person, client
     await client.merge_patch(
         QUOTA, "few", namespace, {"status": {"hard": limited, "used": limited}}, subresource="status"
     )
-    said = await person.post("backups", {"backup": {"volume_id": database}})
-    assert said.json["overLimit"] == {
+    answer = await person.post("backups", {"backup": {"volume_id": database}})
+    assert answer.json["overLimit"] == {
         "code": 413,
         "message": "BackupLimitExceeded: Maximum number of backups allowed (0) exceeded",
         "retryAfter": "0",
     }
-    assert said.headers["Retry-After"] == "0"
+    assert answer.headers["Retry-After"] == "0"
 
 
 async def test_deletion_has_the_code_of_the_version(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     first, second = [await backup(client, namespace, database, name) for name in ("first", "second")]
-    said = await person.delete(f"/v2/{namespace}/backups/{first}")
-    assert (said.status, said.text) == (204, "")
-    said = await person.delete(f"backups/{second}")
-    assert (said.status, said.text) == (202, "")
+    answer = await person.delete(f"/v2/{namespace}/backups/{first}")
+    assert (answer.status, answer.text) == (204, "")
+    answer = await person.delete(f"backups/{second}")
+    assert (answer.status, answer.text) == (202, "")
     assert (await person.get("backups")).json == {"backups": []}
 
 
@@ -191,11 +191,11 @@ async def test_backup_with_dependents_is_not_deleted_even_by_force(
     database = await volume(client, namespace)
     parent = await backup(client, namespace, database, "parent")
     child = await backup(client, namespace, database, "child", isIncremental=True, parentId=parent)
-    for said in (
+    for answer in (
         await person.delete(f"backups/{parent}"),
         await person.post(f"backups/{parent}/action", {"os-force_delete": None}),
     ):
-        assert said.fault[1:] == (400, "Invalid backup: Incremental backups exist for this backup.")
+        assert answer.fault[1:] == (400, "Invalid backup: Incremental backups exist for this backup.")
     assert (await person.delete(f"backups/{child}")).status == 202
     assert (await person.delete(f"backups/{parent}")).status == 202
 
@@ -203,8 +203,8 @@ async def test_backup_with_dependents_is_not_deleted_even_by_force(
 async def test_running_backup_is_deleted_only_by_force(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     running = await backup(client, namespace, database, phase="creating")
-    said = await person.delete(f"backups/{running}")
-    assert said.fault[1:] == (400, "Invalid backup: Backup status must be available or error")
+    answer = await person.delete(f"backups/{running}")
+    assert answer.fault[1:] == (400, "Invalid backup: Backup status must be available or error")
     assert (await person.post(f"backups/{running}/action", {"os-force_delete": {}})).status == 202
     assert (await person.get(f"backups/{running}")).status == 404
 
@@ -225,8 +225,8 @@ async def test_resetting_the_status_requires_the_right_to_write_it(
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     body = {"os-reset_status": {"status": "ERROR"}}
-    said = await person.post(f"backups/{monday}/action", body)
-    assert said.fault[1] == 403
+    answer = await person.post(f"backups/{monday}/action", body)
+    assert answer.fault[1] == 403
     assert (await admin.post(f"backups/{monday}/action", body)).status == 202
     shown = (await person.get(f"backups/{monday}")).json["backup"]
     assert (shown["status"], shown["fail_reason"]) == ("error", "The status was reset")
@@ -239,8 +239,8 @@ async def test_incomplete_backup_cannot_be_reset_to_available(
     admin: Person, client: KubeClient, namespace: str
 ) -> None:
     failed = await backup(client, namespace, await volume(client, namespace), phase="error", storedBytes=None)
-    said = await admin.post(f"backups/{failed}/action", {"os-reset_status": {"status": "available"}})
-    assert said.fault[1] == 400
+    answer = await admin.post(f"backups/{failed}/action", {"os-reset_status": {"status": "available"}})
+    assert answer.fault[1] == 400
 
 
 @pytest.mark.parametrize(
@@ -255,26 +255,26 @@ async def test_incomplete_backup_cannot_be_reset_to_available(
     ],
 )
 async def test_invalid_actions_get_cinders_messages(person: Person, body: object, message: str) -> None:
-    said = await person.post("backups/zz/action", body)
-    assert said.fault[1] == 400
-    assert said.fault[2].startswith(message)
+    answer = await person.post("backups/zz/action", body)
+    assert answer.fault[1] == 400
+    assert answer.fault[2].startswith(message)
 
 
 async def test_restore_returns_the_volume_id_before_the_claim_exists(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
-    said = await person.post(f"backups/{monday}/restore", {"restore": {}})
-    assert said.status == 202
-    (made,) = await client.list(VOLUME_RESTORE, namespace)
-    assert said.json == {
+    answer = await person.post(f"backups/{monday}/restore", {"restore": {}})
+    assert answer.status == 202
+    (created,) = await client.list(VOLUME_RESTORE, namespace)
+    assert answer.json == {
         "restore": {
             "backup_id": monday,
-            "volume_id": made["metadata"]["uid"],
+            "volume_id": created["metadata"]["uid"],
             "volume_name": f"restore_backup_{monday}",
         }
     }
-    assert (made["spec"]["backupId"], made["spec"]["name"]) == (monday, f"restore-backup-{monday}")
+    assert (created["spec"]["backupId"], created["spec"]["name"]) == (monday, f"restore-backup-{monday}")
 
 
 async def test_restores_with_the_same_name_get_different_claims(
@@ -282,10 +282,10 @@ async def test_restores_with_the_same_name_get_different_claims(
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     for _ in range(2):
-        said = await person.post(f"backups/{monday}/restore", {"restore": {"name": "Database"}})
-        assert said.json["restore"]["volume_name"] == "Database"
-    made = await client.list(VOLUME_RESTORE, namespace)
-    assert {item["spec"]["name"] for item in made} == {"database-2", "database-3"}
+        answer = await person.post(f"backups/{monday}/restore", {"restore": {"name": "Database"}})
+        assert answer.json["restore"]["volume_name"] == "Database"
+    created = await client.list(VOLUME_RESTORE, namespace)
+    assert {item["spec"]["name"] for item in created} == {"database-2", "database-3"}
 
 
 async def test_restore_in_place_is_rejected_as_in_cinder(person: Person, client: KubeClient, namespace: str) -> None:
@@ -300,17 +300,19 @@ async def test_restore_in_place_is_rejected_as_in_cinder(person: Person, client:
         (monday, used, 400, "Invalid volume: Volume to be restored to must be available"),
         (running, large, 400, "Invalid backup: Backup status must be available"),
     ):
-        said = await person.post(f"backups/{identifier}/restore", {"restore": {"volume_id": target}})
-        assert said.fault[1:] == (code, message)
+        answer = await person.post(f"backups/{identifier}/restore", {"restore": {"volume_id": target}})
+        assert answer.fault[1:] == (code, message)
     assert await client.list(VOLUME_RESTORE, namespace) == []
-    asked = {"volume_id": large, "name": "ignored"}
-    said = await person.post(f"backups/{monday}/restore", {"restore": asked})
-    assert said.json == {"restore": {"backup_id": monday, "volume_id": large, "volume_name": "large"}}
-    said = await person.post(f"backups/{monday}/restore", {"restore": asked})
-    assert said.fault[2] == "Invalid volume: Volume to be restored to must be available"
-    (made,) = await client.list(VOLUME_RESTORE, namespace)
-    await set_restore_status(client, namespace, made["metadata"]["name"], made["metadata"]["uid"], phase="available")
-    assert (await person.post(f"backups/{monday}/restore", {"restore": asked})).status == 202
+    requested = {"volume_id": large, "name": "ignored"}
+    answer = await person.post(f"backups/{monday}/restore", {"restore": requested})
+    assert answer.json == {"restore": {"backup_id": monday, "volume_id": large, "volume_name": "large"}}
+    answer = await person.post(f"backups/{monday}/restore", {"restore": requested})
+    assert answer.fault[2] == "Invalid volume: Volume to be restored to must be available"
+    (created,) = await client.list(VOLUME_RESTORE, namespace)
+    await set_restore_status(
+        client, namespace, created["metadata"]["name"], created["metadata"]["uid"], phase="available"
+    )
+    assert (await person.post(f"backups/{monday}/restore", {"restore": requested})).status == 202
 
 
 async def test_error_restoring_is_a_status_of_backups_in_v2_only(
@@ -325,8 +327,8 @@ async def test_error_restoring_is_a_status_of_backups_in_v2_only(
 async def test_update_changes_only_the_given_fields(person: Person, client: KubeClient, namespace: str) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     put = {"backup": {"name": " new ", "metadata": {"a": "b", "c": "d"}}}
-    said = await person.put(f"backups/{monday}", put, version="3.43")
-    assert (said.status, said.json["backup"]["name"]) == (200, "new")
+    answer = await person.put(f"backups/{monday}", put, version="3.43")
+    assert (answer.status, answer.json["backup"]["name"]) == (200, "new")
     await person.put(f"backups/{monday}", {"backup": {"metadata": {"e": "f"}}}, version="3.43")
     await person.put(f"backups/{monday}", {"backup": {"description": "told"}}, version="3.9")
     shown = (await person.get(f"backups/{monday}", version="3.43")).json["backup"]
@@ -334,8 +336,8 @@ async def test_update_changes_only_the_given_fields(person: Person, client: Kube
     await person.put(f"backups/{monday}", {"backup": {"name": None}}, version="3.9")
     assert (await person.get(f"backups/{monday}")).json["backup"]["name"] is None
     for version in ("", "3.8"):
-        said = await person.put(f"backups/{monday}", {"backup": {"name": "x"}}, version=version)
-        assert said.fault == ("itemNotFound", 404, "The resource could not be found.")
+        answer = await person.put(f"backups/{monday}", {"backup": {"name": "x"}}, version=version)
+        assert answer.fault == ("itemNotFound", 404, "The resource could not be found.")
     assert (await person.put(f"/v2/{namespace}/backups/{monday}", {"backup": {"name": "x"}})).status == 404
 
 
@@ -344,14 +346,14 @@ async def test_reader_may_only_read(gateway: Gateway, client: KubeClient, namesp
     monday = await backup(client, namespace, database)
     reader = await gateway.person(namespace, READER)
     assert (await reader.get(f"backups/{monday}")).status == 200
-    for said, policy in (
+    for answer, policy in (
         (await reader.post("backups", {"backup": {"volume_id": database}}), "backup:create"),
         (await reader.delete(f"backups/{monday}"), "backup:delete"),
         (await reader.post(f"backups/{monday}/restore", {"restore": {}}), "backup:restore"),
         (await reader.put(f"backups/{monday}", {"backup": {"name": "x"}}, version="3.9"), "backup:update"),
     ):
-        assert said.fault[1] == 403
-        assert said.fault[2].startswith(f"Policy doesn't allow {policy} to be performed.")
+        assert answer.fault[1] == 403
+        assert answer.fault[2].startswith(f"Policy doesn't allow {policy} to be performed.")
 
 
 async def test_exported_record_can_be_imported_under_its_id(person: Person, client: KubeClient, namespace: str) -> None:
@@ -359,15 +361,17 @@ async def test_exported_record_can_be_imported_under_its_id(person: Person, clie
     monday = await backup(client, namespace, await volume(client, namespace))
     record = (await person.get(f"backups/{monday}/export_record")).json["backup-record"]
     assert record["backup_service"].startswith("cinder.backup.drivers")
-    said = await person.post("backups/import_record", {"backup-record": record})
-    assert said.fault[2] == "Invalid backup: Backup already exists in database."
+    answer = await person.post("backups/import_record", {"backup-record": record})
+    assert answer.fault[2] == "Invalid backup: Backup already exists in database."
     assert (await person.delete(f"backups/{monday}")).status == 202
-    said = await person.post("backups/import_record", {"backup-record": record})
-    assert (said.status, said.json["backup"]["id"]) == (201, monday)
+    answer = await person.post("backups/import_record", {"backup-record": record})
+    assert (answer.status, answer.json["backup"]["id"]) == (201, monday)
     shown = (await person.get(f"backups/{monday}")).json["backup"]
     assert (shown["status"], shown["volume_id"]) == ("creating", str(uuid.UUID(int=0)))
-    (made,) = await client.list(VOLUME_BACKUP, namespace)
-    await set_backup_status(client, namespace, made["metadata"]["name"], monday, importedBy=made["metadata"]["uid"])
+    (created,) = await client.list(VOLUME_BACKUP, namespace)
+    await set_backup_status(
+        client, namespace, created["metadata"]["name"], monday, importedBy=created["metadata"]["uid"]
+    )
     assert (await person.get(f"backups/{monday}")).json["backup"]["status"] == "available"
 
 
@@ -384,6 +388,6 @@ async def test_exported_record_can_be_imported_under_its_id(person: Person, clie
 async def test_invalid_records_get_cinders_messages(person: Person, record: bytes, message: str) -> None:
     url = base64.b64encode(record).decode()[:110_000]
     body = {"backup-record": {"backup_service": "s", "backup_url": url}}
-    said = await person.post("backups/import_record", body)
-    assert said.fault[1:] == (400, f"Invalid input received: {message}")
-    assert json.loads(said.text)
+    answer = await person.post("backups/import_record", body)
+    assert answer.fault[1:] == (400, f"Invalid input received: {message}")
+    assert json.loads(answer.text)

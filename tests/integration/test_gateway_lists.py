@@ -33,9 +33,9 @@ async def walked(person: Person, path: str) -> list[str]:
     """Return the ids of all backups, following links as clients do."""
     ids: list[str] = []
     while path:
-        said = (await person.get(path)).json
-        ids += [item["id"] for item in said["backups"]]
-        links = said.get("backups_links")
+        answer = (await person.get(path)).json
+        ids += [item["id"] for item in answer["backups"]]
+        links = answer.get("backups_links")
         path = links[0]["href"].removeprefix(person.url) if links else ""
     return ids
 
@@ -68,8 +68,8 @@ async def test_deleted_backup_is_missing_from_the_next_page(reader: Person, gate
     person = await gateway.person(namespace)
     whole = await walked(person, "backups?limit=1000")
     first = (await person.get("backups?limit=50")).json
-    said = await person.post(f"backups/{whole[100]}/action", {"os-force_delete": None})
-    assert said.status == 202
+    answer = await person.post(f"backups/{whole[100]}/action", {"os-force_delete": None})
+    assert answer.status == 202
     rest = await walked(person, first["backups_links"][0]["href"].removeprefix(person.url))
     assert rest == [identifier for identifier in whole[50:] if identifier != whole[100]]
 

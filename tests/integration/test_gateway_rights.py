@@ -16,23 +16,23 @@ pytestmark = pytest.mark.integration
 async def test_missing_token_is_401(gateway: Gateway, namespace: str) -> None:
     person = await gateway.person(namespace)
     person.token = ""
-    said = await person.get("backups")
-    assert said.fault == ("unauthorized", 401, "The request you have made requires authentication.")
-    assert said.headers["WWW-Authenticate"] == "Bearer"
+    answer = await person.get("backups")
+    assert answer.fault == ("unauthorized", 401, "The request you have made requires authentication.")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("token", ["nonsense", "a.b.c", "with blank", "ümlaut", "x" * 20000])
 async def test_invalid_token_is_401(gateway: Gateway, namespace: str, token: str) -> None:
     person = await gateway.person(namespace)
-    said = await person.get("backups", headers={"X-Auth-Token": token})
-    assert said.status == 401
+    answer = await person.get("backups", headers={"X-Auth-Token": token})
+    assert answer.status == 401
 
 
 async def test_token_can_be_a_bearer_token(gateway: Gateway, namespace: str) -> None:
     person = await gateway.person(namespace)
     token, person.token = person.token, ""
-    said = await person.get("backups", headers={"Authorization": f"Bearer {token}"})
-    assert (said.status, said.json) == (200, {"backups": []})
+    answer = await person.get("backups", headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status, answer.json) == (200, {"backups": []})
 
 
 async def test_missing_right_is_403_and_is_named(gateway: Gateway, namespace: str) -> None:
@@ -56,5 +56,5 @@ async def test_path_without_project_uses_the_service_accounts_namespace(
     person = await gateway.person(namespace, READER)
     body = {"metadata": {"name": "mine", "namespace": namespace}, "spec": {"volumeId": "database", "name": "monday"}}
     created = await client.create(VOLUME_BACKUP, body)
-    said = await person.get("/v3/backups")
-    assert [backup["id"] for backup in said.json["backups"]] == [created["metadata"]["uid"]]
+    answer = await person.get("/v3/backups")
+    assert [backup["id"] for backup in answer.json["backups"]] == [created["metadata"]["uid"]]

@@ -40,9 +40,9 @@ class Answer:
     """One answer.
 
     Attributes:
-        headers: those of KEPT, names in lower case; a content type without its character set.
-        has_request_id: whether the request's id is told, and where it is told twice, alike.
-        body: JSON, else the text.
+        headers: the headers of KEPT, with names in lower case, and content types without character sets.
+        has_request_id: whether the headers contain one id of the request.
+        body: parsed JSON, or text.
     """
 
     status: int

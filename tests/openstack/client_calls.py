@@ -15,8 +15,8 @@ from keystoneauth1.identity import v3
 def main(argv: list[str]) -> int:
     """Run the client that ``argv`` names."""
     program, *arguments = argv
-    told = {"cinderclient": _cinderclient, "sdk": _sdk}[program](*arguments)
-    print(json.dumps(told))
+    result = {"cinderclient": _cinderclient, "sdk": _sdk}[program](*arguments)
+    print(json.dumps(result))
     return 0
 
 

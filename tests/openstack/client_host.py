@@ -45,9 +45,9 @@ def _answer(argv: list[str]) -> dict[str, object]:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as answer:
-        told = answer.read()
+        response = answer.read()
     os.waitpid(child, 0)
-    return json.loads(told) if told else {"code": 70, "out": "", "err": "The program has crashed"}
+    return json.loads(response) if response else {"code": 70, "out": "", "err": "The program has crashed"}
 
 
 def _captured(program: ModuleType, argv: list[str]) -> dict[str, object]:

@@ -42,7 +42,7 @@ class Outcome:
     def comparable(self, names: Names) -> dict[str, Any]:
         """Return exit code and outputs without what differs from run to run: ids, times, records, column widths.
 
-        A list that nobody has asked to sort comes in order of ids; here its lines are in order of their text.
+        Lists without --sort come in order of ids. Here, their lines are sorted as text.
         """
         out = _plain(names.hide(self.out))
         is_unsorted = "list" in self.line and "--sort" not in self.line

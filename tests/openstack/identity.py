@@ -15,7 +15,7 @@ class Identity:
     """``POST /identity/v3/auth/tokens`` with a catalog, and the versions document before it.
 
     Attributes:
-        roles: by token, the role of who has it.
+        roles: the role of the user by token.
     """
 
     def __init__(self, endpoint: str, project: str, user: str) -> None:

@@ -66,8 +66,8 @@ class KubernetesBackend:
     async def plant(self, kind: str, name: str, **fields: Any) -> str:
         """Create a volume, snapshot or backup with fields of tests.openstack.scenarios. Returns its id."""
         plant = {"volume": self._plant_volume, "snapshot": self._plant_snapshot, "backup": self._plant_backup}[kind]
-        made = await plant(name, **fields)
-        return str(made["metadata"]["uid"])
+        item = await plant(name, **fields)
+        return str(item["metadata"]["uid"])
 
     async def change(self, kind: str, identity: str, **fields: Any) -> None:
         """Do what the operator or the cluster does when fields of Cinder's object change."""
@@ -144,10 +144,10 @@ class KubernetesBackend:
     async def _plant_snapshot(self, name: str, volume: str, status: str = "available") -> Object:
         claim = await self._by_id(PVC, volume)
         spec = {"source": {"persistentVolumeClaimName": claim["metadata"]["name"]}}
-        made = await self._create(VOLUME_SNAPSHOT, name, {"spec": spec}, finalizers=("test/holds",))
+        item = await self._create(VOLUME_SNAPSHOT, name, {"spec": spec}, finalizers=("test/holds",))
         if status == "available":
-            await self.change("snapshot", made["metadata"]["uid"], status="available")
-        return made
+            await self.change("snapshot", item["metadata"]["uid"], status="available")
+        return item
 
     async def _plant_backup(
         self,
@@ -169,11 +169,11 @@ class KubernetesBackend:
             spec["description"] = description
         if parent:
             spec["incremental"] = True
-        made = await self._create(VOLUME_BACKUP, name, {"spec": spec}, finalizers=(labels.BACKUP_FINALIZER,))
+        item = await self._create(VOLUME_BACKUP, name, {"spec": spec}, finalizers=(labels.BACKUP_FINALIZER,))
         created = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=age)).isoformat()
-        told = {
+        status_fields = {
             "phase": status,
-            "id": made["metadata"]["uid"],
+            "id": item["metadata"]["uid"],
             "volumeId": volume,
             "volumeName": claim["metadata"]["name"],
             "storeName": "default",
@@ -187,20 +187,20 @@ class KubernetesBackend:
             "parentId": parent,
             "isIncremental": bool(parent),
             "hasDependentBackups": False,
-            "manifestKey": f"backups/{volume}/{made['metadata']['uid']}.manifest",
+            "manifestKey": f"backups/{volume}/{item['metadata']['uid']}.manifest",
             "storedBytes": 1 if status == "available" else None,
         }
-        await self._status(VOLUME_BACKUP, made["metadata"]["uid"], told)
+        await self._status(VOLUME_BACKUP, item["metadata"]["uid"], status_fields)
         if parent:
             await self._status(VOLUME_BACKUP, parent, {"hasDependentBackups": True})
-        return made
+        return item
 
     async def _accept_backup(self, backup: Object) -> None:
         meta, spec = backup["metadata"], backup["spec"]
         finalizers = {"metadata": {"finalizers": [labels.BACKUP_FINALIZER]}}
         await self._client.merge_patch(VOLUME_BACKUP, meta["name"], self._namespace, finalizers)
         claim = await self._by_id(PVC, spec["volumeId"]) if "volumeId" in spec else None
-        told = {
+        status_fields = {
             "phase": "creating",
             "id": meta["uid"],
             "createdAt": meta["creationTimestamp"],
@@ -211,15 +211,19 @@ class KubernetesBackend:
         }
         if claim:
             size = int(claim["status"]["capacity"]["storage"].removesuffix("Gi"))
-            told |= {"volumeId": claim["metadata"]["uid"], "volumeName": claim["metadata"]["name"], "size": size}
-        await self._status(VOLUME_BACKUP, meta["uid"], told)
+            status_fields |= {
+                "volumeId": claim["metadata"]["uid"],
+                "volumeName": claim["metadata"]["name"],
+                "size": size,
+            }
+        await self._status(VOLUME_BACKUP, meta["uid"], status_fields)
 
     async def _accept_restore(self, restore: Object) -> None:
         uid, backup = restore["metadata"]["uid"], await self._backup_of(restore)
-        told = {"phase": "restoring", "id": uid, "backupId": restore["spec"]["backupId"]}
+        status_fields = {"phase": "restoring", "id": uid, "backupId": restore["spec"]["backupId"]}
         if "volumeId" in restore["spec"]:
-            told["volumeId"] = restore["spec"]["volumeId"]
-        await self._status(VOLUME_RESTORE, uid, told)
+            status_fields["volumeId"] = restore["spec"]["volumeId"]
+        await self._status(VOLUME_RESTORE, uid, status_fields)
         await self._status(VOLUME_BACKUP, backup["metadata"]["uid"], {"phase": "restoring"})
 
     async def _end(self, volume: str = "", backup: str = "") -> None:
@@ -230,19 +234,23 @@ class KubernetesBackend:
                 await self._end_restore(restore)
         for running in await self._running(VOLUME_BACKUP, "creating"):
             if volume and running["spec"].get("volumeId") == volume:
-                told = {"phase": "available", "storedBytes": 1, "dataTimestamp": running["status"]["createdAt"]}
-                await self._status(VOLUME_BACKUP, running["metadata"]["uid"], told)
+                status_fields = {
+                    "phase": "available",
+                    "storedBytes": 1,
+                    "dataTimestamp": running["status"]["createdAt"],
+                }
+                await self._status(VOLUME_BACKUP, running["metadata"]["uid"], status_fields)
 
     async def _end_restore(self, restore: Object) -> None:
         spec, uid = restore["spec"], restore["metadata"]["uid"]
-        told = {"phase": "available"}
+        status_fields = {"phase": "available"}
         if "volumeId" not in spec:
             size = (await self._backup_of(restore))["status"]["size"]
             annotations = spec.get("annotations", {}) | {labels.VOLUME_ID_ANNOTATION: uid}
             claim = await self._create_claim(spec["name"], size, annotations)
             await self._claim_status(claim, "Bound", size)
-            told |= {"volumeId": claim["metadata"]["uid"], "volumeName": spec["name"]}
-        await self._status(VOLUME_RESTORE, uid, told)
+            status_fields |= {"volumeId": claim["metadata"]["uid"], "volumeName": spec["name"]}
+        await self._status(VOLUME_RESTORE, uid, status_fields)
 
     async def _backup_of(self, restore: Object) -> Object:
         return await self._by_id(VOLUME_BACKUP, restore["spec"]["backupId"])

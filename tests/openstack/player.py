@@ -21,8 +21,8 @@ class Player:
     """One scenario in one namespace.
 
     Attributes:
-        people: who asks, by role.
-        names: what the names in angle brackets stand for.
+        people: the callers by role.
+        names: the values of the names in angle brackets.
     """
 
     def __init__(self, people: dict[str, Person], backend: KubernetesBackend, names: Names) -> None:

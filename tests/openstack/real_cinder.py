@@ -1,11 +1,11 @@
 """The real Cinder API of the PyPI package ``cinder``, in this process, on SQLite. Runs in a virtualenv of its own.
 
 Everything from the HTTP request to the database row is Cinder's own code: router, policies, schemas, views, quotas,
-object layer. Only what would go to another process is answered here: messages to the scheduler, to the volume service
-and to the backup service go nowhere, a new volume is available at once, and a record is exported as the backup
-manager does it (``cinder.backup.manager.BackupManager.export_record``).
+object layer. Only calls to other processes are replaced: messages to the scheduler, the volume service and the backup
+service are dropped, a new volume is available at once, and a record is exported as the backup manager does it
+(``cinder.backup.manager.BackupManager.export_record``).
 
-Who calls is told as Keystone's middleware would tell it, in the headers ``X-User-Id``, ``X-Project-Id``, ``X-Roles``.
+The caller is in the headers of Keystone's middleware: ``X-User-Id``, ``X-Project-Id``, ``X-Roles``.
 """
 
 import datetime as dt
@@ -213,12 +213,12 @@ def _cut_off_other_processes() -> None:
     mock.patch.object(scheduler_rpcapi.SchedulerAPI, "create_volume", make_available).start()
     mock.patch.object(backup_rpcapi.BackupAPI, "export_record", export).start()
     mock.patch.object(backup_rpcapi.BackupAPI, "check_support_to_force_delete", can_force).start()
-    told = {
+    renamed = {
         scheduler_rpcapi.SchedulerAPI: ("create_backup", "create_snapshot"),
         backup_rpcapi.BackupAPI: ("restore_backup", "delete_backup", "reset_status", "import_record"),
         volume_rpcapi.VolumeAPI: ("create_snapshot", "delete_snapshot", "delete_volume"),
     }
-    for api, names in told.items():
+    for api, names in renamed.items():
         for name in names:
             mock.patch.object(api, name, return_value=None).start()
 

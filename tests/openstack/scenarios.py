@@ -1,8 +1,8 @@
 """Scenarios: a few volumes, snapshots and backups, and a sequence of requests about them.
 
-They are played to the real Cinder, whose answers are recorded, and to our gateway, whose answers are compared with
-them. ``<name>`` in a request stands for the id of what the world or an earlier request calls so; ``<project>`` for the
-project. A step of tests/data/cinder/scenarios/*.yaml is one of
+They are played to the real Cinder, whose answers are recorded, and to the gateway, whose answers are compared with
+them. ``<name>`` in a request stands for the id of the object with that name, ``<project>`` for the project. A step of
+tests/data/cinder/scenarios/*.yaml is one of
 
     get, post, put, delete: a request to a path, which is below ``/v3/<project>/`` if it does not start with a slash,
         with: version (microversion), role (member, admin, reader), body (JSON), raw (text), type (content type),
@@ -52,10 +52,10 @@ class Request:
     def title(self) -> str:
         """A readable name: ``POST backups {...} 3.43 admin``."""
         sent = self.raw if self.raw is not None else json.dumps(self.body) if self.body is not None else ""
-        told = " ".join(f"{name}={value}" for name, value in self.header.items())
+        sent_headers = " ".join(f"{name}={value}" for name, value in self.header.items())
         kind = "" if self.type == "application/json" else self.type
         role = "" if self.role == "member" else f"as {self.role}"
-        return " ".join(filter(None, [self.method, self.path, sent, self.version, kind, told, role]))
+        return " ".join(filter(None, [self.method, self.path, sent, self.version, kind, sent_headers, role]))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -104,7 +104,7 @@ class Scenario:
     """Objects, and requests about them.
 
     Attributes:
-        world: what is there at first: kind and fields of each.
+        world: the initial objects, with kind and fields of each.
     """
 
     name: str

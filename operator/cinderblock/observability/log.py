@@ -50,7 +50,8 @@ def add_uid(uid: str) -> None:
 class JsonFormatter(pythonjsonlogger.JsonFormatter):
     """Write time, level, logger, message, object, ``extra`` fields, and the traceback if there is one.
 
-    Modules move, so all loggers of ours have one name in the log, that of the process. The access log keeps its own.
+    All own loggers appear under the name of the process, because the names of modules change. The access log keeps its
+    name.
     Lines are ASCII, so they stay valid whatever a file name contains and whatever the encoding of the output.
     """
 

@@ -70,5 +70,5 @@ def test_best_effort_continues_when_owners_are_lost(cli: Cli, tree: Path, tmp_pa
     went_on = restore("--overwrite", "--best-effort")
     assert went_on.code == 0
     assert "owners of files: 1 (top)" in went_on.out
-    told = restore("--overwrite", "--best-effort", "--json").json
-    assert told["losses"] == [{"what": "owners of files", "objects": 1, "examples": ["top"]}]
+    report = restore("--overwrite", "--best-effort", "--json").json
+    assert report["losses"] == [{"what": "owners of files", "objects": 1, "examples": ["top"]}]
