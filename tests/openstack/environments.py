@@ -1,7 +1,7 @@
 """Virtualenvs of OpenStack's programs, which have many dependencies that Cinderblock does not have.
 
-``python -m tests.openstack.environments cinder`` creates one and prints the path of its Python. Its packages are listed in
-``locks/<name>.txt``, which ``uv pip compile --universal --no-annotate --no-header`` generates from ``locks/<name>.in``.
+``python -m tests.openstack.environments cinder`` creates one and prints the path of its Python. It is locked by
+``locks/<name>.txt``, which ``uv pip compile --universal --no-annotate --no-header`` makes from ``locks/<name>.in``.
 """
 
 from __future__ import annotations
