@@ -1,4 +1,4 @@
-"""The chart's alert rules and dashboard, judged by Prometheus' own tool and by a scrape of the operator's process."""
+"""The chart's alert rules and dashboard, checked with promtool and with metrics of a running operator."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rules() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def queries() -> list[str]:
-    """Every query of the dashboard, as Grafana would send it."""
+    """Return all queries of the dashboard as Grafana sends them."""
     [found] = [
         item for item in of_kind(render(*METRICS), "ConfigMap") if item["metadata"]["name"].endswith("dashboard")
     ]
@@ -62,14 +62,14 @@ def _alerts(rules: dict[str, Any]) -> list[dict[str, Any]]:
     return [rule for group in rules["groups"] for rule in group["rules"]]
 
 
-def test_the_rules_are_rules(rules: dict[str, Any], tmp_path: Path) -> None:
+def test_rules_are_valid(rules: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     checked = promtool("check", "rules", "rules.yaml", folder=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "SUCCESS" in checked.stdout
 
 
-def test_every_query_of_the_dashboard_is_a_query(queries: list[str], tmp_path: Path) -> None:
+def test_dashboard_queries_are_valid(queries: list[str], tmp_path: Path) -> None:
     records = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": records}]}))
     checked = promtool("check", "rules", "queries.yaml", folder=tmp_path)
@@ -77,14 +77,14 @@ def test_every_query_of_the_dashboard_is_a_query(queries: list[str], tmp_path: P
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_every_alert_fires_when_it_should_and_ends(rules: dict[str, Any], tmp_path: Path) -> None:
+def test_alerts_fire_and_end_as_their_cases_say(rules: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     shutil.copy(CASES, tmp_path)
     tested = promtool("test", "rules", CASES.name, folder=tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-def test_no_alert_is_without_a_case_in_which_it_fires_and_one_in_which_it_ends(rules: dict[str, Any]) -> None:
+def test_every_alert_has_cases_for_firing_and_ending(rules: dict[str, Any]) -> None:
     cases = yaml.safe_load(CASES.read_text())["tests"]
     seen = [(test["alertname"], bool(test["exp_alerts"])) for case in cases for test in case["alert_rule_test"]]
     ends = {
@@ -110,7 +110,7 @@ def test_every_alert_has_a_runbook() -> None:
 
 @pytest.fixture
 def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[str]:
-    """URL of the metrics of the operator's process, which runs as an administrator.
+    """Run the operator as an administrator, and return the URL of its metrics.
 
     Its log goes to a file: what earlier tests have left on the server may give more lines than a pipe holds.
     """
@@ -154,7 +154,7 @@ async def _scrape_until(url: str, *names: str) -> Samples:
 
 
 async def _something_of_everything(client: KubeClient, namespace: str) -> None:
-    """A volume with a good, a bad and an incomplete backup, a store that does not answer, and a failed restore."""
+    """Create a volume with complete, failed and incomplete backups, an unreachable store, and a failed restore."""
     await client.create(
         kinds.SECRET,
         {
@@ -183,13 +183,13 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
 
 
 async def _failed(client: KubeClient, namespace: str) -> bool:
-    """Whether there is something to see: what was read is shown for a while."""
+    """Return whether the query has a result. The operator caches its reading of the cluster for a while."""
     bad = await client.get(VOLUME_BACKUP, "bad", namespace)
     failed = await client.get(VOLUME_RESTORE, "failed", namespace)
     return all(item and item.get("status", {}).get("failReason") for item in (bad, failed))
 
 
-async def test_what_rules_and_dashboard_speak_of_is_told_by_a_real_operator(
+async def test_operator_exposes_all_metrics_of_rules_and_dashboard(
     client: KubeClient, rules: dict[str, Any], queries: list[str], operator: str
 ) -> None:
     namespace = f"metrics-{os.getpid()}"
@@ -214,7 +214,7 @@ async def test_what_rules_and_dashboard_speak_of_is_told_by_a_real_operator(
     assert said.value("volume_last_success_timestamp_seconds", **volume) == 1767323045
 
 
-def test_every_metric_is_in_the_documentation_and_every_documented_one_exists(rules: dict[str, Any]) -> None:
+def test_documented_metrics_are_the_existing_ones(rules: dict[str, Any]) -> None:
     page = (ROOT / "docs" / "observability.md").read_text()
     table = set(re.findall(r"^\| `(cinderblock_[a-z_]+)`", page, re.MULTILINE))
     source = "".join(file.read_text() for file in (ROOT / "operator/cinderblock/observability").glob("*.py"))

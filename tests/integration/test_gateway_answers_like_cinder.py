@@ -23,18 +23,20 @@ from tests.support.gateway.gateways import Gateway
 pytestmark = pytest.mark.integration
 
 IN_V2 = ("creating_bad_input", "creating_rules", "deleting", "listing", "restoring", "showing")
-"""Scenarios that say something about v2: most of their requests ask for no microversion."""
+"""Scenarios that apply to v2, because most of their requests select no microversion."""
 
 
 @pytest.mark.parametrize("scenario", every(Request), ids=lambda scenario: scenario.name)
-async def test_answers_as_cinder_does(scenario: Scenario, client: KubeClient, namespace: str, gateway: Gateway) -> None:
+async def test_gateway_answers_like_cinder(
+    scenario: Scenario, client: KubeClient, namespace: str, gateway: Gateway
+) -> None:
     recorded = [Answer.load(entry["answer"]) for entry in json.loads(scenario.recording.read_text("utf-8"))]
     player = await Player.of(scenario, client, namespace, gateway)
     ours = await player.play(scenario, _asking(player))
     wrong = []
     for title, theirs, answer in zip(scenario.titles, recorded, ours, strict=True):
-        expected, seen = differences.pair(title, theirs, answer)
-        unlike = _unlike(expected.dump(), seen.dump())
+        expected, actual = differences.pair(title, theirs, answer)
+        unlike = _unlike(expected.dump(), actual.dump())
         if unlike:
             wrong.append("\n    ".join([title, *unlike]))
     assert not wrong, "\n".join([f"{len(wrong)} of {len(ours)} answers differ", *wrong])
@@ -43,10 +45,10 @@ async def test_answers_as_cinder_does(scenario: Scenario, client: KubeClient, na
 @pytest.mark.parametrize(
     "name", ["creating_bad_input", "creating_rules", "deleting", "listing", "restoring", "showing"]
 )
-async def test_v2_answers_as_v3_without_microversions(
+async def test_v2_answers_like_v3_without_microversions(
     name: str, client: KubeClient, namespace: str, gateway: Gateway
 ) -> None:
-    """But for deleting, which is 204 (api-ref v2), and for headers about microversions."""
+    """The exceptions are deletion, which is 204 (api-ref v2), and the headers about microversions."""
     scenario = next(scenario for scenario in every(Request) if scenario.name == name)
     recorded = [Answer.load(entry["answer"]) for entry in json.loads(scenario.recording.read_text("utf-8"))]
     player = await Player.of(scenario, client, namespace, gateway)
@@ -56,15 +58,15 @@ async def test_v2_answers_as_v3_without_microversions(
     for request, theirs, answer in zip(requests, recorded, ours, strict=True):
         if not _is_in_v2(request):
             continue
-        expected, seen = differences.pair(request.title, _as_v2(theirs, request), answer)
-        unlike = _unlike(expected.dump(), seen.dump())
+        expected, actual = differences.pair(request.title, _as_v2(theirs, request), answer)
+        unlike = _unlike(expected.dump(), actual.dump())
         if unlike:
             wrong.append("\n    ".join([request.title, *unlike]))
     assert not wrong, "\n".join([f"{len(wrong)} answers differ", *wrong])
 
 
-def test_every_listed_difference_is_there() -> None:
-    """A difference that no longer applies to any recorded answer is taken off the list."""
+def test_every_listed_difference_exists() -> None:
+    """A difference that applies to no recorded answer must be removed from the list."""
     used = set()
     for scenario in every(Request):
         for entry in json.loads(scenario.recording.read_text("utf-8")):
@@ -73,19 +75,19 @@ def test_every_listed_difference_is_there() -> None:
 
 
 def _is_in_v2(request: Request) -> bool:
-    """Whether a request asks for no microversion, and can be made to another major version."""
+    """Return whether a request selects no microversion, so that it can be sent to v2."""
     return not request.version and not request.header and not request.path.startswith("/")
 
 
 def _as_v2(answer: Answer, request: Request) -> Answer:
-    """What v2 is to answer where v3 without microversions answers this."""
+    """Return the expected answer of v2 for an answer of v3 without microversions."""
     headers = {key: value for key, value in answer.headers.items() if key not in ("vary", "openstack-api-version")}
     status = 204 if request.method == "DELETE" and answer.status == 202 else answer.status
     return replace(answer, status=status, headers=headers)
 
 
 def _asking(player: Player, major: int = 3) -> Callable[[Request | Command], Awaitable[Answer]]:
-    """How a request of a scenario is sent."""
+    """Send a request of a scenario."""
 
     async def ask(request: Request | Command) -> Answer:
         assert isinstance(request, Request)
@@ -112,7 +114,7 @@ def _asking(player: Player, major: int = 3) -> Callable[[Request | Command], Awa
 
 
 def _unlike(theirs: object, ours: object, where: str = "") -> list[str]:
-    """Where two answers differ."""
+    """Return the differences between two answers."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         keys = sorted(theirs.keys() | ours.keys())
         return [line for key in keys for line in _unlike(theirs.get(key, ...), ours.get(key, ...), f"{where}.{key}")]

@@ -10,7 +10,15 @@ import pytest
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
-from tests.support.gateway.cinder_objects import backup, becomes, pod_with, restore_becomes, snapshot, store, volume
+from tests.support.gateway.cinder_objects import (
+    backup,
+    pod_with,
+    set_backup_status,
+    set_restore_status,
+    snapshot,
+    store,
+    volume,
+)
 from tests.support.gateway.gateways import READER, Gateway, Person
 
 pytestmark = pytest.mark.integration
@@ -29,11 +37,9 @@ async def admin(gateway: Gateway, namespace: str) -> Person:
     return await gateway.person(namespace, admin=True)
 
 
-async def test_what_is_created_is_a_volume_backup_that_can_be_shown_at_once(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_created_volume_backup_can_be_shown_at_once(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace, gib=3)
-    asked = {
+    requested = {
         "volume_id": database,
         "name": " Nächtliche Sicherung ",
         "description": "one",
@@ -41,26 +47,26 @@ async def test_what_is_created_is_a_volume_backup_that_can_be_shown_at_once(
         "metadata": {"a": "b"},
         "availability_zone": "nova",
     }
-    said = await person.post("backups", {"backup": asked}, version="3.71")
-    assert said.status == 202
-    made = said.json["backup"]
-    assert set(made) == {"id", "name", "links"}
+    answer = await person.post("backups", {"backup": requested}, version="3.71")
+    assert answer.status == 202
+    created = answer.json["backup"]
+    assert set(created) == {"id", "name", "links"}
     (body,) = await client.list(VOLUME_BACKUP, namespace)
-    assert body["metadata"]["uid"] == made["id"]
+    assert body["metadata"]["uid"] == created["id"]
     assert body["metadata"]["name"].startswith("nachtliche-sicherung-")
     assert body["metadata"]["annotations"] == {
         "cinderblock.io/created-by": f"system:serviceaccount:{namespace}:person-7"
     }
     assert body["spec"]["volumeId"] == database
     assert body["spec"]["force"] is True
-    shown = (await person.get(f"backups/{made['id']}", version="3.71")).json["backup"]
+    shown = (await person.get(f"backups/{created['id']}", version="3.71")).json["backup"]
     assert shown["name"] == "Nächtliche Sicherung"
     assert (shown["status"], shown["size"], shown["object_count"], shown["metadata"]) == ("creating", 3, 0, {"a": "b"})
-    assert shown["links"][0]["href"] == f"{person.url}/v3/{namespace}/backups/{made['id']}"
-    assert shown["links"][1]["href"] == f"{person.url}/{namespace}/backups/{made['id']}"
+    assert shown["links"][0]["href"] == f"{person.url}/v3/{namespace}/backups/{created['id']}"
+    assert shown["links"][1]["href"] == f"{person.url}/{namespace}/backups/{created['id']}"
 
 
-async def test_a_backup_looks_like_cinders(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_backup_has_the_form_of_cinders(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     monday = await backup(client, namespace, database)
     expected = {
@@ -90,22 +96,22 @@ async def test_a_backup_looks_like_cinders(person: Person, client: KubeClient, n
 
 
 @pytest.mark.parametrize("identifier", ["zz", "1", UNKNOWN, "a,status.phase=available", "%00", "x" * 300, "..%2f.."])
-async def test_an_unknown_backup_is_404_whatever_it_is_called(person: Person, identifier: str) -> None:
+async def test_unknown_backup_is_404_whatever_its_id(person: Person, identifier: str) -> None:
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/export_record")):
         assert (await person.ask(method, f"backups/{identifier}{path}")).status == 404
 
 
-async def test_another_tenants_backup_is_404(
+async def test_backup_of_another_tenant_is_404(
     person: Person, client: KubeClient, namespace: str, gateway: Gateway
 ) -> None:
     other = f"test-{uuid.uuid4().hex[:12]}"
     await client.create(NAMESPACE, {"metadata": {"name": other}})
     theirs = await backup(client, other, await volume(client, other))
-    said = await person.get(f"backups/{theirs}")
-    assert said.fault == ("itemNotFound", 404, f"Backup {theirs} could not be found.")
+    answer = await person.get(f"backups/{theirs}")
+    assert answer.fault == ("itemNotFound", 404, f"Backup {theirs} could not be found.")
 
 
-async def test_what_cinder_refuses_is_refused_at_once_and_leaves_nothing(
+async def test_requests_that_cinder_rejects_are_rejected_and_create_nothing(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     database, used = await volume(client, namespace), await volume(client, namespace, "used")
@@ -114,7 +120,7 @@ async def test_what_cinder_refuses_is_refused_at_once_and_leaves_nothing(
     young = await snapshot(client, namespace, "database", "young", ready=False)
     await store(client, namespace)
     unavailable = "Invalid volume: Volume to be backed up must be available or in-use, but the current status is"
-    for asked, code, message in (
+    for requested, code, message in (
         ({"volume_id": UNKNOWN}, 404, f"Volume {UNKNOWN} could not be found."),
         ({"volume_id": used}, 400, "Invalid volume: Backing up an in-use volume must use the force flag."),
         ({"volume_id": pending, "force": True}, 400, f'{unavailable} "pending".'),
@@ -124,37 +130,35 @@ async def test_what_cinder_refuses_is_refused_at_once_and_leaves_nothing(
         ({"volume_id": database, "incremental": True}, 400, "Invalid backup: No backups available to do an"),
         ({"volume_id": database, "container": "No Bucket"}, 400, "Invalid input for field/attribute container."),
     ):
-        said = await person.post("backups", {"backup": asked})
-        assert said.status == code, said.text
-        assert said.fault[2].startswith(message)
+        answer = await person.post("backups", {"backup": requested})
+        assert answer.status == code, answer.text
+        assert answer.fault[2].startswith(message)
     assert await client.list(VOLUME_BACKUP, namespace) == []
 
 
-async def test_a_volume_that_is_being_backed_up_or_restored_to_is_refused(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_volume_with_a_running_operation_is_rejected(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     assert (await person.post("backups", {"backup": {"volume_id": database}})).status == 202
-    said = await person.post("backups", {"backup": {"volume_id": database}})
-    assert said.fault[2].endswith('the current status is "backing-up".')
+    answer = await person.post("backups", {"backup": {"volume_id": database}})
+    assert answer.fault[2].endswith('the current status is "backing-up".')
     mail = await volume(client, namespace, "mail")
     monday = await backup(client, namespace, mail)
     assert (await person.post(f"backups/{monday}/restore", {"restore": {"volume_id": mail}})).status == 202
-    said = await person.post("backups", {"backup": {"volume_id": mail}})
-    assert said.fault[2].endswith('the current status is "restoring-backup".')
+    answer = await person.post("backups", {"backup": {"volume_id": mail}})
+    assert answer.fault[2].endswith('the current status is "restoring-backup".')
 
 
-async def test_an_incremental_backup_finds_its_parent(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_incremental_backup_finds_its_parent(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     await store(client, namespace)
     await backup(client, namespace, database)
-    said = await person.post("backups", {"backup": {"volume_id": database, "incremental": True}})
-    assert said.status == 202
-    shown = await person.get(f"backups/{said.json['backup']['id']}")
+    answer = await person.post("backups", {"backup": {"volume_id": database, "incremental": True}})
+    assert answer.status == 202
+    shown = await person.get(f"backups/{answer.json['backup']['id']}")
     assert shown.json["backup"]["is_incremental"] is True
 
 
-async def test_a_quota_is_413_in_cinders_words(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_exceeded_quota_is_413_with_cinders_message(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     limited = {"count/volumebackups.cinderblock.io": "0"}
     where = {"name": "few", "namespace": namespace}
@@ -162,52 +166,50 @@ async def test_a_quota_is_413_in_cinders_words(person: Person, client: KubeClien
     await client.merge_patch(
         QUOTA, "few", namespace, {"status": {"hard": limited, "used": limited}}, subresource="status"
     )
-    said = await person.post("backups", {"backup": {"volume_id": database}})
-    assert said.json["overLimit"] == {
+    answer = await person.post("backups", {"backup": {"volume_id": database}})
+    assert answer.json["overLimit"] == {
         "code": 413,
         "message": "BackupLimitExceeded: Maximum number of backups allowed (0) exceeded",
         "retryAfter": "0",
     }
-    assert said.headers["Retry-After"] == "0"
+    assert answer.headers["Retry-After"] == "0"
 
 
-async def test_deleting_in_both_versions(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_deletion_has_the_code_of_the_version(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     first, second = [await backup(client, namespace, database, name) for name in ("first", "second")]
-    said = await person.delete(f"/v2/{namespace}/backups/{first}")
-    assert (said.status, said.text) == (204, "")
-    said = await person.delete(f"backups/{second}")
-    assert (said.status, said.text) == (202, "")
+    answer = await person.delete(f"/v2/{namespace}/backups/{first}")
+    assert (answer.status, answer.text) == (204, "")
+    answer = await person.delete(f"backups/{second}")
+    assert (answer.status, answer.text) == (202, "")
     assert (await person.get("backups")).json == {"backups": []}
 
 
-async def test_a_backup_that_others_need_is_not_deleted_even_by_force(
+async def test_backup_with_dependents_is_not_deleted_even_by_force(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     database = await volume(client, namespace)
     parent = await backup(client, namespace, database, "parent")
     child = await backup(client, namespace, database, "child", isIncremental=True, parentId=parent)
-    for said in (
+    for answer in (
         await person.delete(f"backups/{parent}"),
         await person.post(f"backups/{parent}/action", {"os-force_delete": None}),
     ):
-        assert said.fault[1:] == (400, "Invalid backup: Incremental backups exist for this backup.")
+        assert answer.fault[1:] == (400, "Invalid backup: Incremental backups exist for this backup.")
     assert (await person.delete(f"backups/{child}")).status == 202
     assert (await person.delete(f"backups/{parent}")).status == 202
 
 
-async def test_a_backup_at_work_is_deleted_only_by_force(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_running_backup_is_deleted_only_by_force(person: Person, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     running = await backup(client, namespace, database, phase="creating")
-    said = await person.delete(f"backups/{running}")
-    assert said.fault[1:] == (400, "Invalid backup: Backup status must be available or error")
+    answer = await person.delete(f"backups/{running}")
+    assert answer.fault[1:] == (400, "Invalid backup: Backup status must be available or error")
     assert (await person.post(f"backups/{running}/action", {"os-force_delete": {}})).status == 202
     assert (await person.get(f"backups/{running}")).status == 404
 
 
-async def test_a_backup_that_is_to_be_deleted_says_so_before_the_operator_has_seen_it(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_deletion_shows_before_the_operator_reacts(person: Person, client: KubeClient, namespace: str) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     held = {"metadata": {"finalizers": ["cinderblock.io/backup-data"]}}
     await client.merge_patch(VOLUME_BACKUP, "monday", namespace, held)
@@ -218,13 +220,13 @@ async def test_a_backup_that_is_to_be_deleted_says_so_before_the_operator_has_se
     assert (await person.get(f"backups/{monday}")).status == 404
 
 
-async def test_resetting_the_status_needs_the_right_to_write_it(
+async def test_resetting_the_status_requires_the_right_to_write_it(
     person: Person, admin: Person, client: KubeClient, namespace: str
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     body = {"os-reset_status": {"status": "ERROR"}}
-    said = await person.post(f"backups/{monday}/action", body)
-    assert said.fault[1] == 403
+    answer = await person.post(f"backups/{monday}/action", body)
+    assert answer.fault[1] == 403
     assert (await admin.post(f"backups/{monday}/action", body)).status == 202
     shown = (await person.get(f"backups/{monday}")).json["backup"]
     assert (shown["status"], shown["fail_reason"]) == ("error", "The status was reset")
@@ -233,12 +235,12 @@ async def test_resetting_the_status_needs_the_right_to_write_it(
     assert (shown["status"], shown["fail_reason"]) == ("available", None)
 
 
-async def test_a_backup_that_was_never_whole_cannot_be_called_available(
+async def test_incomplete_backup_cannot_be_reset_to_available(
     admin: Person, client: KubeClient, namespace: str
 ) -> None:
     failed = await backup(client, namespace, await volume(client, namespace), phase="error", storedBytes=None)
-    said = await admin.post(f"backups/{failed}/action", {"os-reset_status": {"status": "available"}})
-    assert said.fault[1] == 400
+    answer = await admin.post(f"backups/{failed}/action", {"os-reset_status": {"status": "available"}})
+    assert answer.fault[1] == 400
 
 
 @pytest.mark.parametrize(
@@ -252,39 +254,41 @@ async def test_a_backup_that_was_never_whole_cannot_be_called_available(
         ({"os-reset_status": {"status": "creating"}}, "Backup status: creating is invalid, valid statuses are: ['av"),
     ],
 )
-async def test_wrong_actions_in_cinders_words(person: Person, body: object, message: str) -> None:
-    said = await person.post("backups/zz/action", body)
-    assert said.fault[1] == 400
-    assert said.fault[2].startswith(message)
+async def test_invalid_actions_get_cinders_messages(person: Person, body: object, message: str) -> None:
+    answer = await person.post("backups/zz/action", body)
+    assert answer.fault[1] == 400
+    assert answer.fault[2].startswith(message)
 
 
-async def test_a_restore_to_a_new_volume_tells_its_id_before_there_is_a_claim(
+async def test_restore_returns_the_volume_id_before_the_claim_exists(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
-    said = await person.post(f"backups/{monday}/restore", {"restore": {}})
-    assert said.status == 202
-    (made,) = await client.list(VOLUME_RESTORE, namespace)
-    assert said.json == {
+    answer = await person.post(f"backups/{monday}/restore", {"restore": {}})
+    assert answer.status == 202
+    (created,) = await client.list(VOLUME_RESTORE, namespace)
+    assert answer.json == {
         "restore": {
             "backup_id": monday,
-            "volume_id": made["metadata"]["uid"],
+            "volume_id": created["metadata"]["uid"],
             "volume_name": f"restore_backup_{monday}",
         }
     }
-    assert (made["spec"]["backupId"], made["spec"]["name"]) == (monday, f"restore-backup-{monday}")
+    assert (created["spec"]["backupId"], created["spec"]["name"]) == (monday, f"restore-backup-{monday}")
 
 
-async def test_restores_to_one_name_get_names_of_their_own(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_restores_with_the_same_name_get_different_claims(
+    person: Person, client: KubeClient, namespace: str
+) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     for _ in range(2):
-        said = await person.post(f"backups/{monday}/restore", {"restore": {"name": "Database"}})
-        assert said.json["restore"]["volume_name"] == "Database"
-    made = await client.list(VOLUME_RESTORE, namespace)
-    assert {item["spec"]["name"] for item in made} == {"database-2", "database-3"}
+        answer = await person.post(f"backups/{monday}/restore", {"restore": {"name": "Database"}})
+        assert answer.json["restore"]["volume_name"] == "Database"
+    created = await client.list(VOLUME_RESTORE, namespace)
+    assert {item["spec"]["name"] for item in created} == {"database-2", "database-3"}
 
 
-async def test_a_restore_in_place_is_refused_as_cinder_does(person: Person, client: KubeClient, namespace: str) -> None:
+async def test_restore_in_place_is_rejected_as_in_cinder(person: Person, client: KubeClient, namespace: str) -> None:
     small, used = await volume(client, namespace, "small"), await volume(client, namespace, "used", 2)
     large = await volume(client, namespace, "large", 3)
     await pod_with(client, namespace, "used")
@@ -296,20 +300,22 @@ async def test_a_restore_in_place_is_refused_as_cinder_does(person: Person, clie
         (monday, used, 400, "Invalid volume: Volume to be restored to must be available"),
         (running, large, 400, "Invalid backup: Backup status must be available"),
     ):
-        said = await person.post(f"backups/{identifier}/restore", {"restore": {"volume_id": target}})
-        assert said.fault[1:] == (code, message)
+        answer = await person.post(f"backups/{identifier}/restore", {"restore": {"volume_id": target}})
+        assert answer.fault[1:] == (code, message)
     assert await client.list(VOLUME_RESTORE, namespace) == []
-    asked = {"volume_id": large, "name": "ignored"}
-    said = await person.post(f"backups/{monday}/restore", {"restore": asked})
-    assert said.json == {"restore": {"backup_id": monday, "volume_id": large, "volume_name": "large"}}
-    said = await person.post(f"backups/{monday}/restore", {"restore": asked})
-    assert said.fault[2] == "Invalid volume: Volume to be restored to must be available"
-    (made,) = await client.list(VOLUME_RESTORE, namespace)
-    await restore_becomes(client, namespace, made["metadata"]["name"], made["metadata"]["uid"], phase="available")
-    assert (await person.post(f"backups/{monday}/restore", {"restore": asked})).status == 202
+    requested = {"volume_id": large, "name": "ignored"}
+    answer = await person.post(f"backups/{monday}/restore", {"restore": requested})
+    assert answer.json == {"restore": {"backup_id": monday, "volume_id": large, "volume_name": "large"}}
+    answer = await person.post(f"backups/{monday}/restore", {"restore": requested})
+    assert answer.fault[2] == "Invalid volume: Volume to be restored to must be available"
+    (created,) = await client.list(VOLUME_RESTORE, namespace)
+    await set_restore_status(
+        client, namespace, created["metadata"]["name"], created["metadata"]["uid"], phase="available"
+    )
+    assert (await person.post(f"backups/{monday}/restore", {"restore": requested})).status == 202
 
 
-async def test_error_restoring_is_a_backups_status_in_v2_only(
+async def test_error_restoring_is_a_status_of_backups_in_v2_only(
     person: Person, client: KubeClient, namespace: str
 ) -> None:
     monday = await backup(client, namespace, await volume(client, namespace), phase="error_restoring")
@@ -318,13 +324,11 @@ async def test_error_restoring_is_a_backups_status_in_v2_only(
     assert (await person.post(f"backups/{monday}/restore", {"restore": {}})).status == 202
 
 
-async def test_updating_changes_what_is_given_and_nothing_else(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_update_changes_only_the_given_fields(person: Person, client: KubeClient, namespace: str) -> None:
     monday = await backup(client, namespace, await volume(client, namespace))
     put = {"backup": {"name": " new ", "metadata": {"a": "b", "c": "d"}}}
-    said = await person.put(f"backups/{monday}", put, version="3.43")
-    assert (said.status, said.json["backup"]["name"]) == (200, "new")
+    answer = await person.put(f"backups/{monday}", put, version="3.43")
+    assert (answer.status, answer.json["backup"]["name"]) == (200, "new")
     await person.put(f"backups/{monday}", {"backup": {"metadata": {"e": "f"}}}, version="3.43")
     await person.put(f"backups/{monday}", {"backup": {"description": "told"}}, version="3.9")
     shown = (await person.get(f"backups/{monday}", version="3.43")).json["backup"]
@@ -332,42 +336,42 @@ async def test_updating_changes_what_is_given_and_nothing_else(
     await person.put(f"backups/{monday}", {"backup": {"name": None}}, version="3.9")
     assert (await person.get(f"backups/{monday}")).json["backup"]["name"] is None
     for version in ("", "3.8"):
-        said = await person.put(f"backups/{monday}", {"backup": {"name": "x"}}, version=version)
-        assert said.fault == ("itemNotFound", 404, "The resource could not be found.")
+        answer = await person.put(f"backups/{monday}", {"backup": {"name": "x"}}, version=version)
+        assert answer.fault == ("itemNotFound", 404, "The resource could not be found.")
     assert (await person.put(f"/v2/{namespace}/backups/{monday}", {"backup": {"name": "x"}})).status == 404
 
 
-async def test_a_reader_may_read_and_nothing_else(gateway: Gateway, client: KubeClient, namespace: str) -> None:
+async def test_reader_may_only_read(gateway: Gateway, client: KubeClient, namespace: str) -> None:
     database = await volume(client, namespace)
     monday = await backup(client, namespace, database)
     reader = await gateway.person(namespace, READER)
     assert (await reader.get(f"backups/{monday}")).status == 200
-    for said, policy in (
+    for answer, policy in (
         (await reader.post("backups", {"backup": {"volume_id": database}}), "backup:create"),
         (await reader.delete(f"backups/{monday}"), "backup:delete"),
         (await reader.post(f"backups/{monday}/restore", {"restore": {}}), "backup:restore"),
         (await reader.put(f"backups/{monday}", {"backup": {"name": "x"}}, version="3.9"), "backup:update"),
     ):
-        assert said.fault[1] == 403
-        assert said.fault[2].startswith(f"Policy doesn't allow {policy} to be performed.")
+        assert answer.fault[1] == 403
+        assert answer.fault[2].startswith(f"Policy doesn't allow {policy} to be performed.")
 
 
-async def test_a_record_that_is_exported_can_be_imported_under_its_id(
-    person: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_exported_record_can_be_imported_under_its_id(person: Person, client: KubeClient, namespace: str) -> None:
     await store(client, namespace)
     monday = await backup(client, namespace, await volume(client, namespace))
     record = (await person.get(f"backups/{monday}/export_record")).json["backup-record"]
     assert record["backup_service"].startswith("cinder.backup.drivers")
-    said = await person.post("backups/import_record", {"backup-record": record})
-    assert said.fault[2] == "Invalid backup: Backup already exists in database."
+    answer = await person.post("backups/import_record", {"backup-record": record})
+    assert answer.fault[2] == "Invalid backup: Backup already exists in database."
     assert (await person.delete(f"backups/{monday}")).status == 202
-    said = await person.post("backups/import_record", {"backup-record": record})
-    assert (said.status, said.json["backup"]["id"]) == (201, monday)
+    answer = await person.post("backups/import_record", {"backup-record": record})
+    assert (answer.status, answer.json["backup"]["id"]) == (201, monday)
     shown = (await person.get(f"backups/{monday}")).json["backup"]
     assert (shown["status"], shown["volume_id"]) == ("creating", str(uuid.UUID(int=0)))
-    (made,) = await client.list(VOLUME_BACKUP, namespace)
-    await becomes(client, namespace, made["metadata"]["name"], monday, importedBy=made["metadata"]["uid"])
+    (created,) = await client.list(VOLUME_BACKUP, namespace)
+    await set_backup_status(
+        client, namespace, created["metadata"]["name"], monday, importedBy=created["metadata"]["uid"]
+    )
     assert (await person.get(f"backups/{monday}")).json["backup"]["status"] == "available"
 
 
@@ -381,9 +385,9 @@ async def test_a_record_that_is_exported_can_be_imported_under_its_id(
         (b'{"id": 1}', "Provided backup record is missing size attribute"),
     ],
 )
-async def test_records_that_are_none(person: Person, record: bytes, message: str) -> None:
+async def test_invalid_records_get_cinders_messages(person: Person, record: bytes, message: str) -> None:
     url = base64.b64encode(record).decode()[:110_000]
     body = {"backup-record": {"backup_service": "s", "backup_url": url}}
-    said = await person.post("backups/import_record", body)
-    assert said.fault[1:] == (400, f"Invalid input received: {message}")
-    assert json.loads(said.text)
+    answer = await person.post("backups/import_record", body)
+    assert answer.fault[1:] == (400, f"Invalid input received: {message}")
+    assert json.loads(answer.text)

@@ -1,4 +1,4 @@
-"""Whatever is asked, the gateway answers what its OpenAPI document says, and never with 5xx."""
+"""Responses to random requests match the OpenAPI document, and are never 5xx."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.gateway.gateways import Gateway
 pytestmark = pytest.mark.integration
 
 EXAMPLES = int(os.environ.get("CINDERBLOCK_FUZZ_EXAMPLES", "2"))
-"""Requests for each operation and phase; `make fuzz-gateway` makes more."""
+"""Requests for each operation and phase. `make fuzz-gateway` sends more."""
 
 
 @pytest.mark.timeout(3600)
-async def test_every_answer_is_in_the_document(
+async def test_every_response_matches_the_document(
     gateway: Gateway, client: KubeClient, namespace: str, tmp_path: Path
 ) -> None:
     database = await volume(client, namespace)

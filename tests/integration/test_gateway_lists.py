@@ -1,4 +1,4 @@
-"""Long lists through the gateway: page by page, and with the rights of the moment."""
+"""Long lists through the gateway: page by page, with the caller's current rights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.gateway.gateways import READER, ROLE_BINDING, Gateway, Person
 pytestmark = pytest.mark.integration
 
 MANY = 620
-"""More than one page of the API server, and enough for what comes after a page to be kept."""
+"""More than one page of the API server, and enough that the tail of a list is cached."""
 COLLECTION = ("list", "volumebackups.cinderblock.io")
 
 
@@ -30,17 +30,17 @@ async def reader(gateway: Gateway, client: KubeClient, namespace: str) -> Person
 
 
 async def walked(person: Person, path: str) -> list[str]:
-    """Ids of all backups, by following links as clients do."""
+    """Return the ids of all backups, following links as clients do."""
     ids: list[str] = []
     while path:
-        said = (await person.get(path)).json
-        ids += [item["id"] for item in said["backups"]]
-        links = said.get("backups_links")
+        answer = (await person.get(path)).json
+        ids += [item["id"] for item in answer["backups"]]
+        links = answer.get("backups_links")
         path = links[0]["href"].removeprefix(person.url) if links else ""
     return ids
 
 
-async def test_a_long_list_is_walked_whatever_is_made_meanwhile(
+async def test_new_backups_do_not_disturb_reading_a_long_list(
     reader: Person, client: KubeClient, namespace: str
 ) -> None:
     before = {item["metadata"]["uid"] for item in await client.list(VOLUME_BACKUP, namespace)}
@@ -53,9 +53,7 @@ async def test_a_long_list_is_walked_whatever_is_made_meanwhile(
     assert before <= set(ids)
 
 
-async def test_a_right_that_is_taken_away_is_gone_with_the_next_page(
-    reader: Person, client: KubeClient, namespace: str
-) -> None:
+async def test_revoked_right_ends_the_list_at_the_next_page(reader: Person, client: KubeClient, namespace: str) -> None:
     following = (await reader.get("backups?limit=50")).json["backups_links"][0]["href"].removeprefix(reader.url)
     following = (await reader.get(following)).json["backups_links"][0]["href"].removeprefix(reader.url)
     await client.delete(ROLE_BINDING, f"person-{len(READER)}", namespace)
@@ -66,14 +64,12 @@ async def test_a_right_that_is_taken_away_is_gone_with_the_next_page(
     assert codes <= {200, 403}
 
 
-async def test_what_is_deleted_through_the_gateway_is_not_shown_any_more(
-    reader: Person, gateway: Gateway, namespace: str
-) -> None:
+async def test_deleted_backup_is_missing_from_the_next_page(reader: Person, gateway: Gateway, namespace: str) -> None:
     person = await gateway.person(namespace)
     whole = await walked(person, "backups?limit=1000")
     first = (await person.get("backups?limit=50")).json
-    said = await person.post(f"backups/{whole[100]}/action", {"os-force_delete": None})
-    assert said.status == 202
+    answer = await person.post(f"backups/{whole[100]}/action", {"os-force_delete": None})
+    assert answer.status == 202
     rest = await walked(person, first["backups_links"][0]["href"].removeprefix(person.url))
     assert rest == [identifier for identifier in whole[50:] if identifier != whole[100]]
 

@@ -1,4 +1,4 @@
-"""``cinderblock gateway`` as a process, started with an administrator's kubeconfig, which it must not act with."""
+"""``cinderblock gateway`` as a process, with an administrator's kubeconfig whose rights it must not use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROGRAM = "from cinderblock.cli.main import main; raise SystemExit(main())"
 
 @dataclass
 class Running:
-    """A process; its log once it has ended."""
+    """A process, and its log after its end."""
 
     url: str
     health: str
@@ -46,7 +46,7 @@ async def process(kubeconfig: Path, *options: str) -> AsyncIterator[Running]:
     try:
         line = await asyncio.wait_for(started.stderr.readline(), 60)
         while b"Listening" not in line:
-            assert line, "it ended"
+            assert line, "the process ended"
             running.log.append(json.loads(line))
             line = await asyncio.wait_for(started.stderr.readline(), 60)
         yield running
@@ -57,7 +57,7 @@ async def process(kubeconfig: Path, *options: str) -> AsyncIterator[Running]:
         running.log += [json.loads(line) for line in rest.splitlines()]
 
 
-async def test_it_acts_with_the_callers_token_alone_and_writes_none_into_its_log(
+async def test_process_uses_only_the_callers_token_and_logs_none(
     kubeconfig: Path, gateway: Gateway, namespace: str
 ) -> None:
     person = await gateway.person(namespace)
@@ -82,9 +82,9 @@ async def test_it_acts_with_the_callers_token_alone_and_writes_none_into_its_log
     assert "hidden" not in json.dumps(running.log)
 
 
-async def test_without_tokens_it_says_loudly_that_it_is_for_tests(kubeconfig: Path, namespace: str) -> None:
+async def test_process_without_authentication_warns(kubeconfig: Path, namespace: str) -> None:
     async with process(kubeconfig, "--auth=none") as running, aiohttp.ClientSession() as session:
         anybody = Person(session, running.url, namespace, "")
         assert (await anybody.get("backups")).status == 200
     (warning,) = [line for line in running.log if line["level"] == "warning"]
-    assert "For tests only!" in str(warning["message"])
+    assert "for tests only" in str(warning["message"])

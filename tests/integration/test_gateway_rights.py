@@ -1,4 +1,4 @@
-"""What a caller of the gateway may do is what Kubernetes lets them do."""
+"""Callers of the gateway have their rights in Kubernetes, and no others."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from tests.support.gateway.gateways import READER, Gateway
 pytestmark = pytest.mark.integration
 
 
-async def test_a_caller_without_a_token_is_told_to_show_one(gateway: Gateway, namespace: str) -> None:
+async def test_missing_token_is_401(gateway: Gateway, namespace: str) -> None:
     person = await gateway.person(namespace)
     person.token = ""
-    said = await person.get("backups")
-    assert said.fault == ("unauthorized", 401, "The request you have made requires authentication.")
-    assert said.headers["WWW-Authenticate"] == "Bearer"
+    answer = await person.get("backups")
+    assert answer.fault == ("unauthorized", 401, "The request you have made requires authentication.")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("token", ["nonsense", "a.b.c", "with blank", "ümlaut", "x" * 20000])
-async def test_a_wrong_token_is_401(gateway: Gateway, namespace: str, token: str) -> None:
+async def test_invalid_token_is_401(gateway: Gateway, namespace: str, token: str) -> None:
     person = await gateway.person(namespace)
-    said = await person.get("backups", headers={"X-Auth-Token": token})
-    assert said.status == 401
+    answer = await person.get("backups", headers={"X-Auth-Token": token})
+    assert answer.status == 401
 
 
-async def test_the_token_may_come_as_a_bearer(gateway: Gateway, namespace: str) -> None:
+async def test_token_can_be_a_bearer_token(gateway: Gateway, namespace: str) -> None:
     person = await gateway.person(namespace)
     token, person.token = person.token, ""
-    said = await person.get("backups", headers={"Authorization": f"Bearer {token}"})
-    assert (said.status, said.json) == (200, {"backups": []})
+    answer = await person.get("backups", headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status, answer.json) == (200, {"backups": []})
 
 
-async def test_without_the_right_it_is_403_and_says_which(gateway: Gateway, namespace: str) -> None:
+async def test_missing_right_is_403_and_is_named(gateway: Gateway, namespace: str) -> None:
     nobody = await gateway.person(namespace, ())
     name, code, message = (await nobody.get("backups")).fault
     assert (name, code) == ("forbidden", 403)
@@ -43,18 +43,18 @@ async def test_without_the_right_it_is_403_and_says_which(gateway: Gateway, name
     assert 'cannot list resource \\"volumebackups\\"' in message or 'cannot list resource "volumebackups"' in message
 
 
-async def test_another_project_is_403(gateway: Gateway, namespace: str, client: KubeClient) -> None:
+async def test_project_of_others_is_403(gateway: Gateway, namespace: str, client: KubeClient) -> None:
     other = f"test-{uuid.uuid4().hex[:12]}"
     await client.create(NAMESPACE, {"metadata": {"name": other}})
     person = await gateway.person(namespace)
     assert (await person.get(f"/v3/{other}/backups")).status == 403
 
 
-async def test_without_a_project_in_the_path_it_is_the_service_accounts_own(
+async def test_path_without_project_uses_the_service_accounts_namespace(
     gateway: Gateway, namespace: str, client: KubeClient
 ) -> None:
     person = await gateway.person(namespace, READER)
     body = {"metadata": {"name": "mine", "namespace": namespace}, "spec": {"volumeId": "database", "name": "monday"}}
     created = await client.create(VOLUME_BACKUP, body)
-    said = await person.get("/v3/backups")
-    assert [backup["id"] for backup in said.json["backups"]] == [created["metadata"]["uid"]]
+    answer = await person.get("/v3/backups")
+    assert [backup["id"] for backup in answer.json["backups"]] == [created["metadata"]["uid"]]

@@ -1,4 +1,4 @@
-"""OpenStack's own clients, unmodified, print the same whether they talk to the gateway or to the real Cinder.
+"""OpenStack's clients, unmodified, print the same for the gateway as for the real Cinder.
 
 What they print against Cinder is recorded (``make cinder-answers``). They log in with a password, which is a Kubernetes
 token. Where something is meant to be different, tests.openstack.client_differences says it.
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def programs() -> Iterator[clients.Clients]:
-    """The clients of today."""
+    """The current clients."""
     with clients.running() as running:
         yield running
 
 
 @pytest.mark.parametrize("scenario", every(Command), ids=lambda scenario: scenario.name)
-async def test_clients_print_what_they_print_with_cinder(
+async def test_clients_print_the_same_as_with_cinder(
     scenario: Scenario, client: KubeClient, namespace: str, gateway: Gateway, programs: clients.Clients
 ) -> None:
     player = await Player.of(scenario, client, namespace, gateway)
@@ -44,7 +44,7 @@ async def test_clients_print_what_they_print_with_cinder(
         outcome = await asyncio.to_thread(programs.run, player.names.fill(command.line), environment)
         if outcome.code == 0:
             player.names.values |= {name: outcome.row(row) for name, row in command.remember.items()}
-        return outcome.told(player.names)
+        return outcome.comparable(player.names)
 
     ours = await player.play(scenario, run)
     recorded = [entry["answer"] for entry in json.loads(scenario.recording.read_text("utf-8"))]
@@ -67,7 +67,7 @@ async def test_clients_print_what_they_print_with_cinder(
     ],
     ids=["cinderclient 3.71", "cinderclient 3.0", "openstacksdk", "the last cinderclient that speaks v2"],
 )
-async def test_python_interfaces(
+async def test_python_interfaces_work(
     environment: str, line: str, client: KubeClient, namespace: str, gateway: Gateway
 ) -> None:
     world = [("volume", {"name": "database"}), ("snapshot", {"name": "evening", "volume": "database"})]

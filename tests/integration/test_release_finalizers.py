@@ -101,6 +101,7 @@ async def test_object_that_changes_meanwhile_is_read_again(
 
 async def test_stop_waits_for_the_operator_pods(client: KubeClient, hook: KubeClient, namespace: str) -> None:
     await _create_operator(client, namespace)
+    await _create_pod(client, namespace, "unrelated", {"app": "other"})
     waits = 0
 
     async def delete_pod_in_second_wait(_: float) -> None:
@@ -172,8 +173,12 @@ async def _create_operator(client: KubeClient, namespace: str) -> None:
     spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
     metadata = {"namespace": namespace, "name": "cinderblock"}
     await client.create(DEPLOYMENT, {"metadata": metadata, "spec": {"replicas": 1, "paused": True} | spec})
-    metadata = {"namespace": namespace, "name": "operator-1"}
-    await client.create(POD, {"metadata": metadata | {"labels": labels}, "spec": pod})
+    await _create_pod(client, namespace, "operator-1", labels)
+
+
+async def _create_pod(client: KubeClient, namespace: str, name: str, labels: dict[str, str]) -> None:
+    spec = {"schedulerName": "nobody", "serviceAccountName": "cinderblock-uninstall", "containers": [CONTAINER]}
+    await client.create(POD, {"metadata": {"namespace": namespace, "name": name, "labels": labels}, "spec": spec})
 
 
 async def _finalizers(client: KubeClient, namespace: str, kind: Kind) -> list[str]:

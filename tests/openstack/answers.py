@@ -1,4 +1,4 @@
-"""What was answered, with everything that differs from run to run replaced by names in angle brackets."""
+"""Answers in which names in angle brackets replace everything that differs from run to run."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?![\dZ+])")
-"""Cinder's times: microseconds and no time zone."""
+"""Cinder's times, with microseconds and without a time zone."""
 
 KEPT = ("content-type", "openstack-api-version", "vary", "retry-after", "location")
-"""Headers that say something to a client."""
+"""Headers that matter to clients."""
 
 
 @dataclass
 class Names:
-    """What the names in angle brackets stand for in one run."""
+    """The values of the names in angle brackets in one run."""
 
     values: dict[str, str] = field(default_factory=dict)
 
     def fill(self, text: str) -> str:
-        """``text`` with the values instead of the names."""
+        """Replace names in ``text`` by their values."""
         for name, value in self.values.items():
             text = text.replace(f"<{name}>", value)
         return text
 
     def hide(self, text: str) -> str:
-        """``text`` with the names instead of the values; unknown ids and times have names as well."""
+        """Replace values in ``text`` by names. Unknown ids and times get names as well."""
         for name, value in sorted(self.values.items(), key=lambda item: -len(item[1])):
             text = text.replace(value, f"<{name}>")
         return TIME.sub("<time>", UUID.sub("<uuid>", text))
@@ -40,9 +40,9 @@ class Answer:
     """One answer.
 
     Attributes:
-        headers: those of KEPT, names in lower case; a content type without its character set.
-        has_request_id: whether the request's id is told, and where it is told twice, alike.
-        body: JSON, else the text.
+        headers: the headers of KEPT, with names in lower case, and content types without character sets.
+        has_request_id: whether the headers contain one id of the request.
+        body: parsed JSON, or text.
     """
 
     status: int
@@ -52,7 +52,7 @@ class Answer:
 
     @classmethod
     def of(cls, status: int, headers: Mapping[str, str], text: str, names: Names) -> Answer:
-        """An answer as it came over the wire."""
+        """Return an answer from the parts of an HTTP response."""
         lower = {name.lower(): value for name, value in headers.items()}
         kept = {name: names.hide(lower[name].split(";")[0]) for name in KEPT if name in lower}
         if not text:
@@ -68,16 +68,16 @@ class Answer:
 
     @classmethod
     def load(cls, recorded: dict[str, Any]) -> Answer:
-        """As it was recorded."""
+        """Return a recorded answer."""
         return cls(**recorded)
 
     def dump(self) -> dict[str, Any]:
-        """As it is recorded."""
+        """Return the answer in the form of recordings."""
         return asdict(self)
 
 
 def found(text: str, where: str) -> str:
-    """The value at ``where`` (``backup.id``) in JSON."""
+    """Return the value at ``where`` (such as ``backup.id``) in JSON."""
     value: Any = json.loads(text)
     for key in where.split("."):
         value = value[key]

@@ -1,4 +1,4 @@
-"""The Python interfaces of OpenStack's clients, used as their documentation shows; prints what they give, as JSON.
+"""The Python interfaces of OpenStack's clients, used as in their documentation. Prints the results as JSON.
 
 Runs in the virtualenv of tests/openstack/locks/clients.txt, or clients-v2.txt for ``cinderclient 2``.
 ``cinderclient VERSION VOLUME``: python-cinderclient. ``sdk VOLUME``: openstacksdk.
@@ -13,10 +13,10 @@ from keystoneauth1.identity import v3
 
 
 def main(argv: list[str]) -> int:
-    """Run what ``argv`` names."""
+    """Run the client that ``argv`` names."""
     program, *arguments = argv
-    told = {"cinderclient": _cinderclient, "sdk": _sdk}[program](*arguments)
-    print(json.dumps(told))
+    result = {"cinderclient": _cinderclient, "sdk": _sdk}[program](*arguments)
+    print(json.dumps(result))
     return 0
 
 
@@ -29,8 +29,8 @@ def _session() -> session.Session:
 
 
 def _cinderclient(version: str, volume: str) -> dict[str, object]:
-    """A backup from its making to its end, as far as it goes without somebody to make it."""
-    from cinderclient import client  # noqa: PLC0415  # each environment has one of the clients only
+    """Create, show, update and delete a backup, without an operator that completes it."""
+    from cinderclient import client  # noqa: PLC0415  # each environment has only one of the clients
 
     service = "volumev2" if version.startswith("2") else "volumev3"
     cinder = client.Client(version, session=_session(), service_type=service)
@@ -47,8 +47,8 @@ def _cinderclient(version: str, volume: str) -> dict[str, object]:
 
 
 def _sdk(volume: str) -> dict[str, object]:
-    """The same with openstacksdk."""
-    import openstack  # noqa: PLC0415  # each environment has one of the clients only
+    """Do the same with openstacksdk."""
+    import openstack  # noqa: PLC0415  # each environment has only one of the clients
 
     storage = openstack.connection.Connection(session=_session()).block_storage
     made = storage.create_backup(volume_id=volume, name="by sdk", description="text", force=True)

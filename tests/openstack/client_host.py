@@ -1,4 +1,4 @@
-"""OpenStack's own clients in one process: their programs' ``main`` is called, so that they are imported only once.
+"""OpenStack's clients in one process, which calls their ``main`` functions so that they are imported only once.
 
 Runs in the virtualenv of tests/openstack/locks/clients.txt or clients-v2.txt. Reads calls from standard input, one
 JSON object per line, and answers each with one: {"argv", "env"} -> {"code", "out", "err"}.
@@ -22,7 +22,7 @@ PROGRAMS = {
 
 
 def main() -> None:
-    """Answer calls until standard input ends."""
+    """Run command lines from standard input until it ends."""
     warnings.simplefilter("ignore")
     surroundings = dict(os.environ)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _answer(argv: list[str]) -> dict[str, object]:
-    """Run the program in a child, so that nothing of it is left for the next call."""
+    """Run the program in a child process, so that it does not affect the next call."""
     program = importlib.import_module(PROGRAMS[argv[0]])
     reader, writer = os.pipe()
     child = os.fork()
@@ -45,9 +45,9 @@ def _answer(argv: list[str]) -> dict[str, object]:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as answer:
-        told = answer.read()
+        response = answer.read()
     os.waitpid(child, 0)
-    return json.loads(told) if told else {"code": 70, "out": "", "err": "The program has crashed"}
+    return json.loads(response) if response else {"code": 70, "out": "", "err": "The program has crashed"}
 
 
 def _captured(program: ModuleType, argv: list[str]) -> dict[str, object]:
@@ -58,7 +58,7 @@ def _captured(program: ModuleType, argv: list[str]) -> dict[str, object]:
 
 
 def _run(program: ModuleType, argv: list[str]) -> int:
-    logging.getLogger().handlers.clear()  # of another client, which was imported before
+    logging.getLogger().handlers.clear()  # handlers of a client that was imported before
     sys.argv = list(argv)
     try:
         ended = program.main() if argv[0] == "cinder" else program.main(argv[1:])

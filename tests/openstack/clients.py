@@ -1,4 +1,4 @@
-"""OpenStack's own clients, called from a test: what they print and how they end."""
+"""OpenStack's clients, run by tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a client ended.
+    """The result of a client.
 
     Attributes:
         line: the command line.
@@ -34,15 +34,15 @@ class Outcome:
     err: str
 
     def row(self, field: str) -> str:
-        """The value in the row ``field`` of a printed table of properties. Raises AssertionError if there is none."""
+        """Return the value of a row in a printed table of properties. Raises AssertionError if there is none."""
         found = re.search(rf"^\|\s*{re.escape(field)}\s*\|\s*(.*?)\s*\|$", self.out, re.MULTILINE)
         assert found, f"No row {field} in:\n{self.out}{self.err}"
         return found[1]
 
-    def told(self, names: Names) -> dict[str, Any]:
-        """Exit code and both outputs, without what differs from run to run: ids, times, records, widths of columns.
+    def comparable(self, names: Names) -> dict[str, Any]:
+        """Return exit code and outputs without what differs from run to run: ids, times, records, column widths.
 
-        A list that nobody has asked to sort comes in order of ids; here its lines are in order of their text.
+        Lists without --sort come in order of ids. Here, their lines are sorted as text.
         """
         out = _plain(names.hide(self.out))
         is_unsorted = "list" in self.line and "--sort" not in self.line
@@ -50,7 +50,7 @@ class Outcome:
 
 
 class Clients:
-    """A process with clients in it."""
+    """A process that runs clients."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -68,7 +68,7 @@ class Clients:
 
 @contextmanager
 def running(name: str = "clients") -> Iterator[Clients]:
-    """Clients of the environment ``name`` of tests/openstack/locks."""
+    """Start a process with the clients of an environment in tests/openstack/locks."""
     python = environments.programs(name) / "python"
     surroundings = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     with subprocess.Popen(
@@ -85,7 +85,7 @@ def running(name: str = "clients") -> Iterator[Clients]:
 
 
 def login(identity: str, project: str, password: str, user: str = "admin") -> dict[str, str]:
-    """Environment of a user who logs in with a password, as every OpenStack client takes it."""
+    """Return the environment variables for a login with a password, which all OpenStack clients read."""
     return {
         "OS_AUTH_URL": identity,
         "OS_PROJECT_NAME": project,
@@ -98,7 +98,7 @@ def login(identity: str, project: str, password: str, user: str = "admin") -> di
 
 
 def _plain(text: str) -> list[str]:
-    """Lines, without records; a run of blanks or dashes, which shows how wide a column is, is one."""
+    """Return lines without records, with each run of blanks or dashes as one, because column widths vary."""
     text = re.sub(r"[A-Za-z0-9+/]{200,}=*", "<record>", text)
     lines = [re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", line)).rstrip() for line in text.splitlines()]
     return [line for line in lines if line]

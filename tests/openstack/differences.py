@@ -1,4 +1,4 @@
-"""Where the gateway is meant to answer otherwise than Cinder: how, and why. docs/openstack.md tells them to users."""
+"""Intended differences between the gateway and Cinder, with reasons. docs/openstack.md describes them to users."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Difference:
     """One intended difference.
 
     Attributes:
-        name: what is different.
-        reason: why it is better so.
-        request: of the titles of the requests where it applies, a part, as a regular expression.
-        applies: of Cinder's answers to those requests, which.
-        theirs: from Cinder's answer to what ours is to be.
-        ours: leaves out of our answer what no recording can foresee.
+        name: the difference.
+        reason: why it is intended.
+        request: regular expression that matches part of the titles of affected requests.
+        applies: selects the affected answers of Cinder to those requests.
+        theirs: converts Cinder's answer to the expected one.
+        ours: removes unpredictable parts from the gateway's answer.
     """
 
     name: str
@@ -37,19 +37,19 @@ class Difference:
     ours: Change = _same
 
     def is_in(self, title: str, theirs: Answer) -> bool:
-        """Whether it applies to an answer of Cinder."""
+        """Return whether the difference applies to an answer of Cinder."""
         return re.search(self.request, title) is not None and self.applies(theirs)
 
 
 def pair(title: str, theirs: Answer, ours: Answer) -> tuple[Answer, Answer]:
-    """What is left to compare of Cinder's answer and ours."""
+    """Return Cinder's answer and the gateway's without intended differences."""
     for difference in (found for found in ALL if found.is_in(title, theirs)):
         theirs, ours = difference.theirs(theirs), difference.ours(ours)
     return theirs, ours
 
 
 def _fault(code: int, name: str, message: str | None = None) -> Change:
-    """Another fault; without a message: the message is not compared."""
+    """Return a change to another fault. Without a message, the message is not compared."""
 
     def change(answer: Answer) -> Answer:
         inside = {"code": code} | ({} if message is None else {"message": message})
@@ -69,7 +69,7 @@ def _without_message(answer: Answer) -> Answer:
 
 
 def _without(*keys: str) -> Change:
-    """Leaves out fields, wherever they are in the body."""
+    """Return a change that removes fields anywhere in the body."""
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
@@ -86,7 +86,7 @@ def _without_headers(*names: str) -> Change:
 
 
 def _policy_alone(answer: Answer) -> Answer:
-    """Of a 403 the sentence that Cinder says too, up to the name of the policy's action."""
+    """Reduce the message of a 403 to the sentence that Cinder has too."""
     text = re.sub(r"(:reset_status)? to be performed\..*", " to be performed.", answer.body["forbidden"]["message"])
     return replace(answer, body={"forbidden": {"code": 403, "message": text}})
 
@@ -96,7 +96,7 @@ def _nothing(answer: Answer) -> Answer:
 
 
 def _has(*keys: str) -> Callable[[Answer], bool]:
-    """Whether one of the fields is in the body."""
+    """Return a predicate: whether one of the fields is in the body."""
     return lambda answer: any(f"'{key}'" in repr(answer.body) for key in keys)
 
 

@@ -1,6 +1,6 @@
-"""Virtualenvs of OpenStack's own programs, apart from ours: their dependencies are many and none of ours.
+"""Virtualenvs of OpenStack's programs, which have many dependencies that Cinderblock does not have.
 
-``python -m tests.openstack.environments cinder`` makes one and prints the path of its Python. What is in it stands in
+``python -m tests.openstack.environments cinder`` creates one and prints the path of its Python. It is locked by
 ``locks/<name>.txt``, which ``uv pip compile --universal --no-annotate --no-header`` makes from ``locks/<name>.in``.
 """
 
@@ -19,33 +19,33 @@ LOCKS = Path(__file__).with_name("locks")
 
 
 def programs(name: str) -> Path:
-    """Folder with the programs of the environment ``name``; it is made if it is not there.
+    """Return the directory with the programs of an environment, which is created if it is missing.
 
     Raises subprocess.CalledProcessError if that fails.
     """
     lock = LOCKS / f"{name}.txt"
     digest = hashlib.sha256(sys.version.encode() + lock.read_bytes()).hexdigest()[:12]
     home = caching.directory("openstack")
-    wanted = home / f"{name}-{digest}"
+    directory = home / f"{name}-{digest}"
     with caching.locked(home / f"{name}.lock"):
-        if not (wanted / ".ready").exists():
-            _make(wanted, lock)
-    return wanted / "bin"
+        if not (directory / ".ready").exists():
+            _make(directory, lock)
+    return directory / "bin"
 
 
-def _make(wanted: Path, lock: Path) -> None:
+def _make(directory: Path, lock: Path) -> None:
     environment = os.environ | {"UV_NATIVE_TLS": "true", "UV_PYTHON_DOWNLOADS": "never"}
-    python = wanted / "bin" / "python"
+    python = directory / "bin" / "python"
     for arguments in (
-        ["venv", "--clear", "--python", sys.executable, str(wanted)],
+        ["venv", "--clear", "--python", sys.executable, str(directory)],
         ["pip", "sync", "--python", str(python), str(lock)],
     ):
         subprocess.run([_uv(), *arguments, "--quiet"], env=environment, check=True)
-    (wanted / ".ready").touch()
+    (directory / ".ready").touch()
 
 
 def _uv() -> str:
-    """The program uv: of this machine, else the one that tests/setup.sh has put into the cache."""
+    """Return the path of uv: this machine's, or the one that tests/setup.sh put into the cache."""
     ours = sorted(caching.directory("").glob("uv-*/bin/uv"))
     return shutil.which("uv") or str(ours[-1])
 

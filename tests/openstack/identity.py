@@ -1,4 +1,4 @@
-"""Keystone's part of a log-in, for the real Cinder: every user is let in, and an admin is who is called so."""
+"""A stand-in for Keystone, for the real Cinder. It accepts every user, and the user "admin" is an administrator."""
 
 import json
 import uuid
@@ -15,7 +15,7 @@ class Identity:
     """``POST /identity/v3/auth/tokens`` with a catalog, and the versions document before it.
 
     Attributes:
-        roles: by token, the role of who has it.
+        roles: the role of the user by token.
     """
 
     def __init__(self, endpoint: str, project: str, user: str) -> None:
@@ -23,7 +23,7 @@ class Identity:
         self.roles: dict[str, str] = {}
 
     def __call__(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        """Answer a request."""
+        """Respond to a request."""
         request = webob.Request(environment)
         response = self._log_in(request) if request.method == "POST" else self._versions()
         return response(environment, start)

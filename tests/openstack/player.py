@@ -1,4 +1,4 @@
-"""Plays a scenario to a gateway: plants its world, makes its changes happen, and has a function ask what it asks."""
+"""Plays a scenario to a gateway: creates its objects, makes its changes, and sends its requests with a function."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import TypeVar
 
 from cinderblock.kube.client import KubeClient
 from tests.openstack.answers import Names
-from tests.openstack.kubernetes_world import KubernetesWorld
+from tests.openstack.kubernetes_backend import KubernetesBackend
 from tests.openstack.scenarios import LONG, Change, Command, Request, Scenario
 from tests.support.gateway.gateways import MEMBER, READER, Gateway, Person
 
 T = TypeVar("T")
 
 _REFERENCES = ("volume", "parent", "snapshot_id")
-"""Fields of a planted object that name another one."""
+"""Fields that refer to another object."""
 
 
 class Player:
     """One scenario in one namespace.
 
     Attributes:
-        people: who asks, by role.
-        names: what the names in angle brackets stand for.
+        people: the callers by role.
+        names: the values of the names in angle brackets.
     """
 
-    def __init__(self, people: dict[str, Person], world: KubernetesWorld, names: Names) -> None:
+    def __init__(self, people: dict[str, Person], backend: KubernetesBackend, names: Names) -> None:
         self.people, self.names = people, names
-        self._world = world
+        self._backend = backend
 
     @classmethod
     async def of(cls, scenario: Scenario, client: KubeClient, namespace: str, gateway: Gateway) -> Player:
-        """With the scenario's world planted in the namespace."""
-        world = KubernetesWorld(client, namespace)
-        await world.prepare()
+        """Return a player whose namespace contains the scenario's objects."""
+        backend = KubernetesBackend(client, namespace)
+        await backend.prepare()
         people = {
             "member": await gateway.person(namespace, MEMBER),
             "reader": await gateway.person(namespace, READER),
@@ -42,11 +42,11 @@ class Player:
         names = Names({"project": namespace, "endpoint": gateway.url, LONG.strip("<>"): "x" * 256})
         for kind, fields in scenario.world:
             resolved = {key: names.values[value] if key in _REFERENCES else value for key, value in fields.items()}
-            names.values[fields["name"]] = await world.plant(kind, **resolved)
-        return cls(people, world, names)
+            names.values[fields["name"]] = await backend.plant(kind, **resolved)
+        return cls(people, backend, names)
 
     async def play(self, scenario: Scenario, ask: Callable[[Request | Command], Awaitable[T]]) -> list[T]:
-        """What ``ask`` gives for everything that the scenario asks; after each, the operator has seen what is new."""
+        """Return the results of ``ask`` for all requests. After each, the operator processes new objects."""
         answers = []
         for step in scenario.steps:
             if isinstance(step, Change):
@@ -54,12 +54,12 @@ class Player:
                 continue
             answers.append(await ask(step))
             if not (isinstance(step, Request) and step.method == "GET"):
-                await self._world.settle()
+                await self._backend.settle()
         return answers
 
     async def _change(self, change: Change) -> None:
         identity = self.names.values[change.name]
         if change.fields is None:
-            await self._world.remove(change.kind, identity)
+            await self._backend.remove(change.kind, identity)
         else:
-            await self._world.change(change.kind, identity, **change.fields)
+            await self._backend.change(change.kind, identity, **change.fields)

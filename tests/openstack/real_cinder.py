@@ -1,11 +1,11 @@
 """The real Cinder API of the PyPI package ``cinder``, in this process, on SQLite. Runs in a virtualenv of its own.
 
 Everything from the HTTP request to the database row is Cinder's own code: router, policies, schemas, views, quotas,
-object layer. Only what would go to another process is answered here: messages to the scheduler, to the volume service
-and to the backup service go nowhere, a new volume is available at once, and a record is exported as the backup
-manager does it (``cinder.backup.manager.BackupManager.export_record``).
+object layer. Only calls to other processes are replaced: messages to the scheduler, the volume service and the backup
+service are dropped, a new volume is available at once, and a record is exported as the backup manager does it
+(``cinder.backup.manager.BackupManager.export_record``).
 
-Who calls is told as Keystone's middleware would tell it, in the headers ``X-User-Id``, ``X-Project-Id``, ``X-Roles``.
+The caller is in the headers of Keystone's middleware: ``X-User-Id``, ``X-Project-Id``, ``X-Roles``.
 """
 
 import datetime as dt
@@ -55,14 +55,14 @@ backend_url = file://{directory}
 
 
 class Cinder:
-    """The service. One per process: Cinder's configuration is global.
+    """The service. There can be one per process, because Cinder's configuration is global.
 
     Attributes:
         project: id of the project whose volumes and backups are planted and asked for.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Make the database in ``directory`` and start the service."""
+        """Create the database in ``directory`` and start the service."""
         self.project = ""
         _configure(directory)
         migration.db_sync()
@@ -77,18 +77,18 @@ class Cinder:
             self._is_up(service)
 
     def new_project(self) -> None:
-        """From now on a project that has nothing."""
+        """Switch to a new, empty project."""
         self.project = uuid.uuid4().hex
 
     def call(self, request: webob.Request, role: str) -> webob.Response:
-        """Answer to one request by a user who has ``role`` in the project."""
+        """Return the response to a request of a user with ``role`` in the project."""
         request.headers["X-User-Id"] = USER
         request.headers["X-Project-Id"] = self.project
         request.headers["X-Roles"] = {"admin": "admin,member,reader", "member": "member,reader"}.get(role, role)
         return request.get_response(self._application)
 
     def plant(self, kind: str, **fields) -> str:
-        """A volume, snapshot or backup, with the words of tests.openstack.scenarios; returns its id."""
+        """Create a volume, snapshot or backup with fields of tests.openstack.scenarios. Returns its id."""
         made: str = getattr(self, f"_plant_{kind}")(**fields)
         return made
 
@@ -171,12 +171,12 @@ class Cinder:
 
 
 def _in_cinders_words(fields):
-    """Fields as the database calls them."""
+    """Return fields with the names of the database."""
     return {{"description": "display_description"}.get(name, name): value for name, value in fields.items()}
 
 
 def _configure(directory: Path) -> None:
-    """Cinder's configuration: its defaults, but for what lies in ``directory`` and a message bus that leads nowhere.
+    """Set Cinder's configuration: its defaults, except files in ``directory`` and a message bus without receivers.
 
     And users may search for a part of a name (``name~``), which an administrator has to allow.
     """
@@ -189,7 +189,7 @@ def _configure(directory: Path) -> None:
 
 
 def _application():
-    """Cinder's paste pipeline ``keystone`` without the middleware that asks Keystone (etc/cinder/api-paste.ini)."""
+    """Return Cinder's paste pipeline ``keystone`` without Keystone's middleware (etc/cinder/api-paste.ini)."""
     api = auth.CinderKeystoneContext(router.APIRouter.factory({}))
     served = {"/": versions.Versions.factory({}), "/v3": sizelimit.RequestBodySizeLimiter(api)}
     application = urlmap.URLMap()
@@ -199,7 +199,7 @@ def _application():
 
 
 def _cut_off_other_processes() -> None:
-    """What the API asks of other services and waits for, is answered here; what it only tells them, is dropped."""
+    """Answer the API's calls to other services, and drop its messages to them."""
 
     def make_available(_self, caller, volume, *_arguments, **_options) -> None:
         database.volume_update(caller.elevated(), volume.id, {"status": "available", "host": HOST})
@@ -213,12 +213,12 @@ def _cut_off_other_processes() -> None:
     mock.patch.object(scheduler_rpcapi.SchedulerAPI, "create_volume", make_available).start()
     mock.patch.object(backup_rpcapi.BackupAPI, "export_record", export).start()
     mock.patch.object(backup_rpcapi.BackupAPI, "check_support_to_force_delete", can_force).start()
-    told = {
+    renamed = {
         scheduler_rpcapi.SchedulerAPI: ("create_backup", "create_snapshot"),
         backup_rpcapi.BackupAPI: ("restore_backup", "delete_backup", "reset_status", "import_record"),
         volume_rpcapi.VolumeAPI: ("create_snapshot", "delete_snapshot", "delete_volume"),
     }
-    for api, names in told.items():
+    for api, names in renamed.items():
         for name in names:
             mock.patch.object(api, name, return_value=None).start()
 

@@ -25,7 +25,7 @@ from tests.openstack.scenarios import LONG, Change, Command, Request, Scenario, 
 
 ENDPOINT = "http://cinder"
 REFERENCES = ("volume", "parent", "snapshot_id")
-"""Fields of a planted object that name another one."""
+"""Fields that refer to another object."""
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def _play_commands(cinder: Cinder, programs: clients.Clients, scenario: Scenario
             outcome = programs.run(names.fill(command.line), environment)
             if outcome.code == 0:
                 names.values |= {name: outcome.row(row) for name, row in command.remember.items()}
-            return outcome.told(names)
+            return outcome.comparable(names)
 
         return _play(cinder, scenario, names, run)
 
@@ -114,12 +114,12 @@ def _ask(cinder: Cinder, request: Request, names: Names) -> Answer:
 
 class _Silent(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def _served(cinder: Cinder) -> Iterator[tuple[str, Identity]]:
-    """The service on a port of this machine, with an identity service beside it: its URL, and that service."""
+    """Serve Cinder and an identity service on a local port. Yields the URL and the identity service."""
 
     def application(environment: Any, start: Any) -> Any:
         if environment["PATH_INFO"].startswith("/identity"):

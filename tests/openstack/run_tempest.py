@@ -1,7 +1,7 @@
-"""OpenStack's own integration tests of volume backups, against the gateway on a real cluster: ``make tempest``.
+"""OpenStack's integration tests of volume backups against the gateway on a real cluster: ``make tempest``.
 
-Nothing of tempest is changed. It is told of three users in one project, and that there is neither compute nor an image
-service, so that it skips the tests that boot servers.
+Tempest is unmodified. Its configuration has three users in one project and neither a compute nor an image service, so
+it skips the tests that boot servers.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ build_timeout = 120
 [oslo_concurrency]
 lock_path = {directory}
 """
-"""``neutron``: without it tempest skips the tests of backups, although it asks nothing of it."""
+"""Without ``neutron``, tempest skips the tests of backups, although they do not use it."""
 
 
 def main(arguments: list[str]) -> int:
-    """Install the chart, run tempest's tests (those that are named, else those of backups), and clean up."""
+    """Install the chart, run the named tests or all tests of backups, and clean up."""
     lab = Lab.from_environment()
     with alone():
         install(lab, [HOME])
@@ -72,10 +72,10 @@ def _run(cloud: Cloud, tests: list[str]) -> int:
             _CONFIGURATION.format(directory=directory, identity=cloud.identity), "utf-8"
         )
         Path(directory, "accounts.yaml").write_text(yaml.safe_dump([_account(cloud, role) for role in ROLES]), "utf-8")
-        told = {"TEMPEST_CONFIG_DIR": directory, "TEMPEST_CONFIG": "tempest.conf", "PYTHONWARNINGS": "ignore"}
+        variables = {"TEMPEST_CONFIG_DIR": directory, "TEMPEST_CONFIG": "tempest.conf", "PYTHONWARNINGS": "ignore"}
         python = environments.programs("clients") / "python"
         done = subprocess.run(
-            [python, "-m", "testtools.run", *tests], env=os.environ | told, cwd=directory, check=False
+            [python, "-m", "testtools.run", *tests], env=os.environ | variables, cwd=directory, check=False
         )
         if done.returncode:
             print(cloud.lab.diagnose(cloud.project))

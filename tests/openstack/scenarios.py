@@ -1,8 +1,8 @@
-"""Scenarios: a small world of volumes, snapshots and backups, and requests to make in it, one after the other.
+"""Scenarios: a few volumes, snapshots and backups, and a sequence of requests about them.
 
-They are played to the real Cinder, whose answers are recorded, and to our gateway, whose answers are compared with
-them. ``<name>`` in a request stands for the id of what the world or an earlier request calls so; ``<project>`` for the
-project. A step of tests/data/cinder/scenarios/*.yaml is one of
+They are played to the real Cinder, whose answers are recorded, and to the gateway, whose answers are compared with
+them. ``<name>`` in a request stands for the id of the object with that name, ``<project>`` for the project. A step of
+tests/data/cinder/scenarios/*.yaml is one of
 
     get, post, put, delete: a request to a path, which is below ``/v3/<project>/`` if it does not start with a slash,
         with: version (microversion), role (member, admin, reader), body (JSON), raw (text), type (content type),
@@ -24,7 +24,7 @@ import yaml
 DATA = Path(__file__).parents[1] / "data" / "cinder"
 METHODS = ("get", "post", "put", "delete", "patch")
 LONG = "<long>"
-"""In a request: a word of 256 letters, one more than most fields of Cinder take."""
+"""In a request, stands for 256 letters, one more than most of Cinder's fields accept."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class Request:
 
     @property
     def title(self) -> str:
-        """What identifies it for a reader: ``POST backups {...} 3.43 admin``."""
+        """A readable name: ``POST backups {...} 3.43 admin``."""
         sent = self.raw if self.raw is not None else json.dumps(self.body) if self.body is not None else ""
-        told = " ".join(f"{name}={value}" for name, value in self.header.items())
+        sent_headers = " ".join(f"{name}={value}" for name, value in self.header.items())
         kind = "" if self.type == "application/json" else self.type
         role = "" if self.role == "member" else f"as {self.role}"
-        return " ".join(filter(None, [self.method, self.path, sent, self.version, kind, told, role]))
+        return " ".join(filter(None, [self.method, self.path, sent, self.version, kind, sent_headers, role]))
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers to send, but for the caller's."""
+        """Headers to send, except the token."""
         versioned = {"OpenStack-API-Version": f"volume {self.version}"} if self.version else {}
         typed = {"Content-Type": self.type} if self.sent is not None else {}
         return {"Accept": "application/json", **typed, **versioned, **self.header}
@@ -86,13 +86,13 @@ class Command:
 
     @property
     def title(self) -> str:
-        """What identifies it for a reader."""
+        """A readable name."""
         return self.line if self.role == "member" else f"{self.line} as {self.role}"
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something that the service behind the API does: ``fields`` of an object change, or it goes (None)."""
+    """An action of the service behind the API: it changes fields of an object, or deletes it (None)."""
 
     kind: str
     name: str
@@ -101,10 +101,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A world and what is asked in it.
+    """Objects, and requests about them.
 
     Attributes:
-        world: what is there at first: kind and fields of each.
+        world: the initial objects, with kind and fields of each.
     """
 
     name: str
@@ -113,17 +113,17 @@ class Scenario:
 
     @property
     def recording(self) -> Path:
-        """File of the real Cinder's answers."""
+        """Path of the real Cinder's recorded answers."""
         return DATA / "answers" / f"{self.name}.json"
 
     @property
     def titles(self) -> list[str]:
-        """Of what is asked, in order."""
+        """The titles of the requests, in order."""
         return [step.title for step in self.steps if not isinstance(step, Change)]
 
 
 def every(kind: type[Request | Command]) -> list[Scenario]:
-    """All scenarios of requests or of commands, in order of name."""
+    """Return all scenarios of requests or of commands, by name."""
     paths = sorted((DATA / "scenarios").glob("*.yaml"))
     return [found for found in map(_read, paths) if any(isinstance(step, kind) for step in found.steps)]
 
@@ -140,7 +140,7 @@ def _planted(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _is_name_of(kind: str, item: dict[str, Any]) -> bool:
-    """Whether ``kind`` is what the item is; of a backup and a snapshot ``volume`` says of which they are."""
+    """Return whether the item is of this kind. Backups and snapshots also have a field ``volume``."""
     return kind != "volume" or not {"backup", "snapshot"} & item.keys()
 
 

@@ -1,5 +1,5 @@
-"""What a person types, and what a container starts.
+"""The command line, for people and for containers.
 
-command: one subcommand, in a module of its own with ``add_arguments`` and ``run``. by hand: without a cluster, on
-whatever directory, image or device this machine has. catalog: the backups that a store holds, read from the store.
+Each command is a module in ``commands`` with ``add_arguments`` and ``run``. Most commands need no cluster: they work on
+a directory, an image or a device of this machine, and on a store.
 """

@@ -1,4 +1,4 @@
-"""Exit codes. Those of the mover (`cinderblock.mover.report`), and those that only a person sees."""
+"""Exit codes: the mover's (`cinderblock.mover.report`), and others for people."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from cinderblock.errors import CinderblockError, IntegrityError
 
 SUCCESS: Final = 0
 USAGE: Final = 2
-"""argparse's own."""
+"""The command line is invalid. argparse uses the same code."""
 PERMANENT: Final = 3
 TRANSIENT: Final = 4
 CORRUPT: Final = 5
 INCOMPLETE: Final = 6
-"""A backup was made, but files that could not be read are not in it."""
+"""The backup lacks files that could not be read."""
 INTERRUPTED: Final = 130
-"""128 and the number of SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 BROKEN_PIPE: Final = 141
-"""128 and the number of SIGPIPE."""
+"""128 + SIGPIPE."""
 
 
 def exit_code_for(error: CinderblockError) -> int:
-    """The exit code of a command that ended with this error."""
+    """Return the exit code of a command that failed with this error."""
     if isinstance(error, IntegrityError):
         return CORRUPT
     return PERMANENT if error.permanent else TRANSIENT

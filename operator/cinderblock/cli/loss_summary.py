@@ -1,4 +1,4 @@
-"""What could not be kept, in words."""
+"""A text about metadata that could not be preserved."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cinderblock.api.losses import Loss
 
 
 def summarize_losses(losses: Iterable[Loss]) -> str:
-    """Return what could not be kept, each kind with its count and examples; empty if all was kept."""
-    told = []
+    """Return the losses by kind, with counts and examples; empty if there are none."""
+    parts = []
     for loss in losses:
         count = "" if loss.objects is None else f": {loss.objects}"
-        told.append(f"{loss.what}{count}" + (f" ({', '.join(loss.examples)})" if loss.examples else ""))
-    return "; ".join(told)
+        parts.append(f"{loss.what}{count}" + (f" ({', '.join(loss.examples)})" if loss.examples else ""))
+    return "; ".join(parts)

@@ -1,6 +1,6 @@
-"""The program ``cinderblock``: finds the command that is asked for, and turns its end into an exit code.
+"""The program ``cinderblock``: runs a command, and converts its result into an exit code.
 
-Only the command's own module is imported: the operator's needs kopf, the others' need boto3, and ``--help`` neither.
+Only the module of the requested command is imported. The operator's needs kopf, others need boto3, ``--help`` neither.
 """
 
 from __future__ import annotations
@@ -26,84 +26,94 @@ from cinderblock.errors import CinderblockError, KeyUnavailable, SealBroken
 DESCRIPTION: Final = """\
 Back up volumes to S3 object storage, and restore them.
 
-In a cluster all of this is done by the operator: apply a VolumeBackup. By hand, on any machine, without a cluster:
+In a cluster, the operator does this for VolumeBackup and VolumeRestore objects. On any machine, without a cluster:
 
   cinderblock backup /srv/data --to s3://backups/prefix
   cinderblock list --from s3://backups/prefix
   cinderblock restore ID --from s3://backups/prefix --target /srv/restored
 
-Backups made in one way can be listed, verified and restored in the other.
+Both use the same format: the commands can list, verify and restore the operator's backups, and the operator can import
+backups made with the commands.
 """
 
 EPILOG: Final = """\
-Credentials are taken from where every AWS tool takes them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE,
-~/.aws, or the role of the machine. No option takes a secret, because every user of a machine can read command lines.
+Run "cinderblock COMMAND --help" for the options of a command.
+
+Credentials come from the usual AWS sources: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ~/.aws, or the
+role of the machine. No option takes a secret, because all users of a machine can read its command lines.
 
 exit codes:
   0    success
-  2    the command line is wrong
-  3    failure; trying again cannot help
-  4    failure; trying again may help: the store does not answer, files change too fast
-  5    stored data is damaged or missing, or a key is not the one that sealed it
-  6    a backup was made, but it lacks files that could not be read (--skip-unreadable)
-  130  interrupted
-  141  whoever read the output has gone
+  2    invalid command line
+  3    permanent failure: trying again does not help
+  4    temporary failure: trying again can help, for example if the store did not answer or files changed too fast
+  5    stored data is damaged or missing, or the key is not the one that encrypted it
+  6    the backup is complete except for files that could not be read (--skip-unreadable)
+  130  interrupted (SIGINT)
+  141  output pipe closed by the reader (SIGPIPE)
 """
 
 _ADVICE: Final = {
-    KeyUnavailable.__name__: "give that key with --encryption-key-file ID=FILE",
-    SealBroken.__name__: "if it was made before there was a key, --allow-unsealed takes it",
+    KeyUnavailable.__name__: "give the key with --encryption-key-file ID=FILE",
+    SealBroken.__name__: "to accept a backup that was made without encryption, use --allow-unsealed",
 }
-"""What options can do about an error, by its reason."""
+"""Options that can help with an error, by the error's reason."""
 
 
 class Command(NamedTuple):
-    """A subcommand before it is imported."""
+    """A command that is not imported yet.
+
+    Attributes:
+        module: its module in `cinderblock.cli.commands`.
+        summary: its line in the help.
+        in_cluster: whether only containers run it.
+    """
 
     module: str
     summary: str
+    in_cluster: bool = False
 
 
 COMMANDS: Final = {
-    "backup": Command("backup", "back up a directory, an image or a device"),
-    "restore": Command("restore", "restore a backup, or some paths of it"),
+    "backup": Command("backup", "back up a directory, an image file or a block device"),
+    "restore": Command("restore", "restore a backup, or some of its paths"),
     "list": Command("list", "list the backups in a store"),
-    "show": Command("show", "show one backup"),
-    "verify": Command("verify", "read a backup back and check every byte"),
+    "show": Command("show", "show the details of a backup"),
+    "verify": Command("verify", "check every byte of a stored backup"),
     "delete": Command("delete", "delete a backup"),
-    "rewrap": Command("rewrap", "change the key that backups are sealed with"),
-    "operator": Command("run_operator", "run the operator (in its Deployment)"),
-    "gateway": Command("run_gateway", "serve Cinder's REST API (in its Deployment)"),
-    "mover": Command("run_mover", "run a mover (in its Job)"),
-    "embedded-store": Command("embedded_store", "set up the chart's own S3 server (in its Job)"),
-    "release-finalizers": Command("release_finalizers", "let go of all objects before the operator is removed"),
+    "rewrap": Command("rewrap", "encrypt the data keys of backups with a new key"),
+    "release-finalizers": Command("release_finalizers", "remove all finalizers before the operator is uninstalled"),
+    "operator": Command("run_operator", "run the operator", in_cluster=True),
+    "gateway": Command("run_gateway", "serve Cinder's REST API", in_cluster=True),
+    "mover": Command("run_mover", "run one backup or restore of the operator", in_cluster=True),
+    "embedded-store": Command("embedded_store", "set up the S3 server of the Helm chart", in_cluster=True),
 }
 
 
 class CommandModule(Protocol):
-    """What the module of a command gives."""
+    """The interface of a command's module."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Describe the command to its parser."""
+        """Describe the command and its arguments."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it. Returns the exit code; raises CinderblockError."""
+        """Run the command. Returns the exit code. Raises CinderblockError."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, by default that of the process. Returns the exit code."""
+    """Run a command line, by default the one of the process. Returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in COMMANDS:
         make_parser().parse_args(words or ["--help"])
         return USAGE
     name = words[0]
     module = load(name)
-    # Intermixed, so that paths may stand behind options.
+    # Intermixed, so that paths can follow options.
     parsed = make_command_parser(name, module).parse_intermixed_args(words[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What the terminal's character set lacks is spelt out.
+        # Characters that the terminal's encoding lacks are escaped.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # At its end the interpreter looks for garbage among all that was imported: 0.05 s, for memory that goes anyway.
+    # Without this, the interpreter collects garbage among all imported modules at exit, which takes 0.05 s.
     atexit.register(gc.freeze)
     logging.basicConfig(format="cinderblock: %(message)s", level=logging.WARNING)
     try:
@@ -113,19 +123,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(name, error, as_json=getattr(parsed, "json", False))
         return exit_code_for(error)
     except KeyboardInterrupt:
-        # What is on its way is waited for; who does not want to wait interrupts once more.
+        # Uploads in progress are awaited. A second interrupt ends the process at once.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print(f"cinderblock {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone, as head does; nothing is left to flush to.
+        # The reader closed the pipe, as head does. The interpreter must not flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return code
 
 
 def load(name: str) -> CommandModule:
-    """Import the module of a command, without looking for garbage meanwhile: that took a tenth of the time."""
+    """Import the module of a command, without garbage collection, which took a tenth of the time."""
     gc.disable()
     try:
         return cast("CommandModule", importlib.import_module(f"cinderblock.cli.commands.{COMMANDS[name].module}"))
@@ -134,18 +144,30 @@ def load(name: str) -> CommandModule:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of what stands in place of a command."""
+    """Return the parser of the program, without the arguments of the commands."""
     parser = _parser("cinderblock")
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.epilog = EPILOG
     parser.add_argument("--version", action="version", version=f"cinderblock {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.summary)
+    parser.usage = "cinderblock [-h] [--version] COMMAND ..."
+    parser.description = f"{DESCRIPTION}\n{_list_commands()}"
+    # The description lists the commands, in two groups; argparse knows only one.
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
     return parser
 
 
+def _list_commands() -> str:
+    """Return the part of the help that lists the commands."""
+    lines: list[str] = []
+    for title, in_cluster in (("commands:", False), ("\ncommands of pods inside the cluster:", True)):
+        lines.append(title)
+        lines += [
+            f"  {name:<20}{command.summary}" for name, command in COMMANDS.items() if command.in_cluster is in_cluster
+        ]
+    return "\n".join(lines)
+
+
 def make_command_parser(name: str, module: CommandModule) -> argparse.ArgumentParser:
-    """The parser of one command's arguments."""
+    """Return the parser of one command."""
     parser = _parser(f"cinderblock {name}")
     module.add_arguments(parser)
     return parser

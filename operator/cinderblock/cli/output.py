@@ -1,4 +1,4 @@
-"""What a person reads: sizes, times and tables."""
+"""Output for people: sizes, times and tables."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def printable(text: str) -> str:
-    """Text as one line that does nothing to a terminal: names come from whoever made a backup."""
+    """Escape control characters. Names in backups come from others, and must not control the terminal."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
-def counted(count: int, thing: str) -> str:
-    """``1 pack``, ``2 packs``."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+def pluralize(count: int, noun: str) -> str:
+    """Return ``1 pack`` or ``2 packs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def size(count: float) -> str:
-    """Bytes in units of 1024, with three digits at least: ``1.50 GiB``."""
+def format_size(count: float) -> str:
+    """Return bytes in units of 1024 with at least three digits, such as ``1.50 GiB``."""
     unit = 0
     while count >= 1000 and unit < len(_UNITS) - 1:
         count /= 1024
@@ -34,20 +34,20 @@ def size(count: float) -> str:
     return f"{count:.{2 if count < 10 else 1 if count < 100 else 0}f} {_UNITS[unit]}"
 
 
-def moment(time: datetime) -> str:
-    """A time in UTC, to the second."""
+def format_time(time: datetime) -> str:
+    """Return a time in UTC, to the second."""
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: ``1:02:03``."""
+def format_duration(seconds: float) -> str:
+    """Return hours, minutes and seconds: ``1:02:03``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as they must be."""
+    """Print a table with columns as wide as their longest value."""
     lines = [headings, *([printable(text) for text in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for line in lines:
@@ -55,7 +55,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_fields(fields: Mapping[str, str]) -> None:
-    """Names and values, one to a line; those without a value are left out."""
+    """Print one name and value per line. Fields without a value are omitted."""
     width = max((len(name) for name, value in fields.items() if value), default=0)
     for name, value in fields.items():
         if value:
@@ -63,10 +63,10 @@ def print_fields(fields: Mapping[str, str]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line, in ASCII: a path need not be text."""
+    """Print a JSON document on one line, in ASCII because a path need not be UTF-8."""
     print(json.dumps(value))
 
 
 def warn(text: str) -> None:
-    """A line that is not the result."""
+    """Print a line to standard error."""
     print(f"cinderblock: {printable(text)}", file=sys.stderr)

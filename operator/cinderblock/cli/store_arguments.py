@@ -1,4 +1,4 @@
-"""Opens what the options name: the store, and the keys."""
+"""The store and the encryption keys that the options name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cinderblock.store.retrying import OPERATOR_RETRIES, RetryPolicy
 
 
 def location_from(arguments: argparse.Namespace, *, create: bool = False) -> StoreLocation:
-    """Where the options say that the store is; ``create``: a container that does not exist is made.
+    """Return the location of the store. With ``create``, a missing container is created.
 
     Raises InvalidInput for a KMS key without KMS.
     """
@@ -38,21 +38,21 @@ def location_from(arguments: argparse.Namespace, *, create: bool = False) -> Sto
 
 
 def _encryption(arguments: argparse.Namespace) -> ServerSideEncryption | None:
-    """What the server is to encrypt with; None for commands that write nothing, too."""
+    """Return the server-side encryption; None if it is not selected, or the command does not write."""
     algorithm = getattr(arguments, "sse", None)
     key_id = getattr(arguments, "sse_kms_key_id", None)
     if algorithm is None:
         if key_id is not None:
-            raise InvalidInput("--sse-kms-key-id needs --sse aws:kms")
+            raise InvalidInput("--sse-kms-key-id requires --sse aws:kms")
         return None
     return ServerSideEncryption(algorithm=ServerSideAlgorithm(algorithm), kms_key_id=key_id)
 
 
 def open_from(
-    arguments: argparse.Namespace, location: StoreLocation, patience: RetryPolicy = OPERATOR_RETRIES
+    arguments: argparse.Namespace, location: StoreLocation, retries: RetryPolicy = OPERATOR_RETRIES
 ) -> ObjectStore:
-    """Open the store and make sure that it can be used. Raises what `ObjectStore.check` raises."""
-    store = open_store(location, None, arguments.ca_file, patience)
+    """Open the store and check that it is usable. Raises what `ObjectStore.check` raises."""
+    store = open_store(location, None, arguments.ca_file, retries)
     try:
         store.check()
     except BaseException:
@@ -62,21 +62,22 @@ def open_from(
 
 
 def keys_from(arguments: argparse.Namespace, active: str | None = None) -> KeyRing | None:
-    """Return the keys that the options of `add_keys` give; None if they give none.
+    """Return the keys from the options of `add_keys`; None if there are none.
 
-    Raises InvalidInput for a file that cannot be read or holds no key, and for a mark that is malformed or whose key
-    is not given; KeyUnavailable if ``active`` is not among them or is read-only.
+    Raises:
+        InvalidInput: a file is unreadable or contains no key, or --read-only-keys is malformed or names a missing key.
+        KeyUnavailable: ``active`` is missing or read-only.
     """
     data: dict[str, bytes] = {}
     for text in arguments.key_files:
         key_id, path = _id_and_path(text)
         if key_id in data:
-            raise InvalidInput(f"There are two keys with id {key_id}: give ids of their own, as ID=FILE")
+            raise InvalidInput(f"Two keys have the id {key_id}. Give each its own id, as ID=FILE.")
         try:
             with open(path, "rb") as file:
                 data[key_id] = file.read(4096)
         except OSError as error:
-            raise InvalidInput(f"Key file {path} cannot be read: {error.strerror}") from error
+            raise InvalidInput(f"Cannot read key file {path}: {error.strerror}") from error
     read_only = parse_read_only_keys(arguments.read_only_keys, "--read-only-keys")
     return (
         KeyRing.from_secret(data, active, "what --encryption-key-file gives", read_only) if data or read_only else None

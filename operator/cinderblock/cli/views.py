@@ -1,4 +1,4 @@
-"""A backup as `list` and `show` present it."""
+"""Backups as `list` and `show` print them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from typing import Any
 
 from cinderblock.api.mover import BackupMetadata
 from cinderblock.cli.loss_summary import summarize_losses
-from cinderblock.cli.output import counted, duration, moment, size
+from cinderblock.cli.output import format_duration, format_size, format_time, pluralize
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.reader import ManifestSummary
 from cinderblock.repository.catalog import CatalogEntry
 
 
-def to_wire(listed: CatalogEntry) -> dict[str, Any]:
-    """A backup as JSON, under the names that a VolumeBackup's status has for the same."""
-    header, summary = listed.header, listed.summary
-    known: dict[str, Any] = {
-        "id": listed.stored.backup_id,
-        "volumeId": listed.stored.volume_id,
-        "manifest": listed.stored.key,
+def to_wire(entry: CatalogEntry) -> dict[str, Any]:
+    """Return a backup as JSON, with the field names of a VolumeBackup's status."""
+    header, summary = entry.header, entry.summary
+    wire: dict[str, Any] = {
+        "id": entry.stored.backup_id,
+        "volumeId": entry.stored.volume_id,
+        "manifest": entry.stored.key,
         "readable": summary is not None,
     }
-    if listed.damage is not None:
-        known |= {"damage": listed.damage.message}
+    if entry.damage is not None:
+        wire |= {"damage": entry.damage.message}
     if header is not None:
-        known |= {"parentId": header.parent_id, "keyId": header.key_id}
+        wire |= {"parentId": header.parent_id, "keyId": header.key_id}
     if summary is not None:
-        known |= {
+        wire |= {
             "description": summary.description.to_wire(),
             "objectCount": summary.object_count,
             "entries": summary.entries,
@@ -37,66 +37,66 @@ def to_wire(listed: CatalogEntry) -> dict[str, Any]:
             "contentDigest": summary.pins.content_digest,
         }
         if summary.comparison is not None:
-            known |= {"comparison": summary.comparison.model_dump(mode="json", by_alias=True)}
+            wire |= {"comparison": summary.comparison.model_dump(mode="json", by_alias=True)}
         if summary.losses:
-            known["losses"] = [loss.to_wire() for loss in summary.losses]
+            wire["losses"] = [loss.to_wire() for loss in summary.losses]
         if summary.unreadable_files:
-            known["unreadableFiles"] = summary.unreadable_files
-            known["unreadableExamples"] = list(summary.unreadable_examples)
-    return known
+            wire["unreadableFiles"] = summary.unreadable_files
+            wire["unreadableExamples"] = list(summary.unreadable_examples)
+    return wire
 
 
 HEADINGS = ("ID", "TIME", "KIND", "DATA", "STORED", "VOLUME", "NAME")
-"""Of `row`."""
+"""Headings of `row`."""
 
 
-def row(listed: CatalogEntry) -> tuple[str, ...]:
-    """A backup as a line of a table."""
-    header, summary = listed.header, listed.summary
+def row(entry: CatalogEntry) -> tuple[str, ...]:
+    """Return a backup as a row of a table."""
+    header, summary = entry.header, entry.summary
     if header is None:
-        return (listed.stored.backup_id, "?", "?", "?", "?", listed.stored.volume_id, f"(damaged: {listed.damage})")
+        return (entry.stored.backup_id, "?", "?", "?", "?", entry.stored.volume_id, f"(damaged: {entry.damage})")
     kind = "full" if header.parent_id is None else "incremental"
     if summary is None:
-        return (header.backup_id, "?", kind, "?", "?", header.volume_id, f"(sealed with {header.key_id})")
+        return (header.backup_id, "?", kind, "?", "?", header.volume_id, f"(encrypted with {header.key_id})")
     return (
         header.backup_id,
-        moment(summary.description.data_timestamp),
+        format_time(summary.description.data_timestamp),
         kind,
-        size(summary.logical_bytes),
-        size(summary.stored_bytes),
+        format_size(summary.logical_bytes),
+        format_size(summary.stored_bytes),
         _volume(summary.description),
         _name(summary),
     )
 
 
 def _name(summary: ManifestSummary) -> str:
-    """What people call a backup, and whether it lacks files."""
+    """Return the name of a backup, and whether it lacks files."""
     name = summary.description.display_name or summary.description.backup_name
-    lacks = f"(lacks {counted(summary.unreadable_files, 'file')})" if summary.unreadable_files else ""
-    return f"{name} {lacks}".strip()
+    missing = f"(lacks {pluralize(summary.unreadable_files, 'file')})" if summary.unreadable_files else ""
+    return f"{name} {missing}".strip()
 
 
 def _volume(description: BackupMetadata) -> str:
-    """What people call a volume: a claim with its namespace, or a path."""
+    """Return the name of a volume: a claim with its namespace, or a path."""
     return "/".join(filter(None, (description.namespace, description.volume_name))) or description.volume_id
 
 
-def _comparison(facts: Comparison | None) -> dict[str, str]:
+def _comparison(comparison: Comparison | None) -> dict[str, str]:
     """Return how the backup found changed files, as names and values."""
-    if facts is None:
+    if comparison is None:
         return {}
-    window = duration(facts.dirty_window_seconds)
-    since = f"{counted(facts.since_all_read, 'backup')} ago" if facts.since_all_read else "in this backup"
+    window = format_duration(comparison.dirty_window_seconds)
+    since = f"{pluralize(comparison.since_all_read, 'backup')} ago" if comparison.since_all_read else "in this backup"
     return {
-        "cut after": "not known" if facts.instant is None else moment(facts.instant),
-        "window": f"{window}, {counted(facts.reread_files, 'file')} read again for it",
-        "all read": f"{since}, and compared" if facts.compared else since,
-        "missed": counted(facts.missed_changes, "changed file") if facts.missed_changes else "",
+        "taken after": "unknown" if comparison.instant is None else format_time(comparison.instant),
+        "window": f"{window}, {pluralize(comparison.reread_files, 'file')} read again for it",
+        "full read": f"{since}, and compared" if comparison.compared else since,
+        "missed": pluralize(comparison.missed_changes, "changed file") if comparison.missed_changes else "",
     }
 
 
 def fields(summary: ManifestSummary) -> dict[str, str]:
-    """A backup as names and values."""
+    """Return a backup as names and values."""
     header, description = summary.header, summary.description
     return {
         "id": header.backup_id,
@@ -105,17 +105,17 @@ def fields(summary: ManifestSummary) -> dict[str, str]:
         "volume": f"{description.volume_name} ({header.volume_id})",
         "namespace": description.namespace,
         "volume mode": description.volume_mode,
-        "created": moment(description.created_at),
-        "data of": moment(description.data_timestamp),
+        "created": format_time(description.created_at),
+        "data of": format_time(description.data_timestamp),
         "parent": header.parent_id or "none: a full backup",
         "unchanged": f"files with the same {description.change_detection}" if description.change_detection else "",
         **_comparison(summary.comparison),
         "sealed with": header.key_id or "nothing: not encrypted",
         "digest": summary.pins.content_digest,
         "entries": str(summary.entries),
-        "data": size(summary.logical_bytes),
-        "changed": size(summary.transferred_bytes),
-        "stored": f"{size(summary.stored_bytes)} in {counted(summary.object_count, 'pack')} and the manifest",
+        "data": format_size(summary.logical_bytes),
+        "changed": format_size(summary.transferred_bytes),
+        "stored": f"{format_size(summary.stored_bytes)} in {pluralize(summary.object_count, 'pack')} and the manifest",
         "lacks": _lacks(summary),
         "not kept": summarize_losses(summary.losses),
         "metadata": ", ".join(f"{name}={value}" for name, value in description.metadata.items()),
@@ -127,16 +127,16 @@ def _lacks(summary: ManifestSummary) -> str:
     if not summary.unreadable_files:
         return ""
     named = ", ".join(summary.unreadable_examples)
-    return f"{counted(summary.unreadable_files, 'file')} that could not be read: {named}"
+    return f"{pluralize(summary.unreadable_files, 'file')} that could not be read: {named}"
 
 
 def _origin(description: BackupMetadata) -> dict[str, str]:
-    """Return what a person needs to make the volume again in another cluster. Older backups hold none of it."""
+    """Return what describes the volume in another cluster. Older backups have none of it."""
     claim, driver, cluster = description.claim, description.driver, description.cluster
-    told = {"storage class": description.storage_class, "access modes": ", ".join(description.access_modes)}
+    origin = {"storage class": description.storage_class, "access modes": ", ".join(description.access_modes)}
     if claim is not None:
         number = "" if claim.ordinal is None else f", ordinal {claim.ordinal}"
-        told |= {
+        origin |= {
             "requested size": claim.requested_size or "",
             "attributes class": claim.volume_attributes_class or "",
             "stateful set": f"{claim.stateful_set}{number}" if claim.stateful_set else "",
@@ -145,7 +145,7 @@ def _origin(description: BackupMetadata) -> dict[str, str]:
             "left out": ", ".join(claim.left_out),
         }
     if driver is not None:
-        told |= {"driver": driver.name, "volume handle": driver.volume_handle, "filesystem": driver.fs_type}
+        origin |= {"driver": driver.name, "volume handle": driver.volume_handle, "filesystem": driver.fs_type}
     if cluster is not None:
-        told |= {"cluster": cluster.uid, "release": cluster.release}
-    return told | {"copied": description.consistency or "", "written by": description.written_by or ""}
+        origin |= {"cluster": cluster.uid, "release": cluster.release}
+    return origin | {"copied": description.consistency or "", "written by": description.written_by or ""}

@@ -45,7 +45,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     observability_log.configure()
     try:
         settings = OperatorSettings.from_environment(environment)
-        observability_log.configure(logging.getLevelNamesMapping()[settings.log_level.upper()])
+        observability_log.configure("operator", logging.getLevelNamesMapping()[settings.log_level.upper()])
         asyncio.run(run(settings))
     except CinderblockError as error:
         log.error("Could not run the operator: %s", error.message, extra={"reason": error.reason})

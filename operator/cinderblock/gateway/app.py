@@ -1,4 +1,4 @@
-"""The gateway as two ASGI applications: the API, and what only the cluster itself asks."""
+"""The ASGI applications of the gateway: the API, and health for the cluster."""
 
 from __future__ import annotations
 
@@ -16,44 +16,48 @@ from cinderblock.gateway.rest import openapi
 from cinderblock.gateway.rest.endpoint import json_response
 from cinderblock.gateway.rest.middleware import RequestMiddleware
 from cinderblock.gateway.rest.operation import Operation
-from cinderblock.gateway.rest.router import NOWHERE, routes
+from cinderblock.gateway.rest.router import NOT_FOUND, routes
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 
 def make_app(
-    who: Authenticator,
+    authenticator: Authenticator,
     settings: GatewaySettings,
     metrics: GatewayMetrics | None = None,
     operations: Sequence[Operation] = OPERATIONS,
 ) -> ASGIApp:
-    """Everything that callers ask. ``who`` is not closed with it."""
+    """Return the API. It does not close ``authenticator``."""
     document = openapi.document(operations)
 
-    async def described(_: Request) -> Response:
+    async def serve_document(_: Request) -> Response:
         return json_response(200, document)
 
     router = Router(
-        [Route(openapi.PATH, described), *keystone_app.routes(who, settings), *routes(operations, who, settings)],
+        [
+            Route(openapi.PATH, serve_document),
+            *keystone_app.routes(authenticator, settings),
+            *routes(operations, authenticator, settings),
+        ],
         redirect_slashes=False,
-        default=NOWHERE,
+        default=NOT_FOUND,
     )
     return RequestMiddleware(router, metrics or GatewayMetrics())
 
 
-def make_health_app(who: Authenticator, metrics: GatewayMetrics) -> ASGIApp:
-    """Health, readiness and figures: on a port of its own, in plain HTTP."""
+def make_health_app(authenticator: Authenticator, metrics: GatewayMetrics) -> ASGIApp:
+    """Return the application for health, readiness and metrics, which has a port of its own in plain HTTP."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if await who.is_ready():
+        if await authenticator.is_ready():
             return PlainTextResponse("ok\n")
         return PlainTextResponse("the API server does not answer\n", 503)
 
     async def serve_metrics(request: Request) -> Response:
-        body, content_type = metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     return Router([Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", serve_metrics)])

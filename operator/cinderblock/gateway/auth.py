@@ -1,7 +1,7 @@
-"""Who calls: the token that a request shows, and a client that shows it to the API server.
+"""Callers: the token of a request, and an API client that sends it.
 
-A token is handed on and never judged here: no signature is checked, nothing is cached, and what is read out of it
-(namespace, expiry) gives nobody a right.
+The gateway passes tokens on and does not judge them. It checks no signature and caches nothing. The claims that it
+reads from a token (namespace, expiry) grant no rights.
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ from cinderblock.kube.token_clients import TokenClients
 
 
 class Authenticator(Protocol):
-    """How callers are told apart."""
+    """Authenticates callers."""
 
     def token_of(self, headers: Mapping[str, str]) -> str | None:
-        """The token that a request shows. Raises AccessDenied (reason Unauthorized) if it shows none."""
+        """Return the token of a request. Raises AccessDenied (reason Unauthorized) if there is none."""
 
     def default_project(self, token: str | None) -> str:
-        """The namespace that is meant where the path names none. Raises InvalidInput if there is none."""
+        """Return the namespace for paths without a project. Raises InvalidInput if the token has none."""
 
     def client(self, token: str | None) -> KubeClient:
-        """A client that acts for the caller. Raises AccessDenied (reason Unauthorized) for what can be no token."""
+        """Return a client with the caller's rights. Raises AccessDenied (Unauthorized) for a malformed token."""
 
     async def is_ready(self) -> bool:
-        """Whether the API server answers. Raises nothing."""
+        """Return whether the API server answers. Raises nothing."""
 
     async def aclose(self) -> None:
-        """Give up all connections."""
+        """Close all connections."""
 
 
 class TokenAuth(Authenticator):
-    """Callers show Kubernetes tokens: ``X-Auth-Token``, as OpenStack's clients do, or ``Authorization: Bearer``."""
+    """Takes Kubernetes tokens from ``X-Auth-Token``, which OpenStack clients send, or ``Authorization: Bearer``."""
 
-    def __init__(self, callers: TokenClients) -> None:
-        self._callers = callers
+    def __init__(self, clients: TokenClients) -> None:
+        self._clients = clients
 
     @override
     def token_of(self, headers: Mapping[str, str]) -> str | None:
         token = headers.get("x-auth-token") or _bearer(headers.get("authorization", ""))
         if not token:
-            raise AccessDenied("No token was shown", reason="Unauthorized")
+            raise AccessDenied("No token was sent", reason="Unauthorized")
         return token
 
     @override
     def default_project(self, token: str | None) -> str:
-        return namespace_in(claims(token or ""))
+        return namespace_of(claims(token or ""))
 
     @override
     def client(self, token: str | None) -> KubeClient:
-        return self._callers.client(token or "")
+        return self._clients.client(token or "")
 
     @override
     async def is_ready(self) -> bool:
-        return await self._callers.server_ready()
+        return await self._clients.server_ready()
 
     @override
     async def aclose(self) -> None:
-        await self._callers.aclose()
+        await self._clients.aclose()
 
 
 class NoAuth(Authenticator):
-    """Everybody acts with the gateway's own credentials: for tests."""
+    """Lets every caller act with the gateway's own credentials. For tests only."""
 
     def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
@@ -98,7 +98,7 @@ class NoAuth(Authenticator):
 
 
 def claims(token: str) -> dict[str, Any]:
-    """What a JWT says of itself, unverified; empty for a token that is none."""
+    """Return the claims of a JWT without verifying them; empty if the token is not a JWT."""
     parts = token.split(".")
     if len(parts) != 3:
         return {}
@@ -109,12 +109,12 @@ def claims(token: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def namespace_in(said: Mapping[str, Any]) -> str:
-    """The namespace of a ServiceAccount's token. Raises InvalidInput if it is none."""
-    own = said.get("kubernetes.io")
-    namespace = own.get("namespace") if isinstance(own, dict) else None
+def namespace_of(token_claims: Mapping[str, Any]) -> str:
+    """Return the namespace in the claims of a ServiceAccount's token. Raises InvalidInput if there is none."""
+    kubernetes = token_claims.get("kubernetes.io")
+    namespace = kubernetes.get("namespace") if isinstance(kubernetes, dict) else None
     if not isinstance(namespace, str):
-        raise InvalidInput("Malformed request url: name the project in it, or come with a ServiceAccount's token")
+        raise InvalidInput("Malformed request url: name the project in it, or use the token of a ServiceAccount")
     return namespace
 
 
@@ -124,6 +124,6 @@ def _bearer(header: str) -> str:
 
 
 async def user_name(kube: KubeClient) -> str:
-    """The caller's name: ``system:serviceaccount:shop:alice``. Raises AccessDenied (Unauthorized) for a bad token."""
+    """Return the caller's name, as in ``system:serviceaccount:shop:alice``. Raises AccessDenied (Unauthorized)."""
     status = await kube.create_review(SELF_SUBJECT_REVIEW, {})
     return str(status.get("userInfo", {}).get("username", ""))

@@ -1,4 +1,4 @@
-"""From the command line to a running gateway."""
+"""The gateway process."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 
-from cinderblock.gateway import logs
 from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.auth import Authenticator, NoAuth, TokenAuth
-from cinderblock.gateway.server import running
-from cinderblock.gateway.settings import HOST, Auth, GatewaySettings
+from cinderblock.gateway.server import RunningServer, running
+from cinderblock.gateway.settings import AuthMode, GatewaySettings
 from cinderblock.kube.client import connect
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.token_clients import TokenClients
+from cinderblock.observability import log
 from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 _logger = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ def main(settings: GatewaySettings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code.
 
     Raises:
-        InvalidInput: there is no API server to talk to, no such certificate, or the address is taken.
+        InvalidInput: no API server is configured, the certificate cannot be read, or the address is in use.
     """
-    logs.configure()
+    log.configure("gateway")
     asyncio.run(_serve(settings))
     return 0
 
@@ -35,31 +36,42 @@ def main(settings: GatewaySettings) -> int:
 async def _serve(settings: GatewaySettings) -> None:
     metrics = GatewayMetrics()
     async with AsyncExitStack() as stack:
-        who = await stack.enter_async_context(aclosing(await identification(settings)))
-        server = await stack.enter_async_context(running(make_app(who, settings, metrics), settings))
-        if settings.health_port is not None:
-            inside = GatewaySettings(host=HOST, port=settings.health_port)
-            await stack.enter_async_context(running(make_health_app(who, metrics), inside))
-        _logger.info("Listening on %s port %s", settings.host, server.port)
-        await _wait_for_signal()
-        _logger.info("Told to stop")
+        authenticator = await stack.enter_async_context(aclosing(await make_authenticator(settings)))
+        api = await stack.enter_async_context(running(make_app(authenticator, settings, metrics), settings))
+        servers = [api]
+        health = settings.of_health_server()
+        if health is not None:
+            app = make_health_app(authenticator, metrics)
+            servers.append(await stack.enter_async_context(running(app, health)))
+        _logger.info("Listening", extra={"host": settings.host, "port": api.port})
+        await wait_for_stop(servers)
+        _logger.info("Received a signal to stop")
 
 
-async def identification(settings: GatewaySettings) -> Authenticator:
-    """How callers are told apart."""
-    if settings.auth is Auth.NONE:
+async def make_authenticator(settings: GatewaySettings) -> Authenticator:
+    """Return the authenticator for the configured mode."""
+    if settings.auth is AuthMode.NONE:
         _logger.warning(
-            "--auth=none: whoever reaches %s has the rights of this process's own credentials. For tests only!",
-            settings.host,
+            "Authentication is off (--auth=none), for tests only! Every caller has the rights of the gateway itself.",
+            extra={"host": settings.host},
         )
         kube = await connect()
         return NoAuth(kube, (await kube.credentials()).namespace)
     return TokenAuth(TokenClients(default_source(os.environ, identified=False)))
 
 
-async def _wait_for_signal() -> None:
-    told = asyncio.Event()
+async def wait_for_stop(servers: Sequence[RunningServer]) -> None:
+    """Wait for SIGTERM or SIGINT. Raises the error of a server that fails before: the process must not outlive it."""
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    await told.wait()
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        ended, _ = await asyncio.wait(
+            [stopping, *(server.task for server in servers)], return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        stopping.cancel()
+    for task in ended:
+        task.result()

@@ -1,4 +1,4 @@
-"""The process: an HTTP server around the application, with TLS, until it is told to stop."""
+"""HTTP servers around the gateway's ASGI applications, with TLS."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -19,26 +20,42 @@ from cinderblock.errors import InvalidInput
 from cinderblock.gateway.settings import GatewaySettings
 
 _HEAD_BYTES = 65_536
-"""Bytes of a request's head: a token of 16 KiB, and room."""
+"""Limit of a request's head: a token of 16 KiB, and some room."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to the process that it is a part of, and says when it listens.
+    """A server that leaves signals to its process, and knows whether it accepts connections.
 
     Attributes:
-        listens: set once connections are taken.
+        listens: set once the server accepts connections.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listens = asyncio.Event()
+        self.servers = []
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the server listens on."""
         return int(self.servers[0].sockets[0].getsockname()[1])
+
+    async def run_until_stopped(self, listening: socket.socket, settings: GatewaySettings) -> None:
+        """Serve until `should_exit` is set. Raises an error if the server ends before, for whatever reason."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                renewal = tasks.create_task(_renew_certificate(self.config, settings))
+                await self.serve([listening])
+                renewal.cancel()
+        finally:
+            # uvicorn closes them only if it ends in order.
+            for server in self.servers:
+                server.close()
+            listening.close()
+        if not self.should_exit:
+            raise RuntimeError("The HTTP server ended unexpectedly")
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -51,8 +68,20 @@ class Server(uvicorn.Server):
         yield
 
 
+class RunningServer(NamedTuple):
+    """A server that accepts connections.
+
+    Attributes:
+        port: the port that it listens on.
+        task: ends with an error if the server fails.
+    """
+
+    port: int
+    task: asyncio.Task[None]
+
+
 def make_server(app: ASGIApp, settings: GatewaySettings) -> Server:
-    """A server that is ready to be started. Raises InvalidInput for a certificate that cannot be read."""
+    """Return a server that is ready to start. Raises InvalidInput if the certificate cannot be read."""
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -77,22 +106,28 @@ def make_server(app: ASGIApp, settings: GatewaySettings) -> Server:
 
 
 @asynccontextmanager
-async def running(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[Server]:
-    """Serve ``app`` until the block ends. Raises InvalidInput if the address cannot be listened on."""
+async def running(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[RunningServer]:
+    """Serve ``app`` until the block ends.
+
+    Raises:
+        InvalidInput: the certificate cannot be read, or the server cannot listen on the address.
+    """
     server = make_server(app, settings)
-    listening = _listen(settings)
-    tasks = [asyncio.create_task(server.serve([listening])), asyncio.create_task(_renew(server.config, settings))]
+    serving = asyncio.create_task(server.run_until_stopped(_listen(settings), settings))
+    started = asyncio.create_task(server.listens.wait())
     try:
-        await server.listens.wait()
-        yield server
+        await asyncio.wait((serving, started), return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            await serving
+        yield RunningServer(server.port, serving)
     finally:
-        tasks[1].cancel()
+        started.cancel()
         server.should_exit = True
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(serving, started, return_exceptions=True)
 
 
 def _listen(settings: GatewaySettings) -> socket.socket:
-    """A socket that says it is TCP: only then does asyncio switch Nagle's algorithm off (40 ms an answer)."""
+    """Return a listening socket of protocol TCP: only then does asyncio disable Nagle's algorithm (40 ms an answer)."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -107,38 +142,38 @@ def _listen(settings: GatewaySettings) -> socket.socket:
 def _tls(certificate: str, private_key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(context, certificate, private_key)
+    _load_certificate(context, certificate, private_key)
     return context
 
 
-def _load(context: ssl.SSLContext, certificate: str, private_key: str) -> None:
+def _load_certificate(context: ssl.SSLContext, certificate: str, private_key: str) -> None:
     try:
         context.load_cert_chain(certificate, private_key)
     except OSError as error:
         raise InvalidInput(f"Cannot use certificate {certificate} with key {private_key}: {error}") from error
 
 
-async def _renew(config: uvicorn.Config, settings: GatewaySettings) -> None:
-    """Read the certificate again whenever its file changes; connections that are there keep the old one."""
+async def _renew_certificate(config: uvicorn.Config, settings: GatewaySettings) -> None:
+    """Reload the certificate whenever its file changes. Existing connections keep the old one."""
     if not (settings.certificate and settings.private_key and isinstance(config.ssl, ssl.SSLContext)):
         return
-    seen = _stamp(settings.certificate)
+    loaded = _file_version(settings.certificate)
     while True:
         await asyncio.sleep(settings.certificate_seconds)
-        now = _stamp(settings.certificate)
-        if now == seen:
+        current = _file_version(settings.certificate)
+        if current == loaded:
             continue
         try:
-            _load(config.ssl, settings.certificate, settings.private_key)
+            _load_certificate(config.ssl, settings.certificate, settings.private_key)
         except InvalidInput as error:
-            _logger.warning("The old certificate stays in use: %s", error.message)
+            _logger.warning("Kept the old certificate", extra={"error": error.message})
             continue
-        seen = now
-        _logger.info("Certificate %s was read again", settings.certificate)
+        loaded = current
+        _logger.info("Reloaded the certificate", extra={"file": settings.certificate})
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    """What changes with the file: the kubelet puts new ones in the place of the old."""
+def _file_version(path: str) -> tuple[int, int]:
+    """Return what differs between versions of a file, which the kubelet replaces."""
     try:
         status = os.stat(path)
     except OSError:
@@ -147,21 +182,21 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def _with_header_timeout(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, which waits without end for the head of a connection's first request, with an end to that."""
+    """Return uvicorn's protocol with a time limit for the head of a connection's first request, which it lacks."""
 
-    class Impatient(H11Protocol):
+    class HeaderTimeoutProtocol(H11Protocol):
         @override
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._patience = self.loop.call_later(seconds, self._lose_patience)
+            self._header_timeout = self.loop.call_later(seconds, self._close_if_idle)
 
-        def _lose_patience(self) -> None:
+        def _close_if_idle(self) -> None:
             if self.cycle is None and not self.transport.is_closing():
                 self.transport.close()
 
         @override
         def connection_lost(self, exc: Exception | None) -> None:
-            self._patience.cancel()
+            self._header_timeout.cancel()
             super().connection_lost(exc)
 
-    return Impatient
+    return HeaderTimeoutProtocol

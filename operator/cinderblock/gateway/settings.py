@@ -1,55 +1,61 @@
-"""What the gateway is told when it is started."""
+"""Settings of the gateway process."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 HOST: Final = "0.0.0.0"  # noqa: S104  # a pod's own network
 PORT: Final = 8776
-"""Where Cinder's API listens (IANA: none; cinder ``osapi_volume_listen_port``)."""
-BODY_LIMIT: Final = 114_688
-"""Bytes of a request's body: Cinder's ``osapi_max_request_body_size``."""
+"""Default port of Cinder's API (cinder ``osapi_volume_listen_port``)."""
+BODY_BYTES: Final = 114_688
+"""Limit of a request's body: Cinder's ``osapi_max_request_body_size``."""
 
 
-class Auth(StrEnum):
-    """How callers are told apart."""
+class AuthMode(StrEnum):
+    """How the gateway authenticates callers."""
 
-    KUBERNETES = "token"
+    TOKEN = "token"  # noqa: S105
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Settings of one gateway.
+    """Settings of the gateway process, which the command line gives.
 
     Attributes:
         host: address to listen on.
-        port: of the API; 0: any free one.
-        health_port: of health, readiness and figures, in plain HTTP on all addresses; None: they are not served.
-        auth: token: callers show their Kubernetes tokens. none: everybody acts with the gateway's own credentials.
-        certificate, private_key: files for TLS, read again when they change; None: plain HTTP.
-        certificate_seconds: how often it is looked whether they have changed; the kubelet renews mounted Secrets about
-            every minute.
-        public_url: URL under which callers reach us, for links; None: what they say in the Host header.
-        body_limit: bytes of a request's body.
-        header_seconds: time for a request's head to arrive, from the moment that the connection is there.
-        body_seconds: time for its body to arrive.
-        idle_seconds: how long a connection is kept between two requests.
-        connections: how many requests may be worked on at once; what is beyond is answered with 503.
+        port: port of the API; 0 selects a free one.
+        health_port: port of health, readiness and metrics, in plain HTTP on all addresses; None disables them.
+        auth: ``token``: callers send Kubernetes tokens. ``none``: all callers act with the gateway's own credentials.
+        certificate, private_key: TLS files, reloaded when they change; None: plain HTTP.
+        certificate_seconds: interval of checks for a new certificate. The kubelet updates mounted Secrets about once a
+            minute.
+        public_url: URL for links in responses; None: derived from the Host header.
+        body_limit: maximum size of a request's body in bytes.
+        header_seconds: time limit for a request's head, from the start of the connection.
+        body_seconds: time limit for a request's body.
+        idle_seconds: time that a connection stays open between two requests.
+        connections: maximum number of concurrent requests. Others get 503.
     """
 
     host: str = HOST
     port: int = PORT
     health_port: int | None = None
-    auth: Auth = Auth.KUBERNETES
+    auth: AuthMode = AuthMode.TOKEN
     certificate: str | None = None
     private_key: str | None = None
     certificate_seconds: float = 30.0
     public_url: str | None = None
-    body_limit: int = BODY_LIMIT
+    body_limit: int = BODY_BYTES
     header_seconds: float = 10.0
     body_seconds: float = 20.0
     idle_seconds: float = 65.0
     connections: int = 512
+
+    def of_health_server(self) -> GatewaySettings | None:
+        """Return the settings of the health server; None if it is disabled."""
+        if self.health_port is None:
+            return None
+        return replace(self, host=HOST, port=self.health_port, certificate=None, private_key=None)

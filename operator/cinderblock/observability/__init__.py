@@ -1,7 +1,8 @@
-"""What machines are told about us: metrics in Prometheus' format.
+"""Logs, and metrics in Prometheus' format.
 
-state: figures that the world says, counted anew at every reading, so that a restart loses none of them. instruments:
-what only this process knows, durations and counts since its start. families: both as metrics; the names and labels are
-there and in docs/observability.md. No label has a value that users can make many of without making as many objects: a
-volume's series are there while the volume and a VolumeBackup of it are, a store's while the BackupStore is.
+cluster_state: values that are derived from objects at every reading, so that a restart loses none of them.
+operator_metrics, gateway_metrics: durations and counts since the start of the process. exposition: the page with both.
+log: JSON lines. docs/observability.md lists the metrics. No label has values that users can create without creating
+objects: the series of a volume exist as long as the volume and a VolumeBackup of it, and those of a store as long as
+the BackupStore.
 """

@@ -1,4 +1,4 @@
-"""Figures that are derived from the objects of the cluster. Pure: the same objects give the same figures."""
+"""Metrics that are derived from the objects of the cluster, without side effects."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.restore import checks as restore_checks
 
 NEW: Final = "new"
-"""Phase of an object that we have not looked at yet."""
+"""Phase of an object that the operator has not processed yet."""
 
-ATTENTION_REASONS: Final = frozenset({"HasDependentBackups"})
-"""Reasons of a wait that may go on for as long as people like; it makes nothing overdue."""
+USER_WAIT_REASONS: Final = frozenset({"HasDependentBackups"})
+"""Reasons of waits for a person. They may take any time, so such an operation is not pending."""
 
 
 class OperationKind(StrEnum):
-    """What we do for people. Cancelling a restore is deleting it."""
+    """Operations that users request. Cancelling a restore is a deletion."""
 
     BACKUP = "backup"
     RESTORE = "restore"
@@ -34,8 +34,8 @@ class OperationKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimSize:
-    """A PersistentVolumeClaim that exists."""
+class ClaimRef:
+    """An existing PersistentVolumeClaim."""
 
     uid: str
     namespace: str
@@ -44,14 +44,14 @@ class ClaimSize:
 
 @dataclass
 class VolumeMetrics:
-    """How a volume is protected, in seconds since 1970; None: there is no such instant.
+    """Times of a volume's backups, in seconds since 1970.
 
     Attributes:
         namespace, name: of the PersistentVolumeClaim.
-        first_request: creation of the oldest VolumeBackup of it that is still there.
-        last_success: the instant whose data the newest complete backup holds.
-        last_incomplete: the instant whose data the newest incomplete backup holds: it lacks unreadable files.
-        last_failure: when the newest failed VolumeBackup of it had failed.
+        first_request: creation of its oldest existing VolumeBackup.
+        last_success: time of the data in the newest complete backup.
+        last_incomplete: time of the data in the newest backup that lacks unreadable files.
+        last_failure: time of the last failure of its existing VolumeBackups.
     """
 
     namespace: str
@@ -64,7 +64,7 @@ class VolumeMetrics:
 
 @dataclass
 class StoreMetrics:
-    """A BackupStore: whether it answered when it was last asked, and the bytes that VolumeBackups have in it."""
+    """A BackupStore: whether its last check succeeded, and how many bytes VolumeBackups have in it."""
 
     namespace: str
     name: str
@@ -74,15 +74,15 @@ class StoreMetrics:
 
 @dataclass
 class ClusterState:
-    """The figures of one reading of the cluster.
+    """One reading of the cluster.
 
     Attributes:
-        objects: how many there are, by kind and phase; those that there are none of are zero.
-        oldest_pending: when the oldest operation that has not ended was asked for, in seconds since 1970.
-        last_failures: when an operation failed last whose object is still there, in seconds since 1970.
-        running_movers: mover Jobs that have not ended.
-        queued_movers: operations that wait until fewer movers run.
-        volumes: volumes that exist and that VolumeBackups name.
+        objects: number of objects by kind and phase, zeros included.
+        oldest_pending: request time of the oldest unfinished operation, in seconds since 1970.
+        last_failures: time of the last failure among existing objects, in seconds since 1970.
+        running_movers: number of mover Jobs that have not ended.
+        queued_movers: number of operations that wait for a free mover slot.
+        volumes: existing volumes that VolumeBackups name.
         stores: all BackupStores.
     """
 
@@ -96,16 +96,16 @@ class ClusterState:
 
 
 class ClusterStateBuilder:
-    """Counts objects one after the other, so that whoever reads them need not hold all."""
+    """Builds a ClusterState from one object at a time, so that callers need not hold all of them."""
 
-    def __init__(self, claims: Iterable[ClaimSize], stores: Iterable[BackupStore]) -> None:
-        self._state = ClusterState(objects=_nothing())
+    def __init__(self, claims: Iterable[ClaimRef], stores: Iterable[BackupStore]) -> None:
+        self._state = ClusterState(objects=_zeros())
         self._by_uid: dict[str, VolumeMetrics] = {}
         self._by_name: dict[tuple[str, str], VolumeMetrics] = {}
         for claim in claims:
-            figures = VolumeMetrics(claim.namespace, claim.name)
-            self._by_uid[claim.uid] = self._by_name[claim.namespace, claim.name] = figures
-        self._stores = {(store.namespace, store.name): _store(store) for store in stores}
+            metrics = VolumeMetrics(claim.namespace, claim.name)
+            self._by_uid[claim.uid] = self._by_name[claim.namespace, claim.name] = metrics
+        self._stores = {(store.namespace, store.name): _store_metrics(store) for store in stores}
 
     def add_backup(self, backup: VolumeBackup) -> None:
         """Count a VolumeBackup."""
@@ -138,20 +138,20 @@ class ClusterStateBuilder:
             self._add_failure(OperationKind.RESTORE, status.updated_at)
 
     def result(self, running_movers: int) -> ClusterState:
-        """The figures of all that was counted."""
-        asked = [volume for volume in self._by_uid.values() if volume.first_request is not None]
-        self._state.volumes = sorted(asked, key=lambda volume: (volume.namespace, volume.name))
+        """Return the state of all objects that were added."""
+        backed_up = [volume for volume in self._by_uid.values() if volume.first_request is not None]
+        self._state.volumes = sorted(backed_up, key=lambda volume: (volume.namespace, volume.name))
         self._state.stores = [self._stores[key] for key in sorted(self._stores)]
         self._state.running_movers = running_movers
         return self._state
 
     def _volume_of(self, backup: VolumeBackup) -> VolumeMetrics | None:
-        """The volume, if it still exists: one that was made anew under its name is another one."""
-        known = backup.status.volume_id if volume_lock.own_phase(backup) else None
-        if known:
-            return self._by_uid.get(known)
-        asked = backup.spec.volume_id or ""
-        return self._by_uid.get(asked) or self._by_name.get((backup.namespace, asked))
+        """Return the volume of a backup if it still exists. A recreated claim of the same name is another volume."""
+        uid = backup.status.volume_id if volume_lock.own_phase(backup) else None
+        if uid:
+            return self._by_uid.get(uid)
+        reference = backup.spec.volume_id or ""
+        return self._by_uid.get(reference) or self._by_name.get((backup.namespace, reference))
 
     def _add_pending(self, operation: OperationKind, since: datetime | None) -> None:
         if since is not None:
@@ -159,7 +159,7 @@ class ClusterStateBuilder:
             oldest[operation] = min(since.timestamp(), oldest.get(operation, float("inf")))
 
     def _add_deletion(self, since: datetime | None, conditions: list[Condition]) -> None:
-        if _reason(conditions) not in ATTENTION_REASONS:
+        if _reason(conditions) not in USER_WAIT_REASONS:
             self._add_pending(OperationKind.DELETE, since)
 
     def _add_queued(self, conditions: list[Condition]) -> None:
@@ -171,45 +171,43 @@ class ClusterStateBuilder:
             newest[operation] = max(when.timestamp(), newest.get(operation, 0.0))
 
 
-def claim_size(bodies: Iterable[Mapping[str, Mapping[str, str]]]) -> list[ClaimSize]:
-    """Claims as the API server lists them; the temporary ones that are ours are no volumes of anybody's."""
+def claim_refs(bodies: Iterable[Mapping[str, Mapping[str, str]]]) -> list[ClaimRef]:
+    """Return the claims in a list of the API server, without the temporary ones of operations."""
     metadata = [body["metadata"] for body in bodies]
-    return [
-        ClaimSize(m["uid"], m["namespace"], m["name"]) for m in metadata if labels.OWNER_UID_LABEL not in _labels(m)
-    ]
+    return [ClaimRef(m["uid"], m["namespace"], m["name"]) for m in metadata if labels.OWNER_UID_LABEL not in _labels(m)]
 
 
 def _labels(metadata: Mapping[str, object]) -> Mapping[str, str]:
-    found = metadata.get("labels")
-    return found if isinstance(found, Mapping) else {}
+    values = metadata.get("labels")
+    return values if isinstance(values, Mapping) else {}
 
 
-def _nothing() -> Counter[tuple[str, str]]:
-    """Zero of every kind and phase: a series that is absent cannot be told from one that nobody collects."""
+def _zeros() -> Counter[tuple[str, str]]:
+    """Return zero for every kind and phase. Prometheus cannot distinguish a missing series from a failed scrape."""
     backups = [("VolumeBackup", phase) for phase in (NEW, *BackupPhase)]
     restores = [("VolumeRestore", phase) for phase in (NEW, *RestorePhase)]
     return Counter(dict.fromkeys([*backups, *restores], 0))
 
 
-def _store(store: BackupStore) -> StoreMetrics:
-    ready = any(c.type == ConditionType.READY and c.status == "True" for c in store.status.conditions)
-    return StoreMetrics(store.namespace, store.name, ready)
+def _store_metrics(store: BackupStore) -> StoreMetrics:
+    is_ready = any(c.type == ConditionType.READY and c.status == "True" for c in store.status.conditions)
+    return StoreMetrics(store.namespace, store.name, is_ready)
 
 
 def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPhase | None) -> None:
     created, status = backup.metadata.creation_timestamp, backup.status
     if created is not None:
         volume.first_request = min(created.timestamp(), volume.first_request or float("inf"))
-    held = status.data_timestamp or created
-    if phase in backup_checks.WHOLE and held is not None and not backup.metadata.is_being_deleted:
+    data_time = status.data_timestamp or created
+    if phase in backup_checks.WHOLE and data_time is not None and not backup.metadata.is_being_deleted:
         if status.unreadable_files:
-            volume.last_incomplete = max(held.timestamp(), volume.last_incomplete or 0.0)
+            volume.last_incomplete = max(data_time.timestamp(), volume.last_incomplete or 0.0)
         else:
-            volume.last_success = max(held.timestamp(), volume.last_success or 0.0)
+            volume.last_success = max(data_time.timestamp(), volume.last_success or 0.0)
     if phase is BackupPhase.ERROR and status.updated_at is not None:
         volume.last_failure = max(status.updated_at.timestamp(), volume.last_failure or 0.0)
 
 
 def _reason(conditions: list[Condition]) -> str:
-    """What is awaited; empty: nothing."""
+    """Return the reason of a wait; empty if there is none."""
     return next((c.reason for c in conditions if c.type == ConditionType.RECONCILING), "")

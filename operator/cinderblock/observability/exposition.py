@@ -1,4 +1,4 @@
-"""Metrics with their names and labels, from figures that were just read."""
+"""The page of metrics, with names, labels and help texts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cinderblock.observability.operator_metrics import OperatorMetrics
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """Everything that is read when a page of metrics is asked for.
+    """Values that are read for each request of the page.
 
     Attributes:
-        version: ours.
+        version: version of Cinderblock.
         now: seconds since 1970.
-        is_leading: whether this process acts.
-        watch_silence: seconds since the most silent watch was heard; None: nobody knows.
-        queue: keys by what they wait for: due, delayed, running.
-        requests: requests to the API server by verb, resource and code; code 0: no answer.
-        mover_limit: movers that may run at once.
-        state: the last reading of the cluster; None: this process does not read it, or could not yet.
+        is_leading: whether this process is the leader.
+        watch_silence: seconds since the last event of the most idle watch; None if unknown.
+        queue: number of keys by state: due, delayed, running.
+        requests: requests to the API server by verb, resource and code; code 0 means no response.
+        mover_limit: maximum number of concurrent movers.
+        state: the last reading of the cluster; None if this process does not read it, or has not yet.
         state_age: seconds since that reading.
     """
 
@@ -44,25 +44,25 @@ class MetricsSnapshot:
 
 
 class MetricsPage:
-    """A page of metrics: instruments, figures, and what the kernel says of this process."""
+    """A page with the metrics of the operator, of a snapshot, and of this process."""
 
     def __init__(self, metrics: OperatorMetrics) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_RegistryCollector(metrics.registry))
         ProcessCollector(registry=self._registry)
 
-    def render(self, figures: MetricsSnapshot, accept: str = "") -> tuple[bytes, str]:
-        """The page in the format that an Accept header asks for, and its content type."""
-        # A page of its own for every request: figures of one are never seen in another.
+    def render(self, snapshot: MetricsSnapshot, accept: str = "") -> tuple[bytes, str]:
+        """Return the page in the format that an Accept header selects, and its content type."""
+        # Each request has its own registry, so concurrent requests do not mix their snapshots.
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_RegistryCollector(self._registry))
-        registry.register(_CallbackCollector(lambda: families(figures)))
+        registry.register(_CallbackCollector(lambda: families(snapshot)))
         encoder, content_type = choose_encoder(accept)
         return encoder(registry), content_type
 
 
 class _RegistryCollector(Collector):
-    """All of another registry."""
+    """Collects all metrics of another registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -73,7 +73,7 @@ class _RegistryCollector(Collector):
 
 
 class _CallbackCollector(Collector):
-    """What a function gives."""
+    """Collects the metrics that a function returns."""
 
     def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
         self._collect = collect
@@ -83,52 +83,56 @@ class _CallbackCollector(Collector):
         return self._collect()
 
 
-def families(figures: MetricsSnapshot) -> Iterator[Metric]:
-    """The figures as metrics."""
-    yield from _process(figures)
-    if figures.state is not None:
-        age = "Time since the cluster was read for the figures that come from its objects."
-        yield GaugeMetricFamily("cinderblock_state_age_seconds", age, value=figures.state_age)
-        yield from _operations(figures.state, figures.now)
-        yield from _movers(figures.state, figures.mover_limit)
-        yield from _volumes(figures.state)
-        yield from _stores(figures.state)
+def families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    """Yield the metrics of a snapshot."""
+    yield from _process(snapshot)
+    if snapshot.state is not None:
+        age = "Time since the objects of the cluster were read."
+        yield GaugeMetricFamily("cinderblock_state_age_seconds", age, value=snapshot.state_age)
+        yield from _operations(snapshot.state, snapshot.now)
+        yield from _movers(snapshot.state, snapshot.mover_limit)
+        yield from _volumes(snapshot.state)
+        yield from _stores(snapshot.state)
 
 
-def _process(figures: MetricsSnapshot) -> Iterator[Metric]:
-    build = GaugeMetricFamily("cinderblock_build_info", "Always 1; which version this is.", labels=["version"])
-    build.add_metric([figures.version], 1)
+def _process(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    build = GaugeMetricFamily("cinderblock_build_info", "Always 1. The label is the version.", labels=["version"])
+    build.add_metric([snapshot.version], 1)
     yield build
-    yield GaugeMetricFamily("cinderblock_leader", "Whether this process acts: 1 or 0.", value=figures.is_leading)
-    if figures.watch_silence is not None:
-        silence = "Time since the most silent watch was heard."
-        yield GaugeMetricFamily("cinderblock_watch_silence_seconds", silence, value=figures.watch_silence)
+    yield GaugeMetricFamily(
+        "cinderblock_leader", "1 if this process is the leader, otherwise 0.", value=snapshot.is_leading
+    )
+    if snapshot.watch_silence is not None:
+        silence = "Time since the last event of the most idle watch."
+        yield GaugeMetricFamily("cinderblock_watch_silence_seconds", silence, value=snapshot.watch_silence)
     queue = GaugeMetricFamily(
         "cinderblock_queue_keys",
-        "Objects that wait for their turn (due), for a time, or are worked on.",
+        "Objects in the work queue: due, delayed, or running.",
         labels=["state"],
     )
-    for state, count in figures.queue.items():
+    for state, count in snapshot.queue.items():
         queue.add_metric([state], count)
     yield queue
     requests = CounterMetricFamily(
         "cinderblock_kubernetes_requests",
-        "Requests to the API server, but for watches; code 0: no answer.",
+        "Requests to the API server except watches. Code 0 means no response.",
         labels=["verb", "resource", "code"],
     )
-    for (verb, resource, code), count in sorted(figures.requests.items()):
+    for (verb, resource, code), count in sorted(snapshot.requests.items()):
         requests.add_metric([verb, resource, str(code)], count)
     yield requests
 
 
 def _operations(state: ClusterState, now: float) -> Iterator[Metric]:
-    objects = GaugeMetricFamily("cinderblock_objects", "Objects of ours, by phase.", labels=["kind", "phase"])
+    objects = GaugeMetricFamily(
+        "cinderblock_objects", "Objects of Cinderblock by kind and phase.", labels=["kind", "phase"]
+    )
     for (kind, phase), count in sorted(state.objects.items()):
         objects.add_metric([kind, phase], count)
     yield objects
     age = GaugeMetricFamily(
         "cinderblock_oldest_pending_operation_age_seconds",
-        "Age of the oldest operation that has not ended; 0: there is none.",
+        "Age of the oldest unfinished operation, or 0.",
         labels=["operation"],
     )
     for operation in OperationKind:
@@ -137,7 +141,7 @@ def _operations(state: ClusterState, now: float) -> Iterator[Metric]:
     yield age
     failures = GaugeMetricFamily(
         "cinderblock_last_failure_timestamp_seconds",
-        "When an operation failed last whose object is still there.",
+        "Time of the last failure among existing objects.",
         labels=["operation"],
     )
     for operation, when in sorted(state.last_failures.items()):
@@ -147,33 +151,35 @@ def _operations(state: ClusterState, now: float) -> Iterator[Metric]:
 
 def _movers(state: ClusterState, limit: int) -> Iterator[Metric]:
     movers = GaugeMetricFamily(
-        "cinderblock_movers", "Movers that run, and operations queued for one.", labels=["state"]
+        "cinderblock_movers", "Running movers, and operations that wait for one.", labels=["state"]
     )
     movers.add_metric(["running"], state.running_movers)
     movers.add_metric(["queued"], state.queued_movers)
     yield movers
-    yield GaugeMetricFamily("cinderblock_movers_limit", "Movers that may run at once in the cluster.", value=limit)
+    yield GaugeMetricFamily(
+        "cinderblock_movers_limit", "Maximum number of concurrent movers in the cluster.", value=limit
+    )
 
 
 def _volumes(state: ClusterState) -> Iterator[Metric]:
     yield _per_volume(
         "cinderblock_volume_first_request_timestamp_seconds",
-        "Creation of the oldest VolumeBackup of the volume that is still there.",
+        "Creation time of the oldest existing VolumeBackup of the volume.",
         {(v.namespace, v.name): v.first_request for v in state.volumes},
     )
     yield _per_volume(
         "cinderblock_volume_last_success_timestamp_seconds",
-        "The instant whose data the newest complete backup of the volume holds.",
+        "Time of the data in the newest complete backup of the volume.",
         {(v.namespace, v.name): v.last_success for v in state.volumes},
     )
     yield _per_volume(
         "cinderblock_volume_last_incomplete_timestamp_seconds",
-        "The instant whose data the newest backup of the volume that lacks unreadable files holds.",
+        "Time of the data in the newest backup of the volume that lacks unreadable files.",
         {(v.namespace, v.name): v.last_incomplete for v in state.volumes},
     )
     yield _per_volume(
         "cinderblock_volume_last_failure_timestamp_seconds",
-        "When the newest failed backup of the volume had failed.",
+        "Time of the last failed backup of the volume.",
         {(v.namespace, v.name): v.last_failure for v in state.volumes},
     )
 
@@ -189,12 +195,12 @@ def _per_volume(name: str, text: str, values: Mapping[tuple[str, str], float | N
 def _stores(state: ClusterState) -> Iterator[Metric]:
     ready = GaugeMetricFamily(
         "cinderblock_store_ready",
-        "Whether the store answered when asked last: 1 or 0.",
+        "1 if the last check of the store succeeded, otherwise 0.",
         labels=["store_namespace", "store"],
     )
     stored = GaugeMetricFamily(
         "cinderblock_store_stored_bytes",
-        "Bytes that VolumeBackups have in the store.",
+        "Bytes of VolumeBackups in the store.",
         labels=["store_namespace", "store"],
     )
     for store in state.stores:

@@ -1,30 +1,92 @@
-"""Logs as one JSON object per line, for people and for machines that collect them."""
+"""Logs of the operator, the gateway and the mover: one JSON object per line on standard error."""
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
+from pythonjsonlogger import core
+from pythonjsonlogger import json as pythonjsonlogger
 from typing_extensions import override
 
-_concerning: ContextVar[dict[str, str] | None] = ContextVar("concerning", default=None)
-"""The object that is worked on, wherever a line is written: in a task, or in a thread that it waits for."""
+ACCESS_LOGGER: Final = "cinderblock.gateway.access"
+"""Writes one line per request to the gateway."""
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""Attributes that every record has; what else a record carries was given as ``extra``."""
-_KOPF = frozenset({"settings", "k8s_ref", "k8s_skip"})
-"""What kopf hangs onto its records; of it, the reference says which object is concerned."""
-_LEFT_OUT = _STANDARD | _KOPF
+_object_fields: ContextVar[dict[str, str] | None] = ContextVar("object_fields", default=None)
+"""The object that is being processed, in this task and in the threads that it waits for."""
+
+_KOPF_ATTRIBUTES: Final = ("settings", "k8s_ref", "k8s_skip")
+"""Attributes that kopf adds to its records. Only the reference to the object is of interest."""
+_OMITTED_ATTRIBUTES: Final = (*core.RESERVED_ATTRS, "taskName", "color_message", *_KOPF_ATTRIBUTES)
+"""Attributes that are not ``extra`` fields. ``color_message`` is uvicorn's; Python 3.11 knows no ``taskName``."""
+_FIELDS: Final = {"asctime": "time", "levelname": "level", "name": "logger", "message": "message"}
 
 
-def _of_kopf(record: logging.LogRecord) -> dict[str, str]:
+@contextmanager
+def object_context(kind: str, namespace: str, name: str) -> Iterator[None]:
+    """Add the object to every line that is logged inside the block."""
+    fields = {"object_kind": kind, "object_namespace": namespace, "object_name": name}
+    token = _object_fields.set(fields)
+    try:
+        yield
+    finally:
+        _object_fields.reset(token)
+
+
+def add_uid(uid: str) -> None:
+    """Add the object's UID to all later lines of the same `object_context`."""
+    fields = _object_fields.get()
+    if fields is not None:
+        fields["object_uid"] = uid
+
+
+class JsonFormatter(pythonjsonlogger.JsonFormatter):
+    """Write time, level, logger, message, object, ``extra`` fields, and the traceback if there is one.
+
+    All own loggers appear under the name of the process, because the names of modules change. The access log keeps its
+    name.
+    Lines are ASCII, so they stay valid whatever a file name contains and whatever the encoding of the output.
+    """
+
+    def __init__(self, process: str) -> None:
+        """Format lines of the process ``operator``, ``gateway`` or ``mover``."""
+        names = _FIELDS | {"exc_info": "traceback"}
+        super().__init__(list(_FIELDS), rename_fields=names, reserved_attrs=_OMITTED_ATTRIBUTES, json_ensure_ascii=True)
+        self._logger_name = f"cinderblock.{process}"
+
+    @override
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the time in UTC with milliseconds, in RFC 3339."""
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+    @override
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Add the fields of a record, and the object. Fields that are given as ``extra`` win over the object."""
+        super().add_fields(log_data, record, message_dict)
+        log_data["level"] = record.levelname.lower()
+        log_data["logger"] = self._stable_name(record.name)
+        for key, value in ((_object_fields.get() or {}) | _kopf_object(record)).items():
+            log_data.setdefault(key, value)
+
+    @override
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Turn every value into a number or text."""
+        return {key: _to_scalar(value) for key, value in log_data.items()}
+
+    def _stable_name(self, name: str) -> str:
+        is_own = name.partition(".")[0] == "cinderblock" and name != ACCESS_LOGGER
+        return self._logger_name if is_own else name
+
+
+def _kopf_object(record: logging.LogRecord) -> dict[str, str]:
+    """Return the fields of the object that a record of kopf refers to."""
     reference = getattr(record, "k8s_ref", None)
     if not isinstance(reference, Mapping):
         return {}
@@ -33,64 +95,38 @@ def _of_kopf(record: logging.LogRecord) -> dict[str, str]:
     }
 
 
-def _plain(value: object) -> str | int | float:
-    return value if isinstance(value, int | float) else str(value)
-
-
-@contextmanager
-def object_context(kind: str, namespace: str, name: str) -> Iterator[None]:
-    """Add an object to every line that is written inside."""
-    fields = {"object_kind": kind, "object_namespace": namespace, "object_name": name}
-    token = _concerning.set(fields)
+def _to_scalar(value: object) -> str | int | float:
+    """Return a value that JSON has, which NaN is not. Logging must not fail, not even if ``str`` does."""
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
     try:
-        yield
-    finally:
-        _concerning.reset(token)
+        return str(value)
+    except Exception:  # noqa: BLE001
+        return f"<{type(value).__name__}>"
 
 
-def add_uid(uid: str) -> None:
-    """Every further line of the same work says the object's UID too."""
-    fields = _concerning.get()
-    if fields is not None:
-        fields["object_uid"] = uid
+def configure(process: str, level: int = logging.INFO) -> None:
+    """Send all log lines of this process to standard error, as JSON.
 
+    Below INFO only our own lines are written: botocore's debug lines show requests with their headers and tokens.
 
-class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, the object concerned, whatever was given as ``extra``, and the traceback if any."""
-
-    @override
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= _concerning.get() or {}
-        line |= _of_kopf(record)
-        line |= {key: _plain(value) for key, value in vars(record).items() if key not in _LEFT_OUT and key[0] != "_"}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def configure(level: int = logging.INFO) -> None:
-    """Send every log line as JSON to standard error.
-
-    Below INFO only our own are written: botocore's debug lines show requests with their headers, tokens among them.
+    Args:
+        process: ``operator``, ``gateway`` or ``mover``.
+        level: the least severe level that is written.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.INFO))
     logging.getLogger("cinderblock").setLevel(level)
-    # kopf tells of every event it passes on; what happened to an object is told by us.
-    logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
+    for verbose in ("kopf", "uvicorn"):
+        # kopf logs every event that it passes on, uvicorn every start and stop.
+        logging.getLogger(verbose).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)
-    sys.excepthook = _tell_of_the_end
+    sys.excepthook = _log_uncaught
 
 
-def _tell_of_the_end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """What ends the process is a line as well."""
-    logging.getLogger(__name__).critical("The process ends", exc_info=(kind, error, traceback))
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Log the exception that ends the process."""
+    logging.getLogger(__name__).critical("The process ended unexpectedly", exc_info=(kind, error, traceback))

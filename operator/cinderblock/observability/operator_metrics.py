@@ -1,4 +1,4 @@
-"""What only this process knows: how long things took, how often, and how they ended, since it started."""
+"""Durations, counts and results since the start of this process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from cinderblock.observability.cluster_state import OperationKind
 
 RECONCILE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds. Reading the world takes some 20 ms; 10 s is when a store is given up, 30 s the limit of one API call."""
+"""Reading all objects takes about 20 ms. 10 s is the time limit of a store, 30 s of one API call."""
 OPERATION_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 86400.0)
-"""Seconds. A small volume takes three, a large one hours."""
+"""A small volume takes three seconds, a large one takes hours."""
 
 SUCCESS: Final = "success"
 ERROR: Final = "error"
@@ -19,37 +19,37 @@ RESULTS: Final = (SUCCESS, ERROR)
 
 
 class OperatorMetrics:
-    """Counters and histograms, in a registry of their own. Every series is there from the start, at zero.
+    """Counters and histograms of the operator. All series exist from the start, at zero.
 
     Attributes:
-        registry: where they are collected.
+        registry: the registry of these metrics.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self._operations = Histogram(
             "cinderblock_operation_duration_seconds",
-            "Time from the request to the end of operations that ended in this process's time.",
+            "Time from the request to the end of operations that this process saw end.",
             ["operation", "result"],
             registry=self.registry,
             buckets=OPERATION_BUCKETS,
         )
         self._bytes = Counter(
             "cinderblock_operation_bytes",
-            "Bytes of operations that succeeded: logical and transferred of the volume, stored in the store, restored.",
+            "Bytes of successful operations: logical, transferred, stored, restored.",
             ["operation", "measure"],
             registry=self.registry,
         )
         self._reconciles = Histogram(
             "cinderblock_reconcile_duration_seconds",
-            "Time that one look at one object took.",
+            "Duration of one reconciliation of one object.",
             ["kind", "result"],
             registry=self.registry,
             buckets=RECONCILE_BUCKETS,
         )
         self._store = Counter(
             "cinderblock_store_requests",
-            "Calls of the operator to stores: what was asked, and ok or the reason of the error.",
+            "Requests of the operator to stores. The result is ok or the reason of the error.",
             ["request", "result"],
             registry=self.registry,
         )
@@ -61,18 +61,18 @@ class OperatorMetrics:
         self._bytes.labels(OperationKind.RESTORE, "restored")
 
     def observe_operation(self, operation: OperationKind, *, is_success: bool, seconds: float) -> None:
-        """An operation has ended, so long after it was asked for."""
+        """Record the end of an operation, and the time since its request."""
         self._operations.labels(operation, SUCCESS if is_success else ERROR).observe(seconds)
 
     def add_bytes(self, operation: OperationKind, **measures: int | None) -> None:
-        """An operation that succeeded has dealt with so many bytes, by measure: logical, transferred, ..."""
+        """Add the bytes of a successful operation, by measure: logical, transferred, stored, restored."""
         for measure, count in measures.items():
             self._bytes.labels(operation, measure).inc(count or 0)
 
     def observe_reconcile(self, kind: str, *, is_success: bool, seconds: float) -> None:
-        """An object was looked at."""
+        """Record a reconciliation."""
         self._reconciles.labels(kind, SUCCESS if is_success else ERROR).observe(seconds)
 
     def count_store_request(self, request: str, result: str) -> None:
-        """A store was asked: check, put, get, list or delete. Thread-safe."""
+        """Count a request to a store: check, put, get, list or delete. Thread-safe."""
         self._store.labels(request, result).inc()

@@ -1,4 +1,4 @@
-"""Volumes, snapshots, stores and backups on an API server without controllers, as controllers would leave them."""
+"""Volumes, snapshots, stores and backups on an API server without controllers, with the statuses of controllers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NOW = "2026-11-23T09:00:00Z"
 
 
 async def volume(client: KubeClient, namespace: str, name: str = "database", gib: int = 1, phase: str = "Bound") -> str:
-    """A claim, bound by default; its UID."""
+    """Create a claim, bound by default. Returns its UID."""
     spec = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": f"{gib}Gi"}},
         "volumeName": f"pv-{namespace}-{name}",
         "storageClassName": "fast",
     }
-    made = await client.create(PVC, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+    created = await client.create(PVC, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
     status = {"status": {"phase": phase, "capacity": {"storage": f"{gib}Gi"}, "accessModes": ["ReadWriteOnce"]}}
     await client.merge_patch(PVC, name, namespace, status, subresource="status")
-    return str(made["metadata"]["uid"])
+    return str(created["metadata"]["uid"])
 
 
 async def pod_with(client: KubeClient, namespace: str, claim: str) -> None:
-    """A pod that uses a claim."""
+    """Create a pod that uses a claim."""
     spec = {
         "containers": [{"name": "main", "image": "none"}],
         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
@@ -41,16 +41,16 @@ async def pod_with(client: KubeClient, namespace: str, claim: str) -> None:
 
 
 async def snapshot(client: KubeClient, namespace: str, claim: str, name: str = "evening", *, ready: bool = True) -> str:
-    """A VolumeSnapshot of a claim; its UID."""
+    """Create a VolumeSnapshot of a claim. Returns its UID."""
     spec = {"source": {"persistentVolumeClaimName": claim}}
-    made = await client.create(VOLUME_SNAPSHOT, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+    created = await client.create(VOLUME_SNAPSHOT, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
     status = {"status": {"readyToUse": ready, "creationTime": NOW, "restoreSize": "1Gi"}}
     await client.merge_patch(VOLUME_SNAPSHOT, name, namespace, status, subresource="status")
-    return str(made["metadata"]["uid"])
+    return str(created["metadata"]["uid"])
 
 
 async def store(client: KubeClient, namespace: str, name: str = "default") -> None:
-    """The namespace's default BackupStore."""
+    """Create the namespace's default BackupStore."""
     annotations = {"cinderblock.io/is-default-store": "true"}
     spec = {"container": "backups", "credentialsSecretRef": {"name": "none"}}
     metadata = {"name": name, "namespace": namespace, "annotations": annotations}
@@ -58,17 +58,17 @@ async def store(client: KubeClient, namespace: str, name: str = "default") -> No
 
 
 async def backup(client: KubeClient, namespace: str, volume_id: str, name: str = "monday", **status: Any) -> str:
-    """A VolumeBackup, available by default; its UID. ``status`` are fields of the status, None to leave one out."""
+    """Create a VolumeBackup, available by default. Returns its UID. A status field of None is omitted."""
     body = {"metadata": {"name": name, "namespace": namespace}, "spec": {"volumeId": volume_id, "name": name}}
-    made = await client.create(VOLUME_BACKUP, body)
-    uid = str(made["metadata"]["uid"])
-    await becomes(client, namespace, name, uid, volumeId=volume_id, **status)
+    created = await client.create(VOLUME_BACKUP, body)
+    uid = str(created["metadata"]["uid"])
+    await set_backup_status(client, namespace, name, uid, volumeId=volume_id, **status)
     return uid
 
 
-async def becomes(client: KubeClient, namespace: str, name: str, uid: str, **status: Any) -> None:
-    """The operator writes a status: that of an available backup, and ``status``."""
-    whole = {
+async def set_backup_status(client: KubeClient, namespace: str, name: str, uid: str, **status: Any) -> None:
+    """Write the status that the operator would: of an available backup, changed by ``status``."""
+    available = {
         "id": uid,
         "phase": "available",
         "size": 1,
@@ -83,11 +83,11 @@ async def becomes(client: KubeClient, namespace: str, name: str, uid: str, **sta
         "storedBytes": 1000,
         "manifestKey": f"backups/v/{uid}.manifest",
     }
-    told = {key: value for key, value in (whole | status).items() if value is not None}
-    await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": told}, subresource="status")
+    fields = {key: value for key, value in (available | status).items() if value is not None}
+    await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": fields}, subresource="status")
 
 
-async def restore_becomes(client: KubeClient, namespace: str, name: str, uid: str, **status: Any) -> None:
-    """The operator writes the status of a VolumeRestore."""
-    told = {"id": uid} | status
-    await client.merge_patch(VOLUME_RESTORE, name, namespace, {"status": told}, subresource="status")
+async def set_restore_status(client: KubeClient, namespace: str, name: str, uid: str, **status: Any) -> None:
+    """Write the status of a VolumeRestore."""
+    fields = {"id": uid} | status
+    await client.merge_patch(VOLUME_RESTORE, name, namespace, {"status": fields}, subresource="status")

@@ -1,4 +1,4 @@
-"""A namespace as an OpenStack project: the gateway of the chart in front of it, and users with Kubernetes' rights."""
+"""A namespace as an OpenStack project, with the chart's gateway and users with Kubernetes roles."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ GATEWAY = f"{RELEASE}-gateway"
 SETTINGS = ("gateway.enabled=true", "gateway.replicas=1")
 
 _ROLES = {"reader": ("view",), "member": ("edit",), "admin": ("edit", f"{RELEASE}-status-reset")}
-"""ClusterRoles that docs/openstack.md names for OpenStack's roles."""
+"""ClusterRoles for OpenStack's roles, as in docs/openstack.md."""
 _READ = ["get", "list", "watch"]
 _WRITE = [*_READ, "create", "update", "patch", "delete"]
 _SNAPSHOTS = {"reader": _READ, "member": _WRITE, "admin": _WRITE}
 
 
 def enable(lab: Lab) -> str:
-    """Switch the gateway on; returns its URL as this machine reaches it."""
+    """Enable the gateway. Returns its URL for this machine."""
     install(lab, [HOME], *SETTINGS)
     service = lab.wait_until("gateway", lambda: lab.get("service", GATEWAY, RELEASE_NAMESPACE))
     spec = service["spec"]
@@ -27,13 +27,13 @@ def enable(lab: Lab) -> str:
 
 
 def disable(lab: Lab) -> None:
-    """Switch it off."""
+    """Disable the gateway."""
     install(lab, [HOME])
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """One project.
+    """An OpenStack project.
 
     Attributes:
         endpoint: URL of the gateway.
@@ -46,11 +46,11 @@ class Cloud:
 
     @property
     def identity(self) -> str:
-        """Where users log in."""
+        """URL for logins."""
         return f"{self.endpoint}/identity/v3"
 
     def user(self, role: str) -> str:
-        """A ServiceAccount called admin, member or reader with the rights of that role; returns its token."""
+        """Create a ServiceAccount with the rights of the role admin, member or reader. Returns its token."""
         self.lab.apply(*self._account(role))
         return self.lab.kubectl("-n", self.project, "create", "token", role).strip()
 

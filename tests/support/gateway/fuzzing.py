@@ -1,4 +1,4 @@
-"""A run of schemathesis against a gateway: requests that its OpenAPI document allows, and requests that it does not."""
+"""Schemathesis against a gateway, with requests that its OpenAPI document allows and others that it does not."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-"""That every answer is in the document, and none is 5xx. Which of the requests are to be refused, other tests say."""
+"""Every response matches the document, and none is 5xx. Other tests check which requests are rejected."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run ended."""
+    """The result of a run."""
 
     code: int
     output: str
 
 
 async def fuzz(person: Person, folder: Path, known: dict[str, str], examples: int) -> Run:
-    """Make ``examples`` requests for each operation and phase.
+    """Send ``examples`` requests for each operation and phase.
 
     Args:
-        person: who makes them.
-        folder: for files of the run.
-        known: values of path parameters that exist, so that requests get further than to 404.
-        examples: how many.
+        person: the caller.
+        folder: directory for files of the run.
+        known: existing values of path parameters, so that not all requests end in 404.
+        examples: number of requests.
     """
     config = folder / "schemathesis.toml"
     parameters = {"project": person.project, **known}

@@ -1,4 +1,4 @@
-"""A gateway in the test's own process, in front of a real API server, and people who call it."""
+"""A gateway in the process of the test, in front of a real API server, and its callers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ MEMBER = (*READER, "create", "update", "patch", "delete")
 
 
 @dataclass(frozen=True)
-class Said:
-    """An answer of the gateway."""
+class Answer:
+    """A response of the gateway."""
 
     status: int
     headers: Mapping[str, str]
@@ -39,12 +39,12 @@ class Said:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """The body as JSON."""
         return json.loads(self.text)
 
     @property
     def fault(self) -> tuple[str, int, str]:
-        """Of an error: the name in the envelope, the code and the message in it."""
+        """Name, code and message of an error."""
         ((name, inside),) = self.json.items()
         assert inside["code"] == self.status
         return name, inside["code"], inside["message"]
@@ -52,7 +52,7 @@ class Said:
 
 @dataclass
 class Person:
-    """Somebody with a token, who calls a gateway about one project."""
+    """A caller with a token and a project."""
 
     session: aiohttp.ClientSession
     url: str
@@ -68,33 +68,33 @@ class Person:
         version: str = "",
         headers: Mapping[str, str] | None = None,
         raw: bytes | None = None,
-    ) -> Said:
-        """One request; a path without a leading slash is below ``/v3/<project>/``."""
-        told = {"X-Auth-Token": self.token} | ({"OpenStack-API-Version": f"volume {version}"} if version else {})
+    ) -> Answer:
+        """Send a request. A path without a leading slash is below ``/v3/<project>/``."""
+        all_headers = {"X-Auth-Token": self.token} | ({"OpenStack-API-Version": f"volume {version}"} if version else {})
         if body is not None:
             raw = json.dumps(body).encode()
         if raw is not None:
-            told["Content-Type"] = "application/json"
+            all_headers["Content-Type"] = "application/json"
         url = self.url + (path if path.startswith("/") else f"/v3/{self.project}/{path}")
         async with self.session.request(
-            method, url, data=raw, headers=told | dict(headers or {}), allow_redirects=False
+            method, url, data=raw, headers=all_headers | dict(headers or {}), allow_redirects=False
         ) as answer:
-            return Said(answer.status, answer.headers, await answer.text())
+            return Answer(answer.status, answer.headers, await answer.text())
 
-    async def get(self, path: str, **more: Any) -> Said:
-        """Read."""
+    async def get(self, path: str, **more: Any) -> Answer:
+        """Send a GET request."""
         return await self.ask("GET", path, **more)
 
-    async def post(self, path: str, body: object = None, **more: Any) -> Said:
-        """Create, or act."""
+    async def post(self, path: str, body: object = None, **more: Any) -> Answer:
+        """Send a POST request."""
         return await self.ask("POST", path, body, **more)
 
-    async def put(self, path: str, body: object = None, **more: Any) -> Said:
-        """Change."""
+    async def put(self, path: str, body: object = None, **more: Any) -> Answer:
+        """Send a PUT request."""
         return await self.ask("PUT", path, body, **more)
 
-    async def delete(self, path: str, **more: Any) -> Said:
-        """Remove."""
+    async def delete(self, path: str, **more: Any) -> Answer:
+        """Send a DELETE request."""
         return await self.ask("DELETE", path, **more)
 
 
@@ -107,12 +107,12 @@ class Gateway:
     admin: KubeClient
 
     async def person(self, project: str, verbs: tuple[str, ...] = MEMBER, *, admin: bool = False) -> Person:
-        """A new ServiceAccount in the namespace ``project`` that may do this to our objects, volumes and snapshots.
+        """Create a ServiceAccount with rights on Cinderblock's objects, volumes and snapshots.
 
         Args:
-            project: namespace.
-            verbs: what they may do; none: nothing at all.
-            admin: whether they may write the status of backups as well.
+            project: its namespace.
+            verbs: the allowed verbs.
+            admin: whether it may also write the status of backups.
         """
         name = f"person-{len(verbs)}{'-admin' * admin}"
         where = {"name": name, "namespace": project}
@@ -134,10 +134,10 @@ class Gateway:
 
 
 async def token_of(admin: KubeClient, namespace: str, account: str) -> str:
-    """A token of a ServiceAccount, as ``kubectl create token`` makes it."""
-    asked = {"metadata": {"name": account, "namespace": namespace}, "spec": {}}
+    """Return a token of a ServiceAccount, like ``kubectl create token``."""
+    token_request = {"metadata": {"name": account, "namespace": namespace}, "spec": {}}
     path = f"{SERVICE_ACCOUNT.path(namespace, account)}/token"
-    answer = await admin._transport.round_trip(Request("POST", path, body=json.dumps(asked).encode()))
+    answer = await admin._transport.round_trip(Request("POST", path, body=json.dumps(token_request).encode()))
     return str(answer.json()["status"]["token"])
 
 
@@ -145,16 +145,16 @@ async def token_of(admin: KubeClient, namespace: str, account: str) -> str:
 async def gateway_before(
     source: ConfigSource, admin: KubeClient, settings: GatewaySettings | None = None
 ) -> AsyncIterator[Gateway]:
-    """A gateway in front of the API server that ``source`` and ``admin`` talk to."""
+    """Run a gateway in front of the API server of ``source`` and ``admin``."""
     settings = settings or GatewaySettings(host="127.0.0.1", port=0)
-    who = TokenAuth(TokenClients(source))
+    authenticator = TokenAuth(TokenClients(source))
     try:
-        async with running(make_app(who, settings), settings) as server, aiohttp.ClientSession() as session:
+        async with running(make_app(authenticator, settings), settings) as server, aiohttp.ClientSession() as session:
             yield Gateway(f"http://127.0.0.1:{server.port}", session, admin)
     finally:
-        await who.aclose()
+        await authenticator.aclose()
 
 
 def source_of(kubeconfig: str) -> ConfigSource:
-    """Where the API server is."""
+    """Return the API server's address."""
     return Kubeconfig((kubeconfig,))

@@ -479,8 +479,8 @@ class Simulation:
         recorded = self.objects.all("Event")
         return [(event["reason"], event.get("series", {}).get("count", 1)) for event in recorded]
 
-    def metrics(self) -> Samples:
-        """A page of metrics of the operator as it is now."""
+    def read_metrics(self) -> Samples:
+        """Return the metrics that the operator shows now."""
         state = self._loop.run_until_complete(read(self._kube))
         figures = MetricsSnapshot("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
         content, _ = MetricsPage(self.operator_metrics).render(figures)

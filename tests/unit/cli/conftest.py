@@ -1,4 +1,4 @@
-"""The command line over a store in memory: what `open_store` would open is the only thing that is faked."""
+"""The command line with a store in memory. Only `open_store` is replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.store.faults import FaultyStore
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command line ended."""
+    """The result of a command line."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ Cli = Callable[..., Outcome]
 
 @dataclass
 class Opened:
-    """What the command line opened."""
+    """The store in memory, and the locations that command lines opened it with."""
 
     inside: MemoryStore
     faulty: FaultyStore
@@ -49,7 +49,7 @@ class Opened:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
-    """The store behind every command line of a test, and where each of them believed it to be."""
+    """Replace `open_store` so that all command lines of a test use one store in memory."""
     inside = MemoryStore()
     result = Opened(inside, FaultyStore(inside), [])
 
@@ -64,7 +64,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
 @pytest.fixture
 def cli(opened: Opened, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs a command line."""
+    """Return a function that runs a command line."""
 
     def run(*words: str) -> Outcome:
         before = signal.getsignal(signal.SIGINT)
@@ -81,7 +81,7 @@ def cli(opened: Opened, capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A small directory with a hard link, a symbolic link and an empty directory."""
+    """Create a directory with a hard link, a symbolic link and an empty directory."""
     root = tmp_path / "tree"
     (root / "etc" / "deep").mkdir(parents=True)
     (root / "empty").mkdir()
@@ -95,7 +95,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> dict[str, Path]:
-    """Two key files."""
+    """Create two key files."""
     files = {name: tmp_path / f"{name}.key" for name in ("old", "young")}
     for file in files.values():
         file.write_bytes(base64.b64encode(os.urandom(32)) + b"\n")

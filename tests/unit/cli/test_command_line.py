@@ -1,4 +1,4 @@
-"""What the program takes, what it refuses, and what it costs to start."""
+"""Parsing of command lines, help, and imports at start."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from cinderblock.errors import InvalidInput
 from cinderblock.store.s3 import client
 from tests.unit.cli.conftest import Cli, Opened
 
-BY_HAND = ("backup", "restore", "list", "show", "verify", "delete", "rewrap")
+FOR_PEOPLE = [name for name, command in COMMANDS.items() if not command.in_cluster]
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
-    """The parser of a command."""
+    """Return the parser of a command."""
     return make_command_parser(name, load(name))
 
 
 def loaded_by(module: str) -> set[str]:
-    """The packages that a new process has loaded once it has imported a module."""
+    """Return the packages that importing a module in a new process loads."""
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return set(printed.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str) -> None:
+def test_every_command_has_help(name: str) -> None:
     parser = parser_of(name)
     assert parser.description
     assert parser.format_help()
     assert name in make_parser().format_help()
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-def test_help_teaches_by_examples_that_can_be_typed(name: str) -> None:
+@pytest.mark.parametrize("name", FOR_PEOPLE)
+def test_examples_in_the_help_are_valid(name: str) -> None:
     parser = parser_of(name)
     assert parser.epilog
     examples = [line.split(" | ")[0].split("  (")[0].strip() for line in parser.epilog.splitlines()]
@@ -59,7 +59,7 @@ def test_no_option_takes_a_secret(name: str) -> None:
     suspicious = {
         option for option in options if any(word in option for word in ("secret", "token", "password", "access", "key"))
     }
-    # Files, ids of keys, ids with instants, and the name of a Secret.
+    # Files, ids of keys, ids with times, and the name of a Secret.
     harmless = {
         *("--encryption-key-file", "--tls-key-file", "--active-key", "--read-only-keys"),
         *("--accounts-secret", "--sse-kms-key-id"),
@@ -72,17 +72,17 @@ def test_importing_the_program_imports_no_command() -> None:
     assert not {"boto3", "botocore", "kopf", "pydantic", "kubernetes", "aiohttp", "cryptography", "zstandard"} & loaded
 
 
-def test_a_mover_needs_no_kopf_and_an_operator_no_terminal() -> None:
+def test_mover_does_not_import_kopf_or_kubernetes() -> None:
     loaded = loaded_by("cinderblock.cli.commands.run_mover")
     assert not {"kopf", "kubernetes", "aiohttp"} & loaded
 
 
-def test_a_backup_can_look_at_its_volume_before_what_talks_to_the_store_is_imported() -> None:
+def test_backup_does_not_import_boto3_at_start() -> None:
     loaded = loaded_by("cinderblock.cli.commands.backup")
     assert not {"boto3", "botocore"} & loaded
 
 
-def test_garbage_is_looked_for_once_a_command_is_there() -> None:
+def test_garbage_collection_is_enabled_after_loading_a_command() -> None:
     load("backup")
     assert gc.isenabled()
 
@@ -96,7 +96,7 @@ def test_garbage_is_looked_for_once_a_command_is_there() -> None:
         ("s3://my.bucket-1/a/", ("my.bucket-1", "a")),
     ],
 )
-def test_stores_are_read(text: str, expected: tuple[str, str]) -> None:
+def test_store_urls_are_parsed(text: str, expected: tuple[str, str]) -> None:
     assert store_url(text) == expected
 
 
@@ -117,12 +117,12 @@ def test_stores_are_read(text: str, expected: tuple[str, str]) -> None:
         "s3://backups?x=1",
     ],
 )
-def test_what_is_no_store_is_refused(text: str) -> None:
+def test_invalid_store_urls_are_rejected(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="s3://CONTAINER/PREFIX"):
         store_url(text)
 
 
-def test_a_password_in_a_store_is_refused_and_not_repeated(cli: Cli) -> None:
+def test_password_in_a_store_url_is_not_repeated(cli: Cli) -> None:
     outcome = cli("list", "--from", "s3://AKIAXYZ:hunter2@backups/a")
     assert outcome.code == 2
     assert "hunter2" not in outcome.out + outcome.err
@@ -132,23 +132,23 @@ def test_a_password_in_a_store_is_refused_and_not_repeated(cli: Cli) -> None:
     ("text", "expected"),
     [("65536", 65536), ("64K", 65536), ("10M", 10 << 20), ("1.5GiB/s", 3 << 29), ("2mb", 2 << 20), ("1g/s", 1 << 30)],
 )
-def test_rates_are_read(text: str, expected: int) -> None:
+def test_rates_are_parsed(text: str, expected: int) -> None:
     assert rate(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "10", "1K", "fast", "10X", "1e9", "inf", "nan"])
-def test_what_is_no_rate_is_refused(text: str) -> None:
+def test_invalid_rates_are_rejected(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         rate(text)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("5%", 5.0), ("100", 100.0), ("0.1%", 0.1)])
-def test_percentages_are_read(text: str, expected: float) -> None:
+def test_percentages_are_parsed(text: str, expected: float) -> None:
     assert percentage(text) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "0%", "-5%", "101", "all", "nan", ""])
-def test_what_is_no_percentage_is_refused(text: str) -> None:
+def test_invalid_percentages_are_rejected(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         percentage(text)
 
@@ -156,31 +156,31 @@ def test_what_is_no_percentage_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "words", [["nope"], ["list"], ["list", "--fro", "s3://backups"], ["restore", "--from", "s3://b"]]
 )
-def test_a_wrong_command_line_ends_in_usage(cli: Cli, words: list[str]) -> None:
+def test_invalid_command_line_prints_usage(cli: Cli, words: list[str]) -> None:
     outcome = cli(*words)
     assert outcome.code == 2
     assert outcome.err.startswith("usage: cinderblock")
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", "a b", "x" * 65])
-def test_ids_cannot_lead_out_of_their_place(cli: Cli, name: str) -> None:
+def test_ids_cannot_contain_paths(cli: Cli, name: str) -> None:
     assert cli("delete", name, "--from", "s3://backups").code == 2
 
 
-def test_without_a_command_help_is_given(cli: Cli) -> None:
+def test_help_is_printed_without_a_command(cli: Cli) -> None:
     outcome = cli()
     assert outcome.code == 0
     assert all(name in outcome.out for name in COMMANDS)
     assert "exit codes:" in outcome.out
 
 
-def test_the_version_is_told(cli: Cli) -> None:
+def test_version_is_printed(cli: Cli) -> None:
     outcome = cli("--version")
     assert outcome.code == 0
     assert outcome.out.startswith("cinderblock ")
 
 
-def test_options_become_a_location(cli: Cli, opened: Opened) -> None:
+def test_options_become_a_store_location(cli: Cli, opened: Opened) -> None:
     options = ("--endpoint-url", "https://s3.example:9000", "--region", "eu-west-1", "--addressing", "virtual")
     assert cli("list", "--from", "s3://backups/p", *options, "--limit-rate", "10M").code == 0
     (location,) = opened.locations
@@ -196,7 +196,7 @@ def test_options_become_a_location(cli: Cli, opened: Opened) -> None:
     }
 
 
-def test_how_objects_are_to_lie_on_the_server_goes_into_the_location(cli: Cli, opened: Opened, tmp_path: Path) -> None:
+def test_options_for_stored_objects_become_part_of_the_location(cli: Cli, opened: Opened, tmp_path: Path) -> None:
     options = ("--storage-class", "STANDARD_IA", "--sse", "aws:kms", "--sse-kms-key-id", "alias/backups")
     assert cli("backup", str(tmp_path), "--to", "s3://backups", *options).code == 0
     (location,) = opened.locations
@@ -206,27 +206,27 @@ def test_how_objects_are_to_lie_on_the_server_goes_into_the_location(cli: Cli, o
     )
 
 
-def test_a_kms_key_without_kms_is_refused(cli: Cli, opened: Opened, tmp_path: Path) -> None:
+def test_kms_key_requires_kms(cli: Cli, opened: Opened, tmp_path: Path) -> None:
     outcome = cli("backup", str(tmp_path), "--to", "s3://backups", "--sse-kms-key-id", "alias/backups")
     assert (outcome.code, opened.locations) == (3, [])
-    assert "--sse-kms-key-id needs --sse aws:kms" in outcome.err
+    assert "--sse-kms-key-id requires --sse aws:kms" in outcome.err
 
 
-def test_an_error_of_ours_is_one_line_and_no_traceback(cli: Cli, opened: Opened) -> None:
+def test_expected_error_is_one_line_without_traceback(cli: Cli, opened: Opened) -> None:
     opened.faulty.on("list").raises(InvalidInput("this and that"))
     outcome = cli("list", "--from", "s3://backups")
     assert (outcome.code, outcome.out, outcome.err) == (3, "", "cinderblock list: this and that\n")
 
 
 @pytest.mark.parametrize(("name", "target"), [("operator", "run_operator"), ("mover", "run_mover")])
-def test_programs_of_containers_hand_on_their_exit_code(
+def test_exit_codes_of_container_programs_are_returned(
     name: str, target: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"cinderblock.cli.commands.{target}.main", lambda *_: 17)
     assert cli(name).code == 17
 
 
-def test_whoever_interrupts_twice_does_not_wait(
+def test_second_interrupt_ends_at_once(
     opened: Opened, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened.faulty.on("list").raises(KeyboardInterrupt())
@@ -239,7 +239,7 @@ def test_whoever_interrupts_twice_does_not_wait(
     assert capsys.readouterr().err == "cinderblock list: interrupted\n"
 
 
-def test_an_aws_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_aws_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nowhere")
     monkeypatch.delenv("AWS_REGION", raising=False)
     monkeypatch.setattr(client, "_session", Session)

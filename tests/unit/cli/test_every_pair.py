@@ -1,8 +1,8 @@
-"""Every object of a store is put in the place of every other: each reader finds it, or gives back the true data.
+"""Every object of a store replaces every other one. Each reader detects that, or returns the true data.
 
-Readers that have a status (the operator, its movers, incrementals, re-wrapping) find older manifests of the same backup
-and unsealed ones as well. What a command line finds that has nothing but the bucket, docs/format.md says under "What an
-attacker can do"; exactly what it says cannot be found is left out here.
+Readers with a status (the operator, its movers, incremental backups, re-wrapping) also detect older and unencrypted
+manifests of the same backup. A command line without a status cannot detect all changes: docs/format.md lists the others
+under "What an attacker can do", and these tests exclude exactly those.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ STEPS = 600
 
 
 @dataclass
-class World:
-    """Backups of three volumes in one store, and what is known of them.
+class PopulatedStore:
+    """Backups of three volumes in one store, and their expected content.
 
     Attributes:
         simulation: the operator and its cluster.
@@ -71,7 +71,7 @@ class World:
         return VolumeBackup.model_validate(self.simulation.get("VolumeBackup", name))
 
     def expected(self, name: str) -> ExpectedBackup:
-        """What the operator expects of a backup."""
+        """Return what the operator expects of a backup."""
         store = BackupStore.model_validate(self.simulation.get("BackupStore", "default"))
         return expected_manifest.expected_of_status(self.model(name), store)
 
@@ -79,14 +79,14 @@ class World:
         return self.model(name).status.manifest_key or ""
 
     def copy(self) -> MemoryStore:
-        """The objects as they are, in a store of their own."""
+        """Copy the objects to another store."""
         copied = MemoryStore()
         for info in self.store.list(""):
             copied.put(info.key, self.store.get(info.key))
         return copied
 
     def learn(self) -> None:
-        """Take note of what each backup holds and needs."""
+        """Record the content of each backup and the objects that it needs."""
         for item in self.simulation.objects.all("VolumeBackup"):
             name = item["metadata"]["name"]
             key, expected = self.manifest(name), self.expected(name)
@@ -99,7 +99,7 @@ class World:
             self.truth[name] = self.simulation.cluster.kept[expected.backup_id]
 
     def make_other_versions(self) -> None:
-        """Store packs of an older and of an unsealed backup of every id, and keep their manifests at hand."""
+        """Store packs of an older and of an unencrypted backup of every id, and remember their manifests."""
         for name in sorted(self.needs):
             expected = self.expected(name)
             kinds = {"older": self.keys if expected.sealed else None, "unsealed": None}
@@ -114,7 +114,7 @@ class World:
 
     @contextmanager
     def replaced(self, bodies: dict[str, bytes]) -> Iterator[None]:
-        """While inside, objects hold something else."""
+        """Replace objects inside the block."""
         before = {key: self.store.get(key) for key in bodies}
         for key, body in bodies.items():
             self.store.put(key, body)
@@ -132,7 +132,7 @@ def back_up(
     keys: KeyRing | None,
     parent: tuple[str, ExpectedBackup] | None = None,
 ) -> None:
-    """Have a real mover make a backup."""
+    """Create a backup with a real mover."""
     description = BackupMetadata(
         backup_id=expected.backup_id,
         volume_id=expected.volume_id,
@@ -158,10 +158,10 @@ def back_up(
     run_backup(task, store, keys, opener=lambda *_: nullcontext(volume(content)))
 
 
-def build(kind: str) -> World:
-    """Volumes a and b with an incremental each, an import of a third volume's, and a second name of one of a's."""
-    world = World(Simulation(cluster=RealMovers))
-    simulation = world.simulation
+def build(kind: str) -> PopulatedStore:
+    """Create volumes a and b with an incremental backup each, an import, and a second name for a backup of a."""
+    populated = PopulatedStore(Simulation(cluster=RealMovers))
+    simulation = populated.simulation
     if kind == "sealed":
         simulation.encrypt(key_ring())
     simulation.claim("c", "c-one")
@@ -173,7 +173,7 @@ def build(kind: str) -> World:
         simulation.backup(f"{name}-one", name)
     simulation.settle()
     simulation.adopt("imported", left)
-    simulation.adopt("second", SECOND_NAME, manifest=world.manifest("a-one"))
+    simulation.adopt("second", SECOND_NAME, manifest=populated.manifest("a-one"))
     simulation.settle()
     if kind == "mixed":
         simulation.encrypt(key_ring())
@@ -181,14 +181,14 @@ def build(kind: str) -> World:
         simulation.write(name, f"{name}-two")
         simulation.backup(f"{name}-two", name, incremental=True)
     simulation.settle()
-    world.learn()
-    world.make_other_versions()
-    assert len(world.truth) == 6
-    return world
+    populated.learn()
+    populated.make_other_versions()
+    assert len(populated.truth) == 6
+    return populated
 
 
 @pytest.fixture(scope="module", params=["unsealed", "sealed", "mixed"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def populated(request: pytest.FixtureRequest) -> Iterator[PopulatedStore]:
     built = build(request.param)
     with built.simulation:
         yield built
@@ -196,7 +196,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Change:
-    """Objects that hold something else.
+    """Replaced objects.
 
     Attributes:
         name: what was done.
@@ -208,40 +208,42 @@ class Change:
     bodies: dict[str, bytes]
     kind: str = "swap"
 
-    def spoils(self, world: World, name: str) -> bool:
-        """Whether something is changed that a backup needs."""
-        return bool(world.needs[name] & self.bodies.keys())
+    def affects(self, populated: PopulatedStore, name: str) -> bool:
+        """Return whether an object that a backup needs is changed."""
+        return bool(populated.needs[name] & self.bodies.keys())
 
     def is_of_manifests(self) -> bool:
-        """Whether manifests are in the place of manifests."""
+        """Return whether manifests replace manifests."""
         return all(key.endswith(".manifest") for key in self.bodies)
 
 
-def changes(world: World) -> Iterator[Change]:
-    """Every pair of objects swapped; every manifest replaced by an older one and by one that is not sealed."""
-    needed = sorted(set().union(*world.needs.values()))
+def changes(populated: PopulatedStore) -> Iterator[Change]:
+    """Yield swaps of every pair of objects, and replacements of manifests by older and by unencrypted ones."""
+    needed = sorted(set().union(*populated.needs.values()))
     for one, other in combinations(needed, 2):
-        yield Change(f"{one} <-> {other}", {one: world.store.get(other), other: world.store.get(one)})
-    for kind, bodies in world.other_versions.items():
+        yield Change(f"{one} <-> {other}", {one: populated.store.get(other), other: populated.store.get(one)})
+    for kind, bodies in populated.other_versions.items():
         for key, body in bodies.items():
             yield Change(f"{kind} {key}", {key: body}, kind)
 
 
-def each_spoilt(world: World, wanted: Callable[[Change], bool] = lambda change: True) -> Iterator[tuple[Change, str]]:
-    """Each change, while it is in force, with each backup that it spoils."""
+def each_affected(
+    populated: PopulatedStore, selected: Callable[[Change], bool] = lambda change: True
+) -> Iterator[tuple[Change, str]]:
+    """Yield each change, applied, with each backup that it affects."""
     count = 0
-    for change in filter(wanted, changes(world)):
-        with world.replaced(change.bodies):
-            for name in sorted(world.truth):
-                if change.spoils(world, name):
+    for change in filter(selected, changes(populated)):
+        with populated.replaced(change.bodies):
+            for name in sorted(populated.truth):
+                if change.affects(populated, name):
                     count += 1
                     yield change, name
     assert count > 15
 
 
-def restored(world: World, name: str) -> str | None:
-    """What a VolumeRestore of a backup gives; None: it fails and leaves no volume of the asked name."""
-    simulation = world.simulation
+def restored(populated: PopulatedStore, name: str) -> str | None:
+    """Return the content that a VolumeRestore produces; None if it fails and creates no volume."""
+    simulation = populated.simulation
     simulation.restore("back", name, name="new")
     for _ in range(STEPS):
         if simulation.phase("VolumeRestore", "back") in ("available", "error_restoring"):
@@ -261,63 +263,67 @@ def restored(world: World, name: str) -> str | None:
     raise AssertionError(simulation.story())
 
 
-def test_nothing_is_changed_and_everything_comes_back(world: World) -> None:
-    for name, truth in world.truth.items():
-        assert restored(world, name) == truth
+def test_without_changes_every_backup_is_restored(populated: PopulatedStore) -> None:
+    for name, truth in populated.truth.items():
+        assert restored(populated, name) == truth
         assert truth.partition("-")[0] == ("a" if name == "second" else "c" if name == "imported" else name[0])
 
 
-def test_every_manifest_in_the_place_of_every_other(world: World) -> None:
-    """A VolumeRestore: real observers, real decisions, a real mover."""
-    for change, name in each_spoilt(world, lambda change: any(key.endswith(".manifest") for key in change.bodies)):
-        assert restored(world, name) is None, f"{change.name}: {name}"
+def test_restore_with_every_manifest_in_the_place_of_every_other(populated: PopulatedStore) -> None:
+    """Uses real gatherers, real decisions and a real mover."""
+    for change, name in each_affected(
+        populated, lambda change: any(key.endswith(".manifest") for key in change.bodies)
+    ):
+        assert restored(populated, name) is None, f"{change.name}: {name}"
 
 
-def test_every_pack_in_the_place_of_every_other(world: World) -> None:
-    for change, name in each_spoilt(world, lambda change: all(key.startswith("packs/") for key in change.bodies)):
-        assert restored(world, name) is None, f"{change.name}: {name}"
+def test_restore_with_every_pack_in_the_place_of_every_other(populated: PopulatedStore) -> None:
+    for change, name in each_affected(populated, lambda change: all(key.startswith("packs/") for key in change.bodies)):
+        assert restored(populated, name) is None, f"{change.name}: {name}"
 
 
-def test_verification_that_is_told_what_a_status_says(world: World) -> None:
-    for change, name in each_spoilt(world):
+def test_verification_with_the_pins_of_a_status(populated: PopulatedStore) -> None:
+    for change, name in each_affected(populated):
         try:
-            run_verify(world.store, "", world.manifest(name), world.expected(name), world.keys)
+            run_verify(populated.store, "", populated.manifest(name), populated.expected(name), populated.keys)
         except CinderblockError:
             continue
         raise AssertionError(f"{change.name}: {name} is called sound")
 
 
-def test_an_incremental_is_built_on_the_true_parent_or_on_none(world: World) -> None:
-    for change, name in each_spoilt(world):
-        expected, copied, keys = world.expected(name), world.copy(), world.keys
+def test_incremental_backup_uses_the_true_parent_or_none(populated: PopulatedStore) -> None:
+    for change, name in each_affected(populated):
+        expected, copied, keys = populated.expected(name), populated.copy(), populated.keys
         child = expected.model_copy(update={"backup_id": "child", "pins": None, "sealed": keys is not None})
         try:
-            back_up(copied, child, "a-three", keys, (world.manifest(name), expected))
+            back_up(copied, child, "a-three", keys, (populated.manifest(name), expected))
             key = layout.manifest_key("", child.volume_id, "child")
             run_verify(copied, "", key, child, keys)
         except CinderblockError:
             continue
         # It reads no packs of its parent, and so tells nothing of them: but the manifest was the true one.
-        assert not any(key == world.manifest(name) for key in change.bodies), f"{change.name}: {name}"
+        assert not any(key == populated.manifest(name) for key in change.bodies), f"{change.name}: {name}"
 
 
-def test_a_run_that_resumes_uses_no_key_that_is_not_its_own(world: World) -> None:
-    """Every object in the place of the data key that an interrupted run has left."""
-    keys = world.keys or key_ring()
-    wanted = world.expected("a-one").model_copy(update={"backup_id": "new", "sealed": True, "pins": None})
-    place = layout.pack_prefix("", wanted.volume_id, "new") + KEY_NAME
-    for info in list(world.store.list("")):
-        copied = world.copy()
+def test_resumed_backup_uses_only_its_own_data_key(populated: PopulatedStore) -> None:
+    """Every object replaces the data key of an interrupted backup."""
+    keys = populated.keys or key_ring()
+    selected = populated.expected("a-one").model_copy(update={"backup_id": "new", "sealed": True, "pins": None})
+    place = layout.pack_prefix("", selected.volume_id, "new") + KEY_NAME
+    for info in list(populated.store.list("")):
+        copied = populated.copy()
         copied.put(place, copied.get(info.key))
-        back_up(copied, wanted, "a-three", keys)
-        run_verify(copied, "", layout.manifest_key("", wanted.volume_id, "new"), wanted, keys)
+        back_up(copied, selected, "a-three", keys)
+        run_verify(copied, "", layout.manifest_key("", selected.volume_id, "new"), selected, keys)
         assert place not in {left.key for left in copied.list("")}
 
 
-def test_rewrapping_makes_nothing_true_that_is_not(world: World) -> None:
+def test_rewrapping_does_not_validate_replaced_manifests(populated: PopulatedStore) -> None:
     ring = KeyRing(KEYS, "2024")
-    for change, name in each_spoilt(world, lambda change: any(key.endswith(".manifest") for key in change.bodies)):
-        key, expected, copied = world.manifest(name), world.expected(name), world.copy()
+    for change, name in each_affected(
+        populated, lambda change: any(key.endswith(".manifest") for key in change.bodies)
+    ):
+        key, expected, copied = populated.manifest(name), populated.expected(name), populated.copy()
         if key not in change.bodies:
             continue
         with pytest.raises(CinderblockError):
@@ -325,19 +331,19 @@ def test_rewrapping_makes_nothing_true_that_is_not(world: World) -> None:
         assert copied.get(key) == change.bodies[key], change.name
 
 
-def test_rewrapping_keeps_what_a_status_says(world: World) -> None:
-    for name in sorted(world.truth):
-        expected, copied = world.expected(name), world.copy()
+def test_rewrapping_keeps_the_pins_of_a_status(populated: PopulatedStore) -> None:
+    for name in sorted(populated.truth):
+        expected, copied = populated.expected(name), populated.copy()
         if not expected.sealed:
             continue
-        header = run_rewrap(copied, world.manifest(name), expected, KeyRing(KEYS, "2024"))
+        header = run_rewrap(copied, populated.manifest(name), expected, KeyRing(KEYS, "2024"))
         assert header.key_id == "2024"
-        run_verify(copied, "", world.manifest(name), expected, KeyRing(KEYS, "2024"))
+        run_verify(copied, "", populated.manifest(name), expected, KeyRing(KEYS, "2024"))
 
 
-def test_a_deletion_removes_nothing_of_others(world: World) -> None:
-    """The operator deletes one backup after the other while manifests are swapped. Objects of other backups stay."""
-    kind = "unsealed" if world.keys is None else "sealed" if world.expected("a-one").sealed else "mixed"
+def test_deletion_keeps_objects_of_other_backups(populated: PopulatedStore) -> None:
+    """The operator deletes one backup after the other while manifests are swapped."""
+    kind = "unsealed" if populated.keys is None else "sealed" if populated.expected("a-one").sealed else "mixed"
     for one, other in (("a-two", "b-two"), ("a-two", "a-one"), ("b-two", "imported")):
         fresh = build(kind)
         with fresh.simulation as simulation:
@@ -356,11 +362,11 @@ def test_a_deletion_removes_nothing_of_others(world: World) -> None:
             assert simulation.phase("VolumeBackup", one) == "error_deleting"
 
 
-def test_a_status_that_is_lost_is_regained_from_the_true_manifest_or_says_so(world: World) -> None:
-    """Without a status, nobody can tell an older manifest of a backup from the newest: a condition says so."""
-    simulation = world.simulation
-    for change, name in each_spoilt(world, Change.is_of_manifests):
-        if world.manifest(name) not in change.bodies or name in ("second", "imported"):
+def test_lost_status_is_rebuilt_from_the_true_manifest_or_warns(populated: PopulatedStore) -> None:
+    """Without a status, an older manifest of the same backup is accepted, and a condition warns about that."""
+    simulation = populated.simulation
+    for change, name in each_affected(populated, Change.is_of_manifests):
+        if populated.manifest(name) not in change.bodies or name in ("second", "imported"):
             continue
         kept = simulation.get("VolumeBackup", name)["status"]
         simulation.erase_status("VolumeBackup", name)
@@ -369,7 +375,7 @@ def test_a_status_that_is_lost_is_regained_from_the_true_manifest_or_says_so(wor
         status = simulation.get("VolumeBackup", name)["status"]
         if status["phase"] == "available":
             is_regained = any(c["type"] == "PinRegained" and c["status"] == "True" for c in status["conditions"])
-            cannot_be_found = change.kind == "older" or (change.kind == "unsealed" and world.keys is None)
+            cannot_be_found = change.kind == "older" or (change.kind == "unsealed" and populated.keys is None)
             assert is_regained, change.name
             assert cannot_be_found, change.name
         else:
@@ -378,18 +384,18 @@ def test_a_status_that_is_lost_is_regained_from_the_true_manifest_or_says_so(wor
         simulation.objects.update(simulation.get("VolumeBackup", name), status=kept)
 
 
-def test_an_import_takes_the_true_backup_of_a_key_or_none(world: World) -> None:
-    """For an import, only the key and the seal rule are known: what a bare bucket hides stays hidden."""
-    simulation = world.simulation
-    for change, name in each_spoilt(world, Change.is_of_manifests):
-        simulation.adopt("probe", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", manifest=world.manifest(name))
+def test_import_takes_the_true_backup_of_a_key_or_none(populated: PopulatedStore) -> None:
+    """An import knows only the key of the manifest and whether the backup must be encrypted."""
+    simulation = populated.simulation
+    for change, name in each_affected(populated, Change.is_of_manifests):
+        simulation.adopt("probe", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", manifest=populated.manifest(name))
         for _ in range(STEPS):
             if simulation.phase("VolumeBackup", "probe") in ("available", "error"):
                 break
             simulation.step()
         if simulation.phase("VolumeBackup", "probe") == "available":
-            is_in_its_place = world.manifest(name) in change.bodies
-            is_hidden = change.kind == "older" or (change.kind == "unsealed" and world.keys is None)
+            is_in_its_place = populated.manifest(name) in change.bodies
+            is_hidden = change.kind == "older" or (change.kind == "unsealed" and populated.keys is None)
             assert is_hidden or not is_in_its_place, f"{change.name}: {name}"
         simulation.delete("VolumeBackup", "probe")
         for _ in range(STEPS):
@@ -402,91 +408,91 @@ def test_an_import_takes_the_true_backup_of_a_key_or_none(world: World) -> None:
 
 
 @pytest.fixture
-def cli(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs a command line over the store of the world, with the keys that there are."""
-    monkeypatch.setattr(store_arguments, "open_store", lambda *_: world.store)
+def cli(populated: PopulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return a function that runs a command line with this store and its keys."""
+    monkeypatch.setattr(store_arguments, "open_store", lambda *_: populated.store)
     monkeypatch.setattr(client, "ambient_region", lambda: None)
     words: list[str] = []
-    for key_id, key in (KEYS if world.keys is not None else {}).items():
+    for key_id, key in (KEYS if populated.keys is not None else {}).items():
         (tmp_path / key_id).write_bytes(base64.b64encode(key))
         words += ["--encryption-key-file", str(tmp_path / key_id)]
     return lambda *more: main([*more, "--from", "s3://volumebackups", *words])
 
 
-def cannot_be_found(world: World, change: Change, name: str) -> bool:
-    """What docs/format.md says of a reader that has nothing but the bucket and a key."""
-    is_sealed = world.expected(name).sealed
+def cannot_be_found(populated: PopulatedStore, change: Change, name: str) -> bool:
+    """Return whether a reader with only bucket and key cannot notice a change, as docs/format.md says."""
+    is_sealed = populated.expected(name).sealed
     return change.kind == "older" or (change.kind == "unsealed" and not is_sealed)
 
 
-def options(world: World, name: str) -> list[str]:
-    """What a person must say of a backup from before there were keys."""
-    return ["--allow-unsealed"] if world.keys is not None and not world.expected(name).sealed else []
+def options(populated: PopulatedStore, name: str) -> list[str]:
+    """Return the options for a backup that was made before encryption was enabled."""
+    return ["--allow-unsealed"] if populated.keys is not None and not populated.expected(name).sealed else []
 
 
-def test_a_command_line_gives_back_the_true_data_or_an_error(
-    world: World, cli: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_restore_command_gives_the_true_data_or_an_error(
+    populated: PopulatedStore, cli: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     number = 0
-    for change, name in each_spoilt(world):
-        backup_id, digest = world.expected(name).backup_id, world.expected(name).pins
+    for change, name in each_affected(populated):
+        backup_id, digest = populated.expected(name).backup_id, populated.expected(name).pins
         assert digest is not None
         noted = ["--expect-digest", digest.content_digest]
         for more in ([], noted):
-            if not more and cannot_be_found(world, change, name):
+            if not more and cannot_be_found(populated, change, name):
                 continue
             number += 1
             target = tmp_path / str(number)
-            words = [*options(world, name), *more]
+            words = [*options(populated, name), *more]
             assert cli("restore", backup_id, "--target", str(target), *words) != 0, f"{change.name}: {name} {more}"
             assert cli("verify", backup_id, *words) != 0, f"{change.name}: {name} {more}"
     capsys.readouterr()
     assert number > 30
 
 
-def test_a_command_line_that_is_told_the_digest_gives_back_what_nobody_has_changed(
-    world: World, cli: Callable[..., int], tmp_path: Path
+def test_restore_command_with_a_digest_detects_every_change(
+    populated: PopulatedStore, cli: Callable[..., int], tmp_path: Path
 ) -> None:
-    for name, truth in world.truth.items():
-        expected = world.expected(name)
+    for name, truth in populated.truth.items():
+        expected = populated.expected(name)
         assert expected.pins is not None
-        words = [*options(world, name), "--expect-digest", expected.pins.content_digest.upper()]
+        words = [*options(populated, name), "--expect-digest", expected.pins.content_digest.upper()]
         assert cli("restore", expected.backup_id, "--target", str(tmp_path / name), *words) == 0
         assert found_in(tmp_path / name) == truth
         assert cli("verify", expected.backup_id, *words) == 0
 
 
-def test_a_list_shows_what_is_in_the_place_of_another_as_damaged(
-    world: World, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+def test_list_shows_replaced_manifests_as_damaged(
+    populated: PopulatedStore, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for change, name in each_spoilt(world, lambda change: change.kind == "swap"):
-        key = world.manifest(name)
+    for change, name in each_affected(populated, lambda change: change.kind == "swap"):
+        key = populated.manifest(name)
         if key not in change.bodies:
             continue
         capsys.readouterr()
         assert cli("list", "--json") == 5, change.name
         rows = {row["manifest"]: row for row in json.loads(capsys.readouterr().out)}
         assert not rows[key]["readable"], change.name
-        assert cli("show", world.expected(name).backup_id, "--json") == 5, change.name
+        assert cli("show", populated.expected(name).backup_id, "--json") == 5, change.name
 
 
-def test_what_the_commands_print_is_the_digest_that_a_status_has(
-    world: World, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+def test_commands_print_the_digest_of_the_status(
+    populated: PopulatedStore, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in world.truth:
-        expected = world.expected(name)
+    for name in populated.truth:
+        expected = populated.expected(name)
         assert expected.pins is not None
         for command in ("show", "verify"):
             capsys.readouterr()
-            words = options(world, name) if command == "verify" else []
+            words = options(populated, name) if command == "verify" else []
             assert cli(command, expected.backup_id, "--json", *words) == 0
             assert json.loads(capsys.readouterr().out)["contentDigest"] == expected.pins.content_digest
 
 
-def test_the_error_names_the_object_what_it_is_and_what_was_expected(world: World) -> None:
-    one, other = world.expected("a-one"), world.expected("b-one")
-    bodies = {world.manifest("a-one"): world.store.get(world.manifest("b-one"))}
-    with world.replaced(bodies), pytest.raises(IntegrityError) as caught:
-        run_verify(world.store, "", world.manifest("a-one"), one, world.keys)
-    for word in (world.manifest("a-one"), one.backup_id, other.backup_id, one.volume_id, other.volume_id):
+def test_error_names_the_object_and_the_expected_one(populated: PopulatedStore) -> None:
+    one, other = populated.expected("a-one"), populated.expected("b-one")
+    bodies = {populated.manifest("a-one"): populated.store.get(populated.manifest("b-one"))}
+    with populated.replaced(bodies), pytest.raises(IntegrityError) as caught:
+        run_verify(populated.store, "", populated.manifest("a-one"), one, populated.keys)
+    for word in (populated.manifest("a-one"), one.backup_id, other.backup_id, one.volume_id, other.volume_id):
         assert word in caught.value.message

@@ -1,4 +1,4 @@
-"""What the command line says of losses and gaps, and how it ends."""
+"""Reports of losses and unreadable files, and their exit codes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @pytest.fixture
 def unreadable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with one file that has more attributes than a backup takes."""
-    monkeypatch.setattr(tree_reader, "MAX_XATTR_BYTES", 100)
+    """Create a directory with one file that has more attributes than a backup can hold."""
+    monkeypatch.setattr(tree_reader, "ATTRIBUTES_LIMIT", 100)
     os.setxattr(tree / "top", "user.large", b"v" * 200)
     return tree
 
 
-def test_by_default_a_file_that_cannot_be_read_ends_the_backup(cli: Cli, unreadable: Path) -> None:
+def test_unreadable_file_fails_the_backup_by_default(cli: Cli, unreadable: Path) -> None:
     outcome = cli("backup", str(unreadable), "--to", STORE)
     assert outcome.code == 3
     assert "--skip-unreadable" in outcome.err
 
 
-def test_a_backup_that_lacks_files_says_which_and_has_an_exit_code_of_its_own(cli: Cli, unreadable: Path) -> None:
+def test_backup_with_skipped_files_lists_them_and_exits_with_6(cli: Cli, unreadable: Path) -> None:
     outcome = cli("backup", str(unreadable), "--to", STORE, "--skip-unreadable")
     assert outcome.code == INCOMPLETE
     assert "the backup lacks 1 file that could not be read: top" in outcome.err
 
 
-def test_what_it_lacks_is_in_json_and_shown_later(cli: Cli, unreadable: Path, tmp_path: Path) -> None:
+def test_skipped_files_are_in_json_and_in_show(cli: Cli, unreadable: Path, tmp_path: Path) -> None:
     made = cli("backup", str(unreadable), "--to", STORE, "--skip-unreadable", "--json")
     assert (made.code, made.json["unreadableFiles"], made.json["unreadableExamples"]) == (INCOMPLETE, 1, ["top"])
     shown = cli("show", made.json["backupId"], "--from", STORE)
@@ -50,13 +50,13 @@ def test_what_it_lacks_is_in_json_and_shown_later(cli: Cli, unreadable: Path, tm
     assert "the backup lacks 1 file that could not be read when it was made (top)" in restored.err
 
 
-def test_a_complete_backup_may_skip_too(cli: Cli, tree: Path) -> None:
+def test_complete_backup_with_skip_unreadable_succeeds(cli: Cli, tree: Path) -> None:
     assert cli("backup", str(tree), "--to", STORE, "--skip-unreadable").code == 0
 
 
 @needs_root
-@pytest.mark.parametrize("answer", [IGNORED, errno.EPERM])
-def test_best_effort_goes_on_where_owners_are_lost(cli: Cli, tree: Path, tmp_path: Path, answer: int) -> None:
+@pytest.mark.parametrize("answer", [FEIGNED, errno.EPERM])
+def test_best_effort_continues_when_owners_are_lost(cli: Cli, tree: Path, tmp_path: Path, answer: int) -> None:
     os.chown(tree / "top", 7, 8)
     backup = cli("backup", str(tree), "--to", STORE, "--json").json["backupId"]
 
@@ -70,5 +70,5 @@ def test_best_effort_goes_on_where_owners_are_lost(cli: Cli, tree: Path, tmp_pat
     went_on = restore("--overwrite", "--best-effort")
     assert went_on.code == 0
     assert "owners of files: 1 (top)" in went_on.out
-    told = restore("--overwrite", "--best-effort", "--json").json
-    assert told["losses"] == [{"what": "owners of files", "objects": 1, "examples": ["top"]}]
+    report = restore("--overwrite", "--best-effort", "--json").json
+    assert report["losses"] == [{"what": "owners of files", "objects": 1, "examples": ["top"]}]

@@ -1,4 +1,4 @@
-"""Progress fits who is looking."""
+"""Progress has the form that its reader needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 from typing_extensions import override
 
-from cinderblock.cli.output import duration, size
+from cinderblock.cli.output import format_duration, format_size
 from cinderblock.cli.progress_bar import ProgressBar, progress_for
 from cinderblock.repository.progress import Progress
 
@@ -17,14 +17,14 @@ MIB = 1 << 20
 
 
 class Terminal(io.StringIO):
-    """A terminal."""
+    """A stream that is a terminal."""
 
     @override
     def isatty(self) -> bool:
         return True
 
 
-def test_a_terminal_gets_a_bar_that_is_drawn_over_itself_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_gets_a_bar_that_is_redrawn_and_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with progress_for("backup", as_json=False) as progress:
@@ -35,26 +35,26 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over_itself_and_removed(monkeypatch
     assert "\n" not in drawn
 
 
-def test_programs_get_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_programs_get_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_for("backup", as_json=True) as progress:
         progress(Progress(1, 2, 3))
     line = json.loads(capsys.readouterr().err.splitlines()[0])
     assert (line["bytesDone"], line["bytesTotal"], line["bytesStored"]) == (1, 2, 3)
 
 
-def test_programs_are_not_told_a_total_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_omit_an_unknown_total(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_for("backup", as_json=True, bounded=False) as progress:
         progress(Progress(1, 2, 3))
     assert json.loads(capsys.readouterr().err) == {"bytesDone": 1, "bytesStored": 3, "bytesPerSecond": 0}
 
 
-def test_nobody_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_streams_get_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_for("backup", as_json=False) as progress:
         progress(Progress(1, 2, 3))
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_is_not_drawn_more_often_than_anybody_can_see() -> None:
+def test_bar_is_redrawn_at_a_limited_rate() -> None:
     screen, times = io.StringIO(), iter([0.0, 1.0, 1.1, 1.15, 1.3])
     bar = ProgressBar(screen, "verify", clock=lambda: next(times))
     for done in range(1, 5):
@@ -62,13 +62,13 @@ def test_a_bar_is_not_drawn_more_often_than_anybody_can_see() -> None:
     assert [line[:6] for line in screen.getvalue().split("\r")[1:]] == ["verify", "verify"]
 
 
-def test_speed_and_time_left_follow_from_what_was_done() -> None:
+def test_bar_shows_speed_and_remaining_time() -> None:
     screen, times = io.StringIO(), iter([0.0, 10.0])
     ProgressBar(screen, "restore", clock=lambda: next(times))(Progress(100 * MIB, 400 * MIB, 7 * MIB))
     assert "10.0 MiB/s, 0:00:30 left" in screen.getvalue()
 
 
-def test_where_the_total_is_not_known_no_share_is_shown() -> None:
+def test_bar_omits_the_percentage_of_an_unknown_total() -> None:
     screen, times = io.StringIO(), iter([0.0, 10.0])
     ProgressBar(screen, "backup", bounded=False, clock=lambda: next(times))(Progress(100 * MIB, 400 * MIB, 7 * MIB))
     assert screen.getvalue() == "\rbackup 100 MiB, 7.00 MiB moved, 10.0 MiB/s"
@@ -86,8 +86,8 @@ def test_where_the_total_is_not_known_no_share_is_shown() -> None:
     ],
 )
 def test_sizes_have_three_digits(count: int, text: str) -> None:
-    assert size(count) == text
+    assert format_size(count) == text
 
 
 def test_durations_have_hours() -> None:
-    assert duration(3723.9) == "1:02:03"
+    assert format_duration(3723.9) == "1:02:03"

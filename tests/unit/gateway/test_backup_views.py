@@ -1,4 +1,4 @@
-"""The VolumeBackup and what REST tells of it never disagree, whatever is in it and whoever asks."""
+"""The view of a VolumeBackup agrees with the object, whatever its content and the caller's version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.gateway.resources.backups import schemas as backups_schemas
 from cinderblock.gateway.resources.backups import view as backups_view
-from cinderblock.gateway.resources.backups.index import rules_in
+from cinderblock.gateway.resources.backups.index import list_spec
 from cinderblock.gateway.rest.links import Links
 from cinderblock.gateway.rest.microversions import MAXIMUM, MINIMUM, V2, Version
 from cinderblock.gateway.rest.timestamps import format_timestamp
@@ -25,7 +25,7 @@ CINDER_3_0 = frozenset({
     "updated_at", "description", "fail_reason", "volume_id", "is_incremental", "has_dependent_backups", "snapshot_id",
     "data_timestamp",
 })  # fmt: skip
-"""What tempest takes of a backup in 3.0: a key more or less fails its checks."""
+"""The keys of a backup in 3.0. Tempest rejects missing and additional keys."""
 
 uids = st.uuids().map(str)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20)
@@ -36,7 +36,7 @@ LINKS = Links("http://x", 3, "shop")
 
 @st.composite
 def bodies(draw: st.DrawFn) -> dict[str, Any]:
-    """A VolumeBackup as the API server has it: new, at work, at its end, imported, or with somebody else's status."""
+    """A stored VolumeBackup: new, running, ended, imported, or with a status copied from another object."""
     uid = draw(uids)
     spec: dict[str, Any] = draw(
         st.fixed_dictionaries(
@@ -89,15 +89,15 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(body=bodies(), version=versions)
-def test_a_view_has_cinders_keys_for_the_version_and_fits_the_document(body: dict[str, Any], version: Version) -> None:
+def test_view_has_cinders_keys_and_matches_the_schema(body: dict[str, Any], version: Version) -> None:
     view = backups_view.detail(VolumeBackup.model_validate(body), version, LINKS)
     assert set(view) == CINDER_3_0 | {key for key, minor in NEWER.items() if version >= (3, minor)}
-    told = json.loads(to_json({"backup": view}))
-    Draft202012Validator(backups_schemas.BACKUP_DETAIL).validate(told)
+    response = json.loads(to_json({"backup": view}))
+    Draft202012Validator(backups_schemas.BACKUP_DETAIL).validate(response)
 
 
 @given(body=bodies(), version=versions)
-def test_a_view_says_what_the_object_says(body: dict[str, Any], version: Version) -> None:
+def test_view_has_the_values_of_the_object(body: dict[str, Any], version: Version) -> None:
     spec, metadata, uid = body["spec"], body["metadata"], body["metadata"]["uid"]
     status = body.get("status", {})
     identifier = spec["import"]["id"] if "import" in spec else uid
@@ -113,12 +113,12 @@ def test_a_view_says_what_the_object_says(body: dict[str, Any], version: Version
     assert view["has_dependent_backups"] is status.get("hasDependentBackups", False)
     assert (view["size"], view["object_count"]) == (status.get("size"), status.get("objectCount", 0))
     assert view["fail_reason"] == status.get("failReason")
-    for key, field, otherwise in (
+    for key, field, default in (
         ("created_at", "createdAt", metadata["creationTimestamp"]),
         ("updated_at", "updatedAt", None),
         ("data_timestamp", "dataTimestamp", status.get("createdAt", metadata["creationTimestamp"])),
     ):
-        text = status.get(field, otherwise)
+        text = status.get(field, default)
         assert view[key] == (format_timestamp(datetime.fromisoformat(text)) if text else None)
     assert view["status"] == _expected_status(status, version, is_deleted="deletionTimestamp" in metadata)
     assert view.get("metadata", {}) == (spec.get("metadata", {}) if version >= (3, 43) else {})
@@ -132,10 +132,10 @@ def _expected_status(status: dict[str, Any], version: Version, *, is_deleted: bo
 
 
 @given(body=bodies(), version=versions)
-def test_a_list_is_sorted_and_filtered_by_what_is_shown(body: dict[str, Any], version: Version) -> None:
+def test_list_columns_are_the_values_in_the_view(body: dict[str, Any], version: Version) -> None:
     backup = VolumeBackup.model_validate(body)
     view = backups_view.detail(backup, version, LINKS)
-    for name, column in rules_in(version).columns.items():
+    for name, column in list_spec(version).columns.items():
         value = column(backup)
         if name in view:
             assert view[name] == (format_timestamp(value) if isinstance(value, datetime) else value), name
@@ -143,7 +143,7 @@ def test_a_list_is_sorted_and_filtered_by_what_is_shown(body: dict[str, Any], ve
 
 @settings(max_examples=50)
 @given(body=bodies(), version=versions)
-def test_what_the_api_server_gives_back_looks_the_same(body: dict[str, Any], version: Version) -> None:
+def test_view_survives_serialization_of_the_object(body: dict[str, Any], version: Version) -> None:
     backup = VolumeBackup.model_validate(body)
     again = VolumeBackup.model_validate_json(backup.model_dump_json(by_alias=True, exclude_none=True))
     assert backups_view.detail(again, version, LINKS) == backups_view.detail(backup, version, LINKS)

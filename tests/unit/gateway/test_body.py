@@ -1,4 +1,4 @@
-"""Bodies that are no JSON, or none that anything can be done with, are refused before anything looks into them."""
+"""Bodies that are not valid JSON are rejected before anything reads them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cinderblock.errors import InvalidInput
 from cinderblock.gateway.rest import body as rest_body
 
 
-def a_request(body: bytes, content_type: str | None = "application/json", length: str | None = None) -> Request:
+def make_request(body: bytes, content_type: str | None = "application/json", length: str | None = None) -> Request:
     headers = [(b"content-type", content_type.encode())] if content_type is not None else []
     headers += [(b"content-length", length.encode())] if length is not None else []
     chunks = [body[start : start + 1000] for start in range(0, len(body), 1000)] or [b""]
@@ -42,7 +42,7 @@ def a_request(body: bytes, content_type: str | None = "application/json", length
         b"\x00",
     ],
 )
-def test_what_is_no_json_is_malformed(body: bytes) -> None:
+def test_invalid_json_is_malformed(body: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"^Malformed request body$"):
         rest_body.parse(body)
 
@@ -50,21 +50,21 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
 @pytest.mark.parametrize(
     "content_type", [None, "application/json", "application/json; charset=utf-8", "APPLICATION/JSON"]
 )
-async def test_json_is_read(content_type: str | None) -> None:
-    assert await rest_body.read(a_request(b'{"a": 1}', content_type), 100, 1) == b'{"a": 1}'
+async def test_json_body_is_returned(content_type: str | None) -> None:
+    assert await rest_body.read(make_request(b'{"a": 1}', content_type), 100, 1) == b'{"a": 1}'
 
 
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded", ";;", ""]
 )
-async def test_other_types_are_415(content_type: str) -> None:
+async def test_other_content_types_are_415(content_type: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        await rest_body.read(a_request(b"{}", content_type), 100, 1)
+        await rest_body.read(make_request(b"{}", content_type), 100, 1)
     assert raised.value.reason == "UnsupportedMediaType"
 
 
 @pytest.mark.parametrize("length", [None, "5000", "9" * 40, "1"])
-async def test_a_body_beyond_the_limit_is_413_whatever_length_it_tells(length: str | None) -> None:
+async def test_body_over_the_limit_is_413_whatever_its_content_length(length: str | None) -> None:
     with pytest.raises(InvalidInput) as raised:
-        await rest_body.read(a_request(b"x" * 5000, length=length), 4999, 1)
+        await rest_body.read(make_request(b"x" * 5000, length=length), 4999, 1)
     assert raised.value.reason == "RequestTooLarge"

@@ -1,4 +1,4 @@
-"""docs/openstack.md tells users every intended difference from Cinder."""
+"""docs/openstack.md describes every intended difference from Cinder."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ PAGE = Path(__file__).parents[3] / "docs" / "openstack.md"
 
 
 @pytest.mark.parametrize("difference", differences.ALL, ids=lambda difference: difference.name)
-def test_the_page_for_administrators_tells(difference: Difference) -> None:
-    told = " ".join(PAGE.read_text("utf-8").split())
-    assert f"* **{difference.name}.** {' '.join(difference.reason.split())}" in told
+def test_page_describes_the_difference(difference: Difference) -> None:
+    page = " ".join(PAGE.read_text("utf-8").split())
+    assert f"* **{difference.name}.** {' '.join(difference.reason.split())}" in page

@@ -1,4 +1,4 @@
-"""What is kept of a list that is read page by page: not for long, not for others, not without end."""
+"""Cached lists expire, belong to one caller, and stay within a limit of memory."""
 
 from __future__ import annotations
 
@@ -15,40 +15,75 @@ class Clock:
         return self.now
 
 
-def rest(read_at: float = 0.0, items: int = 1) -> CachedTail:
+class CountedTail(CachedTail):
+    """Counts how often its size is computed, which takes one addition per item."""
+
+    estimates = 0
+
+    def estimate_bytes(self) -> int:
+        CountedTail.estimates += 1
+        return super().estimate_bytes()
+
+
+def tail(read_at: float = 0.0, items: int = 1) -> CachedTail:
     return CachedTail([(str(number), b"x" * 900) for number in range(items)], items, read_at)
 
 
-def test_a_rest_is_given_once() -> None:
-    walks = ListCache(clock=Clock())
-    walks.keep("shop", "key", rest())
-    assert walks.take("shop", "key") == rest()
-    assert walks.take("shop", "key") is None
+def test_tail_can_be_taken_once() -> None:
+    cache = ListCache(clock=Clock())
+    cache.put("shop", "key", tail())
+    assert cache.pop("shop", "key") == tail()
+    assert cache.pop("shop", "key") is None
 
 
-def test_a_rest_is_as_old_as_the_first_page_and_then_gone() -> None:
+def test_tail_expires_with_the_first_page() -> None:
     clock = Clock()
-    walks = ListCache(clock=clock)
-    walks.keep("shop", "key", rest())
+    cache = ListCache(clock=clock)
+    cache.put("shop", "key", tail())
     clock.now = CACHE_SECONDS + 0.1
-    assert walks.take("shop", "key") is None
+    assert cache.pop("shop", "key") is None
 
 
-def test_a_change_in_the_project_ends_its_walks_and_no_others() -> None:
-    walks = ListCache(clock=Clock())
-    walks.keep("shop", "key", rest())
-    walks.keep("mail", "key", rest())
-    walks.forget("shop")
-    assert walks.take("shop", "key") is None
-    assert walks.take("mail", "key") is not None
+def test_change_in_a_project_drops_its_lists_only() -> None:
+    cache = ListCache(clock=Clock())
+    cache.put("shop", "key", tail())
+    cache.put("mail", "key", tail())
+    cache.forget("shop")
+    assert cache.pop("shop", "key") is None
+    assert cache.pop("mail", "key") is not None
 
 
-def test_the_oldest_go_when_there_is_too_much() -> None:
-    walks = ListCache(clock=Clock(), limit=2500)
+def test_oldest_tails_make_room_within_the_limit() -> None:
+    cache = ListCache(clock=Clock(), limit=2500)
     for name in ("one", "two", "three"):
-        walks.keep("shop", name, rest())
-    walks.keep("shop", "huge", rest(items=3))
-    assert [walks.take("shop", name) is None for name in ("one", "two", "three", "huge")] == [True, False, False, True]
+        cache.put("shop", name, tail())
+    cache.put("shop", "huge", tail(items=3))
+    assert [cache.pop("shop", name) is None for name in ("one", "two", "three", "huge")] == [True, False, False, True]
+
+
+def test_memory_of_removed_tails_is_available_again() -> None:
+    """Every way of removal is subtracted from the total: replacing, taking, forgetting, expiring."""
+    clock = Clock()
+    cache = ListCache(clock=clock, limit=2500)
+    for _ in range(5):
+        cache.put("shop", "one", tail())
+        cache.put("shop", "one", tail(clock.now))
+        cache.pop("shop", "one")
+        cache.put("shop", "one", tail(clock.now))
+        cache.forget("shop")
+        cache.put("shop", "one", tail(clock.now))
+        clock.now += CACHE_SECONDS + 0.1
+    for name in ("one", "two"):
+        cache.put("shop", name, tail(clock.now))
+    assert [cache.pop("shop", name) is None for name in ("one", "two")] == [False, False]
+
+
+def test_size_of_a_tail_is_computed_once() -> None:
+    CountedTail.estimates = 0
+    cache = ListCache(clock=Clock(), limit=10_000)
+    for number in range(50):
+        cache.put("shop", str(number), CountedTail([("id", b"x" * 900)], 1, 0.0))
+    assert CountedTail.estimates == 50
 
 
 WHERE = ["3.71", "http://x", "/backups", "marker"]
@@ -63,7 +98,7 @@ WHERE = ["3.71", "http://x", "/backups", "marker"]
         ("token", WHERE, {"limit": "5", "status": "error"}),
     ],
 )
-def test_who_asks_for_something_else_finds_nothing(token: str, where: list[str], query: dict[str, str]) -> None:
+def test_key_depends_on_token_place_and_query(token: str, where: list[str], query: dict[str, str]) -> None:
     key = key_of("token", WHERE, {"limit": "5"})
     assert key == key_of("token", WHERE, {"marker": "before", "limit": "5"})
     assert key != key_of(token, where, query)

@@ -1,4 +1,4 @@
-"""What becomes of a backup whose status an administrator resets (`os-reset_status`), once the operator has seen it."""
+"""Reaction of the operator when an administrator resets the status of a backup (`os-reset_status`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reset(simulation: Simulation, name: str, phase: BackupPhase) -> None:
     simulation.objects.update(item, status=_merged(item["status"], patch["status"]))
 
 
-def test_a_whole_backup_stays_in_error_until_it_is_reset_again(simulation: Simulation) -> None:
+def test_complete_backup_stays_in_error_until_reset_again(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     reset(simulation, "full", BackupPhase.ERROR)
@@ -46,7 +46,7 @@ def test_a_whole_backup_stays_in_error_until_it_is_reset_again(simulation: Simul
     assert simulation.content("new") == "first"
 
 
-def test_a_backup_at_work_that_is_reset_is_stopped_and_leaves_nothing(simulation: Simulation) -> None:
+def test_reset_of_a_running_backup_stops_it_and_leaves_nothing(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
     reset(simulation, "full", BackupPhase.ERROR)

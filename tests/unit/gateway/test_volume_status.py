@@ -1,4 +1,4 @@
-"""A volume's status follows from its claim, from who uses it, and from what works on it."""
+"""A volume's status follows from its claim, its pods, and the operations on it."""
 
 from typing import Any
 
@@ -47,11 +47,11 @@ def _status(
     return volume.status
 
 
-INTO_IT = {"volumeId": "c"}
+INTO_CLAIM = {"volumeId": "c"}
 
 
 @pytest.mark.parametrize(
-    ("status", "seen"),
+    ("expected", "actual"),
     [
         ("available", _status(_claim())),
         ("in-use", _status(_claim(), pods=(POD,))),
@@ -62,41 +62,41 @@ INTO_IT = {"volumeId": "c"}
         ("backing-up", _status(_claim(), backups=[_backup("creating", volumeId="database")])),
         ("available", _status(_claim(), backups=[_backup("creating", snapshotId="s")])),
         ("available", _status(_claim(), backups=[_backup("deleting")])),
-        ("restoring-backup", _status(_claim(), _restore(None, spec=INTO_IT))),
-        ("restoring-backup", _status(_claim(), _restore("restoring", spec=INTO_IT, volumeId="c"))),
-        ("error_restoring", _status(_claim(), _restore("error_restoring", spec=INTO_IT, volumeId="c"))),
+        ("restoring-backup", _status(_claim(), _restore(None, spec=INTO_CLAIM))),
+        ("restoring-backup", _status(_claim(), _restore("restoring", spec=INTO_CLAIM, volumeId="c"))),
+        ("error_restoring", _status(_claim(), _restore("error_restoring", spec=INTO_CLAIM, volumeId="c"))),
         (
             "available",
             _status(
                 _claim(),
-                _restore("error_restoring", spec=INTO_IT, volumeId="c"),
-                _restore("available", spec=INTO_IT, volumeId="c", uid="r2"),
+                _restore("error_restoring", spec=INTO_CLAIM, volumeId="c"),
+                _restore("available", spec=INTO_CLAIM, volumeId="c", uid="r2"),
             ),
         ),
     ],
 )
-def test_status(status: str, seen: str) -> None:
-    assert seen == status
+def test_status_follows_from_the_objects(expected: str, actual: str) -> None:
+    assert actual == expected
 
 
-def test_a_volume_that_is_being_restored_has_the_id_of_the_restore_and_keeps_it() -> None:
+def test_restored_volume_keeps_the_id_of_its_restore() -> None:
     restore = _restore("restoring", spec={"name": "copy"})
-    (coming,) = NamespaceVolumes([], [], [_backup("restoring")], [restore]).volumes()
-    assert (coming.id, coming.name, coming.status, coming.size) == ("r", "copy", "restoring-backup", 3)
+    (restoring,) = NamespaceVolumes([], [], [_backup("restoring")], [restore]).volumes()
+    assert (restoring.id, restoring.name, restoring.status, restoring.size) == ("r", "copy", "restoring-backup", 3)
     claim = _claim(metadata={"annotations": {"cinderblock.io/volume-id": "r"}})
-    done = NamespaceVolumes([claim], [], [], [_restore("available", spec={"name": "copy"}, volumeId="c")])
-    (made,) = done.volumes()
-    assert (made.id, made.status) == ("r", "available")
-    assert done.find("r") == done.find("c") == made
-    assert done.find("database") is None
+    namespace = NamespaceVolumes([claim], [], [], [_restore("available", spec={"name": "copy"}, volumeId="c")])
+    (restored,) = namespace.volumes()
+    assert (restored.id, restored.status) == ("r", "available")
+    assert namespace.find("r") == namespace.find("c") == restored
+    assert namespace.find("database") is None
 
 
-def test_a_restore_that_has_failed_is_a_volume_in_error_restoring() -> None:
+def test_failed_restore_is_a_volume_in_error_restoring() -> None:
     (failed,) = NamespaceVolumes([], [], [], [_restore("error_restoring", spec={"name": "copy"})]).volumes()
     assert failed.status == "error_restoring"
 
 
-def test_who_uses_a_volume_is_attached_to_it() -> None:
+def test_pods_are_attachments_of_their_volume() -> None:
     (volume,) = NamespaceVolumes([_claim()], [POD], [], []).volumes()
     (attachment,) = volume.attachments
     assert (attachment.pod_uid, attachment.node) == ("p", "node1")

@@ -1,4 +1,4 @@
-"""Figures that come from objects: they survive a restart, follow what happens, and go with the objects."""
+"""Metrics that are derived from objects survive a restart and disappear with the objects."""
 
 from __future__ import annotations
 
@@ -20,75 +20,75 @@ def simulation() -> Iterator[Simulation]:
 DATA = {"volume_namespace": "shop", "volume": "data"}
 
 
-def test_a_backup_is_counted_by_its_phase(simulation: Simulation) -> None:
+def test_backups_are_counted_by_phase(simulation: Simulation) -> None:
     simulation.backup("full", "data")
-    assert simulation.metrics().value("objects", kind="VolumeBackup", phase="new") == 1
+    assert simulation.read_metrics().value("objects", kind="VolumeBackup", phase="new") == 1
     simulation.until("VolumeBackup", "full", "SnapshotNotReady")
-    assert simulation.metrics().value("objects", kind="VolumeBackup", phase="creating") == 1
+    assert simulation.read_metrics().value("objects", kind="VolumeBackup", phase="creating") == 1
     simulation.settle()
-    after = simulation.metrics()
+    after = simulation.read_metrics()
     assert after.value("objects", kind="VolumeBackup", phase="available") == 1
     assert after.value("objects", kind="VolumeBackup", phase="creating") == 0
 
 
-def test_the_last_success_is_the_instant_whose_data_is_held_and_survives_a_restart(simulation: Simulation) -> None:
+def test_last_success_is_the_data_timestamp_and_survives_a_restart(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     simulation.advance(86400)
     simulation.restart()
-    told = simulation.metrics().value("volume_last_success_timestamp_seconds", **DATA)
-    held = simulation.get("VolumeBackup", "full")["status"]["dataTimestamp"]
-    assert told is not None
-    assert held.startswith(_iso(told))
+    reported = simulation.read_metrics().value("volume_last_success_timestamp_seconds", **DATA)
+    data_timestamp = simulation.get("VolumeBackup", "full")["status"]["dataTimestamp"]
+    assert reported is not None
+    assert data_timestamp.startswith(_iso(reported))
 
 
-def test_a_volume_that_is_gone_has_no_figures(simulation: Simulation) -> None:
+def test_deleted_volume_has_no_metrics(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     simulation.delete("PersistentVolumeClaim", "data")
     simulation.settle()
-    assert not any("_volume_" in name for name in simulation.metrics().names())
+    assert not any("_volume_" in name for name in simulation.read_metrics().names())
 
 
-def test_a_volume_made_anew_under_the_same_name_has_no_backup_yet(simulation: Simulation) -> None:
+def test_recreated_volume_has_no_backup_yet(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     simulation.delete("PersistentVolumeClaim", "data")
     simulation.settle()
     simulation.claim("data", "other content")
-    assert simulation.metrics().value("volume_last_success_timestamp_seconds", **DATA) is None
-    assert simulation.metrics().value("volume_first_request_timestamp_seconds", **DATA) is None
+    assert simulation.read_metrics().value("volume_last_success_timestamp_seconds", **DATA) is None
+    assert simulation.read_metrics().value("volume_first_request_timestamp_seconds", **DATA) is None
 
 
-def test_a_volume_without_a_success_says_since_when_one_is_asked_for(simulation: Simulation) -> None:
-    asked = simulation.now.timestamp()
+def test_volume_without_success_reports_its_first_request(simulation: Simulation) -> None:
+    requested = simulation.now.timestamp()
     simulation.pod("user", "data")
     simulation.backup("refused", "data")
     simulation.settle()
-    said = simulation.metrics()
-    assert said.value("volume_first_request_timestamp_seconds", **DATA) == asked
-    assert said.value("volume_last_success_timestamp_seconds", **DATA) is None
-    failed = said.value("volume_last_failure_timestamp_seconds", **DATA)
+    metrics = simulation.read_metrics()
+    assert metrics.value("volume_first_request_timestamp_seconds", **DATA) == requested
+    assert metrics.value("volume_last_success_timestamp_seconds", **DATA) is None
+    failed = metrics.value("volume_last_failure_timestamp_seconds", **DATA)
     assert failed is not None
-    assert failed >= asked
-    assert said.value("last_failure_timestamp_seconds", operation="backup") == failed
+    assert failed >= requested
+    assert metrics.value("last_failure_timestamp_seconds", operation="backup") == failed
     simulation.delete("VolumeBackup", "refused")
     simulation.settle()
-    assert simulation.metrics().value("last_failure_timestamp_seconds", operation="backup") is None
+    assert simulation.read_metrics().value("last_failure_timestamp_seconds", operation="backup") is None
 
 
-def test_the_oldest_operation_tells_its_age_until_it_ends(simulation: Simulation) -> None:
+def test_oldest_operation_reports_its_age_until_it_ends(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "SnapshotNotReady")
     simulation.advance(500)
-    age = simulation.metrics().value("oldest_pending_operation_age_seconds", operation="backup")
+    age = simulation.read_metrics().value("oldest_pending_operation_age_seconds", operation="backup")
     assert age is not None
     assert 500 <= age < 510
     simulation.settle()
-    assert simulation.metrics().value("oldest_pending_operation_age_seconds", operation="backup") == 0
+    assert simulation.read_metrics().value("oldest_pending_operation_age_seconds", operation="backup") == 0
 
 
-def test_a_deletion_that_waits_for_dependents_is_not_overdue(simulation: Simulation) -> None:
+def test_deletion_waiting_for_dependents_is_not_overdue(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     simulation.backup("child", "data", incremental=True)
@@ -96,34 +96,35 @@ def test_a_deletion_that_waits_for_dependents_is_not_overdue(simulation: Simulat
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
     assert simulation.reason("VolumeBackup", "full") == "HasDependentBackups"
-    assert simulation.metrics().value("oldest_pending_operation_age_seconds", operation="delete") == 0
+    assert simulation.read_metrics().value("oldest_pending_operation_age_seconds", operation="delete") == 0
 
 
-def test_movers_run_up_to_the_limit_and_others_are_queued(simulation: Simulation) -> None:
+def test_movers_run_up_to_the_limit_and_others_queue(simulation: Simulation) -> None:
     for number in range(3):
         simulation.claim(f"disk-{number}", "content")
         simulation.backup(f"backup-{number}", f"disk-{number}")
     for number in range(2):
         simulation.until("VolumeBackup", f"backup-{number}", "Mover")
     simulation.until("VolumeBackup", "backup-2", "Queued")
-    said = simulation.metrics()
-    assert said.value("movers", state="running") == said.value("movers_limit") == 2
-    assert said.value("movers", state="queued") == 1
+    metrics = simulation.read_metrics()
+    assert metrics.value("movers", state="running") == metrics.value("movers_limit") == 2
+    assert metrics.value("movers", state="queued") == 1
 
 
-def test_a_store_says_whether_it_answers_and_what_it_holds(simulation: Simulation) -> None:
+def test_store_reports_readiness_and_stored_bytes(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     default = {"store_namespace": "shop", "store": "default"}
     stored = simulation.get("VolumeBackup", "full")["status"]["storedBytes"]
-    assert simulation.metrics().value("store_stored_bytes", **default) == stored
-    assert simulation.metrics().value("store_ready", **default) == 1
+    assert simulation.read_metrics().value("store_stored_bytes", **default) == stored
+    assert simulation.read_metrics().value("store_ready", **default) == 1
 
 
-def test_claims_of_our_own_are_no_volumes(simulation: Simulation) -> None:
+def test_temporary_claims_are_not_reported_as_volumes(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
-    volumes = [dict(labels) for name, labels in simulation.metrics().values if name.startswith("cinderblock_volume_")]
+    samples = simulation.read_metrics().values
+    volumes = [dict(labels) for name, labels in samples if name.startswith("cinderblock_volume_")]
     assert volumes == [DATA]
 
 

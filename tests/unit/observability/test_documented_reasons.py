@@ -1,4 +1,4 @@
-"""docs/observability.md knows every reason that conditions and Events can have, and none that they cannot."""
+"""docs/observability.md lists exactly the reasons that conditions and Events can have."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from tests.support.reasons import reasons
 SECTION = (Path(__file__).parents[3] / "docs/observability.md").read_text().partition("## Events\n")[2]
 SECTION = SECTION.partition("\n## Logs")[0]
 OTHERS = {"Reconciling", "Evicted"}
-"""Words of the section that are no reasons of ours."""
+"""CamelCase words of the section that are not reasons of Cinderblock."""
 
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"`([A-Z][A-Za-z0-9]+)`", text))
 
 
-def test_every_reason_is_documented_and_every_documented_one_exists() -> None:
+def test_documented_reasons_are_the_existing_ones() -> None:
     assert _words(SECTION) - OTHERS == reasons()
 
 
-def test_what_is_told_as_a_wait_is_in_the_table_of_waits() -> None:
-    told = SECTION.partition("### Waits\n")[2].partition("In conditions only")[0]
-    normal = set(re.findall(r"^\| `(\w+)` \| Normal", told, re.MULTILINE))
-    warning = set(re.findall(r"^\| `(\w+)` \| Warning", told, re.MULTILINE))
+def test_waits_recorded_as_events_are_in_the_table_of_waits() -> None:
+    table = SECTION.partition("### Waits\n")[2].partition("In conditions only")[0]
+    normal = set(re.findall(r"^\| `(\w+)` \| Normal", table, re.MULTILINE))
+    warning = set(re.findall(r"^\| `(\w+)` \| Warning", table, re.MULTILINE))
     assert normal == events.BENIGN_WAITS
     assert warning.isdisjoint(events.BENIGN_WAITS | events.EXPECTED_WAITS)
 
 
-def test_what_every_operation_goes_through_is_not_told_as_an_event() -> None:
+def test_expected_waits_are_documented_as_conditions_only() -> None:
     usual = SECTION.partition("In conditions only")[2].partition("###")[0]
     assert _words(usual) - OTHERS - {"StatusLost"} == events.EXPECTED_WAITS

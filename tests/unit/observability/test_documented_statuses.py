@@ -1,4 +1,4 @@
-"""docs/statuses.md says of every phase and every reason what it means and what to do, each once."""
+"""docs/statuses.md explains every phase and every reason exactly once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.support.reasons import reasons
 PAGE = (Path(__file__).parents[3] / "docs/statuses.md").read_text()
 
 
-def test_every_reason_has_one_row_and_no_other_word_has() -> None:
+def test_every_reason_has_exactly_one_row() -> None:
     rows = re.findall(r"^\| `([A-Z]\w+)` \| .+ \| .+ \|$", PAGE, re.MULTILINE)
     assert Counter(rows) == Counter(reasons())
 
 
-def test_every_phase_has_one_row_and_no_other_word_has() -> None:
+def test_every_phase_has_exactly_one_row() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| (.+) \| .+ \|$", PAGE, re.MULTILINE)
-    of = {phase: {kind.strip() for kind in kinds.split(",")} for phase, kinds in rows}
-    assert {phase for phase, kinds in of.items() if "VolumeBackup" in kinds} == set(BackupPhase)
-    assert {phase for phase, kinds in of.items() if "VolumeRestore" in kinds} == set(RestorePhase)
+    kinds_of = {phase: {kind.strip() for kind in kinds.split(",")} for phase, kinds in rows}
+    assert {phase for phase, kinds in kinds_of.items() if "VolumeBackup" in kinds} == set(BackupPhase)
+    assert {phase for phase, kinds in kinds_of.items() if "VolumeRestore" in kinds} == set(RestorePhase)

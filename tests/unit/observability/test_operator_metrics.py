@@ -20,52 +20,52 @@ def simulation() -> Iterator[Simulation]:
         yield running
 
 
-def ended(said: Samples, operation: str, result: str) -> float | None:
-    return said.value("operation_duration_seconds_count", operation=operation, result=result)
+def ended(metrics: Samples, operation: str, result: str) -> float | None:
+    return metrics.value("operation_duration_seconds_count", operation=operation, result=result)
 
 
-def test_everything_is_there_from_the_start_at_zero(simulation: Simulation) -> None:
-    said = simulation.metrics()
+def test_every_series_starts_at_zero(simulation: Simulation) -> None:
+    metrics = simulation.read_metrics()
     for operation in ("backup", "restore", "delete"):
-        assert ended(said, operation, "success") == ended(said, operation, "error") == 0
+        assert ended(metrics, operation, "success") == ended(metrics, operation, "error") == 0
 
 
-def test_every_operation_is_counted_once_when_it_ends(simulation: Simulation) -> None:
+def test_operations_are_counted_once_when_they_end(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     simulation.restore("again", "full", name="copy")
     simulation.settle()
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
-    said = simulation.metrics()
-    assert [ended(said, operation, "success") for operation in ("backup", "restore", "delete")] == [1, 1, 1]
-    assert [ended(said, operation, "error") for operation in ("backup", "restore", "delete")] == [0, 0, 0]
+    metrics = simulation.read_metrics()
+    assert [ended(metrics, operation, "success") for operation in ("backup", "restore", "delete")] == [1, 1, 1]
+    assert [ended(metrics, operation, "error") for operation in ("backup", "restore", "delete")] == [0, 0, 0]
 
 
-def test_a_failure_is_counted_once(simulation: Simulation) -> None:
+def test_failures_are_counted_once(simulation: Simulation) -> None:
     simulation.pod("user", "data")
     simulation.backup("refused", "data")
     simulation.restore("of-nothing", "absent")
     simulation.settle()
-    said = simulation.metrics()
-    assert (ended(said, "backup", "error"), ended(said, "restore", "error")) == (1, 1)
-    assert (ended(said, "backup", "success"), ended(said, "restore", "success")) == (0, 0)
+    metrics = simulation.read_metrics()
+    assert (ended(metrics, "backup", "error"), ended(metrics, "restore", "error")) == (1, 1)
+    assert (ended(metrics, "backup", "success"), ended(metrics, "restore", "success")) == (0, 0)
 
 
-def test_a_deletion_that_the_store_does_not_let_happen_is_an_error_and_later_a_success(simulation: Simulation) -> None:
+def test_refused_deletion_counts_as_error_and_later_as_success(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
-    simulation.store.refuses_removal = StoreUnreachable("away")
+    simulation.store.refuses_removal = StoreUnreachable("unreachable")
     simulation.delete("VolumeBackup", "full")
     simulation.until("VolumeBackup", "full", "Retried every")
-    assert ended(simulation.metrics(), "delete", "error") == 1
+    assert ended(simulation.read_metrics(), "delete", "error") == 1
     simulation.store.refuses_removal = None
     simulation.settle()
-    said = simulation.metrics()
-    assert (ended(said, "delete", "error"), ended(said, "delete", "success")) == (1, 1)
+    metrics = simulation.read_metrics()
+    assert (ended(metrics, "delete", "error"), ended(metrics, "delete", "success")) == (1, 1)
 
 
-def test_what_was_adopted_was_not_made_now(simulation: Simulation) -> None:
+def test_imported_backup_does_not_count_as_a_new_one(simulation: Simulation) -> None:
     made = simulation.backup("full", "data", deletionPolicy="Retain")
     simulation.settle()
     simulation.delete("VolumeBackup", "full")
@@ -74,10 +74,10 @@ def test_what_was_adopted_was_not_made_now(simulation: Simulation) -> None:
     simulation.adopt("adopted", made["metadata"]["uid"])
     simulation.settle()
     assert simulation.phase("VolumeBackup", "adopted") == "available"
-    assert ended(simulation.metrics(), "backup", "success") == 0
+    assert ended(simulation.read_metrics(), "backup", "success") == 0
 
 
-def test_a_status_that_was_lost_is_no_second_end(simulation: Simulation) -> None:
+def test_rebuilding_a_lost_status_counts_nothing(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     simulation.restore("again", "full", name="copy")
@@ -85,21 +85,21 @@ def test_a_status_that_was_lost_is_no_second_end(simulation: Simulation) -> None
     simulation.erase_status("VolumeBackup", "full")
     simulation.erase_status("VolumeRestore", "again")
     simulation.settle()
-    said = simulation.metrics()
-    assert (ended(said, "backup", "success"), ended(said, "restore", "success")) == (1, 1)
+    metrics = simulation.read_metrics()
+    assert (ended(metrics, "backup", "success"), ended(metrics, "restore", "success")) == (1, 1)
 
 
-def test_bytes_are_those_of_the_status(simulation: Simulation) -> None:
+def test_bytes_are_the_ones_in_the_status(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     status = simulation.get("VolumeBackup", "full")["status"]
-    said = simulation.metrics()
+    metrics = simulation.read_metrics()
     for measure in ("logical", "transferred", "stored"):
-        told = said.value("operation_bytes_total", operation="backup", measure=measure)
-        assert told == status[f"{measure}Bytes"]
+        counted = metrics.value("operation_bytes_total", operation="backup", measure=measure)
+        assert counted == status[f"{measure}Bytes"]
 
 
-def test_a_page_is_also_given_as_open_metrics() -> None:
+def test_page_is_available_in_the_openmetrics_format() -> None:
     page, content_type = MetricsPage(OperatorMetrics()).render(
         MetricsSnapshot("1.2.3", 0.0), "application/openmetrics-text; version=1.0.0"
     )

@@ -1,1 +1,1 @@
-"""One module for each command: its options, its help and what it does."""
+"""The commands, one module each."""

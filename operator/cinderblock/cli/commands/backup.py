@@ -23,17 +23,17 @@ from cinderblock.cli.arguments import (
     add_store,
     add_unsealed,
     add_writing,
+    count,
     dirty_window,
     identifier,
-    past_instant,
+    past_time,
     path,
-    repetitions,
     text,
 )
 from cinderblock.cli.exit_codes import INCOMPLETE, SUCCESS
 from cinderblock.cli.local_volume import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
 from cinderblock.cli.loss_summary import summarize_losses
-from cinderblock.cli.output import counted, print_fields, print_json, size, warn
+from cinderblock.cli.output import format_size, pluralize, print_fields, print_json, warn
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import InvalidInput, KeyUnavailable, SealBroken
@@ -45,16 +45,16 @@ from cinderblock.store.retrying import CLI_RETRIES
 DESCRIPTION: Final = """\
 Back up a directory, an image file or a block device. The container is created if it does not exist.
 
-A backup is complete in itself. An incremental one sends only what has changed since the newest backup of the same
-volume and shares the rest with it; it is restored in the same way, in one step.
+Every backup is complete: it can be restored in one step. An incremental backup uploads only the changes since the
+newest backup of the same volume and shares the other data with it.
 
-Size, mtime, ctime and inode number show which files have changed. Files that were stamped within the dirty window
-before the data of the last backup, or later, are read again in any case: a snapshot can hold their new timestamps and
-their old data. Every 30th incremental backup reads all files (--compare-every). Without ctime (--change-detection), a
-change that keeps size and mtime is missed until then.
+Changed files are found by size, mtime, ctime and inode number. Files with a timestamp within the dirty window before
+the last backup, or later, are always read again, because a snapshot can contain their new timestamps with their old
+data. Every 30th incremental backup reads all files (--compare-every). Without ctime (--change-detection), a change that
+preserves size and mtime is missed until then.
 
-What changes while it is read is read again; what a program has half written is backed up half written. Back up a
-snapshot, or stop the program, if that matters. With a snapshot, give --data-timestamp.
+Files that change while they are read are read again, but a backup cannot know whether a program has written all of its
+data. If that matters, stop the program or back up a snapshot. For a snapshot, give --data-timestamp.
 """
 
 EPILOG: Final = """\
@@ -68,9 +68,9 @@ examples:
   cinderblock backup /srv/data --to s3://backups/laptop --resume 6f1c2a70-...      (after an interruption)
 """
 
-_OF_UNKNOWN_AGE: Final = (
-    "Cannot tell how old the data are: the path lies on a read-only mount, which may be an older snapshot. Incremental "
-    "backups of it read all files, and so does the next one. Give --data-timestamp to avoid that."
+_UNKNOWN_AGE_WARNING: Final = (
+    "Cannot determine the age of the data: the path is on a read-only mount, which may be an older snapshot. This "
+    "backup, if incremental, and the next one read all files. Give --data-timestamp to avoid that."
 )
 
 
@@ -78,68 +78,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("path", metavar="PATH", type=path, help="directory, image file or block device")
-    parser.add_argument("--incremental", action="store_true", help="send only what changed since the last backup")
     parser.add_argument(
-        "--volume-id", metavar="ID", type=identifier, help="default: made from the host's name and the path"
+        "--incremental", action="store_true", help="upload only changes since the last backup of the volume"
     )
-    parser.add_argument("--name", type=text, help="a name for people")
-    parser.add_argument("--description", type=text, help="a description for people")
     parser.add_argument(
-        "--compression-level", type=int, choices=range(20), default=1, metavar="0-19", help="0: none (default: 1)"
+        "--volume-id", metavar="ID", type=identifier, help="id of the volume (default: derived from host name and path)"
+    )
+    parser.add_argument("--name", type=text, help="name of the backup")
+    parser.add_argument("--description", type=text, help="description of the backup")
+    parser.add_argument(
+        "--compression-level",
+        type=int,
+        choices=range(20),
+        default=1,
+        metavar="0-19",
+        help="zstd level, 0 for none (default: 1)",
     )
     parser.add_argument(
         "--change-detection",
         choices=[detection.value for detection in ChangeDetection],
         default=ChangeDetection.SIZE_MTIME_CTIME_INODE.value,
         metavar="WHAT",
-        help="which files --incremental does not read again: those whose size, mtime, ctime and inode number are as "
-        "before (SizeMtimeCtimeInode, the default); SizeMtimeCtime, SizeMtimeInode or SizeMtime where others change "
-        "by themselves, as in copies and on some network file systems; none (Content)",
+        help="attributes that identify unchanged files, which --incremental does not read: SizeMtimeCtimeInode"
+        " (default); SizeMtimeCtime, SizeMtimeInode or SizeMtime if the others are not stable, as in copies and on some"
+        " network file systems; Content to read all files",
     )
     parser.add_argument(
         "--skip-unreadable",
         action="store_true",
-        help=f"leave out files that cannot be read or described, name them, and end with exit code {INCOMPLETE}; never "
-        "of a device or an image",
+        help=f"skip files that cannot be read, list them, and exit with code {INCOMPLETE}; has no effect on devices and"
+        " image files",
     )
     parser.add_argument(
         "--dirty-window",
         metavar="DURATION",
         type=dirty_window,
         default=timedelta(hours=1),
-        help="--incremental reads a file again if it was stamped less than this before the data of the last backup, or "
-        "later (default: 1h, at least 2m)",
+        help="--incremental reads files again whose timestamps are less than this older than the last backup's data, or"
+        " newer (default: 1h, at least 2m)",
     )
     parser.add_argument(
         "--compare-every",
         metavar="N",
-        type=repetitions,
+        type=count,
         default=30,
-        help="every Nth incremental backup reads all files and compares them (default: 30; 1: each one does)",
+        help="read and compare all files in every Nth incremental backup (default: 30)",
     )
     parser.add_argument(
         "--data-timestamp",
         metavar="TIME",
-        type=past_instant,
-        help="when the snapshot that is backed up was taken, in RFC 3339 (default: now; on a read-only mount: unknown)",
+        type=past_time,
+        help="creation time of the snapshot in PATH, in RFC 3339 (default: now; unknown on a read-only mount)",
     )
     parser.add_argument(
-        "--resume", metavar="ID", type=identifier, help="go on with an interrupted backup: send only what is missing"
+        "--resume",
+        metavar="ID",
+        type=identifier,
+        help="continue this interrupted backup, and upload only what is missing",
     )
     add_store(parser, "--to")
     add_writing(parser)
     add_keys(parser)
     add_unsealed(parser)
-    add_active_key(parser, "seals the backup")
+    add_active_key(parser, "encrypts the backup")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Back up. Raises what `run_backup` raises."""
+    """Create a backup. Raises what `run_backup` raises."""
     keys = keys_from(arguments, arguments.active_key)
     description = describe(arguments)
-    if not _knows_instant(arguments, description):
-        warn(_OF_UNKNOWN_AGE)
+    if not _is_age_known(arguments, description):
+        warn(_UNKNOWN_AGE_WARNING)
     with ExitStack() as stack:
         source = open_source(description.volume_mode, os.path.realpath(arguments.path), _unreadable(arguments))
         stack.enter_context(source)
@@ -155,30 +165,30 @@ def run(arguments: argparse.Namespace) -> int:
             with progress_for("backup", as_json=arguments.json, bounded=bounded) as progress:
                 report = run_backup(task, store, keys, progress, lambda *_: nullcontext(source))
         except (InvalidInput, KeyUnavailable, SealBroken):
-            # Raised before anything is stored, or of what --resume would find again.
+            # Nothing was stored, or --resume would fail in the same way.
             raise
         except BaseException:
             warn(
-                f"the backup is not complete: --resume {description.backup_id} goes on where it ended, and cinderblock"
-                f" delete {description.backup_id} --volume-id {description.volume_id} removes what is stored of it"
+                f"the backup is incomplete. To continue it, repeat the command with --resume {description.backup_id}."
+                f" To remove its data: cinderblock delete {description.backup_id} --volume-id {description.volume_id}"
             )
             raise
     report = report.model_copy(update={"requests": store.counts.requests})
-    _tell(description, report, as_json=arguments.json)
+    _print_report(description, report, as_json=arguments.json)
     return INCOMPLETE if report.unreadable_files else SUCCESS
 
 
 def describe(arguments: argparse.Namespace) -> BackupMetadata:
-    """What the manifest will say. Raises InvalidInput if the path is nothing that can be backed up."""
-    where = os.path.realpath(arguments.path)
-    mode = volume_mode(where)
+    """Return the metadata for the manifest. Raises InvalidInput if the path cannot be backed up."""
+    real_path = os.path.realpath(arguments.path)
+    mode = volume_mode(real_path)
     now = datetime.now(UTC)
     return BackupMetadata(
         backup_id=arguments.resume or str(uuid.uuid4()),
-        volume_id=arguments.volume_id or default_volume_id(where),
-        volume_name=volume_name(where),
+        volume_id=arguments.volume_id or default_volume_id(real_path),
+        volume_name=volume_name(real_path),
         volume_mode=mode,
-        volume_bytes=volume_bytes(where, mode),
+        volume_bytes=volume_bytes(real_path, mode),
         display_name=arguments.name,
         description=arguments.description,
         created_at=now,
@@ -197,7 +207,7 @@ def make_task(
     *,
     must_be_sealed: bool,
 ) -> MoverTask:
-    """The task as the operator would give it to a mover."""
+    """Return the task that the operator would give to a mover."""
     level = arguments.compression_level
     pins = parent.summary.pins if parent is not None and parent.summary is not None else None
     return MoverTask(
@@ -211,7 +221,7 @@ def make_task(
         change_detection=ChangeDetection(arguments.change_detection),
         dirty_window_seconds=int(arguments.dirty_window.total_seconds()),
         compare_every=arguments.compare_every,
-        data_instant=_instant(arguments, description),
+        data_instant=_earliest_data_time(arguments, description),
         manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
         compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),
         sealed=keys is not None,
@@ -220,15 +230,15 @@ def make_task(
     )
 
 
-def _instant(arguments: argparse.Namespace, description: BackupMetadata) -> datetime | None:
-    """Return the earliest time at which the data can have been cut; None if it is unknown."""
-    if not _knows_instant(arguments, description):
+def _earliest_data_time(arguments: argparse.Namespace, description: BackupMetadata) -> datetime | None:
+    """Return the earliest possible time of the data; None if it is unknown."""
+    if not _is_age_known(arguments, description):
         return None
     return min(description.created_at, description.data_timestamp)
 
 
-def _knows_instant(arguments: argparse.Namespace, description: BackupMetadata) -> bool:
-    """Return whether it is known when the data were cut. A read-only mount may hold an old snapshot."""
+def _is_age_known(arguments: argparse.Namespace, description: BackupMetadata) -> bool:
+    """Return whether the age of the data is known. A read-only mount may be an old snapshot."""
     is_tree = description.volume_mode is VolumeMode.FILESYSTEM
     return arguments.data_timestamp is not None or not (is_tree and is_read_only(os.path.realpath(arguments.path)))
 
@@ -238,17 +248,17 @@ def _unreadable(arguments: argparse.Namespace) -> Unreadable:
 
 
 def _parent(catalog: Catalog, description: BackupMetadata) -> CatalogEntry | None:
-    """Backup to build on. Without one the backup is a full one: a first run need not be told apart."""
-    newest, damaged = catalog.find_newest(description.volume_id)
+    """Return the parent for an incremental backup; None for a full backup, such as the first of a volume."""
+    newest, damaged = catalog.newest(description.volume_id)
     for error in damaged:
-        warn(f"passed over as a parent: {error.message}")
+        warn(f"cannot use a backup as the parent: {error.message}")
     if newest is None or newest.stored.backup_id == description.backup_id:
-        warn("there is no backup of this volume to build on: making a full one")
+        warn("creating a full backup, because there is no earlier backup of this volume")
         return None
     return newest
 
 
-def _tell(description: BackupMetadata, report: MoverReport, *, as_json: bool) -> None:
+def _print_report(description: BackupMetadata, report: MoverReport, *, as_json: bool) -> None:
     digest = report.pins.content_digest if report.pins else ""
     if as_json:
         ids = {"backupId": description.backup_id, "volumeId": description.volume_id, "contentDigest": digest}
@@ -257,21 +267,21 @@ def _tell(description: BackupMetadata, report: MoverReport, *, as_json: bool) ->
     for warning in filter(None, [report.message, *report.warnings]):
         warn(warning)
     if report.unreadable_files:
-        named = ", ".join(report.unreadable_examples)
-        warn(f"the backup lacks {counted(report.unreadable_files, 'file')} that could not be read: {named}")
+        examples = ", ".join(report.unreadable_examples)
+        warn(f"the backup lacks {pluralize(report.unreadable_files, 'file')} that could not be read: {examples}")
     print_fields(
         {
             "backup": description.backup_id,
             "volume": description.volume_id,
-            "data": size(report.logical_bytes),
-            "changed": size(report.transferred_bytes),
-            "read again": f"{counted(report.reread_files, 'file')} stamped within the dirty window"
+            "data": format_size(report.logical_bytes),
+            "changed": format_size(report.transferred_bytes),
+            "read again": f"{pluralize(report.reread_files, 'file')} in the dirty window"
             if report.reread_files
             else "",
-            "missed": counted(report.missed_changes, "changed file") if report.missed_changes else "",
+            "missed": pluralize(report.missed_changes, "changed file") if report.missed_changes else "",
             "not kept": summarize_losses(report.losses),
-            "stored": f"{size(report.stored_bytes)} in {counted(report.object_count, 'pack')}, "
-            f"with {counted(report.requests, 'request')}",
+            "stored": f"{format_size(report.stored_bytes)} in {pluralize(report.object_count, 'pack')}, "
+            f"with {pluralize(report.requests, 'request')}",
             "digest": digest,
         }
     )

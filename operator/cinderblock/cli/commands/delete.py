@@ -17,12 +17,12 @@ from cinderblock.repository.objects import BackupRef
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
-Delete a backup and everything that belongs to it. The whole id must be given.
+Delete a backup and all its data. The complete id is required.
 
-Refused while other backups need its packs: delete those first, newest first. In a cluster, delete the VolumeBackup
-instead; one whose data was deleted by hand fails when it is restored.
+This fails while other backups need its data: delete them first, newest first. For backups of the operator, delete the
+VolumeBackup instead. If this command deletes its data, the VolumeBackup remains but cannot be restored.
 
-With --volume-id, what an interrupted backup left is deleted too.
+With --volume-id, it also deletes the data of an interrupted backup.
 """
 
 EPILOG: Final = """\
@@ -34,9 +34,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("id", metavar="ID", type=identifier, help="the whole id of the backup")
+    parser.add_argument("id", metavar="ID", type=identifier, help="complete id of the backup")
     parser.add_argument(
-        "--volume-id", metavar="ID", type=identifier, help="of a backup that was never completed: its volume"
+        "--volume-id", metavar="ID", type=identifier, help="volume of the backup, required for an interrupted backup"
     )
     add_store(parser, "--from")
     add_keys(parser)
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete. Raises NotFound, BackupNeeded, and what prevents finding out whether others need the backup."""
+    """Delete a backup. Raises NotFound, Conflict while other backups need it, and what the store raises."""
     keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location, CLI_RETRIES)) as store:
@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
             # The exit code and the advice depend on why the other backup cannot be read.
             raise error.cause or error from None
         if not deleted:
-            raise NotFound(f"There is nothing of a backup {backup.backup_id} of volume {backup.volume_id}")
+            raise NotFound(
+                f"Cannot delete backup {backup.backup_id} of volume {backup.volume_id}: nothing is stored of it."
+            )
     if arguments.json:
         print_json({"backupId": backup.backup_id, "succeeded": True, "objectsDeleted": deleted})
     else:
@@ -66,10 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> BackupRef:
-    """The backup with exactly this id; one without a manifest if its volume is given."""
+    """Return the backup with exactly this id. With a volume, it need not have a manifest."""
     if volume_id is not None:
         return BackupRef(catalog.manifest_key(volume_id, backup_id), volume_id, backup_id)
     backup = catalog.find(backup_id)
     if backup.backup_id != backup_id:
-        raise NotFound(f"There is no backup {backup_id}; give the whole id to delete {backup.backup_id}")
+        raise NotFound(
+            f"Cannot delete backup {backup_id}: it does not exist. To delete {backup.backup_id}, give its complete id."
+        )
     return backup

@@ -16,10 +16,10 @@ from cinderblock.cli.views import HEADINGS, row, to_wire
 from cinderblock.repository.catalog import Catalog, CatalogEntry
 
 DESCRIPTION: Final = """\
-List the backups in a store, oldest first. Of sealed backups whose key is not given only the ids show.
+List the backups in a store, oldest first. For encrypted backups without a key, only the ids are known.
 
-DATA is what a restore writes; STORED is what the backup itself takes up, what it shares with others not counted.
-The exit code is 5 if a manifest is damaged; the others are listed all the same.
+DATA is the size of a restored volume. STORED is the size in the store, without data shared with other backups.
+If a manifest is damaged, the other backups are still listed, and the exit code is 5.
 """
 
 EPILOG: Final = """\
@@ -34,28 +34,28 @@ _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("--volume-id", metavar="ID", type=identifier, help="only backups of this volume")
+    parser.add_argument("--volume-id", metavar="ID", type=identifier, help="list only backups of this volume")
     add_store(parser, "--from")
     add_keys(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List. The exit code tells whether a manifest is damaged; the others are listed all the same."""
+    """List backups. Returns the exit code, which shows whether a manifest is damaged."""
     keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location)) as store:
         catalog = Catalog(store, location.prefix, keys)
-        found = sorted(catalog.read_entries(catalog.list_backups(arguments.volume_id)), key=_age)
+        entries = sorted(catalog.read(catalog.stored(arguments.volume_id)), key=_age)
     if arguments.json:
-        print_json([to_wire(listed) for listed in found])
+        print_json([to_wire(entry) for entry in entries])
     else:
-        print_table(HEADINGS, map(row, found))
-        if not found:
-            warn(f"there are no backups directly below {backup_prefix(location.prefix)} in {location.container}")
-    return CORRUPT if any(listed.damage for listed in found) else SUCCESS
+        print_table(HEADINGS, map(row, entries))
+        if not entries:
+            warn(f"no backups found below {backup_prefix(location.prefix)} in container {location.container}")
+    return CORRUPT if any(entry.damage for entry in entries) else SUCCESS
 
 
-def _age(listed: CatalogEntry) -> tuple[datetime, str]:
-    timestamp = listed.summary.description.data_timestamp if listed.summary else _FIRST
-    return timestamp, listed.stored.backup_id
+def _age(entry: CatalogEntry) -> tuple[datetime, str]:
+    timestamp = entry.summary.description.data_timestamp if entry.summary else _FIRST
+    return timestamp, entry.stored.backup_id

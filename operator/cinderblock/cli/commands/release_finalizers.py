@@ -1,7 +1,8 @@
-"""`cinderblock release-finalizers`: take our finalizers off every object, for when the operator goes.
+"""``cinderblock release-finalizers``
 
-A finalizer holds an object, and its namespace, in deletion until the operator has done its part. Without an operator
-that is for ever. Nothing else is touched: no stored data, no object. An operator that comes back puts them on again.
+A finalizer keeps an object, and its namespace, in deletion until the operator has done its part. Without an operator,
+this never happens. Removing the finalizers changes nothing else: no object and no stored data is deleted. A new
+operator adds them again.
 """
 
 from __future__ import annotations
@@ -24,32 +25,55 @@ FINALIZERS: Final = frozenset(
 )
 DEPLOYMENT: Final = Kind("apps", "v1", "deployments", "Deployment")
 
-ATTEMPTS: Final = 5
-"""How often an object is read again that changes while we patch it."""
+MAX_ATTEMPTS: Final = 5
+"""Attempts to patch an object that others change at the same time."""
 STOP_SECONDS: Final = 120
-"""How long the operator's pod may take to end; its grace period is 30 s."""
+"""Time limit for the operator's pod to end. Its grace period is 30 s."""
+
+DESCRIPTION: Final = """\
+Remove Cinderblock's finalizers from all objects in the cluster, before the operator is removed for good.
+
+With the finalizers, VolumeBackups, VolumeRestores and BackupStores, and the namespaces that hold them, cannot be
+deleted without a running operator. No object and no stored data is deleted. Uses the current kubeconfig context.
+"""
+EPILOG: Final = """\
+examples:
+  cinderblock release-finalizers --stop-deployment cinderblock/cinderblock
+"""
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """The operator that must not run meanwhile: its Deployment, and a selector of its pods."""
+    """The operator, which must not run meanwhile.
+
+    Attributes:
+        namespace, deployment: of its Deployment.
+        pods: label selector of its pods; empty: the Deployment's own selector.
+    """
 
     namespace: str
     deployment: str
-    pods: str
+    pods: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command to its parser."""
-    parser.description = "Take our finalizers off every object, before the operator is removed. No data is deleted."
-    parser.add_argument("--stop-deployment", metavar="NAMESPACE/NAME", help="the operator's Deployment, stopped first")
-    parser.add_argument("--pods", metavar="SELECTOR", default="", help="label selector of the operator's pods")
+    """Describe the command."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument(
+        "--stop-deployment", metavar="NAMESPACE/NAME", help="first scale this Deployment, the operator's, to zero"
+    )
+    parser.add_argument(
+        "--pods",
+        metavar="SELECTOR",
+        default="",
+        help="label selector of the operator's pods (default: the selector of the Deployment)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it. Returns its exit code."""
+    """Release all objects. Returns the exit code."""
     operator = None
     if arguments.stop_deployment:
         namespace, _, name = arguments.stop_deployment.partition("/")
@@ -70,35 +94,38 @@ async def _run(operator: Operator | None) -> None:
 
 
 async def stop_operator(kube: KubeClient, operator: Operator, *, sleep: Sleep = asyncio.sleep) -> None:
-    """Scale the operator to nothing and wait until its pods have ended.
+    """Scale the operator to zero and wait until its pods have ended.
 
     Raises:
         KubeUnavailable: a pod has not ended in time.
     """
     try:
-        await kube.merge_patch(
+        scale = await kube.merge_patch(
             DEPLOYMENT, operator.deployment, operator.namespace, {"spec": {"replicas": 0}}, subresource="scale"
         )
     except NotFound:
         return
+    # A Deployment always has a selector, and its Scale shows it. An empty one would select every pod of the namespace.
+    selector = operator.pods or scale["status"]["selector"]
     for _ in range(STOP_SECONDS):
-        pods = await kube.list(kinds.POD, operator.namespace, labels=operator.pods)
+        pods = await kube.list(kinds.POD, operator.namespace, labels=selector)
         if all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
             return
         await sleep(1)
     raise KubeUnavailable(
-        f"The operator {operator.namespace}/{operator.deployment} has not stopped in {STOP_SECONDS} s: see its pod"
+        f"Cannot stop Deployment {operator.namespace}/{operator.deployment}: its pods have not ended after"
+        f" {STOP_SECONDS} s. Check why they do not terminate, then try again."
     )
 
 
 async def release_finalizers(kube: KubeClient) -> dict[str, int]:
-    """Take our finalizers off our own objects and off mover Jobs, in all namespaces.
+    """Remove the finalizers from the objects of our kinds and from mover Jobs, in all namespaces.
 
     Returns:
-        How many objects were released, by type. A type that the cluster does not serve has none.
+        The number of released objects by type; 0 for a type that the cluster does not serve.
 
     Raises:
-        Conflict: an object changes all the time.
+        Conflict: an object kept changing.
     """
     released = {}
     for kind in (kinds.VOLUME_RESTORE, kinds.VOLUME_BACKUP, kinds.BACKUP_STORE):
@@ -111,18 +138,18 @@ async def release_finalizers(kube: KubeClient) -> dict[str, int]:
 async def _release_all(kube: KubeClient, kind: Kind, *, labels: str = "") -> int:
     if not await kube.serves(kind):
         return 0
-    held = [body for body in await kube.list(kind, labels=labels) if _ours(body)]
+    held = [body for body in await kube.list(kind, labels=labels) if _is_held(body)]
     for body in held:
         await _release(kube, kind, body)
     return len(held)
 
 
 async def _release(kube: KubeClient, kind: Kind, body: dict[str, Any]) -> None:
-    """Take our finalizers off one object, whatever else happens to it."""
+    """Remove the finalizers from one object, even if others change or delete it meanwhile."""
     name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
     current: dict[str, Any] | None = body
-    for _ in range(ATTEMPTS):
-        if current is None or not _ours(current):
+    for _ in range(MAX_ATTEMPTS):
+        if current is None or not _is_held(current):
             return
         metadata = current["metadata"]
         kept = [finalizer for finalizer in metadata["finalizers"] if finalizer not in FINALIZERS]
@@ -135,8 +162,10 @@ async def _release(kube: KubeClient, kind: Kind, body: dict[str, Any]) -> None:
             current = await kube.get(kind, name, namespace)
         else:
             return
-    raise Conflict(f"{kind.kind} {namespace}/{name} changes all the time: stop what changes it, and try again")
+    raise Conflict(
+        f"Cannot patch {kind.kind} {namespace}/{name}: it keeps changing. Stop what changes it, then try again."
+    )
 
 
-def _ours(body: dict[str, Any]) -> bool:
+def _is_held(body: dict[str, Any]) -> bool:
     return not FINALIZERS.isdisjoint(body["metadata"].get("finalizers") or ())

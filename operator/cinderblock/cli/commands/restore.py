@@ -14,7 +14,7 @@ from cinderblock.api.pins import ExpectedBackup
 from cinderblock.cli.arguments import add_expected_digest, add_json, add_keys, add_store, add_unsealed, identifier, path
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.loss_summary import summarize_losses
-from cinderblock.cli.output import print_fields, print_json, size, warn
+from cinderblock.cli.output import format_size, print_fields, print_json, warn
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import IntegrityError, InvalidInput, TargetError
@@ -34,11 +34,11 @@ from cinderblock.volume.tree.walk import LOST_FOUND
 DESCRIPTION: Final = """\
 Restore a backup. Every byte is verified before it is written.
 
-A directory is restored into one that does not exist or is empty, an image into a file that does not exist. With
---overwrite the target may hold something: it becomes exactly the backup, only what differs is fetched, and what is not
-in the backup is REMOVED. A device always needs --overwrite, and becomes zeros behind the end of the backup.
+The target of a directory must be missing or empty, and the target of an image file must be missing. --overwrite makes
+an existing target identical to the backup: it downloads only differences, and REMOVES everything that the backup lacks.
+A device always requires --overwrite. Its space after the end of the backup is filled with zeros.
 
-A restore that fails or is interrupted leaves a target that is not to be used; the same with --overwrite goes on.
+After a failed or interrupted restore, do not use the target. Repeat the command with --overwrite to complete it.
 """
 
 EPILOG: Final = """\
@@ -52,17 +52,17 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or its beginning")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="restore only these, with all below them")
+    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or a unique prefix")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="restore only these paths and everything below them")
     parser.add_argument(
-        "--target", metavar="PATH", required=True, type=path, help="directory, image file or device to restore to"
+        "--target", metavar="PATH", required=True, type=path, help="directory, image file or device to write"
     )
-    parser.add_argument("--overwrite", action="store_true", help="the target may hold something, which is lost")
+    parser.add_argument("--overwrite", action="store_true", help="replace whatever the target contains")
     parser.add_argument(
         "--best-effort",
         action="store_true",
-        help="go on if the target refuses owners, modes, links, times or extended attributes, or only pretends to set "
-        "them, as NFS with root_squash, EFS access points and SMB do; what was lost is counted and named",
+        help="continue if the target rejects or ignores owners, modes, links, times or extended attributes, as NFS with"
+        " root_squash, EFS access points and SMB do; the output lists what was lost",
     )
     add_store(parser, "--from")
     add_keys(parser)
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restore. Raises what `run_restore` raises."""
+    """Restore a backup. Raises what `run_restore` raises."""
     keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(CountedStore(open_from(arguments, location, CLI_RETRIES))) as store:
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             "restored": backup.backup_id,
             "to": arguments.target,
             "not kept": summarize_losses(report.losses),
-            "fetched": f"{size(report.transferred_bytes)} with {report.requests} requests",
+            "fetched": f"{format_size(report.transferred_bytes)} with {report.requests} requests",
         }
     )
     return SUCCESS
@@ -109,9 +109,9 @@ def make_task(
     manifest: str,
     expected: ExpectedBackup,
 ) -> MoverTask:
-    """The task as the operator would give it to a mover. Raises InvalidInput if paths of a device are wanted."""
+    """Return the task that the operator would give to a mover. Raises InvalidInput for paths of a device."""
     if arguments.paths and description.volume_mode is VolumeMode.BLOCK:
-        raise InvalidInput("This is the backup of a device, which has no paths: restore it as a whole")
+        raise InvalidInput("Cannot restore single paths: this is the backup of a device, which has no paths.")
     return MoverTask(
         operation=MoverOperation.RESTORE,
         store=location,
@@ -131,7 +131,7 @@ def restore(
     keys: KeyRing | None,
     progress: ProgressCallback,
 ) -> MoverReport:
-    """As `run_restore`, with a target that is made if need be, and of some paths only if some are given."""
+    """Restore into a target that is created if necessary; only some paths if the arguments name them."""
     manifest = open_manifest(task, store, keys)
     selection = None
     if arguments.paths:
@@ -139,65 +139,60 @@ def restore(
         selection.complete(manifest.entries())
     fetcher = ChunkReader(store, task.store.prefix, manifest)
     verify_first_chunk(manifest, fetcher)
-    size_of_device = _device_size(manifest, task.manifest) if task.volume_mode is VolumeMode.BLOCK else 0
-    prepare_target(task, size_of_device, overwrite=arguments.overwrite and selection is None)
+    device_bytes = next(manifest.entries()).size if task.volume_mode is VolumeMode.BLOCK else 0
+    prepare_target(task, device_bytes, overwrite=arguments.overwrite and selection is None)
     try:
         with open_target(task.volume_mode, task.path, task.fidelity) as target:
             selected = target if selection is None else SelectedTarget(target, selection)
             return write_target(selected, task, manifest, fetcher, progress)
     except BaseException:
-        again = "remove it" if selection else "the same with --overwrite goes on where it ended"
-        warn(f"{task.path} is not complete and not to be used: {again}")
+        remedy = "remove it" if selection else "repeat the command with --overwrite to complete it"
+        warn(f"do not use {task.path}, which is incomplete: {remedy}")
         raise
 
 
-def _device_size(manifest: ManifestReader, key: str) -> int:
-    """Return the size of the device in a backup. Raises IntegrityError if the manifest has no entry."""
-    device = next(manifest.entries(), None)
-    if device is None:
-        raise IntegrityError(f"Cannot restore {key}: the backup of a device lists no device. Restore another backup.")
-    return device.size
+def prepare_target(task: MoverTask, device_bytes: int, *, overwrite: bool) -> None:
+    """Create the target if it is missing, and check that nothing is overwritten without permission.
 
-
-def prepare_target(task: MoverTask, size_of_device: int, *, overwrite: bool) -> None:
-    """Make sure that there is a target, and that nothing in it is lost unasked.
-
-    Raises InvalidInput if something would be lost, or the target is of another kind; TargetError if it cannot be made.
+    Raises:
+        InvalidInput: data would be overwritten, or the target has the wrong type.
+        TargetError: the target cannot be created.
     """
-    where = task.path
+    path = task.path
     try:
-        mode = os.stat(where).st_mode
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
-        _make_target(task, size_of_device)
+        _make_target(task, device_bytes)
         return
     except OSError as error:
-        raise TargetError(f"{where} cannot be looked at: {error.strerror}") from error
+        raise TargetError(f"Cannot read {path}: {error.strerror}") from error
     if stat.S_ISDIR(mode) != (task.volume_mode is VolumeMode.FILESYSTEM):
-        kind = "a directory" if task.volume_mode is VolumeMode.FILESYSTEM else "an image file or a device"
-        raise InvalidInput(f"{where} is of the wrong kind: this backup needs {kind}")
-    if not overwrite and (not stat.S_ISDIR(mode) or set(os.listdir(os.fsencode(where))) - {LOST_FOUND}):
+        required = "a directory" if task.volume_mode is VolumeMode.FILESYSTEM else "an image file or a device"
+        raise InvalidInput(f"Cannot restore to {path}: this backup requires {required}.")
+    if not overwrite and (not stat.S_ISDIR(mode) or set(os.listdir(os.fsencode(path))) - {LOST_FOUND}):
         raise InvalidInput(
-            f"{where} is there already and holds something: choose another target; --overwrite replaces a whole one"
+            f"Cannot restore to {path}: it exists and is not empty. Choose another target, or replace all of it with"
+            " --overwrite."
         )
     if stat.S_ISREG(mode):
-        _resize(where, size_of_device)
+        _resize(path, device_bytes)
 
 
 def _resize(image: str, size: int) -> None:
-    """An image is as large as the backup."""
+    """Give an image file the size of the backup."""
     try:
         if os.stat(image).st_size != size:
             os.truncate(image, size)
     except OSError as error:
-        raise TargetError(f"{image} cannot be made {size} bytes large: {error.strerror}") from error
+        raise TargetError(f"Cannot resize {image} to {size} bytes: {error.strerror}") from error
 
 
-def _make_target(task: MoverTask, size_of_device: int) -> None:
+def _make_target(task: MoverTask, device_bytes: int) -> None:
     try:
         if task.volume_mode is VolumeMode.FILESYSTEM:
             os.makedirs(task.path)
         else:
             with open(task.path, "xb") as file:
-                file.truncate(size_of_device)
+                file.truncate(device_bytes)
     except OSError as error:
-        raise TargetError(f"{task.path} cannot be made: {error.strerror}") from error
+        raise TargetError(f"Cannot create {task.path}: {error.strerror}") from error

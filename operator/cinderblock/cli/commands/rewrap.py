@@ -18,11 +18,11 @@ from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
-Change the key that backups are sealed with, so that an old key can be destroyed.
+Encrypt the data keys of backups with a new key, so that an old key can be destroyed.
 
-Each backup has a data key of its own, which the given key wraps. Only the wrapping is made anew: of each backup the
-manifest is read and replaced, no pack is touched. Give the old key and the new one. Backups that are not sealed stay
-so; one that cannot be re-wrapped is named, and the exit code tells of it.
+Every backup has its own data key, which an encryption key wraps. This command replaces only the wrapped key: it
+rewrites the manifest of each backup, and no data. Give the old key and the new one. Unencrypted backups stay
+unencrypted. Backups that cannot be re-wrapped are listed, and the exit code shows the failure.
 """
 
 EPILOG: Final = """\
@@ -36,22 +36,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument(
-        "ids", nargs="*", metavar="ID", type=identifier, help="only these backups; default: all of the store"
+        "ids",
+        nargs="*",
+        metavar="ID",
+        type=identifier,
+        help="ids of backups, or unique prefixes (default: all backups in the store)",
     )
     add_store(parser, "--from")
     add_writing(parser)
     add_keys(parser)
-    add_active_key(parser, "wraps from now on")
+    add_active_key(parser, "wraps the data keys")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Re-wrap. One that is damaged, or whose key is not given, does not keep the others from it; the exit code is that
-    of the first such failure. Raises InvalidInput without keys, and what the store raises.
+    """Re-wrap backups. Returns the exit code of the first backup that failed; the others are still processed.
+
+    Raises InvalidInput without keys, and what the store raises.
     """
     keys = keys_from(arguments, arguments.active_key)
     if keys is None:
-        raise InvalidInput("Give the old key and the new one, each with --encryption-key-file")
+        raise InvalidInput(
+            "Cannot re-wrap backups without keys. Give the old key and the new one, each with --encryption-key-file."
+        )
     location = location_from(arguments)
     done: list[tuple[str, str, str]] = []
     failures: list[PermanentError] = []
@@ -65,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
                     after = run_rewrap(store, backup.key, expected, keys, arguments.active_key).key_id
                     done.append((backup.backup_id, before, after or ""))
             except (IntegrityError, KeyUnavailable, UnsupportedFormat) as error:
-                warn(f"left as it is: {error.message}")
+                warn(f"not re-wrapped: {error.message}")
                 failures.append(error)
     if arguments.json:
         print_json([{"backupId": backup_id, "from": before, "to": after} for backup_id, before, after in done])

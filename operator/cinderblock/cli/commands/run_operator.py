@@ -8,11 +8,11 @@ from cinderblock.controller.manager import main
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments: the operator is configured by its environment."""
-    parser.description = "Run the operator until it is told to stop. The chart sets the environment that it reads."
+    """Describe the command. It takes no arguments: the environment configures the operator."""
+    parser.description = "Run the operator until it receives SIGTERM. The chart sets the environment that it reads."
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it. Returns its exit code."""
+    """Run the operator. Returns the exit code."""
     del arguments
     return main()

@@ -15,7 +15,7 @@ from cinderblock.errors import IntegrityError, KeyUnavailable, UnsupportedFormat
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.objects import BackupRef
 
-DESCRIPTION: Final = "Show what a backup says of itself, and which other backups need it."
+DESCRIPTION: Final = "Show the details of a backup, and which other backups need its data."
 
 EPILOG: Final = """\
 examples:
@@ -27,15 +27,16 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or its beginning")
+    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or a unique prefix")
     add_store(parser, "--from")
     add_keys(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show. Raises NotFound; IntegrityError, or KeyUnavailable if a sealed backup is to be shown without its key: only
-    JSON has a way to say these. The exit code tells of damage.
+    """Show a backup. Returns the exit code.
+
+    Raises NotFound. Without --json, also raises IntegrityError for damage and KeyUnavailable for a missing key.
     """
     keys = keys_from(arguments)
     location = location_from(arguments)
@@ -44,17 +45,17 @@ def run(arguments: argparse.Namespace) -> int:
         backup = catalog.find(arguments.id)
         dependents = _dependents(catalog, backup)
         if arguments.json:
-            listed = catalog.read_entry(backup)
-            print_json({**to_wire(listed), "neededBy": dependents})
-            return CORRUPT if listed.damage else SUCCESS
-        summary = catalog.read_summary(backup)
-    needed = "cannot be told" if dependents is None else ", ".join(dependents) or "no other backup"
-    print_fields({**fields(summary), "manifest": backup.key, "needed by": needed})
+            entry = catalog.look(backup)
+            print_json({**to_wire(entry), "neededBy": dependents})
+            return CORRUPT if entry.damage else SUCCESS
+        summary = catalog.summary(backup)
+    needed_by = "unknown" if dependents is None else ", ".join(dependents) or "no other backup"
+    print_fields({**fields(summary), "manifest": backup.key, "needed by": needed_by})
     return SUCCESS
 
 
 def _dependents(catalog: Catalog, backup: BackupRef) -> list[str] | None:
-    """Ids of backups that need this one; None, and a warning why, if that cannot be told."""
+    """Return the ids of backups that need this one; None, with a warning, if they are unknown."""
     try:
         return catalog.find_dependents(backup)
     except (IntegrityError, KeyUnavailable, UnsupportedFormat) as error:

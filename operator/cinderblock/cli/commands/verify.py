@@ -16,7 +16,7 @@ from cinderblock.cli.arguments import (
     percentage,
 )
 from cinderblock.cli.exit_codes import SUCCESS
-from cinderblock.cli.output import counted, print_fields, print_json, size
+from cinderblock.cli.output import format_size, pluralize, print_fields, print_json
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.repository.catalog import Catalog
@@ -24,9 +24,9 @@ from cinderblock.repository.verify import Verification, run_verify
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
-Read a backup back from the store and check every byte, as a restore does, without writing anything.
+Read a backup from the store and check every byte as a restore does, without writing anything.
 
-With --sample only a share of the data is read, another one each time; the manifest is always read as a whole.
+With --sample, only a random part of the data is read. The manifest is always read completely.
 The exit code is 5 if anything is damaged or missing.
 """
 
@@ -40,9 +40,13 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or its beginning")
+    parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or a unique prefix")
     parser.add_argument(
-        "--sample", metavar="PERCENT", type=percentage, default=100.0, help="share of the data to read, such as 5%%"
+        "--sample",
+        metavar="PERCENT",
+        type=percentage,
+        default=100.0,
+        help="percentage of the data to read, for example 5%%",
     )
     add_store(parser, "--from")
     add_keys(parser)
@@ -52,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify. Raises IntegrityError, NotFound."""
+    """Verify a backup. Raises IntegrityError, NotFound."""
     keys = keys_from(arguments)
     location = location_from(arguments)
     with closing(open_from(arguments, location, CLI_RETRIES)) as store:
@@ -69,13 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
                 on_progress=progress,
             )
     if arguments.json:
-        print_json({"backupId": backup.backup_id, "succeeded": True, **_figures(result)})
+        print_json({"backupId": backup.backup_id, "succeeded": True, **_to_wire(result)})
         return SUCCESS
-    chunks, packs = counted(result.chunks, "chunk"), counted(result.packs, "pack")
+    chunks, packs = pluralize(result.chunks, "chunk"), pluralize(result.packs, "pack")
     print_fields(
         {
             "sound": backup.backup_id,
-            "checked": f"{chunks} ({size(result.bytes_fetched)}), {packs}",
+            "checked": f"{chunks} ({format_size(result.bytes_fetched)}), {packs}",
             "entries": str(result.entries),
             "digest": result.content_digest,
         }
@@ -83,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def _figures(result: Verification) -> dict[str, int | str]:
-    """What was verified, as JSON."""
+def _to_wire(result: Verification) -> dict[str, int | str]:
+    """Return the result as JSON."""
     return {
         "packs": result.packs,
         "chunks": result.chunks,

@@ -19,7 +19,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
-from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_size
+from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_refs
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""A front like Keystone, as far as clients need it to log in."""
+"""The part of Keystone's Identity API that OpenStack clients need to log in."""

@@ -1,6 +1,6 @@
-"""A front like Keystone's, as far as clients need it to log in: it knows no users, only what Kubernetes says of tokens.
+"""Keystone's Identity API for logging in. Users and rights come from Kubernetes, and nothing is stored.
 
-Nothing is stored. The token that a client gets is the Kubernetes token that it came with.
+The token that a client receives is the Kubernetes token that it sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, NotFound
-from cinderblock.gateway.auth import Authenticator, claims, namespace_in
+from cinderblock.gateway.auth import Authenticator, claims, namespace_of
 from cinderblock.gateway.keystone.models import AuthRequest
 from cinderblock.gateway.keystone.tokens import DOMAIN, catalog, open_session, roles_in
 from cinderblock.gateway.rest import body as rest_body
@@ -45,88 +45,90 @@ Handler = Callable[["KeystoneApi", Request], Awaitable[Response]]
 
 
 class KeystoneApi:
-    """Answers below /identity."""
+    """The operations below /identity."""
 
-    def __init__(self, who: Authenticator, settings: GatewaySettings) -> None:
-        self._who = who
+    def __init__(self, authenticator: Authenticator, settings: GatewaySettings) -> None:
+        self._authenticator = authenticator
         self._settings = settings
 
     async def versions(self, request: Request) -> Response:
-        """The versions: one."""
+        """List the versions of the API."""
         return json_response(300, {"versions": {"values": [self._version(request)]}})
 
     async def version(self, request: Request) -> Response:
-        """The version."""
+        """Show the only version."""
         return json_response(200, {"version": self._version(request)})
 
     async def create_token(self, request: Request) -> Response:
-        """Look whose the token is and what they may do in the project."""
-        asked = await self._asked(request)
-        token = asked.auth.identity.secret
-        session = await open_session(self._who.client(token), token, asked.auth.project)
+        """Look up the user of the token and their roles in the project."""
+        login = await self._login(request)
+        token = login.auth.identity.secret
+        session = await open_session(self._authenticator.client(token), token, login.auth.project)
         return json_response(
             201, session.body(self._endpoint(request)), {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
         )
 
     async def validate_token(self, request: Request) -> Response:
-        """Whether a token is good, and what it is; GET with a body, HEAD without."""
+        """Show a token if it is valid. HEAD gets no body."""
         await self._require(request)
         subject = request.headers.get("x-subject-token", "")
         try:
-            session = await open_session(self._who.client(subject), subject, None)
+            session = await open_session(self._authenticator.client(subject), subject, None)
         except AccessDenied:
-            raise NotFound("The subject token is not good, or no longer") from None
+            raise NotFound("The subject token is invalid or expired") from None
         headers = {"X-Subject-Token": subject, "Vary": "X-Auth-Token"}
         return json_response(200, session.body(self._endpoint(request)), headers)
 
     async def revoke_token(self, request: Request) -> Response:
-        """A token of Kubernetes lives as long as it says."""
+        """Refuse: a Kubernetes token is valid until it expires."""
         await self._require(request)
-        raise AccessDenied("A Kubernetes token cannot be revoked here: delete what it is bound to")
+        raise AccessDenied(
+            "Cannot revoke a Kubernetes token: it is valid until it expires. Delete the object that it is bound to"
+        )
 
     async def catalog(self, request: Request) -> Response:
-        """Where the services are, for the user's own project."""
+        """List the services, with their URLs for the caller's own project."""
         token = await self._require(request)
-        project = self._who.default_project(token)
+        project = self._authenticator.default_project(token)
         return json_response(200, {"catalog": catalog(self._endpoint(request), project), "links": {}})
 
     async def projects(self, request: Request) -> Response:
-        """The projects that the caller may use: one that is named, all that can be listed, else the caller's own."""
+        """List the projects that the caller may use: the named one, all that can be listed, or the caller's own."""
         token = await self._require(request)
         named = request.query_params.get("name")
         names = [named] if named else await self._projects_of(token)
-        kube = self._who.client(token)
-        found = [name for name in names if await roles_in(kube, name)]
-        return json_response(200, {"projects": [self._project(request, name) for name in found], "links": {}})
+        kube = self._authenticator.client(token)
+        usable = [name for name in names if await roles_in(kube, name)]
+        return json_response(200, {"projects": [self._project(request, name) for name in usable], "links": {}})
 
     async def project(self, request: Request) -> Response:
-        """One project."""
+        """Show a project."""
         token = await self._require(request)
         name = request.path_params["project_id"]
-        if not await roles_in(self._who.client(token), name):
+        if not await roles_in(self._authenticator.client(token), name):
             raise NotFound(f"Could not find project: {name}.")
         return json_response(200, {"project": self._project(request, name)})
 
     async def _projects_of(self, token: str | None) -> list[str]:
         try:
-            namespaces = await self._who.client(token).list(NAMESPACE)
+            namespaces = await self._authenticator.client(token).list(NAMESPACE)
         except AccessDenied as error:
             if error.reason == "Unauthorized":
                 raise
-            return [namespace_in(claims(token or ""))]
+            return [namespace_of(claims(token or ""))]
         return [str(namespace["metadata"]["name"]) for namespace in namespaces]
 
-    async def _asked(self, request: Request) -> AuthRequest:
+    async def _login(self, request: Request) -> AuthRequest:
         body = await rest_body.read(request, self._settings.body_limit, self._settings.body_seconds)
         try:
             return AuthRequest.model_validate(rest_body.parse(body))
         except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
-            raise InvalidInput(f"The request to log in is not right at {where}") from None
+            field = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
+            raise InvalidInput(f"Invalid input for field/attribute {field}.") from None
 
     async def _require(self, request: Request) -> str | None:
-        """The caller's token, which must be one."""
-        return self._who.token_of(request.headers)
+        """Return the caller's token. Raises AccessDenied if there is none."""
+        return self._authenticator.token_of(request.headers)
 
     def _endpoint(self, request: Request) -> str:
         return root_url(request, self._settings)
@@ -151,39 +153,39 @@ class KeystoneApi:
 
 
 class _Endpoint:
-    """One path below /identity: an ASGI application. Errors are in Keystone's envelope."""
+    """An ASGI application for one path below /identity. Errors have Keystone's envelope."""
 
-    def __init__(self, identity: KeystoneApi, handlers: dict[str, Handler]) -> None:
-        self._identity = identity
+    def __init__(self, api: KeystoneApi, handlers: dict[str, Handler]) -> None:
+        self._api = api
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        await (await self._answer(request))(scope, receive, send)
+        await (await self._respond(request))(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _respond(self, request: Request) -> Response:
         handler = self._handlers.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
             return not_routed()
         request.scope[OPERATION_KEY] = f"{request.method} identity"
         try:
-            return await handler(self._identity, request)
+            return await handler(self._api, request)
         except CinderblockError as error:
-            return _refused(faults.code_of(error), error.message)
+            return _error_response(faults.code_of(error), error.message)
         except Exception:
-            _logger.exception("%s %s failed", request.method, request.url.path)
-            return _refused(500, faults.UNEXPECTED)
+            _logger.exception("Request failed unexpectedly", extra={"method": request.method, "path": request.url.path})
+            return _error_response(500, faults.UNEXPECTED)
 
 
-def _refused(code: int, message: str) -> Response:
+def _error_response(code: int, message: str) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if code == 401 else {}
     error = {"code": code, "title": _TITLES.get(code, "Internal Server Error"), "message": message}
     return json_response(code, {"error": error}, headers)
 
 
-def routes(who: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
-    """Every route below /identity."""
-    identity = KeystoneApi(who, settings)
+def routes(authenticator: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
+    """Return the routes below /identity."""
+    api = KeystoneApi(authenticator, settings)
     tokens: dict[str, Handler] = {
         "POST": KeystoneApi.create_token,
         "GET": KeystoneApi.validate_token,
@@ -201,4 +203,4 @@ def routes(who: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
         "/v3/projects/{project_id}": {"GET": KeystoneApi.project},
         "/v3/users/{user_id}/projects": {"GET": KeystoneApi.projects},
     }
-    return [Route(f"/identity{path}", _Endpoint(identity, handlers)) for path, handlers in paths.items()]
+    return [Route(f"/identity{path}", _Endpoint(api, handlers)) for path, handlers in paths.items()]

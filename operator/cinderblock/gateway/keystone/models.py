@@ -1,4 +1,4 @@
-"""What clients send to log in (Identity API v3, "Authentication and token management"); other fields are ignored."""
+"""The body of a login (Identity API v3, "Authentication and token management"). Unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cinderblock.errors import InvalidInput
 
-_LONGEST = 16_384
+_MAX_TOKEN_CHARACTERS = 16_384
 
 
 class _Part(BaseModel):
-    """Nothing of it is ever shown: it holds passwords."""
+    """Base of all parts. They hold passwords, so errors do not show their values."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class User(_Part):
-    """Who logs in. The password is a Kubernetes token, which says more reliably than the name who it is."""
+    """The user. The password is a Kubernetes token, which identifies them more reliably than a name."""
 
-    password: str = Field(repr=False, max_length=_LONGEST)
+    password: str = Field(repr=False, max_length=_MAX_TOKEN_CHARACTERS)
 
 
 class Password(_Part):
@@ -30,11 +30,11 @@ class Password(_Part):
 class Token(_Part):
     """The method "token"."""
 
-    id: str = Field(repr=False, max_length=_LONGEST)
+    id: str = Field(repr=False, max_length=_MAX_TOKEN_CHARACTERS)
 
 
 class Identity(_Part):
-    """How somebody logs in."""
+    """The credentials, by one or several methods."""
 
     methods: list[str] = Field(max_length=10)
     password: Password | None = None
@@ -42,44 +42,44 @@ class Identity(_Part):
 
     @property
     def secret(self) -> str:
-        """The Kubernetes token. Raises InvalidInput if there is none by a method that we know."""
+        """The Kubernetes token. Raises InvalidInput if no supported method gives one."""
         if "password" in self.methods and self.password is not None:
             return self.password.user.password
         if "token" in self.methods and self.token is not None:
             return self.token.id
-        raise InvalidInput("Log in with the method password, whose password is a Kubernetes token, or with token")
+        raise InvalidInput("Use the method password, with a Kubernetes token as the password, or the method token")
 
 
 class Project(_Part):
-    """A project by id or name, which are the same here: the name of a namespace."""
+    """A project by id or name. Both are the name of the namespace."""
 
     id: str | None = Field(default=None, max_length=253)
     name: str | None = Field(default=None, max_length=253)
 
 
 class Scope(_Part):
-    """What the token is to be for."""
+    """The scope of the token."""
 
     project: Project | None = None
 
 
 class Auth(_Part):
-    """A request to log in."""
+    """Credentials and scope."""
 
     identity: Identity
     scope: Scope | str | None = None
 
     @property
     def project(self) -> str | None:
-        """The project that is asked for; None: the user's own. Raises InvalidInput for another kind of scope."""
+        """The requested project; None for the user's own. Raises InvalidInput for another kind of scope."""
         if self.scope is None or self.scope == "unscoped":
             return None
         if isinstance(self.scope, str) or self.scope.project is None:
-            raise InvalidInput("Only projects can be logged in to: a project is a namespace")
+            raise InvalidInput("The scope must be a project, which is a namespace")
         return self.scope.project.id or self.scope.project.name
 
 
 class AuthRequest(_Part):
-    """The whole body."""
+    """The body of a login."""
 
     auth: Auth

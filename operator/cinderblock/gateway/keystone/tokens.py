@@ -1,4 +1,4 @@
-"""What a Kubernetes token means in Keystone's words: a user, a project, roles, a catalog, an end."""
+"""A Kubernetes token in Keystone's form: user, project, roles, service catalog, expiry."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cinderblock.errors import AccessDenied, InvalidInput
-from cinderblock.gateway.auth import claims, namespace_in, user_name
+from cinderblock.gateway.auth import claims, namespace_of, user_name
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE, SELF_SUBJECT_ACCESS_REVIEW, VOLUME_BACKUP
 
 DOMAIN: Final = {"id": "default", "name": "Default"}
 NEVER: Final = "9999-12-31T23:59:59.000000Z"
-"""The end of a token that does not say when it ends."""
+"""Expiry of a token that names none."""
 SERVICES: Final = (
     ("block-storage", "cinder", "/v3/{project}"),
     ("volumev3", "cinderv3", "/v3/{project}"),
@@ -24,18 +24,18 @@ SERVICES: Final = (
     ("identity", "keystone", "/identity/v3"),
 )
 _ROLES: Final = (("reader", "list", ""), ("member", "create", ""), ("admin", "patch", "status"))
-"""What a role is here: the right to do this with VolumeBackups, or with a subresource of theirs."""
+"""A role stands for the right to use this verb on VolumeBackups, or on a subresource of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody who has logged in to a project.
+    """A user who is logged in to a project.
 
     Attributes:
-        user: the name that the API server knows them by.
-        project: the namespace; None: none was asked for and the user has none.
-        roles: of reader, member and admin those that their rights in the project amount to.
-        said: what their token says of itself; it decides nothing.
+        user: the user's name in Kubernetes.
+        project: the namespace; None if none was requested and the user has none.
+        roles: the roles reader, member and admin that match the user's rights in the project.
+        claims: the unverified claims of the token, which grant no rights.
     """
 
     user: str
@@ -44,13 +44,13 @@ class Session:
     claims: Mapping[str, Any]
 
     def body(self, endpoint: str) -> dict[str, Any]:
-        """The token in Keystone's words; ``endpoint`` is the URL of our root."""
+        """Return the token in Keystone's form; ``endpoint`` is the gateway's root URL."""
         token: dict[str, Any] = {
             "methods": ["password"],
             "user": {"id": self.user, "name": self.user, "domain": DOMAIN, "password_expires_at": None},
             "audit_ids": [secrets.token_urlsafe(16)],
-            "issued_at": _instant(self.claims.get("iat")) or _written(datetime.now(UTC)),
-            "expires_at": _instant(self.claims.get("exp")) or NEVER,
+            "issued_at": _parse_time(self.claims.get("iat")) or _format_time(datetime.now(UTC)),
+            "expires_at": _parse_time(self.claims.get("exp")) or NEVER,
         }
         if self.project is not None:
             token |= {
@@ -63,37 +63,37 @@ class Session:
 
 
 async def open_session(kube: KubeClient, token: str, project: str | None) -> Session:
-    """The session of a token. The API server says whose it is and what they may do.
+    """Return the session of a token, from what the API server knows about the user.
 
     Raises:
-        AccessDenied: it is no good token, or gives no right in the project (reason Unauthorized, as Keystone has it).
+        AccessDenied: the token is invalid, or gives no rights in the project (reason Unauthorized, as in Keystone).
     """
-    said = claims(token)
+    token_claims = claims(token)
     if project is None:
-        project = _home(said)
+        project = _own_project(token_claims)
     user = await user_name(kube)
     if project is None:
-        return Session(user, None, (), said)
+        return Session(user, None, (), token_claims)
     roles = await roles_in(kube, project)
     if not roles:
         raise AccessDenied(f"User {user} has no access to project {project}", reason="Unauthorized")
-    return Session(user, project, roles, said)
+    return Session(user, project, roles, token_claims)
 
 
 async def roles_in(kube: KubeClient, project: str) -> tuple[str, ...]:
-    """The roles that the caller's rights in a namespace amount to; none if there is no such namespace."""
+    """Return the roles that match the caller's rights in a namespace; none if it does not exist."""
     try:
         if await kube.get(NAMESPACE, project) is None:
             return ()
     except AccessDenied as error:
-        # Few may read namespaces; who has rights in one that is not there can do nothing with them.
+        # Most callers may not read namespaces. Rights in a namespace that does not exist have no effect.
         if error.reason == "Unauthorized":
             raise
-    allowed = await asyncio.gather(*(_may(kube, project, verb, part) for _, verb, part in _ROLES))
-    return tuple(role for (role, _, _), may in zip(_ROLES, allowed, strict=True) if may)
+    allowed = await asyncio.gather(*(_is_allowed(kube, project, verb, part) for _, verb, part in _ROLES))
+    return tuple(role for (role, _, _), is_allowed in zip(_ROLES, allowed, strict=True) if is_allowed)
 
 
-async def _may(kube: KubeClient, project: str, verb: str, subresource: str) -> bool:
+async def _is_allowed(kube: KubeClient, project: str, verb: str, subresource: str) -> bool:
     attributes = {
         "namespace": project,
         "verb": verb,
@@ -106,31 +106,37 @@ async def _may(kube: KubeClient, project: str, verb: str, subresource: str) -> b
 
 
 def catalog(endpoint: str, project: str) -> list[dict[str, Any]]:
-    """Where the services are: with every name that clients have had for Cinder."""
+    """Return the service catalog, with every name that clients have used for Cinder."""
     return [_service(kind, name, endpoint + path.format(project=project)) for kind, name, path in SERVICES]
 
 
 def _service(kind: str, name: str, url: str) -> dict[str, Any]:
-    faces = [
-        {"id": f"{kind}-{face}", "interface": face, "region": "RegionOne", "region_id": "RegionOne", "url": url}
-        for face in ("public", "internal", "admin")
+    endpoints = [
+        {
+            "id": f"{kind}-{interface}",
+            "interface": interface,
+            "region": "RegionOne",
+            "region_id": "RegionOne",
+            "url": url,
+        }
+        for interface in ("public", "internal", "admin")
     ]
-    return {"id": kind, "type": kind, "name": name, "endpoints": faces}
+    return {"id": kind, "type": kind, "name": name, "endpoints": endpoints}
 
 
-def _home(said: Mapping[str, Any]) -> str | None:
+def _own_project(token_claims: Mapping[str, Any]) -> str | None:
     try:
-        return namespace_in(said)
+        return namespace_of(token_claims)
     except InvalidInput:
         return None
 
 
-def _instant(seconds: object) -> str | None:
-    """A time in a token (RFC 7519 NumericDate) as Keystone writes it."""
+def _parse_time(seconds: object) -> str | None:
+    """Return a time of a token (RFC 7519 NumericDate) in Keystone's format; None if it is invalid."""
     if not isinstance(seconds, int | float) or not 0 < seconds < 253_402_300_800:
         return None
-    return _written(datetime.fromtimestamp(seconds, UTC))
+    return _format_time(datetime.fromtimestamp(seconds, UTC))
 
 
-def _written(instant: datetime) -> str:
+def _format_time(instant: datetime) -> str:
     return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

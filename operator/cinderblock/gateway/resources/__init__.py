@@ -1,1 +1,1 @@
-"""The resources of the API, one room each."""
+"""The resources of the API, one package each."""

@@ -1,6 +1,6 @@
-"""What clients ask about besides backups, volumes and snapshots: types, zones, extensions.
+"""Resources that clients read to discover the service: volume types, availability zones, extensions.
 
-A volume type is a StorageClass. There are no limits of Cinder's kind: a ResourceQuota on VolumeBackups limits them.
+A volume type is a StorageClass.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ from cinderblock.gateway.rest.validation import Schema
 from cinderblock.kube.kinds import STORAGE_CLASS
 
 _DESCRIPTION: Final = "kubernetes.io/description"
-"""An annotation that says what an object is for (Kubernetes: Well-Known Labels, Annotations and Taints)."""
+"""Annotation that describes an object (Kubernetes: Well-Known Labels, Annotations and Taints)."""
 
 JsonObject = dict[str, Any]
 
 
-async def types(call: ApiRequest) -> ApiResponse:
-    """List volume types; whoever may not see StorageClasses sees none."""
-    return ApiResponse(200, {"volume_types": [_type(item) | _IS_PUBLIC for item in await _classes(call)]})
+async def types(request: ApiRequest) -> ApiResponse:
+    """List volume types; none if the caller may not list StorageClasses."""
+    return ApiResponse(200, {"volume_types": [_type(item) | _IS_PUBLIC for item in await _classes(request)]})
 
 
-async def volume_type(call: ApiRequest) -> ApiResponse:
-    """Show a volume type; ``default`` is the one that is used if none is asked for."""
-    asked = call.path["type_id"]
-    classes = await _classes(call)
-    if asked == "default":
+async def volume_type(request: ApiRequest) -> ApiResponse:
+    """Show a volume type. ``default`` is the one for volumes that name none."""
+    identifier = request.path["type_id"]
+    classes = await _classes(request)
+    if identifier == "default":
         found = next((item for item in classes if _is_default(item)), None)
     else:
-        found = next((i for i in classes if asked in (i["metadata"]["uid"], i["metadata"]["name"])), None)
+        found = next(
+            (item for item in classes if identifier in (item["metadata"]["uid"], item["metadata"]["name"])), None
+        )
     if found is None:
-        raise NotFound(f"Volume type {asked} could not be found.")
+        raise NotFound(f"Volume type {identifier} could not be found.")
     return ApiResponse(200, {"volume_type": _type(found)})
 
 
 async def zones(_: ApiRequest) -> ApiResponse:
-    """List availability zones: there is one."""
+    """List the only availability zone."""
     return ApiResponse(200, {"availabilityZoneInfo": [{"zoneName": ZONE, "zoneState": {"available": True}}]})
 
 
 async def extensions(_: ApiRequest) -> ApiResponse:
-    """List extensions: what the word means to old clients is either here or not."""
+    """List extensions, for old clients."""
     backups = {
         "name": "Backups",
         "alias": "backups",
@@ -59,8 +61,8 @@ async def extensions(_: ApiRequest) -> ApiResponse:
     return ApiResponse(200, {"extensions": [backups]})
 
 
-async def _classes(call: ApiRequest) -> list[JsonObject]:
-    return await if_permitted(call.kube.list(STORAGE_CLASS)) or []
+async def _classes(request: ApiRequest) -> list[JsonObject]:
+    return await if_permitted(request.kube.list(STORAGE_CLASS)) or []
 
 
 def _type(storage_class: JsonObject) -> JsonObject:

@@ -1,7 +1,6 @@
-"""Cinder's name, description and metadata of objects of Kubernetes' own kinds, which have no fields for them.
+"""Annotations with Cinder's name, description and metadata, for Kubernetes kinds that have no fields for them.
 
-They stand in annotations. An object without them, which somebody made with kubectl, is called in the Cinder API what it
-is called in Kubernetes.
+An object without them, for example from kubectl, has the same name in the Cinder API as in Kubernetes.
 """
 
 from __future__ import annotations
@@ -25,43 +24,43 @@ from cinderblock.gateway.resources.object_names import slug
 from cinderblock.kube.client import JsonObject, KubeClient
 from cinderblock.kube.kinds import Kind
 
-LONGEST: Final = 255
-"""Characters of a name or a description (cinder/api/openstack/wsgi.py ``Controller.validate_string_length``)."""
+MAX_CHARACTERS: Final = 255
+"""Limit of a name or a description (cinder/api/openstack/wsgi.py ``Controller.validate_string_length``)."""
 
-_ANNOTATION_LIMIT: Final = 4096
-"""Characters of an annotation that a VolumeRestore takes."""
+_MAX_ANNOTATION_CHARACTERS: Final = 4096
+"""Limit of an annotation in the spec of a VolumeRestore."""
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def to_annotations(
     name: str | None, description: str | None = None, metadata: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Annotations of a new object; what is None or empty is left out, but for the name."""
-    found = {DISPLAY_NAME_ANNOTATION: name or ""}
+    """Return the annotations of a new object. Empty values are omitted, except the name."""
+    annotations = {DISPLAY_NAME_ANNOTATION: name or ""}
     if description:
-        found[DESCRIPTION_ANNOTATION] = description
+        annotations[DESCRIPTION_ANNOTATION] = description
     if metadata:
-        found[METADATA_ANNOTATION] = json.dumps(dict(metadata), sort_keys=True)
-    return found
+        annotations[METADATA_ANNOTATION] = json.dumps(dict(metadata), sort_keys=True)
+    return annotations
 
 
 def name_of(meta: ObjectMeta) -> str | None:
-    """Cinder's name of an object."""
+    """Return Cinder's name of an object."""
     return meta.annotations.get(DISPLAY_NAME_ANNOTATION, meta.name) or None
 
 
 def description_of(meta: ObjectMeta) -> str | None:
-    """Cinder's description of an object."""
+    """Return Cinder's description of an object."""
     return meta.annotations.get(DESCRIPTION_ANNOTATION) or None
 
 
 def metadata_of(meta: ObjectMeta) -> dict[str, str]:
-    """The user's own keys and values; none if somebody has written nonsense there."""
+    """Return the user's own keys and values; none if the annotation is malformed."""
     return parse_metadata(meta.annotations.get(METADATA_ANNOTATION, ""))
 
 
 def parse_metadata(text: str) -> dict[str, str]:
-    """Keys and values in an annotation."""
+    """Parse the keys and values in an annotation."""
     try:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -69,20 +68,20 @@ def parse_metadata(text: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def metadata_to_keep(meta: ObjectMeta) -> dict[str, str]:
-    """The annotation on a new VolumeBackup that keeps its volume's keys and values, if there are any."""
-    kept = metadata_of(meta)
-    return {VOLUME_METADATA_ANNOTATION: json.dumps(kept, sort_keys=True)} if kept else {}
+def metadata_to_save(meta: ObjectMeta) -> dict[str, str]:
+    """Return the annotation on a new VolumeBackup that saves the metadata of its volume, if there is any."""
+    metadata = metadata_of(meta)
+    return {VOLUME_METADATA_ANNOTATION: json.dumps(metadata, sort_keys=True)} if metadata else {}
 
 
-def kept_metadata(meta: ObjectMeta) -> dict[str, str]:
-    """What a VolumeBackup has kept, as far as it fits into the annotations of a VolumeRestore."""
-    kept = meta.annotations.get(VOLUME_METADATA_ANNOTATION, "")
-    return parse_metadata(kept) if len(kept) <= _ANNOTATION_LIMIT else {}
+def saved_metadata(meta: ObjectMeta) -> dict[str, str]:
+    """Return the metadata that a VolumeBackup saved; none if it is too long for a VolumeRestore."""
+    saved = meta.annotations.get(VOLUME_METADATA_ANNOTATION, "")
+    return parse_metadata(saved) if len(saved) <= _MAX_ANNOTATION_CHARACTERS else {}
 
 
 def changes(body: Mapping[str, Any]) -> dict[str, str | None]:
-    """Annotations as a merge patch, of what a request to update names."""
+    """Return a merge patch of the annotations for a request to update an object."""
     patch: dict[str, str | None] = {}
     if "name" in body:
         patch[DISPLAY_NAME_ANNOTATION] = body["name"] or ""
@@ -93,8 +92,8 @@ def changes(body: Mapping[str, Any]) -> dict[str, str | None]:
     return patch
 
 
-def normalized(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A request with v1's names for name and description replaced, and blanks around them removed.
+def normalize(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace v1's ``display_name`` and ``display_description`` in a request, and strip blanks.
 
     Raises InvalidInput if one of them is too long (cinder/api/openstack/wsgi.py ``clean_name_and_description``).
     """
@@ -104,21 +103,20 @@ def normalized(body: Mapping[str, Any]) -> dict[str, Any]:
         value = found.get(field, value)
         if isinstance(value, str):
             found[field] = value.strip()
-            if len(found[field]) > LONGEST:
+            if len(found[field]) > MAX_CHARACTERS:
                 raise InvalidInput(
-                    f"Invalid input received: {field} has {len(found[field])} characters, more than {LONGEST}."
+                    f"Invalid input received: {field} has {len(found[field])} characters, more than {MAX_CHARACTERS}."
                 )
     return found
 
 
 async def create(kube: KubeClient, kind: Kind, namespace: str, name: str | None, body: JsonObject) -> JsonObject:
-    """Create an object that is called like ``name`` if that is a name for Kubernetes and free, else similarly."""
-    told = body["metadata"]["annotations"] | {CREATED_BY_ANNOTATION: await user_name(kube)}
-    meta = {"namespace": namespace, "annotations": told}
-    otherwise = kind.kind.lower()
+    """Create an object called ``name`` if Kubernetes accepts that name and it is free, or a similar name."""
+    annotations = body["metadata"]["annotations"] | {CREATED_BY_ANNOTATION: await user_name(kube)}
+    meta = {"namespace": namespace, "annotations": annotations}
     if name and _LABEL.fullmatch(name):
         try:
             return await kube.create(kind, body | {"metadata": meta | {"name": name}})
         except AlreadyExists:
             pass
-    return await kube.create(kind, body | {"metadata": meta | {"generateName": f"{slug(name, otherwise)}-"}})
+    return await kube.create(kind, body | {"metadata": meta | {"generateName": f"{slug(name, kind.kind.lower())}-"}})

@@ -1,4 +1,4 @@
-"""Every operation of the API, resource by resource."""
+"""All operations of the API, by resource."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What all resources of Cinder's API share: routes, requests, versions, pages, faults."""
+"""What all resources of Cinder's API share: routes, requests, microversions, pages, faults."""

@@ -1,4 +1,4 @@
-"""Reading a request's body: not without end, and not for ever."""
+"""Reading the body of a request, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
 async def read(request: Request, limit: int, seconds: float) -> bytes:
-    """The body. Of methods that have none, nothing is read.
+    """Return the body; empty for methods without one.
 
     Raises:
-        InvalidInput: it is no JSON by its type (reason UnsupportedMediaType), is larger than ``limit`` bytes
-            (RequestTooLarge), or takes longer than ``seconds`` (RequestTimeout).
+        InvalidInput: the Content-Type is not JSON (reason UnsupportedMediaType), the body exceeds ``limit`` bytes
+            (RequestTooLarge), or it takes longer than ``seconds`` (RequestTimeout).
     """
     if request.method in _NO_BODY:
         return b""
     try:
         async with asyncio.timeout(seconds):
-            body = await _collected(request, limit)
+            body = await _collect(request, limit)
     except TimeoutError:
         raise InvalidInput(f"The body did not arrive within {seconds:.0f} s", reason="RequestTimeout") from None
     except ClientDisconnect:
-        raise InvalidInput("The caller has gone", reason="RequestTimeout") from None
+        raise InvalidInput("The client closed the connection", reason="RequestTimeout") from None
     if body and not _is_json(request.headers.get("content-type", "application/json")):
         raise InvalidInput("Unsupported Content-Type", reason="UnsupportedMediaType")
     return body
 
 
-async def _collected(request: Request, limit: int) -> bytes:
-    told = request.headers.get("content-length", "0")
-    if told.isdecimal() and int(told[:20]) > limit:
+async def _collect(request: Request, limit: int) -> bytes:
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length[:20]) > limit:
         raise InvalidInput("Request is too large.", reason="RequestTooLarge")
     body = bytearray()
     async for chunk in request.stream():
@@ -47,22 +47,22 @@ async def _collected(request: Request, limit: int) -> bytes:
 
 
 def _is_json(content_type: str) -> bool:
-    """Whether a Content-Type is one that Cinder takes (cinder/api/openstack/wsgi.py)."""
+    """Return whether Cinder accepts a Content-Type (cinder/api/openstack/wsgi.py)."""
     message = Message()
     message["content-type"] = content_type
     return message.get_content_type() in ("application/json", "application/vnd.openstack.volume+json")
 
 
 def parse(body: bytes) -> object:
-    """JSON in UTF-8. Raises InvalidInput for anything else: NaN, half a surrogate pair, nesting without end."""
+    """Parse JSON in UTF-8. Raises InvalidInput for anything else: NaN, lone surrogates, unlimited nesting."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        value = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise InvalidInput("Malformed request body") from None
     return value
 
 
-def _refuse(constant: str) -> None:
-    """NaN and Infinity, which Python would take."""
+def _reject_constant(constant: str) -> None:
+    """Reject NaN and Infinity, which Python accepts."""
     raise ValueError(constant)

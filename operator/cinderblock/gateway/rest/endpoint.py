@@ -1,4 +1,4 @@
-"""What is done before and after an operation: who calls, in which version, with what body; and errors as faults."""
+"""Everything around an operation: caller, microversion, body, and errors as faults."""
 
 from __future__ import annotations
 
@@ -33,47 +33,47 @@ _logger = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """One path of one major version, and the operations on it: an ASGI application."""
+    """An ASGI application for one path in one major version."""
 
     def __init__(
         self,
         major: int,
         operations: Mapping[str, Operation],
-        who: Authenticator,
+        authenticator: Authenticator,
         settings: GatewaySettings,
-        walks: ListCache,
+        list_cache: ListCache,
     ) -> None:
         self._major = major
         self._operations = operations
-        self._who = who
+        self._authenticator = authenticator
         self._settings = settings
-        self._walks = walks
+        self._list_cache = list_cache
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         request = Request(scope, receive)
-        response = await self._answer(request)
+        response = await self._respond(request)
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _respond(self, request: Request) -> Response:
         operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
         if operation is None:
             return not_routed()
         request.scope[OPERATION_KEY] = f"{operation.method} {operation.path}"
         headers: dict[str, str] = {}
         try:
-            reply = await self._perform(request, operation, headers)
+            response = await self._run(request, operation, headers)
         except CinderblockError as error:
             return fault_response(error, operation.policy, headers)
         except Exception:
-            _logger.exception("%s %s failed", request.method, operation.path)
+            _logger.exception("Request failed unexpectedly", extra={"method": request.method, "path": operation.path})
             return json_response(500, faults.envelope(500, faults.UNEXPECTED), headers)
-        return json_response(reply.status, reply.body, headers | dict(reply.headers))
+        return json_response(response.status, response.body, headers | dict(response.headers))
 
-    async def _perform(self, request: Request, operation: Operation, headers: dict[str, str]) -> ApiResponse:
-        token = self._who.token_of(request.headers)
+    async def _run(self, request: Request, operation: Operation, headers: dict[str, str]) -> ApiResponse:
+        token = self._authenticator.token_of(request.headers)
         version = self._version(request, headers)
-        caller = Caller(token, self._project(request, token), self._who.client(token))
+        caller = Caller(token, self._project(request, token), self._authenticator.client(token))
         if version >= microversions.MINIMUM and version.minor < operation.since:
             raise InvalidInput("The resource could not be found.", reason="NotInVersion")
         body = await rest_body.read(request, self._settings.body_limit, self._settings.body_seconds)
@@ -81,68 +81,68 @@ class Endpoint:
         links = Links(root_url(request, self._settings), self._major, caller.project)
         path = {key: value for key, value in request.path_params.items() if key != "project"}
         try:
-            reply = await operation.handler(ApiRequest(caller, version, path, query, body, links, self._walks))
+            response = await operation.handler(ApiRequest(caller, version, path, query, body, links, self._list_cache))
         finally:
             if operation.method != "GET":
-                self._walks.forget(caller.project)
+                self._list_cache.forget(caller.project)
         if self._major == microversions.V2.major and operation.v2_code is not None:
-            return ApiResponse(operation.v2_code, reply.body, reply.headers)
-        return reply
+            return ApiResponse(operation.v2_code, response.body, response.headers)
+        return response
 
     def _version(self, request: Request, headers: dict[str, str]) -> Version:
-        """The version that is spoken; ``headers`` tell it."""
+        """Return the version that the caller selects, and add it to ``headers``."""
         if self._major == microversions.V2.major:
             return microversions.V2
         headers["Vary"] = microversions.HEADER
-        asked = request.headers.get(microversions.HEADER)
-        beyond = _OUT_OF_RANGE.fullmatch((asked or "").strip())
-        if beyond:
-            headers[microversions.HEADER] = f"{microversions.SERVICE} {beyond[1]}"
-        version = microversions.negotiated(asked)
+        header = request.headers.get(microversions.HEADER)
+        out_of_range = _OUT_OF_RANGE.fullmatch((header or "").strip())
+        if out_of_range:
+            headers[microversions.HEADER] = f"{microversions.SERVICE} {out_of_range[1]}"
+        version = microversions.negotiate(header)
         headers[microversions.HEADER] = f"{microversions.SERVICE} {version}"
         return version
 
     def _project(self, request: Request, token: str | None) -> str:
-        """The namespace that the path names; without one, that of the caller's ServiceAccount."""
-        project = str(request.path_params.get("project") or self._who.default_project(token))
+        """Return the namespace in the path; without one, the namespace of the caller's ServiceAccount."""
+        project = str(request.path_params.get("project") or self._authenticator.default_project(token))
         if not _PROJECT.fullmatch(project):
             raise InvalidInput("Malformed request url")
         return project
 
 
 def fault_response(error: CinderblockError, policy: str, headers: Mapping[str, str]) -> Response:
-    """An error as Cinder would tell it. What the API server says of a missing right stands behind Cinder's words."""
+    """Return an error in Cinder's form. For a missing right, the API server's message follows Cinder's."""
     code = faults.code_of(error)
     message = error.message
-    more = dict(headers)
+    all_headers = dict(headers)
     if isinstance(error, AccessDenied) and code == 403:
         message = f"Policy doesn't allow {policy} to be performed. {message}"
     if code == 401:
         message = "The request you have made requires authentication."
-        more["WWW-Authenticate"] = "Bearer"
+        all_headers["WWW-Authenticate"] = "Bearer"
     if code == 413:
-        more["Retry-After"] = "0"
+        all_headers["Retry-After"] = "0"
     if code == 408:
-        more["Connection"] = "close"
+        all_headers["Connection"] = "close"
     if code >= 500:
-        _logger.warning("%s: %s", error.reason, error.message)
-    return json_response(code, faults.envelope(code, message), more)
+        _logger.warning("Request failed", extra={"reason": error.reason, "error": error.message})
+    return json_response(code, faults.envelope(code, message), all_headers)
 
 
 def json_response(status: int, body: Mapping[str, object] | None, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON, or nothing."""
+    """Return a response with a JSON body, or without a body."""
     if body is None:
         return Response(status_code=status, headers=dict(headers or {}))
     return Response(to_json(body), status, dict(headers or {}), "application/json")
 
 
 def not_routed() -> Response:
-    """There is nothing at this path, or not with this method."""
+    """Return the response for a path or method that does not exist."""
     return json_response(404, faults.NOT_ROUTED)
 
 
 def root_url(request: Request, settings: GatewaySettings) -> str:
-    """URL of our root as the caller sees it."""
+    """Return the gateway's root URL as the caller sees it."""
     if settings.public_url:
         return settings.public_url.rstrip("/")
     host = request.headers.get("host", "")
@@ -153,5 +153,5 @@ def root_url(request: Request, settings: GatewaySettings) -> str:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a parameter can be sent on: undecodable bytes have been made into replacement characters already."""
+    """Return whether a parameter can be sent to the API server. Undecodable bytes were replaced before."""
     return "\x00" not in text

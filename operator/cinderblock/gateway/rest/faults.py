@@ -1,4 +1,4 @@
-"""Errors of ours as Cinder's: a code, and an envelope that names the fault (cinder/api/openstack/wsgi.py ``Fault``)."""
+"""Errors in Cinder's form: a code, and an envelope that names the fault (cinder/api/openstack/wsgi.py ``Fault``)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BY_REASON: Final = {
     "RequestTooLarge": 413,
     "UnsupportedMediaType": 415,
 }
-"""Codes of errors whose reason says more than their class."""
+"""Codes by the reason of an error, which is more specific than its class."""
 
 _BY_CLASS: Final[tuple[tuple[type[CinderblockError], int], ...]] = (
     (InvalidInput, 400),
@@ -48,23 +48,23 @@ _BY_CLASS: Final[tuple[tuple[type[CinderblockError], int], ...]] = (
 )
 
 UNEXPECTED: Final = "The server has either erred or is incapable of performing the requested operation."
-"""What Cinder says of an error that it did not foresee."""
+"""Cinder's message for an unexpected error."""
 NOT_ROUTED: Final = {
     "message": "The resource could not be found.<br /><br />\n\n\n",
     "code": "404 Not Found",
     "title": "Not Found",
 }
-"""What is at a path that the API does not have: not Cinder's envelope, but that of its WSGI library."""
+"""Body for a path that does not exist, in the envelope of Cinder's WSGI library."""
 
 
 def code_of(error: CinderblockError) -> int:
-    """HTTP code of an error."""
+    """Return the HTTP code of an error."""
     by_class = next((code for kind, code in _BY_CLASS if isinstance(error, kind)), 500)
     return _BY_REASON.get(error.reason, by_class)
 
 
 def envelope(code: int, message: str) -> dict[str, Any]:
-    """Body of an answer with an error. Cinder repeats the Retry-After of a 413 in it."""
+    """Return the body of an error response. For a 413, Cinder repeats the Retry-After header in it."""
     fault: dict[str, Any] = {"code": code, "message": message}
     if code == 413:
         fault["retryAfter"] = "0"

@@ -1,4 +1,4 @@
-"""URLs that answers hold."""
+"""URLs in responses."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import urlencode
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where the caller reached us.
+    """Builds URLs under which the caller reaches the gateway.
 
     Attributes:
-        endpoint: URL of the service's root, without a slash at its end.
-        major: 2 or 3.
+        endpoint: root URL of the service, without a trailing slash.
+        major: major version, 2 or 3.
         project: the caller's project.
     """
 
@@ -21,7 +21,7 @@ class Links:
     project: str
 
     def of(self, collection: str, identifier: str) -> list[dict[str, str]]:
-        """Links of one object (cinder/api/common.py ``ViewBuilder._get_links``)."""
+        """Return the links of one object (cinder/api/common.py ``ViewBuilder._get_links``)."""
         path = f"{self.project}/{collection}/{identifier}"
         return [
             {"rel": "self", "href": f"{self.endpoint}/v{self.major}/{path}"},
@@ -29,6 +29,6 @@ class Links:
         ]
 
     def next_page(self, path: str, query: dict[str, str], marker: str) -> list[dict[str, str]]:
-        """Link of the page after the one that ends with ``marker``; ``path`` is below the project."""
+        """Return the link to the page after ``marker``; ``path`` is below the project."""
         parameters = urlencode(query | {"marker": marker})
         return [{"rel": "next", "href": f"{self.endpoint}/v{self.major}/{self.project}{path}?{parameters}"}]

@@ -1,4 +1,4 @@
-"""Versions of the API: the header that asks for a microversion, and the documents that clients look for first."""
+"""Versions of the API: the header that selects a microversion, and the documents that clients discover first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing_extensions import override
 from cinderblock.errors import InvalidInput
 
 SERVICE: Final = "volume"
-"""The service's name in the header (cinder/api/openstack/api_version_request.py)."""
+"""Name of the service in the header (cinder/api/openstack/api_version_request.py)."""
 HEADER: Final = "OpenStack-API-Version"
 
 _VERSION: Final = re.compile(r"([1-9]\d*)\.([1-9]\d*|0)")
@@ -18,7 +18,7 @@ _MALFORMED: Final = "The server could not comply with the request since it is ei
 
 
 class Version(NamedTuple):
-    """A version of the API, with the microversion: (3, 43). Of v2, only (2, 0) is there."""
+    """A version of the API including the microversion, such as (3, 43). The only version of v2 is (2, 0)."""
 
     major: int
     minor: int
@@ -31,19 +31,19 @@ class Version(NamedTuple):
 V2: Final = Version(2, 0)
 MINIMUM: Final = Version(3, 0)
 MAXIMUM: Final = Version(3, 71)
-"""The highest microversion that Cinder 29 has; none above 3.64 changes what a backup looks like."""
+"""The highest microversion of Cinder 29. None above 3.64 changes the form of a backup."""
 
 
-def negotiated(header: str | None) -> Version:
-    """The microversion that a request to /v3 asks for; without a header 3.0.
+def negotiate(header: str | None) -> Version:
+    """Return the microversion that a request to /v3 selects; 3.0 without a header.
 
     Raises:
-        InvalidInput: the header is none of Cinder's; with reason NotAcceptable if we do not speak that version.
+        InvalidInput: the header is malformed; with reason NotAcceptable if the version is not supported.
     """
     if not header:
         return MINIMUM
-    asked = [part.split() for part in header.split(",")]
-    own = [words[1] for words in asked if len(words) == 2 and words[0].lower() == SERVICE]
+    services = [part.split() for part in header.split(",")]
+    own = [words[1] for words in services if len(words) == 2 and words[0].lower() == SERVICE]
     if not own:
         raise InvalidInput(_MALFORMED)
     if own[0].lower() == "latest":
@@ -63,12 +63,12 @@ def negotiated(header: str | None) -> Version:
 
 
 def document(endpoint: str) -> dict[str, Any]:
-    """What is at ``/``: every version (cinder/api/versions.py). ``endpoint`` is the URL of the service's root."""
+    """Return the document at ``/`` with all versions (cinder/api/versions.py). ``endpoint`` is the root URL."""
     return {"versions": [_v3(endpoint), _v2(endpoint)]}
 
 
 def document_of(endpoint: str, major: int) -> dict[str, Any]:
-    """What is at ``/v3/`` or ``/v2/``: that version alone."""
+    """Return the document at ``/v3/`` or ``/v2/`` with that version alone."""
     return {"versions": [_v3(endpoint) if major == MAXIMUM.major else _v2(endpoint)]}
 
 

@@ -1,4 +1,4 @@
-"""Ids of requests, figures and the access log: around everything that is answered."""
+"""Request ids, metrics and the access log, around all requests."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cinderblock.observability.gateway_metrics import GatewayMetrics
+from cinderblock.observability.log import ACCESS_LOGGER
 
 OPERATION_KEY = "cinderblock.operation"
-"""In a request's scope: what it turned out to be, for the figures."""
+"""Key in a request's scope: the operation, for the metrics."""
 
-_logger = logging.getLogger("cinderblock.gateway.access")
+_logger = logging.getLogger(ACCESS_LOGGER)
 
 
 class RequestMiddleware:
-    """Gives each request an id, tells it in the answer, counts it, and writes one line about it.
+    """Gives each request an id, which the response carries, measures it, and logs one line.
 
-    The line has the path but not the query, which may hold names, and no header: so no token either.
+    The line contains the path but not the query, which may contain names, and no headers, so no token.
     """
 
     def __init__(self, inner: ASGIApp, metrics: GatewayMetrics) -> None:
         self._inner = inner
-        self._instruments = metrics
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Process one request."""
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
         identifier = f"req-{uuid.uuid4()}"
-        began = time.monotonic()
+        started = time.monotonic()
         code = 500
 
-        async def told(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
@@ -46,16 +47,16 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._inner(scope, receive, told)
+            await self._inner(scope, receive, send_with_id)
         finally:
-            self._tell(scope, identifier, code, time.monotonic() - began)
+            self._record(scope, identifier, code, time.monotonic() - started)
 
-    def _tell(self, scope: Scope, identifier: str, code: int, seconds: float) -> None:
-        self._instruments.answered(scope.get(OPERATION_KEY, "other"), code, seconds)
+    def _record(self, scope: Scope, identifier: str, code: int, seconds: float) -> None:
+        self._metrics.observe_request(scope.get(OPERATION_KEY, "other"), code, seconds)
         client = scope.get("client")
-        told = {
+        fields = {
             "request_id": identifier,
             "client": client[0] if client else "",
             "milliseconds": round(1000 * seconds, 1),
         }
-        _logger.info("%s %s %s", scope["method"], scope["path"], code, extra=told)
+        _logger.info("%s %s %s", scope["method"], scope["path"], code, extra=fields)

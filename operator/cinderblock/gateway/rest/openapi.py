@@ -1,4 +1,4 @@
-"""The OpenAPI document: made from the operations, so that it says what is there and nothing else."""
+"""The OpenAPI document, generated from the operations so that it matches them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cinderblock.gateway.rest.validation import Schema
 PATH: Final = "/openapi.json"
 
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
-_REFUSALS: Final = {
-    "400": "The request is wrong, or what it is about is in no state for it",
-    "401": "No token was shown, or the API server does not know it",
-    "403": "The API server says that the caller may not",
-    "404": "There is no such thing, in this project or in this microversion",
-    "406": "There is no such microversion",
+_ERRORS: Final = {
+    "400": "The request is invalid, or the object is in the wrong status for it",
+    "401": "The token is missing, invalid or expired",
+    "403": "The caller lacks the rights in the API server",
+    "404": "The object or the operation does not exist in this project or microversion",
+    "406": "The microversion is not supported",
     "408": "The body did not arrive in time",
-    "409": "The object has changed meanwhile",
-    "413": "The body is too large, or a limit is reached",
-    "415": "The body is no JSON by its type",
+    "409": "The object was changed at the same time",
+    "413": "The body is too large, or a quota is exceeded",
+    "415": "The Content-Type is not JSON",
     "503": "The API server does not answer",
 }
 _FAULT: Final[Schema] = {
-    "description": "Cinder's envelope: the only key names the fault.",
+    "description": "Cinder's envelope. Its only key names the fault.",
     "type": "object",
     "minProperties": 1,
     "maxProperties": 1,
@@ -43,7 +43,7 @@ _FAULT: Final[Schema] = {
     },
 }
 _NOT_ROUTED: Final[Schema] = {
-    "description": "What is said of a path that does not exist.",
+    "description": "The response for a path that does not exist.",
     "type": "object",
     "properties": {"code": {"type": "string"}, "title": {"type": "string"}, "message": {"type": "string"}},
     "required": ["code", "title", "message"],
@@ -52,7 +52,7 @@ _NOT_ROUTED: Final[Schema] = {
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The whole document, in OpenAPI 3.1, whose schemas are JSON Schema."""
+    """Return the document in OpenAPI 3.1, whose schemas are JSON Schema."""
     paths: dict[str, dict[str, Any]] = {}
     for major in (3, 2):
         for operation in operations:
@@ -79,17 +79,17 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 
 def _operation(operation: Operation, major: int) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": _identifier(operation, major),
         "parameters": _parameters(operation, major),
-        "responses": _answers(operation, major) | _refusals(),
+        "responses": _responses(operation, major) | _error_responses(),
     }
     if operation.since:
-        told["description"] = f"Since microversion 3.{operation.since}."
+        described["description"] = f"Since microversion 3.{operation.since}."
     if operation.body is not None:
-        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
-    return told
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
+    return described
 
 
 def _identifier(operation: Operation, major: int) -> str:
@@ -99,31 +99,31 @@ def _identifier(operation: Operation, major: int) -> str:
 
 def _parameters(operation: Operation, major: int) -> list[dict[str, Any]]:
     names = ["project", *_PARAMETER.findall(operation.path)]
-    found: list[dict[str, Any]] = [
+    parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
     ]
-    found += [
+    parameters += [
         {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in operation.query.items()
     ]
     if major == MAXIMUM.major:
         schema = {"type": "string", "examples": [f"{SERVICE} {MAXIMUM}", f"{SERVICE} latest"]}
-        found.append({"name": HEADER, "in": "header", "required": False, "schema": schema})
-    return found
+        parameters.append({"name": HEADER, "in": "header", "required": False, "schema": schema})
+    return parameters
 
 
-def _answers(operation: Operation, major: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _responses(operation: Operation, major: int) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
     for code, schema in operation.answers.items():
         shown = operation.v2_code if major == 2 and operation.v2_code is not None else code
-        found[str(shown)] = {"description": operation.summary} | _content(schema)
-    return found
+        responses[str(shown)] = {"description": operation.summary} | _content(schema)
+    return responses
 
 
-def _refusals() -> dict[str, Any]:
+def _error_responses() -> dict[str, Any]:
     fault: Schema = {"$ref": "#/components/schemas/Fault"}
     either: Schema = {"anyOf": [fault, {"$ref": "#/components/schemas/NotRouted"}]}
     return {
-        code: {"description": text} | _content(either if code == "404" else fault) for code, text in _REFUSALS.items()
+        code: {"description": text} | _content(either if code == "404" else fault) for code, text in _ERRORS.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Schemas that several resources share in the OpenAPI document."""
+"""Schemas of the OpenAPI document that several resources share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ _LINK: Final[Schema] = {
     "additionalProperties": False,
 }
 
-
 LINKS: Final[Schema] = {"type": "array", "items": _LINK}
 
 
 def closed_object(properties: dict[str, Schema], *optional: str) -> Schema:
-    """An object that has these properties and no others; ``optional`` ones may be missing."""
+    """Return the schema of an object with exactly these properties; ``optional`` ones may be missing."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}

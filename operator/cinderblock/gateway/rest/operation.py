@@ -1,4 +1,4 @@
-"""What an operation of the API is: one declaration, from which its route and its part of the OpenAPI document come."""
+"""The declaration of an operation, from which its route and its part of the OpenAPI document are made."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Operation:
     Attributes:
         method: GET, POST, PUT or DELETE.
         path: below the project, with parameters in braces: ``/backups/{backup_id}``.
-        handler: answers a call.
-        summary: for the OpenAPI document.
-        policy: Cinder's name for the right to do it, which its 403 tells.
-        answers: by code of success, the schema of the body; None: there is no body.
-        v2_code: the code of success under /v2, if it is another one.
-        body: the widest schema of the request's body, that of the highest microversion; None: there is no body.
-        query: the parameters of the query and their schemas.
-        since: minor of the first microversion that has it.
-        in_v2: whether it is there under /v2.
+        handler: responds to a request.
+        summary: title in the OpenAPI document.
+        policy: Cinder's name of the required right, for the message of a 403.
+        answers: schema of the response's body by code of success; None: no body.
+        v2_code: code of success under /v2, if it differs.
+        body: schema of the request's body in the highest microversion; None: no body.
+        query: schemas of the query's parameters.
+        since: minor version of the first microversion with the operation.
+        in_v2: whether the operation exists under /v2.
     """
 
     method: str

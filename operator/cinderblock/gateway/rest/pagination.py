@@ -1,92 +1,29 @@
-"""Lists: filters, sorting and pages, as every resource of Cinder has them (cinder/api/common.py).
+"""Lists page by page, read from the API server or taken from the cache.
 
-A page is told by the id of the last item of the page before it, and by the order of the list. So what is created or
-deleted meanwhile shifts nothing: no item comes twice, and none that was there all the time is left out.
+A page is identified by the id of the last item of the previous page and by the order of the list. Objects that are
+created or deleted between two requests therefore shift nothing: no item is repeated, and no other item is skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from cinderblock.errors import InvalidInput, NotFound
-from cinderblock.gateway.rest import validation
-from cinderblock.gateway.rest.request import ApiRequest
+from pydantic_core import from_json, to_json
 
-PAGE_LIMIT: Final = 1000
-"""Items of a page at most: Cinder's ``osapi_max_limit``."""
-_PAGING: Final = frozenset({"limit", "marker", "offset", "sort", "sort_key", "sort_dir", "all_tenants"})
-_STRICT_FILTERS: Final = 31
-_SIMILAR_FILTERS: Final = 34
-_COUNT: Final = 45
+from cinderblock.errors import NotFound
+from cinderblock.gateway.rest.list_cache import CachedTail, key_of
+from cinderblock.gateway.rest.list_query import Column, ListQuery, ListSpec, parse_query
+from cinderblock.gateway.rest.request import ApiRequest
+from cinderblock.kube.kinds import Kind
+
+MIN_CACHED_ITEMS: Final = 500
+"""Shorter tails are not cached: they fit in one page of the API server, so reading them again is quick."""
 
 T = TypeVar("T")
-Column = Callable[[T], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ListSpec(Generic[T]):
-    """What may be asked of the list of one resource.
-
-    Attributes:
-        noun: for "Backup <id> could not be found."
-        collection: key of the list in answers.
-        columns: how to get each column, by its name in Cinder; ``id`` and ``created_at`` are among them.
-        filters: columns that everybody may filter by.
-        newer_sort_keys: names of columns that may be sorted by only from a microversion on.
-    """
-
-    noun: str
-    collection: str
-    columns: Mapping[str, Column[T]]
-    filters: frozenset[str]
-    newer_sort_keys: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ListQuery:
-    """What a caller wants of a list.
-
-    Attributes:
-        limit: items of the page, at most PAGE_LIMIT.
-        is_limited: whether the caller named a limit.
-        marker: id of the last item of the page before; None: it is the first page.
-        offset: items to leave out.
-        order: column and whether it is descending, the most important one first.
-        filters: column and its value.
-        similar: column and what must be part of its value.
-        with_count: whether to tell how many there are on all pages.
-    """
-
-    limit: int
-    is_limited: bool
-    marker: str | None
-    offset: int
-    order: tuple[tuple[str, bool], ...]
-    filters: Mapping[str, str]
-    similar: Mapping[str, str]
-    with_count: bool
-
-
-def parse_query(call: ApiRequest, rules: ListSpec[T]) -> ListQuery:
-    """Read the query of a list. Raises InvalidInput in Cinder's words."""
-    query = dict(call.query)
-    limit = _limit(query.get("limit"))
-    offset = _whole(query.get("offset"), "offset must be an integer", "offset must be >= 0") or 0
-    order = _order(call, rules)
-    with_count = _with_count(call, query)
-    filters, similar = _filters(call, rules, query)
-    return ListQuery(
-        limit=PAGE_LIMIT if limit is None else min(limit, PAGE_LIMIT),
-        is_limited=limit is not None,
-        marker=query.get("marker"),
-        offset=offset,
-        order=order,
-        filters=filters,
-        similar=similar,
-        with_count=with_count,
-    )
+Read = Callable[[ListQuery], Awaitable[Sequence[T]]]
+ToViews = Callable[[Sequence[T]], Awaitable[list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,36 +31,96 @@ class Page(Generic[T]):
     """One page of a list.
 
     Attributes:
-        items: in order.
-        more: what stands beside them in the answer: the link to the next page, the number of all items.
-        marker: id of the last item; None: there is none.
-        rest: the items that come after them.
-        count: how many there are on all pages.
+        items: the items of the page, in order.
+        extra: the other keys of the response: the link to the next page, the number of all items.
+        marker: id of the last item; None if the page is empty.
+        tail: the items after the page.
+        count: number of items on all pages.
     """
 
     items: Sequence[T]
-    more: Mapping[str, Any]
+    extra: Mapping[str, Any]
     marker: str | None
-    rest: Sequence[T]
+    tail: Sequence[T]
     count: int
 
 
-def page(items: Sequence[T], asked: ListQuery, rules: ListSpec[T], call: ApiRequest, path: str) -> Page[T]:
-    """The page that is asked for. Raises NotFound for a marker that is no item of the list."""
-    chosen = ordered([item for item in items if _fits(item, asked, rules)], asked, rules)
-    start = asked.offset
-    if asked.marker is not None:
-        start += _behind(chosen, items, asked, rules)
-    shown, rest = chosen[start : start + asked.limit], chosen[start + asked.limit :]
-    marker = rules.columns["id"](shown[-1]) if shown else None
-    more = page_links(asked, rules, call, path, marker=marker, shown=len(shown), count=len(chosen), is_last=not rest)
-    return Page(shown, more, marker, rest, len(chosen))
+async def paginate(
+    request: ApiRequest, spec: ListSpec[T], kind: Kind, path: str, *, read: Read[T], to_views: ToViews[T]
+) -> dict[str, Any]:
+    """Return the body of a response with one page, from the cache if it holds the page.
+
+    Args:
+        request: the request.
+        spec: how the list can be queried.
+        kind: the kind that the caller must be allowed to list.
+        path: path of the list below the project.
+        read: returns at least the items that the query selects.
+        to_views: converts items to Cinder's form.
+    """
+    query = parse_query(request, spec)
+    tail = await _take_cached(request, query, kind, path)
+    if tail is not None:
+        return _next_page(request, query, spec, path, tail)
+    page = make_page(await read(query), query, spec, request, path)
+    if page.marker is not None and len(page.tail) >= MIN_CACHED_ITEMS:
+        await _cache(request, path, page, spec, to_views)
+    return {spec.collection: await to_views(page.items), **page.extra}
+
+
+async def _take_cached(request: ApiRequest, query: ListQuery, kind: Kind, path: str) -> CachedTail | None:
+    """Return the cached tail that begins with this page. Raises AccessDenied if the caller must not list any more."""
+    if query.marker is None or query.offset:
+        return None
+    tail = request.list_cache.pop(request.project, _cache_key(request, path, query.marker))
+    if tail is not None:
+        await request.kube.check_may_list(kind, request.project)
+    return tail
+
+
+async def _cache(request: ApiRequest, path: str, page: Page[T], spec: ListSpec[T], to_views: ToViews[T]) -> None:
+    assert page.marker is not None
+    identifier = spec.columns["id"]
+    views = await to_views(page.tail)
+    items = [(str(identifier(item)), to_json(view)) for item, view in zip(page.tail, views, strict=True)]
+    tail = CachedTail(items, page.count, request.list_cache.now())
+    request.list_cache.put(request.project, _cache_key(request, path, page.marker), tail)
+
+
+def _next_page(request: ApiRequest, query: ListQuery, spec: ListSpec[T], path: str, tail: CachedTail) -> dict[str, Any]:
+    """Return the body of a response with the first page of ``tail``, and cache what comes after it."""
+    items, after = tail.items[: query.limit], tail.items[query.limit :]
+    marker = items[-1][0] if items else None
+    if marker is not None:
+        remaining = CachedTail(after, tail.count, tail.read_at)
+        request.list_cache.put(request.project, _cache_key(request, path, marker), remaining)
+    extra = page_links(query, spec, request, path, marker=marker, shown=len(items), count=tail.count, is_last=not after)
+    return {spec.collection: [from_json(text) for _, text in items], **extra}
+
+
+def _cache_key(request: ApiRequest, path: str, marker: str) -> str:
+    where = [str(request.version), request.links.endpoint, path, marker]
+    return key_of(request.caller.token, where, request.query)
+
+
+def make_page(items: Sequence[T], query: ListQuery, spec: ListSpec[T], request: ApiRequest, path: str) -> Page[T]:
+    """Return the page that the query selects. Raises NotFound for a marker that is not in the list."""
+    selected = sort([item for item in items if _matches(item, query, spec)], query, spec)
+    start = query.offset
+    if query.marker is not None:
+        start += _index_after_marker(selected, items, query, spec)
+    shown, tail = selected[start : start + query.limit], selected[start + query.limit :]
+    marker = spec.columns["id"](shown[-1]) if shown else None
+    extra = page_links(
+        query, spec, request, path, marker=marker, shown=len(shown), count=len(selected), is_last=not tail
+    )
+    return Page(shown, extra, marker, tail, len(selected))
 
 
 def page_links(
-    asked: ListQuery,
-    rules: ListSpec[T],
-    call: ApiRequest,
+    query: ListQuery,
+    spec: ListSpec[T],
+    request: ApiRequest,
     path: str,
     *,
     marker: str | None,
@@ -131,42 +128,42 @@ def page_links(
     count: int,
     is_last: bool,
 ) -> dict[str, Any]:
-    """What stands beside the items of a page (cinder/api/common.py ``_get_collection_links``).
+    """Return the keys beside the items of a page (cinder/api/common.py ``_get_collection_links``).
 
-    The link to the next page is there whenever the page is full, even if it is the last one; and with ``with_count``
-    whenever the limit is not above the count. Without a limit it is there only if something comes after the page.
+    With a limit, a full page has a link to the next page even if it is the last one. With ``with_count``, it has one
+    whenever the limit does not exceed the count. Without a limit, it has one only if there is a next page.
     """
-    more: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
     if (
         marker is not None
-        and asked.limit <= (count if asked.with_count else shown)
-        and (asked.is_limited or not is_last)
+        and query.limit <= (count if query.with_count else shown)
+        and (query.is_limited or not is_last)
     ):
-        query = {key: value for key, value in call.query.items() if key != "offset"}
-        more[f"{rules.collection}_links"] = call.links.next_page(path, query, marker)
-    if asked.with_count:
-        more["count"] = count
-    return more
+        parameters = {key: value for key, value in request.query.items() if key != "offset"}
+        extra[f"{spec.collection}_links"] = request.links.next_page(path, parameters, marker)
+    if query.with_count:
+        extra["count"] = count
+    return extra
 
 
-def ordered(items: Sequence[T], asked: ListQuery, rules: ListSpec[T]) -> list[T]:
-    """Items in the order that is asked for. As in its databases, what has no value comes before what has one."""
+def sort(items: Sequence[T], query: ListQuery, spec: ListSpec[T]) -> list[T]:
+    """Return the items in the order of the query. As in Cinder's databases, items without a value come first."""
     result = list(items)
-    for name, descending in reversed(asked.order):
-        result.sort(key=_sort_key(rules.columns[name]), reverse=descending)
+    for name, descending in reversed(query.order):
+        result.sort(key=_sort_key(spec.columns[name]), reverse=descending)
     return result
 
 
-def _behind(chosen: Sequence[T], items: Sequence[T], asked: ListQuery, rules: ListSpec[T]) -> int:
-    """How many items of ``chosen`` come before the place behind the marker, which itself may not fit the filters."""
-    identifier = rules.columns["id"]
-    marker = next((item for item in items if identifier(item) == asked.marker), None)
+def _index_after_marker(selected: Sequence[T], items: Sequence[T], query: ListQuery, spec: ListSpec[T]) -> int:
+    """Return how many of ``selected`` come up to the marker, which itself need not match the filters."""
+    identifier = spec.columns["id"]
+    marker = next((item for item in items if identifier(item) == query.marker), None)
     if marker is None:
-        raise NotFound(f"{rules.noun} {asked.marker} could not be found.")
-    is_chosen = any(item is marker for item in chosen)
-    with_it = chosen if is_chosen else ordered([*chosen, marker], asked, rules)
-    place = next(number for number, item in enumerate(with_it) if item is marker)
-    return place + is_chosen
+        raise NotFound(f"{spec.noun} {query.marker} could not be found.")
+    is_selected = any(item is marker for item in selected)
+    with_marker = selected if is_selected else sort([*selected, marker], query, spec)
+    position = next(number for number, item in enumerate(with_marker) if item is marker)
+    return position + is_selected
 
 
 def _sort_key(column: Column[T]) -> Callable[[T], tuple[bool, Any]]:
@@ -177,86 +174,6 @@ def _sort_key(column: Column[T]) -> Callable[[T], tuple[bool, Any]]:
     return key
 
 
-def _fits(item: T, asked: ListQuery, rules: ListSpec[T]) -> bool:
-    exact = all(str(rules.columns[name](item)) == value for name, value in asked.filters.items())
-    return exact and all(part in str(rules.columns[name](item) or "") for name, part in asked.similar.items())
-
-
-def _limit(text: str | None) -> int | None:
-    return _whole(text, "limit param must be an integer", "limit param must be positive")
-
-
-def _whole(text: str | None, no_number: str, negative: str) -> int | None:
-    """A whole number that is not negative; None: it was not given."""
-    if text is None:
-        return None
-    try:
-        value = int(text[:20])
-    except ValueError:
-        raise InvalidInput(no_number) from None
-    if value < 0:
-        raise InvalidInput(negative)
-    return value
-
-
-def _with_count(call: ApiRequest, query: dict[str, str]) -> bool:
-    """Takes ``with_count`` out of ``query`` where it is known."""
-    if not call.at_least(_COUNT) or "with_count" not in query:
-        return False
-    text = query.pop("with_count")
-    if text.lower() not in _BOOLEANS:
-        raise InvalidInput(f"Value '{text}' for 'with_count' is not a boolean.")
-    return _BOOLEANS[text.lower()]
-
-
-_BOOLEANS: Final = {str(word).lower(): True for word in validation.TRUE} | {
-    str(word).lower(): False for word in validation.FALSE
-}
-
-
-def _filters(call: ApiRequest, rules: ListSpec[T], query: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Filters by equality and by likeness. Up to 3.30 those that are not known are ignored, later refused."""
-    exact: dict[str, str] = {}
-    similar: dict[str, str] = {}
-    unknown: list[str] = []
-    for name, value in query.items():
-        if name in _PAGING:
-            continue
-        if name in rules.filters:
-            exact[name] = value
-        elif call.at_least(_SIMILAR_FILTERS) and name.endswith("~") and name[:-1] in rules.filters:
-            similar[name[:-1]] = value
-        else:
-            unknown.append(name)
-    if unknown and call.at_least(_STRICT_FILTERS):
-        raise InvalidInput(f"Invalid filters {','.join(unknown)} are found in query options.")
-    return exact, similar
-
-
-def _order(call: ApiRequest, rules: ListSpec[T]) -> tuple[tuple[str, bool], ...]:
-    """The order, completed so that no two items are equal (cinder/db/sqlalchemy/api.py ``process_sort_params``)."""
-    asked = _sort_parameters(call.query)
-    for name, direction in asked:
-        newer = rules.newer_sort_keys.get(name)
-        if name not in rules.columns or (newer is not None and not call.at_least(newer)):
-            raise InvalidInput("Invalid input received: Invalid sort key")
-        if direction not in ("asc", "desc"):
-            raise InvalidInput("Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
-    order = [(name, direction == "desc") for name, direction in asked]
-    named = {name for name, _ in order}
-    default = order[0][1] if order else True
-    order += [(name, default) for name in ("created_at", "id") if name not in named]
-    return tuple(order)
-
-
-def _sort_parameters(query: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Sort keys and directions (cinder/api/common.py ``get_sort_params``)."""
-    if "sort" in query and ("sort_key" in query or "sort_dir" in query):
-        raise InvalidInput(
-            "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter."
-        )
-    if "sort" in query:
-        pairs = [item.strip().partition(":") for item in query["sort"].strip().split(",")]
-        return [(name.strip() or "created_at", direction.strip() or "desc") for name, _, direction in pairs]
-    name, direction = query.get("sort_key", "created_at").strip(), query.get("sort_dir", "desc").strip()
-    return [(name, direction)]
+def _matches(item: T, query: ListQuery, spec: ListSpec[T]) -> bool:
+    exact = all(str(spec.columns[name](item)) == value for name, value in query.filters.items())
+    return exact and all(part in str(spec.columns[name](item) or "") for name, part in query.similar.items())

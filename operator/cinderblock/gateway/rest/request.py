@@ -1,4 +1,4 @@
-"""What an operation is given, and what it gives back."""
+"""The input and the output of an operation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cinderblock.kube.client import KubeClient
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """The caller of an operation.
 
     Attributes:
-        token: their Kubernetes token; None: they need none (``--auth=none``).
-        project: the namespace that the request is about.
-        kube: a client that shows their token, and nothing else, with each request.
+        token: their Kubernetes token; None with ``--auth=none``.
+        project: the namespace of the request.
+        kube: a client that sends their token, and no other credentials.
     """
 
     token: str | None = field(repr=False)
@@ -35,13 +35,13 @@ class ApiRequest:
     """One request to an operation.
 
     Attributes:
-        caller: who makes it.
-        version: what they speak: (2, 0), or (3, 0) to (3, 71).
-        path: the path's parameters.
-        query: the query's parameters; of a repeated one the last.
-        body: as it came.
-        links: for the answer.
-        walks: the lists that are being read page by page.
+        caller: the caller.
+        version: the version that they use: (2, 0), or (3, 0) to (3, 71).
+        path: parameters of the path.
+        query: parameters of the query; the last one if a parameter is repeated.
+        body: the unparsed body.
+        links: builds the URLs of the response.
+        list_cache: the lists that are being read page by page.
     """
 
     caller: Caller
@@ -63,15 +63,15 @@ class ApiRequest:
         return self.caller.project
 
     def at_least(self, minor: int) -> bool:
-        """Whether the caller speaks microversion 3.``minor`` or a later one; nobody does who speaks v2."""
+        """Return whether the caller uses microversion 3.``minor`` or a later one, and not v2."""
         return self.version >= (3, minor)
 
     def json(self) -> object:
-        """The body. Raises InvalidInput if it is no JSON, has a number that JSON has not, or is nested too deep."""
+        """Parse the body. Raises InvalidInput if it is not JSON, or nested too deeply."""
         return rest_body.parse(self.body)
 
-    def checked(self, schema: Schema) -> dict[str, Any]:
-        """The body, which is an object that fits ``schema``. Raises InvalidInput in Cinder's words."""
+    def validated(self, schema: Schema) -> dict[str, Any]:
+        """Return the body, an object that matches ``schema``. Raises InvalidInput with Cinder's messages."""
         body = self.json()
         validation.check(body, schema)
         assert isinstance(body, dict)
@@ -80,12 +80,12 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """What is answered.
+    """The response of an operation.
 
     Attributes:
         status: HTTP code.
-        body: becomes JSON; None: nothing is sent.
-        headers: more headers.
+        body: becomes JSON; None: no body.
+        headers: additional headers.
     """
 
     status: int

@@ -1,4 +1,4 @@
-"""Operations as paths: below /v2 and /v3, with the project or without it, and the documents of versions."""
+"""Routes of the operations below /v2 and /v3, with or without a project, and of the version documents."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cinderblock.gateway.rest.operation import Operation
 from cinderblock.gateway.settings import GatewaySettings
 
 
-def routes(operations: Sequence[Operation], who: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
-    """Every route of the API.
+def routes(operations: Sequence[Operation], authenticator: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
+    """Return the routes of the API.
 
-    A path without the project is looked at last: Cinder lets the project be left out since 3.x, and ``/v3/backups/x``
-    is then a backup, not a project called "backups".
+    In v3 the project may be missing: ``/v3/backups/x`` is then a backup, not the project "backups". These routes come
+    last.
     """
     found: list[BaseRoute] = []
-    walks = ListCache()
+    list_cache = ListCache()
     for prefix in ("/v3/{project}", "/v2/{project}", "/v3"):
         major = int(prefix[2])
         chosen = [operation for operation in operations if major == microversions.MAXIMUM.major or operation.in_v2]
@@ -34,7 +34,7 @@ def routes(operations: Sequence[Operation], who: Authenticator, settings: Gatewa
         for operation in chosen:
             by_path[operation.path][operation.method] = operation
         found += [
-            Route(prefix + path, Endpoint(major, by_path[path], who, settings, walks))
+            Route(prefix + path, Endpoint(major, by_path[path], authenticator, settings, list_cache))
             for path in _literal_first(by_path)
         ]
     return found + [Route(path, _Versions(major, settings)) for path, major in _DOCUMENTS]
@@ -44,12 +44,12 @@ _DOCUMENTS = (("/", None), ("/v3", 3), ("/v3/", 3), ("/v2", 2), ("/v2/", 2))
 
 
 def _literal_first(paths: Iterable[str]) -> list[str]:
-    """``/backups/detail`` before ``/backups/{backup_id}``: the first that fits is taken."""
+    """Sort ``/backups/detail`` before ``/backups/{backup_id}``: the first route that matches is used."""
     return sorted(paths, key=lambda path: [part.startswith("{") for part in path.split("/")])
 
 
 class _Versions:
-    """What is at / (300: there are several), /v3 and /v2 (200); nobody needs to say who they are."""
+    """The documents at / (300: several versions), /v3 and /v2 (200). They need no authentication."""
 
     def __init__(self, major: int | None, settings: GatewaySettings) -> None:
         self._major = major
@@ -57,9 +57,9 @@ class _Versions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        await self._answer(request)(scope, receive, send)
+        await self._respond(request)(scope, receive, send)
 
-    def _answer(self, request: Request) -> Response:
+    def _respond(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return not_routed()
         endpoint = root_url(request, self._settings)
@@ -67,7 +67,7 @@ class _Versions:
             return json_response(200, microversions.document_of(endpoint, self._major))
         headers = {"Vary": microversions.HEADER}
         try:
-            version = microversions.negotiated(request.headers.get(microversions.HEADER))
+            version = microversions.negotiate(request.headers.get(microversions.HEADER))
         except CinderblockError as error:
             return fault_response(error, "", headers)
         headers[microversions.HEADER] = f"{microversions.SERVICE} {version}"
@@ -76,12 +76,12 @@ class _Versions:
         return json_response(200, microversions.document_of(endpoint, self._major), headers)
 
 
-class NotRouted:
-    """What is at every other path."""
+class _NotFound:
+    """All other paths."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 404, whatever is asked."""
+        """Respond with 404."""
         await not_routed()(scope, receive, send)
 
 
-NOWHERE: ASGIApp = NotRouted()
+NOT_FOUND: ASGIApp = _NotFound()

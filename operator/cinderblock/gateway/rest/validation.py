@@ -1,7 +1,7 @@
-"""Bodies of requests against Cinder's JSON schemas, refused in its words.
+"""Validation of requests against Cinder's JSON schemas, with its messages.
 
-The words are those of the ``jsonschema`` library, put into a sentence as cinder/api/validation/validators.py does it,
-so the schemas are written as Cinder's: in its order of keywords, which decides which of several errors is told.
+The messages come from the ``jsonschema`` library, in a sentence as in cinder/api/validation/validators.py. So the
+schemas have the same order of keywords as Cinder's: it decides which of several errors is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _formats: Final = FormatChecker(formats=())
 
 @_formats.checks("uuid")
 def _is_uuid(value: object) -> bool:
-    """Whatever Python takes for a UUID, braces and all (oslo_utils.uuidutils.is_uuid_like)."""
+    """Return whether Python accepts the value as a UUID, even in braces (oslo_utils.uuidutils.is_uuid_like)."""
     if not isinstance(value, str):
         return False
     try:
@@ -31,15 +31,15 @@ def _is_uuid(value: object) -> bool:
     return True
 
 
-def strings(*types: str, longest: int = 255, **more: Any) -> Schema:
-    """A string of at most ``longest`` characters; ``types`` are the types that are allowed."""
-    return {"type": list(types) if len(types) > 1 else types[0], "minLength": 0, "maxLength": longest, **more}
+def strings(*types: str, max_length: int = 255, **keywords: Any) -> Schema:
+    """Return the schema of a string of at most ``max_length`` characters; ``types`` are the allowed types."""
+    return {"type": list(types) if len(types) > 1 else types[0], "minLength": 0, "maxLength": max_length, **keywords}
 
 
 NAME: Final = strings("string", "null")
-"""parameter_types.name_allow_zero_min_length, and every other string that may be null."""
+"""parameter_types.name_allow_zero_min_length, and all other strings that may be null."""
 DESCRIPTION: Final = strings("string", "null", pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
-"""parameter_types.description; Cinder lists every printable character there is instead of those that are not."""
+"""parameter_types.description. Cinder lists all printable characters, this pattern the others."""
 UUID: Final[Schema] = {"type": "string", "format": "uuid"}
 UUID_OR_NULL: Final[Schema] = {"oneOf": [{"type": "string", "format": "uuid"}, {"type": "null"}]}
 
@@ -50,7 +50,7 @@ BOOLEAN: Final[Schema] = {"type": ["boolean", "string"], "enum": [*TRUE, *FALSE]
 
 
 def metadata(*types: str) -> Schema:
-    """parameter_types.extra_specs: the user's own keys and values."""
+    """Return the schema of the user's own keys and values (parameter_types.extra_specs)."""
     return {
         "type": list(types) if len(types) > 1 else types[0],
         "patternProperties": {"^[a-zA-Z0-9-_:. /]{1,255}$": {"type": "string", "minLength": 0, "maxLength": 255}},
@@ -59,7 +59,7 @@ def metadata(*types: str) -> Schema:
 
 
 def strict_object(properties: Mapping[str, Schema], *required: str, types: tuple[str, ...] = ("object",)) -> Schema:
-    """An object with these properties and no others."""
+    """Return the schema of an object with these properties and no others."""
     schema: dict[str, Any] = {"type": list(types) if len(types) > 1 else types[0], "properties": dict(properties)}
     if required:
         schema["required"] = list(required)
@@ -67,7 +67,7 @@ def strict_object(properties: Mapping[str, Schema], *required: str, types: tuple
 
 
 def check(body: object, schema: Schema) -> None:
-    """Raises InvalidInput with the first thing that is wrong with ``body``."""
+    """Check ``body``. Raises InvalidInput with the first error."""
     try:
         error = next(Draft4Validator(schema, format_checker=_formats).iter_errors(body), None)
     except RecursionError:
@@ -83,10 +83,10 @@ def _sentence(error: ValidationError) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Whether a BOOLEAN means yes (oslo_utils.strutils.bool_from_string)."""
+    """Return whether a BOOLEAN is true (oslo_utils.strutils.bool_from_string)."""
     return value in TRUE
 
 
-def stripped(text: str | None) -> str | None:
-    """A name or a description without blanks around it (cinder ``clean_name_and_description``)."""
+def strip(text: str | None) -> str | None:
+    """Strip blanks around a name or a description (cinder ``clean_name_and_description``)."""
     return text.strip() if text is not None else None

@@ -1,7 +1,7 @@
-"""Creating a backup: what Cinder refuses at once is refused at once, and leaves nothing behind.
+"""Creation of a backup. Requests that Cinder rejects at once are rejected at once, and create no object.
 
-The rules are the operator's own (`lifecycle.checks`), asked of what the caller may see. What the caller may not see is
-not held against the backup here: the operator asks again, and sees everything.
+The checks are the operator's own (`lifecycle.backup.checks`), applied to the objects that the caller may read. Others
+do not matter here: the operator checks again, and can read all of them.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ def schema(minor: int) -> Schema:
     return validation.strict_object({"backup": validation.strict_object(properties, "volume_id")}, "backup")
 
 
-async def create(call: ApiRequest) -> ApiResponse:
-    """Make a VolumeBackup, if nothing that can be seen now speaks against it."""
-    asked = call.checked(schema(call.version.minor))["backup"]
-    _check_container(asked.get("container"))
-    observed = await gather(call.kube, call.project, asked)
-    _refuse(observed, asked)
+async def create(request: ApiRequest) -> ApiResponse:
+    """Create a VolumeBackup if no check on the current objects fails."""
+    body = request.validated(schema(request.version.minor))["backup"]
+    _check_container(body.get("container"))
+    observed = await gather(request.kube, request.project, body)
+    _check(observed, body)
     assert observed.claim is not None
-    annotations = {labels.CREATED_BY_ANNOTATION: await user_name(call.kube)} | object_annotations.metadata_to_keep(
+    annotations = {labels.CREATED_BY_ANNOTATION: await user_name(request.kube)} | object_annotations.metadata_to_save(
         observed.claim.metadata
     )
-    body = {
-        "metadata": object_names.metadata(call.project, asked.get("name"), "backup", annotations),
-        "spec": _spec(asked, observed.claim.uid),
+    backup = {
+        "metadata": object_names.metadata(request.project, body.get("name"), "backup", annotations),
+        "spec": _spec(body, observed.claim.uid),
     }
     try:
-        created = VolumeBackup.model_validate(await call.kube.create(VOLUME_BACKUP, body))
+        created = VolumeBackup.model_validate(await request.kube.create(VOLUME_BACKUP, backup))
     except AccessDenied as error:
         raise limit_exceeded(error) if error.reason == "QuotaExceeded" else error from None
-    return ApiResponse(202, {"backup": view.summary(created, call.links)})
+    return ApiResponse(202, {"backup": view.summary(created, request.links)})
 
 
 def _check_container(name: str | None) -> None:
-    """Cinder leaves it to its driver what a container may be called, and so fails later."""
+    """Check the name of the container. Cinder leaves this to its driver, and fails later."""
     try:
         _CONTAINER.validate_python(name or None)
     except ValidationError:
@@ -84,25 +84,25 @@ def _check_container(name: str | None) -> None:
         ) from None
 
 
-def _spec(asked: dict[str, Any], volume_id: str) -> dict[str, Any]:
-    """The request as a spec; what is not given is left out."""
+def _spec(body: dict[str, Any], volume_id: str) -> dict[str, Any]:
+    """Return the spec for a request, without fields that are not given."""
     spec = {
         "volumeId": volume_id,
-        "name": validation.stripped(asked.get("name")),
-        "description": validation.stripped(asked.get("description")),
-        "container": asked.get("container") or None,
-        "snapshotId": asked.get("snapshot_id"),
-        "availabilityZone": asked.get("availability_zone"),
-        "metadata": asked.get("metadata") or None,
+        "name": validation.strip(body.get("name")),
+        "description": validation.strip(body.get("description")),
+        "container": body.get("container") or None,
+        "snapshotId": body.get("snapshot_id"),
+        "availabilityZone": body.get("availability_zone"),
+        "metadata": body.get("metadata") or None,
     }
-    flags = {key: validation.is_true(asked[key]) for key in ("incremental", "force") if key in asked}
+    flags = {key: validation.is_true(body[key]) for key in ("incremental", "force") if key in body}
     return {key: value for key, value in spec.items() if value is not None} | flags
 
 
-def _refuse(observed: ObservedBackup, asked: dict[str, Any]) -> None:
-    """Raises what Cinder would, in its order: the volume, the snapshot or the volume's status, the parent.
+def _check(observed: ObservedBackup, body: dict[str, Any]) -> None:
+    """Run the checks in Cinder's order: the volume, the snapshot or the volume's status, the parent.
 
-    What a VolumeBackup would wait for is refused here: a caller of Cinder's API asks again.
+    Where a VolumeBackup would wait, this rejects the request: callers of Cinder's API try again.
     """
     order: tuple[backup_checks.Check, ...] = (
         backup_checks.volume_exists,
@@ -118,7 +118,7 @@ def _refuse(observed: ObservedBackup, asked: dict[str, Any]) -> None:
     if verdict.reason == "SnapshotMismatch" and observed.given_snapshot is not None:
         source = observed.given_snapshot.spec.source.persistent_volume_claim_name
         raise InvalidInput(
-            f"Invalid volume: Volume {asked['volume_id']} does not match with snapshot.volume_id {source}."
+            f"Invalid volume: Volume {body['volume_id']} does not match with snapshot.volume_id {source}."
         )
     if verdict.reason in _NOT_FOUND:
         raise NotFound(verdict.message)
@@ -126,7 +126,7 @@ def _refuse(observed: ObservedBackup, asked: dict[str, Any]) -> None:
 
 
 def _no_operation_runs(observed: ObservedBackup) -> Fail | None:
-    """Cinder: a volume that is being backed up or restored to is neither available nor in use."""
+    """Fail if an operation runs on the volume: in Cinder, it is then neither available nor in use."""
     if observed.claim is None or observed.backup.spec.snapshot_id is not None:
         return None
     for status, backups, restores in (
@@ -139,7 +139,7 @@ def _no_operation_runs(observed: ObservedBackup) -> Fail | None:
 
 
 def limit_exceeded(error: AccessDenied) -> AccessDenied:
-    """A ResourceQuota on VolumeBackups in Cinder's words; its numbers are those that the API server tells."""
+    """Return Cinder's error for an exceeded ResourceQuota on VolumeBackups, with the API server's numbers."""
     found = re.search(r"limited: \S*=(\d+)", error.message)
     number = f" ({found[1]})" if found else ""
     return AccessDenied(

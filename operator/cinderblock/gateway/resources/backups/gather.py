@@ -1,4 +1,4 @@
-"""What of a namespace speaks for or against a backup that does not exist yet."""
+"""Observed state for checks of a backup that does not exist yet."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import AccessDenied, NotFound
 from cinderblock.gateway.resources.backups.find import select_any
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.gateway.resources.volumes.ids import find_claim
 from cinderblock.gateway.rest import validation
 from cinderblock.kube.client import KubeClient
@@ -24,23 +25,23 @@ from cinderblock.lifecycle.observed import MoverSettings, ObservedBackup, Operat
 from cinderblock.lifecycle.store.decide import default_store
 
 _POLICY: Final = OperatorPolicy(MoverSettings(image=""))
-"""The rules that are asked here start no mover."""
+"""The checks of the gateway start no mover."""
 _RUNNING: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 T = TypeVar("T")
 
 
-async def gather(kube: KubeClient, project: str, asked: dict[str, Any]) -> ObservedBackup:
-    """Read what the request ``asked`` is about; what is not there is absent from the world."""
-    backup = _imagined(project, asked)
-    claim = await find_claim(kube, project, asked["volume_id"])
+async def gather(kube: KubeClient, project: str, body: dict[str, Any]) -> ObservedBackup:
+    """Read the objects that a request with this body concerns."""
+    backup = _hypothetical_backup(project, body)
+    claim = await find_claim(kube, project, body["volume_id"])
     if claim is None:
         return ObservedBackup(backup, _POLICY)
     siblings, restores, users, snapshot, store = await asyncio.gather(
-        select_any(kube, project, {"status.volumeId": claim.uid}, *_asking_for(claim)),
+        select_any(kube, project, {"status.volumeId": claim.uid}, *_spec_selectors(claim)),
         restores_into(kube, project, claim),
         if_permitted(pods_using(kube, claim)),
-        _snapshot(kube, project, asked.get("snapshot_id")),
+        _snapshot(kube, project, body.get("snapshot_id")),
         if_permitted(_default_store(kube, project)),
     )
     return ObservedBackup(
@@ -55,32 +56,32 @@ async def gather(kube: KubeClient, project: str, asked: dict[str, Any]) -> Obser
     )
 
 
-def _imagined(project: str, asked: dict[str, Any]) -> VolumeBackup:
-    """The VolumeBackup that would be made; it is younger than every other one."""
+def _hypothetical_backup(project: str, body: dict[str, Any]) -> VolumeBackup:
+    """Return the VolumeBackup that the request would create. It is newer than all others."""
     spec = VolumeBackupSpec.model_construct(
-        volume_id=asked["volume_id"],
-        container=asked.get("container") or None,
-        incremental=validation.is_true(asked.get("incremental", False)),
-        force=validation.is_true(asked.get("force", False)),
-        snapshot_id=asked.get("snapshot_id"),
+        volume_id=body["volume_id"],
+        container=body.get("container") or None,
+        incremental=validation.is_true(body.get("incremental", False)),
+        force=validation.is_true(body.get("force", False)),
+        snapshot_id=body.get("snapshot_id"),
     )
     meta = ObjectMeta(namespace=project, uid="~", creation_timestamp=datetime.max.replace(tzinfo=UTC))
     return VolumeBackup.model_construct(metadata=meta, spec=spec)
 
 
-def _asking_for(claim: PersistentVolumeClaim) -> Iterable[dict[str, str]]:
+def _spec_selectors(claim: PersistentVolumeClaim) -> Iterable[dict[str, str]]:
     return ({"spec.volumeId": claim.uid}, {"spec.volumeId": claim.name})
 
 
 async def restores_into(kube: KubeClient, project: str, claim: PersistentVolumeClaim) -> tuple[VolumeRestore, ...]:
-    """The VolumeRestores that write to an existing volume."""
+    """Return the VolumeRestores that write to an existing volume."""
     selectors = [f"spec.volumeId={reference}" for reference in (claim.uid, claim.name)]
     found = await asyncio.gather(*(kube.list(VOLUME_RESTORE, project, fields=selector) for selector in selectors))
-    return tuple(VolumeRestore.model_validate(body) for bodies in found for body in bodies)
+    return tuple(parse_all(VolumeRestore, [body for bodies in found for body in bodies]))
 
 
 async def pods_using(kube: KubeClient, claim: PersistentVolumeClaim) -> tuple[str, ...]:
-    """Names of the pods that use a claim and have not ended; movers of ours are not counted."""
+    """Return the names of running pods, other than movers, that use a claim."""
     pods = await kube.list(
         POD, claim.namespace, fields=_RUNNING, labels=f"{labels.MANAGED_BY_LABEL}!={labels.MANAGED_BY}"
     )
@@ -94,18 +95,17 @@ async def _snapshot(kube: KubeClient, project: str, identifier: str | None) -> V
         bodies = await kube.list(VOLUME_SNAPSHOT, project)
     except NotFound:
         return None
-    return next((VolumeSnapshot.model_validate(body) for body in bodies if body["metadata"]["uid"] == identifier), None)
+    return next((snapshot for snapshot in parse_all(VolumeSnapshot, bodies) if snapshot.uid == identifier), None)
 
 
 async def _default_store(kube: KubeClient, project: str) -> StoreLookup:
-    stores = [BackupStore.model_validate(body) for body in await kube.list(BACKUP_STORE, project)]
-    return default_store(stores, project)
+    return default_store(parse_all(BackupStore, await kube.list(BACKUP_STORE, project)), project)
 
 
-async def if_permitted(looking: Awaitable[T]) -> T | None:
-    """What is seen; None if the caller may not look."""
+async def if_permitted(reading: Awaitable[T]) -> T | None:
+    """Return what ``reading`` returns; None if the caller lacks the right to read it."""
     try:
-        return await looking
+        return await reading
     except AccessDenied as error:
         if error.reason == "Unauthorized":
             raise

@@ -1,4 +1,4 @@
-"""``/backups``: VolumeBackups as Cinder's backups; in this file what only reads them."""
+"""``/backups``: VolumeBackups as Cinder's backups. This module has the operations that only read."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cinderblock.gateway.resources.backups.records import EXPORT, IMPORT
 from cinderblock.gateway.resources.backups.restore import RESTORE
 from cinderblock.gateway.resources.backups.update import UPDATE
 from cinderblock.gateway.resources.volumes.ids import sizes_in_gib
+from cinderblock.gateway.rest.list_query import ListQuery, ListSpec
 from cinderblock.gateway.rest.microversions import Version
 from cinderblock.gateway.rest.operation import Operation
-from cinderblock.gateway.rest.paginate import Views, paginate
-from cinderblock.gateway.rest.pagination import ListQuery, ListSpec
+from cinderblock.gateway.rest.pagination import ToViews, paginate
 from cinderblock.gateway.rest.request import ApiRequest, ApiResponse
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
 
 _ABSENT: Final = ("host", "service", "service_metadata", "display_description", "encryption_key_id")
-"""Columns of Cinder's that a list may be sorted by, and that have no value here, or none worth sorting by."""
+"""Cinder's columns that callers may sort by, but that have no useful value here."""
 
 
-def rules_in(version: Version) -> ListSpec[VolumeBackup]:
-    """What may be asked of the list; the status depends on the version."""
+def list_spec(version: Version) -> ListSpec[VolumeBackup]:
+    """Return how the list can be queried. The status depends on the version."""
     return ListSpec(
         noun="Backup",
         collection="backups",
@@ -58,54 +58,56 @@ def rules_in(version: Version) -> ListSpec[VolumeBackup]:
     )
 
 
-async def index(call: ApiRequest) -> ApiResponse:
-    """List backups: id, name and links."""
+async def index(request: ApiRequest) -> ApiResponse:
+    """List backups with id, name and links."""
 
     async def summaries(backups: Sequence[VolumeBackup]) -> list[dict[str, Any]]:
-        return [view.summary(backup, call.links) for backup in backups]
+        return [view.summary(backup, request.links) for backup in backups]
 
-    return await _list(call, "/backups", summaries)
-
-
-async def detail(call: ApiRequest) -> ApiResponse:
-    """List backups with everything about them."""
-    return await _list(call, "/backups/detail", partial(_details, call))
+    return await _list(request, "/backups", summaries)
 
 
-async def show(call: ApiRequest) -> ApiResponse:
+async def detail(request: ApiRequest) -> ApiResponse:
+    """List backups with all their fields."""
+    return await _list(request, "/backups/detail", partial(_details, request))
+
+
+async def show(request: ApiRequest) -> ApiResponse:
     """Show one backup."""
-    backup = await find(call.kube, call.project, call.path["backup_id"])
-    return ApiResponse(200, {"backup": (await _details(call, [backup]))[0]})
+    backup = await find(request.kube, request.project, request.path["backup_id"])
+    return ApiResponse(200, {"backup": (await _details(request, [backup]))[0]})
 
 
-async def _list(call: ApiRequest, path: str, views: Views[VolumeBackup]) -> ApiResponse:
-    read = partial(_listed, call.kube, call.project)
-    return ApiResponse(200, await paginate(call, rules_in(call.version), VOLUME_BACKUP, path, read=read, views=views))
+async def _list(request: ApiRequest, path: str, to_views: ToViews[VolumeBackup]) -> ApiResponse:
+    read = partial(_read, request.kube, request.project)
+    spec = list_spec(request.version)
+    return ApiResponse(200, await paginate(request, spec, VOLUME_BACKUP, path, read=read, to_views=to_views))
 
 
 _SELECTED_BY_PHASE: Final = frozenset({"error", "error_deleting", "restoring"})
-"""Statuses that no backup has without the phase: the others are also those of backups without a status."""
+"""Statuses that always equal the phase. Backups without a status can have the others."""
 
 
-async def _listed(kube: KubeClient, project: str, asked: ListQuery) -> list[VolumeBackup]:
-    """At least the backups that are asked for: where the API server can leave others out, it does.
+async def _read(kube: KubeClient, project: str, query: ListQuery) -> list[VolumeBackup]:
+    """Return at least the backups that the query selects. The API server filters where it can.
 
-    With a marker all of them are needed, because the marker may be one of the others.
+    With a marker, it cannot: the filters may exclude the marker.
     """
-    volume, status = asked.filters.get("volume_id"), asked.filters.get("status")
-    if asked.marker is None and volume is not None and SELECTABLE.fullmatch(volume):
+    volume, status = query.filters.get("volume_id"), query.filters.get("status")
+    if query.marker is None and volume is not None and SELECTABLE.fullmatch(volume):
         return await select_any(kube, project, {"status.volumeId": volume}, {"spec.volumeId": volume})
-    if asked.marker is None and status in _SELECTED_BY_PHASE:
+    if query.marker is None and status in _SELECTED_BY_PHASE:
         return await select(kube, project, {"status.phase": status})
     return await select(kube, project, {})
 
 
-async def _details(call: ApiRequest, backups: Sequence[VolumeBackup]) -> list[dict[str, Any]]:
-    """Sizes that no status tells yet are those of the volumes, which are read only if there is need."""
-    young = {backup.spec.volume_id for backup in backups if view.own_status(backup).size is None}
-    sizes = await sizes_in_gib(call.kube, call.project) if young - {None} else {}
+async def _details(request: ApiRequest, backups: Sequence[VolumeBackup]) -> list[dict[str, Any]]:
+    """Return all fields. The volumes are read only if a status has no size yet."""
+    without_size = {backup.spec.volume_id for backup in backups if view.own_status(backup).size is None}
+    sizes = await sizes_in_gib(request.kube, request.project) if without_size - {None} else {}
     return [
-        view.detail(backup, call.version, call.links, size=sizes.get(backup.spec.volume_id or "")) for backup in backups
+        view.detail(backup, request.version, request.links, size=sizes.get(backup.spec.volume_id or ""))
+        for backup in backups
     ]
 
 

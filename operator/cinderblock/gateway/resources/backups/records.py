@@ -1,7 +1,7 @@
-"""Records of backups: exported, they tell where the data is; imported, they make a VolumeBackup that adopts it.
+"""Records of backups. An exported record describes where the data is; importing it creates a VolumeBackup for it.
 
-A record is base64 of JSON, as Cinder's is, with Cinder's names: ``service_metadata``, which is what its drivers call
-the place of a backup in their store, is the key of the manifest.
+A record is base64 of JSON with Cinder's field names. ``service_metadata``, in which Cinder's drivers keep the location
+of a backup, is the key of the manifest.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from cinderblock.gateway.rest.validation import Schema
 from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP
 
 SERVICE: Final = "cinder.backup.drivers.s3.S3BackupDriver"
-"""What Cinder's S3 driver calls itself: clients look at its beginning."""
-_LARGEST: Final = 1 << 31
-"""Cinder's column is an integer of 32 bits."""
+"""Name of Cinder's S3 driver. Clients check its beginning."""
+_MAX_SIZE_GIB: Final = 1 << 31
+"""Cinder stores the size as an integer of 32 bits."""
 _ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 SCHEMA: Final[Schema] = validation.strict_object(
@@ -49,9 +49,9 @@ SCHEMA: Final[Schema] = validation.strict_object(
 """cinder/api/schemas/backups.py ``import_record``"""
 
 
-async def export_record(call: ApiRequest) -> ApiResponse:
-    """Tell where the data of a backup is."""
-    backup = await find(call.kube, call.project, call.path["backup_id"])
+async def export_record(request: ApiRequest) -> ApiResponse:
+    """Describe where the data of a backup is."""
+    backup = await find(request.kube, request.project, request.path["backup_id"])
     status = view.own_status(backup)
     if view.phase_of(backup) not in (BackupPhase.AVAILABLE, BackupPhase.ERROR_RESTORING):
         raise InvalidInput("Invalid backup: Backup status must be available and not creating.")
@@ -78,27 +78,27 @@ async def export_record(call: ApiRequest) -> ApiResponse:
     return ApiResponse(200, {"backup-record": {"backup_service": SERVICE, "backup_url": url}})
 
 
-async def import_record(call: ApiRequest) -> ApiResponse:
-    """Make a VolumeBackup of what a record tells; the operator looks whether it is true."""
-    asked = call.checked(SCHEMA)["backup-record"]
-    record = _record(asked["backup_url"])
+async def import_record(request: ApiRequest) -> ApiResponse:
+    """Create a VolumeBackup from a record. The operator verifies the record against the store."""
+    body = request.validated(SCHEMA)["backup-record"]
+    record = _parse_record(body["backup_url"])
     identifier = str(record["id"])
     if not _ID.fullmatch(identifier):
         raise InvalidInput("Invalid input received: Can't parse backup record.")
-    if await _exists(call, identifier):
+    if await _exists(request, identifier):
         raise InvalidInput("Invalid backup: Backup already exists in database.")
     name = _text(record, "display_name")
-    annotations = {labels.CREATED_BY_ANNOTATION: await user_name(call.kube)} | _size_of(record)
-    body = {
-        "metadata": object_names.metadata(call.project, name, "imported", annotations),
-        "spec": await _spec(call, record, identifier),
+    annotations = {labels.CREATED_BY_ANNOTATION: await user_name(request.kube)} | _size_of(record)
+    backup = {
+        "metadata": object_names.metadata(request.project, name, "imported", annotations),
+        "spec": await _spec(request, record, identifier),
     }
-    created = VolumeBackup.model_validate(await call.kube.create(VOLUME_BACKUP, body))
-    return ApiResponse(201, {"backup": view.summary(created, call.links)})
+    created = VolumeBackup.model_validate(await request.kube.create(VOLUME_BACKUP, backup))
+    return ApiResponse(201, {"backup": view.summary(created, request.links)})
 
 
-def _record(url: str) -> dict[str, Any]:
-    """What a record tells. Raises InvalidInput in Cinder's words."""
+def _parse_record(url: str) -> dict[str, Any]:
+    """Parse a record. Raises InvalidInput with Cinder's messages."""
     try:
         record = json.loads(base64.b64decode(url, validate=True).decode())
     except (ValueError, binascii.Error, RecursionError):
@@ -113,38 +113,38 @@ def _record(url: str) -> dict[str, Any]:
     return record
 
 
-async def _exists(call: ApiRequest, identifier: str) -> bool:
+async def _exists(request: ApiRequest, identifier: str) -> bool:
     try:
-        await find(call.kube, call.project, identifier)
+        await find(request.kube, request.project, identifier)
     except NotFound:
         return False
     return True
 
 
-async def _spec(call: ApiRequest, record: dict[str, Any], identifier: str) -> dict[str, Any]:
-    """The record as a spec. The store is the one that it names, if this namespace has it, else the default one."""
+async def _spec(request: ApiRequest, record: dict[str, Any], identifier: str) -> dict[str, Any]:
+    """Return the spec for a record, with the store that it names if the namespace has it."""
     imported = {"id": identifier, "manifest": _text(record, "service_metadata")}
     spec = {
         "import": {key: value for key, value in imported.items() if value},
         "name": _text(record, "display_name"),
         "description": _text(record, "display_description"),
         "container": _text(record, "container"),
-        "storeName": await _store(call, _text(record, "store_name")),
+        "storeName": await _store(request, _text(record, "store_name")),
         "metadata": _metadata(record),
     }
     return {key: value for key, value in spec.items() if value}
 
 
-async def _store(call: ApiRequest, name: str | None) -> str | None:
+async def _store(request: ApiRequest, name: str | None) -> str | None:
     if name is None or not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name):
         return None
-    return name if await call.kube.get(BACKUP_STORE, name, call.project) else None
+    return name if await request.kube.get(BACKUP_STORE, name, request.project) else None
 
 
 def _size_of(record: dict[str, Any]) -> dict[str, str]:
-    """The size in GiB, which is shown until the manifest has been read."""
+    """Return an annotation with the size in GiB, which is shown until the operator has read the manifest."""
     size = record["size"]
-    is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size < _LARGEST
+    is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size < _MAX_SIZE_GIB
     return {labels.RECORDED_SIZE_ANNOTATION: str(size)} if is_size else {}
 
 
@@ -154,8 +154,8 @@ def _text(record: dict[str, Any], key: str) -> str | None:
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, str]:
-    found = record.get("metadata")
-    items = found.items() if isinstance(found, dict) else ()
+    metadata = record.get("metadata")
+    items = metadata.items() if isinstance(metadata, dict) else ()
     return {key: value for key, value in items if isinstance(value, str)}
 
 

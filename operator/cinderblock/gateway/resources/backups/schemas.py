@@ -1,4 +1,4 @@
-"""Schemas of answers and of queries, for the OpenAPI document; a test holds the answers against them."""
+"""Schemas of responses and queries for the OpenAPI document. A test validates responses against them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ _STRING: Final[Schema] = {"type": "string"}
 _TEXT: Final[Schema] = {"type": ["string", "null"]}
 _TIME: Final[Schema] = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}$"}
 _TIME_OR_NULL: Final[Schema] = {**_TIME, "type": ["string", "null"]}
-
 
 _SUMMARY: Final = {"id": _STRING, "name": _TEXT, "links": LINKS}
 _DETAIL: Final = {

@@ -1,4 +1,4 @@
-"""Updating a backup: name, description and metadata, which are all that may change."""
+"""Update of a backup's name, description and metadata. Nothing else can change."""
 
 from __future__ import annotations
 
@@ -26,26 +26,25 @@ def schema(minor: int) -> Schema:
     )
 
 
-async def update(call: ApiRequest) -> ApiResponse:
-    """Change what is given, and leave the rest; metadata is replaced as a whole."""
-    asked = call.checked(schema(call.version.minor))["backup"]
-    if asked is None:
+async def update(request: ApiRequest) -> ApiResponse:
+    """Change the given fields. Metadata is replaced as a whole."""
+    body = request.validated(schema(request.version.minor))["backup"]
+    if body is None:
         raise InvalidInput("Invalid input for field/attribute backup. Value: None. None is not of type 'object'")
-    backup = await find(call.kube, call.project, call.path["backup_id"])
-    patch = _patch(asked, backup)
+    backup = await find(request.kube, request.project, request.path["backup_id"])
+    patch = _patch(body, backup)
     if patch:
-        metadata = {"uid": backup.uid}
-        body = {"metadata": metadata, "spec": patch}
-        changed = await call.kube.merge_patch(VOLUME_BACKUP, backup.name, call.project, body)
+        patch = {"metadata": {"uid": backup.uid}, "spec": patch}
+        changed = await request.kube.merge_patch(VOLUME_BACKUP, backup.name, request.project, patch)
         backup = VolumeBackup.model_validate(changed)
-    return ApiResponse(200, {"backup": view.summary(backup, call.links)})
+    return ApiResponse(200, {"backup": view.summary(backup, request.links)})
 
 
-def _patch(asked: dict[str, Any], backup: VolumeBackup) -> dict[str, Any]:
-    """What changes in the spec (RFC 7386)."""
-    patch: dict[str, Any] = {key: validation.stripped(asked[key]) for key in ("name", "description") if key in asked}
-    if "metadata" in asked:
-        patch["metadata"] = dict.fromkeys(backup.spec.metadata) | asked["metadata"]
+def _patch(body: dict[str, Any], backup: VolumeBackup) -> dict[str, Any]:
+    """Return the merge patch of the spec (RFC 7386)."""
+    patch: dict[str, Any] = {key: validation.strip(body[key]) for key in ("name", "description") if key in body}
+    if "metadata" in body:
+        patch["metadata"] = dict.fromkeys(backup.spec.metadata) | body["metadata"]
     return patch
 
 

@@ -1,7 +1,7 @@
-"""A VolumeBackup in Cinder's words.
+"""VolumeBackups in Cinder's form.
 
-What the status does not say yet, because the operator has not come to it, follows from the spec: so a backup looks the
-same to REST before and after it was accepted.
+Until the operator has written a status, the spec supplies its fields. So a new backup looks the same before and after
+the operator has accepted it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from cinderblock.gateway.rest.timestamps import format_timestamp
 _DELETING = (BackupPhase.DELETING, BackupPhase.ERROR_DELETING)
 
 UNKNOWN_VOLUME: Final = "00000000-0000-0000-0000-000000000000"
-"""Of a backup that is being imported (cinder.backup.api ``IMPORT_VOLUME_ID``)."""
+"""Volume id of a backup that is being imported (cinder.backup.api ``IMPORT_VOLUME_ID``)."""
 
 
 def own_status(backup: VolumeBackup) -> VolumeBackupStatus:
-    """The status; empty if it speaks of another object."""
+    """Return the status; empty if it was copied from another object."""
     return backup.status if backup.has_own_status else VolumeBackupStatus()
 
 
 def phase_of(backup: VolumeBackup) -> BackupPhase:
-    """The phase as soon as it is certain: a backup that is to be deleted is ``deleting``, whoever has seen it."""
+    """Return the phase. A backup with a deletion timestamp is ``deleting`` even before the operator reacts."""
     phase = own_status(backup).phase or BackupPhase.CREATING
     if backup.metadata.is_being_deleted and phase not in _DELETING:
         return BackupPhase.DELETING
@@ -35,7 +35,7 @@ def phase_of(backup: VolumeBackup) -> BackupPhase:
 
 
 def status_of(backup: VolumeBackup, version: Version) -> str:
-    """Cinder's status. ``error_restoring`` is a backup's only in v2; in v3 the volume has it, and the backup is whole.
+    """Return Cinder's status. A backup can be ``error_restoring`` in v2 only; in v3, the volume has that status.
 
     (api-ref v2 "Backup statuses"; cinder.objects.fields.BackupStatus)
     """
@@ -44,36 +44,36 @@ def status_of(backup: VolumeBackup, version: Version) -> str:
 
 
 def created_at(backup: VolumeBackup) -> datetime | None:
-    """When the backup was made; of one that was imported, when it was first made, if the status says so."""
+    """Return when the backup was created. An imported one was created before its object."""
     return own_status(backup).created_at or backup.metadata.creation_timestamp
 
 
 def volume_id_of(backup: VolumeBackup) -> str:
-    """Id of the volume; before the operator has looked it up, what the spec calls it, if it calls it anything."""
+    """Return the id of the volume; until the operator has looked it up, the reference in the spec."""
     return own_status(backup).volume_id or backup.spec.volume_id or UNKNOWN_VOLUME
 
 
 def size_of(backup: VolumeBackup) -> int | None:
-    """GiB of the volume; of one that is being imported, as its record told."""
-    told = backup.metadata.annotations.get(labels.RECORDED_SIZE_ANNOTATION, "")
-    recorded = int(told[:10]) if told.isascii() and told.isdecimal() else None
+    """Return the volume's size in GiB; during an import, the size in the record."""
+    text = backup.metadata.annotations.get(labels.RECORDED_SIZE_ANNOTATION, "")
+    recorded = int(text[:10]) if text.isascii() and text.isdecimal() else None
     return recorded if own_status(backup).size is None else own_status(backup).size
 
 
 def summary(backup: VolumeBackup, links: Links) -> dict[str, Any]:
-    """In a list without details, and in answers to requests that change something."""
+    """Return the fields for lists without details, and for responses to requests that change a backup."""
     identifier = backup.backup_id
     return {"id": identifier, "name": backup.spec.name, "links": links.of("backups", identifier)}
 
 
 def detail(backup: VolumeBackup, version: Version, links: Links, *, size: int | None = None) -> dict[str, Any]:
-    """Everything that Cinder tells of a backup in this version, and nothing more: clients refuse unknown keys.
+    """Return exactly the fields that Cinder has in this version. Clients reject unknown keys.
 
     Args:
         backup: the object.
-        version: what the caller speaks.
-        links: where the caller reached us.
-        size: GiB of the volume, for as long as the status does not tell.
+        version: the caller's version.
+        links: builds URLs.
+        size: GiB of the volume, used while the status has no size.
     """
     spec, status = backup.spec, own_status(backup)
     incremental = spec.incremental if status.is_incremental is None else status.is_incremental

@@ -1,4 +1,4 @@
-"""VolumeSnapshots as Cinder sees them."""
+"""The snapshots of a namespace in Cinder's form."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cinderblock.api.quantity import to_bytes, to_gib
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import NotFound
 from cinderblock.gateway.resources import object_annotations
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.gateway.resources.volumes.ids import volume_id
 from cinderblock.gateway.rest.request import ApiRequest
 from cinderblock.kube.kinds import PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT
@@ -18,12 +19,12 @@ from cinderblock.kube.kinds import PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot in Cinder's words.
+    """A snapshot in Cinder's form.
 
     Attributes:
         source: the VolumeSnapshot.
-        volume_id: of the volume that it was taken of; empty if that is gone.
-        size: GiB of that volume.
+        volume_id: id of the volume; empty if the volume does not exist any more.
+        size: size of the volume in GiB.
     """
 
     source: VolumeSnapshot
@@ -42,27 +43,24 @@ class Snapshot:
         return object_annotations.name_of(self.source.metadata)
 
 
-async def gather(call: ApiRequest) -> list[Snapshot]:
-    """Every snapshot of the caller's namespace, but for temporaries of ours; none where snapshots are not served."""
-    if not await call.kube.serves(VOLUME_SNAPSHOT):
+async def gather(request: ApiRequest) -> list[Snapshot]:
+    """Return the snapshots of the caller's namespace, except temporary ones; none if the API lacks snapshots."""
+    if not await request.kube.serves(VOLUME_SNAPSHOT):
         return []
-    found, claims, running = await asyncio.gather(
-        call.kube.list(VOLUME_SNAPSHOT, call.project),
-        call.kube.list(PVC, call.project),
-        call.kube.list(VOLUME_BACKUP, call.project, fields="status.phase!=available,status.phase!=error"),
+    snapshots, claims, running = await asyncio.gather(
+        request.kube.list(VOLUME_SNAPSHOT, request.project),
+        request.kube.list(PVC, request.project),
+        request.kube.list(VOLUME_BACKUP, request.project, fields="status.phase!=available,status.phase!=error"),
     )
-    by_name = {claim.name: claim for claim in (PersistentVolumeClaim.model_validate(item) for item in claims)}
-    backups = [VolumeBackup.model_validate(item) for item in running]
-    return [
-        to_snapshot(VolumeSnapshot.model_validate(item), by_name, backups)
-        for item in found
-        if OWNER_UID_LABEL not in (item["metadata"].get("labels") or {})
-    ]
+    by_name = {claim.name: claim for claim in parse_all(PersistentVolumeClaim, claims)}
+    backups = parse_all(VolumeBackup, running)
+    permanent = [item for item in snapshots if OWNER_UID_LABEL not in (item["metadata"].get("labels") or {})]
+    return [to_snapshot(snapshot, by_name, backups) for snapshot in parse_all(VolumeSnapshot, permanent)]
 
 
-async def find(call: ApiRequest, identifier: str) -> Snapshot:
-    """The snapshot with this id. Raises NotFound in Cinder's words."""
-    snapshot = next((found for found in await gather(call) if found.id == identifier), None)
+async def find(request: ApiRequest, identifier: str) -> Snapshot:
+    """Return the snapshot with this id. Raises NotFound with Cinder's message."""
+    snapshot = next((item for item in await gather(request) if item.id == identifier), None)
     if snapshot is None:
         raise NotFound(f"Snapshot {identifier} could not be found.")
     return snapshot
@@ -71,10 +69,10 @@ async def find(call: ApiRequest, identifier: str) -> Snapshot:
 def to_snapshot(
     snapshot: VolumeSnapshot, claims: dict[str, PersistentVolumeClaim], backups: list[VolumeBackup]
 ) -> Snapshot:
-    """A VolumeSnapshot as it looks among these claims and running backups."""
+    """Convert a VolumeSnapshot, given the claims by name and the running backups."""
     claim = claims.get(snapshot.spec.source.persistent_volume_claim_name or "")
-    told = snapshot.status.restore_size
-    size = to_gib(to_bytes(told) if told else claim.capacity_bytes if claim else 0)
+    restore_size = snapshot.status.restore_size
+    size = to_gib(to_bytes(restore_size) if restore_size else claim.capacity_bytes if claim else 0)
     return Snapshot(snapshot, _status(snapshot, backups), volume_id(claim) if claim else "", size)
 
 
@@ -87,6 +85,6 @@ def _status(snapshot: VolumeSnapshot, backups: list[VolumeBackup]) -> str:
 
 
 def _copies(backup: VolumeBackup, snapshot: VolumeSnapshot) -> bool:
-    """Whether a backup is being made of the snapshot."""
+    """Return whether a backup of the snapshot is running."""
     is_running = backup.status.phase in (None, BackupPhase.CREATING)
     return is_running and backup.spec.snapshot_id in (snapshot.uid, snapshot.name)

@@ -1,4 +1,4 @@
-"""``/snapshots``: VolumeSnapshots as Cinder's snapshots, as far as backups and their clients need them."""
+"""``/snapshots``: VolumeSnapshots as Cinder's snapshots, as far as clients for backups need them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cinderblock.gateway.resources.snapshots.gather import Snapshot, find, gathe
 from cinderblock.gateway.resources.snapshots.schemas import SNAPSHOT, SNAPSHOT_DETAIL, SNAPSHOT_DETAILS, SNAPSHOTS
 from cinderblock.gateway.resources.volumes.gather import find as find_volume
 from cinderblock.gateway.resources.volumes.schemas import LIST_QUERY
-from cinderblock.gateway.rest import pagination
+from cinderblock.gateway.rest.list_query import ListSpec, parse_query
 from cinderblock.gateway.rest.operation import Operation
-from cinderblock.gateway.rest.pagination import ListSpec
+from cinderblock.gateway.rest.pagination import make_page
 from cinderblock.gateway.rest.request import ApiRequest, ApiResponse
 from cinderblock.gateway.rest.timestamps import format_timestamp
 from cinderblock.gateway.rest.validation import (
@@ -30,9 +30,9 @@ from cinderblock.gateway.rest.validation import (
 from cinderblock.kube.kinds import VOLUME_SNAPSHOT
 
 _GROUP, _USER, _QUOTA, _IN_USE = 14, 41, 65, 66
-"""Microversions that have added something: the last takes snapshots of volumes in use without being forced."""
+"""Microversions: three that added fields, and the first that ignores ``force`` for volumes in use."""
 
-RULES: Final[ListSpec[Snapshot]] = ListSpec(
+LIST_SPEC: Final[ListSpec[Snapshot]] = ListSpec(
     noun="Snapshot",
     collection="snapshots",
     columns={
@@ -83,10 +83,10 @@ _UPDATE: Final = strict_object(
 )
 
 
-def summary(snapshot: Snapshot, call: ApiRequest) -> dict[str, Any]:
-    """A snapshot in every answer (cinder/api/views/snapshots.py)."""
+def summary(snapshot: Snapshot, request: ApiRequest) -> dict[str, Any]:
+    """Return the fields that all responses have (cinder/api/views/snapshots.py)."""
     meta = snapshot.source.metadata
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": snapshot.id,
         "name": snapshot.name,
         "description": object_annotations.description_of(meta),
@@ -97,68 +97,72 @@ def summary(snapshot: Snapshot, call: ApiRequest) -> dict[str, Any]:
         "volume_id": snapshot.volume_id,
         "metadata": object_annotations.metadata_of(meta),
     }
-    if call.at_least(_GROUP):
-        found["group_snapshot_id"] = None
-    if call.at_least(_USER):
-        found["user_id"] = meta.annotations.get(CREATED_BY_ANNOTATION, "")
-    if call.at_least(_QUOTA):
-        found["consumes_quota"] = True
-    return found
+    if request.at_least(_GROUP):
+        fields["group_snapshot_id"] = None
+    if request.at_least(_USER):
+        fields["user_id"] = meta.annotations.get(CREATED_BY_ANNOTATION, "")
+    if request.at_least(_QUOTA):
+        fields["consumes_quota"] = True
+    return fields
 
 
-def detail(snapshot: Snapshot, call: ApiRequest) -> dict[str, Any]:
-    """A snapshot where it is shown alone or in a list with details."""
+def detail(snapshot: Snapshot, request: ApiRequest) -> dict[str, Any]:
+    """Return the fields of a single snapshot and of lists with details."""
     extended = "os-extended-snapshot-attributes"
     progress = "100%" if snapshot.source.status.ready_to_use else "0%"
-    return summary(snapshot, call) | {f"{extended}:progress": progress, f"{extended}:project_id": call.project}
+    return summary(snapshot, request) | {f"{extended}:progress": progress, f"{extended}:project_id": request.project}
 
 
-async def index(call: ApiRequest) -> ApiResponse:
+async def index(request: ApiRequest) -> ApiResponse:
     """List snapshots."""
-    return await _list(call, "/snapshots", summary)
+    return await _list(request, "/snapshots", summary)
 
 
-async def details(call: ApiRequest) -> ApiResponse:
-    """List snapshots with everything about them."""
-    return await _list(call, "/snapshots/detail", detail)
+async def details(request: ApiRequest) -> ApiResponse:
+    """List snapshots with all their fields."""
+    return await _list(request, "/snapshots/detail", detail)
 
 
-async def _list(call: ApiRequest, path: str, view: Callable[[Snapshot, ApiRequest], dict[str, Any]]) -> ApiResponse:
-    asked = pagination.parse_query(call, RULES)
-    page = pagination.page(await gather(call), asked, RULES, call, path)
-    return ApiResponse(200, {"snapshots": [view(snapshot, call) for snapshot in page.items], **page.more})
+async def _list(request: ApiRequest, path: str, view: Callable[[Snapshot, ApiRequest], dict[str, Any]]) -> ApiResponse:
+    query = parse_query(request, LIST_SPEC)
+    page = make_page(await gather(request), query, LIST_SPEC, request, path)
+    return ApiResponse(200, {"snapshots": [view(snapshot, request) for snapshot in page.items], **page.extra})
 
 
-async def show(call: ApiRequest) -> ApiResponse:
+async def show(request: ApiRequest) -> ApiResponse:
     """Show one snapshot."""
-    return ApiResponse(200, {"snapshot": detail(await find(call, call.path["snapshot_id"]), call)})
+    return ApiResponse(200, {"snapshot": detail(await find(request, request.path["snapshot_id"]), request)})
 
 
-async def create(call: ApiRequest) -> ApiResponse:
+async def create(request: ApiRequest) -> ApiResponse:
     """Take a snapshot of a volume."""
-    wanted = object_annotations.normalized(call.checked(_CREATE)["snapshot"])
-    identifier = wanted["volume_id"]
+    body = object_annotations.normalize(request.validated(_CREATE)["snapshot"])
+    identifier = body["volume_id"]
     if identifier is None:
         raise NotFound("Volume None could not be found.")
-    volume, _ = await find_volume(call, identifier)
-    _check_status(volume.status, volume.id, wanted, call)
-    body = {
+    volume, _ = await find_volume(request, identifier)
+    _check_status(volume.status, volume.id, body, request)
+    manifest = {
         "metadata": {
             "annotations": object_annotations.to_annotations(
-                wanted.get("name"), wanted.get("description"), wanted.get("metadata")
+                body.get("name"), body.get("description"), body.get("metadata")
             )
         },
         "spec": {"source": {"persistentVolumeClaimName": volume.source.name}},
     }
-    made = await object_annotations.create(call.kube, VOLUME_SNAPSHOT, call.project, wanted.get("name"), body)
+    created = await object_annotations.create(
+        request.kube, VOLUME_SNAPSHOT, request.project, body.get("name"), manifest
+    )
     claims = {volume.source.name: volume.source} if isinstance(volume.source, PersistentVolumeClaim) else {}
-    return ApiResponse(202, {"snapshot": summary(to_snapshot(VolumeSnapshot.model_validate(made), claims, []), call)})
+    return ApiResponse(
+        202, {"snapshot": summary(to_snapshot(VolumeSnapshot.model_validate(created), claims, []), request)}
+    )
 
 
-def _check_status(status: str, identifier: str, wanted: dict[str, Any], call: ApiRequest) -> None:
-    """Cinder: a volume in use must be forced; from 3.66 on it need not, and must not be told not to be."""
-    force = wanted.get("force")
-    if call.at_least(_IN_USE):
+def _check_status(status: str, identifier: str, body: dict[str, Any], request: ApiRequest) -> None:
+    """Check the volume's status. A volume in use requires ``force``; from 3.66 on, ``force=false`` is invalid."""
+    force = body.get("force")
+    if request.at_least(_IN_USE):
         if force is not None and not is_true(force):
             raise InvalidInput(
                 "Since microversion 3.66 the 'force' flag is invalid for this request.  For backward compatability,"
@@ -172,23 +176,23 @@ def _check_status(status: str, identifier: str, wanted: dict[str, Any], call: Ap
         )
 
 
-async def update(call: ApiRequest) -> ApiResponse:
+async def update(request: ApiRequest) -> ApiResponse:
     """Change a snapshot's name or description."""
-    wanted = object_annotations.normalized(call.checked(_UPDATE)["snapshot"])
-    snapshot = await find(call, call.path["snapshot_id"])
-    patch = {"metadata": {"annotations": object_annotations.changes(wanted), "uid": snapshot.source.uid}}
-    await call.kube.merge_patch(VOLUME_SNAPSHOT, snapshot.source.name, call.project, patch)
-    return ApiResponse(200, {"snapshot": summary(await find(call, snapshot.id), call)})
+    body = object_annotations.normalize(request.validated(_UPDATE)["snapshot"])
+    snapshot = await find(request, request.path["snapshot_id"])
+    patch = {"metadata": {"annotations": object_annotations.changes(body), "uid": snapshot.source.uid}}
+    await request.kube.merge_patch(VOLUME_SNAPSHOT, snapshot.source.name, request.project, patch)
+    return ApiResponse(200, {"snapshot": summary(await find(request, snapshot.id), request)})
 
 
-async def delete(call: ApiRequest) -> ApiResponse:
+async def delete(request: ApiRequest) -> ApiResponse:
     """Delete a snapshot."""
-    snapshot = await find(call, call.path["snapshot_id"])
+    snapshot = await find(request, request.path["snapshot_id"])
     if snapshot.status not in ("available", "error"):
         raise InvalidInput(
             "Invalid snapshot: Snapshot status must be available or error and must not be part of a group."
         )
-    await call.kube.delete(VOLUME_SNAPSHOT, snapshot.source.name, call.project, uid=snapshot.source.uid)
+    await request.kube.delete(VOLUME_SNAPSHOT, snapshot.source.name, request.project, uid=snapshot.source.uid)
     return ApiResponse(202)
 
 

@@ -1,4 +1,4 @@
-"""``POST /volumes``: a PersistentVolumeClaim, or with ``backup_id`` a VolumeRestore that makes one."""
+"""``POST /volumes``: creates a PersistentVolumeClaim, or with ``backup_id`` a VolumeRestore that creates one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cinderblock.gateway.rest.validation import BOOLEAN, NAME, UUID_OR_NULL, Sch
 from cinderblock.kube.kinds import PVC, STORAGE_CLASS, VOLUME_SNAPSHOT
 
 _FROM_BACKUP, _CLOSED = 47, 53
-"""Microversions: ``backup_id``; unknown fields are refused."""
+"""Microversions: ``backup_id`` exists; unknown fields are rejected."""
 _SOURCES: Final = ("backup_id", "imageRef", "snapshot_id", "source_volid")
 
 _TEXT: Final[Schema] = {"type": ["string", "null"]}
-_SIZE: Final[Schema] = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$", "minimum": 1}
-"""parameter_types.volume_size_allows_null"""
+_SIZE: Final[Schema] = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$", "minimum": 1, "maxLength": 255}
+"""parameter_types.volume_size_allows_null, with a length that `int` accepts: Python refuses more than 4300 digits."""
 _FIELDS: Final[dict[str, Schema]] = {
     "name": _TEXT,
     "description": _TEXT,
@@ -48,7 +48,7 @@ _NEWER: Final = {"group_id": 13, "backup_id": _FROM_BACKUP}
 
 
 def schema(minor: int) -> Schema:
-    """Schema of the body in a microversion (cinder/api/schemas/volumes.py)."""
+    """Return the schema of the body in a microversion (cinder/api/schemas/volumes.py)."""
     known = {name: field for name, field in _FIELDS.items() if minor >= _NEWER.get(name, 0)}
     return {
         "type": "object",
@@ -61,86 +61,85 @@ def schema(minor: int) -> Schema:
     }
 
 
-async def create(call: ApiRequest) -> ApiResponse:
+async def create(request: ApiRequest) -> ApiResponse:
     """Create a volume: empty, from a snapshot, or from a backup."""
-    minor = call.version.minor if call.at_least(0) else 0
-    wanted = object_annotations.normalized(call.checked(schema(minor))["volume"])
-    if not call.at_least(_FROM_BACKUP):
-        wanted.pop("backup_id", None)
-    _check_sources(wanted)
-    await _check_type(call, wanted.get("volume_type"))
-    volume = await (_from_backup(call, wanted) if wanted.get("backup_id") else _claim(call, wanted))
-    return ApiResponse(202, {"volume": view.created(volume, call)})
+    minor = request.version.minor if request.at_least(0) else 0
+    body = object_annotations.normalize(request.validated(schema(minor))["volume"])
+    if not request.at_least(_FROM_BACKUP):
+        body.pop("backup_id", None)
+    _check_sources(body)
+    await _check_type(request, body.get("volume_type"))
+    volume = await (_create_from_backup(request, body) if body.get("backup_id") else _create_claim(request, body))
+    return ApiResponse(202, {"volume": view.without_tenant(volume, request)})
 
 
-async def _check_type(call: ApiRequest, name: str | None) -> None:
-    """Raises NotFound if there is no such StorageClass; whoever may not see them, is believed."""
-    classes = await if_permitted(call.kube.list(STORAGE_CLASS)) if name else None
+async def _check_type(request: ApiRequest, name: str | None) -> None:
+    """Check that the StorageClass exists, if the caller may read them. Raises NotFound."""
+    classes = await if_permitted(request.kube.list(STORAGE_CLASS)) if name else None
     if classes is not None and name not in {item["metadata"]["name"] for item in classes}:
         raise NotFound(f"Volume type with name {name} could not be found.")
 
 
-def _check_sources(wanted: dict[str, Any]) -> None:
-    named = [source for source in _SOURCES if wanted.get(source)]
-    if len(named) > 1:
+def _check_sources(body: dict[str, Any]) -> None:
+    if sum(bool(body.get(source)) for source in _SOURCES) > 1:
         raise InvalidInput("Invalid input received: May specify only one of backup, imageRef, snapshot, source volume")
-    for field, what in (("imageRef", "an image"), ("image_id", "an image"), ("source_volid", "another volume")):
-        if wanted.get(field):
-            raise InvalidInput(f"Invalid input received: volumes cannot be made from {what} here")
-    if is_true(wanted.get("multiattach")):
-        raise InvalidInput("Invalid input received: multiattach is a property of the volume type")
+    for field, source in (("imageRef", "an image"), ("image_id", "an image"), ("source_volid", "another volume")):
+        if body.get(field):
+            raise InvalidInput(f"Invalid input received: Creating a volume from {source} is not supported.")
+    if is_true(body.get("multiattach")):
+        raise InvalidInput("Invalid input received: multiattach is a property of the volume type.")
 
 
-async def _claim(call: ApiRequest, wanted: dict[str, Any]) -> Volume:
-    notes = object_annotations.to_annotations(wanted.get("name"), wanted.get("description"), wanted.get("metadata"))
+async def _create_claim(request: ApiRequest, body: dict[str, Any]) -> Volume:
+    annotations = object_annotations.to_annotations(body.get("name"), body.get("description"), body.get("metadata"))
     snapshot: Snapshot | None = None
-    if wanted.get("snapshot_id"):
-        snapshot = await find_snapshot(call, wanted["snapshot_id"])
-        notes[SNAPSHOT_ANNOTATION] = snapshot.id
-    size = _size(wanted, snapshot.size if snapshot else None, "snapshot")
+    if body.get("snapshot_id"):
+        snapshot = await find_snapshot(request, body["snapshot_id"])
+        annotations[SNAPSHOT_ANNOTATION] = snapshot.id
+    size = _size(body, snapshot.size if snapshot else None, "snapshot")
     spec: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": f"{size}Gi"}}}
-    if wanted.get("volume_type"):
-        spec["storageClassName"] = wanted["volume_type"]
+    if body.get("volume_type"):
+        spec["storageClassName"] = body["volume_type"]
     if snapshot is not None:
         group = VOLUME_SNAPSHOT.group
         spec["dataSource"] = {"apiGroup": group, "kind": VOLUME_SNAPSHOT.kind, "name": snapshot.source.name}
-    body = {"metadata": {"annotations": notes}, "spec": spec}
-    made = await object_annotations.create(call.kube, PVC, call.project, wanted.get("name"), body)
-    return NamespaceVolumes([PersistentVolumeClaim.model_validate(made)], [], [], []).volumes()[0]
+    claim = {"metadata": {"annotations": annotations}, "spec": spec}
+    created = await object_annotations.create(request.kube, PVC, request.project, body.get("name"), claim)
+    return NamespaceVolumes([PersistentVolumeClaim.model_validate(created)], [], [], []).volumes()[0]
 
 
-async def _from_backup(call: ApiRequest, wanted: dict[str, Any]) -> Volume:
-    backup = await find_backup(call.kube, call.project, wanted["backup_id"])
-    if status_of(backup, call.version) != "available":
+async def _create_from_backup(request: ApiRequest, body: dict[str, Any]) -> Volume:
+    backup = await find_backup(request.kube, request.project, body["backup_id"])
+    if status_of(backup, request.version) != "available":
         raise InvalidInput("Invalid backup: Originating backup status must be one of 'available' values")
-    size = _size(wanted, own_status(backup).size, "backup")
-    notes = object_annotations.to_annotations(
-        wanted.get("name"),
-        wanted.get("description"),
-        wanted.get("metadata") or object_annotations.kept_metadata(backup.metadata),
+    size = _size(body, own_status(backup).size, "backup")
+    annotations = object_annotations.to_annotations(
+        body.get("name"),
+        body.get("description"),
+        body.get("metadata") or object_annotations.saved_metadata(backup.metadata),
     )
-    called = wanted.get("name") or f"restore_backup_{backup.backup_id}"
-    target = {"name": await free_name(call, called), "size": f"{size}Gi", "annotations": notes}
-    if wanted.get("volume_type"):
-        target["storageClassName"] = wanted["volume_type"]
-    made = await create_restore(call, backup, target, called)
-    return NamespaceVolumes([], [], [backup], [made]).volumes()[0]
+    display_name = body.get("name") or f"restore_backup_{backup.backup_id}"
+    target = {"name": await free_name(request, display_name), "size": f"{size}Gi", "annotations": annotations}
+    if body.get("volume_type"):
+        target["storageClassName"] = body["volume_type"]
+    created = await create_restore(request, backup, target, display_name)
+    return NamespaceVolumes([], [], [backup], [created]).volumes()[0]
 
 
-def _size(wanted: dict[str, Any], least: int | None, source: str) -> int:
-    """GiB that are asked for, or those of the source."""
-    if wanted.get("size") is None:
-        if least is None:
+def _size(body: dict[str, Any], minimum: int | None, source: str) -> int:
+    """Return the requested size in GiB, or the size of the source. ``source`` is its name in errors."""
+    if body.get("size") is None:
+        if minimum is None:
             raise InvalidInput(
                 "The server could not comply with the request since it is either malformed or otherwise incorrect."
             )
-        return least
-    size = int(wanted["size"])
+        return minimum
+    size = int(body["size"])
     if size < 1:
         raise InvalidInput(f"Invalid input received: Volume size '{size}' must be an integer and greater than 0")
-    if least is not None and size < least:
+    if minimum is not None and size < minimum:
         raise InvalidInput(
-            f"Invalid input received: Volume size {size}GB cannot be smaller than the {source} size {least}GB."
+            f"Invalid input received: Volume size {size}GB cannot be smaller than the {source} size {minimum}GB."
             f" It must be >= {source} size."
         )
     return size

@@ -1,7 +1,7 @@
-"""What of a namespace decides how its volumes look in Cinder's words.
+"""The volumes of a namespace in Cinder's form, from the objects that determine them.
 
-A volume is a PersistentVolumeClaim, and its id is the claim's UID. A volume that is being restored has no claim of its
-name before it is whole: until then the VolumeRestore stands for it, and its UID is the volume's id and remains it.
+A volume is a PersistentVolumeClaim, and its id is the claim's UID. A volume that is being restored has no claim until
+it is complete. Until then the VolumeRestore represents it, and the VolumeRestore's UID is and remains the volume's id.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.errors import NotFound
 from cinderblock.gateway.resources import object_annotations
 from cinderblock.gateway.resources.backups.gather import if_permitted
+from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.gateway.resources.volumes.ids import volume_id
 from cinderblock.gateway.rest.request import ApiRequest
 from cinderblock.kube.kinds import POD, PVC, VOLUME_BACKUP, VOLUME_RESTORE
 from cinderblock.kube.queries import uses_claim
 
-_NOT_AT_REST: Final = "status.phase!=available,status.phase!=error"
-"""Of the backups only those that can be seen in a volume's status: they are few, whatever is kept."""
+_UNFINISHED: Final = "status.phase!=available,status.phase!=error"
+"""Selects the backups that can affect the status of a volume. They are few, however many backups are kept."""
 
 JsonObject = dict[str, Any]
 
@@ -43,12 +44,12 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume in Cinder's words.
+    """A volume in Cinder's form.
 
     Attributes:
-        source: the claim, or the VolumeRestore that will make it.
-        size: GiB.
-        storage_class: of the claim; None: the cluster has not chosen one yet.
+        source: the claim, or the VolumeRestore that will create it.
+        size: size in GiB.
+        storage_class: StorageClass of the claim; None: the cluster has not chosen one yet.
     """
 
     id: str
@@ -65,13 +66,13 @@ class Volume:
 
     @property
     def created_at(self) -> datetime | None:
-        """When the claim, or the VolumeRestore, was made."""
+        """Creation time of the claim or the VolumeRestore."""
         return self.source.metadata.creation_timestamp
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceVolumes:
-    """What was read."""
+    """The objects of a namespace that determine its volumes."""
 
     claims: Sequence[PersistentVolumeClaim]
     pods: Sequence[JsonObject]
@@ -79,17 +80,18 @@ class NamespaceVolumes:
     restores: Sequence[VolumeRestore]
 
     def volumes(self) -> list[Volume]:
-        """Every volume of the namespace."""
-        coming = (self._coming(restore) for restore in self.restores)
-        return [self._claimed(claim) for claim in self.claims] + [volume for volume in coming if volume is not None]
+        """Return all volumes of the namespace."""
+        existing = [self._from_claim(claim) for claim in self.claims]
+        restored = (self._from_restore(restore) for restore in self.restores)
+        return existing + [volume for volume in restored if volume is not None]
 
     def find(self, identifier: str) -> Volume | None:
-        """The volume with this id; the UID of its claim finds it as well, which kubectl shows and backups name."""
+        """Return the volume with this id, or with a claim of this UID, which kubectl and backups show."""
         volumes = self.volumes()
         by_uid = {volume.source.uid: volume for volume in volumes}
         return by_uid.get(identifier) or {volume.id: volume for volume in volumes}.get(identifier)
 
-    def _claimed(self, claim: PersistentVolumeClaim) -> Volume:
+    def _from_claim(self, claim: PersistentVolumeClaim) -> Volume:
         users = [pod for pod in self.pods if uses_claim(pod, claim.name)]
         return Volume(
             id=volume_id(claim),
@@ -110,30 +112,32 @@ class NamespaceVolumes:
             return "deleting"
         if claim.status.phase == "Lost":
             return "error"
-        written = _newest(restore for restore in self.restores if _writes(restore, claim))
-        if written is not None and written.status.phase in (None, RestorePhase.RESTORING):
+        newest = _newest(restore for restore in self.restores if _overwrites(restore, claim))
+        if newest is not None and newest.status.phase in (None, RestorePhase.RESTORING):
             return "restoring-backup"
         if any(_copies(backup, claim) for backup in self.backups):
             return "backing-up"
         if not claim.is_bound:
             return "creating"
-        if written is not None and written.status.phase is RestorePhase.ERROR_RESTORING:
+        if newest is not None and newest.status.phase is RestorePhase.ERROR_RESTORING:
             return "error_restoring"
         return "in-use" if users else "available"
 
-    def _coming(self, restore: VolumeRestore) -> Volume | None:
-        """The volume that a VolumeRestore is about to make, or has failed to make; None: it makes none, or has."""
+    def _from_restore(self, restore: VolumeRestore) -> Volume | None:
+        """Return the volume that a VolumeRestore will create or failed to create; None: it exists, or is not new."""
         if restore.status.volume_id or restore.spec.volume_id or restore.status.phase is RestorePhase.AVAILABLE:
             return None
-        asked = restore.spec.annotations
+        annotations = restore.spec.annotations
         is_failed = restore.status.phase is RestorePhase.ERROR_RESTORING
         status = "error_restoring" if is_failed else "restoring-backup"
         return Volume(
             id=restore.uid,
             source=restore,
-            name=asked.get(DISPLAY_NAME_ANNOTATION) or restore.spec.name or f"restore_backup_{restore.spec.backup_id}",
-            description=asked.get(DESCRIPTION_ANNOTATION),
-            metadata=object_annotations.parse_metadata(asked.get(METADATA_ANNOTATION, "")),
+            name=annotations.get(DISPLAY_NAME_ANNOTATION)
+            or restore.spec.name
+            or f"restore_backup_{restore.spec.backup_id}",
+            description=annotations.get(DESCRIPTION_ANNOTATION),
+            metadata=object_annotations.parse_metadata(annotations.get(METADATA_ANNOTATION, "")),
             status="deleting" if restore.metadata.is_being_deleted else status,
             size=self._size(restore),
             storage_class=restore.spec.storage_class_name,
@@ -142,54 +146,54 @@ class NamespaceVolumes:
     def _size(self, restore: VolumeRestore) -> int:
         if restore.spec.size:
             return to_gib(to_bytes(restore.spec.size))
-        wanted = (restore.spec.backup_id, restore.status.backup_id)
-        found = (backup.status.size for backup in self.backups if {backup.backup_id, backup.name} & set(wanted))
-        return next((size for size in found if size), 0)
+        references = {restore.spec.backup_id, restore.status.backup_id}
+        sizes = (backup.status.size for backup in self.backups if {backup.backup_id, backup.name} & references)
+        return next((size for size in sizes if size), 0)
 
 
 SNAPSHOT_ANNOTATION: Final = "cinderblock.io/snapshot-id"
-"""On a PersistentVolumeClaim that was made from a snapshot through the Cinder API: the snapshot's id."""
+"""On a PersistentVolumeClaim that the gateway created from a snapshot: the snapshot's id."""
 
 
-async def gather(call: ApiRequest) -> NamespaceVolumes:
-    """Read the caller's namespace, with the caller's rights. For who may not see pods, nothing is in use."""
+async def gather(request: ApiRequest) -> NamespaceVolumes:
+    """Read the caller's namespace with the caller's rights. If they may not list pods, no volume is in use."""
     claims, pods, backups, restores = await asyncio.gather(
-        call.kube.list(PVC, call.project),
-        if_permitted(call.kube.list(POD, call.project, fields="status.phase!=Succeeded,status.phase!=Failed")),
-        call.kube.list(VOLUME_BACKUP, call.project, fields=_NOT_AT_REST),
-        call.kube.list(VOLUME_RESTORE, call.project),
+        request.kube.list(PVC, request.project),
+        if_permitted(request.kube.list(POD, request.project, fields="status.phase!=Succeeded,status.phase!=Failed")),
+        request.kube.list(VOLUME_BACKUP, request.project, fields=_UNFINISHED),
+        request.kube.list(VOLUME_RESTORE, request.project),
     )
     return NamespaceVolumes(
-        [PersistentVolumeClaim.model_validate(item) for item in claims if not _is_ours(item)],
-        [pod for pod in pods or () if not _is_ours(pod)],
-        [VolumeBackup.model_validate(item) for item in backups],
-        [VolumeRestore.model_validate(item) for item in restores],
+        parse_all(PersistentVolumeClaim, [item for item in claims if not _is_temporary(item)]),
+        [pod for pod in pods or () if not _is_temporary(pod)],
+        parse_all(VolumeBackup, backups),
+        parse_all(VolumeRestore, restores),
     )
 
 
-async def find(call: ApiRequest, identifier: str) -> tuple[Volume, NamespaceVolumes]:
-    """The volume with this id, and what it was seen in. Raises NotFound in Cinder's words."""
-    observed = await gather(call)
+async def find(request: ApiRequest, identifier: str) -> tuple[Volume, NamespaceVolumes]:
+    """Return the volume with this id, and the namespace's volumes. Raises NotFound with Cinder's message."""
+    observed = await gather(request)
     volume = observed.find(identifier)
     if volume is None:
         raise NotFound(f"Volume {identifier} could not be found.")
     return volume, observed
 
 
-def _is_ours(item: JsonObject) -> bool:
-    """Whether an object is a temporary of an operation of ours: a hidden claim, a mover's pod."""
+def _is_temporary(item: JsonObject) -> bool:
+    """Return whether an operation created the object for its own use, such as a hidden claim or a mover's pod."""
     return OWNER_UID_LABEL in (item["metadata"].get("labels") or {})
 
 
 def _copies(backup: VolumeBackup, claim: PersistentVolumeClaim) -> bool:
-    """Whether a backup is being made of the claim itself: one of a snapshot leaves the volume alone."""
+    """Return whether a backup of the claim is running. A backup of a snapshot does not use the volume."""
     if backup.status.phase not in (None, BackupPhase.CREATING) or backup.spec.snapshot_id or backup.spec.import_:
         return False
     return claim.uid in (backup.status.volume_id, backup.spec.volume_id) or backup.spec.volume_id == claim.name
 
 
-def _writes(restore: VolumeRestore, claim: PersistentVolumeClaim) -> bool:
-    """Whether a VolumeRestore is to overwrite the claim."""
+def _overwrites(restore: VolumeRestore, claim: PersistentVolumeClaim) -> bool:
+    """Return whether a VolumeRestore overwrites the claim."""
     if restore.status.volume_id:
         return restore.status.volume_id == claim.uid
     return restore.spec.volume_id in (claim.uid, claim.name)
@@ -200,6 +204,6 @@ def _newest(restores: Any) -> VolumeRestore | None:
 
 
 def _attachment(pod: JsonObject) -> Attachment:
-    started = pod.get("status", {}).get("startTime")
-    since = datetime.fromisoformat(started) if started else None
+    start_time = pod.get("status", {}).get("startTime")
+    since = datetime.fromisoformat(start_time) if start_time else None
     return Attachment(pod["metadata"]["uid"], pod.get("spec", {}).get("nodeName"), since)

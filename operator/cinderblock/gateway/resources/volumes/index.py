@@ -1,4 +1,4 @@
-"""``/volumes``: PersistentVolumeClaims as Cinder's volumes, as far as backups and their clients need them."""
+"""``/volumes``: PersistentVolumeClaims as Cinder's volumes, as far as clients for backups need them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.errors import InvalidInput
 from cinderblock.gateway.resources import object_annotations
 from cinderblock.gateway.resources.backups.gather import if_permitted
-from cinderblock.gateway.resources.snapshots.gather import gather as look_at_snapshots
+from cinderblock.gateway.resources.snapshots.gather import gather as gather_snapshots
 from cinderblock.gateway.resources.volumes import view as volumes_view
 from cinderblock.gateway.resources.volumes.create import create, schema
 from cinderblock.gateway.resources.volumes.gather import Volume, find, gather
@@ -22,14 +22,14 @@ from cinderblock.gateway.resources.volumes.schemas import (
     VOLUME_SUMMARY,
     VOLUMES,
 )
-from cinderblock.gateway.rest import pagination
+from cinderblock.gateway.rest.list_query import ListSpec, parse_query
 from cinderblock.gateway.rest.operation import Operation
-from cinderblock.gateway.rest.pagination import ListSpec
+from cinderblock.gateway.rest.pagination import make_page
 from cinderblock.gateway.rest.request import ApiRequest, ApiResponse
 from cinderblock.gateway.rest.validation import Schema, metadata, strict_object
 from cinderblock.kube.kinds import PVC, VOLUME_RESTORE, VOLUME_SNAPSHOT
 
-RULES: Final[ListSpec[Volume]] = ListSpec(
+LIST_SPEC: Final[ListSpec[Volume]] = ListSpec(
     noun="Volume",
     collection="volumes",
     columns={
@@ -47,10 +47,10 @@ RULES: Final[ListSpec[Volume]] = ListSpec(
     newer_sort_keys={},
 )
 
-_TOTALS, _TOTALS_WITH_METADATA = 12, 36
-"""Microversions that have the summary of volumes, and metadata in it."""
+_SUMMARY, _SUMMARY_METADATA = 12, 36
+"""Microversions: the summary of volumes exists; it contains metadata."""
 _DELETABLE: Final = frozenset({"available", "error", "error_restoring", "creating", "restoring-backup"})
-"""Cinder deletes no volume in the last two; here that ends what is going on."""
+"""Cinder rejects the last two statuses. Here, deletion cancels the operation."""
 _TEXT: Final[Schema] = {"type": ["string", "null"]}
 _UPDATE: Final = strict_object(
     {
@@ -73,68 +73,69 @@ _NOT_DELETABLE: Final = (
 )
 
 
-async def index(call: ApiRequest) -> ApiResponse:
-    """List volumes: id, name and links."""
-    return await _list(call, "/volumes", volumes_view.summary)
+async def index(request: ApiRequest) -> ApiResponse:
+    """List volumes with id, name and links."""
+    return await _list(request, "/volumes", volumes_view.summary)
 
 
-async def details(call: ApiRequest) -> ApiResponse:
-    """List volumes with everything about them."""
-    return await _list(call, "/volumes/detail", volumes_view.detail)
+async def details(request: ApiRequest) -> ApiResponse:
+    """List volumes with all their fields."""
+    return await _list(request, "/volumes/detail", volumes_view.detail)
 
 
-async def _list(call: ApiRequest, path: str, view: Callable[[Volume, ApiRequest], dict[str, Any]]) -> ApiResponse:
-    asked = pagination.parse_query(call, RULES)
-    page = pagination.page((await gather(call)).volumes(), asked, RULES, call, path)
-    return ApiResponse(200, {"volumes": [view(volume, call) for volume in page.items], **page.more})
+async def _list(request: ApiRequest, path: str, view: Callable[[Volume, ApiRequest], dict[str, Any]]) -> ApiResponse:
+    query = parse_query(request, LIST_SPEC)
+    page = make_page((await gather(request)).volumes(), query, LIST_SPEC, request, path)
+    return ApiResponse(200, {"volumes": [view(volume, request) for volume in page.items], **page.extra})
 
 
-async def totals(call: ApiRequest) -> ApiResponse:
-    """How many volumes there are, how large they are together, and their metadata (cinder/api/v3/volumes.py)."""
-    volumes = (await gather(call)).volumes()
-    found: dict[str, Any] = {"total_count": len(volumes), "total_size": sum(volume.size for volume in volumes)}
-    if call.at_least(_TOTALS_WITH_METADATA):
+async def summarize(request: ApiRequest) -> ApiResponse:
+    """Show the number of volumes, their total size, and their metadata (cinder/api/v3/volumes.py)."""
+    volumes = (await gather(request)).volumes()
+    summary: dict[str, Any] = {"total_count": len(volumes), "total_size": sum(volume.size for volume in volumes)}
+    if request.at_least(_SUMMARY_METADATA):
         pairs = sorted({pair for volume in volumes for pair in volume.metadata.items()})
-        found["metadata"] = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
-    return ApiResponse(200, {"volume-summary": found})
+        summary["metadata"] = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
+    return ApiResponse(200, {"volume-summary": summary})
 
 
-async def show(call: ApiRequest) -> ApiResponse:
+async def show(request: ApiRequest) -> ApiResponse:
     """Show one volume."""
-    volume, _ = await find(call, call.path["volume_id"])
-    return ApiResponse(200, {"volume": volumes_view.detail(volume, call)})
+    volume, _ = await find(request, request.path["volume_id"])
+    return ApiResponse(200, {"volume": volumes_view.detail(volume, request)})
 
 
-async def update(call: ApiRequest) -> ApiResponse:
+async def update(request: ApiRequest) -> ApiResponse:
     """Change a volume's name, description or metadata."""
-    wanted = object_annotations.normalized(call.checked(_UPDATE)["volume"])
-    volume, _ = await find(call, call.path["volume_id"])
-    changes = object_annotations.changes(wanted)
+    body = object_annotations.normalize(request.validated(_UPDATE)["volume"])
+    volume, _ = await find(request, request.path["volume_id"])
+    changes = object_annotations.changes(body)
     if isinstance(volume.source, VolumeRestore) and changes:
-        raise InvalidInput("Invalid volume: a volume that is being restored cannot be changed before it is there")
+        raise InvalidInput("Invalid volume: The volume cannot be updated until its restore has completed.")
     if changes:
         patch = {"metadata": {"annotations": changes, "uid": volume.source.uid}}
-        await call.kube.merge_patch(PVC, volume.source.name, call.project, patch)
-        volume, _ = await find(call, volume.id)
-    return ApiResponse(200, {"volume": volumes_view.created(volume, call)})
+        await request.kube.merge_patch(PVC, volume.source.name, request.project, patch)
+        volume, _ = await find(request, volume.id)
+    return ApiResponse(200, {"volume": volumes_view.without_tenant(volume, request)})
 
 
-async def delete(call: ApiRequest) -> ApiResponse:
-    """Delete a volume; with ``cascade`` its snapshots as well. One that is being restored: the restore ends."""
-    volume, _ = await find(call, call.path["volume_id"])
-    snapshots = [found for found in await if_permitted(look_at_snapshots(call)) or () if found.volume_id == volume.id]
-    cascades = call.query.get("cascade", "").lower() in ("true", "1")
-    if volume.status not in _DELETABLE or (snapshots and not cascades):
+async def delete(request: ApiRequest) -> ApiResponse:
+    """Delete a volume, and with ``cascade`` its snapshots. Deletion of a volume cancels its restore."""
+    volume, _ = await find(request, request.path["volume_id"])
+    all_snapshots = await if_permitted(gather_snapshots(request)) or ()
+    snapshots = [snapshot for snapshot in all_snapshots if snapshot.volume_id == volume.id]
+    is_cascade = request.query.get("cascade", "").lower() in ("true", "1")
+    if volume.status not in _DELETABLE or (snapshots and not is_cascade):
         raise InvalidInput(_NOT_DELETABLE)
     for snapshot in snapshots:
-        await call.kube.delete(VOLUME_SNAPSHOT, snapshot.source.name, call.project, uid=snapshot.source.uid)
+        await request.kube.delete(VOLUME_SNAPSHOT, snapshot.source.name, request.project, uid=snapshot.source.uid)
     kind = PVC if isinstance(volume.source, PersistentVolumeClaim) else VOLUME_RESTORE
-    await call.kube.delete(kind, volume.source.name, call.project, uid=volume.source.uid)
+    await request.kube.delete(kind, volume.source.name, request.project, uid=volume.source.uid)
     return ApiResponse(202)
 
 
-def _operation(method: str, path: str, handler: Any, summary: str, policy: str, **more: Any) -> Operation:
-    return Operation(method, path, handler, summary, f"volume:{policy}", **more)
+def _operation(method: str, path: str, handler: Any, summary: str, policy: str, **options: Any) -> Operation:
+    return Operation(method, path, handler, summary, f"volume:{policy}", **options)
 
 
 OPERATIONS: Final = (
@@ -150,7 +151,13 @@ OPERATIONS: Final = (
     ),
     _operation("POST", "/volumes", create, "Create a volume", "create", answers={202: VOLUME}, body=schema(71)),
     _operation(
-        "GET", "/volumes/summary", totals, "Summarize volumes", "get_all", answers={200: VOLUME_SUMMARY}, since=_TOTALS
+        "GET",
+        "/volumes/summary",
+        summarize,
+        "Summarize volumes",
+        "get_all",
+        answers={200: VOLUME_SUMMARY},
+        since=_SUMMARY,
     ),
     _operation("GET", "/volumes/{volume_id}", show, "Show a volume", "get", answers={200: VOLUME_DETAIL}),
     _operation("PUT", "/volumes/{volume_id}", update, "Update a volume", "update", answers={200: VOLUME}, body=_UPDATE),

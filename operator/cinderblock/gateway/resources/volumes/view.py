@@ -1,4 +1,4 @@
-"""Volumes in Cinder's words (cinder/api/v3/views/volumes.py, api/v2/views/volumes.py)."""
+"""Volumes in Cinder's form (cinder/api/v3/views/volumes.py, api/v2/views/volumes.py)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from cinderblock.gateway.rest.request import ApiRequest
 from cinderblock.gateway.rest.timestamps import format_timestamp
 
 ZONE: Final = "nova"
-"""The one availability zone that there is: Cinder's default."""
+"""The only availability zone: Cinder's default."""
 
 _GROUP, _SHARED_TARGETS, _TYPE_ID, _QUOTA = 13, 48, 63, 65
-"""Microversions that have added something to a volume."""
+"""Microversions that added fields to a volume."""
 
 
-def summary(volume: Volume, call: ApiRequest) -> dict[str, Any]:
-    """A volume in a list without details."""
-    return {"id": volume.id, "name": volume.name, "links": call.links.of("volumes", volume.id)}
+def summary(volume: Volume, request: ApiRequest) -> dict[str, Any]:
+    """Return the fields for lists without details."""
+    return {"id": volume.id, "name": volume.name, "links": request.links.of("volumes", volume.id)}
 
 
-def detail(volume: Volume, call: ApiRequest) -> dict[str, Any]:
-    """Everything about a volume that the asked version tells."""
-    found = summary(volume, call) | {
+def detail(volume: Volume, request: ApiRequest) -> dict[str, Any]:
+    """Return all fields that the caller's version has."""
+    fields = summary(volume, request) | {
         "status": volume.status,
         "size": volume.size,
         "availability_zone": ZONE,
@@ -41,28 +41,28 @@ def detail(volume: Volume, call: ApiRequest) -> dict[str, Any]:
         "consistencygroup_id": None,
         "multiattach": volume.is_shared,
         "attachments": [_attachment(attachment, volume) for attachment in volume.attachments],
-        "os-vol-tenant-attr:tenant_id": call.project,
+        "os-vol-tenant-attr:tenant_id": request.project,
     }
-    if call.at_least(_GROUP):
-        found["group_id"] = None
-    if call.at_least(_SHARED_TARGETS):
-        found |= {"service_uuid": None, "shared_targets": True}
-    if call.at_least(_TYPE_ID):
-        found["volume_type_id"] = volume.storage_class
-    if call.at_least(_QUOTA):
-        found["consumes_quota"] = True
-    return found
+    if request.at_least(_GROUP):
+        fields["group_id"] = None
+    if request.at_least(_SHARED_TARGETS):
+        fields |= {"service_uuid": None, "shared_targets": True}
+    if request.at_least(_TYPE_ID):
+        fields["volume_type_id"] = volume.storage_class
+    if request.at_least(_QUOTA):
+        fields["consumes_quota"] = True
+    return fields
 
 
-def created(volume: Volume, call: ApiRequest) -> dict[str, Any]:
-    """The answer to a request to create: all but what only a list knows (cinder/api/v3/volumes.py ``create``)."""
-    found = detail(volume, call)
-    del found["os-vol-tenant-attr:tenant_id"]
-    return found
+def without_tenant(volume: Volume, request: ApiRequest) -> dict[str, Any]:
+    """Return the fields for responses to create and update (cinder/api/v3/volumes.py ``create``)."""
+    fields = detail(volume, request)
+    del fields["os-vol-tenant-attr:tenant_id"]
+    return fields
 
 
 def _attachment(attachment: Attachment, volume: Volume) -> dict[str, Any]:
-    """A pod as the server that a volume is attached to."""
+    """Return an attachment, with the pod as the server."""
     return {
         "id": volume.id,
         "volume_id": volume.id,

@@ -1,4 +1,4 @@
-"""A scenario's world on a real API server, with no controller: what the operator and the cluster do, is done here."""
+"""The objects of a scenario on a real API server without controllers. This plays the operator and the cluster."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _SEEN_BY_ALL: tuple[tuple[Kind, Object], ...] = (
 )
 
 
-class KubernetesWorld:
+class KubernetesBackend:
     """One namespace."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
         self._client, self._namespace = client, namespace
 
     async def prepare(self) -> None:
-        """What every namespace of a user has; and that everybody sees StorageClasses, of which there is one."""
+        """Create the objects that every namespace has, and a StorageClass that all users can read."""
         for kind, body in _SEEN_BY_ALL:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(kind, body)
@@ -64,13 +64,13 @@ class KubernetesWorld:
         await self._create(BACKUP_STORE, "default", {"spec": spec}, {"cinderblock.io/is-default-store": "true"})
 
     async def plant(self, kind: str, name: str, **fields: Any) -> str:
-        """A volume, snapshot or backup, with the words of tests.openstack.scenarios; returns its id."""
+        """Create a volume, snapshot or backup with fields of tests.openstack.scenarios. Returns its id."""
         plant = {"volume": self._plant_volume, "snapshot": self._plant_snapshot, "backup": self._plant_backup}[kind]
-        made = await plant(name, **fields)
-        return str(made["metadata"]["uid"])
+        item = await plant(name, **fields)
+        return str(item["metadata"]["uid"])
 
     async def change(self, kind: str, identity: str, **fields: Any) -> None:
-        """What the operator or the cluster does when ``fields`` of Cinder's object would change."""
+        """Do what the operator or the cluster does when fields of Cinder's object change."""
         status = fields.pop("status", None)
         if kind == "volume":
             assert status == "available", "A volume only becomes available: what ran on it has ended"
@@ -89,7 +89,7 @@ class KubernetesWorld:
             await self._status(VOLUME_BACKUP, identity, changed)
 
     async def remove(self, kind: str, identity: str) -> None:
-        """An object goes: whoever held it has let go."""
+        """Delete an object and its finalizers."""
         found = await self._by_id(KINDS[kind], identity)
         await self._client.merge_patch(
             KINDS[kind], found["metadata"]["name"], self._namespace, {"metadata": {"finalizers": None}}
@@ -97,7 +97,7 @@ class KubernetesWorld:
         await self._client.delete(KINDS[kind], found["metadata"]["name"], self._namespace)
 
     async def settle(self) -> None:
-        """The operator and the cluster see what is new."""
+        """Do what the operator and the cluster do with new objects."""
         for backup in await self._client.list(VOLUME_BACKUP, self._namespace):
             if not backup.get("status", {}).get("phase"):
                 await self._accept_backup(backup)
@@ -129,7 +129,7 @@ class KubernetesWorld:
         return await self._create(PVC, name, {"spec": spec}, annotations)
 
     async def _bind(self, claim: Object) -> None:
-        """A volume for a claim that the gateway has made."""
+        """Bind a claim that the gateway has created."""
         meta = claim["metadata"]
         await self._client.merge_patch(
             PVC, meta["name"], self._namespace, {"spec": {"volumeName": f"pv-{meta['name']}"}}
@@ -144,10 +144,10 @@ class KubernetesWorld:
     async def _plant_snapshot(self, name: str, volume: str, status: str = "available") -> Object:
         claim = await self._by_id(PVC, volume)
         spec = {"source": {"persistentVolumeClaimName": claim["metadata"]["name"]}}
-        made = await self._create(VOLUME_SNAPSHOT, name, {"spec": spec}, finalizers=("test/holds",))
+        item = await self._create(VOLUME_SNAPSHOT, name, {"spec": spec}, finalizers=("test/holds",))
         if status == "available":
-            await self.change("snapshot", made["metadata"]["uid"], status="available")
-        return made
+            await self.change("snapshot", item["metadata"]["uid"], status="available")
+        return item
 
     async def _plant_backup(
         self,
@@ -169,11 +169,11 @@ class KubernetesWorld:
             spec["description"] = description
         if parent:
             spec["incremental"] = True
-        made = await self._create(VOLUME_BACKUP, name, {"spec": spec}, finalizers=(labels.BACKUP_FINALIZER,))
+        item = await self._create(VOLUME_BACKUP, name, {"spec": spec}, finalizers=(labels.BACKUP_FINALIZER,))
         created = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=age)).isoformat()
-        told = {
+        status_fields = {
             "phase": status,
-            "id": made["metadata"]["uid"],
+            "id": item["metadata"]["uid"],
             "volumeId": volume,
             "volumeName": claim["metadata"]["name"],
             "storeName": "default",
@@ -187,20 +187,20 @@ class KubernetesWorld:
             "parentId": parent,
             "isIncremental": bool(parent),
             "hasDependentBackups": False,
-            "manifestKey": f"backups/{volume}/{made['metadata']['uid']}.manifest",
+            "manifestKey": f"backups/{volume}/{item['metadata']['uid']}.manifest",
             "storedBytes": 1 if status == "available" else None,
         }
-        await self._status(VOLUME_BACKUP, made["metadata"]["uid"], told)
+        await self._status(VOLUME_BACKUP, item["metadata"]["uid"], status_fields)
         if parent:
             await self._status(VOLUME_BACKUP, parent, {"hasDependentBackups": True})
-        return made
+        return item
 
     async def _accept_backup(self, backup: Object) -> None:
         meta, spec = backup["metadata"], backup["spec"]
         finalizers = {"metadata": {"finalizers": [labels.BACKUP_FINALIZER]}}
         await self._client.merge_patch(VOLUME_BACKUP, meta["name"], self._namespace, finalizers)
         claim = await self._by_id(PVC, spec["volumeId"]) if "volumeId" in spec else None
-        told = {
+        status_fields = {
             "phase": "creating",
             "id": meta["uid"],
             "createdAt": meta["creationTimestamp"],
@@ -211,38 +211,46 @@ class KubernetesWorld:
         }
         if claim:
             size = int(claim["status"]["capacity"]["storage"].removesuffix("Gi"))
-            told |= {"volumeId": claim["metadata"]["uid"], "volumeName": claim["metadata"]["name"], "size": size}
-        await self._status(VOLUME_BACKUP, meta["uid"], told)
+            status_fields |= {
+                "volumeId": claim["metadata"]["uid"],
+                "volumeName": claim["metadata"]["name"],
+                "size": size,
+            }
+        await self._status(VOLUME_BACKUP, meta["uid"], status_fields)
 
     async def _accept_restore(self, restore: Object) -> None:
         uid, backup = restore["metadata"]["uid"], await self._backup_of(restore)
-        told = {"phase": "restoring", "id": uid, "backupId": restore["spec"]["backupId"]}
+        status_fields = {"phase": "restoring", "id": uid, "backupId": restore["spec"]["backupId"]}
         if "volumeId" in restore["spec"]:
-            told["volumeId"] = restore["spec"]["volumeId"]
-        await self._status(VOLUME_RESTORE, uid, told)
+            status_fields["volumeId"] = restore["spec"]["volumeId"]
+        await self._status(VOLUME_RESTORE, uid, status_fields)
         await self._status(VOLUME_BACKUP, backup["metadata"]["uid"], {"phase": "restoring"})
 
     async def _end(self, volume: str = "", backup: str = "") -> None:
-        """What runs on this volume, or of this backup, is done."""
+        """Complete the operations on a volume or of a backup."""
         for restore in await self._running(VOLUME_RESTORE, "restoring"):
             target = restore["spec"].get("volumeId")
             if (volume and volume == target) or (backup and backup == restore["spec"]["backupId"]):
                 await self._end_restore(restore)
         for running in await self._running(VOLUME_BACKUP, "creating"):
             if volume and running["spec"].get("volumeId") == volume:
-                told = {"phase": "available", "storedBytes": 1, "dataTimestamp": running["status"]["createdAt"]}
-                await self._status(VOLUME_BACKUP, running["metadata"]["uid"], told)
+                status_fields = {
+                    "phase": "available",
+                    "storedBytes": 1,
+                    "dataTimestamp": running["status"]["createdAt"],
+                }
+                await self._status(VOLUME_BACKUP, running["metadata"]["uid"], status_fields)
 
     async def _end_restore(self, restore: Object) -> None:
         spec, uid = restore["spec"], restore["metadata"]["uid"]
-        told = {"phase": "available"}
+        status_fields = {"phase": "available"}
         if "volumeId" not in spec:
             size = (await self._backup_of(restore))["status"]["size"]
             annotations = spec.get("annotations", {}) | {labels.VOLUME_ID_ANNOTATION: uid}
             claim = await self._create_claim(spec["name"], size, annotations)
             await self._claim_status(claim, "Bound", size)
-            told |= {"volumeId": claim["metadata"]["uid"], "volumeName": spec["name"]}
-        await self._status(VOLUME_RESTORE, uid, told)
+            status_fields |= {"volumeId": claim["metadata"]["uid"], "volumeName": spec["name"]}
+        await self._status(VOLUME_RESTORE, uid, status_fields)
 
     async def _backup_of(self, restore: Object) -> Object:
         return await self._by_id(VOLUME_BACKUP, restore["spec"]["backupId"])

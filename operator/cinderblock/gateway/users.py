@@ -1,3 +1,0 @@
-"""Who the caller is, as the API server knows them."""
-
-from __future__ import annotations
