@@ -114,17 +114,28 @@ def make_registry(watch: EventSink, login: Login) -> kopf.OperatorRegistry:
     return registry
 
 
-async def open_session(shown: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSession:
-    """A connection for kopf as ``shown``, in the event loop that calls this; ``pulse`` hears its watches."""
+async def open_session(config: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSession:
+    """Return a connection for kopf in the running event loop; ``liveness`` observes its watches."""
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(shown)),
-        headers={"Authorization": f"Bearer {shown.token}"} if shown.token else None,
-        proxy=shown.proxy,
+        connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(config)),
+        headers={"Authorization": f"Bearer {config.token}"} if config.token else None,
+        proxy=config.proxy,
         trace_configs=[liveness.trace()],
+        middlewares=[_expect_server_name(config.server_name)] if config.server_name else [],
     )
     return kopf.AiohttpSession(
-        server=shown.server,
-        default_namespace=shown.namespace,
+        server=config.server,
+        default_namespace=config.namespace,
         aiohttp_session=session,
         expiration=datetime.now(UTC) + timedelta(minutes=LOGIN_MINUTES),
     )
+
+
+def _expect_server_name(name: str) -> aiohttp.ClientMiddlewareType:
+    """Check the server's certificate for ``name``, which a session can only be told with each request."""
+
+    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.server_hostname = name
+        return await handler(request)
+
+    return send
