@@ -80,9 +80,9 @@ async def test_movers_are_released_and_other_jobs_are_not(client: KubeClient, ho
 async def test_nothing_is_patched_where_nothing_is_held(client: KubeClient, hook: KubeClient, namespace: str) -> None:
     await _create(client, namespace, VOLUME_BACKUP, api_labels.BACKUP_FINALIZER)
     await release_finalizers(hook)
-    before = hook.calls["patch", VOLUME_BACKUP.resource]
+    before = hook.response_counts["patch", VOLUME_BACKUP.resource, 200]
     await release_finalizers(hook)
-    assert hook.calls["patch", VOLUME_BACKUP.resource] == before
+    assert hook.response_counts["patch", VOLUME_BACKUP.resource, 200] == before
 
 
 async def test_an_object_that_changes_meanwhile_is_read_again(

@@ -60,9 +60,8 @@ async def run(settings: OperatorSettings) -> None:
     timing = LeaseTimings(lease_duration=settings.lease_seconds)
     kube = await connect()
     # Renewals have a connection of their own: they must not stand in line behind anything.
-    lease_kube = await connect(call_seconds=timing.call)
-    lease_kube.response_counts = kube.response_counts
-    namespace = settings.lease_namespace or (await kube.credentials()).namespace
+    lease_kube = await connect(call_seconds=timing.call, response_counts=kube.response_counts)
+    namespace = settings.lease_namespace or (await kube.config()).namespace
     leading = LeaderElector(lease_kube, namespace, settings.lease_name, timing=timing)
     kube.write_guard = leading.check
     metrics = OperatorMetrics()

@@ -53,8 +53,8 @@ async def identification(settings: GatewaySettings) -> Authenticator:
             settings.host,
         )
         kube = await connect()
-        return NoAuth(kube, (await kube.credentials()).namespace)
-    return TokenAuth(TokenClients(default_source(os.environ, identified=False)))
+        return NoAuth(kube, (await kube.config()).namespace)
+    return TokenAuth(TokenClients(default_source(os.environ, needs_token=False)))
 
 
 async def _wait_for_signal() -> None:

@@ -137,7 +137,7 @@ async def token_of(admin: KubeClient, namespace: str, account: str) -> str:
     """A token of a ServiceAccount, as ``kubectl create token`` makes it."""
     asked = {"metadata": {"name": account, "namespace": namespace}, "spec": {}}
     path = f"{SERVICE_ACCOUNT.path(namespace, account)}/token"
-    answer = await admin._transport.round_trip(Request("POST", path, body=json.dumps(asked).encode()))
+    answer = await admin._transport.round_trip(Request("POST", path, body=asked))
     return str(answer.json()["status"]["token"])
 
 

@@ -73,7 +73,7 @@ async def test_a_secret_that_may_not_be_read_for_now_is_no_answer_of_the_store()
     """An API server that has just started says so of everything, until it knows all roles."""
     async with client_of([Reply(403, "{}")] * 9) as (client, _):
         kept = StorePool(client)
-        with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*refuses to get secrets"):
+        with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*Cannot get secrets"):
             await kept.open(a_store(), "volumebackups")
 
 
@@ -158,7 +158,7 @@ async def test_a_secret_is_read_once_in_a_look_and_again_in_the_next(
     secrets.begin_to_look()
     first = await opened.open(a_store(), "volumebackups")
     assert await opened.open(a_store(), "volumebackups") is first
-    assert opened._kube.calls["get", "secrets"] == 1
+    assert opened._kube.response_counts["get", "secrets", 200] == 1
     objects.delete(next(iter(objects.all("Secret"))))
     secrets.begin_to_look()
     with pytest.raises(NotFound, match="create it"):

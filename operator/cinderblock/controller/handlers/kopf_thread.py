@@ -130,7 +130,7 @@ class KopfThread:
         await asyncio.sleep(self._login_delay)
         self._login_delay = min(LONGEST_RESTART, max(FIRST_RESTART, 2 * self._login_delay))
         self._logged_in = time.monotonic()
-        opened = await open_session(await self._in_main(self._kube.credentials()), self._pulse)
+        opened = await open_session(await self._in_main(self._kube.config()), self._pulse)
         self._sessions = [session for session in self._sessions if not session.closed]
         self._sessions.append(opened.aiohttp_session)
         return opened
