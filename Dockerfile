@@ -39,6 +39,12 @@ RUN --mount=type=secret,id=package_env --mount=type=secret,id=package_ca \
         VIRTUAL_ENV="${venv}" uv pip install --require-hashes -r requirements.txt; }; \
     install /opt/hatch --only-group build; \
     install "${VIRTUAL_ENV}" --no-default-groups; rm -f "${VIRTUAL_ENV}/.lock"
+# The typed APIs and models of kubernetes are never imported, except the models that kopf names. Their bytecode would be
+# 45 MB of the image, 7 MB compressed.
+RUN find "${VIRTUAL_ENV}"/lib/python3*/site-packages/kubernetes \
+        \( -path '*/client/api/__pycache__/*' -o -path '*/client/models/__pycache__/*' \) \
+        ! -name '__init__.*' ! -name 'v1_managed_fields_entry.*' ! -name 'v1_object_meta.*' \
+        ! -name 'v1_owner_reference.*' -delete
 
 COPY README.md LICENSE ./
 COPY operator operator

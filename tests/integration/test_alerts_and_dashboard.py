@@ -163,7 +163,7 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
         },
     )
     # Something answers there, with a certificate that nobody vouches for: a refusal at once.
-    endpoint = (await client.credentials()).server
+    endpoint = (await client.config()).server
     store = {"endpointUrl": endpoint, "credentialsSecretRef": {"name": "s3"}}
     await client.create(BACKUP_STORE, {"metadata": {"name": "default", "namespace": namespace}, "spec": store})
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "pv-data"}

@@ -29,11 +29,11 @@ async def create_pod(client: KubeClient, namespace: str, name: str, volume: dict
 
 @pytest.fixture(autouse=True)
 async def service_account(client: KubeClient, namespace: str) -> None:
-    """What the controller manager would make; without it no pod is admitted."""
+    """Create what the controller manager would create; without it no pod is admitted."""
     await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": namespace}})
 
 
-async def test_pods_that_use_a_claim_are_found_and_ended_ones_are_not(client: KubeClient, namespace: str) -> None:
+async def test_only_running_pods_use_a_claim(client: KubeClient, namespace: str) -> None:
     claim = {"name": "data", "persistentVolumeClaim": {"claimName": "data-web-0"}}
     template = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
     ephemeral = {"name": "web-0", "ephemeral": {"volumeClaimTemplate": template}}
@@ -57,7 +57,7 @@ async def test_attachments_of_a_volume_are_found(client: KubeClient, namespace: 
     assert sorted(item["spec"]["nodeName"] for item in found) == ["one", "two"]
 
 
-async def test_a_claim_is_found_by_name_and_by_uid_and_a_uid_wins(client: KubeClient, namespace: str) -> None:
+async def test_uid_precedes_the_name_of_a_claim(client: KubeClient, namespace: str) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     first = await client.create(PVC, {"metadata": {"name": "data", "namespace": namespace}, "spec": spec})
     uid = first["metadata"]["uid"]
@@ -72,7 +72,7 @@ async def test_a_claim_is_found_by_name_and_by_uid_and_a_uid_wins(client: KubeCl
     assert await queries.find_claim(client, namespace, "absent") is None
 
 
-async def test_any_kind_is_found_by_reference_in_its_own_namespace_only(client: KubeClient, namespace: str) -> None:
+async def test_object_is_found_only_in_its_own_namespace(client: KubeClient, namespace: str) -> None:
     body = {"metadata": {"name": "nightly", "namespace": namespace}, "spec": {"volumeId": "data"}}
     backup = await client.create(VOLUME_BACKUP, body)
     uid = backup["metadata"]["uid"]

@@ -28,11 +28,11 @@ def _calls(simulation: Simulation) -> Counter[tuple[str, str]]:
     return Counter(simulation._eyes.kube.calls)
 
 
-def _is_write(call: tuple[str, str]) -> bool:
+def _is_write(call: tuple[str, str, int]) -> bool:
     return call[0] not in ("get", "list")
 
 
-def _in_a_minute(simulation: Simulation, name: str) -> tuple[Counter[tuple[str, str]], list[datetime]]:
+def _in_a_minute(simulation: Simulation, name: str) -> tuple[Counter[tuple[str, str, int]], list[datetime]]:
     """What was asked of the API server in a minute, and when the operator looked at the object of this name."""
     before, end, looks = _calls(simulation), simulation.now + MINUTE, []
     while simulation.now < end:

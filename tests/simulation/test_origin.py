@@ -193,5 +193,5 @@ def test_the_cluster_is_asked_for_its_name_once(simulation: Simulation) -> None:
     for name in ("one", "two"):
         simulation.backup(name, "data-web-1")
         simulation.settle()
-    asked = simulation._eyes.kube.calls[("get", "namespaces")]
+    asked = simulation._eyes.kube.response_counts[("get", "namespaces", 200)]
     assert asked == 1

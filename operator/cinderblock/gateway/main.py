@@ -56,8 +56,8 @@ async def make_authenticator(settings: GatewaySettings) -> Authenticator:
             extra={"host": settings.host},
         )
         kube = await connect()
-        return NoAuth(kube, (await kube.credentials()).namespace)
-    return TokenAuth(TokenClients(default_source(os.environ, identified=False)))
+        return NoAuth(kube, (await kube.config()).namespace)
+    return TokenAuth(TokenClients(default_source(os.environ, needs_token=False)))
 
 
 async def wait_for_stop(servers: Sequence[RunningServer]) -> None:

@@ -1,7 +1,7 @@
-"""Events: what we tell a person who runs ``kubectl describe``. A repeated Event is counted, not stored again.
+"""Record Events, which ``kubectl describe`` shows. A repeated Event is counted, not stored again.
 
-The name of an Event comes from what it says about which object, so that the second time is a 409, and then
-``series.count`` goes up (events.k8s.io/v1). No memory of earlier Events is needed, and a restart changes nothing.
+The name of an Event is derived from its object and its text. The second creation therefore fails with 409, and then
+``series.count`` is raised (events.k8s.io/v1). Nothing is kept in memory, so a restart changes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTE_LIMIT: Final = 1024
 _NAME_LIMIT: Final = 253
 _REPORTER: Final = "cinderblock.io/operator"
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 async def record_event(
@@ -33,27 +33,27 @@ async def record_event(
     *,
     action: str,
 ) -> None:
-    """Record an Event, or count it if the same was recorded before (within the hour that the server keeps it).
+    """Record an Event, or count it if the same one was recorded before (within the hour that the server keeps it).
 
-    An Event is a courtesy: what stands against it (no permission, a namespace that ends) is logged and that is all.
+    Events are best effort: a permanent error, such as a missing permission, is only logged.
 
     Args:
         client: the API server.
-        regarding: the object that it is about, as read from the API.
+        regarding: the object that the Event is about, as read from the API.
         severity: the Event's type: Normal or Warning.
         reason: stable CamelCase word, at most 128 bytes.
         note: sentence for a person, free of secrets; cut at 1024 bytes.
-        action: what we were doing, a CamelCase word of at most 128 bytes.
+        action: the operation under way, a CamelCase word of at most 128 bytes.
 
     Raises:
         KubeUnavailable: the API server does not answer.
     """
-    event = _event(regarding, severity, reason, _cut(note), action=action, now=datetime.now(UTC))
+    event = _event(regarding, severity, reason, _truncate(note), action=action, now=datetime.now(UTC))
     try:
         await _create_or_count(client, event)
     except PermanentError as error:
-        about = f"{regarding.get('kind')} {event['metadata']['namespace']}/{regarding['metadata']['name']}"
-        _logger.warning("Could not record Event %s about %s: %s", reason, about, error.message)
+        name = f"{regarding.get('kind')} {event['metadata']['namespace']}/{regarding['metadata']['name']}"
+        _log.warning("Event was not recorded", extra={"event": reason, "about": name, "error": error.message})
 
 
 async def _create_or_count(client: KubeClient, event: dict[str, Any]) -> None:
@@ -64,21 +64,21 @@ async def _create_or_count(client: KubeClient, event: dict[str, Any]) -> None:
 
 
 async def _count(client: KubeClient, event: dict[str, Any]) -> None:
-    """Add one to the series of an Event that exists; one that another process counts in this moment stays as it is."""
+    """Add one to the series of an existing Event, unless another process counts it at the same moment."""
     name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
-    seen = await client.get(EVENT, name, namespace)
-    if seen is None:
+    current = await client.get(EVENT, name, namespace)
+    if current is None:
         return
-    # A series begins with the second Event, so its count is never below two.
-    count = int((seen.get("series") or {}).get("count", 1)) + 1
+    # A series starts with the second Event, so its count is never below two.
+    count = int((current.get("series") or {}).get("count", 1)) + 1
     patch = {
-        "metadata": {"resourceVersion": seen["metadata"]["resourceVersion"]},
+        "metadata": {"resourceVersion": current["metadata"]["resourceVersion"]},
         "series": {"count": count, "lastObservedTime": event["eventTime"]},
     }
     try:
         await client.merge_patch(EVENT, name, namespace, patch)
     except (Conflict, NotFound):
-        _logger.debug("Event %s/%s was counted or removed by somebody else", namespace, name)
+        _log.debug("Event was counted or removed by another process", extra={"event": f"{namespace}/{name}"})
 
 
 def _event(
@@ -108,14 +108,14 @@ def _event(
     }
 
 
-def _name(metadata: dict[str, Any], *said: str) -> str:
-    """``<object>.<16 hex digits of what is said about which object>``, as kubectl's users know Events' names."""
-    digest = hashlib.sha256("\0".join([str(metadata.get("uid", "")), *said]).encode()).hexdigest()[:16]
+def _name(metadata: dict[str, Any], *text: str) -> str:
+    """Return ``<object>.<16 hex digits of its UID and the text>``, the form of the server's own Events."""
+    digest = hashlib.sha256("\0".join([str(metadata.get("uid", "")), *text]).encode()).hexdigest()[:16]
     return f"{metadata['name'][: _NAME_LIMIT - len(digest) - 1].rstrip('-.')}.{digest}"
 
 
-def _cut(note: str) -> str:
-    """``note`` in at most NOTE_LIMIT bytes, no character torn."""
+def _truncate(note: str) -> str:
+    """Return ``note`` in at most NOTE_LIMIT bytes, cut between characters."""
     encoded = note.encode()
     if len(encoded) <= NOTE_LIMIT:
         return note

@@ -16,10 +16,10 @@ class Kind:
 
     Attributes:
         group: API group; empty for the core group.
-        version: version of the group that we speak.
+        version: version of the group that we use.
         plural: the type's name in URLs and RBAC rules.
         kind: the type's name in objects.
-        namespaced: whether objects live in namespaces.
+        namespaced: whether objects belong to namespaces.
     """
 
     group: str
@@ -35,22 +35,24 @@ class Kind:
 
     @property
     def resource(self) -> str:
-        """Name for people and counters, as kubectl takes it: ``jobs.batch``."""
+        """Name in messages and counters, as in kubectl: ``jobs.batch``."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
     def api_path(self) -> str:
-        """Path under which the version's own list of resources is served."""
+        """Path of the version's list of resources."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
-        """Path of an object, or of a collection if ``name`` is None; of all namespaces if ``namespace`` is None.
+        """Return the path of an object, or of a collection if ``name`` is None.
 
-        Raises InvalidInput for an object of a namespaced type without a namespace, and for an empty name, which
-        would address the whole collection.
+        Without ``namespace`` it is the collection of all namespaces. Raises InvalidInput for an object of a namespaced
+        type without a namespace, and for an empty name, which would address the whole collection.
         """
         if name is not None and (not name or (self.namespaced and not namespace)):
-            raise InvalidInput(f"An object of {self.resource} needs a name{' and a namespace' * self.namespaced}")
+            raise InvalidInput(
+                f"Cannot address an object of {self.resource} without a name{' and a namespace' * self.namespaced}"
+            )
         parts = [self.api_path]
         if self.namespaced and namespace:
             parts += ["namespaces", quote(namespace, safe="")]
@@ -74,16 +76,16 @@ PV: Final = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=F
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
-"""The new Event API: ``series.count`` and ``note`` are its words; ``kubectl get events`` shows both APIs' objects."""
+"""The newer Event API, with ``series.count`` and ``note``; ``kubectl get events`` shows the objects of both APIs."""
 
 SELF_SUBJECT_REVIEW: Final = Kind(
     "authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False
 )
-"""Who am I? Everybody may ask (ClusterRole system:basic-user)."""
+"""Returns the caller's user name and groups. Every user may create it (ClusterRole system:basic-user)."""
 SELF_SUBJECT_ACCESS_REVIEW: Final = Kind(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
-"""May I? Everybody may ask."""
+"""Returns whether the caller may send a request. Every user may create it."""
 
 STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 CSI_DRIVER: Final = Kind("storage.k8s.io", "v1", "csidrivers", "CSIDriver", namespaced=False)
@@ -99,7 +101,5 @@ VOLUME_SNAPSHOT_CLASS: Final = Kind(
 
 
 ENDED_POD_PHASES: Final = ("Succeeded", "Failed")
-
-
 NOT_ENDED_SELECTOR: Final = ",".join(f"status.phase!={phase}" for phase in ENDED_POD_PHASES)
 """Field selector of pods that have not ended."""

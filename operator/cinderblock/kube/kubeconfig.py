@@ -1,39 +1,35 @@
-"""Read kubeconfig files the way kubectl does."""
+"""Load kubeconfig files through the ``kubernetes`` package, with kubectl's rules.
+
+The package merges the files and reads the server, the TLS options, the proxy, the token and paths of certificates. Its
+loader differs from kubectl in places, or acts as somebody else in silence. So it gets one context, one cluster and one
+user that `Kubeconfig` has checked and prepared; the comments say what each step guards against (kubernetes 37.0.1).
+"""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import yaml
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import ConfigException
+from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
-from cinderblock.errors import AccessDenied, InvalidInput
-from cinderblock.kube.rest_config import RestConfig, read_config_file
+from cinderblock.errors import InvalidInput
+from cinderblock.kube.exec_plugin import ExecPlugin, UserCredentials
+from cinderblock.kube.rest_config import RestConfig, bearer_token, read_config_file
 
-_EXPIRY_MARGIN: Final = timedelta(seconds=60)
-"""A plugin is asked for a new token this long before the old one expires."""
-
-
-_UNSUPPORTED: Final = ("auth-provider", "username", "password", "as", "as-uid", "as-groups", "as-user-extra")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class UserCredentials:
-    """What a user of a kubeconfig shows the server: a PEM certificate and its key, or a bearer token."""
-
-    certificate: bytes | None = None
-    private_key: bytes | None = None
-    token: str | None = None
+_REFUSED_FIELDS: Final = ("auth-provider", "username", "password", "as", "as-uid", "as-groups", "as-user-extra")
+"""The loader ignores impersonation, and would act as the user behind it."""
+_CLUSTER_OPTIONS: Final = ("server", "insecure-skip-tls-verify", "tls-server-name", "proxy-url")
 
 
 class Kubeconfig:
-    """A context of one or several kubeconfig files; of two entries with one name, the first counts."""
+    """A context of one or several kubeconfig files; the first of two entries with one name counts."""
 
     def __init__(self, paths: tuple[str, ...], context: str | None = None) -> None:
         self._paths = paths
@@ -41,177 +37,158 @@ class Kubeconfig:
         self._plugin = ExecPlugin()
 
     async def load(self, *, renew: bool = False) -> RestConfig:
-        """Read the files anew, and run the user's exec plugin unless its last answer is still good."""
-        entries = _Entries(self._paths)
-        context = entries.find("contexts", "context", self._context or entries.current_context)
-        cluster = entries.find("clusters", "cluster", str(context.values.get("cluster", "")))
-        user = (
-            entries.find("users", "user", str(context.values["user"]))
-            if context.values.get("user")
-            else _Entry({}, "", "")
+        """Read the files again, and run the user's exec plugin unless its last answer is still valid."""
+        files = _MergedFiles(self._paths)
+        context = files.find("contexts", "context", self._context or files.current_context)
+        cluster = files.find("clusters", "cluster", str(context.values.get("cluster", "")))
+        # The loader takes a user that is missing for no user, and goes on without credentials.
+        user_name = context.values.get("user")
+        user = files.find("users", "user", str(user_name)) if user_name else _Entry({}, "", "")
+        _check_user(user)
+        configuration = await _load(cluster, user)
+        ca = cluster.embedded("certificate-authority") or _read_optional(configuration.ssl_ca_cert)
+        credentials = UserCredentials(
+            user.embedded("client-certificate") or _read_optional(configuration.cert_file),
+            user.embedded("client-key") or _read_optional(configuration.key_file),
+            bearer_token(configuration.api_key.get("BearerToken")),
         )
-        unsupported = [key for key in _UNSUPPORTED if user.values.get(key)]
-        if unsupported:
-            raise InvalidInput(
-                f"{user.describe()} uses {', '.join(unsupported)}: give a token, a client certificate or an exec plugin"
-            )
-        shown = UserCredentials(user.data("client-certificate"), user.data("client-key"), user.token())
-        if user.values.get("exec") and not (shown.token or shown.certificate):
-            shown = await self._plugin.run(user, cluster, renew=renew)
+        plugin = user.values.get("exec")
+        # client-go runs no plugin for a user that has a token or a certificate.
+        if plugin and not (credentials.token or credentials.certificate):
+            described = _describe_cluster(cluster, ca)
+            credentials = await self._plugin.credentials(plugin, user.directory, described, renew=renew)
         return RestConfig(
-            server=cluster.required("server").rstrip("/"),
-            ca=cluster.data("certificate-authority"),
-            insecure=bool(cluster.values.get("insecure-skip-tls-verify", False)),
-            server_name=cluster.values.get("tls-server-name"),
-            proxy=cluster.values.get("proxy-url"),
+            server=configuration.host,
+            ca=ca,
+            insecure=not configuration.verify_ssl,
+            server_name=configuration.tls_server_name,
+            proxy=configuration.proxy,
             namespace=str(context.values.get("namespace") or "default"),
-            certificate=shown.certificate,
-            private_key=shown.private_key,
-            token=shown.token,
+            certificate=credentials.certificate,
+            private_key=credentials.private_key,
+            token=credentials.token,
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Entry:
     """One named cluster, user or context, and the file that it is from."""
 
-    values: dict[str, Any]
-    section: str
+    values: Mapping[str, Any]
+    description: str
     path: str
 
-    def describe(self) -> str:
-        return f"An entry of {self.section} in {self.path}"
+    @property
+    def directory(self) -> str:
+        """The folder that relative paths start from, as in kubectl."""
+        return os.path.dirname(os.path.abspath(self.path))
 
-    def required(self, key: str) -> str:
-        """A field that must be there."""
-        value = self.values.get(key)
-        if not value:
-            raise InvalidInput(f"{self.describe()} has no {key}")
-        return str(value)
+    def embedded(self, key: str) -> bytes | None:
+        """Return what ``<key>-data`` holds in base64.
 
-    def resolve(self, path: str) -> str:
-        """A path as seen from the file's own folder, as kubectl does."""
-        return os.path.join(os.path.dirname(os.path.abspath(self.path)), path)
-
-    def data(self, key: str) -> bytes | None:
-        """What ``<key>-data`` holds in base64, else the content of the file that ``<key>`` names."""
+        The loader would write it to a file in the temporary folder, a private key too, and leave it there until the
+        process ends. It also accepts what is not base64.
+        """
         encoded = self.values.get(f"{key}-data")
-        if encoded:
-            try:
-                return base64.b64decode(str(encoded), validate=True)
-            except binascii.Error as error:
-                raise InvalidInput(f"{self.describe()}: {key}-data is not base64") from error
-        path = self.values.get(key)
-        return read_config_file(self.resolve(str(path))) if path else None
+        if not encoded:
+            return None
+        try:
+            return base64.b64decode(str(encoded), validate=True)
+        except binascii.Error as error:
+            raise InvalidInput(f"Cannot use {self.description}: {key}-data is not base64") from error
 
-    def token(self) -> str | None:
-        """The token file's content, else the token (client-go prefers the file too)."""
-        path = self.values.get("tokenFile")
-        if path:
-            return read_config_file(self.resolve(str(path))).decode().strip()
-        token = self.values.get("token")
-        return str(token) if token else None
+    def files(self, *keys: str) -> dict[str, str]:
+        """Return the files that an entry names, as absolute paths, except where the content is embedded.
+
+        The loader resolves a user's paths from the folder of the cluster's file.
+        """
+        named = {key: self.values.get(key) for key in keys if not self.values.get(f"{key}-data")}
+        return {key: os.path.join(self.directory, str(path)) for key, path in named.items() if path}
 
 
-class _Entries:
-    """What several kubeconfig files say together."""
+class _MergedFiles:
+    """The content of several kubeconfig files, merged."""
 
     def __init__(self, paths: tuple[str, ...]) -> None:
-        self._files = [(path, _read_yaml(path)) for path in map(os.path.expanduser, paths) if os.path.exists(path)]
-        if not self._files:
-            raise InvalidInput(f"No kubeconfig at {os.pathsep.join(paths)}")
+        self._paths = os.pathsep.join(paths)
+        if not any(os.path.exists(os.path.expanduser(path)) for path in paths):
+            raise InvalidInput(f"Cannot load the kubeconfig {self._paths}: no such file")
+        try:
+            self._merger = KubeConfigMerger(self._paths)
+        except OSError as error:
+            raise InvalidInput(f"Cannot read the kubeconfig {error.filename}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError):
+            # Neither here nor below may an error of the package become part of ours: it quotes users with their tokens.
+            raise InvalidInput(f"Cannot load the kubeconfig {self._paths}: it is not YAML") from None
+        except (ConfigException, AttributeError, KeyError, TypeError):
+            raise InvalidInput(f"Cannot load the kubeconfig {self._paths}: it is not a kubeconfig") from None
 
     @property
     def current_context(self) -> str:
-        """The first ``current-context`` that is set."""
-        return next(
-            (str(content["current-context"]) for _, content in self._files if content.get("current-context")), ""
-        )
+        """The first ``current-context`` that is set, as in kubectl. The merger takes the last."""
+        contents = self._merger.config_files.values()
+        return next((str(content["current-context"]) for content in contents if content.get("current-context")), "")
 
     def find(self, section: str, key: str, name: str) -> _Entry:
-        """The first entry with this name."""
-        for path, content in self._files:
-            for entry in content.get(section) or ():
-                if isinstance(entry, dict) and entry.get("name") == name:
-                    return _Entry(entry.get(key) or {}, f"{section} ({name})", path)
-        raise InvalidInput(f"No {key} {name!r} among the {section} of {', '.join(path for path, _ in self._files)}")
+        """Return the first entry with this name."""
+        try:
+            found = self._merger.config[section].get_with_name(name, safe=True)
+        except (ConfigException, TypeError):
+            raise InvalidInput(f"Cannot load the kubeconfig {self._paths}: it is not a kubeconfig") from None
+        if found is None:
+            raise InvalidInput(f"Cannot load the kubeconfig {self._paths}: it has no {key} named {name!r}")
+        values = found.value.get(key) or {}
+        description = f"the {key} {name!r} of the kubeconfig {found.path}"
+        if not isinstance(values, dict):
+            raise InvalidInput(f"Cannot use {description}: it is not a mapping")
+        return _Entry(values, description, found.path)
 
 
-class ExecPlugin:
-    """Runs a user's credential plugin (client.authentication.k8s.io) and keeps its answer until it expires."""
-
-    def __init__(self) -> None:
-        self._kept: UserCredentials | None = None
-        self._expires: datetime | None = None
-
-    async def run(self, user: _Entry, cluster: _Entry, *, renew: bool) -> UserCredentials:
-        """What the plugin gives, now or since its last answer. Raises AccessDenied if it gives nothing."""
-        expired = self._expires is not None and datetime.now(UTC) >= self._expires - _EXPIRY_MARGIN
-        if renew or expired or self._kept is None:
-            status = await self._ask(user, cluster)
-            expiry = status.get("expirationTimestamp")
-            self._expires = datetime.fromisoformat(str(expiry)) if expiry else None
-            self._kept = UserCredentials(
-                _encoded(status.get("clientCertificateData")),
-                _encoded(status.get("clientKeyData")),
-                status.get("token"),
-            )
-        return self._kept
-
-    async def _ask(self, user: _Entry, cluster: _Entry) -> dict[str, Any]:
-        plugin = user.values["exec"]
-        command = str(plugin.get("command", ""))
-        where = user.resolve(command) if os.sep in command else command
-        spec: dict[str, Any] = {"interactive": False}
-        if plugin.get("provideClusterInfo"):
-            ca = cluster.data("certificate-authority")
-            spec["cluster"] = {"server": cluster.required("server")}
-            if ca:
-                spec["cluster"]["certificate-authority-data"] = base64.b64encode(ca).decode()
-        request = {"apiVersion": plugin.get("apiVersion"), "kind": "ExecCredential", "spec": spec}
-        environment = {item["name"]: str(item["value"]) for item in plugin.get("env") or ()}
-        answer = await _run_program(
-            [where, *map(str, plugin.get("args") or ())], environment | {"KUBERNETES_EXEC_INFO": json.dumps(request)}
-        )
-        status = answer.get("status")
-        if not isinstance(status, dict) or not (status.get("token") or status.get("clientCertificateData")):
-            raise AccessDenied(
-                f"The credential plugin {command} gave neither a token nor a certificate: log in with it"
-            )
-        return status
-
-
-async def _run_program(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """What a plugin prints, as JSON. Its own words never get into an error: they may hold what it should keep."""
+async def _load(cluster: _Entry, user: _Entry) -> Configuration:
+    """Have the package load one cluster and one user, without what it would do wrong."""
+    if not cluster.values.get("server"):
+        # The loader would connect to http://localhost.
+        raise InvalidInput(f"Cannot use {cluster.description}: it has no server")
+    options = {key: cluster.values[key] for key in _CLUSTER_OPTIONS if cluster.values.get(key)}
+    identity = user.files("client-certificate", "client-key", "tokenFile")
+    if user.values.get("token") and "tokenFile" not in identity:
+        # The loader prefers the token, and would not see that its file has changed; client-go prefers the file.
+        identity["token"] = user.values["token"]
+    name = "main"
+    loader = KubeConfigLoader(
+        {
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "clusters": [{"name": name, "cluster": options | cluster.files("certificate-authority")}],
+            "users": [{"name": name, "user": identity}],
+        }
+    )
+    configuration = Configuration()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            env=os.environ | environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        await loader.load_and_set(configuration)
     except OSError as error:
-        raise AccessDenied(f"The credential plugin {arguments[0]} cannot be run: {error.strerror}") from error
-    printed, _ = await process.communicate()
-    if process.returncode:
-        raise AccessDenied(f"The credential plugin {arguments[0]} ended with code {process.returncode}: run it by hand")
-    try:
-        answer = json.loads(printed)
-    except ValueError:
-        answer = None
-    return answer if isinstance(answer, dict) else {}
+        raise InvalidInput(f"Cannot read {error.filename} to connect to the API server: {error.strerror}") from error
+    except (ConfigException, UnicodeDecodeError) as error:
+        raise InvalidInput(f"Cannot use {user.description or cluster.description}: {error}") from None
+    return configuration
 
 
-def _encoded(text: str | None) -> bytes | None:
-    return text.encode() if text else None
+def _check_user(user: _Entry) -> None:
+    refused = [key for key in _REFUSED_FIELDS if user.values.get(key)]
+    if refused:
+        raise InvalidInput(
+            f"Cannot use {user.description}: {', '.join(refused)} is not supported. "
+            "Use a token, a client certificate or an exec plugin."
+        )
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_config_file(path))
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{path} is not YAML, so it is no kubeconfig") from error
-    if not isinstance(content, dict):
-        raise InvalidInput(f"{path} is no kubeconfig: it holds no mapping")
-    return content
+def _describe_cluster(cluster: _Entry, ca: bytes | None) -> dict[str, Any]:
+    """Return the cluster as an ExecCredential describes it to a plugin."""
+    described = {key: cluster.values[key] for key in _CLUSTER_OPTIONS if cluster.values.get(key)}
+    if ca:
+        described["certificate-authority-data"] = base64.b64encode(ca).decode()
+    return described
+
+
+def _read_optional(path: str | None) -> bytes | None:
+    return read_config_file(path) if path else None

@@ -1,7 +1,6 @@
-"""Questions that need more than one field of more than one object. Plain dicts in, plain dicts out.
+"""Look-ups that need several fields or several objects. Plain dicts in, plain dicts out.
 
-Most are pure choices among objects that the caller has read; where it depends on the question what has to be read, it
-is read here.
+Most are pure choices among objects that the caller has read; the asynchronous ones read what they need.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ JsonObject = dict[str, Any]
 
 
 def choose_snapshot_class(classes: Iterable[JsonObject], driver: str) -> JsonObject | None:
-    """The driver's default class, else its only class. Of several defaults the newest, as for StorageClasses.
+    """Return the driver's default class, else its only class; of several defaults the newest, as for StorageClasses.
 
-    The snapshot controller itself refuses several defaults (external-snapshotter ``SetDefaultSnapshotClass``); naming
-    one of them in the VolumeSnapshot is how a backup goes on nevertheless.
+    The snapshot controller itself rejects several defaults (external-snapshotter ``SetDefaultSnapshotClass``). A backup
+    still works, because its VolumeSnapshot names the class.
     """
     own = [item for item in classes if item.get("driver") == driver]
     default = newest(item for item in own if _annotation(item, DEFAULT_SNAPSHOT_CLASS_ANNOTATION) == "true")
@@ -30,29 +29,29 @@ def choose_snapshot_class(classes: Iterable[JsonObject], driver: str) -> JsonObj
 
 
 def newest(items: Iterable[JsonObject]) -> JsonObject | None:
-    """The object that was created last; of several the first in order of name; None of none."""
+    """Return the object that was created last; of several the first by name; None if there is no object."""
     ordered = sorted(items, key=lambda item: str(item["metadata"].get("name", "")))
     return max(ordered, key=lambda item: str(item["metadata"].get("creationTimestamp", "")), default=None)
 
 
 def uses_claim(pod: JsonObject, claim: str) -> bool:
-    """Whether a pod that has not ended names ``claim``."""
+    """Return whether a pod that has not ended uses the PersistentVolumeClaim ``claim``."""
     return pod.get("status", {}).get("phase") not in ENDED_POD_PHASES and names_claim(pod, claim)
 
 
 def names_claim(pod: JsonObject, claim: str) -> bool:
-    """Whether a pod names ``claim``, directly or as the claim of an ephemeral volume.
+    """Return whether a pod names ``claim``, directly or as the claim of an ephemeral volume.
 
-    The claim of an ephemeral volume is called ``<pod>-<volume>`` (core/v1 EphemeralVolumeSource).
+    The claim of an ephemeral volume is named ``<pod>-<volume>`` (core/v1 EphemeralVolumeSource).
     """
     return any(_claim_of(pod, volume) == claim for volume in pod.get("spec", {}).get("volumes") or ())
 
 
 def stateful_sets_of(claim: str, pods: Iterable[JsonObject]) -> list[str]:
-    """Return names of StatefulSets that a claim may belong to, in order: their pods mount claims of the same template.
+    """Return the sorted names of the StatefulSets whose pods mount claims of the same template as ``claim``.
 
-    Pod ``web-0`` of StatefulSet ``web`` mounts claim ``data-web-0``, so claim ``data-web-1`` is of that set too, even
-    if pod ``web-1`` does not run (apps/v1 StatefulSet: claims are called ``<template>-<pod>``).
+    Pod ``web-0`` of StatefulSet ``web`` mounts claim ``data-web-0``, so claim ``data-web-1`` belongs to that set too,
+    even if pod ``web-1`` does not run (apps/v1 StatefulSet: claims are named ``<template>-<pod>``).
     """
     found = set()
     for pod in pods:
@@ -66,24 +65,23 @@ def stateful_sets_of(claim: str, pods: Iterable[JsonObject]) -> list[str]:
 
 
 def attachments_of(volume: str, attachments: Iterable[JsonObject]) -> list[JsonObject]:
-    """Of all VolumeAttachments those of a PersistentVolume, by its name: where it is attached, or about to be."""
+    """Return the VolumeAttachments of a PersistentVolume: where it is attached, or will be."""
     return [item for item in attachments if item["spec"].get("source", {}).get("persistentVolumeName") == volume]
 
 
 async def newest_warning(client: KubeClient, namespace: str, uid: str) -> str:
-    """Note of the newest Warning Event about the object with this UID; empty if there is none."""
-    events = await client.list(EVENT, namespace, fields=f"regarding.uid={uid},type=Warning")
-    found = newest(events)
-    return str(found.get("note", "")) if found else ""
+    """Return the note of the newest Warning Event about the object with this UID; empty if there is none."""
+    event = newest(await client.list(EVENT, namespace, fields=f"regarding.uid={uid},type=Warning"))
+    return str(event.get("note", "")) if event else ""
 
 
 async def find_claim(client: KubeClient, namespace: str, reference: str) -> JsonObject | None:
-    """The PersistentVolumeClaim that ``reference`` names: its UID or its name; a UID wins."""
+    """Return the PersistentVolumeClaim with the UID ``reference``, else the one with that name."""
     return await find_by_reference(client, PVC, namespace, reference)
 
 
 async def find_by_reference(client: KubeClient, kind: Kind, namespace: str, reference: str) -> JsonObject | None:
-    """The object of ``namespace`` that has ``reference`` as its UID, else as its name; None: there is none.
+    """Return the object of ``namespace`` with the UID ``reference``, else the one with that name, else None.
 
     A reference that looks like a UID costs a list, since the API server cannot select by UID; a name costs one read.
     """
@@ -95,7 +93,7 @@ async def find_by_reference(client: KubeClient, kind: Kind, namespace: str, refe
 
 
 def _claim_of(pod: JsonObject, volume: JsonObject) -> str | None:
-    """Name of the claim behind a pod's volume, if there is one."""
+    """Return the name of the claim behind a pod's volume, if there is one."""
     if volume.get("ephemeral"):
         return f"{pod['metadata']['name']}-{volume['name']}"
     claim = volume.get("persistentVolumeClaim")
@@ -107,6 +105,6 @@ def _annotation(item: JsonObject, key: str) -> str:
 
 
 def _looks_like_uid(text: str) -> bool:
-    """Whether ``text`` has the shape of a UUID, which a name may have as well."""
+    """Return whether ``text`` has the form of a UUID, which a name may have too."""
     parts = text.split("-")
     return [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(c in "0123456789abcdef" for c in "".join(parts))

@@ -1,7 +1,7 @@
-"""What the API server answered, and what that means as an error of ours.
+"""Responses of the API server, and the errors that they mean.
 
-Only the server's own sentence (``Status.message``) is passed on, and never one about a Secret: neither the body of a
-request nor that of an object gets into an error.
+An error quotes only the server's own message (``Status.message``), and none about a Secret. The content of requests
+and objects never appears in an error.
 """
 
 from __future__ import annotations
@@ -24,27 +24,26 @@ from cinderblock.errors import (
 from cinderblock.kube.kinds import SECRET, Kind
 
 _MESSAGE_LIMIT: Final = 1000
-"""Characters of the server's sentence that are passed on: a rejected Job can produce pages."""
+"""Characters of the server's message that are passed on: a rejected Job can produce pages."""
 
 _FORBIDDEN_REASONS: Final = (
     ("because it is being terminated", "NamespaceTerminating"),
     ("exceeded quota", "QuotaExceeded"),
     ("violates PodSecurity", "PodSecurityViolation"),
 )
-"""403 is not only RBAC: admission refuses with it too, and only the sentence tells (apiserver/pkg/admission)."""
-
+"""Admission rejects with 403 as RBAC does, and only the message tells which (apiserver/pkg/admission)."""
 
 _NO_SUCH_FIELD: Final = "field not declared in schema"
-"""Server-side apply of a field that the schema lacks answers 500 (structured-merge-diff), and always will."""
+"""Server-side apply of a field that the schema lacks returns 500 (structured-merge-diff), every time."""
 
 _MEANINGS: Final[dict[int, tuple[type[CinderblockError], str]]] = {
-    400: (InvalidInput, "the API server finds the request wrong"),
-    401: (AccessDenied, "the API server does not accept our credentials"),
-    404: (NotFound, "there is no such object"),
-    409: (Conflict, "it is not as it was when we read it"),
-    410: (KubeUnavailable, "what was asked for has expired"),
-    422: (InvalidInput, "the API server finds the object wrong"),
-    429: (KubeUnavailable, "the API server has too much to do"),
+    400: (InvalidInput, "the API server rejected the request"),
+    401: (AccessDenied, "the API server does not accept the credentials"),
+    404: (NotFound, "not found"),
+    409: (Conflict, "the object has changed since it was read"),
+    410: (KubeUnavailable, "the requested version has expired"),
+    422: (InvalidInput, "the API server rejected the object"),
+    429: (KubeUnavailable, "the API server is overloaded"),
 }
 
 
@@ -68,7 +67,7 @@ class RequestInfo:
 
     @property
     def is_write(self) -> bool:
-        """Whether the request changes something."""
+        """Return whether the request changes something."""
         return self.verb not in ("get", "list")
 
     @property
@@ -77,19 +76,19 @@ class RequestInfo:
         return f"{self.kind.resource}/{self.subresource}" if self.subresource else self.kind.resource
 
     def describe(self) -> str:
-        """For people: ``patch volumebackups.cinderblock.io/status shop/nightly``."""
-        where = "/".join(part for part in (self.namespace, self.name) if part)
-        return f"{self.verb} {self.resource} {where}".rstrip()
+        """Return the request in words: ``patch volumebackups.cinderblock.io/status shop/nightly``."""
+        name = "/".join(part for part in (self.namespace, self.name) if part)
+        return f"{self.verb} {self.resource} {name}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer, read to its end.
+    """An HTTP response, read to its end.
 
     Attributes:
         status: HTTP status code.
-        body: what came with it.
-        retry_after: seconds that the server asks us to wait; None if it does not say.
+        body: content of the response.
+        retry_after: seconds that the server asks us to wait; None if it does not.
     """
 
     status: int
@@ -98,21 +97,23 @@ class Response:
 
     @property
     def is_success(self) -> bool:
-        """Whether the server did what it was asked to do."""
+        """Return whether the request succeeded."""
         return 200 <= self.status < 300
 
     def json(self) -> dict[str, Any]:
-        """The body as an object. Raises KubeUnavailable if it is none: then something else answered, a proxy."""
+        """Return the body as an object. Raises KubeUnavailable if it is not one: then a proxy has responded."""
         try:
             value = from_json(self.body)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise KubeUnavailable(f"What answered with HTTP {self.status} is not the API server: the body is not JSON")
+            raise KubeUnavailable(
+                f"Cannot use a response with HTTP {self.status}: it is not from the API server, because it is not JSON"
+            )
         return value
 
     def status_object(self) -> dict[str, Any]:
-        """The ``Status`` of a failure; empty if something other than the API server answered."""
+        """Return the ``Status`` of a failure; empty if the response is not from the API server."""
         try:
             value = json.loads(self.body)
         except ValueError:
@@ -120,50 +121,48 @@ class Response:
         return value if isinstance(value, dict) and value.get("kind") == "Status" else {}
 
 
-def raise_for_status(call: RequestInfo, answer: Response) -> NoReturn:
-    """Raise the error that ``answer``, a failure, stands for.
+def raise_for_status(info: RequestInfo, response: Response) -> NoReturn:
+    """Raise the error that a failed response means.
 
-    401 and 403 are AccessDenied, 404 is NotFound, 409 is Conflict (AlreadyExists, if that is the reason), 429 and 5xx
-    are KubeUnavailable, 410 too (what was asked for has expired: ask anew), every other code is InvalidInput.
+    401 and 403 are AccessDenied, 404 is NotFound, 409 is Conflict (AlreadyExists, if that is the reason), 410 (an
+    expired continuation), 429 and 5xx are KubeUnavailable, and every other code is InvalidInput.
     """
-    status = answer.status_object()
-    said = _message_of(call, status)
-    code = answer.status
-    if code == 500 and _NO_SUCH_FIELD in said:
+    status = response.status_object()
+    message = _server_message(info, status)
+    code = response.status
+    if code == 500 and _NO_SUCH_FIELD in message:
         code = 422
-    if code == 422 and "metadata.uid" in rejected_fields(answer):
+    if code == 422 and "metadata.uid" in _rejected_fields(status):
         code = 409
-    raise _error(call, code, str(status.get("reason", "")), said)
+    raise _error(info, code, str(status.get("reason", "")), message)
 
 
-def rejected_fields(answer: Response) -> set[str]:
-    """Paths of the fields that validation finds wrong; empty if it is not validation that refuses."""
-    causes = (answer.status_object().get("details") or {}).get("causes") or ()
+def _rejected_fields(status: dict[str, Any]) -> set[str]:
+    """Return the paths of the fields that failed validation."""
+    causes = (status.get("details") or {}).get("causes") or ()
     return {str(cause["field"]) for cause in causes if cause.get("field")}
 
 
-def _error(call: RequestInfo, code: int, reason: str, said: str) -> CinderblockError:
-    what = call.describe()
+def _error(info: RequestInfo, code: int, reason: str, message: str) -> CinderblockError:
+    request = info.describe()
     if code == 403:
-        finer = next((word for text, word in _FORBIDDEN_REASONS if text in said), None)
-        return AccessDenied(
-            f"The API server refuses to {what}: grant it, or remove what forbids it{said}", reason=finer
-        )
+        specific_reason = next((name for text, name in _FORBIDDEN_REASONS if text in message), None)
+        return AccessDenied(f"Cannot {request}: the API server refused it{message}", reason=specific_reason)
     if code == 409 and reason == "AlreadyExists":
-        return AlreadyExists(f"Could not {what}: an object of that name exists{said}")
+        return AlreadyExists(f"Cannot {request}: an object of that name exists{message}")
     if code == 401:
-        return AccessDenied(f"Could not {what}: {_MEANINGS[code][1]}{said}", reason="Unauthorized")
+        return AccessDenied(f"Cannot {request}: {_MEANINGS[code][1]}{message}", reason="Unauthorized")
     if code in _MEANINGS:
-        meaning, sentence = _MEANINGS[code]
-        return meaning(f"Could not {what}: {sentence}{said}")
-    meaning = KubeUnavailable if code >= 500 else InvalidInput
-    return meaning(f"The API server answered {code} when asked to {what}{said}")
+        error, cause = _MEANINGS[code]
+        return error(f"Cannot {request}: {cause}{message}")
+    error = KubeUnavailable if code >= 500 else InvalidInput
+    return error(f"Cannot {request}: the API server returned HTTP {code}{message}")
 
 
-def _message_of(call: RequestInfo, status: dict[str, Any]) -> str:
-    """The server's sentence, ready to be put at the end of ours."""
+def _server_message(info: RequestInfo, status: dict[str, Any]) -> str:
+    """Return the server's message, in the form in which it ends ours."""
     message = str(status.get("message", ""))
-    if not message or call.kind == SECRET:
+    if not message or info.kind == SECRET:
         return ""
     causes = (status.get("details") or {}).get("causes") or []
     more = [str(cause["message"]) for cause in causes if cause.get("message") and cause["message"] not in message]

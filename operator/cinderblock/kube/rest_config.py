@@ -1,9 +1,4 @@
-"""Who we are to the API server: from inside a pod, or from a kubeconfig.
-
-Read here and not with the ``kubernetes`` package, because importing its configuration module costs 110 MiB and 2.8
-seconds (docs/decisions). What is read: server, CA, client certificate, token, token file, exec plugin,
-proxy and TLS server name. What would silently act as somebody else, or not at all, is refused by name.
-"""
+"""How to reach the API server, and what to show it."""
 
 from __future__ import annotations
 
@@ -15,7 +10,9 @@ from cinderblock.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class RestConfig:
-    """How to reach the API server and what to show it.
+    """How to reach the API server, and what to show it.
+
+    Certificates and keys are content, not paths, so two configurations can be compared and nothing stays on the disk.
 
     Attributes:
         server: URL without a trailing slash.
@@ -26,7 +23,7 @@ class RestConfig:
         insecure: do not check the server's certificate.
         server_name: name expected in the server's certificate, if it is not that of the URL.
         proxy: URL of an HTTP proxy.
-        namespace: namespace that is meant where none is given.
+        namespace: namespace to use where none is given.
     """
 
     server: str
@@ -41,13 +38,13 @@ class RestConfig:
 
 
 class ConfigSource(Protocol):
-    """Where credentials come from. They change while we run: bound tokens live an hour, plugins' tokens even less."""
+    """Where a configuration comes from. It changes: bound tokens live an hour, plugins' tokens even less."""
 
     async def load(self, *, renew: bool = False) -> RestConfig:
-        """Read the credentials anew; cheap enough to be called once a minute.
+        """Read the configuration again; this is cheap enough for once a minute.
 
         Args:
-            renew: the last ones were refused, so nothing that was kept may be used.
+            renew: the server rejected the last credentials, so cached ones must not be used.
 
         Raises:
             InvalidInput: the configuration is missing or wrong.
@@ -55,11 +52,18 @@ class ConfigSource(Protocol):
         """
 
 
+def bearer_token(authorization: str | None) -> str | None:
+    """Return the token in the value of an Authorization header, without the scheme and without line ends.
+
+    Files end with a newline, which the ``kubernetes`` package passes on and which no header may hold.
+    """
+    return (authorization or "").partition(" ")[2].strip() or None
+
+
 def read_config_file(path: str) -> bytes:
+    """Return the content of a file. Raises InvalidInput if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise InvalidInput(
-            f"Cannot read {path}, which the connection to the API server needs: {error.strerror}"
-        ) from error
+        raise InvalidInput(f"Cannot read {path} to connect to the API server: {error.strerror}") from error

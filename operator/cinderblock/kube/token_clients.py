@@ -1,7 +1,7 @@
-"""Clients that act for whoever calls us, with the caller's token and with nothing of our own.
+"""Clients that act for callers, with the caller's token and without any credentials of our own.
 
-A client certificate would outrank the token: the API server asks it first. So the credentials are stripped of all that
-tells who we are, and connections can be shared between callers, because nothing but a header differs between them.
+The API server prefers a client certificate to a token, so a certificate of ours would make every caller us. The
+configuration is therefore stripped of our identity. Callers share the connections, which only differ in a header.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cinderblock.kube.rest_config import ConfigSource, RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
 
 _TOKEN: Final = re.compile(r"[!-~]{1,16384}")
-"""What may stand in an Authorization header; the API server takes no longer headers than a few tens of KiB."""
+"""What an Authorization header may hold; the API server accepts no headers longer than a few tens of KiB."""
 
 
 class AnonymousSource(ConfigSource):
-    """Where the API server is, and how to know it; not who we are."""
+    """Where the API server is and how to verify it, without an identity."""
 
     def __init__(self, source: ConfigSource) -> None:
         self._source = source
@@ -41,21 +41,21 @@ class TokenClients:
         self._shared = Transport(AnonymousSource(source), call_seconds=call_seconds)
 
     def client(self, token: str) -> KubeClient:
-        """A client that is whom ``token`` says; it need not be closed.
+        """Return a client that acts as the owner of ``token``; it need not be closed.
 
         Raises:
-            AccessDenied: no token looks like this (reason Unauthorized). Whether a token is good, the API server says.
+            AccessDenied: this cannot be a token (reason Unauthorized). The API server decides whether a token is valid.
         """
         if not _TOKEN.fullmatch(token):
-            raise AccessDenied("What was given as a token cannot be one", reason="Unauthorized")
+            raise AccessDenied("Malformed bearer token", reason="Unauthorized")
         return KubeClient(_TokenTransport(self._shared, token))
 
     async def server_ready(self) -> bool:
-        """Whether the API server answers at all, if only to say that it does not know us. Raises nothing."""
-        return await KubeClient(self._shared).server_answers()
+        """Return whether the API server responds at all, even with 401. Raises nothing."""
+        return await KubeClient(self._shared).server_responds()
 
     async def aclose(self) -> None:
-        """Give up all connections. May be repeated."""
+        """Close all connections. May be repeated."""
         await self._shared.aclose()
 
 
@@ -67,8 +67,8 @@ class _TokenTransport(RoundTripper):
         self._token = token
 
     @override
-    async def credentials(self) -> RestConfig:
-        return replace(await self._shared.credentials(), token=self._token)
+    async def config(self) -> RestConfig:
+        return replace(await self._shared.config(), token=self._token)
 
     @override
     async def round_trip(self, request: Request) -> Response:
@@ -76,4 +76,4 @@ class _TokenTransport(RoundTripper):
 
     @override
     async def aclose(self) -> None:
-        """Nothing: the connections are everybody's."""
+        """Do nothing: the connections are shared."""

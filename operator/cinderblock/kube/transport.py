@@ -1,4 +1,4 @@
-"""One HTTP exchange with the API server: time limit, identity, retries of what only reads."""
+"""One HTTP exchange with the API server: time limit, identity, retries of reads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
 
-from cinderblock.errors import KubeUnavailable
+from cinderblock import __version__
+from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable
 from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import ConfigSource, RestConfig
 
@@ -25,47 +27,47 @@ CONNECT_SECONDS: Final = 5.0
 CONNECTIONS: Final = 64
 """Connections at once; more calls wait for one. Each of 16 reconcile workers may then read four things at once."""
 RELOAD_SECONDS: Final = 60.0
-"""Age at which credentials are read anew. The kubelet renews a token when a fifth of its life is left: 12 minutes."""
+"""Age at which the configuration is read again. The kubelet renews a token 12 minutes before it expires."""
 READ_ATTEMPTS: Final = 4
 """How often a read is tried: with waits of 0.2, 0.4 and 0.8 s it rides out the restart of one API server of three."""
 RETRY_AFTER_LIMIT: Final = 10.0
 """Seconds of Retry-After that a read waits for; a server that asks for more is reported as unavailable at once."""
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request, but for the server and the identity.
+    """An HTTP request, without the server and the identity.
 
     Attributes:
         method: GET, POST, PUT, PATCH or DELETE.
         path: from the server's root, with a leading slash.
         query: parameters.
-        body: what is sent; None: nothing.
-        content_type: of the body; of a PATCH, it says which kind of patch.
-        token: of somebody on whose behalf it is made, to be shown in place of our own credentials.
+        body: object that is sent as JSON; None: nothing.
+        content_type: of the body; for a PATCH, it names the kind of patch.
+        token: token of a caller, which replaces our own credentials.
     """
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = field(default=None, repr=False)
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     content_type: str = "application/json"
     token: str | None = field(default=None, repr=False)
 
 
 class RoundTripper(Protocol):
-    """Whatever exchanges requests for answers; what is raised, `Transport` tells."""
+    """Whatever exchanges requests for responses; `Transport` documents the errors."""
 
-    async def credentials(self) -> RestConfig:
-        """The credentials in use."""
+    async def config(self) -> RestConfig:
+        """Return the configuration in use."""
 
     async def round_trip(self, request: Request) -> Response:
-        """Send a request and read the whole answer."""
+        """Send a request and read the whole response."""
 
     async def aclose(self) -> None:
-        """Give up what is held. May be repeated."""
+        """Close what is held. May be repeated."""
 
 
 class Transport:
@@ -82,152 +84,217 @@ class Transport:
         self._source = source
         self._sleep = sleep
         self._clock = clock
+        # The package's own time limit is five minutes, for requests that are sent without one.
         self._timeout = aiohttp.ClientTimeout(total=call_seconds, sock_connect=CONNECT_SECONDS)
-        self._credentials: RestConfig | None = None
+        self._config: RestConfig | None = None
         self._loaded_at = 0.0
-        self._ssl: ssl.SSLContext | bool = True
-        self._session: aiohttp.ClientSession | None = None
         self._loading = asyncio.Lock()
+        self._load_error: CinderblockError | None = None
+        self._connection: _Connection | None = None
 
-    async def credentials(self) -> RestConfig:
-        """The credentials in use, read anew when they are a minute old."""
-        if self._credentials is None or self._clock() - self._loaded_at >= RELOAD_SECONDS:
-            await self._load(self._credentials)
-        assert self._credentials is not None
-        return self._credentials
+    async def config(self) -> RestConfig:
+        """Return the configuration in use, which is read again when it is a minute old."""
+        if self._config is None or self._clock() - self._loaded_at >= RELOAD_SECONDS:
+            await self._load(self._config)
+        assert self._config is not None
+        return self._config
 
     async def round_trip(self, request: Request) -> Response:
-        """Send a request and read the whole answer.
+        """Send a request and read the whole response.
 
-        A GET is tried up to READ_ATTEMPTS times while there is no answer, or 429, or 5xx; nothing else is, because a
-        write whose answer is lost may have happened. (aiohttp by itself sends a GET, PUT or DELETE once more when a
-        kept connection turns out to be closed; PUT and DELETE bear it: resourceVersion and UID hold them.) After 401
-        the credentials are renewed once, for every method, since the server has not looked at the request.
+        A GET is tried up to READ_ATTEMPTS times while there is no response, or 429, or 5xx; nothing else is, because a
+        write whose response is lost may have happened. (aiohttp itself repeats a GET, PUT or DELETE when a kept
+        connection turns out to be closed; resourceVersion and UID make that safe for PUT and DELETE.) After 401 the
+        credentials are renewed once, for every method, since the server has not processed the request.
 
         Raises:
-            KubeUnavailable: no answer.
+            KubeUnavailable: no response.
         """
         for attempt in range(1, READ_ATTEMPTS if request.method == "GET" else 1):
             try:
-                answer = await self._identified(request)
+                response = await self._authenticate(request)
             except KubeUnavailable:
                 await self._sleep(_backoff(attempt))
                 continue
-            wait = _backoff(attempt) if answer.retry_after is None else answer.retry_after
-            if not _may_pass(answer.status) or wait > RETRY_AFTER_LIMIT:
-                return answer
+            wait = _backoff(attempt) if response.retry_after is None else response.retry_after
+            if not _is_transient(response.status) or wait > RETRY_AFTER_LIMIT:
+                return response
             await self._sleep(wait)
-        return await self._identified(request)
+        return await self._authenticate(request)
 
     async def aclose(self) -> None:
-        """Give up all connections. May be repeated."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close all connections. May be repeated."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.api.close()
 
-    async def _identified(self, request: Request) -> Response:
-        """One request as ourselves, and a second one if the server does not know us any more."""
-        shown = await self.credentials()
+    async def _authenticate(self, request: Request) -> Response:
+        """Send a request as ourselves, and once more with renewed credentials if the server answers 401."""
+        config = await self.config()
         if request.token is not None:
-            return await self._once(request, replace(shown, token=request.token))
-        answer = await self._once(request, shown)
-        if answer.status == 401:
-            await self._load(shown, renew=True)
-            answer = await self._once(request, await self.credentials())
-        return answer
+            return await self._send(request, config, request.token)
+        response = await self._send(request, config, config.token)
+        if response.status == 401:
+            await self._load(config, renew=True)
+            config = await self.config()
+            response = await self._send(request, config, config.token)
+        return response
 
-    async def _once(self, request: Request, shown: RestConfig) -> Response:
+    async def _send(self, request: Request, config: RestConfig, token: str | None) -> Response:
         headers = {"Accept": "application/json"}
         if request.body is not None:
             headers["Content-Type"] = request.content_type
-        if shown.token:
-            headers["Authorization"] = f"Bearer {shown.token}"
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+        if self._connection is None:
+            self._connection = _Connection(api_client(config))
+        connection = self._connection
+        connection.requests += 1
         try:
-            async with self._session.request(
+            method, url, headers, _, _ = await connection.api.param_serialize(
                 request.method,
-                shown.server + request.path,
-                params=request.query,
-                data=request.body,
-                headers=headers,
-                ssl=self._ssl,
-                server_hostname=shown.server_name,
-                proxy=shown.proxy,
-            ) as response:
-                return Response(response.status, await response.read(), _retry_after(response.headers))
+                request.path,
+                query_params=dict(request.query),
+                header_params=headers,
+                auth_settings=["BearerToken"] if token else [],
+                _request_auth=_authorization(token),
+            )
+            response = await connection.api.call_api(method, url, headers, request.body, _request_timeout=self._timeout)
+            return Response(response.status, await response.read(), _retry_after(response.headers))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            asked = f"{request.method} {request.path}"
             raise KubeUnavailable(
-                f"The API server at {shown.server} does not answer {asked}: {_describe(error)}"
+                f"Cannot {request.method} {request.path}: the API server at {config.server} does not answer: "
+                f"{_describe(error)}"
             ) from error
+        finally:
+            connection.requests -= 1
+            if connection is not self._connection:
+                await connection.close_if_idle()
 
-    async def _load(self, seen: RestConfig | None, *, renew: bool = False) -> None:
-        """Read the credentials, unless another task has done so since ``seen`` was handed out."""
+    async def _load(self, known: RestConfig | None, *, renew: bool = False) -> None:
+        """Read the configuration, unless another task has replaced ``known`` meanwhile.
+
+        A task that waited while another one failed gets that error, so that a plugin that hangs delays all of them
+        once and not one after the other.
+        """
+        error_before = self._load_error
         async with self._loading:
-            if self._credentials is not seen:
+            if self._config is not known:
                 return
-            loaded = await self._source.load(renew=renew)
-            if self._credentials is None or _tls(loaded) != _tls(self._credentials):
-                self._ssl = ssl_context(loaded)
-            if renew:
-                _logger.info("Renewed credentials after the API server refused them")
-            self._credentials = loaded
+            if self._load_error is not None and self._load_error is not error_before:
+                raise self._load_error
+            replaced = None
+            try:
+                loaded = await self._source.load(renew=renew)
+                if self._config is None or replace(loaded, token=None) != replace(self._config, token=None):
+                    # The token is shown with each request, everything else belongs to the connections.
+                    replaced, self._connection = self._connection, _Connection(api_client(loaded))
+            except CinderblockError as error:
+                self._load_error = error
+                raise
+            self._config = loaded
             self._loaded_at = self._clock()
+            if renew:
+                _log.info("Renewed credentials after the API server rejected them")
+            if replaced is not None:
+                await replaced.close_if_idle()
 
 
-def ssl_context(credentials: RestConfig) -> ssl.SSLContext:
-    """TLS as the credentials ask for it.
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """The package's client for one server and one set of certificates.
 
-    Kubernetes' own CAs often lack what RFC 5280 demands (a key identifier), so strict checking, which Python 3.13 has
-    switched on, is off as it is in Go.
+    Attributes:
+        api: the client with its pool of connections.
+        requests: how many requests are under way; a connection that was replaced closes after the last one.
     """
-    context = ssl.create_default_context(cadata=credentials.ca.decode() if credentials.ca else None)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if credentials.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if credentials.certificate and credentials.private_key:
-        _load_client_certificate(context, credentials.certificate, credentials.private_key)
+
+    api: ApiClient
+    requests: int = 0
+
+    async def close_if_idle(self) -> None:
+        """Close the pool unless a request is under way."""
+        if not self.requests:
+            await self.api.close()
+
+
+def api_client(config: RestConfig) -> ApiClient:
+    """Return the ``kubernetes`` package's client for a configuration, without its token.
+
+    Raises InvalidInput if a certificate or key is not PEM.
+    """
+    configuration = Configuration(
+        host=config.server,
+        verify_ssl=not config.insecure,
+        tls_server_name=config.server_name,
+        proxy=config.proxy,
+        connection_pool_maxsize=CONNECTIONS,
+        # By default HTTPS_PROXY counts, which the chart sets for the S3 store; proxy-url of a kubeconfig is another.
+        client_session_kwargs={"trust_env": False},
+    )
+    # Kubernetes' own CAs often lack what RFC 5280 demands (a key identifier), so strict checking, which Python 3.13 has
+    # switched on, is off as it is in Go.
+    configuration.disable_strict_ssl_verification = True
+    try:
+        configuration.ca_cert_data = config.ca.decode() if config.ca else None
+        client = _with_certificate(configuration, config)
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidInput(
+            f"Cannot connect to {config.server}: its CA, the client certificate or the key is not PEM"
+        ) from error
+    client.user_agent = f"cinderblock/{__version__}"
+    return client
+
+
+def ssl_context(config: RestConfig) -> ssl.SSLContext:
+    """Return the TLS settings of `api_client`."""
+    context = api_client(config).rest_client.ssl_context
+    assert isinstance(context, ssl.SSLContext)
     return context
 
 
-def _load_client_certificate(context: ssl.SSLContext, certificate: bytes, private_key: bytes) -> None:
-    """Hand certificate and key over through a file of our own, the only way that ``ssl`` takes them."""
+def _with_certificate(configuration: Configuration, config: RestConfig) -> ApiClient:
+    """Return a client that shows the client certificate, if there is one.
+
+    ``ssl`` takes certificate and key from a file only. The file is ours alone, and is gone when this returns.
+    """
+    if not (config.certificate and config.private_key):
+        return ApiClient(configuration)
     descriptor, path = tempfile.mkstemp()
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(certificate + b"\n" + private_key)
-        context.load_cert_chain(path)
+            file.write(config.certificate + b"\n" + config.private_key)
+        configuration.cert_file = path
+        return ApiClient(configuration)
     finally:
         os.unlink(path)
 
 
-def _tls(credentials: RestConfig) -> tuple[object, ...]:
-    return credentials.ca, credentials.certificate, credentials.private_key, credentials.insecure
+def _authorization(token: str | None) -> dict[str, str] | None:
+    """Return the identity of one request, in the package's form."""
+    if not token:
+        return None
+    return {"type": "api_key", "in": "header", "key": "Authorization", "value": f"Bearer {token}"}
 
 
-def _may_pass(status: int) -> bool:
-    """Whether the same read may succeed in a moment."""
+def _is_transient(status: int) -> bool:
+    """Return whether the same read may succeed in a moment."""
     return status == 429 or status >= 500
 
 
 def _backoff(attempt: int) -> float:
-    """Seconds to wait after the given attempt: 0.2, 0.4, 0.8 and so on."""
+    """Return the seconds to wait after an attempt: 0.2, 0.4, 0.8 and so on."""
     return 0.1 * (1 << attempt)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header; the API server always sends a number, never a date."""
+    """Return the seconds of a Retry-After header; the API server always sends a number, never a date."""
     text = headers.get("Retry-After", "")
     return float(text) if text.isdecimal() else None
 
 
 def _describe(error: BaseException) -> str:
-    """The error in words that hold no URL with credentials: a proxy's has some."""
+    """Describe an error without its URL: a proxy's holds credentials."""
     if isinstance(error, TimeoutError):
-        return "time is up"
+        return "the time limit has passed"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted: {error.certificate_error}"
     if isinstance(error, OSError) and error.strerror:

@@ -165,7 +165,7 @@ class SimulatedApi(Transport):
         self.quota: set[str] = set()
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
-    async def credentials(self) -> RestConfig:
+    async def config(self) -> RestConfig:
         return RestConfig(server="https://simulated")
 
     async def aclose(self) -> None:
@@ -226,7 +226,7 @@ class SimulatedApi(Transport):
 
 
 def _body(request: Request) -> Object:
-    body: Object = json.loads(request.body or b"{}")
+    body: Object = json.loads(json.dumps(request.body or {}))
     return body
 
 

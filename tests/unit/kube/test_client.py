@@ -1,4 +1,4 @@
-"""The client's own rules, against scripted answers: pages, missing types, what an observer sees, what is counted."""
+"""The client's verbs against scripted responses: pages, missing types, observers, counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cinderblock.kube.client import PAGE_LIMIT, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
 from cinderblock.kube.responses import RequestInfo
 from tests.support.cluster.kube_clients import client_of
-from tests.support.store.scripted_http import HANG_UP, Asked, Reply, Script, ScriptedServer
+from tests.support.store.scripted_http import HANG_UP, Reply, Script, ScriptedServer
 
 
 class Connect(Protocol):
@@ -40,7 +40,7 @@ def page(names: list[str], token: str = "") -> Reply:
     return reply(items=items, metadata={"continue": token})
 
 
-async def test_a_list_is_read_page_by_page(connected: Connect) -> None:
+async def test_list_is_read_page_by_page(connected: Connect) -> None:
     client, server = await connected([page(["a", "b"], "more"), page(["c"])])
     items = await client.list(JOB, "shop", labels="app=x", fields="status.phase!=Done")
     assert [item["metadata"]["name"] for item in items] == ["a", "b", "c"]
@@ -49,7 +49,7 @@ async def test_a_list_is_read_page_by_page(connected: Connect) -> None:
     assert {asked.path for asked in server.asked} == {"/apis/batch/v1/namespaces/shop/jobs"}
 
 
-async def test_the_first_objects_of_a_list_are_one_page_of_it(connected: Connect) -> None:
+async def test_first_objects_of_a_list_are_one_page(connected: Connect) -> None:
     client, server = await connected([page(["a", "b"], "more"), page(["c"])])
     first, is_all = await client.list_first(JOB, "shop", 2, fields="status.phase=Done")
     assert ([item["metadata"]["name"] for item in first], is_all) == (["a", "b"], False)
@@ -57,35 +57,37 @@ async def test_the_first_objects_of_a_list_are_one_page_of_it(connected: Connect
     assert server.asked[0].query == {"limit": "2", "fieldSelector": "status.phase=Done"}
 
 
-async def test_items_of_a_list_say_what_they_are_and_carry_no_managed_fields(connected: Connect) -> None:
+async def test_items_of_a_list_have_a_type_and_no_managed_fields(connected: Connect) -> None:
     client, _ = await connected([page(["a"])])
     assert await client.list(JOB) == [{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}}]
 
 
-async def test_an_empty_list_that_the_server_writes_as_null_is_empty(connected: Connect) -> None:
+async def test_null_list_is_empty(connected: Connect) -> None:
     client, _ = await connected([reply(items=None, metadata={})])
     assert await client.list(JOB) == []
 
 
-async def test_a_list_that_expires_half_way_begins_again_in_one_piece(connected: Connect) -> None:
+async def test_list_that_expires_is_read_again_in_one_page(connected: Connect) -> None:
     client, server = await connected([page(["a"], "old"), reply(410), page(["b", "a"])])
     assert [item["metadata"]["name"] for item in await client.list(PV)] == ["b", "a"]
     assert [asked.query.get("limit") for asked in server.asked] == [str(PAGE_LIMIT), str(PAGE_LIMIT), "0"]
     assert "continue" not in server.asked[2].query
 
 
-async def test_listing_a_type_that_is_not_served_is_not_an_empty_list(connected: Connect) -> None:
+async def test_list_of_a_type_that_is_not_served_is_an_error(connected: Connect) -> None:
     client, _ = await connected([Reply(404, "404 page not found")])
-    with pytest.raises(NotFound, match=r"does not serve volumesnapshots\.snapshot\.storage\.k8s\.io in version v1"):
+    with pytest.raises(
+        NotFound, match=r"Cannot list volumesnapshots\.snapshot\.storage\.k8s\.io: the API server does not serve it"
+    ):
         await client.list(VOLUME_SNAPSHOT)
 
 
-async def test_an_object_that_is_not_there_is_none(connected: Connect) -> None:
+async def test_missing_object_is_none(connected: Connect) -> None:
     client, _ = await connected([reply(404, kind="Status")])
     assert await client.get(POD, "web", "shop") is None
 
 
-async def test_whether_a_type_is_served_is_remembered_for_a_while(connected: Connect) -> None:
+async def test_served_types_are_cached_for_half_a_minute(connected: Connect) -> None:
     now = 1000.0
     client, server = await connected([Reply(404, "404 page not found"), reply(resources=[{"name": "volumesnapshots"}])])
     client._clock = lambda: now
@@ -98,20 +100,20 @@ async def test_whether_a_type_is_served_is_remembered_for_a_while(connected: Con
     assert [asked.path for asked in server.asked] == ["/apis/snapshot.storage.k8s.io/v1"] * 2
 
 
-async def test_a_version_may_be_served_without_the_type(connected: Connect) -> None:
+async def test_version_may_be_served_without_the_type(connected: Connect) -> None:
     client, _ = await connected([reply(resources=[{"name": "volumesnapshots/status"}, {"name": "others"}])])
     assert not await client.serves(VOLUME_SNAPSHOT)
 
 
 @pytest.mark.parametrize("answer", [Reply(503), reply(403, kind="Status"), HANG_UP])
-async def test_readiness_is_an_answer_and_never_an_error(connected: Connect, answer: Reply | str) -> None:
+async def test_readiness_is_never_an_error(connected: Connect, answer: Reply | str) -> None:
     client, server = await connected([answer])
     assert not await client.server_ready()
     server.script = [Reply(200, "ok")]
     assert await client.server_ready()
 
 
-async def test_a_write_carries_our_name_and_the_objects_type(connected: Connect) -> None:
+async def test_write_names_the_field_manager_and_the_type(connected: Connect) -> None:
     client, server = await connected([reply(201, metadata={"name": "m"})])
     await client.create(JOB, {"metadata": {"name": "m", "namespace": "shop"}, "spec": {}})
     (asked,) = server.asked
@@ -124,14 +126,14 @@ async def test_a_write_carries_our_name_and_the_objects_type(connected: Connect)
     }
 
 
-async def test_an_object_without_a_namespace_is_not_sent(connected: Connect) -> None:
+async def test_object_without_a_namespace_is_not_sent(connected: Connect) -> None:
     client, server = await connected([reply()])
     with pytest.raises(InvalidInput, match="without a namespace"):
         await client.create(JOB, {"metadata": {"name": "m"}})
     assert server.asked == []
 
 
-async def test_a_deletion_names_the_uid_and_what_becomes_of_the_children(connected: Connect) -> None:
+async def test_deletion_names_the_uid_and_the_propagation(connected: Connect) -> None:
     client, server = await connected([reply()])
     await client.delete(JOB, "m", "shop", uid="u-1", propagation="Foreground")
     await client.delete(JOB, "m", "shop")
@@ -142,7 +144,7 @@ async def test_a_deletion_names_the_uid_and_what_becomes_of_the_children(connect
     assert second["propagationPolicy"] == "Background"
 
 
-async def test_a_status_for_an_object_that_keeps_changing_is_a_conflict_in_the_end(connected: Connect) -> None:
+async def test_status_of_an_object_that_keeps_changing_is_a_conflict(connected: Connect) -> None:
     current = reply(metadata={"uid": "u-1", "resourceVersion": "7"})
     client, server = await connected(lambda asked: current if asked.method == "GET" else reply(409, kind="Status"))
     with pytest.raises(Conflict):
@@ -151,7 +153,7 @@ async def test_a_status_for_an_object_that_keeps_changing_is_a_conflict_in_the_e
 
 
 @pytest.mark.parametrize(("status", "text"), [(200, "last line\n"), (400, ""), (404, "")])
-async def test_a_log_that_is_not_there_yet_is_empty(connected: Connect, status: int, text: str) -> None:
+async def test_missing_log_is_empty(connected: Connect, status: int, text: str) -> None:
     client, server = await connected([Reply(status, "last line\n")])
     assert await client.pod_log_tail("shop", "web", "mover", lines=3, limit_bytes=100) == text
     assert server.asked[0].path == "/api/v1/namespaces/shop/pods/web/log"
@@ -159,34 +161,34 @@ async def test_a_log_that_is_not_there_yet_is_empty(connected: Connect, status: 
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
 class Recorder:
-    """Writes down what it sees; crashes before or after the call that it is told."""
+    """Records requests; crashes before or after the one that is given."""
 
     def __init__(self, crash: str = "") -> None:
-        self.seen: list[str] = []
+        self.lines: list[str] = []
         self._crash = crash
 
-    async def before(self, call: RequestInfo) -> None:
-        self._note(f"before {call.describe()}")
+    async def before(self, info: RequestInfo) -> None:
+        self._note(f"before {info.describe()}")
 
-    async def after(self, call: RequestInfo, status: int) -> None:
-        self._note(f"after {call.describe()}: {status}")
+    async def after(self, info: RequestInfo, status: int) -> None:
+        self._note(f"after {info.describe()}: {status}")
 
     def _note(self, line: str) -> None:
-        self.seen.append(line)
+        self.lines.append(line)
         if self._crash and line.startswith(self._crash):
             raise Crash
 
 
-async def test_an_observer_sees_every_request_before_and_after(connected: Connect) -> None:
+async def test_observer_sees_every_request_before_and_after(connected: Connect) -> None:
     client, _ = await connected([reply(404, kind="Status")])
     client.observer = recorder = Recorder()
     await client.get(POD, "web", "shop")
     await client.delete(POD, "web", "shop")
-    assert recorder.seen == [
+    assert recorder.lines == [
         "before get pods shop/web",
         "after get pods shop/web: 404",
         "before delete pods shop/web",
@@ -195,7 +197,7 @@ async def test_an_observer_sees_every_request_before_and_after(connected: Connec
 
 
 @pytest.mark.parametrize(("crash", "sent"), [("before delete", 0), ("after delete", 1)])
-async def test_an_observer_can_crash_before_and_after_a_write(connected: Connect, crash: str, sent: int) -> None:
+async def test_observer_can_crash_before_and_after_a_write(connected: Connect, crash: str, sent: int) -> None:
     client, server = await connected([reply()])
     client.observer = Recorder(crash)
     with pytest.raises(Crash):
@@ -203,23 +205,13 @@ async def test_an_observer_can_crash_before_and_after_a_write(connected: Connect
     assert len(server.asked) == sent
 
 
-async def test_requests_are_counted_by_verb_and_resource(connected: Connect) -> None:
-    def answer(asked: Asked) -> Reply:
-        return page(["a"], "more" if "continue" not in asked.query else "")
-
-    client, _ = await connected(answer)
-    await client.list(JOB)
-    await client.delete(JOB, "m", "shop")
-    assert client.calls == {("list", "jobs.batch"): 2, ("delete", "jobs.batch"): 1}
-
-
-async def test_what_is_not_the_api_server_is_unavailable_and_not_an_empty_answer(connected: Connect) -> None:
+async def test_response_of_a_proxy_is_unavailable(connected: Connect) -> None:
     client, _ = await connected([Reply(200, "<html>Log in to the hotel</html>")])
-    with pytest.raises(KubeUnavailable, match="not the API server"):
+    with pytest.raises(KubeUnavailable, match="not from the API server"):
         await client.list(JOB)
 
 
-async def test_answers_are_counted_by_what_was_asked_and_what_was_answered(connected: Connect) -> None:
+async def test_responses_are_counted_by_request_and_status(connected: Connect) -> None:
     client, _ = await connected([page(["a"]), reply(404, kind="Status"), reply(409, kind="Status"), HANG_UP])
     await client.list(JOB)
     assert await client.get(POD, "web", "shop") is None

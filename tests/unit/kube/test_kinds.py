@@ -22,7 +22,7 @@ from cinderblock.kube import kinds
         (kinds.POD, "shop", "../nodes", "", "/api/v1/namespaces/shop/pods/..%2Fnodes"),
     ],
 )
-def test_a_path_leads_to_the_object(
+def test_path_addresses_the_object(
     kind: kinds.Kind, namespace: str | None, name: str | None, subresource: str, path: str
 ) -> None:
     assert kind.path(namespace, name, subresource) == path
@@ -31,14 +31,14 @@ def test_a_path_leads_to_the_object(
 @pytest.mark.parametrize(
     ("kind", "namespace", "name"), [(kinds.POD, None, "web"), (kinds.POD, "shop", ""), (kinds.PV, None, "")]
 )
-def test_a_missing_name_or_namespace_never_addresses_a_whole_collection(
+def test_missing_name_or_namespace_never_addresses_a_collection(
     kind: kinds.Kind, namespace: str | None, name: str
 ) -> None:
-    with pytest.raises(InvalidInput, match="needs a name"):
+    with pytest.raises(InvalidInput, match="without a name"):
         kind.path(namespace, name)
 
 
-def test_our_kinds_are_those_of_our_definitions() -> None:
+def test_own_kinds_match_the_definitions() -> None:
     ours = {
         (kind.group, kind.version, kind.plural, kind.kind)
         for kind in (kinds.BACKUP_STORE, kinds.VOLUME_BACKUP, kinds.VOLUME_RESTORE)
@@ -46,7 +46,7 @@ def test_our_kinds_are_those_of_our_definitions() -> None:
     assert ours == {(GROUP, VERSION, resource.plural, resource.kind) for resource in RESOURCES}
 
 
-def test_names_are_those_that_kubectl_takes() -> None:
+def test_names_match_kubectl() -> None:
     assert kinds.JOB.resource == "jobs.batch"
     assert kinds.JOB.api_version == "batch/v1"
     assert kinds.POD.resource == "pods"

@@ -47,17 +47,17 @@ def name_of(found: dict[str, Any] | None) -> str | None:
         "of one age the first by name",
     ],
 )
-def test_the_snapshot_class_of_a_driver(classes: list[dict[str, Any]], chosen: str | None) -> None:
+def test_snapshot_class_of_a_driver_is_chosen(classes: list[dict[str, Any]], chosen: str | None) -> None:
     assert name_of(choose_snapshot_class(classes, "csi.example.com")) == chosen
 
 
-def test_the_annotation_counts_only_with_the_value_true() -> None:
+def test_annotation_counts_only_with_the_value_true() -> None:
     marked = snapshot_class("marked", default=True)
     marked["metadata"]["annotations"][DEFAULT] = "false"
     assert choose_snapshot_class([marked, snapshot_class("other")], "csi.example.com") is None
 
 
-def test_the_newest_of_nothing_is_none() -> None:
+def test_newest_of_nothing_is_none() -> None:
     assert newest([]) is None
 
 
@@ -85,7 +85,7 @@ OTHER = {"name": "config", "configMap": {"name": "web"}}
         ({"metadata": {"name": "bare"}, "spec": {}}, "data-web-0", False),
     ],
 )
-def test_whether_a_pod_uses_a_claim(found: dict[str, Any], claim: str, uses: bool) -> None:
+def test_pod_uses_the_claims_it_names(found: dict[str, Any], claim: str, uses: bool) -> None:
     assert uses_claim(found, claim) is uses
 
 
@@ -106,9 +106,7 @@ def stateful_pod(name: str, owner: str, *claims: str, kind: str = "StatefulSet")
         ("shared", []),
     ],
 )
-def test_a_claim_is_of_the_stateful_set_whose_pods_mount_claims_of_the_same_template(
-    claim: str, found: list[str]
-) -> None:
+def test_claim_belongs_to_the_stateful_set_of_its_template(claim: str, found: list[str]) -> None:
     pods = [
         stateful_pod("web-0", "web", "data-web-0", "shared"),
         stateful_pod("job-0", "job", "data-job-0", kind="ReplicaSet"),

@@ -1,4 +1,4 @@
-"""What an answer of the API server means, and what of it gets into an error."""
+"""The errors that responses of the API server mean, and what they quote."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def failure(code: int, message: str = "", reason: str = "", causes: list[dict[st
 
 
 @pytest.mark.parametrize(
-    ("answer", "meaning"),
+    ("response", "error"),
     [
         (failure(400), InvalidInput),
         (failure(401), AccessDenied),
@@ -52,15 +52,15 @@ def failure(code: int, message: str = "", reason: str = "", causes: list[dict[st
         (Response(403, b"[]"), AccessDenied),
     ],
 )
-def test_a_code_stands_for_an_error(answer: Response, meaning: type[CinderblockError]) -> None:
+def test_status_code_selects_the_error(response: Response, error: type[CinderblockError]) -> None:
     with pytest.raises(CinderblockError) as caught:
-        raise_for_status(PATCH, answer)
-    assert type(caught.value) is meaning
+        raise_for_status(PATCH, response)
+    assert type(caught.value) is error
     assert "patch volumebackups.cinderblock.io/status shop/nightly" in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("sentence", "reason"),
+    ("message", "reason"),
     [
         ('pods is forbidden: User "x" cannot list resource "pods"', "AccessDenied"),
         ('jobs.batch "m" is forbidden: exceeded quota: small, requested: count/jobs=1', "QuotaExceeded"),
@@ -68,55 +68,55 @@ def test_a_code_stands_for_an_error(answer: Response, meaning: type[CinderblockE
         ("unable to create new content in namespace shop because it is being terminated", "NamespaceTerminating"),
     ],
 )
-def test_what_forbids_a_request_is_told_by_the_reason(sentence: str, reason: str) -> None:
+def test_reason_names_what_forbids_a_request(message: str, reason: str) -> None:
     with pytest.raises(AccessDenied) as caught:
-        raise_for_status(PATCH, failure(403, sentence))
+        raise_for_status(PATCH, failure(403, message))
     assert caught.value.reason == reason
-    assert caught.value.message.endswith(sentence)
+    assert caught.value.message.endswith(message)
 
 
-def test_credentials_that_nobody_knows_have_a_reason_of_their_own() -> None:
+def test_unknown_credentials_have_their_own_reason() -> None:
     with pytest.raises(AccessDenied) as caught:
         raise_for_status(PATCH, failure(401))
     assert caught.value.reason == "Unauthorized"
 
 
-def test_causes_are_told_unless_the_sentence_has_them_already() -> None:
+def test_causes_are_added_unless_the_message_has_them() -> None:
     causes = [{"field": "spec.a", "message": "too long"}, {"field": "spec.b", "message": "too short"}]
     with pytest.raises(InvalidInput) as caught:
         raise_for_status(PATCH, failure(422, "it is invalid: too long", causes=causes))
     assert caught.value.message.endswith(": it is invalid: too long; too short")
 
 
-def test_a_long_sentence_is_cut() -> None:
+def test_long_message_is_cut() -> None:
     with pytest.raises(InvalidInput) as caught:
         raise_for_status(PATCH, failure(422, "x" * 5000))
     assert len(caught.value.message) < 1200
     assert caught.value.message.endswith("…")
 
 
-def test_nothing_that_is_said_about_a_secret_is_passed_on() -> None:
+def test_message_about_a_secret_is_not_passed_on() -> None:
     with pytest.raises(InvalidInput) as caught:
         raise_for_status(RequestInfo("create", SECRET, "shop", "s3"), failure(422, 'Invalid value: "hunter2"'))
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'"text"', b"\xff"])
-def test_what_is_no_json_object_did_not_come_from_the_api_server(body: bytes) -> None:
-    with pytest.raises(KubeUnavailable, match="not the API server"):
+def test_response_without_a_json_object_is_unavailable(body: bytes) -> None:
+    with pytest.raises(KubeUnavailable, match="not from the API server"):
         Response(200, body).json()
 
 
 @pytest.mark.parametrize(
-    ("call", "text"),
+    ("info", "text"),
     [
         (RequestInfo("list", VOLUME_BACKUP), "list volumebackups.cinderblock.io"),
         (RequestInfo("list", VOLUME_BACKUP, "shop"), "list volumebackups.cinderblock.io shop"),
         (RequestInfo("get", Kind("", "v1", "nodes", "Node", namespaced=False), None, "one"), "get nodes one"),
     ],
 )
-def test_a_call_describes_itself(call: RequestInfo, text: str) -> None:
-    assert call.describe() == text
+def test_request_describes_itself(info: RequestInfo, text: str) -> None:
+    assert info.describe() == text
 
 
 @pytest.mark.parametrize(("verb", "is_write"), [("get", False), ("list", False), ("create", True), ("delete", True)])

@@ -1,4 +1,4 @@
-"""TLS: whom we believe, by which name, and which certificate we show."""
+"""TLS: the authorities and names that are trusted, and the certificate that is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from cinderblock.errors import KubeUnavailable
+from cinderblock.errors import InvalidInput, KubeUnavailable
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import RELOAD_SECONDS, Request, Transport
 from tests.support.cluster.certificates import Authority, Identity
@@ -21,13 +21,13 @@ WHO = Request("PATCH", "/who")
 
 
 class Changing:
-    """A source whose credentials the test replaces."""
+    """A source whose configuration the test replaces."""
 
-    def __init__(self, credentials: RestConfig) -> None:
-        self.credentials = credentials
+    def __init__(self, config: RestConfig) -> None:
+        self.config = config
 
     async def load(self, *, renew: bool = False) -> RestConfig:
-        return self.credentials
+        return self.config
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 async def trusting(authority: Authority, tmp_path: Path) -> AsyncIterator[RestConfig]:
-    """Credentials for a server called api.test that answers with the names in the certificate that it is shown."""
+    """Configuration for a server named api.test that returns the names in the client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(write(tmp_path / "server.pem", authority.sign("api.test")))
     context.load_verify_locations(cadata=authority.certificate.decode())
@@ -45,8 +45,8 @@ async def trusting(authority: Authority, tmp_path: Path) -> AsyncIterator[RestCo
 
     async def who(request: web.Request) -> web.Response:
         assert request.transport
-        shown = request.transport.get_extra_info("peercert") or {}
-        return web.json_response({"names": [value for part in shown.get("subject", ()) for _, value in part]})
+        certificate = request.transport.get_extra_info("peercert") or {}
+        return web.json_response({"names": [value for part in certificate.get("subject", ()) for _, value in part]})
 
     application = web.Application()
     application.router.add_route("*", "/who", who)
@@ -61,54 +61,63 @@ def write(path: Path, identity: Identity) -> Path:
     return path
 
 
-async def answered(credentials: RestConfig) -> list[str]:
-    """Names of us that the server has seen."""
-    async with aclosing(Transport(Changing(credentials))) as transport:
+async def names_seen(config: RestConfig) -> list[str]:
+    """Return the names of ours that the server has seen."""
+    async with aclosing(Transport(Changing(config))) as transport:
         names = (await transport.round_trip(WHO)).json()["names"]
         assert isinstance(names, list)
         return names
 
 
-async def test_a_server_whose_authority_we_know_is_believed(trusting: RestConfig) -> None:
-    assert await answered(trusting) == []
+async def test_server_of_a_known_authority_is_trusted(trusting: RestConfig) -> None:
+    assert await names_seen(trusting) == []
 
 
-async def test_a_server_of_another_authority_is_not_believed(trusting: RestConfig) -> None:
+async def test_server_of_another_authority_is_not_trusted(trusting: RestConfig) -> None:
     with pytest.raises(KubeUnavailable, match="its certificate is not trusted"):
-        await answered(replace(trusting, ca=Authority("another").certificate))
+        await names_seen(replace(trusting, ca=Authority("another").certificate))
 
 
-async def test_a_server_of_another_name_is_not_believed(trusting: RestConfig) -> None:
+async def test_server_of_another_name_is_not_trusted(trusting: RestConfig) -> None:
     with pytest.raises(KubeUnavailable, match="its certificate is not trusted"):
-        await answered(replace(trusting, server_name="other.test"))
+        await names_seen(replace(trusting, server_name="other.test"))
 
 
-async def test_nothing_is_checked_where_the_kubeconfig_says_so(trusting: RestConfig) -> None:
-    assert await answered(replace(trusting, ca=None, server_name=None, insecure=True)) == []
+async def test_insecure_config_checks_no_certificate(trusting: RestConfig) -> None:
+    assert await names_seen(replace(trusting, ca=None, server_name=None, insecure=True)) == []
 
 
-async def test_the_client_certificate_is_shown(trusting: RestConfig, authority: Authority) -> None:
+async def test_client_certificate_is_shown(trusting: RestConfig, authority: Authority) -> None:
     admin = authority.sign("admin")
-    assert await answered(replace(trusting, certificate=admin.certificate, private_key=admin.key)) == ["admin"]
+    assert await names_seen(replace(trusting, certificate=admin.certificate, private_key=admin.key)) == ["admin"]
 
 
-async def test_a_renewed_client_certificate_is_shown_from_then_on(trusting: RestConfig, authority: Authority) -> None:
+async def test_renewed_client_certificate_is_shown(trusting: RestConfig, authority: Authority) -> None:
     now = 1000.0
     old, new = authority.sign("old"), authority.sign("new")
     source = Changing(replace(trusting, certificate=old.certificate, private_key=old.key))
     async with aclosing(Transport(source, clock=lambda: now)) as transport:
         assert (await transport.round_trip(WHO)).json()["names"] == ["old"]
-        source.credentials = replace(trusting, certificate=new.certificate, private_key=new.key)
+        source.config = replace(trusting, certificate=new.certificate, private_key=new.key)
         now += RELOAD_SECONDS
         assert (await transport.round_trip(WHO)).json()["names"] == ["new"]
 
 
-async def test_no_key_is_left_on_the_disk(
+async def test_client_key_is_not_left_on_the_disk(
     trusting: RestConfig, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     admin = authority.sign("admin")
-    await answered(replace(trusting, certificate=admin.certificate, private_key=admin.key))
+    await names_seen(replace(trusting, certificate=admin.certificate, private_key=admin.key))
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "broken", [{"ca": b"no PEM"}, {"certificate": b"no PEM", "private_key": b"no PEM"}, {"ca": b"\xff"}]
+)
+async def test_broken_certificate_is_invalid_input(broken: dict[str, bytes]) -> None:
+    config = replace(RestConfig("https://api.test"), **broken)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="the client certificate or the key is not PEM"):
+        await names_seen(config)
