@@ -24,8 +24,8 @@ def simulation() -> Iterator[Simulation]:
         yield running
 
 
-def _calls(simulation: Simulation) -> Counter[tuple[str, str]]:
-    return Counter(simulation._eyes.kube.calls)
+def _calls(simulation: Simulation) -> Counter[tuple[str, str, int]]:
+    return Counter(simulation._eyes.kube.response_counts)
 
 
 def _is_write(call: tuple[str, str, int]) -> bool:

@@ -94,11 +94,11 @@ def test_a_restore_of_it_changes_nothing_about_it(running: Simulation) -> None:
 def test_it_is_not_the_last_good_backup(running: Simulation) -> None:
     running.cluster.unreadable = None
     made(running, "good")
-    good = running.metrics().value("volume_last_success_timestamp_seconds", **DATA)
+    good = running.read_metrics().value("volume_last_success_timestamp_seconds", **DATA)
     running.advance(3600)
     running.cluster.unreadable = LACKS
     made(running, unreadable="Skip")
-    told = running.metrics()
+    told = running.read_metrics()
     assert told.value("volume_last_success_timestamp_seconds", **DATA) == good
     incomplete = told.value("volume_last_incomplete_timestamp_seconds", **DATA)
     assert incomplete is not None

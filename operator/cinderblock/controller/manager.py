@@ -42,7 +42,7 @@ from the observed state what this one interrupts."""
 
 def main(environment: Mapping[str, str] = os.environ) -> int:
     """Run the operator until a signal stops it. Return the exit code: 0, or 1 after an error that was logged."""
-    observability_log.configure()
+    observability_log.configure("operator")
     try:
         settings = OperatorSettings.from_environment(environment)
         observability_log.configure("operator", logging.getLevelNamesMapping()[settings.log_level.upper()])
@@ -62,7 +62,7 @@ async def run(settings: OperatorSettings) -> None:
     kube = await connect(response_counts=response_counts)
     # Renewals have a connection of their own, so that they never wait for other requests.
     lease_kube = await connect(call_seconds=timings.request_timeout, response_counts=response_counts)
-    namespace = settings.lease_namespace or (await kube.credentials()).namespace
+    namespace = settings.lease_namespace or (await kube.config()).namespace
     elector = LeaderElector(lease_kube, namespace, settings.lease_name, timings=timings)
     kube.write_guard = elector.check
     metrics = OperatorMetrics()

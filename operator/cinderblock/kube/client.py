@@ -353,7 +353,6 @@ async def connect(
     observer: Observer | None = None,
     response_counts: ResponseCounts | None = None,
     call_seconds: float = CALL_SECONDS,
-    response_counts: Counter[tuple[str, str, int]] | None = None,
 ) -> KubeClient:
     """Return a client for the cluster that ``kubeconfig``, else KUBECONFIG, the pod or ~/.kube/config names.
 

@@ -137,7 +137,7 @@ async def token_of(admin: KubeClient, namespace: str, account: str) -> str:
     """Return a token of a ServiceAccount, like ``kubectl create token``."""
     token_request = {"metadata": {"name": account, "namespace": namespace}, "spec": {}}
     path = f"{SERVICE_ACCOUNT.path(namespace, account)}/token"
-    answer = await admin._transport.round_trip(Request("POST", path, body=json.dumps(token_request).encode()))
+    answer = await admin._transport.round_trip(Request("POST", path, body=token_request))
     return str(answer.json()["status"]["token"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock import __version__
-from cinderblock.api.mover import MoverOperation, VolumeMode
+from cinderblock.api.mover import MoverOperation
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.archiver.archiver import run_backup
 from cinderblock.errors import ObjectNotFound
@@ -232,7 +232,7 @@ def test_manifest_in_the_place_of_another_is_damage(cli: Cli, opened: Opened, tm
 
 
 def test_backup_deleted_during_list_is_omitted(cli: Cli, opened: Opened, chain: list[str]) -> None:
-    opened.faulty.on("get", chain[1]).raises(NotFound("gone"))
+    opened.faulty.on("get", chain[1]).raises(ObjectNotFound("gone"))
     listed = cli("list", "--from", STORE, "--json")
     assert (listed.code, [found["id"] for found in listed.json]) == (0, [chain[0], chain[2]])
 

@@ -55,7 +55,7 @@ def test_complete_backup_with_skip_unreadable_succeeds(cli: Cli, tree: Path) -> 
 
 
 @needs_root
-@pytest.mark.parametrize("answer", [FEIGNED, errno.EPERM])
+@pytest.mark.parametrize("answer", [IGNORED, errno.EPERM])
 def test_best_effort_continues_when_owners_are_lost(cli: Cli, tree: Path, tmp_path: Path, answer: int) -> None:
     os.chown(tree / "top", 7, 8)
     backup = cli("backup", str(tree), "--to", STORE, "--json").json["backupId"]

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from cinderblock.controller.handlers.kopf_settings import open_session
+from cinderblock.controller.handlers.kopf_session import open_session
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.kube.rest_config import RestConfig
 from tests.support.cluster.certificates import Authority
@@ -44,10 +44,10 @@ async def test_session_uses_server_name_certificate_and_token(tmp_path: Path) ->
         server_name="api.test",
     )
     try:
-        opened = await open_session(config, WatchLiveness())
+        opened = open_session(config, WatchLiveness())
         async with opened.aiohttp_session as session, session.get(f"{config.server}/user") as response:
             assert await response.json() == {"certificate": ["admin"], "authorization": "Bearer ours"}
-        opened = await open_session(replace(config, server_name=None), WatchLiveness())
+        opened = open_session(replace(config, server_name=None), WatchLiveness())
         async with opened.aiohttp_session as session:
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
                 await session.get(f"{config.server}/user")

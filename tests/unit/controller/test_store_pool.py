@@ -73,7 +73,7 @@ async def test_denied_secret_counts_as_an_api_outage() -> None:
     """An API server that has just started denies everything until it has loaded all roles."""
     async with client_of([Reply(403, "{}")] * 9) as (client, _):
         pool = StorePool(client)
-        with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*refuses to get secrets"):
+        with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*Cannot get secrets"):
             await pool.open(a_store(), "volumebackups", SecretReader())
 
 
@@ -154,7 +154,7 @@ async def test_secret_reader_reads_each_secret_once(objects: ObjectsInMemory, po
     reader = SecretReader()
     first = await pool.open(a_store(), "volumebackups", reader)
     assert await pool.open(a_store(), "volumebackups", reader) is first
-    assert pool._kube.calls["get", "secrets"] == 1
+    assert pool._kube.response_counts["get", "secrets", 200] == 1
     objects.delete(found)
     assert await pool.open(a_store(), "volumebackups", reader) is first
     with pytest.raises(NotFound, match="create it"):

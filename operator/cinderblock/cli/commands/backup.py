@@ -249,7 +249,7 @@ def _unreadable(arguments: argparse.Namespace) -> Unreadable:
 
 def _parent(catalog: Catalog, description: BackupMetadata) -> CatalogEntry | None:
     """Return the parent for an incremental backup; None for a full backup, such as the first of a volume."""
-    newest, damaged = catalog.newest(description.volume_id)
+    newest, damaged = catalog.find_newest(description.volume_id)
     for error in damaged:
         warn(f"cannot use a backup as the parent: {error.message}")
     if newest is None or newest.stored.backup_id == description.backup_id:

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     location = location_from(arguments)
     with closing(open_from(arguments, location)) as store:
         catalog = Catalog(store, location.prefix, keys)
-        entries = sorted(catalog.read(catalog.stored(arguments.volume_id)), key=_age)
+        entries = sorted(catalog.read_entries(catalog.list_backups(arguments.volume_id)), key=_age)
     if arguments.json:
         print_json([to_wire(entry) for entry in entries])
     else:

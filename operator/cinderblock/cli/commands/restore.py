@@ -139,7 +139,7 @@ def restore(
         selection.complete(manifest.entries())
     fetcher = ChunkReader(store, task.store.prefix, manifest)
     verify_first_chunk(manifest, fetcher)
-    device_bytes = next(manifest.entries()).size if task.volume_mode is VolumeMode.BLOCK else 0
+    device_bytes = _device_size(manifest, task.manifest) if task.volume_mode is VolumeMode.BLOCK else 0
     prepare_target(task, device_bytes, overwrite=arguments.overwrite and selection is None)
     try:
         with open_target(task.volume_mode, task.path, task.fidelity) as target:
@@ -176,6 +176,14 @@ def prepare_target(task: MoverTask, device_bytes: int, *, overwrite: bool) -> No
         )
     if stat.S_ISREG(mode):
         _resize(path, device_bytes)
+
+
+def _device_size(manifest: ManifestReader, key: str) -> int:
+    """Return the size of the device in a backup. Raises IntegrityError if the manifest has no entry."""
+    device = next(manifest.entries(), None)
+    if device is None:
+        raise IntegrityError(f"Cannot restore {key}: the backup of a device lists no device. Restore another backup.")
+    return device.size
 
 
 def _resize(image: str, size: int) -> None:

@@ -45,10 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
         backup = catalog.find(arguments.id)
         dependents = _dependents(catalog, backup)
         if arguments.json:
-            entry = catalog.look(backup)
+            entry = catalog.read_entry(backup)
             print_json({**to_wire(entry), "neededBy": dependents})
             return CORRUPT if entry.damage else SUCCESS
-        summary = catalog.summary(backup)
+        summary = catalog.read_summary(backup)
     needed_by = "unknown" if dependents is None else ", ".join(dependents) or "no other backup"
     print_fields({**fields(summary), "manifest": backup.key, "needed by": needed_by})
     return SUCCESS

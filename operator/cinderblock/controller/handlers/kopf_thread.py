@@ -8,19 +8,17 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Coroutine
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import kopf
 
 from cinderblock.controller.handlers.event_bridge import EventSink
+from cinderblock.controller.handlers.kopf_session import open_session
 from cinderblock.controller.handlers.kopf_settings import make_settings
 from cinderblock.controller.handlers.registry import make_registry
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.rest_config import RestConfig
-from cinderblock.kube.transport import ssl_context
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +30,6 @@ CANCEL_ATTEMPTS, CANCEL_WAIT_SECONDS = 20, 0.25
 
 STOP_SECONDS = 10.0
 """For how long to wait for the thread's end: twice what cancelling takes at most. The kubelet kills after 30 s."""
-
-LOGIN_MINUTES = 10
-"""Minutes after which kopf logs in again. Meanwhile bound ServiceAccount tokens are renewed in their file."""
 
 
 class KopfThread:
@@ -144,29 +139,13 @@ class KopfThread:
         await asyncio.sleep(self._login_delay)
         self._login_delay = min(MAX_RESTART_SECONDS, max(FIRST_RESTART_SECONDS, 2 * self._login_delay))
         self._logged_in_at = time.monotonic()
-        opened = _open_session(await self._in_main_loop(self._kube.credentials()), self._liveness)
+        opened = open_session(await self._in_main_loop(self._kube.config()), self._liveness)
         self._sessions = [session for session in self._sessions if not session.closed]
         self._sessions.append(opened.aiohttp_session)
         return opened
 
     def _in_main_loop(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._main_loop))
-
-
-def _open_session(config: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSession:
-    """Return a connection for kopf whose watches ``liveness`` observes."""
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(config)),
-        headers={"Authorization": f"Bearer {config.token}"} if config.token else None,
-        proxy=config.proxy,
-        trace_configs=[liveness.trace()],
-    )
-    return kopf.AiohttpSession(
-        server=config.server,
-        default_namespace=config.namespace,
-        aiohttp_session=session,
-        expiration=datetime.now(UTC) + timedelta(minutes=LOGIN_MINUTES),
-    )
 
 
 def _log_at_debug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

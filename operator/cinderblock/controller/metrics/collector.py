@@ -81,7 +81,7 @@ class ClusterCollector:
 async def read(kube: KubeClient) -> ClusterState:
     """Read and count all objects. Raises what the API server raises."""
     stores = [store async for store in _each(BackupStore, await kube.list(kinds.BACKUP_STORE))]
-    builder = ClusterStateBuilder(claim_size(await kube.list(kinds.PVC)), stores)
+    builder = ClusterStateBuilder(claim_refs(await kube.list(kinds.PVC)), stores)
     async for backup in _each(VolumeBackup, await kube.list(kinds.VOLUME_BACKUP)):
         builder.add_backup(backup)
     async for restore in _each(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE)):
