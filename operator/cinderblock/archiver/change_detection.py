@@ -75,10 +75,10 @@ class ChangeDetector:
 
     def _is_alike(self, entry: Entry, before: Entry) -> bool:
         """Return whether ctime and inode are the same as the parent's, as far as the change detection asks for them."""
-        asks_all = not self.detection.trusts_stamps
-        if (asks_all or self.detection.asks_inode) and entry.inode != before.inode:
+        asks_all = not self.detection.trusts_timestamps
+        if (asks_all or self.detection.compares_inode) and entry.inode != before.inode:
             return False
-        return not (asks_all or self.detection.asks_ctime) or entry.ctime_ns == before.ctime_ns
+        return not (asks_all or self.detection.compares_ctime) or entry.ctime_ns == before.ctime_ns
 
     def _has_settled(self, before: Entry) -> bool:
         stamp = before.mtime_ns if self.mtime_alone else max(before.ctime_ns, before.mtime_ns)
