@@ -30,6 +30,11 @@ DISCOVERY_CACHE_SECONDS: Final = 30.0
 _STATUS_ATTEMPTS: Final = 3
 """How often a status is written over somebody else's change to the same object before it is a conflict."""
 
+_MISTYPED: Final = ("failed to create typed live object", "failed to create manager for existing fields")
+"""Server-side apply answers 500 with such words if the stored object does not fit the types of the schema."""
+_LOST_MANAGER: Final = "before-first-apply"
+"""Manager of fields whose managedFields were cleared (apimachinery managedfields: LastAppliedManager)."""
+
 _SSA: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 _JSON_PATCH: Final = "application/json-patch+json"
@@ -316,8 +321,34 @@ class KubeClient:
             body["metadata"]["namespace"] = namespace
         call = RequestInfo("patch", kind, namespace, name, "status")
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        answer = await self._send(call, "PATCH", query, _identified(kind, body), _SSA)
-        return _cleaned(answer.json())
+        try:
+            answer = await self._send(call, "PATCH", query, _identified(kind, body), _SSA)
+        except KubeUnavailable as error:
+            if not any(words in error.message for words in _MISTYPED):
+                raise
+            return await self._replace_status_at(kind, name, namespace, status, resource_version)
+        applied: JsonObject = answer.json()
+        if _has_lost_ownership(applied) and applied.get("status") != status:
+            version = applied["metadata"]["resourceVersion"]
+            return await self._replace_status_at(kind, name, namespace, status, version)
+        return _cleaned(applied)
+
+    async def _replace_status_at(
+        self, kind: Kind, name: str, namespace: str | None, status: JsonObject, resource_version: str
+    ) -> JsonObject:
+        """Write a whole status by merge patch, for an object that server-side apply refuses, or whose owners are lost.
+
+        A value of the wrong type that was stored under an older CustomResourceDefinition makes every server-side apply
+        fail. Each other write to such an object is accepted, but clears its managedFields.
+        """
+        found = await self.get(kind, name, namespace)
+        if found is None or found["metadata"]["resourceVersion"] != resource_version:
+            raise Conflict(f"Could not write the status of {kind.resource} {namespace}/{name}: it has changed")
+        patch = {
+            "metadata": {"resourceVersion": resource_version},
+            "status": _merge_from(found.get("status") or {}, status),
+        }
+        return await self.merge_patch(kind, name, namespace, patch, subresource="status")
 
     async def _write(self, call: RequestInfo, method: str, body: JsonObject, content_type: str) -> JsonObject:
         answer = await self._send(call, method, {"fieldManager": FIELD_MANAGER}, body, content_type)
@@ -380,6 +411,22 @@ async def connect(
     transport = Transport(default_source(environment, kubeconfig, context), call_seconds=call_seconds)
     await transport.credentials()
     return KubeClient(transport, observer=observer)
+
+
+def _has_lost_ownership(body: JsonObject) -> bool:
+    """Return whether managedFields were cleared, so that server-side apply no longer removes what we wrote before."""
+    managers = body["metadata"].get("managedFields") or ()
+    return any(m.get("manager") == _LOST_MANAGER and m.get("subresource") == "status" for m in managers)
+
+
+def _merge_from(old: JsonObject, new: JsonObject) -> JsonObject:
+    """Return the merge patch that turns ``old`` into ``new``."""
+    nested = {
+        key: _merge_from(old[key], value)
+        for key, value in new.items()
+        if isinstance(value, dict) and isinstance(old.get(key), dict)
+    }
+    return dict.fromkeys(old.keys() - new.keys()) | new | nested
 
 
 def _not_served(kind: Kind) -> NotFound:
