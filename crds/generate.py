@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write our CustomResourceDefinitions, here and where the chart reads them, from the models.
+"""Generate the files of our CustomResourceDefinitions, here and in the chart, from the models.
 
-Usage: ``python crds/generate.py`` writes the files; with ``--check`` nothing is written, and the exit code is 1 if a
-file is not what would be written.
+Usage: ``python crds/generate.py`` writes the files. With ``--check`` it writes nothing, and exits with 1 if a file is
+out of date.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from typing_extensions import override
 
 from cinderblock.api.crd.definitions import RESOURCES, CustomResource, definition
 
@@ -19,18 +20,26 @@ FOLDERS = (ROOT / "crds", ROOT / "charts" / "cinderblock" / "crds-files")
 HEADER = "# Written by crds/generate.py from operator/cinderblock/api; change the models, not this file.\n"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes repeated values out instead of as anchors, which not every tool for CustomResourceDefinitions reads."""
+
+    @override
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def content(resource: CustomResource) -> str:
-    """The file of one CustomResourceDefinition."""
-    return HEADER + yaml.safe_dump(definition(resource), sort_keys=False, width=120, allow_unicode=True)
+    """Return the content of the file of one CustomResourceDefinition."""
+    return HEADER + yaml.dump(definition(resource), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def outdated() -> list[Path]:
-    """Files that are missing or differ from what would be written."""
+    """Return the files that are missing or out of date."""
     return [path for path, text in _files().items() if not path.exists() or path.read_text("utf-8") != text]
 
 
 def write() -> None:
-    """Write every file."""
+    """Write all files."""
     for path, text in _files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
@@ -41,7 +50,7 @@ def _files() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the program and give its exit code."""
+    """Run the program and return its exit code."""
     if arguments not in ([], ["--check"]):
         sys.stderr.write(f"{__doc__}\n")
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,11 @@ from tests.support.cluster.namespaces import Tenant
 from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, run_errand
 
 pytestmark = pytest.mark.e2e
+
+
+def columns(header: str) -> list[str]:
+    """Return the titles that kubectl prints, which may contain single spaces."""
+    return re.split(r"\s{2,}", header.strip())
 
 
 def test_kubectl_waits_for_ready_and_shows_cinders_list(tenant: Tenant) -> None:
@@ -24,24 +30,27 @@ def test_kubectl_waits_for_ready_and_shows_cinders_list(tenant: Tenant) -> None:
     tenant.kubectl("wait", "volumebackup/sunday", "--for=jsonpath={.status.phase}=available", "--timeout=60s")
 
     header, row = tenant.kubectl("get", "vb").splitlines()
-    assert header.split() == [
+    assert columns(header) == [
         "NAME",
         "STATUS",
+        "READY",
+        "REASON",
         "VOLUME",
-        "SIZE",
+        "SIZE GIB",
         "OBJECTS",
         "CONTAINER",
         "INCREMENTAL",
-        "PROGRESS",
+        "PROGRESS %",
+        "DURATION",
         "AGE",
     ]
-    assert row.split()[:4] == ["sunday", "available", "files", "1"]
+    assert row.split()[:6] == ["sunday", "available", "True", "Available", "files", "1"]
     assert "Sunday" in tenant.kubectl("get", "vb", "-o", "wide")
     header, row = tenant.kubectl("get", "vr").splitlines()
-    assert header.split() == ["NAME", "STATUS", "BACKUP", "VOLUME", "PROGRESS", "AGE"]
-    assert row.split()[:4] == ["back", "available", "sunday", "restored"]
+    assert columns(header) == ["NAME", "STATUS", "READY", "REASON", "BACKUP", "VOLUME", "PROGRESS %", "DURATION", "AGE"]
+    assert row.split()[:6] == ["back", "available", "True", "Restored", "sunday", "restored"]
     header, row = tenant.kubectl("get", "bst").splitlines()
-    assert row.split()[:3] == ["default", "True", "true"]
+    assert row.split()[:4] == ["default", "True", "Answers", "true"]
     selected = tenant.kubectl("get", "vb", "--field-selector", "status.phase=available", "-o", "name")
     assert selected.split() == ["volumebackup.cinderblock.io/sunday"]
 

@@ -1,9 +1,10 @@
-"""Our CustomResourceDefinitions, judged by a real API server."""
+"""Our CustomResourceDefinitions on a real API server."""
 
 from __future__ import annotations
 
 import copy
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ async def create(
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
-async def test_a_definition_is_established_and_structural(client: KubeClient, resource: CustomResource) -> None:
+async def test_definition_is_established_and_structural(client: KubeClient, resource: CustomResource) -> None:
     found = conditions(await install(client, resource))
     assert found["Established"] == "True"
     assert found["NamesAccepted"] == "True"
@@ -46,22 +47,56 @@ async def test_a_definition_is_established_and_structural(client: KubeClient, re
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
-async def test_the_server_keeps_a_definition_as_it_was_written(client: KubeClient, resource: CustomResource) -> None:
+async def test_server_stores_a_definition_unchanged(client: KubeClient, resource: CustomResource) -> None:
     found = await install(client, resource)
-    ours = definition(resource)["spec"]
-    theirs = copy.deepcopy(found["spec"])
-    del theirs["conversion"]
-    assert theirs == ours
+    ours = definition(resource)
+    stored = copy.deepcopy(found["spec"])
+    del stored["conversion"]
+    assert stored == ours["spec"]
+    assert found["metadata"]["labels"] == ours["metadata"]["labels"]
 
 
-def test_the_files_apply_without_a_warning(kubeconfig: Path) -> None:
+def test_files_apply_without_a_warning(kubeconfig: Path) -> None:
     done = kubectl(kubeconfig, "replace", "--dry-run=server", "-f", "crds")
     assert done.stderr == ""
     assert done.stdout.count("replaced (server dry run)") == len(RESOURCES)
 
 
+def test_explain_describes_tolerations(kubeconfig: Path) -> None:
+    explained = kubectl(kubeconfig, "explain", "backupstore.spec.mover.tolerations").stdout
+    assert "Taints of nodes that mover pods tolerate. Defaults to no tolerations." in words(explained)
+    for field in ("effect", "key", "operator", "tolerationSeconds", "value"):
+        assert f"  {field}\t<" in explained
+    assert "Effect indicates the taint effect to match." in words(explained)
+    assert "enum: " in explained
+    assert "NoExecute" in explained
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("backupstore.spec.mover.affinity.nodeAffinity", "Node affinity is a group of node affinity scheduling rules."),
+        (
+            "backupstore.spec.mover.resources.limits",
+            "Limits describes the maximum amount of compute resources allowed.",
+        ),
+        ("backupstore.spec.mover.securityContext.runAsUser", "The UID to run the entrypoint of the container process."),
+        ("backupstore.spec.mover.podSecurityContext.fsGroup", "A special supplemental group"),
+        ("volumebackup.spec.deletionPolicy", "Whether stored data is deleted with the VolumeBackup"),
+        ("volumerestore.status.completedAt", "Time when the restore became available or failed."),
+    ],
+)
+def test_explain_describes_a_field(kubeconfig: Path, path: str, sentence: str) -> None:
+    assert sentence in words(kubectl(kubeconfig, "explain", path).stdout)
+
+
+def words(text: str) -> str:
+    """Return a text without its line breaks."""
+    return " ".join(text.split())
+
+
 @pytest.mark.parametrize("case", examples("accepted"), ids=named)
-async def test_an_example_is_accepted(client: KubeClient, namespace: str, case: Case) -> None:
+async def test_example_is_accepted(client: KubeClient, namespace: str, case: Case) -> None:
     kind, _, spec = case
     created = await create(client, kind, namespace, spec)
     assert {key: created["spec"][key] for key in spec} == spec
@@ -69,7 +104,7 @@ async def test_an_example_is_accepted(client: KubeClient, namespace: str, case: 
 
 
 @pytest.mark.parametrize("case", examples("rejected"), ids=named)
-async def test_an_example_is_rejected_with_the_reason(client: KubeClient, namespace: str, case: Case) -> None:
+async def test_example_is_rejected_with_its_reason(client: KubeClient, namespace: str, case: Case) -> None:
     kind, _, example = case
     with pytest.raises(InvalidInput) as caught:
         await create(client, kind, namespace, example["spec"])
@@ -77,7 +112,7 @@ async def test_an_example_is_rejected_with_the_reason(client: KubeClient, namesp
 
 
 @pytest.mark.parametrize("case", examples("changed"), ids=named)
-async def test_a_change_is_accepted_or_rejected(client: KubeClient, namespace: str, case: Case) -> None:
+async def test_change_is_accepted_or_rejected(client: KubeClient, namespace: str, case: Case) -> None:
     kind, _, example = case
     created = await create(client, kind, namespace, example["from"], "changing")
     if "because" not in example:
@@ -90,17 +125,17 @@ async def test_a_change_is_accepted_or_rejected(client: KubeClient, namespace: s
     assert await client.get(kind, "changing", namespace) == created
 
 
-async def test_a_backup_is_filled_in_with_cinders_defaults(client: KubeClient, namespace: str) -> None:
+async def test_backup_gets_the_defaults_of_cinder(client: KubeClient, namespace: str) -> None:
     created = await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"})
     assert created["spec"] == {"volumeId": "data", "incremental": False, "force": False, "unreadable": "Fail"}
 
 
-async def test_a_restore_is_strict_unless_it_says_otherwise(client: KubeClient, namespace: str) -> None:
+async def test_restore_is_strict_by_default(client: KubeClient, namespace: str) -> None:
     created = await create(client, VOLUME_RESTORE, namespace, {"backupId": "nightly"})
     assert created["spec"] == {"backupId": "nightly", "fidelity": "Strict"}
 
 
-async def test_a_store_is_filled_in_to_the_innermost_field(client: KubeClient, namespace: str) -> None:
+async def test_store_gets_the_defaults_of_inner_fields(client: KubeClient, namespace: str) -> None:
     created = await create(client, BACKUP_STORE, namespace, {**STORE, "compression": {"level": 3}})
     assert created["spec"] == {
         **STORE,
@@ -117,19 +152,19 @@ async def test_a_store_is_filled_in_to_the_innermost_field(client: KubeClient, n
     }
 
 
-async def test_a_user_cannot_write_the_status_with_the_spec(client: KubeClient, namespace: str) -> None:
+async def test_user_cannot_write_the_status_with_the_spec(client: KubeClient, namespace: str) -> None:
     body = {
         "metadata": {"name": "mine", "namespace": namespace},
         "spec": {"volumeId": "data"},
         "status": {"phase": "available"},
     }
-    nothing_said = {"observedGeneration": -1}
-    assert (await client.create(VOLUME_BACKUP, body))["status"] == nothing_said
+    initial = {"observedGeneration": -1}
+    assert (await client.create(VOLUME_BACKUP, body))["status"] == initial
     changed = await client.merge_patch(VOLUME_BACKUP, "mine", namespace, {"status": {"phase": "available"}})
-    assert changed["status"] == nothing_said
+    assert changed["status"] == initial
 
 
-async def test_writing_the_status_changes_neither_spec_nor_generation(client: KubeClient, namespace: str) -> None:
+async def test_status_write_changes_neither_spec_nor_generation(client: KubeClient, namespace: str) -> None:
     created = await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"}, "mine")
     patch = {"spec": {"description": "sneaked in"}, "status": {"phase": "error"}}
     written = await client.merge_patch(VOLUME_BACKUP, "mine", namespace, patch, subresource="status")
@@ -138,7 +173,7 @@ async def test_writing_the_status_changes_neither_spec_nor_generation(client: Ku
     assert written["metadata"]["generation"] == created["metadata"]["generation"]
 
 
-async def test_two_conditions_of_one_type_are_refused(client: KubeClient, namespace: str) -> None:
+async def test_second_condition_of_a_type_is_refused(client: KubeClient, namespace: str) -> None:
     await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"}, "mine")
     ready = {"type": "Ready", "status": "True", "reason": "Done", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     patch = {"status": {"conditions": [ready, ready]}}
@@ -169,23 +204,23 @@ async def test_objects_are_found_by_a_selectable_field(
     client: KubeClient, namespace: str, kind: Kind, field: str, value: str
 ) -> None:
     where, key = field.split(".")
-    least: dict[str, Any] = {"volumeId": "other"} if kind is VOLUME_BACKUP else {"backupId": "other"}
-    await create(client, kind, namespace, least, "another")
-    await create(client, kind, namespace, least | ({key: value} if where == "spec" else {}), "wanted")
+    minimal: dict[str, Any] = {"volumeId": "other"} if kind is VOLUME_BACKUP else {"backupId": "other"}
+    await create(client, kind, namespace, minimal, "another")
+    await create(client, kind, namespace, minimal | ({key: value} if where == "spec" else {}), "wanted")
     if where == "status":
-        told = False if value == "false" else value
-        await client.merge_patch(kind, "wanted", namespace, {"status": {key: told}}, subresource="status")
+        written = False if value == "false" else value
+        await client.merge_patch(kind, "wanted", namespace, {"status": {key: written}}, subresource="status")
     found = await client.list(kind, namespace, fields=f"{field}={value}")
     assert [item["metadata"]["name"] for item in found] == ["wanted"]
 
 
-def test_every_selectable_field_was_tried() -> None:
+def test_every_selectable_field_is_tested() -> None:
     declared = {(resource.plural, path) for resource in RESOURCES for path in resource.selectable}
     assert {(kind.plural, f".{field}") for kind, field, _ in SELECTABLE} == declared
 
 
 def table(printed: str) -> list[dict[str, str]]:
-    """Rows of what kubectl prints, by column; columns stand where their titles begin."""
+    """Parse the rows that kubectl prints, by column. A column begins where its title begins."""
     head, *lines = printed.splitlines()
     starts = [i for i, letter in enumerate(head) if letter != " " and (i == 0 or head[i - 2 : i] == "  ")]
     ends = [*starts[1:], None]
@@ -209,6 +244,9 @@ async def test_kubectl_lists_backups_as_openstack_does(client: KubeClient, names
         "storedBytes": 4096,
         "failReason": "The bucket is gone",
         "progress": {"percent": 40, "bytesDone": 4, "bytesTotal": 10},
+        "completedAt": (datetime.now(UTC) - timedelta(hours=2, minutes=30)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "duration": "2m5s",
+        "conditions": [a_ready_condition("False", "BucketNotFound")],
     }
     await client.merge_patch(VOLUME_BACKUP, "nightly", namespace, {"status": status}, subresource="status")
     (row,) = table(kubectl(kubeconfig, "get", "vb", "-n", namespace).stdout)
@@ -217,16 +255,20 @@ async def test_kubectl_lists_backups_as_openstack_does(client: KubeClient, names
     assert row == {
         "NAME": "nightly",
         "STATUS": "error",
+        "READY": "False",
+        "REASON": "BucketNotFound",
         "VOLUME": "data",
-        "SIZE": "10",
+        "SIZE GIB": "10",
         "OBJECTS": "7",
         "CONTAINER": "shop",
         "INCREMENTAL": "true",
-        "PROGRESS": "40",
+        "PROGRESS %": "40",
+        "DURATION": "2m5s",
     }
     (wide,) = table(kubectl(kubeconfig, "get", "vb", "-n", namespace, "-o", "wide").stdout)
     assert wide.items() >= row.items()
-    assert wide["TITLE"] == "Nightly"
+    assert wide["DISPLAY NAME"] == "Nightly"
+    assert wide["COMPLETED"] == "150m"
     assert wide["DESCRIPTION"] == "of the shop"
     assert wide["STORE"] == "offsite"
     assert wide["DEPENDENTS"] == "false"
@@ -234,13 +276,33 @@ async def test_kubectl_lists_backups_as_openstack_does(client: KubeClient, names
     assert wide["FAIL REASON"] == "The bucket is gone"
 
 
-async def test_kubectl_lists_restores(client: KubeClient, namespace: str, kubeconfig: Path) -> None:
+def a_ready_condition(status: str, reason: str) -> dict[str, str]:
+    return {"type": "Ready", "status": status, "reason": reason, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("short_name", ["vr", "vrs"])
+async def test_kubectl_lists_restores(client: KubeClient, namespace: str, kubeconfig: Path, short_name: str) -> None:
     await create(client, VOLUME_RESTORE, namespace, {"backupId": "nightly"}, "back")
-    status = {"phase": "restoring", "backupName": "nightly", "volumeName": "data-2", "progress": {"percent": 7}}
+    status = {
+        "phase": "restoring",
+        "backupName": "nightly",
+        "volumeName": "data-2",
+        "progress": {"percent": 7},
+        "conditions": [a_ready_condition("False", "MoverRunning")],
+    }
     await client.merge_patch(VOLUME_RESTORE, "back", namespace, {"status": status}, subresource="status")
-    (row,) = table(kubectl(kubeconfig, "get", "vr", "-n", namespace).stdout)
+    (row,) = table(kubectl(kubeconfig, "get", short_name, "-n", namespace).stdout)
     del row["AGE"]
-    assert row == {"NAME": "back", "STATUS": "restoring", "BACKUP": "nightly", "VOLUME": "data-2", "PROGRESS": "7"}
+    assert row == {
+        "NAME": "back",
+        "STATUS": "restoring",
+        "READY": "False",
+        "REASON": "MoverRunning",
+        "BACKUP": "nightly",
+        "VOLUME": "data-2",
+        "PROGRESS %": "7",
+        "DURATION": "",
+    }
 
 
 async def test_kubectl_lists_stores_and_which_is_the_default(
@@ -250,21 +312,21 @@ async def test_kubectl_lists_stores_and_which_is_the_default(
     metadata = {"name": "offsite", "namespace": namespace, "annotations": annotations}
     spec = {**STORE, "endpointUrl": "https://s3.example.com", "container": "shop"}
     await client.create(BACKUP_STORE, {"metadata": metadata, "spec": spec})
-    ready = {"type": "Ready", "status": "True", "reason": "Answered", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    status = {"status": {"conditions": [ready]}}
+    status = {"status": {"conditions": [a_ready_condition("True", "Answers")]}}
     await client.merge_patch(BACKUP_STORE, "offsite", namespace, status, subresource="status")
     (row,) = table(kubectl(kubeconfig, "get", "bst", "-n", namespace).stdout)
     del row["AGE"]
     assert row == {
         "NAME": "offsite",
         "READY": "True",
+        "REASON": "Answers",
         "DEFAULT": "true",
         "CONTAINER": "shop",
         "ENDPOINT": "https://s3.example.com",
     }
 
 
-async def test_one_category_lists_all_our_kinds(client: KubeClient, namespace: str, kubeconfig: Path) -> None:
+async def test_category_lists_all_our_kinds(client: KubeClient, namespace: str, kubeconfig: Path) -> None:
     await create(client, BACKUP_STORE, namespace, STORE, "one")
     await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"}, "two")
     await create(client, VOLUME_RESTORE, namespace, {"backupId": "two"}, "three")

@@ -1,7 +1,7 @@
-"""The words of Cinderblock: pydantic models and enums. No I/O, no clock.
+"""The API: pydantic models and enums without I/O or clock.
 
-backup: one copy of a volume (`VolumeBackup`). restore: one run that writes a backup into a volume (`VolumeRestore`).
-store: where backups live (`BackupStore`). phase: Cinder's status. condition: Kubernetes' view of the same.
-task: what the operator asks of a mover. report: what the mover answers. cluster: the few fields of Kubernetes' own
-objects that decisions need.
+v1alpha1: our kinds `VolumeBackup`, `VolumeRestore` and `BackupStore`. crd: their CustomResourceDefinitions.
+mover: the task that the operator gives to a mover, and the report that the mover returns. kubernetes: the fields of
+Kubernetes' own objects that decisions need. labels: names, labels, annotations and finalizers. layout: keys of objects
+in a store. conditions, losses, origin, pins: parts that several models share. duration, quantity: Kubernetes' formats.
 """

@@ -1,4 +1,4 @@
-"""Conditions: how Kubernetes tools see a phase. They follow kstatus, which Flux and Argo CD understand."""
+"""Conditions, which show a phase to Kubernetes tools. They follow kstatus, as Flux and Argo CD expect."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 
 class ConditionType(StrEnum):
-    """The conditions of our kinds; ``Reconciling`` and ``Stalled`` are there only while they are true (kstatus)."""
+    """Condition types of our kinds. ``Reconciling`` and ``Stalled`` exist only while they are true (kstatus)."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     COMPLETE = "Complete"
-    """False: a backup lacks files that could not be read (spec.unreadable: Skip)."""
+    """False if a backup lacks files that could not be read (spec.unreadable: Skip)."""
     PIN_REGAINED = "PinRegained"
-    """True: the status of a backup was lost, and the operator read from the store again what identifies its content."""
+    """True if the operator read the pins of a backup from the store again, because its status was lost."""
     PINNED = "Pinned"
-    """False: an earlier release made the backup, and the operator could not yet record what identifies its content."""
+    """False if an earlier release made the backup, and the operator could not record its pins yet."""
     UNSEALED_BACKUPS = "UnsealedBackups"
-    """True: a store with an encryption Secret holds backups from before it had one."""
+    """True if a store with an encryption Secret holds backups that are not encrypted."""
 
 
 class Condition(Model):
-    """One condition (metav1.Condition)."""
+    """Observed state of one aspect of the object (metav1.Condition)."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Name of the condition."""
+    """Type of the condition, in CamelCase."""
     status: ConditionStatus
-    """Whether the condition holds."""
+    """Status of the condition: True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Stable CamelCase word for why."""
+    """Reason for the status, as a stable CamelCase word that scripts may match."""
     message: Annotated[str, Field(max_length=32768)] = ""
-    """The same for a person."""
+    """Explanation of the status for people. Defaults to an empty text."""
     last_transition_time: datetime
-    """When the status last changed."""
+    """Time when the status of the condition last changed."""
     observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The metadata.generation that the condition speaks of."""
+    """Value of metadata.generation that the condition was set for."""
 
 
 Conditions = Annotated[
@@ -53,4 +53,4 @@ Conditions = Annotated[
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     ),
 ]
-"""Conditions of an object, one of each type."""
+"""Conditions of an object, at most one of each type."""

@@ -1,4 +1,4 @@
-"""Durations as Kubernetes users write them: ``90s``, ``2m``, ``1h30m`` (Go: time.ParseDuration, whole units only)."""
+"""Durations in the notation of Kubernetes, such as ``90s``, ``2m`` or ``1h30m`` (Go: time.ParseDuration)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from pydantic import Field
 _PATTERN: Final = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 
 Duration = Annotated[str, Field(min_length=2, max_length=24, pattern=_PATTERN)]
-"""Hours, minutes and seconds, each at most once, in this order."""
+"""Hours, minutes and seconds, each at most once and in this order. Fractions are not supported."""
 
 
 def to_timedelta(text: str) -> timedelta:
-    """Return the duration that ``text`` names. Raises ValueError if it names none."""
-    found = re.fullmatch(_PATTERN, text)
-    if found is None or not text:
+    """Parse a duration. Raises ValueError if ``text`` is not one."""
+    match = re.fullmatch(_PATTERN, text)
+    if match is None or not text:
         raise ValueError(f"{text!r} is no duration: write it as 90s, 2m or 1h30m")
-    hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in found.groups())
+    hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
     return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def from_timedelta(duration: timedelta) -> str:
+    """Format a duration in whole seconds, rounded down, without units that are zero. A negative one is ``0s``."""
+    seconds = max(0, int(duration.total_seconds()))
+    units = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
+    return "".join(f"{count}{unit}" for count, unit in units if count) or "0s"

@@ -1,4 +1,4 @@
-"""Kubernetes' own objects, cut down to the fields that decisions need. Everything else is ignored when reading."""
+"""Kubernetes' own objects, reduced to the fields that decisions need. Reading ignores all other fields."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class PersistentVolumeClaim(Object):
 
     @property
     def is_bound(self) -> bool:
-        """Whether a PersistentVolume belongs to the claim."""
+        """Return whether the PersistentVolumeClaim is bound to a PersistentVolume."""
         return self.status.phase == "Bound" and bool(self.spec.volume_name)
 
     @property
     def capacity_bytes(self) -> int:
-        """Bytes that the bound volume has; before binding, bytes that were asked for."""
+        """Capacity of the bound volume in bytes, or the requested size before binding."""
         return to_bytes(self.status.capacity.get("storage") or self.spec.resources.requests.get("storage", "0"))
 
 
@@ -80,12 +80,12 @@ class PersistentVolume(Object):
 
     @property
     def driver(self) -> str:
-        """Name of the CSI driver; empty for a volume of another kind."""
+        """Name of the CSI driver, empty for a volume without one."""
         return self.spec.csi.driver if self.spec.csi else ""
 
     @property
     def delays_timestamps(self) -> bool:
-        """Whether timestamps may stay in memory for a day after the data have reached the disk (mount(8), lazytime)."""
+        """Return whether timestamps may reach the disk a day later than the data (mount(8), lazytime)."""
         return any("lazytime" in options.split(",") for options in self.spec.mount_options)
 
 
@@ -97,12 +97,12 @@ class VolumeSnapshotClass(Object):
 
     @property
     def keeps_snapshots(self) -> bool:
-        """Whether a snapshot stays in the driver when its VolumeSnapshot is deleted."""
+        """Return whether the driver keeps a snapshot when its VolumeSnapshot is deleted."""
         return self.deletion_policy == "Retain"
 
     @property
     def is_default(self) -> bool:
-        """Whether it is its driver's default class."""
+        """Return whether the class is the default of its driver."""
         return self.metadata.annotations.get(DEFAULT_SNAPSHOT_CLASS_ANNOTATION) == "true"
 
 
@@ -114,7 +114,7 @@ class StorageClass(Object):
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the cluster's default class."""
+        """Return whether the class is the default of the cluster."""
         return self.metadata.annotations.get(DEFAULT_STORAGE_CLASS_ANNOTATION) == "true"
 
 
@@ -169,12 +169,12 @@ class Job(Object):
 
     @property
     def is_complete(self) -> bool:
-        """Whether a pod of the Job has succeeded."""
+        """Return whether a pod of the Job has succeeded."""
         return any(c.type in ("Complete", "SuccessCriteriaMet") and c.status == "True" for c in self.status.conditions)
 
     @property
     def failure(self) -> JobCondition | None:
-        """Why the Job has given up, if it has."""
+        """Condition that tells why the Job failed, None if it has not failed."""
         return next((c for c in self.status.conditions if c.type == "Failed" and c.status == "True"), None)
 
 
@@ -201,16 +201,16 @@ class ContainerState(Model):
     terminated: ContainerTerminated | None = None
 
     def ran_between(self, begin: datetime, end: datetime | None) -> bool:
-        """Whether the container ran at some time between the two; ``end`` None: up to now.
+        """Return whether the container ran at any time between ``begin`` and ``end``. None for ``end`` means now.
 
-        Stamps are of whole seconds: one that ended in the second of the beginning had ended before it.
+        Timestamps have whole seconds. A container that ended within the second of ``begin`` counts as ended before it.
         """
-        ran = self.running or self.terminated
-        if ran is None:
+        run = self.running or self.terminated
+        if run is None:
             return False
         finished = self.terminated.finished_at if self.terminated else None
-        began_in_time = end is None or ran.started_at is None or ran.started_at <= end
-        return began_in_time and (finished is None or finished > begin)
+        started_in_time = end is None or run.started_at is None or run.started_at <= end
+        return started_in_time and (finished is None or finished > begin)
 
 
 class ContainerStatus(Model):
@@ -247,27 +247,27 @@ class Pod(Object):
 
     @property
     def has_ended(self) -> bool:
-        """Whether no container of the pod runs any more."""
+        """Return whether all containers of the pod have terminated."""
         return self.status.phase in ("Succeeded", "Failed")
 
     def ran_between(self, begin: datetime, end: datetime | None) -> bool:
-        """Whether a container of the pod ran at some time between the two; ``end`` None: up to now."""
+        """Return whether a container of the pod ran at any time between ``begin`` and ``end``. None means now."""
         containers = (*self.status.init_container_statuses, *self.status.container_statuses)
         return any(state.ran_between(begin, end) for c in containers for state in (c.state, c.last_state))
 
     @property
     def terminated(self) -> ContainerTerminated | None:
-        """How the pod's only container ended, if it did."""
+        """State of the pod's only container if it has terminated, else None."""
         return next((c.state.terminated for c in self.status.container_statuses if c.state.terminated), None)
 
     @property
     def waiting(self) -> ContainerWaiting | None:
-        """Why the pod's only container does not run yet, if the kubelet says so."""
+        """Reason why the pod's only container is waiting, if the kubelet reports one."""
         return next((c.state.waiting for c in self.status.container_statuses if c.state.waiting), None)
 
     @property
     def unschedulable(self) -> str | None:
-        """Why no node was found, if none was."""
+        """Message of the scheduler if it found no node for the pod, else None."""
         return next(
             (c.message for c in self.status.conditions if c.type == "PodScheduled" and c.status == "False"), None
         )

@@ -1,4 +1,4 @@
-"""What a backup or a restore could not keep of a file besides its content."""
+"""Attributes of files that a backup or restore could not preserve, and the policies for such files."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from pydantic import Field
 from cinderblock.api.meta import Model
 
 Path = Annotated[str, Field(max_length=255)]
-"""A path within a volume, printable and cut to fit."""
+"""A path within a volume, in printable characters and cut to 255 of them."""
 
 
 class Unreadable(StrEnum):
-    """What a backup does about a file that cannot be read or described."""
+    """Policy of a backup for a file that cannot be read, or whose attributes the format cannot express."""
 
     FAIL = "Fail"
     SKIP = "Skip"
 
 
 class Fidelity(StrEnum):
-    """What a restore does if the target cannot keep the owner, mode, links or times of a file."""
+    """Policy of a restore for a target that cannot preserve the owner, mode, links or times of a file."""
 
     STRICT = "Strict"
     BEST_EFFORT = "BestEffort"
 
 
 def count_files(count: int) -> str:
-    """Return a number of files in words: ``1 file``, ``2 files``."""
+    """Return a number of files as text: ``1 file``, ``2 files``."""
     return f"{count} file" if count == 1 else f"{count} files"
 
 
 class Loss(Model):
-    """One kind of thing that could not be kept."""
+    """One kind of attribute that could not be preserved."""
 
     what: Annotated[str, Field(max_length=255)]
-    """What was lost, for example owners of files."""
+    """Attribute that was lost, for example owners of files."""
     objects: Annotated[int, Field(ge=0)] | None = None
-    """How many files have lost it; none: the number cannot be known."""
+    """Number of files that lost the attribute. Unset if the number is unknown."""
     examples: Annotated[list[Path], Field(max_length=3)] = []
-    """Some of these files."""
+    """Paths of up to three of these files."""
 
 
 Losses = Annotated[list[Loss], Field(max_length=16)]
-"""What could not be kept, each kind once."""
+"""Attributes that could not be preserved, each kind once."""

@@ -1,4 +1,4 @@
-"""What all models share: camelCase on the wire, immutable in memory, tolerant of fields they do not know."""
+"""Shared parts of all models, which are camelCase on the wire, immutable, and tolerant of unknown fields."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Uid = Annotated[str, Field(min_length=1, max_length=64)]
-"""A UID of the API server: a UUID in 36 characters, with room for the ids of adopted backups."""
+"""A UID of the API server, which is a UUID of 36 characters, or the id of an imported backup."""
 
 LabelKey = Annotated[
     str,
     Field(max_length=317, pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"),
 ]
-"""Key of a label or an annotation (apimachinery ``validation.IsQualifiedName``): optional prefix, slash, name."""
+"""Key of a label or annotation: an optional prefix and slash, and a name (apimachinery ``IsQualifiedName``)."""
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$")]
 """Value of a label (apimachinery ``validation.IsValidLabelValue``)."""
 
@@ -26,25 +26,31 @@ _RESERVED = {
 Labels = Annotated[
     dict[LabelKey, LabelValue], Field(max_length=32, json_schema_extra={"x-kubernetes-validations": [_RESERVED]})
 ]
-"""Labels that a user asks for. Those that we find our own objects by are not among them."""
+"""Labels that a user requests, except the labels by which the operator finds its own objects."""
 Annotations = Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
-"""Annotations that a user asks for."""
+"""Annotations that a user requests."""
+
+CORE_TYPE = "x-core-type"
+"""Keyword in ``json_schema_extra`` of a field: the type of the API group ``core/v1`` that the field holds.
+
+The CustomResourceDefinitions contain the schema of that type. The models do not validate such a field.
+"""
 
 
 class Model(BaseModel):
-    """Base of every model. Unknown fields are ignored when reading, so that older programs read newer objects."""
+    """Base of every model. Reading ignores unknown fields, so that older programs can read newer objects."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", use_attribute_docstrings=True
     )
 
     def to_wire(self) -> dict[str, Any]:
-        """The object as JSON-ready data in lowerCamelCase, without fields that are unset (``None``)."""
+        """Return the object as JSON-ready data in lowerCamelCase, without fields that are ``None``."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class OwnerReference(Model):
-    """Who owns a child (Kubernetes: metav1.OwnerReference)."""
+    """Reference to the owner of a child (metav1.OwnerReference)."""
 
     api_version: str = ""
     kind: str = ""
@@ -70,11 +76,11 @@ class ObjectMeta(Model):
 
     @property
     def is_being_deleted(self) -> bool:
-        """Whether somebody has asked for the object's deletion."""
+        """Return whether the object has a deletionTimestamp."""
         return self.deletion_timestamp is not None
 
     def is_owned_by(self, uid: str) -> bool:
-        """Whether the object with this UID is among the owners."""
+        """Return whether the object with this UID is an owner."""
         return any(owner.uid == uid for owner in self.owner_references)
 
 

@@ -1,7 +1,7 @@
-"""What the operator asks of a mover (`MoverTask`) and what the mover answers (`MoverReport`).
+"""The task that the operator gives to a mover (`MoverTask`), and the report that the mover returns (`MoverReport`).
 
-The task travels in the Job as an environment variable, or several if it is very long; it holds no secret: credentials,
-keys and certificates are files that the kubelet mounts from Secrets. The report is the container's termination message.
+The task is in environment variables of the Job. It contains no secrets: the kubelet mounts credentials, keys and
+certificates from Secrets as files. The report is the termination message of the container.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
-"""Environment variable with the MoverTask as JSON; what is too long for one goes on in CINDERBLOCK_TASK_1 and so on."""
-_CHARACTERS = 30_000
-"""Of a variable. The kernel takes 128 KiB in each (execve(2), MAX_ARG_STRLEN); as UTF-8 a character has up to 4 bytes.
-A backup may have 128 values of metadata of 255 characters each, which would be more."""
+"""Environment variable with the MoverTask as JSON. A long task continues in CINDERBLOCK_TASK_1 and so on."""
+_VARIABLE_CHARACTERS = 30_000
+"""Most characters of one variable. The kernel limits a variable to 128 KiB (execve(2), MAX_ARG_STRLEN), and a character
+has up to 4 bytes in UTF-8. A task may be longer: a backup may have 128 metadata values of 255 characters each."""
 SECRETS_DIRECTORY = "/etc/cinderblock"
-"""Where Secrets are mounted in a mover: credentials/, encryption/ and ca/ below it, each only if configured."""
+"""Directory of mounted Secrets in a mover. It contains credentials/, encryption/ and ca/, each only if configured."""
 DEVICE_PATH = "/dev/cinderblock-volume"
-"""Where a volume of mode Block appears in a mover."""
+"""Path of a volume of mode Block in a mover."""
 TREE_PATH = "/volume"
-"""Where a volume of mode Filesystem is mounted in a mover."""
+"""Path of a volume of mode Filesystem in a mover."""
 REPORT_LIMIT = 4096
-"""Bytes of a termination message that the kubelet keeps (Kubernetes: core/v1 TerminationMessagePath)."""
+"""Most bytes of a termination message, which the kubelet cuts off there (core/v1 TerminationMessagePath)."""
 
 
 class VolumeMode(StrEnum):
@@ -42,33 +42,33 @@ class VolumeMode(StrEnum):
 
 
 class MoverOperation(StrEnum):
-    """What a mover does."""
+    """Operation of a mover."""
 
     BACKUP = "backup"
     RESTORE = "restore"
 
 
 class StoreLocation(Model):
-    """Where to find a store. No credentials."""
+    """Location of a store, without credentials."""
 
     endpoint_url: str | None = None
-    """None: AWS."""
+    """URL of the S3 endpoint. None for AWS."""
     region: str = "us-east-1"
     container: str
     prefix: str = ""
     addressing: Addressing = Addressing.PATH
     create_container: bool = False
-    """Create the container if it does not exist."""
+    """Whether to create the container if it does not exist."""
     storage_class: str | None = None
-    """Storage class of what is written; None: the server's default."""
+    """Storage class of written objects. None for the default of the server."""
     server_side_encryption: ServerSideEncryption | None = None
-    """What the server is asked to encrypt with; None: as the container has it."""
+    """Encryption that the S3 server applies. None for the default of the container."""
     upload_bytes_per_second: int | None = None
     download_bytes_per_second: int | None = None
 
 
 class BackupMetadata(Model):
-    """What the manifest of a backup keeps about the volume and the request, so that the store alone explains itself."""
+    """Facts about the volume and the request in the manifest, so that a store is complete without the cluster."""
 
     backup_id: str
     """UID of the VolumeBackup."""
@@ -90,15 +90,15 @@ class BackupMetadata(Model):
     data_timestamp: datetime
     incremental: bool = False
     change_detection: ChangeDetection | None = None
-    """Which files of the parent's were not read again; None: the backup is not incremental, or that of a device."""
+    """Rule by which files of the parent were not read again. None for a full backup, or a backup of a block device."""
     claim: ClaimFacts | None = None
-    """Further facts about the PersistentVolumeClaim."""
+    """More facts about the PersistentVolumeClaim."""
     driver: DriverFacts | None = None
-    """The CSI volume behind the claim."""
+    """Facts about the CSI volume."""
     cluster: ClusterFacts | None = None
-    """The cluster that made the backup."""
+    """Facts about the cluster that made the backup."""
     consistency: str | None = None
-    """One of `Consistency`, or a word of a later version; None: the writer did not record it."""
+    """A value of `Consistency`, or of a later version. None if the writer did not record it."""
     written_by: str | None = None
     """Version of Cinderblock that wrote the manifest."""
 
@@ -110,75 +110,75 @@ class MoverTask(Model):
     store: StoreLocation
     volume_mode: VolumeMode
     path: str
-    """Where the volume is in this pod: DEVICE_PATH or TREE_PATH."""
+    """Path of the volume in the pod: DEVICE_PATH or TREE_PATH."""
     backup: BackupMetadata
-    """The backup to make, or the backup to restore."""
+    """The backup to create, or the backup to restore."""
     expected: ExpectedBackup | None = None
-    """restore: which backup the manifest must be."""
+    """Expected identity of the manifest to restore."""
     fidelity: Fidelity = Fidelity.STRICT
-    """restore: what to do if the target cannot keep the owner, mode, links or times of a file."""
+    """Policy of a restore for attributes that the target cannot preserve."""
     unreadable: Unreadable = Unreadable.FAIL
-    """backup: what to do about a file that cannot be read."""
+    """Policy of a backup for files that cannot be read."""
     expected_parent: ExpectedBackup | None = None
-    """backup: which backup the parent's manifest must be."""
+    """Expected identity of the manifest of the parent."""
     dirty_window_seconds: int = 3600
-    """backup: how many seconds later than its timestamps the data of a file may reach the volume."""
+    """Longest delay, in seconds, between the timestamps of a file and its data on the volume."""
     compare_every: int = 30
-    """backup: every n-th incremental backup reads all files."""
+    """Interval of incremental backups that read all files: every n-th one does."""
     data_instant: datetime | None = None
-    """backup: the earliest time at which the data can have been cut. No snapshot was taken and no live tree was read
-    before it. None: unknown; then the backup reads all files, and so does the next one."""
+    """Earliest time of the data: no snapshot was taken, and no live tree was read, before it. If it is None, this
+    backup and the next one read all files."""
     parent_manifest: str | None = None
-    """backup: key of the parent's manifest, if the backup is incremental."""
+    """Key of the manifest of the parent, for an incremental backup."""
     change_detection: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
-    """backup: which files of the parent's need not be read again."""
+    """Rule by which an incremental backup does not read a file again."""
     manifest: str
-    """Key of the manifest: to be written by a backup, to be read by a restore."""
+    """Key of the manifest that a backup writes, or that a restore reads."""
     compression: Compression = Compression()
     sealed: bool = False
-    """backup: whether the store has an encryption Secret: it is then sealed, and refuses to run without the key.
-    restore: whether the backup was encrypted when it was stored; one that is not any more is refused."""
+    """Whether the backup is encrypted. A backup then fails without the key. A restore refuses an unencrypted manifest,
+    because somebody may have replaced the encrypted one."""
     active_key: str | None = None
-    """Key id that seals a new backup; None: the greatest of those mounted."""
+    """Id of the key that encrypts a new backup. None for the greatest id of the mounted keys."""
 
 
 class MoverReport(Model):
-    """How a run of a mover ended, in at most REPORT_LIMIT bytes of JSON."""
+    """Result of a run of a mover. It is at most REPORT_LIMIT bytes of JSON."""
 
     succeeded: bool
     permanent: bool = False
-    """Of a failure: trying again cannot help."""
+    """Whether a failure is permanent, so that a retry cannot succeed."""
     reason: str = ""
-    """Of a failure: stable CamelCase word."""
+    """Reason of a failure, as a stable CamelCase word."""
     message: str = ""
-    """Of a failure: one sentence. Of a success: what a person should know, or nothing."""
+    """Message for people: the error of a failure, or a note about a success."""
     manifest: str | None = None
-    """Key of the manifest that was written or read."""
+    """Key of the manifest that the mover wrote or read."""
     object_count: int = 0
     logical_bytes: int = 0
     transferred_bytes: int = 0
     stored_bytes: int = 0
     restored_bytes: int = 0
     requests: int = 0
-    """Calls to the S3 server; one that was tried again counts once."""
+    """Number of requests to the S3 server, without retries."""
     pins: Pins | None = None
-    """backup: what identifies the manifest that was written."""
+    """Pins of the manifest that a backup wrote."""
     reread_files: int = 0
-    """backup: files that were read again because they were stamped within the dirty window."""
+    """Number of files that a backup read again because their timestamps are within the dirty window."""
     missed_changes: int = 0
-    """backup: files whose content had changed although their timestamps had not."""
+    """Number of files whose content had changed although their timestamps had not."""
     unreadable_files: int = 0
-    """backup: files that could not be read and were left out."""
+    """Number of files that a backup skipped because they could not be read."""
     unreadable_examples: Annotated[list[Path], Field(max_length=5)] = []
-    """backup: some of these files."""
+    """Paths of some of the skipped files."""
     losses: Losses = []
-    """What could not be kept, each kind once."""
+    """Attributes that could not be preserved, each kind once."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
-    """What could not be kept: sockets skipped, owners that may not be set."""
+    """Warnings for people, for example about skipped sockets."""
 
 
 def missed_changes_sentence(count: int) -> str:
-    """Return what a person should know about ``count`` files whose changes timestamps had hidden."""
+    """Return a warning about ``count`` files whose content had changed although their timestamps had not."""
     files = "1 file" if count == 1 else f"{count} files"
     return (
         f"The content of {files} had changed although size and timestamps had not. This backup has the changes. "
@@ -187,7 +187,7 @@ def missed_changes_sentence(count: int) -> str:
 
 
 class MoverProgress(Model):
-    """One line of a mover's standard output while it works."""
+    """Progress of a mover, which it writes to its standard output as lines."""
 
     bytes_done: int
     bytes_total: int
@@ -197,14 +197,17 @@ class MoverProgress(Model):
 
 
 def task_to_env(task: MoverTask) -> dict[str, str]:
-    """Variables that hold the task, as the kubelet leaves them: it expands ``$(NAME)`` and shortens ``$$``."""
+    """Return the environment variables that contain the task.
+
+    The kubelet expands ``$(NAME)`` and ``$$`` in values, so the JSON contains no dollar sign.
+    """
     text = task.model_dump_json(by_alias=True, exclude_none=True).replace("$", "\\u0024")
-    parts = [text[start : start + _CHARACTERS] for start in range(0, len(text), _CHARACTERS)]
+    parts = [text[start : start + _VARIABLE_CHARACTERS] for start in range(0, len(text), _VARIABLE_CHARACTERS)]
     return {_variable(number): part for number, part in enumerate(parts)}
 
 
 def task_from_env(environment: Mapping[str, str]) -> str | None:
-    """What `to_environment` has divided, in one piece again; None if there is none."""
+    """Return the JSON that `task_to_env` split, or None if the environment contains no task."""
     parts: list[str] = []
     while (part := environment.get(_variable(len(parts)))) is not None:
         parts.append(part)
@@ -216,11 +219,7 @@ def _variable(number: int) -> str:
 
 
 EXIT_SUCCESS = 0
-
-
 EXIT_PERMANENT = 3
-"""Doing the same again cannot help: the Job's pod failure policy ends the Job."""
-
-
+"""A retry cannot succeed. The pod failure policy of the Job ends the Job."""
 EXIT_TRANSIENT = 4
-"""Doing the same again may help: the Job starts another pod, within its backoff limit."""
+"""A retry may succeed. The Job starts another pod, up to its backoff limit."""

@@ -1,6 +1,6 @@
-"""What a manifest keeps of the cluster that its volume comes from, so that the volume can be made again elsewhere.
+"""Facts about the origin of a volume in a manifest, from which the volume can be created in another cluster.
 
-Readers must not rely on any of it: manifests of earlier versions have none, and people edit labels.
+Readers must not rely on these facts: manifests of earlier versions have none, and users edit labels.
 """
 
 from __future__ import annotations
@@ -11,48 +11,48 @@ from cinderblock.api.meta import Model
 
 
 class Consistency(StrEnum):
-    """What was copied. A manifest may hold other words of later versions."""
+    """Source of the copied data. Manifests of later versions may contain other values."""
 
     SNAPSHOT = "snapshot"
-    """A snapshot of the volume: its state at one instant, as after a crash."""
+    """A snapshot, which has the state of the volume at one instant, as after a crash."""
     LIVE = "live"
-    """The volume itself."""
+    """The volume itself, while it was mounted by the mover."""
 
 
 class ClaimFacts(Model):
-    """What the PersistentVolumeClaim said."""
+    """Facts about the PersistentVolumeClaim."""
 
     labels: dict[str, str] = {}
-    """Labels of the claim, except those by which a tool manages it."""
+    """Labels, except those of tools that manage the PersistentVolumeClaim."""
     annotations: dict[str, str] = {}
-    """Annotations of the claim, except those that a tool or Kubernetes itself has written."""
+    """Annotations, except those that a tool or Kubernetes itself wrote."""
     left_out: list[str] = []
-    """Keys of labels and annotations that were too large to be kept."""
+    """Keys of labels and annotations that were omitted because they are too large."""
     requested_size: str | None = None
-    """spec.resources.requests.storage, as it was written."""
+    """Text of spec.resources.requests.storage."""
     volume_attributes_class: str | None = None
     """spec.volumeAttributesClassName."""
     stateful_set: str | None = None
-    """The StatefulSet that the claim belongs to."""
+    """Name of the StatefulSet that uses the PersistentVolumeClaim."""
     ordinal: int | None = None
-    """The number of the pod that the claim belongs to."""
+    """Ordinal of the StatefulSet's pod that uses the PersistentVolumeClaim."""
 
 
 class DriverFacts(Model):
-    """The CSI volume that the claim was bound to."""
+    """Facts about the CSI volume behind the PersistentVolumeClaim."""
 
     name: str
-    """The CSI driver."""
+    """Name of the CSI driver."""
     volume_handle: str = ""
-    """The driver's id of the volume."""
+    """Id of the volume in the driver."""
     fs_type: str = ""
-    """The filesystem that was asked for; empty: the driver's default, or none."""
+    """Requested file system. Empty for the default of the driver, or for a volume without one."""
 
 
 class ClusterFacts(Model):
-    """The cluster that made the backup."""
+    """Facts about the cluster that made the backup."""
 
     uid: str
-    """UID of the namespace kube-system, which is as old as the cluster."""
+    """UID of the namespace kube-system, which identifies the cluster."""
     release: str = ""
-    """Name of the Helm release of the operator."""
+    """Name of the operator's Helm release."""

@@ -1,4 +1,4 @@
-"""What a reader of a stored backup knows beforehand: which backup it must be, and which content."""
+"""Pins and expectations, against which a reader checks a stored backup."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ Digest = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
 
 
 class Pins(Model):
-    """What identifies the stored content of a backup (docs/format.md). Wrapping its key again changes none of it."""
+    """Identity of the stored content of a backup (docs/format.md). Rewrapping its key does not change it."""
 
     content_digest: Digest
-    """BLAKE3 over the digests of all sections of the manifest, in hexadecimal."""
+    """BLAKE3 digest over the digests of all sections of the manifest, in hexadecimal."""
     salt: Annotated[str, Field(max_length=32, pattern=r"^[0-9a-f]{32}$")]
-    """The salt that was drawn for the manifest, in hexadecimal."""
+    """Random salt of the manifest, in hexadecimal."""
     suite: Annotated[int, Field(ge=0, le=255)]
-    """How the manifest is sealed. 0: not at all. 1: AES-256-GCM."""
+    """Encryption of the manifest: 0 for none, 1 for AES-256-GCM."""
 
 
 class ExpectedBackup(Model):
-    """Which backup a manifest must be. This comes from a status or from a person, never from the manifest itself."""
+    """Expected identity of a manifest. It comes from a status or a user, never from the manifest itself."""
 
     volume_id: str
     """UID of the PersistentVolumeClaim."""
     backup_id: str
     """Id of the backup."""
     sealed: bool = False
-    """Whether the manifest must be sealed."""
+    """Whether the manifest must be encrypted."""
     pins: Pins | None = None
-    """What identifies the content that the manifest must have; None: not recorded."""
+    """Expected pins of the manifest. None if they were not recorded."""
     content_digest: Digest | None = None
-    """The digest that a person has noted; None: none was given."""
+    """Content digest that the user gave. None if the user gave no digest."""
     created_at: datetime | None = None
-    """When the backup was asked for. A read-only key must not have sealed it later than its mark. None: only the
-    manifest knows."""
+    """Time when the backup was requested, for the rule that a read-only key seals no newer backup. None if only the
+    manifest contains the time."""

@@ -1,4 +1,4 @@
-"""Kubernetes quantities of bytes (apimachinery ``resource.Quantity``), as far as volumes use them."""
+"""Kubernetes quantities of bytes (apimachinery ``resource.Quantity``), in the forms that volumes use."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:[eE]([0-9]+))?([kMGTPEm]
 
 
 def to_bytes(quantity: str) -> int:
-    """Bytes of a quantity such as ``10Gi``, ``1.5T``, ``2e9``; fractions of a byte round up.
+    """Return the bytes of a quantity such as ``10Gi``, ``1.5T`` or ``2e9``, rounded up.
 
-    Raises InvalidInput for what is no quantity.
+    Raises InvalidInput if the text is not a quantity.
     """
     match = _QUANTITY.fullmatch(quantity.strip())
     if not match:
@@ -31,5 +31,5 @@ def to_bytes(quantity: str) -> int:
 
 
 def to_gib(size: int) -> int:
-    """GiB of ``size`` bytes, rounded up: Cinder counts volumes in whole GiB."""
+    """Return the GiB of ``size`` bytes, rounded up, because Cinder counts volumes in whole GiB."""
     return -(-size // GIB)

@@ -80,7 +80,7 @@ class ChangeDetector:
         asks_all = not self.detection.trusts_stamps
         if (asks_all or self.detection.asks_inode) and entry.inode != before.inode:
             return False
-        return not (asks_all or self.detection.asks_ctime) or entry.ctime_ns == before.ctime_ns
+        return not (asks_all or self.detection.compares_ctime) or entry.ctime_ns == before.ctime_ns
 
     def _is_settled(self, before: Entry) -> bool:
         timestamp = before.mtime_ns if self.mtime_alone else max(before.ctime_ns, before.mtime_ns)

@@ -114,7 +114,7 @@ def choose_policy(task: MoverTask, parent: Comparison | None, *, is_incremental:
 
 
 def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> Iterator[RereadReason]:
-    if not task.change_detection.trusts_stamps:
+    if not task.change_detection.trusts_timestamps:
         yield RereadReason.CONTENT
     if parent is None:
         yield RereadReason.NOT_RECORDED
@@ -146,11 +146,11 @@ def _asks_less(before: ChangeDetection, now: ChangeDetection) -> bool:
 
 
 def _asks_ctime(detection: ChangeDetection) -> bool:
-    return detection.asks_ctime or not detection.trusts_stamps
+    return detection.compares_ctime or not detection.trusts_timestamps
 
 
 def _asks_inode(detection: ChangeDetection) -> bool:
-    return detection.asks_inode or not detection.trusts_stamps
+    return detection.compares_inode or not detection.trusts_timestamps
 
 
 def _seconds(window: timedelta) -> int:

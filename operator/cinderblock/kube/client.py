@@ -29,6 +29,11 @@ DISCOVERY_CACHE_SECONDS: Final = 30.0
 _STATUS_ATTEMPTS: Final = 3
 """How often a status is written, if the object changes each time between read and write."""
 
+_MISTYPED: Final = ("failed to create typed live object", "failed to create manager for existing fields")
+"""Server-side apply answers 500 with such words if the stored object does not fit the types of the schema."""
+_LOST_MANAGER: Final = "before-first-apply"
+"""Manager of fields whose managedFields were cleared (apimachinery managedfields: LastAppliedManager)."""
+
 _SSA: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 
@@ -365,6 +370,22 @@ async def connect(
     transport = Transport(default_source(environment, kubeconfig, context), call_seconds=call_seconds)
     await transport.config()
     return KubeClient(transport, observer=observer, response_counts=response_counts)
+
+
+def _has_lost_ownership(body: JsonObject) -> bool:
+    """Return whether managedFields were cleared, so that server-side apply no longer removes what we wrote before."""
+    managers = body["metadata"].get("managedFields") or ()
+    return any(m.get("manager") == _LOST_MANAGER and m.get("subresource") == "status" for m in managers)
+
+
+def _merge_from(old: JsonObject, new: JsonObject) -> JsonObject:
+    """Return the merge patch that turns ``old`` into ``new``."""
+    nested = {
+        key: _merge_from(old[key], value)
+        for key, value in new.items()
+        if isinstance(value, dict) and isinstance(old.get(key), dict)
+    }
+    return dict.fromkeys(old.keys() - new.keys()) | new | nested
 
 
 def _not_served(kind: Kind) -> NotFound:

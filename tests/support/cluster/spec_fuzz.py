@@ -59,6 +59,8 @@ def specs(schema: Schema) -> st.SearchStrategy[Any]:
             return st.integers(schema.get("minimum", -5), schema.get("maximum", 2**40))
         case "boolean":
             return st.booleans()
+    if schema.get("x-kubernetes-int-or-string"):
+        return st.integers(0, 2**40) | _strings(schema)
     return st.just({})
 
 

@@ -1,4 +1,4 @@
-"""Quantities of bytes, as volumes write them."""
+"""Quantities of bytes, in the notation of Kubernetes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from cinderblock.errors import InvalidInput
         (" 1Ki ", 1024),
     ],
 )
-def test_a_quantity_is_so_many_bytes(quantity: str, size: int) -> None:
+def test_quantity_is_converted_to_bytes(quantity: str, size: int) -> None:
     assert to_bytes(quantity) == size
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "-1Gi", "1 Gi", "1GiB", "ten", "1e", "0x10"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_text_that_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="is not a size"):
         to_bytes(text)
 
 
 @pytest.mark.parametrize(("size", "gib"), [(0, 0), (1, 1), (GIB, 1), (GIB + 1, 2), (10 * GIB, 10)])
-def test_gib_are_rounded_up(size: int, gib: int) -> None:
+def test_size_is_rounded_up_to_gib(size: int, gib: int) -> None:
     assert to_gib(size) == gib

@@ -1,7 +1,7 @@
-"""Our kinds as CustomResourceDefinitions: names, columns, selectable fields and the rules that need two fields at once.
+"""CustomResourceDefinitions of our kinds: names, columns, selectable fields, and rules that involve several fields.
 
-``crds/generate.py`` writes what ``definition`` returns. Rules are in CEL and not in a webhook: nothing of ours has to
-run for an object to be refused, and nothing of ours can keep the API server from writing.
+``crds/generate.py`` writes what `definition` returns. The rules are in CEL instead of a webhook, so that the API server
+applies them while the operator is down, and an outage of the operator never blocks a write.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from cinderblock import __version__
 from cinderblock.api.crd.structural_schema import structural_schema
 from cinderblock.api.labels import GROUP, VERSION
 from cinderblock.api.v1alpha1.backup import VolumeBackupSpec, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreSpec, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import (
-    ARCHIVES,
+    ARCHIVE_STORAGE_CLASSES,
     DEFAULT_STORE_ANNOTATION,
     BackupStoreSpec,
     BackupStoreStatus,
@@ -31,11 +32,11 @@ class PrinterColumn:
     """One column of ``kubectl get``.
 
     Attributes:
-        title: as printed; kubectl writes it in capitals.
+        title: title, which kubectl prints in capitals.
         path: JSON path of the field.
-        description: what it is, with its unit.
+        description: meaning of the value, with its unit.
         type: string, integer, boolean or date.
-        wide: only with ``-o wide``.
+        wide: whether the column is shown only with ``-o wide``.
     """
 
     title: str
@@ -50,20 +51,20 @@ class CustomResource:
     """One of our kinds.
 
     Attributes:
-        kind: its name in objects.
-        plural: its name in URLs; the singular is the kind in small letters.
-        short_name: for the command line.
-        description: what it is.
+        kind: name of the kind.
+        plural: name in URLs. The singular is the kind in lower case.
+        short_names: short names for the command line.
+        description: description of the kind.
         spec: model of the spec.
         status: model of the status.
-        columns: of ``kubectl get``, after NAME.
-        selectable: fields that a field selector may name; the API server takes at most eight.
-        rules: CEL rules on the spec.
+        columns: columns of ``kubectl get`` after NAME.
+        selectable: fields that a field selector may name. The API server accepts at most eight.
+        rules: CEL rules for the spec.
     """
 
     kind: str
     plural: str
-    short_name: str
+    short_names: tuple[str, ...]
     description: str
     spec: type[BaseModel]
     status: type[BaseModel]
@@ -73,7 +74,7 @@ class CustomResource:
 
 
 def _fixed(field: str, mutable: str) -> Rule:
-    """``field`` of a spec may be neither changed nor added nor removed once the object exists."""
+    """Return a rule that ``field`` of a spec can be neither changed nor added nor removed."""
     new, old = f"self.{_escaped(field)}", f"oldSelf.{_escaped(field)}"
     return {
         "rule": f"has({new}) == has({old}) && (!has({new}) || {new} == {old})",
@@ -84,40 +85,51 @@ def _fixed(field: str, mutable: str) -> Rule:
 
 
 def _escaped(field: str) -> str:
-    """``field`` as CEL reads it: words of the language stand between underscores (Kubernetes: CEL, "Escaping")."""
-    return f"__{field}__" if field in _CEL_WORDS else field
+    """Return the name of ``field`` in CEL, where keywords are between underscores (Kubernetes: CEL, "Escaping")."""
+    return f"__{field}__" if field in _CEL_KEYWORDS else field
 
 
 def _all_fixed(model: type[BaseModel], mutable: frozenset[str], sentence: str) -> tuple[Rule, ...]:
-    """A rule for each field but those in ``mutable``; one rule for each, so that the error names the field."""
+    """Return one rule for each field that is not in ``mutable``, so that the error names the field."""
     fields = [info.alias or name for name, info in model.model_fields.items()]
     return tuple(_fixed(field, sentence) for field in fields if field not in mutable)
 
 
-_CEL_WORDS: Final = (
+_CEL_KEYWORDS: Final = (
     "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
     "loop", "package", "namespace", "return", "var", "void", "while",
 )  # fmt: skip
 
+_IS_DEFAULT: Final = ".metadata.annotations." + DEFAULT_STORE_ANNOTATION.replace(".", "\\.")
+_READY_CONDITION: Final = '.status.conditions[?(@.type=="Ready")]'
+
+_READY: Final = PrinterColumn("Ready", f"{_READY_CONDITION}.status", "Status of the condition Ready.")
+_REASON: Final = PrinterColumn("Reason", f"{_READY_CONDITION}.reason", "Reason of the condition Ready.")
+_PROGRESS: Final = PrinterColumn(
+    "Progress %", ".status.progress.percent", "Share of the data that the mover has processed, in percent.", "integer"
+)
+_DURATION: Final = PrinterColumn("Duration", ".status.duration", "Time from the creation of the object to completion.")
+_COMPLETED: Final = PrinterColumn(
+    "Completed", ".status.completedAt", "Time since the operation completed.", "date", wide=True
+)
 _AGE: Final = PrinterColumn("Age", ".metadata.creationTimestamp", "Time since the object was created.", "date")
-_DEFAULT: Final = ".metadata.annotations." + DEFAULT_STORE_ANNOTATION.replace(".", "\\.")
-_READY: Final = '.status.conditions[?(@.type=="Ready")]'
 
 BACKUP_STORE: Final = CustomResource(
     kind="BackupStore",
     plural="backupstores",
-    short_name="bst",
-    description="Where backups live: an S3 endpoint, a container, a prefix, credentials and keys.",
+    short_names=("bst",),
+    description="A store of backups: an S3 endpoint, a bucket, a prefix, credentials and encryption keys.",
     spec=BackupStoreSpec,
     status=BackupStoreStatus,
     columns=(
-        PrinterColumn("Ready", f"{_READY}.status", "Whether the store answered when it was last asked."),
-        PrinterColumn("Default", _DEFAULT, "Whether backups that name no store use it."),
-        PrinterColumn("Container", ".spec.container", "Bucket for backups that ask for none."),
-        PrinterColumn("Endpoint", ".spec.endpointUrl", "URL of the S3 endpoint; none: AWS."),
-        PrinterColumn("Prefix", ".spec.prefix", "Prefix of every key.", wide=True),
+        _READY,
+        _REASON,
+        PrinterColumn("Default", _IS_DEFAULT, "Whether backups that name no store use this one."),
+        PrinterColumn("Container", ".spec.container", "Bucket for backups that do not name one."),
+        PrinterColumn("Endpoint", ".spec.endpointUrl", "URL of the S3 endpoint, empty for AWS."),
+        PrinterColumn("Prefix", ".spec.prefix", "Prefix of all keys in the bucket.", wide=True),
         PrinterColumn("Encryption", ".spec.encryptionSecretRef.name", "Secret with the encryption keys.", wide=True),
-        PrinterColumn("Message", f"{_READY}.message", "What the store said when it was last asked.", wide=True),
+        PrinterColumn("Message", f"{_READY_CONDITION}.message", "Message of the condition Ready.", wide=True),
         _AGE,
     ),
     rules=(
@@ -129,7 +141,7 @@ BACKUP_STORE: Final = CustomResource(
             "fieldPath": ".caSecretRef",
         },
         {
-            "rule": f"!has(self.storageClass) || !(self.storageClass in {[*ARCHIVES]})",
+            "rule": f"!has(self.storageClass) || !(self.storageClass in {[*ARCHIVE_STORAGE_CLASSES]})",
             "message": "a backup in this storage class could not be read at once: choose one that needs no retrieval",
             "fieldPath": ".storageClass",
         },
@@ -145,30 +157,38 @@ BACKUP_STORE: Final = CustomResource(
 VOLUME_BACKUP: Final = CustomResource(
     kind="VolumeBackup",
     plural="volumebackups",
-    short_name="vb",
-    description="One copy of a PersistentVolumeClaim in S3, with the fields, statuses and rules of Cinder's backups.",
+    short_names=("vb",),
+    description="A copy of a PersistentVolumeClaim in S3, with the fields, statuses and rules of Cinder's backups.",
     spec=VolumeBackupSpec,
     status=VolumeBackupStatus,
     columns=(
-        PrinterColumn("Status", ".status.phase", "Cinder's status."),
+        PrinterColumn("Status", ".status.phase", "Status of the backup, in Cinder's words."),
+        _READY,
+        _REASON,
         PrinterColumn("Volume", ".status.volumeName", "Name of the PersistentVolumeClaim."),
-        PrinterColumn("Size", ".status.size", "GiB of the volume.", "integer"),
-        PrinterColumn("Objects", ".status.objectCount", "Data objects in the store.", "integer"),
-        PrinterColumn("Container", ".status.container", "The bucket."),
-        PrinterColumn("Incremental", ".status.isIncremental", "Whether it was made against a parent.", "boolean"),
-        PrinterColumn("Progress", ".status.progress.percent", "Percent of the volume that is dealt with.", "integer"),
-        PrinterColumn("Title", ".spec.name", "Cinder's display name.", wide=True),
-        PrinterColumn("Description", ".spec.description", "The user's own words.", wide=True),
-        PrinterColumn("Store", ".status.storeName", "The BackupStore.", wide=True),
+        PrinterColumn("Size GiB", ".status.size", "Size of the volume in GiB.", "integer"),
+        PrinterColumn("Objects", ".status.objectCount", "Number of data objects in the store.", "integer"),
+        PrinterColumn("Container", ".status.container", "Bucket that contains the backup."),
         PrinterColumn(
-            "Data", ".status.dataTimestamp", "Time since the instant whose data it holds.", "date", wide=True
+            "Incremental", ".status.isIncremental", "Whether the backup was made against a parent.", "boolean"
         ),
+        _PROGRESS,
+        _DURATION,
+        PrinterColumn("Display Name", ".spec.name", "Display name of the backup.", wide=True),
+        PrinterColumn("Description", ".spec.description", "Description of the backup.", wide=True),
+        PrinterColumn("Store", ".status.storeName", "Name of the BackupStore.", wide=True),
+        PrinterColumn("Data Age", ".status.dataTimestamp", "Age of the data in the backup.", "date", wide=True),
+        _COMPLETED,
         PrinterColumn(
-            "Dependents", ".status.hasDependentBackups", "Whether others need its data.", "boolean", wide=True
+            "Dependents",
+            ".status.hasDependentBackups",
+            "Whether other backups need the data of this one.",
+            "boolean",
+            wide=True,
         ),
-        PrinterColumn("Stored", ".status.storedBytes", "Bytes in the store.", "integer", wide=True),
-        PrinterColumn("ID", ".status.id", "Cinder's id.", wide=True),
-        PrinterColumn("Fail Reason", ".status.failReason", "Why the status is an error.", wide=True),
+        PrinterColumn("Stored Bytes", ".status.storedBytes", "Size of the objects in bytes.", "integer", wide=True),
+        PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
+        PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),
         _AGE,
     ),
     selectable=(
@@ -205,18 +225,24 @@ _NEW_VOLUME_ONLY: Final = ("storageClassName", "accessModes", "size", "labels", 
 VOLUME_RESTORE: Final = CustomResource(
     kind="VolumeRestore",
     plural="volumerestores",
-    short_name="vr",
-    description="One run that writes a VolumeBackup into a new or an existing PersistentVolumeClaim.",
+    short_names=("vr", "vrs"),  # csi-addons' VolumeReplication has the short name vr as well
+    description="One restore of a VolumeBackup into a new or an existing PersistentVolumeClaim.",
     spec=VolumeRestoreSpec,
     status=VolumeRestoreStatus,
     columns=(
-        PrinterColumn("Status", ".status.phase", "restoring, available or error_restoring."),
+        PrinterColumn("Status", ".status.phase", "Status of the restore, in Cinder's words."),
+        _READY,
+        _REASON,
         PrinterColumn("Backup", ".status.backupName", "Name of the VolumeBackup."),
         PrinterColumn("Volume", ".status.volumeName", "Name of the restored PersistentVolumeClaim."),
-        PrinterColumn("Progress", ".status.progress.percent", "Percent of the volume that is dealt with.", "integer"),
-        PrinterColumn("Restored", ".status.restoredBytes", "Bytes written and verified.", "integer", wide=True),
-        PrinterColumn("Volume ID", ".status.volumeId", "UID of the PersistentVolumeClaim.", wide=True),
-        PrinterColumn("Fail Reason", ".status.failReason", "Why the status is error_restoring.", wide=True),
+        _PROGRESS,
+        _DURATION,
+        _COMPLETED,
+        PrinterColumn(
+            "Restored Bytes", ".status.restoredBytes", "Data written and verified, in bytes.", "integer", wide=True
+        ),
+        PrinterColumn("Volume ID", ".status.volumeId", "UID of the restored PersistentVolumeClaim.", wide=True),
+        PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),
         _AGE,
     ),
     selectable=(
@@ -246,21 +272,28 @@ VOLUME_RESTORE: Final = CustomResource(
     ),
 )
 
-_NOT_SEEN_YET: Final = {"observedGeneration": -1}
-"""The status before ours: a new object without conditions would be finished for kstatus, which Flux waits by."""
+_INITIAL_STATUS: Final = {"observedGeneration": -1}
+"""Status of a new object. Without it, kstatus (and so Flux) would consider an object without conditions finished."""
+
+_LABELS: Final = {
+    "app.kubernetes.io/name": "cinderblock",
+    "app.kubernetes.io/part-of": "cinderblock",
+    "app.kubernetes.io/version": __version__,
+}
+"""Labels of the definitions. The version is the release that they come from."""
 
 RESOURCES: Final = (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE)
 
 
 def definition(resource: CustomResource) -> dict[str, Any]:
-    """The CustomResourceDefinition of ``resource``, ready to be sent or written.
+    """Return the CustomResourceDefinition of ``resource``.
 
-    It is in no category ``all``: ``kubectl delete all --all`` must not delete backups.
+    It is not in the category ``all``, because ``kubectl delete all --all`` must not delete backups.
     """
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{resource.plural}.{GROUP}"},
+        "metadata": {"name": f"{resource.plural}.{GROUP}", "labels": dict(_LABELS)},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
@@ -269,7 +302,7 @@ def definition(resource: CustomResource) -> dict[str, Any]:
                 "listKind": f"{resource.kind}List",
                 "plural": resource.plural,
                 "singular": resource.kind.lower(),
-                "shortNames": [resource.short_name],
+                "shortNames": list(resource.short_names),
                 "categories": ["cinderblock"],
             },
             "versions": [_version(resource)],
@@ -283,20 +316,20 @@ def _version(resource: CustomResource) -> dict[str, Any]:
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "additionalPrinterColumns": [_printed(column) for column in resource.columns],
+        "additionalPrinterColumns": [_printer_column(column) for column in resource.columns],
     }
     if resource.selectable:
         version["selectableFields"] = [{"jsonPath": path} for path in resource.selectable]
-    return version | {"schema": {"openAPIV3Schema": _whole(resource)}}
+    return version | {"schema": {"openAPIV3Schema": _object_schema(resource)}}
 
 
-def _printed(column: PrinterColumn) -> dict[str, Any]:
-    printed = {"name": column.title, "type": column.type, "jsonPath": column.path, "description": column.description}
-    return {**printed, "priority": 1} if column.wide else dict(printed)
+def _printer_column(column: PrinterColumn) -> dict[str, Any]:
+    shown = {"name": column.title, "type": column.type, "jsonPath": column.path, "description": column.description}
+    return {**shown, "priority": 1} if column.wide else dict(shown)
 
 
-def _whole(resource: CustomResource) -> dict[str, Any]:
-    """Schema of a whole object; what is in ``metadata``, the API server checks by itself."""
+def _object_schema(resource: CustomResource) -> dict[str, Any]:
+    """Return the schema of an object. ``metadata`` has none, because the API server validates it itself."""
     spec = structural_schema(resource.spec)
     if resource.rules:
         spec["x-kubernetes-validations"] = list(resource.rules)
@@ -305,10 +338,10 @@ def _whole(resource: CustomResource) -> dict[str, Any]:
         "description": resource.description,
         "required": ["spec"],
         "properties": {
-            "apiVersion": {"type": "string", "description": "Version of the schema that the object is written in."},
+            "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
             "kind": {"type": "string", "description": f"Always {resource.kind}."},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": structural_schema(resource.status, defaults=False) | {"default": _NOT_SEEN_YET},
+            "status": structural_schema(resource.status, defaults=False) | {"default": _INITIAL_STATUS},
         },
     }

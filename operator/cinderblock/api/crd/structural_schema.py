@@ -1,63 +1,74 @@
-"""From a pydantic model to a structural schema, which is what a CustomResourceDefinition may hold.
+"""Converts pydantic models to structural schemas, the only schemas that a CustomResourceDefinition accepts.
 
-pydantic writes JSON Schema; ``apiextensions.k8s.io/v1`` takes a part of OpenAPI 3: no ``$ref``, no ``anyOf`` with null,
-no ``const``, no numeric ``exclusiveMinimum``, one type for each field. What has no counterpart here is refused instead
-of left out, so that no bound of a model gets lost on the way unnoticed.
+pydantic writes JSON Schema. ``apiextensions.k8s.io/v1`` accepts a subset of OpenAPI 3: no ``$ref``, no ``anyOf`` with
+null, no ``const``, no numeric ``exclusiveMinimum``, and one type per field. The conversion fails on keywords without a
+counterpart, so that no constraint of a model is lost silently.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
+from cinderblock.api.crd.core_schemas import INT_OR_STRING, Schema, core_schema
+from cinderblock.api.meta import CORE_TYPE
 from cinderblock.errors import InvalidInput
-
-Schema = dict[str, Any]
 
 _KEPT: Final[tuple[str, ...]] = (
     "type", "format", "description", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems",
     "maxItems", "minProperties", "maxProperties",
 )  # fmt: skip
-"""Keywords that mean the same on both sides."""
+"""Keywords with the same meaning in both dialects."""
 
 _CONVERTED: Final = (
     "$ref", "anyOf", "const", "default", "properties", "required", "items", "additionalProperties", "propertyNames",
     "patternProperties",
 )  # fmt: skip
-"""Keywords that have a counterpart of another form."""
+"""Keywords whose counterpart has another form."""
 
-_EXTENSIONS: Final = ("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations")
-"""What a model says to the API server beyond JSON Schema, by ``json_schema_extra``."""
+_EXTENSIONS: Final = (
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations", INT_OR_STRING,
+)  # fmt: skip
+"""Extensions of Kubernetes, which a model adds with ``json_schema_extra``."""
 
 _KNOWN: Final = frozenset((*_KEPT, *_CONVERTED, *_EXTENSIONS, "title"))
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
-    """The structural schema of ``model``.
+    """Return the structural schema of ``model``.
 
     Args:
-        model: every field described; every string, list and map bounded.
-        defaults: whether the API server is to fill in the model's defaults. Not in a status: the server would make up
-            what nobody has reported.
+        model: a model that describes every field, and bounds every string, list and map.
+        defaults: whether the schema contains the model's defaults. The API server fills them in, so a status must
+            have none: it would contain values that nobody has reported.
 
     Raises:
-        InvalidInput: the model uses something that a structural schema cannot express.
+        InvalidInput: a structural schema cannot express the model.
     """
-    whole = model.model_json_schema(by_alias=True)
-    return _Converter(whole.pop("$defs", {}), defaults=defaults).convert(whole, model.__name__)
+    root = model.model_json_schema(by_alias=True)
+    return _Converter(root.pop("$defs", {}), defaults=defaults).convert(root, model.__name__)
 
 
 class _Converter:
-    """Converts one model; ``path`` says where we are, for errors."""
+    """Converts the schema of one model. ``path`` is the position within it, for errors.
 
-    def __init__(self, definitions: Mapping[str, Schema], *, defaults: bool) -> None:
+    Attributes:
+        definitions: schemas that ``$ref`` refers to.
+        defaults: whether defaults are kept.
+        keeps_unknown: whether objects keep fields that the schema does not name.
+    """
+
+    def __init__(self, definitions: Mapping[str, Schema], *, defaults: bool, keeps_unknown: bool = False) -> None:
         self._definitions = definitions
         self._defaults = defaults
+        self._keeps_unknown = keeps_unknown
 
     def convert(self, node: Schema, path: str) -> Schema:
-        node = self._flat(node, path)
+        if CORE_TYPE in node:
+            return _convert_core_type(node, path)
+        node = self._flatten(node, path)
         unknown = node.keys() - _KNOWN
         if unknown:
             raise InvalidInput(f"{path}: a structural schema has no {', '.join(sorted(unknown))}")
@@ -74,12 +85,12 @@ class _Converter:
         if schema.get("type") == "array":
             schema["items"] = self.convert(node["items"], f"{path}[]")
             schema["x-kubernetes-list-type"] = "atomic"
-        return schema | {key: node[key] for key in _EXTENSIONS if key in node} | self._key_rules(node)
+        return schema | {key: node[key] for key in _EXTENSIONS if key in node} | self._convert_keys(node)
 
-    def _flat(self, node: Schema, path: str) -> Schema:
-        """``node`` with its reference put in place and ``| None`` taken off; what stands beside them wins."""
+    def _flatten(self, node: Schema, path: str) -> Schema:
+        """Return ``node`` with its reference resolved and ``| None`` removed. Keywords beside them take precedence."""
         while "$ref" in node or "anyOf" in node:
-            beside = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
+            siblings = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
             if "$ref" in node:
                 inner = self._definitions[node["$ref"].removeprefix("#/$defs/")]
             else:
@@ -87,11 +98,11 @@ class _Converter:
                 if len(choices) != 1:
                     raise InvalidInput(f"{path}: a structural schema has no unions")
                 (inner,) = choices
-            node = {**inner, **beside}
+            node = {**inner, **siblings}
         return node
 
     def _convert_default(self, node: Schema, schema: Schema) -> None:
-        """Keep a default that says something; of an object, an empty one, which its fields' own defaults then fill."""
+        """Keep a default that is not empty. An object gets an empty default, which its fields' own defaults fill."""
         default = node.get("default")
         if not self._defaults or default in (None, {}, []):
             return
@@ -106,6 +117,8 @@ class _Converter:
             schema["properties"] = {name: self.convert(field, f"{path}.{name}") for name, field in fields}
             if node.get("required"):
                 schema["required"] = node["required"]
+            if self._keeps_unknown:
+                schema["x-kubernetes-preserve-unknown-fields"] = True
             return
         values = next(iter(node.get("patternProperties", {}).values()), node.get("additionalProperties", True))
         if values is True:
@@ -113,8 +126,8 @@ class _Converter:
         else:
             schema["additionalProperties"] = self.convert(values, f"{path}{{}}")
 
-    def _key_rules(self, node: Schema) -> Schema:
-        """Rules for the keys of a map, which have no schema of their own in a structural schema."""
+    def _convert_keys(self, node: Schema) -> Schema:
+        """Return rules for the keys of a map, because a structural schema has no schema for keys."""
         rules = list(node.get("x-kubernetes-validations", ()))
         for pattern in node.get("patternProperties", {}):
             rule = f"self.all(key, key.matches({_cel_string(pattern)}))"
@@ -122,7 +135,18 @@ class _Converter:
         return {"x-kubernetes-validations": rules} if rules else {}
 
 
+def _convert_core_type(node: Schema, path: str) -> Schema:
+    """Return the structural schema of a field that holds one of Kubernetes' own types.
+
+    Unknown fields are kept: a newer Kubernetes may know them, and objects that exist may have them.
+    """
+    schema = core_schema(node[CORE_TYPE])
+    converter = _Converter(schema.pop("$defs", {}), defaults=False, keeps_unknown=True)
+    own = {"description": node["description"]} if "description" in node else {}
+    return converter.convert(schema | own, path)
+
+
 def _cel_string(text: str) -> str:
-    """``text`` as a string literal of CEL."""
+    """Return ``text`` as a string literal of CEL."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

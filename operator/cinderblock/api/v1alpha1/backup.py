@@ -1,4 +1,4 @@
-"""`VolumeBackup`: one backup. ``spec`` is Cinder's create request, ``status`` is Cinder's response, field for field."""
+"""`VolumeBackup`: one backup. ``spec`` has the fields of Cinder's request, and ``status`` those of its response."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
+from cinderblock.api.duration import Duration
 from cinderblock.api.losses import Losses, Path, Unreadable
 from cinderblock.api.meta import Model, Object, Uid
 from cinderblock.api.pins import Pins
 from cinderblock.api.v1alpha1.store import Container, Name
 
 CinderString = Annotated[str, Field(max_length=255)]
-"""Cinder's strings are at most 255 characters (API schema: parameter_types.name)."""
+"""A string of Cinder, of at most 255 characters (API schema: parameter_types.name)."""
 
 Description = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""Cinder's descriptions are one line of printable characters (API schema: parameter_types.description)."""
+"""A description of Cinder, which is one line of printable characters (API schema: parameter_types.description)."""
 
 MetadataKey = Annotated[str, Field(max_length=255, pattern=r"^[a-zA-Z0-9_:. /-]{1,255}$")]
-"""Keys as Cinder has them (API schema: parameter_types.extra_specs)."""
+"""A key of Cinder's metadata (API schema: parameter_types.extra_specs)."""
 
 Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
-"""Keys and values of the user's own (Cinder: 128 of them, quota_metadata_items)."""
+"""Keys and values of the user, at most 128 as in Cinder (quota_metadata_items)."""
 
 
 class BackupPhase(StrEnum):
@@ -40,145 +41,159 @@ class BackupPhase(StrEnum):
 
 
 class DeletionPolicy(StrEnum):
-    """What becomes of the stored data when the VolumeBackup is deleted."""
+    """Policy for the stored data of a deleted VolumeBackup."""
 
     DELETE = "Delete"
     RETAIN = "Retain"
 
 
 class ImportSource(Model):
-    """A backup that is in the store already (api-ref: Import backup record)."""
+    """A stored backup to import (api-ref: Import backup record)."""
 
     id: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
-    """The id that it gets: that which its VolumeBackup had as status.id; or with manifest another one that is free."""
+    """Id of the backup: the status.id of the VolumeBackup that made it. With manifest, any other id that is not in use
+    is allowed as well."""
     manifest: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Key of its manifest in the container; none: it is looked for below the store's prefix, by its id."""
+    """Key of the manifest in the bucket. Defaults to the manifest with this id below the prefix of the store."""
     allow_unsealed: bool = False
-    """Whether to adopt a backup that is not encrypted although the store has an encryption Secret. Anybody who can
-    write to the container can put such a backup there. Default: false."""
+    """Whether to import an unencrypted backup although the store has an encryption Secret. Anyone who can write to the
+    bucket can put such a backup there. Defaults to false."""
 
 
 class VolumeBackupSpec(Model):
-    """The request (api-ref: Create backup). Immutable except name, description, metadata and deletionPolicy."""
+    """Requested backup (api-ref: Create backup). Only name, description, metadata and deletionPolicy can be changed."""
 
     volume_id: Name | None = None
-    """The PersistentVolumeClaim to back up: its UID or its name; a UID wins. Either this or import."""
+    """UID or name of the PersistentVolumeClaim to back up. A UID takes precedence over a name. Exactly one of volumeId
+    and import is required."""
     import_: Annotated[ImportSource | None, Field(alias="import")] = None
-    """Adopt a backup that is in the store, of another cluster or of a VolumeBackup that is gone. Nothing is copied."""
+    """Stored backup to import, of another cluster or of a deleted VolumeBackup. No data is copied. Exactly one of
+    volumeId and import is required."""
     store_name: Name | None = None
-    """The BackupStore; none: the namespace's default store."""
+    """Name of the BackupStore. Defaults to the default store of the namespace."""
     name: CinderString | None = None
-    """Cinder's display name; it need not be unique."""
+    """Display name of the backup, as in Cinder. It does not have to be unique. Defaults to no name."""
     description: Description | None = None
-    """Free text, one line."""
+    """Description of the backup, in one line. Defaults to no description."""
     container: Container | None = None
-    """Bucket; none: the store's."""
+    """Bucket for the backup. Defaults to the bucket of the store."""
     incremental: bool = False
-    """Send only what changed since the latest available backup of the volume. The result is whole in itself."""
+    """Whether to store only what changed since the latest available backup of the volume. An incremental backup is
+    restored like a full one. Defaults to false."""
     force: bool = False
-    """Back up although pods use the volume: a crash-consistent copy through a snapshot."""
+    """Whether to back up a volume that pods use. The backup is then a crash-consistent copy of a snapshot. Defaults to
+    false."""
     snapshot_id: Name | None = None
-    """A VolumeSnapshot of the volume (name or UID) to back up instead of its present state."""
+    """UID or name of a VolumeSnapshot of the volume to back up. Defaults to the current state of the volume."""
     availability_zone: CinderString | None = None
-    """Kept and shown; it does not steer where movers run."""
+    """Availability zone that the Cinder API shows. It does not affect where movers run. Defaults to no zone."""
     metadata: Metadata = {}
-    """Keys and values of the user's own."""
+    """Metadata of the backup, as keys and values that the user chooses. Defaults to no metadata."""
     unreadable: Unreadable = Unreadable.FAIL
-    """What happens if a file cannot be read or described (I/O errors, attributes beyond the format's limits). Fail: the
-    backup fails. Skip: the file is left out and named, and condition Complete is False. Default: Fail."""
+    """Policy for a file that cannot be read, or whose attributes exceed the limits of the format. Fail makes the backup
+    fail. Skip leaves the file out, names it in the status, and sets the condition Complete to False. Defaults to
+    Fail."""
     deletion_policy: DeletionPolicy | None = None
-    """Delete: the stored data goes with the VolumeBackup. Retain: it stays. None: Delete, but Retain with import."""
+    """Whether stored data is deleted with the VolumeBackup: Delete deletes it, and Retain keeps it. Defaults to Delete,
+    or to Retain if import is set."""
 
 
 class Progress(Model):
-    """How far a running mover is."""
+    """Progress of a running mover."""
 
     bytes_done: Annotated[int, Field(ge=0)] = 0
-    """Bytes of the volume that are dealt with."""
+    """Data of the volume that the mover has processed, in bytes."""
     bytes_total: Annotated[int, Field(ge=0)] = 0
-    """Bytes of the volume that there are to deal with."""
+    """Data of the volume that the mover has to process, in bytes."""
     percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """The first as a share of the second, rounded down."""
+    """Share of bytesTotal that is in bytesDone, in percent and rounded down."""
 
 
 class VolumeBackupStatus(Model):
-    """The response (api-ref: Show backup details), and what Kubernetes users want to know beyond it."""
+    """Observed state of the backup. It contains the fields of Cinder's response (api-ref: Show backup details)."""
 
     phase: BackupPhase | None = None
-    """Cinder's status."""
+    """Status of the backup, in Cinder's words."""
     id: Uid | None = None
-    """Cinder's id: metadata.uid, or that of the backup that was imported."""
+    """Id of the backup, as in Cinder: metadata.uid, or spec.import.id of an imported backup."""
     imported_by: Uid | None = None
-    """Of an imported backup: the metadata.uid of the VolumeBackup that this status speaks of."""
+    """Value of metadata.uid of an imported backup, which shows that this status belongs to this object."""
     volume_id: Uid | None = None
     """UID of the PersistentVolumeClaim."""
     volume_name: Name | None = None
     """Name of the PersistentVolumeClaim."""
     store_name: Name | None = None
-    """The BackupStore in use."""
+    """Name of the BackupStore that contains the backup."""
     name: CinderString | None = None
-    """spec.name as accepted."""
+    """Display name, from spec.name."""
     description: CinderString | None = None
-    """spec.description as accepted."""
+    """Description, from spec.description."""
     container: Container | None = None
-    """The bucket in use."""
+    """Bucket that contains the backup."""
     availability_zone: CinderString | None = None
-    """spec.availabilityZone as accepted."""
+    """Availability zone, from spec.availabilityZone."""
     metadata: Metadata | None = None
-    """spec.metadata as accepted."""
+    """Metadata, from spec.metadata."""
     snapshot_id: Uid | None = None
-    """UID of the VolumeSnapshot of spec.snapshotId."""
+    """UID of the VolumeSnapshot in spec.snapshotId."""
     size: Annotated[int, Field(ge=0)] | None = None
-    """GiB of the volume, rounded up; of an incremental backup too."""
+    """Size of the volume in GiB, rounded up. An incremental backup has the size of the volume as well."""
     object_count: Annotated[int, Field(ge=0)] | None = None
-    """Data objects of this backup in the store; the manifest is not counted."""
+    """Number of data objects of this backup in the store, without the manifest."""
     fail_reason: Annotated[str, Field(max_length=255)] | None = None
-    """Why the phase is error, error_deleting or error_restoring."""
+    """Cause of the phase error, error_deleting or error_restoring."""
     is_incremental: bool | None = None
     """Whether the backup was made against a parent."""
     has_dependent_backups: bool | None = None
-    """Whether other backups need this one's data."""
+    """Whether other backups need the data of this one."""
     parent_id: Uid | None = None
-    """Id of the backup that this one was made against."""
+    """Id of the backup that this incremental backup was made against."""
     created_at: datetime | None = None
-    """When the VolumeBackup was created."""
+    """Time when the VolumeBackup was created."""
     updated_at: datetime | None = None
-    """When this status last changed."""
+    """Time when this status last changed."""
+    completed_at: datetime | None = None
+    """Time when the backup became available or failed. Later restores and a deletion do not change it. It is unset for
+    imported backups, for backups that release 0.1.0 completed, and if the status was lost."""
+    duration: Duration | None = None
+    """Time from the creation of the VolumeBackup to completedAt, for example 2m5s. It includes the time in queues, and
+    is unset if completedAt is."""
     data_timestamp: datetime | None = None
-    """The instant whose data the backup holds: of the snapshot, if there is one."""
+    """Time of the data in the backup: the creation of the snapshot, or of the VolumeBackup if there is no snapshot."""
     manifest_key: Annotated[str, Field(max_length=1024)] | None = None
-    """Key of the manifest in the container."""
+    """Key of the manifest in the bucket."""
     sealed: bool | None = None
-    """Whether the backup is encrypted in the store. A restore refuses a manifest that is not, if this says it is."""
+    """Whether the backup is encrypted in the store. If it is true, a restore refuses an unencrypted manifest."""
     pins: Pins | None = None
-    """What identifies the stored content. Restores and incremental backups refuse a manifest that differs."""
+    """Identity of the stored content. Restores and incremental backups refuse a manifest that differs."""
     reread_files: Annotated[int, Field(ge=0)] | None = None
-    """Files without a visible change that were read again because they were stamped within the dirty window."""
+    """Number of files that were read again only because their timestamps are within the dirty window."""
     missed_changes: Annotated[int, Field(ge=0)] | None = None
-    """Files whose content had changed although their timestamps had not. Earlier incremental backups may lack these
-    changes."""
+    """Number of files whose content had changed although their timestamps had not. This backup contains the changes,
+    but earlier incremental backups may lack them."""
     unreadable_files: Annotated[int, Field(ge=0)] | None = None
-    """Files that could not be read and are not in the backup (spec.unreadable: Skip)."""
+    """Number of files that are missing from the backup because they could not be read (spec.unreadable: Skip)."""
     unreadable_examples: Annotated[list[Path], Field(max_length=5)] = []
-    """Some of these files."""
+    """Paths of up to five of the files that could not be read."""
     losses: Losses = []
-    """What the backup could not keep of the files, each kind with a count and examples."""
+    """Attributes of files that the backup could not preserve, each kind with a count and examples."""
     logical_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Bytes of data in the volume, holes and zeros left out."""
+    """Data in the volume, without holes and zeros, in bytes."""
     transferred_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Bytes of data that were not in the parent."""
+    """Data that the parent does not contain, before compression, in bytes."""
     stored_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Bytes of this backup's objects in the store."""
+    """Size of this backup's objects in the store, in bytes."""
     progress: Progress | None = None
-    """How far the mover is."""
+    """Progress of the mover. It is set only while a mover runs."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
-    """The metadata.generation that this status speaks of; -1: nothing has been said yet."""
+    """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
-    """Ready, and while something is awaited Reconciling, or Stalled, with reason and message."""
+    """Conditions of the backup. Ready is always set, Reconciling while the operator works or waits, and Stalled after a
+    failure."""
 
 
 class VolumeBackup(Object):
-    """One copy of a PersistentVolumeClaim in S3, with the fields, statuses and rules of Cinder's backups."""
+    """A copy of a PersistentVolumeClaim in S3, with the fields, statuses and rules of Cinder's backups."""
 
     api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"
     kind: Literal["VolumeBackup"] = "VolumeBackup"
@@ -187,26 +202,28 @@ class VolumeBackup(Object):
 
     @property
     def backup_id(self) -> str:
-        """Cinder's id, by which the store knows the backup: our UID, or the id that is imported."""
+        """Id in Cinder and in the store: the object's UID, or the id of the imported backup."""
         return self.spec.import_.id if self.spec.import_ else self.uid
 
     @property
     def has_own_status(self) -> bool:
-        """Whether the status speaks of this object: one that came with a copied object counts for nothing."""
-        spoken_of = self.status.imported_by if self.spec.import_ else self.status.id
-        return spoken_of == self.uid
+        """Return whether the status was written for this object, and not copied from another object."""
+        written_for = self.status.imported_by if self.spec.import_ else self.status.id
+        return written_for == self.uid
 
     @property
     def is_alias(self) -> bool:
-        """Whether it was imported under another id than the one that is stored, and to which the data belongs."""
-        asked = self.spec.import_
-        return asked is not None and asked.manifest is not None and not asked.manifest.endswith(f"/{asked.id}.manifest")
+        """Return whether the backup was imported under an id that differs from the id in the store."""
+        source = self.spec.import_
+        if source is None or source.manifest is None:
+            return False
+        return not source.manifest.endswith(f"/{source.id}.manifest")
 
     @property
     def keeps_data(self) -> bool:
-        """Whether the stored data stays when the VolumeBackup is deleted.
+        """Return whether the stored data stays when the VolumeBackup is deleted.
 
-        Whoever adopts data must ask to delete it, and cannot do so with the data of another id.
+        The data of an imported backup is deleted only on request, and never if it belongs to another id.
         """
         if self.is_alias:
             return True

@@ -1,4 +1,4 @@
-"""`VolumeRestore`: one run that writes a backup into a volume (api-ref: Restore backup), declarative and listable."""
+"""`VolumeRestore`: one restore of a backup into a volume (api-ref: Restore backup)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
+from cinderblock.api.duration import Duration
 from cinderblock.api.losses import Fidelity, Losses
 from cinderblock.api.meta import Annotations, Labels, Model, Object, Uid
 from cinderblock.api.v1alpha1.backup import Progress
@@ -18,7 +19,7 @@ Quantity = Annotated[str, Field(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|M
 
 
 class RestorePhase(StrEnum):
-    """A restore's statuses: Cinder's words for the volume that is being restored."""
+    """Statuses of a restore, which are Cinder's statuses of the restored volume."""
 
     RESTORING = "restoring"
     AVAILABLE = "available"
@@ -36,41 +37,45 @@ class AccessMode(StrEnum):
 AccessModes = Annotated[
     list[AccessMode], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
 ]
-"""Access modes, each at most once."""
+"""Access modes of a new volume, each at most once."""
 
 
 class VolumeRestoreSpec(Model):
-    """The request. Immutable. volumeId wins over name; neither: a volume named after the backup is created."""
+    """Requested restore. No field can be changed. With volumeId an existing volume is overwritten, otherwise a new
+    volume is created."""
 
     backup_id: Name
-    """The VolumeBackup to restore: its id, its UID or its name."""
+    """Id, UID or name of the VolumeBackup to restore."""
     volume_id: Name | None = None
-    """An existing PersistentVolumeClaim (UID or name), overwritten to be exactly the backup's content."""
+    """UID or name of an existing PersistentVolumeClaim, whose content is replaced by the backup. It takes precedence
+    over name. Defaults to a new PersistentVolumeClaim."""
     name: Name | None = None
-    """Name of the PersistentVolumeClaim to create; default: restore-backup-<id>."""
+    """Name of the new PersistentVolumeClaim. Defaults to restore-backup-<id>."""
     storage_class_name: Name | None = None
-    """StorageClass of a new volume; default: that of the backed up volume if it still exists, else the cluster's."""
+    """StorageClass of a new volume. Defaults to the StorageClass of the backed up volume, or to the default of the
+    cluster if that one no longer exists."""
     access_modes: AccessModes | None = None
-    """Access modes of a new volume; default: those of the backed up volume."""
+    """Access modes of a new volume. Defaults to those of the backed up volume."""
     size: Quantity | None = None
-    """Size of a new volume, at least the backup's; default: the backup's."""
+    """Size of a new volume as a quantity, for example 10Gi. It must be at least the size of the backup, which is the
+    default."""
     labels: Labels = {}
-    """Labels of a new volume."""
+    """Labels of the new PersistentVolumeClaim. Defaults to no labels."""
     annotations: Annotations = {}
-    """Annotations of a new volume."""
+    """Annotations of the new PersistentVolumeClaim. Defaults to no annotations."""
     fidelity: Fidelity = Fidelity.STRICT
-    """What happens if the target refuses an owner, a mode, a link or a time, or only pretends to set it. NFS with
-    root_squash, EFS access points and SMB do that. Strict: the restore fails. BestEffort: it goes on, and
-    status.losses counts what was lost. Default: Strict."""
+    """Policy for owners, modes, links and times that the target cannot preserve, as with NFS with root_squash, EFS
+    access points and SMB. Strict makes the restore fail. BestEffort continues, and counts the losses in status.losses.
+    Defaults to Strict."""
 
 
 class VolumeRestoreStatus(Model):
-    """How the restore is going."""
+    """Observed state of the restore."""
 
     phase: RestorePhase | None = None
-    """restoring, available or error_restoring."""
+    """Status of the restore, in Cinder's words: restoring, available or error_restoring."""
     id: Uid | None = None
-    """Id of the run: metadata.uid."""
+    """Id of the restore, which is metadata.uid."""
     backup_id: Uid | None = None
     """Id of the backup (api-ref: restore.backup_id)."""
     backup_name: Name | None = None
@@ -80,25 +85,32 @@ class VolumeRestoreStatus(Model):
     volume_name: Name | None = None
     """Name of the restored PersistentVolumeClaim (Cinder: restore.volume_name)."""
     fail_reason: Annotated[str, Field(max_length=255)] | None = None
-    """Why the phase is error_restoring."""
+    """Cause of the phase error_restoring."""
     created_at: datetime | None = None
-    """When the VolumeRestore was created."""
+    """Time when the VolumeRestore was created."""
     updated_at: datetime | None = None
-    """When this status last changed."""
+    """Time when this status last changed."""
+    completed_at: datetime | None = None
+    """Time when the restore became available or failed. A deletion does not change it. It is unset for restores that
+    release 0.1.0 completed, and if the status was lost."""
+    duration: Duration | None = None
+    """Time from the creation of the VolumeRestore to completedAt, for example 2m5s. It includes the time in queues, and
+    is unset if completedAt is."""
     restored_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Bytes of data written and verified."""
+    """Data that was written and verified, in bytes."""
     losses: Losses = []
-    """What the restore could not keep of the files, each kind with a count and examples."""
+    """Attributes of files that the restore could not preserve, each kind with a count and examples."""
     progress: Progress | None = None
-    """How far the mover is."""
+    """Progress of the mover. It is set only while a mover runs."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
-    """The metadata.generation that this status speaks of; -1: nothing has been said yet."""
+    """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
-    """Ready, and while something is awaited Reconciling, or Stalled, with reason and message."""
+    """Conditions of the restore. Ready is always set, Reconciling while the operator works or waits, and Stalled after
+    a failure."""
 
 
 class VolumeRestore(Object):
-    """One run that writes a VolumeBackup into a new or an existing PersistentVolumeClaim."""
+    """One restore of a VolumeBackup into a new or an existing PersistentVolumeClaim."""
 
     api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"
     kind: Literal["VolumeRestore"] = "VolumeRestore"

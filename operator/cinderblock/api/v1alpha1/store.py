@@ -1,4 +1,4 @@
-"""`BackupStore`: where backups live, and how movers are to run."""
+"""`BackupStore`: the S3 store of backups, and the settings of its movers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration, to_timedelta
-from cinderblock.api.meta import Annotations, LabelKey, Labels, LabelValue, Model, Object
+from cinderblock.api.meta import CORE_TYPE, Annotations, LabelKey, Labels, LabelValue, Model, Object
 
 DEFAULT_STORE_ANNOTATION = "cinderblock.io/is-default-store"
-"""On a BackupStore, with the value "true": used by backups that name no store."""
+"""On a BackupStore, with the value "true": backups that name no store use it."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
@@ -22,64 +22,65 @@ Container = Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9
 
 
 class SecretReference(Model):
-    """A Secret in the same namespace."""
+    """Reference to a Secret in the same namespace."""
 
     name: Name
     """Name of the Secret."""
 
 
 class Addressing(StrEnum):
-    """How a container appears in a URL."""
+    """Position of the container in URLs."""
 
     PATH = "path"
     VIRTUAL = "virtual"
 
 
 class ServerSideAlgorithm(StrEnum):
-    """How an S3 server encrypts objects where they lie (S3: x-amz-server-side-encryption)."""
+    """Encryption that an S3 server applies to stored objects (S3: x-amz-server-side-encryption)."""
 
     AES256 = "AES256"
     KMS = "aws:kms"
 
 
 StorageClassName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""Storage class of objects, as the S3 server names it."""
+"""Name of a storage class of the S3 server."""
 
-ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
-"""Storage classes whose objects cannot be read before somebody has asked for them and waited for hours (S3 User Guide,
-"Understanding and managing Amazon S3 storage classes"). A backup in one could be neither confirmed nor restored."""
+ARCHIVE_STORAGE_CLASSES = ("GLACIER", "DEEP_ARCHIVE")
+"""Storage classes whose objects can be read only hours after a request to retrieve them (S3 User Guide, "Understanding
+and managing Amazon S3 storage classes"). A backup in such a class could be neither confirmed nor restored."""
 
 
 class ServerSideEncryption(Model):
-    """Encryption by the S3 server, with keys that the server has. It protects the server's disks; against whoever can
-    read the container only the encryption Secret does."""
+    """Encryption by the S3 server with the server's own keys. It protects the disks of the server. Only the encryption
+    Secret protects against someone who can read the container."""
 
     algorithm: ServerSideAlgorithm
-    """AES256, with keys of the server's own, or aws:kms."""
+    """Algorithm of the server: AES256 uses keys of the S3 server, and aws:kms uses a key of the KMS."""
     kms_key_id: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$")] | None = None
-    """Key of the KMS: id, alias or ARN, for aws:kms only; none: the KMS key that the account has for S3."""
+    """Id, alias or ARN of the KMS key. Only valid with the algorithm aws:kms. Defaults to the KMS key of the account
+    for S3."""
 
 
 class CompressionAlgorithm(StrEnum):
-    """How chunks are compressed before they are sealed."""
+    """Compression of chunks, which happens before encryption."""
 
     ZSTD = "zstd"
     NONE = "none"
 
 
 class Compression(Model):
-    """Compression of chunks. A chunk that compression does not make smaller is stored as it is."""
+    """Compression of stored data. A chunk that would not become smaller is stored uncompressed."""
 
     algorithm: CompressionAlgorithm = CompressionAlgorithm.ZSTD
-    """zstd, or none."""
+    """Algorithm: zstd, or none for no compression. Defaults to zstd."""
     level: Annotated[int, Field(ge=1, le=19)] = 1
-    """zstd level: 1 is fastest, 19 smallest."""
+    """Level of zstd, from 1 (fastest) to 19 (smallest). Defaults to 1."""
 
 
 class ChangeDetection(StrEnum):
-    """What of a file must be as the parent has it, so that an incremental backup does not read the file again.
+    """Attributes of a file that must equal those in the parent, so that an incremental backup does not read it again.
 
-    Anybody may set an mtime, and tools that copy or unpack files do. Nobody can set a ctime.
+    Any user can set an mtime, and tools that copy or unpack files do. No user can set a ctime.
     """
 
     SIZE_MTIME_CTIME_INODE = "SizeMtimeCtimeInode"
@@ -89,165 +90,183 @@ class ChangeDetection(StrEnum):
     CONTENT = "Content"
 
     @property
-    def trusts_stamps(self) -> bool:
-        """Whether there are files at all that are not read."""
+    def trusts_timestamps(self) -> bool:
+        """Return whether unchanged attributes are enough not to read a file."""
         return self is not ChangeDetection.CONTENT
 
     @property
-    def asks_ctime(self) -> bool:
-        """Whether ctime must be as it was."""
+    def compares_ctime(self) -> bool:
+        """Return whether the ctime must be unchanged."""
         return self in (ChangeDetection.SIZE_MTIME_CTIME_INODE, ChangeDetection.SIZE_MTIME_CTIME)
 
     @property
-    def asks_inode(self) -> bool:
-        """Whether the inode's number must be as it was."""
+    def compares_inode(self) -> bool:
+        """Return whether the inode number must be unchanged."""
         return self in (ChangeDetection.SIZE_MTIME_CTIME_INODE, ChangeDetection.SIZE_MTIME_INODE)
 
 
 class ChangeDetectionRules(Model):
-    """What is compared, by the StorageClass of the volume: how clones come about is a matter of its driver."""
+    """Change detection by StorageClass, because drivers differ in what they change when they clone a snapshot."""
 
     default: ChangeDetection = ChangeDetection.SIZE_MTIME_CTIME_INODE
-    """For volumes whose StorageClass is not named in storageClasses."""
+    """Rule for volumes whose StorageClass is not in storageClasses. Defaults to SizeMtimeCtimeInode."""
     storage_classes: Annotated[dict[Name, ChangeDetection], Field(max_length=64)] = {}
-    """By name of the volume's StorageClass."""
+    """Rules by name of the volume's StorageClass. Defaults to no rules, so that all volumes use the default rule."""
 
     def of(self, storage_class: str | None) -> ChangeDetection:
-        """What holds for a volume of this StorageClass."""
+        """Return the rule for volumes of a StorageClass."""
         return self.storage_classes.get(storage_class or "", self.default)
 
 
 SHORTEST_DIRTY_WINDOW = timedelta(minutes=2)
-"""A kernel writes a dirty page back after 30 s, and commits a journal after 5 s (sysctl vm.dirty_expire_centisecs,
-ext4(5) commit=). The rest is for clocks that differ."""
+"""A kernel writes a dirty page back after 30 s and commits a journal after 5 s (sysctl vm.dirty_expire_centisecs,
+ext4(5) commit=). The rest allows for clocks that differ."""
 
-_NOT_TOO_SHORT = {
+_LONG_ENOUGH = {
     "rule": "duration(self) >= duration('2m')",
     "message": "a dirty window is at least 2m: a kernel writes data back up to 30 s later than timestamps",
 }
-DirtyWindow = Annotated[Duration, Field(json_schema_extra={"x-kubernetes-validations": [_NOT_TOO_SHORT]})]
+DirtyWindow = Annotated[Duration, Field(json_schema_extra={"x-kubernetes-validations": [_LONG_ENOUGH]})]
 """A duration of at least SHORTEST_DIRTY_WINDOW."""
 
 
 class DirtyWindowRules(Model):
-    """By the volume's StorageClass, how much later than its timestamps the data of a file may reach the volume."""
+    """Dirty window by StorageClass."""
 
     default: DirtyWindow = "1h"
-    """For volumes whose StorageClass is not named in storageClasses. At least 2m. Default: 1h."""
+    """Window for volumes whose StorageClass is not in storageClasses, as a duration of at least 2m. Defaults to 1h."""
     storage_classes: Annotated[dict[Name, DirtyWindow], Field(max_length=64)] = {}
-    """By name of the volume's StorageClass."""
+    """Windows by name of the volume's StorageClass, as durations of at least 2m. Defaults to no windows, so that all
+    volumes use the default window."""
 
     def of(self, storage_class: str | None) -> timedelta:
-        """Return the window of a volume of this StorageClass, never less than SHORTEST_DIRTY_WINDOW."""
+        """Return the window for volumes of a StorageClass, never less than SHORTEST_DIRTY_WINDOW."""
         window = to_timedelta(self.storage_classes.get(storage_class or "", self.default))
         return max(window, SHORTEST_DIRTY_WINDOW)
 
 
-class MoverTemplate(Model):
-    """How mover pods are to run. What is left out, the operator's own settings fill in."""
+Toleration = Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "Toleration"})]
+ResourceRequirements = Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "ResourceRequirements"})]
+Affinity = Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "Affinity"})]
+SecurityContext = Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "SecurityContext"})]
+PodSecurityContext = Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "PodSecurityContext"})]
 
-    resources: dict[str, Any] = {}
-    """Resource requests and limits of the mover container (core/v1 ResourceRequirements)."""
+
+class MoverTemplate(Model):
+    """Settings of mover pods. The operator's own settings apply to fields that are not set."""
+
+    resources: ResourceRequirements = {}
+    """Resource requests and limits of the mover container. They replace the defaults as a whole, which are requests of
+    100m CPU and 128Mi memory, and a limit of 512Mi memory."""
     node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
-    """Labels that a mover's node must have."""
-    tolerations: Annotated[list[dict[str, Any]], Field(max_length=32)] = []
-    """Taints that a mover tolerates (core/v1 Toleration)."""
-    affinity: dict[str, Any] = {}
-    """Affinity of the mover pod (core/v1 Affinity)."""
+    """Labels that the node of a mover must have. Defaults to no labels."""
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
+    """Taints of nodes that mover pods tolerate. Defaults to no tolerations."""
+    affinity: Affinity = {}
+    """Scheduling constraints of mover pods. Defaults to no constraints."""
     priority_class_name: Name | None = None
-    """PriorityClass of the mover pod."""
+    """Name of the PriorityClass of mover pods. Defaults to the default priority of the cluster."""
     service_account_name: Name | None = None
-    """ServiceAccount of the mover pod; its token is never mounted. Default: the namespace's own."""
-    security_context: dict[str, Any] = {}
-    """Replaces the mover container's security context (core/v1 SecurityContext), for example to run without root."""
-    pod_security_context: dict[str, Any] = {}
-    """Replaces the mover pod's security context (core/v1 PodSecurityContext)."""
+    """Name of the ServiceAccount of mover pods, whose token is never mounted. Defaults to the ServiceAccount named
+    default."""
+    security_context: SecurityContext = {}
+    """Security context of the mover container, for example to run without root. It replaces the default as a whole,
+    which is root with only the capabilities that the operation needs."""
+    pod_security_context: PodSecurityContext = {}
+    """Security context of mover pods. It replaces the default as a whole, which is the seccomp profile
+    RuntimeDefault."""
     labels: Labels = {}
-    """Labels added to the mover pod."""
+    """Labels that are added to mover pods. Defaults to no labels."""
     annotations: Annotations = {}
-    """Annotations added to the mover pod."""
+    """Annotations that are added to mover pods. Defaults to no annotations."""
 
 
 class StoreLimits(Model):
-    """What a store may be asked to bear."""
+    """Limits on the movers of a store."""
 
     movers: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Movers of this store that may run at once; more wait in condition reason Queued."""
+    """Number of movers of this store that may run at the same time. Other operations wait with the reason Queued.
+    Defaults to the limit of the cluster."""
     upload_bytes_per_second: Annotated[int, Field(ge=65536)] | None = None
-    """Upload limit of each mover, in bytes per second."""
+    """Upload rate of each mover, in bytes per second. Defaults to no limit."""
     download_bytes_per_second: Annotated[int, Field(ge=65536)] | None = None
-    """Download limit of each mover, in bytes per second."""
+    """Download rate of each mover, in bytes per second. Defaults to no limit."""
 
 
 class BackupStoreSpec(Model):
-    """An S3 store. Everything but the container and prefix may be changed while backups exist."""
+    """Desired settings of the store. All fields except container and prefix can change while backups exist."""
 
     endpoint_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
-    """URL of the S3 endpoint; none: AWS."""
+    """URL of the S3 endpoint, for example https://s3.example.com. Defaults to the endpoint of AWS for the region."""
     region: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9-]+$")] = "us-east-1"
-    """Region that requests are signed for."""
+    """Region of the S3 server, for which requests are signed. Defaults to us-east-1."""
     container: Container = "volumebackups"
-    """Bucket for backups that ask for none (Cinder: backup_s3_store_bucket)."""
+    """Bucket for backups that do not name one (Cinder: backup_s3_store_bucket). Cannot be changed. Defaults to
+    volumebackups."""
     prefix: Annotated[
         str, Field(max_length=512, pattern=r"^([A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*)?$")
     ] = ""
-    """Prefix of every key, without leading or trailing slash."""
+    """Prefix of all keys in the bucket, without a slash at its beginning or end. Cannot be changed. Defaults to no
+    prefix."""
     create_container: bool = True
-    """Create a container that does not exist (Cinder: backup_create_containers)."""
+    """Whether to create a bucket that does not exist (Cinder: backup_create_containers). Defaults to true."""
     addressing: Addressing = Addressing.PATH
-    """How the container appears in URLs: path, or virtual (as part of the host name)."""
+    """Position of the bucket in URLs: path for the path, or virtual for the host name. Defaults to path."""
     credentials_secret_ref: SecretReference
-    """Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN if there is one."""
+    """Secret with the S3 credentials in the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. The key AWS_SESSION_TOKEN
+    is optional."""
     ca_secret_ref: SecretReference | None = None
-    """Secret whose key ca.crt holds the PEM certificates that the endpoint is checked against."""
+    """Secret with the PEM certificates of the authorities that sign the endpoint's certificate, in the key ca.crt.
+    Defaults to the public certificate authorities."""
     encryption_secret_ref: SecretReference | None = None
-    """Secret with one or more encryption keys: each key of it is a key id, each value 32 bytes in base64. The key id
-    named by the Secret's annotation cinderblock.io/active-key seals new backups; without it, the greatest in order of
-    bytes that is not read-only. The annotation cinderblock.io/read-only-keys (ID=TIME,ID=TIME; RFC 3339)
-    marks keys that seal no new backup: one that is newer than TIME is refused. None: backups are stored unsealed."""
+    """Secret with encryption keys: each key in it is a key id, and each value is 32 bytes in base64. The Secret's
+    annotation cinderblock.io/active-key names the id that encrypts new backups. Without it, the greatest id that is not
+    read-only does, in order of bytes. The annotation cinderblock.io/read-only-keys (ID=TIME,ID=TIME; RFC 3339) lists
+    keys that encrypt no new backup. A backup that such a key encrypted after TIME is refused. Defaults to no
+    encryption."""
     storage_class: StorageClassName | None = None
-    """Storage class of the objects that are written, as the S3 server names it; none: the server's default. Not
-    GLACIER and not DEEP_ARCHIVE, whose objects cannot be read at once."""
+    """Storage class of written objects, as the S3 server names it. GLACIER and DEEP_ARCHIVE are refused, because their
+    objects cannot be read without a retrieval. Defaults to the default class of the server."""
     server_side_encryption: ServerSideEncryption | None = None
-    """Encryption that the S3 server is asked for with each object; none: what the container has as its default."""
+    """Encryption that the S3 server applies to each object. Defaults to the default encryption of the bucket."""
     compression: Compression = Compression()
-    """Compression of chunks."""
+    """Compression of stored data. Defaults to zstd at level 1."""
     change_detection: ChangeDetectionRules = ChangeDetectionRules()
-    """Which files an incremental backup of a file system need not read again; all others are read, and compared by
-    hash. SizeMtimeCtimeInode: those whose size, mtime, ctime and inode number are as before. A driver that copies files
-    to make a clone of a snapshot gives them other inode numbers (then SizeMtimeCtime), other ctimes (SizeMtimeInode),
-    or both (SizeMtime); otherwise everything is read each time. Without ctime, a change that keeps size and mtime is
-    missed until a backup reads all files (compareEvery), and whoever copies or unpacks files can make one. Content:
-    all files are read."""
+    """Rule by which an incremental backup of a file system skips unchanged files. It reads all other files, and
+    compares them by hash. The names of the rules list the attributes that must be unchanged: size, mtime, ctime and
+    inode number. Content reads all files. A driver that clones a snapshot by copying files changes inode numbers,
+    ctimes or both. SizeMtimeCtime, SizeMtimeInode and SizeMtime are for such drivers; with other rules, everything is
+    read each time. A rule without ctime misses a change that keeps size and mtime, until a backup reads all files
+    (compareEvery). Copying or unpacking files can cause such a change. Defaults to SizeMtimeCtimeInode."""
     dirty_window: DirtyWindowRules = DirtyWindowRules()
-    """How much later than its timestamps the data of a file may reach the volume. A snapshot that does not freeze the
-    file system may hold the new timestamps of a file and its old data. So an incremental backup reads a file again if
-    it was stamped less than this before the data of the parent, or later. Default: 1h."""
+    """Longest delay between the timestamps of a file and its data on the volume, as a duration. A snapshot that does
+    not freeze the file system may contain new timestamps with old data. An incremental backup therefore reads a file
+    again if its timestamps are newer than the parent's data minus this window. Defaults to 1h."""
     compare_every: Annotated[int, Field(ge=1, le=10000)] = 30
-    """Every n-th incremental backup of a file system reads all files and compares them by hash, whatever their
-    timestamps say. 1: every incremental backup does. Default: 30."""
+    """Interval of complete comparisons: every n-th incremental backup of a file system reads all files and compares
+    them by hash. With 1, every incremental backup does. Defaults to 30."""
     allow_unsealed: bool = False
-    """Whether a store with an encryption Secret adopts backups that are not encrypted, by import or after a lost
-    status. Anybody who can write to the container can put such a backup there. Default: false."""
+    """Whether a store with an encryption Secret accepts unencrypted backups, from an import or after a lost status.
+    Anyone who can write to the bucket can put such a backup there. Defaults to false."""
     volume_snapshot_class_name: Name | None = None
-    """VolumeSnapshotClass for snapshots; none: the default class of the volume's driver."""
+    """Name of the VolumeSnapshotClass for snapshots. Defaults to the default class of the volume's driver."""
     mover: MoverTemplate = MoverTemplate()
-    """How mover pods are to run."""
+    """Settings of mover pods. The operator's own settings apply to fields that are not set."""
     limits: StoreLimits = StoreLimits()
-    """What the store may be asked to bear."""
+    """Limits on the movers of this store."""
 
 
 class BackupStoreStatus(Model):
-    """What the operator knows about a store."""
+    """Observed state of the store."""
 
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
-    """The metadata.generation that this status speaks of; -1: nothing has been said yet."""
+    """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
-    """Ready: whether the store answered when it was last asked."""
+    """Conditions of the store. Ready is True if the store answered when the operator last checked it."""
 
 
 class BackupStore(Object):
-    """Where backups live: an S3 endpoint, a container, a prefix, credentials and keys."""
+    """A store of backups: an S3 endpoint, a bucket, a prefix, credentials and encryption keys."""
 
     api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"
     kind: Literal["BackupStore"] = "BackupStore"
@@ -256,5 +275,5 @@ class BackupStore(Object):
 
     @property
     def is_default(self) -> bool:
-        """Whether backups of the namespace that name no store use this one."""
+        """Return whether backups in the namespace that name no store use this one."""
         return self.metadata.annotations.get(DEFAULT_STORE_ANNOTATION) == "true"

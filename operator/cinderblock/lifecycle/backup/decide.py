@@ -19,7 +19,7 @@ from cinderblock.errors import (
     SealBroken,
     SealedTooLate,
 )
-from cinderblock.lifecycle import children, conditions, dependents, events, verdicts, volume_lock
+from cinderblock.lifecycle import children, completion, conditions, dependents, events, verdicts, volume_lock
 from cinderblock.lifecycle.actions import Action, AddFinalizer, CreateChild, Decision, RecordEvent
 from cinderblock.lifecycle.backup import checks, delete, import_checks, pins, snapshot_checks
 from cinderblock.lifecycle.backup.derived import derived_phase, incomplete, newest_failed_restore, with_manifest
@@ -47,7 +47,7 @@ def decide(observed: ObservedBackup, now: datetime) -> Decision:
         now: the instant of the decision, with time zone.
     """
     decision = _decide(observed, now)
-    return _stamp(decision, observed.backup.status, now)
+    return _stamp(decision, observed, now)
 
 
 def acknowledge(observed: ObservedBackup, waiting: int, now: datetime) -> VolumeBackupStatus | None:
@@ -64,7 +64,7 @@ def acknowledge(observed: ObservedBackup, waiting: int, now: datetime) -> Volume
     if volume_lock.own_phase(backup) or backup.metadata.is_being_deleted or checks.is_forgotten(backup):
         return None
     message = f"The backup waits for its turn: {waiting} objects are to be looked at"
-    decision = _stamp(_wait(observed, now, Wait(volume_lock.NOTICED, message)), backup.status, now)
+    decision = _stamp(_wait(observed, now, Wait(volume_lock.NOTICED, message)), observed, now)
     return decision.status if isinstance(decision.status, VolumeBackupStatus) else None
 
 
@@ -74,9 +74,9 @@ def on_action_error(observed: ObservedBackup, now: datetime, error: CinderblockE
     A store that does not remove the data ends nothing: see `deletion.cannot_remove`.
     """
     if observed.backup.metadata.is_being_deleted:
-        return _stamp(delete.on_store_error(observed, now, error), observed.backup.status, now)
+        return _stamp(delete.on_store_error(observed, now, error), observed, now)
     verdict = verdicts.from_api_error(error, observed.policy.deadlines)
-    return _stamp(_verdict(observed, now, verdict), observed.backup.status, now)
+    return _stamp(_verdict(observed, now, verdict), observed, now)
 
 
 def _decide(observed: ObservedBackup, now: datetime) -> Decision:
@@ -459,11 +459,12 @@ def _mirrored(observed: ObservedBackup, status: VolumeBackupStatus) -> VolumeBac
     )
 
 
-def _stamp(decision: Decision, before: VolumeBackupStatus, now: datetime) -> Decision:
+def _stamp(decision: Decision, observed: ObservedBackup, now: datetime) -> Decision:
     """updatedAt moves only when something else does."""
-    status = decision.status
+    before, status = observed.backup.status, decision.status
     if not isinstance(status, VolumeBackupStatus):
         return decision
+    status = completion.complete_backup(observed, status, now)
     unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
     stamped = before if unchanged else status.model_copy(update={"updated_at": now})
     return Decision(stamped, decision.actions, decision.requeue_after)

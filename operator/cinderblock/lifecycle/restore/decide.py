@@ -16,7 +16,7 @@ from cinderblock.api.losses import Loss
 from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.errors import CinderblockError
-from cinderblock.lifecycle import children, conditions, events, expected_manifest, verdicts
+from cinderblock.lifecycle import children, completion, conditions, events, expected_manifest, verdicts
 from cinderblock.lifecycle import children as lifecycle_children
 from cinderblock.lifecycle.actions import (
     MIN_REQUEUE_SECONDS,
@@ -46,13 +46,13 @@ def decide(observed: ObservedRestore, now: datetime) -> Decision:
         world: what was seen of it just now.
         now: the instant of the decision, with time zone.
     """
-    return _stamp(_decide(observed, now), observed.restore.status, now)
+    return _stamp(_decide(observed, now), observed, now)
 
 
 def on_action_error(observed: ObservedRestore, now: datetime, error: CinderblockError) -> Decision:
     """What to do when the API server refused an action: what is wrong ends the restore, what may pass is waited for."""
     verdict = verdicts.from_api_error(error, observed.policy.deadlines)
-    return _stamp(_verdict(observed, now, verdict), observed.restore.status, now)
+    return _stamp(_verdict(observed, now, verdict), observed, now)
 
 
 def _decide(observed: ObservedRestore, now: datetime) -> Decision:
@@ -369,11 +369,12 @@ def _base(observed: ObservedRestore) -> VolumeRestoreStatus:
     return status.model_copy(update=update)
 
 
-def _stamp(decision: Decision, before: VolumeRestoreStatus, now: datetime) -> Decision:
+def _stamp(decision: Decision, observed: ObservedRestore, now: datetime) -> Decision:
     """updatedAt moves only when something else does."""
-    status = decision.status
+    before, status = observed.restore.status, decision.status
     if not isinstance(status, VolumeRestoreStatus):
         return decision
+    status = completion.complete_restore(observed, status, now)
     unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
     stamped = before if unchanged else status.model_copy(update={"updated_at": now})
     return Decision(stamped, decision.actions, decision.requeue_after)

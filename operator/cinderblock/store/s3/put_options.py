@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.api.v1alpha1.store import ARCHIVES, ServerSideAlgorithm
+from cinderblock.api.v1alpha1.store import ARCHIVE_STORAGE_CLASSES, ServerSideAlgorithm
 from cinderblock.errors import InvalidInput
 
 
@@ -16,7 +16,7 @@ def put_options(location: StoreLocation) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     if location.storage_class is not None:
-        if location.storage_class in ARCHIVES:
+        if location.storage_class in ARCHIVE_STORAGE_CLASSES:
             raise InvalidInput(
                 f"Cannot use storage class {location.storage_class}: a backup could not be read at once. Choose a class"
                 " without retrieval, such as STANDARD_IA or GLACIER_IR."

@@ -1,0 +1,167 @@
+"""Objects that exist when the CustomResourceDefinitions of a release are replaced by ours, on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cinderblock.errors import InvalidInput, NotFound
+from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.kinds import BACKUP_STORE
+from tests.cluster import apiserver
+from tests.support.cluster.kubectl import kubectl
+
+pytestmark = pytest.mark.integration
+
+NAMESPACE = "default"
+OLD = "tests/data/releases/0.1.0/crds"
+SPEC = {"credentialsSecretRef": {"name": "s3"}}
+
+UNKNOWN_FIELDS: dict[str, Any] = {
+    "resources": {"limits": {"memory": "1Gi"}, "tomorrow": {"a": [1, {"b": None}]}},
+    "tolerations": [{"key": "backup", "operator": "Exists", "tomorrow": {"deep": True}}],
+    "affinity": {
+        "tomorrow": 1,
+        "nodeAffinity": {
+            "tomorrow": 2,
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"tomorrow": 3}]},
+        },
+    },
+    "securityContext": {"runAsUser": 1000, "capabilities": {"drop": ["ALL"], "tomorrow": 4}},
+    "podSecurityContext": {"fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault", "tomorrow": 5}},
+}
+"""Values of spec.mover with fields that the new schema does not name."""
+
+REFUSED_VALUES: dict[str, dict[str, Any]] = {
+    "wrong-types": {"tolerations": [{"key": 5}], "securityContext": {"runAsUser": "1000"}},
+    "wrong-words": {"tolerations": [{"key": "a", "effect": "Never"}], "resources": {"limits": {"memory": "1GB"}}},
+    "fractions": {"resources": {"limits": {"cpu": 0.5}}},
+    "missing-fields": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}},
+    "wrong-containers": {"affinity": {"podAffinity": []}, "podSecurityContext": {"seccompProfile": "RuntimeDefault"}},
+}
+"""Values of spec.mover that the release accepted, and that the new schema refuses."""
+
+STORED = {"unknown-fields": UNKNOWN_FIELDS} | REFUSED_VALUES
+
+CORRECTED = {f"corrected-{name}": REFUSED_VALUES[name] for name in ("wrong-types", "wrong-containers")}
+"""The same for objects that a test corrects."""
+
+
+@pytest.fixture(scope="module")
+def kubeconfig() -> Iterator[Path]:
+    """Return the kubeconfig of an API server that had the release's definitions, and has ours now."""
+    with apiserver.running() as server:
+        kubectl(server.kubeconfig, "apply", "-f", OLD)
+        kubectl(server.kubeconfig, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
+        asyncio.run(create_objects(server.kubeconfig))
+        kubectl(server.kubeconfig, "apply", "-f", "crds")
+        asyncio.run(until_refused(server.kubeconfig))
+        yield server.kubeconfig
+
+
+@pytest.fixture
+async def client(kubeconfig: Path) -> AsyncIterator[KubeClient]:
+    async with aclosing(await connect(kubeconfig=str(kubeconfig))) as connected:
+        yield connected
+
+
+async def create_objects(kubeconfig: Path) -> None:
+    """Create a BackupStore for each example, as soon as the API server serves the kind."""
+    async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client, asyncio.timeout(30):
+        for name, mover in (STORED | CORRECTED).items():
+            body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": SPEC | {"mover": mover}}
+            while True:
+                try:
+                    await client.create(BACKUP_STORE, copy.deepcopy(body))
+                    break
+                except NotFound:
+                    await asyncio.sleep(0.1)
+
+
+async def until_refused(kubeconfig: Path) -> None:
+    """Wait until the API server validates with the new schema."""
+    body = {
+        "metadata": {"generateName": "x-", "namespace": NAMESPACE},
+        "spec": SPEC | {"mover": {"tolerations": [{"key": 5}]}},
+    }
+    async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client, asyncio.timeout(30):
+        while True:
+            try:
+                created = await client.create(BACKUP_STORE, copy.deepcopy(body))
+            except InvalidInput:
+                return
+            kubectl(kubeconfig, "delete", "backupstore", "-n", NAMESPACE, created["metadata"]["name"])
+            await asyncio.sleep(0.1)
+
+
+def a_status(generation: int, *types: str) -> dict[str, Any]:
+    usual = {"status": "True", "reason": "Answers", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    return {"observedGeneration": generation, "conditions": [usual | {"type": kind} for kind in types]}
+
+
+@pytest.mark.parametrize("name", STORED)
+async def test_status_write_keeps_the_mover_of_a_stored_object(client: KubeClient, name: str) -> None:
+    """The operator writes a status by server-side apply."""
+    before = await client.get(BACKUP_STORE, name, NAMESPACE)
+    assert before is not None
+    uid, generation = before["metadata"]["uid"], before["metadata"]["generation"]
+    written = await client.apply_status(BACKUP_STORE, name, NAMESPACE, a_status(generation, "Ready"), uid=uid)
+    assert written["status"]["conditions"][0]["reason"] == "Answers"
+    after = await client.get(BACKUP_STORE, name, NAMESPACE)
+    assert after is not None
+    assert after["spec"]["mover"] == before["spec"]["mover"] == STORED[name]
+    assert after["metadata"]["generation"] == generation
+
+
+@pytest.mark.parametrize("name", CORRECTED)
+async def test_status_stays_exact_after_a_wrong_type_is_corrected(client: KubeClient, name: str) -> None:
+    """Server-side apply fails until then, and the other writes have cleared who owns which condition."""
+    found = await client.get(BACKUP_STORE, name, NAMESPACE)
+    assert found is not None
+    uid = found["metadata"]["uid"]
+    for types in (("Ready", "Reconciling"), ("Ready", "Stalled")):
+        written = await client.apply_status(BACKUP_STORE, name, NAMESPACE, a_status(1, *types), uid=uid)
+        assert written["status"] == a_status(1, *types)
+    await client.merge_patch(BACKUP_STORE, name, NAMESPACE, {"spec": {"mover": dict.fromkeys(CORRECTED[name])}})
+    for types in (("Ready",), ("Ready", "Reconciling"), ("Ready",)):
+        written = await client.apply_status(BACKUP_STORE, name, NAMESPACE, a_status(1, *types), uid=uid)
+        assert written["status"] == a_status(1, *types)
+
+
+@pytest.mark.parametrize("name", STORED)
+async def test_finalizer_of_a_stored_object_can_be_added_and_removed(client: KubeClient, name: str) -> None:
+    for finalizers in (["cinderblock.io/store-in-use"], []):
+        patch = {"metadata": {"finalizers": finalizers}}
+        changed = await client.merge_patch(BACKUP_STORE, name, NAMESPACE, patch)
+        assert changed["metadata"].get("finalizers", []) == finalizers
+        assert changed["spec"]["mover"] == STORED[name]
+
+
+@pytest.mark.parametrize("name", STORED)
+async def test_other_fields_of_a_stored_object_can_change(client: KubeClient, name: str) -> None:
+    changed = await client.merge_patch(BACKUP_STORE, name, NAMESPACE, {"spec": {"region": "eu-central-1"}})
+    assert changed["spec"]["region"] == "eu-central-1"
+    assert changed["spec"]["mover"] == STORED[name]
+
+
+@pytest.mark.parametrize("name", REFUSED_VALUES)
+async def test_refused_value_cannot_be_written_again(client: KubeClient, name: str) -> None:
+    body = {"metadata": {"name": f"new-{name}", "namespace": NAMESPACE}, "spec": SPEC | {"mover": STORED[name]}}
+    with pytest.raises(InvalidInput, match=r"spec\.mover\."):
+        await client.create(BACKUP_STORE, body)
+
+
+@pytest.mark.parametrize("name", ["backupstores", "volumebackups", "volumerestores"])
+def test_definition_was_applied_by_the_client(kubeconfig: Path, name: str) -> None:
+    """kubectl keeps the whole definition in an annotation, which would fail if it were too large."""
+    found = yaml.safe_load(kubectl(kubeconfig, "get", "crd", f"{name}.cinderblock.io", "-o", "yaml").stdout)
+    annotation = found["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
+    assert "app.kubernetes.io/version" in annotation
+    assert len(annotation) < 128 << 10
