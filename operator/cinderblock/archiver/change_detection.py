@@ -77,8 +77,8 @@ class ChangeDetector:
 
     def _is_alike(self, entry: Entry, before: Entry) -> bool:
         """Return whether ctime and inode equal the parent's, as far as the change detection compares them."""
-        asks_all = not self.detection.trusts_stamps
-        if (asks_all or self.detection.asks_inode) and entry.inode != before.inode:
+        asks_all = not self.detection.trusts_timestamps
+        if (asks_all or self.detection.compares_inode) and entry.inode != before.inode:
             return False
         return not (asks_all or self.detection.compares_ctime) or entry.ctime_ns == before.ctime_ns
 

@@ -307,8 +307,34 @@ class KubeClient:
             body["metadata"]["namespace"] = namespace
         info = RequestInfo("patch", kind, namespace, name, "status")
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        response = await self._send(info, "PATCH", query, _with_type(kind, body), _SSA)
-        return _without_managed_fields(response.json())
+        try:
+            response = await self._send(info, "PATCH", query, _with_type(kind, body), _SSA)
+        except KubeUnavailable as error:
+            if not any(text in error.message for text in _MISTYPED):
+                raise
+            return await self._replace_status_at(kind, name, namespace, status, resource_version)
+        applied: JsonObject = response.json()
+        if _has_lost_ownership(applied) and applied.get("status") != status:
+            version = applied["metadata"]["resourceVersion"]
+            return await self._replace_status_at(kind, name, namespace, status, version)
+        return _without_managed_fields(applied)
+
+    async def _replace_status_at(
+        self, kind: Kind, name: str, namespace: str | None, status: JsonObject, resource_version: str
+    ) -> JsonObject:
+        """Write a whole status by merge patch, for an object that server-side apply refuses, or whose owners are lost.
+
+        A value of the wrong type that was stored under an older CustomResourceDefinition makes every server-side apply
+        fail. Each other write to such an object is accepted, but clears its managedFields.
+        """
+        found = await self.get(kind, name, namespace)
+        if found is None or found["metadata"]["resourceVersion"] != resource_version:
+            raise Conflict(f"Cannot write the status of {kind.resource} {namespace}/{name}: it has changed")
+        patch = {
+            "metadata": {"resourceVersion": resource_version},
+            "status": _merge_from(found.get("status") or {}, status),
+        }
+        return await self.merge_patch(kind, name, namespace, patch, subresource="status")
 
     async def _write(self, info: RequestInfo, method: str, body: JsonObject, content_type: str) -> JsonObject:
         response = await self._send(info, method, {"fieldManager": FIELD_MANAGER}, body, content_type)
