@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.requeue import Result
 from cinderblock.controller.worker import run_worker
 from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import StoreUnreachable
@@ -71,10 +72,10 @@ async def test_objects_that_are_worked_on_side_by_side_are_not_mixed_up(lines: l
     queue, names = WorkQueue(), [f"backup-{number}" for number in range(8)]
     all_begun, all_failed = asyncio.Barrier(len(names)), asyncio.Barrier(len(names) + 1)
 
-    async def reconcile(key: ObjectKey) -> float | None:
+    async def reconcile(key: ObjectKey) -> Result:
         if key.name == "end":
             await all_failed.wait()
-            return None
+            return Result()
         observability_log.add_uid(f"uid-of-{key.name}")
         await all_begun.wait()
         log.info("looked at %s", key.name)
