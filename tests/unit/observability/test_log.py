@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.requeue import Result
 from cinderblock.controller.worker import run_worker
 from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import StoreUnreachable
@@ -122,10 +123,10 @@ async def test_lines_of_concurrent_objects_are_not_mixed_up(lines: list[dict[str
     queue, names = WorkQueue(), [f"backup-{number}" for number in range(8)]
     all_begun, all_failed = asyncio.Barrier(len(names)), asyncio.Barrier(len(names) + 1)
 
-    async def reconcile(key: ObjectKey) -> float | None:
+    async def reconcile(key: ObjectKey) -> Result:
         if key.name == "end":
             await all_failed.wait()
-            return None
+            return Result()
         observability_log.add_uid(f"uid-of-{key.name}")
         await all_begun.wait()
         log.info("processed %s", key.name)
