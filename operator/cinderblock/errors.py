@@ -116,7 +116,7 @@ class SourceError(PermanentError):
         is_of_one: whether the error concerns a single object, which a backup may leave out.
     """
 
-    is_of_one: bool = False
+    concerns_one_object: bool = False
 
 
 class StoreUnreachable(TransientError):

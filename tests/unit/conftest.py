@@ -22,4 +22,4 @@ def burying() -> Iterator[None]:
 def small_sections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make sections of some twenty entries, and take unchanged ones over whole, as in a large volume."""
     monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 4096)
-    monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1)
+    monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1)

@@ -126,7 +126,7 @@ class _BackupRun:
         self._parent = parent
         volume_id, backup_id, prefix = task.backup.volume_id, task.backup.backup_id, task.store.prefix
         self._packs = PackTable() if parent is None else parent.packs.copy()
-        self._known = ChunkIndex(first=None if parent is None else parent.chunks)
+        self._known = ChunkIndex(load_initial=None if parent is None else parent.chunks)
         leftovers = UnfinishedBackup(store, prefix, volume_id, backup_id)
         data_key = leftovers.data_key(keys) if keys is not None else None
         for chunk in leftovers.chunks(data_key, self._packs):

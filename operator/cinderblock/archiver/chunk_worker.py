@@ -273,7 +273,7 @@ def _open_ahead(source: Source, entry: Entry) -> Opened | None:
     try:
         return _open(source, entry)
     except SourceError as error:
-        if not source.gaps.allow(error):
+        if not source.gaps.may_omit(error):
             raise
         return None
 
@@ -285,7 +285,7 @@ def _read_or_leave_out(
     try:
         return _read_small_file(source, request, opened, view, filled)
     except SourceError as error:
-        source.gaps.leave_out(error, request.entry.path)
+        source.gaps.omit(error, request.entry.path)
         return FileResult(request.entry, is_unreadable=True)
 
 

@@ -145,7 +145,7 @@ class ParentStream:
         same = common_rows(self._rows, self._at, rows, start)
         if rows.links and self._section is not None:
             for row in rows.links_between(start, start + same):
-                if self._section.table.target(self._at + row - start) != rows.links[row]:
+                if self._section.table.hard_link_target(self._at + row - start) != rows.links[row]:
                     return row - start
         return same
 
@@ -168,7 +168,7 @@ class ParentStream:
 
     def _next_section(self) -> None:
         self._section = next(self._sections, None)
-        self._stamps = None if self._section is None else self._section.stamps()
+        self._stamps = None if self._section is None else self._section.stats()
         self._rows = Rows([]) if self._stamps is None else _rows(self._stamps, self._evidence.stamped_before_ns)
         self._at = self._taken_from = 0
         if len(self._rows) and self._rows.paths[0] == self._last_taken:

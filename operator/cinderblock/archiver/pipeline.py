@@ -22,10 +22,10 @@ from cinderblock.archiver.planner import LargeFile, SmallFiles, Unit
 from cinderblock.archiver.source import Source
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
-from cinderblock.format.chunker import cells
+from cinderblock.format.chunker import split_on_grid
 from cinderblock.format.entries import Chunk, Entry, EntryKind, Extent
 from cinderblock.format.manifest.reader import SectionRun
-from cinderblock.format.manifest.writer import EXTENTS_PER_PART, ManifestWriter, Mark
+from cinderblock.format.manifest.writer import EXTENTS_PER_PART, ManifestWriter, Savepoint
 from cinderblock.repository.pack_uploader import EncodedChunk, PackUploader
 from cinderblock.volume.content import SourceContent
 from cinderblock.volume.errors import VANISHED, format_path
@@ -62,7 +62,7 @@ class _OpenFile:
     hides_changes: bool = False
     is_other: bool = False
     is_unreadable: bool = False
-    mark: Mark | None = None
+    mark: Savepoint | None = None
 
 
 class _Pending(NamedTuple):
@@ -166,14 +166,14 @@ class BackupPipeline:
             self.vanished.add(unit.entry.path)
             return
         except SourceError as error:
-            self._source.gaps.leave_out(error, unit.entry.path)
+            self._source.gaps.omit(error, unit.entry.path)
             return
         self._open.append(content)
         hides_changes = unit.hides_changes and has_same_stamps(entry, unit.entry)
         file = _OpenFile(entry, content, hides_changes=hides_changes)
         read = partial(self._reader.read_block, content, entry.path, compares=hides_changes)
         try:
-            for runs in cells(content.data_ranges(), self._chunk_bytes):
+            for runs in split_on_grid(content.data_ranges(), self._chunk_bytes):
                 buffer = self._buffer()
                 hints = self._hints(unit.before, runs[0].offset)
                 future = self._pool.submit(read, runs, buffer, hints)
@@ -225,7 +225,7 @@ class BackupPipeline:
 
     def _on_reused(self, run: SectionRun) -> None:
         """What the parent has as it is."""
-        if self.vanished or self._source.gaps.links_to(run.targets()):
+        if self.vanished or self._source.gaps.links_to(run.link_targets()):
             # One of its links may be to a file that could not be read: each has to be looked at.
             for entry in run.entries():
                 self._emit(entry)
@@ -273,7 +273,7 @@ class BackupPipeline:
             return
         file.extents += _extents(result.runs, self._store(result.piece))
         if len(file.extents) >= EXTENTS_PER_PART:
-            file.mark = file.mark or self._writer.mark()
+            file.mark = file.mark or self._writer.savepoint()
             self._writer.add(file.entry._replace(extents=tuple(file.extents)))
             file.extents = []
             file.parts += 1
@@ -303,7 +303,7 @@ class BackupPipeline:
         """
         if file.is_unreadable:
             return
-        self._source.gaps.leave_out(error, file.entry.path)
+        self._source.gaps.omit(error, file.entry.path)
         file.is_unreadable = True
         if file.mark is not None:
             self._writer.roll_back(file.mark)
@@ -325,7 +325,7 @@ class BackupPipeline:
             self.read_again += 1
             again = _OpenFile(entry, content)
             try:
-                for runs in cells(content.data_ranges(), self._chunk_bytes):
+                for runs in split_on_grid(content.data_ranges(), self._chunk_bytes):
                     self._add_cell(again, self._reader.read_block(content, entry.path, runs, buffer, ()))
                 if content.is_settled and not content.has_changed():
                     self._writer.add(entry._replace(extents=tuple(again.extents)))
@@ -353,7 +353,7 @@ class BackupPipeline:
         if entry.kind is EntryKind.HARDLINK and entry.target in self.vanished:
             raise SourceChanging(f"{format_path(entry.target)} vanished while it was read: back up a snapshot")
         if entry.kind is EntryKind.HARDLINK and entry.target in self._source.gaps:
-            self._source.gaps.leave_out_link(entry.path)
+            self._source.gaps.omit_link(entry.path)
             return
         self._writer.add(entry)
 

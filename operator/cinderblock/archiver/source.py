@@ -157,7 +157,7 @@ class TreeSource:
     @property
     def gaps(self) -> Omissions:
         """See Source."""
-        return self._reader.gaps
+        return self._reader.omissions
 
     def begin(self) -> None:
         """See Source."""
@@ -180,14 +180,14 @@ class TreeSource:
 
     def warnings(self) -> list[str]:
         """See Source."""
-        overlay = [] if self._lacking.keeps(Feature.TRUSTED_ATTRIBUTES) else self._reader.whiteouts.sentences()
+        overlay = [] if self._lacking.keeps(Feature.TRUSTED_ATTRIBUTES) else self._reader.whiteouts.summaries()
         unsynced = [] if self._unsynced is None else [self._unsynced]
-        return [*unsynced, *self._assessed, *self._reader.skipped.sentences(), *overlay]
+        return [*unsynced, *self._assessed, *self._reader.skipped.summaries(), *overlay]
 
     def losses(self) -> list[Loss]:
         """See Source."""
         unseen = [Loss(what=what) for feature, what in _UNSEEN.items() if not self._lacking.keeps(feature)]
-        return [*self._reader.skipped.listed(), *unseen]
+        return [*self._reader.skipped.list_losses(), *unseen]
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,8 @@
-"""What a tree is made of: entries, and the extents that say where a file's bytes are.
+"""The model of a volume: entries, and the extents that locate the bytes of a file.
 
-One model serves both kinds of volume: a block device is one entry of kind DEVICE with an empty path. All of them are
-named tuples: a million of them is made and compared several times faster than a million dataclasses
-(0.4 microseconds each instead of 2.6), and a changed copy is ``entry._replace(size=...)``.
+One model serves both kinds of volume: a block device is one entry of kind DEVICE with an empty path. All types are
+named tuples. A tree has millions of them, and a named tuple is made in 0.4 microseconds instead of the 2.6 of a
+dataclass. ``entry._replace(size=...)`` returns a changed copy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class EntryKind(IntEnum):
-    """What an entry is. The numbers are part of the format."""
+    """The kind of an entry. The numbers are part of the format."""
 
     FILE = 1
     DIRECTORY = 2
@@ -32,16 +32,16 @@ class ByteRange(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A piece of plaintext as it lies sealed in a pack.
+    """A piece of plaintext and its place in a pack.
 
     Attributes:
         pack: number of the pack in the manifest's table of packs.
         number: number of the chunk in that pack.
-        offset: where its frame begins in the pack, in bytes.
-        stored: bytes of the frame, the tag included.
+        offset: start of its frame in the pack, in bytes.
+        stored: bytes of the frame, including the tag.
         size: bytes of the plaintext.
-        encoding: how the plaintext was encoded before it was sealed (`codec.Encoding`).
-        digest: BLAKE3 of the plaintext, 32 bytes: its identity.
+        encoding: how the plaintext was encoded before it was sealed (`compression.Encoding`).
+        digest: BLAKE3 of the plaintext, 32 bytes; it identifies the chunk.
     """
 
     pack: int
@@ -54,14 +54,14 @@ class Chunk(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """A run of bytes of a file that lies in one chunk. What no extent covers is a hole and reads as zeros.
+    """A run of bytes of a file that lies in one chunk. Bytes outside all extents are holes and read as zeros.
 
     Attributes:
-        offset: where the run begins in the file, in bytes.
+        offset: start of the run in the file, in bytes.
         length: bytes of the run, at least 1.
-        chunk: where the bytes are.
-        chunk_offset: where the run begins in the chunk's plaintext, in bytes (solid chunks hold several files).
-        digest: BLAKE3 of the run, 32 bytes; that of the chunk where the run is the whole chunk.
+        chunk: the chunk that holds the bytes.
+        chunk_offset: start of the run in the chunk's plaintext, in bytes. Solid chunks hold several files.
+        digest: BLAKE3 of the run, 32 bytes. If the run is the whole chunk, this is the digest of the chunk.
     """
 
     offset: int
@@ -72,21 +72,21 @@ class Extent(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One name in a tree, with everything that a restore gives back.
+    """One name in a tree, with everything that a restore recreates.
 
     Attributes:
-        path: relative to the volume's root, parts divided by ``b"/"``; empty for the root itself.
-        kind: what it is.
+        path: relative to the volume's root, parts separated by ``b"/"``; empty for the root itself.
+        kind: file, directory, or another kind of object.
         mode: permission bits with setuid, setgid and sticky (``st_mode & 0o7777``).
         uid, gid: numeric owner and group.
-        mtime_ns, ctime_ns: nanoseconds since 1970. ctime only tells an incremental what changed.
-        inode: of the source; only tells an incremental what changed.
+        mtime_ns, ctime_ns: nanoseconds since 1970. ctime serves only to detect changes.
+        inode: of the source; serves only to detect changes.
         size: bytes of a FILE or DEVICE.
-        target: of a SYMLINK what it points to; of a HARDLINK the path of the entry that holds the content.
-        rdev: of a device node its number (``st_rdev``).
-        xattrs: extended attributes, POSIX ACLs and file capabilities among them, sorted by name.
-        extents: of a FILE or DEVICE, in order of offset, not overlapping. An entry with very many of them comes in
-            several parts, one after the other: all the same but for the extents, which go on where they ended.
+        target: the text of a SYMLINK, or for a HARDLINK the path of the entry that holds the content.
+        rdev: device number of a device node (``st_rdev``).
+        xattrs: extended attributes sorted by name, including POSIX ACLs and file capabilities.
+        extents: of a FILE or DEVICE, in order of offset, not overlapping. An entry with very many extents comes in
+            several consecutive parts. The parts differ only in their extents, which continue from part to part.
     """
 
     path: bytes
@@ -105,8 +105,8 @@ class Entry(NamedTuple):
 
 
 def order_key(path: bytes) -> bytes:
-    """What entries are sorted by: the parts of the path, so that a parent is followed by all that is below it.
+    """Return the key that sorts entries by the parts of their paths, so that a directory precedes its contents.
 
-    No name holds a NUL, and NUL is less than every other byte, so this orders as ``path.split(b"/")`` does, faster.
+    No name contains NUL, and NUL is the smallest byte. So this gives the order of ``path.split(b"/")``, faster.
     """
     return path.replace(b"/", b"\0")

@@ -1,4 +1,4 @@
-"""The identity of bytes: BLAKE3 with 256 bits of output."""
+"""BLAKE3 digests with 256 bits of output, which identify chunks and sections."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ DIGEST_BYTES = 32
 
 
 def digest_of(data: Buffer) -> bytes:
-    """BLAKE3 of ``data``, 32 bytes. Releases the interpreter's lock while it runs over more than 2 KiB."""
+    """Return the BLAKE3 digest of ``data``, 32 bytes. Releases the interpreter's lock for more than 2 KiB."""
     return blake3(data).digest()

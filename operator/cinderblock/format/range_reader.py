@@ -1,4 +1,4 @@
-"""How the data path reads stored objects: by ranges, from wherever they live."""
+"""The interface by which the format reads ranges of stored objects."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Buffer = bytes | bytearray | memoryview
 """Bytes in memory."""
 
 RangeReader = Callable[[int, int | None], bytes]
-"""``read(start, length)`` of one object: a length of None reads to the end, a negative start counts from the end, and
-fewer bytes come back where the object ends earlier. Raises what the store raises; NotFound without an object."""
+"""``read(start, length)`` of one object. A length of None reads to the end, and a negative start counts from the end.
+Fewer bytes are returned if the object ends earlier. Raises what the store raises; NotFound for a missing object."""
 
 
 def read_exactly(read: RangeReader, start: int, length: int, label: str) -> bytes:

@@ -12,7 +12,7 @@ from cinderblock.repository.chunk_reader import Fetched
 from cinderblock.volume.content import TargetContent
 from cinderblock.volume.ranges import holes
 from cinderblock.volume.tree.deferred_file import DeferredFile
-from cinderblock.volume.workers.create_worker import CreateOrder, Writes, order
+from cinderblock.volume.workers.create_worker import CreateOrder, Writes, make_order
 
 BATCH_BYTES = 8 << 20
 """Data in a window: about one ranged read."""
@@ -60,12 +60,12 @@ class RestoringFile:
         """The window that has all of it had another process make it."""
         assert self._new is not None
         self._waiting = 0
-        self._new.made_elsewhere()
+        self._new.mark_made()
 
     def open(self) -> None:
         """Make it if it is new, so that any thread may write it. Raises TargetError."""
         if self._new is not None:
-            self._new.made()
+            self._new.make()
 
     @property
     def is_finished(self) -> bool:
@@ -193,7 +193,7 @@ class FileBatch:
         self._ordered = [share.file for share in self._shares if share.file.may_be_made_elsewhere]
         for file in self._ordered:
             file.is_ordered = True
-        return [order(share.file.entry, self._writes(share)) for share in self._shares if share.file.is_ordered]
+        return [make_order(share.file.entry, self._writes(share)) for share in self._shares if share.file.is_ordered]
 
     def _writes(self, share: _BatchItem) -> Writes:
         starts = self.starts

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from cinderblock.restorer.batch import FileBatch
 from cinderblock.restorer.target import Target
-from cinderblock.volume.workers.create_pool import CreatePool, CreateTask, SharedMemory, is_worthwhile
+from cinderblock.volume.workers.create_pool import CreatePool, CreateTask, SharedMemory, usable_processes
 
 MIN_POOLED_FILES = 1024
 """Small files after which other processes are started: each takes 60 ms to start, as long as making these files."""
@@ -75,7 +75,7 @@ class BatchWriter:
         """Whether there are other processes; they are started when there has been enough to do for them."""
         if self._files >= MIN_POOLED_FILES and not self._is_decided:
             self._is_decided = True
-            if processes := is_worthwhile():
+            if processes := usable_processes():
                 # Where none can be started (a limit on processes), this one does all of it.
                 with suppress(OSError):
                     self._makers = self._target.create_pool(processes, self._memory)

@@ -140,7 +140,7 @@ class TreeTarget:
 
     def losses(self) -> list[Loss]:
         """See Target."""
-        return self._writer.losses.listed()
+        return self._writer.losses.list_losses()
 
     def __enter__(self) -> Self:
         return self

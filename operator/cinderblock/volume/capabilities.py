@@ -1,8 +1,8 @@
-"""Before the work begins: what this process will not be able to keep of a tree.
+"""Assessment, before the work begins, of the metadata that this process cannot keep.
 
-Known from the effective capabilities (proc(5), CapEff), the map of a user namespace, and questions to the file system
-that write nothing. The mover normally has what Pod Security ``baseline`` allows (CHOWN, DAC_OVERRIDE, FOWNER, FSETID,
-MKNOD, SETFCAP); where a namespace enforces ``restricted`` it has nothing.
+It uses the effective capabilities (proc(5), CapEff), the map of a user namespace, and calls to the file system that
+write nothing. The mover normally has what Pod Security ``baseline`` allows (CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD,
+SETFCAP). In a namespace that enforces ``restricted`` it has no capability.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class Capability(IntEnum):
 
 
 _ALL_IDS = 0xFFFFFFFF
-"""Ids that the first user namespace maps (user_namespaces(7))."""
+"""Number of ids that the initial user namespace maps (user_namespaces(7))."""
 _PROBE = "user.cinderblock"
-"""An attribute that nobody has: a file system with attributes answers ENODATA, one without EOPNOTSUPP."""
+"""An attribute that no object has: a file system with attributes returns ENODATA, one without EOPNOTSUPP."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessCapabilities:
-    """What the kernel lets this process do.
+    """The rights of a process.
 
     Attributes:
         uid: effective user.
         capabilities: effective capabilities.
-        is_confined: whether it runs in a user namespace that does not know all owners.
+        is_confined: whether it runs in a user namespace that does not map all owners.
     """
 
     uid: int
@@ -54,7 +54,7 @@ class ProcessCapabilities:
 
     @classmethod
     def of_this_process(cls) -> ProcessCapabilities:
-        """Ask /proc."""
+        """Read the rights of this process from /proc."""
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
             line = next(line for line in status if line.startswith("CapEff:"))
         mask = int(line.split()[1], 16)
@@ -63,30 +63,30 @@ class ProcessCapabilities:
         return cls(os.geteuid(), frozenset(c for c in Capability if mask >> c & 1), is_confined=ids < _ALL_IDS)
 
     def has(self, capability: Capability) -> bool:
-        """Whether the capability is effective."""
+        """Return whether the capability is effective."""
         return capability in self.capabilities
 
     @property
     def overrides_permissions(self) -> bool:
-        """Whether modes and ACLs of files do not bind this process."""
+        """Whether the process may ignore modes and ACLs of files."""
         return self.has(Capability.DAC_OVERRIDE)
 
 
 def assess_source(
-    root: str | bytes, powers: ProcessCapabilities | None = None, unreadable: Unreadable = Unreadable.FAIL
+    root: str | bytes, capabilities: ProcessCapabilities | None = None, unreadable: Unreadable = Unreadable.FAIL
 ) -> MetadataSupport:
-    """What a backup of the tree at ``root`` cannot keep.
+    """Assess the metadata that a backup of the tree at ``root`` cannot keep.
 
-    The kernel lists trusted.* attributes to a process with CAP_SYS_ADMIN alone (xattr(7)).
+    The kernel lists trusted.* attributes only to processes with CAP_SYS_ADMIN (xattr(7)).
 
     Args:
         root: the tree.
-        powers: of the process that reads it; None: this one.
-        unreadable: what the backup does about a file that it may not read.
+        capabilities: rights of the reading process; None: this process.
+        unreadable: policy of the backup for files that it may not read.
 
     Raises SourceError if ``root`` cannot be read.
     """
-    powers = powers or ProcessCapabilities.of_this_process()
+    capabilities = capabilities or ProcessCapabilities.of_this_process()
     try:
         names = os.listxattr(root)
     except OSError as error:
@@ -94,28 +94,28 @@ def assess_source(
             raise source_error(error, "read", os.fsencode(root)) from error
         names = []
     lacking = {}
-    if not powers.overrides_permissions and not powers.has(Capability.DAC_READ_SEARCH):
-        does = "ends the backup" if unreadable is Unreadable.FAIL else "is left out"
+    if not capabilities.overrides_permissions and not capabilities.has(Capability.DAC_READ_SEARCH):
+        outcome = "the backup fails at" if unreadable is Unreadable.FAIL else "the backup leaves out"
         lacking[Feature.ANY_FILE] = (
-            f"running as user {powers.uid} without DAC_OVERRIDE: a file that this user may not read {does}"
+            f"running as user {capabilities.uid} without DAC_OVERRIDE: {outcome} files that this user may not read"
         )
     if "system.nfs4_acl" in names:
         lacking[Feature.ACLS] = "NFSv4 ACLs are not kept; permission bits are"
-    if not powers.has(Capability.SYS_ADMIN) or powers.is_confined:
+    if not capabilities.has(Capability.SYS_ADMIN) or capabilities.is_confined:
         lacking[Feature.TRUSTED_ATTRIBUTES] = ""
     return MetadataSupport(lacking)
 
 
-def assess_target(root: str | bytes, powers: ProcessCapabilities | None = None) -> MetadataSupport:
-    """What a restore to the tree at ``root`` cannot keep.
+def assess_target(root: str | bytes, capabilities: ProcessCapabilities | None = None) -> MetadataSupport:
+    """Assess the metadata that a restore to the tree at ``root`` cannot keep.
 
     Raises TargetError if ``root`` cannot be read.
     """
-    powers = powers or ProcessCapabilities.of_this_process()
-    lacking = _lacking_by_capability(powers)
+    capabilities = capabilities or ProcessCapabilities.of_this_process()
+    lacking = _lacking_by_capability(capabilities)
     try:
-        has_attributes = _answers(root, _PROBE)
-        has_acls = _answers(root, ACCESS_ACL.decode("ascii"))
+        has_attributes = _has_attribute_kind(root, _PROBE)
+        has_acls = _has_attribute_kind(root, ACCESS_ACL.decode("ascii"))
         is_directory = stat.S_ISDIR(os.stat(root).st_mode)
     except OSError as error:
         raise target_error(error, "read", os.fsencode(root)) from error
@@ -130,28 +130,28 @@ def assess_target(root: str | bytes, powers: ProcessCapabilities | None = None) 
     return MetadataSupport(lacking)
 
 
-def _lacking_by_capability(powers: ProcessCapabilities) -> dict[Feature, str]:
-    """What cannot be restored on any file system."""
+def _lacking_by_capability(capabilities: ProcessCapabilities) -> dict[Feature, str]:
+    """Return the features that this process cannot restore on any file system."""
     lacking = {}
-    if not powers.has(Capability.CHOWN):
-        lacking[Feature.OWNERS] = f"no CAP_CHOWN: restored files belong to user {powers.uid}"
-    elif powers.is_confined:
+    if not capabilities.has(Capability.CHOWN):
+        lacking[Feature.OWNERS] = f"no CAP_CHOWN: restored files belong to user {capabilities.uid}"
+    elif capabilities.is_confined:
         lacking[Feature.OWNERS] = "running in a user namespace: owners outside its range are not restored"
-    if not powers.has(Capability.FOWNER):
-        lacking[Feature.ANY_OWNER] = "no CAP_FOWNER: modes and times of present files of other users are not restored"
-    if not powers.has(Capability.FSETID):
+    if not capabilities.has(Capability.FOWNER):
+        lacking[Feature.ANY_OWNER] = "no CAP_FOWNER: modes and times of existing files of other users are not restored"
+    if not capabilities.has(Capability.FSETID):
         lacking[Feature.SETGID_BITS] = "no CAP_FSETID: setgid bits of files of other groups are not restored"
-    if not powers.has(Capability.SETFCAP):
+    if not capabilities.has(Capability.SETFCAP):
         lacking[Feature.FILE_CAPABILITIES] = "no CAP_SETFCAP: file capabilities are not restored"
-    if not powers.has(Capability.MKNOD) or powers.is_confined:
+    if not capabilities.has(Capability.MKNOD) or capabilities.is_confined:
         lacking[Feature.DEVICE_NODES] = "no CAP_MKNOD: device nodes are not restored"
-    if not powers.has(Capability.SYS_ADMIN) or powers.is_confined:
+    if not capabilities.has(Capability.SYS_ADMIN) or capabilities.is_confined:
         lacking[Feature.TRUSTED_ATTRIBUTES] = ""
     return lacking
 
 
-def _answers(root: str | bytes, attribute: str) -> bool:
-    """Whether the file system knows attributes of this kind."""
+def _has_attribute_kind(root: str | bytes, attribute: str) -> bool:
+    """Return whether the file system supports attributes of this kind. Raises OSError."""
     try:
         os.getxattr(root, attribute)
     except OSError as error:

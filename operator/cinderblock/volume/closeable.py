@@ -1,4 +1,4 @@
-"""What everything that holds descriptors has in common: it is a context manager that closes."""
+"""The base class of context managers that hold descriptors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Closeable(ABC):
-    """Base of what is to be closed at the end of a ``with`` block."""
+    """An object that closes itself at the end of a ``with`` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give up all descriptors. May be repeated."""
+        """Close all descriptors. May be repeated."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""What the bytes of a file and the bytes of a device have in common."""
+"""The common interface of the bytes of a file and the bytes of a device."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from cinderblock.format.range_reader import Buffer
 
 
 class SourceContent(Protocol):
-    """Content that a backup reads. Reads may come from several threads at once."""
+    """Content that a backup reads. Several threads may read at once."""
 
     @property
     def size(self) -> int:
-        """Bytes, as of the opening."""
+        """Bytes at the time of opening."""
 
     def data_ranges(self) -> Iterator[ByteRange]:
-        """Ranges that may hold something else than zeros, in order, not overlapping, within ``size``.
+        """Yield the ranges that may contain something other than zeros: in order, not overlapping, within ``size``.
 
         Raises SourceError.
         """
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill ``buffer`` from ``offset``; fewer bytes than fit come back only where the content ends.
+        """Fill ``buffer`` from ``offset``, and return the number of bytes read.
 
-        Returns the number of bytes read. Raises SourceError.
+        It is less than the size of the buffer only at the end of the content. Raises SourceError.
         """
 
     @property
     def is_settled(self) -> bool:
-        """Whether `has_changed` tells of every change since the opening; if not, only reading twice does."""
+        """Whether `has_changed` detects every change since the opening. If not, only a second reading does."""
 
     def has_changed(self) -> bool:
-        """Whether the content has changed since the opening, as far as its stamps tell. Raises SourceError."""
+        """Return whether the timestamps show a change since the opening. Raises SourceError."""
 
     def close(self) -> None:
-        """Give up the descriptor. May be repeated."""
+        """Close the descriptor. May be repeated."""
 
     def __enter__(self) -> Self: ...
 
@@ -48,30 +48,30 @@ class SourceContent(Protocol):
 
 
 class TargetContent(Protocol):
-    """Content that a restore writes. Reads and writes of ranges that do not overlap may come from several threads."""
+    """Content that a restore writes. Several threads may read and write ranges that do not overlap."""
 
     @property
     def size(self) -> int:
-        """Bytes that the content is to have in the end."""
+        """Final size of the content in bytes."""
 
     @property
     def is_blank(self) -> bool:
-        """Whether it is known to hold nothing but zeros, so that comparing before writing is of no use."""
+        """Whether it is known to contain only zeros, so that comparing before writing is useless."""
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """What is there now, as of a source; for comparing before writing. Raises TargetError."""
+        """Read the current content like a source, to compare it before writing. Raises TargetError."""
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Put ``data`` at ``offset``. Raises TargetError."""
+        """Write ``data`` at ``offset``. Raises TargetError."""
 
     def clear(self, offset: int, length: int) -> None:
-        """Make a range read as zeros, taking no space if the target can do so. Raises TargetError."""
+        """Make a range read as zeros, as a hole if the target supports that. Raises TargetError."""
 
     def finish(self) -> None:
-        """All is written: give the content its size and attributes, and close. Raises TargetError."""
+        """Set size and attributes after all writes, and close the descriptor. Raises TargetError."""
 
     def close(self) -> None:
-        """Give up the descriptor without finishing. May be repeated."""
+        """Close the descriptor without finishing. May be repeated."""
 
     def __enter__(self) -> Self: ...
 

@@ -1,4 +1,4 @@
-"""Arithmetic of ranges, and the test for zeros."""
+"""Arithmetic of byte ranges, and detection of zeros."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 
 from cinderblock.format.entries import ByteRange, Extent
 
-ZERO_BLOCK = 1 << 20
-"""Bytes compared at once with zeros. Measured with 256 KiB to 16 MiB: all the same, 1 MiB stays in the L2 cache."""
+ZERO_BLOCK_BYTES = 1 << 20
+"""Bytes of one comparison with zeros. Sizes from 256 KiB to 16 MiB measured the same; 1 MiB stays in the L2 cache."""
 
-_ZEROS = bytearray(ZERO_BLOCK)
+_ZEROS = bytearray(ZERO_BLOCK_BYTES)
 
 
 def holes(extents: Iterable[Extent], start: int, end: int) -> Iterator[ByteRange]:
-    """Ranges between two offsets that no extent covers, in order: they read as zeros.
+    """Yield the holes between two offsets: the ranges that no extent covers, in order.
 
-    Of an entry whose extents come in several parts, ``start`` of a part is where the part before it ended, and ``end``
-    is the size only of the last one.
+    If the extents of an entry come in several parts, ``start`` of a part is the end of the part before it. Only the
+    last part has the size of the entry as ``end``.
     """
     position = start
     for extent in extents:
@@ -28,14 +28,14 @@ def holes(extents: Iterable[Extent], start: int, end: int) -> Iterator[ByteRange
 
 
 def is_zero(view: memoryview) -> bool:
-    """Whether all bytes of a contiguous view of bytes are zero; true of an empty one.
+    """Return whether all bytes of a contiguous view are zero; an empty view is zero.
 
-    A bytearray compares itself with any buffer by memcmp (a memoryview would go byte by byte), and memcmp ends at the
-    first difference: data is told from zeros in less than a microsecond.
+    A bytearray compares itself with any buffer by memcmp, while a memoryview would compare byte by byte. memcmp stops
+    at the first difference, so data is distinguished from zeros in less than a microsecond.
     """
-    for start in range(0, len(view), ZERO_BLOCK):
-        part = view[start : start + ZERO_BLOCK]
-        zeros = _ZEROS if len(part) == ZERO_BLOCK else _ZEROS[: len(part)]
+    for start in range(0, len(view), ZERO_BLOCK_BYTES):
+        part = view[start : start + ZERO_BLOCK_BYTES]
+        zeros = _ZEROS if len(part) == ZERO_BLOCK_BYTES else _ZEROS[: len(part)]
         if zeros != part:
             return False
     return True

@@ -1,9 +1,9 @@
-"""Whether two trees are equal: names, kinds, content, owners, modes, mtimes, attributes, hard links.
+"""Comparison of two trees: names, kinds, content, owners, modes, mtimes, attributes, hard links.
 
     python tests/support/mover/compare.py A B [--holes] [--ignore-owners] [--ignore-mtimes]
 
-Prints one line per difference, and exits with 1 if there is one. Only the standard library, and none of the code that
-it is there to judge. Sockets, and ``lost+found`` at the root, are as if they were not there.
+It prints one line per difference, and exits with 1 if there is one. It uses only the standard library, and none of the
+tested code. It ignores sockets, and ``lost+found`` at the root.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ UNCOMPARED_ATTRIBUTES = (
     "trusted.SGI_ACL_FILE",
     "trusted.SGI_ACL_DEFAULT",
 )
-"""They belong to the machine, not to the data; XFS shows ACLs twice."""
+"""Attributes that belong to the machine, not to the data. XFS shows ACLs twice."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @dataclass
 class Comparison:
-    """How to compare two trees, and what was found.
+    """Options and result of a comparison.
 
     Attributes:
-        holes: whether the second tree may not take more space than the first.
-        owners, mtimes: whether these count.
+        holes: whether it is a difference if the second tree takes more space than the first.
+        owners, mtimes: whether to compare these.
         differences: one readable line for each.
     """
 
@@ -47,7 +47,7 @@ class Comparison:
     _links: tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]] = field(default_factory=lambda: ({}, {}))
 
     def compare(self, left: str | bytes, right: str | bytes) -> list[str]:
-        """Compare two directories with all that is below them, iteratively: trees may be thousands of levels deep."""
+        """Compare two directories recursively, with a loop, because trees may be thousands of levels deep."""
         _raise_descriptor_limit()
         left_fd, right_fd = os.open(left, _DIRECTORY), os.open(right, _DIRECTORY)
         self._compare_status(".", os.fstat(left_fd), os.fstat(right_fd))
@@ -73,7 +73,7 @@ class Comparison:
         return iter(sorted(left & right))
 
     def _compare_name(self, path: bytes, name: bytes, left_fd: int, right_fd: int) -> bool:
-        """Compare what has the same name in both; whether it is a directory in both."""
+        """Compare two objects with the same name, and return whether both are directories."""
         left = os.stat(name, dir_fd=left_fd, follow_symlinks=False)
         right = os.stat(name, dir_fd=right_fd, follow_symlinks=False)
         shown = os.fsdecode(path)
@@ -110,7 +110,7 @@ class Comparison:
                 self._differ(os.fsencode(path), f"{what} {one} and {other}")
 
     def _compare_links(self, path: str, left: os.stat_result, right: os.stat_result) -> None:
-        """Names of one inode in one tree must be names of one inode in the other."""
+        """Check that names of one inode in one tree are names of one inode in the other."""
         if stat.S_ISDIR(left.st_mode):
             return
         first_left = self._links[0].setdefault((left.st_dev, left.st_ino), path)
@@ -152,7 +152,7 @@ class Comparison:
 def compare_trees(
     left: str | bytes, right: str | bytes, *, holes: bool = False, owners: bool = True, mtimes: bool = True
 ) -> list[str]:
-    """Differences between two trees, one readable line each; none: they are equal."""
+    """Return the differences between two trees, one readable line each."""
     return Comparison(holes=holes, owners=owners, mtimes=mtimes).compare(left, right)
 
 
@@ -174,7 +174,7 @@ def _attributes(path: bytes, follow: bool) -> dict[str, bytes]:
 
 
 def _next_data(fd: int, position: int) -> int:
-    """The next offset from ``position`` on where there may be data; the end of the file if there is none."""
+    """Return the next offset from ``position`` with possible data; the end of the file if there is none."""
     end = os.fstat(fd).st_size
     if position >= end:
         return end
@@ -185,7 +185,7 @@ def _next_data(fd: int, position: int) -> int:
 
 
 def _raise_descriptor_limit() -> None:
-    """Two descriptors per level of the tree."""
+    """Raise the limit of open files: the comparison needs two descriptors per level of the tree."""
     with contextlib.suppress(ValueError, OSError):
         _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""A copy of a tree or device by the device room alone: what the mover does, without chunks and store between."""
+"""Copies of trees and devices by the volume room alone, without chunks and a store in between."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
 
 
 def find_extents(source: SourceContent) -> tuple[Extent, ...]:
-    """What a backup would keep of this content: blocks that are neither holes nor zeros."""
+    """Return the extents that a backup would keep: blocks that are neither holes nor zeros."""
     extents = []
     buffer = memoryview(bytearray(BLOCK))
     for offset, length in source.data_ranges():
@@ -28,7 +28,7 @@ def find_extents(source: SourceContent) -> tuple[Extent, ...]:
 
 
 def copy_content(source: SourceContent, target: TargetContent, entry: Entry) -> int:
-    """Make the target's content equal; returns the bytes that had to be written."""
+    """Make the target's content equal, and return the bytes that were written."""
     written = 0
     data, present = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
     for offset, length in holes(entry.extents, 0, entry.size):
@@ -61,12 +61,12 @@ def copy_tree(source: str | bytes, target: str | bytes, fidelity: MetadataSuppor
             else:
                 assert writer.put(entry) is None
         writer.finish()
-        return CopyResult(written, reader.skipped.sentences(), writer.losses.summaries())
+        return CopyResult(written, reader.skipped.summaries(), writer.losses.summaries())
 
 
 @dataclasses.dataclass(frozen=True)
 class CopyResult:
-    """What a copy did: bytes written, and sentences about what was left out and lost."""
+    """Result of a copy: bytes written, and sentences about skipped objects and losses."""
 
     written: int
     skipped: list[str]

@@ -1,4 +1,4 @@
-"""A real volume of which some blocks cannot be read: ext4 on a loop device whose image was cut off behind its mount."""
+"""A real volume with unreadable blocks: ext4 on a loop device whose image is truncated after it was mounted."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MIB = 1 << 20
 BLOCK = 4096
 LARGE = 3 * MIB
 READABLE = ["", "fine", "inner", "inner/fine", "inner/fine-again"]
-"""What can be read of the volume."""
+"""Paths that can be read."""
 UNREADABLE = ["attributes", "gone/", "large", "large-again", "link", "small"]
-"""What cannot, as a report names it: attributes, a directory, a file in its middle, a link's target, a small file."""
+"""Paths that cannot be read, as in a report: attributes, a directory, a large file, a link, a small file."""
 
 
 @contextmanager
 def damaged_volume(place: Path) -> Iterator[Path]:
-    """Make and mount the volume below ``place``. What lies behind the middle of ``large`` answers EIO. Needs root."""
+    """Make and mount the volume below ``place``. Blocks behind the middle of ``large`` return EIO. Needs root."""
     tree, image, mounted = place / "tree", place / "image", place / "mounted"
     (tree / "inner").mkdir(parents=True)
     mounted.mkdir()
@@ -32,7 +32,7 @@ def damaged_volume(place: Path) -> Iterator[Path]:
         (place / name).write_bytes(random.Random(name).randbytes(size))
     with image.open("xb") as file:
         file.truncate(32 * MIB)
-    # The order of these is the order of their blocks on the device.
+    # The order of the commands is the order of the blocks on the device.
     features = "^has_journal,^metadata_csum"
     _run("mkfs.ext4", "-q", "-b", str(BLOCK), "-m", "0", "-O", features, "-d", str(tree), str(image))
     commands = [

@@ -1,8 +1,8 @@
-"""Fill and hash a block device; runs inside pods, with nothing but the standard library.
+"""Fill and hash a block device. This runs inside pods with only the standard library.
 
-python3 devices.py fill PATH SEED     random, zero and compressible MiBs in turn, and a few bytes at the end
-python3 devices.py edit PATH SEED     other data in some MiBs, and zeros where data was
-python3 devices.py digest PATH BYTES  SHA-256 of the first BYTES, and the number of bytes after them that are not zero
+python3 devices.py fill PATH SEED     write random, zero and compressible MiBs in turn, and a few bytes at the end
+python3 devices.py edit PATH SEED     change some MiBs, half of them to zeros
+python3 devices.py digest PATH BYTES  print the SHA-256 of the first BYTES, and the count of later bytes that are not 0
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import random
 import sys
 
 MIB = 1 << 20
-FILLED = 48
-"""MiB that are written at most, however large the storage makes the smallest volume."""
+MAX_FILLED_MIB = 48
+"""Most MiB to write, even if the smallest volume of the storage is larger."""
 
 
 def _size(fd: int) -> int:
@@ -28,10 +28,10 @@ def _block(rng: random.Random, number: int) -> bytes:
 
 
 def fill(path: str, seed: int) -> None:
-    """Write the pattern and flush it."""
+    """Write the pattern, and flush it."""
     rng = random.Random(seed)
     fd = os.open(path, os.O_RDWR)
-    for number in range(min(FILLED, _size(fd) // MIB * 3 // 4)):
+    for number in range(min(MAX_FILLED_MIB, _size(fd) // MIB * 3 // 4)):
         os.pwrite(fd, _block(rng, number), number * MIB)
     os.pwrite(fd, b"the very end", _size(fd) - 12)
     os.fsync(fd)
@@ -49,7 +49,7 @@ def edit(path: str, seed: int) -> None:
 
 
 def digest(path: str, length: int) -> str:
-    """Hash of the beginning, and how many bytes after it are not zero."""
+    """Return the hash of the first ``length`` bytes, and the number of later bytes that are not zero."""
     fd = os.open(path, os.O_RDONLY)
     hashed, after = hashlib.sha256(), 0
     for offset in range(0, _size(fd), MIB):

@@ -1,11 +1,11 @@
-"""Trees with everything that a file system allows, and random edits of them, from a seed.
+"""Trees with everything that a file system allows, and random edits of them, generated from a seed.
 
     python tests/support/mover/trees.py make DIR --seed 1 [--files 60] [--unprivileged]
     python tests/support/mover/trees.py edit DIR --seed 2 [--edits 20]
     python tests/support/mover/trees.py many DIR --files 100000
 
-Only the standard library, so that it runs inside any pod. Same seed, same tree; nothing is tried and silently left
-out: without ``--unprivileged`` it fails where a capability is missing (CHOWN, FOWNER, SETFCAP, MKNOD, SYS_ADMIN).
+It uses only the standard library, so that it runs inside any pod. The same seed makes the same tree. Nothing is skipped
+silently: without ``--unprivileged`` a missing capability (CHOWN, FOWNER, SETFCAP, MKNOD, SYS_ADMIN) is an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MTIMES = (
     2**31 * SECOND + 999_999_999,
     13_569_465_600 * SECOND + 1,
 )
-"""Nanoseconds since 1970: about it, before it, 1906, now, beyond 2038, and the year 2400 (ext4 ends in 2446)."""
+"""Nanoseconds since 1970: around 1970, before it, 1906, now, beyond 2038, and the year 2400 (ext4 ends in 2446)."""
 MODES = (0o644, 0o600, 0o755, 0o000, 0o400, 0o777, 0o4755, 0o2755, 0o6711, 0o1644, 0o4000)
 OWNERS = ((0, 0), (1000, 1000), (65534, 65534), (12345, 54321), (2**31, 2**32 - 2))
 NAMES = (
@@ -58,7 +58,7 @@ NAMES = (
     b"n" * 255,
 )
 SPARSE_SIZE = 1 << 40
-"""A file that nobody must ever try to read as a whole."""
+"""A file that is too large to be read completely."""
 PATH_MAX = 4096
 
 ANYBODY = 0xFFFFFFFF
@@ -67,7 +67,7 @@ ACL_TAGS = {"user::": 1, "user": 2, "group::": 4, "group": 8, "mask": 16, "other
 
 
 def acl(*entries: tuple[str, int, int]) -> bytes:
-    """A POSIX ACL as the kernel keeps it, of (tag, permissions, id) in the order of the tags."""
+    """Encode a POSIX ACL for the kernel from (tag, permissions, id) in the order of the tags."""
     body = b"".join(struct.pack("<HHI", ACL_TAGS[tag], permissions, number) for tag, permissions, number in entries)
     return struct.pack("<I", 2) + body
 
@@ -87,7 +87,7 @@ class TreeMaker:
     """Makes one tree below ``root``.
 
     Attributes:
-        privileged: whether to make what needs a capability.
+        privileged: whether to make objects that need a capability.
     """
 
     def __init__(self, root: str | bytes, seed: int, *, privileged: bool = True) -> None:
@@ -112,7 +112,7 @@ class TreeMaker:
         self._stamp_all()
 
     def content(self, size: int) -> bytes:
-        """Bytes of this size: random ones, text, or zeros."""
+        """Return random bytes, text, or zeros of this size."""
         kind = self.random.randrange(4)
         if kind == 0:
             return bytes(size)
@@ -128,12 +128,12 @@ class TreeMaker:
         return path
 
     def _stamp(self, path: bytes) -> None:
-        """Give a path an mtime of its own."""
+        """Set the mtime of a path to a value from the seed."""
         mtime = self.random.randrange(SECOND * 1_500_000_000, SECOND * 1_800_000_000)
         os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
 
     def _stamp_all(self) -> None:
-        """Give everything an mtime that the seed decides, but for what has one on purpose."""
+        """Set the mtimes of all paths from the seed, except those that were set on purpose."""
         for parent, names, leaves, fd in os.fwalk(self.root, topdown=False):
             for name in sorted(names + leaves):
                 if not parent.endswith(b"/mtimes"):
@@ -203,7 +203,7 @@ class TreeMaker:
                 os.chown(path, *OWNERS[number % len(OWNERS)], follow_symlinks=False)
 
     def _deep(self, directory: bytes) -> None:
-        """A path of more than PATH_MAX bytes, and many levels of one letter."""
+        """Make a path of more than PATH_MAX bytes, and many levels of one letter."""
         fd = os.open(directory, os.O_RDONLY)
         for _ in range(PATH_MAX // 200 + 3):
             fd = _make_and_enter(fd, b"d" * 200)
@@ -230,7 +230,7 @@ class TreeMaker:
         os.setxattr(self.file(directory, b"acl"), "system.posix_acl_access", ACCESS_ACL)
 
     def _inheriting(self, directory: bytes) -> None:
-        """A default ACL that not everything below it has, and a setgid directory."""
+        """Make a default ACL that some objects below it lack, and a setgid directory."""
         parent = os.path.join(directory, b"default")
         os.mkdir(parent)
         self.file(parent, b"without")
@@ -257,7 +257,7 @@ class TreeMaker:
             os.close(fd)
 
     def _closed(self, directory: bytes) -> None:
-        """A directory in which nothing can be made any more without changing its mode or being root."""
+        """Make a directory in which only root can create files without changing its mode."""
         path = os.path.join(directory, b"read-only")
         os.mkdir(path)
         self.file(path, b"file")
@@ -296,7 +296,7 @@ class TreeMaker:
         path = os.path.join(directory, b"symlink")
         os.symlink(b"x", path)
         with contextlib.suppress(PermissionError):
-            # Root in a container lacks CAP_SYS_ADMIN: trusted.* is neither seen nor set there.
+            # Root in a container lacks CAP_SYS_ADMIN and can neither read nor set trusted.*.
             os.setxattr(self.file(directory, b"trusted"), "trusted.kept", b"t")
             os.setxattr(path, "trusted.of-a-symlink", b"s", follow_symlinks=False)
 
@@ -315,7 +315,7 @@ class TreeMaker:
 
 
 class TreeEditor:
-    """Changes a tree at random, for incrementals and for restores over something else."""
+    """Changes a tree at random, for incremental backups and for restores over existing files."""
 
     def __init__(self, root: str | bytes, seed: int) -> None:
         self.root = os.fsencode(root)
@@ -323,7 +323,7 @@ class TreeEditor:
         self.maker = TreeMaker(root, seed)
 
     def edit(self, edits: int) -> list[str]:
-        """Make this many edits; returns what was done."""
+        """Make this many edits, and return descriptions of them."""
         actions = (
             self._overwrite, self._append, self._truncate, self._remove, self._add, self._rename, self._change_kind,
             self._touch, self._change_mode, self._set_attribute, self._link, self._break_link, self._change_in_secret,
@@ -340,7 +340,7 @@ class TreeEditor:
         return done
 
     def _find(self) -> tuple[list[bytes], list[bytes]]:
-        """Regular files of moderate size, and directories, with short paths, that this user may change."""
+        """Return the regular files of moderate size and the directories with short paths that this user may change."""
         files, directories = [], []
         for parent, names, leaves in os.walk(self.root):
             names.sort()
@@ -379,7 +379,7 @@ class TreeEditor:
         os.rename(path, os.path.join(directory, b"renamed-%d-%d" % (number, self.random.randrange(1 << 30))))
 
     def _change_kind(self, path: bytes, _directory: bytes, number: int) -> None:
-        """A file becomes a directory with something in it, a symbolic link, or a FIFO."""
+        """Replace a file by a directory with contents, a symbolic link, or a FIFO."""
         os.unlink(path)
         kind = self.random.randrange(3)
         if kind == 0:
@@ -403,7 +403,7 @@ class TreeEditor:
         os.link(path, os.path.join(directory, b"link-%d-%d" % (number, self.random.randrange(1 << 30))))
 
     def _break_link(self, path: bytes, _directory: bytes, _number: int) -> None:
-        """The same content in an inode of its own."""
+        """Replace a hard link by a separate inode with the same content."""
         with open(path, "rb") as file:
             data = file.read()
         os.unlink(path)
@@ -411,7 +411,7 @@ class TreeEditor:
             file.write(data)
 
     def _change_in_secret(self, path: bytes, _directory: bytes, _number: int) -> None:
-        """A change of content that only ctime shows."""
+        """Change content so that only ctime shows it."""
         status = os.lstat(path)
         if status.st_size:
             with open(path, "r+b") as file:
@@ -425,12 +425,12 @@ def make_tree(root: str | bytes, *, seed: int = 1, files: int = 60, privileged: 
 
 
 def edit_tree(root: str | bytes, *, seed: int = 2, edits: int = 20) -> list[str]:
-    """Change a tree at random; returns what was done."""
+    """Change a tree at random, and return descriptions of the edits."""
     return TreeEditor(root, seed).edit(edits)
 
 
 def make_many_files(root: str | bytes, *, files: int, per_directory: int = 1000, size: int = 500) -> None:
-    """Make many small files, each with content of its own, in directories of ``per_directory``."""
+    """Make many small files with different contents, ``per_directory`` in each directory."""
     for number in range(files):
         directory = os.path.join(os.fsencode(root), b"d%05d" % (number // per_directory))
         if number % per_directory == 0:
@@ -441,7 +441,7 @@ def make_many_files(root: str | bytes, *, files: int, per_directory: int = 1000,
 
 
 def _make_and_enter(fd: int, name: bytes) -> int:
-    """Make a directory in an open one and open it instead."""
+    """Make a directory in an open one, close that one, and return the new descriptor."""
     os.mkdir(name, dir_fd=fd)
     child = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
     os.close(fd)

@@ -1,7 +1,6 @@
-"""Runs a function in a child process with fewer powers: another user, root with few capabilities, or a kernel that
-refuses or feigns system calls.
+"""Run a function in a child process with fewer rights: as another user, with few capabilities, or with failing calls.
 
-The child is forked, so that it needs neither the package nor the test on a path that the user may read.
+The child is forked, so that its user need not be able to read the package and the test.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def run_with_capabilities(function: Callable[[], T], capabilities: Iterable[int]
 
 
 class Call(Enum):
-    """What a file system may refuse or feign: numbers of system calls on x86_64 and on aarch64 (asm/unistd.h)."""
+    """System calls that a file system may reject or ignore: numbers on x86_64 and on aarch64 (asm/unistd.h)."""
 
     CHOWN = ((92, 93, 94, 260), (54, 55))
     CHMOD = ((90, 91, 268, 452), (52, 53, 452))
@@ -61,19 +60,19 @@ class Call(Enum):
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """On this machine."""
+        """Numbers of the call on this machine."""
         return self.value[platform.machine() == "aarch64"]
 
 
-FEIGNED = 0
-"""The answer of a call that says that it succeeded, and did nothing."""
+IGNORED = 0
+"""Result of a call that reports success but does nothing."""
 
 
 def run_with_answers(function: Callable[[], T], answers: Mapping[Call, int], *, cwd: Path | None = None) -> T:
-    """Call ``function``, where the kernel answers some calls with an errno, or with FEIGNED, and does nothing.
+    """Call ``function`` while the kernel fails some system calls with an errno, or ignores them (IGNORED).
 
-    NFS with root_squash and EFS access points refuse chown with EPERM; SMB and blobfuse feign it. Processes that
-    ``function`` starts have the same kernel (seccomp(2), SECCOMP_RET_ERRNO). Returns its result or raises its error.
+    NFS with root_squash and EFS access points fail chown with EPERM; SMB and blobfuse ignore it. Child processes of
+    ``function`` are affected, too (seccomp(2), SECCOMP_RET_ERRNO). Returns its result or raises its error.
     """
 
     def drop() -> None:
@@ -85,7 +84,7 @@ def run_with_answers(function: Callable[[], T], answers: Mapping[Call, int], *, 
 
 
 codecs.lookup("ascii")
-"""Loaded while we may still read Python's own files: who is nobody may not, where they belong to root alone."""
+"""Loaded early, because user nobody may not be allowed to read Python's own files."""
 
 
 def _run(function: Callable[[], T], drop: Callable[[], None]) -> T:
@@ -105,7 +104,7 @@ def _run(function: Callable[[], T], drop: Callable[[], None]) -> T:
 
 
 def _answer(function: Callable[[], T], drop: Callable[[], None], write_end: int) -> None:
-    """In the child: answers through the pipe, and never returns to the test that forked it."""
+    """Run in the child: send the result through the pipe, and never return to the test that forked it."""
     answer: tuple[bool, object] | None = None
     try:
         drop()
@@ -133,7 +132,7 @@ _ALLOW = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
 
 
 def _answer_calls(answers: Mapping[int, int]) -> None:
-    """Install a filter that answers each number with its errno. (prctl(2), PR_SET_SECCOMP)"""
+    """Install a filter that returns the errno for each number. (prctl(2), PR_SET_SECCOMP)"""
     steps = [_LOAD_NUMBER]
     for number, answer in answers.items():
         steps.append(struct.pack("HBBI", 0x15, 0, 1, number))

@@ -198,7 +198,7 @@ class OpenStores:
     async def active_key(self, store: BackupStore) -> str | None:
         """The Secret names none; but where keys are read-only, movers must be told which is not."""
         ring = await self.keys(store)
-        return ring.active if ring is not None and ring.has_marks else None
+        return ring.active if ring is not None and ring.has_read_only_keys else None
 
 
 @dataclass

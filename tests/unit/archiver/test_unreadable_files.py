@@ -118,8 +118,9 @@ def test_what_a_user_may_not_read_is_left_out_with_all_that_is_below_it(tmp_path
     report, kept = run_as_user(work, cwd=tmp_path)
     assert missing(report) == (3, ["closed/", "secret", "secret-again"])
     assert kept == ["", "open", "open/file"]
-    assert f"running as user {NOBODY} without DAC_OVERRIDE: a file that this user may not read is left out" in (
-        report.warnings
+    assert (
+        f"running as user {NOBODY} without DAC_OVERRIDE: the backup leaves out files that this user may not read"
+        in (report.warnings)
     )
 
 
@@ -160,7 +161,7 @@ def test_links_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 def of_many_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree whose attributes are more than a backup takes of a file and of a directory, the limit being 100 bytes."""
     for module in (tree_reader, walk):
-        monkeypatch.setattr(module, "ATTRIBUTES_LIMIT", 100)
+        monkeypatch.setattr(module, "MAX_XATTR_BYTES", 100)
     source = tmp_path / "source"
     (source / "directory").mkdir(parents=True)
     for name in ("directory", "empty", "few", "full"):
@@ -172,7 +173,7 @@ def of_many_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_attributes_beyond_the_limit_are_refused_by_name(of_many_attributes: Path, backups: Backups) -> None:
-    with pytest.raises(SourceError, match=r"more extended attributes than a backup holds.*E2BIG: cannot read"):
+    with pytest.raises(SourceError, match=r"more extended attributes than a backup can hold.*E2BIG: cannot read"):
         backups.back_up(of_many_attributes, "full")
 
 
@@ -269,7 +270,7 @@ def test_a_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts
 
 
 def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cinderblock.volume.omissions.MAX_REASONS", 2)
+    monkeypatch.setattr("cinderblock.volume.omissions.MAX_OMITTED_OBJECTS", 2)
     volume = MemorySource(SKIP)
     for name in (b"a", b"b", b"c"):
         breaks(volume.add(name, (0, b"content")))

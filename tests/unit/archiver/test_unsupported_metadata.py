@@ -67,7 +67,7 @@ def test_the_upper_directory_of_an_overlay_is_warned_of(source: Path, are_links:
     overlay, meaning = report.warnings[0].split("; ")
     assert (len(report.warnings), overlay) == (1, "4 whiteouts: this is the upper directory of an overlay")
     assert meaning == (
-        "its trusted.overlay.* attributes are not in the backup, so names that it hides may come back "
+        "its trusted.overlay.* attributes are not in the backup, so hidden names may reappear after a restore "
         "(inner/gone0, inner/gone1, inner/gone2)"
     )
     assert back_up(source, tuple(Capability)).warnings == []

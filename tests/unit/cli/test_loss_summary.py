@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.volume.tree import reader as tree_reader
-from tests.support.mover.unprivileged import FEIGNED, Call, run_with_answers
+from tests.support.mover.unprivileged import IGNORED, Call, run_with_answers
 from tests.unit.cli.conftest import Cli, Outcome
 
 STORE = "s3://backups/some/prefix"
@@ -20,7 +20,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.fixture
 def unreadable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with one file that has more attributes than a backup takes."""
-    monkeypatch.setattr(tree_reader, "ATTRIBUTES_LIMIT", 100)
+    monkeypatch.setattr(tree_reader, "MAX_XATTR_BYTES", 100)
     os.setxattr(tree / "top", "user.large", b"v" * 200)
     return tree
 
@@ -55,7 +55,7 @@ def test_a_complete_backup_may_skip_too(cli: Cli, tree: Path) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("answer", [FEIGNED, errno.EPERM])
+@pytest.mark.parametrize("answer", [IGNORED, errno.EPERM])
 def test_best_effort_goes_on_where_owners_are_lost(cli: Cli, tree: Path, tmp_path: Path, answer: int) -> None:
     os.chown(tree / "top", 7, 8)
     backup = cli("backup", str(tree), "--to", STORE, "--json").json["backupId"]

@@ -1,4 +1,4 @@
-"""Known chunks are found by digest, and only they."""
+"""Tests of the chunk index: it finds stored chunks by digest, and no others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make_chunk(number: int, digest: bytes | None = None) -> Chunk:
 
 
 @given(st.lists(st.integers(0, 50)))
-def test_it_finds_what_a_dict_finds(numbers: list[int]) -> None:
+def test_index_finds_what_a_dict_finds(numbers: list[int]) -> None:
     known, model = ChunkIndex(), dict[bytes, Chunk]()
     for number in numbers:
         chunk = make_chunk(number)
@@ -28,7 +28,7 @@ def test_it_finds_what_a_dict_finds(numbers: list[int]) -> None:
         assert known.find(make_chunk(number).digest) == model.get(make_chunk(number).digest)
 
 
-def test_it_grows_and_keeps_everything() -> None:
+def test_index_grows_and_keeps_everything() -> None:
     known = ChunkIndex()
     chunks = [make_chunk(number) for number in range(20_000)]
     for chunk in chunks:
@@ -36,7 +36,7 @@ def test_it_grows_and_keeps_everything() -> None:
     assert [known.find(chunk.digest) for chunk in chunks] == chunks
 
 
-def test_digests_that_begin_alike_are_kept_apart() -> None:
+def test_digests_with_a_common_prefix_are_distinguished() -> None:
     known = ChunkIndex()
     chunks = [
         make_chunk(number, b"same beginning of all".ljust(24, b".") + number.to_bytes(8, "big"))
@@ -48,14 +48,14 @@ def test_digests_that_begin_alike_are_kept_apart() -> None:
     assert known.find(b"same beginning of all".ljust(32, b".")) is None
 
 
-def test_the_first_of_two_equal_chunks_stays() -> None:
+def test_the_first_of_two_equal_chunks_is_kept() -> None:
     known, digest = ChunkIndex(), digest_of(b"")
     known.add(make_chunk(1, digest))
     known.add(make_chunk(2, digest))
     assert known.find(digest) == make_chunk(1, digest)
 
 
-def test_beyond_its_limit_it_forgets_and_stays_right() -> None:
+def test_index_beyond_its_limit_ignores_further_chunks() -> None:
     known = ChunkIndex(limit=10)
     for number in range(20):
         known.add(make_chunk(number))

@@ -1,4 +1,4 @@
-"""Content is cut along a grid, and solid chunks find their borders again."""
+"""Tests of the division into chunks: along a grid, and solid chunks with stable borders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.format.chunker import cells, chunk_bytes_for, ends_solid_chunk
+from cinderblock.format.chunker import chunk_bytes_for, ends_solid_chunk, split_on_grid
 from cinderblock.format.entries import ByteRange
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -21,8 +21,8 @@ ranges = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 70)), max_size=20
 
 
 @given(ranges=ranges, chunk=st.integers(1, 40))
-def test_cells_cover_the_data_exactly_and_stay_within_the_grid(ranges: list[tuple[int, int]], chunk: int) -> None:
-    found = list(cells(ranges, chunk))
+def test_grid_blocks_cover_the_data_exactly(ranges: list[tuple[int, int]], chunk: int) -> None:
+    found = list(split_on_grid(ranges, chunk))
     data = [byte for start, length in ranges for byte in range(start, start + length)]
     assert [byte for cell in found for run in cell for byte in range(run.offset, run.offset + run.length)] == data
     numbers = [
@@ -33,8 +33,8 @@ def test_cells_cover_the_data_exactly_and_stay_within_the_grid(ranges: list[tupl
     assert len({next(iter(number)) for number in numbers}) == len(found)
 
 
-def test_a_cell_may_hold_several_runs() -> None:
-    assert list(cells([(0, 2), (5, 10)], 8)) == [[ByteRange(0, 2), ByteRange(5, 3)], [ByteRange(8, 7)]]
+def test_a_grid_block_may_hold_several_ranges() -> None:
+    assert list(split_on_grid([(0, 2), (5, 10)], 8)) == [[ByteRange(0, 2), ByteRange(5, 3)], [ByteRange(8, 7)]]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_chunks_grow_with_the_volume(volume: int, chunk: int) -> None:
 
 
 def borders(names: list[bytes], sizes: dict[bytes, int]) -> list[bytes]:
-    """The last file of each solid chunk."""
+    """Return the last file of each solid chunk."""
     found, filled = [], 0
     for name in names:
         if filled + sizes[name] > MIB:
@@ -59,7 +59,7 @@ def borders(names: list[bytes], sizes: dict[bytes, int]) -> list[bytes]:
     return found
 
 
-def test_a_file_that_comes_shifts_few_borders() -> None:
+def test_an_added_file_shifts_few_borders() -> None:
     rnd = random.Random(1)
     names = [b"directory/file-%05d" % number for number in range(4000)]
     sizes = {name: rnd.randrange(1, 20_000) for name in names} | {b"addition": 9_000}

@@ -1,4 +1,4 @@
-"""Keys are read strictly, wrapped freshly, and never shown."""
+"""Tests of the key ring: keys are parsed strictly, wrapped with fresh salts, and never shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_secret_gives_its_keys(around: bytes) -> None:
     assert ring.unwrap(ring.wrap(data_key, OWNER), OWNER).reveal() == data_key.reveal()
 
 
-def test_the_greatest_key_id_is_active_unless_another_is_named() -> None:
+def test_the_greatest_key_id_is_active_by_default() -> None:
     data = {key_id: encoded(SECRET) for key_id in ("2024", "2026", "2025")}
     assert KeyRing.from_secret(data, None).active == "2026"
     assert KeyRing.from_secret(data, "2024").active == "2024"
@@ -37,24 +37,24 @@ def test_the_greatest_key_id_is_active_unless_another_is_named() -> None:
     "value",
     [b"", b"!" * 44, SECRET, encoded(SECRET[:31]), encoded(SECRET + b"x"), encoded(SECRET)[:-1], b"\xff" * 44],
 )
-def test_a_malformed_key_is_named_and_not_shown(value: bytes) -> None:
+def test_a_malformed_key_is_named_but_not_shown(value: bytes) -> None:
     with pytest.raises(InvalidInput, match="'bad'") as caught:
         KeyRing.from_secret({"good": encoded(SECRET), "bad": value}, None)
     shown = repr(caught.value) + str(caught.value.__cause__) + str(caught.value.__context__ or "")
     assert not value or value.decode("latin-1") not in shown
 
 
-def test_an_empty_secret_is_refused() -> None:
+def test_an_empty_secret_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="empty"):
         KeyRing.from_secret({}, None)
 
 
-def test_an_active_key_that_is_not_there_is_named() -> None:
+def test_a_missing_active_key_is_named() -> None:
     with pytest.raises(KeyUnavailable, match="'2030'"):
         KeyRing.from_secret({"2024": encoded(SECRET)}, "2030")
 
 
-def test_each_wrapping_is_different_and_opens_for_its_owner_alone() -> None:
+def test_each_wrapping_differs_and_opens_only_for_its_owner() -> None:
     ring = KeyRing({"one": SECRET}, "one")
     data_key = DataKey.random()
     first, second = ring.wrap(data_key, OWNER), ring.wrap(data_key, OWNER)
@@ -79,13 +79,13 @@ def test_a_changed_wrapping_does_not_open() -> None:
             ring.unwrap(spoiled, OWNER)
 
 
-def test_a_key_that_is_not_in_the_ring_is_named() -> None:
+def test_a_missing_key_is_named() -> None:
     wrapped = KeyRing({"old": SECRET}, "old").wrap(DataKey.random(), OWNER)
     with pytest.raises(KeyUnavailable, match="'old'"):
         KeyRing({"new": SECRET}, "new").unwrap(wrapped, OWNER)
 
 
-def test_nothing_that_holds_a_key_shows_it() -> None:
+def test_no_object_shows_its_key() -> None:
     ring, data_key = KeyRing({"one": SECRET}, "one"), DataKey(SECRET)
     header = new_header(*OWNER, None, data_key, ring)
     for thing in (ring, data_key, header, data_key.sealer(b"", "label")):
@@ -95,7 +95,7 @@ def test_nothing_that_holds_a_key_shows_it() -> None:
         assert header.salt.hex() not in shown
 
 
-def test_a_data_key_of_a_wrong_length_is_refused_unseen() -> None:
+def test_a_data_key_of_a_wrong_length_is_rejected_without_showing_it() -> None:
     with pytest.raises(IntegrityError) as caught:
         DataKey(b"short secret")
     assert "secret" not in caught.value.message

@@ -1,4 +1,4 @@
-"""A manifest gives back what was put in, in little memory, and tells whose it is without a key."""
+"""Tests of manifests: entries come back, in little memory, and the header needs no key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXPECTED = ExpectedBackup(volume_id="volume", backup_id="backup")
 
 
 def candidates() -> PackTable:
-    """Packs of the backup itself (even numbers) and of an ancestor (odd)."""
+    """Return packs of the backup itself (even numbers) and of an ancestor (odd)."""
     table = PackTable()
     for number in range(PACKS):
         table.add(Origin("ancestor" if number % 2 else "backup", "a" * 32), number, 100 * MIB)
@@ -39,7 +39,7 @@ def candidates() -> PackTable:
 
 
 def write(entries: list[Entry], keys: KeyRing | None = KEYS, parent: str | None = None) -> bytes:
-    """A manifest of backup "backup"."""
+    """Write a manifest of backup "backup"."""
     data_key = DataKey(b"d" * 32) if keys else None
     header = new_header("volume", "backup", parent, data_key, keys)
     writer = ManifestWriter(header, header.sealer(data_key, "the key"), candidates())
@@ -53,7 +53,7 @@ def write(entries: list[Entry], keys: KeyRing | None = KEYS, parent: str | None 
 
 
 class Ranges:
-    """Reads ranges of an object in memory, and counts."""
+    """Reads ranges of an object in memory, and counts the reads."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -91,7 +91,7 @@ def extent_lists(draw: st.DrawFn) -> tuple[Extent, ...]:
         inner = draw(st.integers(0, size - 1))
         length = draw(st.integers(1, size - inner))
         number, pack = draw(st.integers(0, 3)), draw(st.integers(0, PACKS - 1))
-        # One chunk has one size and digest, whoever points into it.
+        # One chunk has one size and digest, for all extents that point into it.
         place = Chunk(pack, number, number * 7, 16, MIB, 0, digest_of(b"%d %d" % (pack, number)))
         digest = place.digest if length == MIB else digest_of(b"%d" % offset)
         found.append(Extent(offset, length, place, inner, digest))
@@ -143,7 +143,7 @@ def test_entries_come_back(entries: list[Entry], is_sealed: bool) -> None:
 
 
 def many(count: int) -> Iterator[Entry]:
-    """Small files, each with a digest of its own."""
+    """Yield small files with different digests."""
     for number in range(count):
         run = extent(0, number % 50)._replace(length=900, chunk_offset=50, digest=digest_of(b"run %d" % number))
         yield Entry(b"%07d" % number, EntryKind.FILE, size=5000, extents=(run,))
@@ -162,7 +162,7 @@ def test_a_large_manifest_has_many_sections_and_is_read_by_few_requests() -> Non
     assert len(body) / len(entries) < 60
 
 
-def test_an_entry_with_very_many_extents_comes_in_parts() -> None:
+def test_an_entry_with_many_extents_comes_in_parts() -> None:
     extents = tuple(extent(number * 1000, number) for number in range(3 * EXTENTS_PER_PART + 5))
     parts = list(read(write([Entry(b"", EntryKind.DEVICE, size=1 << 40, extents=extents)])).entries())
     assert [part.path for part in parts] == [b""] * 4
@@ -170,7 +170,7 @@ def test_an_entry_with_very_many_extents_comes_in_parts() -> None:
     assert read(write([Entry(b"", EntryKind.DEVICE, extents=extents)])).summary.entries == 1
 
 
-def test_the_summary_counts() -> None:
+def test_summary_counts_entries_and_bytes() -> None:
     entries = [Entry(b"a", EntryKind.FILE, extents=(extent(0, 0, 0), extent(5000, 1, 1))), Entry(b"b", EntryKind.FILE)]
     body = write(entries, parent="ancestor")
     summary = read_summary(Ranges(body), KEYS, EXPECTED)
@@ -192,7 +192,7 @@ def test_header_and_summary_take_few_small_reads() -> None:
     assert len(body) > MIB
 
 
-def test_the_header_tells_whose_it_is_without_a_key() -> None:
+def test_header_identifies_the_backup_without_a_key() -> None:
     header = read_header(Ranges(write([Entry(b"", EntryKind.DIRECTORY)], parent="earlier")), EXPECTED)
     assert (header.format_version, header.volume_id, header.backup_id) == (1, "volume", "backup")
     assert (header.parent_id, header.key_id) == ("earlier", "2025")
@@ -208,13 +208,13 @@ def test_a_sealed_summary_needs_the_key() -> None:
         read_summary(Ranges(body), key_ring("2024"), EXPECTED)
 
 
-def test_data_keys_of_ancestors_that_are_not_used_are_not_handed_on() -> None:
+def test_data_keys_of_unused_ancestors_are_omitted() -> None:
     reader = read(write([Entry(b"a", EntryKind.FILE, extents=(extent(0, 0, 1),))]))
     assert reader.data_keys().keys() == {"backup", "ancestor"}
     assert b"ffff" not in write([Entry(b"a", EntryKind.FILE)])
 
 
-def test_names_are_not_to_be_found_in_a_sealed_manifest() -> None:
+def test_a_sealed_manifest_contains_no_readable_names() -> None:
     entry = Entry(
         b"a-secret-name" * 20, EntryKind.SYMLINK, target=b"secret-target", xattrs=((b"user.x", b"secret-value"),)
     )
@@ -224,7 +224,7 @@ def test_names_are_not_to_be_found_in_a_sealed_manifest() -> None:
 
 
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["unsealed", "sealed"])
-def test_a_manifest_of_a_later_version_is_refused_by_number(keys: KeyRing | None) -> None:
+def test_a_manifest_of_a_later_version_is_rejected(keys: KeyRing | None) -> None:
     body = write([Entry(b"", EntryKind.DIRECTORY)], keys)
     header = parse_header(body, "x")
     later = ManifestHeader(2, header.backup_id, header.volume_id, None, header.salt, header.wrapped).encode()
@@ -232,7 +232,7 @@ def test_a_manifest_of_a_later_version_is_refused_by_number(keys: KeyRing | None
         read(later + body[HEADER_BYTES:], keys)
 
 
-def test_an_id_that_is_too_long_is_refused() -> None:
+def test_an_overlong_id_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="too long"):
         new_header("v" * 513, "backup", None, None, None).encode()
     longest = new_header("v" * 512, "b" * 512, "p" * 512, DataKey.random(), KeyRing({"k" * 253: bytes(32)}, "k" * 253))
@@ -242,14 +242,12 @@ def test_an_id_that_is_too_long_is_refused() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(entries=entry_lists(), cuts=st.sets(st.integers(1, 11)), made_anew=st.sets(st.integers(0, 11)))
-def test_a_section_that_is_put_together_from_pieces_is_the_same(
-    entries: list[Entry], cuts: set[int], made_anew: set[int]
-) -> None:
-    section = section_encoder.encode_section([section_encoder.part_of(entries)], int)
+def test_a_section_made_of_parts_is_the_same(entries: list[Entry], cuts: set[int], made_anew: set[int]) -> None:
+    section = section_encoder.encode_section([section_encoder.make_part(entries)], int)
     table = section_decoder.SectionTable(section, "label")
     ends = sorted({0, len(entries), *(cut for cut in cuts if cut < len(entries))})
     pieces = [
-        section_encoder.part_of(table.entries(start, stop)) if start in made_anew else table.piece(start, stop)
+        section_encoder.make_part(table.entries(start, stop)) if start in made_anew else table.part(start, stop)
         for start, stop in pairwise(ends)
     ]
     assert section_encoder.encode_section(pieces, int) == section
@@ -257,9 +255,9 @@ def test_a_section_that_is_put_together_from_pieces_is_the_same(
         assert table.entries(start, stop) == entries[start:stop]
         logical = sum(extent.length for entry in entries[start:stop] for extent in entry.extents)
         assert table.logical_bytes(start, stop) == logical
-        assert table.estimate(start, stop) == sum(map(section_encoder.estimate, entries[start:stop]))
+        assert table.estimate_bytes(start, stop) == sum(map(section_encoder.estimate_bytes, entries[start:stop]))
     targets = [entry.target if entry.kind is EntryKind.HARDLINK else None for entry in entries]
-    assert [table.target(row) for row in range(table.rows)] == targets
+    assert [table.hard_link_target(row) for row in range(table.rows)] == targets
 
 
 def all_entries(section: bytes, label: str) -> list[Entry]:
@@ -268,9 +266,9 @@ def all_entries(section: bytes, label: str) -> list[Entry]:
 
 
 def malformed(change: dict[int, bytes]) -> bytes:
-    """A section with other columns."""
+    """Return a section with some columns replaced."""
     section = section_encoder.encode_section(
-        [section_encoder.part_of([Entry(b"a", EntryKind.FILE, extents=(extent(0),))])], int
+        [section_encoder.make_part([Entry(b"a", EntryKind.FILE, extents=(extent(0),))])], int
     )
     columns = [bytes(column) for column in split_columns(section, 30)]
     return join_columns([change.get(number, column) for number, column in enumerate(columns)])
@@ -303,7 +301,7 @@ def test_a_malformed_section_is_an_integrity_error(change: dict[int, bytes]) -> 
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_a_section_reader_stumble(data: bytes) -> None:
+def test_any_bytes_decode_or_are_rejected_as_section(data: bytes) -> None:
     for read_section in (all_entries, section_decoder.decode_chunks):
         try:
             list(read_section(data, "label"))
@@ -312,13 +310,13 @@ def test_no_bytes_make_a_section_reader_stumble(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_make_a_header_reader_stumble(data: bytes) -> None:
+def test_any_bytes_parse_or_are_rejected_as_header(data: bytes) -> None:
     for body in (data, b"CBLKMANI" + data):
         with pytest.raises(IntegrityError):
             parse_header(body, "label")
 
 
-def test_a_chunk_beyond_its_pack_is_refused() -> None:
+def test_a_chunk_beyond_its_pack_is_rejected() -> None:
     bad = extent(0)._replace(chunk=extent(0).chunk._replace(offset=100 * MIB))
     with pytest.raises(IntegrityError, match="impossible"):
         list(read(write([Entry(b"a", EntryKind.FILE, extents=(bad,))])).entries())

@@ -1,4 +1,4 @@
-"""A pack tells what it holds, and notices when that is not so."""
+"""Tests of packs: the index lists the chunks, and changes are detected."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read(body: bytes, data_key: DataKey | None) -> list[Chunk]:
 @both
 @settings(max_examples=40)
 @given(chunks=st.lists(st.binary(min_size=1, max_size=400), max_size=40))
-def test_the_index_says_what_was_added(data_key: DataKey | None, chunks: list[bytes]) -> None:
+def test_the_index_lists_the_added_chunks(data_key: DataKey | None, chunks: list[bytes]) -> None:
     body, made = build(data_key, chunks)
     assert read(body, data_key) == made
     for chunk, plaintext in zip(made, chunks, strict=True):
@@ -68,13 +68,13 @@ def test_the_index_says_what_was_added(data_key: DataKey | None, chunks: list[by
 
 
 @both
-def test_an_index_that_is_longer_than_the_first_read_is_found(data_key: DataKey | None) -> None:
+def test_an_index_longer_than_the_first_read_is_found(data_key: DataKey | None) -> None:
     body, made = build(data_key, [b"%d" % number for number in range(3000)])
     assert read(body, data_key) == made
 
 
 @both
-def test_every_changed_byte_of_index_and_trailer_is_noticed(data_key: DataKey | None) -> None:
+def test_every_changed_byte_of_index_and_trailer_is_detected(data_key: DataKey | None) -> None:
     body, made = build(data_key, [b"first", b"second"])
     for position in range(made[-1].offset + made[-1].stored, len(body)):
         spoiled = bytearray(body)
@@ -84,14 +84,14 @@ def test_every_changed_byte_of_index_and_trailer_is_noticed(data_key: DataKey | 
 
 
 @both
-def test_a_pack_that_is_cut_is_noticed(data_key: DataKey | None) -> None:
+def test_a_truncated_pack_is_detected(data_key: DataKey | None) -> None:
     body, _ = build(data_key, [b"first", b"second"])
     for length in range(len(body)):
         with pytest.raises(IntegrityError, match="the pack's key"):
             read(body[:length], data_key)
 
 
-def test_a_pack_of_a_later_version_is_refused_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_of_a_later_version_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinderblock.format.pack.FORMAT_VERSION", 2)
     body, _ = build(None, [b"first"])
     monkeypatch.undo()
@@ -99,7 +99,7 @@ def test_a_pack_of_a_later_version_is_refused_by_number(monkeypatch: pytest.Monk
         read(body, None)
 
 
-def test_a_pack_is_full_by_size_or_by_number() -> None:
+def test_a_pack_is_full_by_size_or_by_number_of_chunks() -> None:
     buffer = bytearray(buffer_bytes(MIB))
     builder, block = PackBuilder(buffer, sealer(None)), b"x" * MIB
     while not builder.is_full:
@@ -112,7 +112,7 @@ def test_a_pack_is_full_by_size_or_by_number() -> None:
 
 
 @pytest.mark.parametrize("chunk_bytes", [MIB, 4 * MIB])
-def test_a_buffer_holds_the_largest_pack_there_can_be(chunk_bytes: int) -> None:
+def test_a_buffer_fits_the_largest_pack(chunk_bytes: int) -> None:
     builder = PackBuilder(bytearray(buffer_bytes(chunk_bytes)), sealer(KEY))
     for _ in range(CHUNKS_PER_PACK - 1):
         builder.add(0, bytes(32), 1, Encoding.RAW, b"x" * ((PACK_BYTES - 1) // (CHUNKS_PER_PACK - 1) - 16))
@@ -122,14 +122,14 @@ def test_a_buffer_holds_the_largest_pack_there_can_be(chunk_bytes: int) -> None:
     assert len(builder.finish()) > PACK_BYTES + chunk_bytes
 
 
-def test_names_of_packs_are_told_from_other_names() -> None:
+def test_pack_names_are_distinguished_from_other_names() -> None:
     attempt = new_attempt()
     assert parse_pack_name(pack_name(attempt, 1234567)) == (attempt, 1234567)
     for name in ("data-key", "", f"{attempt}-1", f"{attempt}-000000x", attempt, f"x{attempt}-000000"):
         assert parse_pack_name(name) is None
 
 
-def test_a_table_keeps_packs_apart_by_number() -> None:
+def test_a_table_distinguishes_packs_by_number() -> None:
     table = PackTable()
     one, two = Origin("one", "a" * 32), Origin("two", "b" * 32)
     assert [table.add(one, 0, 10), table.add(two, 0, 20), table.add(one, 5, 30)] == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""A frame opens in its place, with its key, and nowhere else."""
+"""Tests of sealing: a frame opens only in its place and with its key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sealer(data_key: DataKey | None, *names: str) -> Sealer:
 
 @both
 @given(plaintext=st.binary(max_size=300), number=st.integers(0, 2**64 - 1), slot=st.sampled_from(FrameKind))
-def test_what_was_sealed_opens(data_key: DataKey | None, plaintext: bytes, number: int, slot: FrameKind) -> None:
+def test_a_sealed_frame_opens(data_key: DataKey | None, plaintext: bytes, number: int, slot: FrameKind) -> None:
     one = sealer(data_key, "volume", "backup", "name")
     frame = one.seal(slot, number, plaintext)
     assert len(frame) == len(plaintext) + TAG_BYTES
@@ -29,7 +29,7 @@ def test_what_was_sealed_opens(data_key: DataKey | None, plaintext: bytes, numbe
 
 
 @both
-def test_a_frame_opens_in_no_other_place(data_key: DataKey | None) -> None:
+def test_a_frame_does_not_open_in_another_place(data_key: DataKey | None) -> None:
     here = sealer(data_key, "volume", "backup", "name")
     frame = here.seal(FrameKind.CONTENT, 5, b"plaintext")
     elsewhere = [
@@ -46,7 +46,7 @@ def test_a_frame_opens_in_no_other_place(data_key: DataKey | None) -> None:
 
 
 @both
-def test_every_changed_or_missing_byte_is_noticed(data_key: DataKey | None) -> None:
+def test_every_changed_or_missing_byte_is_detected(data_key: DataKey | None) -> None:
     one = sealer(data_key, "volume")
     frame = one.seal(FrameKind.CONTENT, 0, b"some plaintext")
     for position in range(len(frame)):
@@ -59,21 +59,21 @@ def test_every_changed_or_missing_byte_is_noticed(data_key: DataKey | None) -> N
                 one.open(FrameKind.CONTENT, 0, spoiled)
 
 
-def test_another_data_key_does_not_open_it() -> None:
+def test_another_data_key_does_not_open_a_frame() -> None:
     frame = sealer(KEY, "volume").seal(FrameKind.CONTENT, 0, b"plaintext")
     with pytest.raises(IntegrityError):
         sealer(DataKey(b"l" * 32), "volume").open(FrameKind.CONTENT, 0, frame)
 
 
-def test_a_sealed_frame_is_not_taken_for_an_unsealed_one_nor_the_reverse() -> None:
+def test_sealed_and_unsealed_frames_are_distinguished() -> None:
     for written, read in ((KEY, None), (None, KEY)):
         frame = sealer(written, "volume").seal(FrameKind.CONTENT, 0, b"plaintext")
         with pytest.raises(IntegrityError):
             sealer(read, "volume").open(FrameKind.CONTENT, 0, frame)
 
 
-def test_the_same_plaintext_in_the_same_place_of_two_attempts_gives_different_frames() -> None:
-    """Were the key the same, the equal nonce would show that the plaintexts are equal, and worse."""
+def test_equal_plaintext_of_two_attempts_gives_different_frames() -> None:
+    """With the same key, the equal nonce would reveal at least that the plaintexts are equal."""
     frames = {
         pack_sealer(KEY, "volume", "backup", pack_name(new_attempt(), 0), "label").seal(FrameKind.CONTENT, 0, bytes(64))
         for _ in range(50)
@@ -82,13 +82,13 @@ def test_the_same_plaintext_in_the_same_place_of_two_attempts_gives_different_fr
     assert len({frame[:16] for frame in frames}) == 50
 
 
-def test_names_cannot_flow_into_each_other() -> None:
+def test_identities_of_different_names_never_coincide() -> None:
     assert identity("pack", "ab", "c") != identity("pack", "a", "bc")
     assert identity("pack", "a") != identity("pack", "a", "")
 
 
 @both
-def test_sealing_into_a_buffer_touches_nothing_behind_the_frame(data_key: DataKey | None) -> None:
+def test_sealing_into_a_buffer_changes_nothing_behind_the_frame(data_key: DataKey | None) -> None:
     buffer = bytearray(b"\xaa" * 100)
     length = sealer(data_key, "volume").seal_into(FrameKind.CONTENT, 0, b"plaintext", memoryview(buffer)[10:])
     assert buffer[:10] == b"\xaa" * 10

@@ -1,6 +1,6 @@
-"""What is stored is what docs/format.md says, and what earlier versions stored can be read.
+"""Tests that stored data matches docs/format.md, and that data of earlier versions can be read.
 
-`tests.support.store.format_reader` is written from that page alone: where it and the program agree, the page is right.
+`tests.support.store.format_reader` is written from that page alone. If it agrees with the program, the page is right.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def encoded(*values: bytes) -> list[str]:
 
 
 def read_by_page(store: ObjectStore, backup: str) -> list[dict[str, Any]]:
-    """What somebody finds who has only read the page."""
+    """Return the entries found by a reader that was written from the page alone."""
     entries = FormatReader(store.get, f"{PREFIX}/", KEYS).entries(Backups().manifest_key(backup))
     return [
         {
@@ -72,7 +72,7 @@ def read_by_page(store: ObjectStore, backup: str) -> list[dict[str, Any]]:
 
 
 def read_by_program(store: ObjectStore, backup: str, keys: KeyRing | None) -> list[dict[str, Any]]:
-    """What the program finds."""
+    """Return the entries found by the program."""
     reader = Backups(store, keys).open(backup)
     fetcher = ChunkReader(store, PREFIX, reader)
     found: list[dict[str, Any]] = []
@@ -107,7 +107,7 @@ def read_by_program(store: ObjectStore, backup: str, keys: KeyRing | None) -> li
     return found
 
 
-def test_there_are_stored_backups_of_the_first_version() -> None:
+def test_stored_backups_of_the_first_version_exist() -> None:
     assert [f"{case.parent.name}/{case.name}" for case in CASES] == ["v1/chain", "v1/sealed", "v1/unsealed"]
 
 
@@ -129,17 +129,17 @@ def test_a_stored_backup_reads_as_it_was_made(case: Path, backup: str) -> None:
     backups.verify(backup)
 
 
-def test_a_stored_line_of_backups_has_what_makes_reading_hard() -> None:
+def test_a_stored_chain_covers_the_difficult_cases() -> None:
     """Three origins, keys in the footer, a file in parts that lie in several sections, a header that was replaced."""
     store, _ = load(CHAIN)
     reader = Backups(store, key_ring()).open("third")
     assert {reader.packs.origin(pack).backup_id for pack in range(len(reader.packs))} == set(GENERATIONS)
     assert set(reader.data_keys()) == {"second", "third"}
-    assert sum(b"many extents" in content.stamps().paths for content in reader.contents()) > 1
+    assert sum(b"many extents" in content.stats().paths for content in reader.contents()) > 1
     assert Backups(store, key_ring("2025")).open("second").header.key_id == "2025"
 
 
-def test_what_a_stored_backup_says_of_itself_is_understood_word_for_word() -> None:
+def test_a_stored_summary_is_parsed_word_for_word() -> None:
     store, _ = load(CHAIN)
     for backup in GENERATIONS:
         words = DESCRIPTION | {"backupId": backup}
@@ -149,7 +149,7 @@ def test_what_a_stored_backup_says_of_itself_is_understood_word_for_word() -> No
         assert Backups(store, key_ring()).open(backup).summary.description.to_wire() == words
 
 
-def test_a_stored_unfinished_backup_is_read_by_the_page_and_completed() -> None:
+def test_a_stored_unfinished_backup_is_read_and_completed() -> None:
     store, _ = load(CHAIN)
     backups, volume = Backups(store, key_ring()), make_generation(3)
     key, *packs = sorted(backups.pack_keys(UNFINISHED), reverse=True)
@@ -165,7 +165,7 @@ def test_a_stored_unfinished_backup_is_read_by_the_page_and_completed() -> None:
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_the_index_of_a_pack_is_what_the_page_says(keys: KeyRing | None) -> None:
+def test_a_pack_index_matches_the_page(keys: KeyRing | None) -> None:
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "tree")
     (pack,) = backups.pack_keys("tree")
@@ -187,7 +187,7 @@ def test_a_stored_backup_can_be_continued(case: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_what_is_written_now_reads_by_the_page(keys: KeyRing | None) -> None:
+def test_a_new_backup_reads_by_the_page(keys: KeyRing | None) -> None:
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "tree")
     backups.back_up(make_child(), "child", "tree")
@@ -197,7 +197,7 @@ def test_what_is_written_now_reads_by_the_page(keys: KeyRing | None) -> None:
     assert read_by_page(backups.store, "device") == describe_all(make_device())
 
 
-def test_the_summary_counts_what_the_page_says() -> None:
+def test_a_summary_counts_as_the_page_says() -> None:
     backups = Backups(keys=key_ring())
     backups.back_up(make_tree(), "tree")
     backups.back_up(make_child(), "child", "tree")
@@ -223,7 +223,7 @@ files = st.dictionaries(names, st.tuples(contents, st.integers(0, 2 << 20)), max
 
 @settings(max_examples=40, deadline=None)
 @given(first=files, second=files, is_sealed=st.booleans())
-def test_any_tree_and_its_child_read_by_the_page(
+def test_any_tree_and_its_incremental_read_by_the_page(
     first: dict[bytes, tuple[bytes, int]], second: dict[bytes, tuple[bytes, int]], is_sealed: bool
 ) -> None:
     backups = Backups(keys=key_ring() if is_sealed else None)
@@ -252,7 +252,7 @@ FACTS = {
 }
 
 
-def test_what_a_lost_cluster_needs_is_where_the_page_says() -> None:
+def test_disaster_recovery_data_is_where_the_page_says() -> None:
     backups = Backups()
     task = backups.task(MoverOperation.BACKUP, "b-1")
     task = task.model_copy(update={"backup": task.backup.model_copy(update=FACTS)})
@@ -261,8 +261,8 @@ def test_what_a_lost_cluster_needs_is_where_the_page_says() -> None:
     run_backup(task, backups.store, None, opener=lambda mode, path: nullcontext(volume))
     reader = FormatReader(backups.store.get, f"{PREFIX}/", KEYS)
     assert bytes(reader.entries(backups.manifest_key("b-1"))[1].content) == b"content"
-    told = reader.summary["description"]
-    assert told["claim"] == {
+    description = reader.summary["description"]
+    assert description["claim"] == {
         "labels": {"app": "web"},
         "annotations": {"example.org/note": "one\ntwo"},
         "leftOut": ["example.org/novel"],
@@ -271,14 +271,14 @@ def test_what_a_lost_cluster_needs_is_where_the_page_says() -> None:
         "statefulSet": "web",
         "ordinal": 3,
     }
-    assert told["driver"] == {"name": "csi.example.org", "volumeHandle": "vol-1", "fsType": "xfs"}
-    assert told["cluster"] == {"uid": "k-1", "release": "cinderblock"}
-    assert (told["consistency"], told["writtenBy"]) == ("snapshot", __version__)
+    assert description["driver"] == {"name": "csi.example.org", "volumeHandle": "vol-1", "fsType": "xfs"}
+    assert description["cluster"] == {"uid": "k-1", "release": "cinderblock"}
+    assert (description["consistency"], description["writtenBy"]) == ("snapshot", __version__)
     read = backups.open("b-1").summary.description
     assert read.model_dump(include=set(FACTS)) == task.backup.model_dump(include=set(FACTS))
 
 
-def test_a_word_of_a_later_version_stops_no_reader() -> None:
+def test_an_unknown_field_of_a_later_version_is_ignored() -> None:
     later = {"consistency": "application", "claim": {"labels": {}, "namespaceLabels": {"a": "b"}}, "schedule": {"a": 1}}
     wire = Backups().task(MoverOperation.BACKUP, "b-1").backup.to_wire()
     assert BackupMetadata.model_validate(wire | later).consistency == "application"
@@ -287,5 +287,5 @@ def test_a_word_of_a_later_version_stops_no_reader() -> None:
 @pytest.mark.parametrize("model", [BackupMetadata, ClaimFacts, DriverFacts, ClusterFacts])
 def test_the_page_names_every_field(model: type[Model]) -> None:
     page = (Path(__file__).parents[3] / "docs/format.md").read_text()
-    wanted = {field.alias or name for name, field in model.model_fields.items()}
-    assert {name for name in wanted if f"`{name}`" not in page} == set()
+    fields = {field.alias or name for name, field in model.model_fields.items()}
+    assert {name for name in fields if f"`{name}`" not in page} == set()

@@ -57,13 +57,11 @@ def test_each_link_of_a_chain_of_incrementals_comes_back_whole(
     if seed % 2:
         # Many sections, some taken over whole, and rows of a walk that end anywhere in them.
         monkeypatch.setattr(manifest_writer, "SECTION_BYTES", 3000)
-        monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1000)
-        monkeypatch.setattr(walk, "ROWS", 7)
+        monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1000)
+        monkeypatch.setattr(walk, "MAX_ROWS", 7)
     taken_over: list[int] = []
     take_over = ManifestWriter.reuse
-    monkeypatch.setattr(
-        ManifestWriter, "take_over", lambda self, run: (taken_over.append(run.rows), take_over(self, run))
-    )
+    monkeypatch.setattr(ManifestWriter, "reuse", lambda self, run: (taken_over.append(run.rows), take_over(self, run)))
     make_tree(str(source), seed=seed, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     parent = None
@@ -128,10 +126,10 @@ def test_what_cannot_be_kept_is_told_before_the_work_begins(
     monkeypatch.setattr(ProcessCapabilities, "of_this_process", lambda: nobody)
     with open_source(VolumeMode.FILESYSTEM, str(source)) as volume:
         (told,) = volume.warnings()
-        assert caplog.messages == [f"Not all can be kept: {told}"]
+        assert caplog.messages == [f"Cannot keep all metadata: {told}"]
     caplog.clear()
     with open_target(VolumeMode.FILESYSTEM, str(target)) as volume:
-        assert caplog.messages == [f"Not all can be kept: {sentence}" for sentence in volume.warnings()]
+        assert caplog.messages == [f"Cannot keep all metadata: {sentence}" for sentence in volume.warnings()]
         assert len(caplog.messages) > 3
 
 

@@ -1,6 +1,6 @@
-"""Real file systems and devices: nothing is faked here but errors that no file system gives on demand.
+"""Fixtures with real file systems and devices. Tests fake only errors that no file system returns on demand.
 
-Mounts and loop devices need root; a test that cannot have them says so.
+Mounts and loop devices need root; tests that need them are skipped for other users.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ def _need_root() -> None:
 
 @pytest.fixture
 def as_root() -> None:
-    """The test runs as root."""
+    """Skip the test unless it runs as root."""
     _need_root()
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """An empty directory to back up."""
+    """Return an empty directory to back up."""
     return _directory(tmp_path / "source")
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """An empty directory to restore to."""
+    """Return an empty directory to restore to."""
     return _directory(tmp_path / "target")
 
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts something, and unmounts it at the end: ``mount("-t", "tmpfs", "tmpfs", at=path)``."""
+    """Return a function that mounts until the test ends: ``mount("-t", "tmpfs", "tmpfs", at=path)``."""
     _need_root()
     mounted: list[Path] = []
 
@@ -58,7 +58,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 @pytest.fixture
 def ext4(tmp_path: Path, mount: Callable[..., Path]) -> Callable[..., Path]:
-    """Makes an ext4 volume of its own, 16 MiB unless told, with a lost+found as real volumes have it.
+    """Return a function that makes an ext4 volume, by default of 16 MiB, with a lost+found like real volumes.
 
     ``ext4(more=("-I", "128"))`` gives options to mkfs.ext4.
     """
@@ -75,7 +75,7 @@ def ext4(tmp_path: Path, mount: Callable[..., Path]) -> Callable[..., Path]:
 
 @pytest.fixture
 def loop_device(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
-    """Makes a loop device over a new image, with options of losetup; returns the paths of both."""
+    """Return a function that makes a loop device over a new image, and returns the paths of both."""
     _need_root()
     devices = []
 
@@ -94,8 +94,8 @@ def loop_device(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
 
 
 @pytest.fixture
-def powers() -> ProcessCapabilities:
-    """What the tests' process may do."""
+def capabilities() -> ProcessCapabilities:
+    """Return the rights of the tests' process."""
     return ProcessCapabilities.of_this_process()
 
 

@@ -1,4 +1,4 @@
-"""A mover's threads take their memory from one heap."""
+"""Tests of the allocator settings: a mover's threads allocate from one heap."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ ctypes.CDLL(None).malloc_stats()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="only glibc tells")
-@pytest.mark.parametrize(("first", "is_one"), [("use_single_arena()", True), ("", False)], ids=["told", "untold"])
-def test_all_threads_use_one_heap_once_they_are_told_to(first: str, is_one: bool) -> None:
+@pytest.mark.parametrize(
+    ("first", "is_one"), [("use_single_arena()", True), ("", False)], ids=["single arena", "default"]
+)
+def test_all_threads_use_one_heap_on_request(first: str, is_one: bool) -> None:
     command = [sys.executable, "-c", THREADS.format(first=first)]
     environment = {**os.environ, "PYTHONPATH": "operator"}
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
-    assert ("Arena 0" in told, "Arena 1" in told) == (True, not is_one)
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    assert ("Arena 0" in output, "Arena 1" in output) == (True, not is_one)

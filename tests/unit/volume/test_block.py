@@ -37,7 +37,7 @@ def blocks(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
-def test_a_device_says_its_size_and_is_one_range(loop_device: LoopDevice) -> None:
+def test_a_device_has_its_size_and_is_one_range(loop_device: LoopDevice) -> None:
     device, _ = loop_device(mib=12)
     with BlockSource(device) as source:
         assert source.size == 12 * MIB
@@ -45,7 +45,7 @@ def test_a_device_says_its_size_and_is_one_range(loop_device: LoopDevice) -> Non
         assert not source.has_changed()
 
 
-def test_a_device_gives_its_content(loop_device: LoopDevice) -> None:
+def test_a_device_is_read_completely(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=20)
     data = os.urandom(20 * MIB)
     path.write_bytes(data)
@@ -64,7 +64,7 @@ def test_an_image_is_read_without_its_holes(tmp_path: Path) -> None:
         assert list(source.data_ranges()) == [ByteRange(5 * MIB, 4096), ByteRange((1 << 40) - 4096, 4096)]
 
 
-def test_an_image_that_is_written_meanwhile_has_changed(tmp_path: Path) -> None:
+def test_an_image_written_after_opening_has_changed(tmp_path: Path) -> None:
     path = image(tmp_path / "image", MIB)
     with BlockSource(path) as source:
         assert not source.has_changed()
@@ -73,19 +73,19 @@ def test_an_image_that_is_written_meanwhile_has_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opener", [BlockSource, lambda path: BlockTarget(path, 0)])
-def test_a_directory_is_no_device(tmp_path: Path, opener: Callable[[str], object]) -> None:
+def test_a_directory_is_rejected_as_a_device(tmp_path: Path, opener: Callable[[str], object]) -> None:
     with pytest.raises((SourceError, TargetError), match="is not a block device: check the volume's mode"):
         opener(str(tmp_path))
 
 
-def test_a_device_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_device_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"ENOENT: cannot open .*nowhere"):
         BlockSource(str(tmp_path / "nowhere"))
     with pytest.raises(TargetError, match=r"ENOENT: cannot open .*nowhere"):
         BlockTarget(str(tmp_path / "nowhere"), 0)
 
 
-def test_a_target_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_target_that_is_too_small_is_rejected_before_writing(tmp_path: Path) -> None:
     path = image(tmp_path / "image", MIB, (0, b"keep"))
     with pytest.raises(TargetError, match="the target has 1048576 bytes and the backup 1048577: restore to a larger"):
         BlockTarget(path, MIB + 1)
@@ -131,7 +131,7 @@ def test_a_target_that_is_too_small_leaves_no_descriptor(tmp_path: Path) -> None
     assert open_descriptors() == before
 
 
-def test_a_larger_target_keeps_what_lies_beyond(tmp_path: Path) -> None:
+def test_a_larger_target_keeps_its_remaining_bytes(tmp_path: Path) -> None:
     path = image(tmp_path / "image", 2 * MIB, (0, b"x" * 2 * MIB))
     with BlockTarget(path, MIB) as target:
         assert (target.size, target.capacity) == (MIB, 2 * MIB)
@@ -140,7 +140,7 @@ def test_a_larger_target_keeps_what_lies_beyond(tmp_path: Path) -> None:
     assert content(path) == bytes(MIB) + b"x" * MIB
 
 
-def test_a_mounted_device_is_refused(loop_device: LoopDevice, mount: Callable[..., Path], target: Path) -> None:
+def test_a_mounted_device_is_rejected(loop_device: LoopDevice, mount: Callable[..., Path], target: Path) -> None:
     device, _ = loop_device()
     subprocess.run(["mkfs.ext4", "-q", device], check=True)
     mount(device, at=target)
@@ -148,14 +148,14 @@ def test_a_mounted_device_is_refused(loop_device: LoopDevice, mount: Callable[..
         BlockTarget(device, MIB)
 
 
-def test_a_read_only_device_is_refused_before_anything_is_written(loop_device: LoopDevice) -> None:
+def test_a_read_only_device_is_rejected_before_writing(loop_device: LoopDevice) -> None:
     device, _ = loop_device(options=("--read-only",))
     with pytest.raises(TargetError, match="read-only"):
         BlockTarget(device, MIB)
 
 
-def test_a_device_without_a_medium_is_no_empty_volume(loop_device: LoopDevice) -> None:
-    """It has 0 bytes: what its driver lets go of meanwhile must not become a backup of nothing."""
+def test_a_device_without_a_medium_is_not_an_empty_volume(loop_device: LoopDevice) -> None:
+    """A detached device has 0 bytes, which must not become an empty backup."""
     device, path = loop_device()
     os.truncate(path, 0)
     subprocess.run(["losetup", "--set-capacity", device], check=True)
@@ -163,7 +163,7 @@ def test_a_device_without_a_medium_is_no_empty_volume(loop_device: LoopDevice) -
         BlockSource(device)
 
 
-def test_a_device_that_fails_is_named(loop_device: LoopDevice) -> None:
+def test_a_failing_device_is_named(loop_device: LoopDevice) -> None:
     device, path = loop_device()
     os.truncate(path, MIB)
     with BlockSource(device) as source, pytest.raises(SourceError, match=r"I/O error.*read at byte 2097152 of /dev/"):
@@ -178,10 +178,10 @@ def fill(target: BlockTarget, offset: int, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("at", "problem"), [(0, "the target volume is full"), (1, "I/O error")], ids=["direct", "cached"]
 )
-def test_a_thin_device_without_space_is_an_error_at_the_end_at_the_latest(
+def test_a_thin_device_without_space_is_an_error(
     mount: Callable[..., Path], loop_device: LoopDevice, tmp_path: Path, at: int, problem: str
 ) -> None:
-    """Its image lies in a file system of 1 MiB: a write past the cache is refused, one to the cache goes no further."""
+    """The image is in a file system of 1 MiB. A direct write fails at once, a cached write fails at the final sync."""
     pool = tmp_path / "pool"
     pool.mkdir()
     mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", at=pool)
@@ -190,7 +190,7 @@ def test_a_thin_device_without_space_is_an_error_at_the_end_at_the_latest(
         fill(target, at, b"x" * 4 * MIB)
 
 
-def test_what_was_written_is_there_after_finish(loop_device: LoopDevice) -> None:
+def test_written_data_is_on_the_device_after_finish(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=4)
     data = os.urandom(4 * MIB)
     with BlockTarget(device, 4 * MIB) as target:
@@ -201,7 +201,7 @@ def test_what_was_written_is_there_after_finish(loop_device: LoopDevice) -> None
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 8 * MIB), (MIB, 2 * MIB), (100, 3 * MIB), (513, 300), (4095, 2)])
-def test_data_that_became_zero_is_zero_on_the_device(loop_device: LoopDevice, offset: int, length: int) -> None:
+def test_cleared_data_is_zero_on_the_device(loop_device: LoopDevice, offset: int, length: int) -> None:
     device, path = loop_device(mib=8)
     data = bytearray(os.urandom(8 * MIB))
     path.write_bytes(data)
@@ -213,7 +213,7 @@ def test_data_that_became_zero_is_zero_on_the_device(loop_device: LoopDevice, of
 
 
 @pytest.mark.parametrize("missing", [{"punch_hole"}, {"punch_hole", "zero_out"}])
-def test_a_device_that_cannot_clear_by_itself_is_written(
+def test_a_device_that_cannot_clear_is_written_with_zeros(
     loop_device: LoopDevice, monkeypatch: pytest.MonkeyPatch, missing: set[str]
 ) -> None:
     for name in missing:
@@ -242,7 +242,7 @@ def test_a_thin_device_stays_thin_when_zeros_are_cleared(
     assert blocks(path) <= 64 << 10
 
 
-def test_a_device_gives_the_space_of_cleared_data_back(loop_device: LoopDevice) -> None:
+def test_a_device_frees_the_space_of_cleared_data(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=16)
     path.write_bytes(os.urandom(16 * MIB))
     with BlockTarget(device, 16 * MIB) as target:
@@ -259,10 +259,8 @@ def test_a_new_image_is_known_to_be_blank(tmp_path: Path) -> None:
         assert not target.is_blank
 
 
-def test_an_image_whose_data_takes_no_blocks_is_not_taken_for_blank(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As file systems of FUSE have it that do not count blocks."""
+def test_an_image_with_data_but_no_blocks_is_not_blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FUSE file systems may not count blocks."""
     path = image(tmp_path / "image", 11, (0, b"held before"))
     without_blocks = os.stat_result((*tuple(os.stat(path))[:10], 0, 0, 0, 0, 0, 0, 4096, 0))
     assert without_blocks.st_blocks == 0
@@ -274,7 +272,7 @@ def test_an_image_whose_data_takes_no_blocks_is_not_taken_for_blank(
     assert content(path) == bytes(11)
 
 
-def test_what_the_device_holds_now_can_be_compared(loop_device: LoopDevice) -> None:
+def test_the_current_content_of_a_device_can_be_read(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=1)
     path.write_bytes(b"x" * MIB)
     buffer = memoryview(bytearray(10))
@@ -297,7 +295,7 @@ step = st.tuples(st.booleans(), st.integers(0, 99_999), st.integers(0, 40_000))
 
 @given(steps=st.lists(step, max_size=12), can_punch=st.booleans())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_sequence_of_writes_and_clears_leaves_what_a_plain_buffer_would_hold(
+def test_any_sequence_of_writes_and_clears_matches_a_plain_buffer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[bool, int, int]], can_punch: bool
 ) -> None:
     size = 140_000

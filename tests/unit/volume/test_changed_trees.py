@@ -1,4 +1,4 @@
-"""The judge is judged: every single difference between two equal trees is found, and no other."""
+"""Tests of the tree comparison itself: it finds every single difference between two trees, and no other."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _open(path: Path) -> int:
 
 @pytest.fixture
 def pair(source: Path, target: Path) -> tuple[Path, Path]:
-    """Two trees of the same seed."""
+    """Return two trees made from the same seed."""
     for root in (source, target):
         make_tree(str(root), privileged=os.geteuid() == 0)
     return source, target
@@ -85,14 +85,14 @@ def test_another_seed_makes_another_tree(source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_one_change_is_found(pair: tuple[Path, Path], what: str) -> None:
+def test_a_single_change_is_found(pair: tuple[Path, Path], what: str) -> None:
     change, expected = CHANGES[what]
     change(pair[1])
     found = compare_trees(str(pair[0]), str(pair[1]), holes=True)
     assert any(expected in line for line in found), found
 
 
-def test_an_owner_is_found_or_ignored(pair: tuple[Path, Path], as_root: None) -> None:
+def test_a_changed_owner_is_found_or_ignored(pair: tuple[Path, Path], as_root: None) -> None:
     os.chown(pair[1] / "names" / "plain", 7, 8)
     assert compare_trees(str(pair[0]), str(pair[1])) == ["'names/plain': owner 0:0 and 7:8"]
     assert compare_trees(str(pair[0]), str(pair[1]), owners=False) == []
@@ -103,7 +103,7 @@ def test_mtimes_can_be_ignored(pair: tuple[Path, Path]) -> None:
     assert compare_trees(str(pair[0]), str(pair[1]), mtimes=False) == []
 
 
-def test_both_are_programs_that_need_nothing_but_python(tmp_path: Path) -> None:
+def test_both_modules_run_with_plain_python(tmp_path: Path) -> None:
     def run(module: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
         assert module is not None
         command = [sys.executable, "-I", "-S", module, *arguments]

@@ -1,4 +1,4 @@
-"""New small files may be made by other processes: the tree is the same, and so are the words when something fails."""
+"""Tests of new small files that other processes create: the tree and the errors are the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cinderblock.volume.workers.create_worker import CreateOrder
 from tests.support.mover.backups import Backups, key_ring
 from tests.support.mover.compare import compare_trees
 from tests.support.mover.trees import edit_tree, make_tree
-from tests.support.mover.unprivileged import FEIGNED, Call, run_with_answers
+from tests.support.mover.unprivileged import IGNORED, Call, run_with_answers
 from tests.support.mover.volumes_in_memory import MemorySource
 
 PRIVILEGED = os.geteuid() == 0
@@ -30,7 +30,7 @@ PRIVILEGED = os.geteuid() == 0
 
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The processes that were started: two for every restore, whatever there is to do and to do it with."""
+    """Return the list of started processes: two for every restore, however small it is."""
     processes: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
@@ -41,7 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         return process
 
     monkeypatch.setattr(batch_writer, "MIN_POOLED_FILES", 0)
-    monkeypatch.setattr(batch_writer, "is_worthwhile", lambda: 2)
+    monkeypatch.setattr(batch_writer, "usable_processes", lambda: 2)
     monkeypatch.setattr(workers_process.subprocess, "Popen", watched)
     return processes
 
@@ -71,7 +71,7 @@ def many_small_files() -> Backups:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_kind_of_entry_comes_back(
+def test_every_kind_of_entry_is_restored(
     source: Path, target: Path, seed: int, started: list[subprocess.Popen[bytes]]
 ) -> None:
     make_tree(str(source), seed=seed, files=600, privileged=PRIVILEGED)
@@ -82,7 +82,7 @@ def test_every_kind_of_entry_comes_back(
     assert [process.returncode for process in started] == [0, 0]
 
 
-def test_what_is_there_already_is_made_equal_and_what_is_not_is_made(source: Path, target: Path) -> None:
+def test_existing_files_are_updated_and_missing_files_are_created(source: Path, target: Path) -> None:
     make_tree(str(source), seed=3, files=300, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     backups.back_up(source, "full")
@@ -92,7 +92,7 @@ def test_what_is_there_already_is_made_equal_and_what_is_not_is_made(source: Pat
     assert compare_trees(str(source), str(target)) == []
 
 
-def test_a_directory_that_forbids_writing_gets_its_files_and_then_its_mode_and_time(source: Path, target: Path) -> None:
+def test_a_read_only_directory_gets_its_files_before_its_mode(source: Path, target: Path) -> None:
     for number in range(300):
         directory = source / f"d{number:03}"
         directory.mkdir()
@@ -129,7 +129,7 @@ def test_a_full_volume_ends_the_restore_with_its_processes(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_process_that_is_killed_ends_the_restore_and_another_one_completes_it(
+def test_a_killed_process_ends_the_restore_and_a_retry_completes_it(
     many_small_files: Backups, target: Path, monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[bytes]]
 ) -> None:
     order = create_pool.CreatePool.make
@@ -150,13 +150,13 @@ def test_a_process_that_is_killed_ends_the_restore_and_another_one_completes_it(
     assert (target / "small1999").read_bytes() == random.Random(1999).randbytes(3000)
 
 
-def test_a_restore_does_without_processes_that_cannot_be_started(
+def test_a_restore_continues_if_no_process_can_be_started(
     many_small_files: Backups, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(workers_process.subprocess, "Popen", refuse)
+    monkeypatch.setattr(workers_process.subprocess, "Popen", fail)
     many_small_files.restore("one", target)
     assert len(os.listdir(target)) == 2000
 
@@ -173,8 +173,8 @@ def files_of_another() -> Backups:
 
 
 @pytest.mark.skipif(not PRIVILEGED, reason="needs root")
-@pytest.mark.parametrize("answer", [FEIGNED, errno.EPERM])
-def test_what_other_processes_lose_comes_back_with_examples(
+@pytest.mark.parametrize("answer", [IGNORED, errno.EPERM])
+def test_losses_in_other_processes_are_reported_with_examples(
     files_of_another: Backups, target: Path, answer: int
 ) -> None:
     def work() -> MoverReport:
@@ -193,6 +193,6 @@ def test_a_loss_in_another_process_ends_a_strict_restore(files_of_another: Backu
             files_of_another.restore("one", target)
         return caught.value.message
 
-    message = run_with_answers(work, {Call.CHOWN: FEIGNED})
+    message = run_with_answers(work, {Call.CHOWN: IGNORED})
     assert message.startswith("the target only pretends to set owners of files")
     assert "--best-effort" in message

@@ -1,4 +1,4 @@
-"""What a restore writes to a device or a large file goes past the page cache where that can be, and comes back."""
+"""Tests of writes to devices and large files, which bypass the page cache if possible."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def writer(image: Path) -> Iterator[DirectFile]:
     with open(image, "r+b", buffering=0) as file, WriterThreads() as writers:
-        opened = DirectFile.open(file.fileno(), writers, refused)
+        opened = DirectFile.open(file.fileno(), writers, make_error)
         assert opened is not None, "the file system of temporary files cannot write past the cache"
         with opened:
             yield opened
 
 
-def refused(error: OSError, offset: int) -> TargetError:
+def make_error(error: OSError, offset: int) -> TargetError:
     return TargetError(f"{errno.errorcode[error.errno or 0]} at {offset}")
 
 
 @pytest.mark.parametrize("length", [MIN_DIRECT_BYTES, PIECE_BYTES, PIECE_BYTES + ALIGNMENT, 3 * PIECE_BYTES])
-def test_what_is_aligned_goes_past_the_cache(writer: DirectFile, image: Path, length: int) -> None:
+def test_aligned_data_bypasses_the_cache(writer: DirectFile, image: Path, length: int) -> None:
     data = os.urandom(length)
     writer.write(ALIGNMENT, data)
     writer.finish()
@@ -58,7 +58,7 @@ def test_what_is_aligned_goes_past_the_cache(writer: DirectFile, image: Path, le
 @pytest.mark.parametrize(
     ("offset", "length"), [(1, PIECE_BYTES), (512, PIECE_BYTES), (0, MIN_DIRECT_BYTES - 1), (0, 0)]
 )
-def test_what_is_not_aligned_or_short_goes_by_way_of_the_cache(
+def test_unaligned_or_short_data_goes_through_the_cache(
     writer: DirectFile, image: Path, offset: int, length: int
 ) -> None:
     data = os.urandom(length)
@@ -68,7 +68,7 @@ def test_what_is_not_aligned_or_short_goes_by_way_of_the_cache(
 
 @pytest.mark.parametrize("offset", [0, 1, 511, 4096, 4097])
 @pytest.mark.parametrize("length", [1, 4095, 65536, 65537, MIB, 3 * MIB + 77])
-def test_a_target_holds_whatever_was_written_wherever(image: Path, offset: int, length: int) -> None:
+def test_a_target_holds_all_data_at_any_offset(image: Path, offset: int, length: int) -> None:
     data = os.urandom(length)
     with BlockTarget(image, SIZE) as target:
         target.write(offset, data)
@@ -76,7 +76,7 @@ def test_a_target_holds_whatever_was_written_wherever(image: Path, offset: int, 
     assert image.read_bytes() == bytes(offset) + data + bytes(SIZE - offset - length)
 
 
-def test_the_memory_of_what_was_given_may_be_used_again_at_once(image: Path) -> None:
+def test_the_caller_may_reuse_its_memory_at_once(image: Path) -> None:
     buffer, expected = bytearray(MIB), []
     with BlockTarget(image, SIZE) as target:
         for number in range(SIZE // MIB):
@@ -87,8 +87,8 @@ def test_the_memory_of_what_was_given_may_be_used_again_at_once(image: Path) -> 
     assert image.read_bytes() == b"".join(expected)
 
 
-def test_neighbours_written_by_several_threads_do_not_disturb_each_other(image: Path) -> None:
-    """Their borders lie within blocks: what is aligned of one goes past the cache, and the rest of it does not."""
+def test_adjacent_writes_of_several_threads_do_not_interfere(image: Path) -> None:
+    """Their borders lie within blocks: the aligned part of each write bypasses the cache, the rest does not."""
     data = os.urandom(SIZE)
     borders = [0, *(number * MIB + 777 * number for number in range(1, 15)), SIZE]
 
@@ -108,7 +108,9 @@ def test_neighbours_written_by_several_threads_do_not_disturb_each_other(image: 
     assert image.read_bytes() == data
 
 
-def test_a_file_system_that_cannot_is_written_by_way_of_the_cache(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_direct_io_is_written_through_the_cache(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = os.open
 
     def without_direct(path: str, flags: int, *rest: int, **options: int) -> int:
@@ -120,10 +122,8 @@ def test_a_file_system_that_cannot_is_written_by_way_of_the_cache(image: Path, m
     assert_a_target_holds_what_was_written(image)
 
 
-def test_what_the_kernel_does_not_take_past_the_cache_goes_by_way_of_it(
-    image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As file systems do whose blocks are larger, or that say only then that they cannot."""
+def test_rejected_direct_writes_go_through_the_cache(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems with larger blocks, or without direct I/O, may reject a write only when it is made."""
     written = os.pwrite
 
     def picky(fd: int, data: memoryview, offset: int) -> int:
@@ -135,7 +135,7 @@ def test_what_the_kernel_does_not_take_past_the_cache_goes_by_way_of_it(
     assert_a_target_holds_what_was_written(image)
 
 
-def test_a_write_that_does_less_than_was_asked_goes_on(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: written(fd, data[:ALIGNMENT], offset))
     data = os.urandom(MIB)
@@ -145,17 +145,19 @@ def test_a_write_that_does_less_than_was_asked_goes_on(image: Path, monkeypatch:
     assert image.read_bytes()[:MIB] == data
 
 
-def test_a_refused_write_is_told_by_the_end_with_its_place(writer: DirectFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "pwrite", refuse_to_write)
+def test_a_failed_write_is_reported_by_finish_with_its_offset(
+    writer: DirectFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", fail_to_write)
     writer.write(2 * MIB, bytes(MIB))
     with pytest.raises(TargetError, match="EIO at 2097152"):
         writer.finish()
 
 
-def test_after_a_refused_write_nothing_more_is_begun(writer: DirectFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "pwrite", refuse_to_write)
+def test_no_write_starts_after_a_failed_write(writer: DirectFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", fail_to_write)
     with pytest.raises(TargetError, match="EIO"):
-        write_for_ever(writer)
+        write_until_error(writer)
 
 
 def a_file(data: bytes, name: bytes = b"large") -> Entry:
@@ -163,7 +165,7 @@ def a_file(data: bytes, name: bytes = b"large") -> Entry:
 
 
 def restore_file(target: Path, data: bytes, offset: int = 0) -> None:
-    """Make ``target`` hold one file; of its bytes those from ``offset`` on are written."""
+    """Restore one file to ``target``, writing only its bytes from ``offset`` on."""
     with TreeWriter(str(target)) as tree:
         tree.put(Entry(b"", EntryKind.DIRECTORY, mode=0o755))
         file = tree.put(a_file(data))
@@ -175,7 +177,7 @@ def restore_file(target: Path, data: bytes, offset: int = 0) -> None:
         tree.finish()
 
 
-def test_a_large_file_of_a_tree_goes_past_the_cache_and_has_its_attributes(target: Path) -> None:
+def test_a_large_file_bypasses_the_cache_and_gets_its_attributes(target: Path) -> None:
     data = os.urandom(5 * MIB + 77)
     restore_file(target, data)
     status = os.stat(target / "large")
@@ -185,19 +187,19 @@ def test_a_large_file_of_a_tree_goes_past_the_cache_and_has_its_attributes(targe
 
 
 @pytest.mark.parametrize("present", [0, 1, MIB, 5 * MIB, 9 * MIB])
-def test_a_large_file_that_was_there_becomes_what_it_should(target: Path, present: int) -> None:
+def test_an_existing_large_file_gets_its_new_content(target: Path, present: int) -> None:
     data = os.urandom(5 * MIB + 77)
     (target / "large").write_bytes(data[:MIB] + bytes(present - MIB) if present > MIB else data[:present])
     restore_file(target, data, offset=MIB if present >= MIB else 0)
     assert (target / "large").read_bytes() == data
 
 
-def test_a_large_file_for_which_there_is_no_space_says_so(ext4: Callable[..., Path]) -> None:
+def test_a_large_file_without_space_is_reported(ext4: Callable[..., Path]) -> None:
     with pytest.raises(TargetError, match=r"the target volume is full.*large"):
         restore_file(ext4(mib=4), os.urandom(16 * MIB))
 
 
-def test_a_large_file_that_is_given_up_leaves_no_descriptor(target: Path) -> None:
+def test_an_abandoned_large_file_leaves_no_open_descriptor(target: Path) -> None:
     before = os.listdir("/proc/self/fd")
     with TreeWriter(str(target)) as tree:
         tree.put(Entry(b"", EntryKind.DIRECTORY, mode=0o755))
@@ -216,17 +218,17 @@ def assert_a_target_holds_what_was_written(image: Path) -> None:
     assert image.read_bytes()[: 2 * MIB] == data
 
 
-def refuse_to_write(fd: int, data: memoryview, offset: int) -> int:
+def fail_to_write(fd: int, data: memoryview, offset: int) -> int:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def write_for_ever(writer: DirectFile) -> None:
+def write_until_error(writer: DirectFile) -> None:
     for number in count():
         writer.write(number % 16 * MIB, bytes(MIB))
 
 
 def cached_pages(path: Path, offset: int, length: int) -> int:
-    """Pages of a range that are in the page cache."""
+    """Return the number of pages of a range that are in the page cache."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
         found = (ctypes.c_ubyte * (len(mapped) // mmap.PAGESIZE))()

@@ -11,7 +11,7 @@ from cinderblock.volume.errors import format_path, source_error, target_error
 
 
 def read_back(text: str) -> bytes:
-    r"""The bytes that a printed path stands for."""
+    r"""Return the bytes of a formatted path."""
     return re.sub(
         rb"\\\\|\\x([0-9a-f]{2})",
         lambda match: bytes.fromhex(match[1].decode()) if match[1] else b"\\",
@@ -23,12 +23,12 @@ def read_back(text: str) -> bytes:
 @example(b"\\xff")
 @example(b"\xff")
 @example("\u0085\u200b\U000e0001".encode())
-def test_a_printed_path_is_printable_and_can_be_turned_back(path: bytes) -> None:
+def test_a_formatted_path_is_printable_and_reversible(path: bytes) -> None:
     assert format_path(path).isprintable()
     assert read_back(format_path(path)) == (path or b".")
 
 
-def test_ordinary_names_are_printed_as_they_are() -> None:
+def test_ordinary_names_are_printed_unchanged() -> None:
     assert format_path("dir/größe 日本".encode()) == "dir/größe 日本"
     assert format_path(b"") == "."
     assert format_path(b"a\nb\xe9\\") == "a\\x0ab\\xe9\\\\"
@@ -41,7 +41,7 @@ def test_ordinary_names_are_printed_as_they_are() -> None:
         errno.ENXIO, errno.ENODEV, errno.ENOTCONN,
     ],
 )  # fmt: skip
-def test_a_refusal_of_a_target_says_why_where_and_what_to_do(code: int) -> None:
+def test_a_target_error_states_cause_remedy_and_path(code: int) -> None:
     message = target_error(OSError(code, ""), "write", b"dir/file").message
     reason, _, advice = message.partition(": ")
     assert reason
@@ -49,6 +49,6 @@ def test_a_refusal_of_a_target_says_why_where_and_what_to_do(code: int) -> None:
     assert len(message) < 255
 
 
-def test_a_refusal_that_nobody_thought_of_still_says_what_the_kernel_says() -> None:
+def test_an_unknown_error_has_the_message_of_the_kernel() -> None:
     message = source_error(OSError(errno.ENOLCK, ""), "read", b"file").message
     assert message == "No locks available (ENOLCK: cannot read file)"

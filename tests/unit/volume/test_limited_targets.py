@@ -1,4 +1,4 @@
-"""A restore finds out that a target refuses metadata, or reports success and does nothing."""
+"""Tests of targets that reject metadata, or report success and do nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cinderblock.errors import TargetError
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.volume.metadata_support import Feature, MetadataSupport
 from cinderblock.volume.tree.writer import TreeWriter
-from tests.support.mover.unprivileged import FEIGNED, NOBODY, Call, run_as_user, run_with_answers
+from tests.support.mover.unprivileged import IGNORED, NOBODY, Call, run_as_user, run_with_answers
 
 ROOT = Entry(b"", EntryKind.DIRECTORY, mode=0o755, mtime_ns=1)
 MIB = 1 << 20
@@ -25,7 +25,7 @@ IN_2106 = 4_300_000_000 * SECOND
 
 
 def put(writer: TreeWriter, *entries: Entry, content: bytes = b"") -> None:
-    """Make entries; files get ``content`` at their beginning."""
+    """Put entries, and write ``content`` to the beginning of files."""
     for entry in entries:
         made = writer.put(entry)
         if made is not None:
@@ -35,15 +35,15 @@ def put(writer: TreeWriter, *entries: Entry, content: bytes = b"") -> None:
 
 
 def restored(target: Path, *entries: Entry, is_strict: bool = False, content: bytes = b"") -> list[Loss]:
-    """Restore entries; returns what was lost."""
+    """Restore entries, and return the losses."""
     with TreeWriter(str(target), MetadataSupport(), is_strict=is_strict) as writer:
         put(writer, ROOT, *entries, content=content)
         writer.finish()
-        return writer.losses.listed()
+        return writer.losses.list_losses()
 
 
-def refusal(target: Path, *entries: Entry) -> str:
-    """Restore entries strictly; returns the message of the error that ends it."""
+def error_of(target: Path, *entries: Entry) -> str:
+    """Restore entries strictly, and return the message of the error that ends it."""
     with pytest.raises(TargetError) as caught:
         restored(target, *entries, is_strict=True)
     assert caught.value.permanent
@@ -62,11 +62,11 @@ KINDS = (
 
 
 @pytest.mark.parametrize("entry", KINDS, ids=lambda entry: entry.kind.name)
-@pytest.mark.parametrize(("answer", "verb"), [(FEIGNED, "only pretends to set"), (errno.EPERM, "refuses")])
-def test_an_owner_that_is_not_set_ends_a_strict_restore(
+@pytest.mark.parametrize(("answer", "verb"), [(IGNORED, "only pretends to set"), (errno.EPERM, "refuses")])
+def test_an_owner_that_cannot_be_set_ends_a_strict_restore(
     target: Path, as_root: None, entry: Entry, answer: int, verb: str
 ) -> None:
-    message = run_with_answers(lambda: refusal(target, entry), {Call.CHOWN: answer})
+    message = run_with_answers(lambda: error_of(target, entry), {Call.CHOWN: answer})
     assert message.startswith(f"the target {verb} owners of files, ")
     for word in (
         "NFS with root_squash",
@@ -79,27 +79,27 @@ def test_an_owner_that_is_not_set_ends_a_strict_restore(
         assert word in message
 
 
-@pytest.mark.parametrize("answer", [FEIGNED, errno.EPERM, errno.EOPNOTSUPP])
-def test_best_effort_goes_on_and_names_three_of_them(target: Path, as_root: None, answer: int) -> None:
+@pytest.mark.parametrize("answer", [IGNORED, errno.EPERM, errno.EOPNOTSUPP])
+def test_best_effort_continues_and_names_three_files(target: Path, as_root: None, answer: int) -> None:
     entries = [of_another(b"file%d" % number) for number in range(5)]
     lost = run_with_answers(lambda: restored(target, *entries), {Call.CHOWN: answer})
     assert lost == [Loss(what="owners of files", objects=5, examples=["file0", "file1", "file2"])]
     assert {path.stat().st_mtime_ns for path in target.iterdir()} == {5}
 
 
-def test_a_program_does_not_get_the_rights_of_an_owner_that_was_feigned(target: Path, as_root: None) -> None:
+def test_a_setuid_program_loses_its_bits_if_its_owner_was_not_set(target: Path, as_root: None) -> None:
     program = of_another(b"program", mode=0o6755)
-    run_with_answers(lambda: restored(target, program), {Call.CHOWN: FEIGNED})
+    run_with_answers(lambda: restored(target, program), {Call.CHOWN: IGNORED})
     assert stat.S_IMODE((target / "program").stat().st_mode) == 0o755
 
 
-def test_an_owner_that_is_right_already_is_neither_set_nor_looked_at(target: Path, as_root: None) -> None:
+def test_a_correct_owner_is_neither_set_nor_checked(target: Path, as_root: None) -> None:
     here = of_another(b"file", uid=0, gid=0)
     assert run_with_answers(lambda: restored(target, here, is_strict=True), {Call.CHOWN: errno.EIO}) == []
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EROFS])
-def test_what_is_wrong_with_the_volume_is_never_forgiven(target: Path, as_root: None, code: int) -> None:
+def test_errors_of_the_volume_always_end_the_restore(target: Path, as_root: None, code: int) -> None:
     def work() -> str:
         with pytest.raises(TargetError) as caught:
             restored(target, of_another(b"file"))
@@ -108,19 +108,19 @@ def test_what_is_wrong_with_the_volume_is_never_forgiven(target: Path, as_root: 
     assert errno.errorcode[code] in run_with_answers(work, {Call.CHOWN: code})
 
 
-@pytest.mark.parametrize("answer", [FEIGNED, errno.EPERM])
-def test_modes(target: Path, as_root: None, answer: int) -> None:
+@pytest.mark.parametrize("answer", [IGNORED, errno.EPERM])
+def test_unsupported_modes_are_counted(target: Path, as_root: None, answer: int) -> None:
     entries = [Entry(b"d", EntryKind.DIRECTORY, mode=0o750, mtime_ns=5), *KINDS]
     answers = {Call.CHMOD: answer}
-    message = run_with_answers(lambda: refusal(target, *entries), answers)
+    message = run_with_answers(lambda: error_of(target, *entries), answers)
     assert "modes of files" in message
     lost = run_with_answers(lambda: restored(target, *entries), answers)
     named = ["d", "file", "pipe"]
     assert lost == [Loss(what="modes of files", objects=3, examples=named)]
 
 
-def test_a_setgid_bit_that_the_kernel_drops_is_counted(target: Path, as_root: None) -> None:
-    """Without CAP_FSETID, chmod(2) drops the bit where the file's group is none of the process's, and answers 0."""
+def test_a_dropped_setgid_bit_is_counted(target: Path, as_root: None) -> None:
+    """Without CAP_FSETID, chmod(2) silently drops the bit if the process is not in the file's group."""
     os.chown(target, NOBODY, 7)
     target.chmod(0o2777)
 
@@ -129,26 +129,26 @@ def test_a_setgid_bit_that_the_kernel_drops_is_counted(target: Path, as_root: No
             put(writer, ROOT._replace(uid=NOBODY, gid=7, mode=0o2777))
             put(writer, Entry(b"d", EntryKind.DIRECTORY, mode=0o2755, uid=NOBODY, gid=7, mtime_ns=5))
             writer.finish()
-            return writer.losses.listed()
+            return writer.losses.list_losses()
 
     assert run_as_user(work, cwd=target) == [
         Loss(what="setgid bits of files of other groups", objects=1, examples=["d"])
     ]
 
 
-@pytest.mark.parametrize("answer", [FEIGNED, errno.EOPNOTSUPP])
-def test_extended_attributes(target: Path, as_root: None, answer: int) -> None:
+@pytest.mark.parametrize("answer", [IGNORED, errno.EOPNOTSUPP])
+def test_unsupported_extended_attributes_are_counted(target: Path, as_root: None, answer: int) -> None:
     entries = [of_another(b"a", uid=0, gid=0)._replace(xattrs=((b"user.one", b"1"), (b"user.two", b"2")))]
-    message = run_with_answers(lambda: refusal(target, *entries), {Call.SETXATTR: answer})
+    message = run_with_answers(lambda: error_of(target, *entries), {Call.SETXATTR: answer})
     assert "extended attributes" in message
     lost = run_with_answers(lambda: restored(target, *entries), {Call.SETXATTR: answer})
     assert lost == [Loss(what="extended attributes", objects=1, examples=["a"])]
 
 
-def test_symbolic_links_and_pipes_are_left_out_and_counted(target: Path, as_root: None) -> None:
+def test_unsupported_symbolic_links_and_pipes_are_counted(target: Path, as_root: None) -> None:
     answers = {Call.SYMLINK: errno.EOPNOTSUPP, Call.MKNOD: errno.EPERM}
     again = Entry(b"zlink", EntryKind.HARDLINK, target=b"link")
-    assert "symbolic links" in run_with_answers(lambda: refusal(target, *KINDS), answers)
+    assert "symbolic links" in run_with_answers(lambda: error_of(target, *KINDS), answers)
     lost = run_with_answers(lambda: restored(target, *KINDS, again), answers)
     assert lost == [
         Loss(what="symbolic links", objects=1, examples=["link"]),
@@ -157,7 +157,7 @@ def test_symbolic_links_and_pipes_are_left_out_and_counted(target: Path, as_root
     assert [path.name for path in target.iterdir()] == ["file"]
 
 
-def test_hard_links_become_copies_of_all_that_the_inode_has(target: Path, as_root: None) -> None:
+def test_unsupported_hard_links_become_copies_of_the_inode(target: Path, as_root: None) -> None:
     file = of_another(b"a", size=8 * MIB)._replace(xattrs=((b"user.kept", b"1"),))
     symlink = Entry(b"b", EntryKind.SYMLINK, target=b"nowhere", uid=7, mtime_ns=6)
     links = [
@@ -165,7 +165,7 @@ def test_hard_links_become_copies_of_all_that_the_inode_has(target: Path, as_roo
         Entry(b"z", EntryKind.HARDLINK, target=b"b"),
     ]
     answers = {Call.LINK: errno.EPERM}
-    assert "hard links" in run_with_answers(lambda: refusal(target, file, links[0]), answers)
+    assert "hard links" in run_with_answers(lambda: error_of(target, file, links[0]), answers)
     content = os.urandom(MIB + 5)
     lost = run_with_answers(lambda: restored(target, file, symlink, *links, content=content), answers)
     assert lost == [Loss(what="hard links (restored as copies)", objects=2, examples=["y", "z"])]
@@ -192,7 +192,7 @@ def test_a_pipe_in_an_unprivileged_restore_needs_no_capability(target: Path, as_
     assert (target / "pipe").is_fifo()
 
 
-def test_what_was_known_before_is_counted_with_examples_in_a_strict_restore_too(target: Path, as_root: None) -> None:
+def test_expected_losses_are_counted_with_examples_in_a_strict_restore(target: Path, as_root: None) -> None:
     os.chown(target, NOBODY, NOBODY)
     rooted = ROOT._replace(uid=NOBODY, gid=NOBODY)
 
@@ -201,7 +201,7 @@ def test_what_was_known_before_is_counted_with_examples_in_a_strict_restore_too(
             assert writer.losses.lacks(Feature.OWNERS)
             put(writer, rooted, of_another(b"file"), of_another(b"other"))
             writer.finish()
-            return writer.losses.listed()
+            return writer.losses.list_losses()
 
     assert run_as_user(work, cwd=target) == [Loss(what="owners of files", objects=2, examples=["file", "other"])]
 
@@ -218,7 +218,7 @@ def test_fractions_of_seconds_are_counted_and_end_nothing(ext4: Callable[..., Pa
 def test_a_year_that_ext4_cannot_hold_ends_a_strict_restore(ext4: Callable[..., Path]) -> None:
     volume = ext4(more=("-I", "128"))
     late = of_another(b"late", mtime_ns=IN_2106)
-    message = refusal(volume, late)
+    message = error_of(volume, late)
     for word in (
         "times of files",
         "ext4 with inodes of 128 bytes",
@@ -237,12 +237,12 @@ def test_a_year_that_xfs_cannot_hold_ends_a_strict_restore(tmp_path: Path, mount
     volume.mkdir()
     subprocess.run(["mkfs.xfs", "-q", "-m", "bigtime=0", str(image)], check=True)
     mount("-o", "loop", image, at=volume)
-    assert "XFS without bigtime" in refusal(volume, of_another(b"late", mtime_ns=IN_2106))
+    assert "XFS without bigtime" in error_of(volume, of_another(b"late", mtime_ns=IN_2106))
     assert restored(volume, of_another(b"fine", mtime_ns=5 * SECOND + 7), is_strict=True) == []
 
 
-def test_times_that_are_not_set_at_all(target: Path, as_root: None) -> None:
-    lost = run_with_answers(lambda: restored(target, of_another(b"file")), {Call.UTIME: FEIGNED})
+def test_unsupported_times_are_counted(target: Path, as_root: None) -> None:
+    lost = run_with_answers(lambda: restored(target, of_another(b"file")), {Call.UTIME: IGNORED})
     assert lost == [Loss(what="times of files", objects=2, examples=["file", "."])]
-    message = run_with_answers(lambda: refusal(target, of_another(b"file")), {Call.UTIME: errno.ENOSYS})
+    message = run_with_answers(lambda: error_of(target, of_another(b"file")), {Call.UTIME: errno.ENOSYS})
     assert "refuses times of files" in message

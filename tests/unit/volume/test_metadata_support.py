@@ -25,7 +25,7 @@ BASELINE = (
     Capability.MKNOD,
     Capability.SETFCAP,
 )
-"""What Pod Security ``baseline`` lets the mover have of what it needs."""
+"""Capabilities that the mover needs and that Pod Security ``baseline`` allows."""
 ALL = ProcessCapabilities(0, frozenset(Capability), is_confined=False)
 NONE = ProcessCapabilities(NOBODY, frozenset(), is_confined=False)
 ROOT = Entry(b"", EntryKind.DIRECTORY, mode=0o755)
@@ -33,38 +33,38 @@ ROOT = Entry(b"", EntryKind.DIRECTORY, mode=0o755)
 
 @pytest.fixture
 def workplace(tmp_path: Path, as_root: None) -> Path:
-    """A directory of the unprivileged user."""
+    """Return a directory of the unprivileged user."""
     place = tmp_path / "workplace"
     place.mkdir()
     os.chown(place, NOBODY, NOBODY)
     return place
 
 
-def test_a_process_that_may_do_all_has_nothing_to_warn_of(tmp_path: Path) -> None:
+def test_a_process_with_all_capabilities_warns_of_nothing(tmp_path: Path) -> None:
     assert assess_source(str(tmp_path), ALL).warnings() == []
     assert assess_target(str(tmp_path), ALL).warnings() == []
 
 
-def test_a_process_without_capabilities_says_everything_that_it_cannot_keep(tmp_path: Path) -> None:
+def test_a_process_without_capabilities_warns_of_every_loss(tmp_path: Path) -> None:
     assert assess_source(str(tmp_path), NONE).warnings() == [
-        "running as user 65534 without DAC_OVERRIDE: a file that this user may not read ends the backup"
+        "running as user 65534 without DAC_OVERRIDE: the backup fails at files that this user may not read"
     ]
     assert assess_target(str(tmp_path), NONE).warnings() == [
         "no CAP_CHOWN: restored files belong to user 65534",
-        "no CAP_FOWNER: modes and times of present files of other users are not restored",
+        "no CAP_FOWNER: modes and times of existing files of other users are not restored",
         "no CAP_FSETID: setgid bits of files of other groups are not restored",
         "no CAP_SETFCAP: file capabilities are not restored",
         "no CAP_MKNOD: device nodes are not restored",
     ]
 
 
-def test_what_only_the_backup_can_tell_is_not_warned_of_beforehand(tmp_path: Path) -> None:
+def test_losses_that_depend_on_the_backup_cause_no_warning(tmp_path: Path) -> None:
     assessed = assess_target(str(tmp_path), ProcessCapabilities(0, frozenset(BASELINE), is_confined=False))
     assert assessed.warnings() == []
     assert not assessed.keeps(Feature.TRUSTED_ATTRIBUTES)
 
 
-def test_a_user_namespace_is_warned_of(tmp_path: Path) -> None:
+def test_a_user_namespace_causes_a_warning(tmp_path: Path) -> None:
     assessed = assess_target(str(tmp_path), ProcessCapabilities(0, frozenset(Capability), is_confined=True))
     assert assessed.warnings() == [
         "running in a user namespace: owners outside its range are not restored",
@@ -72,7 +72,7 @@ def test_a_user_namespace_is_warned_of(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_system_without_attributes_is_warned_of(target: Path, mount: Callable[..., Path]) -> None:
+def test_a_file_system_without_attributes_causes_a_warning(target: Path, mount: Callable[..., Path]) -> None:
     mount("-t", "ramfs", "ramfs", at=target)
     assert assess_target(str(target), ALL).warnings() == [
         "the target's file system has no extended attributes: they are not restored",
@@ -80,14 +80,14 @@ def test_a_file_system_without_attributes_is_warned_of(target: Path, mount: Call
     ]
 
 
-def test_a_place_that_is_not_there_cannot_be_assessed(tmp_path: Path) -> None:
+def test_a_missing_directory_cannot_be_assessed(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nowhere"):
         assess_source(str(tmp_path / "nowhere"))
     with pytest.raises(TargetError, match="nowhere"):
         assess_target(str(tmp_path / "nowhere"))
 
 
-def test_the_powers_of_this_process_are_those_that_the_kernel_gives(workplace: Path) -> None:
+def test_capabilities_are_read_from_the_kernel(workplace: Path) -> None:
     assert run_as_user(ProcessCapabilities.of_this_process, cwd=workplace) == NONE
     kept = run_with_capabilities(ProcessCapabilities.of_this_process, BASELINE)
     assert kept == ProcessCapabilities(0, frozenset(BASELINE), is_confined=False)
@@ -211,7 +211,7 @@ def test_root_with_baseline_capabilities_can_restore_over_anything(tmp_path: Pat
     assert compare_trees(str(source), str(target), holes=True) == []
 
 
-def test_a_refusal_that_was_not_to_be_expected_is_an_error(workplace: Path) -> None:
+def test_an_unexpected_loss_is_an_error(workplace: Path) -> None:
     def work() -> str:
         os.mkdir("target")
         with TreeWriter("target", MetadataSupport()) as writer:
@@ -222,13 +222,11 @@ def test_a_refusal_that_was_not_to_be_expected_is_an_error(workplace: Path) -> N
 
     assert run_as_user(work, cwd=workplace) == (
         "the target refuses owners of files, as NFS with root_squash, EFS access points, SMB and blobfuse do: "
-        "fidelity BestEffort (--best-effort) goes on and counts them (EPERM: link)"
+        "use fidelity BestEffort (--best-effort) to continue and count them (EPERM: link)"
     )
 
 
-def test_attributes_are_lost_and_counted_where_the_file_system_has_none(
-    target: Path, mount: Callable[..., Path]
-) -> None:
+def test_attributes_unsupported_by_the_file_system_are_counted(target: Path, mount: Callable[..., Path]) -> None:
     mount("-t", "ramfs", "ramfs", at=target)
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -249,8 +247,8 @@ def test_attributes_are_lost_and_counted_where_the_file_system_has_none(
         ]
 
 
-def test_a_user_may_read_what_is_its_own_without_cap_fowner(workplace: Path) -> None:
-    """O_NOATIME is refused for files of others, which must not keep them from being read."""
+def test_a_user_without_cap_fowner_can_read_files_of_others(workplace: Path) -> None:
+    """The kernel rejects O_NOATIME for files of other users; they must still be read."""
     (workplace / "source").mkdir(mode=0o755)
     (workplace / "source" / "of-root").write_bytes(b"readable")
     (workplace / "source" / "own").write_bytes(b"readable")

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinderblock.format.entries import ByteRange, Chunk, Extent
-from cinderblock.volume.ranges import ZERO_BLOCK, holes, is_zero, nonzero_ranges
+from cinderblock.volume.ranges import ZERO_BLOCK_BYTES, holes, is_zero, nonzero_ranges
 
 CHUNK = Chunk(0, 0, 0, 0, 0, 0, b"")
 
 
 def extents_of(cuts: list[int]) -> tuple[Extent, ...]:
-    """Extents between every second pair of the sorted cuts."""
+    """Return extents between every second pair of the sorted cuts."""
     return tuple(Extent(a, b - a, CHUNK, 0, b"") for a, b in zip(cuts[::2], cuts[1::2], strict=False))
 
 
@@ -43,12 +43,14 @@ def test_an_entry_without_extents_is_one_hole() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_zeros_are_told_from_data(data: bytes) -> None:
+def test_zeros_are_distinguished_from_data(data: bytes) -> None:
     assert is_zero(memoryview(data)) == (not any(data))
 
 
-@pytest.mark.parametrize("size", [1, ZERO_BLOCK - 1, ZERO_BLOCK, ZERO_BLOCK + 1, 3 * ZERO_BLOCK + 7])
-def test_one_byte_anywhere_makes_a_block_data(size: int) -> None:
+@pytest.mark.parametrize(
+    "size", [1, ZERO_BLOCK_BYTES - 1, ZERO_BLOCK_BYTES, ZERO_BLOCK_BYTES + 1, 3 * ZERO_BLOCK_BYTES + 7]
+)
+def test_a_single_nonzero_byte_makes_a_block_data(size: int) -> None:
     data = bytearray(size)
     assert is_zero(memoryview(data))
     for position in {0, size // 2, size - 1}:

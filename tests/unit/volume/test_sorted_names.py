@@ -1,4 +1,4 @@
-"""Names of a directory come out in order, however many there are."""
+"""Tests that the names of a directory come in order, however many there are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinderblock.volume.tree.sorted_names import BLOCK, SortedNames
+from cinderblock.volume.tree.sorted_names import BLOCK_NAMES, SortedNames
 
 
 def all_of(names: SortedNames) -> list[bytes]:
@@ -23,15 +23,15 @@ def test_any_names_come_out_in_order_of_bytes(given_names: set[bytes]) -> None:
     assert all_of(SortedNames(list(given_names))) == sorted(given_names)
 
 
-@pytest.mark.parametrize("count", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5])
-def test_more_names_than_a_block_come_out_whole_and_in_order(count: int) -> None:
-    wanted = [b"file-%07d\xff\n" % number for number in range(count)]
-    names = SortedNames(wanted[::-1])
+@pytest.mark.parametrize("count", [BLOCK_NAMES - 1, BLOCK_NAMES, BLOCK_NAMES + 1, 2 * BLOCK_NAMES, 3 * BLOCK_NAMES + 5])
+def test_more_names_than_a_block_come_out_in_order(count: int) -> None:
+    names_in_order = [b"file-%07d\xff\n" % number for number in range(count)]
+    names = SortedNames(names_in_order[::-1])
     assert len(names) == count
-    assert all_of(names) == wanted
+    assert all_of(names) == names_in_order
     assert len(names) == 0
 
 
-def test_nothing_can_be_taken_from_no_names() -> None:
+def test_taking_from_no_names_is_an_error() -> None:
     with pytest.raises(IndexError):
         SortedNames([]).pop()

@@ -35,7 +35,7 @@ def write_at(path: Path, size: int, *pieces: tuple[int, bytes]) -> None:
         file.truncate(size)
 
 
-def test_content_comes_back_from_any_offset(source: Path) -> None:
+def test_content_is_readable_from_any_offset(source: Path) -> None:
     content = os.urandom(3 * MIB + 17)
     (source / "file").write_bytes(content)
     buffer = memoryview(bytearray(MIB))
@@ -48,7 +48,7 @@ def test_content_comes_back_from_any_offset(source: Path) -> None:
         assert file.read_into(len(content), buffer) == 0
 
 
-def test_what_was_read_long_ago_leaves_the_page_cache_and_can_be_read_again(source: Path) -> None:
+def test_old_reads_leave_the_page_cache_and_can_be_repeated(source: Path) -> None:
     content = os.urandom(20 * MIB)
     (source / "file").write_bytes(content)
     buffer = memoryview(bytearray(MIB))
@@ -93,14 +93,14 @@ def test_an_empty_file_has_no_data(source: Path) -> None:
 def test_a_file_system_that_does_not_know_holes_gives_one_range(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_at(source / "file", 10 * MIB, (0, b"x"))
 
-    def refuse(_fd: int, _position: int, _whence: int) -> int:
+    def fail(_fd: int, _position: int, _whence: int) -> int:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(os, "lseek", refuse)
+    monkeypatch.setattr(os, "lseek", fail)
     assert ranges_of(source, b"file") == [ByteRange(0, 10 * MIB)]
 
 
-def test_a_file_that_nobody_touches_has_not_changed(source: Path) -> None:
+def test_an_unmodified_file_has_not_changed(source: Path) -> None:
     (source / "file").write_bytes(b"content")
     with TreeReader(str(source)) as reader:
         entry = find(reader, b"file")
@@ -110,12 +110,12 @@ def test_a_file_that_nobody_touches_has_not_changed(source: Path) -> None:
             assert file.entry is entry
 
 
-def test_a_change_while_reading_is_noticed_even_if_size_and_mtime_are_put_back(source: Path) -> None:
+def test_a_change_is_detected_although_size_and_mtime_are_restored(source: Path) -> None:
     path = source / "file"
     path.write_bytes(b"content")
     with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
         status = path.stat()
-        # The file system's clock ticks every few milliseconds; a second change within one tick is not its fault.
+        # The file system's clock ticks every few milliseconds; two changes within one tick are indistinguishable.
         while path.stat().st_ctime_ns == status.st_ctime_ns:
             path.write_bytes(b"CONTENT")
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -125,14 +125,14 @@ def test_a_change_while_reading_is_noticed_even_if_size_and_mtime_are_put_back(s
 
 @pytest.fixture
 def whole_seconds(ext4: Callable[..., Path]) -> Path:
-    """A file system that stamps files with whole seconds, as ext4 does on small volumes made some years ago."""
+    """Return a file system with timestamps of whole seconds, like ext4 on small volumes made some years ago."""
     path = ext4(more=("-I", "128"))
     (path / "stamped").touch()
     assert (path / "stamped").stat().st_ctime_ns % 1_000_000_000 == 0
     return path
 
 
-def test_a_change_while_reading_is_noticed_however_coarse_the_stamps_are(whole_seconds: Path) -> None:
+def test_a_change_is_detected_despite_coarse_timestamps(whole_seconds: Path) -> None:
     path = whole_seconds / "file"
     path.write_bytes(b"content")
     with TreeReader(str(whole_seconds)) as reader, reader.open_file(find(reader, b"file")) as file:
@@ -140,10 +140,8 @@ def test_a_change_while_reading_is_noticed_however_coarse_the_stamps_are(whole_s
         assert file.has_changed()
 
 
-def test_a_file_that_is_written_without_end_is_never_settled(
-    whole_seconds: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(timestamps, "_WAITS", 1)
+def test_a_file_under_constant_writes_is_never_settled(whole_seconds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timestamps, "_MAX_TICK_WAITS", 1)
     path = whole_seconds / "file"
     path.write_bytes(b"content")
     ended = threading.Event()
@@ -164,7 +162,7 @@ def test_a_file_that_is_written_without_end_is_never_settled(
         writer.join()
 
 
-def test_a_file_of_a_clock_that_goes_ahead_is_not_waited_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timestamp_in_the_future_is_not_waited_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").write_bytes(b"content")
     monkeypatch.setattr(timestamps.time, "clock_gettime_ns", lambda _: 0)
     monkeypatch.setattr(timestamps.time, "sleep", lambda _: pytest.fail("nobody can wait for that"))
@@ -181,7 +179,7 @@ def test_a_file_that_shrinks_gives_fewer_bytes_and_has_changed(source: Path) -> 
         assert file.has_changed()
 
 
-def test_a_file_that_changed_since_the_walk_has_its_new_entry(source: Path) -> None:
+def test_a_file_changed_since_the_walk_has_a_new_entry(source: Path) -> None:
     path = source / "file"
     path.write_bytes(b"old")
     with TreeReader(str(source)) as reader:
@@ -215,7 +213,7 @@ def _directory(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_removed, _symlink, _fifo, _directory])
-def test_what_is_no_file_any_more_has_vanished(source: Path, change: object) -> None:
+def test_a_file_replaced_by_another_kind_has_vanished(source: Path, change: object) -> None:
     (source / "file").write_bytes(b"content")
     with TreeReader(str(source)) as reader:
         entry = find(reader, b"file")
@@ -253,7 +251,7 @@ def test_other_files_can_be_read_after_one_has_vanished(source: Path) -> None:
         assert bytes(buffer) == b"c"
 
 
-def test_reading_leaves_the_atime_alone(source: Path) -> None:
+def test_reading_does_not_change_the_atime(source: Path) -> None:
     path = source / "file"
     path.write_bytes(b"content")
     os.utime(path, ns=(1, 2))
@@ -280,7 +278,7 @@ def test_several_threads_may_open_files_in_any_order(source: Path) -> None:
             assert all(pool.map(read, entries[::-1] * 3))
 
 
-def test_an_error_of_the_device_names_the_file(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_error_names_the_file(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").write_bytes(b"content")
 
     def fail(_fd: int, _buffers: object, _offset: int) -> int:
@@ -292,7 +290,7 @@ def test_an_error_of_the_device_names_the_file(source: Path, monkeypatch: pytest
             file.read_into(0, memoryview(bytearray(7)))
 
 
-def test_a_walk_that_is_given_up_leaves_no_descriptor_open(source: Path) -> None:
+def test_an_abandoned_walk_leaves_no_open_descriptor(source: Path) -> None:
     (source / "directory").mkdir()
     before = len(os.listdir("/proc/self/fd"))
     with TreeReader(str(source)) as reader:
@@ -302,7 +300,7 @@ def test_a_walk_that_is_given_up_leaves_no_descriptor_open(source: Path) -> None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_closing_twice_closes_nothing_else(source: Path) -> None:
+def test_closing_twice_closes_no_other_descriptor(source: Path) -> None:
     reader = TreeReader(str(source))
     reader.close()
     fd = os.open(source, os.O_RDONLY)

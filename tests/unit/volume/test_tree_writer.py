@@ -14,7 +14,7 @@ import pytest
 
 from cinderblock.errors import IntegrityError, TargetError
 from cinderblock.format.entries import Entry, EntryKind
-from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.dirfd import MAX_OPEN_DIRECTORIES
 from cinderblock.volume.tree.rows import StatFields, make_entry
 from cinderblock.volume.tree.target_file import TargetFile
 from cinderblock.volume.tree.writer import TreeWriter
@@ -30,7 +30,7 @@ _IMMUTABLE = 0x10
 
 @pytest.fixture
 def tree(source: Path) -> Path:
-    """A tree with every kind of entry that the tests' user may make."""
+    """Return a tree with every kind of entry that the tests' user may create."""
     make_tree(str(source), privileged=os.geteuid() == 0)
     return source
 
@@ -100,7 +100,7 @@ def test_a_restore_to_a_volume_leaves_its_lost_found_alone(tree: Path, ext4: Cal
 
 
 @pytest.mark.parametrize("present", [b"", b"short", b"exactly this", b"something much longer than it"])
-def test_a_present_file_keeps_its_inode_and_gets_the_content(target: Path, present: bytes) -> None:
+def test_an_existing_file_keeps_its_inode_and_gets_the_content(target: Path, present: bytes) -> None:
     path = target / "file"
     path.write_bytes(present)
     inode = path.stat().st_ino
@@ -111,7 +111,7 @@ def test_a_present_file_keeps_its_inode_and_gets_the_content(target: Path, prese
     assert (path.read_bytes(), path.stat().st_ino, stat.S_IMODE(path.stat().st_mode)) == (b"exactly this", inode, 0o640)
 
 
-def test_holes_are_punched_where_the_target_held_data(target: Path) -> None:
+def test_holes_are_punched_into_existing_data(target: Path) -> None:
     path = target / "file"
     path.write_bytes(os.urandom(8 * MIB))
     with TreeWriter(str(target)) as writer:
@@ -131,7 +131,7 @@ def test_holes_are_punched_where_the_target_held_data(target: Path) -> None:
     assert path.stat().st_blocks * 512 <= MIB + 8192
 
 
-def test_where_holes_cannot_be_punched_zeros_are_written(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zeros_are_written_if_holes_cannot_be_punched(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinderblock.volume.kernel.file_io.punch_hole", lambda *_range: False)
     path = target / "file"
     path.write_bytes(os.urandom(3 * MIB))
@@ -161,7 +161,7 @@ def test_a_new_file_that_is_only_a_hole_takes_no_space(target: Path) -> None:
     assert (status.st_size, status.st_blocks) == (1 << 40, 0)
 
 
-def test_what_the_file_holds_now_can_be_compared(target: Path) -> None:
+def test_the_current_content_of_a_file_can_be_read(target: Path) -> None:
     (target / "file").write_bytes(b"0123456789")
     buffer = memoryview(bytearray(100))
     with TreeWriter(str(target)) as writer:
@@ -191,17 +191,17 @@ def test_files_may_be_finished_after_their_directory_was_left(target: Path) -> N
     assert times == {".": 5, "a": 7, "a/file": 9}
 
 
-def test_a_file_that_was_not_finished_is_no_success(target: Path) -> None:
+def test_an_unfinished_file_is_an_error(target: Path) -> None:
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         file = writer.put(Entry(b"file", EntryKind.FILE, size=3))
         assert file is not None
         file.close()
-        with pytest.raises(TargetError, match="1 files were begun and not finished"):
+        with pytest.raises(TargetError, match="1 files were not finished"):
             writer.finish()
 
 
-def test_a_symlink_in_the_place_of_a_directory_is_replaced_and_not_followed(target: Path, tmp_path: Path) -> None:
+def test_a_symlink_in_place_of_a_directory_is_replaced(target: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "keep").write_bytes(b"keep")
@@ -216,7 +216,7 @@ def test_a_symlink_in_the_place_of_a_directory_is_replaced_and_not_followed(targ
     assert (target / "dir" / "passwd").read_bytes() == b"evil"
 
 
-def test_a_symlink_in_the_place_of_a_file_is_replaced_and_not_followed(target: Path, tmp_path: Path) -> None:
+def test_a_symlink_in_place_of_a_file_is_replaced(target: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"keep")
     outside.chmod(0o640)
@@ -235,7 +235,7 @@ def test_the_longest_symlink_is_kept(source: Path, target: Path) -> None:
     assert os.readlink(target / "symlink") == "x" * 4095
 
 
-def test_extra_symlinks_are_removed_and_not_what_they_point_to(target: Path, tmp_path: Path) -> None:
+def test_extra_symlinks_are_removed_without_their_targets(target: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "keep").touch()
@@ -249,7 +249,7 @@ def test_extra_symlinks_are_removed_and_not_what_they_point_to(target: Path, tmp
     assert (outside / "keep").exists()
 
 
-def test_a_hard_link_goes_to_no_symlinks_target(target: Path, tmp_path: Path) -> None:
+def test_a_hard_link_never_follows_a_symlink(target: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"outside")
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -260,7 +260,7 @@ def test_a_hard_link_goes_to_no_symlinks_target(target: Path, tmp_path: Path) ->
     assert (tmp_path / "outside").stat().st_nlink == 1
 
 
-def test_files_that_were_one_inode_become_files_of_their_own(target: Path) -> None:
+def test_hard_linked_files_become_separate_files(target: Path) -> None:
     (target / "a").write_bytes(b"shared")
     os.link(target / "a", target / "b")
     with TreeWriter(str(target)) as writer:
@@ -272,24 +272,24 @@ def test_files_that_were_one_inode_become_files_of_their_own(target: Path) -> No
 
 
 @pytest.mark.parametrize("field", ["size", "mtime_ns", "mode", "uid"])
-def test_what_is_linked_from_outside_the_target_is_not_changed(target: Path, tmp_path: Path, field: str) -> None:
+def test_an_inode_with_names_outside_the_target_is_not_changed(target: Path, tmp_path: Path, field: str) -> None:
     outside = tmp_path / "outside"
-    outside.write_bytes(b"ours and theirs")
+    outside.write_bytes(b"of others")
     os.link(outside, target / "file")
     before = outside.stat()
-    entry = make_entry(b"file", StatFields.of(before))
+    entry = make_entry(b"file", StatFields.from_stat(before))
     entry = entry._replace(**{field: getattr(entry, field) // 2 + 1})
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         put_file(writer, entry, b"x" * entry.size)
         writer.finish()
     after = outside.stat()
-    assert outside.read_bytes() == b"ours and theirs"
+    assert outside.read_bytes() == b"of others"
     assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
     assert (target / "file").read_bytes() == b"x" * entry.size
 
 
-def test_a_program_that_runs_is_replaced(target: Path) -> None:
+def test_a_running_program_is_replaced(target: Path) -> None:
     path = target / "program"
     shutil.copy("/bin/sleep", path)
     with subprocess.Popen([path, "60"]) as running, TreeWriter(str(target)) as writer:
@@ -300,10 +300,10 @@ def test_a_program_that_runs_is_replaced(target: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_links_that_are_right_already_stay_as_they_are(target: Path) -> None:
+def test_correct_links_are_kept(target: Path) -> None:
     (target / "a").write_bytes(b"shared")
     os.link(target / "a", target / "b")
-    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", StatFields.of((target / "a").stat()))
+    inode, entry = (target / "a").stat().st_ino, make_entry(b"a", StatFields.from_stat((target / "a").stat()))
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         put_file(writer, entry, b"shared")
@@ -312,7 +312,7 @@ def test_links_that_are_right_already_stay_as_they_are(target: Path) -> None:
     assert (target / "a").stat().st_ino == (target / "b").stat().st_ino == inode
 
 
-def test_a_default_acl_of_the_target_does_not_spread(target: Path) -> None:
+def test_a_default_acl_of_the_target_is_not_inherited(target: Path) -> None:
     os.setxattr(target, "system.posix_acl_default", DEFAULT_ACL)
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -324,7 +324,7 @@ def test_a_default_acl_of_the_target_does_not_spread(target: Path) -> None:
         assert os.listxattr(path) == []
 
 
-def test_the_mask_of_the_process_changes_no_mode(target: Path) -> None:
+def test_the_umask_changes_no_mode(target: Path) -> None:
     before = os.umask(0o077)
     try:
         with TreeWriter(str(target)) as writer:
@@ -339,7 +339,7 @@ def test_the_mask_of_the_process_changes_no_mode(target: Path) -> None:
 
 
 def test_a_deep_tree_is_written_and_removed_with_few_descriptors(target: Path) -> None:
-    levels = 4 * OPEN_LIMIT
+    levels = 4 * MAX_OPEN_DIRECTORIES
     before = len(os.listdir("/proc/self/fd"))
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -348,7 +348,7 @@ def test_a_deep_tree_is_written_and_removed_with_few_descriptors(target: Path) -
             writer.put(Entry(b"/".join([b"long-name" * 10] * level), EntryKind.DIRECTORY, mode=0o755, mtime_ns=level))
             held.append(len(os.listdir("/proc/self/fd")) - before)
         writer.finish()
-    assert max(held) <= OPEN_LIMIT + 5
+    assert max(held) <= MAX_OPEN_DIRECTORIES + 5
     assert (target / ("long-name" * 10)).stat().st_mtime_ns == 1
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -372,7 +372,7 @@ def test_a_deep_tree_is_written_and_removed_with_few_descriptors(target: Path) -
         ([b"a", b"a/b", b"c", b"a/d"], "without its directory"),
     ],
 )
-def test_paths_that_no_backup_holds_are_refused(target: Path, paths: list[bytes], complaint: str) -> None:
+def test_impossible_paths_are_rejected(target: Path, paths: list[bytes], complaint: str) -> None:
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         for path in paths[:-1]:
@@ -382,7 +382,7 @@ def test_paths_that_no_backup_holds_are_refused(target: Path, paths: list[bytes]
 
 
 @pytest.mark.parametrize("link", [b"", b"..", b"../x", b"z", b"a/../a", b"/etc/passwd", b"b"])
-def test_hard_links_that_no_backup_holds_are_refused(target: Path, link: bytes) -> None:
+def test_impossible_hard_links_are_rejected(target: Path, link: bytes) -> None:
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         writer.put(Entry(b"a", EntryKind.FIFO))
@@ -390,12 +390,12 @@ def test_hard_links_that_no_backup_holds_are_refused(target: Path, link: bytes) 
             writer.put(Entry(b"b", EntryKind.HARDLINK, target=link))
 
 
-def test_a_tree_begins_with_its_root(target: Path) -> None:
+def test_a_tree_must_begin_with_its_root(target: Path) -> None:
     with TreeWriter(str(target)) as writer, pytest.raises(IntegrityError, match="begins with a, not with its root"):
         writer.put(Entry(b"a", EntryKind.DIRECTORY))
 
 
-def test_what_is_mounted_inside_the_target_is_not_emptied(target: Path, mount: Callable[..., Path]) -> None:
+def test_a_mount_inside_the_target_is_not_emptied(target: Path, mount: Callable[..., Path]) -> None:
     (target / "extra" / "mounted").mkdir(parents=True)
     mount("-t", "tmpfs", "tmpfs", at=target / "extra" / "mounted")
     (target / "extra" / "mounted" / "foreign").touch()
@@ -406,9 +406,7 @@ def test_what_is_mounted_inside_the_target_is_not_emptied(target: Path, mount: C
     assert (target / "extra" / "mounted" / "foreign").exists()
 
 
-def test_a_mount_that_the_backup_knows_as_an_empty_directory_is_left_as_it_is(
-    target: Path, mount: Callable[..., Path]
-) -> None:
+def test_a_mount_for_an_empty_directory_is_left_unchanged(target: Path, mount: Callable[..., Path]) -> None:
     (target / "mounted").mkdir()
     mount("-t", "tmpfs", "-o", "mode=711", "tmpfs", at=target / "mounted")
     (target / "mounted" / "foreign").touch()
@@ -431,7 +429,7 @@ def test_nothing_is_restored_into_a_mount(target: Path, mount: Callable[..., Pat
     assert list((target / "mounted").iterdir()) == []
 
 
-def test_a_full_volume_says_so_and_names_the_file(ext4: Callable[..., Path]) -> None:
+def test_a_full_volume_is_reported_with_the_file(ext4: Callable[..., Path]) -> None:
     volume = ext4(mib=4)
     with TreeWriter(str(volume)) as writer:
         writer.put(ROOT)
@@ -445,7 +443,7 @@ def fill(writer: TreeWriter) -> None:
         writer.put(Entry(b"n%08d" % number, EntryKind.FIFO))
 
 
-def test_an_attribute_that_is_too_large_for_the_file_system_is_no_lack_of_space(ext4: Callable[..., Path]) -> None:
+def test_an_attribute_too_large_is_not_reported_as_full(ext4: Callable[..., Path]) -> None:
     volume = ext4(block=1024)
     entry = Entry(b"file", EntryKind.FILE, xattrs=((b"user.large", b"v" * 2000),))
     with TreeWriter(str(volume)) as writer:
@@ -456,7 +454,7 @@ def test_an_attribute_that_is_too_large_for_the_file_system_is_no_lack_of_space(
             file.finish()
 
 
-def test_a_volume_without_inodes_says_so(ext4: Callable[..., Path]) -> None:
+def test_a_volume_without_free_inodes_is_reported(ext4: Callable[..., Path]) -> None:
     volume = ext4(mib=1)
     with TreeWriter(str(volume)) as writer:
         writer.put(ROOT)
@@ -464,7 +462,7 @@ def test_a_volume_without_inodes_says_so(ext4: Callable[..., Path]) -> None:
             fill(writer)
 
 
-def test_a_read_only_volume_says_so(ext4: Callable[..., Path], mount: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_read_only_volume_is_reported(ext4: Callable[..., Path], mount: Callable[..., Path], tmp_path: Path) -> None:
     volume = ext4()
     readonly = tmp_path / "readonly"
     readonly.mkdir()
@@ -473,7 +471,7 @@ def test_a_read_only_volume_says_so(ext4: Callable[..., Path], mount: Callable[.
         writer.put(ROOT)
 
 
-def test_an_immutable_file_is_named_as_what_it_is(target: Path, as_root: None) -> None:
+def test_an_immutable_file_is_reported_as_such(target: Path, as_root: None) -> None:
     path = target / "immutable"
     path.touch()
     fd = os.open(path, os.O_RDONLY)
@@ -489,9 +487,7 @@ def test_an_immutable_file_is_named_as_what_it_is(target: Path, as_root: None) -
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EDQUOT, errno.ENOSPC])
-def test_an_error_that_shows_only_at_the_end_is_an_error(
-    target: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_an_error_of_the_final_sync_is_an_error(target: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def fail(_fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -502,18 +498,18 @@ def test_an_error_that_shows_only_at_the_end_is_an_error(
             writer.finish()
 
 
-def test_a_target_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_target_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="nowhere"):
         TreeWriter(str(tmp_path / "nowhere"))
 
 
-def test_a_target_that_is_no_directory_is_an_error(tmp_path: Path) -> None:
+def test_a_target_that_is_not_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TargetError, match=r"ENOTDIR: cannot restore to .*file"):
         TreeWriter(str(tmp_path / "file"))
 
 
-def test_no_descriptor_is_left_open(tree: Path, target: Path) -> None:
+def test_a_restore_leaves_no_open_descriptor(tree: Path, target: Path) -> None:
     before = os.listdir("/proc/self/fd")
     copy_tree(str(tree), str(target))
     assert len(os.listdir("/proc/self/fd")) == len(before)

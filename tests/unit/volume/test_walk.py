@@ -14,7 +14,7 @@ import pytest
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.entries import Entry, EntryKind, order_key
 from cinderblock.volume.tree import walk as tree_walk
-from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.dirfd import MAX_OPEN_DIRECTORIES
 from cinderblock.volume.tree.reader import TreeReader
 from tests.support.mover.trees import NET_BIND_SERVICE, make_tree
 from tests.support.mover.unprivileged import run_as_user
@@ -22,8 +22,8 @@ from tests.support.mover.unprivileged import run_as_user
 
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The walk goes no further than it is asked to."""
-    monkeypatch.setattr(tree_walk, "ROWS", 1)
+    """Make the walk yield every object in a batch of its own."""
+    monkeypatch.setattr(tree_walk, "MAX_ROWS", 1)
 
 
 def walk(root: Path) -> dict[bytes, Entry]:
@@ -31,7 +31,7 @@ def walk(root: Path) -> dict[bytes, Entry]:
         return {entry.path: entry for entry in reader.walk()}
 
 
-def test_entries_come_in_order_of_their_parts_with_parents_first(source: Path) -> None:
+def test_entries_are_ordered_by_path_parts_with_parents_first(source: Path) -> None:
     make_tree(str(source), privileged=os.geteuid() == 0)
     with TreeReader(str(source)) as reader:
         paths = [entry.path for entry in reader.walk()]
@@ -40,12 +40,12 @@ def test_entries_come_in_order_of_their_parts_with_parents_first(source: Path) -
     assert {path.rpartition(b"/")[0] for path in paths} <= set(paths)
 
 
-def test_two_walks_of_the_same_tree_are_the_same(source: Path) -> None:
+def test_two_walks_of_a_tree_are_equal(source: Path) -> None:
     make_tree(str(source), privileged=os.geteuid() == 0)
     assert walk(source) == walk(source)
 
 
-def test_an_entry_says_everything_about_a_file(source: Path, as_root: None) -> None:
+def test_an_entry_has_all_metadata_of_a_file(source: Path, as_root: None) -> None:
     path = source / "file"
     path.write_bytes(b"12345")
     os.chown(path, 1000, 2000)
@@ -69,7 +69,7 @@ def test_an_entry_says_everything_about_a_file(source: Path, as_root: None) -> N
     )
 
 
-def test_every_kind_of_entry_is_told_apart(source: Path, as_root: None) -> None:
+def test_every_kind_of_entry_is_distinguished(source: Path, as_root: None) -> None:
     (source / "directory").mkdir()
     (source / "file").touch()
     os.symlink(b"\xff/target", source / "symlink")
@@ -90,7 +90,7 @@ def test_every_kind_of_entry_is_told_apart(source: Path, as_root: None) -> None:
     assert (found[b"character"].rdev, found[b"block"].rdev) == (os.makedev(1, 3), os.makedev(7, 70000))
 
 
-def test_attributes_of_a_symlink_are_its_own(source: Path, as_root: None) -> None:
+def test_a_symlink_has_its_own_attributes(source: Path, as_root: None) -> None:
     (source / "file").touch()
     os.setxattr(source / "file", "user.of-the-file", b"")
     os.symlink("file", source / "symlink")
@@ -98,7 +98,7 @@ def test_attributes_of_a_symlink_are_its_own(source: Path, as_root: None) -> Non
     assert walk(source)[b"symlink"].xattrs == ((b"trusted.of-the-symlink", b"1"),)
 
 
-def test_attributes_that_belong_to_the_machine_are_left_out(source: Path, as_root: None) -> None:
+def test_attributes_of_the_machine_are_skipped(source: Path, as_root: None) -> None:
     path = source / "file"
     path.touch()
     os.setxattr(path, "security.somebodys_label", b"label")
@@ -118,31 +118,31 @@ def test_further_names_of_an_inode_are_links_to_the_first(source: Path) -> None:
     assert (found[b"c"].kind, found[b"c"].target) == (EntryKind.HARDLINK, b"a/z")
 
 
-def test_a_file_whose_other_names_are_outside_is_an_ordinary_file(source: Path, tmp_path: Path) -> None:
+def test_a_file_with_names_outside_the_tree_is_an_ordinary_file(source: Path, tmp_path: Path) -> None:
     (source / "file").write_bytes(b"content")
     os.link(source / "file", tmp_path / "outside")
     assert walk(source)[b"file"].kind is EntryKind.FILE
 
 
-def test_sockets_are_left_out_and_counted(source: Path) -> None:
+def test_sockets_are_skipped_and_counted(source: Path) -> None:
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(source / "socket"))
     with TreeReader(str(source)) as reader:
         assert [entry.path for entry in reader.walk()] == [b""]
-        assert reader.skipped.sentences() == ["sockets left out: 1"]
+        assert reader.skipped.summaries() == ["sockets left out: 1"]
 
 
-def test_lost_found_of_the_file_system_is_left_out(ext4: Callable[..., Path]) -> None:
+def test_lost_found_of_the_file_system_is_skipped(ext4: Callable[..., Path]) -> None:
     volume = ext4()
     (volume / "data").mkdir()
     (volume / "data" / "lost+found").mkdir()
     with TreeReader(str(volume)) as reader:
         assert [entry.path for entry in reader.walk()] == [b"", b"data", b"data/lost+found"]
-        assert reader.skipped.sentences() == []
+        assert reader.skipped.summaries() == []
     (volume / "lost+found" / "#12").touch()
     with TreeReader(str(volume)) as reader:
         list(reader.walk())
-        assert reader.skipped.sentences() == ["entries of lost+found left out: 1"]
+        assert reader.skipped.summaries() == ["entries of lost+found left out: 1"]
 
 
 def test_another_file_system_mounted_inside_is_not_entered(source: Path, mount: Callable[..., Path]) -> None:
@@ -170,7 +170,7 @@ def test_symlinks_are_not_followed(source: Path, tmp_path: Path) -> None:
     assert list(walk(source)) == [b"", b"inside"]
 
 
-def test_paths_may_be_longer_than_the_kernel_takes(source: Path) -> None:
+def test_paths_may_exceed_the_limit_of_the_kernel(source: Path) -> None:
     fd = os.open(source, os.O_RDONLY)
     for _ in range(30):
         os.mkdir(b"d" * 255, dir_fd=fd)
@@ -185,7 +185,7 @@ def test_paths_may_be_longer_than_the_kernel_takes(source: Path) -> None:
 
 
 def test_a_deep_tree_needs_few_descriptors(source: Path) -> None:
-    levels = 5 * OPEN_LIMIT
+    levels = 5 * MAX_OPEN_DIRECTORIES
     fd = os.open(source, os.O_RDONLY)
     for _ in range(levels):
         os.mkdir(b"l", dir_fd=fd)
@@ -198,10 +198,10 @@ def test_a_deep_tree_needs_few_descriptors(source: Path) -> None:
     with TreeReader(str(source)) as reader:
         held = [len(os.listdir("/proc/self/fd")) - before for _entry in reader.walk()]
     assert len(held) == 2 * levels + 1
-    assert max(held) <= OPEN_LIMIT + 4
+    assert max(held) <= MAX_OPEN_DIRECTORIES + 4
 
 
-def test_a_large_directory_takes_the_memory_of_its_names_only(source: Path) -> None:
+def test_a_large_directory_needs_memory_only_for_its_names(source: Path) -> None:
     for number in range(20_000):
         os.close(os.open(source / f"a-name-of-20-{number:07}", os.O_CREAT | os.O_WRONLY))
     tracemalloc.start()
@@ -215,7 +215,7 @@ def test_a_large_directory_takes_the_memory_of_its_names_only(source: Path) -> N
     assert peak < 20_000 * 100
 
 
-def test_random_names_come_in_the_order_of_their_bytes(source: Path) -> None:
+def test_random_names_come_in_order_of_bytes(source: Path) -> None:
     seeded = random.Random(7)
     names = {bytes(seeded.choice(b"aB.-~\x01\x7f\x80\xff\xc3\xa9") for _ in range(1 + i % 5)) for i in range(300)}
     names -= {b".", b".."}
@@ -224,10 +224,8 @@ def test_random_names_come_in_the_order_of_their_bytes(source: Path) -> None:
     assert list(walk(source)) == [b"", *sorted(names)]
 
 
-def test_directories_with_large_attributes_are_handed_out_a_few_at_a_time(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tree_walk, "ATTRIBUTE_BYTES", 1000)
+def test_directories_with_large_attributes_come_in_small_batches(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_walk, "MAX_BATCH_XATTR_BYTES", 1000)
     for number in range(10):
         (source / f"{number}").mkdir()
         os.setxattr(source / f"{number}", "user.data", bytes(400))
@@ -240,7 +238,7 @@ def test_directories_with_large_attributes_are_handed_out_a_few_at_a_time(
     assert [path for rows in found for path in rows.paths] == [b"", *(b"%d" % number for number in range(10))]
 
 
-def test_what_is_removed_during_the_walk_is_left_out_and_counted(source: Path, one_by_one: None) -> None:
+def test_objects_removed_during_the_walk_are_counted(source: Path, one_by_one: None) -> None:
     (source / "a").touch()
     (source / "b").mkdir()
     (source / "c").touch()
@@ -250,7 +248,7 @@ def test_what_is_removed_during_the_walk_is_left_out_and_counted(source: Path, o
         (source / "b").rmdir()
         (source / "c").unlink()
         assert list(entries) == []
-        assert reader.skipped.sentences() == ["files that were removed while the volume was read: 2"]
+        assert reader.skipped.summaries() == ["files that were removed while the volume was read: 2"]
 
 
 def test_a_directory_removed_after_it_was_found_is_empty(source: Path, one_by_one: None) -> None:
@@ -263,7 +261,7 @@ def test_a_directory_removed_after_it_was_found_is_empty(source: Path, one_by_on
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.ENOTDIR, errno.ELOOP])
-def test_a_directory_that_cannot_be_found_again_is_never_taken_for_an_empty_one(
+def test_a_directory_that_cannot_be_reopened_is_an_error(
     source: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     (source / "directory").mkdir()
@@ -278,8 +276,8 @@ def test_a_directory_that_cannot_be_found_again_is_never_taken_for_an_empty_one(
             list(reader.walk())
 
 
-def test_a_deep_directory_that_is_moved_during_the_walk_is_noticed(source: Path, one_by_one: None) -> None:
-    names = ["l"] * (OPEN_LIMIT + 10)
+def test_a_deep_directory_moved_during_the_walk_is_detected(source: Path, one_by_one: None) -> None:
+    names = ["l"] * (MAX_OPEN_DIRECTORIES + 10)
     source.joinpath(*names).mkdir(parents=True)
     with TreeReader(str(source)) as reader:
         entries = reader.walk()
@@ -291,12 +289,12 @@ def test_a_deep_directory_that_is_moved_during_the_walk_is_noticed(source: Path,
     assert caught.value.reason == "SourceChanging"
 
 
-def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"does not exist: check the volume's mount .*ENOENT.*nowhere"):
         TreeReader(str(tmp_path / "nowhere"))
 
 
-def test_a_directory_that_may_not_be_read_ends_the_walk_and_is_named(source: Path, as_root: None) -> None:
+def test_an_unreadable_directory_ends_the_walk_and_is_named(source: Path, as_root: None) -> None:
     (source / "open").mkdir()
     (source / "open" / "secret").mkdir(mode=0o700)
 
@@ -306,12 +304,12 @@ def test_a_directory_that_may_not_be_read_ends_the_walk_and_is_named(source: Pat
         return caught.value.message
 
     assert run_as_user(attempt, cwd=source) == (
-        "access denied: run the mover as root, or as a user who may read all of the volume; "
+        "access denied: run the mover as root, or as a user who may read the whole volume; "
         "unreadable Skip (--skip-unreadable) leaves it out (EACCES: cannot open open/secret)"
     )
 
 
-def test_an_error_of_the_device_names_the_path(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_error_names_the_path(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "caf\udce9").touch()
 
     def fail(*_arguments: object, **_options: object) -> list[str]:

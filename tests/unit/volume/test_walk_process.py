@@ -1,4 +1,4 @@
-"""A process of its own finds what a walk finds, in the same order, and says the same when something fails."""
+"""Tests that a walk in another process finds the same objects in the same order, and raises the same errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cinderblock.errors import SourceChanging, SourceError, TransientError
 from cinderblock.format.entries import Entry
 from cinderblock.volume.tree import reader as tree_reader
 from cinderblock.volume.tree import walk as tree_walk
-from cinderblock.volume.tree.dirfd import OPEN_LIMIT
+from cinderblock.volume.tree.dirfd import MAX_OPEN_DIRECTORIES
 from cinderblock.volume.tree.reader import TreeReader
 from cinderblock.volume.workers import process as workers_process
 from cinderblock.volume.workers import walk_process, walk_worker
@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The processes that were started, whatever there is to run them; in the end all of them have ended."""
+    """Return the list of started processes, and check that all have ended. Walks start one even on one processor."""
     processes: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
@@ -54,25 +54,27 @@ def walk(root: Path, *, by_another: bool) -> tuple[list[Entry], list[str]]:
     with TreeReader(str(root)) as reader:
         if by_another:
             reader.begin_walk()
-        return list(reader.walk()), reader.skipped.sentences()
+        return list(reader.walk()), reader.skipped.summaries()
 
 
 def fill_the_pipe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More names than the process can tell of before somebody reads."""
+    """Make more names than the process can send before somebody reads."""
     monkeypatch.setattr(walk_process, "PIPE_BYTES", 4096)
     monkeypatch.setattr(walk_process, "AHEAD_BYTES", 0)
-    for number in range(2 * tree_walk.ROWS + 1):
+    for number in range(2 * tree_walk.MAX_ROWS + 1):
         (directory / f"a-name-that-fills-the-pipe-{number}").touch()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_finds_the_same(source: Path, seed: int, started: list[subprocess.Popen[bytes]]) -> None:
+def test_another_process_finds_the_same_entries(
+    source: Path, seed: int, started: list[subprocess.Popen[bytes]]
+) -> None:
     make_tree(os.fsencode(source), seed=seed, files=300, privileged=PRIVILEGED)
     assert walk(source, by_another=True) == walk(source, by_another=False)
     assert len(started) == 1
 
 
-def test_it_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -> None:
+def test_a_walk_process_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -> None:
     (source / "file").touch()
     with TreeReader(str(source)) as reader:
         reader.begin_walk()
@@ -82,17 +84,15 @@ def test_it_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -
 
 
 @pytest.mark.parametrize("ahead", [0, 100_000, 8 << 20], ids=["nothing", "a part", "all"])
-def test_what_is_kept_while_the_pipe_is_full_comes_in_order(
-    source: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
-) -> None:
+def test_buffered_messages_come_in_order(source: Path, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
     monkeypatch.setattr(walk_process, "PIPE_BYTES", 4096)
     monkeypatch.setattr(walk_process, "AHEAD_BYTES", ahead)
-    for number in range(6 * tree_walk.ROWS):
+    for number in range(6 * tree_walk.MAX_ROWS):
         (source / f"{number % 7}-a-name-of-some-length-{number}").touch()
     assert walk(source, by_another=True) == walk(source, by_another=False)
 
 
-def test_it_goes_on_while_nobody_reads_but_not_without_end(source: Path) -> None:
+def test_the_worker_buffers_a_bounded_amount(source: Path) -> None:
     reading, writing = os.pipe2(os.O_NONBLOCK)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     kept = bytearray(10_000)
@@ -110,9 +110,9 @@ def test_it_goes_on_while_nobody_reads_but_not_without_end(source: Path) -> None
     os.close(writing)
 
 
-def test_what_may_not_be_read_is_told_in_the_same_words(source: Path) -> None:
+def test_an_unreadable_directory_gives_the_same_error(source: Path) -> None:
     if not PRIVILEGED:
-        pytest.skip("needs root, to be somebody else")
+        pytest.skip("needs root to change the user")
     (source / "secret").mkdir(mode=0o700)
 
     def attempt() -> list[str]:
@@ -129,8 +129,8 @@ def test_what_may_not_be_read_is_told_in_the_same_words(source: Path) -> None:
     assert "cannot open secret" in one
 
 
-def test_directories_that_move_meanwhile_end_the_walk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = source.joinpath(*["l"] * (OPEN_LIMIT + 10))
+def test_directories_moved_meanwhile_end_the_walk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = source.joinpath(*["l"] * (MAX_OPEN_DIRECTORIES + 10))
     deep.mkdir(parents=True)
     fill_the_pipe(deep, monkeypatch)
     with TreeReader(str(source)) as reader:
@@ -142,7 +142,7 @@ def test_directories_that_move_meanwhile_end_the_walk(source: Path, monkeypatch:
             list(entries)
 
 
-def test_a_process_that_is_killed_is_told_and_may_be_tried_again(
+def test_a_killed_process_is_a_transient_error(
     source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_the_pipe(source, monkeypatch)
@@ -152,11 +152,11 @@ def test_a_process_that_is_killed_is_told_and_may_be_tried_again(
         next(entries)
         started[0].send_signal(signal.SIGKILL)
         started[0].wait()
-        with pytest.raises(TransientError, match="goes through the volume ended with -9"):
+        with pytest.raises(TransientError, match="Cannot walk through the volume: a process ended with -9"):
             list(entries)
 
 
-def test_a_walk_that_is_given_up_ends_its_process(
+def test_an_abandoned_walk_ends_its_process(
     source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_the_pipe(source, monkeypatch)
@@ -168,13 +168,13 @@ def test_a_walk_that_is_given_up_ends_its_process(
     assert len(started) == 2
 
 
-def test_without_another_process_the_walk_goes_on_in_this_one(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_walk_stays_in_this_process_if_none_can_start(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").touch()
 
-    def refuse(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(workers_process.subprocess, "Popen", refuse)
+    monkeypatch.setattr(workers_process.subprocess, "Popen", fail)
     before = len(os.listdir("/proc/self/fd"))
     assert [entry.path for entry in walk(source, by_another=True)[0]] == [b"", b"file"]
     assert len(os.listdir("/proc/self/fd")) == before

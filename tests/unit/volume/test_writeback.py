@@ -1,4 +1,4 @@
-"""The disk begins while a restore goes on; what goes wrong meanwhile is told in the end all the same."""
+"""Tests of syncs during a restore, whose errors are still reported at its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 class Disk:
-    """Counts how often it is asked to store, and lets it take as long as a test wants."""
+    """Counts syncs, and lets them take as long as a test wants."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -38,7 +38,7 @@ class Disk:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writeback, "SYNC_SECONDS", MIB)
+    monkeypatch.setattr(writeback, "SYNC_INTERVAL_BYTES", MIB)
 
 
 @pytest.fixture
@@ -52,50 +52,50 @@ def writing(disk: Disk, tmp_path: Path) -> Iterator[BackgroundSync]:
         yield writing
 
 
-def test_nothing_is_stored_early_of_little(disk: Disk, writing: BackgroundSync) -> None:
-    writing.wrote(MIB - 1)
+def test_few_bytes_are_not_synced_early(disk: Disk, writing: BackgroundSync) -> None:
+    writing.add_written(MIB - 1)
     writing.close()
     assert disk.asked == 0
 
 
-def test_much_is_stored_early_whoever_wrote_it(disk: Disk, writing: BackgroundSync) -> None:
-    writing.wrote(MIB // 2)
-    writing.wrote(MIB // 2)
+def test_many_bytes_are_synced_early(disk: Disk, writing: BackgroundSync) -> None:
+    writing.add_written(MIB // 2)
+    writing.add_written(MIB // 2)
     writing.close()
     assert disk.asked == 1
 
 
-def test_a_slow_disk_is_asked_once_at_a_time_and_keeps_nobody_waiting(disk: Disk, writing: BackgroundSync) -> None:
+def test_a_slow_disk_gets_one_sync_and_blocks_no_writer(disk: Disk, writing: BackgroundSync) -> None:
     disk.may_end.clear()
-    writing.wrote(MIB)
+    writing.add_written(MIB)
     assert disk.begun.wait(10)
     for _ in range(100):
-        writing.wrote(MIB)
+        writing.add_written(MIB)
     assert disk.asked == 1
     disk.may_end.set()
     writing.close()
 
 
-def test_what_came_meanwhile_is_asked_for_next(disk: Disk, writing: BackgroundSync) -> None:
+def test_bytes_written_during_a_sync_are_synced_next(disk: Disk, writing: BackgroundSync) -> None:
     disk.may_end.clear()
-    writing.wrote(MIB)
-    writing.wrote(MIB)
+    writing.add_written(MIB)
+    writing.add_written(MIB)
     disk.may_end.set()
     while disk.asked < 2:
-        writing.wrote(0)
+        writing.add_written(0)
     writing.close()
     assert disk.asked == 2
 
 
-def test_a_refusal_is_left_to_who_syncs_in_the_end(tmp_path: Path) -> None:
-    def refuse(_: int) -> None:
+def test_an_error_is_left_to_the_final_sync(tmp_path: Path) -> None:
+    def fail(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with BackgroundSync(os.open(tmp_path, os.O_RDONLY), refuse) as writing:
-        writing.wrote(MIB)
+    with BackgroundSync(os.open(tmp_path, os.O_RDONLY), fail) as writing:
+        writing.add_written(MIB)
 
 
-def test_a_device_is_stored_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
+def test_a_device_is_synced_during_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
     monkeypatch.setattr(os, "fdatasync", disk.sync)
     image = tmp_path / "image"
     image.touch()
@@ -105,7 +105,7 @@ def test_a_device_is_stored_while_it_is_written(tmp_path: Path, monkeypatch: pyt
         assert disk.begun.wait(10)
 
 
-def test_a_tree_is_stored_while_it_is_written(target: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
+def test_a_tree_is_synced_during_writing(target: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
     monkeypatch.setattr(tree_writer, "sync_file_system", disk.sync)
     with TreeWriter(str(target)) as tree:
         tree.put(Entry(b"", EntryKind.DIRECTORY, mode=0o755))
@@ -113,10 +113,10 @@ def test_a_tree_is_stored_while_it_is_written(target: Path, monkeypatch: pytest.
         assert disk.begun.wait(10)
 
 
-def test_an_error_that_an_early_sync_has_seen_is_an_error_in_the_end(
+def test_an_error_of_an_early_sync_fails_the_restore(
     mount: Callable[..., Path], loop_device: Callable[..., tuple[str, Path]], tmp_path: Path
 ) -> None:
-    """A thin device without space, written by way of the cache: only who stores it notices, the early one first."""
+    """A thin device without space, written through the cache, fails only in a sync, and the early sync comes first."""
     pool = tmp_path / "pool"
     pool.mkdir()
     mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", at=pool)
@@ -130,5 +130,5 @@ def test_an_error_that_an_early_sync_has_seen_is_an_error_in_the_end(
 
 def wait_for_early_writing() -> None:
     for thread in threading.enumerate():
-        if thread.name == writeback.THREAD:
+        if thread.name == writeback.THREAD_NAME:
             thread.join()

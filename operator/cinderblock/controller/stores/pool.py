@@ -111,7 +111,7 @@ class StorePool:
             return None
         secret = await self._secret(store, store.spec.encryption_secret_ref.name)
         is_named = ACTIVE_KEY_ANNOTATION in secret.annotations
-        return ring.active if is_named or ring.has_marks else None
+        return ring.active if is_named or ring.has_read_only_keys else None
 
     async def _secret(self, store: BackupStore, name: str) -> Secret:
         seen = _seen.get({})

@@ -1,4 +1,4 @@
-"""Keys: the key ring of a store's encryption Secret, data keys, and how the first wrap the second."""
+"""The key ring of a store's encryption Secret, and the data keys that it wraps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cinderblock.format.crypto.sealer import KEY_BYTES, TAG_BYTES, FrameKind, Se
 WRAP_SALT_BYTES = 32
 WRAPPED_BYTES = KEY_BYTES + TAG_BYTES
 NO_MARKS: Final[Mapping[str, datetime]] = MappingProxyType({})
-"""No key is read-only."""
+"""Marks of a key ring without read-only keys."""
 
 
 class WrappedKey(NamedTuple):
-    """A data key as it is stored in a plain header. Nothing in it is secret.
+    """A data key as stored in a plain header. Nothing in it is secret.
 
     Attributes:
-        key_id: which key of the ring wraps it.
+        key_id: the key of the ring that wraps it.
         salt: 32 random bytes, drawn for this wrapping.
         sealed: the data key, sealed; 48 bytes.
     """
@@ -34,58 +34,58 @@ class WrappedKey(NamedTuple):
 
 
 class DataKey:
-    """The random key of one backup. Neither its repr nor a message shows it."""
+    """The random key of one backup. Neither its repr nor any message shows it."""
 
     __slots__ = ("_secret",)
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
-            raise IntegrityError(f"a data key has {KEY_BYTES} bytes, this one has {len(secret)}")
+            raise IntegrityError(f"a data key must have {KEY_BYTES} bytes, this one has {len(secret)}")
         self._secret = secret
 
     @classmethod
     def random(cls) -> DataKey:
-        """A new key from the kernel's random source."""
+        """Create a key from the kernel's random source."""
         return cls(os.urandom(KEY_BYTES))
 
     def sealer(self, object_identity: bytes, label: str) -> Sealer:
-        """What seals the frames of the object with this identity."""
+        """Return the sealer of the object with this identity."""
         return Sealer(derive_key(self._secret, object_identity), object_identity, label)
 
     def reveal(self) -> bytes:
-        """The secret itself, to be wrapped or to be kept inside a sealed frame, and for nothing else."""
+        """Return the secret itself. Use it only to wrap it or to store it inside a sealed frame."""
         return self._secret
 
 
 def object_sealer(data_key: DataKey | None, object_identity: bytes, label: str) -> Sealer:
-    """What seals an object's frames; without a data key it leaves them plain."""
+    """Return the sealer of an object; without a data key it leaves frames plain."""
     if data_key is None:
         return Sealer(None, object_identity, label)
     return data_key.sealer(object_identity, label)
 
 
 class KeyRing:
-    """The keys of a store's encryption Secret, by key id. Neither its repr nor a message shows them.
+    """The keys of a store's encryption Secret, by key id. Neither its repr nor any message shows them.
 
-    A key of the ring wraps a data key under a key of its own, derived with 256 random bits, so that the number of
-    wrappings has no bound and each derived key seals exactly one message.
+    A key of the ring wraps a data key under a derived key with 256 random bits. So the number of wrappings is
+    unlimited, and each derived key seals exactly one message.
 
-    A read-only key opens what it has sealed, and wraps nothing more. Somebody else may know it, so what it opens must
-    not be newer than its mark.
+    A read-only key opens what it has sealed, but wraps nothing more. Somebody else may know it, so it must not open
+    anything newer than its mark.
     """
 
-    __slots__ = ("_active", "_holder", "_keys", "_read_only")
+    __slots__ = ("_active", "_keys", "_label", "_read_only")
 
     def __init__(
         self,
         keys: Mapping[str, bytes],
         active: str | None,
-        holder: str = "the encryption Secret",
+        label: str = "the encryption Secret",
         read_only: Mapping[str, datetime] = NO_MARKS,
     ) -> None:
         self._keys = dict(keys)
         self._active = active
-        self._holder = holder
+        self._label = label
         self._read_only = dict(read_only)
 
     @classmethod
@@ -93,49 +93,49 @@ class KeyRing:
         cls,
         data: Mapping[str, bytes],
         active: str | None,
-        holder: str = "the encryption Secret",
+        label: str = "the encryption Secret",
         read_only: Mapping[str, datetime] = NO_MARKS,
     ) -> KeyRing:
         """Read the data of an encryption Secret: each name is a key id, each value 32 bytes in base64.
 
         Args:
-            data: the Secret's data as bytes (what the kubelet writes into the files of a mounted Secret).
-            active: key id that wraps new data keys; None: the greatest in order of bytes that is not read-only.
-            holder: what messages call the place of the keys.
-            read_only: key ids that wrap nothing more, with the times of their marks.
+            data: the Secret's data as bytes, as the kubelet writes them into the files of a mounted Secret.
+            active: key id that wraps new data keys; None selects the greatest in order of bytes that is not read-only.
+            label: name of the place of the keys in messages.
+            read_only: ids of the read-only keys, with the times of their marks.
 
-        Raises InvalidInput, which names a key id that is malformed, or marked and missing, or if there is no key;
-        KeyUnavailable if ``active`` is not among them or is read-only. No message holds a value.
+        Raises InvalidInput if there is no key, or naming a key id that is malformed, or marked but missing;
+        KeyUnavailable if ``active`` is missing or read-only. No message contains a value.
         """
-        keys = {key_id: _decode(key_id, value, holder) for key_id, value in data.items()}
+        keys = {key_id: _decode_key(key_id, value, label) for key_id, value in data.items()}
         if not keys:
-            raise InvalidInput(f"{holder} is empty: give it at least one key of 32 bytes in base64")
+            raise InvalidInput(f"{label} is empty: add at least one key of 32 bytes in base64")
         unknown = sorted(read_only.keys() - keys.keys())
         if unknown:
             raise InvalidInput(
-                f"Cannot use {holder}: key id {unknown[0]!r} is marked as read-only, but is not there. Correct the"
-                " mark, or remove it."
+                f"Cannot use {label}: key id {unknown[0]!r} is marked as read-only, but is missing. Correct the mark,"
+                " or remove it."
             )
         writing = keys.keys() - read_only.keys()
         chosen = active if active is not None else max(writing, key=str.encode, default=None)
         if chosen is not None and chosen not in keys:
-            raise KeyUnavailable(f"key id {chosen!r} is to seal new backups, and {holder} does not hold it")
+            raise KeyUnavailable(f"key id {chosen!r} should seal new backups, but {label} does not hold it")
         if chosen in read_only:
             raise _read_only_key(
-                f"key id {chosen!r} is to seal new backups, but {holder} marks it as read-only. Name another one."
+                f"key id {chosen!r} should seal new backups, but {label} marks it as read-only. Name another one."
             )
-        return cls(keys, chosen, holder, read_only)
+        return cls(keys, chosen, label, read_only)
 
     @property
     def active(self) -> str:
         """Key id that wraps new data keys. Raises KeyUnavailable if all are read-only."""
         if self._active is None:
-            raise _read_only_key(f"all keys of {self._holder} are marked as read-only. Add a new one.")
+            raise _read_only_key(f"all keys of {self._label} are marked as read-only. Add a new one.")
         return self._active
 
     @property
-    def has_marks(self) -> bool:
-        """Whether any key is read-only."""
+    def has_read_only_keys(self) -> bool:
+        """Whether the ring has read-only keys."""
         return bool(self._read_only)
 
     @property
@@ -144,13 +144,13 @@ class KeyRing:
         return self._keys.keys()
 
     def wrap(self, data_key: DataKey, owner: tuple[str, str], key_id: str | None = None) -> WrappedKey:
-        """Wrap a data key for the backup ``owner`` (volume id, backup id) with a key id, by default the active one.
+        """Wrap a data key for the backup ``owner`` (volume id, backup id), by default with the active key.
 
-        Raises KeyUnavailable if the key is not there or is read-only.
+        Raises KeyUnavailable if the key is missing or read-only.
         """
         chosen = key_id if key_id is not None else self.active
         if chosen in self._read_only:
-            raise _read_only_key(f"{self._holder} marks key id {chosen!r} as read-only. Name another one.")
+            raise _read_only_key(f"{self._label} marks key id {chosen!r} as read-only. Name another one.")
         salt = os.urandom(WRAP_SALT_BYTES)
         sealed = self._sealer(chosen, salt, owner).seal(FrameKind.KEY, 0, data_key.reveal())
         return WrappedKey(chosen, salt, sealed)
@@ -164,38 +164,38 @@ class KeyRing:
             return DataKey(bytes(sealer.open(FrameKind.KEY, 0, wrapped.sealed)))
         except IntegrityError:
             raise IntegrityError(
-                f"the key with id {wrapped.key_id!r} does not open backup {owner[1]}: it is not the key that "
-                "sealed it, or the header of its manifest was changed"
+                f"the key with id {wrapped.key_id!r} does not open backup {owner[1]}: another key sealed the backup, or"
+                " the header of its manifest was changed"
             ) from None
 
     def check_age(self, key_id: str, created_at: datetime, label: str) -> None:
-        """Make sure that a key may have sealed a backup of this age.
+        """Check that a read-only key has not sealed a backup after its mark.
 
         Args:
             key_id: the key that wraps the data key of the backup.
-            created_at: when the backup was asked for, with time zone.
-            label: what the manifest is called in messages.
+            created_at: time of the request for the backup, with time zone.
+            label: name of the manifest in messages.
 
         Raises SealedTooLate.
         """
         mark = self._read_only.get(key_id)
         if mark is not None and created_at > mark:
             raise SealedTooLate(
-                f"{label} is the manifest of a backup of {_moment(created_at)} and is sealed with key id {key_id!r},"
-                f" which {self._holder} marks as read-only since {_moment(mark)}. Do not trust it: somebody else may"
-                " have that key."
+                f"{label} is the manifest of a backup of {_format_instant(created_at)} and is sealed with key id"
+                f" {key_id!r}, which {self._label} marks as read-only since {_format_instant(mark)}. Do not trust it:"
+                " somebody else may have that key."
             )
 
     def _sealer(self, key_id: str, salt: bytes, owner: tuple[str, str]) -> Sealer:
         if key_id not in self._keys:
             raise KeyUnavailable(
-                f"backup {owner[1]} is sealed with key id {key_id!r}, and {self._holder} does not hold it"
+                f"backup {owner[1]} is sealed with key id {key_id!r}, but {self._label} does not hold it"
             )
         context = identity("key", *owner, key_id)
         return Sealer(derive_key(self._keys[key_id], context + salt), context, f"the wrapped key of backup {owner[1]}")
 
 
-def _moment(instant: datetime) -> str:
+def _format_instant(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -203,12 +203,12 @@ def _read_only_key(cause: str) -> KeyUnavailable:
     return KeyUnavailable(f"Cannot seal a backup: {cause}", reason="ReadOnlyKey")
 
 
-def _decode(key_id: str, value: bytes, holder: str) -> bytes:
-    """A value of the Secret as the 32 bytes of a key."""
+def _decode_key(key_id: str, value: bytes, label: str) -> bytes:
+    """Decode a value of the Secret into the 32 bytes of a key."""
     try:
         key = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidInput(f"key id {key_id!r} of {holder} is not base64: give 32 bytes in base64") from None
+        raise InvalidInput(f"key id {key_id!r} of {label} is not base64: give 32 bytes in base64") from None
     if len(key) != KEY_BYTES:
-        raise InvalidInput(f"key id {key_id!r} of {holder} has {len(key)} bytes: give {KEY_BYTES} in base64")
+        raise InvalidInput(f"key id {key_id!r} of {label} has {len(key)} bytes: give {KEY_BYTES} in base64")
     return key

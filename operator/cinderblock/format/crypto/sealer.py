@@ -1,16 +1,18 @@
-"""Sealing: how frames are encrypted and bound to their place.
+"""Sealing: frames are encrypted and bound to their place.
 
-Every object (a pack, a manifest) has a key of its own, derived by HKDF-SHA256 (RFC 5869) from the backup's data key
-and the object's full identity: format version, kind of object, volume, backup, and a name that holds 128 fresh random
-bits (the attempt of a pack, the salt of a manifest). Within an object, frames are numbered, and the number is the
-nonce of AES-256-GCM (NIST SP 800-38D 8.2.1, deterministic construction). So a pair of key and nonce could repeat only
-if two runs of a mover drew the same 128 bits for the same backup, or if one run sealed two packs under one number; a
-pack is sealed once, in memory, and an upload that is repeated sends the same bytes. A run that resumes an earlier one
-draws an attempt of its own and never adds to the packs of another. Random 96-bit nonces under one key would instead
-put a bound on the chunks of a backup, and would have to be trusted in every one of them.
+Every object (a pack, a manifest) has a key of its own. HKDF-SHA256 (RFC 5869) derives it from the backup's data key and
+the object's full identity: format version, kind of object, volume, backup, and a name with 128 fresh random bits. These
+bits are the attempt of a pack or the salt of a manifest.
 
-The associated data of a frame is the same identity and the number, so a frame that is moved to another place, another
-pack, another backup or another format version does not open.
+Within an object, frames are numbered. The number is the nonce of AES-256-GCM (NIST SP 800-38D 8.2.1, deterministic
+construction). A pair of key and nonce could repeat only in two cases: two runs of a mover draw the same 128 bits for
+the same backup, or one run seals two packs under one number. A pack is sealed once, in memory, and a repeated upload
+sends the same bytes. A resumed run draws an attempt of its own and never adds to the packs of another run. Random
+96-bit nonces under one key would limit the number of chunks of a backup, and every single nonce would have to be
+trusted.
+
+The associated data of a frame is the same identity and the number. A frame that is moved to another place, pack, backup
+or format version does not open.
 """
 
 from __future__ import annotations
@@ -29,20 +31,20 @@ from cinderblock.errors import IntegrityError
 from cinderblock.format.range_reader import Buffer
 
 FORMAT_VERSION = 1
-"""The version that this program writes, and the only one that it reads."""
+"""The version that this program writes, and the only one that it can read."""
 KEY_BYTES = 32
 TAG_BYTES = 16
 
 
 class Suite(IntEnum):
-    """How frames are sealed. The numbers are part of the format."""
+    """Cipher suite of frames. The numbers are part of the format."""
 
     NONE = 0
     AES_256_GCM = 1
 
 
 class FrameKind(IntEnum):
-    """What a frame is within its object. The numbers are part of the format."""
+    """Role of a frame within its object. The numbers are part of the format."""
 
     CONTENT = 0
     INDEX = 1
@@ -50,31 +52,31 @@ class FrameKind(IntEnum):
 
 
 def text_field(text: str) -> bytes:
-    """A string as it stands in headers and identities: its length in bytes as u16, then UTF-8."""
+    """Encode a string for headers and identities: its length in bytes as u16, then UTF-8."""
     data = text.encode()
     return struct.pack("<H", len(data)) + data
 
 
 def identity(kind: str, *names: str) -> bytes:
-    """The identity of an object: format version, kind, and names from the widest to the narrowest."""
+    """Return the identity of an object: format version, kind, and names from the widest to the narrowest."""
     return b"cinderblock" + struct.pack("<H", FORMAT_VERSION) + b"".join(map(text_field, (kind, *names)))
 
 
 def derive_key(secret: bytes, info: bytes) -> bytes:
-    """HKDF-SHA256 without salt: 32 bytes that belong to ``info``."""
+    """Derive 32 bytes for ``info`` by HKDF-SHA256 without salt."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
 
 
 class Sealer:
-    """Seals and opens the frames of one object; safe for several threads.
+    """Seals and opens the frames of one object. Several threads may use it.
 
-    Without a key a frame carries, where the tag would be, a checksum of the same length over the same data. It tells
-    damage and misplaced frames, not forgery.
+    Without a key, a checksum of the same length over the same data takes the place of the tag. It detects damaged and
+    misplaced frames, but not forged ones.
 
     Args:
-        object_key: 32 bytes that belong to this object alone; None: frames are stored unsealed.
+        object_key: 32 bytes, used for this object only; None leaves frames unsealed.
         object_identity: `identity` of the object.
-        label: what the object is called in messages, normally its key in the store.
+        label: name of the object in messages, normally its key in the store.
     """
 
     __slots__ = ("_cipher", "_identity", "label", "suite")
@@ -85,11 +87,11 @@ class Sealer:
         self.label = label
         self.suite = Suite.NONE if object_key is None else Suite.AES_256_GCM
 
-    def seal_into(self, slot: FrameKind, number: int, plaintext: Buffer, target: memoryview) -> int:
-        """Seal a frame into the beginning of ``target``; returns the number of bytes written there."""
+    def seal_into(self, kind: FrameKind, number: int, plaintext: Buffer, target: memoryview) -> int:
+        """Seal a frame into the beginning of ``target``, and return the number of bytes written."""
         size = len(plaintext)
         length = size + TAG_BYTES
-        place = _associated_data(slot, number)
+        place = _place(kind, number)
         if self._cipher is None:
             target[:size] = plaintext
             target[size:length] = self._checksum(place, plaintext)
@@ -97,24 +99,24 @@ class Sealer:
             self._cipher.encrypt_into(place, plaintext, self._identity + place, target[:length])
         return length
 
-    def seal(self, slot: FrameKind, number: int, plaintext: Buffer) -> bytes:
+    def seal(self, kind: FrameKind, number: int, plaintext: Buffer) -> bytes:
         """Seal a frame."""
         frame = bytearray(len(plaintext) + TAG_BYTES)
-        self.seal_into(slot, number, plaintext, memoryview(frame))
+        self.seal_into(kind, number, plaintext, memoryview(frame))
         return bytes(frame)
 
-    def open(self, slot: FrameKind, number: int, frame: Buffer, into: bytearray | None = None) -> Buffer:
-        """The plaintext of a frame. Raises IntegrityError naming the object.
+    def open(self, kind: FrameKind, number: int, frame: Buffer, into: bytearray | None = None) -> Buffer:
+        """Open a frame, and return its plaintext. Raises IntegrityError naming the object.
 
         Args:
-            slot, number: as which frame it is to open.
-            frame: as it was stored.
-            into: where the plaintext may be put, at least as long as the frame; it need not be, so what counts is what
-                is returned. New memory for each chunk costs 256 page faults per MiB.
+            kind, number: role and number that the frame must have.
+            frame: the frame as it was stored.
+            into: memory for the plaintext, at least as long as the frame. It may stay unused: use only the returned
+                buffer. New memory for each chunk costs 256 page faults per MiB.
         """
         if len(frame) < TAG_BYTES:
             raise IntegrityError(f"{self.label}: frame {number} is cut short")
-        place = _associated_data(slot, number)
+        place = _place(kind, number)
         if self._cipher is None:
             view = memoryview(frame)
             plaintext = view[:-TAG_BYTES]
@@ -127,12 +129,12 @@ class Sealer:
                 target = memoryview(into)[: len(frame) - TAG_BYTES]
                 self._cipher.decrypt_into(place, frame, self._identity + place, target)
                 return target
-        raise IntegrityError(f"{self.label}: frame {number} does not open: it was changed, or it belongs elsewhere")
+        raise IntegrityError(f"{self.label}: frame {number} does not open: it was changed, or belongs to another place")
 
     def _checksum(self, place: bytes, plaintext: Buffer) -> bytes:
         return blake3(self._identity + place).update(plaintext).digest(TAG_BYTES)
 
 
-def _associated_data(slot: FrameKind, number: int) -> bytes:
-    """Slot and number as the 96-bit nonce."""
-    return struct.pack("<IQ", slot, number)
+def _place(kind: FrameKind, number: int) -> bytes:
+    """Return kind and number as the 96-bit nonce."""
+    return struct.pack("<IQ", kind, number)

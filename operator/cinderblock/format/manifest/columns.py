@@ -1,4 +1,4 @@
-"""Tables stored column by column: packed and unpacked by C loops, and compressed better than rows."""
+"""Tables stored column by column: C loops pack and unpack them, and they compress better than rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cinderblock.format.range_reader import Buffer
 
 _LENGTH = struct.Struct("<I")
 LENGTH_BYTES = _LENGTH.size
-"""Bytes before each column that say how long it is."""
+"""Bytes of the length before each column."""
 
 
 def join_columns(columns: Sequence[bytes]) -> bytes:
-    """Columns one after the other, each preceded by its length in bytes as u32."""
+    """Join columns, each preceded by its length in bytes as u32."""
     parts: list[bytes] = []
     for column in columns:
         parts += (_LENGTH.pack(len(column)), column)
@@ -21,7 +21,7 @@ def join_columns(columns: Sequence[bytes]) -> bytes:
 
 
 def split_columns(data: Buffer, count: int) -> list[memoryview]:
-    """The first ``count`` columns. Raises ValueError if they are not all there."""
+    """Return the first ``count`` columns. Raises ValueError if some are missing."""
     view = memoryview(data)
     columns: list[memoryview] = []
     position = 0
@@ -38,12 +38,12 @@ def split_columns(data: Buffer, count: int) -> list[memoryview]:
 
 
 def pack_numbers(code: str, numbers: Sequence[int]) -> bytes:
-    """A column of little-endian numbers of a `struct` code: B, H, I, Q unsigned, q signed."""
+    """Pack a column of little-endian numbers by a `struct` code: B, H, I, Q unsigned, q signed."""
     return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
 
 def unpack_numbers(code: str, column: memoryview) -> tuple[int, ...]:
-    """The numbers of a column. Raises ValueError if it does not divide evenly."""
+    """Return the numbers of a column. Raises ValueError if it has an incomplete number."""
     count, rest = divmod(len(column), struct.calcsize("<" + code))
     if rest:
         raise ValueError("a column has a broken number")

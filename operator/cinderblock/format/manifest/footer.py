@@ -1,7 +1,7 @@
-"""The footer of a manifest: what the backup is, where its sections are, and which packs they point into.
+"""The footer of a manifest: the description of the backup, the index of sections, and the table of packs.
 
-One sealed frame behind the sections, and a trailer of fixed size behind it, so that two ranged reads give everything
-but the entries themselves.
+The footer is one sealed frame behind the sections, followed by a trailer of fixed size. So two ranged reads give
+everything except the entries.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cinderblock.format.pack import Origin, PackTable
 from cinderblock.format.range_reader import Buffer
 
 MAGIC = b"CBLKMEND"
-FOOTER_LIMIT = 1 << 30
-"""Bytes of a footer at most; 16 TiB of data need 14 MiB."""
+MAX_FOOTER_BYTES = 1 << 30
+"""Most bytes of a footer; 16 TiB of data need 14 MiB."""
 TAIL_BYTES = 64 << 10
-"""Read first: it holds the trailer and the footer of most manifests."""
+"""Bytes of the first read, which contains the trailer and the footer of most manifests."""
 _TRAILER = struct.Struct("<8sQQQ32s")
 TRAILER_BYTES = _TRAILER.size
 _COLUMNS = 8
@@ -40,17 +40,14 @@ _ENCODER = Encoder(3)
 
 
 class Counts(Model):
-    """What a backup amounts to.
-
-    Attributes are bytes unless their name says otherwise.
-    """
+    """Sizes and counts of a backup. Attributes are bytes unless their name says otherwise."""
 
     entries: Count = 0
     """Names in the tree; 1 for a device."""
     object_count: Count = 0
     """Packs of this backup itself."""
     logical_bytes: Count = 0
-    """Bytes of data in the volume, holes and zeros left out."""
+    """Bytes of data in the volume, without holes and zeros."""
     transferred_bytes: Count = 0
     """Bytes of data that lie in packs of this backup itself."""
     pack_bytes: Count = 0
@@ -58,17 +55,17 @@ class Counts(Model):
 
 
 class OriginRecord(Model):
-    """Who made packs that this backup uses."""
+    """The backup and the attempt that made packs of this backup."""
 
     backup_id: str
     attempt: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
 class UnreadableRecord(Model):
-    """What could not be read when the backup was made, and is not in it."""
+    """Objects that could not be read when the backup was made, and are missing from it."""
 
     files: Annotated[int, Field(ge=1)]
-    """How many objects are missing; a directory counts as one, whatever is below it."""
+    """Number of missing objects; a directory with all its contents counts as one."""
     examples: Annotated[list[Path], Field(max_length=5)] = []
     """Some of their paths, printable; that of a directory ends in a slash."""
 
@@ -83,29 +80,29 @@ class FooterSummary(Model):
     newest_ctime_ns: int = 0
     """The newest ctime of all entries, nanoseconds since 1970."""
     comparison: Comparison | None = None
-    """How the backup found changed files; None: a device, or an earlier release made the backup."""
+    """How the backup found changed files. None: a device, or a backup by an earlier release."""
     counts: Counts
     content_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """BLAKE3 of the digests of all sections, in order."""
     origins: list[OriginRecord]
-    """What column 1 numbers."""
+    """The origins that column 1 numbers."""
     unreadable: UnreadableRecord | None = None
-    """What is missing; None: nothing."""
+    """Missing objects; None if there are none."""
     losses: Losses = []
-    """What the backup could not keep of the files that it holds: each kind once."""
+    """Metadata that the backup could not keep of its files, each kind once."""
     data_keys: dict[str, str] = Field(default={}, repr=False)
-    """Data keys of the ancestors whose packs this backup uses, in base64, by backup id. Present only when sealed."""
+    """Data keys, in base64 by backup id, of the ancestors whose packs this backup uses. Only in sealed manifests."""
 
 
 class Section(NamedTuple):
-    """Where a section is and what it must be.
+    """The place of a section, and what it must contain.
 
     Attributes:
         number: from 0.
-        offset: of its frame, from the end of the header.
+        offset: start of its frame, from the end of the header.
         stored: bytes of its frame.
         size: bytes of its plaintext.
-        entries: how many entries it holds.
+        entries: number of its entries.
         digest: BLAKE3 of its plaintext.
     """
 
@@ -118,7 +115,7 @@ class Section(NamedTuple):
 
 
 class Footer(NamedTuple):
-    """Everything that a footer holds."""
+    """All contents of a footer."""
 
     summary: FooterSummary
     packs: PackTable
@@ -132,7 +129,7 @@ class Trailer(NamedTuple):
         body: bytes of all sections.
         stored: bytes of the footer's frame.
         size: bytes of the footer's plaintext.
-        checksum: BLAKE3 of the trailer before it and of the footer's frame.
+        checksum: BLAKE3 of the preceding bytes of the trailer and of the footer's frame.
     """
 
     body: int
@@ -142,17 +139,17 @@ class Trailer(NamedTuple):
 
 
 def content_digest(sections: list[Section]) -> str:
-    """One digest over the contents of all sections, in hexadecimal."""
+    """Return one digest over the contents of all sections, in hexadecimal."""
     return digest_of(b"".join(section.digest for section in sections)).hex()
 
 
 def encode_data_keys(keys: dict[str, DataKey]) -> dict[str, str]:
-    """Data keys as the summary holds them."""
+    """Encode data keys for the summary."""
     return {backup_id: base64.b64encode(key.reveal()).decode() for backup_id, key in keys.items()}
 
 
 def decode_data_keys(summary: FooterSummary, label: str) -> dict[str, DataKey]:
-    """The reverse of `encode_data_keys`. Raises IntegrityError."""
+    """Decode the result of `encode_data_keys`. Raises IntegrityError."""
     try:
         return {backup: DataKey(base64.b64decode(text, validate=True)) for backup, text in summary.data_keys.items()}
     except (binascii.Error, ValueError):
@@ -160,7 +157,7 @@ def decode_data_keys(summary: FooterSummary, label: str) -> dict[str, DataKey]:
 
 
 def encode_footer(footer: Footer, sealer: Sealer) -> bytes:
-    """The footer's frame and the trailer."""
+    """Return the footer's frame and the trailer."""
     packs, sections = footer.packs, footer.sections
     numbers = range(len(packs))
     plaintext = join_columns(
@@ -182,35 +179,35 @@ def encode_footer(footer: Footer, sealer: Sealer) -> bytes:
 
 
 def compress_frame(plaintext: bytes) -> bytes:
-    """One byte that says the encoding, and the plaintext encoded."""
+    """Return one byte for the encoding, followed by the encoded plaintext."""
     encoded = _ENCODER.encode(memoryview(plaintext))
     return bytes((Encoding.RAW,)) + plaintext if encoded is None else bytes((Encoding.ZSTD,)) + encoded
 
 
 def expand_frame(opened: Buffer, size: int, label: str) -> Buffer:
-    """The reverse of `compress_frame`. Raises IntegrityError."""
+    """Decode the result of `compress_frame`. Raises IntegrityError."""
     if not opened:
         raise IntegrityError(f"{label}: a frame is empty")
     return decode(opened[0], memoryview(opened)[1:], size, label)
 
 
 def parse_trailer(tail: bytes, label: str) -> Trailer:
-    """The trailer from the last bytes of a manifest. Raises IntegrityError."""
+    """Parse the trailer from the last bytes of a manifest. Raises IntegrityError."""
     if len(tail) < TRAILER_BYTES:
         raise IntegrityError(f"{label}: cut short, it has no trailer")
     magic, body, stored, size, checksum = _TRAILER.unpack(tail[-TRAILER_BYTES:])
     if magic != MAGIC:
-        raise IntegrityError(f"{label}: it does not end as a manifest does: cut short, or overwritten")
+        raise IntegrityError(f"{label}: it does not end like a manifest: cut short, or overwritten")
     return Trailer(body, stored, size, checksum)
 
 
 def decode_footer(tail: bytes, trailer: Trailer, sealer: Sealer, label: str) -> Footer:
-    """The footer, from the bytes of its frame and the trailer. Raises IntegrityError."""
+    """Decode the footer from the bytes of its frame and the trailer. Raises IntegrityError."""
     frame = tail[:-TRAILER_BYTES]
     if _checksum(tail[-TRAILER_BYTES:], frame) != trailer.checksum:
         raise IntegrityError(f"{label}: its footer was changed")
-    if trailer.size > FOOTER_LIMIT:
-        raise IntegrityError(f"{label}: its footer says it has {trailer.size} bytes")
+    if trailer.size > MAX_FOOTER_BYTES:
+        raise IntegrityError(f"{label}: its footer claims to have {trailer.size} bytes")
     plaintext = expand_frame(sealer.open(FrameKind.INDEX, 0, frame), trailer.size, label)
     try:
         footer = _parse_footer(plaintext)
@@ -247,11 +244,11 @@ def _parse_sections(columns: list[memoryview]) -> list[Section]:
 
 
 def _check_footer(footer: Footer, trailer: Trailer, label: str) -> None:
-    """What the parts of a manifest say of each other must agree."""
+    """Check that the parts of a manifest agree with each other."""
     if sum(section.stored for section in footer.sections) != trailer.body:
         raise IntegrityError(f"{label}: its sections do not add up")
     if content_digest(footer.sections) != footer.summary.content_digest:
-        raise IntegrityError(f"{label}: its sections are not those that were written")
+        raise IntegrityError(f"{label}: its sections differ from those that were written")
 
 
 def _checksum(trailer: Buffer, frame: Buffer) -> bytes:

@@ -1,8 +1,8 @@
-"""The plain header of a manifest: whose it is, and how its data key is wrapped.
+"""The plain header of a manifest: the ids of the backup, and its wrapped data key.
 
-It can be read without any key, so that the operator can tell whose a backup is, and delete it, and list a lost
-cluster's backups. Its checksum tells damage from a wrong key; what authenticates it is the sealing of everything behind
-it, whose keys are derived from these very ids.
+Reading it needs no key. So the operator can identify the owner of a backup, delete it, and list the backups of a lost
+cluster. The checksum distinguishes damage from a wrong key. The header is authenticated by the sealed frames behind it,
+whose keys are derived from these ids.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from cinderblock.format.hashing import digest_of
 
 MAGIC = b"CBLKMANI"
 HEADER_BYTES = 4096
-"""Every header has this length: one small request reads it, and a data key that is wrapped under a longer key id moves
-nothing of what lies behind, which may be read at the same moment."""
-ID_LIMIT = 512
-"""Bytes of an id at most; a Kubernetes UID has 36, a key of a Secret at most 253."""
+"""Length of every header. One small request reads it. Wrapping the data key under a longer key id moves nothing behind
+the header, which others may be reading."""
+MAX_ID_BYTES = 512
+"""Most bytes of an id; a Kubernetes UID has 36, a key of a Secret at most 253."""
 SALT_BYTES = 16
 
 _ENVELOPE = struct.Struct("<8sI32s")
@@ -42,10 +42,10 @@ class ManifestHeader:
     Attributes:
         format_version: version of the format.
         backup_id, volume_id: UIDs that the backup was made with.
-        parent_id: backup that it was made against; None: a full backup.
-        key_id: key of the encryption Secret that wraps its data key; None: it is not sealed.
+        parent_id: the parent of an incremental backup; None: a full backup.
+        key_id: key of the encryption Secret that wraps the data key; None: the backup is not sealed.
         salt: 16 random bytes, drawn for this manifest.
-        wrapped: the wrapped data key, if it is sealed.
+        wrapped: the wrapped data key; None: the backup is not sealed.
     """
 
     format_version: int
@@ -62,12 +62,12 @@ class ManifestHeader:
 
     @property
     def owner(self) -> tuple[str, str]:
-        """Volume id and backup id, which a wrapped key is bound to."""
+        """Volume id and backup id, to which a wrapped key is bound."""
         return self.volume_id, self.backup_id
 
     @property
     def suite(self) -> Suite:
-        """How its frames are sealed."""
+        """Cipher suite of the frames."""
         return Suite.NONE if self.wrapped is None else Suite.AES_256_GCM
 
     @property
@@ -76,22 +76,22 @@ class ManifestHeader:
         return self.wrapped is not None
 
     def data_key(self, keys: KeyRing | None) -> DataKey | None:
-        """The data key; None if the backup is not sealed. Raises KeyUnavailable, IntegrityError."""
+        """Unwrap the data key; None if the backup is not sealed. Raises KeyUnavailable, IntegrityError."""
         if self.wrapped is None:
             return None
         if keys is None:
             raise KeyUnavailable(
-                f"backup {self.backup_id} is sealed with key id {self.key_id!r}, and there is no encryption Secret"
+                f"backup {self.backup_id} is sealed with key id {self.key_id!r}, but there is no encryption Secret"
             )
         return keys.unwrap(self.wrapped, self.owner)
 
     def sealer(self, data_key: DataKey | None, label: str) -> Sealer:
-        """What seals the frames of this manifest."""
+        """Return the sealer of this manifest."""
         names = (self.volume_id, self.backup_id, self.parent_id or "", self.salt.hex())
         return object_sealer(data_key, identity("manifest", *names), label)
 
     def rewrapped(self, keys: KeyRing, key_id: str | None) -> ManifestHeader:
-        """The same header with its data key wrapped by another key, by default the active one.
+        """Return the same header with its data key wrapped by another key, by default the active one.
 
         Raises InvalidInput if the backup is not sealed; KeyUnavailable; IntegrityError.
         """
@@ -101,15 +101,15 @@ class ManifestHeader:
         return replace(self, wrapped=keys.wrap(data_key, self.owner, key_id))
 
     def encode(self) -> bytes:
-        """The header as it is stored. Raises InvalidInput if an id is too long."""
+        """Encode the header. Raises InvalidInput if an id is too long."""
         texts = [self.volume_id, self.backup_id, self.parent_id or ""]
         secrets = b""
         if self.wrapped is not None:
             texts.append(self.wrapped.key_id)
             secrets = self.wrapped.salt + self.wrapped.sealed
         for text in texts:
-            if len(text.encode()) > ID_LIMIT:
-                raise InvalidInput(f"{text[:40]}... is too long for an id: at most {ID_LIMIT} bytes")
+            if len(text.encode()) > MAX_ID_BYTES:
+                raise InvalidInput(f"{text[:40]}... is too long for an id: at most {MAX_ID_BYTES} bytes")
         body = _VERSION.pack(self.format_version, self.suite) + self.salt + b"".join(map(text_field, texts)) + secrets
         body = body.ljust(HEADER_BYTES - _ENVELOPE.size, b"\0")
         return _ENVELOPE.pack(MAGIC, HEADER_BYTES, digest_of(body)) + body
@@ -118,21 +118,21 @@ class ManifestHeader:
 def new_header(
     volume_id: str, backup_id: str, parent_id: str | None, data_key: DataKey | None, keys: KeyRing | None
 ) -> ManifestHeader:
-    """The header of a new manifest, with a salt of its own and the data key wrapped by the ring's active key."""
+    """Return the header of a new manifest, with a fresh salt and the data key wrapped by the ring's active key."""
     wrapped = keys.wrap(data_key, (volume_id, backup_id)) if data_key is not None and keys is not None else None
     return ManifestHeader(FORMAT_VERSION, backup_id, volume_id, parent_id, os.urandom(SALT_BYTES), wrapped)
 
 
 def parse_header(data: bytes, label: str) -> ManifestHeader:
-    """The header from the first bytes of an object, HEADER_BYTES of which are looked at.
+    """Parse the header from the first HEADER_BYTES of an object.
 
-    Raises IntegrityError naming ``label`` if it is damaged; UnsupportedFormat if it is of another version.
+    Raises IntegrityError naming ``label`` if it is damaged; UnsupportedFormat for another version.
     """
     if len(data) < _ENVELOPE.size:
         raise IntegrityError(f"{label}: cut short, it has no header")
     magic, length, checksum = _ENVELOPE.unpack_from(data)
     if magic != MAGIC:
-        raise IntegrityError(f"{label}: it does not begin as a manifest does: overwritten, or no manifest at all")
+        raise IntegrityError(f"{label}: it does not begin like a manifest: overwritten, or not a manifest")
     if length != HEADER_BYTES or length > len(data):
         raise IntegrityError(f"{label}: its header is damaged or cut short")
     body = data[_ENVELOPE.size : length]
@@ -141,13 +141,13 @@ def parse_header(data: bytes, label: str) -> ManifestHeader:
     version, suite = _VERSION.unpack_from(body)
     if version != FORMAT_VERSION or suite not in tuple(Suite):
         raise UnsupportedFormat(
-            f"{label}: format version {version}, suite {suite}: this program knows {FORMAT_VERSION}"
+            f"{label}: format version {version}, suite {suite}: this program reads {FORMAT_VERSION}"
         )
     return _parse_body(body, Suite(suite), label)
 
 
 def _parse_body(body: bytes, suite: Suite, label: str) -> ManifestHeader:
-    """Everything behind version and suite."""
+    """Parse everything behind version and suite."""
     fields = _FieldReader(body, _VERSION.size, label)
     salt = fields.take(SALT_BYTES)
     volume_id, backup_id, parent_id = fields.text(), fields.text(), fields.text()
@@ -158,7 +158,7 @@ def _parse_body(body: bytes, suite: Suite, label: str) -> ManifestHeader:
 
 
 class _FieldReader:
-    """Takes one field after the other from a header."""
+    """Reads the fields of a header in order."""
 
     def __init__(self, data: bytes, position: int, label: str) -> None:
         self._data = data
@@ -166,14 +166,14 @@ class _FieldReader:
         self._label = label
 
     def take(self, length: int) -> bytes:
-        """The next ``length`` bytes."""
+        """Return the next ``length`` bytes."""
         start, self._position = self._position, self._position + length
         if self._position > len(self._data):
             raise IntegrityError(f"{self._label}: its header is damaged")
         return self._data[start : self._position]
 
     def text(self) -> str:
-        """The next string."""
+        """Return the next string."""
         length = int.from_bytes(self.take(2), "little")
         try:
             return self.take(length).decode()

@@ -1,7 +1,7 @@
-"""Whether a manifest is the one that its reader expects.
+"""Checks that a manifest is the one that its reader expects.
 
-The expectation comes from a status, from the key of the object, or from a person. A manifest always agrees with what it
-says of itself, whoever has put it there.
+The expectation comes from a status, from the key of the object, or from a person. It must not come from the manifest:
+a forged manifest always agrees with itself.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ def pins_of(header: ManifestHeader, content_digest: str) -> Pins:
 
 
 def check_header(header: ManifestHeader, expected: ExpectedBackup, label: str) -> None:
-    """Make sure that a header belongs to the expected backup, as far as a header shows that.
+    """Check that a header belongs to the expected backup, as far as a header shows that.
 
     Args:
         header: the header that was read.
-        expected: which backup it must be.
-        label: what the object is called in messages, normally its key in the store.
+        expected: the backup that it must belong to.
+        label: name of the object in messages, normally its key in the store.
 
     Raises ForeignManifest, SealBroken, ManifestReplaced.
     """
-    wanted = (expected.volume_id, expected.backup_id)
-    if header.owner != wanted:
+    if header.owner != (expected.volume_id, expected.backup_id):
         raise ForeignManifest(
             f"{label} is the manifest of backup {header.backup_id} of volume {header.volume_id}, but should be that of"
             f" backup {expected.backup_id} of volume {expected.volume_id}. Find out who writes to the container."
@@ -36,22 +35,22 @@ def check_header(header: ManifestHeader, expected: ExpectedBackup, label: str) -
     pins = expected.pins
     if not header.is_sealed and (expected.sealed or (pins is not None and pins.suite != Suite.NONE)):
         raise SealBroken(
-            f"{label} is not encrypted, and the backup must be: do not trust it. Find out who writes to the container."
+            f"{label} is not encrypted, but the backup must be. Do not trust it. Find out who writes to the container."
         )
     if pins is not None and (header.salt.hex(), header.suite) != (pins.salt, pins.suite):
         raise _replaced(label, "salt", header.salt.hex(), pins.salt)
 
 
 def check_content(found: Pins, expected: ExpectedBackup, label: str) -> None:
-    """Make sure that a manifest has the content digest that was recorded. Raises ManifestReplaced."""
-    wanted = {expected.pins.content_digest if expected.pins else None, expected.content_digest} - {None}
-    for digest in sorted(filter(None, wanted)):
+    """Check that a manifest has the recorded content digest. Raises ManifestReplaced."""
+    recorded = {expected.pins.content_digest if expected.pins else None, expected.content_digest}
+    for digest in sorted(filter(None, recorded)):
         if found.content_digest != digest:
             raise _replaced(label, "content digest", found.content_digest, digest)
 
 
-def _replaced(label: str, what: str, found: str, wanted: str) -> ManifestReplaced:
+def _replaced(label: str, field: str, found: str, recorded: str) -> ManifestReplaced:
     return ManifestReplaced(
-        f"{label} is not the manifest that was recorded: its {what} is {found}, and should be {wanted}. Somebody has"
-        " put another one in its place, perhaps an older one of the same backup."
+        f"{label} is not the recorded manifest: its {field} is {found}, but should be {recorded}. Somebody has replaced"
+        " it, perhaps by an older manifest of the same backup."
     )

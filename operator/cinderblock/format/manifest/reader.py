@@ -1,7 +1,7 @@
-"""The manifest: the one object that makes a backup exist. It says where every byte of the volume is.
+"""The reader of manifests. A manifest locates every byte of a volume.
 
-header    plain: whose it is, and how its data key is wrapped (`header`)
-sections  sealed: entries and their extents, sorted by path, about 1 MiB each (`sections`)
+header    plain: ids of the backup, and the wrapped data key (`header`)
+sections  sealed: entries and their extents, sorted by path, about 1 MiB each (`section_decoder`)
 footer    sealed: description, counts, table of packs, index of sections (`footer`)
 trailer   plain: where the footer begins
 """
@@ -48,17 +48,18 @@ __all__ = [
     "read_summary",
 ]
 
-SECTION_LIMIT = 256 << 20
-"""Bytes of a section at most: 1 MiB, and one entry more, which may have large extended attributes."""
-MIN_REUSED_SHARE = 256 << 10
-"""Bytes of a section that is taken over whole; smaller ones are made anew, or they would become ever more."""
+MAX_SECTION_BYTES = 256 << 20
+"""Most bytes of a section: 1 MiB plus one entry, which may have large extended attributes."""
+MIN_COPIED_SECTION_BYTES = 256 << 10
+"""Bytes of the smallest section that is copied. Smaller ones are merged; otherwise each backup would add more of
+them."""
 READ_BYTES = 4 << 20
-"""Sections are fetched in ranges of about this many bytes."""
+"""Approximate bytes of one ranged read of sections."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestSummary:
-    """What a manifest says of its backup, the entries left out.
+    """The contents of a manifest without its entries.
 
     Attributes:
         header: the plain part.
@@ -66,17 +67,17 @@ class ManifestSummary:
         chunk_bytes: largest chunk.
         entries: names in the tree; 1 for a device.
         object_count: packs of this backup itself.
-        logical_bytes: bytes of data in the volume, holes and zeros left out.
+        logical_bytes: bytes of data in the volume, without holes and zeros.
         transferred_bytes: bytes of data that lie in packs of this backup itself.
-        stored_bytes: bytes of this backup's objects in the store, the manifest among them.
+        stored_bytes: bytes of this backup's objects in the store, including the manifest.
         manifest_bytes: bytes of the manifest alone.
-        references: how many packs of each ancestor the backup needs, by backup id; empty for a full backup.
-        pins: what identifies the stored content.
+        references: number of packs that the backup needs of each ancestor, by backup id; empty for a full backup.
+        pins: values that identify the stored content.
         newest_ctime_ns: the newest ctime of all entries, nanoseconds since 1970.
         comparison: how the backup found changed files; None: a device, or not recorded.
-        unreadable_files: how many objects could not be read when the backup was made, and are not in it.
+        unreadable_files: number of objects that could not be read when the backup was made, and are missing from it.
         unreadable_examples: some of their paths, printable.
-        losses: what the backup could not keep of the files, each kind once.
+        losses: metadata that the backup could not keep of its files, each kind once.
     """
 
     header: ManifestHeader
@@ -98,12 +99,12 @@ class ManifestSummary:
 
 
 def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the manifest") -> ManifestHeader:
-    """The plain header of a manifest, in one request; no key is needed.
+    """Read the plain header of a manifest, in one request and without a key.
 
     Args:
         read: reads the object.
-        expected: which backup it must be. A header does not show the content digest.
-        label: what the object is called in messages, normally its key in the store.
+        expected: the backup that it must belong to. A header does not show the content digest.
+        label: name of the object in messages, normally its key in the store.
 
     Raises IntegrityError, UnsupportedFormat, and what ``read`` raises (NotFound: no such backup).
     """
@@ -115,17 +116,23 @@ def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the m
 def read_summary(
     read: RangeReader, keys: KeyRing | None, expected: ExpectedBackup, label: str = "the manifest"
 ) -> ManifestSummary:
-    """Header and footer of a manifest, verified, in two or three requests.
+    """Read and verify header and footer of a manifest, in two or three requests.
 
-    What is verified: that it is the expected backup, the header's checksum, the footer's tag and checksum, that the
-    object has the size which its parts add up to, that the header and the sealed description name the same backup,
-    volume and parent, and the total digest over the index of sections. The entries themselves are not read.
+    This verifies:
+
+    - the identity of the backup;
+    - the header's checksum, and the footer's tag and checksum;
+    - that the parts add up to the size of the object;
+    - that the header and the sealed description name the same backup, volume and parent;
+    - the total digest over the index of sections.
+
+    The entries themselves are not read.
 
     Args:
         read: reads the object.
         keys: the store's key ring; None if it has no encryption Secret.
-        expected: which backup it must be.
-        label: what the object is called in messages, normally its key in the store.
+        expected: the backup that it must belong to.
+        label: name of the object in messages, normally its key in the store.
 
     Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises.
     """
@@ -133,11 +140,11 @@ def read_summary(
 
 
 class SectionContent:
-    """A verified section of a manifest: its entries, or what of them is wanted.
+    """A verified section of a manifest, whose entries are decoded on demand.
 
     Attributes:
-        plaintext: as it is in the manifest, opened and decompressed.
-        compressed: the same before it was decompressed.
+        plaintext: the opened and decompressed section.
+        compressed: the same before decompression.
     """
 
     def __init__(self, plaintext: Buffer, compressed: Buffer, label: str) -> None:
@@ -153,33 +160,33 @@ class SectionContent:
 
     @property
     def table(self) -> SectionTable:
-        """The entries; made once. Raises IntegrityError."""
+        """The entries, decoded once. Raises IntegrityError."""
         if self._table is None:
             self._table = SectionTable(self.plaintext, self._label)
         return self._table
 
     def entries(self) -> list[Entry]:
-        """All entries. Raises IntegrityError."""
+        """Return all entries. Raises IntegrityError."""
         return self.table.entries(0, self.table.rows)
 
-    def stamps(self) -> EntryStats:
-        """What tells whether objects are as they were; decoded anew each time. Raises IntegrityError."""
+    def stats(self) -> EntryStats:
+        """Return the fields that show changes of objects, decoded on each call. Raises IntegrityError."""
         return decode_stats(self.plaintext, self._label)
 
 
 @dataclass(frozen=True, slots=True)
 class SectionRun:
-    """Rows of a section that another manifest takes over as they are, without entries being made of them.
+    """Rows of a section that another manifest reuses without decoding them into entries.
 
     Attributes:
-        section: whose they are.
-        start, stop: which rows.
+        section: the section of the rows.
+        start, stop: the range of rows.
         is_whole: whether these are all rows of the section.
         first_path, last_path: of the first and the last row.
-        names: how many different paths there are; parts of an entry have the same.
+        names: number of different paths; parts of an entry have the same path.
         newest_ctime_ns: of all rows, nanoseconds since 1970.
-        oldest_ctime_ns: of all rows but hard links, which have none; None: there are only hard links.
-        size: bytes of the files together.
+        oldest_ctime_ns: of all rows except hard links, which have none; None: there are only hard links.
+        size: total bytes of the files.
     """
 
     section: SectionContent
@@ -195,32 +202,32 @@ class SectionRun:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self.stop - self.start
 
     @property
     def is_copied(self) -> bool:
-        """Whether these rows become a section of their own again."""
-        return self.is_whole and self.section.size >= MIN_REUSED_SHARE
+        """Whether these rows are copied as a section of their own."""
+        return self.is_whole and self.section.size >= MIN_COPIED_SECTION_BYTES
 
-    def targets(self) -> list[bytes]:
-        """What the links among the rows point to, symbolic ones too. Raises IntegrityError."""
-        return self.section.table.targets(self.start, self.stop)
+    def link_targets(self) -> list[bytes]:
+        """Return the targets of the hard and symbolic links among the rows. Raises IntegrityError."""
+        return self.section.table.link_targets(self.start, self.stop)
 
     def entries(self) -> list[Entry]:
-        """The rows as entries. Raises IntegrityError."""
+        """Decode the rows into entries. Raises IntegrityError."""
         return self.section.table.entries(self.start, self.stop)
 
 
 class ManifestReader:
-    """A manifest that is open for reading: header and footer at once, sections as a stream.
+    """An open manifest. Header and footer are read at once, sections as a stream.
 
     Args:
         read: reads the object.
         keys: the store's key ring; None if it has no encryption Secret.
-        expected: which backup it must be. Otherwise somebody who can write to the store could put another one in its
-            place: anybody can make an unsealed one without a key.
-        label: what the object is called in messages, normally its key in the store.
+        expected: the backup that it must belong to. Without this check, anybody who can write to the store could
+            replace it by another manifest: an unsealed manifest needs no key.
+        label: name of the object in messages, normally its key in the store.
 
     Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises; here and while streaming.
     """
@@ -243,34 +250,34 @@ class ManifestReader:
         return self._footer.packs
 
     def data_keys(self) -> dict[str, DataKey]:
-        """Data keys of this backup and of the ancestors it uses, by backup id; backups not sealed are left out."""
+        """Return the data keys of this backup and its ancestors in use, by backup id. Unsealed backups have none."""
         keys = decode_data_keys(self._footer.summary, self._label)
         if self._data_key is not None:
             keys[self.header.backup_id] = self._data_key
         return keys
 
     def entries(self) -> Iterator[Entry]:
-        """All entries in order of path, verified section by section. Entries with many extents come in parts."""
+        """Yield all entries in order of path, verified section by section. Entries with many extents come in parts."""
         for content in self.contents():
             yield from content.entries()
 
     def contents(self) -> Iterator[SectionContent]:
-        """All sections in order, verified one by one."""
-        for section, compressed, plaintext in self._opened():
+        """Yield all sections in order, verified one by one."""
+        for section, compressed, plaintext in self._open_sections():
             label = f"{self._label}, section {section.number}"
             for chunk in decode_chunks(plaintext, label):
                 self._check_chunk(chunk)
             yield SectionContent(plaintext, compressed, label)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The chunks that extents use, section by section; one that several sections use comes several times."""
-        for section, _, plaintext in self._opened():
+        """Yield the chunks of all extents, section by section. A chunk of several sections comes several times."""
+        for section, _, plaintext in self._open_sections():
             for chunk in decode_chunks(plaintext, f"{self._label}, section {section.number}"):
                 self._check_chunk(chunk)
                 yield chunk
 
     def _check_chunk(self, chunk: Chunk) -> None:
-        """A chunk lies in a pack that the table knows, and is no larger than chunks of this backup are."""
+        """Check that a chunk lies within a known pack, and is no larger than the largest chunk of this backup."""
         is_possible = (
             chunk.pack < len(self.packs)
             and chunk.size <= self.summary.chunk_bytes
@@ -280,18 +287,18 @@ class ManifestReader:
         if not is_possible:
             raise IntegrityError(f"{self._label}: chunk {chunk.number} of pack {chunk.pack} is impossible")
 
-    def _opened(self) -> Iterator[tuple[Section, Buffer, Buffer]]:
-        """Each section as it was compressed, and decompressed."""
-        for run in _runs(self._footer.sections):
-            start, length = run[0].offset, sum(section.stored for section in run)
+    def _open_sections(self) -> Iterator[tuple[Section, Buffer, Buffer]]:
+        """Yield each section with its compressed and decompressed bytes."""
+        for group in _group_sections(self._footer.sections):
+            start, length = group[0].offset, sum(section.stored for section in group)
             data = memoryview(read_exactly(self._read, HEADER_BYTES + start, length, self._label))
-            for section in run:
+            for section in group:
                 begin = section.offset - start
-                yield section, *self._open(section, data[begin : begin + section.stored])
+                yield section, *self._open_section(section, data[begin : begin + section.stored])
 
-    def _open(self, section: Section, frame: Buffer) -> tuple[Buffer, Buffer]:
-        if section.size > SECTION_LIMIT:
-            raise IntegrityError(f"{self._label}: section {section.number} says it has {section.size} bytes")
+    def _open_section(self, section: Section, frame: Buffer) -> tuple[Buffer, Buffer]:
+        if section.size > MAX_SECTION_BYTES:
+            raise IntegrityError(f"{self._label}: section {section.number} claims to have {section.size} bytes")
         opened = self._sealer.open(FrameKind.CONTENT, section.number, frame)
         plaintext = expand_frame(opened, section.size, self._label)
         if digest_of(plaintext) != section.digest:
@@ -299,31 +306,31 @@ class ManifestReader:
         return opened, plaintext
 
 
-def _runs(sections: list[Section]) -> Iterator[list[Section]]:
-    """Sections in groups of about READ_BYTES."""
-    run: list[Section] = []
+def _group_sections(sections: list[Section]) -> Iterator[list[Section]]:
+    """Yield sections in groups of about READ_BYTES."""
+    group: list[Section] = []
     size = 0
     for section in sections:
-        if run and size + section.stored > READ_BYTES:
-            yield run
-            run, size = [], 0
-        run.append(section)
+        if group and size + section.stored > READ_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(section)
         size += section.stored
-    if run:
-        yield run
+    if group:
+        yield group
 
 
 def _read_footer(read: RangeReader, sealer: Sealer, label: str) -> tuple[Footer, int]:
-    """The footer, and the bytes of the whole object."""
+    """Return the footer and the size of the whole object in bytes."""
     tail = read(-TAIL_BYTES, None)
     trailer = parse_trailer(tail, label)
-    wanted = trailer.stored + TRAILER_BYTES
-    if wanted > len(tail):
-        tail = read(-wanted, None)
-    if wanted > len(tail):
-        raise IntegrityError(f"{label}: cut short, its footer is not there")
-    footer = decode_footer(tail[-wanted:], trailer, sealer, label)
-    size = HEADER_BYTES + trailer.body + wanted
+    needed = trailer.stored + TRAILER_BYTES
+    if needed > len(tail):
+        tail = read(-needed, None)
+    if needed > len(tail):
+        raise IntegrityError(f"{label}: cut short, its footer is missing")
+    footer = decode_footer(tail[-needed:], trailer, sealer, label)
+    size = HEADER_BYTES + trailer.body + needed
     is_whole = size == len(tail) if len(tail) < TAIL_BYTES else read(size - 1, None) == tail[-1:]
     if not is_whole:
         raise IntegrityError(f"{label}: its parts do not add up to its size")

@@ -1,4 +1,7 @@
-"""Reading sections of a manifest: all entries, some of them, or only what is asked for of them (see `sections`)."""
+"""The decoder of manifest sections: all entries, some of them, or only some of their fields.
+
+`section_encoder` describes sections.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ _WIDTHS = (1, 2, 4, 4, 8, 4, 8, 4, 8, 8)
 
 
 class EntryStats(NamedTuple):
-    """What tells whether objects are as they were, without the rest: one column for each field of an `Entry`."""
+    """The fields of entries that show changes of objects: one column for each field of an `Entry`."""
 
     paths: list[bytes]
     kinds: list[EntryKind]
@@ -49,7 +52,7 @@ class EntryStats(NamedTuple):
 
 
 def decode_chunks(section: Buffer, label: str) -> list[Chunk]:
-    """Only the chunks that a section's extents use. Raises IntegrityError naming ``label``."""
+    """Decode only the chunks of a section. Raises IntegrityError naming ``label``."""
     try:
         return _read_chunks(split_columns(section, _CHUNK_COLUMNS))
     except (ValueError, struct.error):
@@ -57,7 +60,7 @@ def decode_chunks(section: Buffer, label: str) -> list[Chunk]:
 
 
 def decode_stats(section: Buffer, label: str) -> EntryStats:
-    """Only the stamps of a section's entries. Raises IntegrityError naming ``label``."""
+    """Decode only the `EntryStats` of a section. Raises IntegrityError naming ``label``."""
     try:
         return _read_stats(split_columns(section, 18)[_CHUNK_COLUMNS:])
     except (ValueError, KeyError, struct.error):
@@ -65,19 +68,19 @@ def decode_stats(section: Buffer, label: str) -> EntryStats:
 
 
 def logical_bytes(section: Buffer) -> int:
-    """Bytes of data that a section's extents have together; the section was decoded before."""
+    """Return the total length of a section's extents. The section must have been decoded before."""
     return sum(unpack_numbers("I", split_columns(section, _COLUMNS)[_LENGTHS]))
 
 
 class SectionTable:
-    """A section whose entries are made as they are asked for. In memory it adds a tenth to the section.
+    """A section whose entries are decoded on demand. It adds a tenth to the memory of the section.
 
     Attributes:
-        rows: how many entries there are; parts of one count apart.
+        rows: number of entries; each part of an entry counts.
 
     Args:
         section: its plaintext.
-        label: what the section is called in messages.
+        label: name of the section in messages.
 
     Raises IntegrityError naming ``label``, here and in all methods.
     """
@@ -108,19 +111,21 @@ class SectionTable:
             raise ValueError("columns of different lengths")
 
     def _read_extents(self, columns: Sequence[memoryview]) -> None:
-        counts, offsets, lengths, places, inners, self._digests = columns
-        self._extents = (offsets, lengths, places, inners)
+        counts, offsets, lengths, chunk_numbers, chunk_offsets, self._digests = columns
+        self._extents = (offsets, lengths, chunk_numbers, chunk_offsets)
         self._counts = counts
         self._extent_starts = array("I", accumulate(unpack_numbers("I", counts), initial=0))
         numbers = zip(
             unpack_numbers("Q", offsets),
             unpack_numbers("I", lengths),
-            unpack_numbers("I", places),
-            unpack_numbers("I", inners),
+            unpack_numbers("I", chunk_numbers),
+            unpack_numbers("I", chunk_offsets),
             strict=True,
         )
         sizes = [chunk.size for chunk in self._chunks]
-        parts = [_is_part(sizes[place], inner, length) for _, length, place, inner in numbers]
+        parts = [
+            _is_part(sizes[chunk_number], chunk_offset, length) for _, length, chunk_number, chunk_offset in numbers
+        ]
         self._digest_starts = array("I", accumulate(parts, initial=0))
         if len(self._extent_starts) != self.rows + 1 or self._extent_starts[-1] != len(parts):
             raise ValueError("extents without an entry")
@@ -128,41 +133,41 @@ class SectionTable:
             raise ValueError("a digest is missing")
 
     def entries(self, start: int, stop: int) -> list[Entry]:
-        """The entries of some rows."""
+        """Decode a range of rows."""
         try:
-            stamps = self._stamps(start, stop)
+            stats = self._stats(start, stop)
         except (ValueError, KeyError, struct.error):
             raise _malformed(self._label) from None
-        kinds = stamps.kinds
+        kinds = stats.kinds
         zipped = zip(
-            *stamps,
-            _spread(kinds, WITH_TARGET, self._targets_of(start, stop), b""),
-            _spread(kinds, WITH_NUMBER, unpack_numbers("Q", self._numbers_of(start, stop)), 0),
+            *stats,
+            _expand_column(kinds, WITH_TARGET, self._targets_of(start, stop), b""),
+            _expand_column(kinds, WITH_NUMBER, unpack_numbers("Q", self._numbers_of(start, stop)), 0),
             [self._xattrs.get(row, ()) for row in range(start, stop)] if self._xattrs else [()] * (stop - start),
             self._extents_of(start, stop),
             strict=True,
         )
         return [Entry(*fields) for fields in zipped]
 
-    def target(self, row: int) -> bytes | None:
-        """The path that a hard link is another name of; None if the row is no hard link."""
+    def hard_link_target(self, row: int) -> bytes | None:
+        """Return the path of the entry that a hard link shares its content with; None if the row is not a hard link."""
         if self._kinds[row] != EntryKind.HARDLINK:
             return None
         return self._targets[self._count(WITH_TARGET, row)]
 
-    def targets(self, start: int, stop: int) -> list[bytes]:
-        """The targets of the hard and symbolic links among some rows."""
+    def link_targets(self, start: int, stop: int) -> list[bytes]:
+        """Return the targets of the hard and symbolic links in a range of rows."""
         return self._targets_of(start, stop)
 
-    def piece(self, start: int, stop: int) -> SectionPart:
-        """Some rows as they are, for another section."""
+    def part(self, start: int, stop: int) -> SectionPart:
+        """Return a range of rows, unchanged, for another section."""
         first, last = self._extent_starts[start], self._extent_starts[stop]
-        offsets, lengths, places, inners = self._extents
-        used = unpack_numbers("I", places[first * 4 : last * 4])
-        numbers = {place: number for number, place in enumerate(dict.fromkeys(used))}
+        offsets, lengths, chunk_numbers, chunk_offsets = self._extents
+        used = unpack_numbers("I", chunk_numbers[first * 4 : last * 4])
+        numbers = {chunk_number: number for number, chunk_number in enumerate(dict.fromkeys(used))}
         xattrs = self._xattrs
         return SectionPart(
-            chunks=[self._chunks[place] for place in numbers],
+            chunks=[self._chunks[chunk_number] for chunk_number in numbers],
             paths=self._paths[self._path_starts[start] : self._path_starts[stop] - 1],
             fixed=self._slices(start, stop),
             targets=self._targets_of(start, stop),
@@ -170,20 +175,20 @@ class SectionTable:
             xattrs=[(row - start, *pair) for row in range(start, stop) for pair in xattrs.get(row, ())]
             if xattrs
             else (),
-            places=[numbers[place] for place in used],
+            chunk_numbers=[numbers[chunk_number] for chunk_number in used],
             extents=(
                 self._counts[start * 4 : stop * 4],
                 offsets[first * 8 : last * 8],
                 lengths[first * 4 : last * 4],
-                inners[first * 4 : last * 4],
+                chunk_offsets[first * 4 : last * 4],
                 self._digest_slice(first, last),
             ),
         )
 
-    def estimate(self, start: int, stop: int) -> int:
-        """About how many bytes some rows take in a section: the sum of what `sections.estimate` says of their entries.
+    def estimate_bytes(self, start: int, stop: int) -> int:
+        """Estimate the bytes of a range of rows in a section: the sum of `section_encoder.estimate_bytes`.
 
-        Sections are closed by it, so what it left out could make one larger than readers take (SECTION_LIMIT).
+        Sections are closed by this estimate. Bytes that it ignored could make a section exceed MAX_SECTION_BYTES.
         """
         rows = stop - start
         names = self._path_starts[stop] - self._path_starts[start] - rows + sum(map(len, self._targets_of(start, stop)))
@@ -194,7 +199,7 @@ class SectionTable:
         return size
 
     def logical_bytes(self, start: int, stop: int) -> int:
-        """Bytes of data that the extents of some rows have together."""
+        """Return the total length of the extents of a range of rows."""
         first, last = self._extent_starts[start], self._extent_starts[stop]
         return sum(unpack_numbers("I", self._extents[1][first * 4 : last * 4]))
 
@@ -204,12 +209,12 @@ class SectionTable:
     def _slices(self, start: int, stop: int) -> list[memoryview]:
         return [column[start * width : stop * width] for column, width in zip(self._fixed, _WIDTHS, strict=True)]
 
-    def _stamps(self, start: int, stop: int) -> EntryStats:
+    def _stats(self, start: int, stop: int) -> EntryStats:
         paths = self._paths[self._path_starts[start] : self._path_starts[stop] - 1]
         return _read_stats([paths, *self._slices(start, stop)])
 
     def _count(self, kinds: Sequence[EntryKind], stop: int) -> int:
-        """How many of the rows before ``stop`` are of some kinds."""
+        """Return how many of the rows before ``stop`` are of these kinds."""
         return sum(self._kinds.count(int(kind), 0, stop) for kind in kinds)
 
     def _targets_of(self, start: int, stop: int) -> list[bytes]:
@@ -224,28 +229,28 @@ class SectionTable:
 
     def _extents_of(self, start: int, stop: int) -> list[tuple[Extent, ...]]:
         first, last = self._extent_starts[start], self._extent_starts[stop]
-        offsets, lengths, places, inners = self._extents
+        offsets, lengths, chunk_numbers, chunk_offsets = self._extents
         digests = iter(_read_digests(self._digest_slice(first, last)))
         flat: list[Extent] = []
-        for offset, length, place, inner in zip(
+        for offset, length, chunk_number, chunk_offset in zip(
             unpack_numbers("Q", offsets[first * 8 : last * 8]),
             unpack_numbers("I", lengths[first * 4 : last * 4]),
-            unpack_numbers("I", places[first * 4 : last * 4]),
-            unpack_numbers("I", inners[first * 4 : last * 4]),
+            unpack_numbers("I", chunk_numbers[first * 4 : last * 4]),
+            unpack_numbers("I", chunk_offsets[first * 4 : last * 4]),
             strict=True,
         ):
-            chunk = self._chunks[place]
-            whole = inner == 0 and length == chunk.size
-            flat.append(Extent(offset, length, chunk, inner, chunk.digest if whole else next(digests)))
+            chunk = self._chunks[chunk_number]
+            whole = chunk_offset == 0 and length == chunk.size
+            flat.append(Extent(offset, length, chunk, chunk_offset, chunk.digest if whole else next(digests)))
         return [tuple(flat[a - first : b - first]) for a, b in pairwise(self._extent_starts[start : stop + 1])]
 
 
-def _is_part(size: int, inner: int, length: int) -> bool:
-    """Whether an extent is less than its chunk of ``size`` bytes, and so has a digest of its own.
+def _is_part(size: int, chunk_offset: int, length: int) -> bool:
+    """Return whether an extent is smaller than its chunk of ``size`` bytes, and so has a digest of its own.
 
     Raises ValueError if it is empty, or points beyond the chunk.
     """
-    if inner + length > size or not length:
+    if chunk_offset + length > size or not length:
         raise ValueError("an extent points beyond its chunk")
     return length != size
 
@@ -286,12 +291,14 @@ def _read_times(seconds: memoryview, nanoseconds: memoryview) -> tuple[int, ...]
     return tuple([second * NANO + nano for second, nano in pairs])
 
 
-def _spread(kinds: Sequence[EntryKind], wanted: tuple[EntryKind, ...], values: Sequence[T], default: T) -> list[T]:
-    """A column that only entries of some kinds have, for all entries."""
+def _expand_column(
+    kinds: Sequence[EntryKind], present: tuple[EntryKind, ...], values: Sequence[T], default: T
+) -> list[T]:
+    """Expand a column of the entries of some kinds to all entries."""
     if not values:
         return [default] * len(kinds)
-    present = iter(values)
-    return [next(present) if kind in wanted else default for kind in kinds]
+    remaining = iter(values)
+    return [next(remaining) if kind in present else default for kind in kinds]
 
 
 def _read_xattrs(columns: Sequence[memoryview]) -> dict[int, tuple[tuple[bytes, bytes], ...]]:

@@ -1,8 +1,8 @@
-"""Sections of a manifest: some thousand entries with their extents, and the chunks that these point into.
+"""The encoder of manifest sections: some thousand entries with their extents, and the chunks of these extents.
 
-Each section stands for itself: it names every chunk that its extents use, so entries can be read as a stream in little
-memory. All is stored column by column; the order of the columns is part of the format (docs/format.md). Here sections
-are written; `section_table` reads them.
+Each section is self-contained: it lists every chunk that its extents use, so entries can be read as a stream in little
+memory. Everything is stored column by column; the order of the columns is part of the format (docs/format.md).
+`section_decoder` reads sections.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ WITH_NUMBER = (EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE)
 """Kinds of entries that have a row in the column of device numbers."""
 
 ENTRY_ESTIMATE = 64
-"""Bytes that an entry takes in a section besides its names."""
+"""Bytes of an entry in a section, without its names."""
 EXTENT_ESTIMATE = 56 + 53
-"""Bytes that an extent takes at most, with its digest and with a chunk of its own."""
+"""Most bytes of an extent, with its digest and a chunk of its own."""
 
 
 class SectionPart(NamedTuple):
-    """Entries that follow each other, as columns; several pieces make a section.
+    """Consecutive entries as columns; several parts make a section.
 
     Attributes:
-        chunks: that the extents use.
+        chunks: the chunks of the extents.
         paths: joined by NUL.
         fixed: columns 8 to 17, which have a number for each entry.
         targets: of the entries of kinds WITH_TARGET.
         numbers: column 19, of the entries of kinds WITH_NUMBER.
-        xattrs: row of the entry in this piece, name and value of each extended attribute.
-        places: for each extent the number of its chunk in ``chunks``.
+        xattrs: for each extended attribute the row of its entry in this part, its name and its value.
+        chunk_numbers: for each extent the index of its chunk in ``chunks``.
         extents: columns 24, 25, 26, 28 and 29.
     """
 
@@ -47,26 +47,26 @@ class SectionPart(NamedTuple):
     targets: Sequence[bytes]
     numbers: Buffer
     xattrs: Sequence[tuple[int, bytes, bytes]]
-    places: Sequence[int]
+    chunk_numbers: Sequence[int]
     extents: Sequence[Buffer]
 
 
-def estimate(entry: Entry) -> int:
-    """About how many bytes an entry takes in a section."""
+def estimate_bytes(entry: Entry) -> int:
+    """Estimate the bytes of an entry in a section."""
     size = ENTRY_ESTIMATE + len(entry.path) + len(entry.target) + len(entry.extents) * EXTENT_ESTIMATE
     return size + xattr_bytes(entry.xattrs) if entry.xattrs else size
 
 
 def xattr_bytes(xattrs: Iterable[tuple[bytes, bytes]]) -> int:
-    """Bytes that extended attributes take in a section: three numbers each, name and value."""
+    """Return the bytes of extended attributes in a section: three numbers each, name and value."""
     return sum(len(name) + len(value) + 12 for name, value in xattrs)
 
 
-def part_of(entries: Sequence[Entry]) -> SectionPart:
-    """Entries, at least one, as a piece."""
+def make_part(entries: Sequence[Entry]) -> SectionPart:
+    """Make a part of at least one entry."""
     extents = [extent for entry in entries for extent in entry.extents]
     numbers: dict[tuple[int, int], int] = {}
-    places = [numbers.setdefault((extent.chunk.pack, extent.chunk.number), len(numbers)) for extent in extents]
+    chunk_numbers = [numbers.setdefault((extent.chunk.pack, extent.chunk.number), len(numbers)) for extent in extents]
     return SectionPart(
         chunks=_distinct_chunks(extents, numbers),
         paths=b"\0".join([entry.path for entry in entries]),
@@ -74,44 +74,44 @@ def part_of(entries: Sequence[Entry]) -> SectionPart:
         targets=[entry.target for entry in entries if entry.kind in WITH_TARGET],
         numbers=pack_numbers("Q", [entry.rdev for entry in entries if entry.kind in WITH_NUMBER]),
         xattrs=[(at, *pair) for at, entry in enumerate(entries) if entry.xattrs for pair in entry.xattrs],
-        places=places,
+        chunk_numbers=chunk_numbers,
         extents=list(_extent_columns(entries, extents)),
     )
 
 
-def encode_section(pieces: Sequence[SectionPart], final_pack: Callable[[int], int]) -> bytes:
-    """A section of at least one piece.
+def encode_section(parts: Sequence[SectionPart], final_pack: Callable[[int], int]) -> bytes:
+    """Encode a section of at least one part.
 
     Args:
-        pieces: in order of path.
-        final_pack: turns the pack of a chunk into the number that the manifest's table of packs will have for it.
+        parts: in order of path.
+        final_pack: maps the pack of a chunk to its number in the manifest's table of packs.
     """
-    table, places = _joined_chunks(pieces)
-    counts, offsets, lengths, inners, digests = _joined(piece.extents for piece in pieces)
+    table, chunk_numbers = _join_chunks(parts)
+    counts, offsets, lengths, chunk_offsets, digests = _join_parts(part.extents for part in parts)
     return join_columns(
         [
             *_chunk_columns(table, final_pack),
-            b"\0".join([piece.paths for piece in pieces]),
-            *_joined(piece.fixed for piece in pieces),
-            b"\0".join(chain.from_iterable(piece.targets for piece in pieces)),
-            b"".join([piece.numbers for piece in pieces]),
-            *_xattr_columns(pieces),
+            b"\0".join([part.paths for part in parts]),
+            *_join_parts(part.fixed for part in parts),
+            b"\0".join(chain.from_iterable(part.targets for part in parts)),
+            b"".join([part.numbers for part in parts]),
+            *_xattr_columns(parts),
             counts,
             offsets,
             lengths,
-            pack_numbers("I", places),
-            inners,
+            pack_numbers("I", chunk_numbers),
+            chunk_offsets,
             digests,
         ]
     )
 
 
-def renumbered(section: Buffer, final_pack: Callable[[int], int]) -> bytes:
-    """The same section for another manifest: its first column, the numbers of packs, is another one.
+def renumber_packs(section: Buffer, final_pack: Callable[[int], int]) -> bytes:
+    """Return the same section for another manifest, with other pack numbers in its first column.
 
     Args:
-        section: as it is in the manifest of a parent.
-        final_pack: turns a number of the parent's table of packs into one of the new manifest's.
+        section: plaintext of the section in the manifest of a parent.
+        final_pack: maps a number in the parent's table of packs to one in the new manifest's.
     """
     packs = split_columns(section, 1)[0]
     column = pack_numbers("I", [final_pack(pack) for pack in unpack_numbers("I", packs)])
@@ -119,34 +119,34 @@ def renumbered(section: Buffer, final_pack: Callable[[int], int]) -> bytes:
 
 
 def _is_whole(extent: Extent) -> bool:
-    """Whether the run is the whole chunk, so that its digest need not be stored again."""
+    """Return whether the run is the whole chunk, so that its digest need not be stored again."""
     return extent.chunk_offset == 0 and extent.length == extent.chunk.size
 
 
 def _distinct_chunks(extents: Iterable[Extent], numbers: dict[tuple[int, int], int]) -> list[Chunk]:
-    """Each chunk once, in order of its number in ``numbers``."""
-    seen = {(extent.chunk.pack, extent.chunk.number): extent.chunk for extent in extents}
-    return [seen[place] for place in numbers]
+    """Return each chunk once, in order of its number in ``numbers``."""
+    chunks = {(extent.chunk.pack, extent.chunk.number): extent.chunk for extent in extents}
+    return [chunks[key] for key in numbers]
 
 
-def _joined_chunks(pieces: Sequence[SectionPart]) -> tuple[list[Chunk], list[int]]:
-    """The chunks of all pieces, each once, and the places of all extents among them."""
+def _join_chunks(parts: Sequence[SectionPart]) -> tuple[list[Chunk], list[int]]:
+    """Return the chunks of all parts, each once, and for each extent the index of its chunk among them."""
     table: dict[tuple[int, int], Chunk] = {}
     numbers: dict[tuple[int, int], int] = {}
-    places: list[int] = []
-    for piece in pieces:
+    chunk_numbers: list[int] = []
+    for part in parts:
         own = []
-        for chunk in piece.chunks:
+        for chunk in part.chunks:
             name = (chunk.pack, chunk.number)
             own.append(numbers.setdefault(name, len(numbers)))
             table.setdefault(name, chunk)
-        places += [own[place] for place in piece.places]
-    return list(table.values()), places
+        chunk_numbers += [own[chunk_number] for chunk_number in part.chunk_numbers]
+    return list(table.values()), chunk_numbers
 
 
-def _joined(pieces: Iterable[Sequence[Buffer]]) -> list[bytes]:
-    """Columns of which each piece has a part."""
-    return [b"".join(parts) for parts in zip(*pieces, strict=True)]
+def _join_parts(parts: Iterable[Sequence[Buffer]]) -> list[bytes]:
+    """Join columns that are divided among the parts."""
+    return [b"".join(column) for column in zip(*parts, strict=True)]
 
 
 def _chunk_columns(chunks: Sequence[Chunk], final_pack: Callable[[int], int]) -> Iterator[bytes]:
@@ -172,12 +172,12 @@ def _fixed_columns(entries: Sequence[Entry]) -> Iterator[bytes]:
     yield pack_numbers("Q", [entry.size for entry in entries])
 
 
-def _xattr_columns(pieces: Sequence[SectionPart]) -> Iterator[bytes]:
+def _xattr_columns(parts: Sequence[SectionPart]) -> Iterator[bytes]:
     rows: list[tuple[int, bytes, bytes]] = []
     start = 0
-    for piece in pieces:
-        rows += [(start + at, name, value) for at, name, value in piece.xattrs]
-        start += len(piece.fixed[0])
+    for part in parts:
+        rows += [(start + at, name, value) for at, name, value in part.xattrs]
+        start += len(part.fixed[0])
     yield pack_numbers("I", [at for at, _, _ in rows])
     yield pack_numbers("I", [len(name) for _, name, _ in rows])
     yield pack_numbers("I", [len(value) for _, _, value in rows])

@@ -1,4 +1,4 @@
-"""Writing a manifest: entries go in one by one, the whole object comes out."""
+"""The writer of manifests, which turns a stream of entries into one object."""
 
 from __future__ import annotations
 
@@ -30,20 +30,26 @@ from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader
 from cinderblock.format.manifest.pin_checks import pins_of
 from cinderblock.format.manifest.reader import SectionRun
 from cinderblock.format.manifest.section_decoder import SectionTable, logical_bytes
-from cinderblock.format.manifest.section_encoder import SectionPart, encode_section, estimate, part_of, renumbered
+from cinderblock.format.manifest.section_encoder import (
+    SectionPart,
+    encode_section,
+    estimate_bytes,
+    make_part,
+    renumber_packs,
+)
 from cinderblock.format.pack import PackTable
 from cinderblock.format.range_reader import Buffer
 
 SECTION_BYTES = 1 << 20
-"""A section is closed when it has about this many bytes: small enough that some of them in memory do not count, large
-enough to be compressed well and to be fetched a few at a time."""
+"""A section is closed at about this size. It is small enough to keep several in memory, and large enough to compress
+well and to be fetched a few at a time."""
 EXTENTS_PER_PART = 4096
-"""An entry with more extents is divided into parts: a device of 1 TiB has a million of them."""
+"""An entry with more extents is divided into parts; a device of 1 TiB has a million extents."""
 _UNUSED = 0xFFFFFFFF
 
 
-class Mark(NamedTuple):
-    """The state of a manifest at some moment, to which `ManifestWriter.roll_back` returns."""
+class Savepoint(NamedTuple):
+    """A state of an unfinished manifest to which `ManifestWriter.roll_back` can return."""
 
     body: int
     sections: int
@@ -56,7 +62,7 @@ class Mark(NamedTuple):
 
 
 class PackRenumbering:
-    """Gives packs their final numbers as extents come to use them, so that the table holds only packs in use."""
+    """Assigns final numbers to packs on their first use, so that the table holds only packs in use."""
 
     def __init__(self, candidates: PackTable) -> None:
         self._candidates = candidates
@@ -64,7 +70,7 @@ class PackRenumbering:
         self.used: list[int] = []
 
     def final(self, pack: int) -> int:
-        """The final number of a candidate."""
+        """Return the final number of a candidate."""
         while pack >= len(self._final):
             self._final.append(_UNUSED)
         if self._final[pack] == _UNUSED:
@@ -73,13 +79,13 @@ class PackRenumbering:
         return self._final[pack]
 
     def forget_from(self, count: int) -> None:
-        """Take away the final numbers from ``count`` on."""
+        """Revoke the final numbers from ``count`` on."""
         for pack in self.used[count:]:
             self._final[pack] = _UNUSED
         del self.used[count:]
 
     def table(self) -> PackTable:
-        """The packs in use."""
+        """Return the table of the packs in use."""
         table = PackTable()
         for pack in self.used:
             candidates = self._candidates
@@ -88,12 +94,12 @@ class PackRenumbering:
 
 
 class ManifestWriter:
-    """A manifest in the making. In memory it takes what it takes in the store: about 60 bytes for a small file.
+    """An unfinished manifest. It takes as much memory as space in the store: about 60 bytes for a small file.
 
     Args:
-        header: of this manifest, and of no other.
+        header: of this manifest only.
         sealer: ``header.sealer(...)``.
-        packs: candidates that the chunks of entries name by number.
+        packs: candidates, which the chunks of entries name by number.
     """
 
     def __init__(self, header: ManifestHeader, sealer: Sealer, packs: PackTable) -> None:
@@ -104,7 +110,7 @@ class ManifestWriter:
         self._body = bytearray(header.encode())
         self._sections: list[Section] = []
         self._open: list[Entry] = []
-        self._pieces: list[SectionPart] = []
+        self._parts: list[SectionPart] = []
         self._rows = 0
         self._size = 0
         self._last_path: bytes | None = None
@@ -122,14 +128,14 @@ class ManifestWriter:
 
     def _add_part(self, entry: Entry) -> None:
         self._open.append(entry)
-        self._size += estimate(entry)
+        self._size += estimate_bytes(entry)
         if self._size >= SECTION_BYTES:
             self._close_section()
 
-    def mark(self) -> Mark:
-        """Close the section, and return the present state of the manifest."""
+    def savepoint(self) -> Savepoint:
+        """Close the section, and return the current state of the manifest."""
         self._close_section()
-        return Mark(
+        return Savepoint(
             len(self._body),
             len(self._sections),
             len(self._used.used),
@@ -140,51 +146,53 @@ class ManifestWriter:
             self._last_path,
         )
 
-    def roll_back(self, mark: Mark) -> None:
-        """Take out everything that was added after ``mark``."""
-        self._open, self._pieces = [], []
+    def roll_back(self, savepoint: Savepoint) -> None:
+        """Remove everything that was added after ``savepoint``."""
+        self._open, self._parts = [], []
         self._rows = self._size = 0
-        del self._body[mark.body :]
-        del self._sections[mark.sections :]
-        self._used.forget_from(mark.packs)
-        self._names, self._last_path = mark.names, mark.last_path
-        self._logical_bytes, self._transferred_bytes = mark.logical_bytes, mark.transferred_bytes
-        self._newest_ctime_ns = mark.newest_ctime_ns
+        del self._body[savepoint.body :]
+        del self._sections[savepoint.sections :]
+        self._used.forget_from(savepoint.packs)
+        self._names, self._last_path = savepoint.names, savepoint.last_path
+        self._logical_bytes, self._transferred_bytes = savepoint.logical_bytes, savepoint.transferred_bytes
+        self._newest_ctime_ns = savepoint.newest_ctime_ns
 
     def reuse(self, run: SectionRun) -> None:
-        """Add entries of the parent as they are. ``packs`` must begin with the parent's table."""
+        """Add entries of the parent unchanged. ``packs`` must begin with the parent's table."""
         if run.is_copied:
             self._copy(run)
             return
-        self._close_piece()
+        self._close_part()
         self._count_run(run, run.section.table.logical_bytes(run.start, run.stop))
         start = run.start
         while start < run.stop:
-            stop = self._fitting(run.section.table, start, run.stop)
-            self._pieces.append(run.section.table.piece(start, stop))
+            stop = self._fitting_stop(run.section.table, start, run.stop)
+            self._parts.append(run.section.table.part(start, stop))
             self._rows += stop - start
-            self._size += run.section.table.estimate(start, stop)
+            self._size += run.section.table.estimate_bytes(start, stop)
             start = stop
             if self._size >= SECTION_BYTES:
                 self._close_section()
 
-    def _fitting(self, table: SectionTable, start: int, stop: int) -> int:
-        """Where to end so that the section becomes about as large as others: from one backup to the next they would
-        grow without end if rows of a section always stayed together."""
-        room, size = SECTION_BYTES - self._size, table.estimate(start, stop)
+    def _fitting_stop(self, table: SectionTable, start: int, stop: int) -> int:
+        """Return where to end the section so that it gets the usual size.
+
+        If the rows of a section always stayed together, sections would grow from backup to backup without limit.
+        """
+        room, size = SECTION_BYTES - self._size, table.estimate_bytes(start, stop)
         return stop if size <= room else start + max(1, (stop - start) * room // size)
 
     def _copy(self, run: SectionRun) -> None:
-        """Add a section of the parent: only the numbers of its packs are others."""
+        """Add a section of the parent, changing only the numbers of its packs."""
         self._close_section()
         section = run.section
         self._count_run(run, logical_bytes(section.plaintext))
-        plaintext = renumbered(section.plaintext, self._used.final)
+        plaintext = renumber_packs(section.plaintext, self._used.final)
         compressed = section.compressed if plaintext == section.plaintext else compress_frame(plaintext)
         self._append(plaintext, compressed, run.rows)
 
     def _count_run(self, run: SectionRun, logical: int) -> None:
-        """Add to the counts; nothing that was taken over lies in packs of this backup."""
+        """Add rows to the counts. Reused rows never lie in packs of this backup."""
         self._names += run.names - (run.first_path == self._last_path)
         self._last_path = run.last_path
         self._newest_ctime_ns = max(self._newest_ctime_ns, run.newest_ctime_ns)
@@ -192,25 +200,25 @@ class ManifestWriter:
             self._count_ctimes([run.oldest_ctime_ns])
         self._logical_bytes += logical
 
-    def _close_piece(self) -> None:
-        """What was added entry by entry becomes a piece."""
+    def _close_part(self) -> None:
+        """Make a part of the entries that were added one by one."""
         if self._open:
             self._count(self._open)
-            self._pieces.append(part_of(self._open))
+            self._parts.append(make_part(self._open))
             self._rows += len(self._open)
             self._open = []
 
     def _close_section(self) -> None:
-        self._close_piece()
-        if not self._pieces:
+        self._close_part()
+        if not self._parts:
             return
-        plaintext = encode_section(self._pieces, self._used.final)
+        plaintext = encode_section(self._parts, self._used.final)
         self._append(plaintext, compress_frame(plaintext), self._rows)
-        self._pieces = []
+        self._parts = []
         self._rows = self._size = 0
 
     def _append(self, plaintext: bytes, compressed: Buffer, entries: int) -> None:
-        """Seal a section and put it behind the others."""
+        """Seal a section, and append it."""
         number = len(self._sections)
         frame = self._sealer.seal(FrameKind.CONTENT, number, compressed)
         offset = len(self._body) - HEADER_BYTES
@@ -219,14 +227,14 @@ class ManifestWriter:
         self._body += frame
 
     def _count(self, entries: list[Entry]) -> None:
-        """Add to the counts. Parts of one entry count once."""
-        mine = self._is_mine
+        """Add entries to the counts. The parts of an entry count once."""
+        is_own = self._is_own
         for entry in entries:
             self._names += entry.path != self._last_path
             self._last_path = entry.path
             for extent in entry.extents:
                 self._logical_bytes += extent.length
-                if mine(extent.chunk.pack):
+                if is_own(extent.chunk.pack):
                     self._transferred_bytes += extent.length
         self._newest_ctime_ns = max(self._newest_ctime_ns, *(entry.ctime_ns for entry in entries))
         self._count_ctimes([entry.ctime_ns for entry in entries if entry.kind is not EntryKind.HARDLINK])
@@ -236,22 +244,22 @@ class ManifestWriter:
         known = [] if self._oldest_ctime_ns is None else [self._oldest_ctime_ns]
         self._oldest_ctime_ns = min(known + ctimes_ns, default=None)
 
-    def _is_mine(self, pack: int) -> bool:
+    def _is_own(self, pack: int) -> bool:
         return self._candidates.origin(pack).backup_id == self._header.backup_id
 
     @property
     def pins(self) -> Pins:
-        """What identifies the manifest. All entries must have been added."""
+        """Values that identify the manifest. Add all entries before."""
         return pins_of(self._header, content_digest(self._sections))
 
     def finish_entries(self) -> PackTable:
-        """All entries are added: the packs that they use, under their final numbers."""
+        """Close the last section, and return the packs in use under their final numbers."""
         self._close_section()
         return self._used.table()
 
     @property
     def oldest_ctime_ns(self) -> int | None:
-        """The oldest ctime of all added entries; None: none has a ctime. Call `finish_entries` before."""
+        """The oldest ctime of all added entries; None if no entry has a ctime. Call `finish_entries` before."""
         return self._oldest_ctime_ns
 
     def finish(
@@ -264,15 +272,15 @@ class ManifestWriter:
         unreadable: UnreadableRecord | None = None,
         losses: Sequence[Loss] = (),
     ) -> bytearray:
-        """The whole object.
+        """Finish the manifest, and return the whole object.
 
         Args:
             description: volume and request.
             chunk_bytes: largest chunk of the backup.
-            data_keys: of the ancestors, by backup id; those that are not used are left out.
+            data_keys: of the ancestors, by backup id; unused keys are omitted.
             comparison: of a file system, how the backup found changed files.
-            unreadable: what is missing; None: nothing.
-            losses: what the backup could not keep of the files, each kind once.
+            unreadable: missing objects; None if there are none.
+            losses: metadata that the backup could not keep of its files, each kind once.
         """
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))

@@ -1,1 +1,1 @@
-"""A block device, or a regular file that holds the image of one."""
+"""Volumes of mode Block: a block device, or a regular file that contains the image of one."""

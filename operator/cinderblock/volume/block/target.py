@@ -1,4 +1,4 @@
-"""A block device, or a regular file that holds the image of one: what a backup reads and a restore writes."""
+"""The content of a block device that a restore writes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from cinderblock.volume.kernel.writeback import BackgroundSync
 
 
 class BlockTarget(Closeable):
-    """A volume of mode Block that becomes equal to a backup (a `content.TargetContent`).
+    """A volume of mode Block that a restore makes equal to a backup (a `content.TargetContent`).
 
     Attributes:
-        capacity: bytes of the device; what lies beyond ``size`` is left as it is, unless the caller clears it.
+        capacity: bytes of the device. Bytes beyond ``size`` are unchanged unless the caller clears them.
     """
 
     def __init__(self, path: str | bytes, size: int) -> None:
@@ -82,18 +82,18 @@ class BlockTarget(Closeable):
 
     @property
     def is_blank(self) -> bool:
-        """Whether it is an image without any data; of a device that is not known."""
+        """Whether it is an image without any data. A device never counts as blank."""
         return self._is_blank
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """What is there now. Raises TargetError."""
+        """Read the current content. Raises TargetError."""
         try:
             return read_full(self._fd, offset, buffer)
         except OSError as error:
             raise target_error(error, f"read at byte {offset} of", self._path) from error
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Put ``data`` at ``offset``. Raises TargetError, also of an earlier write."""
+        """Write ``data`` at ``offset``. Raises TargetError, also for an earlier write."""
         if self._direct is not None:
             self._direct.write(offset, data)
         else:
@@ -102,13 +102,13 @@ class BlockTarget(Closeable):
             except OSError as error:
                 raise self._write_error(error, offset) from error
         if self._background_sync is not None:
-            self._background_sync.wrote(len(data))
+            self._background_sync.add_written(len(data))
 
     def clear(self, offset: int, length: int) -> None:
-        """Make a range read as zeros: of an image a hole; of a device only what is not zero is written, so that a
-        thin device stays thin.
+        """Make a range read as zeros.
 
-        Reads all of the range of a device. Raises TargetError.
+        In an image it becomes a hole. On a device only the parts that are not zero are written, so that a thin device
+        stays thin; this reads the whole range. Raises TargetError.
         """
         if self._is_blank:
             return
@@ -122,7 +122,7 @@ class BlockTarget(Closeable):
             raise target_error(error, f"clear at byte {offset} of", self._path) from error
 
     def finish(self) -> None:
-        """Wait until all is on the device, and close it. Raises TargetError: an error of a write may show only here."""
+        """Wait until all data is on the device, and close it. Raises TargetError, also for an earlier write."""
         if self._direct is not None:
             self._direct.finish()
         try:
@@ -133,7 +133,7 @@ class BlockTarget(Closeable):
 
     @override
     def close(self) -> None:
-        """Give up the descriptors without waiting for the disk. May be repeated."""
+        """Close the descriptors without waiting for the disk. May be repeated."""
         if self._direct is not None:
             self._direct.close()
             self._direct = None
@@ -148,7 +148,7 @@ class BlockTarget(Closeable):
         return target_error(error, f"write at byte {offset} of", self._path)
 
     def _clear_blocks(self, offset: int, length: int) -> None:
-        """Zeros by the device itself for whole blocks of it, by writing for the rest and where the device cannot."""
+        """Let the device clear its whole blocks. Write zeros to the rest, or to all if the device cannot clear."""
         first = -(-offset // self._block_bytes) * self._block_bytes
         last = (offset + length) // self._block_bytes * self._block_bytes
         if first >= last or not (punch_hole(self._fd, first, last - first) or zero_out(self._fd, first, last - first)):
@@ -159,6 +159,6 @@ class BlockTarget(Closeable):
 
 
 def _refuse_read_only(fd: int) -> None:
-    """Raises OSError for a device that takes no writes: it can be opened for them all the same."""
+    """Raise OSError for a read-only device, which the kernel opens for writing without an error."""
     if is_read_only(fd):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

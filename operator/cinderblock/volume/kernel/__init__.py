@@ -1,1 +1,1 @@
-"""What Linux offers for files, devices and memory."""
+"""Linux interfaces for files, devices and memory."""

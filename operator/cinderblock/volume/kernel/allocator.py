@@ -1,4 +1,4 @@
-"""Memory while a mover runs: when the garbage collector looks for some, and where the C library takes it from."""
+"""Settings of the garbage collector and of the C library's allocator while a mover runs."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from contextlib import contextmanager
 
 from cinderblock.volume.kernel.syscalls import set_allocator
 
-_ALLOCATIONS = 100_000
-"""Objects that are made before the youngest are looked through; by default 700. Entries, extents and chunks are tuples
-in no cycle, and a tree makes millions of them: looking took 12 % of an unchanged incremental's time."""
+_GC_ALLOCATIONS = 100_000
+"""Allocations before a collection of the youngest generation; the default is 700. Entries, extents and chunks are
+tuples without cycles, and a tree has millions of them: collections took 12 % of the time of an unchanged
+incremental."""
 _ARENAS_MAX, _TRIM_THRESHOLD, _MMAP_THRESHOLD = -8, -1, -3
 """Parameters of mallopt(3)."""
-_KEPT_FREE = 128 << 20
-"""Bytes that may stay free at the end of the heap; by default 128 KiB, and page faults for all of it soon after."""
-_LARGEST_ON_HEAP = 32 << 20
-"""Bytes of the largest piece that comes from there: the largest that glibc allows."""
+_TRIM_BYTES = 128 << 20
+"""Free bytes kept at the end of the heap. With the default of 128 KiB, freed memory soon causes page faults again."""
+_MMAP_BYTES = 32 << 20
+"""Bytes of the largest allocation from the heap: the largest that glibc allows."""
 
 
 def use_single_arena() -> None:
-    """Have all threads take their memory from one heap, which keeps what was freed.
+    """Let all threads allocate from one heap, which keeps freed memory.
 
-    By default each thread has a heap, of which each keeps what was freed in it and gives the others nothing. Measured
-    with a tree of 124,000 files: a restore took 209 to 241 MiB at most, since then 178, with a third of the page
-    faults. Threads that hold the interpreter's lock seldom want memory at the same moment.
+    By default each thread has a heap, and freed memory stays in its heap. Measured with a tree of 124,000 files: a
+    restore took at most 178 MiB instead of 209 to 241, with a third of the page faults. Threads that share the
+    interpreter's lock seldom allocate at the same moment.
     """
     set_allocator(_ARENAS_MAX, 1)
-    set_allocator(_TRIM_THRESHOLD, _KEPT_FREE)
-    set_allocator(_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
+    set_allocator(_TRIM_THRESHOLD, _TRIM_BYTES)
+    set_allocator(_MMAP_THRESHOLD, _MMAP_BYTES)
 
 
 @contextmanager
 def relaxed_gc() -> Iterator[None]:
-    """Look for cycles more seldom until the block ends, and never among what was there before."""
+    """Collect garbage less often until the block ends, and never among existing objects."""
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(_ALLOCATIONS, 50, 1000)
+    gc.set_threshold(_GC_ALLOCATIONS, 50, 1000)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Reading and writing ranges of an open file or device. Every function raises OSError."""
+"""Reads and writes of ranges of an open file or device. Every function raises OSError."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cinderblock.volume.kernel.syscalls import punch_hole
 from cinderblock.volume.ranges import nonzero_ranges
 
 SCAN_BYTES = 4 << 20
-"""Bytes read at once when looking for data to be cleared; a buffer of this size is held meanwhile."""
+"""Bytes of one read while looking for data to clear."""
 
-CACHE_WINDOW = 8 << 20
+CACHE_WINDOW_BYTES = 8 << 20
 """Bytes of a source that stay in the page cache after they were read. Measured on a loop device (2 GiB of random data,
-1 MiB at a time): forgetting in windows of 8 MiB reads 1.4 to 4 times as fast as keeping all in the cache (whose memory
-has to be found first) and about as fast as O_DIRECT, which would need aligned buffers; windows of 1 MiB left 40 % in
-the cache, windows of 64 MiB were slower."""
+1 MiB at a time): dropping windows of 8 MiB reads 1.4 to 4 times as fast as keeping everything, because memory for the
+cache must be found first. It is about as fast as O_DIRECT, which would need aligned buffers. Windows of 1 MiB left 40 %
+in the cache, windows of 64 MiB were slower."""
 
 MIN_DROP_BYTES = 256 << 10
-"""Bytes of a write from which on it is told to the kernel that they will not be read again. On the same device this
-starts writing at once instead of at the end: 2.5 to 3.1 GB/s instead of 1.0 to 2.0."""
+"""Bytes of the smallest write after which the kernel is told that the data will not be read again. On the same device
+this starts writing at once instead of at the end: 2.5 to 3.1 GB/s instead of 1.0 to 2.0."""
 
 _ZEROS = memoryview(bytes(1 << 20))
 
 
 def data_ranges(fd: int, start: int, end: int) -> Iterator[ByteRange]:
-    """Ranges of a file between two offsets that are no holes, by SEEK_DATA and SEEK_HOLE (lseek(2)).
+    """Yield the ranges between two offsets that are not holes, by SEEK_DATA and SEEK_HOLE (lseek(2)).
 
-    Where the file system or device does not know its holes, all is one range.
+    If the file system or device does not know its holes, everything is one range.
     """
     position = start
     while position < end:
@@ -52,7 +52,7 @@ def data_ranges(fd: int, start: int, end: int) -> Iterator[ByteRange]:
 
 
 def read_full(fd: int, offset: int, buffer: memoryview) -> int:
-    """Fill ``buffer`` from ``offset``; returns the bytes read, fewer only at the end of the file."""
+    """Fill ``buffer`` from ``offset``, and return the bytes read: fewer only at the end of the file."""
     done = os.preadv(fd, [buffer], offset)
     while 0 < done < len(buffer):
         step = os.preadv(fd, [buffer[done:]], offset + done)
@@ -63,17 +63,17 @@ def read_full(fd: int, offset: int, buffer: memoryview) -> int:
 
 
 def read_dropping_cache(fd: int, offset: int, buffer: memoryview) -> int:
-    """As `read_full`, and what lies before is given back to the page cache, once for every CACHE_WINDOW bytes."""
+    """Read like `read_full`, and drop preceding data from the page cache once per CACHE_WINDOW_BYTES."""
     done = read_full(fd, offset, buffer)
-    begin, end = offset // CACHE_WINDOW, (offset + done) // CACHE_WINDOW
+    begin, end = offset // CACHE_WINDOW_BYTES, (offset + done) // CACHE_WINDOW_BYTES
     if begin != end:
         first = max(begin - 1, 0)
-        os.posix_fadvise(fd, first * CACHE_WINDOW, (end - first) * CACHE_WINDOW, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, first * CACHE_WINDOW_BYTES, (end - first) * CACHE_WINDOW_BYTES, os.POSIX_FADV_DONTNEED)
     return done
 
 
 def write_dropping_cache(fd: int, offset: int, data: Buffer) -> None:
-    """As `write_full`; the kernel is told to store large writes at once and to forget them."""
+    """Write like `write_full`, and tell the kernel to store large writes at once and to drop them from the cache."""
     write_full(fd, offset, data)
     if len(data) >= MIN_DROP_BYTES:
         os.posix_fadvise(fd, offset, len(data), os.POSIX_FADV_DONTNEED)
@@ -106,7 +106,7 @@ def scan_nonzero(fd: int, offset: int, length: int) -> Iterator[ByteRange]:
 
 
 def clear_file(fd: int, offset: int, length: int) -> None:
-    """Make a range of a regular file read as zeros: holes are punched, or where that is impossible zeros written."""
+    """Make a range of a regular file read as zeros: punch holes, or write zeros if that is impossible."""
     for start, size in list(data_ranges(fd, offset, offset + length)):
         if not punch_hole(fd, start, size):
             for position, count in scan_nonzero(fd, start, size):

@@ -1,4 +1,4 @@
-"""System calls that Python's ``os`` does not have. All of them release the interpreter's lock while they run."""
+"""System calls that Python's ``os`` lacks. All of them release the interpreter's lock while they run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _mallopt = getattr(_libc, "mallopt", None)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
-    """Make a range of a file or block device read as zeros and give its space back, the size staying as it is.
+    """Make a range of a file or block device read as zeros, and free its space without changing the size.
 
-    Returns False where the file system or device cannot do it; other refusals raise OSError. (fallocate(2))
+    Returns False if the file system or device does not support it. Raises OSError for other errors. (fallocate(2))
     """
     if _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) == 0:
         return True
@@ -37,9 +37,9 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
 
 
 def zero_out(fd: int, offset: int, length: int) -> bool:
-    """Let the kernel write zeros to a range of a block device, both ends multiples of its block size.
+    """Let the kernel write zeros to a range of a block device. Both ends must be multiples of its block size.
 
-    Returns False where the device cannot do it; other refusals raise OSError. (BLKZEROOUT, linux/fs.h)
+    Returns False if the device does not support it. Raises OSError for other errors. (BLKZEROOUT, linux/fs.h)
     """
     try:
         fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
@@ -51,28 +51,28 @@ def zero_out(fd: int, offset: int, length: int) -> bool:
 
 
 def device_size(fd: int) -> int:
-    """Bytes of a block device. (BLKGETSIZE64, linux/fs.h)"""
+    """Return the bytes of a block device. (BLKGETSIZE64, linux/fs.h)"""
     return int(struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0])
 
 
 def is_read_only(fd: int) -> bool:
-    """Whether a block device takes no writes, although it may be open for them. (BLKROGET, linux/fs.h)"""
+    """Return whether a block device rejects writes, even if it is open for writing. (BLKROGET, linux/fs.h)"""
     return bool(struct.unpack("i", fcntl.ioctl(fd, _BLKROGET, bytes(4)))[0])
 
 
 def device_block_size(fd: int) -> int:
-    """Bytes of a logical block of a block device. (BLKSSZGET, linux/fs.h)"""
+    """Return the bytes of a logical block of a block device. (BLKSSZGET, linux/fs.h)"""
     return int(struct.unpack("i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0])
 
 
 def sync_file_system(fd: int) -> None:
-    """Wait until all of the file system that ``fd`` lies on is on its storage; raises OSError. (syncfs(2))"""
+    """Wait until the file system of ``fd`` is written to its storage. Raises OSError. (syncfs(2))"""
     if _syncfs(fd) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 def set_allocator(parameter: int, value: int) -> None:
-    """Set a parameter of the C library's allocator, where it has any: glibc does, musl does not. (mallopt(3))"""
+    """Set a parameter of the C library's allocator, if it has any: glibc does, musl does not. (mallopt(3))"""
     if _mallopt is not None:
         _mallopt(parameter, value)

@@ -1,1 +1,1 @@
-"""A file tree: the walk, files, metadata, and a target made equal to a stream of entries."""
+"""Volumes of mode Filesystem: the walk, files and their metadata, and a target that a stream of entries updates."""

@@ -1,4 +1,4 @@
-"""A small file that a target does not have yet, while a restore has not made it."""
+"""A small new file whose creation a restore defers."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ from cinderblock.volume.tree.target_file import TargetFile
 
 
 class DeferredFile(Closeable):
-    """The content of a file that is still to be made (a `content.TargetContent`).
+    """The content of a file that does not exist yet (a `content.TargetContent`).
 
-    It is made when it is written or finished, by the thread that puts entries; or by another process (`making`), whose
-    caller then says so by `made_elsewhere`.
+    The thread that puts entries creates the file when it first writes or finishes it. Alternatively another process
+    creates and finishes it (`workers.create_worker`), and the caller then calls `mark_made`.
 
     Attributes:
-        entry: what the file is to be.
+        entry: the entry of the file.
     """
 
     def __init__(self, entry: Entry, make: Callable[[Entry], TargetFile], on_finish: Callable[[], None]) -> None:
-        """``make`` makes the file here; ``on_finish`` is told if it was made elsewhere."""
+        """``make`` creates the file in this process; ``on_finish`` is called if another process has made it."""
         self.entry = entry
-        self._make = make
+        self._make_file = make
         self._on_finish = on_finish
         self._file: TargetFile | None = None
 
     @property
     def size(self) -> int:
-        """Bytes that the file is to have."""
+        """Final size of the file in bytes."""
         return self.entry.size
 
     @property
     def is_blank(self) -> bool:
-        """There is nothing to compare with."""
+        """Always true: there is no content to compare with."""
         return True
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Nothing is there. Raises TargetError."""
-        return self.made().read_into(offset, buffer)
+        """Create the file, and read nothing from it. Raises TargetError."""
+        return self.make().read_into(offset, buffer)
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Put ``data`` at ``offset``. Raises TargetError."""
-        self.made().write(offset, data)
+        """Write ``data`` at ``offset``. Raises TargetError."""
+        self.make().write(offset, data)
 
     def clear(self, offset: int, length: int) -> None:
-        """All of it is a hole."""
+        """Do nothing: a new file is one hole."""
 
     def finish(self) -> None:
-        """Give the file its size and attributes, and close it. Raises TargetError."""
-        self.made().finish()
+        """Set size and attributes of the file, and close it. Raises TargetError."""
+        self.make().finish()
 
     @property
     def is_made(self) -> bool:
-        """Whether it was made here."""
+        """Whether this process has created the file."""
         return self._file is not None
 
-    def made(self) -> TargetFile:
-        """The file, made now if it was not yet. Raises TargetError."""
+    def make(self) -> TargetFile:
+        """Return the file, and create it on the first call. Raises TargetError."""
         if self._file is None:
-            self._file = self._make(self.entry)
+            self._file = self._make_file(self.entry)
         return self._file
 
-    def made_elsewhere(self) -> None:
-        """Another process has made, written and finished it."""
+    def mark_made(self) -> None:
+        """Record that another process has created, written and finished the file."""
         self._on_finish()
 
     @override
     def close(self) -> None:
-        """Give up the descriptor, if there is one, without finishing. May be repeated."""
+        """Close the descriptor, if there is one, without finishing. May be repeated."""
         if self._file is not None:
             self._file.close()

@@ -1,7 +1,7 @@
-"""Descriptors of directories, so that no path is ever given to the kernel as a whole.
+"""Descriptors of directories, so that no path is ever passed to the kernel as a whole.
 
-A path could lead out of the volume (a symbolic link in the middle of it) and be longer than PATH_MAX (4096 bytes).
-Here each part is opened relative to the part before it, and never through a symbolic link.
+A whole path could lead out of the volume through a symbolic link, or be longer than PATH_MAX (4096 bytes). Here each
+part is opened relative to the part before it, and never through a symbolic link.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 from cinderblock.volume.tree.sorted_names import SortedNames
 
-OPEN_LIMIT = 64
-"""Descriptors that one chain keeps open. Deeper trees than this are rare, and closing and reopening an ancestor costs
-three system calls; the usual limit of a process is 1024."""
+MAX_OPEN_DIRECTORIES = 64
+"""Most descriptors that one stack keeps open. Deeper trees are rare, and reopening an ancestor costs three system
+calls. The usual limit of a process is 1024."""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
 class _Level:
-    """One directory of a chain. ``fd`` is -1 while closed; then ``identity`` tells it again."""
+    """One directory of a stack. While it is closed, ``fd`` is -1 and ``identity`` serves to recognize it."""
 
     name: bytes
     fd: int
@@ -30,9 +30,9 @@ class _Level:
 
 
 class DirectoryStack:
-    """The open descriptors of a directory below a root and of its nearest ancestors, at most OPEN_LIMIT of them.
+    """Open descriptors of a directory below a root and of its nearest ancestors, at most MAX_OPEN_DIRECTORIES.
 
-    Methods raise OSError; ESTALE if an ancestor was moved elsewhere in the meantime.
+    Methods raise OSError; ESTALE if an ancestor was moved meanwhile.
     """
 
     def __init__(self, root_fd: int) -> None:
@@ -40,30 +40,30 @@ class DirectoryStack:
 
     @property
     def fd(self) -> int:
-        """Descriptor of the current directory; it belongs to the chain."""
+        """Descriptor of the current directory. The stack closes it."""
         return self._levels[-1].fd
 
     @property
     def depth(self) -> int:
-        """How many levels below the root the current directory is."""
+        """Number of levels from the root down to the current directory."""
         return len(self._levels) - 1
 
     def enter(self, name: bytes) -> int:
-        """Go into a directory of the current one, and return its descriptor."""
+        """Enter a subdirectory of the current directory, and return its descriptor."""
         fd = os.open(name, _OPEN_FLAGS, dir_fd=self.fd)
         self._levels.append(_Level(name, fd))
         self._close_oldest()
         return fd
 
     def leave(self) -> None:
-        """Go back to the parent of the current directory."""
+        """Return to the parent of the current directory."""
         parent = self._levels[-2]
         if parent.fd < 0:
             parent.fd = self._reopen(parent)
         os.close(self._levels.pop().fd)
 
     def go_to(self, parts: Sequence[bytes]) -> int:
-        """Go to the directory with these parts below the root, and return its descriptor."""
+        """Enter the directory at this path below the root, and return its descriptor."""
         common = 0
         for level, part in zip(self._levels[1:], parts, strict=False):
             if level.name != part:
@@ -76,15 +76,15 @@ class DirectoryStack:
         return self.fd
 
     def close(self) -> None:
-        """Give up all descriptors. May be repeated."""
+        """Close all descriptors. May be repeated."""
         while self._levels:
             level = self._levels.pop()
             if level.fd >= 0:
                 os.close(level.fd)
 
     def _close_oldest(self) -> None:
-        """Close the ancestor that is OPEN_LIMIT levels up, the root excepted."""
-        index = len(self._levels) - OPEN_LIMIT
+        """Close the ancestor MAX_OPEN_DIRECTORIES levels up, unless it is the root."""
+        index = len(self._levels) - MAX_OPEN_DIRECTORIES
         if index > 0 and self._levels[index].fd >= 0:
             level = self._levels[index]
             status = os.fstat(level.fd)
@@ -93,7 +93,7 @@ class DirectoryStack:
             level.fd = -1
 
     def _reopen(self, level: _Level) -> int:
-        """Open the parent of the current directory, and make sure that it is the one that was left behind."""
+        """Open the parent of the current directory again, and check that it is the same directory as before."""
         fd = os.open(b"..", _OPEN_FLAGS, dir_fd=self.fd)
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != level.identity:
@@ -103,32 +103,32 @@ class DirectoryStack:
 
 
 def open_root(path: str | bytes) -> int:
-    """Open the root of a tree; here alone symbolic links are followed. Raises OSError."""
+    """Open the root of a tree. Only here symbolic links are followed. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def parts_of(path: bytes) -> list[bytes]:
-    """The parts of an entry's path; none of the root."""
+    """Return the parts of an entry's path; the root has none."""
     return path.split(b"/") if path else []
 
 
 def proc_path(directory: int, name: bytes) -> bytes:
-    """A path for calls that know no ``dir_fd``: its first parts are the descriptor, so only ``name`` is looked up."""
+    """Return a path for calls without ``dir_fd``. It begins at the descriptor, so the kernel looks up only ``name``."""
     return b"/proc/self/fd/%d/%s" % (directory, name)
 
 
 def sorted_names(fd: int) -> SortedNames:
-    """Names in a directory in ascending order of bytes. Raises OSError.
+    """Return the names in a directory in ascending order of bytes. Raises OSError.
 
-    Listing through /proc gives bytes at once; meanwhile a million names of 15 bytes take 56 MB.
+    Listing through /proc returns bytes directly. During the call, a million names of 15 bytes take 56 MB.
     """
     return SortedNames(os.listdir(b"/proc/self/fd/%d" % fd))
 
 
 def has_mounts_below(root_fd: int) -> bool:
-    """Whether something is mounted below a directory, or may be: who cannot tell says yes. (proc(5), mountinfo)
+    """Return whether something is, or may be, mounted below a directory. (proc(5), mountinfo)
 
-    Asked once, it spares asking for the mount of each directory: three system calls each.
+    If not, a walk need not check the mount of each directory, which costs three system calls each.
     """
     try:
         root = os.readlink(b"/proc/self/fd/%d" % root_fd).rstrip(b"/") + b"/"
@@ -140,16 +140,16 @@ def has_mounts_below(root_fd: int) -> bool:
 
 
 def _escaped(path: bytes) -> bytes:
-    """As the kernel writes paths there: blanks, tabs, newlines and backslashes in octal."""
+    """Escape a path as in mountinfo: blanks, tabs, newlines and backslashes in octal."""
     for byte in b"\\ \t\n":
         path = path.replace(bytes([byte]), b"\\%03o" % byte)
     return path
 
 
 def mount_id(fd: int) -> int:
-    """A number that tells the mounts of this process apart, bind mounts of one file system too. (proc(5), fdinfo)
+    """Return the number of the mount of a file, which distinguishes bind mounts of one file system. (proc(5), fdinfo)
 
-    Where the kernel's fdinfo does not say it (gVisor), the number of the file system. Costs 2 microseconds.
+    If the kernel's fdinfo lacks it (gVisor), return the number of the file system. Costs 2 microseconds.
     """
     info = os.open(b"/proc/self/fdinfo/%d" % fd, os.O_RDONLY | os.O_CLOEXEC)
     try:

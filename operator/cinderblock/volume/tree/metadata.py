@@ -1,7 +1,7 @@
-"""Owner, mode, extended attributes and mtime of one object of a tree: reading them, and making them as wanted.
+"""Owner, mode, extended attributes and mtime of one object of a tree: reading and setting them.
 
-A *place* is an open descriptor, or a path made by `directories.by_descriptor`, whose last part is never followed.
-Functions raise OSError.
+A *place* is an open descriptor, or a path from `dirfd.proc_path`, whose last part is never followed. Functions raise
+OSError.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ CAPABILITY = b"security.capability"
 _KEPT_NAMES = frozenset({ACCESS_ACL, DEFAULT_ACL, CAPABILITY})
 _KEPT_PREFIXES = (b"user.", b"trusted.")
 _OTHER_FORMS_PREFIX = b"trusted.SGI_"
-"""XFS shows a POSIX ACL a second time, as it lies on disk (trusted.SGI_ACL_FILE, trusted.SGI_ACL_DEFAULT)."""
-ATTRIBUTES_LIMIT: Final = 16 << 20
-"""Most bytes of extended attributes of one object that a backup takes, names and values together. XFS and btrfs hold
-thousands of 64 KiB each. Memory holds a section of a manifest several times while it is made, and readers take no
+"""XFS shows a POSIX ACL a second time, in its on-disk form (trusted.SGI_ACL_FILE, trusted.SGI_ACL_DEFAULT)."""
+MAX_XATTR_BYTES: Final = 16 << 20
+"""Most bytes of extended attributes of one object in a backup, names and values together. XFS and btrfs can hold
+thousands of 64 KiB each. The writer of a manifest holds a section several times in memory, and readers accept no
 section of more than 256 MiB (docs/format.md)."""
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
-_SPECIAL: Final = stat.S_ISUID | stat.S_ISGID
+_SETID_BITS: Final = stat.S_ISUID | stat.S_ISGID
 COARSEST_NS: Final = 2_000_000_000
-"""The coarsest granularity of timestamps: FAT counts in steps of two seconds. If a time is less than this away from the
-wanted one, the target rounded it; otherwise the target changed it."""
+"""The coarsest granularity of timestamps: FAT counts in steps of two seconds. A smaller deviation means that the target
+rounded the time; a larger one means that it changed the time."""
 _BARE_ACL_BYTES: Final = 28
-"""Bytes of an access ACL that says no more than the mode: a header and three entries. File systems keep only the mode
-of it (linux/posix_acl_xattr.h)."""
+"""Bytes of an access ACL that is equivalent to the mode: a header and three entries. File systems keep only its mode
+(linux/posix_acl_xattr.h)."""
 
 
 def is_kept(name: bytes) -> bool:
-    """Whether an extended attribute belongs to the data.
+    """Return whether an extended attribute belongs to the data.
 
-    Others belong to the machine: SELinux labels are given by the node to each pod, IMA and EVM signatures are bound to
-    an inode, and what file systems show of themselves (btrfs, ceph, NFSv4 ACLs) means nothing on another one. Inode
-    flags (chattr) are no attributes: they are neither read nor set, since setting most of them needs LINUX_IMMUTABLE.
+    Others belong to the machine. The node assigns SELinux labels to each pod, and IMA and EVM signatures are bound to
+    an inode. Attributes by which file systems show their own state (btrfs, ceph, NFSv4 ACLs) mean nothing elsewhere.
+    Inode flags (chattr) are not attributes. They are neither read nor set, since setting most of them needs
+    LINUX_IMMUTABLE.
     """
     return name in _KEPT_NAMES or (name.startswith(_KEPT_PREFIXES) and not name.startswith(_OTHER_FORMS_PREFIX))
 
@@ -83,7 +84,7 @@ def read_xattrs(place: int | bytes, limit: int | None = None) -> Attributes:
 
 
 def drop_default_acl(fd: int) -> None:
-    """Take a directory's default ACL away, if it has one, so that what is created in it inherits nothing."""
+    """Remove a directory's default ACL, if any, so that new files in it inherit nothing."""
     if any(name == DEFAULT_ACL for name, _ in read_xattrs(fd)):
         os.removexattr(fd, DEFAULT_ACL)
 
@@ -91,23 +92,23 @@ def drop_default_acl(fd: int) -> None:
 def apply_metadata(
     place: int | bytes, entry: Entry, *, is_new: bool, losses: MetadataLosses, status: os.stat_result | None = None
 ) -> None:
-    """Give an object the owner, mode, extended attributes and mtime of ``entry``; what is right already is not touched.
+    """Set owner, mode, extended attributes and mtime of an object to those of ``entry``, where they differ.
 
-    The order matters. user.* attributes come first: they need write permission, which owner and mode may take away.
-    Changing the owner takes setuid bits and capabilities away, changing the mode changes the ACL, so they follow in
-    this order. All of it follows the content, since writing takes setuid bits and capabilities away too.
+    The order matters. user.* attributes come first, because they need write permission, which owner and mode may take
+    away. Changing the owner clears setuid bits and capabilities, and changing the mode changes the ACL, so these follow
+    in this order. All of it follows the content, because writing clears setuid bits and capabilities, too.
 
-    At the end, look once at what was set, since SMB, blobfuse and other file systems answer 0 and do nothing.
-    ``losses`` counts what the target refuses, feigns or changes, or ends the run with a TargetError.
+    At the end, the metadata that was set is read once: SMB, blobfuse and other file systems report success and do
+    nothing. ``losses`` counts metadata that the target rejects, ignores or changes, or ends the run with a TargetError.
 
     Args:
         place: the object.
-        entry: what it is to be.
-        is_new: whether it was made just now and has no attributes yet.
-        losses: where losses are counted.
+        entry: the metadata that it should get.
+        is_new: whether it was just created and has no attributes yet.
+        losses: counts losses.
         status: its state, if the caller has it.
 
-    Raises OSError for a refusal that is not about metadata.
+    Raises OSError for an error that does not concern metadata.
     """
     status = status or os.stat(place, follow_symlinks=isinstance(place, int))
     present = {} if is_new else dict(read_xattrs(place))
@@ -126,7 +127,7 @@ def apply_metadata(
         change.set_attributes((n, v) for n, v in entry.xattrs if not n.startswith(b"user.") and present.get(n) != v)
     if status.st_mtime_ns != entry.mtime_ns:
         change.set_mtime(status.st_atime_ns)
-    change.look()
+    change.verify()
 
 
 class _Change:
@@ -135,8 +136,8 @@ class _Change:
     Args:
         place: the object.
         entry: the metadata that it should get.
-        losses: where losses are counted.
-        mode: the permission bits that it has.
+        losses: counts losses.
+        mode: its current permission bits.
     """
 
     __slots__ = ("_entry", "_follow", "_losses", "_mode", "_place", "_set_mode", "_set_mtime", "_set_owner")
@@ -160,20 +161,20 @@ class _Change:
             self._mode = None
 
     def set_attributes(self, attributes: Iterable[tuple[bytes, bytes]]) -> None:
-        """Set extended attributes, and look whether they are there."""
+        """Set extended attributes, and check that they are present afterwards."""
         for name, value in attributes:
             try:
                 os.setxattr(self._place, name, value, follow_symlinks=self._follow)
             except OSError as error:
-                self._losses.count_if_expected(_feature_of(name), self._judged(error), self._entry.path)
+                self._losses.count_if_expected(_feature_of(name), self._classify(error), self._entry.path)
                 continue
             # A process that may write an attribute may not always read it.
             with suppress(OSError):
                 if not _is_kept_as(name, value, _read_one(self._place, name, self._follow)):
-                    self._losses.feigned(_feature_of(name), self._entry.path, f"no {format_path(name)}")
+                    self._losses.count_unapplied(_feature_of(name), self._entry.path, f"no {format_path(name)}")
 
     def set_owner(self) -> bool:
-        """Set the owner. Return whether the object has the wanted owner now, as far as that is known."""
+        """Set the owner. Return whether the object has that owner now, as far as is known."""
         entry = self._entry
         self._mode = None
         try:
@@ -182,27 +183,27 @@ class _Change:
             self._losses.count_if_expected(Feature.OWNERS, error, entry.path)
             return False
         self._set_owner = True
-        # A program must not get the rights of another owner, not even for the time until `look` runs.
-        return not entry.mode & _SPECIAL or self._has_owner(os.stat(self._place, follow_symlinks=self._follow))
+        # A program must not get the rights of another owner, not even until `verify` runs.
+        return not entry.mode & _SETID_BITS or self._has_owner(os.stat(self._place, follow_symlinks=self._follow))
 
     def set_mode(self, *, is_owned: bool) -> bool:
-        """Set the mode if the object has another one. Return whether that was tried."""
-        wanted = self._entry.mode if is_owned else _mode_for_another_owner(self._entry)
-        if self._mode == wanted:
+        """Set the mode if the object has another one. Return whether this was attempted."""
+        mode = self._entry.mode if is_owned else _mode_for_another_owner(self._entry)
+        if self._mode == mode:
             return False
         try:
             if isinstance(self._place, int):
-                os.chmod(self._place, wanted)
+                os.chmod(self._place, mode)
             else:
-                _set_mode_of_path(self._place, wanted)
+                _set_mode_of_path(self._place, mode)
         except OSError as error:
             self._losses.count_if_expected(self._of_another_owner(Feature.MODES), error, self._entry.path)
         else:
-            self._set_mode = wanted
+            self._set_mode = mode
         return True
 
     def set_mtime(self, atime_ns: int) -> None:
-        """Set the mtime; the atime stays as it is."""
+        """Set the mtime, and keep the atime."""
         times = (atime_ns, self._entry.mtime_ns)
         try:
             os.utime(self._place, ns=times, follow_symlinks=self._follow)
@@ -211,46 +212,46 @@ class _Change:
         else:
             self._set_mtime = True
 
-    def look(self) -> None:
-        """Compare what was set with what the object has. This takes one system call if anything was set."""
+    def verify(self) -> None:
+        """Check that the object has the metadata that was set. This takes one system call if anything was set."""
         if not (self._set_owner or self._set_mtime or self._set_mode is not None):
             return
         entry, found = self._entry, os.stat(self._place, follow_symlinks=self._follow)
         if self._set_owner and not self._has_owner(found):
-            self._losses.feigned(Feature.OWNERS, entry.path, f"{found.st_uid}:{found.st_gid}")
+            self._losses.count_unapplied(Feature.OWNERS, entry.path, f"{found.st_uid}:{found.st_gid}")
         mode = stat.S_IMODE(found.st_mode)
         if self._set_mode is not None and mode not in (self._set_mode, entry.mode):
-            self._losses.feigned(self._feature_of_mode(mode), entry.path, f"{mode:04o}")
+            self._losses.count_unapplied(self._feature_of_mode(mode), entry.path, f"{mode:04o}")
         if self._set_mtime and found.st_mtime_ns != entry.mtime_ns:
             self._compare_times(found.st_mtime_ns)
 
     def _compare_times(self, found_ns: int) -> None:
         if abs(found_ns - self._entry.mtime_ns) < COARSEST_NS:
-            self._losses.count_only(Feature.FRACTIONS, self._entry.path)
+            self._losses.count_tolerated(Feature.FRACTIONS, self._entry.path)
         else:
-            self._losses.feigned(Feature.TIMES, self._entry.path, f"{found_ns / 1e9:.0f} s since 1970")
+            self._losses.count_unapplied(Feature.TIMES, self._entry.path, f"{found_ns / 1e9:.0f} s since 1970")
 
     def _has_owner(self, status: os.stat_result) -> bool:
         return (status.st_uid, status.st_gid) == (self._entry.uid, self._entry.gid)
 
     def _of_another_owner(self, feature: Feature) -> Feature:
-        """Return the feature to count: without CAP_FOWNER, the kernel refuses files of others, as was known."""
+        """Return the feature to count. Without CAP_FOWNER, errors for files of other users were expected."""
         return Feature.ANY_OWNER if self._losses.lacks(Feature.ANY_OWNER) else feature
 
     def _feature_of_mode(self, found: int) -> Feature:
-        """Without CAP_FSETID, the kernel drops a setgid bit and says nothing (chmod(2))."""
+        """Return the feature to count. Without CAP_FSETID, the kernel silently drops a setgid bit (chmod(2))."""
         is_setgid = self._set_mode is not None and self._set_mode ^ found == stat.S_ISGID
         return Feature.SETGID_BITS if is_setgid and self._losses.lacks(Feature.SETGID_BITS) else Feature.MODES
 
-    def _judged(self, error: OSError) -> OSError:
-        """Tell a file system without room for an attribute from one that is full."""
+    def _classify(self, error: OSError) -> OSError:
+        """Replace ENOSPC if the file system is not full, but has no space for the attribute."""
         if error.errno == errno.ENOSPC and _has_space(self._place):
             return OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         return error
 
 
 def _feature_of(name: bytes) -> Feature:
-    """What a process must be able to do to set this attribute."""
+    """Return the feature that an attribute belongs to."""
     if name == CAPABILITY:
         return Feature.FILE_CAPABILITIES
     if name in (ACCESS_ACL, DEFAULT_ACL):
@@ -259,8 +260,9 @@ def _feature_of(name: bytes) -> Feature:
 
 
 def _is_kept_as(name: bytes, value: bytes, found: bytes | None) -> bool:
-    """Return whether an attribute that was set reads as it should. The kernel may change the bytes of ACLs and
-    capabilities.
+    """Return whether an attribute that was set has the expected value.
+
+    The kernel may change the bytes of ACLs and capabilities.
     """
     if name == ACCESS_ACL and len(value) <= _BARE_ACL_BYTES:
         return True
@@ -270,12 +272,15 @@ def _is_kept_as(name: bytes, value: bytes, found: bytes | None) -> bool:
 
 
 def _mode_for_another_owner(entry: Entry) -> int:
-    """The mode where the owner could not be set: a setuid program would run as somebody else (cp -p does the same)."""
-    return entry.mode if entry.kind is EntryKind.DIRECTORY else entry.mode & ~_SPECIAL
+    """Return the mode of an object with the wrong owner, without setuid bits as with cp -p.
+
+    Otherwise a setuid program would run as another user.
+    """
+    return entry.mode if entry.kind is EntryKind.DIRECTORY else entry.mode & ~_SETID_BITS
 
 
 def _read_one(place: int | bytes, name: bytes, follow: bool) -> bytes | None:
-    """One attribute's value; None if it has gone since it was listed."""
+    """Return the value of an attribute; None if it vanished after it was listed."""
     try:
         return os.getxattr(place, name, follow_symlinks=follow)
     except OSError as error:
@@ -285,13 +290,13 @@ def _read_one(place: int | bytes, name: bytes, follow: bool) -> bytes | None:
 
 
 def _has_space(place: int | bytes) -> bool:
-    """Whether a file system without room for an attribute has room otherwise: ext4 keeps all of them in one block."""
+    """Return whether a file system has free space. ext4 can lack it for attributes alone, kept in one block."""
     space = os.statvfs(place if isinstance(place, int) else place.rpartition(b"/")[0])
     return space.f_bavail > 0
 
 
 def _set_mode_of_path(place: bytes, mode: int) -> None:
-    """By way of O_PATH, which neither follows a link that has appeared nor opens a device."""
+    """Set the mode through O_PATH, which neither follows a link that has appeared nor opens a device."""
     handle = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.chmod(b"/proc/self/fd/%d" % handle, mode)

@@ -1,4 +1,4 @@
-"""Removing what is in a target and not in the backup."""
+"""Removal of objects in a target that are not in the backup."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cinderblock.volume.tree.sorted_names import SortedNames
 
 
 def remove(directory: int, name: bytes, path: bytes) -> None:
-    """Remove ``name`` from the directory, with all that is below it; ``path`` is for messages only.
+    """Remove ``name`` and everything below it from the directory; ``path`` is only for messages.
 
-    Neither follows symbolic links nor goes into another mount. Raises TargetError.
+    This follows no symbolic link and enters no other mount. Raises TargetError.
     """
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -32,9 +32,9 @@ def remove(directory: int, name: bytes, path: bytes) -> None:
 
 
 def make_accessible(directory: int, name: bytes, needed: int) -> None:
-    """Add permission bits to a file or directory of our own that lacks them; a symbolic link is not followed.
+    """Add missing permission bits to a file or directory that this user owns, without following a symbolic link.
 
-    For a process that modes bind. Raises OSError.
+    Only processes without DAC_OVERRIDE need this. Raises OSError.
     """
     handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
@@ -45,21 +45,22 @@ def make_accessible(directory: int, name: bytes, needed: int) -> None:
         os.close(handle)
 
 
-def enter_forced(chain: DirectoryStack, name: bytes) -> int:
-    """Go into a directory to change it; if its mode is in the way, change that first. Raises OSError."""
+def enter_forced(stack: DirectoryStack, name: bytes) -> int:
+    """Enter a directory to change it, and first change its mode if that is necessary. Raises OSError."""
     try:
-        fd = chain.enter(name)
+        fd = stack.enter(name)
     except PermissionError:
-        make_accessible(chain.fd, name, stat.S_IRWXU)
-        return chain.enter(name)
+        make_accessible(stack.fd, name, stat.S_IRWXU)
+        return stack.enter(name)
     make_writable(fd)
     return fd
 
 
 def make_writable(fd: int) -> None:
-    """Make sure that names can be made and removed in a directory of our own.
+    """Make a directory that this user owns writable.
 
-    Of a directory of somebody else only the attempt will tell. Raises OSError, EROFS of a read-only volume.
+    For a directory of another user, only the later change shows whether it is writable. Raises OSError, EROFS on a
+    read-only volume.
     """
     if not os.access(b".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
         with suppress(PermissionError):
@@ -67,40 +68,43 @@ def make_writable(fd: int) -> None:
 
 
 def _empty(directory: int, name: bytes, path: bytes) -> None:
-    """Remove everything below a directory, deepest first, with the names of one path's directories in memory."""
-    chain = DirectoryStack(directory)
+    """Remove everything below a directory, deepest first. Only the names along one path are in memory."""
+    stack = DirectoryStack(directory)
     parts = [path]
     try:
         mount = mount_id(directory)
-        pending = [_enter_to_empty(chain, name, mount)]
+        pending = [_enter_to_empty(stack, name, mount)]
         while pending:
             if not pending[-1]:
                 pending.pop()
                 if pending:
-                    chain.leave()
-                    os.rmdir(parts.pop(), dir_fd=chain.fd)
+                    stack.leave()
+                    os.rmdir(parts.pop(), dir_fd=stack.fd)
                 continue
             child = pending[-1].pop()
             parts.append(child)
-            if _unlink(chain.fd, child):
+            if _unlink(stack.fd, child):
                 parts.pop()
             else:
-                pending.append(_enter_to_empty(chain, child, mount))
+                pending.append(_enter_to_empty(stack, child, mount))
     except OSError as error:
         raise target_error(error, "remove", b"/".join(parts)) from error
     finally:
-        chain.close()
+        stack.close()
 
 
-def _enter_to_empty(chain: DirectoryStack, name: bytes, mount: int) -> SortedNames:
-    """Go into a directory and return its names; EBUSY if something else is mounted there."""
-    if mount_id(enter_forced(chain, name)) != mount:
+def _enter_to_empty(stack: DirectoryStack, name: bytes, mount: int) -> SortedNames:
+    """Enter a directory, and return its names. Raises OSError, EBUSY if another file system is mounted there."""
+    if mount_id(enter_forced(stack, name)) != mount:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-    return sorted_names(chain.fd)
+    return sorted_names(stack.fd)
 
 
 def _unlink(directory: int, name: bytes) -> bool:
-    """Remove what is no directory; False if it is one (Linux answers EISDIR, POSIX and some file systems EPERM)."""
+    """Remove an object unless it is a directory, and return whether it was removed.
+
+    For a directory Linux returns EISDIR, POSIX and some file systems EPERM. Raises OSError.
+    """
     try:
         os.unlink(name, dir_fd=directory)
     except (IsADirectoryError, PermissionError):

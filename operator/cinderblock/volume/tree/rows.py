@@ -1,4 +1,4 @@
-"""What a walk finds, column by column: many objects are compared with an earlier backup at once."""
+"""Objects that a walk has found, column by column, so that many are compared with the parent backup at once."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ TYPES = {
     EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
     EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
 }
-"""The type that stat(2) has for each kind of entry; a hard link is of no type, and so of none that stat(2) sees."""
+"""The file type of stat(2) for each kind of entry. A hard link has no type of its own."""
 TYPE = 0o170000
-"""The bits of st_mode that say what an object is (inode(7), S_IFMT)."""
+"""The bits of st_mode with the file type (inode(7), S_IFMT)."""
 _KINDS = {kind: entry_kind for entry_kind, kind in TYPES.items()}
 
 
 class Columns(NamedTuple):
-    """What stat(2) says of objects, one number for each object and column.
+    """Results of stat(2), one number for each object and column.
 
     Attributes:
-        modes: with the type.
-        uids, gids, inodes: as they are.
+        modes: with the file type.
+        uids, gids, inodes: unchanged.
         mtimes_ns, ctimes_ns: nanoseconds since 1970.
-        sizes: bytes of a file; 0 of anything else.
+        sizes: bytes of a file; 0 for other objects.
     """
 
     modes: tuple[int, ...] = ()
@@ -49,14 +49,14 @@ NO_COLUMNS = Columns()
 
 
 class Rows:
-    """Objects that follow each other in a walk. Of a further name of an inode only path and inode count: the rest is 0.
+    """Consecutive objects of a walk. A further name of an inode has only path and inode; its other columns are 0.
 
     Args:
         paths: from the root of the volume.
-        columns: what stat(2) says.
-        links: of each further name of an inode, by row in ascending order: the path under which it was seen first.
+        columns: results of stat(2).
+        links: for each further name of an inode, by row in ascending order, the path of its first name.
         numbers: ``st_rdev`` of device nodes, by row.
-        attributes: extended attributes of directories, by row; of those that have some.
+        attributes: extended attributes of directories, by row, if there are any.
     """
 
     def __init__(
@@ -75,36 +75,36 @@ class Rows:
         self._link_rows = [*self.links]
 
     @classmethod
-    def of(cls, parts: tuple[Any, ...]) -> Rows:
-        """From what `plain` gave."""
+    def from_plain(cls, parts: tuple[Any, ...]) -> Rows:
+        """Create rows from the result of `to_plain`."""
         paths, columns, links, numbers, attributes = parts
         return cls(paths, Columns(*columns), links, numbers, attributes)
 
-    def plain(self) -> tuple[Any, ...]:
-        """Its parts as plain values, for another process."""
+    def to_plain(self) -> tuple[Any, ...]:
+        """Return the rows as plain values for another process."""
         return self.paths, tuple(self.columns), self.links, self.numbers, self.attributes
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def links_between(self, start: int, stop: int) -> list[int]:
-        """The rows in a range that are further names."""
+        """Return the rows in a range that are further names of an inode."""
         return self._link_rows[bisect_left(self._link_rows, start) : bisect_left(self._link_rows, stop)]
 
     def is_range_equal(self, at: int, other: Rows, start: int, count: int) -> bool:
-        """Whether ``count`` rows from ``at`` on say the same as those of ``other`` from ``start`` on."""
+        """Return whether ``count`` rows from ``at`` equal those of ``other`` from ``start``."""
         end, stop = at + count, start + count
         return self.paths[at:end] == other.paths[start:stop] and all(
-            mine[at:end] == theirs[start:stop] for mine, theirs in zip(self.columns, other.columns, strict=True)
+            own[at:end] == others[start:stop] for own, others in zip(self.columns, other.columns, strict=True)
         )
 
     def status(self, row: int) -> StatFields:
-        """What stat(2) says of one object."""
+        """Return the stat(2) fields of one object."""
         return StatFields._make([column[row] for column in self.columns])
 
 
 class StatFields(NamedTuple):
-    """What stat(2) says of one object, in the order of `Columns` and of `Entry`."""
+    """Fields of stat(2) of one object, in the order of `Columns` and of `Entry`."""
 
     mode: int
     uid: int
@@ -115,8 +115,8 @@ class StatFields(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> StatFields:
-        """From the kernel's answer."""
+    def from_stat(cls, status: os.stat_result) -> StatFields:
+        """Create the fields from a result of stat(2)."""
         return cls(
             status.st_mode,
             status.st_uid,
@@ -129,9 +129,9 @@ class StatFields(NamedTuple):
 
 
 def make_entry(path: bytes, status: StatFields, xattrs: Attributes = (), target: bytes = b"", number: int = 0) -> Entry:
-    """The entry of an object, without extents. Raises SourceError for a kind of object that no format knows."""
+    """Make the entry of an object, without extents. Raises SourceError for an unknown kind of object."""
     mode, uid, gid, mtime_ns, ctime_ns, inode, size = status
     kind = _KINDS.get(mode & TYPE)
     if kind is None:
-        raise SourceError(f"cannot read {format_path(path)}: it is of an unknown kind (mode {mode:o})")
+        raise SourceError(f"cannot read {format_path(path)}: its file type is unknown (mode {mode:o})")
     return Entry(path, kind, mode & ~TYPE, uid, gid, mtime_ns, ctime_ns, inode, size, target, number, xattrs)

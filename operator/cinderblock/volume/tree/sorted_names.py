@@ -1,29 +1,29 @@
-"""The names in one directory, few of them in memory as objects."""
+"""The sorted names of one directory, most of them compressed in memory."""
 
 from __future__ import annotations
 
 import zlib
 
-BLOCK = 4096
-"""Names that are objects at once; the rest waits compressed. A million sorted names of 64 bytes take 120 MB as a list;
-most directories have fewer names than this, and theirs are never compressed."""
+BLOCK_NAMES = 4096
+"""Most names that are uncompressed at once. A million sorted names of 64 bytes take 120 MB as a list. Most directories
+have fewer names than this, and are never compressed."""
 _LEVEL = 1
-"""The least effort of zlib: sorted names have much in common."""
+"""The fastest level of zlib: sorted names have much in common."""
 
 
 class SortedNames:
-    """Names in ascending order of bytes, taken out one by one.
+    """A queue of names in ascending order of bytes.
 
     Args:
-        names: in any order; the list is used up.
+        names: in any order; the list is modified.
     """
 
     def __init__(self, names: list[bytes]) -> None:
         names.sort()
         self._count = len(names)
         self._blocks: list[bytes] = []
-        while len(names) > BLOCK:
-            start = (len(names) - 1) // BLOCK * BLOCK
+        while len(names) > BLOCK_NAMES:
+            start = (len(names) - 1) // BLOCK_NAMES * BLOCK_NAMES
             self._blocks.append(zlib.compress(b"/".join(names[start:]), _LEVEL))
             del names[start:]
         names.reverse()
@@ -37,11 +37,11 @@ class SortedNames:
 
     @property
     def first(self) -> bytes:
-        """The least name. Raises IndexError if there is none."""
+        """The smallest name. Raises IndexError if there is none."""
         return self._open[-1]
 
     def pop(self) -> bytes:
-        """Take the least name out. Raises IndexError if there is none."""
+        """Remove the smallest name, and return it. Raises IndexError if there is none."""
         name = self._open.pop()
         self._count -= 1
         if not self._open and self._blocks:

@@ -1,4 +1,4 @@
-"""The content of one file of a tree that is backed up."""
+"""The content of one file of a tree that a backup reads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cinderblock.volume.kernel.file_io import data_ranges, read_dropping_cache
 from cinderblock.volume.timestamps import change_stamp
 
 SMALL_FILE_BYTES = 64 << 10
-"""Bytes up to which a file is read whole without asking for its holes: two system calls less for most files, and its
-zeros are found by comparing anyway."""
+"""Bytes of the largest file that is read completely without looking for holes. This saves two system calls for most
+files, and its zeros are found by comparing anyway."""
 
 
 class SourceFile(Closeable):
     """The content of one file of a tree (a `content.SourceContent`).
 
     Attributes:
-        entry: the file as it was when it was opened; of a file that changed since the walk, its new state.
+        entry: the file at the time of opening, even if it has changed since the walk.
     """
 
     def __init__(self, fd: int, entry: Entry, status: os.stat_result, *, is_settled: bool = True) -> None:
@@ -33,11 +33,14 @@ class SourceFile(Closeable):
 
     @property
     def size(self) -> int:
-        """Bytes when it was opened."""
+        """Bytes at the time of opening."""
         return self.entry.size
 
     def data_ranges(self) -> Iterator[ByteRange]:
-        """Ranges that are no holes. A file of SMALL_FILE bytes at most, or without holes, is one range."""
+        """Yield the ranges that are not holes. A file of at most SMALL_FILE_BYTES, or without holes, is one range.
+
+        Raises SourceError.
+        """
         if self.size <= SMALL_FILE_BYTES or self._status.st_blocks * 512 >= self.size:
             if self.size:
                 yield ByteRange(0, self.size)
@@ -48,11 +51,11 @@ class SourceFile(Closeable):
             raise object_error(error, "find the holes of", self.entry.path) from error
 
     def prefetch(self) -> None:
-        """Have the kernel read the content ahead, without waiting for it: many small files are then read at once."""
+        """Let the kernel read ahead without waiting for it, so that many small files are read at once."""
         os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_WILLNEED)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill ``buffer`` from ``offset``; fewer bytes come back only where the file ends. Raises SourceError."""
+        """Fill ``buffer`` from ``offset``, and return the bytes read: fewer only at the end. Raises SourceError."""
         try:
             return read_dropping_cache(self._fd, offset, buffer)
         except OSError as error:
@@ -60,14 +63,14 @@ class SourceFile(Closeable):
 
     @property
     def is_settled(self) -> bool:
-        """Whether every change from the opening on moves ctime; not of a file that is written in each tick of it."""
+        """Whether every change since the opening moves ctime; not for a file that is written in each clock tick."""
         return self._is_settled
 
     def has_changed(self) -> bool:
-        """Whether size, mtime or ctime are others than when the file was opened: what was read may be torn.
+        """Return whether size, mtime or ctime have changed since the opening, so that the read content may be torn.
 
-        ctime cannot be set by anybody, so a change hides only in the granularity of the file system's clock: see
-        `is_settled`. Raises SourceError.
+        Nobody can set ctime, so only the granularity of the file system's clock can hide a change: see `is_settled`.
+        Raises SourceError.
         """
         try:
             now = os.fstat(self._fd)
@@ -77,7 +80,7 @@ class SourceFile(Closeable):
 
     @override
     def close(self) -> None:
-        """Give up the descriptor. May be repeated."""
+        """Close the descriptor. May be repeated."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,4 +1,4 @@
-"""Entries of a target that are neither files nor directories, and whether something present can become an entry."""
+"""Symbolic links, FIFOs and device nodes of a target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FEATURES = {
 
 
 def is_same_node(directory: int, name: bytes, entry: Entry, status: os.stat_result) -> bool:
-    """Whether what is present is of the entry's kind, and can get its content and attributes. Raises OSError."""
+    """Return whether an existing object has the kind and identity of the entry. Raises OSError."""
     if stat.S_IFMT(status.st_mode) != TYPES.get(entry.kind):
         return False
     if entry.kind is EntryKind.SYMLINK:
@@ -29,13 +29,14 @@ def is_same_node(directory: int, name: bytes, entry: Entry, status: os.stat_resu
 
 
 def make_node(directory: int, name: bytes, entry: Entry, losses: MetadataLosses) -> bool:
-    """Make a symbolic link, FIFO or device node. Return False if the target refuses it and ``losses`` forgives that.
+    """Make a symbolic link, FIFO or device node. Return False if the target rejects it and ``losses`` counts that.
 
-    Raises OSError; TargetError for a refusal that is not forgiven; IntegrityError for a kind that no tree holds.
+    Raises OSError; TargetError for an error that ends the restore; IntegrityError for a kind that does not belong in a
+    tree.
     """
     feature = _FEATURES.get(entry.kind)
     if feature is None:
-        raise IntegrityError(f"the backup's tree holds {format_path(entry.path)} of kind {entry.kind.name}")
+        raise IntegrityError(f"the backup's tree contains {format_path(entry.path)} of kind {entry.kind.name}")
     try:
         if entry.kind is EntryKind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=directory)

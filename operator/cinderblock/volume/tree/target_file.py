@@ -1,4 +1,4 @@
-"""One file of a tree while a restore writes it."""
+"""The content of one file of a tree that a restore writes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def make_file(directory: int, name: bytes) -> int:
-    """Make a file that is not there, and return its descriptor. Raises OSError."""
+    """Create a file that must not exist, and return its descriptor. Raises OSError."""
     return os.open(name, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
 
 
 class TargetFile(Closeable):
     """The content of one file of a tree (a `content.TargetContent`).
 
-    It stands for itself: all goes through its own descriptor, so that it may be filled and finished by any thread
-    while its directory is long done.
+    It uses only its own descriptor. So any thread may fill and finish it, even after its directory is done.
 
     Attributes:
-        entry: what the file is to be.
+        entry: the entry of the file.
     """
 
     def __init__(
@@ -47,14 +46,15 @@ class TargetFile(Closeable):
         on_finish: Callable[[], None],
         writers: WriterThreads | None = None,
     ) -> None:
-        """Take over ``fd``, open for reading and writing. Raises OSError if what is too long cannot be cut off.
+        """Take ownership of ``fd``, open for reading and writing. Raises OSError if the file cannot be shortened.
 
         Args:
-            fd, entry: the file, and what it is to be.
-            is_new: whether it was just made.
-            losses: says what cannot be kept, and counts it.
-            on_finish: told when it is finished.
-            writers: write what is large past the page cache; None: nothing is.
+            fd: the open file.
+            entry: the entry of the file.
+            is_new: whether it was just created.
+            losses: counts metadata that cannot be kept.
+            on_finish: called when the file is finished.
+            writers: write large files past the page cache; None disables this.
         """
         self.entry = entry
         self._fd = fd
@@ -68,33 +68,33 @@ class TargetFile(Closeable):
         self._direct = None
         if writers is not None and entry.size >= LARGE_FILE_BYTES:
             if self._is_blank:
-                # Writes behind the end of a file the kernel makes one after the other.
+                # The kernel serializes writes behind the end of a file.
                 os.ftruncate(fd, entry.size)
             self._direct = DirectFile.open(fd, writers, self._write_error)
 
     @property
     def size(self) -> int:
-        """Bytes that the file is to have."""
+        """Final size of the file in bytes."""
         return self.entry.size
 
     @property
     def is_blank(self) -> bool:
-        """Whether the file was new or empty when it was opened: nothing to compare with, and nothing to clear."""
+        """Whether the file was new or empty when it was opened, so that there is nothing to compare or to clear."""
         return self._is_blank
 
     def prefetch(self) -> None:
-        """Have the kernel read the content ahead, without waiting for it: many small files are then read at once."""
+        """Let the kernel read ahead without waiting for it, so that many small files are read at once."""
         os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_WILLNEED)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """What the file holds now; fewer bytes come back where it ends. Raises TargetError."""
+        """Read the current content, and return the bytes read: fewer only at the end. Raises TargetError."""
         try:
             return read_full(self._fd, offset, buffer)
         except OSError as error:
             raise target_error(error, "read", self.entry.path) from error
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Put ``data`` at ``offset``. Raises TargetError, also of an earlier write."""
+        """Write ``data`` at ``offset``. Raises TargetError, also for an earlier write."""
         if self._direct is not None:
             self._direct.write(offset, data)
             return
@@ -104,7 +104,7 @@ class TargetFile(Closeable):
             raise self._write_error(error, offset) from error
 
     def clear(self, offset: int, length: int) -> None:
-        """Make a range a hole, where the file has data there. Raises TargetError."""
+        """Make a range a hole, unless it is one already. Raises TargetError."""
         if self._is_blank:
             return
         try:
@@ -113,7 +113,7 @@ class TargetFile(Closeable):
             raise target_error(error, "make a hole in", self.entry.path) from error
 
     def finish(self) -> None:
-        """Give the file its size, owner, mode, extended attributes and mtime, and close it. Raises TargetError."""
+        """Set size, owner, mode, extended attributes and mtime, and close the file. Raises TargetError."""
         self._end_direct()
         try:
             status = os.fstat(self._fd)
@@ -129,7 +129,7 @@ class TargetFile(Closeable):
 
     @override
     def close(self) -> None:
-        """Give up the descriptor without finishing; after ``finish`` it does nothing. May be repeated."""
+        """Close the descriptor without finishing. Does nothing after ``finish``. May be repeated."""
         if self._direct is not None:
             self._direct.close()
         if self._fd >= 0:
@@ -137,7 +137,7 @@ class TargetFile(Closeable):
             os.close(fd)
 
     def _end_direct(self) -> None:
-        """Wait for what is being written: it would change attributes. Raises TargetError."""
+        """Wait for writes in flight, because they would change attributes. Raises TargetError."""
         if self._direct is not None:
             with self._direct as direct:
                 direct.finish()

@@ -1,4 +1,4 @@
-"""Going through a tree, in the order of the manifest, without holding it in memory."""
+"""The walk through a tree in the order of the manifest, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,94 +11,94 @@ from dataclasses import dataclass, field
 from cinderblock.api.losses import Loss
 from cinderblock.errors import SourceError
 from cinderblock.volume.errors import walk_error
-from cinderblock.volume.metadata_support import EXAMPLES, example
+from cinderblock.volume.metadata_support import MAX_EXAMPLES, format_example
 from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.tree.dirfd import DirectoryStack, has_mounts_below, mount_id, sorted_names
-from cinderblock.volume.tree.metadata import ATTRIBUTES_LIMIT, Attributes, read_xattrs
+from cinderblock.volume.tree.metadata import MAX_XATTR_BYTES, Attributes, read_xattrs
 from cinderblock.volume.tree.rows import TYPE, Columns, Rows
 from cinderblock.volume.tree.sorted_names import SortedNames
 
 LOST_FOUND = b"lost+found"
-"""Directory of fsck at the root of ext file systems: belongs to the file system, not to the data."""
+"""Directory of fsck at the root of ext file systems, which is not part of the data."""
 
-ROWS = 1024
-"""Objects that are handed out together: half a MiB of what the kernel says of them."""
-ATTRIBUTE_BYTES = 1 << 20
-"""Extended attributes of directories that are handed out together, or some more: one may have many of 64 KiB."""
+MAX_ROWS = 1024
+"""Most objects of one batch, which take half a MiB."""
+MAX_BATCH_XATTR_BYTES = 1 << 20
+"""Bytes of extended attributes of directories after which a batch is full. One directory may have many of 64 KiB."""
 _INODES = Columns._fields.index("inodes")
-_LOGGED_PER_CAUSE = {
+_LOSS_NAMES = {
     "sockets": "sockets left out",
     "mounts": "mounts inside the volume left out",
     "lost_found": "entries of lost+found left out",
     "vanished": "files that were removed while the volume was read",
 }
-"""What each count of `Skipped` is called."""
+"""Name of each count of `SkippedObjects` in reports."""
 
 
-OmittedObject = tuple[dict[str, int], dict[str, list[str]]]
-"""The counts and examples of `Skipped`; plain values for another process."""
+SkippedCounts = tuple[dict[str, int], dict[str, list[str]]]
+"""Counts and examples of `SkippedObjects`; plain values for another process."""
 
 
 @dataclass(slots=True)
 class SkippedObjects:
-    """What a walk left out.
+    """Objects that a walk skipped.
 
     Attributes:
-        sockets: sockets; they mean nothing without the process that listens.
-        mounts: directories on which something else is mounted; they are kept as empty directories.
+        sockets: sockets, which are useless without the listening process.
+        mounts: directories on which another file system is mounted; they are kept as empty directories.
         lost_found: names in ``lost+found`` at the root.
-        vanished: names that were removed between being listed and being looked at.
+        vanished: names that were removed after they were listed.
     """
 
     sockets: int = 0
     mounts: int = 0
     lost_found: int = 0
     vanished: int = 0
-    _named: dict[str, list[str]] = field(default_factory=dict)
+    _examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def name(self, what: str, path: bytes) -> None:
-        """Keep a path as an example, if there are few so far. ``what`` is the name of its count."""
-        named = self._named.setdefault(what, [])
-        if len(named) < EXAMPLES:
-            named.append(example(path))
+    def add_example(self, kind: str, path: bytes) -> None:
+        """Keep a path as an example, up to MAX_EXAMPLES. ``kind`` is the name of its count."""
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(format_example(path))
 
-    def plain(self) -> OmittedObject:
-        """What was left out, for another process."""
-        return {what: getattr(self, what) for what in _LOGGED_PER_CAUSE}, self._named
+    def to_plain(self) -> SkippedCounts:
+        """Return the counts for another process."""
+        return {kind: getattr(self, kind) for kind in _LOSS_NAMES}, self._examples
 
-    def add(self, left: OmittedObject) -> None:
-        """Add what `plain` of another one gave."""
-        counts, named = left
-        for what, count in counts.items():
-            setattr(self, what, getattr(self, what) + count)
-            self._named[what] = [*self._named.get(what, ()), *named.get(what, ())][:EXAMPLES]
+    def add(self, other: SkippedCounts) -> None:
+        """Add the result of `to_plain` of another process."""
+        counts, examples = other
+        for kind, count in counts.items():
+            setattr(self, kind, getattr(self, kind) + count)
+            self._examples[kind] = [*self._examples.get(kind, ()), *examples.get(kind, ())][:MAX_EXAMPLES]
 
-    def sentences(self) -> list[str]:
-        """Short sentences for the report, one for each kind of thing that was left out."""
-        return [f"{told}: {getattr(self, what)}" for what, told in _LOGGED_PER_CAUSE.items() if getattr(self, what)]
+    def summaries(self) -> list[str]:
+        """Return short sentences for the report, one for each kind of skipped object."""
+        return [f"{loss.what}: {loss.objects}" for loss in self.list_losses()]
 
-    def listed(self) -> list[Loss]:
-        """Return the same with examples."""
+    def list_losses(self) -> list[Loss]:
+        """Return the skipped objects by kind, with examples."""
         return [
-            Loss(what=told, objects=getattr(self, what), examples=self._named.get(what, []))
-            for what, told in _LOGGED_PER_CAUSE.items()
-            if getattr(self, what)
+            Loss(what=name, objects=getattr(self, kind), examples=self._examples.get(kind, []))
+            for kind, name in _LOSS_NAMES.items()
+            if getattr(self, kind)
         ]
 
 
 @dataclass(slots=True)
 class _Link:
-    """An inode with several names: where it was first seen, and how many names are still to come."""
+    """An inode with several names: the path of its first name, and the number of names still to come."""
 
     path: bytes
     remaining: int
 
 
 class _Batch:
-    """Rows in the making.
+    """Unfinished rows.
 
     Attributes:
-        paths, statuses: of regular files it is enough to be here.
+        paths, statuses: of all objects. Regular files need nothing else.
     """
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        """Whether its rows are to be handed out."""
-        return len(self.paths) >= ROWS or self._attribute_bytes >= ATTRIBUTE_BYTES
+        """Whether its rows must be yielded."""
+        return len(self.paths) >= MAX_ROWS or self._attribute_bytes >= MAX_BATCH_XATTR_BYTES
 
     def add(self, path: bytes, status: os.stat_result) -> None:
         """Add a regular file."""
@@ -120,7 +120,7 @@ class _Batch:
         self.statuses.append(status)
 
     def add_special(self, path: bytes, status: os.stat_result, attributes: Attributes = ()) -> None:
-        """Add anything else."""
+        """Add an object that is not a regular file."""
         self._special.append(len(self.paths))
         if attributes:
             self._attributes[len(self.paths)] = attributes
@@ -133,7 +133,7 @@ class _Batch:
         self.add(path, status)
 
     def rows(self) -> Rows:
-        """What was added."""
+        """Return the added objects as rows."""
         found = self.statuses
         sizes = [status.st_size for status in found]
         numbers = {}
@@ -158,46 +158,46 @@ class _Batch:
 
 
 class TreeWalk:
-    """One pass through a tree.
+    """One walk through a tree.
 
-    In memory: the names of the directories between the root and the current one, one path per inode that has names
-    still to come, and ROWS rows.
+    It keeps in memory the names of the directories between the root and the current one, one path per inode with names
+    still to come, and MAX_ROWS rows.
 
     Args:
         root_fd: an open directory, which must stay open.
-        skipped: counts what is left out.
-        gaps: collects what cannot be read and may be left out; None: nothing may be left out.
+        skipped: counts skipped objects.
+        omissions: collects unreadable objects that may be left out; None: none may be left out.
 
     Raises OSError.
     """
 
-    def __init__(self, root_fd: int, skipped: SkippedObjects, gaps: Omissions | None = None) -> None:
+    def __init__(self, root_fd: int, skipped: SkippedObjects, omissions: Omissions | None = None) -> None:
         self._skipped = skipped
-        self._gaps = Omissions() if gaps is None else gaps
+        self._omissions = Omissions() if omissions is None else omissions
         self._root = root_fd
         self._mount = mount_id(root_fd) if has_mounts_below(root_fd) else None
-        self._chain: DirectoryStack
+        self._stack: DirectoryStack
         self._batch = _Batch()
         self._pending: list[SortedNames] = []
         self._prefixes: list[bytes] = []
         self._links: dict[tuple[int, int], _Link] = {}
 
     def rows(self) -> Iterator[Rows]:
-        """The root, then everything below it, by path components. Raises SourceError or SourceChanging."""
-        self._chain = DirectoryStack(self._root)
+        """Yield the root, then everything below it, in order of path parts. Raises SourceError or SourceChanging."""
+        self._stack = DirectoryStack(self._root)
         try:
-            self._add_directory(b"", self._chain.fd)
+            self._add_directory(b"", self._stack.fd)
             while self._pending:
-                self._go_on()
+                self._continue()
                 if self._batch.is_full or not self._pending:
                     yield self._batch.rows()
                     self._batch = _Batch()
         finally:
-            self._chain.close()
+            self._stack.close()
 
-    def _go_on(self) -> None:
-        """Go through the current directory, until a directory below it is entered, it ends, or the batch is full."""
-        names, prefix, fd, batch = self._pending[-1], self._prefixes[-1], self._chain.fd, self._batch
+    def _continue(self) -> None:
+        """Add objects of the current directory until it ends, a subdirectory is entered, or the batch is full."""
+        names, prefix, fd, batch = self._pending[-1], self._prefixes[-1], self._stack.fd, self._batch
         paths, statuses = batch.paths, batch.statuses
         while names:
             name = names.pop()
@@ -208,10 +208,10 @@ class TreeWalk:
                 self._skipped.vanished += 1
                 continue
             except OSError as error:
-                self._gaps.leave_out(walk_error(error, "read", path), path)
+                self._omissions.omit(walk_error(error, "read", path), path)
                 continue
             if status.st_nlink == 1 and status.st_mode & TYPE == stat.S_IFREG:
-                # Nearly all objects are such files: here nothing is called for them.
+                # Nearly all objects are such files, so this branch calls nothing else.
                 paths.append(path)
                 statuses.append(status)
             elif stat.S_ISDIR(status.st_mode):
@@ -219,15 +219,15 @@ class TreeWalk:
                     return
             else:
                 self._add_other(path, status)
-            if len(paths) >= ROWS:
+            if len(paths) >= MAX_ROWS:
                 return
         self._leave()
 
     def _add_other(self, path: bytes, status: os.stat_result) -> None:
-        """Add what is no directory."""
+        """Add an object that is not a directory."""
         if stat.S_ISSOCK(status.st_mode):
             self._skipped.sockets += 1
-            self._skipped.name("sockets", path)
+            self._skipped.add_example("sockets", path)
         elif status.st_nlink > 1 and (holder := self._holder(path, status)) is not None:
             self._batch.add_link(path, status, holder)
         elif stat.S_ISREG(status.st_mode):
@@ -236,17 +236,17 @@ class TreeWalk:
             self._batch.add_special(path, status)
 
     def _count_lost_found(self) -> None:
-        """Only root may look into it; who may not needs not know."""
+        """Count the names in lost+found if the process may list it; normally only root may."""
         try:
-            fd = self._chain.enter(LOST_FOUND)
+            fd = self._stack.enter(LOST_FOUND)
         except OSError:
             return
         with suppress(OSError):
             self._skipped.lost_found = len(sorted_names(fd))
-        self._chain.leave()
+        self._stack.leave()
 
     def _holder(self, path: bytes, status: os.stat_result) -> bytes | None:
-        """The path under which an inode was seen before; None if it is seen for the first time."""
+        """Return the path of the first name of an inode; None if this is the first name."""
         identity = (status.st_dev, status.st_ino)
         link = self._links.get(identity)
         if link is None:
@@ -258,31 +258,31 @@ class TreeWalk:
         return link.path
 
     def _descend(self, name: bytes, path: bytes) -> bool:
-        """Add a directory and go into it, unless something else is mounted there. Returns whether we are in it."""
+        """Add a directory, and enter it unless another file system is mounted there. Return whether it was entered."""
         if path == LOST_FOUND:
             self._count_lost_found()
             return False
         try:
-            fd = self._chain.enter(name)
+            fd = self._stack.enter(name)
         except FileNotFoundError:
             self._skipped.vanished += 1
             return False
         except OSError as error:
-            self._gaps.leave_out(walk_error(error, "open", path), path, is_directory=True)
+            self._omissions.omit(walk_error(error, "open", path), path, is_directory=True)
             return False
         try:
             is_entered = self._add_directory(path, fd)
         except SourceError as error:
-            self._gaps.leave_out(error, path, is_directory=True)
+            self._omissions.omit(error, path, is_directory=True)
             is_entered = False
         if not is_entered:
-            self._chain.leave()
+            self._stack.leave()
         return is_entered
 
     def _add_directory(self, path: bytes, fd: int) -> bool:
-        """Add the current directory and begin with it, unless something else is mounted there."""
+        """Add the current directory, and start to list it unless another file system is mounted there."""
         try:
-            status, attributes = os.fstat(fd), read_xattrs(fd, ATTRIBUTES_LIMIT)
+            status, attributes = os.fstat(fd), read_xattrs(fd, MAX_XATTR_BYTES)
             is_mount = self._mount is not None and mount_id(fd) != self._mount
         except OSError as error:
             raise walk_error(error, "read", path) from error
@@ -290,19 +290,19 @@ class TreeWalk:
         self._batch.add_special(path, status, attributes)
         if names is None:
             self._skipped.mounts += 1
-            self._skipped.name("mounts", path)
+            self._skipped.add_example("mounts", path)
             return False
         self._begin(path, names)
         return True
 
     def _list(self, path: bytes) -> SortedNames:
         try:
-            return sorted_names(self._chain.fd)
+            return sorted_names(self._stack.fd)
         except OSError as error:
             raise walk_error(error, "list", path) from error
 
     def _begin(self, path: bytes, names: SortedNames) -> None:
-        """Go on with a directory that was added."""
+        """Make a directory that was added the current one."""
         self._pending.append(names)
         self._prefixes.append(path + b"/" if path else b"")
 
@@ -311,6 +311,6 @@ class TreeWalk:
         self._pending.pop()
         if self._pending:
             try:
-                self._chain.leave()
+                self._stack.leave()
             except OSError as error:
                 raise walk_error(error, "leave", path) from error

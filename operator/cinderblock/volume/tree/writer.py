@@ -1,4 +1,4 @@
-"""A file tree as a restore writes it: a target directory is made exactly equal to a stream of entries, in place."""
+"""A file tree that a restore writes: a target directory is made exactly equal to a stream of entries, in place."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
 
 _UNWRITABLE = frozenset({errno.EPERM, errno.EACCES, errno.ETXTBSY})
 _IMPOSSIBLE_PARTS = frozenset({b"", b".", b".."})
-DEFERRED_FILES = 128 << 10
-"""Bytes of the largest new file that may be made later and elsewhere: for larger ones system calls do not count."""
+MAX_DEFERRED_FILE_BYTES = 128 << 10
+"""Bytes of the largest new file whose creation is deferred. For larger files the cost of system calls is negligible."""
 
 
 @dataclass(slots=True)
@@ -44,11 +44,11 @@ class _Level:
     """One directory between the root and the current one.
 
     Attributes:
-        entry: what it is to be.
-        names: what it held before and the stream has not reached yet.
+        entry: its entry.
+        names: previous contents that the stream has not reached yet.
         last: the name that was put last.
-        is_new: whether this restore made it.
-        is_foreign: whether something else is mounted there: it is left as it is.
+        is_new: whether this restore created it.
+        is_foreign: whether another file system is mounted there, so that it stays unchanged.
     """
 
     entry: Entry
@@ -59,22 +59,22 @@ class _Level:
 
 
 class TreeWriter(Closeable):
-    """A volume of mode Filesystem that becomes equal to a backup.
+    """A volume of mode Filesystem that a restore makes equal to a backup.
 
-    Entries come in the order of `TreeReader.walk`. What the target holds is gone through beside them, so that names
-    that are not in the backup are removed on the way; in memory are only the names of the directories between the root
-    and the current one. ``lost+found`` at the root is left alone.
+    Entries come in the order of `TreeReader.walk`. The target is listed in the same order, so names that are not in the
+    backup are removed on the way. Only the names of the directories between the root and the current one are in memory.
+    ``lost+found`` at the root is never changed.
 
     Attributes:
-        losses: what could not be kept.
-        late: what may be done only when all files that were put before it are finished, in order: further names of
-            files, and attributes of directories, whose mtime changes with every name. ``finish`` does what is left.
+        losses: metadata that could not be kept.
+        deferred: actions that must wait until all files put before them are finished, in order: further names of files,
+            and attributes of directories, whose mtime changes with every name. ``finish`` runs the remaining ones.
     """
 
     def __init__(
         self,
         root: str | bytes,
-        fidelity: MetadataSupport | None = None,
+        support: MetadataSupport | None = None,
         *,
         is_strict: bool = True,
         defers: bool = False,
@@ -83,23 +83,23 @@ class TreeWriter(Closeable):
 
         Args:
             root: an existing directory.
-            fidelity: what cannot be kept; None: ask `fidelity.assess_target`.
+            support: metadata that cannot be kept; None: use `capabilities.assess_target`.
             is_strict: whether any other loss ends the restore.
-            defers: whether new small files are left to the caller to make (`new_file`), and what depends on them waits
-                in ``late``.
+            defers: whether the caller creates new small files (`DeferredFile`), and actions that depend on them wait
+                in ``deferred``.
         """
-        self.losses = MetadataLosses(fidelity or assess_target(root), is_strict=is_strict)
+        self.losses = MetadataLosses(support or assess_target(root), is_strict=is_strict)
         self.deferred: deque[Callable[[], None]] = deque()
         self._defers = defers
         try:
             self._root = open_root(root)
             self._mount = mount_id(self._root)
-            self._early = BackgroundSync(open_root(root), sync_file_system)
+            self._background_sync = BackgroundSync(open_root(root), sync_file_system)
         except OSError as error:
             raise target_error(error, "open", os.fsencode(root)) from error
-        self._chain = DirectoryStack(self._root)
-        self._link_chain = DirectoryStack(self._root)
-        self._late_chain = DirectoryStack(self._root)
+        self._stack = DirectoryStack(self._root)
+        self._link_stack = DirectoryStack(self._root)
+        self._deferred_stack = DirectoryStack(self._root)
         self._levels: list[_Level] = []
         self._claimed: set[tuple[int, int]] = set()
         self._missing_nodes: set[bytes] = set()
@@ -108,15 +108,14 @@ class TreeWriter(Closeable):
         self._writers = WriterThreads()
 
     def create_pool(self, processes: int, memory: SharedMemory) -> CreatePool:
-        """Processes that make new files whose bytes are in ``memory``. The caller closes them."""
+        """Start processes that create new files with bytes from ``memory``. The caller closes them. Raises OSError."""
         return CreatePool(processes, self._root, memory, self.losses)
 
     def put(self, entry: Entry) -> TargetFile | DeferredFile | None:
-        """Make the target have this entry.
+        """Create or update an entry in the target.
 
-        Returns, of a FILE, the content to be filled and finished by the caller; of all other kinds None, since they
-        are done, or will be by what is in ``late``. Raises TargetError; IntegrityError for a path that no walk gives:
-        out of order, or out of the volume.
+        Returns the content of a FILE, which the caller fills and finishes. Other kinds return None; they are done, or
+        wait in ``deferred``. Raises TargetError; IntegrityError for a path that is out of order or out of the volume.
         """
         if not self._levels:
             self._begin(entry)
@@ -128,16 +127,16 @@ class TreeWriter(Closeable):
             raise target_error(error, "create", entry.path) from error
 
     def add_written(self, count: int) -> None:
-        """So many bytes more are in finished files: the disk may begin with them."""
-        self._early.wrote(count)
+        """Report bytes of finished files, which the disk may start to write."""
+        self._background_sync.add_written(count)
 
     def finish(self) -> None:
-        """The stream has ended: remove what is left over, set directories' attributes, wait until all is stored.
+        """End the stream: remove extra objects, set directories' attributes, and wait until all is stored.
 
         Raises TargetError.
         """
         if self._unfinished:
-            raise TargetError(f"{self._unfinished} files were begun and not finished: run the restore again")
+            raise TargetError(f"{self._unfinished} files were not finished: run the restore again")
         while self._levels:
             self._leave()
         while self.deferred:
@@ -149,11 +148,11 @@ class TreeWriter(Closeable):
 
     @override
     def close(self) -> None:
-        """Give up all descriptors; files that are open stay open, and must be done with."""
+        """Close all descriptors except those of open files, which must no longer be used."""
         self._writers.close()
-        self._early.close()
-        for chain in (self._chain, self._link_chain, self._late_chain):
-            chain.close()
+        self._background_sync.close()
+        for stack in (self._stack, self._link_stack, self._deferred_stack):
+            stack.close()
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -170,10 +169,10 @@ class TreeWriter(Closeable):
         """Leave directories until the entry's parent is the current one, and return the entry's name in it."""
         parent, slash, name = entry.path.rpartition(b"/")
         if name in _IMPOSSIBLE_PARTS or b"\0" in name or (slash and not parent):
-            raise IntegrityError(f"the backup's tree holds an impossible path: {format_path(entry.path)}")
+            raise IntegrityError(f"the backup's tree contains an impossible path: {format_path(entry.path)}")
         while self._levels[-1].entry.path != parent:
             if len(self._levels) == 1:
-                raise IntegrityError(f"the backup's tree holds {format_path(entry.path)} without its directory")
+                raise IntegrityError(f"the backup's tree contains {format_path(entry.path)} without its directory")
             self._leave()
         level = self._levels[-1]
         if name <= level.last:
@@ -186,12 +185,12 @@ class TreeWriter(Closeable):
         if level.is_foreign:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         present = self._advance(level, name)
-        status = os.stat(name, dir_fd=self._chain.fd, follow_symlinks=False) if present else None
+        status = os.stat(name, dir_fd=self._stack.fd, follow_symlinks=False) if present else None
         if entry.kind is EntryKind.HARDLINK:
             self._put_link(entry, name, status)
             return None
         if status is not None and not self._may_stay(entry, name, status):
-            remove(self._chain.fd, name, entry.path)
+            remove(self._stack.fd, name, entry.path)
             status = None
         if entry.kind is EntryKind.FILE:
             return self._put_file(entry, name, status)
@@ -202,7 +201,7 @@ class TreeWriter(Closeable):
         return None
 
     def _advance(self, level: _Level, name: bytes) -> bool:
-        """Remove what the target holds before ``name`` and the backup does not; whether it holds ``name`` itself."""
+        """Remove names before ``name``, which the backup does not have. Return whether the target has ``name``."""
         while level.names and level.names.first < name:
             self._remove_extra(level, level.names.pop())
         if level.names and level.names.first == name:
@@ -213,16 +212,16 @@ class TreeWriter(Closeable):
     def _remove_extra(self, level: _Level, name: bytes) -> None:
         path = level.entry.path + b"/" + name if level.entry.path else name
         if path != LOST_FOUND:
-            remove(self._chain.fd, name, path)
+            remove(self._stack.fd, name, path)
 
     def _may_stay(self, entry: Entry, name: bytes, status: os.stat_result) -> bool:
-        """Whether what the target holds can become the entry without being removed first.
+        """Return whether an existing object can become the entry without being removed first.
 
-        An inode with several names may hold the content of one entry only: whoever comes first claims it. Other
-        entries get an inode of their own, or are links to it because the backup says so. One that looks different from
-        its entry is never written: its other names may lie outside the target, where nothing is ours to change.
+        An inode with several names may hold the content of one entry only, which is the first entry to claim it. Other
+        entries get an inode of their own, or are links to it because the backup says so. An inode that looks different
+        from its entry is never written: its other names may lie outside the target, where nothing may change.
         """
-        if not is_same_node(self._chain.fd, name, entry, status):
+        if not is_same_node(self._stack.fd, name, entry, status):
             return False
         if entry.kind is not EntryKind.DIRECTORY and status.st_nlink > 1:
             identity = (status.st_dev, status.st_ino)
@@ -236,18 +235,18 @@ class TreeWriter(Closeable):
         file: TargetFile | DeferredFile
         if fd is not None:
             file = self._target_file(fd, entry, is_new=False)
-        elif self._defers and entry.size <= DEFERRED_FILES:
-            file = DeferredFile(entry, self._make_late, self._count_finished)
+        elif self._defers and entry.size <= MAX_DEFERRED_FILE_BYTES:
+            file = DeferredFile(entry, self._make_deferred, self._count_finished)
         else:
-            file = self._target_file(make_file(self._chain.fd, name), entry, is_new=True)
+            file = self._target_file(make_file(self._stack.fd, name), entry, is_new=True)
         with self._lock:
             self._unfinished += 1
         return file
 
-    def _make_late(self, entry: Entry) -> TargetFile:
+    def _make_deferred(self, entry: Entry) -> TargetFile:
         parent, _, name = entry.path.rpartition(b"/")
         try:
-            fd = make_file(self._late_chain.go_to(parts_of(parent)), name)
+            fd = make_file(self._deferred_stack.go_to(parts_of(parent)), name)
             return self._target_file(fd, entry, is_new=True)
         except OSError as error:
             raise target_error(error, "create", entry.path) from error
@@ -267,22 +266,22 @@ class TreeWriter(Closeable):
             raise
 
     def _open_present(self, entry: Entry, name: bytes) -> int | None:
-        """The file that is there; None if it could not be opened for writing, and was removed.
+        """Open an existing file; return None if it could not be opened for writing and was removed.
 
-        A file of somebody else, one under fs-verity, and a program that runs can be removed but not written.
+        Files of other users, files under fs-verity and running programs can be removed but not written.
         """
         try:
-            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
+            return os.open(name, OPEN_FLAGS, dir_fd=self._stack.fd)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
         try:
-            make_accessible(self._chain.fd, name, stat.S_IRUSR | stat.S_IWUSR)
-            return os.open(name, OPEN_FLAGS, dir_fd=self._chain.fd)
+            make_accessible(self._stack.fd, name, stat.S_IRUSR | stat.S_IWUSR)
+            return os.open(name, OPEN_FLAGS, dir_fd=self._stack.fd)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
-        remove(self._chain.fd, name, entry.path)
+        remove(self._stack.fd, name, entry.path)
         return None
 
     def _count_finished(self) -> None:
@@ -291,13 +290,13 @@ class TreeWriter(Closeable):
 
     def _put_directory(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
         if is_new:
-            os.mkdir(name, 0o700, dir_fd=self._chain.fd)
-        enter_forced(self._chain, name)
+            os.mkdir(name, 0o700, dir_fd=self._stack.fd)
+        enter_forced(self._stack, name)
         self._open_level(entry, is_new=is_new)
 
     def _open_level(self, entry: Entry, *, is_new: bool) -> None:
-        """Make the directory that the chain has just entered the current one."""
-        fd = self._chain.fd
+        """Make the directory that was just entered the current one."""
+        fd = self._stack.fd
         level = _Level(entry, SortedNames([]), is_new=is_new)
         if not is_new:
             level.is_foreign = mount_id(fd) != self._mount
@@ -308,30 +307,30 @@ class TreeWriter(Closeable):
         self._levels.append(level)
 
     def _put_node(self, entry: Entry, name: bytes, *, is_new: bool) -> None:
-        """A symbolic link, FIFO or device node."""
-        if is_new and not make_node(self._chain.fd, name, entry, self.losses):
+        """Create or update a symbolic link, FIFO or device node."""
+        if is_new and not make_node(self._stack.fd, name, entry, self.losses):
             self._missing_nodes.add(entry.path)
             return
-        metadata.apply_metadata(proc_path(self._chain.fd, name), entry, is_new=is_new, losses=self.losses)
+        metadata.apply_metadata(proc_path(self._stack.fd, name), entry, is_new=is_new, losses=self.losses)
 
     def _put_link(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
-        """One more name for an inode that an earlier entry made."""
+        """Add a further name to the inode of an earlier entry."""
         if entry.target in self._missing_nodes:
             self._remove_present(entry, name, status)
             return
         parts = parts_of(entry.target)
         if not parts or _IMPOSSIBLE_PARTS.intersection(parts) or order_key(entry.target) >= order_key(entry.path):
-            raise IntegrityError(f"the backup's tree holds an impossible hard link: {format_path(entry.path)}")
-        self._do_late(partial(self._link, entry, parts, status), "create", entry)
+            raise IntegrityError(f"the backup's tree contains an impossible hard link: {format_path(entry.path)}")
+        self._run_or_defer(partial(self._link, entry, parts, status), "create", entry)
 
-    def _link(self, entry: Entry, holder_parts: list[bytes], status: os.stat_result | None) -> None:
-        holder_name = holder_parts[-1]
-        holder_directory = self._link_chain.go_to(holder_parts[:-1])
+    def _link(self, entry: Entry, target_parts: list[bytes], status: os.stat_result | None) -> None:
+        holder_name = target_parts[-1]
+        holder_directory = self._link_stack.go_to(target_parts[:-1])
         holder = os.stat(holder_name, dir_fd=holder_directory, follow_symlinks=False)
         if status is not None and (status.st_dev, status.st_ino) == (holder.st_dev, holder.st_ino):
             return
         parent, _, name = entry.path.rpartition(b"/")
-        directory = self._late_chain.go_to(parts_of(parent))
+        directory = self._deferred_stack.go_to(parts_of(parent))
         if status is not None:
             remove(directory, name, entry.path)
         try:
@@ -342,10 +341,10 @@ class TreeWriter(Closeable):
 
     def _remove_present(self, entry: Entry, name: bytes, status: os.stat_result | None) -> None:
         if status is not None:
-            remove(self._chain.fd, name, entry.path)
+            remove(self._stack.fd, name, entry.path)
 
-    def _do_late(self, action: Callable[[], None], verb: str, entry: Entry) -> None:
-        """Do something now, or when all files that were put so far are finished."""
+    def _run_or_defer(self, action: Callable[[], None], verb: str, entry: Entry) -> None:
+        """Run an action now, or defer it until all files that were put so far are finished."""
 
         def act() -> None:
             try:
@@ -359,28 +358,29 @@ class TreeWriter(Closeable):
             act()
 
     def _leave(self) -> None:
-        """The stream has passed the current directory: remove what is left over, and set its attributes.
+        """Leave the current directory: remove extra names, and set its attributes.
 
-        Only now, since every name that is made or removed in it changes its mtime, and its mode may forbid writing.
+        Attributes come last, because every name that is created or removed changes the mtime, and the mode may forbid
+        writing.
         """
         level = self._levels.pop()
         while level.names:
             self._remove_extra(level, level.names.pop())
         try:
             if self._levels:
-                self._chain.leave()
+                self._stack.leave()
         except OSError as error:
             raise target_error(error, "leave", level.entry.path) from error
         if not level.is_foreign:
-            self._do_late(partial(self._finish_directory, level.entry, is_new=level.is_new), "finish", level.entry)
+            self._run_or_defer(partial(self._finish_directory, level.entry, is_new=level.is_new), "finish", level.entry)
 
     def _finish_directory(self, entry: Entry, *, is_new: bool) -> None:
-        directory = self._late_chain.go_to(parts_of(entry.path))
+        directory = self._deferred_stack.go_to(parts_of(entry.path))
         metadata.apply_metadata(directory, entry, is_new=is_new, losses=self.losses)
 
 
 def _looks_like(entry: Entry, status: os.stat_result) -> bool:
-    """Whether owner, mode, mtime and a file's size are those of the entry: then there is nothing to write, normally."""
+    """Return whether owner, mode, mtime and a file's size equal those of the entry."""
     is_sized = entry.kind is not EntryKind.FILE or status.st_size == entry.size
     is_owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
     has_mode = entry.kind is EntryKind.SYMLINK or stat.S_IMODE(status.st_mode) == entry.mode

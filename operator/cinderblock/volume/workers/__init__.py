@@ -1,1 +1,1 @@
-"""Processes of our own that do a part of the work on a tree."""
+"""Processes that do a part of the work on a tree: walking it, and creating small files."""

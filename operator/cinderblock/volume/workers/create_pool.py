@@ -1,4 +1,4 @@
-"""Processes that make small files of a restore (`making`), and the memory by which they get their bytes."""
+"""A pool of processes that create small files for a restore, and the shared memory that passes them the bytes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cinderblock.volume.workers import process as workers_process
 from cinderblock.volume.workers.create_worker import STRICT, CreateOrder, CreateResult
 
 MAX_PROCESSES = 2
-"""Processes at most, each of 15 MiB. Measured with 124,000 new files on 2 processors: 8.2 to 9.0 s without, 7.4 to 7.7
-s with one, 7.5 to 7.8 s with two; on an ext4 from which as many files had just been removed 36 s without, 16 s with
+"""Most processes, each of 15 MiB. Measured with 124,000 new files on 2 processors: 8.2 to 9.0 s without, 7.4 to 7.7 s
+with one, 7.5 to 7.8 s with two. On an ext4 from which as many files had just been removed: 36 s without, 16 s with
 two."""
 
 
 class SharedMemory(Closeable):
-    """Memory that other processes see too, in slots of the same size. The kernel gives it out as it is written to.
+    """Memory shared with other processes, in slots of equal size. The kernel allocates it on the first write.
 
     Attributes:
-        descriptor: for those processes; it stands for the memory.
-        free: numbers of slots that nobody uses.
+        descriptor: gives other processes access to the memory.
+        free: numbers of unused slots.
     """
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
@@ -39,16 +39,16 @@ class SharedMemory(Closeable):
         self._view = memoryview(mmap.mmap(self.descriptor, slots * slot_bytes))
 
     def start_of(self, slot: int) -> int:
-        """Where a slot begins."""
+        """Return the start of a slot."""
         return slot * self._slot_bytes
 
     def view(self, start: int, length: int) -> memoryview:
-        """A part of it."""
+        """Return a view of a part of the memory."""
         return self._view[start : start + length]
 
     @override
     def close(self) -> None:
-        """Give it up; what somebody still has a view of goes with that view. May be repeated."""
+        """Release the memory, except for views that are still in use. May be repeated."""
         self._view = memoryview(b"")
         if self.descriptor >= 0:
             os.close(self.descriptor)
@@ -56,114 +56,114 @@ class SharedMemory(Closeable):
 
 
 class CreateTask:
-    """Orders that a process is working on, or has carried out."""
+    """Orders that a process is executing or has executed."""
 
     def __init__(self, process: _Process, losses: MetadataLosses) -> None:
         self._process = process
         self._losses = losses
-        self.answer: CreateResult | None = None
+        self.result: CreateResult | None = None
 
     @property
     def is_done(self) -> bool:
-        """Whether waiting for it would not take long."""
-        return self.answer is not None or self._process.has_answered()
+        """Whether `wait` returns at once."""
+        return self.result is not None or self._process.has_result()
 
     def wait(self) -> None:
-        """Wait until all its files are made, and count what could not be kept.
+        """Wait until all files are created, and count the metadata that could not be kept.
 
-        Raises TargetError if a file was refused; TransientError if the process has ended.
+        Raises TargetError if a file could not be created; TransientError if the process has ended.
         """
-        while self.answer is None:
-            self._process.take_answer()
-        refusal, lost = self.answer
+        while self.result is None:
+            self._process.take_result()
+        message, lost = self.result
         self._losses.add(lost)
-        if refusal is not None:
-            raise TargetError(refusal)
+        if message is not None:
+            raise TargetError(message)
 
 
-def is_worthwhile() -> int:
-    """How many processes to start: one processor is for who goes through the manifest."""
+def usable_processes() -> int:
+    """Return how many processes to start. One processor is reserved for the reader of the manifest."""
     return min(MAX_PROCESSES, len(os.sched_getaffinity(0)) - 1)
 
 
 class CreatePool(Closeable):
-    """Some such processes; used by one thread.
+    """Processes that create files. Only one thread may use the pool.
 
-    Raises OSError if the kernel starts none.
+    Raises OSError if a process cannot be started.
 
     Args:
-        count: how many processes.
+        count: number of processes.
         root: descriptor of the volume's root.
-        memory: where the bytes of files are.
-        losses: says what cannot be kept, and counts it.
+        memory: contains the bytes of the files.
+        losses: counts metadata that cannot be kept.
     """
 
     def __init__(self, count: int, root: int, memory: SharedMemory, losses: MetadataLosses) -> None:
         self._losses = losses
-        keeping = [STRICT if losses.is_strict else "BestEffort", *(feature.name for feature in losses.lacking)]
+        arguments = [STRICT if losses.is_strict else "BestEffort", *(feature.name for feature in losses.lacking)]
         self._processes: list[_Process] = []
         try:
             for _ in range(count):
-                self._processes.append(_Process(root, memory.descriptor, keeping))
+                self._processes.append(_Process(root, memory.descriptor, arguments))
         except OSError:
             self.close()
             raise
 
     def make(self, orders: Sequence[CreateOrder]) -> CreateTask:
-        """Have files made, by the process that has the least to do. Raises TransientError if it has ended."""
+        """Send orders to the process with the fewest tasks. Raises TransientError if it has ended."""
         process = min(self._processes, key=lambda process: len(process.tasks))
         task = CreateTask(process, self._losses)
-        process.begin(task, orders)
+        process.submit(task, orders)
         return task
 
     @override
     def close(self) -> None:
-        """Order nothing more, and wait until what was ordered is done. May be repeated."""
+        """Wait until all orders are executed, and end the processes. May be repeated."""
         for process in self._processes:
-            process.end()
+            process.stop()
 
 
 class _Process:
-    """One process.
+    """One process of the pool.
 
     Attributes:
-        tasks: what it has not answered yet, in order.
+        tasks: tasks without a result, in order.
     """
 
-    def __init__(self, root: int, memory: int, keeping: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            given = (theirs.fileno(), root, memory)
-            self._child = workers_process.spawn("cinderblock.volume.workers.create_worker", given, keeping)
-            self._connection = Connection(ours.detach())
+    def __init__(self, root: int, memory: int, arguments: Sequence[str]) -> None:
+        parent_end, child_end = socket.socketpair()
+        with parent_end, child_end:
+            descriptors = (child_end.fileno(), root, memory)
+            self._child = workers_process.spawn("cinderblock.volume.workers.create_worker", descriptors, arguments)
+            self._connection = Connection(parent_end.detach())
         self.tasks: deque[CreateTask] = deque()
 
-    def begin(self, task: CreateTask, orders: Sequence[CreateOrder]) -> None:
-        """Send orders; waits while the process has more of them than a socket holds."""
+    def submit(self, task: CreateTask, orders: Sequence[CreateOrder]) -> None:
+        """Send orders. This waits while the process has more of them than fit into the socket."""
         try:
             self._connection.send(orders)
         except OSError as error:
-            raise self._lost() from error
+            raise self._worker_died() from error
         self.tasks.append(task)
 
-    def has_answered(self) -> bool:
-        """Whether there is an answer to be taken; its end counts too."""
+    def has_result(self) -> bool:
+        """Return whether a result is available, or the process has ended."""
         return self._connection.poll()
 
-    def take_answer(self) -> None:
-        """Wait for the answer to the oldest task."""
+    def take_result(self) -> None:
+        """Wait for the result of the oldest task."""
         try:
-            answer: CreateResult = self._connection.recv()
+            result: CreateResult = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise self._lost() from error
-        self.tasks.popleft().answer = answer
+            raise self._worker_died() from error
+        self.tasks.popleft().result = result
 
-    def end(self) -> None:
-        """Tell it to end, and wait for that."""
+    def stop(self) -> None:
+        """End the process, and wait for it."""
         if not self._connection.closed:
             self._connection.close()
         self._child.wait()
 
-    def _lost(self) -> TransientError:
-        self.end()
-        return workers_process.worker_died(self._child, "writes small files")
+    def _worker_died(self) -> TransientError:
+        self.stop()
+        return workers_process.worker_died(self._child, "create small files")

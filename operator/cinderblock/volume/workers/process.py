@@ -1,4 +1,4 @@
-"""Processes of our own that do a part of the work on a tree: `making` and `walking`."""
+"""Start and end of worker processes (`create_worker`, `walk_worker`)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Iterable, Sequence
 from cinderblock.errors import TransientError
 
 
-def spawn(module: str, descriptors: Sequence[int], more: Iterable[str] = ()) -> subprocess.Popen[bytes]:
-    """Run a module of ours; its arguments are the descriptors, which it inherits, and ``more``.
+def spawn(module: str, descriptors: Sequence[int], arguments: Iterable[str] = ()) -> subprocess.Popen[bytes]:
+    """Run a module; its arguments are the descriptors, which it inherits, and ``arguments``.
 
-    Raises OSError if the kernel starts no process.
+    Raises OSError if the process cannot be started.
     """
-    # -P: what lies about in the current directory is not ours to import.
-    command = [sys.executable, "-P", "-m", module, *map(str, descriptors), *more]
+    # -P: never import modules from the current directory.
+    command = [sys.executable, "-P", "-m", module, *map(str, descriptors), *arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=descriptors)
 
 
-def worker_died(child: subprocess.Popen[bytes], does: str) -> TransientError:
-    """What to say of a process that has ended too early; ``does``: what it was there for."""
+def worker_died(child: subprocess.Popen[bytes], action: str) -> TransientError:
+    """Return the error for a process that ended too early; ``action`` completes "Cannot"."""
     return TransientError(
-        f"a process that {does} ended with {child.returncode}: it may have run out of memory (-9); raise the mover's "
-        "memory limit, or try again",
+        f"Cannot {action}: a process ended with {child.returncode}. If it ran out of memory (-9), raise the mover's"
+        " memory limit. Otherwise try again.",
         reason="MoverFailed",
     )

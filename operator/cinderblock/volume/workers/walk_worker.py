@@ -1,8 +1,8 @@
-"""The program of a process that goes through a tree: ``python -m cinderblock.volume.workers.walk_worker``.
+"""The program that walks through a tree: ``python -m cinderblock.volume.workers.walk_worker``.
 
-124,000 files and their 9,000 directories are half a second of system calls and of the interpreter. Meanwhile the first
-process opens the store, reads the parent's manifest, and compares or reads what was found (`walker`). It ends when
-nobody reads its pipe any more.
+124,000 files in 9,000 directories take half a second of system calls and of the interpreter. Meanwhile the first
+process opens the store, reads the parent's manifest, and compares or reads the rows (`walk_process`). This process ends
+when the reader closes the pipe.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.tree.walk import SkippedObjects, TreeWalk
 
 LENGTH: Final = struct.Struct("<I")
-"""Before each message: its bytes. What marshal reads from a pipe by itself it reads number by number."""
+"""The length before each message. Without it, marshal would read the pipe number by number."""
 ROWS: Final = "rows"
 ERROR: Final = "error"
 END: Final = "end"
 Message = tuple[str, tuple[Any, ...]]
-"""A tag and plain values: ROWS with `Rows.plain`, any number of times; then END with the counts of `SkippedObjects`
-and `Omissions`, or ERROR with the class, message and reason of the error that ended the walk."""
+"""A tag and plain values. ROWS carries the result of `Rows.to_plain`, any number of times. The last message is END with
+the counts of `SkippedObjects` and `Omissions`, or ERROR with the class, message and reason of the error that ended the
+walk."""
 
 
 def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Message]:
@@ -37,56 +38,56 @@ def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Me
     skipped, omissions = SkippedObjects(), Omissions(unreadable)
     try:
         for rows in TreeWalk(root, skipped, omissions).rows():
-            yield ROWS, rows.plain()
+            yield ROWS, rows.to_plain()
     except (SourceError, SourceChanging) as error:
         yield ERROR, (type(error).__name__, error.message, error.reason)
     except OSError as cause:
         root_error = source_error(cause, "begin to walk through", b"")
         yield ERROR, (SourceError.__name__, root_error.message, root_error.reason)
     else:
-        yield END, (skipped.plain(), omissions.plain())
+        yield END, (skipped.to_plain(), omissions.to_plain())
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Go through a tree.
+    """Walk through a tree.
 
     Args:
-        arguments: descriptors of the root and of the pipe; bytes that may be kept while the pipe is full; what to do
-            about what cannot be read.
+        arguments: descriptors of the root and of the pipe; bytes that may be buffered while the pipe is full; the
+            policy for objects that cannot be read.
     """
-    # Ctrl-C reaches all processes of a terminal; the one that reads says when to end.
+    # Ctrl-C reaches all processes of a terminal, but the process that reads the pipe must end this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    root, pipe, may_keep = (int(argument) for argument in arguments[:3])
+    root, pipe, max_buffered = (int(argument) for argument in arguments[:3])
     os.set_blocking(pipe, False)
-    kept = bytearray()
+    buffer = bytearray()
     try:
         for message in messages(root, Unreadable(arguments[3])):
             data = marshal.dumps(message)
-            kept += LENGTH.pack(len(data)) + data
-            send(pipe, kept, may_keep)
-        send(pipe, kept, 0)
+            buffer += LENGTH.pack(len(data)) + data
+            send(pipe, buffer, max_buffered)
+        send(pipe, buffer, 0)
     except BrokenPipeError:
         return 0
     return 0
 
 
-def send(pipe: int, kept: bytearray, may_keep: int) -> None:
-    """Move what the pipe takes from ``kept`` into it, and wait until at most ``may_keep`` bytes are left.
+def send(pipe: int, buffer: bytearray, max_buffered: int) -> None:
+    """Write ``buffer`` to the pipe until at most ``max_buffered`` bytes are left in it.
 
-    Raises BrokenPipeError if nobody reads any more.
+    Raises BrokenPipeError if the reader has closed the pipe.
     """
-    room = select.poll()
-    room.register(pipe, select.POLLOUT)
-    while kept:
+    poller = select.poll()
+    poller.register(pipe, select.POLLOUT)
+    while buffer:
         try:
-            with memoryview(kept) as view:
+            with memoryview(buffer) as view:
                 sent = os.write(pipe, view)
         except BlockingIOError:
-            if len(kept) <= may_keep:
+            if len(buffer) <= max_buffered:
                 return
-            room.poll()
+            poller.poll()
         else:
-            del kept[:sent]
+            del buffer[:sent]
 
 
 if __name__ == "__main__":
