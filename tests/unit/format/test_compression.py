@@ -51,7 +51,7 @@ def test_a_higher_level_compresses_better() -> None:
 
 
 def test_an_unknown_encoding_is_rejected() -> None:
-    with pytest.raises(IntegrityError, match="label: encoding 9"):
+    with pytest.raises(IntegrityError, match="label: unknown encoding 9"):
         decode(9, b"data", 4, "label")
 
 

@@ -127,7 +127,7 @@ def test_unsupported_metadata_is_reported_before_the_work(
         assert caplog.messages == [f"Not all can be kept: {warning}"]
     caplog.clear()
     with open_target(VolumeMode.FILESYSTEM, str(target)) as volume:
-        assert caplog.messages == [f"Not all can be kept: {sentence}" for sentence in volume.warnings()]
+        assert caplog.messages == [f"Cannot keep all metadata: {sentence}" for sentence in volume.warnings()]
         assert len(caplog.messages) > 3
 
 

@@ -267,5 +267,5 @@ def log_unsupported(support: MetadataSupport) -> list[str]:
     """
     warnings = support.warnings()
     for sentence in warnings:
-        logger.warning("Not all can be kept: %s", sentence)
+        logger.warning("Cannot keep all metadata: %s", sentence)
     return warnings

@@ -28,8 +28,9 @@ ROWS: Final = "rows"
 ERROR: Final = "error"
 END: Final = "end"
 Message = tuple[str, tuple[Any, ...]]
-"""A tag and plain values: ROWS with `Rows.to_plain`, any number of times; then END with the counts of `SkippedObjects`
-and `Omissions`, or ERROR with the class, message and reason of the error that ended the walk."""
+"""A tag and plain values. ROWS carries the result of `Rows.to_plain`, any number of times. The last message is END with
+the counts of `SkippedObjects` and `Omissions`, or ERROR with the class, message and reason of the error that ended the
+walk."""
 
 
 def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Message]:
