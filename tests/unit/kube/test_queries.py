@@ -8,6 +8,7 @@ import pytest
 
 from cinderblock.kube.queries import newest, stateful_sets_of, uses_claim
 
+
 def test_the_newest_of_nothing_is_none() -> None:
     assert newest([]) is None
 
