@@ -179,6 +179,10 @@ def test_foreign_child_is_neither_used_nor_changed() -> None:
     status, decision = decide(observed_backup(accepted(), snapshot=a_snapshot(owner="stranger")))
     assert status.phase == "error"
     assert reason(status) == "NameTaken"
+    assert status.fail_reason == (
+        "Cannot create VolumeSnapshot cinderblock-b-1: an object of this name exists,"
+        " and VolumeBackup backup-b-1 does not own it. Delete it."
+    )
     assert not [action for action in decision.actions if isinstance(action, CreateChild | DeleteChild)]
 
 
@@ -227,6 +231,18 @@ def test_status_of_a_copied_object_is_ignored() -> None:
     status, decision = decide(observed_backup(copied))
     assert (status.phase, status.id) == ("creating", "b-1")
     assert decision.actions == (AddFinalizer(BACKUP_FINALIZER),)
+
+
+def test_wait_of_a_copied_status_does_not_count() -> None:
+    """The wait of the original must not make a copy of the object exceed the deadline at once."""
+    waiting, _ = decide(
+        observed_backup(a_backup("other"), store=StoreLookup(a_store(), "", StoreUnreachable("silent")))
+    )
+    copied = a_backup(finalizer=False).model_copy(update={"status": waiting})
+    observed = observed_backup(copied, store=StoreLookup(a_store(), "", StoreUnreachable("silent")))
+    decision = backup_decide.decide(observed, NOW + timedelta(hours=1))
+    assert isinstance(decision.status, VolumeBackupStatus)
+    assert (decision.status.phase, reason(decision.status)) == ("creating", "StoreUnreachable")
 
 
 def test_parent_is_the_latest_complete_backup_of_volume_and_store() -> None:
