@@ -75,7 +75,7 @@ def test_snapshot_class_with_retain_is_not_used(is_named: bool) -> None:
             simulation.objects.update(store, spec=store["spec"] | {"volumeSnapshotClassName": "snap"})
         simulation.backup("full", "data")
         simulation.until(
-            "VolumeBackup", "full", "SnapshotClassNotFound: VolumeSnapshotClass snap has deletionPolicy Retain"
+            "VolumeBackup", "full", "SnapshotClassNotFound: Cannot use VolumeSnapshotClass snap: deletionPolicy Retain"
         )
         simulation.settle()
         assert (simulation.phase("VolumeBackup", "full"), summary(simulation)["children"]) == ("error", [])

@@ -61,10 +61,10 @@ def every_write(run: Callable[[int], RequestInfo | None]) -> list[RequestInfo]:
         if call is None:
             return failed
         failed.append(call)
-    raise AssertionError("there are more writes than were expected")
+    raise AssertionError("more writes than expected")
 
 
-@pytest.mark.parametrize("is_ending", [False, True], ids=["a namespace that stays", "a namespace that ends"])
+@pytest.mark.parametrize("is_ending", [False, True], ids=["an active namespace", "a terminating namespace"])
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.reason)
 def test_removed_data_is_never_reported_as_left(
@@ -80,8 +80,8 @@ def test_removed_data_is_never_reported_as_left(
             simulation.settle()
             assert (simulation.phase("VolumeBackup", "full"), simulation.stored()) == ("gone", []), simulation.story()
             assert "DataLeft" not in simulation.reasons, f"write {at}: {simulation.story()}"
-            # In a namespace that ends no Event can be made: there the log is the only one that tells.
-            assert "was left" not in caplog.text
+            # No Event can be created in a terminating namespace, so the log is checked as well.
+            assert "the data stays in the store" not in caplog.text
             assert error.reason not in simulation.reasons, f"write {at}: {simulation.story()}"
             return fault.failed
 
