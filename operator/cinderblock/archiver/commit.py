@@ -19,6 +19,7 @@ from cinderblock.format.manifest.header import ManifestHeader
 from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary, read_header, read_summary
 from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.format.pack import PackTable
+from cinderblock.reasons import Reason
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.store.base import ObjectStore
 
@@ -52,7 +53,7 @@ def commit_manifest(
     if needed.items() - existing.items() or read_finished_header(task, store):
         raise TransientError(
             f"Cannot commit backup {own_id}: another mover has worked for it at the same time. Try again.",
-            reason="Overtaken",
+            reason=Reason.OVERTAKEN,
         )
     surplus = sorted(existing.keys() - needed.keys())
     if surplus:

@@ -10,6 +10,7 @@ from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import InvalidInput, NotFound, ObjectNotFound
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.reader import ManifestReader
+from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 
 
@@ -39,7 +40,7 @@ def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key:
     except ObjectNotFound as error:
         raise NotFound(
             f"Cannot build on {key}: the manifest of the parent is no longer in the store. Make a full backup.",
-            reason="ParentGone",
+            reason=Reason.PARENT_GONE,
         ) from error
 
 

@@ -22,14 +22,15 @@ from cinderblock.errors import (
     NotFound,
 )
 from cinderblock.kube.kinds import SECRET, Kind
+from cinderblock.reasons import Reason
 
 _MESSAGE_LIMIT: Final = 1000
 """Characters of the server's message that are passed on: a rejected Job can produce pages."""
 
 _FORBIDDEN_REASONS: Final = (
-    ("because it is being terminated", "NamespaceTerminating"),
-    ("exceeded quota", "QuotaExceeded"),
-    ("violates PodSecurity", "PodSecurityViolation"),
+    ("because it is being terminated", Reason.NAMESPACE_TERMINATING),
+    ("exceeded quota", Reason.QUOTA_EXCEEDED),
+    ("violates PodSecurity", Reason.POD_SECURITY_VIOLATION),
 )
 """Admission rejects with 403 as RBAC does, and only the message tells which (apiserver/pkg/admission)."""
 
@@ -151,7 +152,7 @@ def _error(info: RequestInfo, code: int, reason: str, message: str) -> Cinderblo
     if code == 409 and reason == "AlreadyExists":
         return AlreadyExists(f"Cannot {request}: an object of that name exists{message}")
     if code == 401:
-        return AccessDenied(f"Cannot {request}: {_MEANINGS[code][1]}{message}", reason="Unauthorized")
+        return AccessDenied(f"Cannot {request}: {_MEANINGS[code][1]}{message}", reason=Reason.UNAUTHORIZED)
     if code in _MEANINGS:
         error, cause = _MEANINGS[code]
         return error(f"Cannot {request}: {cause}{message}")

@@ -17,6 +17,7 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import ConfigSource, RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
+from cinderblock.reasons import Reason
 
 _TOKEN: Final = re.compile(r"[!-~]{1,16384}")
 """What an Authorization header may hold; the API server accepts no headers longer than a few tens of KiB."""
@@ -47,7 +48,7 @@ class TokenClients:
             AccessDenied: this cannot be a token (reason Unauthorized). The API server decides whether a token is valid.
         """
         if not _TOKEN.fullmatch(token):
-            raise AccessDenied("Malformed bearer token", reason="Unauthorized")
+            raise AccessDenied("Malformed bearer token", reason=Reason.UNAUTHORIZED)
         return KubeClient(_TokenTransport(self._shared, token))
 
     async def server_ready(self) -> bool:

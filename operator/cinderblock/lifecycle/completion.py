@@ -12,16 +12,11 @@ from typing import Any
 from cinderblock.api import labels
 from cinderblock.api.duration import from_timedelta
 from cinderblock.api.meta import Object
-from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
-from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
-from cinderblock.lifecycle import volume_lock
+from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.lifecycle.backup import checks
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore
-from cinderblock.lifecycle.restore import checks as restore_checks
-
-_FINAL_BACKUP_PHASES = checks.WHOLE | {BackupPhase.ERROR}
-_FINAL_RESTORE_PHASES = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
 
 
 def complete_backup(observed: ObservedBackup, status: VolumeBackupStatus, now: datetime) -> VolumeBackupStatus:
@@ -30,7 +25,7 @@ def complete_backup(observed: ObservedBackup, status: VolumeBackupStatus, now: d
     An imported backup has none, because nothing was copied.
     """
     backup = observed.backup
-    completes = status.phase in _FINAL_BACKUP_PHASES and volume_lock.own_phase(backup) not in _FINAL_BACKUP_PHASES
+    completes = status.phase is not None and status.phase.is_final and not backup.has_ended
     if not completes or backup.spec.import_ or backup.metadata.is_being_deleted:
         return status
     completed = _mover_end(observed.mover) if checks.is_forgotten(backup) else now
@@ -40,8 +35,8 @@ def complete_backup(observed: ObservedBackup, status: VolumeBackupStatus, now: d
 def complete_restore(observed: ObservedRestore, status: VolumeRestoreStatus, now: datetime) -> VolumeRestoreStatus:
     """Return ``status`` with the time of completion, if this decision completes the restore."""
     restore = observed.restore
-    before = restore_checks.own_phase(restore)
-    completes = status.phase in _FINAL_RESTORE_PHASES and before not in _FINAL_RESTORE_PHASES
+    before = restore.own_phase
+    completes = status.phase is not None and status.phase.is_final and not restore.has_ended
     if not completes or restore.metadata.is_being_deleted:
         return status
     completed = _mover_end(observed.mover) if before is None and _has_begun(restore) else now

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from cinderblock.api.losses import Loss
 from cinderblock.errors import NotFound
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.reasons import Reason
 from cinderblock.restorer.target import Target
 from cinderblock.volume.content import TargetContent
 from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
@@ -43,7 +44,7 @@ class Selection:
         missing = [path for path, found in self._selected.items() if not found]
         if missing:
             names = ", ".join(path.decode(errors="backslashreplace") for path in missing)
-            raise NotFound(f"Cannot restore {names}: the backup has no such path.", reason="PathNotFound")
+            raise NotFound(f"Cannot restore {names}: the backup has no such path.", reason=Reason.PATH_NOT_FOUND)
         for path in links:
             self._selected.setdefault(path, True)
             self._ancestors.update(_parents(path))

@@ -6,8 +6,9 @@ import errno
 import os
 
 from cinderblock.errors import SourceChanging, SourceError, TargetError
+from cinderblock.reasons import Reason
 
-VANISHED = "SourceVanished"
+VANISHED = Reason.SOURCE_VANISHED
 """Reason of the SourceChanging for a path that was removed or replaced. A backup may leave it out."""
 
 _BEST_EFFORT_ADVICE = "use fidelity BestEffort (--best-effort)"

@@ -172,8 +172,8 @@ def build(kind: str) -> PopulatedStore:
         simulation.claim(name, f"{name}-one")
         simulation.backup(f"{name}-one", name)
     simulation.settle()
-    simulation.adopt("imported", left)
-    simulation.adopt("second", SECOND_NAME, manifest=populated.manifest("a-one"))
+    simulation.import_backup("imported", left)
+    simulation.import_backup("second", SECOND_NAME, manifest=populated.manifest("a-one"))
     simulation.settle()
     if kind == "mixed":
         simulation.encrypt(key_ring())
@@ -249,11 +249,11 @@ def restored(populated: PopulatedStore, name: str) -> str | None:
         if simulation.phase("VolumeRestore", "back") in ("available", "error_restoring"):
             break
         simulation.step()
-    is_whole = simulation.phase("VolumeRestore", "back") == "available"
-    content = simulation.content("new") if is_whole else None
-    assert is_whole == simulation.exists("PersistentVolumeClaim", "new")
+    is_restorable = simulation.phase("VolumeRestore", "back") == "available"
+    content = simulation.content("new") if is_restorable else None
+    assert is_restorable == simulation.exists("PersistentVolumeClaim", "new")
     simulation.delete("VolumeRestore", "back")
-    if is_whole:
+    if is_restorable:
         simulation.delete("PersistentVolumeClaim", "new")
     for _ in range(STEPS):
         is_gone = simulation.phase("VolumeRestore", "back") == "gone"
@@ -388,7 +388,7 @@ def test_import_takes_the_true_backup_of_a_key_or_none(populated: PopulatedStore
     """An import knows only the key of the manifest and whether the backup must be encrypted."""
     simulation = populated.simulation
     for change, name in each_affected(populated, Change.is_of_manifests):
-        simulation.adopt("probe", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", manifest=populated.manifest(name))
+        simulation.import_backup("probe", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", manifest=populated.manifest(name))
         for _ in range(STEPS):
             if simulation.phase("VolumeBackup", "probe") in ("available", "error"):
                 break

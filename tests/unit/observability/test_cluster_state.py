@@ -22,11 +22,11 @@ DATA = {"volume_namespace": "shop", "volume": "data"}
 
 def test_backups_are_counted_by_phase(simulation: Simulation) -> None:
     simulation.backup("full", "data")
-    assert simulation.read_metrics().value("objects", kind="VolumeBackup", phase="new") == 1
+    assert simulation.metrics().value("objects", kind="VolumeBackup", phase="new") == 1
     simulation.until("VolumeBackup", "full", "SnapshotNotReady")
-    assert simulation.read_metrics().value("objects", kind="VolumeBackup", phase="creating") == 1
+    assert simulation.metrics().value("objects", kind="VolumeBackup", phase="creating") == 1
     simulation.settle()
-    after = simulation.read_metrics()
+    after = simulation.metrics()
     assert after.value("objects", kind="VolumeBackup", phase="available") == 1
     assert after.value("objects", kind="VolumeBackup", phase="creating") == 0
 
@@ -36,7 +36,7 @@ def test_last_success_is_the_data_timestamp_and_survives_a_restart(simulation: S
     simulation.settle()
     simulation.advance(86400)
     simulation.restart()
-    reported = simulation.read_metrics().value("volume_last_success_timestamp_seconds", **DATA)
+    reported = simulation.metrics().value("volume_last_success_timestamp_seconds", **DATA)
     data_timestamp = simulation.get("VolumeBackup", "full")["status"]["dataTimestamp"]
     assert reported is not None
     assert data_timestamp.startswith(_iso(reported))
@@ -47,7 +47,7 @@ def test_deleted_volume_has_no_metrics(simulation: Simulation) -> None:
     simulation.settle()
     simulation.delete("PersistentVolumeClaim", "data")
     simulation.settle()
-    assert not any("_volume_" in name for name in simulation.read_metrics().names())
+    assert not any("_volume_" in name for name in simulation.metrics().names())
 
 
 def test_recreated_volume_has_no_backup_yet(simulation: Simulation) -> None:
@@ -56,8 +56,8 @@ def test_recreated_volume_has_no_backup_yet(simulation: Simulation) -> None:
     simulation.delete("PersistentVolumeClaim", "data")
     simulation.settle()
     simulation.claim("data", "other content")
-    assert simulation.read_metrics().value("volume_last_success_timestamp_seconds", **DATA) is None
-    assert simulation.read_metrics().value("volume_first_request_timestamp_seconds", **DATA) is None
+    assert simulation.metrics().value("volume_last_success_timestamp_seconds", **DATA) is None
+    assert simulation.metrics().value("volume_first_request_timestamp_seconds", **DATA) is None
 
 
 def test_volume_without_success_reports_its_first_request(simulation: Simulation) -> None:
@@ -65,7 +65,7 @@ def test_volume_without_success_reports_its_first_request(simulation: Simulation
     simulation.pod("user", "data")
     simulation.backup("refused", "data")
     simulation.settle()
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     assert metrics.value("volume_first_request_timestamp_seconds", **DATA) == requested
     assert metrics.value("volume_last_success_timestamp_seconds", **DATA) is None
     failed = metrics.value("volume_last_failure_timestamp_seconds", **DATA)
@@ -74,18 +74,18 @@ def test_volume_without_success_reports_its_first_request(simulation: Simulation
     assert metrics.value("last_failure_timestamp_seconds", operation="backup") == failed
     simulation.delete("VolumeBackup", "refused")
     simulation.settle()
-    assert simulation.read_metrics().value("last_failure_timestamp_seconds", operation="backup") is None
+    assert simulation.metrics().value("last_failure_timestamp_seconds", operation="backup") is None
 
 
 def test_oldest_operation_reports_its_age_until_it_ends(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "SnapshotNotReady")
     simulation.advance(500)
-    age = simulation.read_metrics().value("oldest_pending_operation_age_seconds", operation="backup")
+    age = simulation.metrics().value("oldest_pending_operation_age_seconds", operation="backup")
     assert age is not None
     assert 500 <= age < 510
     simulation.settle()
-    assert simulation.read_metrics().value("oldest_pending_operation_age_seconds", operation="backup") == 0
+    assert simulation.metrics().value("oldest_pending_operation_age_seconds", operation="backup") == 0
 
 
 def test_deletion_waiting_for_dependents_is_not_overdue(simulation: Simulation) -> None:
@@ -96,7 +96,7 @@ def test_deletion_waiting_for_dependents_is_not_overdue(simulation: Simulation) 
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
     assert simulation.reason("VolumeBackup", "full") == "HasDependentBackups"
-    assert simulation.read_metrics().value("oldest_pending_operation_age_seconds", operation="delete") == 0
+    assert simulation.metrics().value("oldest_pending_operation_age_seconds", operation="delete") == 0
 
 
 def test_movers_run_up_to_the_limit_and_others_queue(simulation: Simulation) -> None:
@@ -106,7 +106,7 @@ def test_movers_run_up_to_the_limit_and_others_queue(simulation: Simulation) -> 
     for number in range(2):
         simulation.until("VolumeBackup", f"backup-{number}", "Mover")
     simulation.until("VolumeBackup", "backup-2", "Queued")
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     assert metrics.value("movers", state="running") == metrics.value("movers_limit") == 2
     assert metrics.value("movers", state="queued") == 1
 
@@ -116,14 +116,14 @@ def test_store_reports_readiness_and_stored_bytes(simulation: Simulation) -> Non
     simulation.settle()
     default = {"store_namespace": "shop", "store": "default"}
     stored = simulation.get("VolumeBackup", "full")["status"]["storedBytes"]
-    assert simulation.read_metrics().value("store_stored_bytes", **default) == stored
-    assert simulation.read_metrics().value("store_ready", **default) == 1
+    assert simulation.metrics().value("store_stored_bytes", **default) == stored
+    assert simulation.metrics().value("store_ready", **default) == 1
 
 
 def test_temporary_claims_are_not_reported_as_volumes(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
-    samples = simulation.read_metrics().values
+    samples = simulation.metrics().values
     volumes = [dict(labels) for name, labels in samples if name.startswith("cinderblock_volume_")]
     assert volumes == [DATA]
 

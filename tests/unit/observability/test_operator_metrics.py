@@ -25,7 +25,7 @@ def ended(metrics: Samples, operation: str, result: str) -> float | None:
 
 
 def test_every_series_starts_at_zero(simulation: Simulation) -> None:
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     for operation in ("backup", "restore", "delete"):
         assert ended(metrics, operation, "success") == ended(metrics, operation, "error") == 0
 
@@ -37,7 +37,7 @@ def test_operations_are_counted_once_when_they_end(simulation: Simulation) -> No
     simulation.settle()
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     assert [ended(metrics, operation, "success") for operation in ("backup", "restore", "delete")] == [1, 1, 1]
     assert [ended(metrics, operation, "error") for operation in ("backup", "restore", "delete")] == [0, 0, 0]
 
@@ -47,7 +47,7 @@ def test_failures_are_counted_once(simulation: Simulation) -> None:
     simulation.backup("refused", "data")
     simulation.restore("of-nothing", "absent")
     simulation.settle()
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     assert (ended(metrics, "backup", "error"), ended(metrics, "restore", "error")) == (1, 1)
     assert (ended(metrics, "backup", "success"), ended(metrics, "restore", "success")) == (0, 0)
 
@@ -55,13 +55,13 @@ def test_failures_are_counted_once(simulation: Simulation) -> None:
 def test_refused_deletion_counts_as_error_and_later_as_success(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
-    simulation.store.refuses_removal = StoreUnreachable("unreachable")
+    simulation.store.removal_error = StoreUnreachable("unreachable")
     simulation.delete("VolumeBackup", "full")
     simulation.until("VolumeBackup", "full", "Retried every")
-    assert ended(simulation.read_metrics(), "delete", "error") == 1
-    simulation.store.refuses_removal = None
+    assert ended(simulation.metrics(), "delete", "error") == 1
+    simulation.store.removal_error = None
     simulation.settle()
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     assert (ended(metrics, "delete", "error"), ended(metrics, "delete", "success")) == (1, 1)
 
 
@@ -71,10 +71,10 @@ def test_imported_backup_does_not_count_as_a_new_one(simulation: Simulation) -> 
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
     simulation.restart()
-    simulation.adopt("adopted", made["metadata"]["uid"])
+    simulation.import_backup("adopted", made["metadata"]["uid"])
     simulation.settle()
     assert simulation.phase("VolumeBackup", "adopted") == "available"
-    assert ended(simulation.read_metrics(), "backup", "success") == 0
+    assert ended(simulation.metrics(), "backup", "success") == 0
 
 
 def test_rebuilding_a_lost_status_counts_nothing(simulation: Simulation) -> None:
@@ -85,7 +85,7 @@ def test_rebuilding_a_lost_status_counts_nothing(simulation: Simulation) -> None
     simulation.erase_status("VolumeBackup", "full")
     simulation.erase_status("VolumeRestore", "again")
     simulation.settle()
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     assert (ended(metrics, "backup", "success"), ended(metrics, "restore", "success")) == (1, 1)
 
 
@@ -93,7 +93,7 @@ def test_bytes_are_the_ones_in_the_status(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
     status = simulation.get("VolumeBackup", "full")["status"]
-    metrics = simulation.read_metrics()
+    metrics = simulation.metrics()
     for measure in ("logical", "transferred", "stored"):
         counted = metrics.value("operation_bytes_total", operation="backup", measure=measure)
         assert counted == status[f"{measure}Bytes"]

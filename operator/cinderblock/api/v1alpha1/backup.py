@@ -39,6 +39,16 @@ class BackupPhase(StrEnum):
     ERROR_RESTORING = "error_restoring"
     ERROR_DELETING = "error_deleting"
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the store holds the complete backup."""
+        return self in (BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the backup was made, or failed for good."""
+        return self.is_complete or self is BackupPhase.ERROR
+
 
 class DeletionPolicy(StrEnum):
     """Policy for the stored data of a deleted VolumeBackup."""
@@ -210,6 +220,21 @@ class VolumeBackup(Object):
         """Return whether the status was written for this object, and not copied from another object."""
         written_for = self.status.imported_by if self.spec.import_ else self.status.id
         return written_for == self.uid
+
+    @property
+    def own_phase(self) -> BackupPhase | None:
+        """The phase of the object's own status; None if it has no own status."""
+        return self.status.phase if self.has_own_status else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the own status says that the store holds the complete backup."""
+        return self.own_phase is not None and self.own_phase.is_complete
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the own status says that the backup was made, or failed for good."""
+        return self.own_phase is not None and self.own_phase.is_final
 
     @property
     def is_alias(self) -> bool:

@@ -6,25 +6,22 @@ from datetime import datetime
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
-from cinderblock.lifecycle import volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
-from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.observability.cluster_state import OperationKind
 from cinderblock.observability.operator_metrics import OperatorMetrics
-
-BACKUP_ENDS = frozenset({*backup_checks.WHOLE, BackupPhase.ERROR})
-RESTORE_ENDS = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
+from cinderblock.reasons import Reason
 
 
 def backup_written(metrics: OperatorMetrics, backup: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
     """Count a backup whose status was written, if it ended now. Imported and recovered ones ended earlier."""
-    before, after = volume_lock.own_phase(backup), status.phase
+    before, after = backup.own_phase, status.phase
     if backup.metadata.is_being_deleted:
         if after is BackupPhase.ERROR_DELETING and before is not after:
             seconds = _since(backup.metadata.deletion_timestamp, now)
             metrics.observe_operation(OperationKind.DELETE, is_success=False, seconds=seconds)
         return
-    if before in BACKUP_ENDS or after not in BACKUP_ENDS or backup.spec.import_ or backup_checks.is_forgotten(backup):
+    completes = after is not None and after.is_final and not backup.has_ended
+    if not completes or backup.spec.import_ or backup_checks.is_forgotten(backup):
         return
     is_success = after is not BackupPhase.ERROR
     seconds = _since(backup.metadata.creation_timestamp, now)
@@ -42,8 +39,9 @@ def restore_written(
     metrics: OperatorMetrics, restore: VolumeRestore, status: VolumeRestoreStatus, now: datetime
 ) -> None:
     """Count a restore whose status was written, if it ended now. One whose status was lost ended earlier."""
-    before, after = restore_checks.own_phase(restore), status.phase
-    if before in RESTORE_ENDS or after not in RESTORE_ENDS or any(c.reason == "StatusLost" for c in status.conditions):
+    after = status.phase
+    completes = after is not None and after.is_final and not restore.has_ended
+    if not completes or any(c.reason == Reason.STATUS_LOST for c in status.conditions):
         return
     is_success = after is RestorePhase.AVAILABLE
     seconds = _since(restore.metadata.creation_timestamp, now)

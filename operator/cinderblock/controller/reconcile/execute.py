@@ -31,6 +31,7 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
     StartMover,
 )
+from cinderblock.reasons import Reason
 from cinderblock.repository.deletion import delete_backup
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ async def _create_child(context: Context, target: Target, kind: Kind, body: dict
         found = await context.kube.get(kind, name, target.object.namespace)
         if found is not None and not Object.model_validate(found).metadata.is_owned_by(target.object.uid):
             raise Conflict(
-                f"Cannot create {kind.kind} {name}: another object has that name. Remove it.", reason="NameTaken"
+                f"Cannot create {kind.kind} {name}: another object has that name. Remove it.", reason=Reason.NAME_TAKEN
             ) from None
         return
     log.info("Created %s", kind.kind)
@@ -166,7 +167,7 @@ async def _delete_stored_data(context: Context, target: Target, action: DeleteSt
     """Delete a backup's objects from the store, unless another manifest now lists its packs."""
     store = target.store
     if store is None:
-        raise NotFound("The BackupStore is gone", reason="StoreNotFound")
+        raise NotFound("The BackupStore is gone", reason=Reason.STORE_NOT_FOUND)
     opened = await context.stores.open(store, action.container, context.secrets)
     keys = await key_ring(context.stores, store, context.secrets)
     # The store knows no leader: check here, as the client does before each write to the API server.

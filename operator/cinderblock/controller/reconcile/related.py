@@ -19,10 +19,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import volume_lock
-from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.restore import checks as restore_checks
-from cinderblock.lifecycle.volume_lock import own_phase
 
 LIST_ALL_LIMIT: Final = 100
 """Most objects of a namespace that are listed without selectors, which takes 12 ms of processor time. Up to eight
@@ -35,7 +32,7 @@ async def related_to_backup(
     context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None
 ) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
     """Return the other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``."""
-    recorded = backup.status.volume_id if own_phase(backup) else None
+    recorded = backup.status.volume_id if backup.own_phase else None
     volumes = {claim.uid, claim.name} if claim else set()
     volume_ids = {claim.uid} if claim else {recorded} if recorded else set()
     backups, restores = await asyncio.gather(
@@ -58,7 +55,7 @@ async def related_to_backup(
             [f"status.backupId={backup.backup_id}", *_each("spec.volumeId", volumes)],
         ),
     )
-    parent = backup.status.parent_id if own_phase(backup) else None
+    parent = backup.status.parent_id if backup.own_phase else None
     if parent is not None and all(other.backup_id != parent for other in backups):
         backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace)
     return tuple(other for other in backups if other.uid != backup.uid), tuple(restores)
@@ -111,7 +108,7 @@ async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str
     fields = f"status.storeName={store.name},status.sealed=false"
     bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     backups = parse_all(VolumeBackup, bodies)
-    return tuple(backup.name for backup in backups if volume_lock.own_phase(backup) in backup_checks.WHOLE), is_all
+    return tuple(backup.name for backup in backups if backup.is_complete), is_all
 
 
 def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ...]:
@@ -120,13 +117,13 @@ def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ..
 
 def _needs(backup: VolumeBackup, store: BackupStore) -> bool:
     """Return whether the store may hold data of the backup. The finalizer shows that it was not dealt with yet."""
-    is_recorded = volume_lock.own_phase(backup) is not None and backup.status.store_name == store.name
+    is_recorded = backup.own_phase is not None and backup.status.store_name == store.name
     return is_recorded and labels.BACKUP_FINALIZER in backup.metadata.finalizers
 
 
 def _backup_reference(restore: VolumeRestore) -> str:
     """Return the backup id recorded when the restore was accepted, else the requested reference."""
-    recorded = restore.status.backup_id if restore_checks.own_phase(restore) else None
+    recorded = restore.status.backup_id if restore.own_phase else None
     return recorded or restore.spec.backup_id
 
 

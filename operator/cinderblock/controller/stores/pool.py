@@ -18,6 +18,7 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.children import location
+from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.factory import open_store
@@ -146,7 +147,7 @@ class StorePool:
         if "ca.crt" not in secret.data:
             raise NotFound(
                 f"The CA Secret of BackupStore {store.name} has no key ca.crt: put the PEM certificates there",
-                reason="SecretIncomplete",
+                reason=Reason.SECRET_INCOMPLETE,
             )
         # Made on first use: a process that is killed leaves the directory behind.
         self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")

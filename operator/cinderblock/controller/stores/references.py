@@ -19,6 +19,7 @@ from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.reasons import Reason
 from cinderblock.repository.reference_cache import ReferenceCache
 from cinderblock.repository.references import Dependents, References
 from cinderblock.store.base import ObjectStore
@@ -86,7 +87,7 @@ class ReferenceLookups:
         except TimeoutError:
             raise TransientError(
                 f"The manifests of volume {volume_id} are being read for another of its backups",
-                reason="ReadingReferences",
+                reason=Reason.READING_REFERENCES,
             ) from None
         try:
             yield

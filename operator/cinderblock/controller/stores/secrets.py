@@ -10,6 +10,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
+from cinderblock.reasons import Reason
 
 
 class Secret:
@@ -49,6 +50,6 @@ async def _read(kube: KubeClient, store: BackupStore, name: str) -> Secret:
     if body is None:
         raise NotFound(
             f"Secret {name} of BackupStore {store.name} does not exist in namespace {store.namespace}: create it",
-            reason="SecretNotFound",
+            reason=Reason.SECRET_NOT_FOUND,
         )
     return Secret(body)

@@ -29,6 +29,7 @@ from cinderblock.errors import (
     PermanentError,
     StoreUnreachable,
 )
+from cinderblock.reasons import Reason
 from cinderblock.store.s3.address import StoreAddress
 
 _NO_PERMISSION: Final = ("the credentials lack a permission", "Allow list, get, put and delete on the container")
@@ -109,7 +110,7 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress) -> Cinderblo
     if code in _FULL_CODES or status == 507:
         return PermanentError(
             f"Cannot write to {address}: no space is left ({detail}). Raise its quota or free space.",
-            reason="StoreFull",
+            reason=Reason.STORE_FULL,
         )
     if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUSES:
         error = StoreUnreachable(f"Cannot use {address} now: the server is unavailable or overloaded ({detail}).")
@@ -138,7 +139,9 @@ def _from_code(code: str, status: int, detail: str, address: StoreAddress) -> Ci
     if status in {401, 403} or code in _DENIALS:
         cause, remedy = _DENIALS.get(code, _NO_PERMISSION)
         return AccessDenied(f"Cannot access {address}: {cause} ({detail}). {remedy}.")
-    return PermanentError(f"Cannot use {address}: the server rejects the request ({detail}).", reason="StoreRefuses")
+    return PermanentError(
+        f"Cannot use {address}: the server rejects the request ({detail}).", reason=Reason.STORE_REFUSES
+    )
 
 
 def not_s3(address: StoreAddress, response: str) -> StoreUnreachable:
@@ -147,14 +150,14 @@ def not_s3(address: StoreAddress, response: str) -> StoreUnreachable:
     The store itself has rejected nothing. While a server restarts, a proxy, an ingress, or the new owner of its address
     responds in its place, with 404 as often as with 503.
     """
-    error = StoreUnreachable(_not_s3_message(address, response), reason="NotS3")
+    error = StoreUnreachable(_not_s3_message(address, response), reason=Reason.NOT_S3)
     error.is_of_another = True
     return error
 
 
 def protocol_violation(address: StoreAddress, response: str) -> PermanentError:
     """Return the error for a response in the form of S3 that breaks the rules of S3."""
-    return PermanentError(_not_s3_message(address, response), reason="NotS3")
+    return PermanentError(_not_s3_message(address, response), reason=Reason.NOT_S3)
 
 
 def _not_s3_message(address: StoreAddress, response: str) -> str:
@@ -228,12 +231,12 @@ def _from_tls(cause: BaseException, address: StoreAddress) -> CinderblockError:
         return PermanentError(
             f"Cannot trust the certificate of {address.endpoint} ({detail}). Provide the CA that signed it, and use a"
             " host name that it names.",
-            reason="CertificateNotTrusted",
+            reason=Reason.CERTIFICATE_NOT_TRUSTED,
         )
     if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
         return PermanentError(
             f"Cannot connect to {address.endpoint}: it does not speak TLS ({detail}). Try http, or another port.",
-            reason="NotTls",
+            reason=Reason.NOT_TLS,
         )
     return StoreUnreachable(f"Cannot connect to {address.endpoint}: TLS failed ({detail}).")
 

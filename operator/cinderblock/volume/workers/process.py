@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from cinderblock.errors import TransientError
+from cinderblock.reasons import Reason
 
 
 def spawn(module: str, descriptors: Sequence[int], arguments: Iterable[str] = ()) -> subprocess.Popen[bytes]:
@@ -24,5 +25,5 @@ def worker_died(child: subprocess.Popen[bytes], action: str) -> TransientError:
     return TransientError(
         f"Cannot {action}: a process ended with {child.returncode}. If it ran out of memory (-9), raise the mover's"
         " memory limit. Otherwise try again.",
-        reason="MoverFailed",
+        reason=Reason.MOVER_FAILED,
     )

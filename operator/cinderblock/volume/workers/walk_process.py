@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from cinderblock.api.losses import Unreadable
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.reasons import parse_reason
 from cinderblock.volume.closeable import Closeable
 from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.tree.rows import Rows
@@ -75,7 +76,7 @@ class WalkProcess(Closeable):
             else:
                 assert tag == ERROR
                 error, text, reason = content
-                raise _ERRORS[error](text, reason=reason)
+                raise _ERRORS[error](text, reason=parse_reason(reason))
 
     def _receive(self) -> Message:
         try:

@@ -19,6 +19,7 @@ from cinderblock.gateway.rest.validation import Schema
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.backup.checks import identity
+from cinderblock.reasons import Reason
 
 _DELETABLE: Final = frozenset({BackupPhase.AVAILABLE, BackupPhase.ERROR, BackupPhase.ERROR_RESTORING})
 _RESET_MESSAGE: Final = "The status was reset"
@@ -100,7 +101,7 @@ def reset_patch(backup: VolumeBackup, phase: BackupPhase, now: datetime) -> dict
     reset: dict[str, Any] = {"phase": phase.value, "failReason": _RESET_MESSAGE if phase is BackupPhase.ERROR else None}
     if phase is BackupPhase.ERROR:
         generation = backup.metadata.generation
-        stalled = conditions.stalled(status.conditions, now, generation, "StatusReset", _RESET_MESSAGE)
+        stalled = conditions.stalled(status.conditions, now, generation, Reason.STATUS_RESET, _RESET_MESSAGE)
         reset["conditions"] = [condition.model_dump(mode="json", by_alias=True) for condition in stalled]
     return {
         "metadata": {"resourceVersion": backup.metadata.resource_version},
