@@ -100,7 +100,7 @@ def test_no_alert_is_without_a_case_in_which_it_fires_and_one_in_which_it_ends(r
 
 
 def test_every_alert_has_a_runbook() -> None:
-    page = (ROOT / "docs" / "observability.md").read_text()
+    page = (ROOT / "docs" / "guide" / "observability.md").read_text()
     url = "https://docs.example.com/observability.md"
     [found] = of_kind(render(*METRICS, f"metrics.rules.runbookUrl={url}"), "PrometheusRule")
     for alert in _alerts(found["spec"]):
@@ -215,7 +215,7 @@ async def test_what_rules_and_dashboard_speak_of_is_told_by_a_real_operator(
 
 
 def test_every_metric_is_in_the_documentation_and_every_documented_one_exists(rules: dict[str, Any]) -> None:
-    page = (ROOT / "docs" / "observability.md").read_text()
+    page = (ROOT / "docs" / "guide" / "observability.md").read_text()
     table = set(re.findall(r"^\| `(cinderblock_[a-z_]+)`", page, re.MULTILINE))
     source = "".join(file.read_text() for file in (ROOT / "operator/cinderblock/observability").glob("*.py"))
     counters = set(re.findall(r'Counter(?:MetricFamily)?\(\s*"(cinderblock_[a-z_]+)"', source))

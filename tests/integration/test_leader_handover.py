@@ -31,7 +31,7 @@ NEVER = "10m"
 """A resync that nobody waits for here."""
 
 WRITES = 22 + 1 + 3
-"""Of a restore to a new volume (docs/scale.md): until it is available, for a binding left half done, and after it."""
+"""Writes of a restore (docs/measurements/scale.md): until it is available, for a half-done binding, afterwards."""
 
 Call = Callable[[Callable[[KubeClient], Any]], Any]
 

@@ -1,4 +1,4 @@
-"""Where the gateway is meant to answer otherwise than Cinder: how, and why. docs/openstack.md tells them to users."""
+"""Intended differences between the gateway's answers and Cinder's; docs/guide/openstack.md documents them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How many writes to the API server an operation costs: every one is a request, an event to all watchers, and history.
 
-docs/scale.md has the same figures as a table. Progress of a mover that runs for longer comes on top: at most one write
-every 5 s.
+docs/measurements/scale.md has the same figures as a table. Progress of a mover that runs for longer comes on top: at
+most one write every 5 s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.simulation.simulation import Simulation
 
-TABLE = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+TABLE = (Path(__file__).parents[2] / "docs/measurements/scale.md").read_text()
 
 
 def backed_up(simulation: Simulation) -> None:

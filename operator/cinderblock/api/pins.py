@@ -14,7 +14,7 @@ Digest = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
 
 
 class Pins(Model):
-    """What identifies the stored content of a backup (docs/format.md). Wrapping its key again changes none of it."""
+    """Identity of the stored content of a backup (docs/reference/format.md). Re-wrapping its key changes none of it."""
 
     content_digest: Digest
     """BLAKE3 over the digests of all sections of the manifest, in hexadecimal."""

@@ -1,4 +1,4 @@
-"""Bytes in, bytes out: what is stored, and in which form. No network, no clock; the format is docs/format.md.
+"""Bytes in, bytes out: the stored form of backups (docs/reference/format.md). No network, no clock.
 
 chunk: a piece of plaintext, at most 8 MiB; its identity is its BLAKE3. solid chunk: one that holds several small files.
 frame: a chunk, a section or an index as it is stored: encoded, then sealed. pack: one object of many frames with a

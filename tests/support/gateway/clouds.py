@@ -12,7 +12,7 @@ GATEWAY = f"{RELEASE}-gateway"
 SETTINGS = ("gateway.enabled=true", "gateway.replicas=1")
 
 _ROLES = {"reader": ("view",), "member": ("edit",), "admin": ("edit", f"{RELEASE}-status-reset")}
-"""ClusterRoles that docs/openstack.md names for OpenStack's roles."""
+"""ClusterRoles that docs/guide/openstack.md names for OpenStack's roles."""
 _READ = ["get", "list", "watch"]
 _WRITE = [*_READ, "create", "update", "patch", "delete"]
 _SNAPSHOTS = {"reader": _READ, "member": _WRITE, "admin": _WRITE}

@@ -39,7 +39,7 @@ class Line:
         }
 
     def read_back(self, backup_id: str) -> dict[bytes, bytes]:
-        """Content of every file, read by the program that was written from docs/format.md."""
+        """Content of every file, read by the program that was written from docs/reference/format.md."""
         reader = FormatReader(self.backups.store.get, f"{PREFIX}/", KEYS)
         return {entry.path: bytes(entry.content) for entry in reader.entries(self.key(backup_id))}
 

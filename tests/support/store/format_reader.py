@@ -1,4 +1,4 @@
-"""A reader of stored backups, written from docs/format.md alone: no code of Cinderblock is used.
+"""A reader of stored backups, written from docs/reference/format.md alone: no code of Cinderblock is used.
 
     reader = FormatReader(get, "prefix/", {"key id": b"32 bytes"})
     for entry in reader.entries("prefix/backups/<volume id>/<backup id>.manifest"): ...

@@ -1,8 +1,8 @@
 """Every object of a store is put in the place of every other: each reader finds it, or gives back the true data.
 
 Readers that have a status (the operator, its movers, incrementals, re-wrapping) find older manifests of the same backup
-and unsealed ones as well. What a command line finds that has nothing but the bucket, docs/format.md says under "What an
-attacker can do"; exactly what it says cannot be found is left out here.
+and unsealed ones as well. What a command line finds that has nothing but the bucket, docs/reference/format.md says
+under "What an attacker can do"; exactly what it says cannot be found is left out here.
 """
 
 from __future__ import annotations
@@ -414,7 +414,7 @@ def cli(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 
 def cannot_be_found(world: World, change: Change, name: str) -> bool:
-    """What docs/format.md says of a reader that has nothing but the bucket and a key."""
+    """What docs/reference/format.md says of a reader that has nothing but the bucket and a key."""
     is_sealed = world.expected(name).sealed
     return change.kind == "older" or (change.kind == "unsealed" and not is_sealed)
 

@@ -1,4 +1,4 @@
-"""What is stored is what docs/format.md says, and what earlier versions stored can be read.
+"""What is stored is what docs/reference/format.md says, and what earlier versions stored can be read.
 
 `tests.support.store.format_reader` is written from that page alone: where it and the program agree, the page is right.
 """
@@ -286,6 +286,6 @@ def test_a_word_of_a_later_version_stops_no_reader() -> None:
 
 @pytest.mark.parametrize("model", [BackupMetadata, ClaimFacts, DriverFacts, ClusterFacts])
 def test_the_page_names_every_field(model: type[Model]) -> None:
-    page = (Path(__file__).parents[3] / "docs/format.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/format.md").read_text()
     wanted = {field.alias or name for name, field in model.model_fields.items()}
     assert {name for name in wanted if f"`{name}`" not in page} == set()

@@ -1,4 +1,4 @@
-"""docs/observability.md knows every reason that conditions and Events can have, and none that they cannot."""
+"""docs/guide/observability.md knows every reason that conditions and Events can have, and none that they cannot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from cinderblock.lifecycle import events
 from tests.support.reasons import reasons
 
-SECTION = (Path(__file__).parents[3] / "docs/observability.md").read_text().partition("## Events\n")[2]
+SECTION = (Path(__file__).parents[3] / "docs/guide/observability.md").read_text().partition("## Events\n")[2]
 SECTION = SECTION.partition("\n## Logs")[0]
 OTHERS = {"Reconciling", "Evicted"}
 """Words of the section that are no reasons of ours."""

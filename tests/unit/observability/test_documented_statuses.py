@@ -1,4 +1,4 @@
-"""docs/statuses.md says of every phase and every reason what it means and what to do, each once."""
+"""docs/reference/statuses.md says of every phase and every reason what it means and what to do, each once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.api.v1alpha1.restore import RestorePhase
 from tests.support.reasons import reasons
 
-PAGE = (Path(__file__).parents[3] / "docs/statuses.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/reference/statuses.md").read_text()
 
 
 def test_every_reason_has_one_row_and_no_other_word_has() -> None:

@@ -1,8 +1,8 @@
 """Sections of a manifest: some thousand entries with their extents, and the chunks that these point into.
 
 Each section stands for itself: it names every chunk that its extents use, so entries can be read as a stream in little
-memory. All is stored column by column; the order of the columns is part of the format (docs/format.md). Here sections
-are written; `section_table` reads them.
+memory. All is stored column by column; the order of the columns is part of the format
+(docs/reference/format.md). Here sections are written; `section_decoder` reads them.
 """
 
 from __future__ import annotations

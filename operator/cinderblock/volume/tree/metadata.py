@@ -30,7 +30,7 @@ _OTHER_FORMS_PREFIX = b"trusted.SGI_"
 ATTRIBUTES_LIMIT: Final = 16 << 20
 """Most bytes of extended attributes of one object that a backup takes, names and values together. XFS and btrfs hold
 thousands of 64 KiB each. Memory holds a section of a manifest several times while it is made, and readers take no
-section of more than 256 MiB (docs/format.md)."""
+section of more than 256 MiB (docs/reference/format.md)."""
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _SPECIAL: Final = stat.S_ISUID | stat.S_ISGID
 COARSEST_NS: Final = 2_000_000_000
