@@ -1,4 +1,4 @@
-"""Every relative link in a page leads to a file and a heading that exist, and every page that is named exists."""
+"""Every relative link in a page leads to a file and a heading that exist; pages and modules that are named exist."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ _SOURCES: Final = (
     "operator/**/*.py", "tests/**/*.py", "charts/**/*.yaml", "charts/**/*.txt", "charts/**/*.tpl", "examples/**/*.yaml",
     "crds/*.yaml", "Makefile", "Dockerfile",
 )  # fmt: skip
+_GUIDES_TO_CODE: Final = ("docs/architecture.md", "CONTRIBUTING.md")
+"""Pages that name modules by their path, without a prefix below operator/cinderblock."""
+_ANNOUNCED: Final = frozenset({"reasons.py", "controller/handlers/registry.py"})
+"""Modules that other branches add; empty once they are merged."""
+_OWN_TESTS: Final = "tests/unit/lint"
+"""These name pages that must not exist."""
 _LINK: Final = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
 _MENTION: Final = re.compile(r"\bdocs/[\w./-]+\.md\b")
+_MODULE: Final = re.compile(r"`([\w./-]+\.(?:py|toml|yaml|json))`")
 _HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -33,7 +40,7 @@ def _anchor(heading: str) -> str:
 
 
 def check_links(root: Path) -> Iterator[Finding]:
-    """Return links that lead nowhere, and names of pages that do not exist."""
+    """Return links that lead nowhere, and names of pages and modules that do not exist."""
     for page in _files(root, _PAGES):
         for number, line in enumerate(_without_code(page.read_text("utf-8")).splitlines(), 1):
             for target in _LINK.findall(line):
@@ -41,10 +48,25 @@ def check_links(root: Path) -> Iterator[Finding]:
                 if problem:
                     yield Finding(page.relative_to(root).as_posix(), number, target, problem)
     for source in (*_files(root, _PAGES), *_files(root, _SOURCES)):
+        if source.parent == root / _OWN_TESTS:
+            continue
         for number, line in enumerate(source.read_text("utf-8").splitlines(), 1):
             for name in _MENTION.findall(line):
                 if not (root / name).is_file():
                     yield Finding(source.relative_to(root).as_posix(), number, name, "there is no such page")
+
+    yield from _check_modules(root)
+
+
+def _check_modules(root: Path) -> Iterator[Finding]:
+    """Return paths of modules that do not exist."""
+    places = (root / "operator/cinderblock", root, root / "charts/cinderblock")
+    for name in _GUIDES_TO_CODE:
+        page = root / name
+        for number, line in enumerate(page.read_text("utf-8").splitlines() if page.exists() else (), 1):
+            for path in _MODULE.findall(line):
+                if path not in _ANNOUNCED and not any((place / path).is_file() for place in places):
+                    yield Finding(name, number, path, "there is no such file")
 
 
 def _problem(page: Path, target: str) -> str | None:

@@ -78,7 +78,7 @@ def of_comments(text: str) -> Iterator[Passage]:
     in_template = False
     for number, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
-        opens = bare.startswith("{{- /*") or bare.startswith("{{/*")
+        opens = bare.startswith(("{{- /*", "{{/*"))
         if opens or in_template:
             in_template = "*/" not in bare
             block.append((number, re.sub(r"\{\{-? ?/\*|\*/ ?-?\}\}", "", bare)))
@@ -97,7 +97,7 @@ def of_comments(text: str) -> Iterator[Passage]:
 
 def _is_yaml(text: str) -> bool:
     """Return whether a comment is a line that was commented out."""
-    return re.match(r"[A-Za-z]\w*: [\[{\w<-]\S*( *\(.*)?$", text) is not None
+    return re.match(r"[A-Za-z]\w*: ([\[{].*|\S+( *\(.*)?)$", text) is not None
 
 
 def of_descriptions(text: str) -> Iterator[Passage]:
@@ -168,7 +168,9 @@ def _is_help(node: ast.Assign | ast.AnnAssign) -> bool:
 
 
 def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    return (
+        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    )
 
 
 def _texts(nodes: Iterable[ast.expr]) -> Iterator[Passage]:
