@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -150,8 +151,8 @@ def of_python(text: str) -> Iterator[Passage]:
     """Docstrings, messages of errors and conditions, and help of commands."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            for paragraph in re.split(r"\n\s*\n", node.value.value):
-                yield from _joined([(node.lineno, part) for part in paragraph.splitlines()])
+            for paragraph in _paragraphs(node.value.value):
+                yield from _joined([(node.lineno, paragraph)])
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield from _texts(node.exc.args[:1])
         elif isinstance(node, ast.Call):
@@ -160,6 +161,20 @@ def of_python(text: str) -> Iterator[Passage]:
             yield from _texts(keyword.value for keyword in node.keywords if keyword.arg in _HELP)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_help(node):
             yield from _texts([node.value] if node.value else [])
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Split a docstring or a help text into paragraphs and items of its sections; examples are left out."""
+    lines: list[str] = []
+    for line in [*inspect.cleandoc(text).splitlines(), ""]:
+        section = re.match(r"(Args|Attributes|Returns|Raises|Yields):$", line)
+        item = re.match(r" {4}([\w*, ]+: .*)$", line) or re.match(r"(?:[-*]|\d+\.) (.*)$", line)
+        is_example = line.startswith("  ") and not lines and item is None
+        if (section or item or is_example or not line.strip()) and lines:
+            yield " ".join(lines)
+            lines = []
+        if line.strip() and not section and not is_example:
+            lines.append(item[1] if item else line.strip())
 
 
 def _is_help(node: ast.Assign | ast.AnnAssign) -> bool:
@@ -182,8 +197,8 @@ def _texts(nodes: Iterable[ast.expr]) -> Iterator[Passage]:
         elif isinstance(node, ast.JoinedStr):
             text = "".join(part.value if isinstance(part, ast.Constant) else CODE for part in node.values)
         if text is not None and " " in text:
-            for paragraph in re.split(r"\n\s*\n", text):
-                yield from _joined([(node.lineno, paragraph.replace("\n", " "))])
+            for paragraph in _paragraphs(text):
+                yield from _joined([(node.lineno, paragraph)])
 
 
 class Room(NamedTuple):

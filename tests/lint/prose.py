@@ -14,9 +14,12 @@ LONGEST_SENTENCE: Final = 35
 """Words. A sentence of more than 25 should be rare."""
 
 _PATTERNS: Final = [(re.compile(rf"(?<![\w-])(?:{word.pattern})(?![\w-])", re.IGNORECASE), word) for word in WORDS]
+_ANY: Final = re.compile("|".join(word.pattern for word in WORDS), re.IGNORECASE)
+"""Matches every passage in which a word may be: most hold none, and one search is faster than forty."""
 _OPENINGS: Final = [(re.compile(rf"(?:{word.pattern})\b"), word) for word in OPENINGS]
 _ABBREVIATION: Final = re.compile(r"\b(e\.g|i\.e|etc|vs|No)\.$")
-_SENTENCE_END: Final = re.compile(r'(?<=[.!?])["\')]*\s+(?=[A-Z"\'(\d!])')
+_SENTENCE_END: Final = re.compile(r'(?<=[.!?])["\')]*\s+(?=[A-Z"\'(\d!]|[a-z][a-z ]{0,24}: )')
+"""A sentence begins with a capital letter, or with a word of a glossary and a colon."""
 
 
 class Finding(NamedTuple):
@@ -50,7 +53,7 @@ def words_of(sentence: str) -> int:
 def check(path: str, passage: Passage) -> Iterator[Finding]:
     """Return what should be written differently in one passage."""
     allowed = ALLOWED.get(path, frozenset())
-    for pattern, word in _PATTERNS:
+    for pattern, word in _PATTERNS if _ANY.search(passage.text) else ():
         for found in pattern.finditer(passage.text):
             if found[0].lower() not in allowed:
                 yield Finding(path, passage.line, found[0], f"write: {word.instead}")
@@ -75,6 +78,7 @@ def check_room(root: Path, room: Room) -> list[Finding]:
     )
 
 
-def check_all(root: Path) -> dict[str, tuple[bool, list[Finding]]]:
-    """Return the findings of every room, and whether they count as failures."""
-    return {room.name: (room.is_enforced, check_room(root, room)) for room in ROOMS}
+def check_all(root: Path, *, enforced_only: bool = True) -> dict[str, tuple[bool, list[Finding]]]:
+    """Return the findings of rooms, and whether they count as failures."""
+    rooms = [room for room in ROOMS if room.is_enforced or not enforced_only]
+    return {room.name: (room.is_enforced, check_room(root, room)) for room in rooms}

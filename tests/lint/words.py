@@ -54,7 +54,7 @@ WORDS: Final = (
     Word(r"beside", "next to, compared with, in addition to"),
     Word(r"(?:gives?|gave|given|giving) back", "return, restore, release"),
     Word(r"figures?", "metric, number, measurement"),
-    Word(r"(?<!there )(?:is|are|was|were) no (?!longer|more|less|fewer|one|such|different|way)\w+", "is not a"),
+    Word(r"(?<!there )(?:is|are|was|were) no (?!longer|more|less|fewer|one|such|different|way|\w+er\b)\w+", "is not a"),
     Word(r"what is asked|what was asked|what is said|what was said", "the request, the message"),
     Word(r"for whom|by whom", "a noun"),
     Word(r"as it is|as they are", "unchanged"),

@@ -146,6 +146,30 @@ print("never read here")
     )
 
 
+def test_sections_of_docstrings_item_by_item_and_without_examples() -> None:
+    source = '''
+def f():
+    """Do it.
+
+    As here:
+
+        x = 1  # anew
+
+    Args:
+        one: the first
+            of all.
+        two: the second.
+    Returns nothing.
+    """
+'''
+    assert [passage.text for passage in of_python(source)] == [
+        "Do it.",
+        "As here:",
+        "one: the first of all.",
+        "two: the second. Returns nothing.",
+    ]
+
+
 def test_every_room_of_the_package_is_in_the_list() -> None:
     rooms = {path.parent.name for path in (ROOT / "operator/cinderblock").glob("*/__init__.py")}
     assert {f"operator/{room}" for room in rooms} <= {room.name for room in ROOMS}
