@@ -42,11 +42,12 @@ def _anchor(heading: str) -> str:
 def check_links(root: Path) -> Iterator[Finding]:
     """Return links that lead nowhere, and names of pages and modules that do not exist."""
     for page in _files(root, _PAGES):
-        for number, line in enumerate(_without_code(page.read_text("utf-8")).splitlines(), 1):
-            for target in _LINK.findall(line):
-                problem = _problem(page, target)
-                if problem:
-                    yield Finding(page.relative_to(root).as_posix(), number, target, problem)
+        text = _without_code(page.read_text("utf-8"))
+        for link in _LINK.finditer(text):
+            problem = _problem(page, link[1])
+            if problem:
+                number = text.count("\n", 0, link.start(1)) + 1
+                yield Finding(page.relative_to(root).as_posix(), number, link[1], problem)
     for source in (*_files(root, _PAGES), *_files(root, _SOURCES)):
         if source.parent == root / _OWN_TESTS:
             continue
@@ -70,7 +71,7 @@ def _check_modules(root: Path) -> Iterator[Finding]:
 
 
 def _problem(page: Path, target: str) -> str | None:
-    """Return why a link leads nowhere, or None."""
+    """Return why a link leads nowhere, or None. The text of a link may go over two lines."""
     if re.match(r"[a-z]+:", target):
         return None
     path, _, anchor = target.partition("#")
