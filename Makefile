@@ -9,84 +9,85 @@ RUN := .venv/bin/python -m
 .PHONY: setup ## Make the Python environment from the lock
 setup: .venv/.ready
 
-.PHONY: demo ## Show the main job for real: cluster, chart, backup, restore, byte-for-byte check
+.PHONY: demo ## Show a complete run: cluster, chart, backup, restore, byte-for-byte check
 demo: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.demo
 
-.PHONY: test ## Everything: lint, unit, contract, integration, e2e on a real cluster
+.PHONY: test ## Run everything: lint, unit, contract, integration, e2e on a real cluster
 test: lint packages integration
-	@# The cluster's tests wait most of the time; the unit tests take what they leave.
+	@# The cluster's tests wait most of the time, so the unit tests run at the same time with less priority.
 	$(MAKE) --no-print-directory -j 2 BESIDE="nice -n 10" unit e2e
 
-.PHONY: test-fast ## Everything but the e2e tests
+.PHONY: test-fast ## Run everything except the e2e tests
 test-fast: lint packages unit integration
 
-.PHONY: test-long ## Tests that take minutes: programs of former releases read what this one writes; needs the history of the repository
+.PHONY: test-long ## Run tests that take minutes: earlier releases read what this one writes; needs the repository's history
 test-long: setup
 	$(RUN) tests.cluster tools
 	$(RUN) pytest -n 2 --dist loadfile tests/long
 
-.PHONY: lint ## Style, types, arrows between rooms, generated files
+.PHONY: lint ## Check style, types, imports between rooms, generated files, prose and links
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/python crds/generate.py --check
+	$(RUN) tests.lint
 
 .PHONY: packages ## Install the Debian packages that tests and cluster need
 packages: setup
 	$(RUN) tests.cluster packages
 
-.PHONY: unit ## Unit and contract tests: no cluster, no network
+.PHONY: unit ## Run unit, simulation and contract tests: no cluster, no network
 unit: setup
 	$(BESIDE) $(RUN) pytest -n auto tests/unit tests/simulation tests/contract -m "not integration and not e2e and not bench"
 
-.PHONY: integration ## Tests with a real API server and a real S3 server
+.PHONY: integration ## Run tests with a real API server and a real S3 server
 integration: setup
 	$(RUN) tests.cluster tools
 	$(RUN) pytest -n 3 --dist loadfile tests/unit tests/simulation tests/contract tests/integration -m "integration and not e2e and not bench"
 
-.PHONY: e2e ## Tests on a real cluster: kubelet, CSI snapshots, chart, image
+.PHONY: e2e ## Run tests on a real cluster: kubelet, CSI snapshots, chart, image
 e2e: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.e2e
 
-.PHONY: scale ## Measure the operator with 10,000 backups on a real API server; decides nothing
+.PHONY: scale ## Measure the operator with 10,000 backups on a real API server
 scale: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.scale
 
-.PHONY: bench ## Measure beside restic, kopia and the limit, in 15 minutes (at first 2 to 5 more to build the two); BENCH=--help: options
+.PHONY: bench ## Compare with restic and kopia in 15 minutes (the first time 2 to 5 more); BENCH=--help: options
 bench: packages
 	$(RUN) tests.bench $(BENCH)
 
-.PHONY: memory ## Measure what memory movers take for a directory with a million files; fails above 256 MiB
+.PHONY: memory ## Measure the memory of movers for a directory with a million files; fails above 256 MiB
 memory: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.memory
 
-.PHONY: cinder-answers ## Ask the real OpenStack Cinder what the gateway's tests compare with
+.PHONY: cinder-answers ## Record the answers of the real OpenStack Cinder for the gateway's tests
 cinder-answers: setup
 	"$$($(RUN) tests.openstack.environments cinder)" -W ignore -m tests.openstack.record
 
-.PHONY: soak ## Half an hour of random work on the real cluster, while everything is killed now and then
+.PHONY: soak ## Work at random on a real cluster for half an hour, while processes are killed and paused
 soak: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.soak
 
-.PHONY: upgrade ## Upgrade a real cluster from the newest recorded release, with a backup under way; needs the repository's history
+.PHONY: upgrade ## Upgrade a real cluster from the newest recorded release during a backup; needs the repository's history
 upgrade: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.upgrade.cluster
 
-.PHONY: times ## Show where the time of a small backup and a small restore goes, on the real cluster
+.PHONY: times ## Show where the time of a small backup and restore goes, on a real cluster
 times: setup
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.times
 
-.PHONY: fuzz-gateway ## Ask the gateway whatever its OpenAPI document allows, and what it does not, for some ten minutes
+.PHONY: fuzz-gateway ## Send the gateway valid and invalid requests from its OpenAPI document, for about ten minutes
 fuzz-gateway: packages
 	$(RUN) tests.cluster tools
 	CINDERBLOCK_FUZZ_EXAMPLES=100 $(RUN) pytest tests/integration/test_gateway_fuzzing.py
 
-.PHONY: tempest ## OpenStack's own integration tests of volume backups, on a real cluster
+.PHONY: tempest ## Run OpenStack's own integration tests of volume backups on a real cluster
 tempest: setup
 	$(RUN) tests.openstack.environments clients >/dev/null
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.openstack.run_tempest
@@ -95,7 +96,7 @@ tempest: setup
 image: setup
 	$(RUN) tests.cluster.image
 
-.PHONY: crds ## Write crds/ and the chart's copy of it from the models
+.PHONY: crds ## Write crds/ and the chart's copy from the models
 crds: setup
 	.venv/bin/python crds/generate.py
 
@@ -107,7 +108,7 @@ cluster-up: setup
 cluster-down: setup
 	$(RUN) tests.cluster down
 
-.PHONY: cluster-status ## Tell what of the test cluster runs
+.PHONY: cluster-status ## Show which parts of the test cluster run
 cluster-status: setup
 	$(RUN) tests.cluster status
 

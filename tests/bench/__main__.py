@@ -23,29 +23,29 @@ from tests.cluster.errors import ClusterError
 
 _GIB: Final = 1 << 30
 _METHOD: Final = """\
-Made by `make bench`. Every round does every step with every program in turn, against one S3 server; each round begins
-with empty repositories and caches, and another program goes first. Before a step everything is written to the disk, for
-some seconds at most others are waited for to leave the measured processors alone, the page cache is filled, and what
-the step will read is read into it: the volume or the target, and the program's objects in the store. Restores go to an
-ext4 made for each, on a device without a cache of its own, and are timed until the program ends and until everything is
-on the disk. In the first round what was restored is compared with what was backed up. Three figures are the least, the
-median and the largest of the rounds; ratios are made round by round.
+Made by `make bench`. In every round, each program runs each step in turn, against one S3 server. Each round begins with
+empty repositories and caches, and with another program. Before a step, everything is written to the disk, and the page
+cache is filled with what the step will read: the volume or the target, and the program's objects in the store. The
+bench also waits some seconds at most for other processes to leave the measured processors. Restores go to a newly made
+ext4, on a device without its own cache. Their time is measured until the program ends, and until everything is on the
+disk. In the first round, restored data is compared with the original. Three numbers are the least, the median and the
+largest of the rounds. Ratios are calculated round by round.
 
-Every program runs with its default settings. This one seals, has the smallest dirty window (two minutes), and has
-compiled bytecode, as in its image. An image gets a new mtime before each backup, as each snapshot of a device is a new
-device: with the old mtime restic and kopia would not read it at all. CPU is user and system time of the program, memory
-the `ru_maxrss` of its process (of several processes what they have together), requests are lines of the server's access
-log. "Server CPU" is what the S3 server used meanwhile, "Others" the share of the measured processors that neither of
-them used, with the kernel's own work for both. The limits are 8 threads that PUT and GET as many bytes as this program
-stored, in objects of 24 MiB, through the same S3 client, and one thread that reads the source; start of the interpreter
-left out.
+Every program runs with its default settings. Cinderblock seals, has the smallest dirty window (two minutes), and has
+compiled bytecode, as in its image. An image gets a new mtime before each backup, because each snapshot of a device is a
+new device: with the old mtime, restic and kopia would not read it at all. CPU is user and system time of the program.
+Memory is the `ru_maxrss` of its process, or the sum of several processes. Requests are lines of the server's access
+log. "Server CPU" is what the S3 server used at the same time. "Others" is the share of the measured processors that
+neither of them used, including the kernel's work for both. One limit is the time of 8 threads that PUT and GET as many
+bytes as Cinderblock stored, in objects of 24 MiB, through the same S3 client. The other is one thread that reads the
+source. The start of the interpreter is not included.
 
 An incremental backup of a tree reads every file again that was written within the dirty window before its parent, or
 later. So the backups begin when nothing has been written for two minutes, and the step "unchanged incremental" may read
-no file again; the bench fails otherwise. The step "incremental, just written" has a window of a day, within which all
-files were written: it shows what an incremental backup costs if everything was written shortly before its parent.
+no file again; otherwise the bench fails. The step "incremental, just written" has a window of a day, within which all
+files were written. It shows the cost of an incremental backup if everything was written shortly before its parent.
 
-Beside this program, each in the newest version that could be installed when it was pinned:
+Compared programs, each in the newest version that could be installed when it was pinned:
 """
 
 _EPILOG: Final = """\
@@ -131,7 +131,7 @@ def _peers_for(kind: str, names: Sequence[str]) -> list[str]:
 
 
 def _page(options: argparse.Namespace, machine: Sequence[str], found: dict[str, Figures]) -> Iterator[str]:
-    yield "# Measured"
+    yield "# Results of `make bench`"
     yield ""
     yield _METHOD
     yield from (f"- {name} {PEERS[name].version()} {PEERS[name].manner}." for name in options.peers)

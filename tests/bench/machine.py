@@ -29,13 +29,11 @@ def describe(directory: str, processors: Processors) -> Iterator[str]:
 
 
 def _division(processors: Processors) -> str:
-    measured = f"What is measured is pinned to {len(processors.measured)} processors"
+    measured = f"Measured programs are pinned to {len(processors.measured)} processors"
     if not processors.are_shared:
         return f"{measured}, the S3 server to the other {len(processors.rest)}"
-    return (
-        f"{measured}, which the S3 server uses too, as there are no others: what it does for a program, or for a "
-        "limit, is part of that one's wall time"
-    )
+    shared = "Its work for a program, or for a limit, is part of that one's wall time"
+    return f"{measured}, which the S3 server shares. {shared}"
 
 
 def _find(path: str, pattern: str) -> str:

@@ -100,7 +100,7 @@ def test_every_alert_has_cases_for_firing_and_ending(rules: dict[str, Any]) -> N
 
 
 def test_every_alert_has_a_runbook() -> None:
-    page = (ROOT / "docs" / "observability.md").read_text()
+    page = (ROOT / "docs" / "guide" / "observability.md").read_text()
     url = "https://docs.example.com/observability.md"
     [found] = of_kind(render(*METRICS, f"metrics.rules.runbookUrl={url}"), "PrometheusRule")
     for alert in _alerts(found["spec"]):
@@ -215,7 +215,7 @@ async def test_operator_exposes_all_metrics_of_rules_and_dashboard(
 
 
 def test_documented_metrics_are_the_existing_ones(rules: dict[str, Any]) -> None:
-    page = (ROOT / "docs" / "observability.md").read_text()
+    page = (ROOT / "docs" / "guide" / "observability.md").read_text()
     table = set(re.findall(r"^\| `(cinderblock_[a-z_]+)`", page, re.MULTILINE))
     source = "".join(file.read_text() for file in (ROOT / "operator/cinderblock/observability").glob("*.py"))
     counters = set(re.findall(r'Counter(?:MetricFamily)?\(\s*"(cinderblock_[a-z_]+)"', source))

@@ -1,4 +1,4 @@
-"""Intended differences between the gateway and Cinder, with reasons. docs/openstack.md describes them to users."""
+"""Intended differences between the gateway and Cinder, with reasons. docs/guide/openstack.md describes them to users."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ ALL: tuple[Difference, ...] = (
     ),
     Difference(
         "403 says more",
-        "Behind Cinder's sentence stands what the API server refuses, so that the missing right can be granted; a"
+        "Cinder's sentence is followed by what the API server rejects, so that you can grant the missing right. A"
         " policy that Cinder splits by action has one name.",
         applies=_status(403),
         theirs=_policy_alone,
@@ -130,17 +130,18 @@ ALL: tuple[Difference, ...] = (
     ),
     Difference(
         "No special rights for records and forced deletion",
-        "Cinder keeps them for administrators. Here everybody may who may read, create or delete VolumeBackups: the"
-        " records hold nothing that these rights do not show. Only a status is written by none but those who may.",
+        "Cinder reserves them for administrators. Here the rights to read, create or delete VolumeBackups are"
+        " enough, because the records hold nothing that these rights do not show. Only writing a status needs a"
+        " special right.",
         request=r"^(GET backups/<monday>/export_record|POST backups/import_record .*|.*os-force_delete.*)$",
         applies=_status(403),
         theirs=_nothing,
         ours=lambda answer: Answer(403, {}, True, None),
     ),
     Difference(
-        "Project and user of a backup are no secret",
-        "Cinder shows them to administrators only; who may read a VolumeBackup sees its namespace anyway. What was made"
-        " with kubectl has no user: Kubernetes does not keep who made an object.",
+        "Project and user of a backup are visible",
+        "Cinder shows them to administrators only. Here, anyone who may read a VolumeBackup knows its namespace. A"
+        " backup made with kubectl has no user, because Kubernetes does not record who created an object.",
         request=r"^GET backups/",
         applies=lambda answer: answer.status == 200 and _has("metadata", "os-backup-project-attr:project_id")(answer),
         theirs=_without("os-backup-project-attr:project_id", "user_id"),
@@ -148,23 +149,24 @@ ALL: tuple[Difference, ...] = (
     ),
     Difference(
         "Projects of microversion 3.18",
-        "The same, where nothing else of a newer version is there.",
+        "The same difference, in answers that contain nothing else of a newer version.",
         request=r"^GET backups/.* 3\.18$",
         theirs=_without("os-backup-project-attr:project_id"),
         ours=_without("os-backup-project-attr:project_id"),
     ),
     Difference(
-        "What a PersistentVolumeClaim does not know",
-        "When it was changed, and by whom it was made with kubectl. Types are StorageClasses, whose names are not"
-        " Cinder's; what a pod uses is attached to it.",
+        "Not available for PersistentVolumeClaims",
+        "The time of the last change, and the user if it was made with kubectl. Types are StorageClasses, with"
+        " names different from Cinder's. A volume that a pod uses is attached to it.",
         request=r"volumes",
         applies=lambda answer: answer.status in (200, 202) and _has("volume", "volumes")(answer),
         theirs=_without("updated_at", "user_id", "volume_type", "volume_type_id", "attachments"),
         ours=_without("updated_at", "user_id", "volume_type", "volume_type_id", "attachments"),
     ),
     Difference(
-        "Nothing of Cinder's hosts",
-        "An administrator of Cinder sees on which of its hosts a volume is, and its migration. There is neither.",
+        "No hosts and migrations",
+        "Cinder shows administrators the host of a volume and its migration. Here neither exists, so the fields"
+        " are absent.",
         request=r"^GET volumes/<database> .* as admin$",
         theirs=_without(
             "os-vol-host-attr:host",
@@ -176,16 +178,16 @@ ALL: tuple[Difference, ...] = (
         ),
     ),
     Difference(
-        "What a VolumeSnapshot does not know",
-        "When it was changed, and by whom it was made with kubectl. Progress is always told.",
+        "Not available for VolumeSnapshots",
+        "The time of the last change, and the user if it was made with kubectl. The progress is always present.",
         request=r"snapshots",
         applies=lambda answer: answer.status in (200, 202) and _has("snapshot", "snapshots")(answer),
         theirs=_without("updated_at", "user_id", "os-extended-snapshot-attributes:progress"),
         ours=_without("updated_at", "user_id", "os-extended-snapshot-attributes:progress"),
     ),
     Difference(
-        "An in-use volume is told with its user",
-        "The pod that uses it is named, since nothing else tells.",
+        "An in-use volume is reported with its pod",
+        "The message names the pod that uses the volume, since nothing else shows it.",
         request=r"^POST backups .*<used>",
         applies=_status(400),
         theirs=_without("message"),
@@ -207,28 +209,28 @@ ALL: tuple[Difference, ...] = (
     ),
     Difference(
         "No quotas",
-        "Nothing of Cinder's limits what there may be (-1); a ResourceQuota on VolumeBackups is told with 413.",
+        "None of Cinder's quotas apply (-1). A ResourceQuota on VolumeBackups is reported with 413.",
         request=r"^GET limits$",
         theirs=_without(*_MOST),
         ours=_without(*_MOST),
     ),
     Difference(
         "Extensions",
-        "Only what is here is listed.",
+        "Only those that exist here are listed.",
         request=r"^GET extensions$",
         theirs=_nothing,
         ours=_nothing,
     ),
     Difference(
         "updated_at of a new backup",
-        "It tells when the operator has accepted the backup; Cinder's is null for a backup of a snapshot.",
+        "It is the time when the operator accepted the backup. Cinder's is null for a backup of a snapshot.",
         request=r"^GET backups/<night>$",
         theirs=_without("updated_at"),
         ours=_without("updated_at"),
     ),
     Difference(
-        "A snapshot of another volume is told by name",
-        "A VolumeSnapshot names its claim; the volume's id would need the claim to be there still.",
+        "A snapshot of another volume is reported by name",
+        "A VolumeSnapshot names its claim. The volume's id is known only while that claim exists.",
         request=r"^POST backups .*<letters>",
         applies=_status(400),
         theirs=_without("message"),
@@ -243,21 +245,21 @@ ALL: tuple[Difference, ...] = (
     ),
     Difference(
         "A filter that is given twice",
-        "The last one counts. Cinder asks for both at once and finds nothing.",
+        "The last one counts. Cinder applies both at once and finds nothing.",
         request=r"name=monday&name=tuesday",
         theirs=_nothing,
         ours=_nothing,
     ),
     Difference(
         "name~ before 3.34",
-        "Cinder documents it from 3.34 on and takes it from 3.31. It is refused where it is not documented.",
+        "Cinder documents it from 3.34 on and accepts it from 3.31. Here it is rejected where it is not documented.",
         request=r"name~=day 3\.33",
         theirs=_nothing,
         ours=lambda answer: replace(_nothing(answer), status=200) if answer.status == 400 else answer,
     ),
     Difference(
         "Links without the project",
-        "They name the project even if the request did not: a link is of use to others too.",
+        "They name the project even if the request did not, so that others can use a link too.",
         request=r"^GET /v3/backups/",
         theirs=_without("links"),
         ours=_without("links"),
@@ -277,15 +279,15 @@ ALL: tuple[Difference, ...] = (
         ours=lambda answer: replace(_nothing(answer), status=302) if answer.status == 200 else answer,
     ),
     Difference(
-        "Headers of a refused version",
-        "Vary is there always, and the version that was asked for where it is one.",
+        "Headers of a rejected version",
+        "Vary is always present, and the requested version too if it is one.",
         request=r"^GET (/ 3\.99|backups (2\.0|abc|3\.x|3\.08|OpenStack-API-Version=compute 2\.1))$",
         theirs=_without_headers("vary", "openstack-api-version"),
         ours=_without_headers("vary", "openstack-api-version"),
     ),
     Difference(
         "Another project",
-        "Whether a caller may see it is asked of Kubernetes (403). Cinder compares it with the token's (400).",
+        "Kubernetes decides whether a caller may see it (403). Cinder compares it with the token's (400).",
         request=r"^GET /v3/ffffffff",
         theirs=lambda answer: Answer(403, {}, True, None),
         ours=lambda answer: Answer(answer.status, {}, True, None),

@@ -1,4 +1,6 @@
-"""How the operator does with very many objects: `make scale`. Prints a table; docs/scale.md has one that was measured.
+"""How the operator does with very many objects: `make scale`. Prints a table.
+
+docs/measurements/scale.md has one that was measured.
 
 A real API server and a real S3 server; tests.support.simulation.controllers plays the cluster in
 this process, the operator is the process that the image runs. Decides nothing: what is too slow is for the reader.

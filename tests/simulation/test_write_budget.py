@@ -1,6 +1,6 @@
 """The number of writes per operation. Every write costs a request, watch events and storage in etcd.
 
-docs/scale.md has the same numbers in a table. A long-running mover adds at most one progress write every 5 s.
+docs/measurements/scale.md has the same numbers in a table. A long-running mover adds at most one progress write every 5 s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.simulation.simulation import Simulation
 
-TABLE = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+TABLE = (Path(__file__).parents[2] / "docs/measurements/scale.md").read_text()
 
 
 def backed_up(simulation: Simulation) -> None:

@@ -1,4 +1,4 @@
-"""Reasons that docs/statuses.md and docs/observability.md do not list, each with the cause."""
+"""Reasons that docs/reference/statuses.md and docs/guide/observability.md do not list, each with the cause."""
 
 from __future__ import annotations
 

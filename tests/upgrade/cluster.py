@@ -131,7 +131,7 @@ def _use(lab: Lab) -> None:
 
 
 def _upgrade(lab: Lab) -> None:
-    """As docs/install.md says, with the image of this tree."""
+    """As docs/guide/install.md says, with the image of this tree."""
     place = ("--namespace", RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
     repository, _, tag = lab.image.rpartition(":")
     image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")
@@ -147,7 +147,7 @@ def _look(story: Story, lab: Lab, keys: set[str]) -> None:
         there = "--for=jsonpath={.status.pins.contentDigest}"
         lab.kubectl("wait", there, "-n", NAMESPACE, f"volumebackup/{name}", "--timeout=90s")
     story.show(lab, "-n", NAMESPACE, "get", "volumebackups,volumerestores")
-    # A mover removes the wrapped key before it writes the manifest (docs/format.md).
+    # A mover removes the wrapped key before it writes the manifest (docs/reference/format.md).
     lost = {key for key in keys - _keys(lab) if not key.endswith(f"/{KEY_NAME}")}
     if lost:
         raise LabError(f"the store has lost {sorted(lost)}")

@@ -130,7 +130,7 @@ def restored(backup: str) -> str:
 
 @contextmanager
 def upgraded(directory: Path, scratch: Path) -> Iterator[Upgrade]:
-    """Put a recorded release in place, and upgrade it as docs/install.md says: definitions first, then the operator.
+    """Install a recorded release, and upgrade it as docs/guide/install.md says: definitions first, then the operator.
 
     The mover that the release has left running ends when the operator has taken over.
     """

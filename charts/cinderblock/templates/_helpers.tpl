@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* Prefix of every object's name. 40 characters leave room for what is put behind it. */ -}}
+{{- /* Prefix of every object's name. 40 characters leave room for suffixes. */ -}}
 {{- define "cinderblock.fullname" -}}
 {{- $name := include "cinderblock.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -72,7 +72,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{- /* A pod that does one thing with our image and the API server: a short-lived cousin of the operator. */ -}}
+{{- /* A short-lived pod that runs one command of our image against the API server. */ -}}
 {{- define "cinderblock.taskPod" -}}
 serviceAccountName: {{ .serviceAccount }}
 restartPolicy: Never
@@ -104,13 +104,13 @@ volumes:
 {{- include "cinderblock.fullname" . }}-store
 {{- end -}}
 
-{{- /* Short of the cluster's domain, which the chart cannot know; pods' resolvers complete it. */ -}}
+{{- /* Without the cluster's domain, which the chart cannot know. The resolvers of pods complete it. */ -}}
 {{- define "cinderblock.embeddedStore.endpoint" -}}
 http://{{ include "cinderblock.embeddedStore.name" . }}.{{ .Release.Namespace }}.svc:7070
 {{- end -}}
 
-{{- /* Not empty if the uninstall hook is to be rendered. A lookup finds something only when Helm talks to a cluster:
-       `helm template | kubectl apply` would take the hook for an ordinary Job, and run it at once. */ -}}
+{{- /* Not empty if the uninstall hook is to be rendered. A lookup finds something only when Helm talks to a cluster.
+       `helm template | kubectl apply` would run the hook at once, as an ordinary Job. */ -}}
 {{- define "cinderblock.uninstall.enabled" -}}
 {{- $mode := .Values.uninstall.releaseFinalizers -}}
 {{- if eq $mode "always" -}}
@@ -120,7 +120,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* Annotations of an uninstall hook of the given weight; removed when it has succeeded, left to be read if not. */ -}}
+{{- /* Annotations of an uninstall hook with the given weight. It is removed when it has succeeded, and stays if not. */ -}}
 {{- define "cinderblock.uninstall.hook" -}}
 helm.sh/hook: pre-delete
 helm.sh/hook-weight: {{ . | quote }}

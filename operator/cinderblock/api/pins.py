@@ -14,7 +14,7 @@ Digest = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
 
 
 class Pins(Model):
-    """Identity of the stored content of a backup (docs/format.md). Rewrapping its key does not change it."""
+    """Identity of the stored content of a backup (docs/reference/format.md). Rewrapping its key does not change it."""
 
     content_digest: Digest
     """BLAKE3 digest over the digests of all sections of the manifest, in hexadecimal."""

@@ -1,4 +1,4 @@
-"""The stored format: volumes become chunks, packs and a manifest, and vice versa. docs/format.md specifies it.
+"""The stored format: volumes become chunks, packs and a manifest, and vice versa. docs/reference/format.md specifies it.
 
 Nothing here uses a network or a clock.
 

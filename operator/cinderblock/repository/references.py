@@ -37,7 +37,7 @@ CONCURRENT_READS: Final = 8
 BATCH_MANIFESTS: Final = 64
 """Manifests in one batch: with 10 ms for each request, a batch takes about 200 ms."""
 LARGE_MANIFEST_BYTES: Final = 64 << 20
-"""Bytes above which a manifest is read alone: the footer of a volume of many TiB has several MiB (docs/format.md)."""
+"""Bytes above which a manifest is read alone: the footer of a volume of many TiB has several MiB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ GATEWAY = f"{RELEASE}-gateway"
 SETTINGS = ("gateway.enabled=true", "gateway.replicas=1")
 
 _ROLES = {"reader": ("view",), "member": ("edit",), "admin": ("edit", f"{RELEASE}-status-reset")}
-"""ClusterRoles for OpenStack's roles, as in docs/openstack.md."""
+"""ClusterRoles for OpenStack's roles, as in docs/guide/openstack.md."""
 _READ = ["get", "list", "watch"]
 _WRITE = [*_READ, "create", "update", "patch", "delete"]
 _SNAPSHOTS = {"reader": _READ, "member": _WRITE, "admin": _WRITE}

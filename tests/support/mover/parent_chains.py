@@ -39,7 +39,7 @@ class Line:
         }
 
     def read_back(self, backup_id: str) -> dict[bytes, bytes]:
-        """Return the content of every file, read by the independent reader of docs/format.md."""
+        """Return the content of every file, read by the independent reader of docs/reference/format.md."""
         reader = FormatReader(self.backups.store.get, f"{PREFIX}/", KEYS)
         return {entry.path: bytes(entry.content) for entry in reader.entries(self.key(backup_id))}
 

@@ -1,4 +1,4 @@
-"""A reader of stored backups that was written from docs/format.md alone, without code of Cinderblock.
+"""A reader of stored backups that was written from docs/reference/format.md alone, without code of Cinderblock.
 
     reader = FormatReader(get, "prefix/", {"key id": b"32 bytes"})
     for entry in reader.entries("prefix/backups/<volume id>/<backup id>.manifest"): ...

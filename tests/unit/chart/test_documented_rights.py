@@ -1,4 +1,4 @@
-"""docs/security.md says of the operator's rights what the chart grants: no more, no less."""
+"""docs/guide/security.md says of the operator's rights what the chart grants: no more, no less."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.cluster.chart import NAMESPACE, Objects, render
 
 pytestmark = pytest.mark.integration
 
-PAGE = Path(__file__).parents[3] / "docs" / "security.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "security.md"
 TABLES = {"In all namespaces": ("ClusterRole", ""), "In the release's namespace": ("Role", NAMESPACE)}
 
 

@@ -269,7 +269,7 @@ def test_notes_name_the_next_command() -> None:
 
 def test_notes_warn_of_losing_the_cluster_and_the_key() -> None:
     notes = _notes(*EMBEDDED)
-    assert "no backup against its loss" in notes
+    assert "does not protect you against losing the cluster" in notes
     assert "kubectl -n demo get secret cinderblock-embedded-store-encryption -o yaml" in notes
     assert "kubectl -n shop get secret cinderblock-embedded-store-encryption -o yaml" in notes
     assert "kind: VolumeBackup" in notes

@@ -1,7 +1,7 @@
 """Every object of a store replaces every other one. Each reader detects that, or returns the true data.
 
 Readers with a status (the operator, its movers, incremental backups, re-wrapping) also detect older and unencrypted
-manifests of the same backup. A command line without a status cannot detect all changes: docs/format.md lists the others
+manifests of the same backup. A command line without a status cannot detect all changes: docs/reference/format.md lists the others
 under "What an attacker can do", and these tests exclude exactly those.
 """
 
@@ -420,7 +420,7 @@ def cli(populated: PopulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def cannot_be_found(populated: PopulatedStore, change: Change, name: str) -> bool:
-    """Return whether a reader with only bucket and key cannot notice a change, as docs/format.md says."""
+    """Return whether a reader with only bucket and key cannot notice a change, as docs/reference/format.md says."""
     is_sealed = populated.expected(name).sealed
     return change.kind == "older" or (change.kind == "unsealed" and not is_sealed)
 

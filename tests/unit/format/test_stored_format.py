@@ -1,4 +1,4 @@
-"""Tests that stored data matches docs/format.md, and that data of earlier versions can be read.
+"""Tests that stored data matches docs/reference/format.md, and that data of earlier versions can be read.
 
 `tests.support.store.format_reader` is written from that page alone. If it agrees with the program, the page is right.
 """
@@ -286,6 +286,6 @@ def test_an_unknown_field_of_a_later_version_is_ignored() -> None:
 
 @pytest.mark.parametrize("model", [BackupMetadata, ClaimFacts, DriverFacts, ClusterFacts])
 def test_the_page_names_every_field(model: type[Model]) -> None:
-    page = (Path(__file__).parents[3] / "docs/format.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/format.md").read_text()
     fields = {field.alias or name for name, field in model.model_fields.items()}
     assert {name for name in fields if f"`{name}`" not in page} == set()

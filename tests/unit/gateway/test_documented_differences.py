@@ -1,4 +1,4 @@
-"""docs/openstack.md describes every intended difference from Cinder."""
+"""docs/guide/openstack.md describes every intended difference from Cinder."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from tests.openstack import differences
 from tests.openstack.differences import Difference
 
-PAGE = Path(__file__).parents[3] / "docs" / "openstack.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "openstack.md"
 
 
 @pytest.mark.parametrize("difference", differences.ALL, ids=lambda difference: difference.name)

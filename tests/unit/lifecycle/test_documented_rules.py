@@ -1,4 +1,4 @@
-"""docs/rules.md lists every check, and refers to existing code and tests."""
+"""docs/reference/rules.md lists every check, and refers to existing code and tests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from cinderblock.lifecycle.backup import import_checks
 from cinderblock.lifecycle.restore import checks as restore_checks
 
 TESTS = Path(__file__).parents[2]
-ROWS = re.findall(
-    r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", (TESTS.parent / "docs/rules.md").read_text(), re.MULTILINE
-)
+PAGE = (TESTS.parent / "docs/reference/rules.md").read_text()
+ROWS = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", PAGE, re.MULTILINE)
 LIFECYCLE = Path(lifecycle.__file__).parent
 
 

@@ -1,4 +1,4 @@
-"""docs/observability.md lists every reason that conditions and Events can have, and no other."""
+"""docs/guide/observability.md lists every reason that conditions and Events can have, and no other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cinderblock.lifecycle import events
 from cinderblock.reasons import Reason
 from tests.support.documented_reasons import INTERNAL_REASONS
 
-SECTION = (Path(__file__).parents[3] / "docs/observability.md").read_text().partition("## Events\n")[2]
+SECTION = (Path(__file__).parents[3] / "docs/guide/observability.md").read_text().partition("## Events\n")[2]
 SECTION = SECTION.partition("\n## Logs")[0]
 OTHER_WORDS = {"Reconciling", "Evicted"}
 """Words of the section that look like reasons."""

@@ -1,4 +1,4 @@
-"""docs/statuses.md explains every phase and every reason, each once."""
+"""docs/reference/statuses.md explains every phase and every reason, each once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cinderblock.api.v1alpha1.restore import RestorePhase
 from cinderblock.reasons import Reason
 from tests.support.documented_reasons import INTERNAL_REASONS
 
-PAGE = (Path(__file__).parents[3] / "docs/statuses.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/reference/statuses.md").read_text()
 
 
 def test_page_has_one_row_for_every_reason() -> None:

@@ -30,7 +30,7 @@ _OTHER_FORMS_PREFIX = b"trusted.SGI_"
 MAX_XATTR_BYTES: Final = 16 << 20
 """Most bytes of extended attributes of one object in a backup, names and values together. XFS and btrfs can hold
 thousands of 64 KiB each. The writer of a manifest holds a section several times in memory, and readers accept no
-section of more than 256 MiB (docs/format.md)."""
+section of more than 256 MiB (docs/reference/format.md)."""
 _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _SETID_BITS: Final = stat.S_ISUID | stat.S_ISGID
 COARSEST_NS: Final = 2_000_000_000
