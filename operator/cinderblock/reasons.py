@@ -1,6 +1,7 @@
-"""The stable reasons of conditions, Events, errors and reports. docs/reference/statuses.md says what to do about each of them.
+"""The stable reasons of conditions, Events, errors and reports.
 
-People, scripts and alerts match on these words, so a released one never changes. A member has the name of its value.
+docs/reference/statuses.md says what to do about each of them. People, scripts and alerts match on these words, so a
+released one never changes. A member has the name of its value.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ RESYNC_PERIOD = "10m"
 """Resync period of the volume controller, longer than the test."""
 
 WRITES = 22 + 1 + 3
-"""Writes of a restore to a new volume (docs/measurements/scale.md): until it is available, for a half-done binding, and after it."""
+"""Writes of a restore to a new volume until it is available, for a half-done binding, and after it."""
 
 Call = Callable[[Callable[[KubeClient], Any]], Any]
 

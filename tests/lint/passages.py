@@ -102,11 +102,17 @@ def _is_yaml(text: str) -> bool:
 
 
 def of_descriptions(text: str) -> Iterator[Passage]:
-    """Values of ``description`` and ``summary`` in YAML, in any style."""
+    """Values of ``description`` and ``summary`` in YAML, in any style, without Kubernetes' own below ``mover``."""
     lines = text.splitlines()
+    mover_indent: int | None = None
     for index, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if line.strip() == "mover:":
+            mover_indent = indent
+        elif mover_indent is not None and line.strip() and indent <= mover_indent:
+            mover_indent = None
         found = _DESCRIPTION.match(line)
-        if not found:
+        if not found or (mover_indent is not None and indent > mover_indent + 6):
             continue
         block = [(index + 1, found[2].strip(" \"'"))]
         for number in range(index + 1, len(lines)):
@@ -164,12 +170,15 @@ def of_python(text: str) -> Iterator[Passage]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Split a docstring or a help text into paragraphs and items of its sections; examples are left out."""
+    """Split a docstring or a help text into paragraphs and items of its sections; examples and tables are left out."""
     lines: list[str] = []
+    is_in_item = False
     for line in [*inspect.cleandoc(text).splitlines(), ""]:
         section = re.match(r"(Args|Attributes|Returns|Raises|Yields):$", line)
         item = re.match(r" {4}([\w*, ]+: .*)$", line) or re.match(r"(?:[-*]|\d+\.) (.*)$", line)
-        is_example = line.startswith("  ") and not lines and item is None
+        is_in_item = item is not None or (is_in_item and bool(line.strip()))
+        is_table = re.search(r"\S {2,}\S", line) is not None
+        is_example = is_table or (line.startswith("  ") and not is_in_item)
         if (section or item or is_example or not line.strip()) and lines:
             yield " ".join(lines)
             lines = []
@@ -224,7 +233,7 @@ class Room(NamedTuple):
         yield from sorted(path for path in found if path.relative_to(root).as_posix() not in self.left_out)
 
 
-CODE_IS_ENFORCED: Final = False
+CODE_IS_ENFORCED = True
 """Whether findings in operator/ and crds/ make the check fail."""
 
 ROOMS: Final = (

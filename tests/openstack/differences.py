@@ -1,4 +1,4 @@
-"""Intended differences between the gateway and Cinder, with reasons. docs/guide/openstack.md describes them to users."""
+"""Intended differences between the gateway and Cinder, with reasons. docs/guide/openstack.md shows them to users."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The number of writes per operation. Every write costs a request, watch events and storage in etcd.
 
-docs/measurements/scale.md has the same numbers in a table. A long-running mover adds at most one progress write every 5 s.
+docs/measurements/scale.md has the same numbers in a table. A long-running mover adds one progress write every 5 s.
 """
 
 from __future__ import annotations

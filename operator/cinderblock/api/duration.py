@@ -18,7 +18,7 @@ def to_timedelta(text: str) -> timedelta:
     """Parse a duration. Raises ValueError if ``text`` is not one."""
     match = re.fullmatch(_PATTERN, text)
     if match is None or not text:
-        raise ValueError(f"{text!r} is no duration: write it as 90s, 2m or 1h30m")
+        raise ValueError(f"{text!r} is not a duration: write it as 90s, 2m or 1h30m")
     hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
     return timedelta(hours=hours, minutes=minutes, seconds=seconds)
 

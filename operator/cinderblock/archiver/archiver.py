@@ -6,8 +6,8 @@
 
 Memory. At most ``(UPLOADS + 1)`` packs and ``2 * lookahead`` chunks are in flight: `bytes_in_flight`, 130 MiB with
 chunks of 1 MiB. The index of known chunks takes at most 36 MiB. The manifest is one object, with about 60 bytes for
-each small file. zstd takes memory in each of the four workers: 1.3 MiB at level 1, 4 MiB at level 6, 19 MiB at level
-19.
+each small file. zstd takes memory in each of the four workers. That is 1.3 MiB at level 1, 4 MiB at level 6 and
+19 MiB at level 19.
 
 Requests. One PUT for each pack of 24 MiB, one for the manifest, one for the wrapped key. One LIST for each 1000 packs
 of each backup whose packs are in use. To resume, one GET for each existing pack. For an incremental backup, one GET for

@@ -1,7 +1,7 @@
 """Decide which files an incremental backup need not read, and what a difference means in a file that it reads.
 
 A snapshot that does not freeze the file system can hold the new timestamps of a file and its old data. write(2)
-changes ctime at once, the inode reaches the disk with the journal, and the data up to 30 s later. So a file is reused
+changes ctime at once. The inode reaches the disk with the journal, the data up to 30 s later. So a file is reused
 only if its timestamps are older than what the parent's snapshot may have missed.
 
 Some drivers clone a snapshot by copying files, so every clone has other inodes, other ctimes, or both. An administrator

@@ -114,7 +114,7 @@ class ChunkWorker:
 
     Args:
         encoder: compresses.
-        known: the stored chunks; looked up here, before a chunk is compressed in vain.
+        known: the stored chunks; looked up here, before a chunk is compressed for nothing.
     """
 
     def __init__(self, encoder: Encoder, known: ChunkIndex) -> None:

@@ -17,7 +17,7 @@ from cinderblock.format.manifest.section_decoder import EntryStats
 from cinderblock.volume.tree.rows import TYPES, Columns, Rows
 
 _FIRST_STEP = 64
-"""Rows in the first comparison; as long as they are equal, each next one is twice as long."""
+"""Rows in the first comparison; while they are equal, each next one is twice as long."""
 
 
 class ParentEntry:

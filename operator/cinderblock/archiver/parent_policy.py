@@ -130,7 +130,7 @@ def _reasons(task: MoverTask, parent: Comparison | None, window: timedelta) -> I
 
 
 def _stamped_before(own: datetime | None, parent: Comparison | None, window: timedelta) -> int:
-    """Return the time before which a file must be stamped to be reused, in nanoseconds since 1970.
+    """Return the nanoseconds since 1970 before which the timestamps of a reused file must lie.
 
     The window also counts from the snapshot of this backup. If that is older than the parent's, it may lack data of the
     parent.

@@ -310,7 +310,7 @@ class BackupPipeline:
             self._writer.roll_back(file.mark)
 
     def _reread(self, file: _OpenFile) -> None:
-        """Read a changed large file again, in this thread. Chunks that were stored in vain stay in their packs."""
+        """Read a changed large file again, in this thread. Chunks that are no longer needed stay in their packs."""
         buffer = bytearray(self._chunk_bytes)
         for _ in range(READ_ATTEMPTS - 1 if not file.parts else 0):
             try:

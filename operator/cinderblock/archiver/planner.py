@@ -107,7 +107,7 @@ def _add(
 
 
 def _flush_reused(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, SmallFiles]:
-    """Add what the parent reuses. Parts of sections join the unit, so its chunk goes on; whole ones stand alone."""
+    """Add what the parent reuses. Parts of sections join the unit, so its chunk continues; whole ones stand alone."""
     while parent.ready:
         run = parent.ready.popleft()
         if run.is_copied:

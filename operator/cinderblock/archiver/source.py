@@ -67,7 +67,7 @@ class Source(Protocol):
         """End the reading. Raises SourceError if the volume no longer exists."""
 
     def warnings(self) -> list[str]:
-        """Return warnings about metadata that is not kept, as far as it is known."""
+        """Return the known warnings about metadata that is not kept."""
 
     def losses(self) -> list[Loss]:
         """Return metadata that is not kept by kind, with counts if they are known."""

@@ -89,7 +89,7 @@ class WorkQueue:
     async def add(self, key: ObjectKey, after: float = 0.0, priority: Priority = Priority.NORMAL) -> None:
         """Add a key, due in ``after`` seconds. A key that is already queued keeps the earlier time and rank.
 
-        Of the keys that are due, the one with the higher priority comes first. A key that has waited AGEING_SECONDS
+        Among due keys, the one with the higher priority comes first. A key that has waited AGEING_SECONDS
         longer counts one priority more.
         """
         due = _now() + after

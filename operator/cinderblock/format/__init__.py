@@ -1,6 +1,6 @@
-"""The stored format: volumes become chunks, packs and a manifest, and vice versa. docs/reference/format.md specifies it.
+"""The stored format: volumes become chunks, packs and a manifest, and vice versa.
 
-Nothing here uses a network or a clock.
+docs/reference/format.md specifies it. Nothing here uses a network or a clock.
 
 Glossary:
 

@@ -1,6 +1,6 @@
 """The API server: one thin asynchronous client on the ``kubernetes`` package, plain dicts in and out.
 
-kinds: where the objects of each type live in the API. rest_config: how to reach the API server and what to show it.
+kinds: where the objects of each type live in the API. rest_config: how to reach the API server, and our credentials.
 config_source: where that configuration comes from. kubeconfig, exec_plugin: kubeconfig files and their credential
 plugins. transport: one HTTP exchange, with its time limit, identity and retries. responses: HTTP responses as our
 errors. client: the verbs. token_clients: clients that act for callers. event_recorder: Events that are counted, not

@@ -1,8 +1,8 @@
 """Run a kubeconfig's credential plugin (client.authentication.k8s.io).
 
-The ``kubernetes`` package has a runner of its own. It has no time limit, tells the plugin nothing about the cluster,
-does not find a command beside the kubeconfig, and puts the plugin's stderr into its error, which is then only logged:
-the client goes on without credentials (kubernetes-client/python issue 1409).
+The ``kubernetes`` package has a runner of its own. It has no time limit, and gives the plugin no facts about the
+cluster. It does not find a command next to the kubeconfig. It puts the plugin's stderr into its error, logs that, and
+the client continues without credentials (kubernetes-client/python issue 1409).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EXPIRY_MARGIN: Final = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class UserCredentials:
-    """What a kubeconfig's user shows the server: a PEM certificate and its key, or a bearer token."""
+    """The credentials of a kubeconfig's user: a PEM certificate and its key, or a bearer token."""
 
     certificate: bytes | None = None
     private_key: bytes | None = None

@@ -1,6 +1,6 @@
 """Clients that act for callers, with the caller's token and without any credentials of our own.
 
-The API server prefers a client certificate to a token, so a certificate of ours would make every caller us. The
+The API server prefers a client certificate to a token, so our certificate would make every caller us. The
 configuration is therefore stripped of our identity. Callers share the connections, which only differ in a header.
 """
 
@@ -20,7 +20,7 @@ from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Tran
 from cinderblock.reasons import Reason
 
 _TOKEN: Final = re.compile(r"[!-~]{1,16384}")
-"""What an Authorization header may hold; the API server accepts no headers longer than a few tens of KiB."""
+"""Pattern of an Authorization header; the API server accepts no headers longer than a few tens of KiB."""
 
 
 class AnonymousSource(ConfigSource):

@@ -106,7 +106,7 @@ class ClaimRequest:
 
 
 def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = None) -> dict[str, Any]:
-    """Return a claim of ours: an empty one to restore into, or one made from a VolumeSnapshot to back up."""
+    """Return one of our claims: an empty one to restore into, or one made from a VolumeSnapshot to back up."""
     spec = _claim_spec(request)
     if from_snapshot:
         spec["dataSource"] = {

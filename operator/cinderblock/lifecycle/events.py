@@ -29,7 +29,7 @@ EXPECTED_WAITS: Final = frozenset(
         Reason.STOPPING_MOVER,
     }
 )
-"""Waits that every operation goes through, at least where there is much to do. They are no Events."""
+"""Waits that every operation goes through, at least where there is much to do. They record no Event."""
 BENIGN_WAITS: Final = frozenset(
     {Reason.BACKUP_IN_USE, Reason.HAS_DEPENDENT_BACKUPS, Reason.IN_USE, Reason.QUEUED, Reason.VOLUME_BUSY}
 )

@@ -57,7 +57,7 @@ class Deadlines:
         stalled: until a stalled mover fails: waiting longer does not help a volume that hangs.
         rebind: until a restored volume is bound to the requested claim.
         deletion: until a mover stops and stored data is removed. After that the phase is error_deleting or
-            error_restoring, and the retries go on.
+            error_restoring, and the retries continue.
     """
 
     volume: timedelta = timedelta(minutes=10)

@@ -50,7 +50,7 @@ class CatalogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What a store holds of one backup. Objects of other programs do not count.
+    """The objects of one backup in a store. Objects of other programs do not count.
 
     Attributes:
         has_manifest: whether its manifest exists.

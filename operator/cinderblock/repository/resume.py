@@ -1,6 +1,6 @@
 """Reuse the packs that an earlier run for the same backup has uploaded.
 
-While a sealed backup is unfinished, an object beside its packs holds its wrapped data key, so that a run that resumes
+While a sealed backup is unfinished, an object next to its packs holds its wrapped data key, so that a run that resumes
 can read the indexes of the packs. This object is deleted before the manifest is written, so that a key rotation only
 needs to rewrap manifests.
 """

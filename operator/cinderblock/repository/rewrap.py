@@ -1,4 +1,4 @@
-"""Rewrap the data key of a backup with another key of the encryption Secret. The packs stay as they are."""
+"""Rewrap the data key of a backup with another key of the encryption Secret. The packs stay unchanged."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _Batch = dict[Chunk, list[Extent]]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a successful verification has checked.
+    """The result of a successful verification.
 
     Attributes:
         packs: packs whose index was read.

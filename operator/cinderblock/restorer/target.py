@@ -35,7 +35,7 @@ class Target(Protocol):
         """Return processes that create new files from ``memory``; None for a device. See TreeWriter."""
 
     def put(self, entry: Entry) -> TargetContent | None:
-        """Create the next entry. Of a FILE or DEVICE, return the content to fill and finish.
+        """Create the next entry. For a FILE or DEVICE, return the content to fill and finish.
 
         Raises TargetError; IntegrityError for an entry that cannot be in a backup of such a volume.
         """

@@ -65,7 +65,7 @@ class ObjectStore(Protocol):
         """List the objects whose key begins with ``prefix``, in order of key. An error in the middle is raised."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; a key without an object is no error. This may be repeated.
+        """Delete objects; a key without an object is not an error. This may be repeated.
 
         Some of the objects may be gone when an error is raised.
         """

@@ -1,8 +1,8 @@
 """Every object of a store replaces every other one. Each reader detects that, or returns the true data.
 
 Readers with a status (the operator, its movers, incremental backups, re-wrapping) also detect older and unencrypted
-manifests of the same backup. A command line without a status cannot detect all changes: docs/reference/format.md lists the others
-under "What an attacker can do", and these tests exclude exactly those.
+manifests of the same backup. A command line without a status cannot detect all changes: docs/reference/format.md lists
+the others under "What an attacker can do", and these tests exclude exactly those.
 """
 
 from __future__ import annotations

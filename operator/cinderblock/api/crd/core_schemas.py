@@ -1,4 +1,4 @@
-"""JSON Schemas of Kubernetes' own types, for fields of ours that are copied into the pod of a mover.
+"""JSON Schemas of Kubernetes' own types, for our fields that are copied into the pod of a mover.
 
 The schemas come from the models of the package ``kubernetes``. Only the generator of the CustomResourceDefinitions and
 tests import this package: loading the models of five types costs 0.8 s of CPU time and 24 MiB (Python 3.11).

@@ -88,7 +88,7 @@ class _Converter:
         return schema | {key: node[key] for key in _EXTENSIONS if key in node} | self._convert_keys(node)
 
     def _flatten(self, node: Schema, path: str) -> Schema:
-        """Return ``node`` with its reference resolved and ``| None`` removed. Keywords beside them take precedence."""
+        """Return ``node`` with its reference resolved and ``| None`` removed. Keywords next to them take precedence."""
         while "$ref" in node or "anyOf" in node:
             siblings = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
             if "$ref" in node:

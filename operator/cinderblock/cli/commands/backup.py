@@ -99,9 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[detection.value for detection in ChangeDetection],
         default=ChangeDetection.SIZE_MTIME_CTIME_INODE.value,
         metavar="WHAT",
-        help="attributes that identify unchanged files, which --incremental does not read: SizeMtimeCtimeInode"
-        " (default); SizeMtimeCtime, SizeMtimeInode or SizeMtime if the others are not stable, as in copies and on some"
-        " network file systems; Content to read all files",
+        help="attributes that identify unchanged files, which --incremental does not read; default SizeMtimeCtimeInode."
+        " Use SizeMtimeCtime, SizeMtimeInode or SizeMtime where the others are not stable, as in copies and on some"
+        " network file systems. Content reads all files",
     )
     parser.add_argument(
         "--skip-unreadable",

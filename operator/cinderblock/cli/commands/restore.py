@@ -35,7 +35,7 @@ DESCRIPTION: Final = """\
 Restore a backup. Every byte is verified before it is written.
 
 The target of a directory must be missing or empty, and the target of an image file must be missing. --overwrite makes
-an existing target identical to the backup: it downloads only differences, and REMOVES everything that the backup lacks.
+an existing target identical to the backup. It downloads only differences, and REMOVES everything that the backup lacks.
 A device always requires --overwrite. Its space after the end of the backup is filled with zeros.
 
 After a failed or interrupted restore, do not use the target. Repeat the command with --overwrite to complete it.

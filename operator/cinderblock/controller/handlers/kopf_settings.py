@@ -16,7 +16,7 @@ from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 class EndlessBackoff:
     """Seconds between attempts to reach the API server: up to 30, with jitter, without end.
 
-    kopf's own list ends after a minute, and the process with it. A longer outage is no reason to restart.
+    kopf's own list ends after a minute, and the process with it. A longer outage must not cause a restart.
     """
 
     def __iter__(self) -> Iterator[float]:

@@ -84,7 +84,7 @@ class LeaderElector:
 
     @property
     def holder(self) -> str:
-        """Identity of the leader, as far as it is known; empty if there is none."""
+        """Identity of the last known leader; empty if there is none."""
         return self._observed.holder
 
     def check(self) -> None:

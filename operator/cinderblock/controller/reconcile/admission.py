@@ -1,9 +1,9 @@
 """Which operation may start a mover next, so that limits hold and none starves.
 
 An observation is a moment old when a decision uses it: two workers may each see room for one more mover, and start one
-each. So a mover started here counts until the API server lists it, which client-go calls an expectation. An operation
-that was told to wait goes before all younger ones. None of it matters for long or must survive a restart: a started
-mover is a Job, and a waiting operation comes back and is told to wait again.
+each. So a mover started here counts until the API server lists it, which client-go calls an expectation. A queued
+operation goes before all younger ones. None of it matters for long or must survive a restart: a started
+mover is a Job, and a waiting operation comes back and is queued again.
 """
 
 from __future__ import annotations

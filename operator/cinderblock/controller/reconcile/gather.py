@@ -142,7 +142,7 @@ async def list_mover_pods(context: Context, owner: VolumeBackup | VolumeRestore)
 async def _progress(
     context: Context, owner: VolumeBackup | VolumeRestore, pods: tuple[Pod, ...]
 ) -> MoverProgress | None:
-    """Return the last progress that the running mover printed. A failure is no error: there is no progress then."""
+    """Return the last progress that the running mover printed. Return None if it cannot be read."""
     if not pods or pods[-1].status.phase != "Running":
         return None
     try:

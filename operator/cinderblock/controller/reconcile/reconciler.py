@@ -200,7 +200,7 @@ def _is_being_deleted(target: Target) -> bool:
 
 
 def _is_reportable(target: Target, action: Action, error: CinderblockError) -> bool:
-    """Return whether a status reports the error: of a child while the operation goes on, or of deleting the data."""
+    """Return whether a status reports the error: of a child while the operation continues, or of deleting the data."""
     if isinstance(action, DeleteStoredData):
         return True
     is_final = isinstance(error, PermanentError) and not isinstance(error, Conflict)
@@ -210,9 +210,9 @@ def _is_reportable(target: Target, action: Action, error: CinderblockError) -> b
 async def _record(context: Context, target: Target, decision: Decision, previous: AnyStatus) -> float | None:
     """Write the status of a decision whose actions are done. Return the seconds to requeue after.
 
-    Events have two orders on purpose. Those among the actions tell what a status does not keep, such as changes that an
-    earlier backup missed: they come before the status, so that a crash in between repeats them (and only counts the
-    Event up) instead of losing them. A wait stands in the status, so its Event comes after it and is never repeated.
+    Events have two orders on purpose. Events among the actions report what a status does not keep, such as changes that
+    an earlier backup missed. They come before the status, so a crash in between repeats them instead of losing them. A
+    wait stands in the status, so its Event comes after the status and is never repeated.
     """
     is_released = _is_being_deleted(target) and any(isinstance(action, RemoveFinalizer) for action in decision.actions)
     if decision.status is not None and decision.status != previous and not is_released:

@@ -91,7 +91,7 @@ async def related_to_restore(
 
 
 async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:
-    """Return the names of VolumeBackups that need a store. Of very many, only the first ones."""
+    """Return the names of VolumeBackups that need a store; only the first ones if there are very many."""
     fields = f"status.storeName={store.name}"
     bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     users = _users(parse_all(VolumeBackup, bodies), store)
@@ -103,7 +103,7 @@ async def list_store_users(context: Context, store: BackupStore) -> tuple[str, .
 async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
     """Return the names of complete, unencrypted VolumeBackups in a store, and whether these are all of them.
 
-    Of very many, the first ones are enough for a message.
+    If there are very many, the first ones are enough for a message.
     """
     fields = f"status.storeName={store.name},status.sealed=false"
     bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)

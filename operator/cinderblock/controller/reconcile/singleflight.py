@@ -14,7 +14,7 @@ class SingleFlight:
 
     A caller never gets the result of a read that began before its call: that may describe an earlier state. It waits,
     with all others that call meanwhile, for the next read, which begins when the current one ends. So a result is as
-    new as a read of one's own, and for each key there is one read at a time.
+    new as a separate read, and for each key there is one read at a time.
     """
 
     def __init__(self) -> None:

@@ -246,7 +246,7 @@ class SectionTable:
 
 
 def _is_part(size: int, chunk_offset: int, length: int) -> bool:
-    """Return whether an extent is smaller than its chunk of ``size`` bytes, and so has a digest of its own.
+    """Return whether an extent is smaller than its chunk of ``size`` bytes, and thus has a digest of its own.
 
     Raises ValueError if it is empty, or points beyond the chunk.
     """

@@ -1,8 +1,8 @@
 """The encoder of manifest sections: some thousand entries with their extents, and the chunks of these extents.
 
 Each section is self-contained: it lists every chunk that its extents use, so entries can be read as a stream in little
-memory. Everything is stored column by column; the order of the columns is part of the format (docs/reference/format.md).
-`section_decoder` reads sections.
+memory. Everything is stored column by column; the order of the columns is part of the format (see
+docs/reference/format.md). `section_decoder` reads sections.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What all resources of Cinder's API share: routes, requests, microversions, pages, faults."""
+"""Shared parts of all resources of Cinder's API: routes, requests, microversions, pages, faults."""

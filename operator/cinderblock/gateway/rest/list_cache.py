@@ -20,7 +20,7 @@ CACHE_SECONDS: Final = 20.0
 CACHE_BYTES: Final = 64 << 20
 """Memory for all lists together: ten lists of 10,000 backups, with 650 bytes per backup."""
 _ITEM_OVERHEAD_BYTES: Final = 100
-"""Of the tuple, the id and the object headers of one item."""
+"""Bytes of the tuple, the id and the object headers of one item."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def page_links(
     count: int,
     is_last: bool,
 ) -> dict[str, Any]:
-    """Return the keys beside the items of a page (cinder/api/common.py ``_get_collection_links``).
+    """Return the keys next to the items of a page (cinder/api/common.py ``_get_collection_links``).
 
     With a limit, a full page has a link to the next page even if it is the last one. With ``with_count``, it has one
     whenever the limit does not exceed the count. Without a limit, it has one only if there is a next page.

@@ -1,1 +1,1 @@
-"""What to do next for a VolumeBackup."""
+"""Decide the next step of a VolumeBackup."""

@@ -128,7 +128,7 @@ def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
 def volume_is_detached(observed: ObservedBackup) -> Verdict:
     """No node has the volume attached without a pod: such a node may hold data back that the copy would lack.
 
-    With ``force``, a snapshot takes the volume as it is. Otherwise wait: after a pod has ended, a detachment takes
+    With ``force``, the snapshot is taken at once. Otherwise wait: after a pod has ended, a detachment takes
     seconds.
     """
     is_forced = observed.backup.spec.force and observed.snapshot_class is not None

@@ -20,7 +20,7 @@ def choose_snapshot_class(
     """Return the VolumeSnapshotClass for a volume, or None and why the class that should serve cannot be used.
 
     The BackupStore may name the class. Otherwise it is the default class of the driver, or its only class. A driver
-    without classes makes no snapshots, which is no error.
+    without classes makes no snapshots, which is not an error.
     """
     name = store.spec.volume_snapshot_class_name if store else None
     if store is not None and name is not None:

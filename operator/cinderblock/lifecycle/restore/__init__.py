@@ -1,1 +1,1 @@
-"""What to do next for a VolumeRestore."""
+"""Decide the next step of a VolumeRestore."""

@@ -1,6 +1,6 @@
 """``decide`` for a VolumeRestore: check, fill a volume, and release it only when it is complete.
 
-A new volume is filled under a staging claim of ours. When every byte is written and verified, the PersistentVolume is
+A new volume is filled under our staging claim. When every byte is written and verified, the PersistentVolume is
 rebound to a claim with the requested name (`rebind`), so that no application can mount a half-restored volume by that
 name. An existing volume is written in place.
 """

@@ -153,7 +153,7 @@ def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
 
 
 def clean_up_claim(observed: ObservedRestore) -> tuple[Action, ...]:
-    """Release or delete a claim of ours whose restore has ended, in whatever phase.
+    """Release or delete our claim whose restore has ended, in whatever phase.
 
     An unbound claim has no content and is deleted. A bound claim may be in use already, so it is released to the user.
     """

@@ -1,1 +1,1 @@
-"""What to do next for a BackupStore."""
+"""Decide the next step of a BackupStore."""

@@ -51,7 +51,7 @@ class TreeReader(Closeable):
     """A volume of mode Filesystem that a backup reads.
 
     Attributes:
-        skipped: objects that the walks have skipped so far.
+        skipped: objects that were skipped so far.
         omissions: unreadable objects that were left out so far.
         whiteouts: character devices 0/0 found so far, by which an overlay marks removed names.
     """
@@ -257,7 +257,7 @@ class TreeReader(Closeable):
 
 
 PREFETCHED_BYTES = 1 << 20
-"""Bytes of the largest file that is read ahead as soon as it is open. The kernel reads larger files ahead by itself."""
+"""Bytes of the largest file that is read ahead when it is opened. The kernel reads larger files ahead by itself."""
 
 
 def log_unsupported(support: MetadataSupport) -> list[str]:

@@ -1,4 +1,4 @@
-"""The program that walks through a tree: ``python -m cinderblock.volume.workers.walk_worker``.
+"""The program that reads a tree: ``python -m cinderblock.volume.workers.walk_worker``.
 
 124,000 files in 9,000 directories take half a second of system calls and of the interpreter. Meanwhile the first
 process opens the store, reads the parent's manifest, and compares or reads the rows (`walk_process`). This process ends
