@@ -174,11 +174,13 @@ class _BackupRun:
 
     def commit(self, unreadable: UnreadableRecord | None, losses: list[Loss]) -> Pins:
         """Write the manifest; see `commit_manifest`."""
+        packs = self._writer.finish_entries()
         return commit_manifest(
             self._task,
             self._store,
             self._writer,
             self._parent,
+            packs,
             chunk_bytes=self._chunk_bytes,
             comparison=self._comparison(),
             unreadable=unreadable,
@@ -186,7 +188,10 @@ class _BackupRun:
         )
 
     def _comparison(self) -> Comparison | None:
-        """Return what the next incremental backup must know; None for a device, which has no timestamps."""
+        """Return what the next incremental backup must know; None for a device, which has no timestamps.
+
+        Call this after the last entry: only then is the oldest ctime known.
+        """
         task = self._task
         if task.volume_mode is VolumeMode.BLOCK:
             return None

@@ -32,6 +32,7 @@ def commit_manifest(
     store: ObjectStore,
     writer: ManifestWriter,
     parent: ManifestReader | None,
+    packs: PackTable,
     *,
     chunk_bytes: int,
     comparison: Comparison | None,
@@ -40,6 +41,17 @@ def commit_manifest(
 ) -> Pins:
     """Write the manifest, after checking that every pack in use exists and deleting all other packs of the backup.
 
+    Args:
+        task: the backup.
+        store: holds the packs, and gets the manifest.
+        writer: has all entries.
+        parent: the manifest of the parent, if any.
+        packs: the packs in use.
+        chunk_bytes: largest chunk.
+        comparison: what the next incremental backup must know.
+        unreadable: files that could not be read.
+        losses: metadata that is not kept.
+
     Returns:
         What identifies the manifest.
 
@@ -47,7 +59,7 @@ def commit_manifest(
         IntegrityError: a pack of an ancestor is missing.
         TransientError: a pack of this backup is missing: another mover works, or has worked, for the same backup.
     """
-    packs, own_id = writer.finish_entries(), task.backup.backup_id
+    own_id = task.backup.backup_id
     _check_ancestors(task, store, packs)
     needed, existing = _needed_packs(task, packs, own_id), _existing_packs(task, store, own_id)
     if needed.items() - existing.items() or read_finished_header(task, store):

@@ -162,7 +162,7 @@ def test_a_hint_is_logged_if_all_files_are_read_in_vain(
     backups.back_up(volume, "one")
     clone(volume, what)
     backups.back_up(volume, "two", "one", change_detection=detection)
-    assert ("changeDetection of the BackupStore can help" in caplog.text) is is_told
+    assert ("set changeDetection in the BackupStore" in caplog.text) is is_told
     assert ("200 files of the same size and mtime" in caplog.text) is is_told
 
 
