@@ -56,7 +56,7 @@ class Source(Protocol):
     def open(self, entry: Entry) -> Opened:
         """Open a FILE or the DEVICE; several threads may do so.
 
-        Raises SourceError; SourceChanging, with reason `device.refusals.VANISHED` if there is no such file any more.
+        Raises SourceError; SourceChanging, with reason `volume.errors.VANISHED` if there is no such file any more.
         """
 
     @property
