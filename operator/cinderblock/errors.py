@@ -157,7 +157,7 @@ class SourceError(PermanentError):
     """The volume cannot be read.
 
     Attributes:
-        is_of_one: whether the error concerns a single object, which a backup may leave out.
+        concerns_one_object: whether the error concerns a single object, which a backup may leave out.
     """
 
     concerns_one_object: bool = False
