@@ -12,25 +12,25 @@ from tests.support.store.scripted_http import Script, ScriptedServer, scripted
 
 
 class Anonymous:
-    """A source of credentials that has a server and nothing else."""
+    """A configuration with a server and without credentials."""
 
     def __init__(self, server: str) -> None:
         self._server = server
 
     async def load(self, *, renew: bool = False) -> RestConfig:
-        """The server's address."""
+        """Return the server's address."""
         del renew
         return RestConfig(server=self._server)
 
 
 async def no_wait(seconds: float) -> None:
-    """Wait in no time."""
+    """Return at once."""
     del seconds
 
 
 @asynccontextmanager
 async def client_of(script: Script) -> AsyncIterator[tuple[KubeClient, ScriptedServer]]:
-    """A client, and the server that it talks to; between repeated reads it does not wait."""
+    """Yield a client and its server; the client does not wait between repeated reads."""
     async with (
         scripted(script) as server,
         aclosing(KubeClient(Transport(Anonymous(server.url), sleep=no_wait))) as client,

@@ -1,4 +1,4 @@
-"""kubectl, as people use it."""
+"""kubectl, as users run it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def kubectl(kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run kubectl in the repository's root; a failure is an error."""
+    """Run kubectl in the repository's root. Raise CalledProcessError if it fails."""
     command = [str(tool("kubectl")), "--kubeconfig", str(kubeconfig), *arguments]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
 

@@ -1,4 +1,4 @@
-"""What a ServiceAccount of the chart can do: its roles on a real API server, and a client with its token."""
+"""Rights of the chart's ServiceAccounts: their roles on a real API server, and clients with their tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 async def grant(client: KubeClient, objects: Objects) -> None:
-    """Create the accounts, roles and bindings among the chart's objects; recreate those of the cluster."""
+    """Create the accounts, roles and bindings among the chart's objects; replace the cluster-scoped ones."""
     for item in objects:
         kind = _KINDS.get(item["kind"])
         if kind is not None:
@@ -33,7 +33,7 @@ async def grant(client: KubeClient, objects: Objects) -> None:
 
 
 async def connect_as(kubeconfig: Path, namespace: str, account: str, folder: Path) -> KubeClient:
-    """A client that is the ServiceAccount, and nobody else."""
+    """Return a client that acts as the ServiceAccount only."""
     return await connect(kubeconfig=str(_kubeconfig_of(kubeconfig, namespace, account, folder)))
 
 
