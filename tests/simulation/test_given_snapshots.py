@@ -125,7 +125,7 @@ def test_snapshot_of_an_earlier_volume_with_the_name_fails(simulation: Simulatio
     simulation.claim("data", "of a new shop")
     simulation.backup("full", "data", snapshotId="mine")
     assert status(simulation, "full")["failReason"].startswith(MISMATCH)
-    assert "of an earlier volume of that name" in status(simulation, "full")["failReason"]
+    assert "belongs to an earlier volume of this name" in status(simulation, "full")["failReason"]
 
 
 @pytest.mark.parametrize("part", ["metadata", "status"])
