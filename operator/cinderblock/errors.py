@@ -1,58 +1,67 @@
-"""Every error that Cinderblock raises on purpose, in one tree.
+"""The errors that Cinderblock raises on purpose, in one tree.
 
-Two axes. *Permanent or transient*: whether doing the same again may help; it decides between ending an operation and
-retrying it. *Reason*: a stable CamelCase word that appears in conditions, Events, reports and exit codes, so that
-people and tools can match on it. The message is for a person: what is wrong, where, and what to do. It never holds a
-secret; what comes from a client library is rewritten at the fence of its room.
+Every error has two properties. *Permanent or transient* says whether a retry may help: the operation ends, or it is
+repeated. *Reason* is a stable CamelCase word (`cinderblock.reasons.Reason`) of conditions, Events, reports and logs,
+on which people and tools may match. The message is for a person and says what is wrong, where, and what to do. It never
+contains a secret: every room rewrites the errors of the libraries that it uses.
 
     CinderblockError
-    ├── PermanentError            trying again cannot help
+    ├── PermanentError            a retry cannot help
     │   ├── InvalidInput          the request itself is wrong
-    │   ├── NotFound              a thing that was named does not exist
-    │   ├── Conflict              a thing exists and is not ours, or changed under us
-    │   │   └── AlreadyExists     an object of that name is there already
-    │   ├── AccessDenied          credentials are wrong or not sufficient
-    │   ├── KeyUnavailable        the encryption key that the data needs is not there
-    │   ├── IntegrityError        stored bytes are not what was written
-    │   │   ├── ForeignManifest   a manifest is that of another backup
+    │   ├── NotFound              something that the request names does not exist
+    │   ├── Conflict              an object belongs to somebody else, or changed meanwhile
+    │   │   └── AlreadyExists     an object of the same name exists
+    │   ├── AccessDenied          the credentials are wrong or not sufficient
+    │   ├── KeyUnavailable        the encryption key of the data is missing
+    │   ├── IntegrityError        stored bytes differ from the bytes that were written
+    │   │   ├── ForeignManifest   a manifest belongs to another backup
     │   │   ├── SealBroken        a manifest must be encrypted and is not
     │   │   ├── ManifestReplaced  a manifest is not the one that was recorded
     │   │   └── SealedTooLate     a manifest is newer than its key may seal
-    │   ├── UnsupportedFormat     an object of an unknown format version
-    │   ├── TargetError           the volume refuses: no space, read-only, gone
+    │   ├── UnsupportedFormat     an object has an unknown format version
+    │   ├── TargetError           the volume cannot be written: full, read-only, detached
     │   └── SourceError           the volume cannot be read
-    └── TransientError            trying again may help
-        ├── StoreUnreachable      the S3 endpoint does not answer, answers 5xx, throttles, or something else answers
-        ├── KubeUnavailable       the API server does not answer, or answers 5xx, or throttles
-        ├── NotLeading            another process acts, or may act: this one must not
+    └── TransientError            a retry may help
+        ├── StoreUnreachable      the S3 endpoint does not answer, answers 5xx or throttles, or another server answers
+        ├── KubeUnavailable       the API server does not answer, answers 5xx or throttles
+        ├── NotLeading            another process may hold the Lease, so this one must not write
         └── SourceChanging        files change faster than they can be read
 """
 
 from __future__ import annotations
+
+from cinderblock.reasons import AnyReason, Reason
+
+_REASONS = frozenset(Reason)
 
 
 class CinderblockError(Exception):
     """Base of the tree.
 
     Attributes:
-        reason: stable CamelCase word; the class's name unless the raiser gives a finer one.
+        reason: stable CamelCase word; without a more specific one, the name of the class or of its nearest base.
         message: one sentence for a person, free of secrets.
     """
 
     permanent = True
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: AnyReason | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.reason = reason or type(self).__name__
+        self.reason = reason or _default_reason(type(self))
+
+
+def _default_reason(kind: type[CinderblockError]) -> Reason:
+    """Return the reason that the class or its nearest base is named after; Unexpected if there is none."""
+    return next((Reason(base.__name__) for base in kind.__mro__ if base.__name__ in _REASONS), Reason.UNEXPECTED)
 
 
 class PermanentError(CinderblockError):
-    """Trying again cannot help: the operation ends in error."""
+    """A retry cannot help: the operation ends in error."""
 
 
 class TransientError(CinderblockError):
-    """Trying again may help: the operation is repeated, within bounds."""
+    """A retry may help: the operation is repeated, within limits."""
 
     permanent = False
 
@@ -62,27 +71,27 @@ class InvalidInput(PermanentError):
 
 
 class NotFound(PermanentError):
-    """A thing that was named does not exist."""
+    """Something that the request names does not exist."""
 
 
 class Conflict(PermanentError):
-    """A thing exists and is not ours, or it changed under us."""
+    """An object belongs to somebody else, or it changed meanwhile."""
 
 
 class AlreadyExists(Conflict):
-    """An object of that name is there already: whether it is ours, its owner's UID says."""
+    """An object of the same name exists. The UID of its owner shows whether it is ours."""
 
 
 class AccessDenied(PermanentError):
-    """Credentials are wrong or not sufficient."""
+    """The credentials are wrong or not sufficient."""
 
 
 class KeyUnavailable(PermanentError):
-    """The encryption key that the data needs is not there."""
+    """The encryption key of the data is missing."""
 
 
 class IntegrityError(PermanentError):
-    """Stored bytes are not what was written. The message names the object."""
+    """Stored bytes differ from the bytes that were written. The message names the object."""
 
 
 class ForeignManifest(IntegrityError):
@@ -98,7 +107,7 @@ class ManifestReplaced(IntegrityError):
 
 
 class SealedTooLate(IntegrityError):
-    """A manifest is newer than the read-only mark of the key that sealed it."""
+    """A manifest is newer than the date from which its key is read-only."""
 
 
 class UnsupportedFormat(PermanentError):
@@ -106,11 +115,11 @@ class UnsupportedFormat(PermanentError):
 
 
 class TargetError(PermanentError):
-    """The volume to be written refuses: no space, read-only, too small, gone."""
+    """The volume cannot be written: it is full, read-only, too small or detached."""
 
 
 class SourceError(PermanentError):
-    """The volume to be read cannot be read.
+    """The volume cannot be read.
 
     Attributes:
         is_of_one: whether the error concerns a single object, which a backup may leave out.
@@ -120,11 +129,11 @@ class SourceError(PermanentError):
 
 
 class StoreUnreachable(TransientError):
-    """The S3 endpoint does not answer, answers 5xx, or throttles; or something else answers in its place.
+    """The S3 endpoint does not answer, answers 5xx or throttles, or another server answers in its place.
 
     Attributes:
-        retry_after: seconds that the endpoint asks to wait before the next request, if it says so.
-        is_of_another: whether the answer was not the S3 server's: a proxy's, say, or a load balancer's.
+        retry_after: seconds to wait before the next request, if the endpoint asks for that.
+        is_of_another: whether another server answered, such as a proxy or a load balancer.
     """
 
     retry_after: float | None = None
@@ -132,11 +141,11 @@ class StoreUnreachable(TransientError):
 
 
 class KubeUnavailable(TransientError):
-    """The API server does not answer, answers 5xx, or throttles."""
+    """The API server does not answer, answers 5xx or throttles."""
 
 
 class NotLeading(TransientError):
-    """Another process acts, or may act: this one must not."""
+    """Another process may hold the Lease, so this one must not write."""
 
 
 class SourceChanging(TransientError):
@@ -144,10 +153,10 @@ class SourceChanging(TransientError):
 
 
 FAIL_REASON_LIMIT = 255
-"""Characters of ``failReason``: Cinder's column is 255 long and cut, not refused (``cinder.objects.backup``)."""
+"""Characters of ``failReason``. Cinder's column has 255, and Cinder cuts longer texts (``cinder.objects.backup``)."""
 
 
 def fail_reason(text: str) -> str:
-    """Cut ``text`` to what fits in ``failReason``: one line, at most 255 characters."""
+    """Return ``text`` as one line of at most 255 characters, as ``failReason`` holds it."""
     line = " ".join(text.split())
     return line if len(line) <= FAIL_REASON_LIMIT else line[: FAIL_REASON_LIMIT - 1] + "…"

@@ -1,9 +1,10 @@
-"""What to do next. Pure: no clock, no I/O, no environment.
+"""Decide what to do next. Pure: no clock, no I/O, no environment.
 
-world: everything that was seen of one object and its surroundings, read live. verdict: what a check says: go on, wait,
-or end in error. decision: the actions to perform now, the status to report, and when to look again. The same world and
-the same instant always give the same decision, so performing one twice is harmless.
+observed: the state of one object and of everything around it, read live. verdicts: the result of a check: pass, wait,
+or fail. actions: a decision, which is the actions to execute now, the status to write, and when to reconcile again. The
+same state at the same instant always gives the same decision, so executing a decision twice is harmless.
 
-backups, deletion, restores, stores: one ``decide`` for each kind of object and stage. checks: the rules, each a
-function of the world. objects: the children that we create, as plain data.
+backup, restore, store: one ``decide`` for each kind, and the checks that it applies in order. mover: the Job that
+copies data. operation: what the decisions about backups and restores share. volume_lock: one operation per volume.
+children: the objects that the operator creates, as plain data.
 """

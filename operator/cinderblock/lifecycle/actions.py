@@ -1,4 +1,4 @@
-"""What a decision may ask for. Each action is idempotent: performing it again changes nothing."""
+"""The actions that a decision can contain. Each is idempotent: executing it again changes nothing."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any, Literal
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
+from cinderblock.reasons import AnyReason
 
 ChildKind = Literal["Job", "PersistentVolumeClaim", "VolumeSnapshot"]
 
 
 @dataclass(frozen=True, slots=True)
 class AddFinalizer:
-    """Put our finalizer on the object itself, before anything is made that would have to be cleaned up."""
+    """Add our finalizer to the object itself, before anything is created that needs cleanup."""
 
     finalizer: str
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Take our finalizer off the object itself: nothing is left to clean up.
+    """Remove our finalizer from the object itself: nothing is left to clean up.
 
     Attributes:
         finalizer: its name.
-        annotations: written in the same request.
+        annotations: annotations to write in the same request.
     """
 
     finalizer: str
@@ -34,7 +35,7 @@ class RemoveFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class CreateChild:
-    """Create a child; one of that name which is already owned by us is the same one."""
+    """Create a child object. An object of the same name that the owner already owns is that child."""
 
     kind: ChildKind
     body: dict[str, Any] = field(hash=False)
@@ -42,7 +43,7 @@ class CreateChild:
 
 @dataclass(frozen=True, slots=True)
 class StartMover:
-    """Let exactly the Job that was seen (by UID) run: it was created suspended."""
+    """Start the suspended Job with this name and UID."""
 
     name: str
     uid: str
@@ -50,7 +51,7 @@ class StartMover:
 
 @dataclass(frozen=True, slots=True)
 class DeleteChild:
-    """Delete exactly the child that was seen (by UID); of a Job, let go of our finalizer first."""
+    """Delete the child with this name and UID; of a Job, remove our finalizer first."""
 
     kind: ChildKind
     name: str
@@ -59,7 +60,7 @@ class DeleteChild:
 
 @dataclass(frozen=True, slots=True)
 class PatchVolume:
-    """Merge-patch a PersistentVolume, provided that it is still as it was seen (by resourceVersion)."""
+    """Merge-patch a PersistentVolume, provided that its resourceVersion has not changed."""
 
     name: str
     patch: dict[str, Any] = field(hash=False)
@@ -67,18 +68,18 @@ class PatchVolume:
 
 @dataclass(frozen=True, slots=True)
 class CreateClaim:
-    """Create the claim that a restore was asked for; it is the restore's child until it is handed over."""
+    """Create the PersistentVolumeClaim that a restore requests; it is a child of the restore until it is released."""
 
     body: dict[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class PatchClaim:
-    """Merge-patch a claim that was created for a restore, provided that it is still as it was seen.
+    """Merge-patch a claim that was created for a restore, provided that its resourceVersion has not changed.
 
     Attributes:
         name: its name.
-        patch: names the resourceVersion.
+        patch: the patch; it contains the resourceVersion.
     """
 
     name: str
@@ -87,11 +88,11 @@ class PatchClaim:
 
 @dataclass(frozen=True, slots=True)
 class DeleteStoredData:
-    """Remove a backup's manifest, then its packs, unless another manifest lists them.
+    """Remove the manifest of a backup, then its packs, unless another manifest lists them.
 
     Attributes:
         container: the bucket.
-        volume_id, backup_id: the ids that the manifest must name; other ids stop the deletion.
+        volume_id, backup_id: the ids that the manifest must contain; other ids stop the deletion.
     """
 
     container: str
@@ -104,7 +105,7 @@ class RecordEvent:
     """Record an Event on the object."""
 
     type: Literal["Normal", "Warning"]
-    reason: str
+    reason: AnyReason
     note: str
 
 
@@ -122,20 +123,20 @@ Action = (
 )
 
 MIN_REQUEUE_SECONDS = 5.0
-"""Seconds that pass at least between two looks at something that is awaited."""
+"""The shortest delay between two reconciliations of an object that waits."""
 
 AnyStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now.
+    """The result of ``decide``.
 
     Attributes:
-        status: to be written if it differs from what the object says; None: leave it.
-        actions: to be performed in this order, before the status is written.
-        look_again: seconds until the object is reconciled again even if nothing is heard: 0 after something was done
-            that lets it go on at once, else at least SHORTEST_LOOK; None: only the slow resync.
+        status: the status to write if it differs from that of the object; None: write none.
+        actions: the actions to execute in this order, before the status is written.
+        requeue_after: seconds until the next reconciliation if no event triggers one earlier: 0 if the actions let the
+            operation continue at once, otherwise at least MIN_REQUEUE_SECONDS; None: at the slow resync.
     """
 
     status: AnyStatus | None
@@ -143,6 +144,6 @@ class Decision:
     requeue_after: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a poll that is too fast: what happens in between is heard through watches."""
+        """Raise ValueError for a delay that polls too fast: watches report what happens in between."""
         if self.requeue_after is not None and 0 < self.requeue_after < MIN_REQUEUE_SECONDS:
-            raise ValueError(f"nothing is polled every {self.requeue_after} s")
+            raise ValueError(f"requeue_after is too short: {self.requeue_after} s")

@@ -1,4 +1,8 @@
-"""How a verdict looks in a status: the parts that backups and restores share."""
+"""The children of a backup or a restore, as plain data: VolumeSnapshot and PersistentVolumeClaim.
+
+Every child has, from its creation, the owner reference and the labels by which the operator finds and removes it. The
+labels and annotations of the owner are not copied: a GitOps tool would treat the child as its own and prune it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
 from cinderblock.api.meta import Object
-from cinderblock.api.mover import (
-    StoreLocation,
-    VolumeMode,
-)
+from cinderblock.api.mover import StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
@@ -23,9 +24,9 @@ Child = TypeVar("Child", bound=Object)
 def cleanup(
     owner: str, job: Job | None, snapshot_claim: PersistentVolumeClaim | None, snapshot: VolumeSnapshot | None
 ) -> tuple[Action, ...]:
-    """Remove what was made for one run. The Job goes first: it uses the claim, which was made from the snapshot.
+    """Return the actions that remove the children. The Job goes first: it uses the claim made from the snapshot.
 
-    What only has a child's name, and not the ``owner`` with this UID, is somebody else's and stays.
+    An object with the name of a child that the object with the UID ``owner`` does not own is left alone.
     """
     actions: list[Action] = []
     if is_ours(job, owner) and (not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers):
@@ -38,14 +39,14 @@ def cleanup(
 
 
 NODE_LOST_ADVICE = (
-    "The mover was told to stop and has not: {pods}. Nothing else touches its volume before it has. If that node is off"
-    " for good, taint it with node.kubernetes.io/out-of-service, or delete the pod with --force."
+    "Cannot stop the mover: {pods} does not end. Nothing else uses its volume until then. If the node is off for good,"
+    " taint it with node.kubernetes.io/out-of-service, or delete the pod with --force."
 )
-"""Only who sees the machine can say that nothing runs on it any more; a Kubernetes that guesses corrupts volumes."""
+"""Only an administrator can tell that nothing runs on a lost machine any more. A wrong guess corrupts the volume."""
 
 
 def is_ours(child: Child | None, owner: str) -> TypeGuard[Child]:
-    """Whether there is a child, and the object with the UID ``owner`` owns it."""
+    """Return whether the child exists and the object with the UID ``owner`` owns it."""
     return child is not None and child.metadata.is_owned_by(owner)
 
 
@@ -53,7 +54,7 @@ Owner = VolumeBackup | VolumeRestore
 
 
 def child_metadata(owner: Owner) -> dict[str, Any]:
-    """Metadata of a child: name from the owner's UID, owner reference, labels."""
+    """Return the metadata of a child: name from the UID of the owner, owner reference, labels."""
     return {
         "name": labels.child_name(owner.uid),
         "namespace": owner.namespace,
@@ -73,7 +74,7 @@ def child_metadata(owner: Owner) -> dict[str, Any]:
 
 
 def child_labels(owner: Owner) -> dict[str, str]:
-    """Labels by which a child is watched and found."""
+    """Return the labels by which a child is watched and found."""
     return {
         labels.MANAGED_BY_LABEL: labels.MANAGED_BY,
         labels.OWNER_KIND_LABEL: owner.kind,
@@ -82,7 +83,7 @@ def child_labels(owner: Owner) -> dict[str, str]:
 
 
 def volume_snapshot(owner: Owner, claim_name: str, class_name: str) -> dict[str, Any]:
-    """A VolumeSnapshot of a claim."""
+    """Return a VolumeSnapshot of a claim."""
     return {
         "apiVersion": "snapshot.storage.k8s.io/v1",
         "kind": "VolumeSnapshot",
@@ -96,7 +97,7 @@ def volume_snapshot(owner: Owner, claim_name: str, class_name: str) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What a new claim is to be: size in bytes, StorageClass (None: the cluster's default), mode and access modes."""
+    """The properties of a new claim: size in bytes, StorageClass (None: the cluster's default), mode, access modes."""
 
     size: int
     storage_class: str | None
@@ -105,7 +106,7 @@ class ClaimRequest:
 
 
 def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = None) -> dict[str, Any]:
-    """A claim of ours: empty (to be restored into), or made from a VolumeSnapshot (to be backed up)."""
+    """Return a claim of ours: an empty one to restore into, or one made from a VolumeSnapshot to back up."""
     spec = _claim_spec(request)
     if from_snapshot:
         spec["dataSource"] = {
@@ -117,10 +118,10 @@ def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = No
 
 
 def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str) -> dict[str, Any]:
-    """The claim that a restore was asked for, bound to the volume that has been filled.
+    """Return the claim that a restore requests, bound to the filled volume.
 
-    It is a child of the restore like any other until it is bound and handed over (`rebinding`): one that is created
-    late, by an operator that does not lead any more, goes with its owner, or is removed by it.
+    It is a child of the restore until it is bound and released (`rebind`). So a claim that a former leader creates late
+    is removed with its owner, or by it.
     """
     metadata = child_metadata(owner)
     metadata["name"] = name
@@ -146,7 +147,7 @@ def _claim_spec(request: ClaimRequest) -> dict[str, Any]:
 
 
 def location(store: BackupStore, container: str) -> StoreLocation:
-    """Where a backup of this store is, as a mover is told."""
+    """Return the location of a backup in this store, as the task of a mover contains it."""
     spec = store.spec
     return StoreLocation(
         endpoint_url=spec.endpoint_url,

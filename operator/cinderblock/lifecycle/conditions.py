@@ -1,4 +1,4 @@
-"""Conditions from an outcome: working, done, or failed (kstatus: Reconciling and Stalled only while they are true)."""
+"""Conditions of an operation in progress, done, or failed (kstatus: Reconciling and Stalled only while true)."""
 
 from __future__ import annotations
 
@@ -6,35 +6,42 @@ from datetime import datetime
 from typing import Final
 
 from cinderblock.api.conditions import Condition, ConditionStatus, ConditionType
+from cinderblock.reasons import AnyReason
 
 LASTING: Final = frozenset(
     {ConditionType.COMPLETE, ConditionType.PIN_REGAINED, ConditionType.PINNED, ConditionType.UNSEALED_BACKUPS}
 )
-"""Conditions that describe stored data, not an operation. `working`, `ready` and `stalled` keep them from ``old``:
-a look that has not read the manifest cannot find them again."""
+"""Conditions that describe stored data, not an operation. `reconciling`, `ready` and `stalled` keep them from
+``before``, because only a reconciliation that reads the manifest can determine them again."""
 
 
-def reconciling(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
-    """The operation goes on: Ready is False and Reconciling is True."""
+def reconciling(
+    before: list[Condition], now: datetime, generation: int, reason: AnyReason, message: str
+) -> list[Condition]:
+    """Return the conditions of an operation in progress: Ready is False and Reconciling is True."""
     return [
-        _condition(old, now, generation, kind=ConditionType.READY, status="False", reason=reason, message=message),
-        _condition(old, now, generation, kind=ConditionType.RECONCILING, status="True", reason=reason, message=message),
-        *_lasting(old),
+        _condition(before, now, generation, kind=ConditionType.READY, status="False", reason=reason, message=message),
+        _condition(
+            before, now, generation, kind=ConditionType.RECONCILING, status="True", reason=reason, message=message
+        ),
+        *_lasting(before),
     ]
 
 
-def ready(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
-    """The operation ended well: Ready is True."""
-    shown = _condition(old, now, generation, kind=ConditionType.READY, status="True", reason=reason, message=message)
-    return [shown, *_lasting(old)]
+def ready(before: list[Condition], now: datetime, generation: int, reason: AnyReason, message: str) -> list[Condition]:
+    """Return the conditions of an operation that succeeded: Ready is True."""
+    shown = _condition(before, now, generation, kind=ConditionType.READY, status="True", reason=reason, message=message)
+    return [shown, *_lasting(before)]
 
 
-def stalled(old: list[Condition], now: datetime, generation: int, reason: str, message: str) -> list[Condition]:
-    """The operation failed, or cannot go on without help: Ready is False and Stalled is True."""
+def stalled(
+    before: list[Condition], now: datetime, generation: int, reason: AnyReason, message: str
+) -> list[Condition]:
+    """Return the conditions of an operation that failed or needs help: Ready is False and Stalled is True."""
     return [
-        _condition(old, now, generation, kind=ConditionType.READY, status="False", reason=reason, message=message),
-        _condition(old, now, generation, kind=ConditionType.STALLED, status="True", reason=reason, message=message),
-        *_lasting(old),
+        _condition(before, now, generation, kind=ConditionType.READY, status="False", reason=reason, message=message),
+        _condition(before, now, generation, kind=ConditionType.STALLED, status="True", reason=reason, message=message),
+        *_lasting(before),
     ]
 
 
@@ -45,65 +52,67 @@ def with_lasting(
     *,
     kind: ConditionType,
     status: ConditionStatus,
-    reason: str,
+    reason: AnyReason,
     message: str,
 ) -> list[Condition]:
-    """Return ``shown`` with one LASTING condition added, or set to what it says now.
+    """Return ``shown`` with one LASTING condition added or replaced.
 
     Args:
-        shown: what `working`, `ready` or `stalled` returned.
+        shown: the conditions that `reconciling`, `ready` or `stalled` returned.
         now: the instant of the decision.
         generation: the generation that the condition is about.
         kind: one of LASTING.
         status: whether the condition holds.
-        reason: a stable CamelCase word.
-        message: the same for a person.
+        reason: the reason of the condition.
+        message: its message for a person.
     """
     added = _condition(shown, now, generation, kind=kind, status=status, reason=reason, message=message)
     return [*(condition for condition in shown if condition.type != kind), added]
 
 
 def without(shown: list[Condition], kind: ConditionType) -> list[Condition]:
-    """Return ``shown`` without the condition of a type, which no longer holds."""
+    """Return ``shown`` without the conditions of this type."""
     return [condition for condition in shown if condition.type != kind]
 
 
-def waiting_since(old: list[Condition], reason: str) -> datetime | None:
-    """When ``reason`` was first reported as what is awaited, if it is what was reported last."""
+def waiting_since(before: list[Condition], reason: str) -> datetime | None:
+    """Return since when condition Reconciling has had this reason; None if it has another one."""
     return next(
-        (c.last_transition_time for c in old if c.type == ConditionType.RECONCILING and c.reason == reason), None
+        (c.last_transition_time for c in before if c.type == ConditionType.RECONCILING and c.reason == reason), None
     )
 
 
-def _lasting(old: list[Condition]) -> list[Condition]:
-    return [condition for condition in old if condition.type in LASTING]
+def _lasting(before: list[Condition]) -> list[Condition]:
+    return [condition for condition in before if condition.type in LASTING]
 
 
 def _condition(
-    old: list[Condition],
+    before: list[Condition],
     now: datetime,
     generation: int,
     *,
     kind: ConditionType,
     status: ConditionStatus,
-    reason: str,
+    reason: AnyReason,
     message: str,
 ) -> Condition:
-    """A condition that keeps its transition time as long as it says the same.
+    """Return a condition that keeps its transition time while its status does not change.
 
-    Reconciling moves its transition time with its reason as well: it is since when *this* has been awaited.
+    The transition time of Reconciling changes with its reason as well: it is the start of the present wait.
     """
-    before = next((c for c in old if c.type == kind), None)
-    same = (
-        before is not None
-        and before.status == status
-        and (kind != ConditionType.RECONCILING or before.reason == reason)
+    previous = next((c for c in before if c.type == kind), None)
+    is_unchanged = (
+        previous is not None
+        and previous.status == status
+        and (kind != ConditionType.RECONCILING or previous.reason == reason)
     )
     return Condition(
         type=kind,
         status=status,
         reason=reason,
         message=message,
-        last_transition_time=before.last_transition_time if before is not None and same else now.replace(microsecond=0),
+        last_transition_time=previous.last_transition_time
+        if previous is not None and is_unchanged
+        else now.replace(microsecond=0),
         observed_generation=generation,
     )

@@ -1,25 +1,23 @@
-"""Which backups need another one's data; computed from what exists, never counted.
+"""Backups that need the data of another backup, derived from existing objects and never counted.
 
-An incremental backup needs its parent: that is Cinder's rule, and its status names the parent. Its manifest lists what
-it needs beyond that. The operator asks the store before it removes data. Otherwise the statuses are enough while the
-line of parents is complete: if a backup needs an ancestor, then a relative names that ancestor as its parent.
+An incremental backup needs its parent: that is Cinder's rule, and its status contains the parent. Its manifest lists
+everything else that it needs. The operator asks the store before it removes data. Otherwise the statuses suffice while
+the chain of parents is complete: if a backup needs an ancestor, the status of a relative has that ancestor as parent.
 """
 
 from __future__ import annotations
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.errors import PermanentError
-from cinderblock.lifecycle import volume_lock
 from cinderblock.lifecycle.observed import ObservedBackup
+from cinderblock.reasons import Reason
 
 
 def dependents_of(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
-    """Return the backups of the namespace that need this one's data."""
+    """Return the backups of the namespace that need the data of this one."""
     me, listed = observed.backup.backup_id, observed.needed_by or ()
     unfinished = {
-        sibling.uid
-        for sibling in orphaned_incrementals(observed)
-        if volume_lock.own_phase(sibling) is BackupPhase.CREATING
+        sibling.uid for sibling in orphaned_incrementals(observed) if sibling.own_phase is BackupPhase.CREATING
     }
     return tuple(
         sibling
@@ -30,16 +28,16 @@ def dependents_of(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
 
 def needed_parent_id(backup: VolumeBackup) -> str | None:
     """Return the id of the parent whose data a backup needs; None if it has no parent, or has failed."""
-    return backup.status.parent_id if volume_lock.own_phase(backup) not in (None, BackupPhase.ERROR) else None
+    return backup.status.parent_id if backup.own_phase not in (None, BackupPhase.ERROR) else None
 
 
 def orphaned_incrementals(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
-    """Return the backups of the same volume whose parent is no backup of the namespace.
+    """Return the backups of the same volume whose parent is not a backup of the namespace.
 
-    The statuses do not show which ancestors such a backup needs. While it is being made, nothing shows that: it may
-    list packs of every earlier backup.
+    The statuses do not show which ancestors such a backup needs. Before it is complete, its manifest does not show that
+    either: it may list packs of every earlier backup.
     """
-    volume = observed.backup.status.volume_id if volume_lock.own_phase(observed.backup) is not None else None
+    volume = observed.backup.status.volume_id if observed.backup.own_phase is not None else None
     if volume is None:
         return ()
     present = {observed.backup.backup_id, *(sibling.backup_id for sibling in observed.siblings)}
@@ -58,14 +56,15 @@ def must_be_read(observed: ObservedBackup) -> bool:
 
 
 def exist(observed: ObservedBackup) -> bool:
-    """Return whether others need this backup. While the store does not answer, its last answer counts."""
+    """Return whether others need this backup. While the store does not answer, its previous answer counts."""
     if dependents_of(observed) or not orphaned_incrementals(observed):
         return bool(dependents_of(observed))
     if observed.needed_by is not None and observed.references_error is None:
         return False
-    return volume_lock.own_phase(observed.backup) is not None and bool(observed.backup.status.has_dependent_backups)
+    return observed.backup.own_phase is not None and bool(observed.backup.status.has_dependent_backups)
 
 
 def unknown(why: str) -> PermanentError:
-    """Return the error of a deletion that cannot know whether others need the data. ``why`` says what to do."""
-    return PermanentError(f"Whether other backups need this one is unknown: {why}.", reason="ReferencesUnknown")
+    """Return the error of a deletion that cannot tell whether others need the data. ``why`` has cause and remedy."""
+    message = f"Cannot tell whether other backups need the data of this one: {why}."
+    return PermanentError(message, reason=Reason.REFERENCES_UNKNOWN)

@@ -1,6 +1,6 @@
-"""Events that follow from a change of conditions: an operation has begun to wait for something out of the ordinary.
+"""Events that follow from a change of conditions: an operation begins an unexpected wait, or a store changes state.
 
-What an operation goes through anyway is told by the decisions themselves, once for each step that takes time.
+The decisions themselves record the expected steps of an operation, once for each step that takes time.
 """
 
 from __future__ import annotations
@@ -11,50 +11,50 @@ from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.lifecycle.actions import Action, AnyStatus, RecordEvent
+from cinderblock.reasons import Reason, parse_reason
 
 EXPECTED_WAITS: Final = frozenset(
     {
-        "Accepted",
-        "Cancelling",
-        "ChildrenRemain",
-        "DeletingData",
-        "MoverPending",
-        "MoverRunning",
-        "MoverStarting",
-        "Noticed",
-        "ReadingReferences",
-        "Rebinding",
-        "SnapshotNotReady",
-        "StoppingMover",
+        Reason.ACCEPTED,
+        Reason.CANCELLING,
+        Reason.CHILDREN_REMAIN,
+        Reason.DELETING_DATA,
+        Reason.MOVER_PENDING,
+        Reason.MOVER_RUNNING,
+        Reason.MOVER_STARTING,
+        Reason.NOTICED,
+        Reason.READING_REFERENCES,
+        Reason.REBINDING,
+        Reason.SNAPSHOT_NOT_READY,
+        Reason.STOPPING_MOVER,
     }
 )
-"""Reasons of waits that every operation goes through, or may go through where there is much to do."""
-BENIGN_WAITS: Final = frozenset({"BackupInUse", "HasDependentBackups", "InUse", "Queued", "VolumeBusy"})
-"""Reasons of waits for others' turns: nothing is wrong."""
+"""Waits that every operation goes through, at least where there is much to do. They are no Events."""
+BENIGN_WAITS: Final = frozenset(
+    {Reason.BACKUP_IN_USE, Reason.HAS_DEPENDENT_BACKUPS, Reason.IN_USE, Reason.QUEUED, Reason.VOLUME_BUSY}
+)
+"""Waits for the turns of other operations. They are Events of type Normal: nothing is wrong."""
 
 
 def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...]:
-    """What a person would want to know of the change from one status to the next."""
-    waiting, waited = _of_type(after, ConditionType.RECONCILING), _of_type(before, ConditionType.RECONCILING)
-    told: list[RecordEvent] = []
-    if (
-        waiting is not None
-        and (waited is None or waited.reason != waiting.reason)
-        and waiting.reason not in EXPECTED_WAITS
-    ):
-        told.append(
-            RecordEvent("Normal" if waiting.reason in BENIGN_WAITS else "Warning", waiting.reason, waiting.message)
-        )
-    if isinstance(after, BackupStoreStatus) and waiting is None:
-        told += _of_store(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
-    return tuple(told)
+    """Return the Events that the change from one status to the next deserves."""
+    old_wait, new_wait = _of_type(before, ConditionType.RECONCILING), _of_type(after, ConditionType.RECONCILING)
+    recorded: list[RecordEvent] = []
+    if new_wait is not None and (old_wait is None or old_wait.reason != new_wait.reason):
+        reason = parse_reason(new_wait.reason)
+        if reason not in EXPECTED_WAITS:
+            recorded.append(RecordEvent("Normal" if reason in BENIGN_WAITS else "Warning", reason, new_wait.message))
+    if isinstance(after, BackupStoreStatus) and new_wait is None:
+        recorded += _on_store_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
+    return tuple(recorded)
 
 
-def _of_store(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
-    """A store that answers, refuses, or is silent, and has not been so before."""
+def _on_store_transition(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of a store that begins to answer, to refuse, or to be silent."""
     if after is None or (before is not None and (before.status, before.reason) == (after.status, after.reason)):
         return []
-    return [RecordEvent("Normal" if after.status == "True" else "Warning", after.reason, after.message)]
+    reason = parse_reason(after.reason)
+    return [RecordEvent("Normal" if after.status == "True" else "Warning", reason, after.message)]
 
 
 def _of_type(status: AnyStatus, kind: ConditionType) -> Condition | None:
@@ -62,5 +62,6 @@ def _of_type(status: AnyStatus, kind: ConditionType) -> Condition | None:
 
 
 def metadata_loss(report: MoverReport | None) -> tuple[Action, ...]:
-    """An Event about what a mover could not keep: sockets skipped, owners that may not be set."""
-    return (RecordEvent("Warning", "NotAllKept", " ".join(report.warnings)),) if report and report.warnings else ()
+    """Return the Event about what a mover could not keep, for example sockets and owners that it may not set."""
+    warnings = " ".join(report.warnings) if report else ""
+    return (RecordEvent("Warning", Reason.NOT_ALL_KEPT, warnings),) if warnings else ()

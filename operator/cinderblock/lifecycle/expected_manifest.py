@@ -1,4 +1,4 @@
-"""Which backup a manifest must be. This is known before it is read, and never comes from the manifest itself."""
+"""The identity that a manifest must have. It is known before the manifest is read, and never comes from it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from cinderblock.lifecycle.observed import ObservedManifest
 
 
 def must_be_sealed(store: BackupStore, backup: VolumeBackup) -> bool:
-    """Return whether a backup without a status must be encrypted: one to adopt, or one whose status was lost.
+    """Return whether a backup without a status must be encrypted: an import, or a backup whose status was lost.
 
-    Anybody who can write to the container can put an unsealed backup there. So a store with an encryption Secret takes
-    none, unless its owner or the person who adopts it allows that.
+    Anybody who can write to the container can put an unsealed backup there. So a store with an encryption Secret
+    accepts none, unless the BackupStore or the import allows it.
     """
-    asked = backup.spec.import_
-    is_allowed = store.spec.allow_unsealed or (asked is not None and asked.allow_unsealed)
+    source = backup.spec.import_
+    is_allowed = store.spec.allow_unsealed or (source is not None and source.allow_unsealed)
     return store.spec.encryption_secret_ref is not None and not is_allowed
 
 
 def expected_at_key(backup: VolumeBackup, store: BackupStore, key: str) -> ExpectedBackup:
-    """Return what is expected at ``key`` of a backup without a status."""
+    """Return the identity to expect at ``key`` for a backup without a status."""
     return _expected(backup, key, sealed=must_be_sealed(store, backup))
 
 
 def expected_of_run(backup: VolumeBackup, store: BackupStore, key: str, report: MoverReport | None) -> ExpectedBackup:
-    """Return what is expected at ``key`` when a mover has made the backup.
+    """Return the identity to expect at ``key`` when a mover has made the backup.
 
     Args:
-        backup: the backup that was made.
-        store: where it was stored.
-        key: of its manifest.
+        backup: the backup.
+        store: its store.
+        key: the key of its manifest.
         report: the report of a mover that has succeeded. A mover of an earlier release reports no pins.
     """
     sealed = store.spec.encryption_secret_ref is not None
@@ -42,12 +42,12 @@ def expected_of_run(backup: VolumeBackup, store: BackupStore, key: str, report: 
 def expected_of_status(
     backup: VolumeBackup, store: BackupStore, read: ObservedManifest | None = None
 ) -> ExpectedBackup:
-    """Return what is expected of a backup that is whole.
+    """Return the identity to expect of a complete backup.
 
     Args:
-        backup: with a status that says where its manifest is.
-        store: where it is.
-        read: its manifest as we have read it; its pins count if the status has none yet.
+        backup: the backup; its status has the key of the manifest.
+        store: its store.
+        read: its manifest as the operator has read it; its pins count if the status has none yet.
 
     Raises InvalidInput if the status does not say where the manifest is.
     """
@@ -59,7 +59,7 @@ def expected_of_status(
 
 
 def _expected(backup: VolumeBackup, key: str, *, sealed: bool, pins: Pins | None = None) -> ExpectedBackup:
-    """Return the expectation. An imported backup has the ids of its key, and only its manifest tells its age."""
+    """Return the expected identity. An imported backup has the ids of its key, and only its manifest has its age."""
     volume_id, backup_id = layout.recorded_ids(key)
     created_at = None if backup.spec.import_ else backup.metadata.creation_timestamp
     return ExpectedBackup(volume_id=volume_id, backup_id=backup_id, sealed=sealed, pins=pins, created_at=created_at)

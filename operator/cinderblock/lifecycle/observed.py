@@ -1,4 +1,4 @@
-"""Everything that was seen of one object and its surroundings when it was reconciled. Read live, never remembered."""
+"""The observed state of one object and everything around it at its reconciliation. Read live, never remembered."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from cinderblock.lifecycle.verdicts import Deadlines
 
 @dataclass(frozen=True, slots=True)
 class MoverSettings:
-    """How mover Jobs are built, as far as the operator's own settings say it."""
+    """The operator's settings for mover Jobs."""
 
     image: str
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
     limit: int = 16
-    """Movers that may run at once in the whole cluster."""
+    """Movers that may run at the same time in the whole cluster."""
     proxies: tuple[tuple[str, str], ...] = ()
-    """Environment variables by which movers find a proxy, with their values."""
+    """Names and values of the environment variables that configure a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorPolicy:
-    """What the operator was told once at its start."""
+    """The operator's settings, constant during its lifetime."""
 
     mover: MoverSettings
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -53,9 +53,9 @@ class StoreLookup:
     Attributes:
         store: the BackupStore, if there is one.
         missing: why there is none, for a person.
-        trouble: why it cannot be used now: a Secret is missing, the endpoint does not answer, ...; None if it
-            answered, or was not asked.
-        active_key: the key id that a mover must seal with; None: the greatest of those mounted.
+        error: why it cannot be used now, for example a missing Secret or a silent endpoint; None if it answered, or
+            was not asked.
+        active_key: the id of the key that a mover must seal with; None: the greatest of the mounted ids.
     """
 
     store: BackupStore | None = None
@@ -66,11 +66,11 @@ class StoreLookup:
 
 @dataclass(frozen=True, slots=True)
 class ObservedManifest:
-    """A manifest that the operator has read back from the store, and that was the expected one.
+    """A manifest with the expected identity that the operator has read back from the store.
 
     Attributes:
-        reread_files: files that were read again because of the dirty window; None: not recorded.
-        missed_changes: files whose changes timestamps had hidden; None: not recorded.
+        reread_files: number of files that were read again because of the dirty window; None: not recorded.
+        missed_changes: number of files whose changes their timestamps did not show; None: not recorded.
     """
 
     key: str
@@ -109,13 +109,13 @@ class ObservedMover:
     Attributes:
         job: the Job, if there is one.
         pods: its pods, oldest first.
-        progress: the last line of progress of the running pod.
-        warning: the newest Warning Event about a Job that has no pod, or about a pod that does not start.
-        claim_warning: the newest Warning Event about the claim that such a pod waits for, while that is not bound: only
-            there is told that its class can make no volume where the pod may run.
-        others: mover Jobs in the cluster that have not ended, this one not counted; only looked for without a Job.
-        waiting_before: older operations that wait for a mover, wherever.
-        waiting_before_for_store: older operations that wait for a mover of the same BackupStore.
+        progress: the last progress that the running pod reported.
+        warning: the newest Warning Event about a Job without a pod, or about a pod that does not start.
+        claim_warning: the newest Warning Event about the unbound claim of such a pod. Only it tells that the class of
+            the claim cannot create a volume where the pod may run.
+        others: the other mover Jobs in the cluster that have not ended; only read if there is no Job.
+        waiting_before: number of older operations in the cluster that wait for a mover.
+        waiting_before_for_store: number of older operations that wait for a mover of the same BackupStore.
     """
 
     job: Job | None = None
@@ -130,36 +130,36 @@ class ObservedMover:
 
 @dataclass(frozen=True, slots=True)
 class ObservedBackup:
-    """What was seen around a VolumeBackup.
+    """The observed state of a VolumeBackup.
 
     Attributes:
         backup: the VolumeBackup itself.
         siblings: the other VolumeBackups of its namespace.
         restores: the VolumeRestores of its namespace.
-        store: where it goes.
+        store: its store.
         claim: the volume to back up, by UID or name.
         volume: the PersistentVolume bound to it.
-        users: names of the pods that mount the claim.
-        writers: names of pods of movers that may still write to the volume for a restore.
-        stateful_sets: names of StatefulSets that have a pod which mounts a claim of the same template.
-        cluster_uid: UID of the namespace kube-system; empty: not known, or not looked for.
-        intruders: names of the pods that had the volume while it was copied without a snapshot.
-        attached_to: nodes that its volume is attached to although no pod mounts it, if that matters.
-        snapshot_class: VolumeSnapshotClass for the claim's driver; None: there is none.
-        snapshot_class_missing: why the class that the store asks for cannot be used.
-        classes: all StorageClasses; only looked for if a snapshot is to be made mountable.
+        pods_using: names of the pods that mount the claim.
+        pods_restoring: names of pods of movers that may still write to the volume for a restore.
+        stateful_sets: names of StatefulSets with a pod that mounts a claim of the same template.
+        cluster_uid: UID of the namespace kube-system; empty: unknown, or not read.
+        pods_during_copy: names of the pods that used the volume while it was copied without a snapshot.
+        attached_to: nodes that the volume is attached to although no pod mounts it, if that matters.
+        snapshot_class: VolumeSnapshotClass for the driver of the claim; None: there is none.
+        snapshot_class_missing: why no VolumeSnapshotClass can be used, although one was named or some exist.
+        classes: all StorageClasses; only read if a snapshot is to be exposed.
         given_snapshot: the VolumeSnapshot that spec.snapshotId names.
         snapshot: our VolumeSnapshot.
-        exposed: our claim made from a snapshot, which the mover mounts.
+        snapshot_claim: our claim made from a snapshot, which the mover mounts.
         mover: the mover Job.
-        manifest: the committed manifest; None: there is none, or it was not looked for.
-        manifest_trouble: why the store could not say whether there is a manifest, or that it holds another one.
-        parent: the manifest of the recorded parent; only read if the parent's status has no pins.
-        parent_trouble: why the parent's manifest could not be read.
-        manifest_stands: of a deletion: whether the store still holds the manifest.
-        needed_by: ids of backups whose manifests in the store list packs of this one; None: not asked, or no answer.
-        references_trouble: why it is unknown whether some backups need this one.
-        data_left: whether the store still holds objects of the backup; None: not looked for, or unknown.
+        manifest: the committed manifest; None: there is none, or it was not read.
+        manifest_error: why the manifest could not be read, or that the store holds another one.
+        parent: the manifest of the recorded parent; only read if the status of the parent has no pins.
+        parent_error: why the manifest of the parent could not be read.
+        manifest_present: whether the store still holds the manifest of a deleted backup.
+        needed_by: ids of backups whose manifests in the store list packs of this one; None: unknown, or not read.
+        references_error: why it is unknown whether some backups need this one.
+        data_present: whether the store still holds objects of the backup; None: unknown, or not read.
         namespace_ending: whether the namespace is being deleted.
         policy: the operator's own settings.
     """
@@ -197,24 +197,24 @@ class ObservedBackup:
 
 @dataclass(frozen=True, slots=True)
 class ObservedRestore:
-    """What was seen around a VolumeRestore.
+    """The observed state of a VolumeRestore.
 
     Attributes:
         restore: the VolumeRestore itself.
         backup: the VolumeBackup that spec.backupId names.
         backups: all VolumeBackups of the namespace.
         restores: the other VolumeRestores of the namespace.
-        store: where the backup is.
-        manifest, manifest_trouble: the backup's manifest, or why it could not be read.
-        target: the claim of spec.volumeId, or the one that has the name of the volume to create.
-        users: names of the pods that mount the target.
-        writers: names of pods of movers that may still write to the target for another restore.
-        intruders: names of the pods that had an existing target while it was written.
+        store: the store of the backup.
+        manifest, manifest_error: the manifest of the backup, or why it could not be read.
+        target: the claim of spec.volumeId, or the claim with the name of the volume to create.
+        pods_using: names of the pods that mount the target.
+        pods_restoring: names of pods of movers that may still write to the target for another restore.
+        pods_during_copy: names of the pods that used an existing target while it was written.
         attached_to: nodes that an existing target is attached to although no pod mounts it.
-        hidden: our claim that a new volume is filled under.
-        volume: the PersistentVolume that was filled, found by our label once it carries it, else through ``hidden``.
+        staging_claim: our claim under which a new volume is filled.
+        volume: the filled PersistentVolume, found by our label once it has it, otherwise through ``staging_claim``.
         classes: names of all StorageClasses.
-        late_classes: those of them that bind a claim only when a pod asks for it.
+        wait_for_consumer_classes: names of the StorageClasses that bind a claim only when a pod needs it.
         mover: the mover Job.
         policy: the operator's own settings.
     """
@@ -241,13 +241,13 @@ class ObservedRestore:
 
 @dataclass(frozen=True, slots=True)
 class ObservedStore:
-    """What was seen around a BackupStore.
+    """The observed state of a BackupStore.
 
     Attributes:
         store: the BackupStore itself.
-        view: whether it answers.
+        lookup: whether it answers.
         used_by: names of the VolumeBackups of its namespace that need it.
-        unsealed: names of VolumeBackups that are whole and not encrypted; only searched with an encryption Secret.
+        unsealed: names of complete VolumeBackups that are not encrypted; only listed with an encryption Secret.
         more_unsealed: whether there may be more of them.
     """
 

@@ -1,121 +1,175 @@
-"""Which operation may use a volume: one at a time, in order of age."""
+"""Mutual exclusion on a volume: one operation at a time, in order of age."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum, auto
+from typing import Final
 
 from cinderblock.api import labels
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
-from cinderblock.lifecycle.backup import snapshot_checks
 from cinderblock.lifecycle.verdicts import Deadlines, Wait
+from cinderblock.reasons import Reason, parse_reason
 
-STATUS_LOST = "Recalling"
-"""What a backup says whose status was lost, while the store does not tell whether it is whole."""
-
-
-STILL_ATTACHED = "VolumeStillAttached"
-"""What an operation says while a node may still write to its volume although no pod uses it there."""
+Operation = VolumeBackup | VolumeRestore
 
 
-HELD_UP_REASONS = frozenset(
-    {"StoreUnreachable", "NotS3", "VolumeNotBound", snapshot_checks.NOT_AVAILABLE, STILL_ATTACHED, STATUS_LOST}
-)
-"""What an operation says whose turn it would be, but which cannot begin: others do not wait for it."""
+class OperationState(Enum):
+    """How far an operation in progress is, as far as other operations on its volume need to know."""
+
+    WAITING = auto()
+    """It has not touched its volume and waits for its turn."""
+    HELD_UP = auto()
+    """It has not touched its volume and cannot begin, so others need not wait for it."""
+    WORKING = auto()
+    """It may have touched its volume."""
 
 
-NOTICED = "Noticed"
-"""What a backup says that nobody has looked at yet, since very many want to be."""
+STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
+    **dict.fromkeys(
+        (Reason.ACCEPTED, Reason.NAME_TAKEN, Reason.NOTICED, Reason.QUEUED, Reason.VOLUME_BUSY),
+        OperationState.WAITING,
+    ),
+    **dict.fromkeys(
+        (
+            *(Reason.NOT_S3, Reason.RECALLING, Reason.SNAPSHOT_NOT_AVAILABLE, Reason.STORE_UNREACHABLE),
+            *(Reason.VOLUME_NOT_BOUND, Reason.VOLUME_STILL_ATTACHED),
+        ),
+        OperationState.HELD_UP,
+    ),
+    **dict.fromkeys(
+        (
+            # Steps of the copy.
+            *(Reason.SNAPSHOT_REQUESTED, Reason.SNAPSHOT_NOT_READY, Reason.MOVER_STARTED, Reason.MOVER_PENDING),
+            *(Reason.MOVER_STARTING, Reason.MOVER_RUNNING, Reason.MOVER_RETRYING, Reason.MOVER_STALLED),
+            *(Reason.MOVER_UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED, Reason.REBINDING),
+            # The end of an operation, and deletions, which may wait for a mover.
+            *(Reason.AVAILABLE, Reason.RESTORED, Reason.STATUS_LOST, Reason.STATUS_RESET, Reason.CANCELLED),
+            *(
+                Reason.CANCELLING,
+                Reason.STOPPING_MOVER,
+                Reason.CHILDREN_REMAIN,
+                Reason.BACKUP_IN_USE,
+                Reason.HAS_DEPENDENT_BACKUPS,
+            ),
+            *(Reason.READING_REFERENCES, Reason.REFERENCES_UNKNOWN, Reason.DELETING_DATA, Reason.DELETED),
+            *(Reason.RETAINED, Reason.DATA_LEFT, Reason.VOLUME_ABANDONED, Reason.VOLUME_KEPT),
+            # Actions that the API server or the store rejected, in the middle of an operation or before it.
+            *(Reason.ACCESS_DENIED, Reason.ALREADY_EXISTS, Reason.CONFLICT, Reason.INVALID_INPUT),
+            *(Reason.KUBE_UNAVAILABLE, Reason.NAMESPACE_TERMINATING, Reason.NOT_FOUND, Reason.NOT_LEADING),
+            *(Reason.POD_SECURITY_VIOLATION, Reason.QUOTA_EXCEEDED, Reason.UNAUTHORIZED),
+            *(Reason.STORE_NOT_FOUND, Reason.STORE_BEING_DELETED, Reason.STORE_FULL, Reason.STORE_REFUSES),
+            *(Reason.CONTAINER_NOT_FOUND, Reason.NOT_TLS, Reason.CERTIFICATE_NOT_TRUSTED),
+            *(Reason.SECRET_NOT_FOUND, Reason.SECRET_INCOMPLETE, Reason.KEY_UNAVAILABLE, Reason.READ_ONLY_KEY),
+            # Failures of checks, movers and stored data.
+            *(Reason.VOLUME_NOT_FOUND, Reason.VOLUME_LOST, Reason.VOLUME_NOT_AVAILABLE, Reason.VOLUME_IN_USE),
+            *(Reason.VOLUME_TOO_SMALL, Reason.VOLUME_MODE_MISMATCH, Reason.STORAGE_CLASS_NOT_FOUND),
+            *(Reason.SNAPSHOT_NOT_FOUND, Reason.SNAPSHOT_MISMATCH, Reason.SNAPSHOT_CLASS_NOT_FOUND),
+            *(Reason.BACKUP_NOT_FOUND, Reason.BACKUP_NOT_AVAILABLE, Reason.NO_PARENT, Reason.PARENT_GONE),
+            *(Reason.ID_TAKEN, Reason.MANIFEST_MISSING, Reason.MANIFEST_MISPLACED, Reason.MANIFEST_REPLACED),
+            *(Reason.FOREIGN_MANIFEST, Reason.SEAL_BROKEN, Reason.SEALED_TOO_LATE, Reason.INTEGRITY_ERROR),
+            *(Reason.UNSUPPORTED_FORMAT, Reason.MOVER_FAILED, Reason.MOVER_DIED, Reason.MOVER_DELETED),
+            *(Reason.MOVER_OUT_OF_MEMORY, Reason.OVERTAKEN, Reason.TERMINATED, Reason.UNEXPECTED),
+            *(Reason.SOURCE_ERROR, Reason.SOURCE_CHANGING, Reason.SOURCE_VANISHED, Reason.TARGET_ERROR),
+            # Reasons that no operation waits for.
+            *(Reason.ANSWERS, Reason.IN_USE, Reason.NOT_ENCRYPTED, Reason.FILES_UNREADABLE, Reason.CHANGE_MISSED),
+            *(Reason.NOT_ALL_KEPT, Reason.PATH_NOT_FOUND, Reason.NOT_IN_VERSION, Reason.NOT_ACCEPTABLE),
+            *(Reason.REQUEST_TIMEOUT, Reason.REQUEST_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
+        ),
+        OperationState.WORKING,
+    ),
+}
+"""The state of an operation whose condition Reconciling has a reason. No other field of a status stores the state.
+
+When in doubt, a reason stands for WORKING: a wait that is too long does less harm than two writers on one volume.
+"""
 
 
-IDLE_REASONS = frozenset({"VolumeBusy", "NameTaken", "Queued", "Accepted", NOTICED}) | HELD_UP_REASONS
-"""What an operation says while it has not touched its volume yet."""
+def state_of(operation: Operation) -> OperationState | None:
+    """Return the state of an operation; None if its own status does not say that it is in progress."""
+    if not operation.has_own_status:
+        return None
+    for condition in operation.status.conditions:
+        if condition.type == ConditionType.RECONCILING:
+            reason = parse_reason(condition.reason)
+            return STATE_BY_REASON[reason] if isinstance(reason, Reason) else OperationState.WORKING
+    return None
 
 
-def own_phase(backup: VolumeBackup) -> BackupPhase | None:
-    """The phase, if the status is the object's own: one that came with a copied object counts for nothing."""
-    return backup.status.phase if backup.has_own_status else None
+def still_attached(rule: str, nodes: tuple[str, ...], deadlines: Deadlines) -> Wait | None:
+    """Wait while a volume is attached to ``nodes`` although no pod uses it there.
 
-
-def still_attached(words: str, nodes: tuple[str, ...], deadlines: Deadlines) -> Wait | None:
-    """Wait while a volume is attached to ``nodes`` although no pod uses it there."""
+    Args:
+        rule: Cinder's sentence about a volume in use.
+        nodes: the nodes.
+        deadlines: how long to wait.
+    """
     if not nodes:
         return None
-    where = f"It is still attached to node {', '.join(nodes[:3])}, although no pod uses it."
-    return Wait(STILL_ATTACHED, f"{words} {where}", limit=deadlines.detach, requeue_after=5.0)
+    cause = f"It is still attached to node {', '.join(nodes[:3])}, although no pod uses it."
+    return Wait(Reason.VOLUME_STILL_ATTACHED, f"{rule} {cause}", limit=deadlines.detach, requeue_after=5.0)
 
 
 def still_written(claim: PersistentVolumeClaim, writers: tuple[str, ...]) -> Wait | None:
-    """Wait for movers of restores that nobody tells of any more: somebody has removed the VolumeRestore by force."""
+    """Wait for movers of restores whose VolumeRestore somebody removed by force."""
     if not writers:
         return None
-    words = f"Pod {', '.join(writers[:3])} of another restore may still write to volume {claim.name}"
-    return Wait("VolumeBusy", f"{words}. If that lasts, see its node.", requeue_after=10.0)
+    cause = f"Pod {', '.join(writers[:3])} of another restore may still write to volume {claim.name}."
+    return Wait(Reason.VOLUME_BUSY, f"{cause} If this lasts, check the node of the pod.", requeue_after=10.0)
 
 
 def wait_for_volume(
-    me: VolumeBackup | VolumeRestore,
+    me: Operation,
     claim: PersistentVolumeClaim,
     backups: tuple[VolumeBackup, ...],
     restores: tuple[VolumeRestore, ...],
 ) -> Wait | None:
-    """Wait for the operation on the same volume that is at work, or that was there first."""
+    """Wait for an operation on the same volume that is working or takes precedence."""
     for backup in backups:
-        unfinished = own_phase(backup) in (None, BackupPhase.CREATING) and not backup.metadata.is_being_deleted
-        if unfinished and names_volume(backup.spec.volume_id, claim) and precedes(backup, me):
-            return Wait("VolumeBusy", f"VolumeBackup {backup.name} works on volume {claim.name}", requeue_after=10.0)
+        is_unfinished = backup.own_phase in (None, BackupPhase.CREATING) and not backup.metadata.is_being_deleted
+        if is_unfinished and names_volume(backup.spec.volume_id, claim) and precedes(backup, me):
+            return Wait(Reason.VOLUME_BUSY, f"VolumeBackup {backup.name} uses volume {claim.name}", requeue_after=10.0)
     for restore in restores:
         if names_volume(restore.spec.volume_id, claim) and _may_still_write(restore):
-            return Wait("VolumeBusy", _being_stopped(restore), requeue_after=10.0)
-        unfinished = restore.status.id != restore.uid or restore.status.phase is RestorePhase.RESTORING
-        if unfinished and names_volume(restore.spec.volume_id, claim) and precedes(restore, me):
-            return Wait("VolumeBusy", f"VolumeRestore {restore.name} writes to volume {claim.name}", requeue_after=10.0)
+            return Wait(Reason.VOLUME_BUSY, _stopping_message(restore), requeue_after=10.0)
+        if not restore.has_ended and names_volume(restore.spec.volume_id, claim) and precedes(restore, me):
+            cause = f"VolumeRestore {restore.name} writes to volume {claim.name}"
+            return Wait(Reason.VOLUME_BUSY, cause, requeue_after=10.0)
     return None
 
 
-def _being_stopped(restore: VolumeRestore) -> str:
-    """Why a restore that has failed is still in the way."""
-    return f"VolumeRestore {restore.name} is being stopped: its mover may still write. If that lasts, see its pod."
+def _stopping_message(restore: VolumeRestore) -> str:
+    cause = f"VolumeRestore {restore.name} is being stopped, and its mover may still write."
+    return f"{cause} If this lasts, check the pod of the mover."
 
 
 def _may_still_write(restore: VolumeRestore) -> bool:
-    """Whether a restore that has failed keeps our finalizer: its mover may not have ended yet."""
-    failed = restore.status.id == restore.uid and restore.status.phase is RestorePhase.ERROR_RESTORING
-    return failed and labels.RESTORE_FINALIZER in restore.metadata.finalizers
+    """Return whether a failed restore still has our finalizer, so that its mover may not have ended."""
+    has_failed = restore.own_phase is RestorePhase.ERROR_RESTORING
+    return has_failed and labels.RESTORE_FINALIZER in restore.metadata.finalizers
 
 
-def names_volume(asked: str | None, claim: PersistentVolumeClaim) -> bool:
-    """Whether ``asked`` means the claim, by UID or by name."""
-    return asked is not None and asked in (claim.uid, claim.name)
+def names_volume(reference: str | None, claim: PersistentVolumeClaim) -> bool:
+    """Return whether ``reference`` is the UID or the name of the claim."""
+    return reference is not None and reference in (claim.uid, claim.name)
 
 
-def precedes(other: VolumeBackup | VolumeRestore, me: VolumeBackup | VolumeRestore) -> bool:
-    """Whether the other one is already at work; or neither is, and the other one is older and not held up."""
+def precedes(other: Operation, me: Operation) -> bool:
+    """Return whether ``other`` goes first: it is working; or neither is, and it is older and not held up."""
     if is_at_work(other) or is_at_work(me):
         return is_at_work(other)
-    return not _waits_for(other, HELD_UP_REASONS) and age_key(other) < age_key(me)
+    return state_of(other) is not OperationState.HELD_UP and age_key(other) < age_key(me)
 
 
-def is_at_work(operation: VolumeBackup | VolumeRestore) -> bool:
-    """Whether an operation has begun to touch its volume."""
-    busy_conditions = [c for c in operation.status.conditions if c.type == "Reconciling"]
-    return _has_own_status(operation) and bool(busy_conditions) and not _waits_for(operation, IDLE_REASONS)
+def is_at_work(operation: Operation) -> bool:
+    """Return whether an operation may have touched its volume."""
+    return state_of(operation) is OperationState.WORKING
 
 
-def _waits_for(operation: VolumeBackup | VolumeRestore, reasons: frozenset[str]) -> bool:
-    """Whether an operation says for one of these reasons that it waits."""
-    return _has_own_status(operation) and any(
-        c.type == "Reconciling" and c.reason in reasons for c in operation.status.conditions
-    )
-
-
-def _has_own_status(operation: VolumeBackup | VolumeRestore) -> bool:
-    if isinstance(operation, VolumeBackup):
-        return operation.has_own_status
-    return operation.status.id == operation.uid
-
-
-def age_key(operation: VolumeBackup | VolumeRestore) -> tuple[datetime | None, str]:
-    """Sorts operations by age; the UID decides within a second."""
+def age_key(operation: Operation) -> tuple[datetime | None, str]:
+    """Return a key that sorts operations by age, and those of the same second by UID."""
     return (operation.metadata.creation_timestamp, operation.uid)

@@ -38,6 +38,16 @@ class BackupPhase(StrEnum):
     ERROR_RESTORING = "error_restoring"
     ERROR_DELETING = "error_deleting"
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the store holds the complete backup."""
+        return self in (BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the backup was made, or failed for good."""
+        return self.is_complete or self is BackupPhase.ERROR
+
 
 class DeletionPolicy(StrEnum):
     """What becomes of the stored data when the VolumeBackup is deleted."""
@@ -195,6 +205,21 @@ class VolumeBackup(Object):
         """Whether the status speaks of this object: one that came with a copied object counts for nothing."""
         spoken_of = self.status.imported_by if self.spec.import_ else self.status.id
         return spoken_of == self.uid
+
+    @property
+    def own_phase(self) -> BackupPhase | None:
+        """The phase of the object's own status; None if it has no own status."""
+        return self.status.phase if self.has_own_status else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the own status says that the store holds the complete backup."""
+        return self.own_phase is not None and self.own_phase.is_complete
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the own status says that the backup was made, or failed for good."""
+        return self.own_phase is not None and self.own_phase.is_final
 
     @property
     def is_alias(self) -> bool:

@@ -24,6 +24,11 @@ class RestorePhase(StrEnum):
     AVAILABLE = "available"
     ERROR_RESTORING = "error_restoring"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the restore has ended."""
+        return self is not RestorePhase.RESTORING
+
 
 class AccessMode(StrEnum):
     """Access modes of a PersistentVolumeClaim."""
@@ -104,3 +109,18 @@ class VolumeRestore(Object):
     kind: Literal["VolumeRestore"] = "VolumeRestore"
     spec: VolumeRestoreSpec
     status: VolumeRestoreStatus = VolumeRestoreStatus()
+
+    @property
+    def has_own_status(self) -> bool:
+        """Whether the status describes this object: the status of a copied object describes its original."""
+        return self.status.id == self.uid
+
+    @property
+    def own_phase(self) -> RestorePhase | None:
+        """The phase of the object's own status; None if it has no own status."""
+        return self.status.phase if self.has_own_status else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the own status says that the restore has ended."""
+        return self.own_phase is not None and self.own_phase.is_final

@@ -1,6 +1,6 @@
-"""The rules for making a backup, each a function of the world, in the order in which they are asked.
+"""The checks before a backup is made, each a function of the observed state, in the order in which they apply.
 
-Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py ``API.create``).
+Messages are Cinder's where Cinder has a message for the case (cinder/backup/api.py ``API.create``).
 """
 
 from __future__ import annotations
@@ -9,103 +9,105 @@ from collections.abc import Callable
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
-from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle.backup import snapshot_checks
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
-from cinderblock.lifecycle.volume_lock import own_phase, still_attached, still_written, wait_for_volume
-
-WHOLE = frozenset({BackupPhase.AVAILABLE, BackupPhase.RESTORING, BackupPhase.ERROR_RESTORING})
-"""Phases of a backup that is whole in the store."""
-
+from cinderblock.lifecycle.volume_lock import still_attached, still_written, wait_for_volume
+from cinderblock.reasons import Reason
 
 Check = Callable[[ObservedBackup], Verdict]
 
 
 def identity(backup: VolumeBackup) -> dict[str, str | None]:
-    """What a status says about whom it speaks of."""
+    """Return the fields by which a status identifies its object."""
     return {"id": backup.backup_id, "imported_by": backup.uid if backup.spec.import_ else None}
 
 
 def is_forgotten(backup: VolumeBackup) -> bool:
-    """Whether our finalizer says that something may be stored, and the status does not say where.
+    """Return whether the store may hold data of a backup whose status does not say where.
 
-    The status was lost; or the operator died between the two writes of an acceptance.
+    The finalizer shows that. Either the status was lost, or the operator died between the two writes of an acceptance.
     """
-    recorded = own_phase(backup) is not None and backup.status.manifest_key is not None
-    return labels.BACKUP_FINALIZER in backup.metadata.finalizers and not recorded
+    is_recorded = backup.own_phase is not None and backup.status.manifest_key is not None
+    return labels.BACKUP_FINALIZER in backup.metadata.finalizers and not is_recorded
 
 
 def is_unpinned(backup: VolumeBackup) -> bool:
-    """Return whether a backup is whole and has no pins, because an earlier release made it."""
-    status = backup.status
-    return own_phase(backup) in WHOLE and status.manifest_key is not None and status.pins is None
+    """Return whether a backup is complete and has no pins, because an earlier release made it."""
+    return backup.is_complete and backup.status.manifest_key is not None and backup.status.pins is None
 
 
 def first_verdict(observed: ObservedBackup, checks: tuple[Check, ...]) -> Verdict:
-    """What the first check that has something to say says."""
+    """Return the verdict of the first check that does not pass."""
     return next((verdict for check in checks if (verdict := check(observed)) is not None), None)
 
 
-def store_error(view: StoreLookup, deadlines: Deadlines) -> Verdict:
-    """The store is missing, refuses, or does not answer."""
-    if view.store is None:
-        return Fail("StoreNotFound", view.missing)
-    if view.error is None:
+def store_error(lookup: StoreLookup, deadlines: Deadlines) -> Verdict:
+    """Fail or wait if the store is missing, refuses, or does not answer."""
+    if lookup.store is None:
+        return Fail(Reason.STORE_NOT_FOUND, lookup.missing)
+    if lookup.error is None:
         return None
-    return from_error(view.error, deadlines)
+    return from_error(lookup.error, deadlines)
 
 
 def from_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
-    """A store that was asked and had no good answer: transient ones are waited for."""
+    """Return the verdict on an error of the store: wait if it is transient, otherwise fail."""
     if isinstance(error, TransientError):
         return Wait(error.reason, error.message, limit=deadlines.store, requeue_after=10.0)
     return Fail(error.reason, error.message)
 
 
 def store_is_usable(observed: ObservedBackup) -> Verdict:
-    """The store exists, is to stay, has its Secrets, and answers."""
-    store, begun = observed.store.store, own_phase(observed.backup) and observed.backup.status.manifest_key
-    if store is not None and store.metadata.is_being_deleted and not begun:
-        return Fail("StoreBeingDeleted", f"BackupStore {store.name} is being deleted: nothing new goes into it.")
+    """The store exists, is not being deleted, has its Secrets, and answers."""
+    store, is_accepted = observed.store.store, observed.backup.own_phase and observed.backup.status.manifest_key
+    if store is not None and store.metadata.is_being_deleted and not is_accepted:
+        message = f"Cannot back up to BackupStore {store.name}: it is being deleted. Choose another BackupStore."
+        return Fail(Reason.STORE_BEING_DELETED, message)
     return store_error(observed.store, observed.policy.deadlines)
 
 
 def volume_exists(observed: ObservedBackup) -> Verdict:
     """Cinder: 404 ``Volume <id> could not be found.``"""
     if observed.claim is None:
-        return Fail("VolumeNotFound", f"Volume {observed.backup.spec.volume_id} could not be found.")
+        return volume_not_found(observed.backup.spec.volume_id)
     if observed.claim.metadata.is_being_deleted:
-        return Fail("VolumeNotAvailable", not_available("deleting"))
+        return Fail(Reason.VOLUME_NOT_AVAILABLE, not_available("deleting"))
     return None
 
 
+def volume_not_found(volume_id: str | None) -> Fail:
+    """Return Cinder's failure about a volume that does not exist."""
+    return Fail(Reason.VOLUME_NOT_FOUND, f"Volume {volume_id} could not be found.")
+
+
 def volume_is_bound(observed: ObservedBackup) -> Verdict:
-    """A claim without a volume has nothing to back up. One that was applied together with its backup is waited for."""
+    """The claim has a volume. Wait for a claim that was applied together with its backup."""
     if observed.claim is None or observed.claim.is_bound:
         return None
-    words = not_available(_claim_status(observed.claim))
+    message = not_available(_cinder_status(observed.claim))
     if observed.claim.status.phase == "Lost":
-        return Fail("VolumeLost", words)
-    return Wait("VolumeNotBound", words, limit=observed.policy.deadlines.volume, requeue_after=5.0)
+        return Fail(Reason.VOLUME_LOST, message)
+    return Wait(Reason.VOLUME_NOT_BOUND, message, limit=observed.policy.deadlines.volume, requeue_after=5.0)
 
 
-def _claim_status(claim: PersistentVolumeClaim) -> str:
-    """The phase of a claim that is not bound; Cinder's word for one whose volume is gone is error."""
+def _cinder_status(claim: PersistentVolumeClaim) -> str:
+    """Return the phase of an unbound claim as a status of Cinder: a lost volume has the status error."""
     return "error" if claim.status.phase == "Lost" else claim.status.phase.lower() or "pending"
 
 
 def not_available(status: str) -> str:
-    """Cinder's sentence about a volume that can not be backed up in its status."""
+    """Return Cinder's message about a volume whose status does not allow a backup."""
     return f'Invalid volume: Volume to be backed up must be available or in-use, but the current status is "{status}".'
 
 
 def volume_is_free_or_forced(observed: ObservedBackup) -> Verdict:
-    """Cinder: ``Backing up an in-use volume must use the force flag.``; a given snapshot needs no force."""
+    """Cinder: ``Backing up an in-use volume must use the force flag.`` A given snapshot needs no force."""
     if observed.pods_using and not observed.backup.spec.force and observed.backup.spec.snapshot_id is None:
         return Fail(
-            "VolumeInUse",
+            Reason.VOLUME_IN_USE,
             "Invalid volume: Backing up an in-use volume must use the force flag."
             f" Used by pod {', '.join(observed.pods_using[:3])}.",
         )
@@ -113,25 +115,24 @@ def volume_is_free_or_forced(observed: ObservedBackup) -> Verdict:
 
 
 def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
-    """A volume without snapshots that a pod got while it was copied: the copy may be of no instant that ever was."""
+    """Fail if pods used a volume without snapshots during the copy: the copy may mix several states."""
     if not pods:
         return None
     return Fail(
-        "VolumeInUse",
-        f"Invalid volume: Pod {', '.join(pods[:3])} used the volume while it was copied, and its driver makes no"
-        " snapshots: the copy may be of no instant that ever was. Make the backup again while no pod uses it.",
+        Reason.VOLUME_IN_USE,
+        f"Invalid volume: Pod {', '.join(pods[:3])} used the volume during the copy, and its driver does not support"
+        " snapshots, so the copy may be inconsistent. Retry while no pod uses the volume.",
     )
 
 
 def volume_is_detached(observed: ObservedBackup) -> Verdict:
-    """A pod that is gone says little while its node still has the volume: what that one holds back is not in a copy.
+    """No node has the volume attached without a pod: such a node may hold data back that the copy would lack.
 
-    Through a snapshot, ``force`` takes it as it is. Otherwise it is waited for: after a pod has ended, a detachment
-    takes seconds.
+    With ``force``, a snapshot takes the volume as it is. Otherwise wait: after a pod has ended, a detachment takes
+    seconds.
     """
-    if observed.backup.spec.snapshot_id is not None or (
-        observed.backup.spec.force and observed.snapshot_class is not None
-    ):
+    is_forced = observed.backup.spec.force and observed.snapshot_class is not None
+    if observed.backup.spec.snapshot_id is not None or is_forced:
         return None
     return still_attached(
         "Invalid volume: Backing up an in-use volume must use the force flag.",
@@ -144,24 +145,24 @@ def parent_is_there(observed: ObservedBackup) -> Verdict:
     """Cinder: ``No backups available to do an incremental backup.``"""
     if not observed.backup.spec.incremental:
         return None
-    if recorded_parent_id(observed) is None and latest_parent(observed) is None:
-        return Fail("NoParent", "Invalid backup: No backups available to do an incremental backup.")
-    if recorded_parent_id(observed) is not None and recorded_parent(observed) is None:
-        return Fail(
-            "ParentGone", f"Parent backup {recorded_parent_id(observed)} was deleted meanwhile: make the backup again."
-        )
+    parent_id = recorded_parent_id(observed)
+    if parent_id is None and latest_parent(observed) is None:
+        return Fail(Reason.NO_PARENT, "Invalid backup: No backups available to do an incremental backup.")
+    if parent_id is not None and recorded_parent(observed) is None:
+        message = f"Cannot make the incremental backup: its parent {parent_id} was deleted. Make another backup."
+        return Fail(Reason.PARENT_GONE, message)
     return None
 
 
 def parent_can_be_identified(observed: ObservedBackup) -> Verdict:
-    """A mover builds on exactly the recorded parent. The pins of a parent without any are read before."""
+    """The parent has pins, from its status or from its manifest, so that the mover uses exactly that parent."""
     if observed.parent_error is None:
         return None
     return from_error(observed.parent_error, observed.policy.deadlines)
 
 
 def volume_is_not_busy(observed: ObservedBackup) -> Verdict:
-    """One operation per volume at a time, in order of age."""
+    """No other operation uses the volume or takes precedence."""
     if observed.claim is None:
         return None
     return wait_for_volume(observed.backup, observed.claim, observed.siblings, observed.restores) or still_written(
@@ -170,14 +171,17 @@ def volume_is_not_busy(observed: ObservedBackup) -> Verdict:
 
 
 def latest_parent(observed: ObservedBackup) -> VolumeBackup | None:
-    """The latest available backup by dataTimestamp of the same volume and store; with a snapshot: older than it."""
+    """Return the complete backup of the same volume and store with the latest dataTimestamp.
+
+    With a given snapshot, the parent must be older than that snapshot.
+    """
     if observed.claim is None or observed.store.store is None:
         return None
     before = observed.given_snapshot.status.creation_time if observed.given_snapshot else None
     candidates = [
         sibling
         for sibling in observed.siblings
-        if own_phase(sibling) in WHOLE
+        if sibling.is_complete
         and not sibling.is_alias
         and not sibling.metadata.is_being_deleted
         and sibling.status.volume_id == observed.claim.uid
@@ -186,27 +190,27 @@ def latest_parent(observed: ObservedBackup) -> VolumeBackup | None:
         and sibling.status.data_timestamp is not None
         and (before is None or sibling.status.data_timestamp < before)
     ]
-    return max(candidates, key=_data_age, default=None)
+    return max(candidates, key=_data_age_key, default=None)
 
 
-def _data_age(backup: VolumeBackup) -> tuple[float, str]:
-    """Sorts backups by the instant of their data; the UID decides between equal ones."""
+def _data_age_key(backup: VolumeBackup) -> tuple[float, str]:
+    """Return a key that sorts backups by their dataTimestamp, and equal ones by UID."""
     instant = backup.status.data_timestamp
     return (instant.timestamp() if instant else 0.0, backup.uid)
 
 
 def recorded_parent_id(observed: ObservedBackup) -> str | None:
-    """The parent that was chosen when the backup was accepted."""
-    return observed.backup.status.parent_id if own_phase(observed.backup) else None
+    """Return the id of the parent that the acceptance recorded."""
+    return observed.backup.status.parent_id if observed.backup.own_phase else None
 
 
 def recorded_parent(observed: ObservedBackup) -> VolumeBackup | None:
-    """The recorded parent, unless it is gone or going."""
+    """Return the recorded parent; None if it does not exist or is being deleted."""
     return next(
         (
-            s
-            for s in observed.siblings
-            if s.backup_id == recorded_parent_id(observed) and not s.metadata.is_being_deleted
+            sibling
+            for sibling in observed.siblings
+            if sibling.backup_id == recorded_parent_id(observed) and not sibling.metadata.is_being_deleted
         ),
         None,
     )
@@ -225,4 +229,4 @@ BEFORE_COPY: tuple[Check, ...] = (
     parent_is_there,
     parent_can_be_identified,
 )
-"""Asked until the copy begins; what was true then need not stay true (a pod that starts later does no harm)."""
+"""Checks that must pass until the copy begins. Later changes do not matter: a pod that starts then does no harm."""

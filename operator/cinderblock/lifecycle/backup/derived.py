@@ -1,4 +1,4 @@
-"""What the store and the restores of a backup say about it: the part of its status that is derived from what exists."""
+"""The part of a backup's status that is derived from its manifest and its restores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest
 
 
 def with_manifest(status: VolumeBackupStatus, manifest: ObservedManifest) -> VolumeBackupStatus:
-    """``status`` with what the store says about the backup."""
+    """Return ``status`` with what the manifest says about the backup."""
     description = manifest.description
     return status.model_copy(
         update={
@@ -40,38 +40,41 @@ def with_manifest(status: VolumeBackupStatus, manifest: ObservedManifest) -> Vol
 
 
 def incomplete(status: VolumeBackupStatus) -> str | None:
-    """Say what a backup lacks, and what to do about it; None if it lacks nothing. Only the status counts."""
+    """Return a message about the files that a backup lacks, derived from its status; None if it lacks nothing."""
     if not status.unreadable_files:
         return None
-    named = ", ".join(status.unreadable_examples)
+    examples = ", ".join(status.unreadable_examples)
     return (
-        f"The backup lacks {count_files(status.unreadable_files)} that could not be read, for example {named}."
-        " Find the cause in the mover's log, mend the volume, and make another backup."
+        f"The backup lacks {count_files(status.unreadable_files)} that could not be read, for example {examples}."
+        " Find the cause in the mover's log, repair the volume, and make another backup."
     )
 
 
 def derived_phase(observed: ObservedBackup) -> BackupPhase:
-    """restoring while a restore of it runs; error_restoring if the newest one failed. Derived, never stored."""
+    """Return restoring while a restore runs, error_restoring if the newest one failed, otherwise available."""
     if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(observed)):
         return BackupPhase.RESTORING
     return BackupPhase.ERROR_RESTORING if newest_failed_restore(observed) else BackupPhase.AVAILABLE
 
 
 def newest_failed_restore(observed: ObservedBackup) -> VolumeRestore | None:
-    """The newest restore of the backup, if it has failed."""
+    """Return the newest restore of the backup if it failed."""
     restores = _restores_of(observed)
     newest = restores[-1] if restores else None
     return newest if newest and newest.status.phase is RestorePhase.ERROR_RESTORING else None
 
 
 def _restores_of(observed: ObservedBackup) -> list[VolumeRestore]:
-    """The restores of this backup, oldest first."""
-    own = [r for r in observed.restores if r.status.id == r.uid and r.status.backup_id == observed.backup.backup_id]
-    return sorted(own, key=_when)
+    """Return the restores of this backup, oldest first."""
+    own = [r for r in observed.restores if r.has_own_status and r.status.backup_id == observed.backup.backup_id]
+    return sorted(own, key=_age_key)
 
 
-def _when(restore: VolumeRestore) -> tuple[datetime | None, bool, str]:
-    """Sorts by age. Kubernetes knows that to the second: of those of one second, nobody can tell which is the newest,
-    and one that has not failed is taken for it. When they ended says nothing, for that hangs on who was disturbed."""
+def _age_key(restore: VolumeRestore) -> tuple[datetime | None, bool, str]:
+    """Return a key that sorts restores by age.
+
+    Creation times have a resolution of one second. Among restores created in the same second, prefer one that has not
+    failed. Their end times do not help: they depend on which restore was interrupted.
+    """
     created, uid = volume_lock.age_key(restore)
     return created, restore.status.phase is not RestorePhase.ERROR_RESTORING, uid

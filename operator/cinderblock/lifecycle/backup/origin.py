@@ -1,7 +1,7 @@
-"""What the manifest of a backup will say about where its volume comes from.
+"""The origin of a volume, as the manifest of its backup will describe it.
 
 Users write labels and annotations, up to 256 KiB of annotations on one claim (apimachinery
-``TotalAnnotationSizeLimitB``). They travel in the environment of the mover's Job, so this module limits them.
+``TotalAnnotationSizeLimitB``). They travel in the environment of the mover Job, so this module limits them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.lifecycle.observed import ObservedBackup
 
 VALUE_LIMIT: Final = 4096
-"""Most bytes of a value that is kept, in UTF-8."""
+"""Longest value to keep, in bytes of UTF-8."""
 TOTAL_LIMIT: Final = 32 << 10
-"""Most bytes of all labels and annotations together, as the Job holds them."""
+"""Bytes of all labels and annotations together, as the Job holds them."""
 LEFT_OUT_LIMIT: Final = 50
-"""Most keys that are named as left out; each has up to 317 characters."""
+"""Omitted keys to list; each has up to 317 characters."""
 TEXT_LIMIT: Final = 1024
-"""Most characters of a volume handle that are kept. CSI allows 128 bytes (CSI spec, "Size Limits")."""
+"""Characters of a volume handle to keep. CSI allows 128 bytes (CSI spec, "Size Limits")."""
 
 _TOOLS: Final = (
     "argocd.argoproj.io",
@@ -35,14 +35,14 @@ _TOOLS: Final = (
     "volume.beta.kubernetes.io",
     "volume.kubernetes.io",
 )
-"""Domains of keys by which a tool tracks the claim, or in which Kubernetes notes how it was bound. A claim that is made
-again must not have them: a GitOps tool would treat it as its own."""
+"""Domains of keys by which a tool tracks the claim, or in which Kubernetes records how it was bound. A claim that is
+created again must not have them: a GitOps tool would treat it as its own."""
 _ORDINAL: Final = re.compile(r"-(0|[1-9][0-9]*)$")
 
 
 def claim_facts(observed: ObservedBackup, claim: PersistentVolumeClaim) -> ClaimFacts:
-    """Return what is kept of the claim."""
-    labels, annotations = _wanted(claim.metadata.labels), _wanted(claim.metadata.annotations)
+    """Return the facts to keep about the claim."""
+    labels, annotations = _without_tools(claim.metadata.labels), _without_tools(claim.metadata.annotations)
     kept = set(_fitting([*labels.items(), *annotations.items()]))
     left_out = sorted({key for key, value in (*labels.items(), *annotations.items()) if (key, value) not in kept})
     stateful_set = _stateful_set(observed, claim)
@@ -58,7 +58,7 @@ def claim_facts(observed: ObservedBackup, claim: PersistentVolumeClaim) -> Claim
 
 
 def driver_facts(volume: PersistentVolume | None) -> DriverFacts | None:
-    """Return what is kept of the PersistentVolume; None if it is not a CSI volume."""
+    """Return the facts to keep about the PersistentVolume; None if it is not a CSI volume."""
     if volume is None or volume.spec.csi is None:
         return None
     csi = volume.spec.csi
@@ -68,40 +68,40 @@ def driver_facts(volume: PersistentVolume | None) -> DriverFacts | None:
 
 
 def cluster_facts(observed: ObservedBackup) -> ClusterFacts | None:
-    """Return what identifies the cluster; None if that is not known."""
+    """Return the facts that identify the cluster; None if they are unknown."""
     return ClusterFacts(uid=observed.cluster_uid, release=observed.policy.release) if observed.cluster_uid else None
 
 
-def _wanted(pairs: Mapping[str, str]) -> dict[str, str]:
-    """Return labels or annotations without those of tools, in order of key."""
-    return {key: pairs[key] for key in sorted(pairs) if not _is_a_tools(key)}
+def _without_tools(pairs: Mapping[str, str]) -> dict[str, str]:
+    """Return labels or annotations without those of tools, sorted by key."""
+    return {key: pairs[key] for key in sorted(pairs) if not _belongs_to_tool(key)}
 
 
-def _is_a_tools(key: str) -> bool:
+def _belongs_to_tool(key: str) -> bool:
     domain, slash, _ = key.partition("/")
-    is_of_a_domain = any(domain == tool or domain.endswith(f".{tool}") for tool in _TOOLS)
-    return key == api_labels.MANAGED_BY_LABEL or (bool(slash) and is_of_a_domain)
+    is_in_domain = any(domain == tool or domain.endswith(f".{tool}") for tool in _TOOLS)
+    return key == api_labels.MANAGED_BY_LABEL or (bool(slash) and is_in_domain)
 
 
 def _fitting(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield the pairs that fit, in order. A small pair may fit after a large one that does not."""
-    left = TOTAL_LIMIT
+    remaining = TOTAL_LIMIT
     for key, value in pairs:
         size = _size(key, value)
-        if len(value.encode()) <= VALUE_LIMIT and size <= left:
-            left -= size
+        if len(value.encode()) <= VALUE_LIMIT and size <= remaining:
+            remaining -= size
             yield key, value
 
 
 def _size(key: str, value: str) -> int:
-    """Return the bytes of a pair in the Job: see `model.task.to_environment`, which writes each ``$`` as six."""
+    """Return the bytes of a pair in the Job. `api.mover.task_to_env` writes each ``$`` as six bytes."""
     return len(json.dumps({key: value})) + 5 * value.count("$")
 
 
 def _stateful_set(observed: ObservedBackup, claim: PersistentVolumeClaim) -> str | None:
-    """Return the StatefulSet of the claim. Its owner names it if the set deletes its claims; otherwise pods do.
+    """Return the StatefulSet of the claim: its owner if the set deletes its claims, otherwise the owner of its pods.
 
-    Claims of a StatefulSet are called ``<template>-<set>-<ordinal>`` (apps/v1 StatefulSet).
+    Claims of a StatefulSet are named ``<template>-<set>-<ordinal>`` (apps/v1 StatefulSet).
     """
     owners = [owner.name for owner in claim.metadata.owner_references if owner.kind == "StatefulSet"]
     fitting = [name for name in (*owners, *observed.stateful_sets) if _is_claim_of(claim.name, name)]
@@ -114,5 +114,5 @@ def _is_claim_of(claim: str, stateful_set: str) -> bool:
 
 
 def _ordinal(claim: str) -> int | None:
-    found = _ORDINAL.search(claim)
-    return int(found[1]) if found else None
+    match = _ORDINAL.search(claim)
+    return int(match[1]) if match else None

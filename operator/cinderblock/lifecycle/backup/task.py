@@ -1,4 +1,4 @@
-"""What the mover of a backup is asked to do, and what its manifest will say about the backup."""
+"""The task of a backup's mover, and the description of the backup in its manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask
 from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.store import BackupStore, ChangeDetection
-from cinderblock.lifecycle import children, expected_manifest, volume_lock
+from cinderblock.lifecycle import children, expected_manifest
 from cinderblock.lifecycle.backup import checks, origin
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.observed import ObservedBackup
@@ -18,7 +18,7 @@ from cinderblock.lifecycle.observed import ObservedBackup
 def mover_task(
     observed: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim, consistency: Consistency
 ) -> MoverTask:
-    """What the mover is asked to do about ``claim``, whatever it mounts."""
+    """Return the task to back up ``claim``, whatever volume the mover mounts for it."""
     parent = checks.recorded_parent(observed)
     return MoverTask(
         operation=MoverOperation.BACKUP,
@@ -41,7 +41,7 @@ def mover_task(
 
 
 def _change_detection(observed: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim) -> ChangeDetection:
-    """Return what is compared. Timestamps that may reach the disk a day after the data prove nothing."""
+    """Return how changes are detected. Timestamps that may reach the disk a day after the data prove nothing."""
     if observed.volume is not None and observed.volume.delays_timestamps:
         return ChangeDetection.CONTENT
     return store.spec.change_detection.of(claim.spec.storage_class_name)
@@ -51,7 +51,7 @@ def _description(observed: ObservedBackup, claim: PersistentVolumeClaim, consist
     backup = observed.backup
     created = backup.metadata.creation_timestamp
     if created is None:
-        raise ValueError("an object of the API server has a creationTimestamp")
+        raise ValueError("the VolumeBackup has no creationTimestamp")
     return BackupMetadata(
         backup_id=backup.uid,
         backup_name=backup.name,
@@ -76,20 +76,20 @@ def _description(observed: ObservedBackup, claim: PersistentVolumeClaim, consist
 
 
 def data_timestamp(observed: ObservedBackup) -> datetime | None:
-    """Cinder: that of the snapshot, else when the backup was created. Once known it stays, snapshot or not."""
+    """Return the creation time of the snapshot, as in Cinder, otherwise that of the backup. A known one stays."""
     snapshot, backup = observed.given_snapshot or observed.snapshot, observed.backup
-    known = backup.status.data_timestamp if volume_lock.own_phase(backup) else None
+    known = backup.status.data_timestamp if backup.own_phase else None
     return (snapshot.status.creation_time if snapshot else None) or known or backup.metadata.creation_timestamp
 
 
 def data_instant(observed: ObservedBackup) -> datetime | None:
-    """Return the earliest time at which the data that the mover reads can have been cut; None if it is unknown.
+    """Return the earliest instant whose data the mover can read; None if it is unknown.
 
-    A driver may report too late a time for a snapshot, but it takes none before somebody asks for it. A snapshot that
-    was imported into the cluster is older than its VolumeSnapshot, and only its driver knows its age.
+    A driver may report a time for a snapshot that is too late, but it takes none before its VolumeSnapshot exists. A
+    snapshot that was imported into the cluster is older than its VolumeSnapshot, and only its driver knows its age.
     """
-    created, told = observed.backup.metadata.creation_timestamp, data_timestamp(observed)
-    instants = [instant for instant in (created, told) if instant is not None]
+    created, reported = observed.backup.metadata.creation_timestamp, data_timestamp(observed)
+    instants = [instant for instant in (created, reported) if instant is not None]
     if observed.backup.spec.snapshot_id is not None:
         snapshot = observed.given_snapshot
         if snapshot is None:
@@ -101,5 +101,5 @@ def data_instant(observed: ObservedBackup) -> datetime | None:
 
 
 def container_of(observed: ObservedBackup, store: BackupStore) -> str:
-    """The bucket that the backup asks for, else the store's."""
+    """Return the bucket of the backup: spec.container, otherwise the bucket of the store."""
     return observed.backup.spec.container or store.spec.container

@@ -1,1 +1,1 @@
-"""The Job that copies data: how it is made, and what its state means."""
+"""The Job that copies data: its specification, and the meaning of its state."""

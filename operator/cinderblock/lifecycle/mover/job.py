@@ -1,8 +1,4 @@
-"""The children that we create, as plain data: VolumeSnapshot, claim and mover Job.
-
-Every child carries from birth the owner reference and the labels by which it is found and cleaned up. Labels and
-annotations of the owner are never copied: a GitOps tool would take the child for its own and prune it.
-"""
+"""The mover Job, as plain data."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from typing import Any
 from cinderblock.api import labels
 from cinderblock.api.mover import (
     DEVICE_PATH,
+    EXIT_PERMANENT,
     SECRETS_DIRECTORY,
     TREE_PATH,
     MoverOperation,
@@ -23,43 +20,40 @@ from cinderblock.lifecycle.children import Owner, child_metadata
 from cinderblock.lifecycle.observed import MoverSettings
 
 STORE_LABEL = "cinderblock.io/store"
-"""On a mover Job: UID of the BackupStore that it uses, so that movers can be counted per store."""
-
-EXIT_PERMANENT = 3
-"""Exit code of a mover that says: never try again."""
+"""Label of a mover Job: UID of its BackupStore, so that movers can be counted per store."""
 
 MOVER_CONTAINER = "mover"
 
 BACKUP_CAPABILITIES = ("DAC_OVERRIDE", "FOWNER")
-"""Reads every file whatever its mode (DAC_READ_SEARCH would do, but Pod Security ``baseline`` forbids it)."""
+"""Enough to read all files. DAC_READ_SEARCH would suffice, but Pod Security ``baseline`` forbids it."""
 RESTORE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
-"""Gives files their owners, modes, device numbers and capabilities back; all allowed by ``baseline``."""
+"""Enough to restore owners, modes, device numbers and capabilities of files. ``baseline`` allows all of them."""
 
 DEFAULT_RESOURCES: dict[str, Any] = {
     "requests": {"cpu": "100m", "memory": "128Mi"},
     "limits": {"memory": "512Mi"},
 }
-"""A mover works in 256 MiB, whatever the size of the volume; the limit leaves as much again."""
+"""A mover needs 256 MiB, whatever the size of the volume; the limit is twice that."""
 
 
 def mover_path(mode: VolumeMode) -> str:
-    """Where a volume of this mode is in a mover."""
+    """Return where a mover finds a volume of this mode."""
     return DEVICE_PATH if mode is VolumeMode.BLOCK else TREE_PATH
 
 
 def mover_job(
     owner: Owner, task: MoverTask, store: BackupStore, claim_name: str, settings: MoverSettings
 ) -> dict[str, Any]:
-    """The Job that copies bytes between a claim and a store.
+    """Return the Job that copies bytes between a claim and a store.
 
-    It sees its volume and the store's Secrets, and nothing else: no ServiceAccount token, no writable root.
+    Its pods see the volume and the Secrets of the store, and nothing else: no ServiceAccount token, no writable root.
 
-    It is born suspended, and started by a second request, for the Job that was seen to be there: a request that arrives
-    late, from an operator that does not lead any more, makes a Job that does nothing. But for a backup of a claim that
-    is a child as well: that one is gone when the backup has ended, and without it no pod can start.
+    It is created suspended. A second request starts it, once the operator has seen it. So a late request of a former
+    leader creates a Job that does nothing. A backup whose claim is a child as well needs no such protection: that claim
+    is removed when the backup ends, and no pod can start without it.
     """
     metadata = child_metadata(owner)
-    is_gone_with_us = task.operation is MoverOperation.BACKUP and claim_name == metadata["name"]
+    needs_child_claim = task.operation is MoverOperation.BACKUP and claim_name == metadata["name"]
     metadata["finalizers"] = [labels.JOB_FINALIZER]
     metadata["labels"][STORE_LABEL] = store.uid
     return {
@@ -67,7 +61,7 @@ def mover_job(
         "kind": "Job",
         "metadata": metadata,
         "spec": {
-            "suspend": not is_gone_with_us,
+            "suspend": not needs_child_claim,
             "backoffLimit": 3,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
@@ -149,7 +143,7 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
 
 
 def _security_context(operation: MoverOperation) -> dict[str, Any]:
-    """Root with only the capabilities that the copy needs (Pod Security Standards: fits ``baseline``)."""
+    """Return root with only the capabilities that the copy needs (Pod Security Standards: ``baseline``)."""
     added = BACKUP_CAPABILITIES if operation is MoverOperation.BACKUP else RESTORE_CAPABILITIES
     return {
         "runAsUser": 0,
@@ -163,7 +157,7 @@ def _security_context(operation: MoverOperation) -> dict[str, Any]:
 
 
 def _secrets(store: BackupStore) -> list[tuple[str, str]]:
-    """Which Secrets a mover mounts: name of the directory and of the Secret."""
+    """Return the Secrets that a mover mounts, each as the name of its directory and of the Secret."""
     references = {
         "credentials": store.spec.credentials_secret_ref,
         "encryption": store.spec.encryption_secret_ref,
@@ -173,5 +167,5 @@ def _secrets(store: BackupStore) -> list[tuple[str, str]]:
 
 
 def _secret_volume(name: str, secret: str) -> dict[str, Any]:
-    # 0444: a mover that a store's template runs as another user must be able to read it, and nobody else is there.
+    # 0444: the template of a store may run the mover as another user, and the pod contains no other program.
     return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o444}}

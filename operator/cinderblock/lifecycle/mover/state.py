@@ -1,4 +1,4 @@
-"""What the state of a mover Job means for the operation that it serves."""
+"""The state of a mover Job, and what it means for the operation that the Job serves."""
 
 from __future__ import annotations
 
@@ -16,39 +16,36 @@ from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import StartMover
 from cinderblock.lifecycle.observed import ObservedMover, OperatorPolicy
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait
+from cinderblock.reasons import Reason, parse_reason
 
 IMAGE_PULL_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
-QUEUED = "Queued"
-"""What an operation says while it waits until fewer movers run."""
-FIRST_IN_QUEUE = 5.0
-LAST_IN_QUEUE = 60.0
-"""Seconds between looks of those who wait for a mover: the next ones, and those who have many before them."""
-WITH_ITS_JOB = timedelta(minutes=1)
-"""A pod that is so much younger than its Job is not the first, or a quota or a policy has held it up."""
-OVERDUE = timedelta(minutes=2)
-"""How long after its time has run out a pod is still there before somebody is asked to look at its node."""
-RUNNING = "MoverRunning"
-STALLED = "MoverStalled"
-TERMINATION_MESSAGE_LIMIT = 200
-"""Characters of a mover's last log line that go into a message when it left no report."""
+"""Reasons that the kubelet gives for a container without an image."""
+MIN_QUEUE_SECONDS = 5.0
+MAX_QUEUE_SECONDS = 60.0
+"""Seconds between checks for a free mover slot: of the next operations, and of those behind many others."""
+LATE_POD_AGE = timedelta(minutes=1)
+"""A pod that is this much younger than its Job is not the first, or a quota or a policy delayed it."""
+STUCK_POD_AGE = timedelta(minutes=2)
+"""Time after the end of a pod's grace period from which a message asks to check its node."""
+LAST_LINE_LIMIT = 200
+"""Characters of the last log line of a mover without a report that go into a message."""
 
-
-Reported = VolumeBackupStatus | VolumeRestoreStatus
+ReportedStatus = VolumeBackupStatus | VolumeRestoreStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The mover says that it has succeeded. The store, not the mover, is then asked whether there is a backup."""
+    """The mover reports success. Whether there is a backup is for the store to say, not for the mover."""
 
     report: MoverReport
 
 
 def evaluate(mover: ObservedMover, policy: OperatorPolicy) -> Succeeded | Fail | Wait:
-    """What to make of a mover Job that exists."""
+    """Return the verdict on a mover Job that exists."""
     if mover.job is None:
-        raise ValueError("there is no Job to judge")
+        raise ValueError("there is no Job to evaluate")
     report = success(mover)
     if report is not None:
         return Succeeded(report)
@@ -57,12 +54,12 @@ def evaluate(mover: ObservedMover, policy: OperatorPolicy) -> Succeeded | Fail |
     if mover.job.is_complete:
         return Succeeded(MoverReport(succeeded=True))
     if mover.job.metadata.is_being_deleted:
-        return Fail("MoverDeleted", "The mover Job was deleted by somebody else before it had finished")
+        return Fail(Reason.MOVER_DELETED, "The mover Job was deleted by somebody else before it had finished")
     return _waiting(mover, policy)
 
 
 def start(mover: ObservedMover) -> StartMover | None:
-    """What lets a mover run that was created and waits for that."""
+    """Return the action that starts a suspended mover Job."""
     job = mover.job
     if job is None or not job.spec.suspend or job.metadata.is_being_deleted:
         return None
@@ -70,63 +67,63 @@ def start(mover: ObservedMover) -> StartMover | None:
 
 
 def check_stall(
-    verdict: Fail | Wait, mover: ObservedMover, before: Reported, now: datetime, limits: Deadlines
+    verdict: Fail | Wait, mover: ObservedMover, before: ReportedStatus, now: datetime, limits: Deadlines
 ) -> Fail | Wait:
-    """The verdict about a mover, but for one that runs and gets nowhere: that is said, and has an end.
+    """Return ``verdict``, or a wait with a limit if the mover runs without progress.
 
-    ``before`` is the status as it was written last: it changes with every progress, and ``updatedAt`` says when.
+    ``before`` is the status as it was written last. It changes with every progress, and ``updatedAt`` says when.
     """
-    if not isinstance(verdict, Wait) or verdict.reason != RUNNING:
+    if not isinstance(verdict, Wait) or verdict.reason != Reason.MOVER_RUNNING:
         return verdict
     progress = to_progress(mover.progress)
     if progress is not None and progress != before.progress:
         return verdict
-    told = conditions.waiting_since(before.conditions, STALLED) is not None
-    ran = conditions.waiting_since(before.conditions, RUNNING) is not None
-    quiet = ran and before.updated_at is not None and now - before.updated_at >= limits.stall
-    if not told and not quiet:
+    is_reported = conditions.waiting_since(before.conditions, Reason.MOVER_STALLED) is not None
+    was_running = conditions.waiting_since(before.conditions, Reason.MOVER_RUNNING) is not None
+    is_silent = was_running and before.updated_at is not None and now - before.updated_at >= limits.stall
+    if not is_reported and not is_silent:
         return verdict
     minutes = int(limits.stall.total_seconds() // 60)
     message = (
-        f"The mover runs, but has told of no progress for {minutes} minutes or more: look at its pod and its volume"
+        f"The mover runs, but has reported no progress for {minutes} minutes or more. Check its pod and its volume."
     )
-    return Wait("MoverStalled", message, limit=limits.stalled, requeue_after=30.0)
+    return Wait(Reason.MOVER_STALLED, message, limit=limits.stalled, requeue_after=30.0)
 
 
 def success(mover: ObservedMover) -> MoverReport | None:
-    """The report of the pod that has succeeded, if one has."""
+    """Return the report of the pod that has succeeded, if one has."""
     reports = (read_report(pod) for pod in reversed(mover.pods))
     return next((report for report in reports if report and report.succeeded), None)
 
 
 def is_at_work(mover: ObservedMover) -> bool:
-    """Whether a pod of the mover may still touch the volume or the store."""
+    """Return whether a pod of the mover may still use the volume or the store."""
     return any(not pod.has_ended for pod in mover.pods)
 
 
-def stop_message(words: str, mover: ObservedMover, now: datetime) -> str:
-    """What is said while pods of a mover are to end. One that does not end is never passed over: it may still write.
+def stop_message(message: str, mover: ObservedMover, now: datetime) -> str:
+    """Return ``message`` about a mover that is being stopped, with advice about pods that do not end.
 
-    Only its kubelet can tell that it has ended; of a node that is lost for good, an administrator must say so
-    (Kubernetes: "Non-graceful node shutdown handling").
+    Such a pod may still write, so nothing proceeds without its end. Only its kubelet can report the end. If its node is
+    lost for good, an administrator must say so (Kubernetes: "Non-graceful node shutdown handling").
     """
-    stuck = [pod.name for pod in mover.pods if not pod.has_ended and _is_overdue(pod, now)]
+    stuck = [pod.name for pod in mover.pods if not pod.has_ended and _is_stuck(pod, now)]
     if not stuck:
-        return words
+        return message
     return (
-        f"{words}, but pod {', '.join(stuck)} does not end. If its node is gone for good, say so with the taint"
+        f"{message}, but pod {', '.join(stuck)} does not end. If its node is gone for good, taint the node with"
         " node.kubernetes.io/out-of-service, or delete the pod with --force"
     )
 
 
-def _is_overdue(pod: Pod, now: datetime) -> bool:
-    """Whether a pod was to be gone long ago; its deletionTimestamp is when its time to end in order runs out."""
+def _is_stuck(pod: Pod, now: datetime) -> bool:
+    """Return whether a pod has outlived its grace period, which ends at its deletionTimestamp, for a long time."""
     end = pod.metadata.deletion_timestamp
-    return end is not None and now - end > OVERDUE
+    return end is not None and now - end > STUCK_POD_AGE
 
 
 def unfinished(mover: ObservedMover) -> str:
-    """The pods of a mover that may still be at work, and where, for a person; empty: there are none."""
+    """Return the pods of a mover that have not ended, with their nodes, for a person; empty: there are none."""
     return ", ".join(
         f"Pod {pod.name}" + (f" on node {pod.spec.node_name}" if pod.spec.node_name else "")
         for pod in mover.pods
@@ -135,28 +132,28 @@ def unfinished(mover: ObservedMover) -> str:
 
 
 def may_have_committed(mover: ObservedMover) -> bool:
-    """Whether a manifest may have been written: a container has ended, or the Job says that one had.
+    """Return whether a mover may have written a manifest: a container has ended, or the Job says so.
 
-    A container that has ended is enough: its pod says so in its phase only later.
+    The container counts, because its pod reports the end in its phase only later.
     """
     job = mover.job
-    ended = any(pod.has_ended or pod.terminated is not None for pod in mover.pods)
-    return ended or (job is not None and (job.is_complete or job.failure is not None))
+    has_ended = any(pod.has_ended or pod.terminated is not None for pod in mover.pods)
+    return has_ended or (job is not None and (job.is_complete or job.failure is not None))
 
 
 def read_report(pod: Pod) -> MoverReport | None:
-    """The report that a mover left as its termination message, if it left one."""
-    ended = pod.terminated
-    if ended is None or not ended.message.startswith("{"):
+    """Return the report in the termination message of a pod, if there is one."""
+    terminated = pod.terminated
+    if terminated is None or not terminated.message.startswith("{"):
         return None
     try:
-        return MoverReport.model_validate_json(ended.message)
+        return MoverReport.model_validate_json(terminated.message)
     except ValidationError:
         return None
 
 
 def to_progress(line: MoverProgress | None) -> Progress | None:
-    """Progress as the status shows it."""
+    """Return the progress of a mover as the status shows it."""
     if line is None:
         return None
     share = 100 * line.bytes_done // line.bytes_total if line.bytes_total else 0
@@ -164,104 +161,108 @@ def to_progress(line: MoverProgress | None) -> Progress | None:
 
 
 def wait_for_slot(mover: ObservedMover, policy: OperatorPolicy, store: BackupStore) -> Wait | None:
-    """Wait while as many movers run as may, or while older operations wait for those that may still be started."""
+    """Wait while the limits allow no more movers, counting older operations that wait for a slot as well."""
     limit = policy.mover.limit
     if not has_room(mover, limit):
         return _queue(f"No more than {limit} movers may run in the cluster", mover.waiting_before, limit)
     limit = store.spec.limits.movers or limit
     if sum(other.store == store.uid for other in mover.others) + mover.waiting_before_for_store >= limit:
-        words = f"No more than {limit} movers may use BackupStore {store.name}"
-        return _queue(words, mover.waiting_before_for_store, limit)
+        rule = f"No more than {limit} movers may use BackupStore {store.name}"
+        return _queue(rule, mover.waiting_before_for_store, limit)
     return None
 
 
 def has_room(mover: ObservedMover, limit: int) -> bool:
-    """Whether the limit of the cluster lets one more mover start, those counted that have waited for longer."""
+    """Return whether the cluster's limit allows another mover, counting older operations that wait for a slot."""
     return len(mover.others) + mover.waiting_before < limit
 
 
-def _queue(words: str, before: int, limit: int) -> Wait:
-    """Wait in line. Who stands at its end looks less often; the words stay the same, so nothing is written."""
-    requeue_after = min(LAST_IN_QUEUE, FIRST_IN_QUEUE * (1 + before / limit))
-    return Wait(QUEUED, f"{words}, and older operations go first", requeue_after=requeue_after)
+def _queue(rule: str, before: int, limit: int) -> Wait:
+    """Wait for a slot: the longer the queue, the less often. The message is constant, so nothing is written."""
+    requeue_after = min(MAX_QUEUE_SECONDS, MIN_QUEUE_SECONDS * (1 + before / limit))
+    return Wait(Reason.QUEUED, f"{rule}, and older operations go first", requeue_after=requeue_after)
 
 
 def _failure(mover: ObservedMover) -> Fail:
-    """Why a Job has given up: in the words of its last pod, else of the Job."""
+    """Return the failure of a Job, as its last pod reports it, otherwise as the Job does."""
     for pod in reversed(mover.pods):
         report = read_report(pod)
         if report:
-            return Fail(report.reason or "MoverFailed", report.message)
-        ended = pod.terminated
-        if ended is not None:
-            return _died(ended.exit_code, ended.reason, ended.message)
+            return Fail(parse_reason(report.reason or Reason.MOVER_FAILED), report.message)
+        terminated = pod.terminated
+        if terminated is not None:
+            return _died(terminated.exit_code, terminated.reason, terminated.message)
         if pod.status.phase == "Failed":
-            return Fail(pod.status.reason or "MoverFailed", pod.status.message or "The mover's pod failed")
+            reason = parse_reason(pod.status.reason or Reason.MOVER_FAILED)
+            return Fail(reason, pod.status.message or "The mover pod failed")
     failure = mover.job.failure if mover.job else None
-    return Fail("MoverFailed", f"The mover failed: {failure.message if failure else 'no pod of it is left'}")
+    return Fail(Reason.MOVER_FAILED, f"The mover failed: {failure.message if failure else 'it has no pods any more'}")
 
 
-def _died(exit_code: int, reason: str, words: str) -> Fail:
-    """A container that ended without a report."""
+def _died(exit_code: int, reason: str, log: str) -> Fail:
+    """Return the failure of a container that ended without a report."""
     if reason == "OOMKilled":
-        return Fail("MoverOutOfMemory", "The mover ran out of memory: raise spec.mover.resources of the BackupStore")
-    return Fail(
-        "MoverDied",
-        f"The mover ended with exit code {exit_code} ({reason or 'no reason'}) and no report: {_cut(words)}",
-    )
+        message = "The mover exceeded its memory limit. Raise spec.mover.resources of the BackupStore."
+        return Fail(Reason.MOVER_OUT_OF_MEMORY, message)
+    cause = f"The mover ended with exit code {exit_code} ({reason or 'no reason'}) and without a report"
+    return Fail(Reason.MOVER_DIED, f"{cause}. Last log line: {_last_line(log)}")
 
 
 def _termination_message(pod: Pod) -> str:
-    """What a mover that has ended said: its report, or its last line."""
-    report, ended = read_report(pod), pod.terminated
+    """Return the report of a mover that has ended, otherwise its last log line."""
+    report, terminated = read_report(pod), pod.terminated
     if report:
         return report.message
-    return _cut(ended.message) if ended else pod.status.message or "it left no word"
+    return _last_line(terminated.message) if terminated else pod.status.message or "it left no report"
 
 
-def _cut(words: str) -> str:
-    """The last line of a log, of a length that fits into a message."""
-    return words.strip().splitlines()[-1][:TERMINATION_MESSAGE_LIMIT] if words.strip() else "it said nothing"
+def _last_line(log: str) -> str:
+    """Return the last line of a log, cut to the length that a message may have."""
+    return log.strip().splitlines()[-1][:LAST_LINE_LIMIT] if log.strip() else "none"
 
 
 def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
-    """What a Job that goes on is doing. Every pod of it has the same time to start, however old the Job is."""
-    start = policy.deadlines.mover_start
+    """Return the wait for a Job in progress. Each of its pods has the full time to start, however old the Job is."""
+    limit = policy.deadlines.mover_start
     if not mover.pods:
-        return starting(policy, _with_warning(mover))
+        return starting(policy, _warnings(mover))
     pod = mover.pods[-1]
     since = pod.metadata.creation_timestamp
     if pod.has_ended:
-        again = f"Attempt {len(mover.pods)} of the mover failed, and it is started again: {_termination_message(pod)}"
-        ended = pod.terminated
-        return Wait("MoverRetrying", again, (ended.finished_at if ended else None) or since, start, 5.0)
+        message = f"Attempt {len(mover.pods)} of the mover failed, and another one follows: {_termination_message(pod)}"
+        terminated = pod.terminated
+        finished_at = terminated.finished_at if terminated else None
+        return Wait(Reason.MOVER_RETRYING, message, finished_at or since, limit, 5.0)
     if pod.unschedulable:
-        return Wait("MoverUnschedulable", f"No node for the mover: {pod.unschedulable}{_volume(mover)}", since, start)
+        message = f"Cannot schedule the mover pod: {pod.unschedulable}{_claim_warning(mover)}"
+        return Wait(Reason.MOVER_UNSCHEDULABLE, message, since, limit)
     if pod.waiting and pod.waiting.reason in IMAGE_PULL_REASONS:
-        return Wait("ImagePullFailed", f"The mover's image cannot be had: {pod.waiting.message}", since, start)
-    if pod.status.phase != "Running" and not _with_warning(mover):
+        return Wait(Reason.IMAGE_PULL_FAILED, f"Cannot pull the mover image: {pod.waiting.message}", since, limit)
+    if pod.status.phase != "Running" and not _warnings(mover):
         return starting(policy, since=since if _started_late(mover, pod) else None)
     if pod.status.phase != "Running":
-        return Wait("MoverStarting", f"The mover's pod is starting{_with_warning(mover)}", since, start, 5.0)
-    return Wait("MoverRunning", "The mover is copying", None, None, 5.0)
+        return Wait(Reason.MOVER_STARTING, f"The mover pod is starting{_warnings(mover)}", since, limit, 5.0)
+    return Wait(Reason.MOVER_RUNNING, "The mover is copying", None, None, 5.0)
 
 
-def starting(policy: OperatorPolicy, because: str = "", since: datetime | None = None) -> Wait:
-    """Wait for a mover that is being started: the same status from its Job to its container, so it is written once."""
-    return Wait("MoverPending", f"The mover is being started{because}", since, policy.deadlines.mover_start, 5.0)
+def starting(policy: OperatorPolicy, warning: str = "", since: datetime | None = None) -> Wait:
+    """Wait for the start of a mover, with the same status from its Job to its container, so that it is written once."""
+    message = f"The mover is being started{warning}"
+    return Wait(Reason.MOVER_PENDING, message, since, policy.deadlines.mover_start, 5.0)
 
 
 def _started_late(mover: ObservedMover, pod: Pod) -> bool:
-    """Whether a pod did not come with its Job: it has its own time to start then."""
-    made, began = pod.metadata.creation_timestamp, mover.job.metadata.creation_timestamp if mover.job else None
-    return made is not None and began is not None and made - began > WITH_ITS_JOB
+    """Return whether a pod is much younger than its Job, so that its own creation begins its time to start."""
+    pod_created = pod.metadata.creation_timestamp
+    job_created = mover.job.metadata.creation_timestamp if mover.job else None
+    return pod_created is not None and job_created is not None and pod_created - job_created > LATE_POD_AGE
 
 
-def _with_warning(mover: ObservedMover) -> str:
-    """What the cluster says against the mover's start, if it says anything."""
-    return (f": {mover.warning}" if mover.warning else "") + _volume(mover)
+def _warnings(mover: ObservedMover) -> str:
+    """Return the warnings about the start of the mover and about its claim, to be appended to a message."""
+    return (f": {mover.warning}" if mover.warning else "") + _claim_warning(mover)
 
 
-def _volume(mover: ObservedMover) -> str:
-    """What the cluster says against the volume that the mover waits for, if it says anything."""
-    return f". Its volume: {mover.claim_warning}" if mover.claim_warning else ""
+def _claim_warning(mover: ObservedMover) -> str:
+    """Return the warning about the claim that the mover waits for, to be appended to a message."""
+    return f". PersistentVolumeClaim: {mover.claim_warning}" if mover.claim_warning else ""

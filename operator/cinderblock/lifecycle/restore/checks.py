@@ -1,6 +1,6 @@
-"""The rules for restoring, each a function of the world, in the order in which they are asked.
+"""The checks before a restore, each a function of the observed state, in the order in which they apply.
 
-Messages are Cinder's where Cinder has words for the case (cinder/backup/api.py ``API.restore``).
+Messages are Cinder's where Cinder has a message for the case (cinder/backup/api.py ``API.restore``).
 """
 
 from __future__ import annotations
@@ -8,54 +8,50 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cinderblock.api.quantity import to_bytes, to_gib
-from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
+from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.lifecycle import volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.children import ClaimRequest
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
+from cinderblock.reasons import Reason
 
 Check = Callable[[ObservedRestore], Verdict]
 
 DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
 TARGET_NOT_AVAILABLE = "Invalid volume: Volume to be restored to must be available."
-"""Cinder's sentence about a target in any other state."""
-
-
-def own_phase(restore: VolumeRestore) -> RestorePhase | None:
-    """The phase, if the status is the object's own: one that came with a copied object counts for nothing."""
-    return restore.status.phase if restore.status.id == restore.uid else None
+"""Cinder's message about a target with any other status."""
 
 
 def is_in_place(restore: VolumeRestore) -> bool:
-    """Whether an existing volume is to be overwritten. Cinder: volume_id wins over name."""
+    """Return whether the restore overwrites an existing volume. As in Cinder, the volume id wins over the name."""
     return restore.spec.volume_id is not None
 
 
 def target_name(observed: ObservedRestore) -> str:
-    """Name of the new claim. Cinder: ``restore_backup_<id>``, here as a name that Kubernetes allows."""
+    """Return the name of the new claim. Cinder: ``restore_backup_<id>``, here as a name that Kubernetes allows."""
     backup_id = observed.backup.backup_id if observed.backup else observed.restore.spec.backup_id
     return observed.restore.spec.name or f"restore-backup-{backup_id}"
 
 
 def first_verdict(observed: ObservedRestore) -> Verdict:
-    """What the first check that has something to say says."""
+    """Return the verdict of the first check that does not pass."""
     return next((verdict for check in BEFORE_COPY if (verdict := check(observed)) is not None), None)
 
 
 def backup_exists(observed: ObservedRestore) -> Verdict:
     """Cinder: 404 ``Backup <id> could not be found.``"""
     if observed.backup is None:
-        return Fail("BackupNotFound", f"Backup {observed.restore.spec.backup_id} could not be found.")
+        return Fail(Reason.BACKUP_NOT_FOUND, f"Backup {observed.restore.spec.backup_id} could not be found.")
     return None
 
 
 def backup_is_available(observed: ObservedRestore) -> Verdict:
-    """Cinder: ``Backup status must be available``. One that is being restored or failed to be is whole as well."""
+    """Cinder: ``Backup status must be available``. Backups in restoring and error_restoring are complete as well."""
     if observed.backup is None:
         return None
-    if volume_lock.own_phase(observed.backup) not in backup_checks.WHOLE or observed.backup.metadata.is_being_deleted:
-        return Fail("BackupNotAvailable", "Invalid backup: Backup status must be available")
+    if not observed.backup.is_complete or observed.backup.metadata.is_being_deleted:
+        return Fail(Reason.BACKUP_NOT_AVAILABLE, "Invalid backup: Backup status must be available")
     return None
 
 
@@ -65,104 +61,101 @@ def store_is_usable(observed: ObservedRestore) -> Verdict:
 
 
 def manifest_is_readable(observed: ObservedRestore) -> Verdict:
-    """Nothing is touched before the operator itself has read the manifest and found the one that the status records.
+    """The operator itself has read the manifest, and it is the one that the status records.
 
-    Somebody who can write to the store must not decide what a restore writes.
+    Otherwise, somebody who can write to the store would decide what a restore writes.
     """
     if observed.manifest is not None:
         return None
     if observed.manifest_error is not None:
         return backup_checks.from_error(observed.manifest_error, observed.policy.deadlines)
-    return Fail("ManifestMissing", "The store has no manifest of the backup")
+    return Fail(Reason.MANIFEST_MISSING, "The store has no manifest of the backup")
 
 
 def existing_target_fits(observed: ObservedRestore) -> Verdict:
-    """Cinder: the volume must exist, be available, and be large enough; and be of the backup's volumeMode."""
+    """Cinder: the volume must exist, be available and be large enough. It also needs the backup's volumeMode."""
     if not is_in_place(observed.restore) or observed.manifest is None:
         return None
     target, description = observed.target, observed.manifest.description
     if target is None:
-        return Fail("VolumeNotFound", f"Volume {observed.restore.spec.volume_id} could not be found.")
+        return backup_checks.volume_not_found(observed.restore.spec.volume_id)
     if target.metadata.is_being_deleted or observed.pods_using:
         users = f" Used by pod {', '.join(observed.pods_using[:3])}." if observed.pods_using else ""
-        return Fail("VolumeNotAvailable", f"{TARGET_NOT_AVAILABLE}{users}")
+        return Fail(Reason.VOLUME_NOT_AVAILABLE, f"{TARGET_NOT_AVAILABLE}{users}")
     if target.status.phase == "Lost":
-        return Fail("VolumeLost", f"{TARGET_NOT_AVAILABLE} Its PersistentVolume is gone.")
+        return Fail(Reason.VOLUME_LOST, f"{TARGET_NOT_AVAILABLE} Its PersistentVolume does not exist any more.")
     if target.spec.volume_mode is not description.volume_mode:
-        return Fail(
-            "VolumeModeMismatch",
-            f"Invalid volume: volumeMode is {target.spec.volume_mode}, the backup's is {description.volume_mode}.",
-        )
+        modes = f"volumeMode is {target.spec.volume_mode}, the backup's is {description.volume_mode}"
+        return Fail(Reason.VOLUME_MODE_MISMATCH, f"Invalid volume: {modes}.")
     if target.capacity_bytes < description.volume_bytes:
         return _too_small(target.capacity_bytes, description.volume_bytes)
     return None
 
 
 def existing_target_is_bound(observed: ObservedRestore) -> Verdict:
-    """A claim that was applied together with its restore is waited for; if its class waits for a pod, not even that.
+    """The claim is bound, or its class binds it when a pod needs it: the mover is that pod.
 
-    The mover is that pod then, as it is for a new volume.
+    Wait for a claim that was applied together with its restore.
     """
     target = observed.target
     if not is_in_place(observed.restore) or target is None or target.is_bound:
         return None
     if target.spec.storage_class_name in observed.wait_for_consumer_classes:
         return None
-    words = f"{TARGET_NOT_AVAILABLE} It is not bound yet."
-    return Wait("VolumeNotBound", words, limit=observed.policy.deadlines.volume, requeue_after=5.0)
+    message = f"{TARGET_NOT_AVAILABLE} It is not bound yet."
+    return Wait(Reason.VOLUME_NOT_BOUND, message, limit=observed.policy.deadlines.volume, requeue_after=5.0)
 
 
 def existing_target_is_detached(observed: ObservedRestore) -> Verdict:
-    """What a node still holds back would be written over what was restored."""
+    """No node has the volume attached: such a node may write old data over the restored data."""
     if not is_in_place(observed.restore):
         return None
     return volume_lock.still_attached(TARGET_NOT_AVAILABLE, observed.attached_to, observed.policy.deadlines)
 
 
 def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
-    """An existing target that a pod got while it was written: nobody knows any more what it holds."""
+    """Fail if pods used an existing target during the copy: its content is unknown then."""
     if not pods:
         return None
     return Fail(
-        "VolumeNotAvailable",
-        f"{TARGET_NOT_AVAILABLE} Pod {', '.join(pods[:3])} used it while it was written, and it may hold something of"
-        " both: restore it again while no pod uses it.",
+        Reason.VOLUME_NOT_AVAILABLE,
+        f"{TARGET_NOT_AVAILABLE} Pod {', '.join(pods[:3])} used it during the copy, so it may mix the data of the pod"
+        " and of the backup. Restore again while no pod uses the volume.",
     )
 
 
 def new_target_fits(observed: ObservedRestore) -> Verdict:
-    """The asked name is free, the size is enough, the StorageClass exists."""
+    """The name of the new claim is free, its size suffices, and its StorageClass exists."""
     if is_in_place(observed.restore) or observed.manifest is None:
         return None
     if observed.target is not None and not observed.target.metadata.is_being_deleted:
-        return Fail(
-            "NameTaken", f"PersistentVolumeClaim {observed.target.name} exists: give another name, or its volumeId."
-        )
+        cause = f"Cannot create PersistentVolumeClaim {observed.target.name}: it exists."
+        return Fail(Reason.NAME_TAKEN, f"{cause} Choose another name, or set spec.volumeId to overwrite it.")
     size = claim_request(observed).size
     if size < observed.manifest.description.volume_bytes:
         return _too_small(size, observed.manifest.description.volume_bytes)
-    asked = observed.restore.spec.storage_class_name
-    if asked is not None and asked not in observed.classes:
-        return Fail("StorageClassNotFound", f"StorageClass {asked} could not be found.")
+    storage_class = observed.restore.spec.storage_class_name
+    if storage_class is not None and storage_class not in observed.classes:
+        return Fail(Reason.STORAGE_CLASS_NOT_FOUND, f"StorageClass {storage_class} could not be found.")
     return None
 
 
 def new_name_is_free(observed: ObservedRestore) -> Verdict:
-    """A claim of the asked name that is going is waited for: who replaces a volume deletes it and restores at once."""
+    """No claim with the name of the new one is being deleted. Wait for it: users replace volumes like that."""
     if is_in_place(observed.restore) or observed.target is None:
         return None
-    words = f"PersistentVolumeClaim {observed.target.name} exists and is being deleted"
-    return Wait("NameTaken", words, limit=observed.policy.deadlines.volume, requeue_after=5.0)
+    message = f"PersistentVolumeClaim {observed.target.name} exists and is being deleted"
+    return Wait(Reason.NAME_TAKEN, message, limit=observed.policy.deadlines.volume, requeue_after=5.0)
 
 
-def _too_small(have: int, need: int) -> Fail:
-    """Cinder counts GiB; bytes are added where the GiB would not show the difference."""
-    sizes = f"{to_gib(have)} is too small to restore backup of size {to_gib(need)}"
-    return Fail("VolumeTooSmall", f"Invalid volume: volume size {sizes}. ({have} of {need} bytes)")
+def _too_small(size: int, needed: int) -> Fail:
+    """Return Cinder's failure, which counts GiB, with the bytes, since the GiB may be equal."""
+    sizes = f"{to_gib(size)} is too small to restore backup of size {to_gib(needed)}"
+    return Fail(Reason.VOLUME_TOO_SMALL, f"Invalid volume: volume size {sizes}. ({size} of {needed} bytes)")
 
 
 def target_is_not_busy(observed: ObservedRestore) -> Verdict:
-    """One operation per volume at a time, in order of age."""
+    """No other operation uses the existing target or takes precedence."""
     if observed.target is None or not is_in_place(observed.restore):
         return None
     busy = volume_lock.wait_for_volume(observed.restore, observed.target, observed.backups, observed.restores)
@@ -170,22 +163,22 @@ def target_is_not_busy(observed: ObservedRestore) -> Verdict:
 
 
 def name_is_not_being_made(observed: ObservedRestore) -> Verdict:
-    """Two restores for one new name: one gets it (`checks.goes_first`), the other waits and then finds it taken."""
+    """No other restore is creating a claim of the same name. A later restore waits, and then finds the name taken."""
     if is_in_place(observed.restore):
         return None
     name = target_name(observed)
     for other in observed.restores:
-        same = not is_in_place(other) and (other.spec.name or other.status.volume_name) == name
-        unfinished = own_phase(other) in (None, RestorePhase.RESTORING)
-        if same and unfinished and volume_lock.precedes(other, observed.restore):
-            return Wait("VolumeBusy", f"VolumeRestore {other.name} is making volume {name}")
+        has_same_name = not is_in_place(other) and (other.spec.name or other.status.volume_name) == name
+        if has_same_name and not other.has_ended and volume_lock.precedes(other, observed.restore):
+            message = f"VolumeRestore {other.name} is creating PersistentVolumeClaim {name}"
+            return Wait(Reason.VOLUME_BUSY, message)
     return None
 
 
 def claim_request(observed: ObservedRestore) -> ClaimRequest:
-    """What the new volume is to be: as asked, else as the backed up volume was."""
+    """Return the properties of the new claim: those of the spec, otherwise those of the backed up volume."""
     if observed.manifest is None:
-        raise ValueError("the manifest says what the volume was")
+        raise ValueError("the manifest is needed for the properties of the backed up volume")
     spec, description = observed.restore.spec, observed.manifest.description
     storage_class = spec.storage_class_name
     if storage_class is None and description.storage_class in observed.classes:
@@ -212,4 +205,4 @@ BEFORE_COPY: tuple[Check, ...] = (
     new_name_is_free,
     name_is_not_being_made,
 )
-"""Asked until the copy begins."""
+"""Checks that must pass until the copy begins."""

@@ -1,18 +1,18 @@
-"""Hand a filled PersistentVolume over from our hidden claim to a claim of the asked name.
+"""Rebind a filled PersistentVolume from our staging claim to a claim with the requested name.
 
-Each step can be seen in the world, so that a crash after any of them is continued:
+The objects of the cluster show each step, so that another process can continue after a crash:
 
-1. mark the volume with the restore's UID, and keep it when its claim goes (reclaim policy Retain);
-2. delete the mover, then the hidden claim: the volume is Released;
-3. point the volume's claimRef at the asked name, without UID: it becomes Available, reserved for that claim;
-4. only then create the claim, as a child of the restore: it is Bound. (A claim that comes while the volume is not yet
-   Available meets a conflict, and is bound with the next resync of Kubernetes' volume controller, after up to 15 s.)
-   If the volume is bound to it and it is not, it is changed once, and is bound then: see `_nudge`;
-5. make the claim the user's own (`release`): from here on nothing takes it away;
-6. record that the restore is available, and only then give the volume its reclaim policy back and take the mark off
-   (`abandon`): the mark is what tells our claim from somebody else's of the same name.
+1. Mark the volume with the UID of the restore, and set its reclaim policy to Retain so that it survives its claim.
+2. Delete the mover, then the staging claim: the volume becomes Released.
+3. Point the claimRef of the volume to the requested name, without UID: it becomes Available, reserved for that claim.
+4. Only then create the claim, as a child of the restore: it becomes Bound. A claim that is created before the volume is
+   Available meets a conflict, and is bound at the next resync of Kubernetes' volume controller, after up to 15 s. If
+   the volume is bound but the claim is not, change the claim once: see `_nudge`.
+5. Release the claim to the user (`release`): from here on nothing removes it.
+6. Record that the restore is available. Only then restore the reclaim policy of the volume and remove the mark
+   (`release_volume`): the mark distinguishes our claim from somebody else's of the same name.
 
-Every step but the first is heard of through a watch: of claims by their labels, of the volume by its mark.
+Watches report every step except the first: those of claims by their labels, that of the volume by its mark.
 """
 
 from __future__ import annotations
@@ -24,22 +24,31 @@ from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.lifecycle import children
-from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS, Action, CreateClaim, DeleteChild, PatchClaim, PatchVolume
+from cinderblock.lifecycle.actions import (
+    MIN_REQUEUE_SECONDS,
+    Action,
+    CreateClaim,
+    DeleteChild,
+    PatchClaim,
+    PatchVolume,
+    RecordEvent,
+)
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.restore import checks
 from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.reasons import Reason
 
 RESTORE_LABEL = "cinderblock.io/restore-uid"
-"""On a PersistentVolume that is being handed over: UID of the VolumeRestore."""
+"""Label of a PersistentVolume that is being rebound: UID of the VolumeRestore."""
 POLICY_ANNOTATION = "cinderblock.io/reclaim-policy"
-"""On the same: the reclaim policy that it had."""
+"""Annotation of the same volume: its original reclaim policy."""
 NUDGED_ANNOTATION = "cinderblock.io/nudged"
-"""On a claim that is being bound to it: the claim was changed so that its binding is completed at once."""
+"""Annotation of a claim that is being bound: it was changed once to complete its binding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to do, and what is awaited after it."""
+    """The next actions, and the wait that follows them."""
 
     wait: Wait
     actions: tuple[Action, ...] = ()
@@ -47,38 +56,39 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The asked claim is bound to the filled volume."""
+    """The requested claim is bound to the filled volume."""
 
     claim: PersistentVolumeClaim
 
 
 def has_begun(observed: ObservedRestore) -> bool:
-    """Whether the volume carries our mark: from here on the copy is known to be whole."""
+    """Return whether the volume has our mark, which shows that the copy is complete."""
     return observed.volume is not None and _is_marked(observed.volume, observed)
 
 
 def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
-    """The next step of handing over."""
+    """Return the next step of the rebinding."""
     volume = observed.volume
     if observed.target is not None and volume is not None and observed.target.spec.volume_name == volume.name:
         return _bound(observed, observed.target, volume)
     if volume is None:
-        return Step(_rebinding(observed, "waiting for the filled volume"))
+        return Step(_rebinding(observed, "waiting for its PersistentVolume"))
     if not _is_marked(volume, observed):
-        return Step(_rebinding(observed, "keeping the filled volume"), (_mark(observed, volume),))
+        return Step(_rebinding(observed, "retaining its PersistentVolume"), (_mark(observed, volume),))
     if observed.target is not None:
-        return Fail("NameTaken", f"PersistentVolumeClaim {observed.target.name} was made by somebody else meanwhile.")
+        cause = f"Cannot create PersistentVolumeClaim {observed.target.name}: somebody else created it meanwhile."
+        return Fail(Reason.NAME_TAKEN, f"{cause} Restore again under another name.")
     leftovers = children.cleanup(observed.restore.uid, observed.mover.job, observed.staging_claim, None)
     if leftovers or observed.staging_claim is not None:
-        return Step(_rebinding(observed, "releasing the hidden claim"), leftovers)
-    return _claim(observed, volume)
+        return Step(_rebinding(observed, "deleting the staging claim"), leftovers)
+    return _reserve_and_claim(observed, volume)
 
 
 def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
-    """Let a marked volume go: handed over, it stays with its claim; not handed over, its own policy decides again.
+    """Return the action that unmarks the volume of an ended restore: it stays with its claim, or is reclaimed.
 
-    A volume that is reserved for a claim which does not come would be Available for ever: nobody reclaims it. So its
-    reservation gets the UID of no claim, and the PersistentVolume controller finds it Released (syncVolume).
+    A volume that is reserved for a claim that nobody creates would stay Available forever. So its reservation gets a
+    UID that no claim has, and the PersistentVolume controller marks it Released (syncVolume).
     """
     volume, uid = observed.volume, observed.restore.uid
     if volume is None or not _is_marked(volume, observed) or children.is_ours(observed.staging_claim, uid):
@@ -87,28 +97,51 @@ def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
 
 
 def unmark(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> PatchVolume:
-    """Let a marked volume go, whatever claim has the name that it is reserved for; see `abandon`."""
+    """Remove the mark of a volume and restore its reclaim policy; see `release_volume`."""
     reference = volume.spec.claim_ref
-    is_promised = claim is not None and claim.spec.volume_name == volume.name
-    is_stranded = reference is not None and not reference.uid and not is_promised
+    is_wanted = claim is not None and claim.spec.volume_name == volume.name
+    is_stranded = reference is not None and not reference.uid and not is_wanted
     return _unmark(volume, spec={"claimRef": {"uid": volume.metadata.labels[RESTORE_LABEL]}} if is_stranded else {})
 
 
 def keep_volume(volume: PersistentVolume) -> PatchVolume:
-    """Take the mark off and let the volume stay whatever becomes of its claim: somebody may have written to it."""
+    """Remove the mark of a volume and keep the reclaim policy Retain: somebody may have written to the volume."""
     return _patch(volume, {"metadata": _no_marks()})
 
 
-def is_child(claim: PersistentVolumeClaim | None, restore: VolumeRestore) -> TypeGuard[PersistentVolumeClaim]:
-    """Whether a claim was made by the restore and has not been handed over.
+def judge_orphan(
+    volume: PersistentVolume, claim: PersistentVolumeClaim | None, uid: str
+) -> tuple[PatchVolume, RecordEvent]:
+    """Return what to do about a marked volume whose VolumeRestore somebody removed by force.
 
-    The label says so as well as the owner: who makes the restore the owner of a claim of theirs, has not made it ours.
+    Nothing else would restore the reclaim policy of such a volume. A volume that was bound to a claim is kept.
+
+    Args:
+        volume: the marked volume.
+        claim: the claim that its claimRef names, if that exists.
+        uid: the UID of the VolumeRestore.
+    """
+    reference = volume.spec.claim_ref
+    was_bound = reference is not None and bool(reference.uid) and reference.name != labels.child_name(uid)
+    is_lost = claim is None or claim.metadata.is_being_deleted or (reference is not None and claim.uid != reference.uid)
+    if was_bound and reference is not None and is_lost:
+        cause = f"VolumeRestore {uid} and PersistentVolumeClaim {reference.namespace}/{reference.name} do not exist"
+        note = f"{cause} any more. The volume was bound to that claim and is kept. Delete it if nobody needs its data."
+        return keep_volume(volume), RecordEvent("Warning", Reason.VOLUME_KEPT, note)
+    note = f"VolumeRestore {uid} does not exist any more. The volume gets its reclaim policy back."
+    return unmark(volume, claim), RecordEvent("Warning", Reason.VOLUME_ABANDONED, note)
+
+
+def is_child(claim: PersistentVolumeClaim | None, restore: VolumeRestore) -> TypeGuard[PersistentVolumeClaim]:
+    """Return whether the restore created the claim and has not released it.
+
+    Both the owner and the label must match: users can make the restore an owner of their own claims.
     """
     return children.is_ours(claim, restore.uid) and claim.metadata.labels.get(labels.OWNER_UID_LABEL) == restore.uid
 
 
 def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
-    """Make a claim that is bound the user's own."""
+    """Release a bound claim to the user: remove our owner reference, labels and annotations."""
     owners = [owner.to_wire() for owner in claim.metadata.owner_references if owner.uid != restore.uid]
     metadata = {
         "resourceVersion": claim.metadata.resource_version,
@@ -120,9 +153,9 @@ def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
 
 
 def clean_up_claim(observed: ObservedRestore) -> tuple[Action, ...]:
-    """Deal with a claim of ours whose restore has ended: cancelled, failed, or long since available.
+    """Release or delete a claim of ours whose restore has ended, in whatever phase.
 
-    One that is not bound has no content, and goes. One that is bound may be in use already: it is the user's.
+    An unbound claim has no content and is deleted. A bound claim may be in use already, so it is released to the user.
     """
     claim = observed.target
     if not is_child(claim, observed.restore) or claim.metadata.is_being_deleted:
@@ -135,7 +168,7 @@ def clean_up_claim(observed: ObservedRestore) -> tuple[Action, ...]:
 def _bound(observed: ObservedRestore, target: PersistentVolumeClaim, volume: PersistentVolume) -> Step | Finished:
     if target.is_bound:
         return Finished(target)
-    waiting = _rebinding(observed, f"waiting for claim {target.name} to be bound")
+    waiting = _rebinding(observed, f"waiting for PersistentVolumeClaim {target.name} to be bound")
     is_half_bound = volume.status.phase == "Bound" and _is_bound_to(volume, target)
     if is_half_bound and is_child(target, observed.restore) and NUDGED_ANNOTATION not in target.metadata.annotations:
         return Step(waiting, (_nudge(target),))
@@ -147,27 +180,27 @@ def _is_bound_to(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool
 
 
 def _nudge(claim: PersistentVolumeClaim) -> PatchClaim:
-    """Have Kubernetes' volume controller look at a claim again whose volume is bound to it already.
+    """Change a claim so that Kubernetes' volume controller completes its binding.
 
-    Its two workers both set the volume's phase; if the one that binds the claim comes second, it gives up and tries
-    again when the claim changes, or with its next resync, after up to 15 s (pv_controller.go: bind, updateClaim). With
-    Kubernetes 1.35 that is every second binding.
+    Two workers of the controller set the phase of the volume. If the worker that binds the claim comes second, it gives
+    up and tries again when the claim changes, or at its next resync, after up to 15 s (pv_controller.go: bind,
+    updateClaim). With Kubernetes 1.35, this happens at every second binding.
     """
     metadata = {"resourceVersion": claim.metadata.resource_version, "annotations": {NUDGED_ANNOTATION: "true"}}
     return PatchClaim(claim.name, {"metadata": metadata})
 
 
-def _claim(observed: ObservedRestore, volume: PersistentVolume) -> Step:
-    """Reserve the released volume for the asked name, and create the claim."""
+def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> Step:
+    """Reserve the released volume for the requested name, and create the claim."""
     reference = volume.spec.claim_ref
     name = checks.target_name(observed)
-    # With a UID, it is the reference to a claim that was bound and is gone.
-    wanted = (observed.restore.namespace, name, "")
-    reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == wanted
-    if not reserved and volume.status.phase != "Released":
-        return Step(_rebinding(observed, "waiting for the volume to be released"))
-    reserving = _rebinding(observed, f"reserving the volume for claim {name}")
-    if not reserved:
+    # A reference with a UID belongs to a claim that was bound and does not exist any more.
+    reservation = (observed.restore.namespace, name, "")
+    is_reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == reservation
+    if not is_reserved and volume.status.phase != "Released":
+        return Step(_rebinding(observed, "waiting for its PersistentVolume to be released"))
+    reserving = _rebinding(observed, f"reserving its PersistentVolume for PersistentVolumeClaim {name}")
+    if not is_reserved:
         patch = {"spec": {"claimRef": _reference(observed.restore.namespace, name)}}
         return Step(reserving, (_patch(volume, patch),))
     if volume.status.phase != "Available":
@@ -179,7 +212,7 @@ def _claim(observed: ObservedRestore, volume: PersistentVolume) -> Step:
         request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
     )
     body = children.restored_claim(observed.restore, name, request, volume.name)
-    return Step(_rebinding(observed, f"creating claim {name}"), (CreateClaim(body),))
+    return Step(_rebinding(observed, f"creating PersistentVolumeClaim {name}"), (CreateClaim(body),))
 
 
 def _reference(namespace: str, name: str) -> dict[str, str | None]:
@@ -213,14 +246,14 @@ def _no_marks() -> dict[str, Any]:
 
 
 def _patch(volume: PersistentVolume, patch: dict[str, Any]) -> PatchVolume:
-    """A merge-patch that holds only for the volume as it was seen."""
+    """Return a merge-patch that applies only while the resourceVersion of the volume does not change."""
     metadata = patch.get("metadata", {}) | {"resourceVersion": volume.metadata.resource_version}
     return PatchVolume(volume.name, patch | {"metadata": metadata})
 
 
 def _rebinding(observed: ObservedRestore, detail: str, requeue_after: float = MIN_REQUEUE_SECONDS) -> Wait:
     return Wait(
-        "Rebinding",
+        Reason.REBINDING,
         f"The volume is filled; {detail}",
         limit=observed.policy.deadlines.rebind,
         requeue_after=requeue_after,

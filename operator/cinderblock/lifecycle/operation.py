@@ -1,0 +1,93 @@
+"""The decisions that backups and restores share: wait, fail, and reject objects of somebody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
+from cinderblock.errors import fail_reason
+from cinderblock.lifecycle import conditions, verdicts
+from cinderblock.lifecycle.actions import Action, Decision, RecordEvent
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.observed import ObservedMover
+from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A backup or a restore in progress.
+
+    Attributes:
+        owner: the VolumeBackup or the VolumeRestore.
+        status: its status before the outcome of this decision is added.
+        mover: its mover Job.
+        now: the instant of the decision.
+    """
+
+    owner: VolumeBackup | VolumeRestore
+    status: VolumeBackupStatus | VolumeRestoreStatus
+    mover: ObservedMover
+    now: datetime
+
+    def apply(self, verdict: Fail | Wait) -> Decision:
+        """Return the decision that follows from a verdict. A wait that has exceeded its limit fails."""
+        if isinstance(verdict, Wait):
+            verdict = verdicts.expire(verdict, self.status.conditions, self.now)
+        return self.fail(verdict) if isinstance(verdict, Fail) else self.wait(verdict)
+
+    def wait(self, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+        """Return the decision to execute ``actions`` and to wait."""
+        before, is_backup = self.status.conditions, isinstance(self.owner, VolumeBackup)
+        message = verdicts.wait_message(wait, before, self.now)
+        generation = self.owner.metadata.generation
+        status = self.status.model_copy(
+            update={
+                "phase": BackupPhase.CREATING if is_backup else RestorePhase.RESTORING,
+                "progress": mover_state.to_progress(self.mover.progress) or self.status.progress,
+                "conditions": conditions.reconciling(before, self.now, generation, wait.reason, message),
+            }
+        )
+        return Decision(status, actions, wait.requeue_after)
+
+    def fail(self, fail: Fail) -> Decision:
+        """Return the decision to end the operation in error."""
+        before, is_backup = self.status.conditions, isinstance(self.owner, VolumeBackup)
+        generation = self.owner.metadata.generation
+        status = self.status.model_copy(
+            update={
+                "phase": BackupPhase.ERROR if is_backup else RestorePhase.ERROR_RESTORING,
+                "fail_reason": fail_reason(fail.message),
+                "progress": None,
+                "conditions": conditions.stalled(before, self.now, generation, fail.reason, fail.message),
+            }
+        )
+        return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), requeue_after=0.0)
+
+
+def foreign_child(
+    owner: VolumeBackup | VolumeRestore, *children: VolumeSnapshot | PersistentVolumeClaim | Job | None
+) -> Fail | None:
+    """Return the failure of an operation if somebody else owns an object with the name of one of its children.
+
+    Such an object is neither changed nor used.
+    """
+    for child in children:
+        if child is not None and not child.metadata.is_owned_by(owner.uid):
+            kind = type(child).__name__
+            cause = f"Cannot create {kind} {child.name}: an object of this name exists, and {owner.kind} {owner.name}"
+            return Fail(Reason.NAME_TAKEN, f"{cause} does not own it. Delete it.")
+    return None
+
+
+def stamp(decision: Decision, before: VolumeBackupStatus | VolumeRestoreStatus, now: datetime) -> Decision:
+    """Return the decision with updatedAt set, or with the previous status if nothing else changes."""
+    status = decision.status
+    if not isinstance(status, VolumeBackupStatus | VolumeRestoreStatus):
+        return decision
+    is_unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
+    stamped = before if is_unchanged else status.model_copy(update={"updated_at": now})
+    return Decision(stamped, decision.actions, decision.requeue_after)
