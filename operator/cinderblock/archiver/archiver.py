@@ -55,6 +55,7 @@ from cinderblock.format.manifest.header import ManifestHeader, new_header
 from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary, read_header, read_summary
 from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.format.pack import PackTable, buffer_bytes, new_attempt
+from cinderblock.reasons import Reason
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.pack_uploader import UPLOADS, PackOwner, PackUploader
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
@@ -191,7 +192,7 @@ class _BackupRun:
         if wanted.items() - present.items() or _finished_header(task, self._store):
             raise TransientError(
                 f"another mover has worked for backup {task.backup.backup_id} at the same time: try again",
-                reason="Overtaken",
+                reason=Reason.OVERTAKEN,
             )
         surplus = sorted(present.keys() - wanted.keys())
         if surplus:
@@ -309,7 +310,8 @@ def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key:
         if error.reason != NotFound.__name__:
             raise
         raise NotFound(
-            f"{key}, the manifest of the parent, is not in the store any more: make a full backup", reason="ParentGone"
+            f"{key}, the manifest of the parent, is not in the store any more: make a full backup",
+            reason=Reason.PARENT_GONE,
         ) from error
 
 

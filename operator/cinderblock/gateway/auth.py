@@ -18,6 +18,7 @@ from cinderblock.errors import AccessDenied, InvalidInput
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SELF_SUBJECT_REVIEW
 from cinderblock.kube.token_clients import TokenClients
+from cinderblock.reasons import Reason
 
 
 class Authenticator(Protocol):
@@ -49,7 +50,7 @@ class TokenAuth(Authenticator):
     def token_of(self, headers: Mapping[str, str]) -> str | None:
         token = headers.get("x-auth-token") or _bearer(headers.get("authorization", ""))
         if not token:
-            raise AccessDenied("No token was shown", reason="Unauthorized")
+            raise AccessDenied("No token was shown", reason=Reason.UNAUTHORIZED)
         return token
 
     @override

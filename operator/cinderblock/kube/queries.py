@@ -9,24 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cinderblock.api.kubernetes import DEFAULT_SNAPSHOT_CLASS_ANNOTATION
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import ENDED_POD_PHASES, EVENT, PVC, Kind
 
 JsonObject = dict[str, Any]
-
-
-def choose_snapshot_class(classes: Iterable[JsonObject], driver: str) -> JsonObject | None:
-    """The driver's default class, else its only class. Of several defaults the newest, as for StorageClasses.
-
-    The snapshot controller itself refuses several defaults (external-snapshotter ``SetDefaultSnapshotClass``); naming
-    one of them in the VolumeSnapshot is how a backup goes on nevertheless.
-    """
-    own = [item for item in classes if item.get("driver") == driver]
-    default = newest(item for item in own if _annotation(item, DEFAULT_SNAPSHOT_CLASS_ANNOTATION) == "true")
-    if default is not None:
-        return default
-    return own[0] if len(own) == 1 else None
 
 
 def newest(items: Iterable[JsonObject]) -> JsonObject | None:
@@ -100,10 +86,6 @@ def _claim_of(pod: JsonObject, volume: JsonObject) -> str | None:
         return f"{pod['metadata']['name']}-{volume['name']}"
     claim = volume.get("persistentVolumeClaim")
     return str(claim["claimName"]) if claim else None
-
-
-def _annotation(item: JsonObject, key: str) -> str:
-    return str((item["metadata"].get("annotations") or {}).get(key, ""))
 
 
 def _looks_like_uid(text: str) -> bool:

@@ -22,14 +22,15 @@ from cinderblock.errors import (
     NotFound,
 )
 from cinderblock.kube.kinds import SECRET, Kind
+from cinderblock.reasons import Reason
 
 _MESSAGE_LIMIT: Final = 1000
 """Characters of the server's sentence that are passed on: a rejected Job can produce pages."""
 
 _FORBIDDEN_REASONS: Final = (
-    ("because it is being terminated", "NamespaceTerminating"),
-    ("exceeded quota", "QuotaExceeded"),
-    ("violates PodSecurity", "PodSecurityViolation"),
+    ("because it is being terminated", Reason.NAMESPACE_TERMINATING),
+    ("exceeded quota", Reason.QUOTA_EXCEEDED),
+    ("violates PodSecurity", Reason.POD_SECURITY_VIOLATION),
 )
 """403 is not only RBAC: admission refuses with it too, and only the sentence tells (apiserver/pkg/admission)."""
 
@@ -152,7 +153,7 @@ def _error(call: RequestInfo, code: int, reason: str, said: str) -> CinderblockE
     if code == 409 and reason == "AlreadyExists":
         return AlreadyExists(f"Could not {what}: an object of that name exists{said}")
     if code == 401:
-        return AccessDenied(f"Could not {what}: {_MEANINGS[code][1]}{said}", reason="Unauthorized")
+        return AccessDenied(f"Could not {what}: {_MEANINGS[code][1]}{said}", reason=Reason.UNAUTHORIZED)
     if code in _MEANINGS:
         meaning, sentence = _MEANINGS[code]
         return meaning(f"Could not {what}: {sentence}{said}")

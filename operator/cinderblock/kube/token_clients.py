@@ -17,6 +17,7 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import ConfigSource, RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
+from cinderblock.reasons import Reason
 
 _TOKEN: Final = re.compile(r"[!-~]{1,16384}")
 """What may stand in an Authorization header; the API server takes no longer headers than a few tens of KiB."""
@@ -47,7 +48,7 @@ class TokenClients:
             AccessDenied: no token looks like this (reason Unauthorized). Whether a token is good, the API server says.
         """
         if not _TOKEN.fullmatch(token):
-            raise AccessDenied("What was given as a token cannot be one", reason="Unauthorized")
+            raise AccessDenied("What was given as a token cannot be one", reason=Reason.UNAUTHORIZED)
         return KubeClient(_TokenTransport(self._shared, token))
 
     async def server_ready(self) -> bool:

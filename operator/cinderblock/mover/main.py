@@ -36,6 +36,7 @@ from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.mover.report import TERMINATION_LOG, exit_code, failure, write_report
+from cinderblock.reasons import Reason
 from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
@@ -83,7 +84,9 @@ def _attempt(
         return failure(error)
     except Exception as error:
         logger.exception("The mover failed in a way that was not foreseen")
-        return MoverReport(succeeded=False, reason="Unexpected", message=f"{type(error).__name__}: see the mover's log")
+        return MoverReport(
+            succeeded=False, reason=Reason.UNEXPECTED, message=f"{type(error).__name__}: see the mover's log"
+        )
 
 
 def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, opener: StoreOpener) -> MoverReport:
@@ -138,7 +141,7 @@ def _ending_on_sigterm(termination_log: str) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         del number, frame
         message = "the mover was told to stop: its node drains, or its Job was deleted"
-        write_report(MoverReport(succeeded=False, reason="Terminated", message=message), termination_log)
+        write_report(MoverReport(succeeded=False, reason=Reason.TERMINATED, message=message), termination_log)
         os._exit(EXIT_TRANSIENT)
 
     if threading.current_thread() is not threading.main_thread():

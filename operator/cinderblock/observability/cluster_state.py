@@ -14,14 +14,12 @@ from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle import volume_lock
-from cinderblock.lifecycle.backup import checks as backup_checks
-from cinderblock.lifecycle.restore import checks as restore_checks
+from cinderblock.reasons import Reason
 
 NEW: Final = "new"
 """Phase of an object that we have not looked at yet."""
 
-ATTENTION_REASONS: Final = frozenset({"HasDependentBackups"})
+ATTENTION_REASONS: Final = frozenset({Reason.HAS_DEPENDENT_BACKUPS})
 """Reasons of a wait that may go on for as long as people like; it makes nothing overdue."""
 
 
@@ -109,7 +107,7 @@ class ClusterStateBuilder:
 
     def add_backup(self, backup: VolumeBackup) -> None:
         """Count a VolumeBackup."""
-        phase, status = volume_lock.own_phase(backup), backup.status
+        phase, status = backup.own_phase, backup.status
         self._state.objects["VolumeBackup", phase or NEW] += 1
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
@@ -127,7 +125,7 @@ class ClusterStateBuilder:
 
     def add_restore(self, restore: VolumeRestore) -> None:
         """Count a VolumeRestore."""
-        phase, status = restore_checks.own_phase(restore), restore.status
+        phase, status = restore.own_phase, restore.status
         self._state.objects["VolumeRestore", phase or NEW] += 1
         if restore.metadata.is_being_deleted:
             self._add_deletion(restore.metadata.deletion_timestamp, status.conditions)
@@ -147,7 +145,7 @@ class ClusterStateBuilder:
 
     def _volume_of(self, backup: VolumeBackup) -> VolumeMetrics | None:
         """The volume, if it still exists: one that was made anew under its name is another one."""
-        known = backup.status.volume_id if volume_lock.own_phase(backup) else None
+        known = backup.status.volume_id if backup.own_phase else None
         if known:
             return self._by_uid.get(known)
         asked = backup.spec.volume_id or ""
@@ -163,7 +161,7 @@ class ClusterStateBuilder:
             self._add_pending(OperationKind.DELETE, since)
 
     def _add_queued(self, conditions: list[Condition]) -> None:
-        self._state.queued_movers += _reason(conditions) == "Queued"
+        self._state.queued_movers += _reason(conditions) == Reason.QUEUED
 
     def _add_failure(self, operation: OperationKind, when: datetime | None) -> None:
         if when is not None:
@@ -201,7 +199,7 @@ def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPha
     if created is not None:
         volume.first_request = min(created.timestamp(), volume.first_request or float("inf"))
     held = status.data_timestamp or created
-    if phase in backup_checks.WHOLE and held is not None and not backup.metadata.is_being_deleted:
+    if backup.is_complete and held is not None and not backup.metadata.is_being_deleted:
         if status.unreadable_files:
             volume.last_incomplete = max(held.timestamp(), volume.last_incomplete or 0.0)
         else:

@@ -12,6 +12,7 @@ from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, NotFound
 from cinderblock.format.manifest.reader import read_header
+from cinderblock.reasons import Reason
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
 from cinderblock.store.base import ObjectStore
@@ -39,7 +40,8 @@ def delete_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
     needs = references.needs(backup_id)
     if needs.by:
         raise Conflict(
-            f"Backup {backup_id} is needed by {', '.join(needs.by)}: delete those first", reason="HasDependentBackups"
+            f"Backup {backup_id} is needed by {', '.join(needs.by)}: delete those first",
+            reason=Reason.HAS_DEPENDENT_BACKUPS,
         )
     if needs.unknown:
         raise needs.unknown[0]

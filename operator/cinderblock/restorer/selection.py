@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from cinderblock.api.losses import Loss
 from cinderblock.errors import NotFound
 from cinderblock.format.entries import Entry, EntryKind
+from cinderblock.reasons import Reason
 from cinderblock.restorer.target import Target
 from cinderblock.volume.content import TargetContent
 from cinderblock.volume.workers.create_pool import CreatePool, SharedMemory
@@ -43,7 +44,7 @@ class Selection:
         missing = [path for path, found in self._wanted.items() if not found]
         if missing:
             names = ", ".join(path.decode(errors="backslashreplace") for path in missing)
-            raise NotFound(f"The backup does not have {names}", reason="PathNotFound")
+            raise NotFound(f"The backup does not have {names}", reason=Reason.PATH_NOT_FOUND)
         for path in links:
             self._wanted.setdefault(path, True)
             self._leading.update(_leading(path))

@@ -10,6 +10,7 @@ from typing import Final
 from typing_extensions import override
 
 from cinderblock.errors import AccessDenied, InvalidInput
+from cinderblock.reasons import Reason
 
 ID_FILE: Final = "AWS_ACCESS_KEY_ID"
 KEY_FILE: Final = "AWS_SECRET_ACCESS_KEY"
@@ -64,7 +65,7 @@ def _credentials(data: Mapping[str, bytes], place: str) -> S3Credentials:
     values = {name: _text(data, name, place) for name in (ID_FILE, KEY_FILE, SESSION_FILE)}
     for name in (ID_FILE, KEY_FILE):
         if not values[name]:
-            raise InvalidInput(f"{place} has no {name}: put it there", reason="SecretIncomplete")
+            raise InvalidInput(f"{place} has no {name}: put it there", reason=Reason.SECRET_INCOMPLETE)
     return S3Credentials(values[ID_FILE], values[KEY_FILE], values[SESSION_FILE] or None)
 
 

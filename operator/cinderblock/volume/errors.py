@@ -6,8 +6,9 @@ import errno
 import os
 
 from cinderblock.errors import SourceChanging, SourceError, TargetError
+from cinderblock.reasons import Reason
 
-VANISHED = "SourceVanished"
+VANISHED = Reason.SOURCE_VANISHED
 """Reason of the SourceChanging that says: this path is gone, or is something else now. Leaving it out is right."""
 
 _GO_ON = "let fidelity BestEffort (--best-effort) go on"

@@ -9,14 +9,10 @@ from datetime import datetime
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.controller.request import ObjectKey
-from cinderblock.lifecycle import volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
-from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.observability.cluster_state import OperationKind
 from cinderblock.observability.operator_metrics import OperatorMetrics
-
-BACKUP_ENDS = frozenset({*backup_checks.WHOLE, BackupPhase.ERROR})
-RESTORE_ENDS = frozenset({RestorePhase.AVAILABLE, RestorePhase.ERROR_RESTORING})
+from cinderblock.reasons import Reason
 
 
 def instrumented(
@@ -38,13 +34,14 @@ def instrumented(
 
 def backup_written(metrics: OperatorMetrics, seen: VolumeBackup, status: VolumeBackupStatus, now: datetime) -> None:
     """The status of a VolumeBackup was written. What was adopted, or put together again, was not made now."""
-    before, after = volume_lock.own_phase(seen), status.phase
+    before, after = seen.own_phase, status.phase
     if seen.metadata.is_being_deleted:
         if after is BackupPhase.ERROR_DELETING and before is not after:
             seconds = _since(seen.metadata.deletion_timestamp, now)
             metrics.observe_operation(OperationKind.DELETE, is_success=False, seconds=seconds)
         return
-    if before in BACKUP_ENDS or after not in BACKUP_ENDS or seen.spec.import_ or backup_checks.is_forgotten(seen):
+    has_ended = after is not None and after.is_final and not seen.has_ended
+    if not has_ended or seen.spec.import_ or backup_checks.is_forgotten(seen):
         return
     is_success = after is not BackupPhase.ERROR
     seconds = _since(seen.metadata.creation_timestamp, now)
@@ -60,8 +57,9 @@ def backup_written(metrics: OperatorMetrics, seen: VolumeBackup, status: VolumeB
 
 def restore_written(metrics: OperatorMetrics, seen: VolumeRestore, status: VolumeRestoreStatus, now: datetime) -> None:
     """The status of a VolumeRestore was written. One whose status was lost had ended before."""
-    before, after = restore_checks.own_phase(seen), status.phase
-    if before in RESTORE_ENDS or after not in RESTORE_ENDS or any(c.reason == "StatusLost" for c in status.conditions):
+    after = status.phase
+    has_ended = after is not None and after.is_final and not seen.has_ended
+    if not has_ended or any(c.reason == Reason.STATUS_LOST for c in status.conditions):
         return
     is_success = after is RestorePhase.AVAILABLE
     seconds = _since(seen.metadata.creation_timestamp, now)

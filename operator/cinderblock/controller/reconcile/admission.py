@@ -20,6 +20,7 @@ from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedMover, RunningMover
 from cinderblock.lifecycle.volume_lock import age_key
+from cinderblock.reasons import Reason
 
 EXPECTATION_SECONDS = 30.0
 """Seconds after which a mover that was started is in every list of Jobs, or was never created (a call's time limit)."""
@@ -94,4 +95,4 @@ class MoverAdmission:
 
 def _is_queued(decision: Decision) -> bool:
     conditions = decision.status.conditions if decision.status is not None else []
-    return any(c.type == "Reconciling" and c.reason == mover_state.QUEUED for c in conditions)
+    return any(c.type == "Reconciling" and c.reason == Reason.QUEUED for c in conditions)

@@ -31,6 +31,7 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
     StartMover,
 )
+from cinderblock.reasons import Reason
 from cinderblock.repository.deletion import delete_backup
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ async def _create_child(context: Context, subject: Target, kind: Kind, body: dic
         name = body["metadata"]["name"]
         found = await context.kube.get(kind, name, subject.seen.namespace)
         if found is not None and not Object.model_validate(found).metadata.is_owned_by(subject.seen.uid):
-            raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason="NameTaken") from None
+            raise Conflict(f"{kind.kind} {name} exists and is not ours: remove it", reason=Reason.NAME_TAKEN) from None
         return
     log.info("Created %s", kind.kind)
 
@@ -164,7 +165,7 @@ async def _delete_stored_data(context: Context, subject: Target, action: DeleteS
     """Remove a backup's objects, unless another manifest now lists its packs."""
     store = subject.store
     if store is None:
-        raise NotFound("The BackupStore is gone", reason="StoreNotFound")
+        raise NotFound("The BackupStore is gone", reason=Reason.STORE_NOT_FOUND)
     opened, keys = await context.stores.open(store, action.container), await key_ring(context.stores, store)
     # The store knows no leader: ask here, as the client does before each write to the API server.
     context.kube.write_guard()
@@ -177,7 +178,7 @@ async def _delete_stored_data(context: Context, subject: Target, action: DeleteS
         needs = references.needs(action.backup_id)
         if needs.by:
             # They were made after the last look. The next look waits for them, or leaves the data to them.
-            raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason="HasDependentBackups")
+            raise TransientError(f"Needed by backup {', '.join(needs.by[:10])}", reason=Reason.HAS_DEPENDENT_BACKUPS)
         if needs.unknown:
             raise dependents.unknown(needs.unknown[0].message)
         return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, references)

@@ -22,6 +22,7 @@ from cinderblock.kube.client import JsonObjects
 from cinderblock.lifecycle.mover.job import MOVER_CONTAINER, STORE_LABEL
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, RunningMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
+from cinderblock.reasons import Reason
 
 
 async def find_claim(context: Context, namespace: str, asked: str) -> PersistentVolumeClaim | None:
@@ -182,7 +183,7 @@ async def read_manifest(
     try:
         summary = await context.stores.call(store, partial(read_summary, partial(opened.get, key), ring, expected, key))
     except NotFound as error:
-        if error.reason in ("ContainerNotFound", "BucketNotFound"):
+        if error.reason == Reason.CONTAINER_NOT_FOUND:
             raise
         return None
     facts = summary.comparison

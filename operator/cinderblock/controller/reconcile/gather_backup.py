@@ -18,7 +18,7 @@ from cinderblock.api.kubernetes import (
 )
 from cinderblock.api.meta import Object
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.api.v1alpha1.backup import BackupPhase, ImportSource, VolumeBackup
+from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
@@ -41,10 +41,11 @@ from cinderblock.controller.reconcile.related import related_to_backup
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
 from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expected_manifest
-from cinderblock.lifecycle.backup.checks import WHOLE, is_forgotten, is_unpinned, recorded_parent
+from cinderblock.lifecycle.backup import snapshot_checks
+from cinderblock.lifecycle.backup.checks import is_forgotten, is_unpinned, recorded_parent
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, ObservedMover, StoreLookup
-from cinderblock.lifecycle.volume_lock import own_phase
+from cinderblock.reasons import Reason
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.store.base import ObjectStore
 
@@ -62,8 +63,7 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
     observed = ObservedBackup(backup=backup, policy=context.policy, snapshot=snapshot, snapshot_claim=snapshot_claim)
     if backup.metadata.is_being_deleted:
         return await _for_deletion(context, await _with_neighbours(context, observed))
-    ended = own_phase(backup) in WHOLE or own_phase(backup) is BackupPhase.ERROR
-    if ended and not is_forgotten(backup):
+    if backup.has_ended and not is_forgotten(backup):
         observed = replace(await _with_neighbours(context, observed), mover=await _children_only(context, backup))
         observed = await _with_needs(context, observed) if dependents.must_be_read(observed) else observed
         return await _for_pins(context, observed) if is_unpinned(backup) else observed
@@ -78,7 +78,7 @@ async def _for_pins(context: Context, observed: ObservedBackup) -> ObservedBacku
     backup = observed.backup
     view = await choose_store(context, backup.namespace, _store_name(backup))
     if view.store is None:
-        return replace(observed, manifest_error=TransientError(view.missing, reason="StoreNotFound"))
+        return replace(observed, manifest_error=TransientError(view.missing, reason=Reason.STORE_NOT_FOUND))
     manifest, trouble = await _read_whole(context, view.store, backup)
     return replace(observed, manifest=manifest, manifest_error=trouble)
 
@@ -95,7 +95,7 @@ async def _read_whole(
     except CinderblockError as error:
         return None, error
     if manifest is None:
-        return None, NotFound(f"The store has no manifest of backup {backup.backup_id}", reason="ManifestMissing")
+        return None, NotFound(f"The store has no manifest of backup {backup.backup_id}", reason=Reason.MANIFEST_MISSING)
     return manifest, None
 
 
@@ -107,7 +107,7 @@ async def _with_neighbours(context: Context, observed: ObservedBackup) -> Observ
 async def _claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
     """The volume; what has been accepted knows it by name and UID, and need not search for it."""
     status = backup.status
-    if own_phase(backup) and status.volume_id and status.volume_name:
+    if backup.own_phase and status.volume_id and status.volume_name:
         found = await context.get(PersistentVolumeClaim, kinds.PVC, status.volume_name, backup.namespace)
         if found is not None and found.uid == status.volume_id:
             return found
@@ -156,12 +156,12 @@ async def _for_creation(context: Context, observed: ObservedBackup) -> ObservedB
 
 def _store_name(backup: VolumeBackup) -> str | None:
     """The store that was chosen when the backup was accepted; before that, the one that is asked for."""
-    return (backup.status.store_name if own_phase(backup) else None) or backup.spec.store_name
+    return (backup.status.store_name if backup.own_phase else None) or backup.spec.store_name
 
 
 def _volume_name(backup: VolumeBackup) -> str:
     """The volume that was found when the backup was accepted; before that, the one that is asked for."""
-    return (backup.status.volume_id if own_phase(backup) else None) or backup.spec.volume_id or ""
+    return (backup.status.volume_id if backup.own_phase else None) or backup.spec.volume_id or ""
 
 
 async def _gather_before_copy(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -211,7 +211,9 @@ async def _with_snapshots(context: Context, observed: ObservedBackup) -> Observe
     backup, volume = observed.backup, observed.volume
     asked = backup.spec.snapshot_id
     given = await _given_snapshot(context, backup.namespace, asked) if asked else None
-    chosen, missing = await _snapshot_class(context, observed.store.store, volume.driver if volume else "")
+    classes = parse_all(VolumeSnapshotClass, await context.bodies(kinds.VOLUME_SNAPSHOT_CLASS))
+    driver = volume.driver if volume else ""
+    chosen, missing = snapshot_checks.choose_snapshot_class(observed.store.store, classes, driver)
     observed = replace(observed, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
     if chosen is None and given is None:
         return observed
@@ -246,47 +248,13 @@ async def _given_snapshot(context: Context, namespace: str, asked: str) -> Volum
     return VolumeSnapshot.model_validate(body) if body is not None else None
 
 
-async def _snapshot_class(
-    context: Context, store: BackupStore | None, driver: str
-) -> tuple[VolumeSnapshotClass | None, str]:
-    """The class that the store asks for, else the driver's default one or only one; else none, and why."""
-    asked = store.spec.volume_snapshot_class_name if store else None
-    bodies = await context.bodies(kinds.VOLUME_SNAPSHOT_CLASS)
-    classes = parse_all(VolumeSnapshotClass, bodies)
-    if asked is not None:
-        chosen = next((c for c in classes if c.name == asked), None)
-        if chosen is None:
-            return None, f"VolumeSnapshotClass {asked} of BackupStore {store.name if store else ''} could not be found."
-        if chosen.driver != driver:
-            return None, ""
-        return (None, _keeps(driver, [chosen])) if chosen.keeps_snapshots else (chosen, "")
-    own = [c for c in classes if driver and c.driver == driver]
-    usable = {c.name for c in own if not c.keeps_snapshots}
-    body = queries.choose_snapshot_class((b for b in bodies if b["metadata"]["name"] in usable), driver)
-    if body is not None:
-        return VolumeSnapshotClass.model_validate(body), ""
-    if usable:
-        listed = ", ".join(sorted(usable))
-        return None, f"Driver {driver} has several VolumeSnapshotClasses ({listed}): name one in the BackupStore."
-    return None, _keeps(driver, own) if own else ""
-
-
-def _keeps(driver: str, classes: list[VolumeSnapshotClass]) -> str:
-    """Why classes do not serve although there are some: nobody would ever remove what a backup leaves there."""
-    listed = ", ".join(sorted(c.name for c in classes))
-    return (
-        f"VolumeSnapshotClass {listed} has deletionPolicy Retain: every backup would leave its snapshot behind. Create"
-        f" one for driver {driver} with deletionPolicy Delete."
-    )
-
-
 async def _with_manifest(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Read the manifest back once there can be one: a pod has ended, or a status was lost that had said so."""
     store, backup = observed.store.store, observed.backup
     asked, forgotten = backup.spec.import_, is_forgotten(backup)
     if store is None or not (mover_state.may_have_committed(observed.mover) or forgotten or asked):
         return observed
-    container = (backup.status.container if own_phase(backup) else None) or backup.spec.container
+    container = (backup.status.container if backup.own_phase else None) or backup.spec.container
     container = container or store.spec.container
     key = _asked_manifest(asked, store.spec.prefix) if asked else backup.status.manifest_key
     try:
@@ -379,7 +347,7 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
     observed = replace(observed, store=view, mover=mover, namespace_ending=await _is_ending(context, backup.namespace))
     if is_forgotten(backup):
         return await _for_recall(context, observed)
-    recorded = own_phase(backup) is not None and status.manifest_key is not None
+    recorded = backup.own_phase is not None and status.manifest_key is not None
     if not recorded or view.store is None or not status.volume_id or not status.container:
         return observed
     try:
@@ -391,7 +359,7 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
 async def _for_recall(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """What can still be found out about a backup that is being deleted and whose status was lost."""
     if observed.store.store is None:
-        return replace(observed, manifest_error=TransientError(observed.store.missing, reason="StoreNotFound"))
+        return replace(observed, manifest_error=TransientError(observed.store.missing, reason=Reason.STORE_NOT_FOUND))
     volume = _volume_name(observed.backup)
     claim = await find_claim(context, observed.backup.namespace, volume) if volume else None
     return await _with_manifest(context, replace(observed, claim=claim))

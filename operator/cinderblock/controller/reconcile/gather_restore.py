@@ -30,7 +30,6 @@ from cinderblock.lifecycle import expected_manifest
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.lifecycle.restore import rebind
-from cinderblock.lifecycle.restore.decide import ENDED
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 
@@ -51,10 +50,9 @@ async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:
         target=target,
         volume=await _volume(context, restore, hidden),
     )
-    phase = restore_checks.own_phase(restore)
-    if restore.metadata.is_being_deleted or phase in ENDED:
+    if restore.metadata.is_being_deleted or restore.has_ended:
         return await _children_only(context, observed)
-    if phase is RestorePhase.RESTORING and rebind.has_begun(observed):
+    if restore.own_phase is RestorePhase.RESTORING and rebind.has_begun(observed):
         return await _handing_over(context, observed)
     return await _for_restore(context, observed)
 
@@ -95,7 +93,7 @@ def _promised_name(observed: ObservedRestore) -> str | None:
         return reference.name
     if restore_checks.is_in_place(observed.restore):
         return None
-    told = observed.restore.status.volume_name if restore_checks.own_phase(observed.restore) else None
+    told = observed.restore.status.volume_name if observed.restore.own_phase else None
     return told or restore_checks.target_name(observed)
 
 

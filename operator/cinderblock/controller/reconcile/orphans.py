@@ -8,19 +8,15 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.controller.context import Context
 from cinderblock.kube import event_recorder, kinds
-from cinderblock.lifecycle.actions import PatchVolume
 from cinderblock.lifecycle.restore import rebind
 
 log = logging.getLogger(__name__)
 
 AFTER_ITS_CLAIM: Final = 30.0
 """Seconds until a volume is looked at again whose claim the garbage collector is going to remove."""
-ABANDONED = "VolumeAbandoned"
-KEPT = "VolumeKept"
 
 
 async def release_volume(context: Context, body: dict[str, Any]) -> float | None:
@@ -37,10 +33,10 @@ async def release_volume(context: Context, body: dict[str, Any]) -> float | None
     claim = await _claim_of(context, volume)
     if claim is not None and claim.metadata.is_owned_by(uid):
         return AFTER_ITS_CLAIM
-    patch, reason, note = _judge(volume, claim, uid)
+    patch, event = rebind.judge_orphan(volume, claim, uid)
     await context.kube.merge_patch(kinds.PV, patch.name, None, patch.patch)
-    log.warning("%s", note, extra={"reason": reason})
-    await event_recorder.record_event(context.kube, body, "Warning", reason, note, action="Reconcile")
+    log.warning("%s", event.note, extra={"reason": event.reason})
+    await event_recorder.record_event(context.kube, body, event.type, event.reason, event.note, action="Reconcile")
     return None
 
 
@@ -49,17 +45,3 @@ async def _claim_of(context: Context, volume: PersistentVolume) -> PersistentVol
     return (
         await context.get(PersistentVolumeClaim, kinds.PVC, reference.name, reference.namespace) if reference else None
     )
-
-
-def _judge(volume: PersistentVolume, claim: PersistentVolumeClaim | None, uid: str) -> tuple[PatchVolume, str, str]:
-    reference = volume.spec.claim_ref
-    was_claimed = reference is not None and bool(reference.uid) and reference.name != labels.child_name(uid)
-    is_lost = claim is None or claim.metadata.is_being_deleted or (reference is not None and claim.uid != reference.uid)
-    if was_claimed and reference is not None and is_lost:
-        note = (
-            f"VolumeRestore {uid} is gone, and so is claim {reference.namespace}/{reference.name}, which the volume was"
-            " bound to: the volume is kept. Delete it if nobody needs what is in it."
-        )
-        return rebind.keep_volume(volume), KEPT, note
-    note = f"VolumeRestore {uid} is gone: the volume gets its reclaim policy back, and nobody waits for it any more."
-    return rebind.unmark(volume, claim), ABANDONED, note

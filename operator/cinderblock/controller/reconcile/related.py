@@ -19,10 +19,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import volume_lock
-from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.restore import checks as restore_checks
-from cinderblock.lifecycle.volume_lock import own_phase
 
 LIST_ALL_LIMIT: Final = 100
 """Objects of a namespace that are simply read, which takes 12 ms of processor time; up to eight selections take 10."""
@@ -34,7 +31,7 @@ async def related_to_backup(
     context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None
 ) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
     """The other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``."""
-    known = backup.status.volume_id if own_phase(backup) else None
+    known = backup.status.volume_id if backup.own_phase else None
     volumes = {claim.uid, claim.name} if claim else set()
     kept = {claim.uid} if claim else {known} if known else set()
     backups, restores = await asyncio.gather(
@@ -53,7 +50,7 @@ async def related_to_backup(
             [f"status.backupId={backup.backup_id}", *_each("spec.volumeId", volumes)],
         ),
     )
-    parent = backup.status.parent_id if own_phase(backup) else None
+    parent = backup.status.parent_id if backup.own_phase else None
     if parent is not None and all(other.backup_id != parent for other in backups):
         backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace)
     return tuple(other for other in backups if other.uid != backup.uid), tuple(restores)
@@ -106,7 +103,7 @@ async def unsealed_in(context: Context, store: BackupStore) -> tuple[tuple[str, 
     fields = f"status.storeName={store.name},status.sealed=false"
     bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     backups = parse_all(VolumeBackup, bodies)
-    return tuple(backup.name for backup in backups if volume_lock.own_phase(backup) in backup_checks.WHOLE), is_all
+    return tuple(backup.name for backup in backups if backup.is_complete), is_all
 
 
 def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ...]:
@@ -115,13 +112,13 @@ def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ..
 
 def _needs(backup: VolumeBackup, store: BackupStore) -> bool:
     """Whether something of the backup may be in the store: our finalizer says that it has not been dealt with."""
-    recorded = volume_lock.own_phase(backup) is not None and backup.status.store_name == store.name
+    recorded = backup.own_phase is not None and backup.status.store_name == store.name
     return recorded and labels.BACKUP_FINALIZER in backup.metadata.finalizers
 
 
 def _asked_backup(restore: VolumeRestore) -> str:
     """The id that was recorded when the restore was accepted, else what is asked for."""
-    recorded = restore.status.backup_id if restore_checks.own_phase(restore) else None
+    recorded = restore.status.backup_id if restore.own_phase else None
     return recorded or restore.spec.backup_id
 
 

@@ -20,17 +20,15 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.controller.context import Context
 from cinderblock.controller.handlers.event_handler import volume_key
-from cinderblock.controller.metrics.recorder import BACKUP_ENDS, RESTORE_ENDS
 from cinderblock.controller.request import ObjectKey, is_in_progress
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle import dependents, volume_lock
+from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.actions import AnyStatus, Decision
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
-from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.lifecycle.restore import decide as restore_decide
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
@@ -97,16 +95,12 @@ class SteadyStateFilter:
             return False
         if isinstance(parsed, VolumeBackup):
             return self._is_backup_settled(parsed)
-        if restore_checks.own_phase(parsed) not in RESTORE_ENDS:
+        if not parsed.has_ended:
             return False
         return _leaves_alone(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
 
     def _is_backup_settled(self, backup: VolumeBackup) -> bool:
-        if (
-            volume_lock.own_phase(backup) not in BACKUP_ENDS
-            or backup_checks.is_forgotten(backup)
-            or backup_checks.is_unpinned(backup)
-        ):
+        if not backup.has_ended or backup_checks.is_forgotten(backup) or backup_checks.is_unpinned(backup):
             return False
         place = backup.namespace, backup.backup_id
         observed = ObservedBackup(

@@ -19,6 +19,7 @@ from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.children import location
+from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.factory import open_store
@@ -129,7 +130,7 @@ class StorePool:
         if body is None:
             raise NotFound(
                 f"Secret {name} of BackupStore {store.name} does not exist in namespace {store.namespace}: create it",
-                reason="SecretNotFound",
+                reason=Reason.SECRET_NOT_FOUND,
             )
         return Secret(body)
 
@@ -138,7 +139,7 @@ class StorePool:
         if "ca.crt" not in secret.data:
             raise NotFound(
                 f"The CA Secret of BackupStore {store.name} has no key ca.crt: put the PEM certificates there",
-                reason="SecretIncomplete",
+                reason=Reason.SECRET_INCOMPLETE,
             )
         # Made when it is needed: whoever is killed leaves it behind.
         self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")

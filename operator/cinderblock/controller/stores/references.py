@@ -17,6 +17,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound, TransientError
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.reasons import Reason
 from cinderblock.repository.reference_cache import ReferenceCache
 from cinderblock.repository.references import Dependents, References
 from cinderblock.store.base import ObjectStore
@@ -77,7 +78,7 @@ class ReferenceLookups:
         except TimeoutError:
             raise TransientError(
                 f"The manifests of volume {volume_id} are being read for another of its backups",
-                reason="ReadingReferences",
+                reason=Reason.READING_REFERENCES,
             ) from None
         try:
             yield

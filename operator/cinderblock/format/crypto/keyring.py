@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, SealedTooLate
 from cinderblock.format.crypto.sealer import KEY_BYTES, TAG_BYTES, FrameKind, Sealer, derive_key, identity
+from cinderblock.reasons import Reason
 
 WRAP_SALT_BYTES = 32
 WRAPPED_BYTES = KEY_BYTES + TAG_BYTES
@@ -200,7 +201,7 @@ def _moment(instant: datetime) -> str:
 
 
 def _read_only_key(cause: str) -> KeyUnavailable:
-    return KeyUnavailable(f"Cannot seal a backup: {cause}", reason="ReadOnlyKey")
+    return KeyUnavailable(f"Cannot seal a backup: {cause}", reason=Reason.READ_ONLY_KEY)
 
 
 def _decode(key_id: str, value: bytes, holder: str) -> bytes:

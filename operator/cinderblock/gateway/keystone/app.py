@@ -25,6 +25,7 @@ from cinderblock.gateway.rest.endpoint import json_response, not_routed, root_ur
 from cinderblock.gateway.rest.middleware import OPERATION_KEY
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.kinds import NAMESPACE
+from cinderblock.reasons import Reason
 
 _TITLES: Final = {
     400: "Bad Request",
@@ -111,7 +112,7 @@ class KeystoneApi:
         try:
             namespaces = await self._who.client(token).list(NAMESPACE)
         except AccessDenied as error:
-            if error.reason == "Unauthorized":
+            if error.reason == Reason.UNAUTHORIZED:
                 raise
             return [namespace_in(claims(token or ""))]
         return [str(namespace["metadata"]["name"]) for namespace in namespaces]

@@ -13,6 +13,7 @@ from cinderblock.errors import AccessDenied, InvalidInput
 from cinderblock.gateway.auth import claims, namespace_in, user_name
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE, SELF_SUBJECT_ACCESS_REVIEW, VOLUME_BACKUP
+from cinderblock.reasons import Reason
 
 DOMAIN: Final = {"id": "default", "name": "Default"}
 NEVER: Final = "9999-12-31T23:59:59.000000Z"
@@ -76,7 +77,7 @@ async def open_session(kube: KubeClient, token: str, project: str | None) -> Ses
         return Session(user, None, (), said)
     roles = await roles_in(kube, project)
     if not roles:
-        raise AccessDenied(f"User {user} has no access to project {project}", reason="Unauthorized")
+        raise AccessDenied(f"User {user} has no access to project {project}", reason=Reason.UNAUTHORIZED)
     return Session(user, project, roles, said)
 
 
@@ -87,7 +88,7 @@ async def roles_in(kube: KubeClient, project: str) -> tuple[str, ...]:
             return ()
     except AccessDenied as error:
         # Few may read namespaces; who has rights in one that is not there can do nothing with them.
-        if error.reason == "Unauthorized":
+        if error.reason == Reason.UNAUTHORIZED:
             raise
     allowed = await asyncio.gather(*(_may(kube, project, verb, part) for _, verb, part in _ROLES))
     return tuple(role for (role, _, _), may in zip(_ROLES, allowed, strict=True) if may)

@@ -9,6 +9,7 @@ from email.message import Message
 from starlette.requests import ClientDisconnect, Request
 
 from cinderblock.errors import InvalidInput
+from cinderblock.reasons import Reason
 
 _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
@@ -26,23 +27,23 @@ async def read(request: Request, limit: int, seconds: float) -> bytes:
         async with asyncio.timeout(seconds):
             body = await _collected(request, limit)
     except TimeoutError:
-        raise InvalidInput(f"The body did not arrive within {seconds:.0f} s", reason="RequestTimeout") from None
+        raise InvalidInput(f"The body did not arrive within {seconds:.0f} s", reason=Reason.REQUEST_TIMEOUT) from None
     except ClientDisconnect:
-        raise InvalidInput("The caller has gone", reason="RequestTimeout") from None
+        raise InvalidInput("The caller has gone", reason=Reason.REQUEST_TIMEOUT) from None
     if body and not _is_json(request.headers.get("content-type", "application/json")):
-        raise InvalidInput("Unsupported Content-Type", reason="UnsupportedMediaType")
+        raise InvalidInput("Unsupported Content-Type", reason=Reason.UNSUPPORTED_MEDIA_TYPE)
     return body
 
 
 async def _collected(request: Request, limit: int) -> bytes:
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told[:20]) > limit:
-        raise InvalidInput("Request is too large.", reason="RequestTooLarge")
+        raise InvalidInput("Request is too large.", reason=Reason.REQUEST_TOO_LARGE)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise InvalidInput("Request is too large.", reason="RequestTooLarge")
+            raise InvalidInput("Request is too large.", reason=Reason.REQUEST_TOO_LARGE)
     return bytes(body)
 
 

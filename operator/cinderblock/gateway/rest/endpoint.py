@@ -23,6 +23,7 @@ from cinderblock.gateway.rest.middleware import OPERATION_KEY
 from cinderblock.gateway.rest.operation import Operation
 from cinderblock.gateway.rest.request import ApiRequest, ApiResponse, Caller
 from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.reasons import Reason
 
 _PROJECT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """Names of namespaces (apimachinery ``validation.IsDNS1123Label``)."""
@@ -75,7 +76,7 @@ class Endpoint:
         version = self._version(request, headers)
         caller = Caller(token, self._project(request, token), self._who.client(token))
         if version >= microversions.MINIMUM and version.minor < operation.since:
-            raise InvalidInput("The resource could not be found.", reason="NotInVersion")
+            raise InvalidInput("The resource could not be found.", reason=Reason.NOT_IN_VERSION)
         body = await rest_body.read(request, self._settings.body_limit, self._settings.body_seconds)
         query = {key: value for key, value in request.query_params.multi_items() if _is_text(key + value)}
         links = Links(root_url(request, self._settings), self._major, caller.project)

@@ -13,6 +13,7 @@ from cinderblock.errors import (
     PermanentError,
     TransientError,
 )
+from cinderblock.reasons import AnyReason, Reason
 
 _NAMES: Final = {
     400: "badRequest",
@@ -27,14 +28,14 @@ _NAMES: Final = {
     503: "serviceUnavailable",
 }
 
-_BY_REASON: Final = {
-    "Unauthorized": 401,
-    "NotInVersion": 404,
-    "NotAcceptable": 406,
-    "RequestTimeout": 408,
-    "QuotaExceeded": 413,
-    "RequestTooLarge": 413,
-    "UnsupportedMediaType": 415,
+_BY_REASON: Final[dict[AnyReason, int]] = {
+    Reason.UNAUTHORIZED: 401,
+    Reason.NOT_IN_VERSION: 404,
+    Reason.NOT_ACCEPTABLE: 406,
+    Reason.REQUEST_TIMEOUT: 408,
+    Reason.QUOTA_EXCEEDED: 413,
+    Reason.REQUEST_TOO_LARGE: 413,
+    Reason.UNSUPPORTED_MEDIA_TYPE: 415,
 }
 """Codes of errors whose reason says more than their class."""
 

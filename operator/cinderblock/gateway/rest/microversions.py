@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import override
 
 from cinderblock.errors import InvalidInput
+from cinderblock.reasons import Reason
 
 SERVICE: Final = "volume"
 """The service's name in the header (cinder/api/openstack/api_version_request.py)."""
@@ -57,7 +58,7 @@ def negotiated(header: str | None) -> Version:
     if not MINIMUM <= version <= MAXIMUM:
         raise InvalidInput(
             f"Version {version} is not supported by the API. Minimum is {MINIMUM} and maximum is {MAXIMUM}.",
-            reason="NotAcceptable",
+            reason=Reason.NOT_ACCEPTABLE,
         )
     return version
 

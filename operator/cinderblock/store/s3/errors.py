@@ -28,9 +28,8 @@ from cinderblock.errors import (
     PermanentError,
     StoreUnreachable,
 )
+from cinderblock.reasons import Reason
 from cinderblock.store.s3.address import StoreAddress
-
-CONTAINER_NOT_FOUND: Final = "ContainerNotFound"
 
 _MAY_NOT: Final = "the credentials are known but may not do this: allow list, get, put and delete on the container"
 _UNKNOWN_KEY: Final = "the access key is not known there: check AWS_ACCESS_KEY_ID"
@@ -103,7 +102,9 @@ def from_answer(response: Mapping[str, Any], place: StoreAddress) -> Cinderblock
     headers = metadata.get("HTTPHeaders", {})
     said = place.quote(f"{code}: {answered.get('Message', '')}".rstrip(": ")) + _hint(headers, place)
     if code in _FULL or status == 507:
-        return PermanentError(f"No room left in {place} ({said}): raise its quota or free space", reason="StoreFull")
+        return PermanentError(
+            f"No room left in {place} ({said}): raise its quota or free space", reason=Reason.STORE_FULL
+        )
     if code in _TRANSIENT or status in _TRANSIENT_STATUS:
         error = StoreUnreachable(f"{place} cannot serve the request now ({said})")
         error.retry_after = _retry_after(headers)
@@ -117,7 +118,7 @@ def from_answer(response: Mapping[str, Any], place: StoreAddress) -> Cinderblock
 def _refusal(code: str, status: int, said: str, place: StoreAddress) -> CinderblockError:
     """The error for a definite no of an S3 server."""
     if code == "NoSuchBucket":
-        return NotFound(f"There is no {place}: create it, or correct the name", reason=CONTAINER_NOT_FOUND)
+        return NotFound(f"There is no {place}: create it, or correct the name", reason=Reason.CONTAINER_NOT_FOUND)
     if code == "NoSuchKey":
         return NotFound(f"The object does not exist in {place}")
     if code in _WRONG_REGION:
@@ -126,7 +127,7 @@ def _refusal(code: str, status: int, said: str, place: StoreAddress) -> Cinderbl
         return Conflict(f"The name of {place} is taken by somebody else: choose another name ({said})")
     if status in {401, 403} or code in _DENIED:
         return AccessDenied(f"{place} refuses: {_DENIED.get(code, _MAY_NOT)} ({said})")
-    return PermanentError(f"{place} refuses the request ({said})", reason="StoreRefuses")
+    return PermanentError(f"{place} refuses the request ({said})", reason=Reason.STORE_REFUSES)
 
 
 def not_s3(place: StoreAddress, answer: str) -> StoreUnreachable:
@@ -135,14 +136,14 @@ def not_s3(place: StoreAddress, answer: str) -> StoreUnreachable:
     That is no refusal by the store: while a server restarts, a proxy, an ingress or whoever has got its address answers
     in its place, with 404 as often as with 503.
     """
-    error = StoreUnreachable(_no_s3(place, answer), reason="NotS3")
+    error = StoreUnreachable(_no_s3(place, answer), reason=Reason.NOT_S3)
     error.is_of_another = True
     return error
 
 
 def protocol_violation(place: StoreAddress, answer: str) -> PermanentError:
     """The error for an endpoint that answers as S3 does, but what S3 never would."""
-    return PermanentError(_no_s3(place, answer), reason="NotS3")
+    return PermanentError(_no_s3(place, answer), reason=Reason.NOT_S3)
 
 
 def _no_s3(place: StoreAddress, answer: str) -> str:
@@ -209,11 +210,11 @@ def _from_tls(cause: BaseException, place: StoreAddress) -> CinderblockError:
         return PermanentError(
             f"The certificate of {place.endpoint} is not trusted: give the CA that signed it, and a host name that "
             f"stands in it ({said})",
-            reason="CertificateNotTrusted",
+            reason=Reason.CERTIFICATE_NOT_TRUSTED,
         )
     if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
         return PermanentError(
-            f"{place.endpoint} does not speak TLS: try http, or another port ({said})", reason="NotTls"
+            f"{place.endpoint} does not speak TLS: try http, or another port ({said})", reason=Reason.NOT_TLS
         )
     return StoreUnreachable(f"TLS with {place.endpoint} failed: {said}")
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from cinderblock.errors import TransientError
+from cinderblock.reasons import Reason
 
 
 def spawn(module: str, descriptors: Sequence[int], more: Iterable[str] = ()) -> subprocess.Popen[bytes]:
@@ -24,5 +25,5 @@ def worker_died(child: subprocess.Popen[bytes], does: str) -> TransientError:
     return TransientError(
         f"a process that {does} ended with {child.returncode}: it may have run out of memory (-9); raise the mover's "
         "memory limit, or try again",
-        reason="MoverFailed",
+        reason=Reason.MOVER_FAILED,
     )

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from cinderblock.api.losses import Unreadable
 from cinderblock.errors import SourceChanging, SourceError
+from cinderblock.reasons import parse_reason
 from cinderblock.volume.closeable import Closeable
 from cinderblock.volume.omissions import Omissions
 from cinderblock.volume.tree.rows import Rows
@@ -67,7 +68,7 @@ class WalkProcess(Closeable):
             yield Rows.of(message)
         if message[0] in _REFUSALS:
             refusal, text, reason = message
-            raise _REFUSALS[refusal](text, reason=reason)
+            raise _REFUSALS[refusal](text, reason=parse_reason(reason))
         _, left, counted = message
         skipped.add(left)
         gaps.add(counted)

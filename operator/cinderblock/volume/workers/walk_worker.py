@@ -37,10 +37,10 @@ def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Me
         for rows in TreeWalk(root, skipped, gaps).rows():
             yield rows.plain()
     except (SourceError, SourceChanging) as error:
-        yield type(error).__name__, error.message, error.reason
+        yield type(error).__name__, error.message, str(error.reason)
     except OSError as error:
         refusal = source_error(error, "begin to walk through", b"")
-        yield SourceError.__name__, refusal.message, refusal.reason
+        yield SourceError.__name__, refusal.message, str(refusal.reason)
     else:
         yield LEFT_OUT, skipped.plain(), gaps.plain()
 

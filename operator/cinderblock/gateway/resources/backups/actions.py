@@ -19,6 +19,7 @@ from cinderblock.gateway.rest.validation import Schema
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.backup.checks import identity
+from cinderblock.reasons import Reason
 
 _DELETABLE: Final = frozenset({BackupPhase.AVAILABLE, BackupPhase.ERROR, BackupPhase.ERROR_RESTORING})
 _RESET: Final = "The status was reset"
@@ -98,7 +99,7 @@ def reset_patch(backup: VolumeBackup, phase: BackupPhase, now: datetime) -> dict
     told: dict[str, Any] = {"phase": phase.value, "failReason": _RESET if phase is BackupPhase.ERROR else None}
     if phase is BackupPhase.ERROR:
         generation = backup.metadata.generation
-        stalled = conditions.stalled(status.conditions, now, generation, "StatusReset", _RESET)
+        stalled = conditions.stalled(status.conditions, now, generation, Reason.STATUS_RESET, _RESET)
         told["conditions"] = [condition.model_dump(mode="json", by_alias=True) for condition in stalled]
     return {
         "metadata": {"resourceVersion": backup.metadata.resource_version},

@@ -30,9 +30,10 @@ from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import snapshot_checks
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Fail
+from cinderblock.reasons import Reason
 
 _CONTAINER: Final = TypeAdapter[str | None](Container | None)
-_NOT_FOUND: Final = frozenset({"VolumeNotFound", "SnapshotNotFound"})
+_NOT_FOUND: Final = frozenset({Reason.VOLUME_NOT_FOUND, Reason.SNAPSHOT_NOT_FOUND})
 
 
 def schema(minor: int) -> Schema:
@@ -70,7 +71,7 @@ async def create(call: ApiRequest) -> ApiResponse:
     try:
         created = VolumeBackup.model_validate(await call.kube.create(VOLUME_BACKUP, body))
     except AccessDenied as error:
-        raise limit_exceeded(error) if error.reason == "QuotaExceeded" else error from None
+        raise limit_exceeded(error) if error.reason == Reason.QUOTA_EXCEEDED else error from None
     return ApiResponse(202, {"backup": view.summary(created, call.links)})
 
 
@@ -115,7 +116,7 @@ def _refuse(observed: ObservedBackup, asked: dict[str, Any]) -> None:
     verdict = backup_checks.first_verdict(observed, order)
     if verdict is None:
         return
-    if verdict.reason == "SnapshotMismatch" and observed.given_snapshot is not None:
+    if verdict.reason == Reason.SNAPSHOT_MISMATCH and observed.given_snapshot is not None:
         source = observed.given_snapshot.spec.source.persistent_volume_claim_name
         raise InvalidInput(
             f"Invalid volume: Volume {asked['volume_id']} does not match with snapshot.volume_id {source}."
@@ -134,7 +135,7 @@ def _no_operation_runs(observed: ObservedBackup) -> Fail | None:
         ("restoring-backup", (), observed.restores),
     ):
         if volume_lock.wait_for_volume(observed.backup, observed.claim, backups, restores) is not None:
-            return Fail("VolumeBusy", backup_checks.not_available(status))
+            return Fail(Reason.VOLUME_BUSY, backup_checks.not_available(status))
     return None
 
 
@@ -143,7 +144,7 @@ def limit_exceeded(error: AccessDenied) -> AccessDenied:
     found = re.search(r"limited: \S*=(\d+)", error.message)
     number = f" ({found[1]})" if found else ""
     return AccessDenied(
-        f"BackupLimitExceeded: Maximum number of backups allowed{number} exceeded", reason="QuotaExceeded"
+        f"BackupLimitExceeded: Maximum number of backups allowed{number} exceeded", reason=Reason.QUOTA_EXCEEDED
     )
 
 

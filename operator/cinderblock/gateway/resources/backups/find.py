@@ -12,10 +12,8 @@ from pydantic import ValidationError
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import NotFound
-from cinderblock.gateway.resources.backups.view import own_status
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.lifecycle.backup.checks import WHOLE
 from cinderblock.lifecycle.volume_lock import age_key
 
 SELECTABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -65,4 +63,4 @@ async def select_any(kube: KubeClient, project: str, *choices: Mapping[str, str]
 
 def _precedence(backup: VolumeBackup) -> tuple[bool, bool, tuple[object, str]]:
     """Of several that ask for one id, the one that has it: what was imported in vain is the later one."""
-    return (own_status(backup).phase not in WHOLE, backup.spec.import_ is not None, age_key(backup))
+    return (not backup.is_complete, backup.spec.import_ is not None, age_key(backup))

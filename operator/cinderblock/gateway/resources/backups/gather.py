@@ -22,6 +22,7 @@ from cinderblock.kube.kinds import BACKUP_STORE, POD, VOLUME_RESTORE, VOLUME_SNA
 from cinderblock.kube.queries import uses_claim
 from cinderblock.lifecycle.observed import MoverSettings, ObservedBackup, OperatorPolicy, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
+from cinderblock.reasons import Reason
 
 _POLICY: Final = OperatorPolicy(MoverSettings(image=""))
 """The rules that are asked here start no mover."""
@@ -107,6 +108,6 @@ async def if_permitted(looking: Awaitable[T]) -> T | None:
     try:
         return await looking
     except AccessDenied as error:
-        if error.reason == "Unauthorized":
+        if error.reason == Reason.UNAUTHORIZED:
             raise
         return None
