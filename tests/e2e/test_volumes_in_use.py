@@ -81,7 +81,7 @@ def test_a_volume_without_snapshots_in_use_cannot_be_copied(tenant: Tenant) -> N
     lab.apply(claim(lab, tenant.name, "plain", storage_class="plain"), sleeper.manifest(lab, tenant.name))
     tenant.kubectl("wait", "pod/sleeper", "--for=condition=Ready", "--timeout=60s")
     lab.apply(tenant.backup("forced", "plain", force=True))
-    with pytest.raises(LabError, match="No VolumeSnapshotClass for driver"):
+    with pytest.raises(LabError, match="no VolumeSnapshotClass for driver"):
         tenant.ends("volumebackup/forced")
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
 
@@ -99,7 +99,7 @@ def test_a_volume_without_snapshots_that_a_pod_gets_while_it_is_copied_makes_no_
     sleeper = Errand("sleeper", ("python3", "-c", "import signal; signal.pause()"), (Mount("plain", "/volume"),))
     lab.apply(sleeper.manifest(lab, tenant.name))
     status = tenant.reaches("volumebackup/copied", "error")["status"]
-    assert "Pod sleeper used the volume while it was copied" in status["failReason"]
+    assert "Pod sleeper used the volume during the copy" in status["failReason"]
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
 
 
@@ -118,5 +118,5 @@ def test_a_volume_that_a_pod_gets_while_it_is_restored_over_is_not_called_restor
     sleeper = Errand("sleeper", ("python3", "-c", "import signal; signal.pause()"), (Mount("files", "/volume"),))
     lab.apply(sleeper.manifest(lab, tenant.name))
     status = tenant.reaches("volumerestore/over", "error_restoring")["status"]
-    assert "Pod sleeper used it while it was written" in status["failReason"]
+    assert "Pod sleeper used it during the copy" in status["failReason"]
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")

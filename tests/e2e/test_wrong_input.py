@@ -53,7 +53,7 @@ CASES = {
     "no-such-volume": _backup("VolumeNotFound", "Volume nowhere could not be found.", "nowhere"),
     "in-use-without-force": _backup("VolumeInUse", "must use the force flag. Used by pod user", "used"),
     "in-use-without-snapshots": _backup(
-        "SnapshotClassNotFound", "No VolumeSnapshotClass for driver plain", "used-plain", own=True, force=True
+        "SnapshotClassNotFound", "no VolumeSnapshotClass for driver plain", "used-plain", own=True, force=True
     ),
     "no-such-store": _backup("StoreNotFound", "BackupStore nowhere could not be found", storeName="nowhere"),
     "no-default-store": Case("StoreNotFound", "has no default BackupStore"),
@@ -68,7 +68,7 @@ CASES = {
     "untrusted-certificate": _backup("CertificateNotTrusted", "give the CA that signed it", storeName="untrusted"),
     "no-such-bucket": _backup("ContainerNotFound", "There is no container e2e-no-such-bucket", storeName="no-bucket"),
     "no-such-snapshot-class": _backup(
-        "SnapshotClassNotFound", "VolumeSnapshotClass nowhere of BackupStore classless", storeName="classless"
+        "SnapshotClassNotFound", "BackupStore classless names VolumeSnapshotClass nowhere", storeName="classless"
     ),
     "no-such-snapshot": _backup("SnapshotNotFound", "Snapshot nowhere could not be found.", snapshotId="nowhere"),
     "incremental-without-parent": _backup(
@@ -80,7 +80,7 @@ CASES = {
     "target-in-use": _restore("VolumeNotAvailable", "must be available. Used by pod user", volumeId="used"),
     "target-too-small": _restore("VolumeTooSmall", "is too small to restore backup", volumeId="small"),
     "target-of-other-mode": _restore("VolumeModeMismatch", "volumeMode is Block", volumeId="disk"),
-    "name-exists": _restore("NameTaken", "PersistentVolumeClaim files exists", name="files"),
+    "name-exists": _restore("NameTaken", "Cannot create PersistentVolumeClaim files: it exists", name="files"),
     "size-too-small": _restore("VolumeTooSmall", "is too small to restore backup", name="new", size="1Gi"),
     "no-such-class": _restore(
         "StorageClassNotFound", "StorageClass nowhere could not be found.", name="new", storageClassName="nowhere"

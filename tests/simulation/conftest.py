@@ -1,4 +1,4 @@
-"""Worlds that several tests of the lifecycle begin with, on the simulated cluster."""
+"""Fixtures that several simulation tests use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.support.simulation.simulation import Simulation
 
 @pytest.fixture
 def stored() -> Iterator[Simulation]:
-    """A volume, and a full backup of it."""
-    with Simulation() as running:
-        running.claim("data", "first")
-        running.backup("full", "data")
-        running.settle()
-        running.write("data", "second")
-        yield running
+    """Return a simulation with a volume and a full backup of it."""
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        simulation.write("data", "second")
+        yield simulation

@@ -1,4 +1,4 @@
-"""How much the operator asks of the API server: nothing when nothing happens, little while it waits."""
+"""The requests of the operator to the API server: few when idle, few while it waits."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
-    """A volume and a full backup of it, and nothing to do."""
-    with Simulation() as running:
-        running.claim("data", "first")
-        running.backup("full", "data")
-        running.settle()
-        yield running
+    """Return a simulation with a volume, a full backup of it, and nothing to do."""
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        yield simulation
 
 
 def _calls(simulation: Simulation) -> Counter[tuple[str, str]]:
-    return Counter(simulation._reconcile._eyes.kube.calls)
+    return Counter(simulation.faults.requests)
 
 
 def _is_write(call: tuple[str, str]) -> bool:
@@ -33,48 +33,46 @@ def _is_write(call: tuple[str, str]) -> bool:
 
 
 def _in_a_minute(simulation: Simulation, name: str) -> tuple[Counter[tuple[str, str]], list[datetime]]:
-    """What was asked of the API server in a minute, and when the operator looked at the object of this name."""
-    before, end, looks = _calls(simulation), simulation.now + MINUTE, []
+    """Return the requests of one minute, and the instants at which the operator reconciled the object of this name."""
+    before, end, reconciled_at = _calls(simulation), simulation.now + MINUTE, []
     while simulation.now < end:
         if simulation.due() and simulation.due()[0].name == name:
-            looks.append(simulation.now)
+            reconciled_at.append(simulation.now)
         simulation.step()
-    return _calls(simulation) - before, looks
+    return _calls(simulation) - before, reconciled_at
 
 
-def test_an_idle_operator_writes_nothing_and_reads_next_to_nothing(simulation: Simulation) -> None:
-    asked, looks = _in_a_minute(simulation, "full")
-    assert not [call for call in asked if _is_write(call)]
-    # The store is asked once in a while whether it answers.
-    assert asked.total() <= 4
-    assert not looks
+def test_idle_operator_writes_nothing_and_reads_little(simulation: Simulation) -> None:
+    requests, reconciled_at = _in_a_minute(simulation, "full")
+    assert not [call for call in requests if _is_write(call)]
+    # The store is checked periodically.
+    assert requests.total() <= 4
+    assert not reconciled_at
 
 
 @pytest.mark.parametrize("reason", ["SnapshotNotReady", "MoverPending", "MoverRunning"])
-def test_an_operation_that_waits_is_looked_at_every_five_seconds_and_nothing_is_written(
-    simulation: Simulation, reason: str
-) -> None:
+def test_waiting_operation_is_polled_without_writes(simulation: Simulation, reason: str) -> None:
     simulation.backup("second", "data")
     simulation.until("VolumeBackup", "second", reason)
     moves, simulation.cluster.moves = simulation.cluster.moves, lambda: iter(())  # type: ignore[method-assign]
     for _ in range(10):
         simulation.step()
-    asked, looks = _in_a_minute(simulation, "second")
-    assert not [call for call in asked if _is_write(call)]
-    gaps = [later - earlier for earlier, later in pairwise(looks)]
+    requests, reconciled_at = _in_a_minute(simulation, "second")
+    assert not [call for call in requests if _is_write(call)]
+    gaps = [later - earlier for earlier, later in pairwise(reconciled_at)]
     assert min(gaps) >= timedelta(seconds=4.7)
-    assert asked.total() <= 12 * 16
+    assert requests.total() <= 12 * 16
     simulation.cluster.moves = moves  # type: ignore[method-assign]
     simulation.settle()
     assert simulation.phase("VolumeBackup", "second") == "available"
 
 
-def test_a_claim_that_is_never_bound_is_not_asked_about_every_second(simulation: Simulation) -> None:
+def test_unbound_claim_is_not_polled_every_second(simulation: Simulation) -> None:
     simulation.restore("again", "full", name="new")
     simulation.until("VolumeRestore", "again", "bound")
     simulation.cluster.moves = lambda: iter(())  # type: ignore[method-assign]
     for _ in range(10):
         simulation.step()
-    asked, looks = _in_a_minute(simulation, "again")
-    assert not [call for call in asked if _is_write(call)]
-    assert len(looks) <= 13
+    requests, reconciled_at = _in_a_minute(simulation, "again")
+    assert not [call for call in requests if _is_write(call)]
+    assert len(reconciled_at) <= 13

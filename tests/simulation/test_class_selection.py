@@ -1,9 +1,7 @@
-"""Classes: of the snapshot of a volume, and of the volume that is made from it for the mover to read.
+"""The choice of classes: of the snapshot of a volume, and of the volume that exposes it to the mover.
 
-A snapshot is read as a volume that is made from it: by the volume's own class, or by another one of its driver.
-
-A volume that an administrator has provisioned by hand has the class "" (core/v1 PersistentVolumeClaim), by which no
-volume is ever made.
+A snapshot is exposed as a volume that the volume's own class creates, or another class of its driver. A statically
+provisioned volume has the class "" (core/v1 PersistentVolumeClaim), which creates no volumes.
 """
 
 from __future__ import annotations
@@ -23,75 +21,75 @@ STRANGER = a_class("stranger", provisioner="nfs.example.org", annotations=DEFAUL
 
 @pytest.fixture
 def static() -> Iterator[Simulation]:
-    """A volume that was provisioned by hand."""
-    with Simulation() as running:
-        running.claim("data", "first", storage_class="")
-        yield running
+    """Return a simulation with a statically provisioned volume."""
+    with Simulation() as simulation:
+        simulation.claim("data", "first", storage_class="")
+        yield simulation
 
 
-def test_a_volume_without_a_class_is_backed_up_through_one_of_its_driver(static: Simulation) -> None:
+def test_volume_without_class_uses_a_class_of_its_driver(static: Simulation) -> None:
     static.backup("full", "data")
     static.settle()
     assert (static.phase("VolumeBackup", "full"), static.kept("full")) == ("available", "first")
     assert summary(static)["children"] == []
 
 
-def test_so_is_one_whose_class_was_deleted_since() -> None:
-    with Simulation() as running:
-        running.claim("data", "first", storage_class="gone")
-        running.backup("full", "data")
-        running.settle()
-        assert running.phase("VolumeBackup", "full") == "available"
+def test_volume_of_a_deleted_class_uses_another_class() -> None:
+    with Simulation() as simulation:
+        simulation.claim("data", "first", storage_class="gone")
+        simulation.backup("full", "data")
+        simulation.settle()
+        assert simulation.phase("VolumeBackup", "full") == "available"
 
 
-def test_without_a_class_of_its_driver_it_is_said_at_once(static: Simulation) -> None:
+def test_driver_without_storage_class_fails_at_once(static: Simulation) -> None:
     for item in static.objects.all("StorageClass"):
         static.objects.update(item, provisioner="nfs.example.org")
     static.backup("full", "data")
-    static.until("VolumeBackup", "full", "StorageClassNotFound: No StorageClass of driver csi.example.org")
+    static.until("VolumeBackup", "full", "no StorageClass of driver csi.example.org")
     static.settle()
     assert (static.phase("VolumeBackup", "full"), summary(static)["children"]) == ("error", [])
 
 
-def test_without_snapshots_no_class_is_needed() -> None:
-    with Simulation(snapshots=False) as running:
-        running.claim("data", "first", storage_class="")
-        for item in running.objects.all("StorageClass"):
-            running.objects.delete(item)
-        running.backup("full", "data")
-        running.settle()
-        assert running.phase("VolumeBackup", "full") == "available"
+def test_copy_without_snapshot_needs_no_class() -> None:
+    with Simulation(snapshots=False) as simulation:
+        simulation.claim("data", "first", storage_class="")
+        for item in simulation.objects.all("StorageClass"):
+            simulation.objects.delete(item)
+        simulation.backup("full", "data")
+        simulation.settle()
+        assert simulation.phase("VolumeBackup", "full") == "available"
 
 
-def keep_snapshots(running: Simulation) -> None:
-    running.objects.update(running.get("VolumeSnapshotClass", "snap"), deletionPolicy="Retain")
+def keep_snapshots(simulation: Simulation) -> None:
+    simulation.objects.update(simulation.get("VolumeSnapshotClass", "snap"), deletionPolicy="Retain")
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_a_class_that_would_leave_every_snapshot_behind_is_not_used(asked: bool) -> None:
-    with Simulation() as running:
-        running.claim("data", "first")
-        keep_snapshots(running)
-        if asked:
-            store = running.get("BackupStore", "default")
-            running.objects.update(store, spec=store["spec"] | {"volumeSnapshotClassName": "snap"})
-        running.backup("full", "data")
-        running.until(
-            "VolumeBackup", "full", "SnapshotClassNotFound: VolumeSnapshotClass snap has deletionPolicy Retain"
+@pytest.mark.parametrize("is_named", [True, False])
+def test_snapshot_class_with_retain_is_not_used(is_named: bool) -> None:
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        keep_snapshots(simulation)
+        if is_named:
+            store = simulation.get("BackupStore", "default")
+            simulation.objects.update(store, spec=store["spec"] | {"volumeSnapshotClassName": "snap"})
+        simulation.backup("full", "data")
+        simulation.until(
+            "VolumeBackup", "full", "SnapshotClassNotFound: Cannot use VolumeSnapshotClass snap: deletionPolicy Retain"
         )
-        running.settle()
-        assert (running.phase("VolumeBackup", "full"), summary(running)["children"]) == ("error", [])
+        simulation.settle()
+        assert (simulation.phase("VolumeBackup", "full"), summary(simulation)["children"]) == ("error", [])
 
 
-def test_beside_it_another_one_is() -> None:
-    with Simulation() as running:
-        running.claim("data", "first")
-        keep_snapshots(running)
+def test_other_snapshot_class_is_used_instead() -> None:
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        keep_snapshots(simulation)
         metadata = {"name": "passing", "annotations": {}}
-        running.make("VolumeSnapshotClass", {"metadata": metadata, "driver": DRIVER, "deletionPolicy": "Delete"})
-        running.backup("full", "data")
-        running.until("VolumeBackup", "full", "SnapshotNotReady")
-        (snapshot,) = running.objects.all("VolumeSnapshot")
+        simulation.make("VolumeSnapshotClass", {"metadata": metadata, "driver": DRIVER, "deletionPolicy": "Delete"})
+        simulation.backup("full", "data")
+        simulation.until("VolumeBackup", "full", "SnapshotNotReady")
+        (snapshot,) = simulation.objects.all("VolumeSnapshot")
         assert snapshot["spec"]["volumeSnapshotClassName"] == "passing"
 
 
@@ -104,7 +102,7 @@ def test_beside_it_another_one_is() -> None:
         ("gone", (STRANGER,), None),
     ],
 )
-def test_the_own_class_comes_first_then_the_drivers_default_then_the_first_by_name(
+def test_storage_class_is_own_then_default_then_first(
     own: str | None, classes: tuple[object, ...], chosen: str | None
 ) -> None:
     assert (

@@ -1,7 +1,7 @@
-"""An operator that dies before or after any of its writes comes to the same end as one that does not; so do movers.
+"""Crashes of the operator or a mover before or after any write do not change the final state.
 
-Its writes are those to the API server and the removals of single objects from the store; all are counted in a run that
-nobody disturbs. tests/unit/repository/test_crash_points.py does the same to the real mover.
+The writes of the operator are those to the API server and the removals of objects from the store. An undisturbed run
+counts them. tests/unit/repository/test_crash_points.py does the same to the real mover.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _delete_both(simulation: Simulation) -> None:
 
 
 def _delete_during_restore(simulation: Simulation) -> None:
-    """The restore goes on, and the backup goes when it has ended."""
+    """Delete a backup during a restore: the restore ends, then the backup is removed."""
     simulation.restore("again", "full", name="new")
     while (
         simulation.phase("VolumeRestore", "again") == "None"
@@ -135,33 +135,33 @@ FAULTS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
 
 
 def run(name: str, fault: tuple[int, BaseException, bool] | None = None) -> tuple[Simulation, int]:
-    """A scenario to its end, perhaps with a fault at one write. Also gives the number of writes."""
-    prepare, ask = SCENARIOS[name]
+    """Run a scenario to its end, with an optional fault at one write. Return the simulation and its writes."""
+    prepare, start = SCENARIOS[name]
     with Simulation() as simulation:
         prepare(simulation)
         before = simulation.faults.writes
         if fault is not None:
             at, error, done = fault
             simulation.faults.plan(at, error, done=done)
-        ask(simulation)
+        start(simulation)
         simulation.settle()
     return simulation, simulation.faults.writes - before
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_end_of(name: str) -> None:
+def test_scenario_reaches_its_expected_end(name: str) -> None:
     simulation, _ = run(name)
-    end, wanted = summary(simulation), END[name]
-    assert end["claims"] == wanted["claims"]
+    end, expected = summary(simulation), END[name]
+    assert end["claims"] == expected["claims"]
     assert end["children"] == simulation.pods_of_users()
-    assert {phase: said[0] for phase, said in end["phases"].items()} == wanted.get("phases", ANY)
-    assert len(end["stored"]) == wanted.get("stored", ANY)
+    assert {phase: outcome[0] for phase, outcome in end["phases"].items()} == expected.get("phases", ANY)
+    assert len(end["stored"]) == expected.get("stored", ANY)
     assert set(end["volumes"]) == {("Bound", "Delete", "")}
 
 
 @pytest.mark.parametrize("how", FAULTS)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_end_is_the_same_when_the_operator(name: str, how: str) -> None:
+def test_operator_faults_do_not_change_the_end(name: str, how: str) -> None:
     reference, writes = run(name)
     done, error = FAULTS[how]
     for at in range(writes):
@@ -171,8 +171,8 @@ def test_the_end_is_the_same_when_the_operator(name: str, how: str) -> None:
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_end_is_the_same_when_a_mover_dies(name: str, done: bool) -> None:
-    prepare, ask = SCENARIOS[name]
+def test_dying_movers_do_not_change_the_end(name: str, done: bool) -> None:
+    prepare, start = SCENARIOS[name]
 
     def ended(death: int | None) -> tuple[Simulation, int]:
         with Simulation() as simulation:
@@ -180,7 +180,7 @@ def test_the_end_is_the_same_when_a_mover_dies(name: str, done: bool) -> None:
             before = simulation.cluster.mover_writes
             if death is not None:
                 simulation.cluster.mover_dies = before + death, done
-            ask(simulation)
+            start(simulation)
             simulation.settle()
         return simulation, simulation.cluster.mover_writes - before
 
@@ -191,22 +191,22 @@ def test_the_end_is_the_same_when_a_mover_dies(name: str, done: bool) -> None:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_end_is_the_same_when_a_mover_dies_and_so_does_the_operator_that_sees_it(name: str) -> None:
+def test_dying_mover_and_operator_do_not_change_the_end(name: str) -> None:
     reference, writes = run(name)
-    prepare, ask = SCENARIOS[name]
+    prepare, start = SCENARIOS[name]
     for at in range(0, writes + 4, 2):
         with Simulation() as simulation:
             prepare(simulation)
             simulation.cluster.mover_dies = simulation.cluster.mover_writes + at % 2, False
             simulation.faults.plan(at, Crash("scripted"), done=at % 4 == 0)
-            ask(simulation)
+            start(simulation)
             simulation.settle()
         assert summary(simulation) == summary(reference), f"write {at}\n{simulation.story()}"
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_changes_that_stamps_hid_are_told_whichever_write_the_operator_dies_at(*, done: bool) -> None:
-    """The report of the mover is gone with its Job by then; the manifest says it."""
+def test_missed_changes_are_recorded_despite_crashes(*, done: bool) -> None:
+    """The manifest contains the number, since the report of the mover disappears with its Job."""
     for at in range(run("create, incremental")[1]):
         with Simulation() as simulation:
             _full(simulation)
@@ -218,37 +218,37 @@ def test_changes_that_stamps_hid_are_told_whichever_write_the_operator_dies_at(*
             simulation.settle()
         status = simulation.get("VolumeBackup", "child")["status"]
         assert (status["missedChanges"], status["rereadFiles"]) == (2, 0), f"write {at}"
-        told = [count for reason, count in simulation.events() if reason == "ChangeMissed"]
-        assert told in ([1], [2]), f"write {at}: {told}"
+        counts = [count for reason, count in simulation.events() if reason == "ChangeMissed"]
+        assert counts in ([1], [2]), f"write {at}: {counts}"
         assert "missedChanges" not in simulation.get("VolumeBackup", "full")["status"]
 
 
 CANCELLED: dict[str, tuple[Part, Part, str]] = {
-    "a backup": (_volume, lambda s: s.backup("asked", "data"), "VolumeBackup"),
-    "an incremental backup": (_full, lambda s: s.backup("asked", "data", incremental=True), "VolumeBackup"),
-    "a restore to a new volume": (_full, lambda s: s.restore("asked", "full", name="new"), "VolumeRestore"),
-    "a restore to an existing one": (_full, lambda s: s.restore("asked", "full", volumeId="data"), "VolumeRestore"),
+    "a backup": (_volume, lambda s: s.backup("cancelled", "data"), "VolumeBackup"),
+    "an incremental backup": (_full, lambda s: s.backup("cancelled", "data", incremental=True), "VolumeBackup"),
+    "a restore to a new volume": (_full, lambda s: s.restore("cancelled", "full", name="new"), "VolumeRestore"),
+    "a restore to an existing one": (_full, lambda s: s.restore("cancelled", "full", volumeId="data"), "VolumeRestore"),
 }
 
 
 def cancel(name: str, steps: int, at: int | None = None) -> tuple[Simulation, bool]:
-    """Ask for something, delete it after so many steps, and die at a write after that. Also: was it too late?"""
-    prepare, ask, kind = CANCELLED[name]
+    """Create an operation, delete it after ``steps`` steps, and crash at a later write. Return whether it had ended."""
+    prepare, start, kind = CANCELLED[name]
     with Simulation() as simulation:
         prepare(simulation)
-        ask(simulation)
+        start(simulation)
         for _ in range(steps):
             simulation.step()
-        has_ended = simulation.phase(kind, "asked") == "available"
+        has_ended = simulation.phase(kind, "cancelled") == "available"
         if at is not None:
             simulation.faults.plan(at, Crash("scripted"), done=at % 2 == 0)
-        simulation.delete(kind, "asked")
+        simulation.delete(kind, "cancelled")
         simulation.settle()
     return simulation, has_ended
 
 
 @pytest.mark.parametrize("name", CANCELLED)
-def test_nothing_is_left_of_what_is_cancelled_after_any_step(name: str) -> None:
+def test_cancelling_after_any_step_leaves_nothing(name: str) -> None:
     kind = CANCELLED[name][2]
     ended, steps = False, 0
     while not ended:
@@ -256,7 +256,7 @@ def test_nothing_is_left_of_what_is_cancelled_after_any_step(name: str) -> None:
             simulation, ended = cancel(name, steps, at)
             end = summary(simulation)
             story = f"step {steps}, write {at}: {end}\n{simulation.story()}"
-            assert simulation.phase(kind, "asked") == "gone", story
+            assert simulation.phase(kind, "cancelled") == "gone", story
             assert end["children"] == [], story
             assert {marks for _, _, marks in end["volumes"]} == {""}, story
             assert len(end["volumes"]) == len(end["claims"]), story

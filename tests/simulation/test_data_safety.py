@@ -1,4 +1,4 @@
-"""What may come in between, and must lose no data, touch nothing of somebody else's and leave nothing behind."""
+"""Interference that must lose no data, change no foreign object and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def simulation() -> Iterator[Simulation]:
 
 @pytest.fixture
 def stored(simulation: Simulation) -> Simulation:
-    """With a full backup."""
+    """Return the simulation with a full backup."""
     simulation.backup("full", "data")
     simulation.settle()
     return simulation
@@ -50,9 +50,7 @@ def stranger(simulation: Simulation, kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["VolumeSnapshot", "PersistentVolumeClaim", "Job"])
-def test_an_object_that_only_has_a_childs_name_survives_the_backup_and_its_deletion(
-    simulation: Simulation, kind: str
-) -> None:
+def test_foreign_object_with_a_child_name_survives_the_backup(simulation: Simulation, kind: str) -> None:
     taken = labels.child_name(simulation.backup("full", "data")["metadata"]["uid"])
     stranger(simulation, kind, taken)
     simulation.settle()
@@ -67,9 +65,7 @@ def test_an_object_that_only_has_a_childs_name_survives_the_backup_and_its_delet
 
 
 @pytest.mark.parametrize("kind", ["PersistentVolumeClaim", "Job"])
-def test_an_object_that_only_has_a_childs_name_survives_the_restore_and_lets_it_go(
-    stored: Simulation, kind: str
-) -> None:
+def test_foreign_object_with_a_child_name_survives_the_restore(stored: Simulation, kind: str) -> None:
     taken = labels.child_name(stored.restore("again", "full", name="new")["metadata"]["uid"])
     stranger(stored, kind, taken)
     stored.settle()
@@ -83,15 +79,15 @@ def test_an_object_that_only_has_a_childs_name_survives_the_restore_and_lets_it_
 # -- handing a volume over
 
 
-def test_nothing_waits_for_the_resync_when_a_volume_has_been_handed_over(stored: Simulation) -> None:
+def test_finalizer_is_removed_without_a_resync(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
     stored.settle()
     assert summary(stored)["finalizers"]["again"] == []
 
 
-def test_a_volume_that_is_reserved_is_reclaimed_when_the_restore_is_cancelled(stored: Simulation) -> None:
+def test_cancelled_restore_reclaims_its_reserved_volume(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", "reserving the volume")
+    stored.until("VolumeRestore", "again", "reserving its PersistentVolume")
     stored.delete("VolumeRestore", "again")
     stored.settle()
     assert stored.phase("VolumeRestore", "again") == "gone"
@@ -99,18 +95,18 @@ def test_a_volume_that_is_reserved_is_reclaimed_when_the_restore_is_cancelled(st
     assert summary(stored)["volumes"] == [("Bound", "Delete", "")]
 
 
-def test_a_claim_that_is_not_bound_yet_goes_when_the_restore_is_cancelled(stored: Simulation) -> None:
+def test_cancelled_restore_deletes_its_unbound_claim(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", "creating claim new")
+    stored.until("VolumeRestore", "again", "creating PersistentVolumeClaim new")
     stored.delete("VolumeRestore", "again")
     stored.settle()
     assert not stored.exists("PersistentVolumeClaim", "new")
     assert summary(stored)["volumes"] == [("Bound", "Delete", "")]
 
 
-def test_a_claim_that_is_bound_keeps_its_volume_when_the_restore_is_cancelled(stored: Simulation) -> None:
+def test_cancelled_restore_releases_its_bound_claim(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", "creating claim new")
+    stored.until("VolumeRestore", "again", "creating PersistentVolumeClaim new")
     (binding,) = [move for move in stored.cluster.moves() if move.name == "bind PersistentVolumeClaim new"]
     stored.move(binding)
     stored.delete("VolumeRestore", "again")
@@ -120,9 +116,9 @@ def test_a_claim_that_is_bound_keeps_its_volume_when_the_restore_is_cancelled(st
     assert summary(stored)["volumes"] == [("Bound", "Delete", ""), ("Bound", "Delete", "")]
 
 
-def test_a_claim_that_is_deleted_before_the_restore_is_recorded_is_made_again(stored: Simulation) -> None:
+def test_claim_deleted_before_the_result_is_created_again(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", "creating claim new")
+    stored.until("VolumeRestore", "again", "creating PersistentVolumeClaim new")
     for move in stored.cluster.moves():
         if move.name == "bind PersistentVolumeClaim new":
             stored.move(move)
@@ -136,9 +132,9 @@ def test_a_claim_that_is_deleted_before_the_restore_is_recorded_is_made_again(st
     assert stored.content("new") == "first"
 
 
-def test_a_name_that_is_taken_in_the_middle_ends_the_restore_and_leaves_no_volume(stored: Simulation) -> None:
+def test_name_taken_during_rebinding_fails_without_leftovers(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", "releasing the hidden claim")
+    stored.until("VolumeRestore", "again", "deleting the staging claim")
     stored.claim("new", "somebody else's")
     stored.settle()
     assert stored.reason("VolumeRestore", "again") == "NameTaken"
@@ -146,21 +142,21 @@ def test_a_name_that_is_taken_in_the_middle_ends_the_restore_and_leaves_no_volum
     assert summary(stored)["volumes"] == [("Bound", "Delete", ""), ("Bound", "Delete", "")]
 
 
-def test_a_name_that_is_taken_after_the_volume_was_reserved_leaves_no_volume_either(stored: Simulation) -> None:
+def test_name_taken_after_reservation_leaves_no_volume(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", "reserving the volume")
+    stored.until("VolumeRestore", "again", "reserving its PersistentVolume")
     stored.claim("new", "somebody else's")
     stored.settle()
     assert stored.content("new") == "somebody else's"
     assert summary(stored)["volumes"] == [("Bound", "Delete", ""), ("Bound", "Delete", "")]
 
 
-@pytest.mark.parametrize("seen", ["MoverPending", "MoverRunning", "keeping the filled volume", "releasing the hidden"])
-def test_a_hidden_claim_that_somebody_deletes_ends_in_a_volume_or_in_an_error_but_in_no_half_of_one(
-    stored: Simulation, seen: str
-) -> None:
+@pytest.mark.parametrize(
+    "step", ["MoverPending", "MoverRunning", "retaining its PersistentVolume", "deleting the staging"]
+)
+def test_deleted_staging_claim_never_yields_a_half_restored_volume(stored: Simulation, step: str) -> None:
     restore = stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", seen)
+    stored.until("VolumeRestore", "again", step)
     stored.delete("PersistentVolumeClaim", labels.child_name(restore["metadata"]["uid"]))
     stored.settle()
     ended = stored.phase("VolumeRestore", "again")
@@ -172,7 +168,7 @@ def test_a_hidden_claim_that_somebody_deletes_ends_in_a_volume_or_in_an_error_bu
 # -- a status that is lost
 
 
-def test_an_available_backup_whose_volume_is_gone_gets_its_status_back(stored: Simulation) -> None:
+def test_lost_status_is_recovered_without_the_volume(stored: Simulation) -> None:
     before = stored.get("VolumeBackup", "full")["status"]
     stored.delete("PersistentVolumeClaim", "data")
     stored.settle()
@@ -185,30 +181,30 @@ def test_an_available_backup_whose_volume_is_gone_gets_its_status_back(stored: S
     }
 
 
-def test_an_available_backup_whose_status_is_lost_while_the_store_is_down_waits_for_the_store(
+def test_lost_status_waits_for_a_silent_store(
     stored: Simulation,
 ) -> None:
     stored.erase_status("VolumeBackup", "full")
-    stored.store.trouble = StoreUnreachable("no answer")
+    stored.store.error = StoreUnreachable("no answer")
     stored.settle()
     assert stored.phase("VolumeBackup", "full") == "creating"
     assert stored.reason("VolumeBackup", "full") == "Recalling"
-    stored.store.trouble = None
+    stored.store.error = None
     stored.settle()
     assert stored.phase("VolumeBackup", "full") == "available"
 
 
-def test_an_available_backup_whose_status_is_lost_in_bad_hands_is_not_made_anew(stored: Simulation) -> None:
+def test_backup_with_lost_status_is_not_copied_again(stored: Simulation) -> None:
     stored.erase_status("VolumeBackup", "full")
-    stored.store.trouble = AccessDenied("the key is refused")
+    stored.store.error = AccessDenied("the key is refused")
     stored.settle()
-    stored.store.trouble = None
+    stored.store.error = None
     stored.settle()
     assert stored.phase("VolumeBackup", "full") == "available"
 
 
 @pytest.mark.parametrize("volume_is_there", [True, False])
-def test_the_data_of_a_backup_without_status_is_removed_with_it(stored: Simulation, volume_is_there: bool) -> None:
+def test_deletion_without_status_removes_the_data(stored: Simulation, volume_is_there: bool) -> None:
     if not volume_is_there:
         stored.delete("PersistentVolumeClaim", "data")
         stored.settle()
@@ -219,7 +215,7 @@ def test_the_data_of_a_backup_without_status_is_removed_with_it(stored: Simulati
     assert stored.stored() == []
 
 
-def test_a_parent_without_status_is_kept_while_a_dependent_lives(stored: Simulation) -> None:
+def test_parent_without_status_waits_for_its_dependents(stored: Simulation) -> None:
     stored.backup("child", "data", incremental=True)
     stored.settle()
     stored.erase_status("VolumeBackup", "full")
@@ -231,7 +227,7 @@ def test_a_parent_without_status_is_kept_while_a_dependent_lives(stored: Simulat
     assert stored.stored() == []
 
 
-def test_an_unfinished_backup_without_status_leaves_no_packs_behind(simulation: Simulation) -> None:
+def test_unfinished_backup_without_status_leaves_no_packs(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
     simulation.move(next(move for move in simulation.cluster.moves() if move.name.endswith("fails for now")))
@@ -241,7 +237,7 @@ def test_an_unfinished_backup_without_status_leaves_no_packs_behind(simulation: 
     assert (simulation.stored(), summary(simulation)["children"]) == ([], [])
 
 
-def test_a_foreign_status_of_a_restore_does_not_hold_a_deletion_up(stored: Simulation) -> None:
+def test_foreign_restore_status_does_not_block_a_deletion(stored: Simulation) -> None:
     uid = stored.get("VolumeBackup", "full")["metadata"]["uid"]
     copied = stored.restore("copied", "nowhere", name="new")
     stored.objects.update(copied, status={"id": "another", "phase": "restoring", "backupId": uid})
@@ -252,7 +248,7 @@ def test_a_foreign_status_of_a_restore_does_not_hold_a_deletion_up(stored: Simul
     assert stored.phase("VolumeBackup", "full") == "gone"
 
 
-def test_a_restore_whose_status_is_lost_does_not_write_to_its_volume_once_more(stored: Simulation) -> None:
+def test_restore_with_lost_status_does_not_write_again(stored: Simulation) -> None:
     stored.restore("again", "full", volumeId="data")
     stored.settle()
     stored.write("data", "written by the application")
@@ -265,7 +261,7 @@ def test_a_restore_whose_status_is_lost_does_not_write_to_its_volume_once_more(s
     assert stored.content("data") == "written by the application"
 
 
-def test_a_restore_that_had_failed_does_not_begin_anew_when_its_status_is_lost(stored: Simulation) -> None:
+def test_failed_restore_with_lost_status_does_not_restart(stored: Simulation) -> None:
     stored.restore("again", "full", volumeId="data")
     stored.until("VolumeRestore", "again", "MoverRunning")
     stored.move(next(move for move in stored.cluster.moves() if move.name.endswith("fails for good")))
@@ -277,7 +273,7 @@ def test_a_restore_that_had_failed_does_not_begin_anew_when_its_status_is_lost(s
     assert stored.content("data") == "repaired by hand"
 
 
-def test_a_copy_of_an_ended_restore_is_a_request_of_its_own(stored: Simulation) -> None:
+def test_copy_of_an_ended_restore_runs(stored: Simulation) -> None:
     ended = stored.restore("again", "full", volumeId="data")
     stored.settle()
     stored.write("data", "written by the application")
@@ -291,24 +287,24 @@ def test_a_copy_of_an_ended_restore_is_a_request_of_its_own(stored: Simulation) 
 # -- a store that refuses
 
 
-def test_data_that_may_not_be_removed_ends_in_error_deleting_which_says_why(stored: Simulation) -> None:
-    stored.store.refuses_removal = AccessDenied("DeleteObject is not allowed")
+def test_denied_removal_leads_to_error_deleting(stored: Simulation) -> None:
+    stored.store.removal_error = AccessDenied("DeleteObject is not allowed")
     stored.delete("VolumeBackup", "full")
     stored.settle()
     assert stored.phase("VolumeBackup", "full") == "error_deleting"
     assert stored.get("VolumeBackup", "full")["status"]["failReason"] == "DeleteObject is not allowed"
-    stored.store.refuses_removal = None
+    stored.store.removal_error = None
     stored.settle()
     assert stored.phase("VolumeBackup", "full") == "gone"
 
 
-def test_a_manifest_of_somebody_else_stops_a_deletion_and_is_told(stored: Simulation) -> None:
+def test_foreign_manifest_stops_the_deletion(stored: Simulation) -> None:
     stored.backup("other", "data")
     stored.settle()
     uids = {name: stored.get("VolumeBackup", name)["metadata"]["uid"] for name in ("full", "other")}
-    (mine,) = [key for key in stored.stored("backups/") if uids["full"] in key]
-    (theirs,) = [key for key in stored.stored("backups/") if uids["other"] in key]
-    stored.cluster.store.put(mine, stored.cluster.store.get(theirs))
+    (own_key,) = [key for key in stored.stored("backups/") if uids["full"] in key]
+    (foreign_key,) = [key for key in stored.stored("backups/") if uids["other"] in key]
+    stored.cluster.store.put(own_key, stored.cluster.store.get(foreign_key))
     before = stored.stored()
     stored.delete("VolumeBackup", "full")
     stored.settle()
@@ -316,7 +312,7 @@ def test_a_manifest_of_somebody_else_stops_a_deletion_and_is_told(stored: Simula
     assert stored.reason("VolumeBackup", "full") == "ForeignManifest"
 
 
-def test_a_short_outage_after_a_long_wait_for_dependents_is_no_error(stored: Simulation) -> None:
+def test_short_outage_after_a_long_wait_is_no_error(stored: Simulation) -> None:
     stored.backup("child", "data", incremental=True)
     stored.settle()
     stored.delete("VolumeBackup", "full")
@@ -326,11 +322,11 @@ def test_a_short_outage_after_a_long_wait_for_dependents_is_no_error(stored: Sim
         key = next(key for key in stored.due() if key.name == "child")
         stored.reconcile(key)
     assert stored.phase("VolumeBackup", "child") == "gone"
-    stored.store.trouble = StoreUnreachable("no answer")
+    stored.store.error = StoreUnreachable("no answer")
     for _ in range(20):
         stored.step()
     assert stored.phase("VolumeBackup", "full") == "deleting"
-    stored.store.trouble = None
+    stored.store.error = None
     stored.settle()
     assert stored.stored() == []
 
@@ -338,7 +334,7 @@ def test_a_short_outage_after_a_long_wait_for_dependents_is_no_error(stored: Sim
 # -- volumes and snapshots
 
 
-def test_what_was_asked_for_is_backed_up_even_if_the_snapshot_goes_while_the_mover_is_queued(
+def test_queued_backup_survives_the_deletion_of_its_snapshot(
     simulation: Simulation,
 ) -> None:
     spec = {"source": {"persistentVolumeClaimName": "data"}, "volumeSnapshotClassName": "snap"}
@@ -351,19 +347,19 @@ def test_what_was_asked_for_is_backed_up_even_if_the_snapshot_goes_while_the_mov
     simulation.backup("first", "a"), simulation.backup("next", "b")
     simulation.until("VolumeBackup", "first", "MoverPending")
     simulation.until("VolumeBackup", "next", "MoverPending")
-    backup = simulation.backup("asked", "data", snapshotId="yesterday")
-    simulation.until("VolumeBackup", "asked", "Queued")
+    backup = simulation.backup("queued", "data", snapshotId="yesterday")
+    simulation.until("VolumeBackup", "queued", "Queued")
     for move in simulation.cluster.moves():
         if move.name.startswith("provision"):
             simulation.move(move)
     simulation.delete("VolumeSnapshot", "yesterday")
     simulation.settle()
-    assert simulation.phase("VolumeBackup", "asked") == "available"
+    assert simulation.phase("VolumeBackup", "queued") == "available"
     assert simulation.cluster.kept[backup["metadata"]["uid"]] == "first"
-    assert simulation.get("VolumeBackup", "asked")["status"]["dataTimestamp"] == taken
+    assert simulation.get("VolumeBackup", "queued")["status"]["dataTimestamp"] == taken
 
 
-def test_a_mover_that_is_started_again_after_hours_gets_its_time_to_start(simulation: Simulation) -> None:
+def test_mover_restarted_after_hours_gets_its_time_to_start(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
     simulation.advance(3 * 3600)
@@ -374,7 +370,7 @@ def test_a_mover_that_is_started_again_after_hours_gets_its_time_to_start(simula
     assert simulation.phase("VolumeBackup", "full") == "available"
 
 
-def test_nobody_writes_to_a_volume_that_a_failed_restore_may_still_write_to(stored: Simulation) -> None:
+def test_volume_of_a_stopping_restore_stays_locked(stored: Simulation) -> None:
     stored.restore("broken", "full", volumeId="data")
     stored.until("VolumeRestore", "broken", "MoverRunning")
     stored.delete("Job", child_of(stored, "VolumeRestore", "broken"))
@@ -390,7 +386,7 @@ def test_nobody_writes_to_a_volume_that_a_failed_restore_may_still_write_to(stor
     assert (stored.phase("VolumeRestore", "again"), stored.content("data")) == ("available", "first")
 
 
-def test_of_two_restores_without_a_name_the_younger_waits_and_then_finds_the_name_taken(stored: Simulation) -> None:
+def test_younger_unnamed_restore_waits_and_fails(stored: Simulation) -> None:
     stored.restore("a", "full")
     stored.advance(1)
     stored.restore("b", "full")

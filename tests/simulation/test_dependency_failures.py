@@ -1,4 +1,4 @@
-"""Stores that go, lost Secrets, hours without an endpoint, namespaces that end, an operator that is not there."""
+"""Deleted stores, lost Secrets, long outages, deleted namespaces, and times without an operator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def simulation() -> Iterator[Simulation]:
 
 @pytest.fixture
 def stored(simulation: Simulation) -> Simulation:
-    """With a full backup."""
+    """Return the simulation with a full backup."""
     simulation.backup("full", "data")
     simulation.settle()
     simulation.write("data", "second")
@@ -35,7 +35,7 @@ def stored(simulation: Simulation) -> Simulation:
 
 
 def run_for(simulation: Simulation, seconds: float) -> None:
-    """Let time pass in which everybody does what is due."""
+    """Run the simulation for some time."""
     end = simulation.now.timestamp() + seconds
     while simulation.now.timestamp() < end:
         simulation.step()
@@ -44,15 +44,15 @@ def run_for(simulation: Simulation, seconds: float) -> None:
 # -- the store
 
 
-def test_a_store_in_use_is_held_and_names_who_uses_it(stored: Simulation) -> None:
+def test_deleted_store_stays_and_names_its_users(stored: Simulation) -> None:
     stored.delete("BackupStore", "default")
     stored.settle()
     assert stored.exists("BackupStore", "default")
-    said = stored.get("BackupStore", "default")["status"]["conditions"][0]
-    assert (said["reason"], said["message"]) == ("InUse", "VolumeBackups need this store: full")
+    condition = stored.get("BackupStore", "default")["status"]["conditions"][0]
+    assert (condition["reason"], condition["message"]) == ("InUse", "VolumeBackups need this store: full")
 
 
-def test_what_is_in_a_store_that_is_going_can_still_be_restored_and_deleted(stored: Simulation) -> None:
+def test_backups_in_a_deleted_store_stay_usable(stored: Simulation) -> None:
     stored.delete("BackupStore", "default")
     stored.restore("again", "full", name="new")
     stored.settle()
@@ -62,7 +62,7 @@ def test_what_is_in_a_store_that_is_going_can_still_be_restored_and_deleted(stor
     assert (stored.exists("BackupStore", "default"), stored.stored()) == (False, [])
 
 
-def test_nothing_new_goes_into_a_store_that_is_going(stored: Simulation) -> None:
+def test_deleted_store_accepts_no_new_backup(stored: Simulation) -> None:
     stored.delete("BackupStore", "default")
     stored.backup("next", "data", storeName="default")
     stored.settle()
@@ -72,7 +72,7 @@ def test_nothing_new_goes_into_a_store_that_is_going(stored: Simulation) -> None
     )
 
 
-def test_a_backup_under_way_in_a_store_that_is_being_deleted_is_finished(simulation: Simulation) -> None:
+def test_deleted_store_finishes_a_running_backup(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
     simulation.delete("BackupStore", "default")
@@ -81,7 +81,7 @@ def test_a_backup_under_way_in_a_store_that_is_being_deleted_is_finished(simulat
     assert simulation.exists("BackupStore", "default")
 
 
-def test_a_store_whose_finalizer_somebody_took_off_leaves_the_backups_and_says_what_is_missing(
+def test_backups_outlive_a_store_removed_by_force(
     stored: Simulation,
 ) -> None:
     stored.objects.drop_finalizer(stored.get("BackupStore", "default"), labels.STORE_FINALIZER)
@@ -99,43 +99,39 @@ def test_a_store_whose_finalizer_somebody_took_off_leaves_the_backups_and_says_w
 
 
 @pytest.mark.parametrize(
-    "trouble", [NO_SECRET, NO_BUCKET, StoreUnreachable("no answer")], ids=["Secret", "bucket", "endpoint"]
+    "error", [NO_SECRET, NO_BUCKET, StoreUnreachable("no answer")], ids=["Secret", "bucket", "endpoint"]
 )
-def test_a_finished_backup_stays_what_it_is_while_its_store_is_away(
-    stored: Simulation, trouble: CinderblockError
-) -> None:
+def test_complete_backup_is_unaffected_by_a_store_outage(stored: Simulation, error: CinderblockError) -> None:
     before = stored.get("VolumeBackup", "full")["metadata"]["resourceVersion"]
-    stored.store.trouble = trouble
+    stored.store.error = error
     run_for(stored, HOUR)
     assert stored.get("VolumeBackup", "full")["metadata"]["resourceVersion"] == before
-    assert stored.reason("BackupStore", "default") == trouble.reason
-    stored.store.trouble = None
+    assert stored.reason("BackupStore", "default") == error.reason
+    stored.store.error = None
     run_for(stored, 5 * 60)
     assert stored.reason("BackupStore", "default") == "Answers"
 
 
 @pytest.mark.parametrize(
-    "trouble", [NO_SECRET, NO_BUCKET, StoreUnreachable("no answer")], ids=["Secret", "bucket", "endpoint"]
+    "error", [NO_SECRET, NO_BUCKET, StoreUnreachable("no answer")], ids=["Secret", "bucket", "endpoint"]
 )
-def test_a_deletion_waits_for_the_store_as_long_as_it_takes_and_then_ends_by_itself(
-    stored: Simulation, trouble: CinderblockError
-) -> None:
-    stored.store.trouble = trouble
+def test_deletion_waits_for_the_store_without_limit(stored: Simulation, error: CinderblockError) -> None:
+    stored.store.error = error
     stored.delete("VolumeBackup", "full")
     run_for(stored, HOUR)
     assert (stored.phase("VolumeBackup", "full"), stored.reason("VolumeBackup", "full")) == (
         "error_deleting",
-        trouble.reason,
+        error.reason,
     )
-    told = [count for reason, count in stored.events() if reason == trouble.reason]
-    assert sum(told) <= 3, "told when it begins and when it is an error, and by the store itself; not every minute"
-    stored.store.trouble = None
+    counts = [count for reason, count in stored.events() if reason == error.reason]
+    assert sum(counts) <= 3, "one Event at the start, one for the error, one of the store"
+    stored.store.error = None
     stored.settle()
     assert (stored.phase("VolumeBackup", "full"), stored.stored()) == ("gone", [])
 
 
-def test_an_endpoint_that_is_away_for_an_hour_ends_what_waits_for_it_and_hurts_nothing(stored: Simulation) -> None:
-    stored.store.trouble = StoreUnreachable("no answer")
+def test_hour_long_outage_fails_only_waiting_operations(stored: Simulation) -> None:
+    stored.store.error = StoreUnreachable("no answer")
     stored.backup("next", "data")
     stored.restore("again", "full", volumeId="data")
     run_for(stored, HOUR)
@@ -145,19 +141,19 @@ def test_an_endpoint_that_is_away_for_an_hour_ends_what_waits_for_it_and_hurts_n
     )
     assert stored.phase("VolumeRestore", "again") == "error_restoring"
     assert stored.content("data") == "second"
-    stored.store.trouble = None
+    stored.store.error = None
     stored.settle()
     assert summary(stored)["children"] == []
     assert stored.phase("VolumeBackup", "full") == "error_restoring", "the newest restore of it has failed"
 
 
-def test_an_endpoint_that_goes_while_the_manifest_is_read_back_comes_back_in_time(simulation: Simulation) -> None:
+def test_short_outage_while_reading_the_manifest_back_is_survived(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
-    simulation.store.trouble = StoreUnreachable("no answer")
+    simulation.store.error = StoreUnreachable("no answer")
     run_for(simulation, 4 * 60)
     assert simulation.phase("VolumeBackup", "full") == "creating"
-    simulation.store.trouble = None
+    simulation.store.error = None
     simulation.settle()
     assert simulation.phase("VolumeBackup", "full") == "available"
 
@@ -166,7 +162,7 @@ def test_an_endpoint_that_goes_while_the_manifest_is_read_back_comes_back_in_tim
 
 
 @pytest.mark.parametrize("store_answers", [True, False])
-def test_a_namespace_goes_with_everything_in_it(stored: Simulation, store_answers: bool) -> None:
+def test_namespace_can_be_deleted_with_its_contents(stored: Simulation, store_answers: bool) -> None:
     stored.backup("child", "data", incremental=True)
     stored.settle()
     stored.restore("again", "full", name="new")
@@ -176,7 +172,7 @@ def test_a_namespace_goes_with_everything_in_it(stored: Simulation, store_answer
     stored.objects.update(namespace, metadata=namespace["metadata"] | {"finalizers": ["kubernetes"]})
     stored.objects.delete(namespace)
     if not store_answers:
-        stored.store.trouble = NO_SECRET
+        stored.store.error = NO_SECRET
     for kind in ("BackupStore", "VolumeBackup", "VolumeRestore", "Job", "Pod", "VolumeSnapshot"):
         for item in stored.objects.all(kind, NAMESPACE):
             stored.objects.delete(item)
@@ -185,13 +181,13 @@ def test_a_namespace_goes_with_everything_in_it(stored: Simulation, store_answer
     stored.settle()
     kinds = ("BackupStore", "VolumeBackup", "VolumeRestore", "Job", "PersistentVolumeClaim", "VolumeSnapshot")
     assert [item["metadata"]["name"] for kind in kinds for item in stored.objects.all(kind)] == []
-    assert (stored.stored() == []) == store_answers, "what cannot be asked about is left, never guessed"
+    assert (stored.stored() == []) == store_answers, "data stays if the store does not answer"
 
 
 # -- the operator
 
 
-def test_who_deletes_while_no_operator_runs_is_served_when_one_does(stored: Simulation) -> None:
+def test_deletion_without_operator_is_completed_later(stored: Simulation) -> None:
     stored.backup("child", "data", incremental=True)
     stored.settle()
     stored.delete("VolumeBackup", "full")
@@ -202,7 +198,7 @@ def test_who_deletes_while_no_operator_runs_is_served_when_one_does(stored: Simu
     assert (stored.stored(), summary(stored)["phases"]) == ([], {})
 
 
-def test_an_operator_that_was_uninstalled_first_leaves_data_and_no_object_that_hangs(stored: Simulation) -> None:
+def test_uninstalled_operator_leaves_data_and_no_stuck_objects(stored: Simulation) -> None:
     for kind in ("VolumeBackup", "BackupStore"):
         for item in stored.objects.all(kind, NAMESPACE):
             stored.objects.update(item, metadata=item["metadata"] | {"finalizers": []})
@@ -214,9 +210,7 @@ def test_an_operator_that_was_uninstalled_first_leaves_data_and_no_object_that_h
 
 @pytest.mark.parametrize("moment", ["SnapshotNotReady", "MoverPending", "MoverRunning"])
 @pytest.mark.parametrize("again", [False, True], ids=["and gone", "and made again under its name"])
-def test_a_backup_whose_finalizer_was_taken_off_by_force_leaves_no_child(
-    simulation: Simulation, moment: str, again: bool
-) -> None:
+def test_backup_removed_by_force_leaves_no_child(simulation: Simulation, moment: str, again: bool) -> None:
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", moment)
     simulation.delete("VolumeBackup", "full")
@@ -229,8 +223,8 @@ def test_a_backup_whose_finalizer_was_taken_off_by_force_leaves_no_child(
     assert simulation.phase("VolumeBackup", "full") == ("available" if again else "gone")
 
 
-def tear_away(simulation: Simulation, restore: str) -> None:
-    """Somebody removes a VolumeRestore by force."""
+def remove_by_force(simulation: Simulation, restore: str) -> None:
+    """Remove a VolumeRestore by force."""
     simulation.delete("VolumeRestore", restore)
     simulation.objects.drop_finalizer(simulation.get("VolumeRestore", restore), labels.RESTORE_FINALIZER)
 
@@ -240,18 +234,16 @@ def tear_away(simulation: Simulation, restore: str) -> None:
     "moment",
     [
         "MoverRunning",
-        "keeping the filled volume",
-        "releasing the hidden claim",
-        "reserving the volume",
-        "creating claim",
+        "retaining its PersistentVolume",
+        "deleting the staging claim",
+        "reserving its PersistentVolume",
+        "creating PersistentVolumeClaim",
     ],
 )
-def test_a_restore_whose_finalizer_was_taken_off_by_force_leaves_no_mover_and_no_volume(
-    stored: Simulation, moment: str, away: bool
-) -> None:
+def test_restore_removed_by_force_leaves_no_mover_or_volume(stored: Simulation, moment: str, away: bool) -> None:
     stored.restore("again", "full", name="new")
     stored.until("VolumeRestore", "again", moment)
-    tear_away(stored, "again")
+    remove_by_force(stored, "again")
     if away:
         stored.restart()
     stored.settle()
@@ -260,20 +252,20 @@ def test_a_restore_whose_finalizer_was_taken_off_by_force_leaves_no_mover_and_no
     assert summary(stored)["volumes"] == [("Bound", "Delete", "")]
 
 
-def test_a_volume_that_somebody_takes_whose_restore_was_torn_away_is_theirs(stored: Simulation) -> None:
+def test_volume_of_a_removed_restore_can_be_claimed(stored: Simulation) -> None:
     stored.restore("again", "full", name="new")
-    stored.until("VolumeRestore", "again", "reserving the volume")
+    stored.until("VolumeRestore", "again", "reserving its PersistentVolume")
     (volume,) = [item for item in stored.objects.all("PersistentVolume") if item["metadata"].get("labels")]
     stored.unbound_claim("new")
     claim = stored.get("PersistentVolumeClaim", "new")
     stored.objects.update(claim, spec=claim["spec"] | {"volumeName": volume["metadata"]["name"]})
-    tear_away(stored, "again")
+    remove_by_force(stored, "again")
     stored.settle()
     assert stored.content("new") == "first"
     assert summary(stored)["volumes"] == [("Bound", "Delete", "")] * 2
 
 
-def test_a_volume_that_a_claim_was_bound_to_is_kept_if_its_restore_was_torn_away(stored: Simulation) -> None:
+def test_once_bound_volume_of_a_removed_restore_is_kept(stored: Simulation) -> None:
     stored.claim("theirs", "written since")
     volume = stored.cluster.volume_of(stored.get("PersistentVolumeClaim", "theirs"))
     assert volume is not None
@@ -286,7 +278,7 @@ def test_a_volume_that_a_claim_was_bound_to_is_kept_if_its_restore_was_torn_away
 
 
 def _ending(stored: Simulation, steps: int, at: int | None) -> bool:
-    """A namespace that is deleted after so many steps of a restore; the operator dies at a write after that.
+    """Delete the namespace after ``steps`` steps of a restore, and crash the operator at a later write.
 
     Returns whether the restore had ended.
     """
@@ -308,7 +300,7 @@ def _ending(stored: Simulation, steps: int, at: int | None) -> bool:
     return has_ended
 
 
-def test_a_namespace_that_goes_at_any_moment_of_a_restore_leaves_no_volume() -> None:
+def test_namespace_deleted_during_a_restore_leaves_no_volume() -> None:
     steps, has_ended = 0, False
     while not has_ended:
         for at in (None, 0, 1, 2, 3, 5):

@@ -1,4 +1,4 @@
-"""Whatever people, the cluster and faults do in any order: once the faults stop, the asked state comes and stays."""
+"""After any sequence of user actions, cluster events and faults, the requested state is reached and kept."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cinderblock.api import labels
 from cinderblock.errors import AccessDenied, CinderblockError, StoreUnreachable
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.simulation.api import Object
-from tests.support.simulation.simulation import Simulation, api_outage, is_whole
+from tests.support.simulation.simulation import Simulation, api_outage, is_restorable
 from tests.support.store.faults import Crash
 
 AT_REST = {"available", "error_restoring", "error"}
 MANY = 12
-"""Operations at once; more make the story longer and no better."""
+"""Operations at once; more make the sequences longer, but find no more errors."""
 OPERATIONS = ("VolumeBackup", "VolumeRestore")
-SAME_STORIES = settings(derandomize=True, max_examples=60, stateful_step_count=30, deadline=None)
-"""The same stories in every run: what fails is somebody's change, not somebody's luck."""
+SAME_SEQUENCES = settings(derandomize=True, max_examples=60, stateful_step_count=30, deadline=None)
+"""The same sequences in every run, so that only changes of the code cause failures."""
 CHILDREN = ("Job", "PersistentVolumeClaim", "VolumeSnapshot")
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """One volume in use now and then, its backups and restores, and everything that may come in between."""
+    """A volume, its backups and restores, and every event that may interfere with them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def notice_what_is_new(self) -> None:
-        self.simulation.notice()
+        self.simulation.acknowledge()
 
     @precondition(lambda self: self.simulation.objects.all("VolumeBackup") and len(self._operations()) < MANY)
     @rule(data=st.data(), into=st.sampled_from(["new", "late", "same", "unnamed", "existing"]))
@@ -127,7 +127,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def resync(self) -> None:
-        self.simulation.look_at_what_is_settled()
+        self.simulation.check_steady_objects()
 
     @rule()
     def start_the_operator_anew(self) -> None:
@@ -135,9 +135,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     # -- faults
 
-    @rule(trouble=st.sampled_from([None, StoreUnreachable("no answer"), AccessDenied("the key is refused")]))
-    def change_the_store(self, trouble: CinderblockError | None) -> None:
-        self.simulation.store.trouble = trouble
+    @rule(error=st.sampled_from([None, StoreUnreachable("no answer"), AccessDenied("the key is refused")]))
+    def change_the_store(self, error: CinderblockError | None) -> None:
+        self.simulation.store.error = error
 
     @rule(at=st.integers(0, 8), done=st.booleans(), crash=st.booleans())
     def plan_a_fault(self, at: int, done: bool, crash: bool) -> None:
@@ -148,7 +148,7 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         simulation = self.simulation
         with simulation:
-            simulation.store.trouble = simulation.faults.at = None
+            simulation.store.error = simulation.faults.at = None
             if simulation.exists("Pod", "web"):
                 simulation.delete("Pod", "web")
             simulation.settle()
@@ -170,7 +170,7 @@ class AnyOrder(RuleBasedStateMachine):
                 assert self._needed(item), story
             else:
                 assert status["phase"] in AT_REST, story
-                whole = is_whole(self.simulation, item["metadata"]["uid"])
+                whole = is_restorable(self.simulation, item["metadata"]["uid"])
                 assert whole or status["phase"] == "error", story
 
     def _needed(self, parent: Object) -> bool:
@@ -193,7 +193,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert name == "data" or self.simulation.content(name).startswith("version"), self.simulation.story()
 
     def _check_store(self) -> None:
-        """What is stored belongs to a backup, or was retained when its VolumeBackup went."""
+        """Check that stored data belongs to a backup, or was retained."""
         retained = [event["reason"] for event in self.simulation.objects.all("Event")]
         left = "Retained" in retained or "DataLeft" in retained
         for key in self.simulation.stored():
@@ -215,7 +215,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 @pytest.fixture
 def same_choices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Hypothesis draw without the constants that it collects from whatever modules of ours are imported by then.
+    """Let Hypothesis draw without the constants that it collects from our imported modules.
 
     Otherwise a test chooses other stories in a process that has run other tests, and after a number was changed
     somewhere, although it is derandomized (Hypothesis 6.131 and later).
@@ -224,26 +224,26 @@ def same_choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("same_choices")
-def test_the_asked_state_comes_and_stays() -> None:
-    run_state_machine_as_test(AnyOrder, settings=SAME_STORIES)
+def test_requested_state_is_reached_and_kept() -> None:
+    run_state_machine_as_test(AnyOrder, settings=SAME_SEQUENCES)
 
 
 @pytest.mark.usefixtures("same_choices")
-def test_the_stories_do_not_depend_on_what_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_sequences_do_not_depend_on_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Constants(integers=set(range(30)))
-    told = [_stories(monkeypatch, constants) for constants in (Constants(), known)]
-    assert told[0] == told[1]
+    histories = [_histories(monkeypatch, constants) for constants in (Constants(), known)]
+    assert histories[0] == histories[1]
 
 
-def _stories(monkeypatch: pytest.MonkeyPatch, constants: Constants) -> list[str]:
-    """A few stories, told by a Hypothesis that has found ``constants`` in our modules."""
-    told: list[str] = []
+def _histories(monkeypatch: pytest.MonkeyPatch, constants: Constants) -> list[str]:
+    """Return a few sequences from a Hypothesis that has found ``constants`` in our modules."""
+    histories: list[str] = []
 
-    class Told(AnyOrder):
+    class Recorded(AnyOrder):
         def teardown(self) -> None:
             with self.simulation as simulation:
-                told.extend(simulation.history)
+                histories.extend(simulation.history)
 
     monkeypatch.setattr(providers, "_get_local_constants", lambda: constants)
-    run_state_machine_as_test(Told, settings=settings(SAME_STORIES, max_examples=3))
-    return told
+    run_state_machine_as_test(Recorded, settings=settings(SAME_SEQUENCES, max_examples=3))
+    return histories

@@ -1,4 +1,4 @@
-"""A failed status write says nothing about earlier actions: nobody reports it as a failed action."""
+"""A failed status write is not reported as a failed action."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ERRORS = [KubeUnavailable("the API server does not answer"), AccessDenied("not n
 
 
 class FailingWrites:
-    """Fails the n-th write of the operator to the API server, before it is done or after."""
+    """Fails the n-th write of the operator to the API server, before or after it happens."""
 
     def __init__(self, simulation: Simulation, at: int, error: CinderblockError, *, done: bool) -> None:
         self._at, self._error, self._done = at, error, done
@@ -54,20 +54,20 @@ def end_namespace(simulation: Simulation) -> None:
 
 
 def every_write(run: Callable[[int], RequestInfo | None]) -> list[RequestInfo]:
-    """Fail one write after the other until there is none left to fail; returns those that failed."""
+    """Fail one write after the other until no write remains. Return the failed writes."""
     failed = []
     for at in range(30):
         call = run(at)
         if call is None:
             return failed
         failed.append(call)
-    raise AssertionError("there are more writes than were expected")
+    raise AssertionError("more writes than expected")
 
 
-@pytest.mark.parametrize("is_ending", [False, True], ids=["a namespace that stays", "a namespace that ends"])
+@pytest.mark.parametrize("is_ending", [False, True], ids=["an active namespace", "a terminating namespace"])
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.reason)
-def test_removed_data_is_never_told_to_have_been_left(
+def test_removed_data_is_never_reported_as_left(
     error: CinderblockError, caplog: pytest.LogCaptureFixture, *, done: bool, is_ending: bool
 ) -> None:
     def run(at: int) -> RequestInfo | None:
@@ -79,10 +79,10 @@ def test_removed_data_is_never_told_to_have_been_left(
             fault = FailingWrites(simulation, at, error, done=done)
             simulation.settle()
             assert (simulation.phase("VolumeBackup", "full"), simulation.stored()) == ("gone", []), simulation.story()
-            assert "DataLeft" not in simulation.told, f"write {at}: {simulation.story()}"
-            # In a namespace that ends no Event can be made: there the log is the only one that tells.
-            assert "was left" not in caplog.text
-            assert error.reason not in simulation.told, f"write {at}: {simulation.story()}"
+            assert "DataLeft" not in simulation.reasons, f"write {at}: {simulation.story()}"
+            # No Event can be created in a terminating namespace, so the log is checked as well.
+            assert "the data stays in the store" not in caplog.text
+            assert error.reason not in simulation.reasons, f"write {at}: {simulation.story()}"
             return fault.failed
 
     failed = every_write(run)
@@ -91,8 +91,8 @@ def test_removed_data_is_never_told_to_have_been_left(
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("kind", ["VolumeBackup", "VolumeRestore"])
-def test_a_status_write_that_is_refused_ends_no_operation(kind: str, *, done: bool) -> None:
-    """The Job of an operation was created, but its status could not be written. Nothing reports a refused Job."""
+def test_rejected_status_write_fails_no_operation(kind: str, *, done: bool) -> None:
+    """The Job of an operation was created, but its status could not be written. No condition reports a rejected Job."""
 
     def run(at: int) -> RequestInfo | None:
         with Simulation() as simulation:
@@ -107,7 +107,7 @@ def test_a_status_write_that_is_refused_ends_no_operation(kind: str, *, done: bo
             name = "full" if kind == "VolumeBackup" else "back"
             if fault.failed is not None and fault.failed.subresource == "status":
                 assert simulation.phase(kind, name) == "available", simulation.story()
-                assert "AccessDenied" not in simulation.told, simulation.story()
+                assert "AccessDenied" not in simulation.reasons, simulation.story()
             return fault.failed
 
     failed = every_write(run)

@@ -1,7 +1,7 @@
-"""Nobody gets at another namespace's volumes or backups by making objects that look like ours.
+"""Objects that look like ours give no access to volumes or backups of another namespace.
 
-What an attacker may do here: everything in a namespace of their own, claims, Jobs, pods and our kinds with whatever
-names, labels, owner references and annotations; nothing outside it, and no status of a claim or a volume.
+The attacker may create any claim, Job, pod or object of our kinds in one namespace, with any names, labels, owner
+references and annotations, but nothing outside it, and may not set the status of a claim or a volume.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def simulation() -> Iterator[Simulation]:
 
 
 def volume_of_others(simulation: Simulation, uid: str | None) -> Object:
-    """Another tenant's volume; without a UID in its reference: one that is reserved for a claim to come."""
+    """Create another tenant's volume; without a UID in its claimRef, it is reserved for a future claim."""
     reference = {"namespace": "others", "name": "theirs"} | ({"uid": uid} if uid else {})
     spec = {
         "csi": {"driver": DRIVER},
@@ -45,7 +45,7 @@ def volume_of_others(simulation: Simulation, uid: str | None) -> Object:
 
 
 def disguise(simulation: Simulation, restore: Object) -> dict[str, Any]:
-    """Metadata that looks like that of a child of ours."""
+    """Return metadata that looks like that of our child."""
     uid = restore["metadata"]["uid"]
     owner = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "VolumeRestore", "name": "again", "uid": uid}
     labels = {
@@ -65,19 +65,19 @@ def disguise(simulation: Simulation, restore: Object) -> dict[str, Any]:
 
 @pytest.mark.parametrize("uid", ["a-claim-that-is-gone", None], ids=["released", "reserved"])
 @pytest.mark.parametrize("phase", ["Pending", "Bound"])
-def test_a_forged_hidden_claim_and_mover_do_not_hand_over_a_volume_of_others(
+def test_forged_claim_and_mover_do_not_yield_foreign_volumes(
     simulation: Simulation, uid: str | None, phase: str
 ) -> None:
     volume_of_others(simulation, uid)
     restore = simulation.restore("again", "full", name="loot")
     metadata = disguise(simulation, restore)
-    wanted = {
+    spec = {
         "volumeName": "pv-theirs",
         "storageClassName": "fast",
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Gi"}},
     }
-    claim = simulation.objects.create("PersistentVolumeClaim", {"metadata": metadata, "spec": wanted})
+    claim = simulation.objects.create("PersistentVolumeClaim", {"metadata": metadata, "spec": spec})
     job = simulation.objects.create("Job", {"metadata": metadata, "spec": {"suspend": True}})
     assert claim is not None
     assert job is not None
@@ -94,14 +94,14 @@ def test_a_forged_hidden_claim_and_mover_do_not_hand_over_a_volume_of_others(
             simulation.reconcile(ready[0])
         else:
             simulation.advance(5)
-    theirs = simulation.get("PersistentVolume", "pv-theirs")
-    assert theirs["spec"]["claimRef"]["namespace"] == "others"
-    assert theirs["metadata"].get("labels", {}) == {}
+    original = simulation.get("PersistentVolume", "pv-theirs")
+    assert original["spec"]["claimRef"]["namespace"] == "others"
+    assert original["metadata"].get("labels", {}) == {}
     assert simulation.phase("VolumeRestore", "again") == "error_restoring"
     assert not simulation.exists("PersistentVolumeClaim", "loot")
 
 
-def test_a_forged_mover_that_claims_success_makes_no_backup(simulation: Simulation) -> None:
+def test_forged_mover_makes_no_backup(simulation: Simulation) -> None:
     backup = simulation.backup("again", "data")
     metadata = disguise(simulation, backup)
     job = simulation.objects.create("Job", {"metadata": metadata, "spec": {"suspend": True}})
@@ -117,41 +117,41 @@ def test_a_forged_mover_that_claims_success_makes_no_backup(simulation: Simulati
     assert simulation.phase("VolumeBackup", "again") == "error"
 
 
-def test_a_copied_status_of_another_backup_removes_none_of_its_data(simulation: Simulation) -> None:
+def test_copied_status_deletes_no_data_of_the_original(simulation: Simulation) -> None:
     before = simulation.stored()
-    theirs = simulation.get("VolumeBackup", "full")
+    original = simulation.get("VolumeBackup", "full")
     copied = simulation.backup("copied", "nowhere")
-    simulation.objects.update(copied, status=dict(theirs["status"]))
+    simulation.objects.update(copied, status=dict(original["status"]))
     metadata = copied["metadata"] | {
         "finalizers": [api_labels.BACKUP_FINALIZER, "foreground-of/somebody"],
         "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "gone"}],
     }
     simulation.objects.update(copied, metadata=metadata)
-    simulation.hear()
+    simulation.deliver_changes()
     simulation.delete("VolumeBackup", "copied")
     simulation.objects.drop_finalizer(copied, "foreground-of/somebody")
     simulation.settle()
     assert (simulation.phase("VolumeBackup", "copied"), simulation.stored()) == ("gone", before)
 
 
-def test_a_copied_backup_is_judged_by_its_own_uid_and_made_anew(simulation: Simulation) -> None:
-    theirs = simulation.get("VolumeBackup", "full")
+def test_copied_backup_is_a_backup_of_its_own(simulation: Simulation) -> None:
+    original = simulation.get("VolumeBackup", "full")
     copied = simulation.backup("copied", "data")
-    simulation.objects.update(copied, status=dict(theirs["status"]))
+    simulation.objects.update(copied, status=dict(original["status"]))
     simulation.objects.update(
         copied, metadata=copied["metadata"] | {"finalizers": [api_labels.BACKUP_FINALIZER], "ownerReferences": []}
     )
     simulation.settle()
     own = simulation.get("VolumeBackup", "copied")["status"]
     assert own["phase"] == "available"
-    assert own["id"] == copied["metadata"]["uid"] != theirs["status"]["id"]
+    assert own["id"] == copied["metadata"]["uid"] != original["status"]["id"]
     assert own["manifestKey"].endswith(f"/{own['id']}.manifest")
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
     assert any(own["id"] in key for key in simulation.stored()), "its data is its own"
 
 
-def test_a_foreign_status_names_no_parent(simulation: Simulation) -> None:
+def test_foreign_status_provides_no_parent(simulation: Simulation) -> None:
     uid = simulation.get("VolumeBackup", "full")["metadata"]["uid"]
     copied = simulation.backup("copied", "nowhere")
     status = {"id": "another", "phase": "available", "parentId": uid}
@@ -162,7 +162,7 @@ def test_a_foreign_status_names_no_parent(simulation: Simulation) -> None:
     assert simulation.phase("VolumeBackup", "copied") == "error"
 
 
-def test_jobs_that_only_look_like_movers_hold_up_nobody(simulation: Simulation) -> None:
+def test_forged_jobs_do_not_occupy_mover_slots(simulation: Simulation) -> None:
     for number in range(20):
         labels = {api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY, api_labels.OWNER_KIND_LABEL: "VolumeBackup"}
         metadata = {"name": f"forged-{number}", "namespace": NAMESPACE, "labels": labels}

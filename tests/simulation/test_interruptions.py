@@ -1,4 +1,4 @@
-"""What people and the cluster may do at any moment of an operation: it ends as if nobody had."""
+"""Interruptions at any moment of an operation do not change its end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MADE = {
     "restore to a new volume": ("PersistentVolumeClaim", "Job"),
     "restore to an existing volume": ("Job",),
 }
-"""What each operation makes."""
+"""The kinds of children that each operation creates."""
 QUOTAS = [(name, kind) for name, made in MADE.items() for kind in made]
 
 
 def disturbed(name: str, steps: int, disturb: Callable[[Simulation], object]) -> tuple[Simulation, int, bool]:
-    """A scenario that is disturbed after so many steps; how many writes it took; and whether it was over by then."""
+    """Run a scenario with a disturbance after ``steps`` steps. Return its writes and whether it had ended before."""
     prepare, ask = SCENARIOS[name]
     with Simulation() as simulation:
         prepare(simulation)
@@ -42,7 +42,7 @@ def operations(simulation: Simulation) -> list[Object]:
 
 
 @pytest.mark.parametrize("name", ["create", "create, incremental", "restore to a new volume", "delete"])
-def test_a_backup_may_be_renamed_back_and_forth(name: str) -> None:
+def test_backup_can_be_renamed_at_any_moment(name: str) -> None:
     reference, writes = run(name)
 
     def rename(simulation: Simulation) -> None:
@@ -60,7 +60,7 @@ def test_a_backup_may_be_renamed_back_and_forth(name: str) -> None:
             break
 
 
-def test_a_backup_may_be_deleted_and_asked_for_again_under_its_name() -> None:
+def test_backup_can_be_recreated_under_its_name() -> None:
     reference, _ = run("create")
 
     def again(simulation: Simulation) -> None:
@@ -77,42 +77,42 @@ def test_a_backup_may_be_deleted_and_asked_for_again_under_its_name() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), QUOTAS)
-def test_a_quota_is_waited_for_and_makes_no_difference_once_there_is_room(name: str, kind: str) -> None:
+def test_exhausted_quota_only_delays_the_operation(name: str, kind: str) -> None:
     prepare, ask = SCENARIOS[name]
     reference, _ = run(name)
     with Simulation() as simulation:
         prepare(simulation)
         simulation.quota.add(kind)
         ask(simulation)
-        simulation.until(*_asked(simulation), "QuotaExceeded")
+        simulation.until(*_latest_operation(simulation), "QuotaExceeded")
         simulation.quota.clear()
         simulation.settle()
     assert summary(simulation) == summary(reference), simulation.story()
 
 
 @pytest.mark.parametrize(("name", "kind"), QUOTAS)
-def test_a_quota_that_never_has_room_ends_in_an_error_that_names_it_and_leaves_nothing(name: str, kind: str) -> None:
+def test_permanent_quota_fails_without_leftovers(name: str, kind: str) -> None:
     prepare, ask = SCENARIOS[name]
     with Simulation() as simulation:
         prepare(simulation)
         claims = len(simulation.objects.all("PersistentVolumeClaim"))
         simulation.quota.add(kind)
         ask(simulation)
-        asked = _asked(simulation)
+        operation = _latest_operation(simulation)
         simulation.settle()
-        assert simulation.phase(*asked) in ("error", "error_restoring"), simulation.story()
-        assert simulation.reason(*asked) == "QuotaExceeded"
+        assert simulation.phase(*operation) in ("error", "error_restoring"), simulation.story()
+        assert simulation.reason(*operation) == "QuotaExceeded"
         assert summary(simulation)["children"] == []
         assert len(simulation.objects.all("PersistentVolumeClaim")) == claims
 
 
-def _asked(simulation: Simulation) -> tuple[str, str]:
-    """Kind and name of what was asked for last."""
+def _latest_operation(simulation: Simulation) -> tuple[str, str]:
+    """Return kind and name of the latest operation."""
     newest = max(operations(simulation), key=lambda item: item["metadata"]["uid"])
     return newest["kind"], newest["metadata"]["name"]
 
 
-def test_a_snapshot_that_fails_first_makes_no_difference() -> None:
+def test_failed_snapshot_attempt_makes_no_difference() -> None:
     reference, _ = run("create")
     with Simulation() as simulation:
         simulation.claim("data", "first")
@@ -124,7 +124,7 @@ def test_a_snapshot_that_fails_first_makes_no_difference() -> None:
     assert summary(simulation) == summary(reference)
 
 
-def test_a_snapshot_that_is_never_ready_ends_in_an_error_and_leaves_nothing() -> None:
+def test_snapshot_never_ready_fails_without_leftovers() -> None:
     with Simulation() as simulation:
         simulation.claim("data", "first")
         moves = simulation.cluster.moves

@@ -1,4 +1,4 @@
-"""A request of an operator that does not lead any more arrives when another one has finished the work long ago."""
+"""Late requests of a former leader, which arrive after another operator has finished the work."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.support.simulation.simulation import Simulation
 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
-    """A volume, and a full backup of it."""
-    with Simulation() as running:
-        running.claim("data", "first")
-        running.backup("full", "data")
-        running.settle()
-        yield running
+    """Return a simulation with a volume and a full backup of it."""
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        yield simulation
 
 
 def _sent(simulation: Simulation) -> list[Object]:
-    """What is sent to create Jobs, from now on."""
+    """Return the list of Jobs to which every created Job is added from now on."""
     sent: list[Object] = []
     create = simulation.objects.create
 
@@ -36,7 +36,7 @@ def _sent(simulation: Simulation) -> list[Object]:
 
 
 def _arrives(simulation: Simulation, late: Object) -> None:
-    """The request arrives, and the cluster is faster than the operator that leads now."""
+    """Let the request arrive, and let the cluster act before the present leader."""
     simulation.objects.create("Job", late)
     for _ in range(20):
         moves = [move for move in simulation.cluster.moves() if not move.is_bad]
@@ -50,7 +50,7 @@ def _pods_of(simulation: Simulation, body: Object) -> list[str]:
     return [line for line in simulation.history if f"{body['metadata']['name']} starts a pod" in line]
 
 
-def test_a_job_that_is_created_after_its_restore_has_ended_writes_nothing_and_goes(simulation: Simulation) -> None:
+def test_late_job_of_an_ended_restore_writes_nothing(simulation: Simulation) -> None:
     sent = _sent(simulation)
     simulation.restore("again", "full", volumeId="data")
     simulation.settle()
@@ -63,7 +63,7 @@ def test_a_job_that_is_created_after_its_restore_has_ended_writes_nothing_and_go
     assert len(_pods_of(simulation, late)) == 1
 
 
-def test_a_job_that_is_created_after_its_backup_has_ended_copies_nothing_and_goes(simulation: Simulation) -> None:
+def test_late_job_of_an_ended_backup_copies_nothing(simulation: Simulation) -> None:
     sent = _sent(simulation)
     simulation.backup("second", "data")
     simulation.settle()
@@ -74,7 +74,7 @@ def test_a_job_that_is_created_after_its_backup_has_ended_copies_nothing_and_goe
     assert simulation.stored() == stored
 
 
-def test_a_job_for_a_volume_that_is_mounted_itself_starts_no_second_mover_when_it_comes_late() -> None:
+def test_late_job_on_the_volume_itself_starts_no_mover() -> None:
     with Simulation(snapshots=False) as simulation:
         simulation.claim("data", "first")
         sent = _sent(simulation)
@@ -88,7 +88,7 @@ def test_a_job_for_a_volume_that_is_mounted_itself_starts_no_second_mover_when_i
 
 
 @pytest.mark.parametrize("is_made_anew", [False, True])
-def test_a_job_whose_backup_is_gone_stores_nothing_and_goes(simulation: Simulation, is_made_anew: bool) -> None:
+def test_late_job_of_a_deleted_backup_stores_nothing(simulation: Simulation, is_made_anew: bool) -> None:
     sent = _sent(simulation)
     simulation.backup("second", "data")
     simulation.settle()
@@ -104,7 +104,7 @@ def test_a_job_whose_backup_is_gone_stores_nothing_and_goes(simulation: Simulati
     assert simulation.stored() == stored
 
 
-def test_a_mover_whose_backup_was_torn_away_by_force_is_stopped(simulation: Simulation) -> None:
+def test_mover_of_a_backup_removed_by_force_is_stopped(simulation: Simulation) -> None:
     simulation.backup("second", "data")
     simulation.until("VolumeBackup", "second", "MoverRunning")
     backup = simulation.get("VolumeBackup", "second")
@@ -115,7 +115,7 @@ def test_a_mover_whose_backup_was_torn_away_by_force_is_stopped(simulation: Simu
 
 
 class LateClaim:
-    """The request for the restored claim is on its way, and arrives when it is told to."""
+    """A delayed request that creates the restored claim."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.body: Object = {}
@@ -129,7 +129,7 @@ class LateClaim:
         return None
 
     def arrives(self, simulation: Simulation) -> None:
-        """It arrives now; others pass from now on."""
+        """Let the request arrive, and stop delaying requests."""
         simulation.objects.create = self._create  # type: ignore[method-assign]
         assert simulation.objects.create("PersistentVolumeClaim", self.body)
         simulation.settle()
@@ -141,10 +141,10 @@ def _no_claim_and_no_volume_is_left(simulation: Simulation) -> None:
     assert len(simulation.objects.all("PersistentVolume")) == 1
 
 
-def test_a_claim_that_is_created_after_its_restore_was_deleted_goes(simulation: Simulation) -> None:
+def test_late_claim_of_a_deleted_restore_is_removed(simulation: Simulation) -> None:
     late = LateClaim(simulation)
     simulation.restore("again", "full", name="new")
-    simulation.until("VolumeRestore", "again", "creating claim new")
+    simulation.until("VolumeRestore", "again", "creating PersistentVolumeClaim new")
     simulation.delete("VolumeRestore", "again")
     simulation.settle()
     assert simulation.phase("VolumeRestore", "again") == "gone"
@@ -152,7 +152,7 @@ def test_a_claim_that_is_created_after_its_restore_was_deleted_goes(simulation: 
     _no_claim_and_no_volume_is_left(simulation)
 
 
-def test_a_claim_that_is_created_after_its_restore_has_failed_goes(simulation: Simulation) -> None:
+def test_late_claim_of_a_failed_restore_is_removed(simulation: Simulation) -> None:
     late = LateClaim(simulation)
     simulation.restore("again", "full", name="new")
     simulation.settle()
@@ -162,12 +162,12 @@ def test_a_claim_that_is_created_after_its_restore_has_failed_goes(simulation: S
     assert simulation.exists("VolumeRestore", "again")
 
 
-def test_a_claim_that_is_created_when_its_restore_is_available_and_the_user_has_deleted_the_volume_goes(
+def test_late_claim_of_a_deleted_volume_is_removed(
     simulation: Simulation,
 ) -> None:
     late = LateClaim(simulation)
     simulation.restore("again", "full", name="new")
-    simulation.until("VolumeRestore", "again", "creating claim new")
+    simulation.until("VolumeRestore", "again", "creating PersistentVolumeClaim new")
     late.arrives(simulation)
     assert (simulation.phase("VolumeRestore", "again"), simulation.content("new")) == ("available", "first")
     simulation.delete("PersistentVolumeClaim", "new")
@@ -176,7 +176,7 @@ def test_a_claim_that_is_created_when_its_restore_is_available_and_the_user_has_
     _no_claim_and_no_volume_is_left(simulation)
 
 
-def test_a_restored_claim_is_the_users_alone_and_stays_when_the_restore_goes(simulation: Simulation) -> None:
+def test_restored_claim_outlives_its_restore(simulation: Simulation) -> None:
     simulation.restore("again", "full", name="new", labels={"app": "shop"}, annotations={"note": "mine"})
     simulation.settle()
     metadata = simulation.get("PersistentVolumeClaim", "new")["metadata"]
@@ -187,7 +187,7 @@ def test_a_restored_claim_is_the_users_alone_and_stays_when_the_restore_goes(sim
     assert simulation.content("new") == "first"
 
 
-def test_a_claim_whose_owner_the_user_has_made_the_restore_is_not_taken_for_one_of_ours(simulation: Simulation) -> None:
+def test_claim_owned_by_the_restore_is_not_treated_as_child(simulation: Simulation) -> None:
     restore = simulation.restore("again", "full", name="new")
     simulation.settle()
     claim = simulation.get("PersistentVolumeClaim", "new")

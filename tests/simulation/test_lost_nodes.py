@@ -1,4 +1,4 @@
-"""A mover whose node is lost never says that it has ended: that is told, and nothing else touches its volume."""
+"""The mover of a lost node never ends: the operator reports that, and its volume stays locked."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tests.support.simulation.api import Object
 from tests.support.simulation.simulation import Simulation
 
 HELD = "example.org/held"
-"""Stands for what keeps a pod of a lost node: the kubelet that never confirms its end."""
+"""The finalizer that represents the missing confirmation of a lost kubelet."""
 
 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
-    """A volume, and a full backup of it."""
-    with Simulation() as running:
-        running.claim("data", "first")
-        running.backup("full", "data")
-        running.settle()
-        yield running
+    """Return a simulation with a volume and a full backup of it."""
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        yield simulation
 
 
 def lose_node(simulation: Simulation) -> Object:
-    """The node of the only mover is lost. Returns the pod."""
+    """Lose the node of the only mover. Return the pod."""
     (pod,) = simulation.objects.all("Pod")
     metadata = pod["metadata"] | {"finalizers": [HELD]}
     simulation.objects.update(
@@ -40,7 +40,7 @@ def condition(simulation: Simulation, kind: str, name: str) -> str:
     return f"{shown[1]['reason']}: {shown[1]['message']}"
 
 
-def test_a_deleted_backup_says_which_node_and_what_to_do_and_goes_when_the_pod_has(simulation: Simulation) -> None:
+def test_deleted_backup_names_the_lost_node_and_waits(simulation: Simulation) -> None:
     simulation.backup("second", "data")
     simulation.until("VolumeBackup", "second", "MoverRunning")
     pod = lose_node(simulation)
@@ -48,11 +48,9 @@ def test_a_deleted_backup_says_which_node_and_what_to_do_and_goes_when_the_pod_h
     simulation.until("VolumeBackup", "second", "StoppingMover: The mover is being stopped (until ")
     simulation.settle()
     assert simulation.phase("VolumeBackup", "second") == "error_deleting"
-    said = condition(simulation, "VolumeBackup", "second")
-    assert (
-        f"StoppingMover: The mover was told to stop and has not: Pod {pod['metadata']['name']} on node node-7" in said
-    )
-    assert "node.kubernetes.io/out-of-service" in said
+    text = condition(simulation, "VolumeBackup", "second")
+    assert f"StoppingMover: Cannot stop the mover: Pod {pod['metadata']['name']} on node node-7" in text
+    assert "node.kubernetes.io/out-of-service" in text
     assert ("StoppingMover", 1) in simulation.events()
     simulation.objects.drop_finalizer(pod, HELD)
     simulation.settle()
@@ -60,7 +58,7 @@ def test_a_deleted_backup_says_which_node_and_what_to_do_and_goes_when_the_pod_h
     assert not [key for key in simulation.stored() if "second" in key]
 
 
-def test_a_deleted_restore_says_so_too_and_nobody_else_uses_its_volume_before_the_pod_has_gone(
+def test_deleted_restore_locks_its_volume_until_the_pod_ends(
     simulation: Simulation,
 ) -> None:
     simulation.restore("again", "full", volumeId="data")
@@ -71,7 +69,7 @@ def test_a_deleted_restore_says_so_too_and_nobody_else_uses_its_volume_before_th
     simulation.restore("other", "full", volumeId="data")
     simulation.settle()
     assert simulation.phase("VolumeRestore", "again") == "error_restoring"
-    assert "on node node-7. Nothing else touches its volume" in condition(simulation, "VolumeRestore", "again")
+    assert "on node node-7 does not end. Nothing else uses" in condition(simulation, "VolumeRestore", "again")
     assert simulation.events().count(("Cancelling", 1)) == 1
     assert simulation.reason("VolumeRestore", "other") == "VolumeBusy"
     assert simulation.objects.all("Pod") == [pod], "a second writer"
@@ -81,7 +79,7 @@ def test_a_deleted_restore_says_so_too_and_nobody_else_uses_its_volume_before_th
     assert simulation.phase("VolumeRestore", "other") == "available"
 
 
-def test_a_restore_that_was_whole_stays_so_while_its_deletion_hangs(simulation: Simulation) -> None:
+def test_successful_restore_stays_available_during_its_deletion(simulation: Simulation) -> None:
     simulation.restore("again", "full", volumeId="data")
     simulation.until("VolumeRestore", "again", "MoverRunning")
     (job,) = simulation.objects.all("Job")
@@ -91,7 +89,7 @@ def test_a_restore_that_was_whole_stays_so_while_its_deletion_hangs(simulation: 
     simulation.delete("VolumeRestore", "again")
     simulation.settle()
     assert simulation.phase("VolumeRestore", "again") == "available"
-    assert "Still being removed by the cluster: Job" in condition(simulation, "VolumeRestore", "again")
+    assert "The cluster is still removing Job" in condition(simulation, "VolumeRestore", "again")
     assert simulation.phase("VolumeBackup", "full") == "available"
     simulation.objects.drop_finalizer(job, HELD)
     simulation.settle()
@@ -99,9 +97,7 @@ def test_a_restore_that_was_whole_stays_so_while_its_deletion_hangs(simulation: 
 
 
 @pytest.mark.parametrize("snapshots", [True, False])
-def test_a_volume_that_a_restore_may_still_write_to_is_left_in_peace_although_nobody_tells_of_it_any_more(
-    simulation: Simulation, snapshots: bool
-) -> None:
+def test_volume_stays_locked_by_the_pod_of_a_removed_restore(simulation: Simulation, snapshots: bool) -> None:
     if not snapshots:
         simulation.objects.delete(simulation.get("VolumeSnapshotClass", "snap"))
     simulation.restore("again", "full", volumeId="data")

@@ -1,4 +1,4 @@
-"""Where a namespace holds very many backups, only those that matter are read, and everything ends as among few."""
+"""In namespaces with many backups, only related backups are read, and the final state is the same."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OTHERS = 8
 
 @pytest.fixture
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a single object be many."""
+    """Let a single object count as many."""
     monkeypatch.setattr(related, "LIST_ALL_LIMIT", 1)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_among_many_it_ends_as_among_few(name: str, request: pytest.FixtureRequest) -> None:
+def test_number_of_objects_does_not_change_the_end(name: str, request: pytest.FixtureRequest) -> None:
     among_few, _ = run(name)
     request.getfixturevalue("many")
     among_many, _ = run(name)
@@ -29,7 +29,7 @@ def test_among_many_it_ends_as_among_few(name: str, request: pytest.FixtureReque
 
 
 @pytest.mark.usefixtures("many")
-def test_backups_of_other_volumes_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backups_of_other_volumes_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
     def counted(model: Any, bodies: list[Any]) -> list[Any]:

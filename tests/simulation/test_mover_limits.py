@@ -1,4 +1,4 @@
-"""Several operations at once: limits on movers hold, the older goes first, nobody starves."""
+"""Concurrent operations: the limits of movers hold, older operations go first, and no operation starves."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def simulation() -> Iterator[Simulation]:
 
 
 def run_counting_movers(simulation: Simulation, kind: str, names: list[str]) -> list[str]:
-    """Go on until all have ended; the limit is checked at every step. Returns them in the order of their movers."""
+    """Continue until all operations have ended, and check the limit. Return them in the order of their movers."""
     order: list[str] = []
     for _ in range(3000):
         simulation.step()
-        running = [job for job in simulation.objects.all("Job") if "status" not in job]
-        assert len(running) <= POLICY.mover.limit, simulation.story()
+        active = [job for job in simulation.objects.all("Job") if "status" not in job]
+        assert len(active) <= POLICY.mover.limit, simulation.story()
         owners = [job["metadata"]["ownerReferences"][0]["name"] for job in simulation.objects.all("Job")]
         order += [name for name in owners if name not in order]
         if all(simulation.phase(kind, name) in ("available", "error_restoring", "error") for name in names):
@@ -29,7 +29,7 @@ def run_counting_movers(simulation: Simulation, kind: str, names: list[str]) -> 
     raise AssertionError(f"somebody starves:\n{simulation.story()}")
 
 
-def test_backups_of_many_volumes_get_their_movers_in_order_of_age(simulation: Simulation) -> None:
+def test_movers_start_in_order_of_age(simulation: Simulation) -> None:
     names = [f"backup-{number}" for number in range(7)]
     for name in names:
         simulation.claim(f"data-{name}", name)
@@ -41,21 +41,21 @@ def test_backups_of_many_volumes_get_their_movers_in_order_of_age(simulation: Si
     assert all(simulation.kept(name) == name for name in names)
 
 
-def test_a_backup_that_was_told_to_wait_is_made_as_any_other(simulation: Simulation) -> None:
+def test_acknowledged_backup_completes(simulation: Simulation) -> None:
     simulation.claim("data", "content")
     simulation.backup("full", "data")
-    simulation.notice()
-    told = simulation.get("VolumeBackup", "full")
-    assert (told["status"]["phase"], simulation.reason("VolumeBackup", "full")) == ("creating", "Noticed")
-    assert "finalizers" not in told["metadata"], "nothing is stored, and nothing holds it up if it is deleted"
+    simulation.acknowledge()
+    backup = simulation.get("VolumeBackup", "full")
+    assert (backup["status"]["phase"], simulation.reason("VolumeBackup", "full")) == ("creating", "Noticed")
+    assert "finalizers" not in backup["metadata"], "nothing is stored, so nothing delays a deletion"
     simulation.settle()
     assert (simulation.phase("VolumeBackup", "full"), simulation.kept("full")) == ("available", "content")
 
 
-def test_what_was_told_to_wait_and_is_wrong_is_refused_and_what_is_deleted_is_gone(simulation: Simulation) -> None:
+def test_acknowledged_backups_can_fail_or_be_deleted(simulation: Simulation) -> None:
     for name in ("wrong", "unwanted"):
         simulation.backup(name, "nowhere")
-    simulation.notice()
+    simulation.acknowledge()
     simulation.delete("VolumeBackup", "unwanted")
     simulation.settle()
     assert simulation.phase("VolumeBackup", "wrong") == "error"
@@ -63,18 +63,18 @@ def test_what_was_told_to_wait_and_is_wrong_is_refused_and_what_is_deleted_is_go
     assert simulation.stored() == []
 
 
-def test_nothing_is_told_of_a_backup_of_which_something_is_known(simulation: Simulation) -> None:
+def test_accepted_backup_is_not_acknowledged(simulation: Simulation) -> None:
     simulation.claim("data", "content")
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "SnapshotNotReady")
     simulation.erase_status("VolumeBackup", "full")
-    simulation.notice()
+    simulation.acknowledge()
     assert simulation.phase("VolumeBackup", "full") != "creating"
     simulation.settle()
     assert simulation.phase("VolumeBackup", "full") == "available"
 
 
-def test_several_restores_from_one_backup_run_together(simulation: Simulation) -> None:
+def test_restores_of_one_backup_run_in_parallel(simulation: Simulation) -> None:
     simulation.claim("data", "content")
     simulation.backup("full", "data")
     simulation.settle()
@@ -94,7 +94,7 @@ def test_several_restores_from_one_backup_run_together(simulation: Simulation) -
     assert simulation.phase("VolumeBackup", "full") == "available"
 
 
-def test_a_stream_of_younger_ones_does_not_starve_an_older_one(simulation: Simulation) -> None:
+def test_younger_backups_do_not_starve_an_older_one(simulation: Simulation) -> None:
     for number in range(4):
         simulation.claim(f"data-{number}", "content")
         simulation.backup(f"early-{number}", f"data-{number}")

@@ -1,4 +1,4 @@
-"""What a manifest will say about where its volume comes from, and how much of it at most."""
+"""The origin of a volume in its manifest, and the limits of its size."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def with_metadata(claim: PersistentVolumeClaim, **more: Any) -> PersistentVolume
     return claim.model_copy(update={"metadata": claim.metadata.model_copy(update=more)})
 
 
-def facts(claim: PersistentVolumeClaim, **seen: Any) -> ClaimFacts:
-    return origin.claim_facts(observed_backup(accepted(), **seen), claim)
+def facts(claim: PersistentVolumeClaim, **fields: Any) -> ClaimFacts:
+    return origin.claim_facts(observed_backup(accepted(), **fields), claim)
 
 
-def test_labels_and_annotations_are_kept_and_those_of_tools_are_not() -> None:
+def test_labels_of_tools_are_not_kept() -> None:
     own = {"app": "web", "example.org/team": "a", "cinderblock.io.example.org/x": "y", "helm.sh": "no domain"}
     kept = facts(with_metadata(a_claim(), labels=own | TRACKED, annotations=own | TRACKED))
     assert (kept.labels, kept.annotations, kept.left_out) == (own, own, [])
 
 
-def test_what_is_too_large_is_left_out_and_named() -> None:
+def test_large_values_are_omitted_and_listed() -> None:
     small = {f"small-{number}": "x" for number in range(5)}
     large = {"notes": "x" * (origin.VALUE_LIMIT + 1), "umlauts": "ü" * origin.VALUE_LIMIT}
     kept = facts(with_metadata(a_claim(), labels={"app": "web"}, annotations=small | large))
@@ -59,7 +59,7 @@ def test_what_is_too_large_is_left_out_and_named() -> None:
     assert kept.left_out == ["notes", "umlauts"]
 
 
-def test_many_values_that_fit_alone_are_bounded_together() -> None:
+def test_total_size_of_values_is_limited() -> None:
     many = {f"key-{number:03d}": "x" * 1000 for number in range(256)}
     kept = facts(with_metadata(a_claim(), annotations=many))
     assert sum(map(len, kept.annotations.values())) <= origin.TOTAL_LIMIT
@@ -68,7 +68,7 @@ def test_many_values_that_fit_alone_are_bounded_together() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=20), st.text(alphabet='a$"\n\u0001ü💣', max_size=3000), max_size=40))
-def test_whatever_a_claim_says_the_task_stays_small(annotations: dict[str, str]) -> None:
+def test_task_stays_small_for_any_claim(annotations: dict[str, str]) -> None:
     claim = with_metadata(a_claim(), annotations=annotations)
     with_them = mover_task(observed_backup(accepted()), a_store(), claim, Consistency.LIVE)
     without = mover_task(observed_backup(accepted()), a_store(), a_claim(), Consistency.LIVE)
@@ -76,7 +76,7 @@ def test_whatever_a_claim_says_the_task_stays_small(annotations: dict[str, str])
     assert _bytes(with_them) - _bytes(without) <= origin.TOTAL_LIMIT + names
 
 
-def test_the_largest_task_there_is_fits_into_a_job() -> None:
+def test_largest_task_fits_into_a_job() -> None:
     words = {f"key-{number:03d}": "$" * 255 for number in range(128)}
     claim = with_metadata(a_claim(), annotations={f"example.org/{'k' * 50}-{n}": "$" * 4000 for n in range(60)})
     backup = accepted(spec={"metadata": words, "description": "d" * 255})
@@ -90,7 +90,7 @@ def _bytes(task: MoverTask) -> int:
     return sum(len(value.encode()) for value in task_to_env(task).values())
 
 
-def test_the_request_is_kept_as_it_was_written() -> None:
+def test_requested_size_is_kept_as_written() -> None:
     claim = a_claim(resources={"requests": {"storage": "1Gi"}}, volumeAttributesClassName="gold")
     kept = facts(claim)
     assert (kept.requested_size, kept.volume_attributes_class) == ("1Gi", "gold")
@@ -109,20 +109,20 @@ def test_the_request_is_kept_as_it_was_written() -> None:
         ("data-web-0", ("other",), (None, None)),
     ],
 )
-def test_the_stateful_set_is_that_of_the_name_if_pods_confirm_it(
+def test_stateful_set_is_found_by_name_and_pods(
     name: str, sets: tuple[str, ...], found: tuple[str | None, int | None]
 ) -> None:
     kept = facts(a_claim(name=name), stateful_sets=sets)
     assert (kept.stateful_set, kept.ordinal) == found
 
 
-def test_a_stateful_set_that_deletes_its_claims_owns_them() -> None:
+def test_stateful_set_is_found_as_owner() -> None:
     owner = OwnerReference(kind="StatefulSet", name="web", uid="s-9")
     kept = facts(with_metadata(a_claim(name="data-web-4"), owner_references=(owner,)))
     assert (kept.stateful_set, kept.ordinal) == ("web", 4)
 
 
-def test_the_driver_is_that_of_the_volume_and_no_other_kind_has_one() -> None:
+def test_driver_facts_exist_only_for_csi_volumes() -> None:
     csi = {"driver": "csi.example.org", "volumeHandle": "vol-1", "fsType": "xfs"}
     volume = PersistentVolume.model_validate({"spec": {"csi": csi}})
     assert origin.driver_facts(volume) == DriverFacts(name="csi.example.org", volume_handle="vol-1", fs_type="xfs")
@@ -130,7 +130,7 @@ def test_the_driver_is_that_of_the_volume_and_no_other_kind_has_one() -> None:
     assert origin.driver_facts(None) is None
 
 
-def test_the_cluster_is_named_if_it_is_known() -> None:
+def test_cluster_facts_need_the_cluster_uid() -> None:
     observed = observed_backup(accepted(), cluster_uid="k-1")
     observed = replace(observed, policy=replace(POLICY, release="backups"))
     assert origin.cluster_facts(observed) == ClusterFacts(uid="k-1", release="backups")
@@ -142,21 +142,21 @@ def test_the_cluster_is_named_if_it_is_known() -> None:
 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
-    with Simulation() as running:
-        running.objects.create("Namespace", {"metadata": {"name": "kube-system"}})
-        running.claim("data-web-1", "first")
-        yield running
+    with Simulation() as simulation:
+        simulation.objects.create("Namespace", {"metadata": {"name": "kube-system"}})
+        simulation.claim("data-web-1", "first")
+        yield simulation
 
 
 def task_of(simulation: Simulation, kind: str, name: str) -> MoverTask:
-    """The task of the mover that runs for an operation."""
+    """Return the task of the running mover of an operation."""
     simulation.until(kind, name, "MoverRunning")
     (job,) = simulation.objects.all("Job")
     variables: list[Object] = job["spec"]["template"]["spec"]["containers"][0]["env"]
     return MoverTask.model_validate_json("".join(variable["value"] for variable in variables))
 
 
-def test_a_task_says_what_was_seen(simulation: Simulation) -> None:
+def test_task_contains_the_origin(simulation: Simulation) -> None:
     claim = simulation.get("PersistentVolumeClaim", "data-web-1")
     simulation.objects.update(claim, metadata=claim["metadata"] | {"labels": {"app": "web"} | TRACKED})
     pod = simulation.pod("web-0", "data-web-0")
@@ -172,7 +172,7 @@ def test_a_task_says_what_was_seen(simulation: Simulation) -> None:
     assert described.consistency == "snapshot"
 
 
-def test_without_snapshots_the_copy_is_live() -> None:
+def test_copy_without_snapshot_is_live() -> None:
     with Simulation(snapshots=False) as simulation:
         simulation.claim("data", "first")
         simulation.backup("full", "data")
@@ -180,7 +180,7 @@ def test_without_snapshots_the_copy_is_live() -> None:
         assert (described.consistency, described.cluster) == ("live", None)
 
 
-def test_a_restore_has_no_need_of_what_the_claim_said(simulation: Simulation) -> None:
+def test_restore_task_omits_the_claim(simulation: Simulation) -> None:
     claim = simulation.get("PersistentVolumeClaim", "data-web-1")
     simulation.objects.update(claim, metadata=claim["metadata"] | {"annotations": {"notes": "x" * 3000}})
     simulation.backup("full", "data-web-1")
@@ -189,9 +189,8 @@ def test_a_restore_has_no_need_of_what_the_claim_said(simulation: Simulation) ->
     assert task_of(simulation, "VolumeRestore", "again").backup.claim is None
 
 
-def test_the_cluster_is_asked_for_its_name_once(simulation: Simulation) -> None:
+def test_cluster_uid_is_read_once(simulation: Simulation) -> None:
     for name in ("one", "two"):
         simulation.backup(name, "data-web-1")
         simulation.settle()
-    asked = simulation._eyes.kube.calls[("get", "namespaces")]
-    assert asked == 1
+    assert simulation.faults.requests["get", "namespaces"] == 1

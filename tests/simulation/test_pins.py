@@ -1,4 +1,4 @@
-"""The operator records what identifies the content of a backup, later also for backups of an earlier release."""
+"""The operator records the pins of every backup, later also of backups of an earlier release."""
 
 from __future__ import annotations
 
@@ -16,315 +16,317 @@ from tests.support.simulation.simulation import Simulation
 
 
 @pytest.fixture(params=[False, True], ids=["unsealed", "sealed"])
-def running(request: pytest.FixtureRequest) -> Iterator[Simulation]:
-    """A backup of claim ``data``, in a store without keys or with them."""
-    with Simulation() as running:
+def simulation(request: pytest.FixtureRequest) -> Iterator[Simulation]:
+    """Return a simulation with a backup of claim ``data``, in a store with or without keys."""
+    with Simulation() as simulation:
         if request.param:
-            running.encrypt(key_ring())
-        running.claim("data", "first")
-        running.backup("full", "data")
-        running.settle()
-        yield running
+            simulation.encrypt(key_ring())
+        simulation.claim("data", "first")
+        simulation.backup("full", "data")
+        simulation.settle()
+        yield simulation
 
 
-def status(running: Simulation, name: str = "full") -> dict[str, Any]:
-    return dict(running.get("VolumeBackup", name)["status"])
+def status(simulation: Simulation, name: str = "full") -> dict[str, Any]:
+    return dict(simulation.get("VolumeBackup", name)["status"])
 
 
-def condition(running: Simulation, kind: str, name: str = "full") -> dict[str, Any] | None:
-    return next((c for c in status(running, name)["conditions"] if c["type"] == kind), None)
+def condition(simulation: Simulation, kind: str, name: str = "full") -> dict[str, Any] | None:
+    return next((c for c in status(simulation, name)["conditions"] if c["type"] == kind), None)
 
 
-def forget_pins(running: Simulation, name: str = "full") -> dict[str, Any]:
-    """Leave a status as an earlier release has written it. Returns the pins."""
-    backup = running.get("VolumeBackup", name)
+def forget_pins(simulation: Simulation, name: str = "full") -> dict[str, Any]:
+    """Remove the pins from a status, as an earlier release wrote it. Return the pins."""
+    backup = simulation.get("VolumeBackup", name)
     pins: dict[str, Any] = backup["status"].pop("pins")
-    running.objects.update(backup, status=backup["status"])
+    simulation.objects.update(backup, status=backup["status"])
     return pins
 
 
-def upgrade(running: Simulation) -> None:
-    """Start the operator, which looks at what its lists show, and let it do all it wants."""
-    running.restart()
-    running.settle()
+def upgrade(simulation: Simulation) -> None:
+    """Restart the operator and let it settle."""
+    simulation.restart()
+    simulation.settle()
 
 
-def manifest(running: Simulation, name: str = "full") -> str:
-    return str(status(running, name)["manifestKey"])
+def manifest(simulation: Simulation, name: str = "full") -> str:
+    return str(status(simulation, name)["manifestKey"])
 
 
-def replace_manifest(running: Simulation, name: str, other: str) -> None:
-    """Put the manifest of another backup in the place of one."""
-    store = running.cluster.store
-    store.put(manifest(running, name), store.get(manifest(running, other)))
+def replace_manifest(simulation: Simulation, name: str, other: str) -> None:
+    """Replace the manifest of a backup with that of another one."""
+    store = simulation.cluster.store
+    store.put(manifest(simulation, name), store.get(manifest(simulation, other)))
 
 
-def restored(running: Simulation, backup: str = "full") -> tuple[str, str]:
-    """Phase and reason of a restore to a new volume."""
-    running.restore("back", backup, name="new")
-    running.settle()
-    return running.phase("VolumeRestore", "back"), running.reason("VolumeRestore", "back")
+def restored(simulation: Simulation, backup: str = "full") -> tuple[str, str]:
+    """Return phase and reason of a restore into a new volume."""
+    simulation.restore("back", backup, name="new")
+    simulation.settle()
+    return simulation.phase("VolumeRestore", "back"), simulation.reason("VolumeRestore", "back")
 
 
-def test_a_new_backup_is_pinned(running: Simulation) -> None:
-    pins = status(running)["pins"]
-    assert pins["suite"] == (1 if running.cluster.keys else 0)
-    assert pins["salt"] in running.cluster.held
-    assert condition(running, "Pinned") is None
+def test_new_backup_has_pins(simulation: Simulation) -> None:
+    pins = status(simulation)["pins"]
+    assert pins["suite"] == (1 if simulation.cluster.keys else 0)
+    assert pins["salt"] in simulation.cluster.held
+    assert condition(simulation, "Pinned") is None
 
 
-def test_a_backup_of_an_earlier_release_is_pinned_once_by_an_upgrade(running: Simulation) -> None:
-    pins, before = forget_pins(running), status(running)
-    upgrade(running)
-    assert status(running)["pins"] == pins
-    told = {name: value for name, value in status(running).items() if name not in ("pins", "updatedAt")}
-    assert told == {name: value for name, value in before.items() if name != "updatedAt"}
-    assert ObjectKey("VolumeBackup", NAMESPACE, "full") not in running.unsettled()
+def test_upgrade_pins_a_backup_of_an_earlier_release(simulation: Simulation) -> None:
+    pins, before = forget_pins(simulation), status(simulation)
+    upgrade(simulation)
+    assert status(simulation)["pins"] == pins
+    unchanged = {name: value for name, value in status(simulation).items() if name not in ("pins", "updatedAt")}
+    assert unchanged == {name: value for name, value in before.items() if name != "updatedAt"}
+    assert ObjectKey("VolumeBackup", NAMESPACE, "full") not in simulation.pending()
 
 
-def test_a_store_that_does_not_answer_takes_nothing_from_a_backup_and_is_asked_again(running: Simulation) -> None:
-    pins = forget_pins(running)
-    running.store.trouble = StoreUnreachable("no answer")
-    running.restart()
+def test_silent_store_delays_the_pinning(simulation: Simulation) -> None:
+    pins = forget_pins(simulation)
+    simulation.store.error = StoreUnreachable("no answer")
+    simulation.restart()
     for _ in range(40):
-        running.step()
-    assert running.phase("VolumeBackup", "full") == "available"
-    assert running.reason("VolumeBackup", "full") == "Available"
-    pinned = condition(running, "Pinned")
+        simulation.step()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+    assert simulation.reason("VolumeBackup", "full") == "Available"
+    pinned = condition(simulation, "Pinned")
     assert pinned is not None
     assert (pinned["status"], pinned["reason"]) == ("False", "StoreUnreachable")
-    assert ObjectKey("VolumeBackup", NAMESPACE, "full") in running.unsettled()
-    running.store.trouble = None
-    running.resync()
-    running.settle()
-    assert status(running)["pins"] == pins
-    assert condition(running, "Pinned") is None
+    assert ObjectKey("VolumeBackup", NAMESPACE, "full") in simulation.pending()
+    simulation.store.error = None
+    simulation.resync()
+    simulation.settle()
+    assert status(simulation)["pins"] == pins
+    assert condition(simulation, "Pinned") is None
 
 
-def test_a_key_that_is_not_there_takes_nothing_from_a_backup(running: Simulation) -> None:
-    forget_pins(running)
-    running.store.trouble = KeyUnavailable("the Secret does not hold it")
-    running.restart()
+def test_missing_key_delays_the_pinning(simulation: Simulation) -> None:
+    forget_pins(simulation)
+    simulation.store.error = KeyUnavailable("the Secret does not hold it")
+    simulation.restart()
     for _ in range(40):
-        running.step()
-    assert running.reason("VolumeBackup", "full") == "Available"
-    pinned = condition(running, "Pinned")
+        simulation.step()
+    assert simulation.reason("VolumeBackup", "full") == "Available"
+    pinned = condition(simulation, "Pinned")
     assert pinned is not None
     assert pinned["reason"] == "KeyUnavailable"
 
 
-def test_what_is_not_the_backup_is_told_and_not_pinned_and_not_restored(running: Simulation) -> None:
-    running.claim("other", "secret")
-    running.backup("theirs", "other")
-    running.settle()
-    forget_pins(running)
-    right = running.cluster.store.get(manifest(running))
-    replace_manifest(running, "full", "theirs")
-    running.restart()
-    running.resync()
+def test_foreign_manifest_is_neither_pinned_nor_restored(simulation: Simulation) -> None:
+    simulation.claim("other", "secret")
+    simulation.backup("theirs", "other")
+    simulation.settle()
+    forget_pins(simulation)
+    right = simulation.cluster.store.get(manifest(simulation))
+    replace_manifest(simulation, "full", "theirs")
+    simulation.restart()
+    simulation.resync()
     for _ in range(60):
-        running.step()
-    assert running.phase("VolumeBackup", "full") == "available"
-    assert running.reason("VolumeBackup", "full") == "ForeignManifest"
-    pinned = condition(running, "Pinned")
+        simulation.step()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+    assert simulation.reason("VolumeBackup", "full") == "ForeignManifest"
+    pinned = condition(simulation, "Pinned")
     assert pinned is not None
     assert pinned["reason"] == "ForeignManifest"
-    assert "pins" not in status(running)
-    assert ("ForeignManifest", 1) in running.events()
-    running.restore("back", "full", name="new")
-    running.until("VolumeRestore", "back", "ForeignManifest")
-    assert not running.exists("PersistentVolumeClaim", "new")
-    running.cluster.store.put(manifest(running), right)
-    running.resync()
-    running.settle()
-    assert "pins" in status(running)
-    assert (running.reason("VolumeBackup", "full"), condition(running, "Pinned")) == ("Available", None)
+    assert "pins" not in status(simulation)
+    assert ("ForeignManifest", 1) in simulation.events()
+    simulation.restore("back", "full", name="new")
+    simulation.until("VolumeRestore", "back", "ForeignManifest")
+    assert not simulation.exists("PersistentVolumeClaim", "new")
+    simulation.cluster.store.put(manifest(simulation), right)
+    simulation.resync()
+    simulation.settle()
+    assert "pins" in status(simulation)
+    assert (simulation.reason("VolumeBackup", "full"), condition(simulation, "Pinned")) == ("Available", None)
 
 
-def test_a_manifest_that_is_gone_is_told(running: Simulation) -> None:
-    forget_pins(running)
-    running.cluster.store.delete([manifest(running)])
-    running.restart()
+def test_missing_manifest_is_reported(simulation: Simulation) -> None:
+    forget_pins(simulation)
+    simulation.cluster.store.delete([manifest(simulation)])
+    simulation.restart()
     for _ in range(40):
-        running.step()
-    assert running.reason("VolumeBackup", "full") == "ManifestMissing"
+        simulation.step()
+    assert simulation.reason("VolumeBackup", "full") == "ManifestMissing"
 
 
-def test_a_lost_status_is_regained_and_says_so(running: Simulation) -> None:
-    pins = status(running)["pins"]
-    running.erase_status("VolumeBackup", "full")
-    running.resync()
-    running.settle()
-    assert status(running)["pins"] == pins
-    regained = condition(running, "PinRegained")
+def test_recovered_status_has_condition_pin_regained(simulation: Simulation) -> None:
+    pins = status(simulation)["pins"]
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
+    simulation.settle()
+    assert status(simulation)["pins"] == pins
+    regained = condition(simulation, "PinRegained")
     assert regained is not None
     assert (regained["status"], regained["reason"]) == ("True", "StatusLost")
-    running.restore("back", "full", name="new")
-    running.settle()
-    assert running.content("new") == "first"
-    assert condition(running, "PinRegained") == regained
+    simulation.restore("back", "full", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "first"
+    assert condition(simulation, "PinRegained") == regained
 
 
-def test_a_lost_status_is_not_regained_from_a_manifest_of_another_backup(running: Simulation) -> None:
-    running.claim("other", "secret")
-    running.backup("theirs", "other")
-    running.settle()
-    key, right = manifest(running), running.cluster.store.get(manifest(running))
-    replace_manifest(running, "full", "theirs")
-    running.erase_status("VolumeBackup", "full")
-    running.resync()
+def test_lost_status_is_not_recovered_from_a_foreign_manifest(simulation: Simulation) -> None:
+    simulation.claim("other", "secret")
+    simulation.backup("theirs", "other")
+    simulation.settle()
+    key, right = manifest(simulation), simulation.cluster.store.get(manifest(simulation))
+    replace_manifest(simulation, "full", "theirs")
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
     for _ in range(60):
-        running.step()
-    assert (running.phase("VolumeBackup", "full"), running.reason("VolumeBackup", "full")) == (
+        simulation.step()
+    assert (simulation.phase("VolumeBackup", "full"), simulation.reason("VolumeBackup", "full")) == (
         "error",
         "ForeignManifest",
     )
-    assert "pins" not in status(running)
-    running.cluster.store.put(key, right)
-    running.settle()
-    assert running.phase("VolumeBackup", "full") == "available"
+    assert "pins" not in status(simulation)
+    simulation.cluster.store.put(key, right)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
 
 
-def test_a_namesake_beside_it_does_not_hide_a_backup_whose_status_was_lost(running: Simulation) -> None:
-    uid = running.get("VolumeBackup", "full")["metadata"]["uid"]
-    pins = status(running)["pins"]
-    running.cluster.store.put(f"backups/0-before-all/{uid}.manifest", running.cluster.store.get(manifest(running)))
-    running.erase_status("VolumeBackup", "full")
-    running.resync()
-    running.settle()
-    assert status(running)["pins"] == pins
+def test_copied_manifest_does_not_hide_the_true_one(simulation: Simulation) -> None:
+    uid = simulation.get("VolumeBackup", "full")["metadata"]["uid"]
+    pins = status(simulation)["pins"]
+    simulation.cluster.store.put(
+        f"backups/0-before-all/{uid}.manifest", simulation.cluster.store.get(manifest(simulation))
+    )
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
+    simulation.settle()
+    assert status(simulation)["pins"] == pins
 
 
-def test_a_namesake_under_a_key_that_nobody_has_does_not_hide_it_either(running: Simulation) -> None:
-    uid = running.get("VolumeBackup", "full")["metadata"]["uid"]
-    pins, leaked = status(running)["pins"], KeyRing({"lost": bytes(32)}, "lost")
-    forged = running.cluster.forge("0-before-all", uid, "evil", leaked)
-    running.cluster.store.put(f"backups/0-before-all/{uid}.manifest", forged)
-    running.delete("PersistentVolumeClaim", "data")
-    running.settle()
-    running.erase_status("VolumeBackup", "full")
-    running.resync()
-    running.settle()
-    assert status(running)["pins"] == pins
+def test_manifest_under_an_unknown_key_does_not_hide_the_true_one(simulation: Simulation) -> None:
+    uid = simulation.get("VolumeBackup", "full")["metadata"]["uid"]
+    pins, leaked = status(simulation)["pins"], KeyRing({"lost": bytes(32)}, "lost")
+    forged = simulation.cluster.forge("0-before-all", uid, "evil", leaked)
+    simulation.cluster.store.put(f"backups/0-before-all/{uid}.manifest", forged)
+    simulation.delete("PersistentVolumeClaim", "data")
+    simulation.settle()
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
+    simulation.settle()
+    assert status(simulation)["pins"] == pins
 
 
-def test_of_several_namesakes_none_is_taken_unless_the_volume_is_known(running: Simulation) -> None:
-    """Whoever can write to the container, and has the key if there is one, can make a manifest of the same name."""
-    uid = running.get("VolumeBackup", "full")["metadata"]["uid"]
-    pins, key = status(running)["pins"], f"backups/0-before-all/{uid}.manifest"
-    running.cluster.store.put(key, running.cluster.forge("0-before-all", uid, "evil", running.cluster.keys))
-    running.delete("PersistentVolumeClaim", "data")
-    running.settle()
-    running.erase_status("VolumeBackup", "full")
-    running.resync()
+def test_ambiguous_manifests_need_a_known_volume(simulation: Simulation) -> None:
+    """Anybody who can write to the container, and has the key if there is one, can forge such a manifest."""
+    uid = simulation.get("VolumeBackup", "full")["metadata"]["uid"]
+    pins, key = status(simulation)["pins"], f"backups/0-before-all/{uid}.manifest"
+    simulation.cluster.store.put(key, simulation.cluster.forge("0-before-all", uid, "evil", simulation.cluster.keys))
+    simulation.delete("PersistentVolumeClaim", "data")
+    simulation.settle()
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
     for _ in range(40):
-        running.step()
-    assert running.reason("VolumeBackup", "full") == "ForeignManifest"
-    assert "there are 2 of its name" in status(running)["failReason"]
-    running.cluster.store.delete([key])
-    running.settle()
-    assert status(running)["pins"] == pins
+        simulation.step()
+    assert simulation.reason("VolumeBackup", "full") == "ForeignManifest"
+    assert "there are 2 of its name" in status(simulation)["failReason"]
+    simulation.cluster.store.delete([key])
+    simulation.settle()
+    assert status(simulation)["pins"] == pins
 
 
-def test_an_import_by_an_id_that_several_manifests_have_wants_the_key(running: Simulation) -> None:
-    uid, right = running.get("VolumeBackup", "full")["metadata"]["uid"], manifest(running)
-    running.tear_away("full")
+def test_import_of_an_ambiguous_id_needs_the_key(simulation: Simulation) -> None:
+    uid, right = simulation.get("VolumeBackup", "full")["metadata"]["uid"], manifest(simulation)
+    simulation.remove_by_force("full")
     key = f"backups/0-before-all/{uid}.manifest"
-    running.cluster.store.put(key, running.cluster.forge("0-before-all", uid, "evil", running.cluster.keys))
-    running.adopt("by-id", uid)
-    running.settle()
-    assert running.reason("VolumeBackup", "by-id") == "ForeignManifest"
-    assert "spec.import.manifest" in status(running, "by-id")["failReason"]
-    running.delete("VolumeBackup", "by-id")
-    running.settle()
-    running.adopt("by-key", uid, manifest=right)
-    running.settle()
-    running.restore("back", "by-key", name="new")
-    running.settle()
-    assert running.content("new") == "first"
+    simulation.cluster.store.put(key, simulation.cluster.forge("0-before-all", uid, "evil", simulation.cluster.keys))
+    simulation.import_backup("by-id", uid)
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "by-id") == "ForeignManifest"
+    assert "spec.import.manifest" in status(simulation, "by-id")["failReason"]
+    simulation.delete("VolumeBackup", "by-id")
+    simulation.settle()
+    simulation.import_backup("by-key", uid, manifest=right)
+    simulation.settle()
+    simulation.restore("back", "by-key", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "first"
 
 
-def test_what_is_swapped_between_the_movers_end_and_the_read_back_is_found(running: Simulation) -> None:
-    uid = running.backup("again", "data")["metadata"]["uid"]
-    running.until("VolumeBackup", "again", "MoverRunning")
-    (pod,) = (pod for pod in running.objects.all("Pod") if "ownerReferences" in pod["metadata"])
-    report = running.cluster.work(pod)
-    key = next(key for key in running.stored("backups/") if uid in key)
-    written = running.cluster.store.get(key)
-    running.cluster.store.delete([key])
-    running.cluster.work(pod)
-    assert running.cluster.store.get(key) != written
-    running.cluster.end(pod, 0, report)
-    running.settle()
-    assert running.phase("VolumeBackup", "again") == "error"
-    assert running.reason("VolumeBackup", "again") == "ManifestReplaced"
+def test_manifest_replaced_before_the_read_back_is_detected(simulation: Simulation) -> None:
+    uid = simulation.backup("again", "data")["metadata"]["uid"]
+    simulation.until("VolumeBackup", "again", "MoverRunning")
+    (pod,) = (pod for pod in simulation.objects.all("Pod") if "ownerReferences" in pod["metadata"])
+    report = simulation.cluster.work(pod)
+    key = next(key for key in simulation.stored("backups/") if uid in key)
+    written = simulation.cluster.store.get(key)
+    simulation.cluster.store.delete([key])
+    simulation.cluster.work(pod)
+    assert simulation.cluster.store.get(key) != written
+    simulation.cluster.end(pod, 0, report)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "again") == "error"
+    assert simulation.reason("VolumeBackup", "again") == "ManifestReplaced"
 
 
-def test_a_report_of_an_earlier_mover_names_no_pins_and_those_that_are_read_count(running: Simulation) -> None:
-    running.backup("again", "data")
-    running.until("VolumeBackup", "again", "MoverRunning")
-    (pod,) = (pod for pod in running.objects.all("Pod") if "ownerReferences" in pod["metadata"])
-    report = running.cluster.work(pod)
-    running.cluster.end(pod, 0, report.model_copy(update={"pins": None}))
-    running.settle()
-    assert running.phase("VolumeBackup", "again") == "available"
+def test_report_without_pins_uses_the_pins_of_the_manifest(simulation: Simulation) -> None:
+    simulation.backup("again", "data")
+    simulation.until("VolumeBackup", "again", "MoverRunning")
+    (pod,) = (pod for pod in simulation.objects.all("Pod") if "ownerReferences" in pod["metadata"])
+    report = simulation.cluster.work(pod)
+    simulation.cluster.end(pod, 0, report.model_copy(update={"pins": None}))
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "again") == "available"
     assert report.pins is not None
-    assert status(running, "again")["pins"] == report.pins.to_wire()
+    assert status(simulation, "again")["pins"] == report.pins.to_wire()
 
 
 @pytest.mark.parametrize("is_pinned", [True, False])
-def test_a_mover_builds_on_the_parent_that_its_status_tells_of(running: Simulation, is_pinned: bool) -> None:
+def test_incremental_backup_uses_its_recorded_parent(simulation: Simulation, is_pinned: bool) -> None:
     if not is_pinned:
-        forget_pins(running)
-    running.backup("child", "data", incremental=True)
-    running.settle()
-    assert running.phase("VolumeBackup", "child") == "available"
-    assert status(running, "child")["isIncremental"] is True
+        forget_pins(simulation)
+    simulation.backup("child", "data", incremental=True)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "child") == "available"
+    assert status(simulation, "child")["isIncremental"] is True
 
 
-def test_a_parent_that_was_replaced_is_not_built_upon(running: Simulation) -> None:
-    running.claim("other", "secret")
-    running.backup("theirs", "other")
-    running.settle()
-    replace_manifest(running, "full", "theirs")
-    running.backup("child", "data", incremental=True)
-    running.settle()
-    assert running.phase("VolumeBackup", "child") == "error"
-    assert running.reason("VolumeBackup", "child") == "ForeignManifest"
+def test_replaced_parent_fails_the_incremental_backup(simulation: Simulation) -> None:
+    simulation.claim("other", "secret")
+    simulation.backup("theirs", "other")
+    simulation.settle()
+    replace_manifest(simulation, "full", "theirs")
+    simulation.backup("child", "data", incremental=True)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "child") == "error"
+    assert simulation.reason("VolumeBackup", "child") == "ForeignManifest"
 
 
-def test_a_parent_without_pins_that_was_replaced_is_not_built_upon(running: Simulation) -> None:
-    running.claim("other", "secret")
-    running.backup("theirs", "other")
-    running.settle()
-    forget_pins(running)
-    replace_manifest(running, "full", "theirs")
-    running.backup("child", "data", incremental=True)
-    running.until("VolumeBackup", "child", "ForeignManifest")
-    assert running.phase("VolumeBackup", "child") == "error"
-    assert not any(item["metadata"]["name"].startswith("cinderblock-") for item in running.objects.all("Job"))
+def test_replaced_parent_without_pins_starts_no_mover(simulation: Simulation) -> None:
+    simulation.claim("other", "secret")
+    simulation.backup("theirs", "other")
+    simulation.settle()
+    forget_pins(simulation)
+    replace_manifest(simulation, "full", "theirs")
+    simulation.backup("child", "data", incremental=True)
+    simulation.until("VolumeBackup", "child", "ForeignManifest")
+    assert simulation.phase("VolumeBackup", "child") == "error"
+    assert not any(item["metadata"]["name"].startswith("cinderblock-") for item in simulation.objects.all("Job"))
 
 
-def test_a_restore_of_a_backup_without_pins_is_bound_to_what_the_operator_has_read(running: Simulation) -> None:
-    """Between the operator's look and the mover's, somebody puts an older manifest of the same backup there."""
-    forget_pins(running)
-    key, right = manifest(running), running.cluster.store.get(manifest(running))
-    running.restore("back", "full", name="new")
-    running.until("VolumeRestore", "back", "MoverRunning")
-    (pod,) = (pod for pod in running.objects.all("Pod") if "ownerReferences" in pod["metadata"])
-    task = running.cluster.task_of(pod)
+def test_restore_without_pins_uses_the_pins_of_the_manifest(simulation: Simulation) -> None:
+    """Somebody puts an older manifest of the backup there after the operator has read the right one."""
+    forget_pins(simulation)
+    key, right = manifest(simulation), simulation.cluster.store.get(manifest(simulation))
+    simulation.restore("back", "full", name="new")
+    simulation.until("VolumeRestore", "back", "MoverRunning")
+    (pod,) = (pod for pod in simulation.objects.all("Pod") if "ownerReferences" in pod["metadata"])
+    task = simulation.cluster.task_of(pod)
     assert task.expected is not None
     assert task.expected.pins is not None
-    assert task.expected.pins.salt in running.cluster.held
-    assert restored_after(running, key, right) == "ManifestReplaced"
+    assert task.expected.pins.salt in simulation.cluster.held
+    assert restored_after(simulation, key, right) == "ManifestReplaced"
 
 
-def restored_after(running: Simulation, key: str, right: bytes) -> str:
-    """Reason of a restore whose manifest is replaced, while its mover runs, by another one of the same backup."""
-    ids = running.get("VolumeBackup", "full")["status"]
-    forged = running.cluster.forge(ids["volumeId"], ids["id"], "older", running.cluster.keys)
+def restored_after(simulation: Simulation, key: str, right: bytes) -> str:
+    """Return the reason of a restore whose manifest is replaced by a forged one while its mover runs."""
+    ids = simulation.get("VolumeBackup", "full")["status"]
+    forged = simulation.cluster.forge(ids["volumeId"], ids["id"], "older", simulation.cluster.keys)
     assert forged != right
-    running.cluster.store.put(key, forged)
-    running.settle()
-    assert not running.exists("PersistentVolumeClaim", "new")
-    return running.reason("VolumeRestore", "back")
+    simulation.cluster.store.put(key, forged)
+    simulation.settle()
+    assert not simulation.exists("PersistentVolumeClaim", "new")
+    return simulation.reason("VolumeRestore", "back")

@@ -1,4 +1,4 @@
-"""Manifests decide what may be deleted, whatever becomes of the backups in between."""
+"""Manifests decide which packs may be deleted, whatever happens to intermediate backups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cinderblock.errors import StoreUnreachable
 from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.backup import decide as backup_decide
 from tests.support.simulation.observed_builders import NOW, accepted, available, observed_backup
-from tests.support.simulation.simulation import Simulation, is_whole
+from tests.support.simulation.simulation import Simulation, is_restorable
 
 JUNK = ("{volume}/", "{volume}/notes.txt", "{volume}//x.manifest", "{volume}/deeper/{backup}.manifest", "notes.txt")
 JUNK_OF_PACKS = ("{volume}/{backup}/", "{volume}/{backup}/notes.txt", "{volume}/{backup}//x", "{volume}/{backup}/./x")
@@ -20,14 +20,14 @@ JUNK_OF_PACKS = ("{volume}/{backup}/", "{volume}/{backup}/notes.txt", "{volume}/
 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
-    with Simulation() as running:
-        running.claim("data", "first")
-        yield running
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        yield simulation
 
 
 @pytest.fixture
-def line(simulation: Simulation) -> Simulation:
-    """Backups a, b and c, each of which builds on the one before, and x beside them."""
+def chain(simulation: Simulation) -> Simulation:
+    """Return a simulation with the incremental chain a, b, c, and the independent backup x."""
     return make_line(simulation, "abc")
 
 
@@ -45,9 +45,9 @@ def has_dependents(simulation: Simulation, name: str) -> bool:
 
 
 def lose(simulation: Simulation, name: str) -> None:
-    """Somebody removes a VolumeBackup by force, and its manifest with an S3 client."""
+    """Remove a VolumeBackup by force, and its manifest with an S3 client."""
     key = simulation.get("VolumeBackup", name)["status"]["manifestKey"]
-    simulation.tear_away(name)
+    simulation.remove_by_force(name)
     simulation.cluster.store.delete([key])
 
 
@@ -56,32 +56,32 @@ def uid(simulation: Simulation, name: str) -> str:
     return found
 
 
-# -- the middle of a line
+# -- the middle of a chain
 
 
-def test_without_its_middle_the_end_of_a_line_still_keeps_the_beginning(line: Simulation) -> None:
-    end = uid(line, "c")
-    lose(line, "b")
-    line.settle()
-    assert [has_dependents(line, name) for name in "axc"] == [True, False, False]
-    line.delete("VolumeBackup", "a")
-    line.settle()
-    assert (line.phase("VolumeBackup", "a"), line.reason("VolumeBackup", "a")) == ("deleting", "HasDependentBackups")
-    assert is_whole(line, end)
-    line.delete("VolumeBackup", "c")
-    line.settle()
-    assert line.phase("VolumeBackup", "a") == "gone"
+def test_grandchild_keeps_packs_after_its_parent_is_deleted(chain: Simulation) -> None:
+    end = uid(chain, "c")
+    lose(chain, "b")
+    chain.settle()
+    assert [has_dependents(chain, name) for name in "axc"] == [True, False, False]
+    chain.delete("VolumeBackup", "a")
+    chain.settle()
+    assert (chain.phase("VolumeBackup", "a"), chain.reason("VolumeBackup", "a")) == ("deleting", "HasDependentBackups")
+    assert is_restorable(chain, end)
+    chain.delete("VolumeBackup", "c")
+    chain.settle()
+    assert chain.phase("VolumeBackup", "a") == "gone"
 
 
-def test_a_backup_ceases_to_have_dependents_with_the_last_that_lists_its_packs(line: Simulation) -> None:
-    lose(line, "b")
-    line.settle()
-    line.delete("VolumeBackup", "c")
-    line.settle()
-    assert not has_dependents(line, "a")
+def test_last_dependent_clears_has_dependent_backups(chain: Simulation) -> None:
+    lose(chain, "b")
+    chain.settle()
+    chain.delete("VolumeBackup", "c")
+    chain.settle()
+    assert not has_dependents(chain, "a")
 
 
-def test_a_retained_middle_keeps_its_data_when_everybody_else_is_gone(simulation: Simulation) -> None:
+def test_retained_backup_keeps_the_packs_it_needs(simulation: Simulation) -> None:
     simulation.backup("a", "data")
     simulation.settle()
     middle = simulation.backup("b", "data", incremental=True, deletionPolicy="Retain")["metadata"]["uid"]
@@ -92,70 +92,70 @@ def test_a_retained_middle_keeps_its_data_when_everybody_else_is_gone(simulation
         simulation.delete("VolumeBackup", name)
         simulation.settle()
     assert [simulation.phase("VolumeBackup", name) for name in "abc"] == ["gone", "gone", "gone"]
-    assert is_whole(simulation, middle)
+    assert is_restorable(simulation, middle)
     assert ("DataLeft", 1) in simulation.events()
 
 
-def test_while_a_backup_is_made_whose_parent_is_gone_nothing_of_its_volume_goes(line: Simulation) -> None:
-    line.backup("d", "data", incremental=True)
-    line.until("VolumeBackup", "d", "MoverRunning")
-    parent = line.get("VolumeBackup", "d")["status"]["parentId"]
-    assert parent == uid(line, "c")
-    lose(line, "b")
+def test_unfinished_orphan_blocks_deletions_of_its_volume(chain: Simulation) -> None:
+    chain.backup("d", "data", incremental=True)
+    chain.until("VolumeBackup", "d", "MoverRunning")
+    parent = chain.get("VolumeBackup", "d")["status"]["parentId"]
+    assert parent == uid(chain, "c")
+    lose(chain, "b")
     # The mover still reads the parent's manifest.
-    line.tear_away("c")
-    line.delete("VolumeBackup", "a")
+    chain.remove_by_force("c")
+    chain.delete("VolumeBackup", "a")
     for _ in range(30):
-        due = line.due()
+        due = chain.due()
         if due:
-            line.reconcile(due[0])
+            chain.reconcile(due[0])
         else:
-            line.advance(5)
-    assert line.reason("VolumeBackup", "a") == "HasDependentBackups"
-    line.settle()
-    assert (line.phase("VolumeBackup", "d"), line.phase("VolumeBackup", "a")) == ("available", "deleting")
+            chain.advance(5)
+    assert chain.reason("VolumeBackup", "a") == "HasDependentBackups"
+    chain.settle()
+    assert (chain.phase("VolumeBackup", "d"), chain.phase("VolumeBackup", "a")) == ("available", "deleting")
 
 
-def test_the_store_is_not_asked_by_looks_at_whole_backups_while_the_line_is_complete(line: Simulation) -> None:
-    line.store.asked.clear()
+def test_store_is_not_asked_while_all_parents_exist(chain: Simulation) -> None:
+    chain.store.asked.clear()
     for name in "abcx":
-        line.reconcile(ObjectKey("VolumeBackup", "shop", name))
-    assert not line.store.asked
+        chain.reconcile(ObjectKey("VolumeBackup", "shop", name))
+    assert not chain.store.asked
 
 
-def test_what_the_store_told_last_is_kept_while_it_does_not_answer(line: Simulation) -> None:
-    line.store.trouble = StoreUnreachable("no answer")
-    lose(line, "b")
+def test_previous_answer_counts_while_the_store_is_silent(chain: Simulation) -> None:
+    chain.store.error = StoreUnreachable("no answer")
+    lose(chain, "b")
     for name in "ax":
-        line.reconcile(ObjectKey("VolumeBackup", "shop", name))
-        assert line.phase("VolumeBackup", name) == "available"
-    assert [has_dependents(line, name) for name in "ax"] == [True, False]
-    line.delete("VolumeBackup", "c")
-    line.store.trouble = None
-    line.settle()
-    assert not has_dependents(line, "a")
+        chain.reconcile(ObjectKey("VolumeBackup", "shop", name))
+        assert chain.phase("VolumeBackup", name) == "available"
+    assert [has_dependents(chain, name) for name in "ax"] == [True, False]
+    chain.delete("VolumeBackup", "c")
+    chain.store.error = None
+    chain.settle()
+    assert not has_dependents(chain, "a")
 
 
-def test_a_start_looks_at_no_backup_because_a_parent_is_gone(line: Simulation) -> None:
-    lose(line, "b")
-    line.settle()
-    line.restart()
-    assert {key.kind for key in line.unsettled()} == {"BackupStore"}
+def test_missing_parent_causes_no_reconciliation_at_start(chain: Simulation) -> None:
+    lose(chain, "b")
+    chain.settle()
+    chain.restart()
+    assert {key.kind for key in chain.pending()} == {"BackupStore"}
 
 
 # -- many at once
 
 
-def test_all_backups_of_a_volume_go_at_once_without_an_error(simulation: Simulation) -> None:
+def test_all_backups_of_a_volume_can_be_deleted_at_once(simulation: Simulation) -> None:
     make_line(simulation, "abcdefgh")
     for letter in "abcdefghx":
         simulation.delete("VolumeBackup", letter)
     simulation.settle()
     assert simulation.stored() == []
-    assert not simulation.told & {"NotFound", "ReferencesUnknown", "StoreUnreachable"}
+    assert not simulation.reasons & {"NotFound", "ReferencesUnknown", "StoreUnreachable"}
 
 
-def test_the_requests_of_deleting_all_backups_of_a_volume_grow_with_their_number() -> None:
+def test_requests_grow_linearly_with_deleted_backups() -> None:
     def gets(letters: str) -> int:
         with Simulation() as simulation:
             simulation.claim("data", "first")
@@ -172,121 +172,121 @@ def test_the_requests_of_deleting_all_backups_of_a_volume_grow_with_their_number
     assert many <= 4 * 16, "two requests to read a manifest, and one to see whose it is before it goes"
 
 
-def test_a_manifest_that_vanishes_while_it_is_looked_at_is_no_error(line: Simulation) -> None:
-    other = line.get("VolumeBackup", "c")["status"]["manifestKey"]
+def test_vanished_manifest_is_no_error(chain: Simulation) -> None:
+    other = chain.get("VolumeBackup", "c")["status"]["manifestKey"]
 
     def vanish(operation: str, key: str) -> None:
         if (operation, key) == ("get", other):
-            line.cluster.store.delete([other])
+            chain.cluster.store.delete([other])
 
-    line.store.before = vanish
-    line.delete("VolumeBackup", "x")
-    line.settle()
-    assert line.phase("VolumeBackup", "x") == "gone"
-    assert "NotFound" not in line.told
+    chain.store.before = vanish
+    chain.delete("VolumeBackup", "x")
+    chain.settle()
+    assert chain.phase("VolumeBackup", "x") == "gone"
+    assert "NotFound" not in chain.reasons
 
 
 # -- what is not ours
 
 
-def test_objects_of_others_hold_up_no_deletion_and_stay(line: Simulation) -> None:
-    volume, backup = line.get("PersistentVolumeClaim", "data")["metadata"]["uid"], uid(line, "a")
+def test_foreign_objects_stay_and_do_not_block_a_deletion(chain: Simulation) -> None:
+    volume, backup = chain.get("PersistentVolumeClaim", "data")["metadata"]["uid"], uid(chain, "a")
     planted = [f"backups/{text.format(volume=volume, backup=backup)}" for text in JUNK]
     planted += [f"packs/{text.format(volume=volume, backup=backup)}" for text in JUNK_OF_PACKS]
     for key in planted:
-        line.cluster.store._objects[key] = b""
+        chain.cluster.store._objects[key] = b""
     for letter in "abcx":
-        line.delete("VolumeBackup", letter)
-    line.settle()
-    assert [line.phase("VolumeBackup", name) for name in "abcx"] == ["gone"] * 4
-    assert line.stored() == sorted(planted)
+        chain.delete("VolumeBackup", letter)
+    chain.settle()
+    assert [chain.phase("VolumeBackup", name) for name in "abcx"] == ["gone"] * 4
+    assert chain.stored() == sorted(planted)
 
 
-def test_a_manifest_under_a_foreign_key_holds_up_no_deletion(line: Simulation) -> None:
-    key = line.get("VolumeBackup", "c")["status"]["manifestKey"]
-    copied = line.cluster.store.get(key)
-    line.delete("VolumeBackup", "c")
-    line.settle()
-    line.cluster.store.put(key.replace(".manifest", "-copy.manifest"), copied)
-    line.delete("VolumeBackup", "b")
-    line.settle()
-    assert line.phase("VolumeBackup", "b") == "gone"
+def test_manifest_under_a_foreign_key_does_not_block_a_deletion(chain: Simulation) -> None:
+    key = chain.get("VolumeBackup", "c")["status"]["manifestKey"]
+    copied = chain.cluster.store.get(key)
+    chain.delete("VolumeBackup", "c")
+    chain.settle()
+    chain.cluster.store.put(key.replace(".manifest", "-copy.manifest"), copied)
+    chain.delete("VolumeBackup", "b")
+    chain.settle()
+    assert chain.phase("VolumeBackup", "b") == "gone"
 
 
 # -- what cannot be read
 
 
-def test_a_manifest_that_was_put_over_that_of_a_backup_does_not_hide_what_it_needs(line: Simulation) -> None:
-    lose(line, "b")
-    end, other = (line.get("VolumeBackup", name)["status"]["manifestKey"] for name in "cx")
-    true = line.cluster.store.get(end)
-    line.cluster.store.put(end, line.cluster.store.get(other))
-    before = line.stored()
-    line.delete("VolumeBackup", "a")
-    line.settle()
-    assert (line.phase("VolumeBackup", "a"), line.reason("VolumeBackup", "a")) == (
+def test_overwritten_manifest_does_not_hide_needed_packs(chain: Simulation) -> None:
+    lose(chain, "b")
+    end, other = (chain.get("VolumeBackup", name)["status"]["manifestKey"] for name in "cx")
+    true = chain.cluster.store.get(end)
+    chain.cluster.store.put(end, chain.cluster.store.get(other))
+    before = chain.stored()
+    chain.delete("VolumeBackup", "a")
+    chain.settle()
+    assert (chain.phase("VolumeBackup", "a"), chain.reason("VolumeBackup", "a")) == (
         "error_deleting",
         "ReferencesUnknown",
     )
-    assert line.stored() == before
-    line.cluster.store.put(end, true)
-    assert is_whole(line, uid(line, "c"))
+    assert chain.stored() == before
+    chain.cluster.store.put(end, true)
+    assert is_restorable(chain, uid(chain, "c"))
 
 
-def test_beside_a_damaged_manifest_nothing_is_removed_and_the_message_names_it(line: Simulation) -> None:
-    key = line.break_manifest("c")
-    before = line.stored()
-    line.delete("VolumeBackup", "x")
-    line.settle()
-    assert (line.phase("VolumeBackup", "x"), line.reason("VolumeBackup", "x")) == (
+def test_damaged_manifest_stops_deletions_and_is_named(chain: Simulation) -> None:
+    key = chain.break_manifest("c")
+    before = chain.stored()
+    chain.delete("VolumeBackup", "x")
+    chain.settle()
+    assert (chain.phase("VolumeBackup", "x"), chain.reason("VolumeBackup", "x")) == (
         "error_deleting",
         "ReferencesUnknown",
     )
-    (message,) = {condition["message"] for condition in line.get("VolumeBackup", "x")["status"]["conditions"]}
+    (message,) = {condition["message"] for condition in chain.get("VolumeBackup", "x")["status"]["conditions"]}
     assert key in message
-    assert f"delete {uid(line, 'c')} first" in message
+    assert f"delete {uid(chain, 'c')} first" in message
     assert "let-go=leave-data" in message
-    assert line.stored() == before
-    line.delete("VolumeBackup", "c")
-    line.settle()
-    assert (line.phase("VolumeBackup", "c"), line.phase("VolumeBackup", "x")) == ("gone", "gone")
+    assert chain.stored() == before
+    chain.delete("VolumeBackup", "c")
+    chain.settle()
+    assert (chain.phase("VolumeBackup", "c"), chain.phase("VolumeBackup", "x")) == ("gone", "gone")
 
 
-def test_an_administrator_may_leave_the_data_beside_a_damaged_manifest(line: Simulation) -> None:
-    line.break_manifest("c")
-    line.delete("VolumeBackup", "x")
-    line.settle()
-    found = line.get("VolumeBackup", "x")
+def test_annotation_leaves_data_beside_a_damaged_manifest(chain: Simulation) -> None:
+    chain.break_manifest("c")
+    chain.delete("VolumeBackup", "x")
+    chain.settle()
+    found = chain.get("VolumeBackup", "x")
     annotations = {"cinderblock.io/let-go": "leave-data"}
-    line.objects.update(found, metadata=found["metadata"] | {"annotations": annotations})
-    line.settle()
-    assert line.phase("VolumeBackup", "x") == "gone"
-    assert ("DataLeft", 1) in line.events()
+    chain.objects.update(found, metadata=found["metadata"] | {"annotations": annotations})
+    chain.settle()
+    assert chain.phase("VolumeBackup", "x") == "gone"
+    assert ("DataLeft", 1) in chain.events()
 
 
-def test_damaged_backups_can_be_deleted_beside_each_other(line: Simulation) -> None:
+def test_several_damaged_backups_can_be_deleted(chain: Simulation) -> None:
     for letter in "bc":
-        line.break_manifest(letter)
+        chain.break_manifest(letter)
     for letter in "bcax":
-        line.delete("VolumeBackup", letter)
-    line.settle()
-    assert [line.phase("VolumeBackup", name) for name in "abcx"] == ["gone"] * 4
-    assert line.stored() == []
+        chain.delete("VolumeBackup", letter)
+    chain.settle()
+    assert [chain.phase("VolumeBackup", name) for name in "abcx"] == ["gone"] * 4
+    assert chain.stored() == []
 
 
-def test_whether_others_need_an_unreadable_neighbours_ancestor_is_shown_as_yes(line: Simulation) -> None:
-    lose(line, "b")
-    line.break_manifest("c")
-    line.settle()
-    line.reconcile(ObjectKey("VolumeBackup", "shop", "a"))
-    assert has_dependents(line, "a")
+def test_unreadable_sibling_counts_as_dependent(chain: Simulation) -> None:
+    lose(chain, "b")
+    chain.break_manifest("c")
+    chain.settle()
+    chain.reconcile(ObjectKey("VolumeBackup", "shop", "a"))
+    assert has_dependents(chain, "a")
 
 
 # -- what changes between the look and the removal
 
 
-def test_a_manifest_that_comes_between_the_look_and_the_removal_keeps_the_packs(simulation: Simulation) -> None:
-    """As one that is made by hand, which no VolumeBackup tells of."""
+def test_manifest_added_before_the_removal_keeps_the_packs(simulation: Simulation) -> None:
+    """A backup of the command chain, for example, has no VolumeBackup."""
     make_line(simulation, "ab")
     child = simulation.get("VolumeBackup", "b")["status"]["manifestKey"]
     content, volume = simulation.cluster.store.get(child), child.rpartition("/")[0]
@@ -312,7 +312,7 @@ def test_a_manifest_that_comes_between_the_look_and_the_removal_keeps_the_packs(
 # -- the pure rule
 
 
-def test_a_backup_that_lists_packs_holds_up_a_deletion_whoever_its_parent_is() -> None:
+def test_listed_packs_block_a_deletion_for_any_parent() -> None:
     observed = observed_backup(
         available(deleting=True), siblings=(available("b-3", parentId="b-2"),), needed_by=("b-3",)
     )
@@ -332,5 +332,5 @@ def test_a_backup_that_lists_packs_holds_up_a_deletion_whoever_its_parent_is() -
         (accepted("b-3", parentId="b-2", phase="error"), False),
     ],
 )
-def test_the_store_must_tell_only_if_a_parent_of_the_volume_is_gone(sibling: object, must: bool) -> None:
+def test_store_is_asked_only_if_a_parent_is_missing(sibling: object, must: bool) -> None:
     assert dependents.must_be_read(observed_backup(available(), siblings=(sibling,))) is must

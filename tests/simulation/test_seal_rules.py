@@ -1,4 +1,4 @@
-"""A store with an encryption Secret takes no unsealed backup without a status, unless somebody allows it."""
+"""A store with an encryption Secret accepts no unsealed backup without a status, unless that is allowed."""
 
 from __future__ import annotations
 
@@ -15,126 +15,131 @@ from tests.support.simulation.simulation import Simulation
 
 
 @pytest.fixture
-def running() -> Iterator[Simulation]:
-    """A store that had no keys when its backup was made, and has got some since."""
-    with Simulation() as running:
-        running.claim("data", "first")
-        running.backup("full", "data", deletionPolicy="Retain")
-        running.settle()
-        running.encrypt(key_ring())
-        running.settle()
-        yield running
+def simulation() -> Iterator[Simulation]:
+    """Return a simulation whose store got an encryption Secret after its backup was made."""
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.backup("full", "data", deletionPolicy="Retain")
+        simulation.settle()
+        simulation.encrypt(key_ring())
+        simulation.settle()
+        yield simulation
 
 
-def conditions(running: Simulation, kind: str, name: str) -> dict[str, dict[str, Any]]:
-    return {c["type"]: c for c in running.get(kind, name)["status"]["conditions"]}
+def conditions(simulation: Simulation, kind: str, name: str) -> dict[str, dict[str, Any]]:
+    return {c["type"]: c for c in simulation.get(kind, name)["status"]["conditions"]}
 
 
-def allow_unsealed(running: Simulation) -> None:
-    store = running.get("BackupStore", "default")
-    running.objects.update(store, spec=store["spec"] | {"allowUnsealed": True})
+def allow_unsealed(simulation: Simulation) -> None:
+    store = simulation.get("BackupStore", "default")
+    simulation.objects.update(store, spec=store["spec"] | {"allowUnsealed": True})
 
 
-def leave(running: Simulation) -> str:
-    """Delete the VolumeBackup and leave its data. Returns the backup's id."""
-    uid = str(running.get("VolumeBackup", "full")["metadata"]["uid"])
-    running.delete("VolumeBackup", "full")
-    running.settle()
+def leave(simulation: Simulation) -> str:
+    """Delete the VolumeBackup and leave its data. Return the id of the backup."""
+    uid = str(simulation.get("VolumeBackup", "full")["metadata"]["uid"])
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
     return uid
 
 
-def adopt(running: Simulation, backup_id: str, **more: Any) -> tuple[str, str]:
-    asked = {"id": backup_id} | more
-    running.make("VolumeBackup", {"metadata": {"name": "again", "namespace": "shop"}, "spec": {"import": asked}})
-    running.settle()
-    return running.phase("VolumeBackup", "again"), running.reason("VolumeBackup", "again")
+def import_backup(simulation: Simulation, backup_id: str, **more: Any) -> tuple[str, str]:
+    source = {"id": backup_id} | more
+    simulation.make("VolumeBackup", {"metadata": {"name": "again", "namespace": "shop"}, "spec": {"import": source}})
+    simulation.settle()
+    return simulation.phase("VolumeBackup", "again"), simulation.reason("VolumeBackup", "again")
 
 
-def test_what_was_available_before_stays_restorable_and_is_listed(running: Simulation) -> None:
-    listed = conditions(running, "BackupStore", "default")["UnsealedBackups"]
+def test_earlier_unsealed_backup_stays_restorable_and_listed(simulation: Simulation) -> None:
+    listed = conditions(simulation, "BackupStore", "default")["UnsealedBackups"]
     assert (listed["status"], listed["reason"]) == ("True", "NotEncrypted")
     assert listed["message"].startswith("1 VolumeBackups")
     assert "full" in listed["message"]
-    running.restore("back", "full", name="new")
-    running.settle()
-    assert running.content("new") == "first"
+    simulation.restore("back", "full", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "first"
 
 
-def test_what_was_available_before_is_not_replaced_by_another_unsealed_one(running: Simulation) -> None:
-    status = running.get("VolumeBackup", "full")["status"]
-    running.cluster.store.put(status["manifestKey"], running.cluster.forge(status["volumeId"], status["id"], "evil"))
-    running.restore("back", "full", name="new")
-    running.settle()
-    assert running.reason("VolumeRestore", "back") == "ManifestReplaced"
+def test_replaced_unsealed_manifest_is_not_restored(simulation: Simulation) -> None:
+    status = simulation.get("VolumeBackup", "full")["status"]
+    simulation.cluster.store.put(
+        status["manifestKey"], simulation.cluster.forge(status["volumeId"], status["id"], "evil")
+    )
+    simulation.restore("back", "full", name="new")
+    simulation.settle()
+    assert simulation.reason("VolumeRestore", "back") == "ManifestReplaced"
 
 
-def test_the_list_goes_with_the_last_of_them(running: Simulation) -> None:
-    leave(running)
-    running.resync()
-    running.settle()
-    assert "UnsealedBackups" not in conditions(running, "BackupStore", "default")
+def test_condition_disappears_with_the_last_unsealed_backup(simulation: Simulation) -> None:
+    leave(simulation)
+    simulation.resync()
+    simulation.settle()
+    assert "UnsealedBackups" not in conditions(simulation, "BackupStore", "default")
 
 
-def test_an_import_is_refused(running: Simulation) -> None:
-    assert adopt(running, leave(running)) == ("error", "SealBroken")
-    assert "spec.import.allowUnsealed" in running.get("VolumeBackup", "again")["status"]["failReason"]
+def test_unsealed_import_fails(simulation: Simulation) -> None:
+    assert import_backup(simulation, leave(simulation)) == ("error", "SealBroken")
+    assert "spec.import.allowUnsealed" in simulation.get("VolumeBackup", "again")["status"]["failReason"]
 
 
 @pytest.mark.parametrize("where", ["import", "store"])
-def test_an_import_is_taken_where_somebody_says_so(running: Simulation, where: str) -> None:
-    backup_id = leave(running)
+def test_unsealed_import_succeeds_if_allowed(simulation: Simulation, where: str) -> None:
+    backup_id = leave(simulation)
     if where == "store":
-        allow_unsealed(running)
+        allow_unsealed(simulation)
     more = {"allowUnsealed": True} if where == "import" else {}
-    assert adopt(running, backup_id, **more) == ("available", "Available")
-    assert running.get("VolumeBackup", "again")["status"]["sealed"] is False
-    running.restore("back", "again", name="new")
-    running.settle()
-    assert running.content("new") == "first"
+    assert import_backup(simulation, backup_id, **more) == ("available", "Available")
+    assert simulation.get("VolumeBackup", "again")["status"]["sealed"] is False
+    simulation.restore("back", "again", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "first"
 
 
-def test_an_import_by_another_name_is_refused_as_well(running: Simulation) -> None:
-    key = running.get("VolumeBackup", "full")["status"]["manifestKey"]
-    leave(running)
+def test_unsealed_import_as_alias_fails(simulation: Simulation) -> None:
+    key = simulation.get("VolumeBackup", "full")["status"]["manifestKey"]
+    leave(simulation)
     other = "0f8fad5b-d9cb-469f-a165-70867728950e"
-    assert adopt(running, other, manifest=key) == ("error", "SealBroken")
+    assert import_backup(simulation, other, manifest=key) == ("error", "SealBroken")
 
 
-def test_a_lost_status_is_not_regained_until_the_store_allows_it(running: Simulation) -> None:
-    running.erase_status("VolumeBackup", "full")
-    running.resync()
+def test_lost_status_is_recovered_only_if_allowed(simulation: Simulation) -> None:
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
     for _ in range(40):
-        running.step()
-    assert (running.phase("VolumeBackup", "full"), running.reason("VolumeBackup", "full")) == ("error", "SealBroken")
-    assert "allowUnsealed" in running.get("VolumeBackup", "full")["status"]["failReason"]
-    assert ("SealBroken", 1) in running.events()
-    allow_unsealed(running)
-    running.settle()
-    assert running.phase("VolumeBackup", "full") == "available"
-    assert conditions(running, "VolumeBackup", "full")["PinRegained"]["status"] == "True"
+        simulation.step()
+    assert (simulation.phase("VolumeBackup", "full"), simulation.reason("VolumeBackup", "full")) == (
+        "error",
+        "SealBroken",
+    )
+    assert "allowUnsealed" in simulation.get("VolumeBackup", "full")["status"]["failReason"]
+    assert ("SealBroken", 1) in simulation.events()
+    allow_unsealed(simulation)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+    assert conditions(simulation, "VolumeBackup", "full")["PinRegained"]["status"] == "True"
 
 
-def test_a_lost_status_does_not_keep_a_backup_from_being_deleted(running: Simulation) -> None:
-    backup = running.get("VolumeBackup", "full")
-    running.objects.update(backup, spec=backup["spec"] | {"deletionPolicy": "Delete"})
-    running.erase_status("VolumeBackup", "full")
-    running.delete("VolumeBackup", "full")
-    running.settle()
-    assert (running.phase("VolumeBackup", "full"), running.stored()) == ("gone", [])
+def test_unsealed_backup_with_lost_status_can_be_deleted(simulation: Simulation) -> None:
+    backup = simulation.get("VolumeBackup", "full")
+    simulation.objects.update(backup, spec=backup["spec"] | {"deletionPolicy": "Delete"})
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert (simulation.phase("VolumeBackup", "full"), simulation.stored()) == ("gone", [])
 
 
-def test_a_backup_that_is_made_is_never_unsealed_whatever_the_store_allows(running: Simulation) -> None:
-    allow_unsealed(running)
-    uid = running.backup("new", "data")["metadata"]["uid"]
-    running.until("VolumeBackup", "new", "MoverRunning")
-    volume = running.get("VolumeBackup", "new")["status"]["volumeId"]
-    running.cluster.store.put(f"backups/{volume}/{uid}.manifest", running.cluster.forge(volume, uid, "evil"))
-    running.settle()
-    assert running.phase("VolumeBackup", "new") == "error"
-    assert running.reason("VolumeBackup", "new") == "SealBroken"
+def test_new_backup_must_be_sealed_whatever_is_allowed(simulation: Simulation) -> None:
+    allow_unsealed(simulation)
+    uid = simulation.backup("new", "data")["metadata"]["uid"]
+    simulation.until("VolumeBackup", "new", "MoverRunning")
+    volume = simulation.get("VolumeBackup", "new")["status"]["volumeId"]
+    simulation.cluster.store.put(f"backups/{volume}/{uid}.manifest", simulation.cluster.forge(volume, uid, "evil"))
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "new") == "error"
+    assert simulation.reason("VolumeBackup", "new") == "SealBroken"
 
 
-def test_ten_names_and_the_count_are_listed() -> None:
+def test_condition_lists_ten_names_and_the_count() -> None:
     names = tuple(f"b{number:02}" for number in range(12))
     store = a_store(encryptionSecretRef={"name": "keys"})
     for more, words in ((False, "12 VolumeBackups"), (True, "12 or more VolumeBackups")):

@@ -1,4 +1,4 @@
-"""A deleted VolumeBackup stays until its children are really gone, and says so when that takes its time."""
+"""A deleted VolumeBackup stays until its children are removed, and reports slow removals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cinderblock.api import labels
 from tests.support.simulation.simulation import Simulation
 
 HELD = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection"
-"""The finalizer by which a snapshot controller keeps a VolumeSnapshot until the driver has removed it."""
+"""The finalizer of a snapshot controller, which it removes after the driver has deleted the snapshot."""
 MOMENTS = {"VolumeSnapshot": "SnapshotNotReady", "PersistentVolumeClaim": "MoverRunning", "Job": "MoverRunning"}
 
 
@@ -22,7 +22,7 @@ def simulation() -> Iterator[Simulation]:
 
 
 def hold(simulation: Simulation, kind: str) -> str:
-    """Have somebody else's finalizer keep the child of this kind. Returns its name."""
+    """Add a foreign finalizer to the child of this kind. Return its name."""
     backup = simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", MOMENTS[kind])
     child = simulation.get(kind, labels.child_name(backup["metadata"]["uid"]))
@@ -32,10 +32,10 @@ def hold(simulation: Simulation, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", MOMENTS)
-def test_the_backup_names_what_is_left_and_goes_by_itself_when_that_has_gone(simulation: Simulation, kind: str) -> None:
+def test_deletion_names_the_remaining_child_and_waits(simulation: Simulation, kind: str) -> None:
     child = hold(simulation, kind)
     simulation.delete("VolumeBackup", "full")
-    simulation.until("VolumeBackup", "full", f"ChildrenRemain: Still being removed by the cluster: {kind} {child}")
+    simulation.until("VolumeBackup", "full", f"ChildrenRemain: The cluster is still removing {kind} {child}")
     assert simulation.phase("VolumeBackup", "full") == "deleting"
     simulation.objects.drop_finalizer(simulation.get(kind, child), HELD)
     simulation.settle()
@@ -43,20 +43,20 @@ def test_the_backup_names_what_is_left_and_goes_by_itself_when_that_has_gone(sim
     assert simulation.stored() == []
 
 
-def test_what_never_goes_is_an_error_that_says_what_to_do_and_still_ends_by_itself(simulation: Simulation) -> None:
+def test_stuck_child_leads_to_error_deleting_with_advice(simulation: Simulation) -> None:
     child = hold(simulation, "VolumeSnapshot")
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
     assert simulation.phase("VolumeBackup", "full") == "error_deleting"
-    said = simulation.get("VolumeBackup", "full")["status"]["conditions"][0]["message"]
-    assert "take its finalizers off" in said
+    message = simulation.get("VolumeBackup", "full")["status"]["conditions"][0]["message"]
+    assert "remove the finalizer" in message
     assert ("ChildrenRemain", 1) in simulation.events()
     simulation.objects.drop_finalizer(simulation.get("VolumeSnapshot", child), HELD)
     simulation.settle()
     assert simulation.phase("VolumeBackup", "full") == "gone"
 
 
-def test_a_snapshot_that_hangs_does_not_keep_a_finished_backup_from_being_available(simulation: Simulation) -> None:
+def test_stuck_snapshot_does_not_delay_the_available_phase(simulation: Simulation) -> None:
     hold(simulation, "VolumeSnapshot")
     simulation.settle()
     assert simulation.phase("VolumeBackup", "full") == "available"

@@ -1,6 +1,6 @@
-"""Whatever stands in a spec: no exception escapes, no object stops the others, nobody gets at another namespace.
+"""No spec causes an exception, blocks other objects, or gives access to another namespace.
 
-The API server refuses most of this already (tests of the CRDs); here nothing refuses it.
+The API server rejects most of these specs (see the tests of the CRDs); the simulated one accepts them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ UIDS = {
     "VolumeBackup": "00000000-0000-0000-0000-000000000007",
     "PersistentVolumeClaim": "00000000-0000-0000-0000-000000000008",
 }
-"""What an attacker may well know: the UIDs that the objects of others have in every one of these worlds."""
+"""UIDs of foreign objects, which an attacker may know. They are the same in every simulation."""
 OWN = ("data", "full", "default", "snap")
 
 
-def world() -> Simulation:
-    """An innocent namespace, and beside it one of others with all that is worth stealing."""
+def two_namespaces() -> Simulation:
+    """Return a simulation with our namespace, and with a foreign one that contains objects of every kind."""
     simulation = Simulation()
     simulation.claim("data", "first")
     for kind, name, parts in (
@@ -57,8 +57,8 @@ def _status(made: Object) -> dict[str, Any]:
     }.get(made["kind"], {})
 
 
-def theirs(simulation: Simulation) -> list[tuple[str, str]]:
-    """What the others have, and in which version."""
+def foreign_versions(simulation: Simulation) -> list[tuple[str, str]]:
+    """Return names and versions of the foreign objects."""
     found = [
         item for kind in ("PersistentVolumeClaim", "VolumeBackup", "BackupStore", "VolumeSnapshot", "Job")
         for item in simulation.objects.all(kind, "others")
@@ -66,8 +66,8 @@ def theirs(simulation: Simulation) -> list[tuple[str, str]]:
     return [(item["metadata"]["name"], item["metadata"]["resourceVersion"]) for item in found]
 
 
-def go_on(simulation: Simulation) -> None:
-    """Some time, in which the operator works on our namespace only, as it does on all."""
+def run_for_some_time(simulation: Simulation) -> None:
+    """Run the operator on our namespace for some time."""
     for _ in range(120):
         ready = [key for key in simulation.due() if key.namespace == NAMESPACE]
         moves = [move for move in simulation.cluster.moves() if not move.is_bad]
@@ -82,38 +82,38 @@ def go_on(simulation: Simulation) -> None:
 @pytest.mark.parametrize("kind", SCHEMAS)
 @given(data=st.data())
 @SAME_SPECS
-def test_a_hostile_spec_harms_nobody(kind: str, data: st.DataObject) -> None:
-    with world() as simulation:
-        before = theirs(simulation)
+def test_hostile_spec_harms_nobody(kind: str, data: st.DataObject) -> None:
+    with two_namespaces() as simulation:
+        before = foreign_versions(simulation)
         spec = data.draw(hostile(SCHEMAS[kind], (*THEIRS, *UIDS.values(), *OWN)))
         simulation.make(kind, {"metadata": {"name": "hostile", "namespace": NAMESPACE}, "spec": spec})
         simulation.backup("full", "data")
-        go_on(simulation)
+        run_for_some_time(simulation)
         check(simulation, before)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
 @given(data=st.data())
 @SAME_SPECS
-def test_a_spec_that_the_definition_lets_through_ends_in_an_outcome(kind: str, data: st.DataObject) -> None:
-    with world() as simulation:
-        before = theirs(simulation)
+def test_valid_spec_gets_a_status(kind: str, data: st.DataObject) -> None:
+    with two_namespaces() as simulation:
+        before = foreign_versions(simulation)
         simulation.backup("full", "data")
         spec = data.draw(specs(SCHEMAS[kind]))
         # What a rule of the definition says and its schema cannot: a backup is made of a volume, or adopted.
         assume(kind != "VolumeBackup" or ("volumeId" in spec) != ("import" in spec))
         simulation.make(kind, {"metadata": {"name": "hostile", "namespace": NAMESPACE}, "spec": spec})
-        go_on(simulation)
+        run_for_some_time(simulation)
         check(simulation, before)
         status = simulation.get(kind, "hostile").get("status")
-        assert status is not None, f"nothing is said about {spec}"
+        assert status is not None, f"no status for {spec}"
 
 
 def check(simulation: Simulation, before: list[tuple[str, str]]) -> None:
-    """The innocent backup is whole, the others have what they had, the store holds nothing in strange places."""
+    """Check that our backup is complete, foreign objects are unchanged, and the store holds no foreign keys."""
     story = simulation.story()
     assert simulation.phase("VolumeBackup", "full") in ("available", "restoring", "error_restoring"), story
-    assert theirs(simulation) == before, story
+    assert foreign_versions(simulation) == before, story
     for job in simulation.objects.all("Job"):
         assert job["metadata"]["namespace"] == NAMESPACE, story
     own = {item["metadata"]["uid"] for kind in ("VolumeBackup", "PersistentVolumeClaim")
@@ -142,16 +142,16 @@ FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def beside_others() -> Iterator[Simulation]:
-    with world() as simulation:
+    with two_namespaces() as simulation:
         yield simulation
 
 
 @pytest.mark.parametrize(("kind", "spec"), FIELDS.values(), ids=FIELDS.keys())
-def test_nobody_gets_at_what_others_have(beside_others: Simulation, kind: str, spec: dict[str, Any]) -> None:
+def test_spec_gives_no_access_to_another_namespace(beside_others: Simulation, kind: str, spec: dict[str, Any]) -> None:
     simulation = beside_others
     simulation.backup("full", "data")
-    go_on(simulation)
-    before = theirs(simulation)
+    run_for_some_time(simulation)
+    before = foreign_versions(simulation)
     ids = {
         "claim": simulation.objects.get("PersistentVolumeClaim", "their-data", "others"),
         "snapshot": simulation.objects.get("VolumeSnapshot", "their-snapshot", "others"),
@@ -163,18 +163,18 @@ def test_nobody_gets_at_what_others_have(beside_others: Simulation, kind: str, s
         for field, value in spec.items()
     }
     simulation.make(kind, {"metadata": {"name": "thief", "namespace": NAMESPACE}, "spec": filled})
-    go_on(simulation)
+    run_for_some_time(simulation)
     assert simulation.phase(kind, "thief") in ("error", "error_restoring", "None"), simulation.story()
     check(simulation, before)
     assert not simulation.exists("PersistentVolumeClaim", "loot")
 
 
-def test_an_object_that_does_not_parse_is_left_alone_and_hides_nobody(beside_others: Simulation) -> None:
+def test_unparsable_object_is_left_alone(beside_others: Simulation) -> None:
     simulation = beside_others
     body = {"metadata": {"name": "poison", "namespace": NAMESPACE}, "spec": {"volumeId": ["not", "a", "name"]}}
     simulation.make("VolumeBackup", body)
     simulation.reconcile(ObjectKey("VolumeBackup", NAMESPACE, "poison"))
     simulation.backup("full", "data")
-    go_on(simulation)
+    run_for_some_time(simulation)
     assert simulation.phase("VolumeBackup", "full") == "available"
     assert labels.BACKUP_FINALIZER not in simulation.get("VolumeBackup", "poison")["metadata"].get("finalizers", [])

@@ -1,8 +1,7 @@
-"""Volumes that can only be had in some places: what is in the way is told in the cluster's own words, and has an end.
+"""Volumes with topology constraints: the operator reports the messages of the cluster, and has a deadline.
 
-Cinder makes a volume in the availability zone that was asked for, or refuses; in Kubernetes a scheduler and a
-provisioner decide, each in its own time, and what they say is on the pod and on the claim (core/v1 PodScheduled; Events
-of external-provisioner).
+Cinder creates a volume in the requested availability zone or fails. In Kubernetes, a scheduler and a provisioner
+decide later, and report on the pod and on the claim (core/v1 PodScheduled; Events of external-provisioner).
 """
 
 from __future__ import annotations
@@ -17,34 +16,34 @@ OTHER_ZONE = "0/3 nodes are available: 3 node(s) had volume node affinity confli
 NOT_HERE = 'failed to provision volume with StorageClass "late": snapshot is only accessible in zone b'
 
 
-def said(simulation: Simulation, kind: str, name: str) -> str:
+def ready_text(simulation: Simulation, kind: str, name: str) -> str:
     condition = simulation.get(kind, name)["status"]["conditions"][0]
     return f"{condition['reason']}: {condition['message']}"
 
 
-def test_a_class_that_waits_for_its_consumer_gets_the_mover_as_one(stored: Simulation) -> None:
+def test_mover_is_the_first_consumer_of_a_new_volume(stored: Simulation) -> None:
     stored.restore("back", "full", name="new", storageClassName=LATE)
     stored.settle()
     assert stored.content("new") == "first"
 
 
-def test_a_restore_to_where_no_node_is_says_so_until_there_is_one(stored: Simulation) -> None:
+def test_unschedulable_restore_continues_once_a_node_exists(stored: Simulation) -> None:
     stored.cluster.no_node = NO_ZONE
     stored.restore("back", "full", name="new", storageClassName=LATE)
-    stored.until("VolumeRestore", "back", f"MoverUnschedulable: No node for the mover: {NO_ZONE} (until 2026-")
+    stored.until("VolumeRestore", "back", f"MoverUnschedulable: Cannot schedule the mover pod: {NO_ZONE} (until 2026-")
     assert stored.phase("VolumeRestore", "back") == "restoring"
     stored.cluster.no_node = ""
     stored.settle()
     assert (stored.phase("VolumeRestore", "back"), stored.content("new")) == ("available", "first")
 
 
-def test_a_restore_to_where_no_node_ever_is_ends_and_leaves_nothing(stored: Simulation) -> None:
+def test_unschedulable_restore_fails_without_leftovers(stored: Simulation) -> None:
     stored.cluster.no_node = NO_ZONE
     stored.restore("back", "full", name="new", storageClassName=LATE)
     stored.settle()
     assert stored.phase("VolumeRestore", "back") == "error_restoring"
-    assert said(stored, "VolumeRestore", "back") == (
-        f"MoverUnschedulable: No node for the mover: {NO_ZONE} (waited 900 s)"
+    assert ready_text(stored, "VolumeRestore", "back") == (
+        f"MoverUnschedulable: Cannot schedule the mover pod: {NO_ZONE} (waited 900 s)"
     )
     assert not stored.exists("PersistentVolumeClaim", "new")
     assert (summary(stored)["children"], len(summary(stored)["volumes"])) == ([], 1)
@@ -54,10 +53,12 @@ def test_a_restore_to_where_no_node_ever_is_ends_and_leaves_nothing(stored: Simu
     assert stored.content("new") == "first"
 
 
-def test_a_volume_that_cannot_be_made_where_the_mover_is_tells_it_in_the_provisioners_words(stored: Simulation) -> None:
+def test_provisioner_error_is_reported_by_the_restore(stored: Simulation) -> None:
     stored.cluster.no_volume = NOT_HERE
     stored.restore("back", "full", name="new", storageClassName=LATE)
-    stored.until("VolumeRestore", "back", f"MoverStarting: The mover's pod is starting. Its volume: {NOT_HERE}")
+    stored.until(
+        "VolumeRestore", "back", f"MoverStarting: The mover pod is starting. PersistentVolumeClaim: {NOT_HERE}"
+    )
     stored.settle()
     assert stored.phase("VolumeRestore", "back") == "error_restoring"
     assert NOT_HERE in stored.get("VolumeRestore", "back")["status"]["failReason"]
@@ -65,15 +66,13 @@ def test_a_volume_that_cannot_be_made_where_the_mover_is_tells_it_in_the_provisi
 
 
 @pytest.mark.parametrize(("no_node", "no_volume"), [(OTHER_ZONE, ""), ("", NOT_HERE), (OTHER_ZONE, NOT_HERE)])
-def test_a_backup_whose_snapshot_can_only_be_had_in_another_zone_says_so_and_ends(
-    stored: Simulation, no_node: str, no_volume: str
-) -> None:
+def test_backup_with_snapshot_in_another_zone_fails(stored: Simulation, no_node: str, no_volume: str) -> None:
     stored.cluster.no_node, stored.cluster.no_volume = no_node, no_volume
     stored.backup("next", "data")
     stored.until("VolumeBackup", "next", no_volume or no_node)
     stored.settle()
     assert stored.phase("VolumeBackup", "next") == "error"
-    assert all(words in said(stored, "VolumeBackup", "next") for words in (no_node, no_volume))
+    assert all(words in ready_text(stored, "VolumeBackup", "next") for words in (no_node, no_volume))
     assert (summary(stored)["children"], list(summary(stored)["claims"])) == ([], ["data"])
     assert not [key for key in stored.stored() if stored.get("VolumeBackup", "next")["metadata"]["uid"] in key]
     stored.cluster.no_node = stored.cluster.no_volume = ""
@@ -82,7 +81,7 @@ def test_a_backup_whose_snapshot_can_only_be_had_in_another_zone_says_so_and_end
     assert stored.kept("last") == "second"
 
 
-def test_what_hinders_a_volume_is_not_written_with_every_look(stored: Simulation) -> None:
+def test_persistent_warning_is_written_once(stored: Simulation) -> None:
     stored.cluster.no_volume = NOT_HERE
     stored.backup("next", "data")
     stored.until("VolumeBackup", "next", NOT_HERE)

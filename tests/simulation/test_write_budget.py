@@ -1,7 +1,6 @@
-"""How many writes to the API server an operation costs: every one is a request, an event to all watchers, and history.
+"""The number of writes per operation. Every write costs a request, watch events and storage in etcd.
 
-docs/scale.md has the same figures as a table. Progress of a mover that runs for longer comes on top: at most one write
-every 5 s.
+docs/scale.md has the same numbers in a table. A long-running mover adds at most one progress write every 5 s.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ OPERATIONS: dict[str, tuple[Callable[[Simulation], None], Callable[[Simulation],
 
 
 def counted(name: str) -> tuple[int, int, int]:
-    """Writes until the end is said, Events among them, and writes after it (cleaning up, deriving)."""
+    """Return the writes until the final phase, including Events, and the writes after it, such as cleanup."""
     prepare, ask, end = OPERATIONS[name]
     with Simulation() as simulation:
         simulation.claim("data", "content")
@@ -63,11 +62,11 @@ def counted(name: str) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_documented_number_of_writes_is_the_counted_one(name: str) -> None:
+def test_documented_number_of_writes_is_correct(name: str) -> None:
     writes, events, after = counted(name)
     assert f"| {name} | {writes} | {events} | {after} |" in TABLE
 
 
-def test_a_backup_takes_at_most_nine_writes() -> None:
+def test_backup_takes_at_most_nine_writes() -> None:
     writes, _, _ = counted("backup, until it is available")
     assert writes <= 9

@@ -1,8 +1,8 @@
-"""An API server in memory, as far as the operator speaks to it: get, list, create, patch, delete, status, discovery.
+"""An API server in memory with the requests that the operator uses: get, list, create, patch, delete, discovery.
 
-It stands where the `Transport` of a `KubeClient` stands, so the client, the observers and the performers in front of
-it are the real ones. What it knows of Kubernetes: resourceVersions and UIDs as preconditions, finalizers, generations,
-selectors, /status as a subresource of our kinds. Controllers are elsewhere (`simulated_cluster`).
+It replaces the `Transport` of a `KubeClient`, so that the client and everything that uses it are real. It implements
+resourceVersions and UIDs as preconditions, finalizers, generations, selectors, and /status as a subresource of our
+kinds. `cluster` contains the controllers.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ KINDS: dict[tuple[str, str], Kind] = {
 
 
 def stamp(instant: datetime) -> str:
-    """An instant as the API server writes it, in whole seconds."""
+    """Return an instant as the API server writes it, in whole seconds."""
     return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a watcher hears: ADDED, MODIFIED or DELETED, or None when a watch begins; and the object."""
+    """A watch event: ADDED, MODIFIED or DELETED, or None for the initial list; and the object."""
 
     type: str | None
     object: Object
@@ -48,12 +48,12 @@ class Change:
 
 @dataclass
 class ObjectsInMemory:
-    """All objects, with the rules that hold whoever writes.
+    """All objects, with the rules that apply to every writer.
 
     Attributes:
-        clock: the present.
-        version: goes up with every change of anything.
-        on_change: hears of every change.
+        clock: returns the present.
+        version: increases with every change of any object.
+        on_change: receives every change.
     """
 
     clock: Callable[[], datetime]
@@ -63,20 +63,20 @@ class ObjectsInMemory:
     _uids: int = 0
 
     def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
-        """The object itself; change it through `update` only."""
+        """Return the object itself; change it only through `update`."""
         return self._objects.get((kind, namespace, name))
 
     def all(self, kind: str, namespace: str | None = None) -> list[Object]:
-        """All objects of a kind, in order of name."""
+        """Return all objects of a kind, sorted by name."""
         found = [key for key in self._objects if key[0] == kind and namespace in (None, key[1])]
         return [self._objects[key] for key in sorted(found)]
 
     def by_uid(self, uid: str) -> Object | None:
-        """The object with this UID."""
+        """Return the object with this UID."""
         return next((item for item in self._objects.values() if item["metadata"]["uid"] == uid), None)
 
     def create(self, kind: str, body: Object) -> Object | None:
-        """The new object; None if the name is taken."""
+        """Return the new object; None if the name is taken."""
         metadata = body["metadata"]
         key = (kind, metadata.get("namespace", ""), metadata["name"])
         if key in self._objects:
@@ -112,17 +112,17 @@ class ObjectsInMemory:
         self._remove_if_free(item)
 
     def delete(self, item: Object) -> None:
-        """Delete, or mark as to be deleted while finalizers hold it."""
+        """Delete an object, or set its deletionTimestamp if it has finalizers."""
         if item["metadata"].get("finalizers"):
             if "deletionTimestamp" not in item["metadata"]:
                 generation = item["metadata"]["generation"] + 1
-                asked = {"deletionTimestamp": stamp(self.clock()), "generation": generation}
-                self.update(item, metadata=item["metadata"] | asked)
+                deletion = {"deletionTimestamp": stamp(self.clock()), "generation": generation}
+                self.update(item, metadata=item["metadata"] | deletion)
             return
         self._remove(item)
 
     def drop_finalizer(self, item: Object, finalizer: str) -> None:
-        """Take one finalizer off."""
+        """Remove one finalizer."""
         kept = [name for name in item["metadata"].get("finalizers", ()) if name != finalizer]
         self.update(item, metadata=item["metadata"] | {"finalizers": kept})
 
@@ -143,25 +143,25 @@ class ObjectsInMemory:
 
 
 class SimulatedApi(Transport):
-    """The HTTP side: what comes through here was written by the operator.
+    """The HTTP side, which only the operator uses.
 
     Attributes:
-        objects: what the server holds.
-        log_line: what every running mover printed last.
-        forbid: asked about every write of the operator; raises AssertionError if it must never come.
-        refusals: what creating an object of a kind is answered: HTTP status and sentence.
-        quota: kinds of which a quota lets nothing be made.
+        objects: the objects of the server.
+        log_line: the last log line of every running mover.
+        check_write: receives every write of the operator, and raises AssertionError if it must never happen.
+        rejections: the answer to the creation of an object of a kind: HTTP status and message.
+        quota: kinds whose creation a quota rejects.
     """
 
     def __init__(
         self,
         objects: ObjectsInMemory,
-        forbid: Callable[[str, Object], None],
-        refusals: Mapping[str, tuple[int, str]] = MappingProxyType({}),
+        check_write: Callable[[str, Object], None],
+        rejections: Mapping[str, tuple[int, str]] = MappingProxyType({}),
     ) -> None:
         self.objects = objects
-        self.forbid = forbid
-        self.refusals = refusals
+        self.check_write = check_write
+        self.rejections = rejections
         self.quota: set[str] = set()
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
@@ -169,7 +169,7 @@ class SimulatedApi(Transport):
         return RestConfig(server="https://simulated")
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no connections."""
 
     async def round_trip(self, request: Request) -> Response:
         parts = request.path.strip("/").split("/")
@@ -191,8 +191,8 @@ class SimulatedApi(Transport):
             ending = self.objects.get("Namespace", namespace) if namespace else None
             if ending is not None and "deletionTimestamp" in ending["metadata"]:
                 return _refusal(403, f"unable to create new content because it is being terminated: {namespace}")
-            if kind.kind in self.refusals:
-                return _refusal(*self.refusals[kind.kind])
+            if kind.kind in self.rejections:
+                return _refusal(*self.rejections[kind.kind])
             if kind.kind in self.quota:
                 return _refusal(403, "Forbidden", "exceeded quota: small, used: count=1, limited: count=1")
             made = self.objects.create(kind.kind, _body(request))
@@ -211,10 +211,10 @@ class SimulatedApi(Transport):
         if request.method == "GET":
             return _answer(200, found)
         body = _body(request)
-        wanted = body.get("preconditions") or body.get("metadata") or {}
-        if any(name in wanted and wanted[name] != found["metadata"][name] for name in ("uid", "resourceVersion")):
+        expected = body.get("preconditions") or body.get("metadata") or {}
+        if any(name in expected and expected[name] != found["metadata"][name] for name in ("uid", "resourceVersion")):
             return _refusal(409, "Conflict")
-        self.forbid(f"{request.method} {subresource}".strip(), found)
+        self.check_write(f"{request.method} {subresource}".strip(), found)
         if request.method == "DELETE":
             self.objects.delete(found)
         elif subresource == "status":
@@ -239,7 +239,7 @@ def _refusal(code: int, reason: str, message: str = "") -> Response:
 
 
 def _merged(target: Any, patch: Any) -> Any:
-    """RFC 7386."""
+    """Apply a merge-patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}

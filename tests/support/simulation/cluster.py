@@ -1,7 +1,7 @@
-"""What a cluster does by itself, one move at a time: snapshots become ready, claims are bound, pods start and end.
+"""The controllers of a cluster, one move at a time: snapshots become ready, claims are bound, pods start and end.
 
-`Cluster.moves` lists everything that may happen next; whoever runs the simulation chooses the order. A move that only
-happens when something fails is marked as bad, so that a world without faults can be asked for.
+`Cluster.moves` lists everything that may happen next, and the simulation chooses the order. A move that only happens
+when something fails is marked as bad, so that a simulation can run without faults.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from tests.support.simulation.api import Object, ObjectsInMemory, stamp
 NAMESPACE = "shop"
 DRIVER = "csi.example.org"
 LATE = "late"
-"""The StorageClass that binds only when a pod asks for it."""
+"""The StorageClass that binds a claim only when a pod needs it."""
 PROTECTION = "kubernetes.io/pvc-protection"
 WHOLE = "0" * 32
-"""The attempt that every backup is completed by."""
+"""Id of the attempt that completes every backup."""
 WHOLE_PACK = pack_name(WHOLE, 0)
-"""Name of the pack that every complete backup has."""
+"""Name of the pack of every complete backup."""
 LOSSES = [Loss(what="trusted.* attributes")]
-"""What movers of backups cannot see."""
+"""Losses that every backup mover reports."""
 HALF = "half"
-"""Content of a volume that a mover did not finish."""
+"""Content of a volume that a mover has not finished."""
 
 
 class MoverDies(BaseException):
-    """The death of a mover at something that it writes."""
+    """A mover dies at a write."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """Something that may happen: its name for a reader, what it does, and whether it is a fault."""
+    """Something that may happen: its name, its effect, and whether it is a fault."""
 
     name: str
     run: Callable[[], object]
@@ -62,18 +62,18 @@ class Cluster:
     """The controllers, the kubelet and the movers.
 
     Attributes:
-        objects: the API server's objects.
-        store: what the movers write to.
-        contents: what is in each volume, by name of the PersistentVolume.
-        keys: of the encryption Secret, which a mover is given; None: there is none.
-        kept: what each backup holds, by id.
-        held: what each manifest holds, by its salt.
-        needs: whose packs each backup needs, by id.
-        no_node: what the scheduler says against every mover; empty: there is a node.
-        no_volume: what the provisioner says against every new volume; empty: it makes them.
-        mover_writes: how many objects and volumes the movers have begun to write.
-        mover_dies: number of the write that a mover dies at, and whether it is done by then; None: none dies.
-        unreadable: what the movers of backups cannot read; None: they can read everything.
+        objects: the objects of the API server.
+        store: the store that the movers use.
+        contents: the content of each volume, by name of the PersistentVolume.
+        keys: the keys of the encryption Secret; None: there is no such Secret.
+        kept: the content of each backup, by id.
+        held: the content of each manifest, by its salt.
+        needs: the ids of the backups whose packs each backup needs, by id.
+        no_node: the scheduler's message about every mover pod; empty: there is a node.
+        no_volume: the provisioner's message about every new volume; empty: it creates the volume.
+        mover_writes: number of objects and volumes that the movers have begun to write.
+        mover_dies: number of the write at which a mover dies, and whether it happens; None: no mover dies.
+        unreadable: the files that backup movers cannot read; None: they can read everything.
     """
 
     objects: ObjectsInMemory
@@ -92,7 +92,7 @@ class Cluster:
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
-        """Everything that may happen now; what is no fault comes first."""
+        """Return everything that may happen now, faults last."""
         found = [
             *self._collect(),
             *self._snapshot(),
@@ -104,11 +104,11 @@ class Cluster:
         return sorted(found, key=lambda move: move.is_bad)
 
     def volume_of(self, claim: Object) -> Object | None:
-        """The PersistentVolume that a claim is bound to."""
+        """Return the PersistentVolume that a claim is bound to."""
         return self.objects.get("PersistentVolume", claim["spec"].get("volumeName", ""))
 
     def _collect(self) -> Iterator[Move]:
-        """The garbage collector: what belongs to nobody any more goes."""
+        """Act as garbage collector: remove objects whose owners do not exist any more."""
         for kind in ("Pod", "Job", "PersistentVolumeClaim", "VolumeSnapshot"):
             for item in self.objects.all(kind):
                 owners = item["metadata"].get("ownerReferences", ())
@@ -136,16 +136,16 @@ class Cluster:
         self.objects.update(item, status={"readyToUse": True, "creationTime": created, "restoreSize": "1Gi"})
 
     def _volumes(self) -> Iterator[Move]:
-        """The part of the PersistentVolume controller that looks at volumes."""
+        """Act as PersistentVolume controller for volumes."""
         for volume in self.objects.all("PersistentVolume"):
             reference, phase = volume["spec"].get("claimRef"), volume.get("status", {}).get("phase")
             owner = self.objects.get("PersistentVolumeClaim", reference["name"], NAMESPACE) if reference else None
             if owner is not None and owner["metadata"]["uid"] != reference.get("uid"):
                 owner = None
-            wanted = "Available" if not reference or not reference.get("uid") else "Bound" if owner else "Released"
-            if phase != wanted:
+            expected = "Available" if not reference or not reference.get("uid") else "Bound" if owner else "Released"
+            if phase != expected:
                 yield Move(
-                    f"{_name(volume)} is {wanted}", partial(self.objects.update, volume, status={"phase": wanted})
+                    f"{_name(volume)} is {expected}", partial(self.objects.update, volume, status={"phase": expected})
                 )
             elif phase == "Released" and volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
                 yield Move(f"reclaim {_name(volume)}", partial(self._reclaim, volume))
@@ -164,13 +164,13 @@ class Cluster:
                 yield from self._binding(claim)
 
     def _users(self, claim: Object) -> list[Object]:
-        """Pods that use a claim and have not ended."""
+        """Return the pods that use a claim and have not ended."""
         pods = self.objects.all("Pod", NAMESPACE)
         running = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
         return [pod for pod in running if _claim_of(pod) == claim["metadata"]["name"]]
 
     def _binding(self, claim: Object) -> Iterator[Move]:
-        """Bind to the volume that is reserved for the claim, or make one, from a snapshot if one is asked for."""
+        """Bind a claim to its reserved volume, or provision a volume, from a snapshot if the claim names one."""
         for volume in self.objects.all("PersistentVolume"):
             if _is_reserved_for(volume, claim):
                 yield Move(f"bind {_name(claim)}", partial(self._bind, claim, volume))
@@ -216,7 +216,7 @@ class Cluster:
         self._bind(claim, volume)
 
     def _half_bind(self, claim: Object, volume: Object) -> None:
-        """What a volume controller leaves that meets a conflict with itself, until the claim is changed."""
+        """Bind only the volume, as the volume controller does in a conflict with itself."""
         reference = {"namespace": NAMESPACE, "name": claim["metadata"]["name"], "uid": claim["metadata"]["uid"]}
         self.objects.update(volume, spec=volume["spec"] | {"claimRef": reference}, status={"phase": "Bound"})
 
@@ -230,7 +230,7 @@ class Cluster:
         )
 
     def _jobs(self) -> Iterator[Move]:
-        """The Job controller: one pod after the other, until one succeeds or enough have failed."""
+        """Act as Job controller: one pod after the other, until one succeeds or enough have failed."""
         for job in self.objects.all("Job"):
             if job.get("status") or job["spec"].get("suspend") or "deletionTimestamp" in job["metadata"]:
                 continue
@@ -273,13 +273,13 @@ class Cluster:
                 yield from self._ends(pod)
 
     def _unschedulable(self, pod: Object) -> Iterator[Move]:
-        said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": self.no_node}
-        status = {"phase": "Pending", "conditions": [said]}
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": self.no_node}
+        status = {"phase": "Pending", "conditions": [condition]}
         if pod["status"] != status:
             yield Move(f"no node for {_name(pod)}", partial(self.objects.update, pod, status=status))
 
     def _ends(self, pod: Object) -> Iterator[Move]:
-        """Every way in which a mover may end."""
+        """Yield every way in which a mover may end."""
         never = MoverReport(succeeded=False, permanent=True, reason="SourceError", message="the disk is broken")
         later = MoverReport(succeeded=False, reason="StoreUnreachable", message="the store is away")
         yield Move(f"{_name(pod)} succeeds", partial(self._run_mover, pod))
@@ -302,7 +302,7 @@ class Cluster:
             self.end(pod, 0, report)
 
     def _write(self, write: Callable[[], object]) -> None:
-        """A write of a mover, which it may die at."""
+        """Execute a write of a mover, at which it may die."""
         number, self.mover_writes = self.mover_writes, self.mover_writes + 1
         if self.mover_dies == (number, False):
             raise MoverDies
@@ -325,7 +325,7 @@ class Cluster:
         self.end(pod, 137, None)
 
     def end(self, pod: Object, code: int, report: MoverReport | None, reason: str = "Error") -> None:
-        """Have a mover end: what its container leaves is an exit code, a reason and a report, if it wrote one."""
+        """End a mover with an exit code, a reason and a report, if it wrote one."""
         words = report.model_dump_json(by_alias=True) if report else "Killed"
         ended = {"exitCode": code, "message": words, "reason": "Completed" if code == 0 else reason}
         ended["finishedAt"] = stamp(self.objects.clock())
@@ -342,7 +342,7 @@ class Cluster:
         return name
 
     def work(self, pod: Object) -> MoverReport:
-        """Do what a mover does, all but ending."""
+        """Do the work of a mover without ending its pod."""
         task, volume = _task(pod), self._volume_under(pod)
         if task.operation is MoverOperation.RESTORE:
             found = open_manifest(task, self.store, self.keys)
@@ -351,8 +351,8 @@ class Cluster:
             return MoverReport(succeeded=True, restored_bytes=5)
         if not any(found.key == task.manifest for found in self.store.list(task.manifest)):
             self._commit(task, self.contents[volume])
-        wanted = ExpectedBackup(volume_id=task.backup.volume_id, backup_id=task.backup.backup_id, sealed=task.sealed)
-        pins = self._read(task.manifest, wanted).summary.pins
+        expected = ExpectedBackup(volume_id=task.backup.volume_id, backup_id=task.backup.backup_id, sealed=task.sealed)
+        pins = self._read(task.manifest, expected).summary.pins
         lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
         return MoverReport(
             succeeded=True,
@@ -364,13 +364,13 @@ class Cluster:
         )
 
     def task_of(self, pod: Object) -> MoverTask:
-        """What a mover's pod is asked to do."""
+        """Return the task of a mover's pod."""
         return _task(pod)
 
     def forge(self, volume_id: str, backup_id: str, content: str, keys: KeyRing | None = None) -> bytes:
-        """A manifest of a backup as somebody makes it who can write to the store; with keys only if they have leaked.
+        """Return a forged manifest of a backup whose restore yields ``content``.
 
-        Who restores it gets ``content``.
+        Anybody who can write to the store can forge it; with ``keys`` only if they have leaked.
         """
         data_key = DataKey.random() if keys is not None else None
         header = new_header(volume_id, backup_id, None, data_key, keys)
@@ -396,7 +396,7 @@ class Cluster:
     def _commit(self, task: MoverTask, content: str) -> None:
         backup_id, parent = task.backup.backup_id, None
         if task.parent_manifest is not None:
-            assert task.expected_parent is not None, "a mover is told what its parent must be"
+            assert task.expected_parent is not None, "the task of a mover identifies its parent"
             parent = self._read(task.parent_manifest, task.expected_parent).header.backup_id
         self.kept[backup_id] = content
         self.needs[backup_id] = {backup_id} | self.needs.get(parent or "", set())
@@ -410,7 +410,7 @@ class Cluster:
             packs.add(Origin(listed, WHOLE), 0, len(b"pack"))
         writer = ManifestWriter(header, header.sealer(data_key, task.manifest), packs)
         for pack in range(len(packs)):
-            # As an entry would that has data in each of them.
+            # An entry with data in each of the packs would do the same.
             writer._used.final(pack)
         lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
         manifest = bytes(
@@ -429,7 +429,7 @@ def _owner(item: Object) -> str:
 
 
 def _claim_of(pod: Object) -> str:
-    """Name of the claim that a pod mounts."""
+    """Return the name of the claim that a pod mounts."""
     claims = [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if "persistentVolumeClaim" in volume]
     name: str = claims[0]["claimName"]
     return name
@@ -444,8 +444,8 @@ def _exit_code(pod: Object) -> int | None:
 def _is_reserved_for(volume: Object, claim: Object) -> bool:
     reference = volume["spec"].get("claimRef") or {}
     same = (reference.get("namespace"), reference.get("name")) == (NAMESPACE, claim["metadata"]["name"])
-    asked = claim["spec"].get("volumeName") in (None, volume["metadata"]["name"])
-    return same and asked and reference.get("uid") in (None, "", claim["metadata"]["uid"])
+    is_requested = claim["spec"].get("volumeName") in (None, volume["metadata"]["name"])
+    return same and is_requested and reference.get("uid") in (None, "", claim["metadata"]["uid"])
 
 
 def _task(pod: Object) -> MoverTask:

@@ -1,10 +1,10 @@
-"""What a cluster does by itself, on a real API server that has no nodes: snapshots, volumes, Jobs, pods and movers.
+"""The controllers of a cluster for a real API server without nodes: snapshots, volumes, Jobs, pods and movers.
 
     with controllers(server, s3) as cluster:
         ...create claims and VolumeBackups; movers write real manifests into the S3 server...
 
-One watch for each type and a few writes for each object, so that thousands of backups cost seconds. What is done to an
-object can be seen in `Cluster.done`, with the instant, and can be held back with `Cluster.hold`.
+They use one watch for each type and a few writes for each object, so that thousands of backups cost seconds.
+`Cluster.done` contains the instant of each step, and `Cluster.hold` delays the steps of a kind.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MoverEnd:
-    """How the container of a mover has ended.
+    """The end of a mover's container.
 
     Attributes:
-        exit_code: of its process; anything but 0 ends its Job at once.
+        exit_code: the exit code of its process; other codes than 0 end its Job at once.
         message: its termination message.
     """
 
@@ -67,16 +67,16 @@ class MoverEnd:
 
     @property
     def reason(self) -> str:
-        """The kubelet's word for it."""
+        """The kubelet's reason."""
         return "Error" if self.exit_code else "Completed"
 
     @property
     def pod_phase(self) -> str:
-        """The phase of its pod."""
+        """The phase of the pod."""
         return "Failed" if self.exit_code else "Succeeded"
 
     def job_status(self) -> Object:
-        """Return the status that the Job controller gives its Job."""
+        """Return the status that the Job controller sets."""
         if self.exit_code:
             return {"startTime": _now(), "failed": 1} | _conditions("PodFailurePolicy", "FailureTarget", "Failed")
         complete = _conditions("CompletionsReached", "SuccessCriteriaMet", "Complete")
@@ -90,17 +90,16 @@ def _conditions(reason: str, *kinds: str) -> Object:
 
 @dataclass
 class Cluster:
-    """The controllers and what they have done.
+    """The controllers and their record.
 
     Attributes:
-        done: instants (``time.monotonic``) by what happened and to which VolumeBackup: a phase of it was seen, its
-            snapshot is ready, its mover has started and ended: ``done["ready", uid]``; "accepted": it has been looked
-            at, and its place in the store is written down.
-        movers: UIDs of the Jobs that have begun to work, by their owner's UID.
-        held: kinds that nothing is done about for the time being.
+        done: instants (``time.monotonic``) by step and UID of the VolumeBackup, as in ``done["ready", uid]``: a phase
+            appeared, the snapshot is ready, the mover started and ended; "accepted": the status has the manifest key.
+        movers: UIDs of the Jobs that have begun to work, by UID of the owner.
+        held: kinds whose steps are delayed.
         binds: whether claims are bound and volumes released here; False: a real controller manager does that, and
             collects garbage.
-        workers: moves that go on at the same time.
+        workers: number of moves at the same time.
     """
 
     server: ApiServer
@@ -116,11 +115,11 @@ class Cluster:
     _loop: asyncio.AbstractEventLoop | None = None
 
     def hold(self, kind: str) -> None:
-        """Do nothing about objects of a kind, until `release`."""
+        """Delay all steps of a kind until `release`."""
         self.held.add(kind)
 
     def release(self, kind: str) -> None:
-        """Go on with a kind."""
+        """Continue with a kind."""
         self.held.discard(kind)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._again, kind)
@@ -130,7 +129,7 @@ class Cluster:
             self._queue.put_nowait(key)
 
     async def run(self) -> None:
-        """Be the cluster, until cancelled."""
+        """Act as the cluster until cancelled."""
         self._loop = asyncio.get_running_loop()
         context = ssl.create_default_context(cafile=str(self.server.authority))
         headers = {"Authorization": f"Bearer {self.server.token}"}
@@ -149,18 +148,18 @@ class Cluster:
             asyncio.TaskGroup() as group,
         ):
             for kind in watched:
-                group.create_task(self._watch(session, client, kind))
+                group.create_task(self._event_handler(session, client, kind))
             for _ in range(self.workers):
                 group.create_task(self._work(client, moves))
 
-    async def _watch(self, session: aiohttp.ClientSession, client: KubeClient, kind: Kind) -> None:
+    async def _event_handler(self, session: aiohttp.ClientSession, client: KubeClient, kind: Kind) -> None:
         while True:
             with contextlib.suppress(CinderblockError, aiohttp.ClientError, TimeoutError):
                 async for change in _changes(session, kind):
-                    await self._heard(client, kind.kind, change["type"], change["object"])
+                    await self._undelivered(client, kind.kind, change["type"], change["object"])
             await asyncio.sleep(0.2)
 
-    async def _heard(self, client: KubeClient, kind: str, how: str, body: Object) -> None:
+    async def _undelivered(self, client: KubeClient, kind: str, how: str, body: Object) -> None:
         key = kind, body["metadata"]["uid"]
         if kind == "VolumeBackup":
             status = body.get("status", {})
@@ -223,7 +222,7 @@ class Cluster:
         await _status(client, kinds.PVC, body, {"phase": "Bound", "capacity": capacity})
 
     async def _provision(self, client: KubeClient, body: Object) -> None:
-        """What a CSI driver's provisioner does: make a volume that is reserved for the claim, by its UID."""
+        """Act as CSI provisioner: create a volume that is reserved for the claim by its UID."""
         metadata, spec = body["metadata"], body["spec"]
         if "deletionTimestamp" not in metadata and not spec.get("volumeName"):
             reference = {key: metadata[key] for key in ("namespace", "name", "uid")}
@@ -238,12 +237,12 @@ class Cluster:
             return
         reference = body["spec"].get("claimRef") or {}
         is_there = ("PersistentVolumeClaim", reference.get("uid")) in self._seen
-        wanted = "Bound" if is_there else "Released" if reference.get("uid") else "Available"
-        if body.get("status", {}).get("phase") != wanted and wanted != "Released":
-            await _status(client, kinds.PV, body, {"phase": wanted})
+        expected = "Bound" if is_there else "Released" if reference.get("uid") else "Available"
+        if body.get("status", {}).get("phase") != expected and expected != "Released":
+            await _status(client, kinds.PV, body, {"phase": expected})
 
     async def _gone(self, client: KubeClient, kind: str, body: Object) -> None:
-        """A claim's volume is released and perhaps deleted; a Job's pods go with it."""
+        """Release or delete the volume of a deleted claim, and the pods of a deleted Job."""
         if not self.binds:
             return
         if kind == "PersistentVolumeClaim" and body["spec"].get("volumeName"):
@@ -260,7 +259,7 @@ class Cluster:
                     await client.delete(kinds.POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
 
     async def _job(self, client: KubeClient, body: Object) -> None:
-        """The whole life of a Job in three writes: its pod, how that ended, and how the Job ended."""
+        """Run a Job in three writes: its pod, the end of the pod, and the end of the Job."""
         is_over = body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]
         claim = body["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
         is_there = await client.get(kinds.PVC, claim, body["metadata"]["namespace"]) is not None
@@ -273,14 +272,14 @@ class Cluster:
         pod = _pod_of(body)
         await _create(client, kinds.POD, pod)
         ended = {"exitCode": end.exit_code, "reason": end.reason, "message": end.message}
-        seen = {"name": "mover", "image": "x", "imageID": "x", "ready": False, "restartCount": 0}
-        statuses = [seen | {"state": {"terminated": ended | {"startedAt": _now(), "finishedAt": _now()}}}]
+        status = {"name": "mover", "image": "x", "imageID": "x", "ready": False, "restartCount": 0}
+        statuses = [status | {"state": {"terminated": ended | {"startedAt": _now(), "finishedAt": _now()}}}]
         await _status(client, kinds.POD, pod, {"phase": end.pod_phase, "containerStatuses": statuses})
         self._note("ended", body)
         await _status(client, kinds.JOB, body, end.job_status())
 
     def move(self, job: Object) -> MoverEnd:
-        """Do the work of a Job's mover: leave one manifest, as a backup of an empty device does."""
+        """Do the work of a mover: write one manifest, as for an empty device."""
         [variable] = job["spec"]["template"]["spec"]["containers"][0]["env"]
         task = MoverTask.model_validate_json(variable["value"])
         if task.operation is not MoverOperation.BACKUP:
@@ -299,14 +298,14 @@ class Cluster:
 
 @contextlib.contextmanager
 def controllers(server: ApiServer, s3: S3Server, *, binds: bool = True) -> Iterator[Cluster]:
-    """Run the controllers in a thread as long as the block."""
+    """Run the controllers in a thread during the block."""
     with running(Cluster(server, s3, binds=binds)) as cluster:
         yield cluster
 
 
 @contextlib.contextmanager
 def running(cluster: Cluster) -> Iterator[Cluster]:
-    """Run a cluster in a thread as long as the block."""
+    """Run a cluster in a thread during the block."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(cluster.run())
 
@@ -315,7 +314,7 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
             with contextlib.suppress(asyncio.CancelledError):
                 loop.run_until_complete(task)
         finally:
-            loop.run_until_complete(asyncio.sleep(0.1))  # Connections with TLS end in the background.
+            loop.run_until_complete(asyncio.sleep(0.1))  # TLS connections close in the background.
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
             for store in cluster._stores.values():
@@ -332,14 +331,14 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
 
 
 async def furnish(client: KubeClient) -> None:
-    """The classes that every namespace uses."""
+    """Create the classes that every namespace uses."""
     await _create(client, kinds.STORAGE_CLASS, {"metadata": {"name": CLASS}, "provisioner": DRIVER})
     body = {"metadata": {"name": CLASS}, "driver": DRIVER, "deletionPolicy": "Delete"}
     await _create(client, kinds.VOLUME_SNAPSHOT_CLASS, body)
 
 
 async def furnish_namespace(client: KubeClient, namespace: str, s3: S3Server, container: str) -> None:
-    """A namespace with the ServiceAccount that pods need, and a default BackupStore on the S3 server."""
+    """Create a namespace with the ServiceAccount of pods and a default BackupStore on the S3 server."""
     await _create(client, kinds.NAMESPACE, {"metadata": {"name": namespace}})
     await _create(client, SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": namespace}})
     secret = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
@@ -357,7 +356,7 @@ async def furnish_namespace(client: KubeClient, namespace: str, s3: S3Server, co
 
 
 def a_claim(namespace: str, name: str) -> Object:
-    """A claim of a user, small and empty."""
+    """Return a small, empty claim of a user."""
     spec = {
         "accessModes": ["ReadWriteOnce"],
         "storageClassName": CLASS,
@@ -367,7 +366,7 @@ def a_claim(namespace: str, name: str) -> Object:
 
 
 async def _changes(session: aiohttp.ClientSession, kind: Kind) -> AsyncIterator[Object]:
-    """What is there, then what changes, until the watch ends."""
+    """Yield the existing objects, then the changes, until the watch ends."""
     async with session.get(kind.path(), raise_for_status=True) as answer:
         listed = await answer.json()
     for item in listed.get("items", ()):

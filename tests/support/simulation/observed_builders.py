@@ -1,4 +1,4 @@
-"""Worlds for decisions about backups and restores: what is not said is as it usually is."""
+"""Builders of observed states for decisions about backups and restores, with usual values as defaults."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OWNER = [{"uid": "b-1"}]
 
 
 def a_backup(uid: str = "b-1", *, finalizer: bool = True, deleting: bool = False, **status: Any) -> VolumeBackup:
-    """A VolumeBackup of claim ``data``; ``spec`` among the keywords replaces fields of its spec."""
+    """Return a VolumeBackup of claim ``data``; the keyword ``spec`` replaces fields of its spec."""
     spec = {"volumeId": "data"} | status.pop("spec", {})
     metadata = {
         "name": f"backup-{uid}",
@@ -54,7 +54,7 @@ def a_backup(uid: str = "b-1", *, finalizer: bool = True, deleting: bool = False
 
 
 def accepted(uid: str = "b-1", **more: Any) -> VolumeBackup:
-    """A backup that has been accepted and is being made."""
+    """Return an accepted, unfinished backup."""
     recorded = {
         "phase": "creating",
         "volumeId": "c-1",
@@ -66,13 +66,13 @@ def accepted(uid: str = "b-1", **more: Any) -> VolumeBackup:
 
 
 def available(uid: str = "b-1", **more: Any) -> VolumeBackup:
-    """A backup that is whole in the store."""
+    """Return a complete backup."""
     usual = {"phase": "available", "dataTimestamp": NOW - timedelta(hours=1), "objectCount": 1, "pins": PINS}
     return accepted(uid, **(usual | more))
 
 
 def a_claim(name: str = "data", uid: str = "c-1", **spec: Any) -> PersistentVolumeClaim:
-    """A bound claim of 1 GiB."""
+    """Return a bound claim of 1 GiB."""
     status = spec.pop("status", {"phase": "Bound", "capacity": {"storage": "1Gi"}})
     fields = {"volumeName": f"pv-{uid}", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]} | spec
     metadata = {"name": name, "namespace": "shop", "uid": uid} | spec.pop("metadata", {})
@@ -80,32 +80,32 @@ def a_claim(name: str = "data", uid: str = "c-1", **spec: Any) -> PersistentVolu
 
 
 def a_class(name: str, **more: Any) -> StorageClass:
-    """A StorageClass of the volumes' driver."""
+    """Return a StorageClass of the driver of the volumes."""
     metadata = {"name": name, "annotations": more.pop("annotations", {})}
     return StorageClass.model_validate({"metadata": metadata, "provisioner": "csi.example.org"} | more)
 
 
 def a_store(**spec: Any) -> BackupStore:
-    """The namespace's store."""
+    """Return the store of the namespace."""
     metadata = {"name": "default", "namespace": "shop", "uid": "s-1"}
     fields = {"credentialsSecretRef": {"name": "s3"}} | spec
     return BackupStore.model_validate({"metadata": metadata, "spec": fields})
 
 
 def a_snapshot(*, ready: bool = True, owner: str = "b-1", **status: Any) -> VolumeSnapshot:
-    """Our VolumeSnapshot."""
+    """Return our VolumeSnapshot."""
     metadata = {
         "name": child_name("b-1"),
         "uid": "sn-1",
         "ownerReferences": [{"uid": owner}],
         "creationTimestamp": NOW - timedelta(seconds=30),
     }
-    seen = {"readyToUse": ready, "creationTime": NOW - timedelta(seconds=30), "restoreSize": "1Gi"} | status
-    return VolumeSnapshot.model_validate({"metadata": metadata, "status": seen})
+    shown = {"readyToUse": ready, "creationTime": NOW - timedelta(seconds=30), "restoreSize": "1Gi"} | status
+    return VolumeSnapshot.model_validate({"metadata": metadata, "status": shown})
 
 
 def a_job(owner: str = "b-1", **status: Any) -> Job:
-    """Our mover Job."""
+    """Return our mover Job."""
     metadata = {
         "name": child_name(owner),
         "uid": "j-1",
@@ -117,16 +117,16 @@ def a_job(owner: str = "b-1", **status: Any) -> Job:
 
 
 def a_pod(phase: str = "Running", report: MoverReport | None = None, **status: Any) -> Pod:
-    """A pod of the mover Job; with a report: one whose container has ended."""
-    seen: dict[str, Any] = {"phase": phase} | status
+    """Return a pod of the mover Job; with a report, its container has ended."""
+    shown: dict[str, Any] = {"phase": phase} | status
     if report is not None:
         ended = {"exitCode": 0 if report.succeeded else 3, "message": report.model_dump_json(by_alias=True)}
-        seen["containerStatuses"] = [{"name": "mover", "state": {"terminated": ended}}]
-    return Pod.model_validate({"metadata": {"name": "mover-x", "uid": "p-1"}, "status": seen})
+        shown["containerStatuses"] = [{"name": "mover", "state": {"terminated": ended}}]
+    return Pod.model_validate({"metadata": {"name": "mover-x", "uid": "p-1"}, "status": shown})
 
 
 def a_manifest(parent: str | None = None) -> ObservedManifest:
-    """The committed manifest of backup b-1."""
+    """Return the committed manifest of backup b-1."""
     description = BackupMetadata(
         backup_id="b-1",
         volume_id="c-1",
@@ -141,8 +141,8 @@ def a_manifest(parent: str | None = None) -> ObservedManifest:
     return ObservedManifest("backups/c-1/b-1.manifest", description, parent, 2, 3000, 2000, 1000, PINS)
 
 
-def observed_backup(backup: VolumeBackup, **seen: Any) -> ObservedBackup:
-    """What is usually seen around a backup: its claim, its store, a class for snapshots, nothing of ours."""
+def observed_backup(backup: VolumeBackup, **fields: Any) -> ObservedBackup:
+    """Return the state of a backup with a claim, a store and a snapshot class, but without children."""
     usual: dict[str, Any] = {
         "store": StoreLookup(a_store()),
         "claim": a_claim(),
@@ -154,11 +154,11 @@ def observed_backup(backup: VolumeBackup, **seen: Any) -> ObservedBackup:
         ),
         "classes": (a_class("fast"),),
     }
-    return ObservedBackup(backup=backup, policy=POLICY, **(usual | seen))
+    return ObservedBackup(backup=backup, policy=POLICY, **(usual | fields))
 
 
 def a_restore(uid: str = "r-1", *, finalizer: bool = True, deleting: bool = False, **status: Any) -> VolumeRestore:
-    """A VolumeRestore of backup-b-1 into a new claim ``new``."""
+    """Return a VolumeRestore of backup-b-1 into a new claim ``new``."""
     spec = {"backupId": "backup-b-1"} | status.pop("spec", {"name": "new"})
     metadata = {
         "name": f"restore-{uid}",
@@ -173,19 +173,19 @@ def a_restore(uid: str = "r-1", *, finalizer: bool = True, deleting: bool = Fals
     return VolumeRestore.model_validate({"metadata": metadata, "spec": spec, "status": own})
 
 
-def observed_restore(restore: VolumeRestore, **seen: Any) -> ObservedRestore:
-    """What is usually seen around a restore: an available backup, its store and manifest, StorageClass ``fast``."""
+def observed_restore(restore: VolumeRestore, **fields: Any) -> ObservedRestore:
+    """Return the state of a restore with an available backup, a store, a manifest and StorageClass ``fast``."""
     usual: dict[str, Any] = {
         "backup": available(),
         "store": StoreLookup(a_store()),
         "manifest": a_manifest(),
         "classes": ("fast",),
     }
-    return ObservedRestore(restore=restore, policy=POLICY, **(usual | seen))
+    return ObservedRestore(restore=restore, policy=POLICY, **(usual | fields))
 
 
 def a_filled_volume(phase: str = "Bound", *, mark: str | None = None, claim: str = "hidden") -> PersistentVolume:
-    """The PersistentVolume that a restore has filled."""
+    """Return the PersistentVolume that a restore has filled."""
     metadata = {
         "name": "pv-9",
         "resourceVersion": "5",

@@ -1,7 +1,7 @@
-"""A simulated cluster whose movers are real: what they store is what a restore has to give back.
+"""A simulated cluster with real movers, so that restores return what backups stored.
 
-A volume's content is a text such as ``shop-two``. Its first word names a file that no backup of the volume changes, so
-that an incremental one shares packs with its parent.
+The content of a volume is a text such as ``shop-two``. Its first word names a file that never changes, so that an
+incremental backup shares packs with its parent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.simulation.cluster import HALF, Cluster
 
 
 def volume(content: str) -> MemorySource:
-    """A tree that holds ``content``, and a file that is the same in all of its volume's backups."""
+    """Return a tree with ``content``, and with a file that is the same in all backups of the volume."""
     source = MemorySource()
     stamp = 1 + random.Random(content).randrange(1 << 20)
     source.add(b"content", (0, content.encode()), stamp=stamp)
@@ -29,19 +29,19 @@ def volume(content: str) -> MemorySource:
 
 
 def shared(content: str) -> bytes:
-    """What the second file of a volume holds."""
+    """Return the content of the second file of a volume."""
     return random.Random(content.partition("-")[0]).randbytes(3000)
 
 
 def found_in(target: Path) -> str:
-    """What a restored tree holds; the two files must belong together."""
+    """Return the content of a restored tree, whose two files must belong together."""
     content = (target / "content").read_text()
-    is_whole = (target / "shared").read_bytes() == shared(content)
-    return content if is_whole and len(list(target.iterdir())) == 2 else f"a mixture: {content}"
+    is_restorable = (target / "shared").read_bytes() == shared(content)
+    return content if is_restorable and len(list(target.iterdir())) == 2 else f"a mixture: {content}"
 
 
 class RealMovers(Cluster):
-    """The controllers and the kubelet of `Cluster`, and movers that do their work."""
+    """The controllers and the kubelet of `Cluster` with real movers."""
 
     def work(self, pod: Object) -> MoverReport:
         """Run the engine as a mover does."""

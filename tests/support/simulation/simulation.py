@@ -1,4 +1,4 @@
-"""The operator in a simulated cluster: real observers, decisions and performers; time, faults and crashes as told.
+"""The real operator in a simulated cluster with virtual time, scripted faults and crashes.
 
     with Simulation() as simulation:
         simulation.claim("data", "content")
@@ -6,8 +6,8 @@
         simulation.settle()
         assert simulation.phase("VolumeBackup", "full") == "available"
 
-Nothing here sleeps: `settle` moves the clock to the next instant at which something is due. What must never happen
-(a write to somebody else's object, data removed that is still needed, a hot loop) raises AssertionError at once.
+Nothing here sleeps: `settle` advances the clock to the next instant at which something is due. Forbidden behavior
+(a write to somebody else's object, the removal of needed data, a hot loop) raises AssertionError at once.
 """
 
 from __future__ import annotations
@@ -54,30 +54,32 @@ from tests.support.store.faults import Crash
 T = TypeVar("T")
 
 STEP = timedelta(seconds=0.25)
-"""What one reconciliation takes: a status that holds the present would change with every one."""
-LONG = timedelta(minutes=35)
-"""After so much time without any change nothing will ever change: longer than every deadline."""
-SHORT = timedelta(minutes=3)
-"""The same when every operation has ended: longer than any interval at which an ended one is looked at."""
-PATIENCE = 6000
-"""Steps in which every simulated world must come to rest."""
+"""Duration of one reconciliation, so that a status that contains the present changes every time."""
+QUIET_PERIOD = timedelta(minutes=35)
+"""Time without a change after which nothing changes any more: longer than every deadline."""
+ENDED_QUIET_PERIOD = timedelta(minutes=3)
+"""The same when every operation has ended: longer than the requeue interval of ended operations."""
+MAX_STEPS = 6000
+"""Steps after which every simulation must have settled."""
 POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1", limit=2))
 CHILD_NAMES = {kind.kind for kind in CHILD_KINDS}
 
 
 class Faults:
-    """An observer of the client that fails one write of the operator, as told.
+    """An observer of the client that fails one planned write of the operator.
 
     Attributes:
-        log: writes to the API server that were begun.
-        writes: how many were begun, those to the store among them.
-        at: number of the write to fail; None: none.
-        error: what is raised.
-        done: whether the write has happened when it fails.
+        log: the writes to the API server that were begun.
+        requests: how many requests were begun, by verb and resource.
+        writes: how many writes were begun, including those to the store.
+        at: number of the write to fail; None: no write fails.
+        error: the error to raise.
+        done: whether the write happens before it fails.
     """
 
     def __init__(self) -> None:
         self.log: list[RequestInfo] = []
+        self.requests: Counter[tuple[str, str]] = Counter()
         self.writes = 0
         self.at: int | None = None
         self.error: BaseException = Crash("scripted")
@@ -88,7 +90,7 @@ class Faults:
         self.at, self.error, self.done = self.writes + at, error, done
 
     def strike(self, *, done: bool) -> None:
-        """Fail, if it is time."""
+        """Fail if this is the planned write."""
         if self.at is not None and self.writes == self.at and done == self.done:
             self.at = None
             if done:
@@ -98,6 +100,7 @@ class Faults:
 
     async def before(self, call: RequestInfo) -> None:
         """See `Observer`."""
+        self.requests[call.verb, call.kind.resource] += 1
         if call.is_write:
             self.log.append(call)
             self.strike(done=False)
@@ -108,21 +111,21 @@ class Faults:
             self.strike(done=True)
 
 
-class OperatorsStore:
-    """The store as the operator reaches it; deletions are judged and may be crashed, everything may fail.
+class OperatorStore:
+    """The store as the operator uses it. Deletions are checked and may crash, and every call may fail.
 
     Attributes:
-        trouble: what every call raises; None: the store answers.
-        refuses_removal: what every deletion raises; None: it may be done.
+        error: the error that every call raises; None: the store answers.
+        removal_error: the error that every deletion raises; None: deletions succeed.
         asked: how often the operator has called get and list.
-        before: called with the operation and its key or prefix before the store answers; may change the store.
+        before: receives the operation and its key or prefix before the store answers; may change the store.
     """
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._inner = simulation.cluster.store
-        self.trouble: CinderblockError | None = None
-        self.refuses_removal: CinderblockError | None = None
+        self.error: CinderblockError | None = None
+        self.removal_error: CinderblockError | None = None
         self.asked: Counter[str] = Counter()
         self.before: Callable[[str, str], None] | None = None
 
@@ -149,21 +152,21 @@ class OperatorsStore:
     def delete(self, keys: Iterable[str]) -> None:
         """See ObjectStore."""
         self._answer()
-        if self.refuses_removal is not None:
-            raise self.refuses_removal
+        if self.removal_error is not None:
+            raise self.removal_error
         for key in keys:
-            self._simulation.forbid_removal(key)
+            self._simulation.check_removal(key)
             self._simulation.faults.strike(done=False)
             self._inner.delete([key])
-            self._simulation.changes_in_store += 1
+            self._simulation.store_changes += 1
             self._simulation.faults.strike(done=True)
 
     def close(self) -> None:
         """See ObjectStore."""
 
     def _answer(self) -> None:
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
 
     def _count(self, operation: str, key: str) -> None:
         self.asked[operation] += 1
@@ -171,38 +174,38 @@ class OperatorsStore:
             self.before(operation, key)
 
 
-class OpenStores:
-    """Stands for `Stores`: one store; sealed if the BackupStore asks for it, with the keys that movers have."""
+class SingleStorePool:
+    """A `StorePool` with one store, sealed with the movers' keys if the BackupStore has an encryption Secret."""
 
     def __init__(self, store: ObjectStore, cluster: Cluster) -> None:
         self._store = store
         self._cluster = cluster
 
     async def open(self, store: BackupStore, container: str) -> ObjectStore:
-        """The one store."""
+        """Return the store."""
         return self._store
 
     async def check(self, store: BackupStore, container: str) -> None:
-        """Raises what the store raises."""
+        """Check the store."""
         self._store.check()
 
     async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
-        """What the call returns, in no time."""
+        """Return the result of the call."""
         return call()
 
     async def keys(self, store: BackupStore) -> KeyRing | None:
-        """The keys, if the BackupStore has an encryption Secret."""
+        """Return the keys if the BackupStore has an encryption Secret."""
         return self._cluster.keys if store.spec.encryption_secret_ref is not None else None
 
     async def active_key(self, store: BackupStore) -> str | None:
-        """The Secret names none; but where keys are read-only, movers must be told which is not."""
+        """Return the active key if some keys are read-only, because the Secret does not name it."""
         ring = await self.keys(store)
         return ring.active if ring is not None and ring.has_marks else None
 
 
 @dataclass
-class Due:
-    """The queue's part: when each key is due."""
+class DueKeys:
+    """The work queue: the instant at which each key is due."""
 
     at: dict[ObjectKey, datetime] = field(default_factory=dict)
     failures: dict[ObjectKey, int] = field(default_factory=dict)
@@ -219,31 +222,31 @@ class Due:
 
 
 class Simulation:
-    """One namespace with a store, a class for snapshots, and whatever a test puts into it.
+    """One namespace with a store, a snapshot class, and the objects that a test creates.
 
     Attributes:
-        objects: what the API server holds.
-        cluster: what happens by itself.
-        store: the store as the operator sees it.
+        objects: the objects of the API server.
+        api: the HTTP side of the API server, which the operator uses.
+        cluster: the controllers and movers.
+        store: the store as the operator uses it.
         faults: fails writes.
-        quota: kinds of which a quota lets the operator make nothing.
-        changes_in_store: goes up with every object that the operator removes.
-        refusals: what the API server answers when the operator creates an object of a kind: HTTP status and sentence.
-        told: every reason that a condition of ours or an Event has ever had.
-        history: what happened, for the message of a failed assertion.
-        instruments: what the operator measures; new when it is started anew.
+        quota: kinds whose creation a quota rejects.
+        store_changes: increases with every object that the operator removes from the store.
+        rejections: the answer to the operator's creation of an object of a kind: HTTP status and message.
+        reasons: every reason that a condition or an Event has ever had.
+        history: the steps, for the message of a failed assertion.
     """
 
     def __init__(self, *, snapshots: bool = True, cluster: type[Cluster] = Cluster) -> None:
-        self._due = Due()
-        self._heard: list[Change] = []
-        self.refusals: dict[str, tuple[int, str]] = {}
-        self.told: set[str] = set()
+        self._due = DueKeys()
+        self._undelivered: list[Change] = []
+        self.rejections: dict[str, tuple[int, str]] = {}
+        self.reasons: set[str] = set()
         self.objects = ObjectsInMemory(lambda: self._due.now, self._changed)
         self.cluster = cluster(self.objects)
         self.faults = Faults()
-        self.store = OperatorsStore(self)
-        self.changes_in_store = 0
+        self.store = OperatorStore(self)
+        self.store_changes = 0
         self.quota: set[str] = set()
         self.history: list[str] = []
         self._loop = asyncio.new_event_loop()
@@ -280,37 +283,37 @@ class Simulation:
         return self.now.timestamp()
 
     def restart(self) -> None:
-        """Start the operator anew: it remembers nothing, lists what there is, and its watches begin with all of it."""
-        self._due = Due(now=self._due.now)
+        """Restart the operator without memory: its watches begin with all existing objects."""
+        self._due = DueKeys(now=self._due.now)
         self.objects.clock = lambda: self._due.now
-        api = SimulatedApi(self.objects, self.forbid, self.refusals)
-        api.quota = self.quota
-        self._kube = KubeClient(api, observer=self.faults)
-        self.metrics = OperatorMetrics()
-        stores = cast("StorePool", OpenStores(self.store, self.cluster))
+        self.api = SimulatedApi(self.objects, self.check_write, self.rejections)
+        self.api.quota = self.quota
+        self._kube = KubeClient(self.api, observer=self.faults)
+        self._metrics = OperatorMetrics()
+        stores = cast("StorePool", SingleStorePool(self.store, self.cluster))
         context = Context(
             self._kube,
             stores,
             POLICY,
             lambda: self._due.now,
-            self.metrics,
+            self._metrics,
             MoverAdmission(self._seconds),
             references=ReferenceLookups(turn_seconds=0.0),
         )
-        self._noticing = Acknowledger(cast("WorkQueue", self._due))
-        self._watch = EventHandler(cast("WorkQueue", self._due), self._noticing)
-        self._eyes = context
+        self._acknowledger = Acknowledger(cast("WorkQueue", self._due))
+        self._event_handler = EventHandler(cast("WorkQueue", self._due), self._acknowledger)
+        self._context = context
         self._reconcile = Reconciler(context)
-        self._heard[:] = [
+        self._undelivered[:] = [
             Change(None, item) for kind in (*OWN, *CHILD_NAMES, "PersistentVolume") for item in self.objects.all(kind)
         ]
-        for key in sorted(self.unsettled()):
+        for key in sorted(self.pending()):
             self._loop.run_until_complete(self._due.add(key))
 
-    # -- what people do
+    # -- users
 
     def claim(self, name: str, content: str, storage_class: str = "fast", size: str = "1Gi") -> Object:
-        """A claim that holds ``content``."""
+        """Create a bound claim whose volume holds ``content``."""
         spec = {
             "storageClassName": storage_class,
             "accessModes": ["ReadWriteOnce"],
@@ -322,7 +325,7 @@ class Simulation:
         return claim
 
     def unbound_claim(self, name: str, storage_class: str = LATE, size: str = "1Gi") -> Object:
-        """A claim that is not bound yet; one of class ``late`` is bound when a pod asks for it."""
+        """Create an unbound claim; one of class ``late`` is bound when a pod needs it."""
         spec = {
             "storageClassName": storage_class,
             "accessModes": ["ReadWriteOnce"],
@@ -337,7 +340,7 @@ class Simulation:
         self.make("VolumeAttachment", {"metadata": {"name": f"csi-{claim}"}, "spec": spec})
 
     def detach(self, claim: str) -> None:
-        """Detach the volume of a claim again."""
+        """Detach the volume of a claim."""
         self.delete("VolumeAttachment", f"csi-{claim}")
 
     def encrypt(self, keys: KeyRing) -> None:
@@ -347,36 +350,36 @@ class Simulation:
         self.objects.update(store, spec=store["spec"] | {"encryptionSecretRef": {"name": "keys"}})
 
     def write(self, claim: str, content: str) -> None:
-        """Have an application change what is in a volume."""
+        """Change the content of a volume, as an application does."""
         volume = self.cluster.volume_of(self.get("PersistentVolumeClaim", claim))
         assert volume is not None, f"claim {claim} is not bound"
         self.cluster.contents[volume["metadata"]["name"]] = content
 
     def backup(self, name: str, volume: str, /, **spec: Any) -> Object:
-        """Ask for a backup."""
+        """Create a VolumeBackup."""
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumeId": volume} | spec}
         return self.make("VolumeBackup", body)
 
-    def adopt(self, name: str, backup_id: str, /, *, manifest: str | None = None, **spec: Any) -> Object:
-        """Ask for a backup that is in the store to be adopted."""
-        asked = {"id": backup_id} if manifest is None else {"id": backup_id, "manifest": manifest}
-        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"import": asked} | spec}
+    def import_backup(self, name: str, backup_id: str, /, *, manifest: str | None = None, **spec: Any) -> Object:
+        """Create a VolumeBackup that imports a stored backup."""
+        source = {"id": backup_id} if manifest is None else {"id": backup_id, "manifest": manifest}
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"import": source} | spec}
         return self.make("VolumeBackup", body)
 
     def restore(self, name: str, backup: str, /, **spec: Any) -> Object:
-        """Ask for a restore."""
+        """Create a VolumeRestore."""
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"backupId": backup} | spec}
         return self.make("VolumeRestore", body)
 
     def pod(self, name: str, claim: str) -> Object:
-        """A pod of a user that mounts a claim."""
+        """Create a user's pod that mounts a claim."""
         volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"volumes": volumes}}
         runs = {"name": "main", "state": {"running": {"startedAt": stamp(self.now)}}}
         return self.make("Pod", body | {"status": {"phase": "Running", "containerStatuses": [runs]}})
 
     def end_pod(self, name: str) -> None:
-        """A pod of a user ends; it can still be seen that it was there."""
+        """End a user's pod, which still exists afterwards."""
         pod = self.get("Pod", name)
         (container,) = pod["status"]["containerStatuses"]
         ended = container["state"]["running"] | {"exitCode": 0, "finishedAt": stamp(self.now)}
@@ -384,15 +387,15 @@ class Simulation:
         self.objects.update(pod, status=status)
 
     def delete(self, kind: str, name: str) -> None:
-        """Ask for an object's deletion."""
+        """Delete an object."""
         self.objects.delete(self.get(kind, name))
 
     @contextmanager
     def reading_references(self, claim: str) -> Iterator[None]:
-        """While inside, another look of the operator reads the manifests of a volume."""
+        """Let another reconciliation read the manifests of a volume during the block."""
         store = BackupStore.model_validate(self.get("BackupStore", "default"))
         uid = self.get("PersistentVolumeClaim", claim)["metadata"]["uid"]
-        turn = self._eyes.references.turn(store, store.spec.container, uid)
+        turn = self._context.references.turn(store, store.spec.container, uid)
         self._loop.run_until_complete(turn.__aenter__())
         try:
             yield
@@ -400,176 +403,176 @@ class Simulation:
             self._loop.run_until_complete(turn.__aexit__(None, None, None))
 
     def break_manifest(self, name: str) -> str:
-        """Damage the manifest of a backup in the store; return its key."""
+        """Damage the manifest of a backup in the store, and return its key."""
         key: str = self.get("VolumeBackup", name)["status"]["manifestKey"]
         content = bytearray(self.cluster.store.get(key))
         content[-1] ^= 1
         self.cluster.store.put(key, content)
         return key
 
-    def tear_away(self, name: str) -> None:
-        """Remove a VolumeBackup by force: its finalizers are taken off, and nobody deals with its data."""
+    def remove_by_force(self, name: str) -> None:
+        """Remove a VolumeBackup by force: remove its finalizers, and leave its data in the store."""
         backup = self.get("VolumeBackup", name)
         self.objects.update(backup, metadata=backup["metadata"] | {"finalizers": []})
         self.objects.delete(self.get("VolumeBackup", name))
 
     def end_mover(self, report: MoverReport | None, code: int = 3, reason: str = "Error") -> None:
-        """Have the only pod of a mover end, with a report or without one."""
+        """End the only mover pod, with a report or without one."""
         (pod,) = (pod for pod in self.objects.all("Pod") if "ownerReferences" in pod["metadata"])
         self.cluster.end(pod, code, report, reason)
 
     def erase_status(self, kind: str, name: str) -> None:
-        """Lose a status."""
+        """Erase the status of an object."""
         self.objects.update(self.get(kind, name), status=None)
 
     def make(self, kind: str, body: Object) -> Object:
-        """Create an object whose name is free."""
+        """Create an object with a free name."""
         made = self.objects.create(kind, body)
         assert made is not None, f"{kind} {body['metadata']['name']} exists"
         return made
 
-    # -- what can be seen
+    # -- observations
 
     def get(self, kind: str, name: str) -> Object:
-        """An object that is there."""
+        """Return an existing object."""
         found = self.objects.get(kind, name, NAMESPACE) or self.objects.get(kind, name)
         assert found is not None, f"there is no {kind} {name}"
         return found
 
     def exists(self, kind: str, name: str) -> bool:
-        """Whether there is such an object."""
+        """Return whether the object exists."""
         return self.objects.get(kind, name, NAMESPACE) is not None
 
     def phase(self, kind: str, name: str) -> str:
-        """status.phase, or what stands for an object that is gone."""
+        """Return status.phase, or ``gone`` if the object does not exist."""
         found = self.objects.get(kind, name, NAMESPACE)
         return "gone" if found is None else str(found.get("status", {}).get("phase"))
 
     def reason(self, kind: str, name: str) -> str:
-        """Reason of the condition Ready."""
+        """Return the reason of condition Ready."""
         return str(self.get(kind, name)["status"]["conditions"][0]["reason"])
 
     def pods_of_users(self) -> list[str]:
-        """Names of the pods that are no movers."""
+        """Return the names of the pods that are not movers."""
         pods = self.objects.all("Pod", NAMESPACE)
         return [pod["metadata"]["name"] for pod in pods if "ownerReferences" not in pod["metadata"]]
 
     def content(self, claim: str) -> str:
-        """What the volume of a claim holds."""
+        """Return the content of a claim's volume."""
         volume = self.cluster.volume_of(self.get("PersistentVolumeClaim", claim))
         assert volume is not None, f"claim {claim} is not bound"
         return self.cluster.contents[volume["metadata"]["name"]]
 
     def kept(self, backup: str) -> str:
-        """What a backup holds."""
+        """Return the content of a backup."""
         return self.cluster.kept[self.get("VolumeBackup", backup)["metadata"]["uid"]]
 
     def stored(self, prefix: str = "") -> list[str]:
-        """Keys of what is in the store."""
+        """Return the keys in the store."""
         return [found.key for found in self.cluster.store.list(prefix)]
 
     def events(self) -> list[tuple[str, int]]:
-        """Reason of every Event, and how often it was recorded."""
+        """Return the reason of every Event, and how often it was recorded."""
         recorded = self.objects.all("Event")
         return [(event["reason"], event.get("series", {}).get("count", 1)) for event in recorded]
 
     def metrics(self) -> Samples:
-        """A page of metrics of the operator as it is now."""
+        """Return the present metrics of the operator."""
         state = self._loop.run_until_complete(read(self._kube))
         figures = MetricsSnapshot("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
-        content, _ = MetricsPage(self.metrics).render(figures)
+        content, _ = MetricsPage(self._metrics).render(figures)
         return samples(content.decode())
 
-    # -- how it goes on
+    # -- progress
 
     def _changed(self, change: Change) -> None:
-        """What the watches are told of, and what an onlooker can read."""
-        self._heard.append(change)
+        """Record a change for the watches, and its reasons."""
+        self._undelivered.append(change)
         if change.object["kind"] in OWN:
             conditions = change.object.get("status", {}).get("conditions", ())
-            self.told |= {condition["reason"] for condition in conditions}
+            self.reasons |= {condition["reason"] for condition in conditions}
         elif change.object["kind"] == "Event" and "reason" in change.object:
-            self.told.add(change.object["reason"])
+            self.reasons.add(change.object["reason"])
 
-    def hear(self) -> None:
-        """Let the operator hear of what has changed."""
-        heard, self._heard[:] = self._heard[:], []
+    def deliver_changes(self) -> None:
+        """Deliver the recorded changes to the operator."""
+        heard, self._undelivered[:] = self._undelivered[:], []
         for change in heard:
-            self._loop.run_until_complete(self._tell(change))
+            self._loop.run_until_complete(self._deliver(change))
 
-    async def _tell(self, change: Change) -> None:
+    async def _deliver(self, change: Change) -> None:
         event = {"type": change.type, "object": change.object}
         labels = change.object["metadata"].get("labels") or {}
         if change.object["kind"] in OWN:
-            await self._watch.on_own(event)
+            await self._event_handler.on_own(event)
         elif change.object["kind"] in CHILD_NAMES and labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY:
-            await self._watch.on_child(event)
+            await self._event_handler.on_child(event)
         elif RESTORE_LABEL in labels:
-            await self._watch.on_volume(event)
+            await self._event_handler.on_volume(event)
         elif change.object["kind"] == "PersistentVolume" and change.type == "MODIFIED":
-            await self._watch.on_volume(event | {"type": "DELETED"})
+            await self._event_handler.on_volume(event | {"type": "DELETED"})
 
     def due(self) -> list[ObjectKey]:
-        """Keys that may be reconciled now, the one that has waited longest first."""
-        self.hear()
+        """Return the keys that are due, the longest waiting first."""
+        self.deliver_changes()
         ready = [key for key, at in self._due.at.items() if at <= self.now]
         return sorted(ready, key=lambda key: (self._due.at[key], key))
 
-    def notice(self) -> None:
-        """Have the operator tell new backups that they wait, as it does when it has very much to do."""
-        self.hear()
+    def acknowledge(self) -> None:
+        """Let the operator acknowledge new backups, as it does under load."""
+        self.deliver_changes()
         for item in self.objects.all("VolumeBackup"):
             key = ObjectKey("VolumeBackup", NAMESPACE, item["metadata"]["name"])
             try:
-                self._loop.run_until_complete(self._noticing.acknowledge(self._eyes, key))
+                self._loop.run_until_complete(self._acknowledger.acknowledge(self._context, key))
             except Crash:
-                self._tell_of(key, "the operator dies")
+                self._record(key, "the operator crashes")
                 self.restart()
 
     def reconcile(self, key: ObjectKey) -> None:
-        """Have the operator look at one object. A crash restarts the operator."""
+        """Reconcile one object. A crash restarts the operator."""
         self._due.at.pop(key, None)
         self._due.now += STEP
         version = self._version()
         try:
             requeue_after = self._loop.run_until_complete(self._reconcile(key))
         except Crash:
-            self._tell_of(key, "the operator dies")
+            self._record(key, "the operator crashes")
             self.restart()
             return
         except CinderblockError as error:
-            self._tell_of(key, f"{error.reason}: {error.message}")
+            self._record(key, f"{error.reason}: {error.message}")
             failures = self._due.failures.get(key, 0)
             self._due.failures[key] = failures + 1
             requeue_after = min(300.0, 2.0**failures)
         else:
             self._due.failures.pop(key, None)
             hot = requeue_after is not None and requeue_after < 1 and version == self._version()
-            assert not hot, f"{key} wants to be looked at again in {requeue_after} s although nothing has changed"
+            assert not hot, f"{key} is requeued after {requeue_after} s although nothing has changed"
             if version != self._version():
-                self._tell_of(key, "is brought forward")
+                self._record(key, "was reconciled")
         if requeue_after is not None:
             self._loop.run_until_complete(self._due.add(key, requeue_after))
 
-    def _tell_of(self, key: ObjectKey, what: str) -> None:
+    def _record(self, key: ObjectKey, what: str) -> None:
         found = self.objects.get(key.kind, key.name, key.namespace)
-        said = "gone" if found is None else " ".join(_said(found))
-        self.history.append(f"{self.now:%H:%M:%S} {key.kind} {key.name} ({said}): {what}")
+        outcome = "gone" if found is None else " ".join(_outcome(found))
+        self.history.append(f"{self.now:%H:%M:%S} {key.kind} {key.name} ({outcome}): {what}")
 
     def _version(self) -> tuple[int, int]:
-        return self.objects.version, self.changes_in_store
+        return self.objects.version, self.store_changes
 
     def move(self, move: Move) -> None:
-        """Let something happen in the cluster."""
+        """Execute a move of the cluster."""
         self.history.append(f"{self.now:%H:%M:%S} {move.name}")
         move.run()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass in which nobody does anything."""
+        """Let time pass without any action."""
         self._due.now += timedelta(seconds=seconds)
 
     def resync(self) -> None:
-        """What the slow resync does: every object is looked at again."""
+        """Enqueue every object, as the slow resync does."""
         for kind in OWN:
             for item in self.objects.all(kind):
                 key = ObjectKey(kind, NAMESPACE, item["metadata"]["name"])
@@ -578,44 +581,44 @@ class Simulation:
             if RESTORE_LABEL in item["metadata"].get("labels", {}):
                 self._loop.run_until_complete(self._due.add(volume_key(item["metadata"]["name"])))
 
-    def unsettled(self) -> set[ObjectKey]:
-        """What the resync of a real operator would look at, told from lists."""
-        return {key for key, _ in self._loop.run_until_complete(list_pending(self._eyes))}
+    def pending(self) -> set[ObjectKey]:
+        """Return the objects that the resync of a real operator would reconcile."""
+        return {key for key, _ in self._loop.run_until_complete(list_pending(self._context))}
 
-    def look_at_what_is_settled(self) -> None:
-        """Make sure that a look at what the resync leaves out finds nothing to do."""
-        wanted, version = self.unsettled(), self._version()
+    def check_steady_objects(self) -> None:
+        """Check that reconciling the objects that the resync skips changes nothing."""
+        pending, version = self.pending(), self._version()
         for kind in ("VolumeBackup", "VolumeRestore"):
             for key in [ObjectKey(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
-                requeue_after = None if key in wanted else self._loop.run_until_complete(self._reconcile(key))
-                assert (requeue_after, self._version()) == (None, version), f"{key} was left out:\n{self.story()}"
+                requeue_after = None if key in pending else self._loop.run_until_complete(self._reconcile(key))
+                assert (requeue_after, self._version()) == (None, version), f"{key} was skipped:\n{self.story()}"
 
     def settle(self) -> None:
-        """Without further faults, go on until nothing changes any more, and make sure that nothing will.
+        """Continue without further faults until nothing changes any more, and check that nothing will.
 
-        Events and what the operator itself wants to look at again must be enough: the resync must find nothing to do.
+        Watch events and requeues must suffice: the resync must find nothing to do.
         """
         self._rest()
         version = self._version()
         self.resync()
         self._rest()
-        assert self._version() == version, "the resync had to repair something:\n" + self.story()
+        assert self._version() == version, "the resync changed something:\n" + self.story()
         tidy = [item for item in self._ended() if not self._children_of(item) and not _is_forgotten(item)]
         left = {ObjectKey(item["kind"], NAMESPACE, item["metadata"]["name"]) for item in tidy}
-        assert not left & self.unsettled(), "what has ended would be looked at by every resync:\n" + self.story()
+        assert not left & self.pending(), "every resync would reconcile ended objects:\n" + self.story()
 
     def _rest(self) -> None:
         quiet_since, version = self.now, self._version()
-        for _ in range(PATIENCE):
+        for _ in range(MAX_STEPS):
             self.step()
             if self._version() != version:
                 quiet_since, version = self.now, self._version()
-            elif self.now - quiet_since > (LONG if self._is_awaited() else SHORT):
+            elif self.now - quiet_since > (QUIET_PERIOD if self._is_awaited() else ENDED_QUIET_PERIOD):
                 return
-        raise AssertionError("the world does not come to rest:\n" + self.story())
+        raise AssertionError("the simulation does not settle:\n" + self.story())
 
     def _is_awaited(self) -> bool:
-        """Whether an operation has not ended, so that a deadline may still change something."""
+        """Return whether an operation has not ended, so that a deadline may still change something."""
         return len(self._ended()) < len(self._operations())
 
     def _operations(self) -> list[Object]:
@@ -629,24 +632,24 @@ class Simulation:
         ]
 
     def _ended(self) -> list[Object]:
-        """Operations that have ended and stay."""
+        """Return the operations that have ended and are not deleted."""
         return [o for o in self._operations() if "deletionTimestamp" not in o["metadata"] and not _is_unfinished(o)]
 
     def until(self, kind: str, name: str, text: str) -> None:
-        """Go on until the condition Ready of an object speaks of ``text``, in its reason or its message."""
-        for _ in range(PATIENCE):
+        """Continue until the reason and message of condition Ready contain ``text``."""
+        for _ in range(MAX_STEPS):
             conditions = self.get(kind, name).get("status", {}).get("conditions", [])
             if conditions and text in f"{conditions[0]['reason']}: {conditions[0]['message']}":
                 return
             self.step()
-        raise AssertionError(f"{name} never said {text}:\n{self.story()}")
+        raise AssertionError(f"{name} never reported {text}:\n{self.story()}")
 
     def story(self) -> str:
-        """The last things that happened."""
+        """Return the latest entries of the history."""
         return "\n".join(self.history[-80:])
 
     def step(self) -> None:
-        """The next thing that happens without faults; if there is none, time passes until there is."""
+        """Execute the next step without faults; if there is none, advance the clock to the next one."""
         ready = self.due()
         if ready:
             self.reconcile(ready[0])
@@ -657,10 +660,10 @@ class Simulation:
             return
         self._due.now = min(self._due.at.values(), default=self.now + timedelta(minutes=10))
 
-    # -- what must never happen
+    # -- forbidden behavior
 
-    def forbid(self, how: str, item: Object) -> None:
-        """Judge a write of the operator to an object that exists."""
+    def check_write(self, how: str, item: Object) -> None:
+        """Check a write of the operator to an existing object."""
         kind, metadata = item["kind"], item["metadata"]
         if kind in OWN or kind == "Event":
             assert how != "DELETE", f"the operator deletes {kind} {metadata['name']}"
@@ -673,8 +676,8 @@ class Simulation:
         assert kind in CHILD_NAMES, f"the operator writes to {kind} {metadata['name']}"
         assert any(owner in OWN for owner in owners), f"{how} of {kind} {metadata['name']}, which is not ours"
 
-    def forbid_removal(self, key: str) -> None:
-        """Judge the removal of an object from the store."""
+    def check_removal(self, key: str) -> None:
+        """Check the removal of an object from the store."""
         backup_id = (
             key.split("/")[-2]
             if key.startswith("packs/")
@@ -682,9 +685,9 @@ class Simulation:
         )
         adopters = (item for item in self.objects.all("VolumeBackup") if _adopts(item, backup_id))
         backup = self.objects.by_uid(backup_id) or next(adopters, None)
-        assert backup is not None, f"{key} is removed for nobody"
+        assert backup is not None, f"{key} is removed without a VolumeBackup"
         metadata = backup["metadata"]
-        assert "deletionTimestamp" in metadata, f"{key} is removed although nobody asked for it"
+        assert "deletionTimestamp" in metadata, f"{key} is removed although its VolumeBackup is not deleted"
         assert api_labels.BACKUP_FINALIZER in metadata["finalizers"], f"{key} is removed without our finalizer"
         for other in self.objects.all("VolumeBackup"):
             status = other.get("status", {})
@@ -699,18 +702,18 @@ class Simulation:
 
 
 def _adopts(item: Object, backup_id: str) -> bool:
-    """Whether a VolumeBackup has adopted this backup, and may delete its data."""
-    asked = item["spec"].get("import", {})
-    return asked.get("id") == backup_id and item["spec"].get("deletionPolicy") == "Delete"
+    """Return whether a VolumeBackup has imported this backup and may delete its data."""
+    source = item["spec"].get("import", {})
+    return source.get("id") == backup_id and item["spec"].get("deletionPolicy") == "Delete"
 
 
 def api_outage() -> KubeUnavailable:
-    """A write whose answer never came."""
+    """Return the error of a write without an answer."""
     return KubeUnavailable("the API server does not answer")
 
 
-def is_whole(simulation: Simulation, backup_id: str) -> bool:
-    """Whether the store holds everything that a restore of the backup needs."""
+def is_restorable(simulation: Simulation, backup_id: str) -> bool:
+    """Return whether the store holds everything that a restore of the backup needs."""
     store = simulation.cluster.store
     manifests = {found.key.rsplit("/", 1)[1].removesuffix(".manifest") for found in store.list("backups/")}
     packs = {found.key.split("/")[2] for found in store.list("packs/") if found.key.endswith(WHOLE_PACK)}
@@ -718,11 +721,11 @@ def is_whole(simulation: Simulation, backup_id: str) -> bool:
 
 
 def summary(simulation: Simulation) -> dict[str, Any]:
-    """What is there in the end, by names that do not depend on the order in which things were made."""
+    """Return the final state, with names that do not depend on the order of creation."""
     objects = simulation.objects
     operations = [item for kind in ("VolumeBackup", "VolumeRestore") for item in objects.all(kind)]
     return {
-        "phases": {item["metadata"]["name"]: _said(item) for item in operations},
+        "phases": {item["metadata"]["name"]: _outcome(item) for item in operations},
         "finalizers": {item["metadata"]["name"]: item["metadata"].get("finalizers", []) for item in operations},
         "claims": {
             claim["metadata"]["name"]: _inside(simulation, claim) for claim in objects.all("PersistentVolumeClaim")
@@ -738,14 +741,14 @@ def summary(simulation: Simulation) -> dict[str, Any]:
     }
 
 
-def _said(item: Object) -> tuple[str, str, str]:
+def _outcome(item: Object) -> tuple[str, str, str]:
     status = item.get("status", {})
     reasons = [condition["reason"] for condition in status.get("conditions", [])]
     return str(status.get("phase")), ",".join(reasons), str(status.get("failReason"))
 
 
 def _is_forgotten(item: Object) -> bool:
-    """Whether something may be stored of a backup whose status was lost: the store is asked again now and then."""
+    """Return whether data of a backup with a lost status may be stored, so that the store is asked repeatedly."""
     recorded = item.get("status", {}).get("manifestKey") is not None
     return api_labels.BACKUP_FINALIZER in item["metadata"].get("finalizers", ()) and not recorded
 
@@ -765,7 +768,7 @@ def _marks(volume: Object) -> str:
 
 
 def _by_name(simulation: Simulation, key: str) -> str:
-    """A key with the names instead of the UIDs."""
+    """Return a key with names instead of UIDs."""
     for kind in ("VolumeBackup", "PersistentVolumeClaim"):
         for item in simulation.objects.all(kind):
             key = key.replace(item["metadata"]["uid"], item["metadata"]["name"])

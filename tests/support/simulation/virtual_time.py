@@ -1,10 +1,10 @@
-"""An event loop whose clock jumps to the next timer: hours pass in no time, and no load of the machine matters.
+"""An event loop whose clock jumps to the next timer, so that hours pass at once and the load does not matter.
 
     @in_virtual_time
     async def test_something_slow() -> None:
         await asyncio.sleep(3600)
 
-Only for what waits in the loop: nothing outside of it (threads, sockets) is waited for.
+Only timers of the loop work: it does not wait for threads or sockets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ P = ParamSpec("P")
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop with a clock of its own, which begins at 1000."""
+    """A loop with its own clock, which begins at 1000."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -46,12 +46,12 @@ class _JumpingSelector(selectors.SelectSelector):
 
 
 def virtual_clock() -> float:
-    """The time of the running loop."""
+    """Return the time of the running loop."""
     return asyncio.get_running_loop().time()
 
 
 def in_virtual_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test in a loop of its own whose clock jumps."""
+    """Run an async test in its own loop with virtual time."""
 
     async def whole(work: Awaitable[None]) -> None:
         await work

@@ -172,8 +172,8 @@ def build(kind: str) -> World:
         simulation.claim(name, f"{name}-one")
         simulation.backup(f"{name}-one", name)
     simulation.settle()
-    simulation.adopt("imported", left)
-    simulation.adopt("second", SECOND_NAME, manifest=world.manifest("a-one"))
+    simulation.import_backup("imported", left)
+    simulation.import_backup("second", SECOND_NAME, manifest=world.manifest("a-one"))
     simulation.settle()
     if kind == "mixed":
         simulation.encrypt(key_ring())
@@ -247,11 +247,11 @@ def restored(world: World, name: str) -> str | None:
         if simulation.phase("VolumeRestore", "back") in ("available", "error_restoring"):
             break
         simulation.step()
-    is_whole = simulation.phase("VolumeRestore", "back") == "available"
-    content = simulation.content("new") if is_whole else None
-    assert is_whole == simulation.exists("PersistentVolumeClaim", "new")
+    is_restorable = simulation.phase("VolumeRestore", "back") == "available"
+    content = simulation.content("new") if is_restorable else None
+    assert is_restorable == simulation.exists("PersistentVolumeClaim", "new")
     simulation.delete("VolumeRestore", "back")
-    if is_whole:
+    if is_restorable:
         simulation.delete("PersistentVolumeClaim", "new")
     for _ in range(STEPS):
         is_gone = simulation.phase("VolumeRestore", "back") == "gone"
@@ -382,7 +382,7 @@ def test_an_import_takes_the_true_backup_of_a_key_or_none(world: World) -> None:
     """For an import, only the key and the seal rule are known: what a bare bucket hides stays hidden."""
     simulation = world.simulation
     for change, name in each_spoilt(world, Change.is_of_manifests):
-        simulation.adopt("probe", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", manifest=world.manifest(name))
+        simulation.import_backup("probe", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", manifest=world.manifest(name))
         for _ in range(STEPS):
             if simulation.phase("VolumeBackup", "probe") in ("available", "error"):
                 break

@@ -81,7 +81,7 @@ async def test_who_waits_is_told_once_and_in_the_words_of_cinder() -> None:
     status = desk.api.written["one"]
     assert (status["phase"], status["id"]) == ("creating", "u-one")
     assert {condition["reason"] for condition in status["conditions"]} == {"Noticed"}
-    assert "waits for its turn: 2 objects" in status["conditions"][0]["message"]
+    assert "waits for the operator, which has 2 objects" in status["conditions"][0]["message"]
     desk.api.written.clear()
     await desk.runs(60)
     assert desk.api.written == {}

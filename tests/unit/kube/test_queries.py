@@ -1,4 +1,4 @@
-"""Choices among objects that were read: default classes, pods that use a claim, objects by UID or name."""
+"""Choices among objects that were read: pods that use a claim, objects by UID or name."""
 
 from __future__ import annotations
 
@@ -6,55 +6,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.kube.queries import choose_snapshot_class, newest, stateful_sets_of, uses_claim
-
-DEFAULT = "snapshot.storage.kubernetes.io/is-default-class"
-
-
-def snapshot_class(
-    name: str, driver: str = "csi.example.com", *, default: bool = False, age: int = 0
-) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name, "creationTimestamp": f"2026-01-{28 - age:02}T00:00:00Z"}
-    if default:
-        metadata["annotations"] = {DEFAULT: "true"}
-    return {"metadata": metadata, "driver": driver}
-
-
-def name_of(found: dict[str, Any] | None) -> str | None:
-    return found["metadata"]["name"] if found else None
-
-
-@pytest.mark.parametrize(
-    ("classes", "chosen"),
-    [
-        ([], None),
-        ([snapshot_class("a", "other.example.com", default=True)], None),
-        ([snapshot_class("only")], "only"),
-        ([snapshot_class("a"), snapshot_class("b")], None),
-        ([snapshot_class("a"), snapshot_class("b", default=True)], "b"),
-        ([snapshot_class("only"), snapshot_class("x", "other.example.com", default=True)], "only"),
-        ([snapshot_class("old", default=True, age=3), snapshot_class("new", default=True)], "new"),
-        ([snapshot_class("b", default=True), snapshot_class("a", default=True)], "a"),
-    ],
-    ids=[
-        "none",
-        "another driver's",
-        "the only one",
-        "two without a default",
-        "the default",
-        "the only one of the driver",
-        "the newest default",
-        "of one age the first by name",
-    ],
-)
-def test_the_snapshot_class_of_a_driver(classes: list[dict[str, Any]], chosen: str | None) -> None:
-    assert name_of(choose_snapshot_class(classes, "csi.example.com")) == chosen
-
-
-def test_the_annotation_counts_only_with_the_value_true() -> None:
-    marked = snapshot_class("marked", default=True)
-    marked["metadata"]["annotations"][DEFAULT] = "false"
-    assert choose_snapshot_class([marked, snapshot_class("other")], "csi.example.com") is None
+from cinderblock.kube.queries import newest, stateful_sets_of, uses_claim
 
 
 def test_the_newest_of_nothing_is_none() -> None:

@@ -1,4 +1,4 @@
-"""The objects that we create: what they carry, and what they must not (DESIGN 4 and 6, Pod Security Standards)."""
+"""The objects that the operator creates: required content, forbidden content, Pod Security Standards."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ FOREIGN = {
     "kustomize.toolkit.fluxcd.io/name": "flux",
     "meta.helm.sh/release-name": "helm",
 }
-"""Labels and annotations by which GitOps tools take an object for their own, and prune it."""
+"""Labels and annotations by which GitOps tools recognize their objects, which they prune."""
 BASELINE_CAPABILITIES = {
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
     "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
 }  # fmt: skip
-"""Capabilities that Pod Security ``baseline`` lets a container add."""
+"""Capabilities that Pod Security ``baseline`` allows a container to add."""
 BASELINE_VOLUMES = {"persistentVolumeClaim", "secret"}
 SETTINGS = MoverSettings("example/cinderblock:1", "Always", ("registry",))
 SECRETS = {
@@ -73,11 +73,11 @@ def created(decision: Decision) -> list[dict[str, Any]]:
 
 
 def all_children() -> dict[str, dict[str, Any]]:
-    """Every kind of child that is ever made."""
+    """Return one child of every kind."""
     snapshot = created(backup_decide.decide(observed_backup(owned_backup()), NOW))
     snapshot_claim = created(backup_decide.decide(observed_backup(owned_backup(), snapshot=a_snapshot()), NOW))
-    hidden = created(restore_decide.decide(observed_restore(owned_restore()), NOW))
-    made = [("backup", body) for body in (*snapshot, *snapshot_claim)] + [("restore", body) for body in hidden]
+    staging_claim = created(restore_decide.decide(observed_restore(owned_restore()), NOW))
+    made = [("backup", body) for body in (*snapshot, *snapshot_claim)] + [("restore", body) for body in staging_claim]
     return {f"{body['kind']} of a {owner}": body for owner, body in made}
 
 
@@ -96,13 +96,13 @@ def a_task(operation: MoverOperation = MoverOperation.BACKUP, mode: VolumeMode =
     )
 
 
-def test_a_mover_is_told_how_objects_are_to_lie_in_the_store() -> None:
-    asked = {
+def test_task_contains_the_storage_options_of_the_store() -> None:
+    options = {
         "storage_class": "STANDARD_IA",
         "server_side_encryption": ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256),
     }
-    told = children.location(a_store(**asked), "volumebackups")
-    assert {name: getattr(told, name) for name in asked} == asked
+    location = children.location(a_store(**options), "volumebackups")
+    assert {name: getattr(location, name) for name in options} == options
 
 
 def a_job(
@@ -114,7 +114,7 @@ def a_job(
     return mover_job.mover_job(owner, a_task(operation, mode), store or a_store(**SECRETS), "the-claim", SETTINGS)
 
 
-def test_movers_find_the_proxy_that_the_operator_was_given() -> None:
+def test_job_passes_the_proxy_settings_of_the_operator() -> None:
     settings = dataclasses.replace(SETTINGS, proxies=(("HTTPS_PROXY", "http://proxy:3128"),))
     job = mover_job.mover_job(owned_backup(), a_task(), a_store(**SECRETS), "the-claim", settings)
     assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container_of(job)["env"]
@@ -134,7 +134,7 @@ def container_of(job: dict[str, Any]) -> dict[str, Any]:
 EVERY_JOB = [(operation, mode) for operation in MoverOperation for mode in VolumeMode]
 
 
-def test_every_kind_of_child_is_looked_at() -> None:
+def test_every_kind_of_child_is_tested() -> None:
     assert set(CHILDREN) == {
         "VolumeSnapshot of a backup",
         "PersistentVolumeClaim of a backup",
@@ -145,7 +145,7 @@ def test_every_kind_of_child_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())
-def test_a_child_is_owned_and_can_be_found_from_its_birth(child: dict[str, Any]) -> None:
+def test_child_is_created_with_owner_and_labels(child: dict[str, Any]) -> None:
     metadata = child["metadata"]
     (owner,) = metadata["ownerReferences"]
     kind, uid, name = owner["kind"], owner["uid"], owner["name"]
@@ -154,21 +154,21 @@ def test_a_child_is_owned_and_can_be_found_from_its_birth(child: dict[str, Any])
     assert (kind, uid) in (("VolumeBackup", "b-1"), ("VolumeRestore", "r-1"))
     assert (metadata["name"], metadata["namespace"]) == (api_labels.child_name(uid), "shop")
     assert metadata["annotations"] == {api_labels.OWNER_NAME_ANNOTATION: name}
-    wanted = {
+    expected = {
         api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY,
         api_labels.OWNER_KIND_LABEL: kind,
         api_labels.OWNER_UID_LABEL: uid,
     }
-    assert wanted.items() <= metadata["labels"].items()
+    assert expected.items() <= metadata["labels"].items()
 
 
 @pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())
-def test_nothing_by_which_a_gitops_tool_would_take_a_child_for_its_own_is_copied(child: dict[str, Any]) -> None:
+def test_child_has_no_labels_of_gitops_tools(child: dict[str, Any]) -> None:
     text = json.dumps(child)
     assert not [mark for mark in FOREIGN if mark in text]
 
 
-def test_a_restored_claim_is_a_child_until_it_is_handed_over_and_has_the_users_labels_and_the_volumes_id() -> None:
+def test_restored_claim_is_a_child_with_the_requested_labels() -> None:
     restore = a_restore(spec={"name": "new", "labels": {"app": "shop"}})
     request = children.ClaimRequest(1 << 30, "fast", VolumeMode.BLOCK, ("ReadWriteOnce",))
     claim = children.restored_claim(restore, "new", request, "pv-9")
@@ -191,12 +191,12 @@ def test_a_restored_claim_is_a_child_until_it_is_handed_over_and_has_the_users_l
     }
 
 
-def test_a_claim_without_a_class_leaves_the_choice_to_the_cluster() -> None:
+def test_claim_without_class_uses_the_cluster_default() -> None:
     request = children.ClaimRequest(5, None, VolumeMode.FILESYSTEM, ("ReadWriteMany",))
     assert "storageClassName" not in children.claim(a_restore(), request)["spec"]
 
 
-def test_an_exposed_claim_is_as_large_as_the_snapshot_needs_it() -> None:
+def test_snapshot_claim_has_the_size_of_the_snapshot() -> None:
     snapshot = a_snapshot(restoreSize="3Gi")
     claim = next(
         body
@@ -211,13 +211,13 @@ def test_an_exposed_claim_is_as_large_as_the_snapshot_needs_it() -> None:
     }
 
 
-def test_a_job_keeps_a_finalizer_until_its_result_is_recorded_and_no_ttl_takes_it_away() -> None:
+def test_job_has_a_finalizer_and_no_ttl() -> None:
     job = a_job()
     assert job["metadata"]["finalizers"] == [api_labels.JOB_FINALIZER]
     assert "ttlSecondsAfterFinished" not in job["spec"]
 
 
-def test_a_job_gives_up_at_once_when_the_mover_says_never_and_does_not_count_evictions() -> None:
+def test_job_fails_on_permanent_exit_code_and_ignores_evictions() -> None:
     spec = a_job()["spec"]
     never, evicted = spec["podFailurePolicy"]["rules"]
     assert spec["backoffLimit"] == 3
@@ -226,14 +226,14 @@ def test_a_job_gives_up_at_once_when_the_mover_says_never_and_does_not_count_evi
     assert evicted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
-def test_a_job_replaces_a_pod_only_when_it_has_ended() -> None:
+def test_job_replaces_a_pod_only_after_its_end() -> None:
     """Two movers must not write to one volume (Kubernetes: podReplacementPolicy)."""
     assert a_job()["spec"]["podReplacementPolicy"] == "Failed"
     assert pod_of(a_job())["restartPolicy"] == "Never"
 
 
 @pytest.mark.parametrize(("operation", "mode"), EVERY_JOB)
-def test_a_mover_has_no_token_and_fits_pod_security_baseline(operation: MoverOperation, mode: VolumeMode) -> None:
+def test_mover_has_no_token_and_meets_pod_security_baseline(operation: MoverOperation, mode: VolumeMode) -> None:
     pod, container = pod_of(a_job(operation, mode)), container_of(a_job(operation, mode))
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "serviceAccountName"} & set(pod)
@@ -248,7 +248,7 @@ def test_a_mover_has_no_token_and_fits_pod_security_baseline(operation: MoverOpe
     assert not {"ports", "procMount", "seLinuxOptions", "sysctls"} & (set(container) | set(security))
 
 
-def test_a_mover_that_only_reads_may_not_change_owners() -> None:
+def test_backup_mover_may_not_change_owners() -> None:
     added = {
         operation: container_of(a_job(operation))["securityContext"]["capabilities"]["add"]
         for operation in MoverOperation
@@ -258,9 +258,7 @@ def test_a_mover_that_only_reads_may_not_change_owners() -> None:
 
 
 @pytest.mark.parametrize(("operation", "mode"), EVERY_JOB)
-def test_a_block_volume_is_a_device_and_a_tree_is_mounted_to_be_read_only_by_a_backup(
-    operation: MoverOperation, mode: VolumeMode
-) -> None:
+def test_block_volume_is_a_device_and_backup_mount_is_read_only(operation: MoverOperation, mode: VolumeMode) -> None:
     job = a_job(operation, mode)
     reads = operation is MoverOperation.BACKUP
     mounts = [mount for mount in container_of(job)["volumeMounts"] if mount["name"] == "volume"]
@@ -274,13 +272,13 @@ def test_a_block_volume_is_a_device_and_a_tree_is_mounted_to_be_read_only_by_a_b
         assert source == {"claimName": "the-claim", "readOnly": reads}
 
 
-def test_the_task_comes_back_from_the_job_as_it_was_given() -> None:
+def test_task_survives_the_round_trip_through_the_job() -> None:
     (variable,) = container_of(a_job())["env"]
     assert variable["name"] == "CINDERBLOCK_TASK"
     assert MoverTask.model_validate_json(variable["value"]) == a_task()
 
 
-def test_the_kubelet_finds_nothing_to_expand_in_a_task() -> None:
+def test_kubelet_expands_nothing_in_a_task() -> None:
     words = {"price": "$$5", "host": "$(KUBERNETES_SERVICE_HOST)"}
     task = a_task()
     task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": words})})
@@ -290,7 +288,7 @@ def test_the_kubelet_finds_nothing_to_expand_in_a_task() -> None:
     assert MoverTask.model_validate_json(value).backup.metadata == words
 
 
-def test_a_template_adds_no_volume_no_container_and_nothing_of_the_host() -> None:
+def test_template_adds_no_volumes_containers_or_host_access() -> None:
     template = {
         "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
         "containers": [{"name": "another", "image": "evil"}],
@@ -306,7 +304,7 @@ def test_a_template_adds_no_volume_no_container_and_nothing_of_the_host() -> Non
     assert a_job(store=a_store(**SECRETS, mover=template)) == a_job(store=a_store(**SECRETS))
 
 
-def test_secrets_are_files_and_never_values() -> None:
+def test_secrets_are_mounted_and_never_passed_as_values() -> None:
     job = a_job()
     secrets = {volume["name"]: volume["secret"] for volume in pod_of(job)["volumes"] if "secret" in volume}
     assert {name: secret["secretName"] for name, secret in secrets.items()} == {
@@ -321,12 +319,12 @@ def test_secrets_are_files_and_never_values() -> None:
     assert all(set(variable) == {"name", "value"} for variable in container_of(job)["env"])
 
 
-def test_secrets_that_a_store_does_not_have_are_not_mounted() -> None:
+def test_absent_secrets_are_not_mounted() -> None:
     job = a_job(store=a_store())
     assert [volume["name"] for volume in pod_of(job)["volumes"]] == ["volume", "credentials"]
 
 
-def test_a_store_decides_where_and_as_whom_its_movers_run() -> None:
+def test_template_sets_scheduling_and_security_of_movers() -> None:
     template = {
         "resources": {"limits": {"memory": "1Gi"}},
         "nodeSelector": {"disk": "fast"},
@@ -352,25 +350,25 @@ def test_a_store_decides_where_and_as_whom_its_movers_run() -> None:
     assert metadata["annotations"]["sidecar.istio.io/inject"] == "false"
 
 
-def test_no_label_of_a_template_can_hide_whose_a_pod_is() -> None:
+def test_template_labels_do_not_replace_owner_labels() -> None:
     labels = {api_labels.OWNER_UID_LABEL: "another", api_labels.MANAGED_BY_LABEL: "somebody"}
     metadata = a_job(store=a_store(mover={"labels": labels}))["spec"]["template"]["metadata"]
     assert metadata["labels"][api_labels.OWNER_UID_LABEL] == "b-1"
     assert metadata["labels"][api_labels.MANAGED_BY_LABEL] == api_labels.MANAGED_BY
 
 
-def test_the_operators_settings_say_which_image_runs() -> None:
+def test_settings_of_the_operator_select_the_image() -> None:
     pod, container = pod_of(a_job()), container_of(a_job())
     assert (container["image"], container["imagePullPolicy"]) == ("example/cinderblock:1", "Always")
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     assert container["resources"]["limits"] == {"memory": "512Mi"}
 
 
-def test_a_mover_is_counted_for_the_store_that_it_uses() -> None:
+def test_job_has_the_uid_of_its_store_as_label() -> None:
     assert a_job()["metadata"]["labels"][mover_job.STORE_LABEL] == "s-1"
 
 
-def test_an_incremental_backup_is_told_where_its_parents_manifest_is() -> None:
+def test_task_contains_the_manifest_of_the_parent() -> None:
     parent = accepted("p", phase="available", dataTimestamp=NOW)
     child = accepted(spec={"incremental": True}, parentId="p")
     snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
@@ -383,9 +381,7 @@ def test_an_incremental_backup_is_told_where_its_parents_manifest_is() -> None:
 @pytest.mark.parametrize(
     ("storage_class", "detection"), [("fast", "SizeMtimeCtime"), ("nfs", "SizeMtime"), (None, "SizeMtimeCtime")]
 )
-def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
-    storage_class: str | None, detection: str
-) -> None:
+def test_task_contains_change_detection_of_the_storage_class(storage_class: str | None, detection: str) -> None:
     rules = {"default": "SizeMtimeCtime", "storageClasses": {"nfs": "SizeMtime", "slow": "Content"}}
     source = a_claim(storageClassName=storage_class)
     snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
@@ -402,9 +398,7 @@ def test_a_mover_is_told_what_shows_changes_on_volumes_of_the_storage_class(
     ("options", "detection"),
     [(["noatime"], "SizeMtimeCtime"), (["noatime", "lazytime"], "Content"), (["noatime,lazytime"], "Content")],
 )
-def test_a_mover_reads_all_files_where_timestamps_reach_the_disk_a_day_later(
-    options: list[str], detection: str
-) -> None:
+def test_mover_reads_all_files_of_a_lazytime_volume(options: list[str], detection: str) -> None:
     snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     store = StoreLookup(a_store(changeDetection={"default": "SizeMtimeCtime"}))
     volume = PersistentVolume.model_validate({"spec": {"mountOptions": options}})
@@ -417,9 +411,7 @@ def test_a_mover_reads_all_files_where_timestamps_reach_the_disk_a_day_later(
 
 
 @pytest.mark.parametrize(("storage_class", "seconds"), [("fast", 3600), ("nfs", 7260), (None, 3600)])
-def test_a_mover_is_told_the_window_of_the_storage_class_and_when_to_compare(
-    storage_class: str | None, seconds: int
-) -> None:
+def test_task_contains_dirty_window_and_comparison_interval(storage_class: str | None, seconds: int) -> None:
     store = StoreLookup(a_store(dirtyWindow={"storageClasses": {"nfs": "2h1m", "slow": "2m"}}, compareEvery=7))
     source = a_claim(storageClassName=storage_class)
     snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
@@ -436,7 +428,7 @@ DYNAMIC, IMPORTED = {"persistentVolumeClaimName": "data"}, {"volumeSnapshotConte
 
 
 def given(source: dict[str, str], *, made: datetime, cut: datetime | None) -> VolumeSnapshot:
-    """A VolumeSnapshot of the user's own."""
+    """Return a VolumeSnapshot that the user created."""
     return VolumeSnapshot.model_validate(
         {
             "metadata": {"name": "mine", "uid": "sn-2", "creationTimestamp": made},
@@ -459,7 +451,7 @@ def given(source: dict[str, str], *, made: datetime, cut: datetime | None) -> Vo
         (None, None),
     ],
 )
-def test_data_of_a_given_snapshot_are_as_old_as_it_may_be(
+def test_given_snapshot_has_the_earliest_possible_data_instant(
     snapshot: VolumeSnapshot | None, instant: datetime | None
 ) -> None:
     backup = a_backup(spec={"volumeId": "data", "snapshotId": "mine"})
@@ -468,13 +460,13 @@ def test_data_of_a_given_snapshot_are_as_old_as_it_may_be(
 
 
 @pytest.mark.parametrize(("cut", "instant"), [(EARLIER, EARLIER), (LATER, NOW), (None, NOW)])
-def test_data_of_our_own_snapshot_are_not_older_than_the_backup(cut: datetime | None, instant: datetime) -> None:
+def test_own_snapshot_is_not_older_than_the_backup(cut: datetime | None, instant: datetime) -> None:
     backup = a_backup()
     created_now = backup.model_copy(update={"metadata": backup.metadata.model_copy(update={"creation_timestamp": NOW})})
     assert backup_task.data_instant(observed_backup(created_now, snapshot=a_snapshot(creationTime=cut))) == instant
     assert backup_task.data_instant(observed_backup(created_now)) == NOW
 
 
-def test_names_do_not_depend_on_anything_but_the_uid() -> None:
+def test_child_name_depends_only_on_the_uid() -> None:
     one, other = a_backup(), a_backup(spec={"volumeId": "else"})
     assert children.child_metadata(one)["name"] == children.child_metadata(other)["name"] == "cinderblock-b-1"

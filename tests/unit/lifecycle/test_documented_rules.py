@@ -1,4 +1,4 @@
-"""docs/rules.md names rules and tests that exist, and leaves no rule out."""
+"""docs/rules.md lists every check, and refers to existing code and tests."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def _functions(path: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def tests() -> set[str]:
-    """Names of all tests and of the modules that they are in."""
+    """Return the names of all tests and test modules."""
     paths = list(TESTS.rglob("test_*.py"))
     texts = (path.read_text() for path in paths)
     return {path.stem for path in paths} | {name for text in texts for name in re.findall(r"def (test_\w+)\(", text)}
 
 
 @pytest.mark.parametrize("row", ROWS[1:], ids=lambda row: row[0][:40])
-def test_a_row_names_code_and_tests_that_exist(row: tuple[str, str, str], tests: set[str]) -> None:
-    _, code, held_by = row
+def test_row_names_existing_code_and_tests(row: tuple[str, str, str], tests: set[str]) -> None:
+    _, code, tested_by = row
     for module, name in re.findall(r"`([\w.]+)\.(\w+)`", code):
         assert name in _functions(LIFECYCLE / f"{module.replace('.', '/')}.py")
-    named = re.findall(r"`(\w+)`", held_by)
-    assert named
-    assert set(named) <= tests
+    names = re.findall(r"`(\w+)`", tested_by)
+    assert names
+    assert set(names) <= tests
 
 
-def test_every_check_is_in_a_row() -> None:
-    named = set(re.findall(r"`([\w.]+\.\w+)`", " ".join(code for _, code, _ in ROWS)))
-    asked = (*backup_checks.BEFORE_COPY, *restore_checks.BEFORE_COPY, *import_checks.IMPORT_CHECKS)
-    assert {f"{check.__module__.removeprefix(f'{lifecycle.__name__}.')}.{check.__name__}" for check in asked} <= named
+def test_every_check_has_a_row() -> None:
+    listed = set(re.findall(r"`([\w.]+\.\w+)`", " ".join(code for _, code, _ in ROWS)))
+    checks = (*backup_checks.BEFORE_COPY, *restore_checks.BEFORE_COPY, *import_checks.IMPORT_CHECKS)
+    assert {f"{check.__module__.removeprefix(f'{lifecycle.__name__}.')}.{check.__name__}" for check in checks} <= listed

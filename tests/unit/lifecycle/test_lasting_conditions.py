@@ -1,4 +1,4 @@
-"""Conditions that speak of stored data outlive the outcomes of operations."""
+"""Conditions about stored data outlive the operations that set them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def of_type(shown: list[Condition], kind: ConditionType) -> list[Condition]:
 
 
 @pytest.mark.parametrize("outcome", [conditions.reconciling, conditions.ready, conditions.stalled])
-def test_an_outcome_keeps_a_lasting_condition_as_it_is(outcome: Outcome) -> None:
+def test_outcome_keeps_a_lasting_condition(outcome: Outcome) -> None:
     before = incomplete(conditions.ready([], NOW, 1, "Available", "whole"), NOW)
     after = outcome(before, LATER, 2, "Other", "other")
     assert of_type(after, COMPLETE) == of_type(before, COMPLETE)
     assert of_type(after, ConditionType.READY)[0].reason == "Other"
 
 
-def test_conditions_of_an_operation_do_not_last() -> None:
+def test_outcome_drops_conditions_of_the_operation() -> None:
     before = conditions.stalled([], NOW, 1, "Broken", "broken")
     assert [condition.type for condition in conditions.ready(before, LATER, 1, "Available", "whole")] == ["Ready"]
 
 
-def test_a_lasting_condition_is_there_once_and_keeps_its_transition_time() -> None:
+def test_lasting_condition_keeps_its_transition_time() -> None:
     before = incomplete(conditions.ready([], NOW, 1, "Available", "whole"), NOW)
     again = incomplete(conditions.ready(before, LATER, 1, "Available", "whole"), LATER, "three files")
     (shown,) = of_type(again, COMPLETE)

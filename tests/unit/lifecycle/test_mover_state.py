@@ -1,4 +1,4 @@
-"""What the state of a mover Job means, and for how long it may stay like that (DESIGN 4 and 6)."""
+"""The verdict on each state of a mover Job, and how long the state may last."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.simulation.observed_builders import NOW, POLICY, a_job, a_sto
 JOB_BEGAN, POD_BEGAN = NOW - timedelta(hours=5), NOW - timedelta(minutes=2)
 START = POLICY.deadlines.mover_start
 SUCCESS = MoverReport(succeeded=True, restored_bytes=7)
-NEVER = MoverReport(succeeded=False, permanent=True, reason="KeyUnavailable", message="key k1 is not there")
-LATER = MoverReport(succeeded=False, reason="StoreUnreachable", message="https://s3 does not answer")
+PERMANENT = MoverReport(succeeded=False, permanent=True, reason="KeyUnavailable", message="key k1 is not there")
+TRANSIENT = MoverReport(succeeded=False, reason="StoreUnreachable", message="https://s3 does not answer")
 
 
 def a_pod(phase: str = "Running", *, began: datetime = POD_BEGAN, **status: Any) -> Pod:
@@ -51,7 +51,7 @@ def complete(kind: str = "Complete") -> Job:
     return a_job(conditions=[{"type": kind, "status": "True"}])
 
 
-def going() -> Job:
+def deleted() -> Job:
     job = a_job()
     return job.model_copy(update={"metadata": job.metadata.model_copy(update={"deletion_timestamp": NOW})})
 
@@ -62,17 +62,17 @@ def judge(job: Job, *pods: Pod, warning: str = "") -> mover_state.Succeeded | Fa
 
 WAITS: dict[str, tuple[mover_state.Succeeded | Fail | Wait, Wait]] = {
     "no pod yet": (judge(a_job()), Wait("MoverPending", "The mover is being started", None, START, 5.0)),
-    "no pod, and a policy that says why": (
+    "no pod, and a warning": (
         judge(a_job(), warning="exceeded quota"),
         Wait("MoverPending", "The mover is being started: exceeded quota", None, START, 5.0),
     ),
-    "no node": (
+    "an unschedulable pod": (
         judge(a_job(), unschedulable("0/3 nodes are available")),
-        Wait("MoverUnschedulable", "No node for the mover: 0/3 nodes are available", POD_BEGAN, START),
+        Wait("MoverUnschedulable", "Cannot schedule the mover pod: 0/3 nodes are available", POD_BEGAN, START),
     ),
-    "no image": (
+    "an image that cannot be pulled": (
         judge(a_job(), waiting("ImagePullBackOff", "no such image")),
-        Wait("ImagePullFailed", "The mover's image cannot be had: no such image", POD_BEGAN, START),
+        Wait("ImagePullFailed", "Cannot pull the mover image: no such image", POD_BEGAN, START),
     ),
     "a container that is being created": (
         judge(a_job(), waiting("ContainerCreating")),
@@ -81,15 +81,15 @@ WAITS: dict[str, tuple[mover_state.Succeeded | Fail | Wait, Wait]] = {
     "a container that cannot be created": (
         judge(a_job(), waiting("ContainerCreating"), warning="volume cannot be attached"),
         Wait(
-            "MoverStarting", "The mover's pod is starting: volume cannot be attached", POD_BEGAN, START, 5.0
+            "MoverStarting", "The mover pod is starting: volume cannot be attached", POD_BEGAN, START, 5.0
         ),
     ),
-    "a mover at work": (judge(a_job(), a_pod()), Wait("MoverRunning", "The mover is copying", None, None, 5.0)),
+    "a running mover": (judge(a_job(), a_pod()), Wait("MoverRunning", "The mover is copying", None, None, 5.0)),
     "a pod that failed and will be replaced": (
-        judge(a_job(), ended("Failed", LATER)),
+        judge(a_job(), ended("Failed", TRANSIENT)),
         Wait(
             "MoverRetrying",
-            "Attempt 1 of the mover failed, and it is started again: https://s3 does not answer",
+            "Attempt 1 of the mover failed, and another one follows: https://s3 does not answer",
             POD_BEGAN,
             START,
             5.0,
@@ -99,28 +99,32 @@ WAITS: dict[str, tuple[mover_state.Succeeded | Fail | Wait, Wait]] = {
         judge(a_job(), a_pod("Failed")),
         Wait(
             "MoverRetrying",
-            "Attempt 1 of the mover failed, and it is started again: it left no word",
+            "Attempt 1 of the mover failed, and another one follows: it left no report",
             POD_BEGAN,
             START,
             5.0,
         ),
     ),
-    "the second pod at work": (
-        judge(a_job(), ended("Failed", LATER), a_pod()),
+    "the second pod running": (
+        judge(a_job(), ended("Failed", TRANSIENT), a_pod()),
         Wait("MoverRunning", "The mover is copying", None, None, 5.0),
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("found", "wanted"), WAITS.values(), ids=WAITS.keys())
-def test_is_waited_for(found: mover_state.Succeeded | Fail | Wait, wanted: Wait) -> None:
-    assert found == wanted
+@pytest.mark.parametrize(("verdict", "expected"), WAITS.values(), ids=WAITS.keys())
+def test_unfinished_mover_is_waited_for(verdict: mover_state.Succeeded | Fail | Wait, expected: Wait) -> None:
+    assert verdict == expected
 
 
 FAILURES: dict[str, tuple[mover_state.Succeeded | Fail | Wait, str, str]] = {
-    "a mover that says why": (judge(failed(), ended("Failed", NEVER)), "KeyUnavailable", "key k1 is not there"),
+    "a mover that reports a reason": (
+        judge(failed(), ended("Failed", PERMANENT)),
+        "KeyUnavailable",
+        "key k1 is not there",
+    ),
     "the last of several movers": (
-        judge(failed(), ended("Failed", LATER), ended("Failed", NEVER)),
+        judge(failed(), ended("Failed", TRANSIENT), ended("Failed", PERMANENT)),
         "KeyUnavailable",
         "key k1 is not there",
     ),
@@ -132,78 +136,80 @@ FAILURES: dict[str, tuple[mover_state.Succeeded | Fail | Wait, str, str]] = {
     "a mover without enough memory": (
         judge(failed(), ended("Failed", "", 137, "OOMKilled")),
         "MoverOutOfMemory",
-        "The mover ran out of memory: raise spec.mover.resources of the BackupStore",
+        "The mover exceeded its memory limit. Raise spec.mover.resources of the BackupStore.",
     ),
-    "a mover that died with last words": (
+    "a mover that died with a log": (
         judge(failed(), ended("Failed", "first\nlast words\n", 139)),
         "MoverDied",
-        "The mover ended with exit code 139 (Error) and no report: last words",
+        "The mover ended with exit code 139 (Error) and without a report. Last log line: last words",
     ),
-    "a mover that died in silence": (
+    "a mover that died without a log": (
         judge(failed(), ended("Failed", "", 139, "")),
         "MoverDied",
-        "The mover ended with exit code 139 (no reason) and no report: it said nothing",
+        "The mover ended with exit code 139 (no reason) and without a report. Last log line: none",
     ),
     "a pod that was evicted": (
         judge(failed(), a_pod("Failed", reason="Evicted", message="the node was low on memory")),
         "Evicted",
         "the node was low on memory",
     ),
-    "a pod that failed without a word": (judge(failed(), a_pod("Failed")), "MoverFailed", "The mover's pod failed"),
+    "a pod that failed without a message": (judge(failed(), a_pod("Failed")), "MoverFailed", "The mover pod failed"),
     "a Job whose pods are gone": (
         judge(failed("DeadlineExceeded")),
         "MoverFailed",
         "The mover failed: DeadlineExceeded",
     ),
-    "a Job that somebody deletes": (
-        judge(going(), a_pod()),
+    "a Job that somebody deleted": (
+        judge(deleted(), a_pod()),
         "MoverDeleted",
         "The mover Job was deleted by somebody else before it had finished",
     ),
 }
 
 
-@pytest.mark.parametrize(("found", "reason", "words"), FAILURES.values(), ids=FAILURES.keys())
-def test_is_a_failure(found: mover_state.Succeeded | Fail | Wait, reason: str, words: str) -> None:
-    assert found == Fail(reason, words)
+@pytest.mark.parametrize(("verdict", "reason", "message"), FAILURES.values(), ids=FAILURES.keys())
+def test_failed_mover_fails_the_operation(
+    verdict: mover_state.Succeeded | Fail | Wait, reason: str, message: str
+) -> None:
+    assert verdict == Fail(reason, message)
 
 
 SUCCESSES = {
     "the pod's report, before the Job says anything": judge(a_job(), ended("Running", SUCCESS, 0)),
     "the report of one pod, although the Job gave up": judge(failed(), ended("Succeeded", SUCCESS, 0)),
     "an earlier pod's report, although a later one failed": judge(
-        a_job(), ended("Succeeded", SUCCESS, 0), ended("Failed", LATER)
+        a_job(), ended("Succeeded", SUCCESS, 0), ended("Failed", TRANSIENT)
     ),
-    "the report, although somebody deletes the Job": judge(going(), ended("Succeeded", SUCCESS, 0)),
+    "the report, although somebody deleted the Job": judge(deleted(), ended("Succeeded", SUCCESS, 0)),
 }
 
 
-@pytest.mark.parametrize("found", SUCCESSES.values(), ids=SUCCESSES.keys())
-def test_success_is_believed_from(found: mover_state.Succeeded | Fail | Wait) -> None:
-    assert found == mover_state.Succeeded(SUCCESS)
+@pytest.mark.parametrize("verdict", SUCCESSES.values(), ids=SUCCESSES.keys())
+def test_reported_success_counts(verdict: mover_state.Succeeded | Fail | Wait) -> None:
+    assert verdict == mover_state.Succeeded(SUCCESS)
 
 
 @pytest.mark.parametrize("kind", ["Complete", "SuccessCriteriaMet"])
-def test_a_job_that_is_complete_has_succeeded_even_if_its_pod_is_gone(kind: str) -> None:
+def test_complete_job_has_succeeded_without_a_pod(kind: str) -> None:
     assert judge(complete(kind)) == mover_state.Succeeded(MoverReport(succeeded=True))
 
 
-def test_every_pod_has_the_same_time_to_start_however_old_the_job_is() -> None:
+def test_every_pod_has_the_full_time_to_start() -> None:
     later = NOW + timedelta(hours=1)
     young, old = a_pod("Pending", began=later), a_pod("Pending", began=JOB_BEGAN)
     first, second = judge(a_job(), young), judge(a_job(), old)
     assert isinstance(first, Wait)
     assert isinstance(second, Wait)
-    assert (first.since, second.since) == (later, None), "without an instant, it counts from when it was said first"
+    assert (first.since, second.since) == (later, None), "without an instant, the wait counts from its first report"
 
 
 @pytest.mark.parametrize("words", ["", "Killed", "{", "[]", '{"succeeded": "perhaps"}', '{"message": "no result"}'])
-def test_what_is_no_report_is_not_read_as_one(words: str) -> None:
+def test_malformed_report_is_ignored(words: str) -> None:
     assert mover_state.read_report(ended("Failed", words)) is None
 
 
 @given(st.text(max_size=5000))
-def test_no_last_words_make_a_message_that_a_status_cannot_hold(words: str) -> None:
+def test_long_log_is_cut_to_a_short_message(words: str) -> None:
     found = judge(failed(), ended("Failed", words, 139))
     assert isinstance(found, Fail)
     assert len(found.message) < 300
@@ -223,28 +229,26 @@ def test_no_last_words_make_a_message_that_a_status_cannot_hold(words: str) -> N
         (None, (), False),
     ],
 )
-def test_a_manifest_may_be_there_once_a_container_has_ended(job: Job | None, pods: tuple[Pod, ...], may: bool) -> None:
+def test_manifest_may_exist_once_a_container_has_ended(job: Job | None, pods: tuple[Pod, ...], may: bool) -> None:
     assert mover_state.may_have_committed(ObservedMover(job=job, pods=pods)) is may
 
 
 @pytest.mark.parametrize(
     ("phase", "at_work"), [("Pending", True), ("Running", True), ("Succeeded", False), ("Failed", False)]
 )
-def test_a_pod_is_at_work_until_its_phase_says_that_it_has_ended(phase: str, at_work: bool) -> None:
+def test_pod_is_at_work_until_it_has_ended(phase: str, at_work: bool) -> None:
     assert mover_state.is_at_work(ObservedMover(pods=(a_pod(phase),))) is at_work
 
 
-@pytest.mark.parametrize(("minutes", "asks"), [(1, False), (3, True)])
-def test_a_pod_that_does_not_end_is_waited_for_and_somebody_is_asked_to_look_at_its_node(
-    minutes: int, asks: bool
-) -> None:
+@pytest.mark.parametrize(("minutes", "advises"), [(1, False), (3, True)])
+def test_stop_message_mentions_the_node_of_a_stuck_pod(minutes: int, advises: bool) -> None:
     metadata = {"name": "mover-x", "deletionTimestamp": NOW - timedelta(minutes=minutes)}
     lost = Pod.model_validate({"metadata": metadata, "status": {"phase": "Running"}})
-    said = mover_state.stop_message("The restore is being stopped", ObservedMover(pods=(lost,)), NOW)
-    assert ("pod mover-x does not end. If its node is gone for good" in said) is asks
+    message = mover_state.stop_message("The restore is being stopped", ObservedMover(pods=(lost,)), NOW)
+    assert ("pod mover-x does not end. If its node is gone for good" in message) is advises
 
 
-def test_an_unknown_pod_may_still_be_at_work() -> None:
+def test_pod_in_unknown_phase_is_at_work() -> None:
     assert mover_state.is_at_work(ObservedMover(pods=(a_pod("Unknown"),)))
 
 
@@ -257,15 +261,17 @@ def test_an_unknown_pod_may_still_be_at_work() -> None:
         ((), None),
     ],
 )
-def test_movers_are_limited_in_the_cluster_and_for_each_store(stores: tuple[str, ...], words: str | None) -> None:
+def test_movers_are_limited_per_cluster_and_per_store(stores: tuple[str, ...], words: str | None) -> None:
     policy = OperatorPolicy(MoverSettings("image", limit=2))
-    view = ObservedMover(others=frozenset(RunningMover(f"b-{number}", store) for number, store in enumerate(stores, 2)))
-    found = mover_state.wait_for_slot(view, policy, a_store(limits={"movers": 1}))
+    mover = ObservedMover(
+        others=frozenset(RunningMover(f"b-{number}", store) for number, store in enumerate(stores, 2))
+    )
+    found = mover_state.wait_for_slot(mover, policy, a_store(limits={"movers": 1}))
     message = f"{words}, and older operations go first"
     assert found == (Wait("Queued", message, requeue_after=5.0) if words else None)
 
 
-def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
+def test_long_queue_polls_less_often_with_the_same_message() -> None:
     policy = OperatorPolicy(MoverSettings("image", limit=2))
     first = mover_state.wait_for_slot(ObservedMover(waiting_before=2), policy, a_store())
     last = mover_state.wait_for_slot(ObservedMover(waiting_before=1000), policy, a_store())
@@ -275,7 +281,7 @@ def test_who_has_many_before_it_looks_less_often_and_says_the_same() -> None:
 
 
 @given(done=st.integers(0, 2**60), total=st.integers(0, 2**60))
-def test_progress_is_a_share_between_0_and_100(done: int, total: int) -> None:
+def test_progress_is_between_0_and_100_percent(done: int, total: int) -> None:
     shown = mover_state.to_progress(MoverProgress(bytes_done=done, bytes_total=total))
     assert shown is not None
     assert 0 <= shown.percent <= 100
@@ -283,15 +289,13 @@ def test_progress_is_a_share_between_0_and_100(done: int, total: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pod", "words"),
-    [(ended("Failed", LATER), LATER.message), (ended("Failed", "first\nlast words\n", 137), "last words")],
+    ("pod", "line"),
+    [(ended("Failed", TRANSIENT), TRANSIENT.message), (ended("Failed", "first\nlast words\n", 137), "last words")],
 )
-def test_while_a_mover_is_started_again_its_last_words_are_told_and_since_when_and_until_when(
-    pod: Pod, words: str
-) -> None:
-    waits = judge(a_job(), pod)
-    assert isinstance(waits, Wait)
-    assert waits.reason == "MoverRetrying"
-    assert waits.message.endswith(words)
-    assert "Attempt 1" in waits.message
-    assert (waits.since, waits.limit) == (POD_BEGAN, START)
+def test_retry_reports_the_last_line_and_the_time_limit(pod: Pod, line: str) -> None:
+    wait = judge(a_job(), pod)
+    assert isinstance(wait, Wait)
+    assert wait.reason == "MoverRetrying"
+    assert wait.message.endswith(line)
+    assert "Attempt 1" in wait.message
+    assert (wait.since, wait.limit) == (POD_BEGAN, START)

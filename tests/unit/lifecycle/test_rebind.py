@@ -1,4 +1,4 @@
-"""Handing a filled volume over, step by step: every step is seen in the world and holds for what was seen only."""
+"""Rebinding a filled volume, step by step. Every step depends only on the observed objects."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def restoring(**more: Any) -> VolumeRestore:
     return a_restore(phase="restoring", **more)
 
 
-def hidden(owner: str = "r-1") -> PersistentVolumeClaim:
+def staging_claim(owner: str = "r-1") -> PersistentVolumeClaim:
     return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": owner}]})
 
 
@@ -65,64 +65,68 @@ def patch(decision: Decision) -> dict[str, Any]:
     return found.patch
 
 
-def said(decision: Decision) -> str:
-    shown = status(decision).conditions[0]
-    return f"{shown.reason}: {shown.message}"
+def ready_text(decision: Decision) -> str:
+    condition = status(decision).conditions[0]
+    return f"{condition.reason}: {condition.message}"
 
 
-def test_step_1_marks_the_volume_and_remembers_its_reclaim_policy() -> None:
-    decision = decide(observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done()))
+def test_step_1_marks_and_retains_the_volume() -> None:
+    decision = decide(
+        observed_restore(restoring(), staging_claim=staging_claim(), volume=a_filled_volume(), mover=done())
+    )
     assert patch(decision) == {
         "metadata": {"labels": {LABEL: "r-1"}, "annotations": {POLICY: "Delete"}, "resourceVersion": "5"},
         "spec": {"persistentVolumeReclaimPolicy": "Retain"},
     }
-    assert "keeping the filled volume" in said(decision)
+    assert "retaining its PersistentVolume" in ready_text(decision)
     assert status(decision).restored_bytes == 9
 
 
-def test_what_the_mover_could_not_keep_is_told_before_its_report_goes() -> None:
+def test_losses_are_recorded_as_event_before_the_job_is_deleted() -> None:
     warned = MoverReport(succeeded=True, warnings=["2 owners could not be set.", "1 socket was skipped."])
     decision = decide(
-        observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done(warned))
+        observed_restore(restoring(), staging_claim=staging_claim(), volume=a_filled_volume(), mover=done(warned))
     )
     assert decision.actions[0] == RecordEvent(
         "Warning", "NotAllKept", "2 owners could not be set. 1 socket was skipped."
     )
 
 
-def test_losses_are_written_down_before_the_report_goes_and_are_told_at_the_end() -> None:
+def test_losses_are_kept_in_the_status_and_the_final_message() -> None:
     lossy = SUCCESS.model_copy(update={"losses": [Loss(what="owners of files", objects=3, examples=["a"])]})
-    filled = observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=done(lossy))
+    filled = observed_restore(restoring(), staging_claim=staging_claim(), volume=a_filled_volume(), mover=done(lossy))
     assert status(decide(filled)).losses == lossy.losses
     lost = lossy.to_wire()["losses"]
-    handed = observed_restore(
+    rebound = observed_restore(
         restoring(losses=lost), volume=a_filled_volume(mark="r-1", claim="new"), target=target(), backup=available()
     )
-    ended = status(decide(handed))
+    ended = status(decide(rebound))
     assert (ended.phase, ended.losses) == ("available", lossy.losses)
     assert "Not kept: owners of files, 3." in ended.conditions[0].message
 
 
-def test_step_2_removes_the_mover_and_the_hidden_claim_and_waits_until_it_is_gone() -> None:
+def test_step_2_deletes_the_mover_and_the_staging_claim() -> None:
     marked = a_filled_volume(mark="r-1")
-    first = decide(observed_restore(restoring(), staging_claim=hidden(), volume=marked, mover=done()))
+    first = decide(observed_restore(restoring(), staging_claim=staging_claim(), volume=marked, mover=done()))
     assert [action.kind for action in first.actions if isinstance(action, DeleteChild)] == [
         "Job",
         "PersistentVolumeClaim",
     ]
-    going = hidden().model_copy(update={"metadata": hidden().metadata.model_copy(update={"deletion_timestamp": NOW})})
-    second = decide(observed_restore(restoring(), staging_claim=going, volume=marked))
+    deleted = staging_claim().model_copy(
+        update={"metadata": staging_claim().metadata.model_copy(update={"deletion_timestamp": NOW})}
+    )
+    second = decide(observed_restore(restoring(), staging_claim=deleted, volume=marked))
     assert second.actions == ()
-    assert "releasing the hidden claim" in said(second)
+    assert "deleting the staging claim" in ready_text(second)
 
 
-def test_a_volume_is_not_touched_before_it_is_released() -> None:
+def test_bound_volume_is_not_reserved() -> None:
     bound = decide(observed_restore(restoring(), volume=a_filled_volume("Bound", mark="r-1")))
     assert bound.actions == ()
-    assert "waiting for the volume to be released" in said(bound)
+    assert "waiting for its PersistentVolume to be released" in ready_text(bound)
 
 
-def test_step_3_reserves_the_volume_for_the_asked_name_and_for_no_claim_that_has_been() -> None:
+def test_step_3_reserves_the_volume_for_the_requested_name() -> None:
     decision = decide(observed_restore(restoring(), volume=a_filled_volume("Released", mark="r-1")))
     assert patch(decision)["spec"] == {
         "claimRef": {
@@ -136,12 +140,12 @@ def test_step_3_reserves_the_volume_for_the_asked_name_and_for_no_claim_that_has
     }
 
 
-def test_a_volume_whose_new_claim_was_deleted_again_is_reserved_again() -> None:
+def test_volume_of_a_deleted_claim_is_reserved_again() -> None:
     released = a_filled_volume("Released", mark="r-1", claim="new")
     assert patch(decide(observed_restore(restoring(), volume=released)))["spec"]["claimRef"]["uid"] is None
 
 
-def test_step_4_creates_the_claim_as_it_was_asked_for() -> None:
+def test_step_4_creates_the_requested_claim() -> None:
     spec = {"name": "new", "size": "2Gi", "accessModes": ["ReadWriteMany"], "labels": {"app": "shop"}}
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
     (action,) = decide(observed_restore(restoring(spec=spec), volume=reserved)).actions
@@ -158,29 +162,29 @@ def test_step_4_creates_the_claim_as_it_was_asked_for() -> None:
     }
 
 
-def test_a_claim_is_not_created_without_the_manifest_that_says_what_it_was() -> None:
+def test_claim_is_not_created_without_the_manifest() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
     decision = decide(observed_restore(restoring(), volume=reserved, manifest=None))
     assert decision.actions == ()
-    assert "waiting for the store" in said(decision)
+    assert "waiting for the store" in ready_text(decision)
 
 
-def test_a_claim_is_not_created_before_the_volume_is_available() -> None:
+def test_claim_is_not_created_before_the_volume_is_available() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
     late = reserved.model_copy(update={"status": PersistentVolumeStatus(phase="Released")})
     decision = decide(observed_restore(restoring(), volume=late))
     assert decision.actions == ()
-    assert "reserving the volume for claim new" in said(decision)
+    assert "reserving its PersistentVolume for PersistentVolumeClaim new" in ready_text(decision)
 
 
 def pending(**annotations: str) -> PersistentVolumeClaim:
-    """The asked claim, made by the restore, that is not bound yet."""
+    """Return the unbound claim that the restore created."""
     owned = {"ownerReferences": [{"uid": "r-1"}], "labels": {labels.OWNER_UID_LABEL: "r-1"}}
     metadata = owned | {"resourceVersion": "7", "annotations": annotations}
     return a_claim("new", "c-9", volumeName="pv-9", status={"phase": "Pending"}, metadata=metadata)
 
 
-def test_a_claim_that_is_not_bound_though_its_volume_is_bound_to_it_is_changed_once() -> None:
+def test_half_bound_claim_is_nudged_once() -> None:
     half_bound = a_filled_volume("Bound", mark="r-1", claim="new")
     (action,) = decide(observed_restore(restoring(), volume=half_bound, target=pending())).actions
     assert isinstance(action, PatchClaim)
@@ -189,89 +193,94 @@ def test_a_claim_that_is_not_bound_though_its_volume_is_bound_to_it_is_changed_o
     changed = pending(**action.patch["metadata"]["annotations"])
     again = decide(observed_restore(restoring(), volume=half_bound, target=changed))
     assert again.actions == ()
-    assert "waiting for claim new to be bound" in said(again)
+    assert "waiting for PersistentVolumeClaim new to be bound" in ready_text(again)
 
 
 @pytest.mark.parametrize(
     ("volume", "claim"),
     [
-        pytest.param(a_filled_volume("Available", mark="r-1", claim="new"), pending(), id="a volume that is reserved"),
+        pytest.param(a_filled_volume("Available", mark="r-1", claim="new"), pending(), id="a reserved volume"),
         pytest.param(
             a_filled_volume("Bound", mark="r-1", claim="new"),
             a_claim("new", "c-9", volumeName="pv-9", status={"phase": "Pending"}),
-            id="a claim of somebody else's",
+            id="a claim of somebody else",
         ),
     ],
 )
-def test_nothing_is_done_to(volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
+def test_unready_binding_is_left_alone(volume: PersistentVolume, claim: PersistentVolumeClaim) -> None:
     assert decide(observed_restore(restoring(), volume=volume, target=claim)).actions == ()
 
 
-def test_a_claim_that_is_handed_over_bears_no_trace_of_the_way_there() -> None:
+def test_released_claim_has_no_annotations_of_ours() -> None:
     patch = rebind.release(pending(**{rebind.NUDGED_ANNOTATION: "true"}), restoring()).patch
     assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, rebind.NUDGED_ANNOTATION: None}
 
 
-def test_step_5_waits_until_the_claim_is_bound_and_then_records_the_result() -> None:
+def test_step_5_records_the_result_of_the_bound_claim() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
     waiting = decide(observed_restore(restoring(), volume=reserved, target=target(phase="Pending")))
-    assert "waiting for claim new to be bound" in said(waiting)
+    assert "waiting for PersistentVolumeClaim new to be bound" in ready_text(waiting)
     bound = decide(observed_restore(restoring(), volume=a_filled_volume(mark="r-1", claim="new"), target=target()))
     assert (status(bound).phase, status(bound).volume_id, status(bound).volume_name) == ("available", "c-n", "new")
 
 
-def test_a_claim_of_somebody_else_is_left_alone() -> None:
+def test_foreign_claim_fails_the_restore() -> None:
     reserved = a_filled_volume("Available", mark="r-1", claim="new")
     decision = decide(observed_restore(restoring(), volume=reserved, target=target("pv-of-somebody")))
     assert status(decision).phase == "error_restoring"
-    assert said(decision) == "NameTaken: PersistentVolumeClaim new was made by somebody else meanwhile."
+    assert ready_text(decision) == (
+        "NameTaken: Cannot create PersistentVolumeClaim new: somebody else created it meanwhile."
+        " Restore again under another name."
+    )
     assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
-def test_a_volume_that_does_not_come_is_not_waited_for_for_ever() -> None:
+def test_rebinding_fails_after_its_deadline() -> None:
     observed = observed_restore(restoring(), volume=a_filled_volume("Bound", mark="r-1"))
     first = status(decide(observed))
     waiting = observed_restore(observed.restore.model_copy(update={"status": first}), volume=observed.volume)
     late = restore_decide.decide(waiting, NOW + timedelta(minutes=6))
     assert status(late).phase == "error_restoring"
-    assert status(late).fail_reason == ("The volume is filled; waiting for the volume to be released (waited 300 s)")
+    assert status(late).fail_reason == (
+        "The volume is filled; waiting for its PersistentVolume to be released (waited 300 s)"
+    )
 
 
-def test_a_mark_of_another_restore_is_not_ours() -> None:
+def test_mark_of_another_restore_is_ignored() -> None:
     observed = observed_restore(restoring(), volume=a_filled_volume(mark="another"))
     assert not rebind.has_begun(observed)
     assert rebind.release_volume(observed) == ()
 
 
 @pytest.mark.parametrize(
-    ("volume", "seen", "spec"),
+    ("volume", "fields", "spec"),
     [
-        pytest.param(a_filled_volume(mark="r-1", claim="new"), {"target": target()}, {}, id="handed over"),
+        pytest.param(a_filled_volume(mark="r-1", claim="new"), {"target": target()}, {}, id="bound to its claim"),
         pytest.param(
             a_filled_volume("Available", mark="r-1", claim="new"),
             {"target": target(phase="Pending")},
             {},
-            id="promised to a claim that is not bound yet",
+            id="reserved for an unbound claim",
         ),
         pytest.param(a_filled_volume("Released", mark="r-1"), {}, {}, id="released"),
         pytest.param(
             a_filled_volume("Available", mark="r-1", claim="new"),
             {},
             {"claimRef": {"uid": "r-1"}},
-            id="reserved for a claim that will not come",
+            id="reserved for a claim that does not exist",
         ),
         pytest.param(
             a_filled_volume("Available", mark="r-1", claim="new"),
             {"target": target("pv-of-somebody")},
             {"claimRef": {"uid": "r-1"}},
-            id="reserved for a name that somebody else has taken",
+            id="reserved for a name that somebody else took",
         ),
     ],
 )
-def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhere(
-    volume: PersistentVolume, seen: dict[str, Any], spec: dict[str, Any]
+def test_released_volume_gets_its_reclaim_policy_back(
+    volume: PersistentVolume, fields: dict[str, Any], spec: dict[str, Any]
 ) -> None:
-    (found,) = rebind.release_volume(observed_restore(restoring(), volume=volume, **seen))
+    (found,) = rebind.release_volume(observed_restore(restoring(), volume=volume, **fields))
     assert isinstance(found, PatchVolume)
     assert found.patch == {
         "metadata": {"labels": {LABEL: None}, "annotations": {POLICY: None}, "resourceVersion": "5"},
@@ -279,12 +288,12 @@ def test_a_volume_that_is_let_go_gets_its_policy_back_and_is_left_stranded_nowhe
     }
 
 
-def test_a_volume_keeps_its_mark_while_the_hidden_claim_is_there() -> None:
-    observed = observed_restore(restoring(), volume=a_filled_volume(mark="r-1"), staging_claim=hidden())
+def test_volume_keeps_its_mark_until_the_staging_claim_is_deleted() -> None:
+    observed = observed_restore(restoring(), volume=a_filled_volume(mark="r-1"), staging_claim=staging_claim())
     assert rebind.release_volume(observed) == ()
 
 
-def test_a_policy_to_retain_comes_back_as_well() -> None:
+def test_retain_policy_is_restored() -> None:
     volume = a_filled_volume("Bound", mark="r-1", claim="new")
     metadata = volume.metadata.model_copy(update={"annotations": {POLICY: "Retain"}})
     observed = observed_restore(restoring(), volume=volume.model_copy(update={"metadata": metadata}), target=target())
@@ -293,15 +302,15 @@ def test_a_policy_to_retain_comes_back_as_well() -> None:
     assert found.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
 
 
-def test_a_hand_over_needs_the_store_for_nothing_but_the_claim() -> None:
+def test_rebinding_needs_the_store_only_for_the_claim() -> None:
     with Simulation() as simulation:
         simulation.claim("data", "first")
         simulation.backup("full", "data")
         simulation.settle()
         simulation.restore("again", "full", name="new")
-        simulation.until("VolumeRestore", "again", "keeping the filled volume")
-        simulation.store.trouble = StoreUnreachable("the store is away")
+        simulation.until("VolumeRestore", "again", "retaining its PersistentVolume")
+        simulation.store.error = StoreUnreachable("no answer")
         simulation.until("VolumeRestore", "again", "waiting for the store")
-        simulation.store.trouble = None
+        simulation.store.error = None
         simulation.settle()
         assert (simulation.phase("VolumeRestore", "again"), simulation.content("new")) == ("available", "first")

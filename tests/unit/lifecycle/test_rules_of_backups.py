@@ -1,4 +1,4 @@
-"""What is decided about a VolumeBackup, from its acceptance to its end."""
+"""Decisions about a VolumeBackup, from its acceptance to its end."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def reason(status: VolumeBackupStatus) -> str:
 
 
 REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "a volume that does not exist (Cinder: 404)": ({}, {"claim": None}, "Volume data could not be found."),
-    "a volume that is lost (Cinder: 400)": (
+    "a missing volume (Cinder: 404)": ({}, {"claim": None}, "Volume data could not be found."),
+    "a lost volume (Cinder: 400)": (
         {},
         {"claim": a_claim(status={"phase": "Lost"})},
         'must be available or in-use, but the current status is "error"',
     ),
-    "a volume that is being deleted (Cinder: 400)": (
+    "a deleted volume (Cinder: 400)": (
         {},
         {"claim": a_claim(metadata={"deletionTimestamp": NOW})},
         'must be available or in-use, but the current status is "deleting"',
     ),
-    "a store that does not exist": ({}, {"store": StoreLookup(missing="no such store")}, "no such store"),
-    "a Secret that does not exist": (
+    "a missing store": ({}, {"store": StoreLookup(missing="no such store")}, "no such store"),
+    "a missing Secret": (
         {},
         {"store": StoreLookup(a_store(), "", NotFound("Secret s3 does not exist"))},
         "Secret s3 does not exist",
@@ -84,17 +84,17 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"pods_using": ("web-0",)},
         "Backing up an in-use volume must use the force flag.",
     ),
-    "a forced one whose driver has no snapshots": (
+    "a forced backup without snapshots": (
         {"spec": {"force": True}},
         {"pods_using": ("web-0",), "snapshot_class": None},
-        "No VolumeSnapshotClass for driver csi.example.org",
+        "no VolumeSnapshotClass for driver csi.example.org",
     ),
-    "a snapshot that does not exist": (
+    "a missing snapshot": (
         {"spec": {"snapshotId": "snap-9"}},
         {},
         "Snapshot snap-9 could not be found.",
     ),
-    "an incremental one without a parent (Cinder: 400)": (
+    "an incremental backup without a parent (Cinder: 400)": (
         {"spec": {"incremental": True}},
         {},
         "No backups available to do an incremental backup.",
@@ -102,16 +102,16 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("backup", "seen", "words"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_is_refused_at_once(backup: dict[str, Any], seen: dict[str, Any], words: str) -> None:
-    status, decision = decide(observed_backup(a_backup(finalizer=False, **backup), **seen))
+@pytest.mark.parametrize(("backup", "fields", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_invalid_request_fails_at_once(backup: dict[str, Any], fields: dict[str, Any], message: str) -> None:
+    status, decision = decide(observed_backup(a_backup(finalizer=False, **backup), **fields))
     assert status.phase == "error"
     assert status.fail_reason is not None
-    assert words in status.fail_reason
+    assert message in status.fail_reason
     assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
-def test_a_message_is_cut_to_what_failreason_holds() -> None:
+def test_fail_reason_is_cut_to_255_characters() -> None:
     """Cinder: the column is 255 characters long (cinder/objects/backup.py); the condition has it all."""
     status, _ = decide(observed_backup(a_backup(), store=StoreLookup(a_store(), "", AccessDenied("no " * 200))))
     assert status.fail_reason is not None
@@ -119,31 +119,31 @@ def test_a_message_is_cut_to_what_failreason_holds() -> None:
     assert status.conditions[0].message == "no " * 200
 
 
-def test_acceptance_puts_the_finalizer_on_and_writes_down_where_the_backup_will_be() -> None:
+def test_acceptance_adds_the_finalizer_and_records_the_manifest_key() -> None:
     status, decision = decide(observed_backup(a_backup(finalizer=False)))
     assert decision.actions == (AddFinalizer(BACKUP_FINALIZER),)
     assert (status.phase, status.volume_id, status.container) == ("creating", "c-1", "volumebackups")
     assert status.manifest_key == "backups/c-1/b-1.manifest"
 
 
-def test_a_store_that_does_not_answer_is_waited_for_and_nothing_is_promised() -> None:
-    trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
-    status, decision = decide(observed_backup(a_backup(finalizer=False), store=trouble))
+def test_silent_store_delays_the_acceptance() -> None:
+    lookup = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
+    status, decision = decide(observed_backup(a_backup(finalizer=False), store=lookup))
     assert (status.phase, reason(status), status.manifest_key) == ("creating", "StoreUnreachable", None)
     assert decision.requeue_after == 10.0
 
 
-def test_a_store_that_does_not_answer_for_too_long_ends_the_backup() -> None:
-    trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
-    first, _ = decide(observed_backup(a_backup(), store=trouble))
+def test_silent_store_fails_the_backup_after_the_deadline() -> None:
+    lookup = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
+    first, _ = decide(observed_backup(a_backup(), store=lookup))
     waiting = a_backup().model_copy(update={"status": first})
-    later = backup_decide.decide(observed_backup(waiting, store=trouble), NOW + timedelta(minutes=6))
+    later = backup_decide.decide(observed_backup(waiting, store=lookup), NOW + timedelta(minutes=6))
     assert isinstance(later.status, VolumeBackupStatus)
     assert later.status.phase == "error"
     assert later.status.fail_reason == "no answer (waited 300 s)"
 
 
-def test_the_steps_follow_each_other_snapshot_then_claim_and_mover() -> None:
+def test_steps_are_snapshot_then_claim_and_mover() -> None:
     _, first = decide(observed_backup(accepted()))
     assert [body["kind"] for body in created(first)] == ["VolumeSnapshot"]
     _, waiting = decide(observed_backup(accepted(), snapshot=a_snapshot(ready=False)))
@@ -153,14 +153,14 @@ def test_the_steps_follow_each_other_snapshot_then_claim_and_mover() -> None:
     assert created(second)[0]["spec"]["dataSource"]["name"] == "cinderblock-b-1"
 
 
-def test_an_unattached_volume_without_snapshots_is_mounted_read_only() -> None:
+def test_volume_without_snapshots_is_mounted_read_only() -> None:
     _, decision = decide(observed_backup(accepted(), snapshot_class=None))
     (job,) = created(decision)
     (volume, *_) = job["spec"]["template"]["spec"]["volumes"]
     assert volume["persistentVolumeClaim"] == {"claimName": "data", "readOnly": True}
 
 
-def test_the_mover_is_told_everything_and_no_secret() -> None:
+def test_mover_gets_its_task_and_no_secret() -> None:
     _, decision = decide(
         observed_backup(
             accepted(),
@@ -175,14 +175,18 @@ def test_the_mover_is_told_everything_and_no_secret() -> None:
     assert (task.manifest, task.backup.volume_id, task.path) == ("backups/c-1/b-1.manifest", "c-1", "/volume")
 
 
-def test_a_child_of_somebody_else_is_neither_used_nor_touched() -> None:
+def test_foreign_child_is_neither_used_nor_changed() -> None:
     status, decision = decide(observed_backup(accepted(), snapshot=a_snapshot(owner="stranger")))
     assert status.phase == "error"
     assert reason(status) == "NameTaken"
+    assert status.fail_reason == (
+        "Cannot create VolumeSnapshot cinderblock-b-1: an object of this name exists,"
+        " and VolumeBackup backup-b-1 does not own it. Delete it."
+    )
     assert not [action for action in decision.actions if isinstance(action, CreateChild | DeleteChild)]
 
 
-def test_success_is_believed_only_when_the_manifest_has_been_read_back() -> None:
+def test_success_requires_a_readable_manifest() -> None:
     pod = a_pod("Succeeded", MoverReport(succeeded=True))
     mover = ObservedMover(job=a_job(), pods=(pod,))
     missing, _ = decide(observed_backup(accepted(), mover=mover))
@@ -192,44 +196,56 @@ def test_success_is_believed_only_when_the_manifest_has_been_read_back() -> None
     assert [type(action) for action in decision.actions] == [RecordEvent]
 
 
-def test_changes_that_timestamps_hid_are_told_once_and_stay_in_the_status() -> None:
+def test_missed_changes_are_recorded_once_and_kept_in_the_status() -> None:
     manifest = replace(a_manifest("b-0"), reread_files=7, missed_changes=1)
     first, decision = decide(observed_backup(accepted(), manifest=manifest))
-    told = [action for action in decision.actions if isinstance(action, RecordEvent)]
-    assert [(event.type, event.reason) for event in told] == [("Warning", "ChangeMissed"), ("Normal", "Available")]
-    assert "content of 1 file had changed" in told[0].note
+    recorded = [action for action in decision.actions if isinstance(action, RecordEvent)]
+    assert [(event.type, event.reason) for event in recorded] == [("Warning", "ChangeMissed"), ("Normal", "Available")]
+    assert "content of 1 file had changed" in recorded[0].note
     assert (first.reread_files, first.missed_changes) == (7, 1)
     later, decision = decide(observed_backup(available(), manifest=manifest))
     assert not [action for action in decision.actions if isinstance(action, RecordEvent)]
     assert later.missed_changes == 1
 
 
-def test_what_was_made_on_the_way_is_removed_after_the_result_is_written_down() -> None:
+def test_children_are_removed_after_the_result_is_recorded() -> None:
     observed = observed_backup(available(), mover=ObservedMover(job=a_job()), snapshot=a_snapshot())
     _, decision = decide(observed)
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == ["Job", "VolumeSnapshot"]
 
 
-def test_a_mover_that_says_never_again_ends_the_backup_in_its_words() -> None:
+def test_permanent_mover_failure_fails_the_backup() -> None:
     report = MoverReport(succeeded=False, permanent=True, reason="KeyUnavailable", message="key k1 is not there")
     failed = a_job(conditions=[{"type": "Failed", "status": "True"}])
     status, _ = decide(observed_backup(accepted(), mover=ObservedMover(job=failed, pods=(a_pod("Failed", report),))))
     assert (status.phase, status.fail_reason, reason(status)) == ("error", "key k1 is not there", "KeyUnavailable")
 
 
-def test_an_erased_status_comes_back_from_the_store() -> None:
+def test_lost_status_is_read_from_the_store() -> None:
     status, _ = decide(observed_backup(a_backup(), manifest=a_manifest()))
     assert (status.phase, status.object_count, status.manifest_key) == ("available", 2, "backups/c-1/b-1.manifest")
 
 
-def test_a_status_that_came_with_a_copied_object_counts_for_nothing() -> None:
+def test_status_of_a_copied_object_is_ignored() -> None:
     copied = available("other").model_copy(update={"metadata": a_backup(finalizer=False).metadata})
     status, decision = decide(observed_backup(copied))
     assert (status.phase, status.id) == ("creating", "b-1")
     assert decision.actions == (AddFinalizer(BACKUP_FINALIZER),)
 
 
-def test_the_parent_is_the_latest_available_one_of_the_same_volume_and_store() -> None:
+def test_wait_of_a_copied_status_does_not_count() -> None:
+    """The wait of the original must not make a copy of the object exceed the deadline at once."""
+    waiting, _ = decide(
+        observed_backup(a_backup("other"), store=StoreLookup(a_store(), "", StoreUnreachable("silent")))
+    )
+    copied = a_backup(finalizer=False).model_copy(update={"status": waiting})
+    observed = observed_backup(copied, store=StoreLookup(a_store(), "", StoreUnreachable("silent")))
+    decision = backup_decide.decide(observed, NOW + timedelta(hours=1))
+    assert isinstance(decision.status, VolumeBackupStatus)
+    assert (decision.status.phase, reason(decision.status)) == ("creating", "StoreUnreachable")
+
+
+def test_parent_is_the_latest_complete_backup_of_volume_and_store() -> None:
     siblings = (
         available("old", dataTimestamp=NOW - timedelta(days=2)),
         available("new", dataTimestamp=NOW - timedelta(days=1)),
@@ -242,13 +258,13 @@ def test_the_parent_is_the_latest_available_one_of_the_same_volume_and_store() -
     assert (status.parent_id, status.is_incremental) == ("new", True)
 
 
-def test_a_parent_that_is_being_deleted_before_the_copy_begins_is_not_used() -> None:
+def test_deleted_parent_fails_the_incremental_backup() -> None:
     child = accepted(spec={"incremental": True}, parentId="p")
     status, _ = decide(observed_backup(child, siblings=(available("p", deleting=True),), snapshot=a_snapshot()))
     assert (status.phase, reason(status)) == ("error", "ParentGone")
 
 
-def test_the_older_of_two_backups_of_a_volume_goes_first() -> None:
+def test_older_backup_of_a_volume_goes_first() -> None:
     older, younger = a_backup("b-0", created=NOW - timedelta(hours=1)), a_backup("b-1")
     status, _ = decide(observed_backup(younger, siblings=(older,)))
     assert reason(status) == "VolumeBusy"
@@ -257,11 +273,11 @@ def test_the_older_of_two_backups_of_a_volume_goes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble", [StoreUnreachable("no answer"), StoreUnreachable("a proxy", reason="NotS3")], ids=["silent", "no S3"]
+    "error", [StoreUnreachable("no answer"), StoreUnreachable("a proxy", reason="NotS3")], ids=["silent", "no S3"]
 )
-def test_a_backup_that_cannot_reach_its_store_holds_up_nobody(trouble: StoreUnreachable) -> None:
+def test_backup_without_store_does_not_block_others(error: StoreUnreachable) -> None:
     unreachable = observed_backup(
-        a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreLookup(a_store(), "", trouble)
+        a_backup("b-0", created=NOW - timedelta(hours=1)), store=StoreLookup(a_store(), "", error)
     )
     held_up, _ = decide(unreachable)
     older = unreachable.backup.model_copy(update={"status": held_up})
@@ -279,7 +295,7 @@ def test_a_backup_that_cannot_reach_its_store_holds_up_nobody(trouble: StoreUnre
         ([], "available"),
     ],
 )
-def test_the_phase_of_a_whole_backup_is_derived_from_its_restores(phases: list[str], expected: str) -> None:
+def test_phase_of_a_complete_backup_follows_its_restores(phases: list[str], expected: str) -> None:
     restores = tuple(_made(a_restore(f"r-{number}", phase=phase), number) for number, phase in enumerate(phases))
     status, _ = decide(observed_backup(available(), restores=restores))
     assert status.phase == expected
@@ -290,21 +306,21 @@ def _made(restore: VolumeRestore, second: int) -> VolumeRestore:
     return restore.model_copy(update={"metadata": restore.metadata.model_copy(update=created)})
 
 
-def test_of_two_restores_of_one_second_the_one_that_did_not_fail_counts() -> None:
+def test_successful_restore_counts_among_simultaneous_ones() -> None:
     for failed, whole in (("r-1", "r-2"), ("r-2", "r-1")):
         restores = (a_restore(failed, phase="error_restoring"), a_restore(whole, phase="available"))
         status, _ = decide(observed_backup(available(), restores=restores))
         assert status.phase == "available"
 
 
-def test_has_dependent_backups_is_computed_from_what_exists() -> None:
+def test_has_dependent_backups_follows_existing_backups() -> None:
     child = available("b-2", parentId="b-1")
     with_child, _ = decide(observed_backup(available(), siblings=(child,)))
     alone, _ = decide(observed_backup(available()))
     assert (with_child.has_dependent_backups, alone.has_dependent_backups) == (True, False)
 
 
-WORLDS = {
+STATES = {
     "accepted": lambda: observed_backup(accepted()),
     "snapshot pending": lambda: observed_backup(accepted(), snapshot=a_snapshot(ready=False)),
     "copying": lambda: observed_backup(accepted(), mover=ObservedMover(job=a_job(), pods=(a_pod(),))),
@@ -316,8 +332,8 @@ WORLDS = {
 }
 
 
-@pytest.mark.parametrize("observed", WORLDS.values(), ids=WORLDS.keys())
-def test_the_same_world_decided_again_changes_nothing_in_the_status(observed: Any) -> None:
+@pytest.mark.parametrize("observed", STATES.values(), ids=STATES.keys())
+def test_repeated_decision_keeps_the_status(observed: Any) -> None:
     first: ObservedBackup = observed()
     status, _ = decide(first)
     again: VolumeBackup = first.backup.model_copy(update={"status": status})
@@ -325,7 +341,7 @@ def test_the_same_world_decided_again_changes_nothing_in_the_status(observed: An
     assert second.status == status
 
 
-def test_an_ended_backup_is_told_of_once() -> None:
+def test_failure_is_recorded_as_event_once() -> None:
     refused = observed_backup(a_backup(), claim=None)
     status, first = decide(refused)
     again = backup_decide.decide(replace(refused, backup=refused.backup.model_copy(update={"status": status})), NOW)
@@ -335,7 +351,7 @@ def test_an_ended_backup_is_told_of_once() -> None:
 
 
 @pytest.mark.parametrize("phase", ["available", "error"])
-def test_a_finalizer_that_an_uninstalled_release_took_off_is_put_on_again(phase: str) -> None:
+def test_finalizer_removed_by_an_uninstallation_is_added_again(phase: str) -> None:
     _, decision = decide(observed_backup(accepted(finalizer=False, phase=phase)))
     assert AddFinalizer(BACKUP_FINALIZER) in decision.actions
     _, nothing_stored = decide(observed_backup(a_backup(finalizer=False, phase="error")))
@@ -344,10 +360,10 @@ def test_a_finalizer_that_an_uninstalled_release_took_off_is_put_on_again(phase:
 
 @pytest.mark.parametrize("pods", [(a_pod("Succeeded", MoverReport(succeeded=True)),), (a_pod("Running"),)])
 @pytest.mark.parametrize("error", [ForeignManifest, ManifestReplaced, SealBroken, SealedTooLate])
-def test_what_is_in_the_place_of_its_manifest_ends_a_backup_at_once(
-    pods: tuple[Pod, ...], error: type[IntegrityError]
-) -> None:
-    trouble = error("backups/c-1/b-1.manifest is not it")
-    status, _ = decide(observed_backup(accepted(), mover=ObservedMover(job=a_job(), pods=pods), manifest_error=trouble))
+def test_replaced_manifest_fails_an_unfinished_backup(pods: tuple[Pod, ...], error: type[IntegrityError]) -> None:
+    replaced = error("backups/c-1/b-1.manifest is not it")
+    status, _ = decide(
+        observed_backup(accepted(), mover=ObservedMover(job=a_job(), pods=pods), manifest_error=replaced)
+    )
     assert (status.phase, reason(status), status.pins) == ("error", error.__name__, None)
-    assert status.fail_reason == trouble.message
+    assert status.fail_reason == replaced.message

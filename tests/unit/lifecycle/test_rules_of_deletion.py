@@ -1,4 +1,4 @@
-"""What is decided about a VolumeBackup that somebody deletes. When in doubt, data is kept."""
+"""Decisions about a deleted VolumeBackup. When in doubt, the data is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def decide(observed: ObservedBackup) -> Decision:
     return backup_decide.decide(observed, NOW)
 
 
-def lets_go(decision: Decision) -> bool:
+def is_released(decision: Decision) -> bool:
     return any(isinstance(action, RemoveFinalizer) for action in decision.actions)
 
 
@@ -40,36 +40,36 @@ def phase(decision: Decision) -> str:
     return str(decision.status.phase)
 
 
-def test_data_is_removed_first_and_the_finalizer_only_when_none_is_left() -> None:
+def test_finalizer_is_removed_after_the_data() -> None:
     removing = decide(observed_backup(available(deleting=True), data_present=True))
     assert removes_data(removing)
-    assert not lets_go(removing)
-    assert lets_go(decide(observed_backup(available(deleting=True), data_present=False)))
+    assert not is_released(removing)
+    assert is_released(decide(observed_backup(available(deleting=True), data_present=False)))
 
 
-def test_without_our_finalizer_nothing_is_done() -> None:
+def test_nothing_is_done_without_our_finalizer() -> None:
     decision = decide(observed_backup(available(deleting=True, finalizer=False), data_present=True))
     assert decision.actions == ()
 
 
-def test_where_the_data_is_is_written_down_again_before_it_is_looked_for() -> None:
+def test_data_location_is_recorded_before_the_deletion() -> None:
     decision = decide(observed_backup(a_backup(deleting=True)))
     assert isinstance(decision.status, VolumeBackupStatus)
     assert decision.status.manifest_key == "backups/c-1/b-1.manifest"
     assert (phase(decision), decision.actions) == ("deleting", ())
 
 
-def test_a_backup_without_status_is_kept_until_the_store_says_what_there_is_of_it() -> None:
+def test_backup_without_status_is_kept_until_the_store_answers() -> None:
     decision = decide(observed_backup(a_backup(deleting=True), manifest_error=AccessDenied("refused")))
     assert phase(decision) == "error_deleting"
-    assert not lets_go(decision)
+    assert not is_released(decision)
 
 
-def test_a_backup_of_which_nothing_is_known_and_nothing_is_found_goes() -> None:
-    assert lets_go(decide(observed_backup(a_backup(deleting=True), claim=None)))
+def test_backup_without_any_trace_is_released() -> None:
+    assert is_released(decide(observed_backup(a_backup(deleting=True), claim=None)))
 
 
-def test_dependents_are_waited_for_and_named() -> None:
+def test_deletion_waits_for_dependents_and_names_them() -> None:
     decision = decide(
         observed_backup(available(deleting=True), siblings=(available("b-2", parentId="b-1"),), data_present=True)
     )
@@ -79,7 +79,7 @@ def test_dependents_are_waited_for_and_named() -> None:
     assert not removes_data(decision)
 
 
-def test_a_backup_that_is_being_restored_is_kept_until_that_has_ended() -> None:
+def test_deletion_waits_for_a_running_restore() -> None:
     decision = decide(
         observed_backup(available(deleting=True), restores=(a_restore(phase="restoring"),), data_present=True)
     )
@@ -87,7 +87,7 @@ def test_a_backup_that_is_being_restored_is_kept_until_that_has_ended() -> None:
     assert phase(decision) == "deleting"
 
 
-def test_a_running_mover_is_stopped_before_the_data_is_looked_for() -> None:
+def test_mover_is_stopped_before_the_data_is_removed() -> None:
     running = ObservedMover(job=a_job(), pods=(a_pod(),))
     stopping = decide(observed_backup(accepted(deleting=True), mover=running, data_present=True))
     assert [action.kind for action in stopping.actions if isinstance(action, DeleteChild)] == ["Job"]
@@ -98,52 +98,52 @@ def test_a_running_mover_is_stopped_before_the_data_is_looked_for() -> None:
     assert not removes_data(still_there)
 
 
-def test_retained_data_stays() -> None:
+def test_retained_data_stays_in_the_store() -> None:
     retained = available(deleting=True, spec={"deletionPolicy": "Retain"})
     decision = decide(observed_backup(retained, manifest_present=True, data_present=True))
-    assert lets_go(decision)
+    assert is_released(decision)
     assert not removes_data(decision)
 
 
-def test_what_an_unfinished_backup_left_is_removed_even_with_retain() -> None:
+def test_leftovers_are_removed_even_with_retain() -> None:
     retained = accepted(deleting=True, spec={"deletionPolicy": "Retain"})
     assert removes_data(decide(observed_backup(retained, manifest_present=False, data_present=True)))
 
 
-def test_data_that_a_retained_backup_needs_stays() -> None:
+def test_data_needed_by_a_retained_backup_stays() -> None:
     decision = decide(observed_backup(available(deleting=True), needed_by=("b-7",), data_present=True))
-    assert lets_go(decision)
+    assert is_released(decision)
     assert not removes_data(decision)
 
 
-def test_a_store_that_does_not_answer_is_asked_again_and_then_it_is_an_error() -> None:
-    trouble = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
-    observed = observed_backup(available(deleting=True, asked=NOW - timedelta(hours=1)), store=trouble)
+def test_silent_store_leads_to_error_deleting() -> None:
+    error = StoreLookup(a_store(), "", StoreUnreachable("no answer"))
+    observed = observed_backup(available(deleting=True, asked=NOW - timedelta(hours=1)), store=error)
     early = decide(observed)
     waiting = replace(observed, backup=observed.backup.model_copy(update={"status": early.status}))
     late = backup_decide.decide(waiting, NOW + timedelta(minutes=6))
     assert (phase(early), phase(late)) == ("deleting", "error_deleting")
-    assert not lets_go(early)
-    assert not lets_go(late)
+    assert not is_released(early)
+    assert not is_released(late)
     assert late.requeue_after == 60.0
 
 
-def test_wrong_credentials_are_an_error_at_once() -> None:
+def test_wrong_credentials_lead_to_error_deleting_at_once() -> None:
     decision = decide(
         observed_backup(available(deleting=True), store=StoreLookup(a_store(), "", AccessDenied("refused")))
     )
     assert phase(decision) == "error_deleting"
 
 
-def test_an_administrator_may_let_go_and_leave_the_data() -> None:
+def test_annotation_releases_the_backup_and_leaves_the_data() -> None:
     given_up = available(deleting=True, annotations={"cinderblock.io/let-go": "leave-data"})
     decision = decide(observed_backup(given_up, store=StoreLookup(a_store(), "", AccessDenied("refused"))))
-    assert lets_go(decision)
+    assert is_released(decision)
     assert not removes_data(decision)
 
 
-def test_an_ending_namespace_does_not_hang_on_a_store_that_is_gone() -> None:
+def test_terminating_namespace_does_not_wait_for_a_missing_store() -> None:
     decision = decide(
         observed_backup(available(deleting=True), store=StoreLookup(missing="gone"), namespace_ending=True)
     )
-    assert lets_go(decision)
+    assert is_released(decision)

@@ -1,4 +1,4 @@
-"""What is decided about a VolumeRestore; a half-restored volume never has the asked name."""
+"""Decisions about a VolumeRestore. A half-restored volume never has the requested name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def decide(observed: ObservedRestore) -> tuple[VolumeRestoreStatus, Decision]:
     return decision.status, decision
 
 
-def hidden() -> PersistentVolumeClaim:
+def staging_claim() -> PersistentVolumeClaim:
     return a_claim(child_name("r-1"), "c-h", volumeName="pv-9", metadata={"ownerReferences": [{"uid": "r-1"}]})
 
 
@@ -57,10 +57,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an unknown backup": ({}, {"backup": None}, "Backup backup-b-1 could not be found."),
     "a backup that is not available": ({}, {"backup": accepted()}, "Backup status must be available"),
     "a backup without a manifest": ({}, {"manifest": None}, "no manifest of the backup"),
-    "an existing target that is gone": ({"spec": {"volumeId": "old"}}, {}, "Volume old could not be found."),
+    "a missing target": ({"spec": {"volumeId": "old"}}, {}, "Volume old could not be found."),
     "a target in use": (
         {"spec": {"volumeId": "old"}},
-        {"target": a_claim("old", "c-7"), "users": ("web-0",)},
+        {"target": a_claim("old", "c-7"), "pods_using": ("web-0",)},
         "Volume to be restored to must be available",
     ),
     "a target of the wrong mode": (
@@ -68,14 +68,18 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"target": a_claim("old", "c-7", volumeMode="Block")},
         "volumeMode is Block, the backup's is Filesystem",
     ),
-    "a target that is too small": (
+    "a small target": (
         {"spec": {"volumeId": "old"}},
         {"target": a_claim("old", "c-7", status={"phase": "Bound", "capacity": {"storage": "512Mi"}})},
         "is too small to restore backup of size 1",
     ),
-    "a name that exists": ({}, {"target": a_claim("new", "c-7")}, "PersistentVolumeClaim new exists"),
-    "a request that is too small": ({"spec": {"size": "1Mi"}}, {}, "is too small to restore backup of size 1"),
-    "a manifest that lost its seal": (
+    "an existing name": (
+        {},
+        {"target": a_claim("new", "c-7")},
+        "Cannot create PersistentVolumeClaim new: it exists.",
+    ),
+    "a small request": ({"spec": {"size": "1Mi"}}, {}, "is too small to restore backup of size 1"),
+    "an unsealed manifest": (
         {},
         {"manifest": None, "manifest_error": SealBroken("backups/c-1/b-1.manifest is not encrypted")},
         "backups/c-1/b-1.manifest is not encrypted",
@@ -88,20 +92,20 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("restore", "seen", "words"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_is_refused_at_once(restore: dict[str, Any], seen: dict[str, Any], words: str) -> None:
-    status, decision = decide(observed_restore(a_restore(finalizer=False, **restore), **seen))
+@pytest.mark.parametrize(("restore", "fields", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_invalid_request_fails_at_once(restore: dict[str, Any], fields: dict[str, Any], message: str) -> None:
+    status, decision = decide(observed_restore(a_restore(finalizer=False, **restore), **fields))
     assert status.phase == "error_restoring"
-    assert words in (status.fail_reason or "")
+    assert message in (status.fail_reason or "")
     assert not [action for action in decision.actions if isinstance(action, CreateChild | AddFinalizer)]
 
 
-def test_the_finalizer_comes_before_anything_that_must_be_cleaned_up() -> None:
+def test_finalizer_is_added_before_any_child() -> None:
     _, decision = decide(observed_restore(a_restore(finalizer=False)))
     assert decision.actions == (AddFinalizer(RESTORE_FINALIZER),)
 
 
-def test_a_new_volume_is_filled_under_a_hidden_name() -> None:
+def test_new_volume_is_filled_under_a_staging_claim() -> None:
     _, decision = decide(observed_restore(restoring()))
     claim, job = (action.body for action in decision.actions if isinstance(action, CreateChild))
     assert claim["metadata"]["name"] == child_name("r-1")
@@ -109,12 +113,12 @@ def test_a_new_volume_is_filled_under_a_hidden_name() -> None:
     assert job["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == child_name("r-1")
 
 
-def test_without_a_name_the_volume_is_named_after_the_backup() -> None:
+def test_unnamed_volume_is_named_after_the_backup() -> None:
     status, _ = decide(observed_restore(restoring(spec={})))
     assert status.volume_name == "restore-backup-b-1"
 
 
-def test_an_existing_volume_is_written_in_place_and_is_done_with_its_mover() -> None:
+def test_existing_volume_is_written_in_place() -> None:
     target = a_claim("old", "c-7")
     _, starting = decide(observed_restore(restoring(spec={"volumeId": "old"}), target=target))
     (job,) = (action.body for action in starting.actions if isinstance(action, CreateChild))
@@ -124,7 +128,7 @@ def test_an_existing_volume_is_written_in_place_and_is_done_with_its_mover() -> 
 
 
 @pytest.mark.parametrize("fidelity", list(Fidelity))
-def test_the_mover_is_told_what_to_do_about_losses(fidelity: Fidelity) -> None:
+def test_task_contains_the_fidelity(fidelity: Fidelity) -> None:
     _, starting = decide(observed_restore(restoring(spec={"name": "new", "fidelity": fidelity})))
     (job,) = [action.body for action in starting.actions if isinstance(action, CreateChild) and action.kind == "Job"]
     (value,) = [
@@ -135,7 +139,7 @@ def test_the_mover_is_told_what_to_do_about_losses(fidelity: Fidelity) -> None:
     assert MoverTask.model_validate_json(value).fidelity is fidelity
 
 
-def test_losses_of_a_restore_in_place_are_in_its_status_and_an_event() -> None:
+def test_losses_in_place_are_in_status_and_event() -> None:
     lossy = MoverReport(
         succeeded=True, warnings=["owners of files: 1"], losses=[Loss(what="owners of files", objects=1)]
     )
@@ -146,24 +150,26 @@ def test_losses_of_a_restore_in_place_are_in_its_status_and_an_event() -> None:
     assert RecordEvent("Warning", "NotAllKept", "owners of files: 1") in decision.actions
 
 
-def test_a_filled_volume_is_marked_and_kept_before_its_hidden_claim_goes() -> None:
-    _, decision = decide(observed_restore(restoring(), staging_claim=hidden(), volume=a_filled_volume(), mover=DONE))
+def test_filled_volume_is_marked_before_its_staging_claim_is_deleted() -> None:
+    _, decision = decide(
+        observed_restore(restoring(), staging_claim=staging_claim(), volume=a_filled_volume(), mover=DONE)
+    )
     (patch,) = decision.actions
     assert isinstance(patch, PatchVolume)
     assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Retain"}
     assert patch.patch["metadata"]["labels"] == {"cinderblock.io/restore-uid": "r-1"}
 
 
-def test_then_the_mover_and_the_hidden_claim_are_removed() -> None:
+def test_marked_volume_loses_its_mover_and_staging_claim() -> None:
     marked = a_filled_volume(mark="r-1")
-    _, decision = decide(observed_restore(restoring(), staging_claim=hidden(), volume=marked, mover=DONE))
+    _, decision = decide(observed_restore(restoring(), staging_claim=staging_claim(), volume=marked, mover=DONE))
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == [
         "Job",
         "PersistentVolumeClaim",
     ]
 
 
-def test_then_the_released_volume_is_reserved_and_the_asked_claim_is_created() -> None:
+def test_released_volume_is_reserved_before_the_claim_is_created() -> None:
     _, reserving = decide(observed_restore(restoring(), volume=a_filled_volume("Released", mark="r-1")))
     (patch,) = reserving.actions
     assert isinstance(patch, PatchVolume)
@@ -177,7 +183,7 @@ def test_then_the_released_volume_is_reserved_and_the_asked_claim_is_created() -
     assert claim.body["metadata"]["ownerReferences"][0]["uid"] == "r-1"
 
 
-def test_the_mark_stays_until_the_restore_is_recorded_as_available() -> None:
+def test_mark_stays_until_the_restore_is_available() -> None:
     bound = a_claim("new", "c-n", volumeName="pv-9")
     volume = a_filled_volume("Bound", mark="r-1", claim="new")
     status, decision = decide(observed_restore(restoring(), target=bound, volume=volume))
@@ -190,7 +196,7 @@ def test_the_mark_stays_until_the_restore_is_recorded_as_available() -> None:
     assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Delete"}
 
 
-def test_a_claim_that_somebody_else_made_meanwhile_is_left_alone() -> None:
+def test_claim_created_by_somebody_else_is_left_alone() -> None:
     stranger = a_claim("new", "c-x", volumeName="pv-other")
     volume = a_filled_volume("Released", mark="r-1")
     status, decision = decide(observed_restore(restoring(), target=stranger, volume=volume))
@@ -198,15 +204,15 @@ def test_a_claim_that_somebody_else_made_meanwhile_is_left_alone() -> None:
     assert not [action for action in decision.actions if isinstance(action, DeleteChild | CreateClaim)]
 
 
-def test_a_failed_restore_removes_the_hidden_claim_and_then_lets_go() -> None:
+def test_failed_restore_removes_children_then_the_finalizer() -> None:
     failed = a_restore(phase="error_restoring")
-    _, cleaning = decide(observed_restore(failed, staging_claim=hidden(), mover=ObservedMover(job=a_job("r-1"))))
+    _, cleaning = decide(observed_restore(failed, staging_claim=staging_claim(), mover=ObservedMover(job=a_job("r-1"))))
     assert [type(action) for action in cleaning.actions] == [DeleteChild, DeleteChild]
     _, letting_go = decide(observed_restore(failed))
     assert letting_go.actions == (RemoveFinalizer(RESTORE_FINALIZER, {ENDED_ANNOTATION: "r-1/error_restoring"}),)
 
 
-def test_cancelling_gives_a_volume_that_was_not_handed_over_its_own_policy_back() -> None:
+def test_cancelling_restores_the_policy_of_an_unreleased_volume() -> None:
     marked = a_filled_volume("Released", mark="r-1")
     decision = restore_decide.decide(observed_restore(restoring(deleting=True), volume=marked), NOW)
     (patch,) = decision.actions
@@ -214,10 +220,10 @@ def test_cancelling_gives_a_volume_that_was_not_handed_over_its_own_policy_back(
     assert patch.patch["spec"] == {"persistentVolumeReclaimPolicy": "Delete"}
 
 
-def test_cancelling_stops_the_mover_and_removes_the_hidden_claim() -> None:
+def test_cancelling_deletes_the_mover_and_the_staging_claim() -> None:
     running = ObservedMover(job=a_job("r-1"), pods=(a_pod(),))
     decision = restore_decide.decide(
-        observed_restore(restoring(deleting=True), staging_claim=hidden(), mover=running), NOW
+        observed_restore(restoring(deleting=True), staging_claim=staging_claim(), mover=running), NOW
     )
     assert [action.kind for action in decision.actions if isinstance(action, DeleteChild)] == [
         "Job",
@@ -226,12 +232,12 @@ def test_cancelling_stops_the_mover_and_removes_the_hidden_claim() -> None:
 
 
 @pytest.mark.parametrize("phase", ["restoring", "error_restoring"])
-def test_a_backup_that_is_being_restored_or_failed_to_be_may_be_restored(phase: str) -> None:
+def test_backup_in_restoring_or_error_restoring_can_be_restored(phase: str) -> None:
     status, _ = decide(observed_restore(restoring(), backup=available(phase=phase)))
     assert status.phase == "restoring"
 
 
-def test_a_running_restore_gets_its_finalizer_back_without_being_judged_anew() -> None:
+def test_running_restore_gets_its_finalizer_back_without_checks() -> None:
     taken = a_claim("new", "c-n", volumeName="pv-9")
     decision = restore_decide.decide(observed_restore(restoring(finalizer=False), target=taken), NOW)
     assert decision.actions == (AddFinalizer(RESTORE_FINALIZER),)

@@ -1,4 +1,4 @@
-"""What is decided about a BackupStore: whether it answers is said, and it stays while backups need it (DESIGN 2, 4)."""
+"""Decisions about a BackupStore: report whether it answers, and keep it while backups need it."""
 
 from __future__ import annotations
 
@@ -31,80 +31,78 @@ def a_store(*, finalizer: bool = False, deleting: bool = False) -> BackupStore:
     return BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
 
 
-def decide(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> Decision:
-    return store_decide.decide(observed(trouble, used_by, **store), NOW)
+def decide(error: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> Decision:
+    return store_decide.decide(observed(error, used_by, **store), NOW)
 
 
-def observed(trouble: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> ObservedStore:
-    seen = a_store(**store)
-    return ObservedStore(seen, StoreLookup(seen, "", trouble), used_by)
+def observed(error: CinderblockError | None = None, used_by: tuple[str, ...] = (), **store: Any) -> ObservedStore:
+    found = a_store(**store)
+    return ObservedStore(found, StoreLookup(found, "", error), used_by)
 
 
-def said(decision: Decision) -> list[tuple[str, str, str, str]]:
+def conditions(decision: Decision) -> list[tuple[str, str, str, str]]:
     assert isinstance(decision.status, BackupStoreStatus)
     return [(c.type, c.status, c.reason, c.message) for c in decision.status.conditions]
 
 
-def test_a_store_that_answers_is_ready() -> None:
+def test_answering_store_is_ready() -> None:
     answers = "The store answers and the container may be listed"
-    assert said(decide()) == [("Ready", "True", "Answers", answers)]
+    assert conditions(decide()) == [("Ready", "True", "Answers", answers)]
 
 
 @pytest.mark.parametrize(
-    ("trouble", "requeue_after"),
+    ("error", "requeue_after"),
     [
         (StoreUnreachable("no answer from https://s3"), 10.0),
         (AccessDenied("the key is refused"), 60.0),
         (NotFound("Secret s3 does not exist", reason="SecretNotFound"), 60.0),
     ],
 )
-def test_a_store_that_does_not_is_stalled_in_its_own_words_and_is_asked_again(
-    trouble: CinderblockError, requeue_after: float
-) -> None:
-    decision = decide(trouble)
-    assert said(decision) == [
-        ("Ready", "False", trouble.reason, trouble.message),
-        ("Stalled", "True", trouble.reason, trouble.message),
+def test_failing_store_is_stalled_and_checked_again(error: CinderblockError, requeue_after: float) -> None:
+    decision = decide(error)
+    assert conditions(decision) == [
+        ("Ready", "False", error.reason, error.message),
+        ("Stalled", "True", error.reason, error.message),
     ]
     assert decision.requeue_after is not None
     assert requeue_after <= decision.requeue_after <= 1.1 * requeue_after
 
 
-def test_a_store_that_is_in_use_is_asked_again_and_one_that_nobody_uses_is_left_in_peace() -> None:
+def test_only_a_store_in_use_is_checked_again() -> None:
     asked_again = decide(used_by=("full",)).requeue_after
     assert asked_again is not None
     assert 60.0 <= asked_again <= 66.0
     assert decide().requeue_after is None
 
 
-def test_a_store_is_held_from_its_first_backup_until_its_last() -> None:
+def test_store_has_a_finalizer_while_backups_exist() -> None:
     assert decide(used_by=("full",)).actions == ADD
     assert decide(used_by=("full",), finalizer=True).actions == ()
     assert decide(finalizer=True).actions == REMOVE
     assert decide().actions == ()
 
 
-def test_a_store_that_is_deleted_while_backups_need_it_names_them_and_stays() -> None:
+def test_deleted_store_stays_while_backups_need_it() -> None:
     used_by = tuple(f"backup-{number:02}" for number in reversed(range(12)))
     decision = decide(used_by=used_by, finalizer=True, deleting=True)
     first_ten = ", ".join(f"backup-{number:02}" for number in range(10))
     words = f"VolumeBackups need this store: {first_ten}"
-    assert said(decision) == [("Ready", "False", "InUse", words), ("Reconciling", "True", "InUse", words)]
+    assert conditions(decision) == [("Ready", "False", "InUse", words), ("Reconciling", "True", "InUse", words)]
     assert decision.actions == ()
 
 
-def test_a_store_that_is_deleted_goes_with_its_last_backup_whether_it_answers_or_not() -> None:
+def test_deleted_store_is_released_with_its_last_backup() -> None:
     assert decide(finalizer=True, deleting=True).actions == REMOVE
     assert decide(StoreUnreachable("no answer"), finalizer=True, deleting=True).actions == REMOVE
 
 
-def test_a_finalizer_is_never_put_on_a_store_that_is_going() -> None:
+def test_deleted_store_gets_no_finalizer() -> None:
     assert decide(used_by=("full",), deleting=True).actions == ()
 
 
-@pytest.mark.parametrize("trouble", [None, StoreUnreachable("no answer"), AccessDenied("refused")])
-def test_the_same_store_seen_again_says_the_same(trouble: CinderblockError | None) -> None:
-    first = observed(trouble, ("full",), finalizer=True)
+@pytest.mark.parametrize("error", [None, StoreUnreachable("no answer"), AccessDenied("refused")])
+def test_repeated_decision_keeps_the_store_status(error: CinderblockError | None) -> None:
+    first = observed(error, ("full",), finalizer=True)
     status = store_decide.decide(first, NOW).status
     again = replace(first, store=first.store.model_copy(update={"status": status}))
     assert store_decide.decide(again, NOW + timedelta(minutes=7)).status == status

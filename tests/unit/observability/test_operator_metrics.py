@@ -55,11 +55,11 @@ def test_a_failure_is_counted_once(simulation: Simulation) -> None:
 def test_a_deletion_that_the_store_does_not_let_happen_is_an_error_and_later_a_success(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.settle()
-    simulation.store.refuses_removal = StoreUnreachable("away")
+    simulation.store.removal_error = StoreUnreachable("away")
     simulation.delete("VolumeBackup", "full")
-    simulation.until("VolumeBackup", "full", "Retried every")
+    simulation.until("VolumeBackup", "full", "The operator retries every")
     assert ended(simulation.metrics(), "delete", "error") == 1
-    simulation.store.refuses_removal = None
+    simulation.store.removal_error = None
     simulation.settle()
     said = simulation.metrics()
     assert (ended(said, "delete", "error"), ended(said, "delete", "success")) == (1, 1)
@@ -71,7 +71,7 @@ def test_what_was_adopted_was_not_made_now(simulation: Simulation) -> None:
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
     simulation.restart()
-    simulation.adopt("adopted", made["metadata"]["uid"])
+    simulation.import_backup("adopted", made["metadata"]["uid"])
     simulation.settle()
     assert simulation.phase("VolumeBackup", "adopted") == "available"
     assert ended(simulation.metrics(), "backup", "success") == 0
