@@ -172,13 +172,14 @@ def of_python(text: str) -> Iterator[Passage]:
 def _paragraphs(text: str) -> Iterator[str]:
     """Split a docstring or a help text into paragraphs and items of its sections; examples and tables are left out."""
     lines: list[str] = []
-    is_in_item = False
+    is_in_item = is_in_examples = False
     for line in [*inspect.cleandoc(text).splitlines(), ""]:
         section = re.match(r"(Args|Attributes|Returns|Raises|Yields):$", line)
         item = re.match(r" {4}([\w*, ]+: .*)$", line) or re.match(r"(?:[-*]|\d+\.) (.*)$", line)
         is_in_item = item is not None or (is_in_item and bool(line.strip()))
         is_table = re.search(r"\S {2,}\S", line) is not None
-        is_example = is_table or (line.startswith("  ") and not is_in_item)
+        is_in_examples = line == "examples:" or (is_in_examples and bool(line.strip()))
+        is_example = is_table or is_in_examples or (line.startswith("  ") and not is_in_item)
         if (section or item or is_example or not line.strip()) and lines:
             yield " ".join(lines)
             lines = []

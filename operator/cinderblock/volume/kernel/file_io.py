@@ -17,8 +17,8 @@ SCAN_BYTES = 4 << 20
 CACHE_WINDOW_BYTES = 8 << 20
 """Bytes of a source that stay in the page cache after they were read. Measured on a loop device with 2 GiB of random
 data, 1 MiB at a time. Dropping windows of 8 MiB reads 1.4 to 4 times as fast as keeping everything, because memory for
-the cache must be found first. It is about as fast as O_DIRECT, which would need aligned buffers. Windows of 1 MiB left 40 %
-in the cache, windows of 64 MiB were slower."""
+the cache must be found first. It is about as fast as O_DIRECT, which would need aligned buffers. Windows of 1 MiB left
+40 % in the cache; windows of 64 MiB were slower."""
 
 MIN_DROP_BYTES = 256 << 10
 """Bytes of the smallest write after which the kernel learns that the data will not be read again. On the same device
