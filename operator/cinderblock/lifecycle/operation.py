@@ -9,10 +9,10 @@ from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapsho
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.errors import fail_reason
-from cinderblock.lifecycle import conditions, verdicts
+from cinderblock.lifecycle import completion, conditions, verdicts
 from cinderblock.lifecycle.actions import Action, Decision, RecordEvent
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.lifecycle.observed import ObservedMover
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
@@ -83,10 +83,15 @@ def foreign_child(
     return None
 
 
-def stamp(decision: Decision, before: VolumeBackupStatus | VolumeRestoreStatus, now: datetime) -> Decision:
-    """Return the decision with updatedAt set, or with the previous status if nothing else changes."""
-    status = decision.status
-    if not isinstance(status, VolumeBackupStatus | VolumeRestoreStatus):
+def stamp(decision: Decision, observed: ObservedBackup | ObservedRestore, now: datetime) -> Decision:
+    """Return the decision with updatedAt and completedAt set, or with the previous status if nothing else changes."""
+    status: VolumeBackupStatus | VolumeRestoreStatus
+    before: VolumeBackupStatus | VolumeRestoreStatus
+    if isinstance(observed, ObservedBackup) and isinstance(decision.status, VolumeBackupStatus):
+        before, status = observed.backup.status, completion.complete_backup(observed, decision.status, now)
+    elif isinstance(observed, ObservedRestore) and isinstance(decision.status, VolumeRestoreStatus):
+        before, status = observed.restore.status, completion.complete_restore(observed, decision.status, now)
+    else:
         return decision
     is_unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before
     stamped = before if is_unchanged else status.model_copy(update={"updated_at": now})

@@ -30,7 +30,10 @@ LATEST = 1000
 @pytest.fixture(autouse=True)
 def tiny_sections() -> Iterator[None]:
     """Make sections of about six entries, each large enough to be copied."""
-    with patch.object(manifest_writer, "SECTION_BYTES", 1000), patch.object(manifest_reader, "MIN_REUSED_SHARE", 1):
+    with (
+        patch.object(manifest_writer, "SECTION_BYTES", 1000),
+        patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1),
+    ):
         yield
 
 
@@ -148,7 +151,7 @@ def test_extended_attributes_count_in_the_size_of_a_merged_section(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Readers reject a section that is too large, so its size must be complete."""
-    monkeypatch.setattr(manifest_reader, "MIN_REUSED_SHARE", 1 << 30)
+    monkeypatch.setattr(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1 << 30)
     backups = Backups()
 
     def volume(stamp: int) -> MemorySource:

@@ -160,7 +160,7 @@ def test_nothing_is_deleted_while_another_manifest_is_unreadable(cli: Cli, opene
     before = list(opened.inside.list(""))
     outcome = cli("delete", chain[1], "--from", STORE)
     assert outcome.code == 5
-    assert f"delete {chain[2]} first" in outcome.err
+    assert f"Delete {chain[2]} first" in outcome.err
     assert list(opened.inside.list("")) == before
 
 

@@ -103,8 +103,8 @@ def test_snapshot_with_its_time_is_treated_like_a_live_tree(cli: Cli, tree: Path
     ("words", "cause"),
     [
         (("--dirty-window", "119s"), "at least 2m"),
-        (("--dirty-window", "1d"), "no duration"),
-        (("--dirty-window", ""), "no duration"),
+        (("--dirty-window", "1d"), "not a duration"),
+        (("--dirty-window", ""), "not a duration"),
         (("--compare-every", "0"), "from 1 to 10000"),
         (("--compare-every", "10001"), "from 1 to 10000"),
         (("--compare-every", "x"), "from 1 to 10000"),

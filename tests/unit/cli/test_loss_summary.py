@@ -20,7 +20,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.fixture
 def unreadable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Create a directory with one file that has more attributes than a backup can hold."""
-    monkeypatch.setattr(tree_reader, "ATTRIBUTES_LIMIT", 100)
+    monkeypatch.setattr(tree_reader, "MAX_XATTR_BYTES", 100)
     os.setxattr(tree / "top", "user.large", b"v" * 200)
     return tree
 

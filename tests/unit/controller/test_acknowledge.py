@@ -83,7 +83,7 @@ async def test_waiting_backup_is_acknowledged_once_as_creating() -> None:
     status = fixture.api.written["one"]
     assert (status["phase"], status["id"]) == ("creating", "u-one")
     assert {condition["reason"] for condition in status["conditions"]} == {"Noticed"}
-    assert "waits for its turn: 2 objects" in status["conditions"][0]["message"]
+    assert "which has 2 objects to reconcile" in status["conditions"][0]["message"]
     fixture.api.written.clear()
     await fixture.run(60)
     assert fixture.api.written == {}

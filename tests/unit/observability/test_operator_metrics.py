@@ -57,7 +57,7 @@ def test_refused_deletion_counts_as_error_and_later_as_success(simulation: Simul
     simulation.settle()
     simulation.store.removal_error = StoreUnreachable("unreachable")
     simulation.delete("VolumeBackup", "full")
-    simulation.until("VolumeBackup", "full", "Retried every")
+    simulation.until("VolumeBackup", "full", "retries every")
     assert ended(simulation.metrics(), "delete", "error") == 1
     simulation.store.removal_error = None
     simulation.settle()

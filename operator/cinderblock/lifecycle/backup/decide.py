@@ -48,7 +48,7 @@ def decide(observed: ObservedBackup, now: datetime) -> Decision:
         observed: its present state.
         now: the instant of the decision, with time zone.
     """
-    return stamp(_decide(observed, now), observed.backup.status, now)
+    return stamp(_decide(observed, now), observed, now)
 
 
 def acknowledge(observed: ObservedBackup, waiting: int, now: datetime) -> VolumeBackupStatus | None:
@@ -65,7 +65,7 @@ def acknowledge(observed: ObservedBackup, waiting: int, now: datetime) -> Volume
     if backup.own_phase or backup.metadata.is_being_deleted or checks.is_forgotten(backup):
         return None
     message = f"The backup waits for the operator, which has {waiting} objects to reconcile"
-    decision = stamp(_operation(observed, now).wait(Wait(Reason.NOTICED, message)), backup.status, now)
+    decision = stamp(_operation(observed, now).wait(Wait(Reason.NOTICED, message)), observed, now)
     return decision.status if isinstance(decision.status, VolumeBackupStatus) else None
 
 
@@ -75,9 +75,9 @@ def on_action_error(observed: ObservedBackup, now: datetime, error: CinderblockE
     The failure to remove stored data ends nothing: see `delete.on_store_error`.
     """
     if observed.backup.metadata.is_being_deleted:
-        return stamp(delete.on_store_error(observed, now, error), observed.backup.status, now)
+        return stamp(delete.on_store_error(observed, now, error), observed, now)
     verdict = verdicts.from_api_error(error, observed.policy.deadlines)
-    return stamp(_operation(observed, now).apply(verdict), observed.backup.status, now)
+    return stamp(_operation(observed, now).apply(verdict), observed, now)
 
 
 def _decide(observed: ObservedBackup, now: datetime) -> Decision:

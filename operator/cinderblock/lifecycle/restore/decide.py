@@ -43,13 +43,13 @@ def decide(observed: ObservedRestore, now: datetime) -> Decision:
         observed: its present state.
         now: the instant of the decision, with time zone.
     """
-    return stamp(_decide(observed, now), observed.restore.status, now)
+    return stamp(_decide(observed, now), observed, now)
 
 
 def on_action_error(observed: ObservedRestore, now: datetime, error: CinderblockError) -> Decision:
     """Return what to do about an action that failed: fail if the action is invalid, otherwise wait."""
     verdict = verdicts.from_api_error(error, observed.policy.deadlines)
-    return stamp(_operation(observed, now).apply(verdict), observed.restore.status, now)
+    return stamp(_operation(observed, now).apply(verdict), observed, now)
 
 
 def _decide(observed: ObservedRestore, now: datetime) -> Decision:

@@ -40,10 +40,10 @@ def messages(root: int, unreadable: Unreadable = Unreadable.FAIL) -> Iterator[Me
         for rows in TreeWalk(root, skipped, omissions).rows():
             yield ROWS, rows.to_plain()
     except (SourceError, SourceChanging) as error:
-        yield ERROR, (type(error).__name__, error.message, error.reason)
+        yield ERROR, (type(error).__name__, error.message, str(error.reason))
     except OSError as cause:
         root_error = source_error(cause, "begin to walk through", b"")
-        yield ERROR, (SourceError.__name__, root_error.message, root_error.reason)
+        yield ERROR, (SourceError.__name__, root_error.message, str(root_error.reason))
     else:
         yield END, (skipped.to_plain(), omissions.to_plain())
 
