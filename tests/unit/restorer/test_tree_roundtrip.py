@@ -61,9 +61,7 @@ def test_every_backup_of_a_chain_is_restored_completely(
         monkeypatch.setattr(walk, "ROWS", 7)
     taken_over: list[int] = []
     take_over = ManifestWriter.reuse
-    monkeypatch.setattr(
-        ManifestWriter, "take_over", lambda self, run: (taken_over.append(run.rows), take_over(self, run))
-    )
+    monkeypatch.setattr(ManifestWriter, "reuse", lambda self, run: (taken_over.append(run.rows), take_over(self, run)))
     make_tree(str(source), seed=seed, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     parent = None
