@@ -63,8 +63,8 @@ CASES = {
         "SecretNotFound", "Secret nowhere of BackupStore keyless", storeName="keyless"
     ),
     "malformed-encryption-key": _backup("InvalidInput", "key", storeName="malformed-key"),
-    "wrong-credentials": _backup("AccessDenied", "check AWS_SECRET_ACCESS_KEY", storeName="wrong-credentials"),
-    "unknown-access-key": _backup("AccessDenied", "check AWS_ACCESS_KEY_ID", storeName="unknown-account"),
+    "wrong-credentials": _backup("AccessDenied", "Check AWS_SECRET_ACCESS_KEY", storeName="wrong-credentials"),
+    "unknown-access-key": _backup("AccessDenied", "Check AWS_ACCESS_KEY_ID", storeName="unknown-account"),
     "untrusted-certificate": _backup("CertificateNotTrusted", "give the CA that signed it", storeName="untrusted"),
     "no-such-bucket": _backup("ContainerNotFound", "Cannot use container e2e-no-such-bucket", storeName="no-bucket"),
     "no-such-snapshot-class": _backup(
