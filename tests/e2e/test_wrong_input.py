@@ -65,7 +65,7 @@ CASES = {
     "malformed-encryption-key": _backup("InvalidInput", "key", storeName="malformed-key"),
     "wrong-credentials": _backup("AccessDenied", "Check AWS_SECRET_ACCESS_KEY", storeName="wrong-credentials"),
     "unknown-access-key": _backup("AccessDenied", "Check AWS_ACCESS_KEY_ID", storeName="unknown-account"),
-    "untrusted-certificate": _backup("CertificateNotTrusted", "give the CA that signed it", storeName="untrusted"),
+    "untrusted-certificate": _backup("CertificateNotTrusted", "Provide the CA that signed it", storeName="untrusted"),
     "no-such-bucket": _backup("ContainerNotFound", "Cannot use container e2e-no-such-bucket", storeName="no-bucket"),
     "no-such-snapshot-class": _backup(
         "SnapshotClassNotFound", "VolumeSnapshotClass nowhere of BackupStore classless", storeName="classless"
