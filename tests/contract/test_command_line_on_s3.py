@@ -83,7 +83,7 @@ def test_folders_among_the_objects_hold_up_no_deletion(program: Program, server:
 def test_wrong_credentials_end_at_once_in_one_line(program: Program) -> None:
     outcome = program("list", "--from", STORE, AWS_SECRET_ACCESS_KEY="wrong-secret")
     assert outcome.returncode == 3
-    assert "check AWS_SECRET_ACCESS_KEY" in outcome.stderr
+    assert "Check AWS_SECRET_ACCESS_KEY" in outcome.stderr
     assert outcome.stderr.count("\n") == 1
     assert "wrong-secret" not in outcome.stderr
 

@@ -70,14 +70,14 @@ def refused(server: S3Server, container: str, credentials: S3Credentials) -> Acc
 
 def test_a_wrong_access_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
     error = refused(server, container, S3Credentials("WRONGKEY", server.credentials.secret_key))
-    assert "check AWS_ACCESS_KEY_ID" in error.message
+    assert "Check AWS_ACCESS_KEY_ID" in error.message
     assert f"container {container} at {server.url}" in error.message
     assert "WRONGKEY" not in error.message
 
 
 def test_a_wrong_secret_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
     error = refused(server, container, S3Credentials(server.credentials.access_key, "wrongsecret"))
-    assert "check AWS_SECRET_ACCESS_KEY" in error.message
+    assert "Check AWS_SECRET_ACCESS_KEY" in error.message
     assert "wrongsecret" not in error.message
 
 
@@ -113,7 +113,7 @@ def test_no_credentials_at_all_are_an_error_that_says_so(
     client_module._session.cache_clear()
     with (
         closing(S3Store(server.location(container), None)) as store,
-        pytest.raises(AccessDenied, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        pytest.raises(AccessDenied, match="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     ):
         store.check()
     client_module._session.cache_clear()

@@ -31,7 +31,7 @@ class MemoryStore:
         with self._lock:
             content = self._objects.get(check_key(key))
         if content is None:
-            raise ObjectNotFound(f"Cannot read {key}: the object does not exist in memory.")
+            raise ObjectNotFound(f"Cannot read {key} in memory: the object does not exist.")
         return slice_body(content, start, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

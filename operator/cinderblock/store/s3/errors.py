@@ -106,7 +106,7 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress) -> Cinderblo
     code = str(error_fields.get("Code", ""))
     status = int(metadata.get("HTTPStatusCode", 0))
     headers = metadata.get("HTTPHeaders", {})
-    detail = address.redact(f"{code}: {error_fields.get('Message', '')}".rstrip(": ")) + _origin_hint(headers, address)
+    detail = address.redact(f"{code}: {error_fields.get('Message', '')}".rstrip(":. ")) + _origin_hint(headers, address)
     if code in _FULL_CODES or status == 507:
         return PermanentError(
             f"Cannot write to {address}: no space is left ({detail}). Raise its quota or free space.",
