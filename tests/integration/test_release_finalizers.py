@@ -124,7 +124,7 @@ async def test_operator_that_does_not_stop_is_an_error(client: KubeClient, hook:
     async def do_not_sleep(_: float) -> None:
         return
 
-    with pytest.raises(KubeUnavailable, match="has not stopped"):
+    with pytest.raises(KubeUnavailable, match="pods have not ended"):
         await stop_operator(hook, Operator(namespace, "cinderblock", "app=operator"), sleep=do_not_sleep)
 
 
