@@ -211,7 +211,7 @@ def forged() -> Backups:
 
 
 def test_an_unsealed_replacement_of_a_sealed_backup_is_not_restored(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="is not encrypted, and the backup must be"):
+    with pytest.raises(IntegrityError, match="is not encrypted, but the backup must be"):
         forged().restore("one", tmp_path)
     assert os.listdir(tmp_path) == []
 

@@ -124,7 +124,7 @@ def test_unsupported_metadata_is_reported_before_the_work(
     monkeypatch.setattr(ProcessCapabilities, "of_this_process", lambda: unprivileged)
     with open_source(VolumeMode.FILESYSTEM, str(source)) as volume:
         (warning,) = volume.warnings()
-        assert caplog.messages == [f"Not all can be kept: {warning}"]
+        assert caplog.messages == [f"Cannot keep all metadata: {warning}"]
     caplog.clear()
     with open_target(VolumeMode.FILESYSTEM, str(target)) as volume:
         assert caplog.messages == [f"Cannot keep all metadata: {sentence}" for sentence in volume.warnings()]
