@@ -222,7 +222,7 @@ def test_ambiguous_manifests_need_a_known_volume(simulation: Simulation) -> None
     for _ in range(40):
         simulation.step()
     assert simulation.reason("VolumeBackup", "full") == "ForeignManifest"
-    assert "there are 2 of its name" in status(simulation)["failReason"]
+    assert "2 have its name" in status(simulation)["failReason"]
     simulation.cluster.store.delete([key])
     simulation.settle()
     assert status(simulation)["pins"] == pins

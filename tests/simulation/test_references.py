@@ -244,7 +244,7 @@ def test_damaged_manifest_stops_deletions_and_is_named(chain: Simulation) -> Non
     )
     (message,) = {condition["message"] for condition in chain.get("VolumeBackup", "x")["status"]["conditions"]}
     assert key in message
-    assert f"delete {uid(chain, 'c')} first" in message
+    assert f"Delete {uid(chain, 'c')} first" in message
     assert "let-go=leave-data" in message
     assert chain.stored() == before
     chain.delete("VolumeBackup", "c")

@@ -200,6 +200,9 @@ class SingleStorePool:
         """Return the keys if the BackupStore has an encryption Secret."""
         return self._cluster.keys if store.spec.encryption_secret_ref is not None else None
 
+    def forget(self, namespace: str, name: str) -> None:
+        """Do nothing: nothing is kept for a store."""
+
     async def active_key(self, store: BackupStore, secrets: SecretReader) -> str | None:
         """Return the active key if some keys are read-only, because the Secret does not name it."""
         ring = await self.keys(store, secrets)

@@ -109,7 +109,7 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress) -> Cinderblo
     detail = address.redact(f"{code}: {error_fields.get('Message', '')}".rstrip(":. ")) + _origin_hint(headers, address)
     if code in _FULL_CODES or status == 507:
         return PermanentError(
-            f"Cannot write to {address}: no space is left ({detail}). Raise its quota or free space.",
+            f"Cannot write to {address}: no space is left. Raise its quota or free space ({detail}).",
             reason=Reason.STORE_FULL,
         )
     if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUSES:
@@ -123,22 +123,25 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress) -> Cinderblo
 
 
 def _from_code(code: str, status: int, detail: str, address: StoreAddress) -> CinderblockError:
-    """Return the error for a code of an S3 server that another attempt cannot change."""
+    """Return the error for a code of an S3 server that another attempt cannot change.
+
+    The server's own words come last, because a failReason is cut at 255 characters.
+    """
     if code == "NoSuchBucket":
         return ContainerNotFound(f"Cannot use {address}: the container does not exist. Create it, or correct the name.")
     if code == "NoSuchKey":
         return ObjectNotFound(f"Cannot read from {address}: the object does not exist.")
     if code in _WRONG_REGION_CODES:
         return InvalidInput(
-            f"Cannot use {address}: it is not in region {address.region} ({detail}). Correct the region."
+            f"Cannot use {address}: it is not in region {address.region}. Correct the region ({detail})."
         )
     if code in {"BucketAlreadyExists", "BucketNotEmpty"}:
         return Conflict(
-            f"Cannot create {address}: the name belongs to another account ({detail}). Choose another name."
+            f"Cannot create {address}: the name belongs to another account. Choose another name ({detail})."
         )
     if status in {401, 403} or code in _DENIALS:
         cause, remedy = _DENIALS.get(code, _NO_PERMISSION)
-        return AccessDenied(f"Cannot access {address}: {cause} ({detail}). {remedy}.")
+        return AccessDenied(f"Cannot access {address}: {cause}. {remedy} ({detail}).")
     return PermanentError(
         f"Cannot use {address}: the server rejects the request ({detail}).", reason=Reason.STORE_REFUSES
     )
@@ -229,8 +232,8 @@ def _from_tls(cause: BaseException, address: StoreAddress) -> CinderblockError:
     detail = address.redact(cause)
     if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
         return PermanentError(
-            f"Cannot trust the certificate of {address.endpoint} ({detail}). Provide the CA that signed it, and use a"
-            " host name that it names.",
+            f"Cannot trust the certificate of {address.endpoint}. Provide the CA that signed it, and use a host name"
+            f" that it names ({detail}).",
             reason=Reason.CERTIFICATE_NOT_TRUSTED,
         )
     if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
