@@ -203,7 +203,7 @@ def _from_library(error: Exception, address: StoreAddress) -> CinderblockError:
         return AccessDenied(f"Cannot get credentials for {address} ({address.redact(error)}).")
     if isinstance(error, boto.ParamValidationError | boto.UnknownEndpointError):
         return InvalidInput(
-            f"Cannot send a request to {address} ({address.redact(error)}). Check the settings of the store."
+            f"Cannot send a request to {address}. Check the settings of the store ({address.redact(error)})."
         )
     return _from_network(error, address)
 
@@ -217,7 +217,7 @@ def _from_network(error: Exception, address: StoreAddress) -> CinderblockError:
         return _from_tls(cause, address)
     if isinstance(error, boto.ProxyConnectionError):
         return StoreUnreachable(
-            f"Cannot reach {address}: the connection to its proxy failed ({address.redact(error)}). Check the proxy."
+            f"Cannot reach {address}: the connection to its proxy failed. Check the proxy ({address.redact(error)})."
         )
     if isinstance(cause, socket.gaierror):
         return StoreUnreachable(
@@ -238,7 +238,7 @@ def _from_tls(cause: BaseException, address: StoreAddress) -> CinderblockError:
         )
     if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
         return PermanentError(
-            f"Cannot connect to {address.endpoint}: it does not speak TLS ({detail}). Try http, or another port.",
+            f"Cannot connect to {address.endpoint}: it does not speak TLS. Try http, or another port ({detail}).",
             reason=Reason.NOT_TLS,
         )
     return StoreUnreachable(f"Cannot connect to {address.endpoint}: TLS failed ({detail}).")
