@@ -19,12 +19,15 @@ KINDS = [
     if isinstance(kind, type) and issubclass(kind, CinderblockError) and kind not in BASES
 ]
 
+OTHER_REASONS = {errors.BackupNeeded: Reason.HAS_DEPENDENT_BACKUPS}
+"""Errors whose reason was released before they had a class of their own."""
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_default_reason_names_the_class_or_its_base(kind: type[CinderblockError]) -> None:
     reason = kind("cause").reason
     assert isinstance(reason, Reason)
-    assert reason in {base.__name__ for base in kind.__mro__}
+    assert reason in {OTHER_REASONS.get(kind), *(base.__name__ for base in kind.__mro__)}
 
 
 @pytest.mark.parametrize("kind", BASES)

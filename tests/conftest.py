@@ -1,0 +1,24 @@
+"""Settings of all tests: no time decides whether a test passes, and no test changes what the next one logs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+LOGGERS = ("", "cinderblock", "kopf", "uvicorn")
+"""Loggers whose levels a process sets when it starts."""
+
+
+@pytest.fixture(autouse=True)
+def _restore_log_levels() -> Iterator[None]:
+    """Restore the levels of loggers: a test may run the main function of a process, which sets them."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
