@@ -17,8 +17,6 @@ _SOURCES: Final = (
 )  # fmt: skip
 _GUIDES_TO_CODE: Final = ("docs/architecture.md", "CONTRIBUTING.md")
 """Pages that name modules by their path, without a prefix below operator/cinderblock."""
-_ANNOUNCED: Final[frozenset[str]] = frozenset()
-"""Modules that other branches add; empty once they are merged."""
 _OWN_TESTS: Final = "tests/unit/lint"
 """These name pages that must not exist."""
 _LINK: Final = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
@@ -66,7 +64,7 @@ def _check_modules(root: Path) -> Iterator[Finding]:
         page = root / name
         for number, line in enumerate(page.read_text("utf-8").splitlines() if page.exists() else (), 1):
             for path in _MODULE.findall(line):
-                if path not in _ANNOUNCED and not any((place / path).is_file() for place in places):
+                if not any((place / path).is_file() for place in places):
                     yield Finding(name, number, path, "there is no such file")
 
 
