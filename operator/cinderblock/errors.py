@@ -77,9 +77,6 @@ class NotFound(PermanentError):
 class ObjectNotFound(NotFound):
     """A container of a store has no object of that key. The reason is that of NotFound."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason=Reason.NOT_FOUND)
-
 
 class ContainerNotFound(NotFound):
     """A store has no container of that name."""
