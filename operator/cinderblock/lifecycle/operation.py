@@ -12,7 +12,7 @@ from cinderblock.errors import fail_reason
 from cinderblock.lifecycle import completion, conditions, verdicts
 from cinderblock.lifecycle.actions import Action, Decision, RecordEvent
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore, OperatorPolicy
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
@@ -52,6 +52,16 @@ class Operation:
             }
         )
         return Decision(status, actions, wait.requeue_after)
+
+    def follow_mover(self, policy: OperatorPolicy) -> mover_state.Succeeded | Decision:
+        """Start a suspended mover, or evaluate a running one. Return its success, or the decision to wait or fail."""
+        start = mover_state.start(self.mover)
+        if start is not None:
+            return self.wait(mover_state.starting(policy), (start,))
+        verdict = mover_state.evaluate(self.mover, policy)
+        if isinstance(verdict, mover_state.Succeeded):
+            return verdict
+        return self.apply(mover_state.check_stall(verdict, self.mover, self.status, self.now, policy.deadlines))
 
     def fail(self, fail: Fail) -> Decision:
         """Return the decision to end the operation in error."""

@@ -278,13 +278,9 @@ def _copy(observed: ObservedBackup, now: datetime) -> Decision:
     foreign = _foreign_child(observed)
     if foreign:
         return operation.fail(foreign)
-    start = mover_state.start(observed.mover)
-    if start is not None:
-        return operation.wait(mover_state.starting(observed.policy), (start,))
-    verdict = mover_state.evaluate(observed.mover, observed.policy)
-    if not isinstance(verdict, mover_state.Succeeded):
-        deadlines = observed.policy.deadlines
-        return operation.apply(mover_state.check_stall(verdict, observed.mover, operation.status, now, deadlines))
+    outcome = operation.follow_mover(observed.policy)
+    if isinstance(outcome, Decision):
+        return outcome
     if observed.manifest_error is not None:
         return operation.apply(checks.from_error(observed.manifest_error, observed.policy.deadlines))
     message = "The mover reported success, but the store has no manifest of the backup"

@@ -137,17 +137,13 @@ def _copy(observed: ObservedRestore, now: datetime) -> Decision:
     failure = _foreign_child(observed) or checks.used_during_copy(observed.pods_during_copy)
     if failure:
         return operation.fail(failure)
-    start = mover_state.start(observed.mover)
-    if start is not None:
-        return operation.wait(mover_state.starting(observed.policy), (start,))
-    verdict = mover_state.evaluate(observed.mover, observed.policy)
-    if not isinstance(verdict, mover_state.Succeeded):
-        deadlines = observed.policy.deadlines
-        return operation.apply(mover_state.check_stall(verdict, observed.mover, operation.status, now, deadlines))
+    outcome = operation.follow_mover(observed.policy)
+    if isinstance(outcome, Decision):
+        return outcome
     if checks.is_in_place(observed.restore):
-        done = _done(observed, now, observed.target, verdict.report)
-        return Decision(done.status, (*events.metadata_loss(verdict.report), *done.actions), done.requeue_after)
-    return _rebind(observed, now, verdict.report)
+        done = _done(observed, now, observed.target, outcome.report)
+        return Decision(done.status, (*events.metadata_loss(outcome.report), *done.actions), done.requeue_after)
+    return _rebind(observed, now, outcome.report)
 
 
 def _rebind(observed: ObservedRestore, now: datetime, report: MoverReport | None = None) -> Decision:
