@@ -23,7 +23,7 @@ AT_REST = {"available", "error_restoring", "error"}
 MANY = 12
 """Operations at once; more make the sequences longer, but find no more errors."""
 OPERATIONS = ("VolumeBackup", "VolumeRestore")
-SAME_SEQUENCES = settings(derandomize=True, max_examples=60, stateful_step_count=30, deadline=None)
+SAME_SEQUENCES = settings(derandomize=True, max_examples=60, stateful_step_count=30)
 """The same sequences in every run, so that only changes of the code cause failures."""
 CHILDREN = ("Job", "PersistentVolumeClaim", "VolumeSnapshot")
 

@@ -20,7 +20,7 @@ from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import Simulation
 
-SAME_SPECS = settings(derandomize=True, max_examples=25, deadline=None)
+SAME_SPECS = settings(derandomize=True, max_examples=25)
 SCHEMAS = {resource.kind: schema_of(resource) for resource in RESOURCES}
 ENDS = ("available", "error", "error_restoring")
 THEIRS = ("their-data", "their-backup", "their-store", "their-snapshot")

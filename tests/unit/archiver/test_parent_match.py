@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cinderblock.archiver.parent import common_rows
@@ -24,7 +24,6 @@ def one_by_one(before: list[tuple[bytes, int]], now: list[tuple[bytes, int]]) ->
     return same
 
 
-@settings(deadline=None)
 @given(
     count=st.integers(1, 700),
     changes=st.lists(st.tuples(st.integers(0, 699), st.sampled_from(["mode", "path", "gone"])), max_size=3),

@@ -56,7 +56,7 @@ def volume_of(files: dict[bytes, int], stamp: int) -> MemorySource:
 edits = st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.integers(0, 9)), max_size=4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(first=st.sets(st.sampled_from(NAMES)), changes=st.lists(edits, min_size=1, max_size=4), is_sealed=st.booleans())
 def test_a_chain_of_incrementals_equals_full_backups(
     first: set[bytes], changes: list[dict[bytes, int | None]], is_sealed: bool

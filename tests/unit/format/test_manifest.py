@@ -124,7 +124,7 @@ def entry_lists(draw: st.DrawFn) -> list[Entry]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(entries=entry_lists(), is_sealed=st.booleans())
 def test_entries_come_back(entries: list[Entry], is_sealed: bool) -> None:
     keys = KEYS if is_sealed else None
@@ -240,7 +240,7 @@ def test_an_overlong_id_is_rejected() -> None:
     assert len(longest.encode()) == HEADER_BYTES
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(entries=entry_lists(), cuts=st.sets(st.integers(1, 11)), made_anew=st.sets(st.integers(0, 11)))
 def test_a_section_made_of_parts_is_the_same(entries: list[Entry], cuts: set[int], made_anew: set[int]) -> None:
     section = section_encoder.encode_section([section_encoder.make_part(entries)], int)

@@ -221,7 +221,7 @@ names = st.binary(min_size=1, max_size=12).filter(lambda name: b"/" not in name 
 files = st.dictionaries(names, st.tuples(contents, st.integers(0, 2 << 20)), max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(first=files, second=files, is_sealed=st.booleans())
 def test_any_tree_and_its_incremental_read_by_the_page(
     first: dict[bytes, tuple[bytes, int]], second: dict[bytes, tuple[bytes, int]], is_sealed: bool

@@ -95,9 +95,7 @@ class Survivors(RuleBasedStateMachine):
 def test_the_remaining_backups_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     # The same stories in every run, whatever else was imported: see tests/simulation/test_event_order.py.
     monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None)
-    settings_of_run = settings(
-        derandomize=True, max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.generate]
-    )
+    settings_of_run = settings(derandomize=True, max_examples=60, stateful_step_count=15, phases=[Phase.generate])
     run_state_machine_as_test(Survivors, settings=settings_of_run)
 
 

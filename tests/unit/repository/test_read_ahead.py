@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cinderblock.errors import IntegrityError, StoreUnreachable
@@ -61,7 +61,6 @@ def test_scattered_ranges_are_read_alone() -> None:
     assert requests.made == [(3 * MIB, 1000), (9 * MIB, 1000), (15 * MIB, 1000)]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "b"]), st.integers(0, len(PACK) - 1), st.integers(1, 2 * MIB)), max_size=30

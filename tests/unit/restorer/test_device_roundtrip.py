@@ -192,7 +192,7 @@ def change(image: bytearray, kind: str, first: int, second: int) -> None:
         image += random.Random(second).randbytes(second - len(image))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 1 << 30), size=st.integers(1, 3 * MIB), grain=st.sampled_from([16, 4096, 65536, 300000, MIB]),
     generations=st.lists(changes, min_size=1, max_size=3), keys=st.sampled_from([None, key_ring()]),

@@ -294,7 +294,7 @@ step = st.tuples(st.booleans(), st.integers(0, 99_999), st.integers(0, 40_000))
 
 
 @given(steps=st.lists(step, max_size=12), can_punch=st.booleans())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_sequence_of_writes_and_clears_matches_a_plain_buffer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[bool, int, int]], can_punch: bool
 ) -> None:
