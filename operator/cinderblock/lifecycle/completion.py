@@ -17,6 +17,7 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.lifecycle.backup import checks
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore
+from cinderblock.lifecycle.restore import checks as restore_checks
 
 
 def complete_backup(observed: ObservedBackup, status: VolumeBackupStatus, now: datetime) -> VolumeBackupStatus:
@@ -45,8 +46,7 @@ def complete_restore(observed: ObservedRestore, status: VolumeRestoreStatus, now
 
 def _has_begun(restore: VolumeRestore) -> bool:
     """Return whether the metadata shows that the operator has worked on a restore, even if its status is lost."""
-    ended = restore.metadata.annotations.get(labels.ENDED_ANNOTATION, "")
-    return labels.RESTORE_FINALIZER in restore.metadata.finalizers or ended.startswith(f"{restore.uid}/")
+    return labels.RESTORE_FINALIZER in restore.metadata.finalizers or restore_checks.ended_before(restore) is not None
 
 
 def _mover_end(mover: ObservedMover) -> datetime | None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cinderblock.api import labels
 from cinderblock.api.quantity import to_bytes, to_gib
-from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.children import ClaimRequest
@@ -21,6 +22,13 @@ Check = Callable[[ObservedRestore], Verdict]
 DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
 TARGET_NOT_AVAILABLE = "Invalid volume: Volume to be restored to must be available."
 """Cinder's message about a target with any other status."""
+
+
+def ended_before(restore: VolumeRestore) -> RestorePhase | None:
+    """Return the final phase of a restore whose status was lost. The annotation of a copied object does not count."""
+    uid, _, recorded = restore.metadata.annotations.get(labels.ENDED_ANNOTATION, "").partition("/")
+    final = (phase for phase in RestorePhase if phase.is_final and phase == recorded)
+    return next(final, None) if uid == restore.uid else None
 
 
 def is_in_place(restore: VolumeRestore) -> bool:

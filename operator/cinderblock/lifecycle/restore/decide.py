@@ -14,7 +14,7 @@ from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask
-from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestoreStatus
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle import children, conditions, events, expected_manifest, verdicts
 from cinderblock.lifecycle.actions import (
@@ -58,7 +58,7 @@ def _decide(observed: ObservedRestore, now: datetime) -> Decision:
         return _cancel(observed, now)
     if restore.has_ended:
         return _ended(observed)
-    before = _ended_before(restore) if restore.own_phase is None else None
+    before = checks.ended_before(restore) if restore.own_phase is None else None
     if before is not None:
         return _recover_status(observed, now, before)
     if labels.RESTORE_FINALIZER not in restore.metadata.finalizers:
@@ -209,13 +209,6 @@ def _ended(observed: ObservedRestore) -> Decision:
         return Decision(status)
     annotations = {labels.ENDED_ANNOTATION: f"{observed.restore.uid}/{status.phase}"}
     return Decision(status, (RemoveFinalizer(labels.RESTORE_FINALIZER, annotations),))
-
-
-def _ended_before(restore: VolumeRestore) -> RestorePhase | None:
-    """Return the final phase of a restore whose status was lost. The annotation of a copied object does not count."""
-    uid, _, recorded = restore.metadata.annotations.get(labels.ENDED_ANNOTATION, "").partition("/")
-    final = (phase for phase in RestorePhase if phase.is_final and phase == recorded)
-    return next(final, None) if uid == restore.uid else None
 
 
 def _recover_status(observed: ObservedRestore, now: datetime, phase: RestorePhase) -> Decision:
