@@ -10,11 +10,23 @@ from tests.support.simulation.simulation import Simulation
 
 
 @pytest.fixture
-def stored() -> Iterator[Simulation]:
-    """Return a simulation with a volume and a full backup of it."""
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        simulation.backup("full", "data")
-        simulation.settle()
-        simulation.write("data", "second")
-        yield simulation
+def simulation() -> Iterator[Simulation]:
+    """Return a simulation with a volume."""
+    with Simulation() as running:
+        running.claim("data", "first")
+        yield running
+
+
+@pytest.fixture
+def backed_up(simulation: Simulation) -> Simulation:
+    """Return a simulation with a volume, a full backup of it, and nothing to do."""
+    simulation.backup("full", "data")
+    simulation.settle()
+    return simulation
+
+
+@pytest.fixture
+def stored(backed_up: Simulation) -> Simulation:
+    """Return a simulation whose volume has changed since its full backup."""
+    backed_up.write("data", "second")
+    return backed_up

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,18 +15,8 @@ MARKED = "cinderblock.io/restore-uid"
 
 
 @pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        yield simulation
-
-
-@pytest.fixture
-def stored(simulation: Simulation) -> Simulation:
-    """Return the simulation with a full backup."""
-    simulation.backup("full", "data")
-    simulation.settle()
-    return simulation
+def stored(backed_up: Simulation) -> Simulation:
+    return backed_up
 
 
 def child_of(simulation: Simulation, kind: str, name: str) -> str:

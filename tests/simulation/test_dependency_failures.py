@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cinderblock.api import labels
@@ -16,22 +14,6 @@ from tests.support.store.faults import Crash
 HOUR = 3600
 NO_SECRET = NotFound("Secret s3 of BackupStore default does not exist in namespace shop", reason="SecretNotFound")
 NO_BUCKET = ContainerNotFound("There is no container volumebackups")
-
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        yield simulation
-
-
-@pytest.fixture
-def stored(simulation: Simulation) -> Simulation:
-    """Return the simulation with a full backup."""
-    simulation.backup("full", "data")
-    simulation.settle()
-    simulation.write("data", "second")
-    return simulation
 
 
 def run_for(simulation: Simulation, seconds: float) -> None:

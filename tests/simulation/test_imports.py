@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cinderblock.api import layout
 from tests.support.simulation.simulation import Simulation, summary
 from tests.support.store.faults import Crash
-
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        yield simulation
 
 
 @pytest.fixture

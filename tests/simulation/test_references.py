@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
@@ -16,13 +14,6 @@ from tests.support.simulation.simulation import Simulation, is_restorable
 
 JUNK = ("{volume}/", "{volume}/notes.txt", "{volume}//x.manifest", "{volume}/deeper/{backup}.manifest", "notes.txt")
 JUNK_OF_PACKS = ("{volume}/{backup}/", "{volume}/{backup}/notes.txt", "{volume}/{backup}//x", "{volume}/{backup}/./x")
-
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        yield simulation
 
 
 @pytest.fixture

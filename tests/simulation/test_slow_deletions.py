@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cinderblock.api import labels
@@ -12,13 +10,6 @@ from tests.support.simulation.simulation import Simulation
 HELD = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection"
 """The finalizer of a snapshot controller, which it removes after the driver has deleted the snapshot."""
 MOMENTS = {"VolumeSnapshot": "SnapshotNotReady", "PersistentVolumeClaim": "MoverRunning", "Job": "MoverRunning"}
-
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        yield simulation
 
 
 def hold(simulation: Simulation, kind: str) -> str:
