@@ -61,6 +61,11 @@ scale: setup
 bench: packages
 	$(RUN) tests.bench $(BENCH)
 
+.PHONY: compare ## Compare speed and memory with another revision: BASE=REVISION; 25 minutes, on a quiet machine
+compare: packages
+	$(RUN) tests.cluster tools
+	$(RUN) tests.bench.revisions $(BASE)
+
 .PHONY: memory ## Measure the memory of movers for a directory with a million files; fails above 256 MiB
 memory: setup
 	$(RUN) tests.cluster tools

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tests.bench.running import Processors, Usage, run
@@ -48,13 +48,24 @@ class Cinderblock:
     """This program, sealing, with default settings for all but the dirty window.
 
     Attributes:
+        name: how tables name it; another revision of the program has a name of its own.
         reread: files that the last backup has read again because they were stamped within the dirty window.
     """
 
-    name = CINDERBLOCK
     uncompared = ()
 
-    def __init__(self, server: BenchServer, place: str, scratch: str, processors: Processors) -> None:
+    def __init__(
+        self,
+        server: BenchServer,
+        place: str,
+        scratch: str,
+        processors: Processors,
+        *,
+        name: str = CINDERBLOCK,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create an empty repository. ``environment`` may say where the code of another revision is imported from."""
+        self.name = name
         os.mkdir(home(scratch, place))
         key = os.path.join(home(scratch, place), "key")
         with open(key, "xb") as file:
@@ -71,7 +82,7 @@ class Cinderblock:
         ]
         # As in the image, which comes with bytecode: otherwise a start may compile everything again, which takes 0.3 s.
         bytecode = {"PYTHONPYCACHEPREFIX": os.path.join(scratch, "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
-        self._environment = {**server.environment, **bytecode}
+        self._environment = {**server.environment, **bytecode, **(environment or {})}
         self._processors = processors
         for command in ("backup", "restore"):
             self._run(command, "--help")

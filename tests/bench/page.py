@@ -12,13 +12,14 @@ from tests.bench.peers import RESTIC
 from tests.bench.rounds import COMMON, Figures, Limit, Sample, Step
 
 _MIB: Final = 1 << 20
-_QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
+QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
     "Wall": lambda sample: sample.wall,
     "CPU": lambda sample: sample.cpu,
     "Peak memory": lambda sample: sample.memory,
     "Requests": lambda sample: sample.requests,
     "Stored": lambda sample: sample.stored,
 }
+"""What is compared: column and figure."""
 _LIMITS: Final = {
     ("image", Step.FULL): (Limit.READ, Limit.PUT),
     ("image", Step.UNCHANGED): (Limit.READ,),
@@ -46,13 +47,13 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def ratios(figures: Figures, peer: str) -> str:
     """How many times as much of everything a peer takes, round by round."""
-    heading = (f"{peer} / {CINDERBLOCK}", *_QUANTITIES)
+    heading = (f"{peer} / {CINDERBLOCK}", *QUANTITIES)
     return table(heading, [(str(step), *_ratio_row(figures, peer, step)) for step in COMMON])
 
 
 def _ratio_row(figures: Figures, peer: str, step: Step) -> Iterator[str]:
     pairs = list(zip(figures.samples[step, peer], figures.samples[step, CINDERBLOCK], strict=True))
-    for amount in _QUANTITIES.values():
+    for amount in QUANTITIES.values():
         is_used = all(amount(our) for _, our in pairs)
         yield spread([amount(their) / amount(our) for their, our in pairs] if is_used else [])
 
