@@ -31,6 +31,7 @@ def asked_by_the_operator(log: AuditLog, tenant: Tenant) -> Asked:
     _whole_life(tenant)
     _trouble_with_the_store(tenant)
     _trouble_with_a_mover(tenant)
+    _lost_lease(tenant)
     return asked(log.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}")
 
 
@@ -112,3 +113,14 @@ def _trouble_with_a_mover(tenant: Tenant) -> None:
     lab.apply(tenant.backup("stuck", "files"))
     tenant.says("volumebackup/stuck", "MoverUnschedulable")
     tenant.delete("volumebackup/stuck")
+
+
+def _lost_lease(tenant: Tenant) -> None:
+    """Somebody deletes the Lease: the operator creates it again. It does so at its first start, too."""
+    lab, place = tenant.lab, ("lease", RELEASE, RELEASE_NAMESPACE)
+    lab.kubectl("delete", "lease", RELEASE, "-n", RELEASE_NAMESPACE)
+    tenant.wait_until("a new Lease with a holder", lambda: _holder(lab.get(*place)))
+
+
+def _holder(lease: Object | None) -> str:
+    return str(lease["spec"].get("holderIdentity", "")) if lease else ""

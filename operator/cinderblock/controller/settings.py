@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cinderblock.controller.leaderelection.lease import LEASE_SECONDS
 from cinderblock.errors import InvalidInput
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -45,7 +46,7 @@ class OperatorSettings:
     log_level: str = "info"
     lease_namespace: str | None = None
     lease_name: str = "cinderblock"
-    lease_seconds: int = 15
+    lease_seconds: float = LEASE_SECONDS
     release: str = ""
 
     @classmethod
@@ -73,7 +74,7 @@ class OperatorSettings:
             log_level=_one_of(environment, "CINDERBLOCK_LOG_LEVEL", LOG_LEVELS),
             lease_namespace=environment.get("CINDERBLOCK_LEASE_NAMESPACE") or None,
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
-            lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", 15),
+            lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", int(LEASE_SECONDS)),
             release=environment.get("CINDERBLOCK_RELEASE", ""),
         )
 
