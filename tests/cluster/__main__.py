@@ -21,7 +21,6 @@ environment:
   CINDERBLOCK_SERVICE_CIDR   addresses of Services
   CINDERBLOCK_PORT_<NAME>    TCP port of one listener, as in CINDERBLOCK_PORT_APISERVER
 """
-_INTEGRATION_TOOLS = ("etcd", "kube-apiserver", "versitygw")
 
 
 def main() -> int:
@@ -104,7 +103,7 @@ def _packages(_: argparse.Namespace) -> int:
 
 
 def _tools(arguments: argparse.Namespace) -> int:
-    for path in toolchain.ensure(arguments.names or _INTEGRATION_TOOLS).values():
+    for path in toolchain.ensure(arguments.names or toolchain.INTEGRATION).values():
         print(path)
     return 0
 

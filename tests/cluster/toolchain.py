@@ -85,6 +85,16 @@ MODULES = (
 
 NAMES = tuple(name for module in MODULES for name in module.packages)
 """Every program that can be built."""
+INTEGRATION = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "versitygw", "helm")
+"""Programs that the integration tests use. They are built before the tests: a build can take longer than a test may."""
+
+_allowed = NAMES
+
+
+def allow_only(names: tuple[str, ...]) -> None:
+    """Refuse all other programs in this process, even if they are built: on a new machine, they would not be."""
+    global _allowed  # noqa: PLW0603
+    _allowed = names
 
 
 def tool(name: str) -> Path:
@@ -103,6 +113,9 @@ def ensure(names: Iterable[str]) -> dict[str, Path]:
     unknown = [name for name in wanted if name not in NAMES]
     if unknown:
         raise ClusterError(f"no such tool: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    refused = [name for name in wanted if name not in _allowed]
+    if refused:
+        raise ClusterError(f"nobody has built {', '.join(refused)} before these tests: add it to toolchain.INTEGRATION")
     modules = [(module, [name for name in wanted if name in module.packages]) for module in MODULES]
     paths = {name: module.bin() / name for module, names in modules for name in names}
     jobs = [(module, missing) for module, names in modules if (missing := [n for n in names if not paths[n].exists()])]
