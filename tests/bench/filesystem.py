@@ -38,7 +38,8 @@ def fresh(directory: str) -> Iterator[None]:
         # Whatever the kernel would do lazily, it would do while something is measured.
         _do("mkfs.ext4", "-q", "-F", "-N", str(_INODES), "-E", "lazy_itable_init=0,lazy_journal_init=0", loop)
         _do("mount", loop, directory)
-        stack.callback(_do, "umount", directory)
+        # Lazily: after an interruption, processes of the program that restored may not have ended yet.
+        stack.callback(_do, "umount", "--lazy", directory)
         yield
 
 

@@ -96,6 +96,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], processors: Proc
                 _, status, used = os.wait4(child.pid, 0)
             except BaseException:
                 child.kill()
+                child.wait()
                 raise
             wall = time.perf_counter() - begin
             busy = busy_seconds(processors.measured) - busy
