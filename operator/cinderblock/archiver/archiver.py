@@ -105,7 +105,7 @@ def run_backup(
         parent = open_parent(task, store, keys)
         run = _BackupRun(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
-        losses, unreadable = source.losses(), unreadable_record(source.gaps)
+        losses, unreadable = source.losses(), unreadable_record(source.omissions)
     pins = run.commit(unreadable, losses)
     return make_report(task, read_back(task, store, keys, pins), warnings)
 

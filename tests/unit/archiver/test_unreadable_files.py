@@ -183,7 +183,7 @@ def test_attributes_beyond_the_limit_are_left_out_with_their_files(of_many_attri
     assert paths(backups, "full") == ["", "few"]
 
 
-# What the next backup does about gaps
+# The next backup reads omitted files again
 
 
 def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> None:
@@ -193,7 +193,7 @@ def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> 
     volume.add(b"younger", (0, b"younger"), stamp=1000)
     breaks(broken)
     assert missing(backups.back_up(volume, "full")) == (1, ["broken"])
-    volume.gaps = type(volume.gaps)(SKIP)
+    volume.omissions = type(volume.omissions)(SKIP)
     broken.on_read = None
     report = backups.back_up(volume, "next", "full")
     assert missing(report) == (0, [])

@@ -65,8 +65,8 @@ def test_slices_leave_evenly() -> None:
     bucket = bucket_on(line, 1_000_000)
     for _ in range(100):
         line.send(bucket, 16_384)
-    gaps = [after - before for (before, _), (after, _) in zip(line.moved[5:], line.moved[6:], strict=False)]
-    assert all(abs(gap - 0.016384) < 1e-6 for gap in gaps)
+    pauses = [after - before for (before, _), (after, _) in zip(line.moved[5:], line.moved[6:], strict=False)]
+    assert all(abs(pause - 0.016384) < 1e-6 for pause in pauses)
 
 
 def test_idle_time_is_not_saved_up() -> None:

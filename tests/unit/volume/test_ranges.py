@@ -21,11 +21,11 @@ def extents_of(cuts: list[int]) -> tuple[Extent, ...]:
 def test_extents_and_holes_together_cover_everything_once(cuts: list[int], tail: int) -> None:
     extents = extents_of(sorted(cuts))
     end = max(cuts, default=0) + tail
-    gaps = list(holes(extents, 0, end))
-    covered = sorted([(e.offset, e.length) for e in extents] + [tuple(gap) for gap in gaps])
+    found = list(holes(extents, 0, end))
+    covered = sorted([(e.offset, e.length) for e in extents] + [tuple(hole) for hole in found])
     positions = [p for offset, length in covered for p in range(offset, offset + length)]
     assert positions == list(range(end))
-    assert all(length > 0 for _, length in gaps)
+    assert all(length > 0 for _, length in found)
 
 
 @given(st.lists(st.integers(0, 200), unique=True, min_size=2, max_size=20), st.integers(0, 20))
