@@ -26,7 +26,7 @@ QUICK_FILES = 500
 """Files of the tree in a quick run."""
 
 
-def test_a_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None:
+def test_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None:
     rows = _rows(tmp_path, "--peers")
 
     for step in Step:
@@ -38,7 +38,7 @@ def test_a_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("peer", [RESTIC, KOPIA])
-def test_a_peer_does_every_step_too_and_is_compared(peer: str, tmp_path: Path) -> None:
+def test_peer_does_every_step_too_and_is_compared(peer: str, tmp_path: Path) -> None:
     if not toolchain.is_built(peer):
         pytest.skip(f"{peer} takes minutes to build, and this test is for seconds: make bench builds it")
 

@@ -46,7 +46,7 @@ def _slow_restore(tenant: Tenant, name: str, backup: str) -> str:
     return uid
 
 
-def test_an_available_backup_takes_its_data_along(owner: Tenant) -> None:
+def test_available_backup_takes_its_data_along(owner: Tenant) -> None:
     owner.lab.apply(owner.backup("whole", "disk"))
     [backup] = owner.ends("volumebackup/whole")
     keys = owner.keys()
@@ -56,7 +56,7 @@ def test_an_available_backup_takes_its_data_along(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_a_retained_backup_leaves_its_data_and_can_be_adopted(owner: Tenant) -> None:
+def test_retained_backup_leaves_its_data_and_can_be_adopted(owner: Tenant) -> None:
     owner.lab.apply(owner.backup("kept", "disk", deletionPolicy="Retain"))
     [kept] = owner.ends("volumebackup/kept")
     before = owner.keys()
@@ -124,7 +124,7 @@ def test_after_it_failed_with_half_of_its_data_sent(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_a_backup_that_is_being_restored_goes_when_the_restore_has_ended(owner: Tenant) -> None:
+def test_backup_that_is_being_restored_goes_when_the_restore_has_ended(owner: Tenant) -> None:
     owner.lab.apply(owner.backup("read", "disk"))
     owner.ends("volumebackup/read")
     _slow_restore(owner, "reading", "read")
@@ -137,7 +137,7 @@ def test_a_backup_that_is_being_restored_goes_when_the_restore_has_ended(owner: 
     assert owner.keys() == set()
 
 
-def test_a_restore_that_is_deleted_while_it_runs_leaves_no_volume(owner: Tenant) -> None:
+def test_restore_that_is_deleted_while_it_runs_leaves_no_volume(owner: Tenant) -> None:
     owner.lab.apply(owner.backup("read", "disk"))
     owner.ends("volumebackup/read")
     hidden = f"cinderblock-{_slow_restore(owner, 'reading', 'read')}"
@@ -149,7 +149,7 @@ def test_a_restore_that_is_deleted_while_it_runs_leaves_no_volume(owner: Tenant)
     assert owner.reaches("volumebackup/read", "available")
 
 
-def test_a_restore_that_has_ended_leaves_its_volume(owner: Tenant) -> None:
+def test_restore_that_has_ended_leaves_its_volume(owner: Tenant) -> None:
     owner.lab.apply(owner.backup("read", "disk"))
     owner.ends("volumebackup/read")
     owner.lab.apply(owner.restore("done", "read", name="restored"))
@@ -159,7 +159,7 @@ def test_a_restore_that_has_ended_leaves_its_volume(owner: Tenant) -> None:
     assert restored == original
 
 
-def test_a_whole_namespace_goes_with_everything_in_it(owner: Tenant) -> None:
+def test_whole_namespace_goes_with_everything_in_it(owner: Tenant) -> None:
     lab = owner.lab
     lab.apply(owner.backup("full", "disk"))
     owner.ends("volumebackup/full")

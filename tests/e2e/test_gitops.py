@@ -100,7 +100,7 @@ def _marks(tenant: Tenant) -> set[str]:
     return keys & {*TRACKING, *TRACKING_ID}
 
 
-def test_the_hook_of_argo_cd_makes_a_backup_for_each_sync(shop: Tenant) -> None:
+def test_hook_of_argo_cd_makes_a_backup_for_each_sync(shop: Tenant) -> None:
     [hook] = yaml.safe_load_all((EXAMPLES / "argocd-presync.yaml").read_text())
     hook["metadata"]["namespace"] = shop.name
     synced = [shop.kubectl("create", "-f", "-", "-o", "name", stdin=yaml.safe_dump(hook)).strip() for _ in range(2)]
@@ -123,7 +123,7 @@ def test_flux_waits_for_one_backup_of_each_version(shop: Tenant) -> None:
     assert _what_matters(shop, "volumebackup/before-1.4.0") == before
 
 
-def test_a_backup_that_fails_is_failed_for_flux(shop: Tenant) -> None:
+def test_backup_that_fails_is_failed_for_flux(shop: Tenant) -> None:
     shop.lab.apply(shop.backup("hopeless", "no-such-volume"))
     shop.reaches("volumebackup/hopeless", "error")
     assert _kstatus(shop.get("vb", "hopeless")) == "Failed"

@@ -59,7 +59,7 @@ def test_containerd_will_know_the_image_by_its_name(archive: Archive) -> None:
     assert archive.names["io.containerd.image.name"] == IMAGE_NAME
 
 
-def test_the_program_runs_without_root_unless_told_otherwise(archive: Archive) -> None:
+def test_program_runs_without_root_unless_told_otherwise(archive: Archive) -> None:
     assert archive.configuration["User"] == "65532:65532"
     assert archive.configuration["Entrypoint"] == ["cinderblock"]
 

@@ -55,7 +55,7 @@ def test_kubectl_waits_for_ready_and_shows_cinders_list(tenant: Tenant) -> None:
     assert selected.split() == ["volumebackup.cinderblock.io/sunday"]
 
 
-def test_a_namespace_that_enforces_baseline_is_served(make_tenant: Callable[..., Tenant]) -> None:
+def test_namespace_that_enforces_baseline_is_served(make_tenant: Callable[..., Tenant]) -> None:
     tenant = make_tenant(labels={"pod-security.kubernetes.io/enforce": "baseline"})
     lab, name = tenant.lab, tenant.name
     lab.apply(claim(lab, name, "files"))

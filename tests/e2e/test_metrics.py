@@ -19,7 +19,7 @@ def _scrape(lab: Lab) -> Samples:
     return samples(lab.kubectl("get", "--raw", service))
 
 
-def test_a_volume_says_how_old_its_newest_backup_is(tenant: Tenant) -> None:
+def test_volume_says_how_old_its_newest_backup_is(tenant: Tenant) -> None:
     lab, name = tenant.lab, tenant.name
     lab.apply(claim(lab, name, "files", size="64Mi"))
     tenant.wait_until("bound volume", tenant.volumes)

@@ -53,7 +53,7 @@ class OpenStack:
         return str(json.loads(outcome.out)["status"])
 
 
-def test_a_volume_goes_round(lab: Lab, endpoint: str, tenant: Tenant) -> None:
+def test_volume_goes_round(lab: Lab, endpoint: str, tenant: Tenant) -> None:
     lab.apply(claim(lab, tenant.name, "files", size="1Gi"))
     make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "20")
     run_errand(lab, tenant.name, Errand("write", make, (Mount("files", "/volume"),)))

@@ -24,7 +24,7 @@ def _operator_is_back(lab: Lab) -> None:
     lab.kubectl("-n", RELEASE_NAMESPACE, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s")
 
 
-def test_a_backup_and_a_restore_go_on_over_a_restart(tenant: Tenant) -> None:
+def test_backup_and_a_restore_go_on_over_a_restart(tenant: Tenant) -> None:
     lab, name = tenant.lab, tenant.name
     lab.apply(claim(lab, name, "disk", block=True, size=str(DISK)))
     fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")

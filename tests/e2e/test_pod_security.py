@@ -79,7 +79,7 @@ def test_restricted_movers_run_and_report_what_they_cannot_keep(restricted: Tena
     assert "owner" in told
 
 
-def test_a_refused_mover_is_reported_in_the_policys_words(restricted: Tenant) -> None:
+def test_refused_mover_is_reported_in_the_policys_words(restricted: Tenant) -> None:
     restricted.lab.apply(restricted.backup("full", "files"))
 
     def message() -> str:

@@ -31,7 +31,7 @@ def _secrets(lab: Lab) -> list[object]:
 
 
 @pytest.mark.usefixtures("reinstalled")
-def test_an_upgrade_keeps_credentials_and_keys(lab: Lab) -> None:
+def test_upgrade_keeps_credentials_and_keys(lab: Lab) -> None:
     before = _secrets(lab)
     assert all(before)
     install(lab, [HOME], "podLabels.upgraded=yes")

@@ -32,7 +32,7 @@ def test_what_objects_and_movers_show_is_searched(tenant: Tenant) -> None:
     tenant.secrets.remove(NEEDLE)
 
 
-def test_a_secret_in_any_of_these_places_would_be_found(tenant: Tenant, oracle: Oracle) -> None:
+def test_secret_in_any_of_these_places_would_be_found(tenant: Tenant, oracle: Oracle) -> None:
     lab, name = tenant.lab, tenant.name
     oracle.learn()
     assert oracle.snapshot_claim() == []

@@ -15,7 +15,7 @@ def _run(tenant: Tenant, volume: str, program: str) -> str:
     return run_errand(tenant.lab, tenant.name, errand).strip()
 
 
-def test_a_given_snapshot_is_backed_up_and_stays(tenant: Tenant) -> None:
+def test_given_snapshot_is_backed_up_and_stays(tenant: Tenant) -> None:
     lab = tenant.lab
     lab.apply(claim(lab, tenant.name, "files"))
     _run(tenant, "files", "open('/volume/file', 'w').write('before')")

@@ -65,7 +65,7 @@ def _read(tenant: Tenant, volume: str) -> str:
     return run_errand(tenant.lab, tenant.name, Errand("read", read, (Mount(volume, "/volume"),))).strip()
 
 
-def test_a_restore_without_a_fitting_node_waits_for_one(tenant: Tenant, zoned: str) -> None:
+def test_restore_without_a_fitting_node_waits_for_one(tenant: Tenant, zoned: str) -> None:
     lab = tenant.lab
     lab.apply(claim(lab, tenant.name, "files"))
     _wrote(tenant, "files")
@@ -80,7 +80,7 @@ def test_a_restore_without_a_fitting_node_waits_for_one(tenant: Tenant, zoned: s
     assert _read(tenant, "new") == "content"
 
 
-def test_an_unschedulable_backup_says_so_and_is_cancelled_in_seconds(tenant: Tenant, zoned: str) -> None:
+def test_unschedulable_backup_says_so_and_is_cancelled_in_seconds(tenant: Tenant, zoned: str) -> None:
     lab = tenant.lab
     _move_in(lab, zoned)
     lab.apply(claim(lab, tenant.name, "files", storage_class=zoned))

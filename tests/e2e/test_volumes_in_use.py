@@ -58,7 +58,7 @@ def test_force_copies_one_instant_while_the_pod_runs(busy: Tenant) -> None:
     assert int(lines) > 0
 
 
-def test_a_volume_in_use_is_not_restored_over(busy: Tenant) -> None:
+def test_volume_in_use_is_not_restored_over(busy: Tenant) -> None:
     busy.lab.apply(busy.backup("forced", "files", force=True))
     busy.ends("volumebackup/forced")
     busy.lab.apply(busy.restore("over", "forced", volumeId="files"))
@@ -73,7 +73,7 @@ def test_a_volume_in_use_is_not_restored_over(busy: Tenant) -> None:
     assert "failReason" not in busy.get("volumebackup", "forced")["status"]
 
 
-def test_a_volume_without_snapshots_in_use_cannot_be_copied(tenant: Tenant) -> None:
+def test_volume_without_snapshots_in_use_cannot_be_copied(tenant: Tenant) -> None:
     lab = tenant.lab
     if not lab.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
@@ -86,7 +86,7 @@ def test_a_volume_without_snapshots_in_use_cannot_be_copied(tenant: Tenant) -> N
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
 
 
-def test_a_pod_that_starts_during_a_direct_copy_fails_the_backup(tenant: Tenant) -> None:
+def test_pod_that_starts_during_a_direct_copy_fails_the_backup(tenant: Tenant) -> None:
     lab = tenant.lab
     if not lab.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
@@ -103,7 +103,7 @@ def test_a_pod_that_starts_during_a_direct_copy_fails_the_backup(tenant: Tenant)
     tenant.kubectl("delete", "pod", "sleeper", "--timeout=60s")
 
 
-def test_a_pod_that_starts_during_a_restore_in_place_fails_it(tenant: Tenant) -> None:
+def test_pod_that_starts_during_a_restore_in_place_fails_it(tenant: Tenant) -> None:
     lab = tenant.lab
     if not lab.is_own:
         pytest.skip("needs a single node: elsewhere the pod may have to wait until the mover has ended")

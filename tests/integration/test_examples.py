@@ -22,7 +22,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-async def test_the_api_server_takes_the_example(client: KubeClient, namespace: str, path: Path) -> None:
+async def test_api_server_takes_the_example(client: KubeClient, namespace: str, path: Path) -> None:
     for item in _objects(path):
         if item["kind"] == NAMESPACE.kind:
             assert item["metadata"]["name"] == "demo"

@@ -87,7 +87,7 @@ def test_what_was_under_way_ends_well(upgrade: Upgrade, kind: str, name: str) ->
     upgrade.await_phase("available", kind, name)
 
 
-def test_the_volume_of_a_restore_that_was_under_way_gets_its_name(upgrade: Upgrade) -> None:
+def test_volume_of_a_restore_that_was_under_way_gets_its_name(upgrade: Upgrade) -> None:
     assert RESTORING not in recorded(upgrade, "PersistentVolumeClaim")
     upgrade.await_phase("available", "VolumeRestore", RESTORING)
     upgrade.await_phase("Bound", "PersistentVolumeClaim", RESTORING)
@@ -98,7 +98,7 @@ def test_what_identifies_each_old_backup_is_recorded(upgrade: Upgrade) -> None:
     upgrade.kubectl("wait", there, "--timeout=60s", "VolumeBackup", *whole_backups(upgrade))
 
 
-def test_a_backup_of_a_silent_store_stays_available_and_unpinned(upgrade: Upgrade) -> None:
+def test_backup_of_a_silent_store_stays_available_and_unpinned(upgrade: Upgrade) -> None:
     upgrade.kubectl("wait", "--for=condition=Pinned=False", "--timeout=60s", "VolumeBackup", AWAY)
     found = upgrade.get("VolumeBackup", AWAY)
     assert found["status"]["phase"] == "available"
@@ -106,7 +106,7 @@ def test_a_backup_of_a_silent_store_stays_available_and_unpinned(upgrade: Upgrad
     assert conditions(found)["Pinned"]["reason"] == "StoreUnreachable"
 
 
-def test_a_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> None:
+def test_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> None:
     upgrade.kubectl("wait", "--for=condition=UnsealedBackups", "--timeout=60s", "BackupStore", "grown")
     stores = {name: conditions(upgrade.get("BackupStore", name)) for name in recorded(upgrade, "BackupStore")}
     told = {name: found["UnsealedBackups"]["message"] for name, found in stores.items() if "UnsealedBackups" in found}
@@ -134,7 +134,7 @@ def test_every_backup_restores_byte_for_byte_and_nothing_stored_is_touched(upgra
     assert upgrade.before.items() <= upgrade.bucket().items()
 
 
-def test_the_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(upgrade: Upgrade) -> None:
+def test_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(upgrade: Upgrade) -> None:
     source = volume_as_of(upgrade, "files-third", "files")
     hide_a_change(source / "noise")
     upgrade.back_up("files-fourth", "files")
@@ -146,7 +146,7 @@ def test_the_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(up
     assert contents(upgrade.volumes / restored("files-fourth")) == contents(source)
 
 
-def test_the_first_incremental_backup_of_a_device_is_right(upgrade: Upgrade) -> None:
+def test_first_incremental_backup_of_a_device_is_right(upgrade: Upgrade) -> None:
     source = volume_as_of(upgrade, "disk-second", "disk")
     with source.open("r+b") as device:
         device.write(b"BOOT")
@@ -163,13 +163,13 @@ def test_deleting_an_imported_backup_removes_only_its_own_data(upgrade: Upgrade)
     assert upgrade.bucket() == {key: digest for key, digest in before.items() if owned not in key}
 
 
-def test_a_second_name_is_deleted_and_the_data_stay(upgrade: Upgrade) -> None:
+def test_second_name_is_deleted_and_the_data_stay(upgrade: Upgrade) -> None:
     before = upgrade.bucket()
     upgrade.kubectl("delete", "VolumeBackup", "second-name", "--timeout=60s")
     assert upgrade.bucket() == before
 
 
-def test_a_waiting_deletion_continues_after_its_dependent_is_gone(upgrade: Upgrade) -> None:
+def test_waiting_deletion_continues_after_its_dependent_is_gone(upgrade: Upgrade) -> None:
     assert recorded(upgrade, "VolumeBackup")["notes-full"]["status"]["phase"] == "deleting"
     upgrade.restore("notes-second")
     upgrade.kubectl("delete", "VolumeBackup", "notes-second", "--timeout=60s")

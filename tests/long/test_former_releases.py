@@ -108,13 +108,13 @@ def shelf(request: pytest.FixtureRequest, former: Path, server: S3Server, tmp_pa
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_former_release_restores_what_this_one_writes(shelf: Shelf, kind: str, tmp_path: Path) -> None:
+def test_former_release_restores_what_this_one_writes(shelf: Shelf, kind: str, tmp_path: Path) -> None:
     _back_up_all(shelf, tmp_path / "volume", kind)
     shelf.check(shelf.former, tmp_path)
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_former_release_goes_on_with_what_this_one_has_begun(shelf: Shelf, kind: str, tmp_path: Path) -> None:
+def test_former_release_goes_on_with_what_this_one_has_begun(shelf: Shelf, kind: str, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     make, *changes = CHANGES[kind]
     make(volume)

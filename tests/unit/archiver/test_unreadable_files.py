@@ -83,7 +83,7 @@ def missing_as_told(report: MoverReport) -> tuple[int, list[str]]:
 
 
 @needs_root
-def test_an_incremental_whose_walk_is_another_process_leaves_out_the_same(
+def test_incremental_whose_walk_is_another_process_leaves_out_the_same(
     damaged: Path, backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tree_reader, "is_worthwhile", lambda: True)
@@ -100,7 +100,7 @@ def test_by_default_the_backup_fails_and_says_how_to_go_on(damaged: Path, backup
 
 
 @needs_root
-def test_an_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, backups: Backups) -> None:
+def test_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, backups: Backups) -> None:
     source = tmp_path / "source"
     for name in ("closed/file", "open/file", "secret"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def test_an_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, ba
 
 
 @needs_root
-def test_a_root_that_cannot_be_listed_always_fails(tmp_path: Path) -> None:
+def test_root_that_cannot_be_listed_always_fails(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     source.chmod(0o711)
@@ -186,7 +186,7 @@ def test_attributes_beyond_the_limit_are_left_out_with_their_files(of_many_attri
 # The next backup reads omitted files again
 
 
-def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> None:
+def test_next_backup_reads_a_file_that_became_readable(backups: Backups) -> None:
     volume = MemorySource(SKIP)
     volume.add(b"fine", (0, b"fine"))
     broken = volume.add(b"broken", (0, b"content"), stamp=1)
@@ -218,7 +218,7 @@ def test_hard_links_to_an_omitted_file_are_left_out_too(backups: Backups) -> Non
 
 
 @pytest.mark.parametrize("code", [errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEM])
-def test_a_volume_that_is_gone_is_no_gap(backups: Backups, code: int) -> None:
+def test_volume_that_is_gone_is_no_gap(backups: Backups, code: int) -> None:
     volume = MemorySource(SKIP)
     breaks(volume.add(b"file", (0, b"content")), code)
     with pytest.raises(SourceError, match=errno.errorcode[code]):
@@ -248,7 +248,7 @@ def large(volume: MemorySource, parts: int) -> FileInMemory:
 
 @pytest.mark.parametrize("parts", [3, 4096, 9000])
 @pytest.mark.parametrize("last", [False, True], ids=["in the middle", "at the end"])
-def test_a_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts: int, last: bool) -> None:
+def test_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts: int, last: bool) -> None:
     volume, reads = MemorySource(SKIP), 0
     volume.add(b"before", (0, b"before"))
     file = large(volume, parts)
@@ -278,7 +278,7 @@ def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypa
         backups.back_up(volume, "full")
 
 
-def test_a_walk_says_nothing_of_lost_found_that_it_cannot_read(tmp_path: Path) -> None:
+def test_walk_says_nothing_of_lost_found_that_it_cannot_read(tmp_path: Path) -> None:
     """The content of lost+found belongs to fsck. A directory after it is still read."""
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "zoo").mkdir()

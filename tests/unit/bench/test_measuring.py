@@ -32,7 +32,7 @@ def test_memory_of_one_process_is_its_largest_resident_set() -> None:
     assert 100 << 20 <= _measured(_HOLD.format(bytes=100 << 20)) < 130 << 20
 
 
-def test_an_aim_compares_the_median_with_restic_and_the_limit() -> None:
+def test_aim_compares_the_median_with_restic_and_the_limit() -> None:
     figures = Figures()
     for ours, theirs in ((1.0, 5.0), (1.0, 4.5), (2.0, 4.0)):
         for step in Step:
@@ -46,7 +46,7 @@ def test_an_aim_compares_the_median_with_restic_and_the_limit() -> None:
     assert row == "| full | 2.00 / 4.50 / 5.00 | 2.00 / 2.00 / 4.00 | 4, limit 1.5 | yes, **no** |"
 
 
-def test_a_ratio_is_made_of_everything_that_this_program_used_at_all() -> None:
+def test_ratio_is_made_of_everything_that_this_program_used_at_all() -> None:
     figures = Figures()
     for step in Step:
         figures.samples[step, CINDERBLOCK].append(_sample(wall=2.0, memory=100, requests=10, stored=0))

@@ -22,7 +22,7 @@ def test_nothing_set_means_nothing_handed_over(home: Path) -> None:
     assert package_client_secrets(home, {}) == []
 
 
-def test_an_index_of_pip_is_uvs_index_too(home: Path) -> None:
+def test_index_of_pip_is_uvs_index_too(home: Path) -> None:
     assert _given(home, {"PIP_INDEX_URL": "https://mirror.test/simple"}) == {
         "PIP_INDEX_URL": "https://mirror.test/simple",
         "UV_DEFAULT_INDEX": "https://mirror.test/simple",
@@ -30,12 +30,12 @@ def test_an_index_of_pip_is_uvs_index_too(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
-def test_an_index_of_uvs_own_stays_uvs(home: Path, name: str) -> None:
+def test_index_of_uvs_own_stays_uvs(home: Path, name: str) -> None:
     given = _given(home, {"PIP_INDEX_URL": "https://pip.test/simple", name: "https://uv.test/simple"})
     assert given == {"PIP_INDEX_URL": "https://pip.test/simple", name: "https://uv.test/simple"}
 
 
-def test_the_environment_wins_over_pips_files(home: Path) -> None:
+def test_environment_wins_over_pips_files(home: Path) -> None:
     (home / ".pip").mkdir()
     (home / ".pip" / "pip.conf").write_text(
         "[global]\nindex-url = https://file.test/\nextra-index-url =\n  https://a\n"
@@ -58,7 +58,7 @@ def test_certificates_that_are_not_there_are_left_out(home: Path) -> None:
     assert package_client_secrets(home, {"SSL_CERT_FILE": str(home / "missing")}) == []
 
 
-def test_a_value_is_what_the_shell_reads_whatever_is_in_it(home: Path) -> None:
+def test_value_is_what_the_shell_reads_whatever_is_in_it(home: Path) -> None:
     url = "https://user:p$a`s's\"@mirror.test/simple"
     assert _given(home, {"PIP_INDEX_URL": url})["PIP_INDEX_URL"] == url
 

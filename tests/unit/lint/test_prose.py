@@ -68,7 +68,7 @@ def test_plain_sentences_pass(text: str) -> None:
     assert found_in(text) == []
 
 
-def test_a_finding_names_file_line_word_and_replacement() -> None:
+def test_finding_names_file_line_word_and_replacement() -> None:
     [finding] = check("docs/page.md", Passage(7, "It begins anew."))
     assert str(finding) == "docs/page.md:7: 'anew': write: again, or a verb with re-: restart, reopen"
 
@@ -175,7 +175,7 @@ def test_every_room_of_the_package_is_in_the_list() -> None:
     assert {f"operator/{room}" for room in rooms} <= {room.name for room in ROOMS}
 
 
-def test_a_room_leaves_out_files(tmp_path: Path) -> None:
+def test_room_leaves_out_files(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("Anew.")
     (tmp_path / "b.md").write_text("Anew.")
     room = Room("pages", ("*.md",), of_markdown, left_out=("b.md",))

@@ -22,16 +22,16 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tree"
 
 
-def test_a_copy_of_one_instant_is_good(tree: Path) -> None:
+def test_copy_of_one_instant_is_good(tree: Path) -> None:
     assert ledger.troubles(str(tree), SEED) == (STEPS, [])
 
 
-def test_a_writer_goes_on_where_the_volume_is(tree: Path) -> None:
+def test_writer_goes_on_where_the_volume_is(tree: Path) -> None:
     ledger.write(str(tree), SEED, lambda step: step < STEPS + 5)
     assert ledger.troubles(str(tree), SEED) == (STEPS + 5, [])
 
 
-def test_a_page_of_an_earlier_instant_is_found(tree: Path, tmp_path: Path) -> None:
+def test_page_of_an_earlier_instant_is_found(tree: Path, tmp_path: Path) -> None:
     shutil.copytree(tree, tmp_path / "earlier")
     ledger.write(str(tree), SEED, lambda step: step < 2 * STEPS)
     page = next(page for page in (tree / "pages").iterdir() if _is_rewritten(int(page.name)))
@@ -47,7 +47,7 @@ def _is_rewritten(page: int) -> bool:
 
 
 @pytest.mark.parametrize("damage", [b"", b"x"])
-def test_a_torn_page_is_found(tree: Path, damage: bytes) -> None:
+def test_torn_page_is_found(tree: Path, damage: bytes) -> None:
     page = next(page for page in (tree / "pages").iterdir() if int(page.name) != ledger.page_of(SEED, STEPS))
     page.write_bytes(page.read_bytes()[: ledger.PAGE // 2] + damage)
     assert len(ledger.troubles(str(tree), SEED)[1]) == 1
@@ -73,7 +73,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "database"
 
 
-def test_a_database_without_its_last_pages_is_good_and_writes_them_again(database: Path) -> None:
+def test_database_without_its_last_pages_is_good_and_writes_them_again(database: Path) -> None:
     # Segments 5 and 6 were changed by steps 20 to 24, after the checkpoint.
     for segment in ("5", "6"):
         (database / "segments" / segment).write_bytes(bytes(ledger.SEGMENT_PAGES * ledger.PAGE))
@@ -82,7 +82,7 @@ def test_a_database_without_its_last_pages_is_good_and_writes_them_again(databas
     assert ledger.troubles(str(database), SEED, ledger.DATABASE) == (30, [])
 
 
-def test_a_page_lost_before_the_checkpoint_is_found(database: Path) -> None:
+def test_page_lost_before_the_checkpoint_is_found(database: Path) -> None:
     (database / "segments" / "4").write_bytes(bytes(ledger.SEGMENT_PAGES * ledger.PAGE))
     steps, wrong = ledger.troubles(str(database), SEED, ledger.DATABASE)
     assert steps == 25
@@ -90,7 +90,7 @@ def test_a_page_lost_before_the_checkpoint_is_found(database: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "steps"), [("log", 15), ("checkpoint", 25)])
-def test_a_log_older_than_its_checkpoint_and_a_damaged_checkpoint_are_found(
+def test_log_older_than_its_checkpoint_and_a_damaged_checkpoint_are_found(
     database: Path, name: str, steps: int
 ) -> None:
     with open(database / name, "r+b") as file:
@@ -99,7 +99,7 @@ def test_a_log_older_than_its_checkpoint_and_a_damaged_checkpoint_are_found(
     assert ledger.troubles(str(database), SEED, ledger.DATABASE)[1]
 
 
-def test_a_record_that_is_damaged_ends_the_ledger(tree: Path) -> None:
+def test_record_that_is_damaged_ends_the_ledger(tree: Path) -> None:
     with open(tree / "ledger", "r+b") as file:
         os.pwrite(file.fileno(), b"\\xff", ledger.RECORD.size * 10)
     steps, wrong = ledger.troubles(str(tree), SEED)

@@ -52,7 +52,7 @@ def test_in_no_interval_is_more_sent_than_the_limit_allows(rate: int, sends: lis
         assert sum(later[1:]) <= rate * (end - start + 0.05) * 1.000001 + 1
 
 
-def test_a_long_transfer_takes_the_time_that_the_limit_gives_it() -> None:
+def test_long_transfer_takes_the_time_that_the_limit_gives_it() -> None:
     line = Line()
     bucket = bucket_on(line, 1_000_000)
     for _ in range(640):

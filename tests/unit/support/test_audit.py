@@ -53,24 +53,24 @@ def test_what_is_used_and_granted_is_in_order() -> None:
     assert not used.refused
 
 
-def test_a_grant_that_nobody_uses_is_seen() -> None:
+def test_grant_that_nobody_uses_is_seen() -> None:
     used = asked(EVERYTHING[1:], ACCOUNT)
     assert unused(granted(ROLES), used) == {Right("", "pods", "get")}
 
 
-def test_a_call_uses_only_rights_of_its_namespace() -> None:
+def test_call_uses_only_rights_of_its_namespace() -> None:
     used = asked([*EVERYTHING[:3], line("get", "leases", "coordination.k8s.io")], ACCOUNT)
     assert [str(right) for right in unused(granted(ROLES), used)] == [
         "get leases.coordination.k8s.io in system-namespace"
     ]
 
 
-def test_a_refusal_is_seen() -> None:
+def test_refusal_is_seen() -> None:
     used = asked([*EVERYTHING, line("list", "secrets", decision="forbid")], ACCOUNT)
     assert used.refused == {Right("", "secrets", "list", "shop")}
 
 
-def test_a_right_from_elsewhere_is_seen() -> None:
+def test_right_from_elsewhere_is_seen() -> None:
     used = asked([*EVERYTHING, line("list", "nodes", role="somebody-elses")], ACCOUNT)
     assert list(foreign(used, "operator")) == [Right("", "nodes", "list", "shop")]
 
