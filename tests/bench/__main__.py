@@ -1,4 +1,4 @@
-"""Measures this program against peers and against the limit: `make bench`, or `python -m tests.bench --help`."""
+"""Measure this program against its peers and against the limit: `make bench`, or `python -m tests.bench --help`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         help="default: restic kopia; without a name none. cinder, for the image only, adds some 2 minutes to a round",
     )
     parser.add_argument("--processors", type=int, default=2, help="processors for what is measured (default: 2)")
-    parser.add_argument("--patience", type=int, default=10, help="seconds to wait for calm before a step (default: 10)")
+    parser.add_argument(
+        "--wait-seconds", type=int, default=10, help="seconds to wait for calm before a step (default: 10)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="small volumes and one round, in 3 minutes: does it run at all"
     )
@@ -97,7 +99,7 @@ def measure(options: argparse.Namespace) -> str:
     """Make volumes, measure, and return the page. Raises BenchError or ClusterError."""
     if options.quick:
         options.rounds, options.size, options.files, options.scattered = 1, 64 << 20, 500, _GIB
-    processors = Processors.divide(options.processors, 0 if options.quick else options.patience)
+    processors = Processors.divide(options.processors, 0 if options.quick else options.wait_seconds)
     provide(options.peers)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         machine = list(describe(scratch, processors))

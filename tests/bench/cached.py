@@ -1,4 +1,4 @@
-"""A page cache that is full, as on every machine that has run for a while.
+"""A full page cache, as on every machine that has been running for a while.
 
 A virtual machine gets its memory from the host when it first touches it, and may give back at once what it does not
 use. Then each fresh page is a fault in the host: writing 1.4 GiB of restored data took 1.0 s of system time with pages
@@ -40,7 +40,7 @@ class Ballast:
 
 
 def free_bytes() -> int:
-    """Memory that nothing uses, not even the page cache (proc(5), /proc/meminfo)."""
+    """Return the memory that nothing uses, not even the page cache (proc(5), /proc/meminfo)."""
     with open("/proc/meminfo") as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["MemFree"].split()[0]) << 10

@@ -1,4 +1,4 @@
-"""Who is measured: each backs up a path, restores it, and keeps what it keeps in a container of its own."""
+"""The programs to measure. Each backs up a path, restores it, and stores its backups in its own container."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDE_WINDOW = "24h"
 
 
 class Contender(Protocol):
-    """A program that backs up, in one repository."""
+    """A backup program with one repository."""
 
     name: str
     container: str
@@ -36,7 +36,7 @@ class Contender(Protocol):
         """Restore the newest backup of ``path``, to a place that does not exist or holds it already."""
 
     def restored(self, path: str, target: str) -> str:
-        """Where below ``target`` the restored ``path`` is."""
+        """Return the path below ``target`` to which the contents of ``path`` are restored."""
 
 
 def home(scratch: str, place: str) -> str:

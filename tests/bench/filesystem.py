@@ -1,4 +1,4 @@
-"""A file system that nobody has used: what a restore writes to.
+"""A new file system as the target of restores.
 
 On a used one figures depend on what was deleted before. ext4 passes over inodes that were freed in the last minutes one
 by one (`recently_deleted` in fs/ext4/ialloc.c); making 124,000 files took 2 to 4 times as long after as many had been

@@ -1,4 +1,4 @@
-"""The page with the figures: ratios first, then what they were made from."""
+"""Write the results page: ratios first, then the measurements behind them."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _LIMITS: Final = {
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Least, median and largest; nothing of nothing."""
+    """Return the minimum, median and maximum, or nothing without values."""
     if not values:
         return ""
     return " / ".join(f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown; all columns but the first to the right."""
+    """Return a Markdown table. All columns except the first are right-aligned."""
     rule = ["---", *["---:"] * (len(heading) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (heading, rule, *rows))
 
 
 def ratios(figures: Figures, peer: str) -> str:
-    """How many times as much of everything a peer takes, round by round."""
+    """Return how many times as much of each resource a peer uses, round by round."""
     heading = (f"{peer} / {CINDERBLOCK}", *_QUANTITIES)
     return table(heading, [(str(step), *_ratio_row(figures, peer, step)) for step in COMMON])
 
@@ -58,7 +58,10 @@ def _ratio_row(figures: Figures, peer: str, step: Step) -> Iterator[str]:
 
 
 def aims(kind: str, figures: Figures) -> str:
-    """What was to be reached, beside restic and beside the limit. Where restic was not measured, the limit alone."""
+    """Return the aims, compared with restic and with the limit.
+
+    If restic was not measured, compare with the limit only.
+    """
     heading = ("Step", f"Faster than {RESTIC}", "Times the limit", "Aim", "Reached")
     return table(heading, (_aim_row(kind, figures, step) for step in COMMON))
 
@@ -78,7 +81,7 @@ def _times_limit(kind: str, step: Step, figures: Figures) -> list[float]:
 
 
 def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[float]) -> tuple[str, str]:
-    """An aim, and whether the median reaches it."""
+    """Return an aim, and whether the median reaches it."""
     aim = AIMS.get((kind, step))
     words: list[str] = []
     held: list[bool] = []
@@ -92,7 +95,7 @@ def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[floa
 
 
 def measurements(figures: Figures, names: Sequence[str], steps: Iterable[Step] = Step) -> str:
-    """Everything as it was measured."""
+    """Return all measurements."""
     heading = ("Step", "Program", "Wall s", "CPU s", "Peak MiB", "Requests", "Stored MiB", "Server CPU s", "Others %")
     measured = [(step, name) for step in steps for name in names if figures.samples.get((step, name))]
     return table(heading, [_row(step, name, figures.samples[step, name]) for step, name in measured])
@@ -113,18 +116,18 @@ def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
 
 
 def limits(figures: Figures) -> str:
-    """The limits as they were measured."""
+    """Return the measured limits."""
     return table(("Limit", "Wall s"), [(str(limit), spread(values)) for limit, values in figures.limits.items()])
 
 
 def rereads(figures: Figures) -> str:
-    """How many files were read again because they were stamped within the dirty window."""
+    """Return how many files were read again because their timestamps were within the dirty window."""
     rows = [(str(step), str(max(counts))) for step, counts in figures.rereads.items()]
     return table(("Step", "Files read again for the dirty window"), rows)
 
 
 def bounds(all_figures: Iterable[Figures]) -> str:
-    """The aims about memory and requests, over everything that was measured."""
+    """Return the aims for memory and requests, over all measurements."""
     ours = [
         (step, sample)
         for figures in all_figures

@@ -13,7 +13,7 @@ _SECONDS: Final = 0.1
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Processes that a process has started, and those that they have."""
+    """Return the direct and indirect child processes of a process."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
@@ -30,7 +30,7 @@ def name(pid: int) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Seconds of user and system time of a process that runs."""
+    """Return the seconds of user and system time of a running process."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -64,7 +64,7 @@ class Together:
 
 
 def _proportional_bytes(pid: int) -> int:
-    """Bytes resident, a page that n processes have as an n-th (proc(5), smaps_rollup: Pss)."""
+    """Return the resident bytes. A page that n processes share counts as one n-th (proc(5), smaps_rollup: Pss)."""
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) << 10
@@ -72,7 +72,7 @@ def _proportional_bytes(pid: int) -> int:
 
 
 def _read(path: str) -> str:
-    """A file of a process; nothing if the process has ended."""
+    """Return the content of a file of a process, or nothing if the process has ended."""
     try:
         with open(path) as file:
             return file.read()

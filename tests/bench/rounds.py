@@ -1,4 +1,4 @@
-"""One volume measured: in every round each program does every step, in turn, with the limits between them."""
+"""Measure one volume. In every round, each program does every step in turn, with the limits in between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.cached import Ballast
 from tests.bench.contenders import CINDERBLOCK, Cinderblock, Contender, home
 from tests.bench.filesystem import fresh
 from tests.bench.image import data_ranges
-from tests.bench.neighbours import await_calm
+from tests.bench.other_load import await_calm
 from tests.bench.peers import PEERS
 from tests.bench.running import OWN_PATH, BenchError, Processors, Usage, aside, own_module, run
 from tests.bench.server import BenchServer
@@ -31,7 +31,7 @@ SETTLED: Final = 125.0
 
 
 class Step(StrEnum):
-    """What is measured."""
+    """What a measurement measures."""
 
     FULL = "full"
     UNCHANGED = "unchanged incremental"
@@ -47,7 +47,7 @@ COMMON: Final = tuple(step for step in Step if step is not Step.JUST_WRITTEN)
 
 
 class Limit(StrEnum):
-    """What no program can beat."""
+    """The fastest that any program could be."""
 
     READ = "read of the source"
     PUT = "PUT of the stored bytes"
@@ -87,14 +87,14 @@ class Figures:
 
 @dataclass
 class Volume:
-    """What is backed up: an image file or the root of a tree. It has been written before this is made."""
+    """The source of backups: an image file or the root of a tree, with its content."""
 
     path: str
     _written: float = field(default_factory=time.monotonic)
 
     @property
     def is_tree(self) -> bool:
-        """Whether it is a directory."""
+        """Return whether the volume is a directory."""
         return os.path.isdir(self.path)
 
     def change(self, seed: int) -> None:
@@ -116,7 +116,7 @@ class Volume:
 
 
 class Measuring:
-    """Measures steps and limits of one volume, and keeps the figures."""
+    """Measure steps and limits of one volume, and keep the results."""
 
     def __init__(self, label: str, server: BenchServer, processors: Processors, ballast: Ballast | None = None) -> None:
         self.figures = Figures()
@@ -174,7 +174,7 @@ class Bench:
     def __init__(
         self, volume: Volume, names: Sequence[str], server: BenchServer, scratch: str, processors: Processors
     ) -> None:
-        ballast = Ballast(scratch) if processors.patience else None
+        ballast = Ballast(scratch) if processors.wait_seconds else None
         self._measuring = Measuring(os.path.basename(volume.path), server, processors, ballast)
         self._volume = volume
         self._names = names
@@ -184,7 +184,7 @@ class Bench:
 
     @property
     def figures(self) -> Figures:
-        """What was measured until now."""
+        """Return the measurements so far."""
         return self._measuring.figures
 
     def round(self, number: int) -> None:
@@ -239,7 +239,7 @@ class Bench:
         return next(contender for contender in contenders if isinstance(contender, Cinderblock))
 
     def _measure_just_written(self, ours: Cinderblock) -> None:
-        """Raises BenchError if the step was not what its name says."""
+        """Measure a step directly after a write. Raises BenchError if the step did something else."""
         path = self._volume.path
         self._measuring.measure(Step.JUST_WRITTEN, ours, [path], partial(ours.backup_within_window, path))
         self.figures.rereads[Step.JUST_WRITTEN].append(ours.reread)
@@ -247,7 +247,7 @@ class Bench:
             raise BenchError("no file was read again, although all were written within the dirty window")
 
     def _expect_no_rereads(self, ours: Cinderblock) -> None:
-        """Raises BenchError if a file was read again that nobody has written."""
+        """Raises BenchError if a file was read again although nothing has written to it."""
         self.figures.rereads[Step.UNCHANGED].append(ours.reread)
         if ours.reread:
             raise BenchError(f"{ours.reread} files were read again that nobody had written for {SETTLED:.0f} s")
@@ -264,7 +264,7 @@ class Bench:
 
     @contextmanager
     def _tidy(self, place: str, names: Sequence[str]) -> Iterator[None]:
-        """New file systems as targets, and at the end nothing of the round, here and on the server."""
+        """Create new file systems as targets. At the end, remove everything of the round, here and on the server."""
         with ExitStack() as stack:
             stack.callback(self._server.forget)
             for name in names:
@@ -274,9 +274,9 @@ class Bench:
 
 
 def settle(paths: Sequence[str], processors: Processors, ballast: Ballast | None) -> None:
-    """Nothing waits to be written, all of ``paths`` is in the page cache, and the machine is calm."""
+    """Wait until all data is written, all ``paths`` are in the page cache, and the machine is idle."""
     os.sync()
-    await_calm(processors.measured, processors.patience)
+    await_calm(processors.measured, processors.wait_seconds)
     if ballast is not None:
         ballast.fill()
     buffer = memoryview(bytearray(1 << 20))
@@ -288,7 +288,7 @@ def settle(paths: Sequence[str], processors: Processors, ballast: Ballast | None
 
 
 def check_equal(path: str, restored: str, uncompared: Sequence[str] = ()) -> None:
-    """Raises BenchError if what was restored is not what was backed up; ``uncompared`` as `Contender` has it."""
+    """Raises BenchError if the restored content differs from the source. ``uncompared`` is as in `Contender`."""
     if os.path.isdir(path):
         aside("tests.support.mover.compare", path, restored, *uncompared)
     else:

@@ -1,4 +1,4 @@
-"""The measuring itself, with volumes so small that the figures mean nothing."""
+"""The bench itself, with volumes so small that the results mean nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_peer_does_every_step_too_and_is_compared(peer: str, tmp_path: Path) -> 
 
 
 def _rows(folder: Path, *arguments: str) -> list[str]:
-    """Rows of the tables on the page of a quick run."""
+    """Return the rows of the tables on the page of a quick run."""
     written = folder / "bench.md"
     command = [sys.executable, "-m", "tests.bench", "--quick", *arguments, "--write", str(written)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])

@@ -1,4 +1,4 @@
-"""The tree: many files, sized as the files of source trees are; and how it changes."""
+"""The test tree: many files, with sizes like those of source trees. Also changes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOISE: Final = 0.25
 
 
 def make_tree(root: str, files: int, seed: int) -> None:
-    """A tree with about ``files * MEAN_BYTES`` bytes."""
+    """Create a tree with about ``files * MEAN_BYTES`` bytes."""
     dice, text = random.Random(seed), Text(seed)
     directories = [root]
     for _ in range(max(1, files // _FILES_IN_DIRECTORY)):
@@ -60,7 +60,7 @@ def _write(path: str, dice: random.Random, text: Text) -> None:
 
 
 def _mu() -> float:
-    """What gives sizes the mean MEAN_BYTES."""
+    """Return the parameter that gives sizes the mean MEAN_BYTES."""
     return math.log(MEAN_BYTES) - _SIGMA**2 / 2
 
 

@@ -1,4 +1,4 @@
-"""containerd with a configuration, root, state and socket of its own, beside any other on this machine."""
+"""containerd with its own configuration, root, state and socket, so that it does not affect any other on this machine."""
 
 import shutil
 import subprocess
@@ -110,7 +110,10 @@ def _found(name: str) -> str:
 
 
 def _snapshotter(directory: Path) -> str:
-    """Overlays cannot be stacked on an overlay, which is what a container's own file system mostly is."""
+    """Choose a snapshotter.
+
+    An overlay cannot be stacked on an overlay, which a container's own file system usually is.
+    """
     kind = subprocess.run(
         ["stat", "--file-system", "--format=%T", directory], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -1,4 +1,4 @@
-"""Programs that come from the distribution: there already, installed now, or named in one message."""
+"""Programs of the distribution: already installed, installed now, or listed in one error message."""
 
 import contextlib
 import glob

@@ -1,4 +1,4 @@
-"""Writes small files whole or not at all, and not again if nothing changed: kube-proxy ends when its own is touched."""
+"""Write small files atomically, and only if their content changes: kube-proxy exits when its configuration is written."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Makes an image of one static program, as the OCI archive that containerd imports: no builder, no base image."""
+"""Create an image of one static program as an OCI archive for containerd, without a builder or a base image."""
 
 import hashlib
 import io

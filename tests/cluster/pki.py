@@ -1,4 +1,4 @@
-"""Keys, certificates and tokens: one authority of the cluster's own, so that every connection can be verified."""
+"""Keys, certificates and tokens. Each cluster has its own authority, so that every connection can be verified."""
 
 import csv
 import secrets
@@ -29,7 +29,7 @@ _USERS = {
 
 
 class Authority:
-    """A directory of key pairs, each made when first asked for."""
+    """A directory of key pairs, which are created on first use."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

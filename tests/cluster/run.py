@@ -1,4 +1,4 @@
-"""Runs a command with the cluster, and leaves the machine as it was before, however the command or we end."""
+"""Run a command with the cluster, and restore the machine afterwards, however the command or this process ends."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ def _call(words: Sequence[str], environment: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """While inside, a signal that would end us at once unwinds the stack instead."""
+    """Unwind the stack on a signal that would otherwise end the process at once."""
 
     def unwind(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)

@@ -52,7 +52,7 @@ def _options() -> argparse.Namespace:
 
 
 class Stopping:
-    """Whether this process has been told to end, by a signal or by the end of its input."""
+    """Whether this process must end, because of a signal or the end of its input."""
 
     def __init__(self, until_eof: bool) -> None:
         self.asked = False

@@ -1,4 +1,4 @@
-"""The programs of the cluster, built from pinned Go modules into a cache: `tool("etcd")` is the path of one.
+"""The programs of the cluster, built from pinned Go modules into a cache. `tool("etcd")` is the path of one.
 
 Every folder below `tools/` is a Go module whose go.mod and go.sum are the pins. A program is built when it is first
 asked for, and only it: who needs an API server does not wait for a kubelet, and only who measures for what this project
@@ -26,7 +26,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Module:
-    """One folder of pins and what is built from it."""
+    """A folder of pins, and the programs built from it."""
 
     name: str
     packages: Mapping[str, str]
@@ -34,7 +34,7 @@ class Module:
 
     @property
     def folder(self) -> Path:
-        """Where the pins are."""
+        """Return the folder of the pins."""
         return golang.TOOLS / self.name
 
     def bin(self) -> Path:
@@ -93,7 +93,7 @@ def tool(name: str) -> Path:
 
 
 def is_built(name: str) -> bool:
-    """Whether a program is there without building it."""
+    """Return whether a program is available without building it."""
     return any((module.bin() / name).exists() for module in MODULES if name in module.packages)
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes' own controllers of claims and volumes, on an API server without nodes."""
+"""Kubernetes' own controllers for claims and volumes, on an API server without nodes."""
 
 import contextlib
 from collections.abc import Iterator

@@ -30,7 +30,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One running driver and the directory that holds all of it."""
+    """A running driver, and the directory that contains all of its files."""
 
     directory: str
     options: Options

@@ -1,4 +1,4 @@
-"""The image that the Dockerfile makes, as it is in its archive."""
+"""The image that the Dockerfile builds, as stored in its archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Archive:
         self.configuration = self._blob(self._manifest["config"]["digest"])["config"]
 
     def files(self) -> set[str]:
-        """Names of all files in all layers."""
+        """Return the names of all files in all layers."""
         names: set[str] = set()
         for layer in self._manifest["layers"]:
             with tarfile.open(fileobj=io.BytesIO(gzip.decompress(self._read(layer["digest"])))) as tar:
@@ -50,7 +50,7 @@ class Archive:
 
 @pytest.fixture(scope="module")
 def archive() -> Iterator[Archive]:
-    """The image of the working tree."""
+    """Return the image of the working tree."""
     with tarfile.open(build()) as tar:
         yield Archive(tar)
 

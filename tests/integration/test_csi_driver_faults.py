@@ -1,4 +1,4 @@
-"""Planted faults hit the calls they name, as often as they say."""
+"""Injected faults affect the calls that they name, as often as they say."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The driver's calls over a real socket: what gRPC clients see of answers, refusals and planted faults."""
+"""The driver's calls over a real socket: answers, refusals and injected faults, as gRPC clients see them."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""What the backup tests rely on in the CSI driver beyond csi-sanity: data, read-only access, growth, and refusals.
+"""Properties of the CSI driver that the backup tests need beyond csi-sanity: data, read-only access, growth, refusals.
 
 The services are called as plain objects, without gRPC, on real loop devices and real mounts.
 """
@@ -49,7 +49,7 @@ for number in range(1, 1 << 60):
 
 
 class Machine:
-    """A driver without its server, and a kubelet of a few lines."""
+    """A driver without its server, and a minimal kubelet."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory

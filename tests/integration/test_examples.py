@@ -1,4 +1,4 @@
-"""A real API server takes the examples as they are: no field is unknown, no rule is broken."""
+"""A real API server accepts the examples unchanged: every field is known, and every rule is met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every recorded release is upgraded: what it left goes on, nothing is lost, and every backup restores.
+"""Upgrades from every recorded release: its operations continue, nothing is lost, and every backup restores.
 
 A further release is a further folder of tests/data/releases (`python -m tests.upgrade`); all tests run on each of them.
 There are no nodes: the operator is the process that the image runs, and the movers' program runs in this process with

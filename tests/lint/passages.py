@@ -1,4 +1,4 @@
-"""Text that people read, taken out of the files that hold it."""
+"""Extract the text that people read from files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plain(text: str) -> str:
 
 
 def _joined(lines: Iterable[tuple[int, str]], is_prose: bool = True) -> Iterator[Passage]:
-    """One passage from consecutive lines, or none if they hold nothing."""
+    """Yield one passage from consecutive lines, or none if they are empty."""
     found = list(lines)
     text = plain(" ".join(line.strip() for _, line in found)).strip()
     if text:
@@ -50,7 +50,7 @@ def _joined(lines: Iterable[tuple[int, str]], is_prose: bool = True) -> Iterator
 
 
 def of_markdown(text: str) -> Iterator[Passage]:
-    """Paragraphs, list items, headings and cells; no code, no quoted block."""
+    """Yield paragraphs, list items, headings and cells, but no code and no quoted blocks."""
     paragraph: list[tuple[int, str]] = []
     in_code = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -74,7 +74,7 @@ def of_markdown(text: str) -> Iterator[Passage]:
 
 
 def of_comments(text: str) -> Iterator[Passage]:
-    """Comments of YAML, of the Makefile and of Helm templates; each run of comment lines is one passage."""
+    """Yield comments of YAML, of the Makefile and of Helm templates. Each run of comment lines is one passage."""
     block: list[tuple[int, str]] = []
     in_template = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -102,7 +102,7 @@ def _is_yaml(text: str) -> bool:
 
 
 def of_descriptions(text: str) -> Iterator[Passage]:
-    """Values of ``description`` and ``summary`` in YAML, in any style, without Kubernetes' own below ``mover``."""
+    """Yield values of ``description`` and ``summary`` in YAML, in any style, except Kubernetes' own below ``mover``."""
     lines = text.splitlines()
     mover_indent: int | None = None
     for index, line in enumerate(lines):
@@ -124,13 +124,13 @@ def of_descriptions(text: str) -> Iterator[Passage]:
 
 
 def of_template(text: str) -> Iterator[Passage]:
-    """Comments and descriptions of a Helm template."""
+    """Yield comments and descriptions of a Helm template."""
     yield from of_comments(text)
     yield from of_descriptions(text)
 
 
 def of_notes(text: str) -> Iterator[Passage]:
-    """Paragraphs of NOTES.txt; indented commands are left out."""
+    """Yield paragraphs of NOTES.txt, without indented commands."""
     block: list[tuple[int, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
         bare = _TEMPLATE.sub(CODE, line).strip().removeprefix("!!")
@@ -143,7 +143,7 @@ def of_notes(text: str) -> Iterator[Passage]:
 
 
 def of_json(text: str) -> Iterator[Passage]:
-    """Values of ``description`` in JSON, each in one line."""
+    """Yield values of ``description`` in JSON, each in one line."""
     for number, line in enumerate(text.splitlines(), 1):
         for found in re.findall(r'"description": "((?:[^"\\]|\\.)*)"', line):
             yield from _joined([(number, found)])
@@ -154,7 +154,7 @@ _HELP: Final = frozenset({"help", "description", "epilog"})
 
 
 def of_python(text: str) -> Iterator[Passage]:
-    """Docstrings, messages of errors and conditions, and help of commands."""
+    """Yield docstrings, messages of errors and conditions, and help of commands."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             for paragraph in _paragraphs(node.value.value):
@@ -199,7 +199,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _texts(nodes: Iterable[ast.expr]) -> Iterator[Passage]:
-    """Strings among expressions that hold more than one word."""
+    """Yield the strings among expressions that contain more than one word."""
     for node in nodes:
         text = None
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -212,7 +212,7 @@ def _texts(nodes: Iterable[ast.expr]) -> Iterator[Passage]:
 
 
 class Room(NamedTuple):
-    """Files whose text is read in the same way.
+    """Files whose text is extracted in the same way.
 
     Attributes:
         name: for the report.

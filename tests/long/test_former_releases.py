@@ -1,4 +1,4 @@
-"""Programs of former releases read what this one writes, and this one reads what they add to it.
+"""Former releases read what this program writes, and this program reads what they add to it.
 
 Their code comes from the history of this repository, and runs with the packages of this environment.
 """
@@ -37,7 +37,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], ...]] = {
 
 @pytest.fixture(scope="module", params=sorted(RELEASES.iterdir()), ids=lambda path: path.name)
 def former(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code of a former release."""
+    """Return the code of a former release."""
     commit, directory = (request.param / "commit").read_text().strip(), tmp_path_factory.mktemp("former")
     try:
         unpack(commit, directory)
@@ -100,7 +100,7 @@ class Shelf:
 
 @pytest.fixture(params=["sealed", "unsealed"])
 def shelf(request: pytest.FixtureRequest, former: Path, server: S3Server, tmp_path: Path) -> Shelf:
-    """An empty prefix, with a key or without."""
+    """Return an empty prefix, with a key or without."""
     key = tmp_path / "2026.key"
     key.write_bytes(base64.b64encode(b"k" * 32))
     sealing = ["--encryption-key-file", str(key)] if request.param == "sealed" else []

@@ -1,4 +1,4 @@
-"""How the operator does with very many objects: `make scale`. Prints a table.
+"""Measure the operator with very many objects: `make scale`.
 
 docs/measurements/scale.md has one that was measured.
 
@@ -54,7 +54,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Run:
-    """One run: how much there is of what, and what was measured.
+    """One run: the number of objects, and the measurements.
 
     Attributes:
         figures: lines of the table: what, measured, aim.
@@ -84,7 +84,7 @@ class Run:
 
 
 async def many(works: Iterable[Awaitable[Any]]) -> list[Any]:
-    """Await them all, some at a time."""
+    """Await all of them, a limited number at a time."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(work: Awaitable[Any]) -> Any:
@@ -100,7 +100,7 @@ def namespace(number: int) -> str:
 
 
 async def prepare(run: Run, client: KubeClient) -> None:
-    """Namespaces with stores, and backups that were made long ago."""
+    """Create namespaces with stores, and backups that were completed long ago."""
     for resource in RESOURCES:
         await install(client, resource)
     await furnish(client)
@@ -154,7 +154,7 @@ async def _backup(run: Run, client: KubeClient, where: str, name: str, **spec: A
 
 
 def measure_start(run: Run, process: OperatorProcess, began: float) -> None:
-    """From the start of the process until a new object has been seen to."""
+    """Measure the time from the start of the process until it has reconciled a new object."""
     uid = run.do(lambda client: _backup(run, client, namespace(0), "first"))
     wait_for("first reconcile", lambda: ("accepted", uid) in run.cluster.done, 600)
     run.tell("start to first reconcile of a new object", f"{run.cluster.done['accepted', uid] - began:.1f} s", "15 s")
@@ -164,7 +164,7 @@ def measure_start(run: Run, process: OperatorProcess, began: float) -> None:
 
 
 def measure_rest(run: Run, process: OperatorProcess) -> None:
-    """What it costs while nothing happens, but that Prometheus asks for figures."""
+    """Measure the cost of idling while Prometheus collects metrics."""
     before, now = -1.0, _cpu(process)
     while now - before > 0.5 * 10:
         time.sleep(10)
@@ -180,7 +180,7 @@ def measure_rest(run: Run, process: OperatorProcess) -> None:
 
 
 def measure_resync(run: Run) -> None:
-    """What it takes to find out which of all objects want to be looked at."""
+    """Measure the cost of finding the objects that need a reconcile."""
 
     async def judge(client: KubeClient) -> tuple[int, float]:
         used = time.process_time()
@@ -194,7 +194,7 @@ def measure_resync(run: Run) -> None:
 
 
 def measure_burst(run: Run, process: OperatorProcess) -> None:
-    """Very many backups at once, some of which never get an answer from their store."""
+    """Measure very many concurrent backups, some of which never get an answer from their store."""
     places = [(namespace(number % run.namespaces), f"burst-{number:05}") for number in range(run.burst)]
     run.do(lambda client: many(client.create(kinds.PVC, a_claim(*place)) for place in places))
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -229,13 +229,13 @@ async def _poison(run: Run, client: KubeClient, port: int) -> None:
 
 
 def _cpu(process: OperatorProcess) -> float:
-    """Seconds of processor time that the operator has used."""
+    """Return the seconds of processor time that the operator has used."""
     fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def _memory(process: OperatorProcess, which: str) -> float:
-    """MiB of memory, now (VmRSS) or at most so far (VmHWM)."""
+    """Return the memory of the operator in MiB, now (VmRSS) or at its peak (VmHWM)."""
     lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{which}:"))
 

@@ -1,4 +1,4 @@
-"""A program that writes to a volume such that any later copy of it can be judged. Runs in pods: standard library only.
+"""Write to a volume in such a way that any later copy can be verified. Runs in pods: standard library only.
 
 Every step rewrites one page, makes it durable, and then appends a durable record of it to the ledger. So in whatever
 instant a volume is copied, its ledger says which version each page must have: a page that is older is a lost write, a
@@ -41,24 +41,24 @@ PAUSE = 0.03
 
 
 def page_of(seed: str, step: int) -> int:
-    """Which page a step rewrites."""
+    """Return the page that a step rewrites."""
     return random.Random(f"{seed}/{step}").randrange(PAGES)
 
 
 def content_of(seed: str, step: int) -> bytes:
-    """What a step writes: half of it can be compressed, half cannot."""
+    """Return the content that a step writes. Half of it is compressible."""
     head = f"{seed}/{page_of(seed, step)}/{step}/".encode()
     return (head * (PAGE // 2 // len(head) + 1))[: PAGE // 2] + random.Random(head).randbytes(PAGE // 2)
 
 
 def record_of(seed: str, step: int) -> bytes:
-    """What the ledger says about a step."""
+    """Return the ledger's record of a step."""
     text = f"{seed}/{step}/{page_of(seed, step)}".encode()
     return RECORD.pack(step, page_of(seed, step), hashlib.sha1(text, usedforsecurity=False).digest())
 
 
 class Volume:
-    """What the ways of writing have in common: a step makes its page durable, and then its record."""
+    """The common part of all ways of writing: a step makes its page durable, and then its record."""
 
     def place(self, seed: str, step: int) -> int:
         """Return the page that a step rewrites."""
@@ -165,7 +165,7 @@ class Tree(Volume):
 
 
 class Database(Volume):
-    """A directory like that of a database: each step makes the log durable, and the pages become durable later."""
+    """A directory like a database's: each step makes the log durable, and the pages become durable later."""
 
     def __init__(self, path: str, *, writes: bool) -> None:
         self._segments = f"{path}/segments"
@@ -229,14 +229,14 @@ class Database(Volume):
 
 
 def opened(path: str, kind: str = "", *, writes: bool) -> Volume:
-    """The volume at ``path``."""
+    """Return the volume at ``path``."""
     if kind == DATABASE:
         return Database(path, writes=writes)
     return (Device if stat.S_ISBLK(os.stat(path).st_mode) else Tree)(path, writes=writes)
 
 
 def steps_in(volume: Volume, seed: str) -> int:
-    """How many steps the ledger holds."""
+    """Return the number of steps in the ledger."""
     records, step = volume.records(), 0
     while records[step * RECORD.size : (step + 1) * RECORD.size] == record_of(seed, step):
         step += 1
@@ -256,7 +256,7 @@ def write(path: str, seed: str, goes_on: Callable[[int], bool] = lambda step: Tr
 
 
 def troubles(path: str, seed: str, kind: str = "") -> tuple[int, list[str]]:
-    """How many steps a copy holds, and which pages are not as those steps left them."""
+    """Return the number of steps in a copy, and the pages that do not match these steps."""
     volume = opened(path, kind, writes=False)
     steps = steps_in(volume, seed)
     due = volume.due(seed, steps)

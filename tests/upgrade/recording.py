@@ -182,7 +182,7 @@ class Story:
         return contents(self.volumes / volume), {"id": found}
 
     def adopt(self, name: str, holds: Contents, stored: Object, /, **spec: Any) -> None:
-        """Adopt a stored backup."""
+        """Import a stored backup."""
         self.want(a_backup(name, {"import": stored} | spec), "available")
         self.expected[name] = holds
 
@@ -212,14 +212,17 @@ class Story:
 
 
 def a_claim(name: str, mode: str) -> Object:
-    """A claim of a user."""
+    """Return a user's claim."""
     body = controllers.a_claim(NAMESPACE, name)
     body["spec"]["volumeMode"] = mode
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | body
 
 
 def a_store(name: str, spec: Object, *, default: bool = False) -> Object:
-    """A store on the S3 server. Drivers that copy files give them other ctimes and inodes, and so does this test."""
+    """Return a store on the S3 server.
+
+    Its rules suit drivers that copy files and change ctimes and inodes, as this test does.
+    """
     annotations = {"cinderblock.io/is-default-store": "true"} if default else {}
     usual = {
         "endpointUrl": ENDPOINT,
@@ -232,12 +235,12 @@ def a_store(name: str, spec: Object, *, default: bool = False) -> Object:
 
 
 def a_backup(name: str, spec: Object) -> Object:
-    """A VolumeBackup."""
+    """Return a VolumeBackup."""
     return _ours("VolumeBackup", name, spec, {})
 
 
 def a_restore(name: str, spec: Object) -> Object:
-    """A VolumeRestore."""
+    """Return a VolumeRestore."""
     return _ours("VolumeRestore", name, spec, {})
 
 
@@ -247,7 +250,7 @@ def _ours(kind: str, name: str, spec: Object, annotations: Object) -> Object:
 
 
 def a_secret(name: str, data: dict[str, str]) -> Object:
-    """A Secret of the namespace."""
+    """Return a Secret of the namespace."""
     metadata = {"name": name, "namespace": NAMESPACE}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}

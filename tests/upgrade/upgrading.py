@@ -196,7 +196,7 @@ def _install_definitions(server: ApiServer, folder: Path) -> None:
 
 
 def _serves_new_definitions(server: ApiServer) -> bool:
-    """Whether the API server describes our kinds with all fields that they have now: that follows a moment later."""
+    """Return whether the API server describes our kinds with all their present fields, which takes a moment."""
     described = json.loads(_kubectl(server, "get", "--raw", "/openapi/v3/apis/cinderblock.io/v1alpha1"))
     schemas = described["components"]["schemas"]
     for resource in RESOURCES:

@@ -1,4 +1,4 @@
-"""Runs the system's storage tools and keeps what they said when they fail."""
+"""Run the system's storage tools, and keep their output if they fail."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""Puts the services of one driver together."""
+"""Assemble the services of one driver."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""Failures on request: a file in `<data>/faults/` makes the driver refuse or delay the calls of one name.
+"""Fault injection: a file in `<data>/faults/` makes the driver refuse or delay the calls of one name.
 
 The file is called like the call, `CreateSnapshot`, or `CreateSnapshot.<anything>` where several tests want their own.
 It holds one JSON object; every key may be left out:
@@ -29,7 +29,7 @@ DIRECTORY = "faults"
 
 @dataclass(frozen=True)
 class Fault:
-    """What one file says; see above."""
+    """The content of one fault file, as described above."""
 
     code: str = ""
     message: str = "injected"
@@ -52,7 +52,7 @@ def plant(data: str, call: str, fault: Fault, label: str = "") -> str:
 
 
 class Faults:
-    """The faults planted for one driver."""
+    """The faults injected into one driver."""
 
     def __init__(self, data: str) -> None:
         self._directory = os.path.join(data, DIRECTORY)

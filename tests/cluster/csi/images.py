@@ -1,4 +1,4 @@
-"""Image files, one for each volume and each snapshot, with what CSI wants remembered in a small file beside each.
+"""Image files, one for each volume and snapshot, each with a small file for the properties that CSI needs.
 
 An image exists when its file has its name. Everything is written under another name first, so a call that died half
 way leaves nothing that the next call could mistake for a result.
@@ -33,7 +33,7 @@ class Image:
 
 
 class ImageStore:
-    """A directory of images. It does not lock: the server lets one call in at a time."""
+    """A directory of images. It does not lock: the server runs one call at a time."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory

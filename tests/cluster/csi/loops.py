@@ -1,4 +1,4 @@
-"""Loop devices: how an image file becomes a block device.
+"""Loop devices, which turn image files into block devices.
 
 The kernel knows more loop devices than /dev may have nodes for: where /dev is no devtmpfs, nobody makes /dev/loop8.
 A Block pod takes two of them, ours and one that the kubelet puts on top, so a free node is left behind as well.
@@ -30,7 +30,7 @@ class Loop:
 
     @property
     def device(self) -> str:
-        """`major:minor`, as the mount table writes it."""
+        """Return `major:minor`, as in the mount table."""
         number = os.stat(self.path).st_rdev
         return f"{os.major(number)}:{os.minor(number)}"
 

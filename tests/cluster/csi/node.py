@@ -1,4 +1,4 @@
-"""The Node service: what the kubelet calls to bring a volume into a pod.
+"""The Node service, which the kubelet calls to mount a volume into a pod.
 
 A Filesystem volume is mounted once, at its staging path, and bound from there. A Block volume is the node of its loop
 device, bound over an empty file. All state is in the kernel: a restarted driver finds its volumes as they are.
@@ -23,7 +23,10 @@ class Node:
     """The driver on its one node."""
 
     def __init__(self, volumes: ImageStore, node_id: str, block_mode: int | None) -> None:
-        """`block_mode` is given to the node of a published device: a container's copy keeps the mode of the host's."""
+        """Set up the service.
+
+        `block_mode` is the mode of published device nodes: a container's copy keeps the mode of the host's.
+        """
         self._volumes = volumes
         self._node_id = node_id
         self._block_mode = block_mode

@@ -58,7 +58,7 @@ def test_ratio_is_made_of_everything_that_this_program_used_at_all() -> None:
 
 
 def _measured(program: str) -> int:
-    """Bytes of memory, found by a process that is itself as small as it must be to measure.
+    """Return the memory that a minimal process measures, in bytes.
 
     It is a child of a shell: what pytest starts itself counts the memory of pytest as its own.
     """

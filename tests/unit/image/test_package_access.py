@@ -12,7 +12,7 @@ from tests.cluster.image import package_client_secrets
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of nobody, and a machine whose own pip is not configured."""
+    """Return an empty home directory, on a machine whose own pip is not configured."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("tests.cluster.image.SYSTEM_PIP_CONFIGURATION", tmp_path / "etc" / "pip.conf")
     return tmp_path
@@ -75,7 +75,7 @@ def _given(folder: Path, environment: dict[str, str]) -> dict[str, str]:
 
 
 def _read(folder: Path) -> dict[str, str]:
-    """What a shell makes of the file."""
+    """Return the value that a shell reads from the file."""
     shell = 'set -a; . "$0"; exec env -0'
     done = subprocess.run(
         ["/bin/sh", "-c", shell, str(folder / "package_env")], env={}, capture_output=True, text=True, check=True

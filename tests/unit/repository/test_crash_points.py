@@ -117,7 +117,7 @@ def test_backup_ends_the_same_whichever_object_the_mover_dies_at(name: str, keys
 
 
 def ended(name: str, keys: KeyRing | None, death: tuple[Operation, int, bool] | None = None) -> tuple[object, ...]:
-    """What is in the store after a backup, perhaps by two movers of which the first died.
+    """Return the content of the store after a backup, possibly by two movers of which the first died.
 
     How the data is spread over packs may differ, and their names hold the attempt.
     """

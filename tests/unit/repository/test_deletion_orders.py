@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from cinderblock.errors import Conflict
 from cinderblock.repository.reference_cache import VolumeReferences
 from tests.support.mover.backups import PREFIX, VOLUME
-from tests.support.mover.parent_chains import Line, a_line, name
+from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import Crash, FaultyStore, Operation
 
 MANY = 7
@@ -23,7 +23,7 @@ class Survivors(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line()
+        self.line = ParentChain()
         self.known = VolumeReferences()
         self.count = 0
 

@@ -21,7 +21,7 @@ from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
 from tests.support.mover.backups import PREFIX, VOLUME, key_ring
-from tests.support.mover.parent_chains import Line, a_line, name
+from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import FaultyStore
 
 JUNK = (
@@ -45,12 +45,12 @@ JUNK = (
 """Objects of other programs: folders, files, and keys that Cinderblock never uses."""
 
 
-def plant(line: Line, key: str, content: bytes = b"") -> None:
+def plant(line: ParentChain, key: str, content: bytes = b"") -> None:
     """Store an object under any key that a server may list."""
     line.backups.store._objects[key] = content  # type: ignore[attr-defined]
 
 
-def damage(line: Line, backup_id: str, at: int = -1) -> None:
+def damage(line: ParentChain, backup_id: str, at: int = -1) -> None:
     """Flip a bit of a manifest."""
     content = bytearray(line.backups.store.get(line.key(backup_id)))
     content[at] ^= 1
@@ -78,7 +78,7 @@ def test_without_the_middle_of_a_line_its_ends_still_need_each_other() -> None:
 
 
 def test_child_without_packs_of_its_parent_does_not_need_it() -> None:
-    line = Line()
+    line = ParentChain()
     line.add("parent", None, path=b"file")
     line.add("child", "parent", path=b"file")
     assert line.backups.open("child").header.parent_id == "parent"

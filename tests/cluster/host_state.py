@@ -1,4 +1,4 @@
-"""What a cluster changes outside of its own directory: noted before the first start, put back at the end."""
+"""Settings of this machine that a cluster changes: saved before the first start, restored at the end."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
