@@ -15,7 +15,7 @@ from tests.bench import page
 from tests.bench.contenders import CINDERBLOCK
 from tests.bench.machine import describe
 from tests.bench.peers import KOPIA, PEERS, RESTIC, provide
-from tests.bench.rounds import Bench, Figures, Volume, say
+from tests.bench.rounds import Bench, Results, Volume, say
 from tests.bench.running import BenchError, Processors, aside
 from tests.bench.scattered import STEPS, measure_scattered
 from tests.bench.server import serving
@@ -104,7 +104,7 @@ def measure(options: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         machine = list(describe(scratch, processors))
         with serving(scratch, processors) as server:
-            found: dict[str, Figures] = {}
+            found: dict[str, Results] = {}
             # All are made first: a tree grows older than the dirty window while the image is measured.
             for kind, volume in _volumes(options, scratch).items():
                 names = [CINDERBLOCK, *_peers_for(kind, options.peers)]
@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace) -> str:
                 for number in range(options.rounds):
                     say(f"{kind}: round {number + 1} of {options.rounds}")
                     bench.round(number)
-                found[kind] = bench.figures
+                found[kind] = bench.results
             if options.only in (None, "scattered"):
                 found["scattered"] = measure_scattered(options.scattered, server, scratch, processors)
     return "\n".join(_page(options, machine, found))
@@ -132,7 +132,7 @@ def _peers_for(kind: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if kind in PEERS[name].kinds]
 
 
-def _page(options: argparse.Namespace, machine: Sequence[str], found: dict[str, Figures]) -> Iterator[str]:
+def _page(options: argparse.Namespace, machine: Sequence[str], found: dict[str, Results]) -> Iterator[str]:
     yield "# Results of `make bench`"
     yield ""
     yield _METHOD
@@ -146,18 +146,18 @@ def _page(options: argparse.Namespace, machine: Sequence[str], found: dict[str, 
         "tree": f"A tree of {options.files} files",
         "scattered": f"An image of {options.scattered / _GIB:.0f} GiB with at most 1 GiB of data scattered in it",
     }
-    for kind, figures in found.items():
+    for kind, results in found.items():
         yield from ("", f"## {titles[kind]}", "")
         if kind == "scattered":
-            yield page.measurements(figures, [CINDERBLOCK], STEPS)
+            yield page.measurements(results, [CINDERBLOCK], STEPS)
             continue
         peers = _peers_for(kind, options.peers)
         for peer in peers:
-            yield from (page.ratios(figures, peer), "")
-        yield from (page.aims(kind, figures), "")
-        yield from (page.measurements(figures, [CINDERBLOCK, *peers]), "", page.limits(figures))
-        if figures.rereads:
-            yield from ("", page.rereads(figures))
+            yield from (page.ratios(results, peer), "")
+        yield from (page.aims(kind, results), "")
+        yield from (page.measurements(results, [CINDERBLOCK, *peers]), "", page.limits(results))
+        if results.rereads:
+            yield from ("", page.rereads(results))
     yield from ("", "## Bounds", "", page.bounds(found.values()), "")
 
 

@@ -1,8 +1,8 @@
 """A full page cache, as on every machine that has been running for a while.
 
-A virtual machine gets its memory from the host when it first touches it, and may give back at once what it does not
-use. Then each fresh page is a fault in the host: writing 1.4 GiB of restored data took 1.0 s of system time with pages
-that had been used before and 4 to 6 s with pages that had not, whichever program restored.
+A virtual machine gets its memory from the host on first use, and may return unused memory at once. Then each fresh page
+causes a fault in the host. Writing 1.4 GiB of restored data took 1.0 s of system time with pages that had been used
+before, and 4 to 6 s with fresh pages, whichever program restored.
 """
 
 from __future__ import annotations

@@ -45,10 +45,10 @@ def home(scratch: str, place: str) -> str:
 
 
 class Cinderblock:
-    """This program, sealing, with default settings for all but the dirty window.
+    """This program with encryption, and default settings except for the dirty window.
 
     Attributes:
-        reread: files that the last backup has read again because they were stamped within the dirty window.
+        reread: files that the last backup read again because their timestamps were within the dirty window.
     """
 
     name = CINDERBLOCK

@@ -68,7 +68,7 @@ def is_same_image(path: str, other: str) -> bool:
 
 
 def data_ranges(path: str) -> Iterator[tuple[int, int]]:
-    """Start and end of what is no hole in a file."""
+    """Yield start and end of each range of data in a file."""
     with open(path, "rb") as file:
         fd, size = file.fileno(), os.path.getsize(path)
         position = 0

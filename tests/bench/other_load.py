@@ -25,7 +25,7 @@ def busy_seconds(processors: Iterable[int]) -> float:
 def await_calm(processors: tuple[int, ...], wait_seconds: int) -> None:
     """Wait for a second in which others hardly use the processors, for ``wait_seconds`` seconds at most.
 
-    Then it is measured as it is, and the figures say how it was.
+    After that, the measurement runs anyway, and its results include the load.
     """
     for _ in range(wait_seconds):
         before = busy_seconds(processors)

@@ -9,7 +9,7 @@ from typing import Final
 from tests.bench.aims import AIMS, MEMORY, REQUESTS_PER_GIB
 from tests.bench.contenders import CINDERBLOCK
 from tests.bench.peers import RESTIC
-from tests.bench.rounds import COMMON, Figures, Limit, Sample, Step
+from tests.bench.rounds import COMMON, Limit, Results, Sample, Step
 
 _MIB: Final = 1 << 20
 _QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
@@ -28,7 +28,7 @@ _LIMITS: Final = {
     ("tree", Step.RESTORE): (Limit.GET,),
     ("tree", Step.IN_PLACE): (Limit.READ_TARGET,),
 }
-"""What bounds a step: the longest of these, since a program can do them at the same time."""
+"""Bounds of a step. The longest one counts, since a program can do them at the same time."""
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -44,40 +44,40 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (heading, rule, *rows))
 
 
-def ratios(figures: Figures, peer: str) -> str:
+def ratios(results: Results, peer: str) -> str:
     """Return how many times as much of each resource a peer uses, round by round."""
     heading = (f"{peer} / {CINDERBLOCK}", *_QUANTITIES)
-    return table(heading, [(str(step), *_ratio_row(figures, peer, step)) for step in COMMON])
+    return table(heading, [(str(step), *_ratio_row(results, peer, step)) for step in COMMON])
 
 
-def _ratio_row(figures: Figures, peer: str, step: Step) -> Iterator[str]:
-    pairs = list(zip(figures.samples[step, peer], figures.samples[step, CINDERBLOCK], strict=True))
+def _ratio_row(results: Results, peer: str, step: Step) -> Iterator[str]:
+    pairs = list(zip(results.samples[step, peer], results.samples[step, CINDERBLOCK], strict=True))
     for amount in _QUANTITIES.values():
         is_used = all(amount(our) for _, our in pairs)
         yield spread([amount(their) / amount(our) for their, our in pairs] if is_used else [])
 
 
-def aims(kind: str, figures: Figures) -> str:
+def aims(kind: str, results: Results) -> str:
     """Return the aims, compared with restic and with the limit.
 
     If restic was not measured, compare with the limit only.
     """
     heading = ("Step", f"Faster than {RESTIC}", "Times the limit", "Aim", "Reached")
-    return table(heading, (_aim_row(kind, figures, step) for step in COMMON))
+    return table(heading, (_aim_row(kind, results, step) for step in COMMON))
 
 
-def _aim_row(kind: str, figures: Figures, step: Step) -> Sequence[str]:
-    pairs = zip(figures.samples[step, RESTIC], figures.samples[step, CINDERBLOCK], strict=False)
-    speed, limit = [their.wall / our.wall for their, our in pairs], _times_limit(kind, step, figures)
+def _aim_row(kind: str, results: Results, step: Step) -> Sequence[str]:
+    pairs = zip(results.samples[step, RESTIC], results.samples[step, CINDERBLOCK], strict=False)
+    speed, limit = [their.wall / our.wall for their, our in pairs], _times_limit(kind, step, results)
     return str(step), spread(speed), spread(limit), *_verdict(kind, step, speed, limit)
 
 
-def _times_limit(kind: str, step: Step, figures: Figures) -> list[float]:
-    bounds = [figures.limits[limit] for limit in _LIMITS.get((kind, step), ())]
+def _times_limit(kind: str, step: Step, results: Results) -> list[float]:
+    bounds = [results.limits[limit] for limit in _LIMITS.get((kind, step), ())]
     if not bounds:
         return []
     least = [max(values) for values in zip(*bounds, strict=True)]
-    return [our.wall / bound for our, bound in zip(figures.samples[step, CINDERBLOCK], least, strict=True)]
+    return [our.wall / bound for our, bound in zip(results.samples[step, CINDERBLOCK], least, strict=True)]
 
 
 def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[float]) -> tuple[str, str]:
@@ -94,11 +94,11 @@ def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[floa
     return ", ".join(words), ", ".join("yes" if one else "**no**" for one in held)
 
 
-def measurements(figures: Figures, names: Sequence[str], steps: Iterable[Step] = Step) -> str:
+def measurements(results: Results, names: Sequence[str], steps: Iterable[Step] = Step) -> str:
     """Return all measurements."""
     heading = ("Step", "Program", "Wall s", "CPU s", "Peak MiB", "Requests", "Stored MiB", "Server CPU s", "Others %")
-    measured = [(step, name) for step in steps for name in names if figures.samples.get((step, name))]
-    return table(heading, [_row(step, name, figures.samples[step, name]) for step, name in measured])
+    measured = [(step, name) for step in steps for name in names if results.samples.get((step, name))]
+    return table(heading, [_row(step, name, results.samples[step, name]) for step, name in measured])
 
 
 def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
@@ -115,23 +115,23 @@ def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
     )
 
 
-def limits(figures: Figures) -> str:
+def limits(results: Results) -> str:
     """Return the measured limits."""
-    return table(("Limit", "Wall s"), [(str(limit), spread(values)) for limit, values in figures.limits.items()])
+    return table(("Limit", "Wall s"), [(str(limit), spread(values)) for limit, values in results.limits.items()])
 
 
-def rereads(figures: Figures) -> str:
+def rereads(results: Results) -> str:
     """Return how many files were read again because their timestamps were within the dirty window."""
-    rows = [(str(step), str(max(counts))) for step, counts in figures.rereads.items()]
+    rows = [(str(step), str(max(counts))) for step, counts in results.rereads.items()]
     return table(("Step", "Files read again for the dirty window"), rows)
 
 
-def bounds(all_figures: Iterable[Figures]) -> str:
+def bounds(all_results: Iterable[Results]) -> str:
     """Return the aims for memory and requests, over all measurements."""
     ours = [
         (step, sample)
-        for figures in all_figures
-        for (step, name), samples in figures.samples.items()
+        for results in all_results
+        for (step, name), samples in results.samples.items()
         if name == CINDERBLOCK
         for sample in samples
     ]

@@ -1,4 +1,4 @@
-"""What the kernel reports about processes and their children (proc(5))."""
+"""Resources of processes and their children, as the kernel reports them (proc(5))."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Together:
-    """The memory of a program of several processes, while the block lasts.
+    """Measure the memory of a program of several processes until the block ends.
 
-    ``ru_maxrss`` is the largest of a program's processes, not their sum. A page that several have counts once here.
-    A program of one process is only looked at: what it has resident at most the kernel knows better.
+    ``ru_maxrss`` covers only the largest of a program's processes, not their sum. Here, a page that several processes
+    share counts once. For a program of one process, the kernel's own peak is more exact.
     """
 
     def __init__(self, pid: int) -> None:

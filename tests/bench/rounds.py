@@ -27,11 +27,11 @@ from tests.bench.server import BenchServer
 CHANGED = 0.01
 """Share of the volume that an incremental finds changed."""
 SETTLED: Final = 125.0
-"""Seconds after which files are older than SMALLEST_WINDOW, with some to spare for stamps that are given late."""
+"""Seconds after which files are older than SMALLEST_WINDOW, with a margin for late timestamps."""
 
 
 class Step(StrEnum):
-    """What a measurement measures."""
+    """One step of a backup program, which is measured."""
 
     FULL = "full"
     UNCHANGED = "unchanged incremental"
@@ -43,7 +43,7 @@ class Step(StrEnum):
 
 
 COMMON: Final = tuple(step for step in Step if step is not Step.JUST_WRITTEN)
-"""What every program does. Others know no dirty window."""
+"""Steps of every program. Peers have no dirty window."""
 
 
 class Limit(StrEnum):
@@ -76,12 +76,12 @@ class Sample:
 
 
 @dataclass
-class Figures:
+class Results:
     """All samples of one volume, in order of rounds."""
 
     samples: dict[tuple[Step, str], list[Sample]] = field(default_factory=lambda: defaultdict(list))
     rereads: dict[Step, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """Files that this program has read again because they were stamped within the dirty window."""
+    """Files that this program read again because their timestamps were within the dirty window."""
     limits: dict[Limit, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -119,7 +119,7 @@ class Measuring:
     """Measure steps and limits of one volume, and keep the results."""
 
     def __init__(self, label: str, server: BenchServer, processors: Processors, ballast: Ballast | None = None) -> None:
-        self.figures = Figures()
+        self.results = Results()
         self._ballast = ballast
         self._label = label
         self._server = server
@@ -141,7 +141,7 @@ class Measuring:
             server=server,
             others=max(0.0, others) / (used.wall * len(self._processors.measured)),
         )
-        self.figures.samples[step, contender.name].append(sample)
+        self.results.samples[step, contender.name].append(sample)
         say(
             f"{self._label:9} {step:28} {contender.name:12} {sample.wall:7.2f} s  {sample.cpu:7.2f} s CPU "
             f"{sample.memory >> 20:5} MiB {sample.requests:6} requests {sample.stored / 2**20:8.1f} MiB  "
@@ -153,10 +153,10 @@ class Measuring:
 
         A program that syncs before it ends has nothing left to wait for; one that does not leaves it to the kernel.
         """
-        restored = self.figures.samples[Step.RESTORE, contender.name][-1]
+        restored = self.results.samples[Step.RESTORE, contender.name][-1]
         used = run(["sync", "--file-system", target], {}, self._processors)
         sample = replace(restored, wall=restored.wall + used.wall, cpu=restored.cpu + used.cpu)
-        self.figures.samples[Step.ON_DISK, contender.name].append(sample)
+        self.results.samples[Step.ON_DISK, contender.name].append(sample)
         say(f"{self._label:9} {Step.ON_DISK:28} {contender.name:12} {sample.wall:7.2f} s")
 
     def limit(self, limit: Limit, warm: str, *arguments: str) -> None:
@@ -164,7 +164,7 @@ class Measuring:
         settle([warm], self._processors, self._ballast)
         command = own_module("tests.bench.limit", *arguments)
         seconds = float(run(command, {**self._server.environment, **OWN_PATH}, self._processors).output)
-        self.figures.limits[limit].append(seconds)
+        self.results.limits[limit].append(seconds)
         say(f"{self._label:9} limit: {limit:35} {seconds:6.2f} s")
 
 
@@ -183,9 +183,9 @@ class Bench:
         self._processors = processors
 
     @property
-    def figures(self) -> Figures:
+    def results(self) -> Results:
         """Return the measurements so far."""
-        return self._measuring.figures
+        return self._measuring.results
 
     def round(self, number: int) -> None:
         """Measure everything once. The programs take turns at being the first. Raises BenchError."""
@@ -242,19 +242,19 @@ class Bench:
         """Measure a step directly after a write. Raises BenchError if the step did something else."""
         path = self._volume.path
         self._measuring.measure(Step.JUST_WRITTEN, ours, [path], partial(ours.backup_within_window, path))
-        self.figures.rereads[Step.JUST_WRITTEN].append(ours.reread)
+        self.results.rereads[Step.JUST_WRITTEN].append(ours.reread)
         if not ours.reread:
             raise BenchError("no file was read again, although all were written within the dirty window")
 
     def _expect_no_rereads(self, ours: Cinderblock) -> None:
         """Raises BenchError if a file was read again although nothing has written to it."""
-        self.figures.rereads[Step.UNCHANGED].append(ours.reread)
+        self.results.rereads[Step.UNCHANGED].append(ours.reread)
         if ours.reread:
             raise BenchError(f"{ours.reread} files were read again that nobody had written for {SETTLED:.0f} s")
 
     def _transfer(self, limit: Limit, what: str, raw: str) -> None:
         """Send or fetch as many bytes as this program stored for the last full backup."""
-        stored = self.figures.samples[Step.FULL, CINDERBLOCK][-1].stored
+        stored = self.results.samples[Step.FULL, CINDERBLOCK][-1].stored
         container = self._server.container(raw)
         warm = self._server.objects(container)
         self._measuring.limit(limit, warm, what, self._server.url, container, str(stored))

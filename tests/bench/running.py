@@ -57,16 +57,15 @@ class Processors:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one run of a program took.
+    """The resources that one run of a program used.
 
     Attributes:
         wall: seconds.
         cpu: seconds of user and system time.
-        memory: bytes of the largest resident set (``ru_maxrss`` of the child), of all its processes together if it has
-            started some.
-        others: seconds that somebody else used the measured processors meanwhile, the kernel's work for the program
-            (network, writing back) among it.
-        output: what it printed.
+        memory: bytes of the largest resident set (``ru_maxrss`` of the child), or of all its processes together.
+        others: seconds that others used the measured processors meanwhile, including the kernel's work for the program
+            (network, writeback).
+        output: the standard output.
     """
 
     wall: float

@@ -14,9 +14,9 @@ _ENDS: Final = (b" ", b" ", b" ", b" ", b"(", b")", b".", b", ", b" = ", b";\n  
 class Text:
     """An endless text. The same seed gives the same text.
 
-    A corpus of words in Zipf's distribution is written once. Every piece is cut out of it at some place, and its
-    letters are exchanged among each other: pieces compress as the corpus does (zstd level 1: to about 0.37), and no
-    two of them have anything in common that a program could store once.
+    A corpus of words in Zipf's distribution is written once. Every piece is cut from it at a random place, with its
+    letters permuted. Pieces compress like the corpus (zstd level 1: to about 0.37), but have nothing in common that a
+    program could deduplicate.
     """
 
     def __init__(self, seed: int) -> None:

@@ -12,8 +12,10 @@ from tests.bench.text import Text
 MEAN_BYTES: Final = 13_710
 """1.7 GB in 124,000 files."""
 _SIGMA: Final = 1.6
-"""Of the logarithm of sizes. With the mean above the median is 3.8 KB, the 90th percentile 30 KB, and one file in 300
-has more than 300 KB: about what a source tree with its documentation, pictures and test data has."""
+"""Standard deviation of the logarithm of sizes.
+
+With the mean above, the median is 3.8 KB and the 90th percentile 30 KB, and one file in 300 has more than 300 KB. That
+resembles a source tree with documentation, pictures and test data."""
 _LARGEST: Final = 8 << 20
 _FILES_IN_DIRECTORY: Final = 14
 _DIRECTORIES_IN_DIRECTORY: Final = 9

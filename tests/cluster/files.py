@@ -1,4 +1,4 @@
-"""Write small files atomically, and only if their content changes: kube-proxy exits when its configuration is written."""
+"""Write small files atomically, and only if their content changes: kube-proxy exits if its file is written."""
 
 import os
 from pathlib import Path

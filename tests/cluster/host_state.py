@@ -25,7 +25,7 @@ _ROOT = Path("/proc/sys")
 
 
 def sysctls() -> dict[str, str]:
-    """Return the kernel settings that a kubelet, a bridge or kube-proxy changes, as they are now."""
+    """Return the present values of the kernel settings that a kubelet, a bridge or kube-proxy changes."""
     return {name: (_ROOT / name).read_text().strip() for name in _SYSCTLS if (_ROOT / name).exists()}
 
 

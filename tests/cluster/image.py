@@ -203,7 +203,7 @@ def _ingredient_files() -> Iterator[Path]:
 
 
 def package_client_secrets(scratch: Path, environment: Mapping[str, str]) -> list[str]:
-    """Return options that pass this machine's access to package indexes to the build, or none if nothing is configured."""
+    """Return options that give the build this machine's access to package indexes, or none without a configuration."""
     settings = _index_settings(environment)
     options = []
     bundle = _certificates(environment)

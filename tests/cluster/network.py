@@ -17,7 +17,7 @@ _FORGOTTEN_CHAIN = "KUBE-FIREWALL"
 
 
 def start(settings: Settings) -> None:
-    """Make the bridge, its rules and the pods' network configuration. What is there already stays."""
+    """Create the bridge, its rules and the pods' network configuration, unless they exist."""
     _enable_forwarding()
     if not is_up(settings):
         _run("ip", "link", "add", settings.name, "type", "bridge")
@@ -37,7 +37,7 @@ def is_up(settings: Settings) -> bool:
 
 
 def stop(settings: Settings, proxy: Path | None) -> None:
-    """Remove all that `start`, the pods and the given kube-proxy left. What is gone already is fine."""
+    """Remove everything that `start`, the pods and the given kube-proxy left, if it still exists."""
     if proxy:
         # Its exit code says whether every table could be looked into, not whether ours is clean.
         _succeeds(str(proxy), "--cleanup")

@@ -25,7 +25,7 @@ _USERS = {
     "scheduler": ("system:kube-scheduler", ""),
     "proxy": ("system:kube-proxy", ""),
 }
-"""Who -> user name and group. Kubernetes binds the right roles to these names by itself."""
+"""User name and group of each client. Kubernetes binds the right roles to these names by default."""
 
 
 class Authority:

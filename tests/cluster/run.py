@@ -13,7 +13,7 @@ from tests.cluster.errors import ClusterError
 
 KEEP_VARIABLE = "CINDERBLOCK_KEEP_CLUSTER"
 _INTERRUPTED_SECONDS = 60
-"""For a command that has heard the same Ctrl-C as we: tests remove what they made."""
+"""Time for a command that has received the same Ctrl-C: tests then remove their objects."""
 
 
 def run(words: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ class Settings:
 
     directory: Path
     name: str
-    """Of the bridge, of the control group, of the CNI network and in the comments of packet filter rules."""
+    """Name of the bridge, the control group and the CNI network. Comments of packet filter rules contain it too."""
     pods: str
     services: str
     ports: Mapping[str, int]

@@ -57,7 +57,7 @@ class Stopping:
     def __init__(self, until_eof: bool) -> None:
         self.asked = False
         self.grace = GRACE_SECONDS
-        """How long the program may take to end by itself. Whoever closes the pipe or dies wants nothing from it."""
+        """Seconds that the program may take to exit on its own. After the pipe is closed, nobody needs its results."""
         self._wakeup, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer)

@@ -1,8 +1,7 @@
 """The programs of the cluster, built from pinned Go modules into a cache. `tool("etcd")` is the path of one.
 
-Every folder below `tools/` is a Go module whose go.mod and go.sum are the pins. A program is built when it is first
-asked for, and only it: who needs an API server does not wait for a kubelet, and only who measures for what this project
-is measured beside.
+Every folder below `tools/` is a Go module whose go.mod and go.sum are the pins. Each program is built alone, on first
+use. A test that needs an API server does not wait for a kubelet, and only the bench builds the peers.
 """
 
 import hashlib
@@ -146,7 +145,7 @@ def _compile(module: Module, names: list[str], output: Path, position: str) -> N
 
 
 def _while_running(build: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Yield at every moment at which something should be said about a build that goes on."""
+    """Yield whenever a progress message about a running build is due."""
     while True:
         try:
             build.wait(timeout=_REPORT_SECONDS)
@@ -166,7 +165,7 @@ def _default_name(package: str) -> str:
 
 
 def _forget_old(module: Module, current: Path) -> None:
-    """Drop builds that other pins made long ago. What still runs from there goes on running."""
+    """Drop old builds of other pins. Running programs are not affected."""
     builds = sorted(current.parent.glob(f"{module.name}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in [path for path in builds if path.is_dir() and path != current][_KEPT - 1 :]:
         for path in (*old.glob("bin/*"), *old.glob("bin"), old):

@@ -1,8 +1,8 @@
 """Demonstrate the main use case on a real cluster: `make demo`.
 
-Installs the chart with its embedded S3 store, writes data to a volume of files and to a raw one, backs both up,
-restores them to new volumes and in place, compares every byte and attribute, deletes a backup and looks into the store.
-Ends with a summary, or with exit code 1 at the first thing that is not right.
+Install the chart with its embedded S3 store, and write data to a volume of files and to a raw one. Back both up,
+restore them to new volumes and in place, and compare every byte and attribute. Delete a backup, and check the store.
+End with a summary, or with exit code 1 at the first error.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _delete(story: Story, kube: KubeCluster) -> None:
     after = store.keys(kube)
     story.tell(f"the store holds {len(after)} objects, and none of them belongs to the deleted backup")
     if not after < before:
-        raise KubeClusterError("the store did not let go of the backup's objects")
+        raise KubeClusterError("the store still holds the backup's objects")
     story.show(kube, "-n", NAMESPACE, "delete", "volumebackups", "--all", "--timeout=90s")
     left = store.keys(kube)
     if left:

@@ -1,8 +1,8 @@
 """Fixtures for tests on a real cluster with the chart installed: `make e2e`, or KUBECONFIG of your own cluster.
 
-Nothing is faked. Each test has a namespace of its own, or shares one with the tests of its file that only read from it.
-When a test ends, nothing of what the operator made may be left, and no secret may have been seen: not in any version of
-our objects, in Events, in movers and their Jobs, or in what movers and the operator have logged.
+Nothing is faked. Each test has its own namespace, or shares one with tests of its file that only read from it. When a
+test ends, no child of the operator may be left. No secret may have been exposed in any version of our objects, in an
+Event, a mover or a Job, or in a log of movers or the operator.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def kube() -> KubeCluster:
 
 @pytest.fixture(scope="session")
 def audit(kube: KubeCluster) -> AuditLog | None:
-    """Return the log of the API requests of the chart's accounts from the first test on, or None without an audit log."""
+    """Return the API requests of the chart's accounts from the first test on, or None without an audit log."""
     if not kube.is_own:
         return None
     path, run = cluster.running().audit_log, Run.joined()

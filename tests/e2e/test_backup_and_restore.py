@@ -21,7 +21,7 @@ LARGER = "2Gi"
 def originals(kube: KubeCluster, make_shared_tenant: Callable[[], Tenant]) -> Tenant:
     """Create a volume of files and a device of every class, each with a backup of the same name. No test changes them.
 
-    The restores to new volumes are all started here, because they can go on side by side; each test waits for its own.
+    All restores to new volumes start here, because they can run in parallel. Each test waits for its own.
     """
     tenant = make_shared_tenant()
     classes = {"": kube.storage_class, **({"-wffc": "rawfile-wffc"} if kube.is_own else {})}

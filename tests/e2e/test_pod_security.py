@@ -29,7 +29,7 @@ TEMPLATE = {
         "capabilities": {"drop": ["ALL"]},
     },
 }
-"""What `restricted` asks for."""
+"""The security context that `restricted` requires."""
 WRITE = "mkdir /volume/tree && cd /volume/tree && echo one > one && echo two > two && chmod 705 two && chown 7:7 one"
 READ = "cd /volume/tree && cat one two && stat -c '%n %a' two && stat -c '%u' one"
 

@@ -1,8 +1,8 @@
 """The operator has exactly the rights that it uses: no request is refused, and no right is unused.
 
-The judge is the API server's audit log, for all tests before this one as well. So that this file says the same when it
-runs alone, its story makes use of every right: a whole life of backups, restores, deletions, and a store in trouble.
-Last in order, because it judges what the others have caused.
+The API server's audit log shows the requests, also those of all earlier tests. So that this file gives the same result
+alone, it uses every right itself: backups, restores, deletions, and a store that fails. It runs last, because it also
+judges the requests of the other tests.
 """
 
 from __future__ import annotations

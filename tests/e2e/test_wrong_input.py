@@ -27,8 +27,8 @@ class Case:
     Attributes:
         reason: of the condition and of the Event.
         words: what failReason must say.
-        volume: what is asked to be backed up.
-        backup: what is asked to be restored; None: a backup is asked for.
+        volume: the volume to back up.
+        backup: the backup to restore; None: the request is a backup.
         spec: the rest of the request.
         own_cluster_only: whether it needs our own cluster's classes.
     """

@@ -249,4 +249,5 @@ ROOMS: Final = (
         )
     ),
     Room("operator", ("operator/cinderblock/*.py",), of_python),
+    Room("tests", ("tests/**/*.py",), of_python, left_out=("tests/lint/words.py",)),
 )  # fmt: skip

@@ -32,7 +32,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], ...]] = {
     "tree": (sources.make_tree, sources.change_tree, sources.change_again),
     "device": (sources.make_device, sources.change_device),
 }
-"""What makes a volume, and what changes it before each incremental backup."""
+"""Commands that create a volume, and change it before each incremental backup."""
 
 
 @pytest.fixture(scope="module", params=sorted(RELEASES.iterdir()), ids=lambda path: path.name)

@@ -42,11 +42,11 @@ from tests.support.cluster.operators import OperatorProcess, operator, wait_for
 from tests.support.simulation.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
 
 AT_ONCE = 48
-"""Requests of ours at a time."""
+"""Concurrent requests of this program."""
 POISONOUS = 20
 """Backups whose store accepts connections and never answers."""
 STEADY_SECONDS = 125
-"""Longer than the figures of very many objects are kept. A resync is measured by itself."""
+"""Longer than metrics of very many objects are cached. The resync is measured separately."""
 SCRAPE_SECONDS = 30
 """Between two readings of the metrics, as Prometheus does."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -57,7 +57,7 @@ class Run:
     """One run: the number of objects, and the measurements.
 
     Attributes:
-        figures: lines of the table: what, measured, aim.
+        results: lines of the table: what, measured, aim.
     """
 
     backups: int
@@ -66,11 +66,11 @@ class Run:
     server: ApiServer
     store: S3Server
     cluster: Cluster
-    figures: list[tuple[str, str, str]] = field(default_factory=list)
+    results: list[tuple[str, str, str]] = field(default_factory=list)
 
     def tell(self, what: str, measured: str, aim: str) -> None:
         """Add a line to the table, and show it at once."""
-        self.figures.append((what, measured, aim))
+        self.results.append((what, measured, aim))
         print(f"  {what}: {measured} (aim {aim})", flush=True)
 
     def do(self, work: Callable[[KubeClient], Awaitable[Any]]) -> Any:
@@ -270,8 +270,8 @@ def main() -> int:
         measure_resync(run)
         measure_burst(run, process)
     print("\n| What | Measured | Aim |\n|---|---|---|")
-    for figure in run.figures:
-        print(f"| {' | '.join(figure)} |")
+    for row in run.results:
+        print(f"| {' | '.join(row)} |")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A backup without its unreadable files is available, lists them, and is no last success."""
+"""A backup without its unreadable files is available and lists them, but does not count as the last success."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """A long run on the real cluster, in which parts die or hang at random: `make soak`.
 
-Pods write to several volumes all the time, while these are backed up (full and incremental), restored (to new volumes
-and in place) and their backups deleted, at random; operator, movers, S3 server, API server and kubelet are killed and
-paused, and the servers cut off, at random. Snapshots of every second pair of volumes do not freeze anything, and one of
-the pair is written to as databases write: its log is durable at once, its pages later. In the end every backup must
-restore to what it promised, every operation must have ended well, and nothing may be left.
+Pods write to several volumes all the time. At random, the volumes are backed up (full and incremental) and restored (to
+new volumes and in place), and their backups are deleted. The operator, movers, the S3 server, the API server and the
+kubelet are killed and paused, and the servers are disconnected, at random. Every second pair of volumes has snapshots
+that do not freeze, and one of each such pair is written like a database: its log is durable at once, its pages later.
+In the end, every backup must restore to the expected content, every operation must have succeeded, and nothing may be
+left.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _errors(futures: list[Future[None]]) -> list[str]:
 
 
 def _add_tool(tenant: Tenant) -> None:
-    """Put the ledger's program beside the others that pods have."""
+    """Add the ledger's program to the programs in pods."""
     added = json.dumps({"data": {LEDGER.name: LEDGER.read_text()}})
     tenant.kubectl("patch", "configmap", TOOLS, "--type=merge", "-p", added)
 

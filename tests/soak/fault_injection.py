@@ -24,7 +24,7 @@ from tests.support.cluster.cluster import Object
 from tests.support.store.objects_in_store import PORT
 
 SECONDS_BETWEEN = (4.0, 30.0)
-"""Of quiet between two harms: some operations meet several, some none."""
+"""Seconds between two faults. Some operations meet several faults, some none."""
 SECONDS_HELD = (2.0, 40.0)
 """For how long a part is paused or cut off. Longer than a connection waits for an answer (20 s to the API server), and
 shorter than Kubernetes waits for a node."""
@@ -77,7 +77,7 @@ class FaultInjector:
         self.kinds = {harm.name for harm in self._harms}
 
     def kill(self, enough: threading.Event) -> None:
-        """Go on until it is enough; then everything runs. Raises ClusterError if a part does not come back."""
+        """Inject faults until told to stop, then restart everything. Raises ClusterError if a part does not recover."""
         left: list[Disruption] = []
         while not enough.wait(self._random.uniform(*SECONDS_BETWEEN)):
             if not left:

@@ -1,14 +1,14 @@
 """Write to a volume in such a way that any later copy can be verified. Runs in pods: standard library only.
 
-Every step rewrites one page, makes it durable, and then appends a durable record of it to the ledger. So in whatever
-instant a volume is copied, its ledger says which version each page must have: a page that is older is a lost write, a
-page that belongs to no version is a torn one. Only the page of the step after the last record may be in between.
+Every step rewrites one page, makes it durable, and then appends a durable record of it to the ledger. At any
+instant, the ledger of a copy shows which version each page must have. An older page is a lost write, and a page of no
+version is a torn one. Only the page of the step after the last record may be in between.
 
-A database is another kind: it makes the record durable first, and its page only at the next checkpoint. In a copy,
-pages of steps before the checkpoint must be there; the others it writes again from the ledger, as databases do.
+A database makes the record durable first, and its page only at the next checkpoint. A copy must contain the pages of
+steps before the checkpoint. It rewrites the others from the ledger, as databases do.
 
-    ledger.py write PATH SEED [database]      go on without an end; prints the number of steps that are durable
-    ledger.py verify PATH SEED [database]     print the number of steps that the copy holds, or what is wrong with it
+    ledger.py write PATH SEED [database]      write until killed; prints the number of durable steps
+    ledger.py verify PATH SEED [database]     print the number of steps in the copy, or its errors
 
 PATH is a directory, or a block device.
 """
@@ -25,7 +25,7 @@ from collections.abc import Callable
 PAGES = 96
 PAGE = 64 << 10
 FILES = 64
-"""Of a directory's pages, so many are files of their own, replaced by renaming; the others are in one file."""
+"""Number of a directory's pages that are separate files, replaced by renaming. The others are in one file."""
 RECORD = struct.Struct(">QI20s")
 LEDGER_BYTES = 8 << 20
 DATABASE = "database"
@@ -85,7 +85,7 @@ class Volume:
         raise NotImplementedError
 
     def page(self, number: int) -> bytes:
-        """Return a page as it is."""
+        """Return a page."""
         raise NotImplementedError
 
     def rewrite(self, number: int, content: bytes) -> None:
@@ -109,7 +109,7 @@ class Device(Volume):
         os.fsync(self._file)
 
     def page(self, number: int) -> bytes:
-        """A page as it is."""
+        """Return a page, unchanged."""
         return os.pread(self._file, PAGE, LEDGER_BYTES + number * PAGE)
 
     def rewrite(self, number: int, content: bytes) -> None:
@@ -139,7 +139,7 @@ class Tree(Volume):
         os.fsync(self._ledger)
 
     def page(self, number: int) -> bytes:
-        """A page as it is."""
+        """Return a page, unchanged."""
         if number >= FILES:
             return os.pread(self._shared, PAGE, (number - FILES) * PAGE)
         try:

@@ -19,7 +19,7 @@ PASSING = (
     "http2", "too many requests", "shutting down", "apiserver not ready", "no matches for kind",
     "the server could not find the requested resource",
 )  # fmt: skip
-"""What is said while a killed part comes back: the API server for some seconds knows neither its roles nor its CRDs."""
+"""Errors while a killed part recovers: for some seconds, the API server knows neither its roles nor its CRDs."""
 
 
 def with_retries(what: Callable[[], T]) -> T:

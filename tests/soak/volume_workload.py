@@ -33,7 +33,7 @@ ACTIONS = (
     "deletion",
     "copy compared",
 )
-"""What is done, by the names under which it is counted."""
+"""The actions, by the names under which they are counted."""
 KEPT = 5
 """Backups of a volume; above it, some are deleted."""
 
@@ -88,7 +88,7 @@ class Volume:
     count: int = 0
 
     def live(self, enough: threading.Event) -> None:
-        """Do one random thing after the other. Raises KubeClusterError or AssertionError at the first that is not right."""
+        """Perform random actions. Raises KubeClusterError or AssertionError at the first error."""
         self._begin()
         while not enough.is_set():
             self._choose()()
@@ -109,7 +109,7 @@ class Volume:
             return self._delete_some
         return self.random.choice(ways)
 
-    # -- the writer
+    # The writer
 
     @property
     def _seed(self) -> str:
@@ -146,7 +146,7 @@ class Volume:
         steps: int = self._wait("word of the writer", self._steps, 180)
         return steps
 
-    # -- what is done
+    # Actions
 
     def _next_name(self, what: str) -> str:
         self.count += 1
@@ -228,7 +228,7 @@ class Volume:
     def _any(self) -> str:
         return self.random.choice(list(self.promises))
 
-    # -- how it is done, while the API server comes and goes
+    # Calls that survive outages of the API server
 
     def _did(self, what: str) -> None:
         self.done[what] += 1

@@ -18,7 +18,7 @@ from tests.support.cluster.workloads import Mount, OneShotPod, claim, run_pod
 from tests.times.moments import Moments
 
 ROUNDS = 5
-Figures = dict[str, dict[str, list[float]]]
+Results = dict[str, dict[str, list[float]]]
 
 
 def main() -> int:
@@ -29,23 +29,23 @@ def main() -> int:
         with Recorder(kube) as recorder:
             tenant = Tenant.make(kube, recorder, Account.of(kube), "times")
             try:
-                figures = _measure(tenant)
+                results = _measure(tenant)
             finally:
                 tenant.kubectl("delete", "volumerestores,volumebackups,pvc", "--all", "--timeout=120s")
                 kube.kubectl("delete", "namespace", tenant.name, "--timeout=120s")
         uninstall(kube)
         kube.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
-    for operation, moments in figures.items():
+    for operation, moments in results.items():
         _print(operation, moments)
     return 0
 
 
-def _measure(tenant: Tenant) -> Figures:
+def _measure(tenant: Tenant) -> Results:
     kube = tenant.kube
     kube.apply(claim(kube, tenant.name, "files"), claim(kube, tenant.name, "target"))
     make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "200")
     run_pod(kube, tenant.name, OneShotPod("make", make, (Mount("files", "/volume"),)))
-    figures: Figures = defaultdict(lambda: defaultdict(list))
+    results: Results = defaultdict(lambda: defaultdict(list))
     for number in range(ROUNDS):
         full, child = f"full-{number}", f"child-{number}"
         for title, kind, item in (
@@ -59,8 +59,8 @@ def _measure(tenant: Tenant) -> Figures:
                 kube.apply(item)
                 tenant.ends(f"{kind.lower()}/{item['metadata']['name']}")
                 for moment, at in moments.of(kind, item["metadata"]["name"]).items():
-                    figures[title][moment].append(at - began)
-    return figures
+                    results[title][moment].append(at - began)
+    return results
 
 
 def _print(operation: str, moments: dict[str, list[float]]) -> None:

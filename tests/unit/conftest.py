@@ -1,4 +1,4 @@
-"""What several tests of movers need: an end for movers that die, and small sections."""
+"""Fixtures for tests of movers: garbage collection after a mover died, and small sections."""
 
 from __future__ import annotations
 

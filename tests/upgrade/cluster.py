@@ -1,7 +1,7 @@
 """Upgrade a real cluster from the newest recorded release, with a backup under way: `make upgrade`.
 
-Chart and image of that release are built from its commit. What it has restored of each backup, before the upgrade, is
-compared with what is restored after it. Ends with exit code 1 at the first thing that is not right.
+The chart and the image of that release are built from its commit. Restores before and after the upgrade are compared.
+Ends with exit code 1 at the first error.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class RecordedCluster(controllers.Cluster):
     """A cluster whose movers are real, two of which nobody sees end.
 
     Attributes:
-        volumes: folder of what stands for volumes.
+        volumes: folder with the directories that stand for volumes.
         secrets: data of the Secrets that movers mount.
         messages: what the movers that nobody sees end have left as termination messages, by the name of their owner.
     """
@@ -98,13 +98,13 @@ class RecordedCluster(controllers.Cluster):
 
 @dataclass
 class Story:
-    """What users of the release do, and what it leaves behind.
+    """The actions of the release's users, and their results.
 
     Attributes:
         kubeconfig: the administrator's.
-        volumes: folder of what stands for volumes.
-        manifests: what users have applied and not deleted, by name.
-        expected: what each backup holds, by the name of its VolumeBackup.
+        volumes: folder with the directories that stand for volumes.
+        manifests: objects that users have applied and not deleted, by name.
+        expected: the content of each backup, by the name of its VolumeBackup.
     """
 
     kubeconfig: Path

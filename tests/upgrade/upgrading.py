@@ -94,7 +94,7 @@ class Upgrade:
             raise AssertionError(f"{error}\n{self.kubectl('get', kind, *names, '-o', 'yaml')}") from None
 
     def await_quiet(self) -> None:
-        """Wait until the operator has looked at every store, and has nothing left to do."""
+        """Wait until the operator has reconciled every store, and has nothing left to do."""
         wait_for("rest of the operator", self._is_quiet)
 
     def bucket(self) -> dict[str, str]:

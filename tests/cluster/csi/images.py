@@ -25,7 +25,7 @@ class Image:
     path: str
     size: int
     source: str
-    """What it was made from; empty for a blank one."""
+    """Source of the image; empty for a blank one."""
     created: int
     """Nanoseconds since the epoch: all that was written before this moment is in the snapshot."""
     freezes: bool = True

@@ -1,7 +1,7 @@
 """The Node service, which the kubelet calls to mount a volume into a pod.
 
-A Filesystem volume is mounted once, at its staging path, and bound from there. A Block volume is the node of its loop
-device, bound over an empty file. All state is in the kernel: a restarted driver finds its volumes as they are.
+A Filesystem volume is mounted once, at its staging path, and bind-mounted from there. A Block volume is the node of its
+loop device, bind-mounted over an empty file. All state is in the kernel, so a restarted driver finds its volumes.
 """
 
 import os
@@ -15,8 +15,8 @@ from tests.cluster.csi.quiescing import flush
 from tests.cluster.csi.refusals import RefusalError, require
 
 LEAVES_WITHIN = 2.0
-"""Seconds that a detached device may linger before the caller hears of it: who lists the machine's devices, or looks
-what is on them, has each of them open for a moment, and tests run side by side."""
+"""Seconds that a detached device may linger before the call fails. A process that lists or probes the machine's devices
+opens each of them for a moment, and tests run in parallel."""
 
 
 class Node:

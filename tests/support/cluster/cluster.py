@@ -1,7 +1,7 @@
 """A real cluster for tests: kubectl, helm and our image, on the cluster of KUBECONFIG.
 
-On the test cluster of this repository the images are built and loaded; on any other, the environment says what to use
-(see "Testing on your own cluster" in the README).
+On the test cluster of this repository, the images are built and loaded. On any other, the environment names them (see
+"Test on your own cluster" in CONTRIBUTING.md).
 """
 
 from __future__ import annotations

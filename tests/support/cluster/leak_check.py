@@ -1,4 +1,4 @@
-"""Check after a test that nothing of ours is left in the cluster or in the store."""
+"""Check after a test that it has left nothing in the cluster or in the store."""
 
 from __future__ import annotations
 

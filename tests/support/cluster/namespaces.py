@@ -146,7 +146,7 @@ class Tenant:
         return found
 
     def wait_until(self, what: str, seen: Callable[[], Any], *, timeout: float = 90) -> Any:
-        """Wait as `KubeCluster.wait_until` does. A failure reports everything that a person would look at."""
+        """Wait as `KubeCluster.wait_until` does. A failure reports everything that a person would check."""
         return self.kube.wait_until(what, seen, timeout=timeout, details=lambda: self.kube.diagnose(self.name))
 
     def ends(self, *operations: str, timeout: float = 120) -> list[Object]:

@@ -27,10 +27,10 @@ SHOWN = (
     "/apis/cinderblock.io/v1alpha1/volumerestores",
     "/apis/events.k8s.io/v1/events",
 )
-"""What people look at: every version of it is seen here, also one that was overwritten at once."""
+"""Objects that people read. Every version is recorded, including one that is overwritten at once."""
 
 OPERATOR = "the operator"
-"""Under this name, which is no namespace's, the operator's log is kept."""
+"""The key of the operator's log. No namespace has this name."""
 
 
 class Recorder:

@@ -11,11 +11,11 @@ from tests.support.cluster.cluster import KubeCluster
 from tests.support.cluster.recorder import OPERATOR, Recorder
 
 SHORTEST = 12
-"""Characters; shorter values may be words that stand elsewhere for another reason."""
+"""Characters. Shorter values may be words that occur elsewhere for another reason."""
 PUBLIC_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "ca.crt", "tls.crt"})
-"""Keys of Secrets whose values are no secrets."""
+"""Keys of Secrets whose values are public."""
 TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.")
-"""A signed token, such as those of ServiceAccounts; they are in no Secret that could be read here."""
+"""A signed token, such as those of ServiceAccounts, which are not in any Secret."""
 
 
 def forms(secret: str) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ class SecretScanner:
     """Know all Secrets that ever existed, and search everything that a recorder has seen for them.
 
     Attributes:
-        recorder: whose.
+        recorder: the recorder.
     """
 
     def __init__(self, kube: KubeCluster, recorder: Recorder) -> None:

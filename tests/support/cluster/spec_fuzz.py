@@ -1,7 +1,7 @@
 """Specs of our kinds for fuzzing: everything that a CustomResourceDefinition accepts, and hostile strings.
 
-`specs` walks the structural schema of a kind. `hostile` puts into any of its strings what an attacker would try: paths
-that climb, names and UIDs of others, control characters, text that is too long.
+`specs` follows the structural schema of a kind. `hostile` replaces strings with those of an attacker: paths with `..`,
+names and UIDs of other objects, control characters, text that is too long.
 """
 
 from __future__ import annotations

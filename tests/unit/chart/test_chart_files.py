@@ -1,4 +1,4 @@
-"""What must be the same in several files."""
+"""Files of the chart agree with each other and with the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the chart makes of its values."""
+"""The objects that the chart renders from its values."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ async def test_missing_kubeconfig_is_named(tmp_path: Path) -> None:
 
 
 async def test_user_who_is_not_there_is_not_anonymous(tmp_path: Path) -> None:
-    """The package goes on without credentials."""
+    """The package would continue without credentials."""
     path = write_kubeconfig(tmp_path / "config", {"token": SECRET}, context={"user": "absent"})
     with pytest.raises(InvalidInput, match="it has no user named 'absent'"):
         await load(path)
@@ -165,7 +165,7 @@ async def test_plugin_gives_the_token(tmp_path: Path) -> None:
 
 
 async def test_failed_plugin_is_an_error_and_not_anonymous(tmp_path: Path) -> None:
-    """The package logs the failure and goes on without credentials."""
+    """The package would log the failure and continue without credentials."""
     entry = write_plugin(tmp_path / "plugin.py", {"token": SECRET}, code=1)
     with pytest.raises(AccessDenied, match="ended with code 1"):
         await load(write_kubeconfig(tmp_path / "config", {"exec": entry}))

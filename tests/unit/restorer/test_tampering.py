@@ -231,7 +231,7 @@ def test_unsealed_replacement_of_a_sealed_backup_fails_verification() -> None:
 
 
 class ReplacingStore(CountedStore):
-    """A store in which an attacker replaces an object as soon as it is written."""
+    """A store in which an attacker replaces an object immediately after its upload."""
 
     def __init__(self, inner: ObjectStore, key: str, body: bytes) -> None:
         super().__init__(inner)

@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Return the list of started processes, and check that all have ended. Walks start one even on one processor."""
+    """Return the list of started processes, and check that all have ended. A single processor suffices for one."""
     processes: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
