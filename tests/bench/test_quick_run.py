@@ -38,7 +38,7 @@ def test_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("peer", [RESTIC, KOPIA])
-def test_peer_does_every_step_too_and_is_compared(peer: str, tmp_path: Path) -> None:
+def test_peer_runs_every_step_and_is_compared(peer: str, tmp_path: Path) -> None:
     if not toolchain.is_built(peer):
         pytest.skip(f"{peer} takes minutes to build, and this test is for seconds: make bench builds it")
 

@@ -165,7 +165,7 @@ def test_impossible_key_is_rejected(store: ObjectStore, key: str) -> None:
     assert keys(store) == ["a"]
 
 
-def test_body_too_large_for_one_object_is_refused(store: ObjectStore, sparse: memoryview) -> None:
+def test_body_too_large_for_one_object_is_rejected(store: ObjectStore, sparse: memoryview) -> None:
     assert sparse.nbytes > BODY_LIMIT
     with pytest.raises(InvalidInput, match=str(sparse.nbytes)):
         store.put("huge", sparse)

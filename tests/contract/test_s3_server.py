@@ -104,9 +104,7 @@ def test_credentials_of_the_environment_are_found(
     client_module._session.cache_clear()
 
 
-def test_no_credentials_at_all_are_an_error_that_says_so(
-    server: S3Server, container: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_credentials_are_reported(server: S3Server, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -119,7 +117,7 @@ def test_no_credentials_at_all_are_an_error_that_says_so(
     client_module._session.cache_clear()
 
 
-def test_endpoint_that_is_down_may_be_tried_again(server: S3Server) -> None:
+def test_unreachable_endpoint_is_a_temporary_error(server: S3Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     location = StoreLocation(endpoint_url=url, container="any")
@@ -139,7 +137,7 @@ def test_unknown_host_name_is_named(server: S3Server) -> None:
         store.check()
 
 
-def test_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
+def test_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
     monkeypatch.setattr(client_module, "READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         location = StoreLocation(endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}", container="any")
@@ -150,7 +148,7 @@ def test_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyP
             store.check()
 
 
-def test_bit_that_flips_on_the_way_up_never_becomes_an_object(server: S3Server, container: str, line: Relay) -> None:
+def test_bit_flipped_during_an_upload_is_detected(server: S3Server, container: str, line: Relay) -> None:
     body = b"a" * 3 * MIB + b"\xfe" + b"b" * MIB
     with closing(over(line, server, container)) as store:
         line.flip_up = b"\xfe"
@@ -162,7 +160,7 @@ def test_bit_that_flips_on_the_way_up_never_becomes_an_object(server: S3Server, 
 
 
 @pytest.mark.parametrize("size", [4 * MIB, 130 * MIB], ids=["whole", "in parts"])
-def test_upload_over_a_line_that_breaks_leaves_nothing(
+def test_upload_over_a_broken_connection_leaves_nothing(
     server: S3Server, container: str, line: Relay, size: int
 ) -> None:
     with closing(over(line, server, container)) as store:
@@ -185,7 +183,7 @@ def test_next_upload_removes_parts_that_a_dead_process_left(server: S3Server, co
         assert [upload["Key"] for upload in left] == ["key-of-another"]
 
 
-def test_download_over_a_line_that_breaks_is_begun_again(server: S3Server, container: str, line: Relay) -> None:
+def test_download_over_a_broken_connection_is_restarted(server: S3Server, container: str, line: Relay) -> None:
     body = os.urandom(4 * MIB)
     with closing(S3Store(server.location(container), server.credentials)) as store:
         store.put("key", body)
@@ -196,7 +194,7 @@ def test_download_over_a_line_that_breaks_is_begun_again(server: S3Server, conta
     assert line.break_down is None
 
 
-def test_slow_line_is_not_taken_for_a_dead_one(
+def test_slow_connection_is_not_treated_as_dead(
     server: S3Server, container: str, line: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "CONNECT_TIMEOUT", 1.0)

@@ -81,7 +81,7 @@ def _own_cluster_only(kube: KubeCluster) -> None:
         pytest.skip("needs the WaitForFirstConsumer class of our own cluster")
 
 
-def test_backup_says_in_cinders_words_what_it_is(originals: Tenant) -> None:
+def test_backup_status_has_cinders_fields(originals: Tenant) -> None:
     claimed = originals.get("pvc", "files")
     status = originals.get("volumebackup", "files")["status"]
     assert status["id"] == originals.get("volumebackup", "files")["metadata"]["uid"]
@@ -94,13 +94,13 @@ def test_backup_says_in_cinders_words_what_it_is(originals: Tenant) -> None:
     assert "failReason" not in status
 
 
-def test_device_costs_neither_its_zeros_nor_its_holes(originals: Tenant) -> None:
+def test_device_backup_stores_neither_zeros_nor_holes(originals: Tenant) -> None:
     status = originals.get("volumebackup", "disk")["status"]
     assert status["logicalBytes"] < DISK * 3 // 4
     assert status["storedBytes"] < status["logicalBytes"]
 
 
-def test_files_come_back_to_a_new_volume_of_the_asked_name(originals: Tenant) -> None:
+def test_files_are_restored_to_a_new_volume_with_the_requested_name(originals: Tenant) -> None:
     [restore] = originals.ends("volumerestore/asked")
     made = originals.get("pvc", "files-asked")
     assert made["metadata"]["labels"] == {"app": "shop"}
@@ -109,19 +109,19 @@ def test_files_come_back_to_a_new_volume_of_the_asked_name(originals: Tenant) ->
     _same_files(originals, "files", "files-asked")
 
 
-def test_device_comes_back_to_a_new_volume_of_the_asked_name(originals: Tenant) -> None:
+def test_device_is_restored_to_a_new_volume_with_the_requested_name(originals: Tenant) -> None:
     originals.ends("volumerestore/asked-disk")
     _same_bytes(originals, "disk", "disk-asked")
 
 
-def test_new_volume_that_nobody_named_is_called_after_the_backup(originals: Tenant) -> None:
+def test_unnamed_new_volume_is_named_after_the_backup(originals: Tenant) -> None:
     backup = originals.get("volumebackup", "disk")["metadata"]["uid"]
     [restore] = originals.ends("volumerestore/unnamed")
     assert restore["status"]["volumeName"] == f"restore-backup-{backup}"
     _same_bytes(originals, "disk", f"restore-backup-{backup}")
 
 
-def test_restored_volume_goes_with_its_claim_like_any_other(originals: Tenant) -> None:
+def test_restored_volume_is_deleted_with_its_claim(originals: Tenant) -> None:
     originals.ends("volumerestore/short-lived")
     volume = originals.get("pvc", "short-lived")["spec"]["volumeName"]
     made = originals.wait_until("volume with its own reclaim policy", lambda: _unmarked(originals, volume))
@@ -135,7 +135,7 @@ def _unmarked(tenant: Tenant, volume: str) -> object:
     return found if "cinderblock.io/restore-uid" not in found["metadata"].get("labels", {}) else None
 
 
-def test_files_come_back_to_a_larger_volume(originals: Tenant) -> None:
+def test_files_are_restored_to_a_larger_volume(originals: Tenant) -> None:
     originals.ends("volumerestore/larger")
     assert originals.get("pvc", "files-larger")["status"]["capacity"]["storage"] == LARGER
     _same_files(originals, "files", "files-larger")
@@ -146,7 +146,7 @@ def test_device_restored_to_a_larger_volume_ends_in_zeros(originals: Tenant) -> 
     _same_bytes(originals, "disk", "disk-larger")
 
 
-def test_files_come_back_over_others_which_are_gone_afterwards(originals: Tenant) -> None:
+def test_restore_of_files_in_place_removes_other_files(originals: Tenant) -> None:
     kube, name = originals.kube, originals.name
     kube.apply(claim(kube, name, "files-other", size=str(FILES)))
     run_pod(kube, name, _writer("files-other", seed="7"))
@@ -163,7 +163,7 @@ def test_files_come_back_over_others_which_are_gone_afterwards(originals: Tenant
     _same_files(originals, "files", "files-other")
 
 
-def test_device_comes_back_over_another_content(originals: Tenant) -> None:
+def test_device_is_restored_over_other_content(originals: Tenant) -> None:
     kube, name = originals.kube, originals.name
     kube.apply(claim(kube, name, "disk-other", size=str(DISK), block=True))
     run_pod(kube, name, _writer("disk-other", seed="7"))
@@ -172,14 +172,14 @@ def test_device_comes_back_over_another_content(originals: Tenant) -> None:
     _same_bytes(originals, "disk", "disk-other")
 
 
-def test_files_of_a_class_that_waits_for_a_consumer_come_back(originals: Tenant) -> None:
+def test_files_of_a_class_that_waits_for_a_consumer_are_restored(originals: Tenant) -> None:
     _own_cluster_only(originals.kube)
     originals.ends("volumerestore/late")
     assert originals.get("pvc", "files-late")["spec"]["storageClassName"] == "rawfile-wffc"
     _same_files(originals, "files-wffc", "files-late")
 
 
-def test_device_of_a_class_that_waits_for_a_consumer_comes_back(originals: Tenant) -> None:
+def test_device_of_a_class_that_waits_for_a_consumer_is_restored(originals: Tenant) -> None:
     _own_cluster_only(originals.kube)
     originals.ends("volumerestore/late-disk")
     _same_bytes(originals, "disk-wffc", "disk-late")
@@ -196,7 +196,7 @@ def test_claim_is_filled_before_it_has_a_consumer(originals: Tenant) -> None:
     _same_files(originals, "files", "young")
 
 
-def test_store_without_keys_serves_as_well(originals: Tenant) -> None:
+def test_store_without_keys_works_too(originals: Tenant) -> None:
     unsealed = originals.store("unsealed", prefix=f"{originals.name}/unsealed", encryptionSecretRef=None)
     originals.kube.apply(unsealed, originals.backup("unsealed", "disk", storeName="unsealed"))
     originals.ends("volumebackup/unsealed")
@@ -205,7 +205,7 @@ def test_store_without_keys_serves_as_well(originals: Tenant) -> None:
     _same_bytes(originals, "disk", "disk-unsealed")
 
 
-def test_volume_without_snapshots_that_nobody_uses_is_copied_directly(originals: Tenant) -> None:
+def test_unused_volume_without_snapshots_is_copied_directly(originals: Tenant) -> None:
     kube, name = originals.kube, originals.name
     if not kube.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")

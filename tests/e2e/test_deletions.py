@@ -46,7 +46,7 @@ def _slow_restore(tenant: Tenant, name: str, backup: str) -> str:
     return uid
 
 
-def test_available_backup_takes_its_data_along(owner: Tenant) -> None:
+def test_deleting_an_available_backup_deletes_its_data(owner: Tenant) -> None:
     owner.kube.apply(owner.backup("whole", "disk"))
     [backup] = owner.ends("volumebackup/whole")
     keys = owner.keys()
@@ -77,7 +77,7 @@ def test_retained_backup_leaves_its_data_and_can_be_adopted(owner: Tenant) -> No
     assert owner.keys() == set()
 
 
-def test_right_after_it_was_made(owner: Tenant) -> None:
+def test_backup_can_be_deleted_right_after_its_creation(owner: Tenant) -> None:
     owner.kube.apply(*(owner.backup(f"hasty-{number}", "disk") for number in range(3)))
     owner.delete(*(f"volumebackup/hasty-{number}" for number in range(3)))
     assert owner.keys() == set()
@@ -105,7 +105,7 @@ def _snapshot_trouble(tenant: Tenant) -> str:
     return message if "not now" in message else ""
 
 
-def test_while_its_mover_runs(owner: Tenant) -> None:
+def test_backup_can_be_deleted_while_its_mover_runs(owner: Tenant) -> None:
     uid = _slow_backup(owner, "slow")
     assert owner.children(uid)
     owner.delete("volumebackup/slow")
@@ -113,7 +113,7 @@ def test_while_its_mover_runs(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_after_it_failed_with_half_of_its_data_sent(owner: Tenant) -> None:
+def test_backup_that_failed_halfway_can_be_deleted(owner: Tenant) -> None:
     uid = _slow_backup(owner, "broken")
     owner.wait_until("progress", lambda: owner.get("volumebackup", "broken")["status"].get("progress"))
     [job] = [child for child in owner.children(uid) if child.startswith("job")]
@@ -124,7 +124,7 @@ def test_after_it_failed_with_half_of_its_data_sent(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_backup_that_is_being_restored_goes_when_the_restore_has_ended(owner: Tenant) -> None:
+def test_backup_is_deleted_after_its_running_restore(owner: Tenant) -> None:
     owner.kube.apply(owner.backup("read", "disk"))
     owner.ends("volumebackup/read")
     _slow_restore(owner, "reading", "read")
@@ -159,7 +159,7 @@ def test_restore_that_has_ended_leaves_its_volume(owner: Tenant) -> None:
     assert restored == original
 
 
-def test_whole_namespace_goes_with_everything_in_it(owner: Tenant) -> None:
+def test_namespace_is_deleted_with_everything_in_it(owner: Tenant) -> None:
     kube = owner.kube
     kube.apply(owner.backup("full", "disk"))
     owner.ends("volumebackup/full")

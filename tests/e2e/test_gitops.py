@@ -61,7 +61,7 @@ def _what_matters(tenant: Tenant, *names: str) -> list[Any]:
     return [(item["metadata"]["uid"], item["metadata"]["generation"], item["status"]) for item in found]
 
 
-def test_applying_again_changes_nothing_and_no_mark_of_a_tool_is_copied(shop: Tenant) -> None:
+def test_applying_again_changes_nothing_and_copies_no_tracking_label(shop: Tenant) -> None:
     backup = _tracked(shop.backup("tracked", "files", name="Tracked", metadata={"team": "shop"}))
     restore = _tracked(shop.restore("tracked-back", "tracked", name="files-back"))
     store = _tracked(shop.store("default", is_default=True))

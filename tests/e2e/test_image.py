@@ -55,11 +55,11 @@ def archive() -> Iterator[Archive]:
         yield Archive(tar)
 
 
-def test_containerd_will_know_the_image_by_its_name(archive: Archive) -> None:
+def test_archive_contains_the_image_name_for_containerd(archive: Archive) -> None:
     assert archive.names["io.containerd.image.name"] == IMAGE_NAME
 
 
-def test_program_runs_without_root_unless_told_otherwise(archive: Archive) -> None:
+def test_program_does_not_run_as_root_by_default(archive: Archive) -> None:
     assert archive.configuration["User"] == "65532:65532"
     assert archive.configuration["Entrypoint"] == ["cinderblock"]
 
@@ -69,14 +69,14 @@ def test_nothing_of_this_machine_is_in_the_environment(archive: Archive) -> None
     assert names == {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"}
 
 
-def test_labels_say_what_it_is(archive: Archive) -> None:
+def test_labels_describe_the_image(archive: Archive) -> None:
     labels = archive.configuration["Labels"]
     assert labels["org.opencontainers.image.title"] == "cinderblock"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.version"]
 
 
-def test_what_builds_it_is_not_in_it(archive: Archive) -> None:
+def test_build_tools_are_not_in_the_image(archive: Archive) -> None:
     files = archive.files()
     programs = {name.rpartition("/")[2] for name in files if "/bin/" in f"/{name}"}
     assert "cinderblock" in programs

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 DISK = 64 << 20
 
 
-def test_incremental_of_files_sends_little_and_outlives_its_parents_deletion(tenant: Tenant) -> None:
+def test_incremental_backup_of_files_uploads_little_and_survives_its_parents_deletion(tenant: Tenant) -> None:
     kube, name = tenant.kube, tenant.name
     kube.apply(claim(kube, name, "files"))
     _in_files(tenant, "make", "/volume/tree", "--seed", "1", "--files", "60")
@@ -47,7 +47,7 @@ def _has_dependents(tenant: Tenant, name: str) -> bool:
     return bool(tenant.get("volumebackup", name)["status"]["hasDependentBackups"])
 
 
-def test_incremental_of_a_device_in_a_chain_of_three_is_whole(tenant: Tenant) -> None:
+def test_third_backup_of_a_device_chain_is_complete(tenant: Tenant) -> None:
     kube, name = tenant.kube, tenant.name
     kube.apply(claim(kube, name, "disk", block=True, size=str(DISK)))
     _on_disk(tenant, "fill", "1")

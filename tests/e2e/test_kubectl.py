@@ -55,7 +55,7 @@ def test_kubectl_waits_for_ready_and_shows_cinders_list(tenant: Tenant) -> None:
     assert selected.split() == ["volumebackup.cinderblock.io/sunday"]
 
 
-def test_namespace_that_enforces_baseline_is_served(make_tenant: Callable[..., Tenant]) -> None:
+def test_movers_run_in_a_namespace_that_enforces_baseline(make_tenant: Callable[..., Tenant]) -> None:
     tenant = make_tenant(labels={"pod-security.kubernetes.io/enforce": "baseline"})
     kube, name = tenant.kube, tenant.name
     kube.apply(claim(kube, name, "files"))

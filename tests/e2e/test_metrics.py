@@ -19,7 +19,7 @@ def _scrape(kube: KubeCluster) -> Samples:
     return samples(kube.kubectl("get", "--raw", service))
 
 
-def test_volume_says_how_old_its_newest_backup_is(tenant: Tenant) -> None:
+def test_metrics_show_the_age_of_the_newest_backup(tenant: Tenant) -> None:
     kube, name = tenant.kube, tenant.name
     kube.apply(claim(kube, name, "files", size="64Mi"))
     tenant.wait_until("bound volume", tenant.volumes)

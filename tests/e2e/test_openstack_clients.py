@@ -53,7 +53,7 @@ class OpenStack:
         return str(json.loads(outcome.out)["status"])
 
 
-def test_volume_goes_round(kube: KubeCluster, endpoint: str, tenant: Tenant) -> None:
+def test_openstack_client_backs_up_and_restores_a_volume(kube: KubeCluster, endpoint: str, tenant: Tenant) -> None:
     kube.apply(claim(kube, tenant.name, "files", size="1Gi"))
     make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "20")
     run_pod(kube, tenant.name, OneShotPod("write", make, (Mount("files", "/volume"),)))

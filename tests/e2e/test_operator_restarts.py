@@ -24,7 +24,7 @@ def _operator_is_back(kube: KubeCluster) -> None:
     kube.kubectl("-n", RELEASE_NAMESPACE, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s")
 
 
-def test_backup_and_a_restore_go_on_over_a_restart(tenant: Tenant) -> None:
+def test_backup_and_restore_continue_after_a_restart(tenant: Tenant) -> None:
     kube, name = tenant.kube, tenant.name
     kube.apply(claim(kube, name, "disk", block=True, size=str(DISK)))
     fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")

@@ -34,7 +34,7 @@ def asked_by_the_operator(log: AuditLog, tenant: Tenant) -> UsedRights:
     return rights_used_by(log.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}")
 
 
-def test_nothing_is_refused_and_nothing_is_granted_that_is_not_used(
+def test_operator_uses_every_right_and_no_request_is_refused(
     kube: KubeCluster, asked_by_the_operator: UsedRights
 ) -> None:
     rights = granted(_roles(kube))

@@ -39,7 +39,7 @@ def test_upgrade_keeps_credentials_and_keys(kube: KubeCluster) -> None:
 
 
 @pytest.mark.usefixtures("reinstalled")
-def test_without_the_release_nothing_hangs_and_with_it_again_everything_goes_on(tenant: Tenant) -> None:
+def test_deletions_work_without_the_release_and_a_reinstallation_continues(tenant: Tenant) -> None:
     kube = tenant.kube
     kube.apply(claim(kube, tenant.name, "files", size="64Mi"))
     tenant.wait_until("bound volume", tenant.volumes)
@@ -63,7 +63,7 @@ def test_without_the_release_nothing_hangs_and_with_it_again_everything_goes_on(
 
 
 @pytest.mark.usefixtures("reinstalled")
-def test_without_the_release_a_namespace_with_backups_goes(tenant: Tenant) -> None:
+def test_namespace_with_backups_can_be_deleted_without_the_release(tenant: Tenant) -> None:
     kube = tenant.kube
     kube.apply(claim(kube, tenant.name, "files", size="64Mi"))
     tenant.wait_until("bound volume", tenant.volumes)

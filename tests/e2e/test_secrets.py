@@ -14,7 +14,7 @@ NEEDLE = "a-secret-that-somebody-put-into-a-description"
 PLANTED = "the-value-of-a-secret-in-a-description-as-well"
 
 
-def test_what_objects_and_movers_show_is_searched(tenant: Tenant) -> None:
+def test_objects_and_mover_logs_are_searched(tenant: Tenant) -> None:
     kube, name = tenant.kube, tenant.name
     kube.apply(claim(kube, name, "disk", block=True, size="16Mi"))
     fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")
@@ -32,7 +32,7 @@ def test_what_objects_and_movers_show_is_searched(tenant: Tenant) -> None:
     tenant.secrets.remove(NEEDLE)
 
 
-def test_secret_in_any_of_these_places_would_be_found(tenant: Tenant, scanner: SecretScanner) -> None:
+def test_planted_secret_is_found_in_every_place(tenant: Tenant, scanner: SecretScanner) -> None:
     kube, name = tenant.kube, tenant.name
     scanner.learn()
     assert scanner.leaks() == []

@@ -80,7 +80,7 @@ def test_restore_without_a_fitting_node_waits_for_one(tenant: Tenant, zoned: str
     assert _read(tenant, "new") == "content"
 
 
-def test_unschedulable_backup_says_so_and_is_cancelled_in_seconds(tenant: Tenant, zoned: str) -> None:
+def test_unschedulable_backup_reports_it_and_can_be_cancelled(tenant: Tenant, zoned: str) -> None:
     kube = tenant.kube
     _move_in(kube, zoned)
     kube.apply(claim(kube, tenant.name, "files", storage_class=zoned))

@@ -73,7 +73,7 @@ def _stop_leader(kube: KubeCluster) -> float:
 
 
 @pytest.mark.usefixtures("pair")
-def test_backup_and_a_restore_outlive_their_leaders_with_one_mover_each(
+def test_backup_and_restore_survive_their_leaders_with_one_mover_each(
     tenant: Tenant, record_property: Callable[[str, object], None]
 ) -> None:
     kube, name = tenant.kube, tenant.name

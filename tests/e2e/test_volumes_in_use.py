@@ -41,7 +41,7 @@ def busy(tenant: Tenant) -> Iterator[Tenant]:
     tenant.kubectl("delete", "pod", "writer", "--timeout=60s")
 
 
-def test_without_force_it_is_refused_in_cinders_words(busy: Tenant) -> None:
+def test_backup_without_force_fails_with_cinders_message(busy: Tenant) -> None:
     busy.kube.apply(busy.backup("careful", "files"))
     status = busy.reaches("volumebackup/careful", "error")["status"]
     assert "Invalid volume: Backing up an in-use volume must use the force flag." in status["failReason"]
@@ -60,7 +60,7 @@ def test_force_copies_one_instant_while_the_pod_runs(busy: Tenant) -> None:
     assert int(lines) > 0
 
 
-def test_volume_in_use_is_not_restored_over(busy: Tenant) -> None:
+def test_volume_in_use_is_not_overwritten(busy: Tenant) -> None:
     busy.kube.apply(busy.backup("forced", "files", force=True))
     busy.ends("volumebackup/forced")
     busy.kube.apply(busy.restore("over", "forced", volumeId="files"))

@@ -143,7 +143,7 @@ def _stores(tenant: Tenant) -> list[Object]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_told_and_leaves_nothing(prepared: Tenant, name: str) -> None:
+def test_wrong_request_is_reported_and_leaves_nothing(prepared: Tenant, name: str) -> None:
     case = CASES[name]
     if case.own_cluster_only and not prepared.kube.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
@@ -169,7 +169,7 @@ def _warned(tenant: Tenant, name: str, reason: str) -> bool:
     return any(event["type"] == "Warning" and event["reason"] == reason for event in tenant.events(name))
 
 
-def test_backup_waits_for_a_silent_store_and_says_so(tenant: Tenant) -> None:
+def test_backup_waits_for_a_silent_store_and_reports_it(tenant: Tenant) -> None:
     tenant.kube.apply(
         claim(tenant.kube, tenant.name, "files", size="64Mi"),
         tenant.store("unreachable", endpointUrl=NOBODY),
@@ -183,7 +183,7 @@ def test_backup_waits_for_a_silent_store_and_says_so(tenant: Tenant) -> None:
     tenant.delete("volumebackup/patient")
 
 
-def test_backup_waits_while_another_server_answers_and_says_so(prepared: Tenant) -> None:
+def test_backup_waits_while_another_server_answers_and_reports_it(prepared: Tenant) -> None:
     prepared.kube.apply(prepared.backup("misled", "files", storeName="not-s3"))
     message = prepared.says("volumebackup/misled", "NotS3")
     assert "does not speak S3" in message
@@ -192,7 +192,7 @@ def test_backup_waits_while_another_server_answers_and_says_so(prepared: Tenant)
     prepared.delete("volumebackup/misled")
 
 
-def test_backup_waits_for_an_unbound_volume_and_says_so(prepared: Tenant) -> None:
+def test_backup_waits_for_an_unbound_volume_and_reports_it(prepared: Tenant) -> None:
     prepared.kube.apply(prepared.backup("early", "unbound", storeName="good"))
     message = prepared.says("volumebackup/early", "VolumeNotBound")
     assert 'current status is "pending"' in message
@@ -200,6 +200,6 @@ def test_backup_waits_for_an_unbound_volume_and_says_so(prepared: Tenant) -> Non
     prepared.delete("volumebackup/early")
 
 
-def test_store_says_itself_what_is_wrong_with_it(prepared: Tenant) -> None:
+def test_store_reports_its_own_error(prepared: Tenant) -> None:
     for store, reason in (("half", "SecretIncomplete"), ("wrong-credentials", "AccessDenied"), ("good", "Answers")):
         assert prepared.says(f"backupstore/{store}", reason)

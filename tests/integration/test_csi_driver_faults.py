@@ -45,7 +45,7 @@ def test_late_fault_refuses_after_the_work(tmp_path: Path) -> None:
     assert work == ["done"]
 
 
-def test_file_that_is_no_fault_is_refused_loudly(tmp_path: Path) -> None:
+def test_malformed_fault_file_fails_the_call(tmp_path: Path) -> None:
     plant(str(tmp_path), "CreateVolume", Fault())
     (tmp_path / "faults" / "CreateVolume").write_text('{"cod": "INTERNAL"}')
     with pytest.raises(RefusalError, match="cannot be read"):

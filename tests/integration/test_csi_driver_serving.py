@@ -77,7 +77,7 @@ def status(call: Any, *arguments: Any) -> Any:
     return caught.value.code()
 
 
-def test_fault_refuses_as_often_as_it_says(options: Options, client: Client) -> None:
+def test_fault_refuses_the_given_number_of_calls(options: Options, client: Client) -> None:
     plant(options.data, "CreateVolume", Fault(code="RESOURCE_EXHAUSTED", times=2))
     assert status(client.create, "one") == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert status(client.create, "one") == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -90,7 +90,7 @@ def test_late_fault_loses_the_answer_but_not_the_work(options: Options, client: 
     assert os.listdir(f"{options.data}/volumes").count("one.img") == 1
 
 
-def test_delayed_call_does_not_hold_up_others(options: Options, client: Client) -> None:
+def test_delayed_call_does_not_block_others(options: Options, client: Client) -> None:
     with futures.ThreadPoolExecutor() as pool:
         path = plant(options.data, "CreateVolume", Fault(delay=2, times=1, match="slow"))
         slow = pool.submit(client.create, "slow")

@@ -208,7 +208,7 @@ def test_unfrozen_copy_has_holes_and_keeps_an_odd_end(tmp_path: Path) -> None:
     assert copied.stat().st_blocks * 512 < 2 * MIB
 
 
-def test_what_one_call_cannot_read_is_not_copied_unfrozen(tmp_path: Path) -> None:
+def test_image_too_large_for_one_read_is_not_copied_unfrozen(tmp_path: Path) -> None:
     huge = tmp_path / "huge"
     with huge.open("wb") as file:
         file.truncate(instants.LARGEST + 1)

@@ -58,7 +58,7 @@ def conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {condition["type"]: condition for condition in body["status"]["conditions"]}
 
 
-def test_what_users_have_applied_is_accepted_and_changes_nothing(upgrade: Upgrade) -> None:
+def test_applied_objects_are_accepted_and_change_nothing(upgrade: Upgrade) -> None:
     told = upgrade.kubectl("apply", "-f", "-", stdin=upgrade.release.manifests).splitlines()
     assert [line for line in told if not line.endswith(" unchanged")] == []
 
@@ -82,18 +82,18 @@ def test_every_phase_stays(upgrade: Upgrade, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("VolumeBackup", RUNNING), ("VolumeRestore", RESTORING)])
-def test_what_was_under_way_ends_well(upgrade: Upgrade, kind: str, name: str) -> None:
+def test_running_operations_complete(upgrade: Upgrade, kind: str, name: str) -> None:
     assert recorded(upgrade, kind)[name]["status"]["phase"] in ("creating", "restoring")
     upgrade.await_phase("available", kind, name)
 
 
-def test_volume_of_a_restore_that_was_under_way_gets_its_name(upgrade: Upgrade) -> None:
+def test_volume_of_a_running_restore_gets_its_name(upgrade: Upgrade) -> None:
     assert RESTORING not in recorded(upgrade, "PersistentVolumeClaim")
     upgrade.await_phase("available", "VolumeRestore", RESTORING)
     upgrade.await_phase("Bound", "PersistentVolumeClaim", RESTORING)
 
 
-def test_what_identifies_each_old_backup_is_recorded(upgrade: Upgrade) -> None:
+def test_pins_of_each_old_backup_are_recorded(upgrade: Upgrade) -> None:
     there = "--for=jsonpath={.status.pins.contentDigest}"
     upgrade.kubectl("wait", there, "--timeout=60s", "VolumeBackup", *whole_backups(upgrade))
 
@@ -115,7 +115,7 @@ def test_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> No
     assert listed & recorded(upgrade, "VolumeBackup").keys() == {"before-keys", "adopted-unsealed"}
 
 
-def test_what_is_refused_from_now_on_says_what_to_set(upgrade: Upgrade) -> None:
+def test_newly_rejected_requests_say_what_to_set(upgrade: Upgrade) -> None:
     upgrade.await_phase("error", "VolumeBackup", "late-unsealed")
     refused = upgrade.get("VolumeBackup", "late-unsealed")
     assert "spec.import.allowUnsealed" in conditions(refused)["Ready"]["message"]
@@ -134,7 +134,7 @@ def test_every_backup_restores_byte_for_byte_and_nothing_stored_is_touched(upgra
     assert upgrade.before.items() <= upgrade.bucket().items()
 
 
-def test_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(upgrade: Upgrade) -> None:
+def test_first_incremental_backup_of_a_tree_finds_changes_that_timestamps_hid(upgrade: Upgrade) -> None:
     source = volume_as_of(upgrade, "files-third", "files")
     hide_a_change(source / "noise")
     upgrade.back_up("files-fourth", "files")
@@ -163,7 +163,7 @@ def test_deleting_an_imported_backup_removes_only_its_own_data(upgrade: Upgrade)
     assert upgrade.bucket() == {key: digest for key, digest in before.items() if owned not in key}
 
 
-def test_second_name_is_deleted_and_the_data_stay(upgrade: Upgrade) -> None:
+def test_deleting_a_second_import_keeps_the_data(upgrade: Upgrade) -> None:
     before = upgrade.bucket()
     upgrade.kubectl("delete", "VolumeBackup", "second-name", "--timeout=60s")
     assert upgrade.bucket() == before

@@ -114,7 +114,7 @@ def test_former_release_restores_what_this_one_writes(shelf: Shelf, kind: str, t
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_former_release_goes_on_with_what_this_one_has_begun(shelf: Shelf, kind: str, tmp_path: Path) -> None:
+def test_former_release_continues_backups_that_this_one_began(shelf: Shelf, kind: str, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     make, *changes = CHANGES[kind]
     make(volume)

@@ -301,7 +301,7 @@ def test_foreign_manifest_stops_the_deletion(stored: Simulation) -> None:
     assert stored.reason("VolumeBackup", "full") == "ForeignManifest"
 
 
-def test_short_outage_after_a_long_wait_is_no_error(stored: Simulation) -> None:
+def test_short_outage_after_a_long_wait_is_not_an_error(stored: Simulation) -> None:
     stored.backup("child", "data", incremental=True)
     stored.settle()
     stored.delete("VolumeBackup", "full")

@@ -163,7 +163,7 @@ def test_requests_grow_linearly_with_deleted_backups() -> None:
     assert many <= 4 * 16, "two requests to read a manifest, and one to see whose it is before it goes"
 
 
-def test_vanished_manifest_is_no_error(chain: Simulation) -> None:
+def test_vanished_manifest_is_not_an_error(chain: Simulation) -> None:
     other = chain.get("VolumeBackup", "c")["status"]["manifestKey"]
 
     def vanish(operation: str, key: str) -> None:
@@ -243,7 +243,7 @@ def test_damaged_manifest_stops_deletions_and_is_named(chain: Simulation) -> Non
     assert (chain.phase("VolumeBackup", "c"), chain.phase("VolumeBackup", "x")) == ("gone", "gone")
 
 
-def test_annotation_leaves_data_beside_a_damaged_manifest(chain: Simulation) -> None:
+def test_annotation_leaves_data_next_to_a_damaged_manifest(chain: Simulation) -> None:
     chain.break_manifest("c")
     chain.delete("VolumeBackup", "x")
     chain.settle()

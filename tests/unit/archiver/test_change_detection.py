@@ -155,7 +155,7 @@ def test_timestamps_of_the_clone_decide_the_next_incremental(volume: MemorySourc
     ("both", STRICT, True), ("inodes", STRICT, True), ("nothing", STRICT, False), ("both", ANY_BOTH, False),
     ("both", READ_ALL, False),
 ])  # fmt: skip
-def test_hint_is_logged_if_all_files_are_read_in_vain(
+def test_hint_is_logged_if_all_files_are_read_without_a_change(
     volume: MemorySource, caplog: pytest.LogCaptureFixture, what: str, detection: ChangeDetection, is_told: bool
 ) -> None:
     backups = Backups()

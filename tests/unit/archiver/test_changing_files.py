@@ -118,7 +118,7 @@ def test_file_that_becomes_shorter_while_it_is_read_is_read_again(
     assert len(file.segments[0][1]) == file.entry.size > 0
 
 
-def test_small_file_that_grew_is_kept_as_it_is_now(volume: MemorySource, tmp_path: Path) -> None:
+def test_small_file_that_grew_is_stored_with_its_new_size(volume: MemorySource, tmp_path: Path) -> None:
     grown = b"g" * (MIB - 10)
     volume.files[b"small"].on_open = lambda _: volume.add(b"small", (0, grown))
     volume.add(b"another", (0, b"a" * 1000))

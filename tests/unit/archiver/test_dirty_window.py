@@ -198,9 +198,7 @@ def test_snapshot_older_than_the_parents_needs_older_timestamps(volume: MemorySo
 
 
 @pytest.mark.parametrize("detection", [ANY_CTIME, ANY_BOTH])
-def test_where_a_driver_has_copied_all_files_mtime_alone_judges(
-    volume: MemorySource, detection: ChangeDetection
-) -> None:
+def test_mtime_alone_decides_if_a_driver_copied_all_files(volume: MemorySource, detection: ChangeDetection) -> None:
     """All ctimes are those of the copy, which was made after the snapshot was requested."""
     for number, path in enumerate(volume.files):
         change(volume, path, ctime_ns=INSTANT + number)

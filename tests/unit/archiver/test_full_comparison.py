@@ -71,7 +71,7 @@ def test_incremental_records_what_it_trusted(volume: MemorySource, backups: Back
 
 
 @pytest.mark.parametrize(("every", "compared"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4]), (3, [3]), (30, [])])
-def test_every_so_many_incrementals_all_files_are_compared(
+def test_every_nth_incremental_backup_compares_all_files(
     volume: MemorySource, backups: Backups, every: int, compared: list[int]
 ) -> None:
     parent, read = "one", []
@@ -205,7 +205,7 @@ def test_change_that_timestamps_show_is_not_missed(volume: MemorySource, backups
 
 
 @pytest.mark.parametrize("path", [DATABASE, LARGE])
-def test_change_between_walk_and_opening_is_no_missed_change(
+def test_change_between_walk_and_opening_does_not_count_as_missed(
     volume: MemorySource, backups: Backups, path: bytes
 ) -> None:
     data = volume.files[path].segments[0][1]
@@ -218,7 +218,7 @@ def test_change_between_walk_and_opening_is_no_missed_change(
     assert in_turn(backups, volume).missed_changes == 0
 
 
-def test_large_file_that_changes_while_read_is_no_missed_change(volume: MemorySource, backups: Backups) -> None:
+def test_large_file_that_changes_while_read_does_not_count_as_missed(volume: MemorySource, backups: Backups) -> None:
     write_back(volume, LARGE, LARGE_DATA[::-1])
     volume.files[LARGE].unstable = 2
     report = in_turn(backups, volume)

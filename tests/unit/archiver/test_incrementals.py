@@ -70,7 +70,7 @@ def test_nothing_is_read_where_all_has_settled(volume: MemorySource, backups: Ba
     assert (volume.bytes_read, report.reread_files) == (0, 0)
 
 
-def test_file_stamped_just_before_the_snapshot_is_read_again(
+def test_file_with_a_timestamp_just_before_the_snapshot_is_read_again(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
     stamps = volume.files[b"zz-newest"].entry
@@ -80,7 +80,9 @@ def test_file_stamped_just_before_the_snapshot_is_read_again(
     assert content_of(backups, "two", tmp_path)["zz-newest"] == b"oldest"
 
 
-def test_file_stamped_after_the_request_is_read_again(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
+def test_file_with_a_timestamp_after_the_request_is_read_again(
+    volume: MemorySource, backups: Backups, tmp_path: Path
+) -> None:
     """Without a snapshot, the file was read, and then written again in the same tick."""
     after = int(NOON.timestamp()) * 1_000_000_000 + 5_000_000_000
     change(volume, b"small07", ctime_ns=after)
@@ -223,7 +225,7 @@ def test_parent_sealed_with_an_older_key_is_continued(volume: MemorySource, tmp_
     assert content_of(new, "two", tmp_path) == expected(volume)
 
 
-def test_small_files_that_each_lie_in_another_old_chunk_come_back(tmp_path: Path) -> None:
+def test_small_files_that_each_lie_in_another_old_chunk_are_restored(tmp_path: Path) -> None:
     """A long chain of incremental backups needs a little of many chunks at once."""
     volume, made, parent = MemorySource(), Backups(keys=key_ring()), None
     for generation in range(14):

@@ -94,7 +94,7 @@ def test_incremental_whose_walk_is_another_process_leaves_out_the_same(
 
 
 @needs_root
-def test_by_default_the_backup_fails_and_says_how_to_go_on(damaged: Path, backups: Backups) -> None:
+def test_backup_fails_by_default_and_says_how_to_continue(damaged: Path, backups: Backups) -> None:
     with pytest.raises(SourceError, match=r"I/O error.*--skip-unreadable.*EIO: cannot"):
         backups.back_up(damaged, "full")
 
@@ -218,7 +218,7 @@ def test_hard_links_to_an_omitted_file_are_left_out_too(backups: Backups) -> Non
 
 
 @pytest.mark.parametrize("code", [errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEM])
-def test_volume_that_is_gone_is_no_gap(backups: Backups, code: int) -> None:
+def test_missing_volume_is_not_an_omission(backups: Backups, code: int) -> None:
     volume = MemorySource(SKIP)
     breaks(volume.add(b"file", (0, b"content")), code)
     with pytest.raises(SourceError, match=errno.errorcode[code]):
@@ -269,7 +269,7 @@ def test_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts: 
     assert volume.open_files == 0
 
 
-def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_unreadable_files_fail_the_backup(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinderblock.volume.omissions.MAX_OMITTED_OBJECTS", 2)
     volume = MemorySource(SKIP)
     for name in (b"a", b"b", b"c"):

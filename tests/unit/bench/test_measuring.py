@@ -46,7 +46,7 @@ def test_aim_compares_the_median_with_restic_and_the_limit() -> None:
     assert row == "| full | 2.00 / 4.50 / 5.00 | 2.00 / 2.00 / 4.00 | 4, limit 1.5 | yes, **no** |"
 
 
-def test_ratio_is_made_of_everything_that_this_program_used_at_all() -> None:
+def test_ratio_covers_every_resource_that_this_program_used() -> None:
     results = Results()
     for step in Step:
         results.samples[step, CINDERBLOCK].append(_sample(wall=2.0, memory=100, requests=10, stored=0))

@@ -35,7 +35,7 @@ def test_every_pod_fits_pod_security_restricted(rendered: Objects) -> None:
             assert context["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_every_container_asks_for_resources_and_limits_its_memory(rendered: Objects) -> None:
+def test_every_container_requests_resources_and_limits_its_memory(rendered: Objects) -> None:
     for pod in _pods(rendered):
         for container in pod["containers"]:
             assert set(container["resources"]["requests"]) == {"cpu", "memory"}
@@ -50,7 +50,7 @@ def test_no_role_has_a_wildcard_or_hands_on_rights(rendered: Objects) -> None:
         assert words.isdisjoint({"*", "escalate", "bind", "impersonate"})
 
 
-def test_nobody_may_list_secrets_or_run_code_in_pods(rendered: Objects) -> None:
+def test_no_role_may_list_secrets_or_run_code_in_pods(rendered: Objects) -> None:
     for role, rule in _rules(rendered):
         if "secrets" in rule["resources"]:
             assert set(rule["verbs"]) <= {"get", "create", "patch"}, role
@@ -151,7 +151,7 @@ def test_several_operators_keep_apart_and_are_not_evicted_together() -> None:
     assert budget["spec"]["selector"] == spec["selector"]
 
 
-def test_affinity_of_the_user_takes_the_place_of_ours() -> None:
+def test_affinity_of_the_user_replaces_the_default() -> None:
     spec = _deployment(render("operator.replicas=2", "affinity.nodeAffinity.x=y"), "cinderblock")["spec"]
     assert spec["template"]["spec"]["affinity"] == {"nodeAffinity": {"x": "y"}}
 
@@ -170,7 +170,7 @@ def test_digest_wins_over_a_tag() -> None:
     assert spec["containers"][0]["image"] == f"localhost/cinderblock@{digest}"
 
 
-def test_where_pods_run_is_the_same_for_all_of_them() -> None:
+def test_all_pods_have_the_same_scheduling_settings() -> None:
     objects = render(
         *EVERYTHING, "nodeSelector.disk=ssd", "tolerations[0].key=backup", "priorityClassName=high",
         "imagePullSecrets[0].name=registry", "affinity.nodeAffinity.x=y",
@@ -201,7 +201,7 @@ def test_plain_rendering_holds_no_uninstall_hooks() -> None:
     assert not [item for item in render(*EMBEDDED) if "helm.sh/hook" in item["metadata"].get("annotations", {})]
 
 
-def test_what_uninstalling_needs_exists_only_meanwhile() -> None:
+def test_uninstall_objects_exist_only_during_the_uninstallation() -> None:
     hooks = [item for item in render(*EVERYTHING) if "helm.sh/hook" in item["metadata"].get("annotations", {})]
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Job"}
     assert {item["kind"] for item in hooks} == kinds
@@ -217,13 +217,13 @@ def test_two_renderings_are_equal_and_hold_no_secret() -> None:
     assert not of_kind(first, "Secret")
 
 
-def test_embedded_store_is_off_unless_asked_for() -> None:
+def test_embedded_store_is_disabled_by_default() -> None:
     objects = render()
     assert {item["kind"] for item in objects}.isdisjoint({"Job", "Namespace", "PersistentVolumeClaim"})
     assert [item["metadata"]["name"] for item in of_kind(objects, "Service")] == ["cinderblock-metrics"]
 
 
-def test_what_people_would_miss_stays_when_the_chart_goes() -> None:
+def test_user_data_stays_when_the_chart_is_uninstalled() -> None:
     objects = render(*EVERYTHING)
     precious = [*of_kind(objects, "PersistentVolumeClaim"), *of_kind(objects, "Namespace")]
     assert [item["metadata"]["name"] for item in precious] == ["cinderblock-store", "demo", "shop"]
@@ -231,7 +231,7 @@ def test_what_people_would_miss_stays_when_the_chart_goes() -> None:
         assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
-def test_namespaces_are_made_only_if_asked_for() -> None:
+def test_namespaces_are_created_only_on_request() -> None:
     assert not of_kind(render(*EMBEDDED), "Namespace")
 
 

@@ -126,7 +126,7 @@ def entry_lists(draw: st.DrawFn) -> list[Entry]:
 
 @settings(max_examples=60)
 @given(entries=entry_lists(), is_sealed=st.booleans())
-def test_entries_come_back(entries: list[Entry], is_sealed: bool) -> None:
+def test_entries_are_read_back(entries: list[Entry], is_sealed: bool) -> None:
     keys = KEYS if is_sealed else None
     reader = read(write(entries, keys), keys)
     packs = {reader.packs.name(pack): pack for pack in range(len(reader.packs))}

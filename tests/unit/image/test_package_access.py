@@ -18,7 +18,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_nothing_set_means_nothing_handed_over(home: Path) -> None:
+def test_without_settings_the_build_gets_nothing(home: Path) -> None:
     assert package_client_secrets(home, {}) == []
 
 
@@ -30,7 +30,7 @@ def test_index_of_pip_is_uvs_index_too(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
-def test_index_of_uvs_own_stays_uvs(home: Path, name: str) -> None:
+def test_index_of_uv_takes_precedence_for_uv(home: Path, name: str) -> None:
     given = _given(home, {"PIP_INDEX_URL": "https://pip.test/simple", name: "https://uv.test/simple"})
     assert given == {"PIP_INDEX_URL": "https://pip.test/simple", name: "https://uv.test/simple"}
 
@@ -54,16 +54,16 @@ def test_certificates_reach_every_client_as_a_file(home: Path) -> None:
     assert _read(home) == dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), "/run/secrets/package_ca")
 
 
-def test_certificates_that_are_not_there_are_left_out(home: Path) -> None:
+def test_missing_certificate_files_are_omitted(home: Path) -> None:
     assert package_client_secrets(home, {"SSL_CERT_FILE": str(home / "missing")}) == []
 
 
-def test_value_is_what_the_shell_reads_whatever_is_in_it(home: Path) -> None:
+def test_shell_reads_any_value_unchanged(home: Path) -> None:
     url = "https://user:p$a`s's\"@mirror.test/simple"
     assert _given(home, {"PIP_INDEX_URL": url})["PIP_INDEX_URL"] == url
 
 
-def test_nobody_else_can_read_what_is_handed_over(home: Path) -> None:
+def test_files_for_the_build_are_readable_only_by_their_owner(home: Path) -> None:
     _given(home, {"PIP_INDEX_URL": "https://user:password@mirror.test/simple"})
     assert (home / "package_env").stat().st_mode & 0o077 == 0
 

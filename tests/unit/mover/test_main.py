@@ -235,7 +235,7 @@ def test_report_of_many_losses_keeps_every_count(character: str) -> None:
     assert parsed.unreadable_examples[0].startswith(character)
 
 
-def test_short_report_is_kept_as_it_is() -> None:
+def test_short_report_is_unchanged() -> None:
     report = MoverReport(succeeded=True, message="well", warnings=["2 sockets left out"], restored_bytes=5)
     report = report.model_copy(update={"losses": [Loss(what="owners", objects=3, examples=["a", "b", "c"])]})
     assert MoverReport.model_validate_json(encode_report(report)) == report
@@ -255,7 +255,7 @@ def test_unreadable_encryption_key_is_a_permanent_failure(tmp_path: Path, source
     assert pod.report.message.startswith(f"Cannot read encryption key {encryption}")
 
 
-def test_kubelets_own_entries_are_no_keys(tmp_path: Path) -> None:
+def test_kubelets_own_entries_are_not_keys(tmp_path: Path) -> None:
     mount(tmp_path / "encryption", {"2024": b"a" * 32})
     ring = read_key_ring(str(tmp_path / "encryption"), None)
     assert ring is not None

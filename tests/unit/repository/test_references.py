@@ -134,7 +134,7 @@ def test_manifest_that_goes_between_the_listing_and_the_reading_is_absent() -> N
 
 
 @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), ContainerNotFound("no bucket")], ids=str)
-def test_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
+def test_silent_store_is_not_an_answer(error: Exception) -> None:
     line, known = a_line(3), VolumeReferences()
     store = FaultyStore(line.backups.store)
     store.on("get", name(2)).raises(error)
@@ -161,7 +161,7 @@ def test_unreadable_manifest_may_need_anything_and_names_a_remedy() -> None:
     assert list(line.backups.store.list("")) == before
 
 
-def test_of_a_newer_format_the_message_says_so() -> None:
+def test_manifest_of_a_newer_format_is_named_as_such() -> None:
     line = a_line(2)
     content = bytearray(line.backups.store.get(line.key(name(1))))
     content[44] = 9

@@ -226,7 +226,7 @@ def test_unreadable_volume_ends_the_run_with_everything_closed() -> None:
     assert not any(key.startswith(f"{PREFIX}/backups/") for key in keys_of(memory))
 
 
-def test_folders_beside_the_packs_do_no_harm_and_stay() -> None:
+def test_folders_next_to_the_packs_do_no_harm_and_stay() -> None:
     backups = Backups()
     key = pack_prefix(PREFIX, VOLUME, "b-1")
     planted = [key, f"{key}notes.txt"]

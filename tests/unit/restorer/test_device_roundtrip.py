@@ -32,7 +32,7 @@ def write_image(path: Path, size: int, *segments: tuple[int, bytes]) -> Path:
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
 @pytest.mark.parametrize("size", [1, 511, MIB - 1, MIB, MIB + 1, 5 * MIB + 12345])
-def test_device_of_any_size_comes_back(tmp_path: Path, size: int, keys: KeyRing | None) -> None:
+def test_device_of_any_size_is_restored(tmp_path: Path, size: int, keys: KeyRing | None) -> None:
     image = write_image(tmp_path / "image", size, (0, os.urandom(size)))
     backups = Backups(keys=keys)
     backups.back_up(image, "full", mode=BLOCK)
@@ -41,7 +41,7 @@ def test_device_of_any_size_comes_back(tmp_path: Path, size: int, keys: KeyRing 
     assert target.read_bytes() == image.read_bytes()
 
 
-def test_device_of_zeros_stores_nothing_and_comes_back(tmp_path: Path) -> None:
+def test_device_of_zeros_stores_nothing_and_is_restored(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 3 * MIB, (MIB, bytes(MIB)))
     backups = Backups()
     report = backups.back_up(image, "full", mode=BLOCK)

@@ -41,7 +41,7 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_every_kind_of_entry_comes_back(source: Path, target: Path, keys: KeyRing | None) -> None:
+def test_every_kind_of_entry_is_restored(source: Path, target: Path, keys: KeyRing | None) -> None:
     make_tree(str(source), seed=1, privileged=PRIVILEGED)
     backups = Backups(keys=keys)
     report = backups.back_up(source, "full")
@@ -131,7 +131,7 @@ def test_unsupported_metadata_is_reported_before_the_work(
         assert len(caplog.messages) > 3
 
 
-def test_empty_tree_comes_back(source: Path, target: Path) -> None:
+def test_empty_tree_is_restored(source: Path, target: Path) -> None:
     backups = Backups()
     report = backups.back_up(source, "full")
     assert report.object_count == 0
@@ -183,7 +183,9 @@ def test_file_of_a_terabyte_with_little_data_takes_no_time(source: Path, target:
     assert compare_trees(str(source), str(target), holes=True) == []
 
 
-def test_many_files_come_back_with_few_descriptors(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_are_restored_with_few_descriptors(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(600):
         (source / f"{number:04}").write_bytes(b"%d" % number * 50)
     backups = Backups()

@@ -26,7 +26,7 @@ def test_copy_of_one_instant_is_good(tree: Path) -> None:
     assert ledger.troubles(str(tree), SEED) == (STEPS, [])
 
 
-def test_writer_goes_on_where_the_volume_is(tree: Path) -> None:
+def test_writer_continues_after_the_last_step_of_the_volume(tree: Path) -> None:
     ledger.write(str(tree), SEED, lambda step: step < STEPS + 5)
     assert ledger.troubles(str(tree), SEED) == (STEPS + 5, [])
 

@@ -143,7 +143,7 @@ def test_dying_process_is_left_alone() -> None:
     assert bench.time.sleeps == []
 
 
-def test_server_gets_the_wait_that_it_asks_for() -> None:
+def test_retry_waits_as_long_as_the_server_requests() -> None:
     bench = Bench(share=0.0)
     bench.faulty.on("put").raises(away(retry_after=17))
     bench.store.put("key", b"x")
@@ -169,7 +169,7 @@ def test_waits_grow_and_stay_below_their_bound(attempts: int, first: float, long
     assert all(before <= after for before, after in pairwise(bench.time.sleeps))
 
 
-def test_listing_that_breaks_off_goes_on_where_it_was() -> None:
+def test_interrupted_listing_continues_at_its_last_page() -> None:
     bench = Bench()
     expected = [ObjectInfo(f"p/{number:02}", number) for number in range(20)]
     for item in expected:

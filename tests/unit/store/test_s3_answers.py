@@ -134,7 +134,7 @@ def test_long_text_of_the_server_is_cut() -> None:
 
 @any_call
 @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "404 Not Found", "405 Method Not Allowed"])
-def test_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
+def test_web_page_is_not_a_rejection_by_s3(call: Call, status: str) -> None:
     error = raised(call, answer(status, HTML, Content_Type="text/html"))
     assert isinstance(error, StoreUnreachable)
     assert error.reason == "NotS3"
@@ -162,13 +162,13 @@ def test_overloaded_server_keeps_its_connection(call: Call) -> None:
 
 
 @any_call
-def test_page_that_parses_is_no_success(call: Call) -> None:
+def test_web_page_that_parses_is_not_a_success(call: Call) -> None:
     error = raised(call, answer("200 OK", "<html><body/></html>", Content_Type="text/html"))
     assert error.reason == "NotS3"
 
 
 @any_call
-def test_page_that_does_not_parse_is_no_success(call: Call) -> None:
+def test_malformed_page_is_not_a_success(call: Call) -> None:
     assert isinstance(raised(call, answer("200 OK", HTML, Content_Type="text/html")), StoreUnreachable)
 
 
@@ -203,7 +203,7 @@ def test_load_balancer_without_servers_may_be_tried_again(call: Call) -> None:
 
 
 @pytest.mark.parametrize("wait", [lambda: "70", lambda: formatdate(time() + 70, usegmt=True)])
-def test_wait_that_a_server_asks_for_is_kept(wait: Callable[[], str]) -> None:
+def test_wait_that_a_server_requests_is_kept(wait: Callable[[], str]) -> None:
     error = raised(CALLS["get"], s3_error("503 Slow Down", "SlowDown", Retry_After=wait()))
     assert isinstance(error, StoreUnreachable)
     assert error.retry_after is not None
@@ -251,7 +251,7 @@ def listing(*keys: str, token: str | None = None) -> bytes:
     return answer("200 OK", body)
 
 
-def test_listing_goes_on_to_its_last_page() -> None:
+def test_listing_continues_to_its_last_page() -> None:
     pages = (listing("a", "b", token="1"), listing(token="2"), listing("c"))
     with canned_server(*pages) as server, closing(opened(server)) as store:
         assert list(store.list("")) == [ObjectInfo(key, 1) for key in "abc"]
@@ -307,7 +307,7 @@ def test_deleting_an_absent_key_succeeds() -> None:
     assert len(server.requests) == 1
 
 
-def test_deletion_carries_the_header_that_older_servers_want() -> None:
+def test_deletion_sends_the_header_that_older_servers_require() -> None:
     with canned_server(deletion()) as server, closing(opened(server)) as store:
         store.delete(["key", "a&b"])
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
@@ -366,7 +366,7 @@ def test_server_that_cannot_list_uploads_accepts_large_objects(
         assert len(server.requests) == 5
 
 
-def test_multipart_upload_without_an_id_is_no_s3() -> None:
+def test_multipart_upload_without_an_id_is_not_s3() -> None:
     error = raised(lambda store: store.put("key", bytes(97 << 20)), answer("200 OK", "<html/>"))
     assert error.reason == "NotS3"
     assert "UploadId" in error.message

@@ -46,14 +46,14 @@ EVERYTHING = [
 ]
 
 
-def test_what_is_used_and_granted_is_in_order() -> None:
+def test_granted_and_used_rights_match() -> None:
     used = rights_used_by(EVERYTHING, ACCOUNT)
     assert not unused(granted(ROLES), used)
     assert not foreign(used, "operator")
     assert not used.refused
 
 
-def test_grant_that_nobody_uses_is_seen() -> None:
+def test_unused_right_is_found() -> None:
     used = rights_used_by(EVERYTHING[1:], ACCOUNT)
     assert unused(granted(ROLES), used) == {Right("", "pods", "get")}
 
@@ -65,12 +65,12 @@ def test_call_uses_only_rights_of_its_namespace() -> None:
     ]
 
 
-def test_refusal_is_seen() -> None:
+def test_refused_request_is_found() -> None:
     used = rights_used_by([*EVERYTHING, line("list", "secrets", decision="forbid")], ACCOUNT)
     assert used.refused == {Right("", "secrets", "list", "shop")}
 
 
-def test_right_from_elsewhere_is_seen() -> None:
+def test_right_from_another_role_is_found() -> None:
     used = rights_used_by([*EVERYTHING, line("list", "nodes", role="somebody-elses")], ACCOUNT)
     assert list(foreign(used, "operator")) == [Right("", "nodes", "list", "shop")]
 
