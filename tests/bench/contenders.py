@@ -88,8 +88,8 @@ class Cinderblock:
 
     def _back_up(self, path: str, window: str, *options: str) -> Usage:
         used = self._run("backup", path, "--dirty-window", window, *options, "--to", *self._store)
-        told = json.loads(used.output.splitlines()[-1])
-        self._newest, self.reread = told["backupId"], told["rereadFiles"]
+        printed = json.loads(used.output.splitlines()[-1])
+        self._newest, self.reread = printed["backupId"], printed["rereadFiles"]
         return used
 
     def restore(self, path: str, target: str) -> Usage:

@@ -114,7 +114,7 @@ def _json(command: list[str], folder: Path, settings: Mapping[str, str] | None =
         command, cwd=folder, env={**environment(), **(settings or {})}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise ClusterError(f"`{' '.join(command)}` failed in {folder} (modules come from `go env GOPROXY`):\n{said}")
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
+        raise ClusterError(f"`{' '.join(command)}` failed in {folder} (modules come from `go env GOPROXY`):\n{output}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -102,8 +102,8 @@ def _write_data(story: Story, kube: KubeCluster) -> None:
         OneShotPod("write-files", tree, (Mount("files", "/volume"),)).manifest(kube, NAMESPACE),
         OneShotPod("write-disk", disk, (Mount("disk", "/dev/volume", is_block=True),)).manifest(kube, NAMESPACE),
     )
-    story.tell(finish_pod(kube, NAMESPACE, "write-files") or "files, directories, links, devices, xattrs, sparse files")
-    story.tell(finish_pod(kube, NAMESPACE, "write-disk") or "random, zero and compressible blocks")
+    story.note(finish_pod(kube, NAMESPACE, "write-files") or "files, directories, links, devices, xattrs, sparse files")
+    story.note(finish_pod(kube, NAMESPACE, "write-disk") or "random, zero and compressible blocks")
     _ready(kube, "backupstore/default")
     if kube.snapshot_class:
         chosen = json.dumps({"spec": {"volumeSnapshotClassName": kube.snapshot_class}})
@@ -139,7 +139,7 @@ def _apply(story: Story, kube: KubeCluster, *names: str) -> None:
     for name in names:
         path = ROOT / "examples" / name
         print(f"          $ kubectl apply -f examples/{name}", flush=True)
-        story.tell(kube.kubectl("apply", "-f", str(path)))
+        story.note(kube.kubectl("apply", "-f", str(path)))
 
 
 def _ready(kube: KubeCluster, *names: str) -> None:
@@ -156,27 +156,27 @@ def _compare(story: Story, kube: KubeCluster) -> None:
         differences = compare_trees(kube, NAMESPACE, "original", restored)
         if differences:
             raise KubeClusterError(f"{restored} differs from the original:\n" + "\n".join(differences[:20]))
-        story.tell(f"{restored}: equal to the original, file by file and attribute by attribute")
+        story.note(f"{restored}: equal to the original, file by file and attribute by attribute")
     original, restored = digests(kube, NAMESPACE, ("disk", "disk-restored"), DISK_BYTES)
     if original != restored:
         raise KubeClusterError(f"the restored device differs: {original} and {restored}")
-    story.tell(f"disk-restored: equal to the original, SHA-256 {original.split()[0]}")
+    story.note(f"disk-restored: equal to the original, SHA-256 {original.split()[0]}")
 
 
 def _delete(story: Story, kube: KubeCluster) -> None:
     store = EmbeddedStore.of(kube, NAMESPACE)
     before = store.keys(kube)
-    story.tell(f"the store holds {len(before)} objects")
+    story.note(f"the store holds {len(before)} objects")
     story.show(kube, "-n", NAMESPACE, "delete", "volumebackup", "disk-full", "--timeout=60s")
     after = store.keys(kube)
-    story.tell(f"the store holds {len(after)} objects, and none of them belongs to the deleted backup")
+    story.note(f"the store holds {len(after)} objects, and none of them belongs to the deleted backup")
     if not after < before:
         raise KubeClusterError("the store still holds the backup's objects")
     story.show(kube, "-n", NAMESPACE, "delete", "volumebackups", "--all", "--timeout=90s")
     left = store.keys(kube)
     if left:
         raise KubeClusterError(f"the store still holds {sorted(left)}")
-    story.tell("the store is empty")
+    story.note("the store is empty")
 
 
 def _nothing_left(story: Story, kube: KubeCluster) -> None:

@@ -24,7 +24,7 @@ class Story:
         yield
         self._steps.append((title, time.monotonic() - began))
 
-    def tell(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Print a remark, indented below its step."""
         for line in text.rstrip().splitlines():
             print(f"          {line}", flush=True)
@@ -32,7 +32,7 @@ class Story:
     def show(self, kube: KubeCluster, *arguments: str) -> None:
         """Run kubectl in front of everybody."""
         print(f"          $ kubectl {' '.join(arguments)}", flush=True)
-        self.tell(kube.kubectl(*arguments))
+        self.note(kube.kubectl(*arguments))
 
     def summary(self) -> str:
         """Return a table of the completed steps."""

@@ -66,8 +66,8 @@ def test_retained_backup_leaves_its_data_and_can_be_adopted(owner: Tenant) -> No
 
     owner.kube.apply(owner.adopt("found", kept["status"]["id"], deletionPolicy="Delete"))
     [found] = owner.ends("volumebackup/found")
-    told = ("id", "volumeId", "size", "objectCount", "storedBytes", "dataTimestamp", "manifestKey")
-    assert {field: found["status"][field] for field in told} == {field: kept["status"][field] for field in told}
+    fields = ("id", "volumeId", "size", "objectCount", "storedBytes", "dataTimestamp", "manifestKey")
+    assert {field: found["status"][field] for field in fields} == {field: kept["status"][field] for field in fields}
     owner.kube.apply(owner.restore("found-again", kept["status"]["id"], name="disk-found"))
     owner.ends("volumerestore/found-again")
     length = to_bytes(owner.get("pvc", "disk")["status"]["capacity"]["storage"])

@@ -39,7 +39,7 @@ class OpenStack:
         assert outcome.code == 0, f"{line}: {outcome.err}"
         return outcome
 
-    def told(self, line: str) -> dict[str, Any]:
+    def show(self, line: str) -> dict[str, Any]:
         """Return the output of a command that shows an object."""
         found: dict[str, Any] = json.loads(self.run(f"{line} -f json").out)
         return found
@@ -60,13 +60,13 @@ def test_openstack_client_backs_up_and_restores_a_volume(kube: KubeCluster, endp
     with clients.running() as programs:
         user = OpenStack(programs, Cloud(kube, endpoint, tenant.name))
 
-        made = user.told("volume backup create --name monday --property owner=me files")
+        made = user.show("volume backup create --name monday --property owner=me files")
         tenant.wait_until("backup", lambda: user.status("volume backup", "monday") == "available")
         (backup,) = kube.items("volumebackups", tenant.name)
         assert (backup["metadata"]["uid"], backup["status"]["phase"]) == (made["id"], "available")
-        assert user.told("volume backup show monday")["metadata"] == {"owner": "me"}
+        assert user.show("volume backup show monday")["metadata"] == {"owner": "me"}
 
-        restored = user.told("volume backup restore monday copy")
+        restored = user.show("volume backup restore monday copy")
         tenant.wait_until("volume", lambda: user.status("volume", restored["volume_id"]) == "available")
         assert compare_trees(kube, tenant.name, "files", "copy") == []
         assert {volume["Name"] for volume in json.loads(user.run("volume list -f json").out)} == {"files", "copy"}

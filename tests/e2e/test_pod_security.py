@@ -47,9 +47,9 @@ def _run(tenant: Tenant, name: str, script: str, volume: str, **level: Any) -> s
         f"end of {name}", lambda: tenant.get("pod", name)["status"]["phase"] in ("Succeeded", "Failed"), timeout=90
     )
     assert ended
-    said = tenant.kubectl("logs", name)
+    output = tenant.kubectl("logs", name)
     tenant.kubectl("delete", "pod", name, "--timeout=60s")
-    return said
+    return output
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_restricted_movers_run_and_report_what_they_cannot_keep(restricted: Tena
         "705",
         str(USER),
     ]
-    [told] = [event["message"] for event in restricted.events("back") if event["reason"] == "NotAllKept"]
-    assert "owner" in told
+    [message] = [event["message"] for event in restricted.events("back") if event["reason"] == "NotAllKept"]
+    assert "owner" in message
 
 
 def test_refused_mover_is_reported_in_the_policys_words(restricted: Tenant) -> None:
@@ -84,7 +84,7 @@ def test_refused_mover_is_reported_in_the_policys_words(restricted: Tenant) -> N
 
     def message() -> str:
         conditions = restricted.get("vb", "full").get("status", {}).get("conditions", [])
-        said: str = conditions[0]["message"] if conditions else ""
-        return said if "PodSecurity" in said else ""
+        output: str = conditions[0]["message"] if conditions else ""
+        return output if "PodSecurity" in output else ""
 
     assert "restricted" in restricted.wait_until("refusal in the status", message, timeout=60)

@@ -72,8 +72,8 @@ def test_restore_without_a_fitting_node_waits_for_one(tenant: Tenant, zoned: str
     kube.apply(tenant.backup("full", "files"))
     tenant.ends("volumebackup/full")
     kube.apply(tenant.restore("back", "full", name="new", storageClassName=zoned))
-    said = tenant.says("volumerestore/back", "MoverUnschedulable")
-    assert "didn't find available persistent volumes to bind" in said
+    message = tenant.says("volumerestore/back", "MoverUnschedulable")
+    assert "didn't find available persistent volumes to bind" in message
     assert kube.get("pvc", "new", tenant.name) is None
     _move_in(kube, zoned)
     tenant.ends("volumerestore/back")

@@ -90,7 +90,7 @@ class Scene:
 
     def leads(self, process: OperatorProcess) -> bool:
         """Return whether this operator holds the Lease."""
-        [started] = process.said("Operator started")
+        [started] = process.logged("Operator started")
         lease = self.get(LEASE, "cinderblock")
         return bool(lease["spec"].get("holderIdentity") == started["identity"])
 

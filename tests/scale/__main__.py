@@ -68,7 +68,7 @@ class Run:
     cluster: Cluster
     results: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def tell(self, what: str, measured: str, aim: str) -> None:
+    def report(self, what: str, measured: str, aim: str) -> None:
         """Add a line to the table, and show it at once."""
         self.results.append((what, measured, aim))
         print(f"  {what}: {measured} (aim {aim})", flush=True)
@@ -157,9 +157,9 @@ def measure_start(run: Run, process: OperatorProcess, began: float) -> None:
     """Measure the time from the start of the process until it has reconciled a new object."""
     uid = run.do(lambda client: _backup(run, client, namespace(0), "first"))
     wait_for("first reconcile", lambda: ("accepted", uid) in run.cluster.done, 600)
-    run.tell("start to first reconcile of a new object", f"{run.cluster.done['accepted', uid] - began:.1f} s", "15 s")
+    run.report("start to first reconcile of a new object", f"{run.cluster.done['accepted', uid] - began:.1f} s", "15 s")
     wait_for("readiness", process.is_ready, 600)
-    run.tell("start to ready", f"{time.monotonic() - began:.1f} s", "-")
+    run.report("start to ready", f"{time.monotonic() - began:.1f} s", "-")
     wait_for("end of the first backup", lambda: ("available", uid) in run.cluster.done, 600)
 
 
@@ -175,8 +175,8 @@ def measure_rest(run: Run, process: OperatorProcess) -> None:
             page.read()
         time.sleep(SCRAPE_SECONDS)
     share = (_cpu(process) - used) / (time.monotonic() - began)
-    run.tell("processor at rest", f"{100 * share:.1f} % of a core", "5 %")
-    run.tell("memory at rest", f"{_memory(process, 'VmRSS'):.0f} MiB", "300 MiB")
+    run.report("processor at rest", f"{100 * share:.1f} % of a core", "5 %")
+    run.report("memory at rest", f"{_memory(process, 'VmRSS'):.0f} MiB", "300 MiB")
 
 
 def measure_resync(run: Run) -> None:
@@ -190,7 +190,7 @@ def measure_resync(run: Run) -> None:
 
     looked_at, used = run.do(judge)
     share = 100 * used / OperatorSettings("example/cinderblock:1").resync_seconds
-    run.tell("a resync", f"{used:.1f} s of processor ({share:.1f} % of a core), {looked_at} objects to look at", "-")
+    run.report("a resync", f"{used:.1f} s of processor ({share:.1f} % of a core), {looked_at} objects to look at", "-")
 
 
 def measure_burst(run: Run, process: OperatorProcess) -> None:
@@ -204,8 +204,8 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
         uids = run.do(lambda client: many(_backup(run, client, *place) for place in places))
         wait_for("end of all backups", lambda: all(("available", uid) in run.cluster.done for uid in uids), 1800)
         took, used = time.monotonic() - began, _cpu(process) - used
-    run.tell(f"{run.burst} backups at once", f"all available after {took:.0f} s", "-")
-    run.tell("processor for each", f"{1000 * used / run.burst:.0f} ms", "-")
+    run.report(f"{run.burst} backups at once", f"all available after {took:.0f} s", "-")
+    run.report("processor for each", f"{1000 * used / run.burst:.0f} ms", "-")
     for what, since, until, aim in (
         ("a new backup is acknowledged as creating", "created", "creating", "p99 5 s"),
         ("a new backup has its turn", "created", "accepted", "-"),
@@ -215,8 +215,8 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
         done = run.cluster.done
         steps = [done[until, uid] - done[since, uid] for uid in uids if (since, uid) in done and (until, uid) in done]
         cuts = statistics.quantiles(steps, n=100)
-        run.tell(f"{what}: median, p99", f"{statistics.median(steps):.2f} s, {cuts[98]:.2f} s", aim)
-    run.tell("most memory", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
+        run.report(f"{what}: median, p99", f"{statistics.median(steps):.2f} s, {cuts[98]:.2f} s", aim)
+    run.report("most memory", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
 
 
 async def _poison(run: Run, client: KubeClient, port: int) -> None:

@@ -34,14 +34,14 @@ LEDGER = Path(__file__).with_name("ledger.py")
 WALK = 2 << 20
 """Bytes a second, up and down: movers live for some seconds, long enough to be killed."""
 ENOUGH_MINUTES = 15.0
-"""A run of this length must have met everything: all kinds of harm come once in some seven minutes."""
+"""A run of this length must have met everything: all kinds of fault come once in some seven minutes."""
 BEGAN = time.monotonic()
 
 
 def main() -> int:
     """Run the soak, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="for how long harm is done (30)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="for how long faults are injected (30)")
     parser.add_argument("--volumes", type=int, default=4, help="of four kinds, one after the other (4)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all chances; another one in each run")
     arguments = parser.parse_args()
@@ -84,7 +84,7 @@ def soak(kube: KubeCluster, recorder: Recorder, arguments: argparse.Namespace) -
         wrong = _errors(going_on)
         wrong += _errors([pool.submit(volume.check_every_backup) for volume in volumes])
     done = sum((volume.done for volume in volumes), Counter[str]())
-    _tell(done, injector.done)
+    _report(done, injector.done)
     if arguments.minutes >= ENOUGH_MINUTES:
         wrong += [f"never done: {what}" for what in ACTIONS if not done[what]]
         wrong += [f"never met: {what}" for what in sorted(injector.kinds - injector.done.keys())]
@@ -117,8 +117,8 @@ def _left(kube: KubeCluster, tenant: Tenant, injector: FaultInjector) -> list[st
     return []
 
 
-def _tell(done: Counter[str], harm: Counter[str]) -> None:
-    for title, counted in (("done", done), ("harm", harm)):
+def _report(done: Counter[str], faults: Counter[str]) -> None:
+    for title, counted in (("done", done), ("faults", faults)):
         say(f"{title}: " + ", ".join(f"{count} x {what}" for what, count in sorted(counted.items())))
 
 

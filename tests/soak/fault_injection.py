@@ -58,7 +58,7 @@ class FaultInjector:
         self._random = random.Random(seed)
         self._log = log
         api = self._settings.ports["apiserver"]
-        self._harms = [
+        self._disruptions = [
             Disruption("operator killed", lambda: self._kill_in_pods("operator")),
             Disruption("mover killed", self._kill_mover),
             Disruption("S3 server killed", lambda: self._kill_in_pods("versitygw")),
@@ -73,20 +73,20 @@ class FaultInjector:
             Disruption("API server cut off from pods", lambda: self._cut_off("INPUT", api)),
         ]
         # Movers live for some seconds only, and are what most depends on.
-        self._harms += [harm for harm in self._harms if harm.name.startswith("mover")]
-        self.kinds = {harm.name for harm in self._harms}
+        self._disruptions += [disruption for disruption in self._disruptions if disruption.name.startswith("mover")]
+        self.kinds = {disruption.name for disruption in self._disruptions}
 
     def kill(self, enough: threading.Event) -> None:
         """Inject faults until told to stop, then restart everything. Raises ClusterError if a part does not recover."""
         left: list[Disruption] = []
         while not enough.wait(self._random.uniform(*SECONDS_BETWEEN)):
             if not left:
-                left = self._random.sample(self._harms, len(self._harms))
-            harm = left.pop()
+                left = self._random.sample(self._disruptions, len(self._disruptions))
+            disruption = left.pop()
             began = datetime.now(UTC)
-            if harm.do():
-                self.done[harm.name] += 1
-                self._log(f"{harm.name}, {(datetime.now(UTC) - began).total_seconds():.0f} s")
+            if disruption.do():
+                self.done[disruption.name] += 1
+                self._log(f"{disruption.name}, {(datetime.now(UTC) - began).total_seconds():.0f} s")
 
     def was_forgotten(self, volume: Object) -> bool:
         """Return whether a PersistentVolume may stay staged forever, because the kubelet died while it was released.

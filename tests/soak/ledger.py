@@ -255,7 +255,7 @@ def write(path: str, seed: str, goes_on: Callable[[int], bool] = lambda step: Tr
         time.sleep(PAUSE)
 
 
-def troubles(path: str, seed: str, kind: str = "") -> tuple[int, list[str]]:
+def find_errors(path: str, seed: str, kind: str = "") -> tuple[int, list[str]]:
     """Return the number of steps in a copy, and the pages that do not match these steps."""
     volume = opened(path, kind, writes=False)
     steps = steps_in(volume, seed)
@@ -278,7 +278,7 @@ def main() -> int:
     if command == "write":
         write(path, seed, kind="".join(kind))
         return 0
-    steps, wrong = troubles(path, seed, *kind)
+    steps, wrong = find_errors(path, seed, *kind)
     print("\n".join([str(steps), *wrong]))
     return 1 if wrong else 0
 

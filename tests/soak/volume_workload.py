@@ -138,8 +138,8 @@ class Volume:
 
     def _steps(self) -> int:
         """Return the number of durable steps, or 0 if the writer cannot report it."""
-        said = self._kubectl("logs", f"write-{self.name}", "--tail=1", check=False).strip()
-        return int(said) if said.isdigit() else 0
+        output = self._kubectl("logs", f"write-{self.name}", "--tail=1", check=False).strip()
+        return int(output) if output.isdigit() else 0
 
     def _durable(self) -> int:
         """Return the number of durable steps. The writer must report it."""
@@ -218,11 +218,11 @@ class Volume:
         pod = OneShotPod(self._next_name("judge"), command, (Mount(target, self._path, self.kind.is_block),))
         self._apply(pod.manifest(self.tenant.kube, self.tenant.name))
         ended: str = self._wait(f"end of {pod.name}", lambda: self._ended(pod.name), 300)
-        said = self._kubectl("logs", pod.name)
+        output = self._kubectl("logs", pod.name)
         self._kubectl("delete", "pod", pod.name, "--timeout=120s")
-        promise, steps = self.promises[backup], int((said.split() or ["-1"])[0])
+        promise, steps = self.promises[backup], int((output.split() or ["-1"])[0])
         if ended != "Succeeded" or not promise.least <= steps <= promise.most:
-            raise AssertionError(f"{target} holds {said[:2000]}, and {backup} promised {promise}")
+            raise AssertionError(f"{target} holds {output[:2000]}, and {backup} promised {promise}")
         self._did("copy compared")
 
     def _any(self) -> str:
@@ -256,8 +256,8 @@ class Volume:
 
         def phase() -> str:
             found = self._get(kind, name) or {}
-            said: str = found.get("status", {}).get("phase", "")
-            return said if said == "available" or said in ERRORS else ""
+            output: str = found.get("status", {}).get("phase", "")
+            return output if output == "available" or output in ERRORS else ""
 
         if self._wait(f"end of {name}", phase, END_WITHIN) != "available":
             found = self._get(kind, name) or {}
@@ -269,7 +269,7 @@ class Volume:
         deadline = time.monotonic() + seconds
         while not (value := seen()):
             if time.monotonic() > deadline:
-                told = self.tenant.kube.diagnose(self.tenant.name)
-                raise KubeClusterError(f"{self.name}: after {seconds:.0f} s there was still no: {what}\n{told}")
+                state = self.tenant.kube.diagnose(self.tenant.name)
+                raise KubeClusterError(f"{self.name}: after {seconds:.0f} s there was still no: {what}\n{state}")
             time.sleep(1)
         return value

@@ -113,7 +113,7 @@ class Story:
     manifests: dict[str, Object] = field(default_factory=dict)
     expected: dict[str, Contents] = field(default_factory=dict)
 
-    def tell(self) -> None:
+    def run(self) -> None:
         """Do everything that ends while the release runs."""
         files, notes, disk, ledger = (self.volumes / name for name in ("files", "notes", "disk", "ledger"))
         for folder in (files, notes, ledger):
@@ -275,7 +275,7 @@ def record(directory: Path) -> None:
         kubeconfig = kubeconfigs.write(scratch / "kubeconfig", line.url, server.authority, server.token)
         settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default"}
         process = stack.enter_context(operator(line, scratch, "operator", kubeconfig, **settings))
-        story.tell()
+        story.run()
         wait_for("end of the movers that nobody sees", lambda: len(cluster.messages) == 2)
         for kind, name in (("volumebackup", RUNNING), ("volumerestore", RESTORING)):
             wait_for(f"word of {name}", lambda k=kind, n=name: "MoverRunning" in json.dumps(story.get(k, n)))

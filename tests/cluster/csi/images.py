@@ -104,9 +104,9 @@ class ImageStore:
 
     def _commit(self, name: str, **record: object) -> Image:
         path = self.path(name)
-        beside = path + RECORD_SUFFIX
-        with open(beside + PARTIAL_SUFFIX, "w", encoding="utf-8") as file:
+        record_path = path + RECORD_SUFFIX
+        with open(record_path + PARTIAL_SUFFIX, "w", encoding="utf-8") as file:
             json.dump(record, file)
-        os.rename(beside + PARTIAL_SUFFIX, beside)
+        os.rename(record_path + PARTIAL_SUFFIX, record_path)
         os.rename(path + PARTIAL_SUFFIX, path)
         return self.get(name)

@@ -119,8 +119,8 @@ class KubeCluster:
         deadline = time.monotonic() + timeout
         while not (value := seen()):
             if time.monotonic() > deadline:
-                told = f"\n{details()}" if details else ""
-                raise KubeClusterError(f"after {timeout:.0f} s there was still no: {what}{told}")
+                state = f"\n{details()}" if details else ""
+                raise KubeClusterError(f"after {timeout:.0f} s there was still no: {what}{state}")
             time.sleep(0.2)
         return value
 

@@ -150,10 +150,10 @@ class FaultyApi:
         await asyncio.sleep(0.1)
 
     async def _say(self, plural: str, event: dict[str, Any]) -> int:
-        told = [response for watched, response in self._watches if watched == plural]
-        for response in told:
+        responses = [response for watched, response in self._watches if watched == plural]
+        for response in responses:
             await response.write(json.dumps(event).encode() + b"\n")
-        return len(told)
+        return len(responses)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.transport is not None:

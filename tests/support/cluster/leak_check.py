@@ -73,10 +73,10 @@ class DeletedNamespaces:
         """Check that all of them are gone, with every volume, snapshot and loop device."""
         self.kube.wait_until("end of the tests' namespaces", lambda: not self._namespaces(), timeout=180)
         self.kube.wait_until(
-            "end of the tests' volumes and snapshots", lambda: not self.remains(), timeout=60, details=self._tell
+            "end of the tests' volumes and snapshots", lambda: not self.remains(), timeout=60, details=self._describe
         )
         if self.kube.is_own:
-            self.kube.wait_until("end of loop devices", lambda: not self._orphans(), timeout=60, details=self._tell)
+            self.kube.wait_until("end of loop devices", lambda: not self._orphans(), timeout=60, details=self._describe)
 
     def remains(self) -> list[str]:
         """Return the names of PersistentVolumes and VolumeSnapshotContents of the namespaces."""
@@ -96,7 +96,7 @@ class DeletedNamespaces:
         known = [item["spec"].get("csi", {}).get("volumeHandle", "-") for item in self.kube.items("persistentvolumes")]
         return [file for file in loop_files() if not any(handle in file for handle in known)]
 
-    def _tell(self) -> str:
+    def _describe(self) -> str:
         remains = self.remains()
         loops = self._orphans() if self.kube.is_own else "-"
         objects = self.kube.kubectl("get", "persistentvolumes,volumesnapshotcontents", "-o", "yaml", check=False)

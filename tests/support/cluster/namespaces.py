@@ -161,8 +161,8 @@ class Tenant:
             found = self.get(kind, name)
             phase = found.get("status", {}).get("phase")
             if phase in ERRORS and phase not in phases:
-                told = self.kube.diagnose(self.name)
-                raise KubeClusterError(f"{operation} is in {phase}: {found['status'].get('failReason')}\n{told}")
+                state = self.kube.diagnose(self.name)
+                raise KubeClusterError(f"{operation} is in {phase}: {found['status'].get('failReason')}\n{state}")
             return found if phase in phases else None
 
         found: Object = self.wait_until(f"{operation} in {' or '.join(phases)}", seen, timeout=timeout)

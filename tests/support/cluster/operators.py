@@ -45,10 +45,10 @@ class OperatorProcess:
         """Wait until it has logged this message so often; returns these lines."""
         return wait_for(
             f"{times} x {message!r} in {self.log}",
-            lambda: self.said(message)[:times] if self.said(message, times) else [],
+            lambda: self.logged(message)[:times] if self.logged(message, times) else [],
         )
 
-    def said(self, message: str, times: int = 1) -> list[dict[str, Any]]:
+    def logged(self, message: str, times: int = 1) -> list[dict[str, Any]]:
         """Return the lines with this message, if there are at least that many."""
         found = [line for line in self.lines() if line["message"].startswith(message)]
         return found if len(found) >= times else []

@@ -502,8 +502,8 @@ class Simulation:
 
     def deliver_changes(self) -> None:
         """Deliver the recorded changes to the operator."""
-        heard, self._undelivered[:] = self._undelivered[:], []
-        for change in heard:
+        delivered, self._undelivered[:] = self._undelivered[:], []
+        for change in delivered:
             self._loop.run_until_complete(self._deliver(change))
 
     async def _deliver(self, change: Change) -> None:
