@@ -23,7 +23,7 @@ def remove(settings: Settings, proxy: Path) -> None:
     sockets = _shim_sockets(settings)
     _end_processes(settings, found)
     _release(settings)
-    # Without a kube-proxy of ours, its chains are somebody else's.
+    # If the cluster has no kube-proxy, its chains belong to somebody else.
     network.stop(settings, proxy if "kube-proxy" in found else None)
     cgroups.remove(settings.name)
     host_state.restore_sysctls(settings.sysctls)

@@ -19,7 +19,7 @@ class Health:
 
     def is_node_ready(self) -> bool:
         """Return whether the node is ready and accepts pods."""
-        # What the API server knows may be from before the kubelet's end.
+        # The API server's state may be older than the kubelet's end.
         if not self._is_healthy("kubelet-health"):
             return False
         node = self._api.get(f"/api/v1/nodes/{NODE}")

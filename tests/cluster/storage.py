@@ -20,7 +20,7 @@ _DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
 # Defaults: the first try again after 1 s, the last one after 5 minutes.
 _RETRIES = ("--retry-interval-start=250ms", "--retry-interval-max=5s")
 _CLIENT_LIMITS = ("--kube-api-qps=200", "--kube-api-burst=400")
-# A snapshot that is deleted while it is being made may wait for the next look at everything: by default 15 minutes.
+# A snapshot that is deleted during its creation may wait for the next resync, by default 15 minutes.
 _RESYNC = "--resync-period=10s"
 
 

@@ -77,7 +77,7 @@ MODULES = (
     Module("versitygw", _commands("github.com/versity/versitygw", "versitygw")),
     Module("helm", _commands("helm.sh/helm/v4", "helm")),
     Module("pause", {"pause": "cinderblock.test/tools/pause"}),
-    # What this project is measured beside: built for `make bench` alone.
+    # The peers of the bench, which only `make bench` builds.
     Module("restic", _commands("github.com/restic/restic", "restic")),
     Module("kopia", {"kopia": "github.com/kopia/kopia"}),
 )

@@ -214,7 +214,7 @@ def test_api_failures_cause_neither_a_restart_nor_a_hot_loop(
     began = time.monotonic()
     for name, process in operators.items():
         process.line.rule = FAILURES.get(name, process.line.rule)
-        # Open watches would go on: close them when the failure begins.
+        # Open watches would continue: close them when the failure begins.
         process.line.down()
         if name != "disconnected":
             process.line.up()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import re
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -150,11 +152,13 @@ def of_json(text: str) -> Iterator[Passage]:
 
 
 _MESSAGES: Final = frozenset({"Fail", "Wait", "RecordEvent", "ready", "stalled", "reconciling"})
+_DIRECTIVE: Final = re.compile(r"#!|#\s*(?:noqa|type:|fmt:|pragma)")
 _HELP: Final = frozenset({"help", "description", "epilog"})
 
 
 def of_python(text: str) -> Iterator[Passage]:
-    """Yield docstrings, messages of errors and conditions, and help of commands."""
+    """Yield docstrings, messages of errors and conditions, help of commands, and comments."""
+    yield from _comments(text)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             for paragraph in _paragraphs(node.value.value):
@@ -167,6 +171,20 @@ def of_python(text: str) -> Iterator[Passage]:
             yield from _texts(keyword.value for keyword in node.keywords if keyword.arg in _HELP)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_help(node):
             yield from _texts([node.value] if node.value else [])
+
+
+def _comments(text: str) -> Iterator[Passage]:
+    """Yield the comments of Python code, except directives for tools. Lines of comments below each other are one."""
+    block: list[tuple[int, str]] = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT or _DIRECTIVE.match(token.string):
+            continue
+        line, stands_alone = token.start[0], not token.line[: token.start[1]].strip()
+        if block and not (stands_alone and block[-1][0] == line - 1):
+            yield from _joined(block)
+            block = []
+        block.append((line, token.string.lstrip("# ")))
+    yield from _joined(block)
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -112,6 +112,6 @@ def operator(
     try:
         yield OperatorProcess(line, process, log, port, metrics_port)
     finally:
-        # A paused process hears of SIGKILL as well.
+        # SIGKILL also ends a paused process.
         process.kill()
         process.wait()

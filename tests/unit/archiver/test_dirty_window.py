@@ -64,7 +64,7 @@ def facts(backups: Backups, backup: str) -> Comparison:
 def content(backups: Backups, backup: str, tmp_path: Path, path: bytes = DATABASE) -> bytes:
     target = tmp_path / f"of-{backup}"
     target.mkdir()
-    # Some of the stamps are later than the file system of the tests can hold.
+    # Some timestamps are later than the file system of the tests can store.
     backups.restore(backup, target, fidelity=Fidelity.BEST_EFFORT)
     return (target / path.decode()).read_bytes()
 

@@ -130,7 +130,7 @@ def test_notes_without_commands() -> None:
     assert [passage.text for passage in of_notes(text)] == ["Next, wait:", f"Mind {CODE}."]
 
 
-def test_docstrings_messages_and_help_of_python() -> None:
+def test_docstrings_messages_help_and_comments_of_python() -> None:
     source = '''
 """Module."""
 _DESCRIPTION = "Help of all."
@@ -139,10 +139,17 @@ def f():
     raise NotFound(f"There is no {x}: create it")
 check = Fail("Reason", "It failed.")
 parser.add_argument("--x", help="an option")
-print("never read here")
+print("never read here")  # noqa: T201
+x = 1  # One
+# more comment.
+
+# Another.
 '''
     assert sorted(passage.text for passage in of_python(source)) == sorted(
-        ["Module.", "Function.", "Help of all.", f"There is no {CODE}: create it", "It failed.", "an option"]
+        [
+            *("Module.", "Function.", "Help of all.", f"There is no {CODE}: create it", "It failed.", "an option"),
+            *("One more comment.", "Another."),
+        ]
     )
 
 

@@ -48,7 +48,7 @@ def test_in_no_interval_is_more_sent_than_the_limit_allows(rate: int, sends: lis
     for number, start in enumerate(starts[:-1]):
         later = [count for moment, count in line.moved[number:] if moment >= start]
         end = line.moved[-1][0]
-        # What idle time may make good later is a twentieth of a second's worth.
+        # Idle time allows a later burst of at most a twentieth of a second's worth.
         assert sum(later[1:]) <= rate * (end - start + 0.05) * 1.000001 + 1
 
 
