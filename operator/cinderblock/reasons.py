@@ -91,7 +91,7 @@ class Reason(StrEnum):
     VOLUME_NOT_BOUND = "VolumeNotBound"
     """The PersistentVolumeClaim is not bound yet."""
     VOLUME_LOST = "VolumeLost"
-    """The PersistentVolume of the claim does not exist any more."""
+    """The PersistentVolume of the claim no longer exists."""
     VOLUME_NOT_AVAILABLE = "VolumeNotAvailable"
     """The PersistentVolumeClaim is being deleted, or pods use the target of a restore."""
     VOLUME_IN_USE = "VolumeInUse"

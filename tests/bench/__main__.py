@@ -1,4 +1,4 @@
-"""Measures this program against peers and against the limit: `make bench`, or `python -m tests.bench --help`."""
+"""Measure this program against its peers and against the limit: `make bench`, or `python -m tests.bench --help`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bench import page
 from tests.bench.contenders import CINDERBLOCK
 from tests.bench.machine import describe
 from tests.bench.peers import KOPIA, PEERS, RESTIC, provide
-from tests.bench.rounds import Bench, Figures, Volume, say
+from tests.bench.rounds import Bench, Results, Volume, say
 from tests.bench.running import BenchError, Processors, aside
 from tests.bench.scattered import STEPS, measure_scattered
 from tests.bench.server import serving
@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         help="default: restic kopia; without a name none. cinder, for the image only, adds some 2 minutes to a round",
     )
     parser.add_argument("--processors", type=int, default=2, help="processors for what is measured (default: 2)")
-    parser.add_argument("--patience", type=int, default=10, help="seconds to wait for calm before a step (default: 10)")
+    parser.add_argument(
+        "--wait-seconds", type=int, default=10, help="seconds to wait for calm before a step (default: 10)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="small volumes and one round, in 3 minutes: does it run at all"
     )
@@ -97,12 +99,12 @@ def measure(options: argparse.Namespace) -> str:
     """Make volumes, measure, and return the page. Raises BenchError or ClusterError."""
     if options.quick:
         options.rounds, options.size, options.files, options.scattered = 1, 64 << 20, 500, _GIB
-    processors = Processors.divide(options.processors, 0 if options.quick else options.patience)
+    processors = Processors.divide(options.processors, 0 if options.quick else options.wait_seconds)
     provide(options.peers)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         machine = list(describe(scratch, processors))
         with serving(scratch, processors) as server:
-            found: dict[str, Figures] = {}
+            found: dict[str, Results] = {}
             # All are made first: a tree grows older than the dirty window while the image is measured.
             for kind, volume in _volumes(options, scratch).items():
                 names = [CINDERBLOCK, *_peers_for(kind, options.peers)]
@@ -110,7 +112,7 @@ def measure(options: argparse.Namespace) -> str:
                 for number in range(options.rounds):
                     say(f"{kind}: round {number + 1} of {options.rounds}")
                     bench.round(number)
-                found[kind] = bench.figures
+                found[kind] = bench.results
             if options.only in (None, "scattered"):
                 found["scattered"] = measure_scattered(options.scattered, server, scratch, processors)
     return "\n".join(_page(options, machine, found))
@@ -130,7 +132,7 @@ def _peers_for(kind: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if kind in PEERS[name].kinds]
 
 
-def _page(options: argparse.Namespace, machine: Sequence[str], found: dict[str, Figures]) -> Iterator[str]:
+def _page(options: argparse.Namespace, machine: Sequence[str], found: dict[str, Results]) -> Iterator[str]:
     yield "# Results of `make bench`"
     yield ""
     yield _METHOD
@@ -144,18 +146,18 @@ def _page(options: argparse.Namespace, machine: Sequence[str], found: dict[str, 
         "tree": f"A tree of {options.files} files",
         "scattered": f"An image of {options.scattered / _GIB:.0f} GiB with at most 1 GiB of data scattered in it",
     }
-    for kind, figures in found.items():
+    for kind, results in found.items():
         yield from ("", f"## {titles[kind]}", "")
         if kind == "scattered":
-            yield page.measurements(figures, [CINDERBLOCK], STEPS)
+            yield page.measurements(results, [CINDERBLOCK], STEPS)
             continue
         peers = _peers_for(kind, options.peers)
         for peer in peers:
-            yield from (page.ratios(figures, peer), "")
-        yield from (page.aims(kind, figures), "")
-        yield from (page.measurements(figures, [CINDERBLOCK, *peers]), "", page.limits(figures))
-        if figures.rereads:
-            yield from ("", page.rereads(figures))
+            yield from (page.ratios(results, peer), "")
+        yield from (page.aims(kind, results), "")
+        yield from (page.measurements(results, [CINDERBLOCK, *peers]), "", page.limits(results))
+        if results.rereads:
+            yield from ("", page.rereads(results))
     yield from ("", "## Bounds", "", page.bounds(found.values()), "")
 
 

@@ -1,4 +1,4 @@
-"""What this program should reach, and whether it did."""
+"""The aims for this program, and whether it reached them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ REQUESTS_PER_GIB: Final = 70
 
 @dataclass(frozen=True)
 class Aim:
-    """``speed``: at least so many times as fast as the peer; ``limit``: at most so many times as long as the limit."""
+    """One aim.
+
+    ``speed``: at least this many times as fast as the peer. ``limit``: at most this many times as long as the limit.
+    """
 
     speed: float
     limit: float | None = None

@@ -1,8 +1,8 @@
-"""A page cache that is full, as on every machine that has run for a while.
+"""A full page cache, as on every machine that has been running for a while.
 
-A virtual machine gets its memory from the host when it first touches it, and may give back at once what it does not
-use. Then each fresh page is a fault in the host: writing 1.4 GiB of restored data took 1.0 s of system time with pages
-that had been used before and 4 to 6 s with pages that had not, whichever program restored.
+A virtual machine gets its memory from the host on first use, and may return unused memory at once. Then each fresh page
+causes a fault in the host. Writing 1.4 GiB of restored data took 1.0 s of system time with pages that had been used
+before, and 4 to 6 s with fresh pages, whichever program restored.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Ballast:
 
 
 def free_bytes() -> int:
-    """Memory that nothing uses, not even the page cache (proc(5), /proc/meminfo)."""
+    """Return the memory that nothing uses, not even the page cache (proc(5), /proc/meminfo)."""
     with open("/proc/meminfo") as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["MemFree"].split()[0]) << 10

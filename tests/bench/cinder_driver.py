@@ -44,7 +44,7 @@ lock_path = {directory}
 
 
 class Service:
-    """What Cinder's backup service does around its driver, for one volume and the newest of its backups."""
+    """Stand in for Cinder's backup service around its driver, for one volume and its newest backup."""
 
     def __init__(self, directory: Path) -> None:
         """Read the configuration that ``prepare`` wrote."""

@@ -1,4 +1,4 @@
-"""Who is measured: each backs up a path, restores it, and keeps what it keeps in a container of its own."""
+"""The programs to measure. Each backs up a path, restores it, and stores its backups in its own container."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDE_WINDOW = "24h"
 
 
 class Contender(Protocol):
-    """A program that backs up, in one repository."""
+    """A backup program with one repository."""
 
     name: str
     container: str
@@ -36,7 +36,7 @@ class Contender(Protocol):
         """Restore the newest backup of ``path``, to a place that does not exist or holds it already."""
 
     def restored(self, path: str, target: str) -> str:
-        """Where below ``target`` the restored ``path`` is."""
+        """Return the path below ``target`` to which the contents of ``path`` are restored."""
 
 
 def home(scratch: str, place: str) -> str:
@@ -45,14 +45,14 @@ def home(scratch: str, place: str) -> str:
 
 
 class Cinderblock:
-    """This program, sealing, with default settings for all but the dirty window.
+    """This program with encryption, and default settings except for the dirty window.
 
     Attributes:
         name: how tables name it; another revision of the program has a name of its own.
-        reread: files that the last backup has read again because they were stamped within the dirty window.
+        reread: files that the last backup read again because their timestamps were within the dirty window.
     """
 
-    uncompared = ()
+    uncompared: Sequence[str] = ()
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class Cinderblock:
 
     def _back_up(self, path: str, window: str, *options: str) -> Usage:
         used = self._run("backup", path, "--dirty-window", window, *options, "--to", *self._store)
-        told = json.loads(used.output.splitlines()[-1])
-        self._newest, self.reread = told["backupId"], told["rereadFiles"]
+        printed = json.loads(used.output.splitlines()[-1])
+        self._newest, self.reread = printed["backupId"], printed["rereadFiles"]
         return used
 
     def restore(self, path: str, target: str) -> Usage:

@@ -1,11 +1,11 @@
-"""A file system that nobody has used: what a restore writes to.
+"""A new file system as the target of restores.
 
-On a used one figures depend on what was deleted before. ext4 passes over inodes that were freed in the last minutes one
-by one (`recently_deleted` in fs/ext4/ialloc.c); making 124,000 files took 2 to 4 times as long after as many had been
-removed, by whomever.
+On a used file system, results depend on earlier deletions. ext4 skips recently freed inodes one by one
+(`recently_deleted` in fs/ext4/ialloc.c). Creating 124,000 files took 2 to 4 times as long after as many had been
+removed.
 
-The loop device below it reads and writes past the page cache, as a disk does that lies in no file: otherwise all would
-be written twice, to one cache and then to another, with the processors that are measured.
+The loop device below it bypasses the page cache, like a real disk. Otherwise the measured processors would write
+everything twice, to one cache and then to another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 from tests.bench.running import BenchError
 
 _BYTES: Final = 12 << 30
-"""Of the file below it, which is sparse."""
+"""Size of the sparse file below the file system."""
 _INODES: Final = 400_000
 
 

@@ -1,4 +1,4 @@
-"""The image: one third holes, one third text, one third noise; and how it changes."""
+"""The test image: one third holes, one third text, one third noise. Also changes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE: Final = 4096
 
 
 def make_image(path: str, size: int, seed: int) -> None:
-    """An image of ``size`` bytes, whose stripes of 4 MiB are in turn, in a shuffled order, a hole, text and noise."""
+    """Create an image of ``size`` bytes. Its stripes of 4 MiB are holes, text and noise in turn, in shuffled order."""
     text, dice = Text(seed), random.Random(seed)
     with open(path, "xb") as file:
         file.truncate(size)
@@ -29,7 +29,9 @@ def make_image(path: str, size: int, seed: int) -> None:
 
 
 def make_scattered(path: str, size: int, data: int, seed: int) -> None:
-    """A sparse image of ``size`` bytes with ``data`` bytes of text and noise, 256 KiB at a time, anywhere in it."""
+    """Create a sparse image of ``size`` bytes with ``data`` bytes of text and noise, in pieces of 256 KiB at random
+    offsets.
+    """
     text, dice = Text(seed), random.Random(seed)
     piece = 256 << 10
     with open(path, "xb") as file:
@@ -50,7 +52,10 @@ def change_image(path: str, share: float, seed: int) -> None:
 
 
 def is_same_image(path: str, other: str) -> bool:
-    """Whether two images hold the same bytes. What is a hole in both is not read: of 1 TiB nearly all."""
+    """Return whether two images hold the same bytes.
+
+    Ranges that are holes in both are not read, which is most of 1 TiB.
+    """
     if os.path.getsize(path) != os.path.getsize(other):
         return False
     with open(path, "rb", buffering=0) as left, open(other, "rb", buffering=0) as right:
@@ -63,7 +68,7 @@ def is_same_image(path: str, other: str) -> bool:
 
 
 def data_ranges(path: str) -> Iterator[tuple[int, int]]:
-    """Start and end of what is no hole in a file."""
+    """Yield start and end of each range of data in a file."""
     with open(path, "rb") as file:
         fd, size = file.fileno(), os.path.getsize(path)
         position = 0

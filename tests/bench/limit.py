@@ -1,4 +1,4 @@
-"""What no backup can beat: the stored bytes sent and fetched as they are, and the source read. Run as a child process.
+"""Measure the limit for every backup: uploading and downloading the stored bytes, and reading the source.
 
     python -m tests.bench.limit put|get URL CONTAINER BYTES
     python -m tests.bench.limit read PATH
@@ -49,7 +49,7 @@ def _transfer(what: str, url: str, container: str, size: str) -> float:
 
 
 def _read(path: str) -> float:
-    """A file along its data; a tree file by file, in the order of its names. One thread, one buffer."""
+    """Read the data of a file, or the files of a tree in order of their names, with one thread and one buffer."""
     buffer = memoryview(bytearray(_READ))
     begin = time.perf_counter()
     if os.path.isdir(path):

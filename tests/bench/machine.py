@@ -1,4 +1,4 @@
-"""The machine that figures are from, without a word of what it is called."""
+"""Describe the machine of a measurement, without its name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KERNEL: Final = r"([0-9]+(?:\.[0-9]+)*)"
 
 
 def describe(directory: str, processors: Processors) -> Iterator[str]:
-    """Lines about the machine and the versions. ``directory`` is where the volumes and the store are."""
+    """Return lines about the machine and the versions. ``directory`` contains the volumes and the store."""
     yield f"Processor: {_find('/proc/cpuinfo', _MODEL)}, {os.cpu_count()} cores"
     yield f"Memory: {int(_find('/proc/meminfo', _MEMORY)) / 2**20:.0f} GiB"
     yield f"Disk of volumes and store: {_file_system(directory)} on a virtual disk"
@@ -43,7 +43,7 @@ def _find(path: str, pattern: str) -> str:
 
 
 def _file_system(directory: str) -> str:
-    """Kind of the file system that holds a directory (proc(5), mountinfo)."""
+    """Return the type of the file system that contains a directory (proc(5), mountinfo)."""
     device = os.stat(directory).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo") as file:

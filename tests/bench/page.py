@@ -1,4 +1,4 @@
-"""The page with the figures: ratios first, then what they were made from."""
+"""Write the results page: ratios first, then the measurements behind them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from tests.bench.aims import AIMS, MEMORY, REQUESTS_PER_GIB
 from tests.bench.contenders import CINDERBLOCK
 from tests.bench.peers import RESTIC
-from tests.bench.rounds import COMMON, Figures, Limit, Sample, Step
+from tests.bench.rounds import COMMON, Limit, Results, Sample, Step
 
 _MIB: Final = 1 << 20
 QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
@@ -19,7 +19,7 @@ QUANTITIES: Final[dict[str, Callable[[Sample], float]]] = {
     "Requests": lambda sample: sample.requests,
     "Stored": lambda sample: sample.stored,
 }
-"""What is compared: column and figure."""
+"""Compared quantities by the title of their column."""
 _LIMITS: Final = {
     ("image", Step.FULL): (Limit.READ, Limit.PUT),
     ("image", Step.UNCHANGED): (Limit.READ,),
@@ -29,57 +29,60 @@ _LIMITS: Final = {
     ("tree", Step.RESTORE): (Limit.GET,),
     ("tree", Step.IN_PLACE): (Limit.READ_TARGET,),
 }
-"""What bounds a step: the longest of these, since a program can do them at the same time."""
+"""Bounds of a step. The longest one counts, since a program can do them at the same time."""
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Least, median and largest; nothing of nothing."""
+    """Return the minimum, median and maximum, or nothing without values."""
     if not values:
         return ""
     return " / ".join(f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown; all columns but the first to the right."""
+    """Return a Markdown table. All columns except the first are right-aligned."""
     rule = ["---", *["---:"] * (len(heading) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (heading, rule, *rows))
 
 
-def ratios(figures: Figures, peer: str) -> str:
-    """How many times as much of everything a peer takes, round by round."""
+def ratios(results: Results, peer: str) -> str:
+    """Return how many times as much of each resource a peer uses, round by round."""
     heading = (f"{peer} / {CINDERBLOCK}", *QUANTITIES)
-    return table(heading, [(str(step), *_ratio_row(figures, peer, step)) for step in COMMON])
+    return table(heading, [(str(step), *_ratio_row(results, peer, step)) for step in COMMON])
 
 
-def _ratio_row(figures: Figures, peer: str, step: Step) -> Iterator[str]:
-    pairs = list(zip(figures.samples[step, peer], figures.samples[step, CINDERBLOCK], strict=True))
+def _ratio_row(results: Results, peer: str, step: Step) -> Iterator[str]:
+    pairs = list(zip(results.samples[step, peer], results.samples[step, CINDERBLOCK], strict=True))
     for amount in QUANTITIES.values():
         is_used = all(amount(our) for _, our in pairs)
         yield spread([amount(their) / amount(our) for their, our in pairs] if is_used else [])
 
 
-def aims(kind: str, figures: Figures) -> str:
-    """What was to be reached, beside restic and beside the limit. Where restic was not measured, the limit alone."""
+def aims(kind: str, results: Results) -> str:
+    """Return the aims, compared with restic and with the limit.
+
+    If restic was not measured, compare with the limit only.
+    """
     heading = ("Step", f"Faster than {RESTIC}", "Times the limit", "Aim", "Reached")
-    return table(heading, (_aim_row(kind, figures, step) for step in COMMON))
+    return table(heading, (_aim_row(kind, results, step) for step in COMMON))
 
 
-def _aim_row(kind: str, figures: Figures, step: Step) -> Sequence[str]:
-    pairs = zip(figures.samples[step, RESTIC], figures.samples[step, CINDERBLOCK], strict=False)
-    speed, limit = [their.wall / our.wall for their, our in pairs], _times_limit(kind, step, figures)
+def _aim_row(kind: str, results: Results, step: Step) -> Sequence[str]:
+    pairs = zip(results.samples[step, RESTIC], results.samples[step, CINDERBLOCK], strict=False)
+    speed, limit = [their.wall / our.wall for their, our in pairs], _times_limit(kind, step, results)
     return str(step), spread(speed), spread(limit), *_verdict(kind, step, speed, limit)
 
 
-def _times_limit(kind: str, step: Step, figures: Figures) -> list[float]:
-    bounds = [figures.limits[limit] for limit in _LIMITS.get((kind, step), ())]
+def _times_limit(kind: str, step: Step, results: Results) -> list[float]:
+    bounds = [results.limits[limit] for limit in _LIMITS.get((kind, step), ())]
     if not bounds:
         return []
     least = [max(values) for values in zip(*bounds, strict=True)]
-    return [our.wall / bound for our, bound in zip(figures.samples[step, CINDERBLOCK], least, strict=True)]
+    return [our.wall / bound for our, bound in zip(results.samples[step, CINDERBLOCK], least, strict=True)]
 
 
 def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[float]) -> tuple[str, str]:
-    """An aim, and whether the median reaches it."""
+    """Return an aim, and whether the median reaches it."""
     aim = AIMS.get((kind, step))
     words: list[str] = []
     held: list[bool] = []
@@ -92,11 +95,11 @@ def _verdict(kind: str, step: Step, speed: Sequence[float], limit: Sequence[floa
     return ", ".join(words), ", ".join("yes" if one else "**no**" for one in held)
 
 
-def measurements(figures: Figures, names: Sequence[str], steps: Iterable[Step] = Step) -> str:
-    """Everything as it was measured."""
+def measurements(results: Results, names: Sequence[str], steps: Iterable[Step] = Step) -> str:
+    """Return all measurements."""
     heading = ("Step", "Program", "Wall s", "CPU s", "Peak MiB", "Requests", "Stored MiB", "Server CPU s", "Others %")
-    measured = [(step, name) for step in steps for name in names if figures.samples.get((step, name))]
-    return table(heading, [_row(step, name, figures.samples[step, name]) for step, name in measured])
+    measured = [(step, name) for step in steps for name in names if results.samples.get((step, name))]
+    return table(heading, [_row(step, name, results.samples[step, name]) for step, name in measured])
 
 
 def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
@@ -113,23 +116,23 @@ def _row(step: Step, name: str, samples: Sequence[Sample]) -> Sequence[str]:
     )
 
 
-def limits(figures: Figures) -> str:
-    """The limits as they were measured."""
-    return table(("Limit", "Wall s"), [(str(limit), spread(values)) for limit, values in figures.limits.items()])
+def limits(results: Results) -> str:
+    """Return the measured limits."""
+    return table(("Limit", "Wall s"), [(str(limit), spread(values)) for limit, values in results.limits.items()])
 
 
-def rereads(figures: Figures) -> str:
-    """How many files were read again because they were stamped within the dirty window."""
-    rows = [(str(step), str(max(counts))) for step, counts in figures.rereads.items()]
+def rereads(results: Results) -> str:
+    """Return how many files were read again because their timestamps were within the dirty window."""
+    rows = [(str(step), str(max(counts))) for step, counts in results.rereads.items()]
     return table(("Step", "Files read again for the dirty window"), rows)
 
 
-def bounds(all_figures: Iterable[Figures]) -> str:
-    """The aims about memory and requests, over everything that was measured."""
+def bounds(all_results: Iterable[Results]) -> str:
+    """Return the aims for memory and requests, over all measurements."""
     ours = [
         (step, sample)
-        for figures in all_figures
-        for (step, name), samples in figures.samples.items()
+        for results in all_results
+        for (step, name), samples in results.samples.items()
         if name == CINDERBLOCK
         for sample in samples
     ]

@@ -1,4 +1,4 @@
-"""Whom this program is measured beside. Their programs are built, or installed, when they are first asked for."""
+"""The peers of this program. Each is built or installed when it is first needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Restic:
     """restic with default settings."""
 
     name = RESTIC
-    uncompared = ()
+    uncompared: Sequence[str] = ()
 
     def __init__(self, server: BenchServer, place: str, scratch: str, processors: Processors) -> None:
         kept = home(scratch, place)
@@ -59,7 +59,7 @@ class Restic:
 
 
 class Kopia:
-    """kopia with default settings, but that it does not ask the network whether there is a newer one."""
+    """kopia with default settings, except that it does not check the network for updates."""
 
     name = KOPIA
     # A restored directory has the mtime of the newest file in it.
@@ -110,7 +110,7 @@ class Cinder:
     """
 
     name = CINDER
-    uncompared = ()
+    uncompared: Sequence[str] = ()
 
     def __init__(self, server: BenchServer, place: str, scratch: str, processors: Processors) -> None:
         self.container = server.container(place)

@@ -1,4 +1,4 @@
-"""What the kernel reports about processes and their children (proc(5))."""
+"""Resources of processes and their children, as the kernel reports them (proc(5))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS: Final = 0.1
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Processes that a process has started, and those that they have."""
+    """Return the direct and indirect child processes of a process."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
@@ -30,16 +30,16 @@ def name(pid: int) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Seconds of user and system time of a process that runs."""
+    """Return the seconds of user and system time of a running process."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 class Together:
-    """The memory of a program of several processes, while the block lasts.
+    """Measure the memory of a program of several processes until the block ends.
 
-    ``ru_maxrss`` is the largest of a program's processes, not their sum. A page that several have counts once here.
-    A program of one process is only looked at: what it has resident at most the kernel knows better.
+    ``ru_maxrss`` covers only the largest of a program's processes, not their sum. Here, a page that several processes
+    share counts once. For a program of one process, the kernel's own peak is more exact.
     """
 
     def __init__(self, pid: int) -> None:
@@ -64,7 +64,7 @@ class Together:
 
 
 def _proportional_bytes(pid: int) -> int:
-    """Bytes resident, a page that n processes have as an n-th (proc(5), smaps_rollup: Pss)."""
+    """Return the resident bytes. A page that n processes share counts as one n-th (proc(5), smaps_rollup: Pss)."""
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) << 10
@@ -72,7 +72,7 @@ def _proportional_bytes(pid: int) -> int:
 
 
 def _read(path: str) -> str:
-    """A file of a process; nothing if the process has ended."""
+    """Return the content of a file of a process, or nothing if the process has ended."""
     try:
         with open(path) as file:
             return file.read()

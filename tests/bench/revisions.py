@@ -22,7 +22,7 @@ from tests.bench import page
 from tests.bench.contenders import Cinderblock, home
 from tests.bench.filesystem import fresh
 from tests.bench.machine import describe
-from tests.bench.rounds import Figures, Measuring, Step, Volume, check_equal, say
+from tests.bench.rounds import Measuring, Results, Step, Volume, check_equal, say
 from tests.bench.running import BenchError, Processors, aside
 from tests.bench.server import BenchServer, serving
 from tests.cluster.errors import ClusterError
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> Iterator[str]:
-    processors = Processors.divide(len(os.sched_getaffinity(0)), patience=0)
+    processors = Processors.divide(len(os.sched_getaffinity(0)), wait_seconds=0)
     with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
         code = Path(scratch, "base")
         code.mkdir()
@@ -70,7 +70,7 @@ def _compare(options: argparse.Namespace) -> Iterator[str]:
                 for number in range(options.pairs):
                     pairs.measure(number)
                 yield from ("", f"{os.path.basename(volume.path)}, {HEAD} / {BASE}:", "")
-                yield _ratios(pairs.figures)
+                yield _ratios(pairs.results)
 
 
 def _make(scratch: str, kind: str, amount: int) -> Volume:
@@ -98,9 +98,9 @@ class _Pairs:
         self._environments = environments
 
     @property
-    def figures(self) -> Figures:
-        """What was measured until now."""
-        return self._measuring.figures
+    def results(self) -> Results:
+        """Measurements until now."""
+        return self._measuring.results
 
     def measure(self, number: int) -> None:
         """Run every step with both revisions; they take turns at being the first. Raises BenchError."""
@@ -135,11 +135,11 @@ class _Pairs:
         return os.path.join(self._scratch, f"target-{name}")
 
 
-def _ratios(figures: Figures) -> str:
+def _ratios(results: Results) -> str:
     """Return how many times as much the later revision takes; least, median and largest of all pairs."""
     rows = []
     for step in _STEPS:
-        pairs = list(zip(figures.samples[step, HEAD], figures.samples[step, BASE], strict=True))
+        pairs = list(zip(results.samples[step, HEAD], results.samples[step, BASE], strict=True))
         amounts = page.QUANTITIES.values()
         rows.append(
             (str(step), *(page.spread([amount(a) / amount(b) for a, b in pairs if amount(b)]) for amount in amounts))

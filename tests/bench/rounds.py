@@ -1,4 +1,4 @@
-"""One volume measured: in every round each program does every step, in turn, with the limits between them."""
+"""Measure one volume. In every round, each program does every step in turn, with the limits in between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.cached import Ballast
 from tests.bench.contenders import CINDERBLOCK, Cinderblock, Contender, home
 from tests.bench.filesystem import fresh
 from tests.bench.image import data_ranges
-from tests.bench.neighbours import await_calm
+from tests.bench.other_load import await_calm
 from tests.bench.peers import PEERS
 from tests.bench.running import OWN_PATH, BenchError, Processors, Usage, aside, own_module, run
 from tests.bench.server import BenchServer
@@ -27,11 +27,11 @@ from tests.bench.server import BenchServer
 CHANGED = 0.01
 """Share of the volume that an incremental finds changed."""
 SETTLED: Final = 125.0
-"""Seconds after which files are older than SMALLEST_WINDOW, with some to spare for stamps that are given late."""
+"""Seconds after which files are older than SMALLEST_WINDOW, with a margin for late timestamps."""
 
 
 class Step(StrEnum):
-    """What is measured."""
+    """One step of a backup program, which is measured."""
 
     FULL = "full"
     UNCHANGED = "unchanged incremental"
@@ -43,11 +43,11 @@ class Step(StrEnum):
 
 
 COMMON: Final = tuple(step for step in Step if step is not Step.JUST_WRITTEN)
-"""What every program does. Others know no dirty window."""
+"""Steps of every program. Peers have no dirty window."""
 
 
 class Limit(StrEnum):
-    """What no program can beat."""
+    """The fastest that any program could be."""
 
     READ = "read of the source"
     PUT = "PUT of the stored bytes"
@@ -76,25 +76,25 @@ class Sample:
 
 
 @dataclass
-class Figures:
+class Results:
     """All samples of one volume, in order of rounds."""
 
     samples: dict[tuple[Step, str], list[Sample]] = field(default_factory=lambda: defaultdict(list))
     rereads: dict[Step, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """Files that this program has read again because they were stamped within the dirty window."""
+    """Files that this program read again because their timestamps were within the dirty window."""
     limits: dict[Limit, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass
 class Volume:
-    """What is backed up: an image file or the root of a tree. It has been written before this is made."""
+    """The source of backups: an image file or the root of a tree, with its content."""
 
     path: str
     _written: float = field(default_factory=time.monotonic)
 
     @property
     def is_tree(self) -> bool:
-        """Whether it is a directory."""
+        """Return whether the volume is a directory."""
         return os.path.isdir(self.path)
 
     def change(self, seed: int) -> None:
@@ -116,10 +116,10 @@ class Volume:
 
 
 class Measuring:
-    """Measures steps and limits of one volume, and keeps the figures."""
+    """Measure steps and limits of one volume, and keep the results."""
 
     def __init__(self, label: str, server: BenchServer, processors: Processors, ballast: Ballast | None = None) -> None:
-        self.figures = Figures()
+        self.results = Results()
         self._ballast = ballast
         self._label = label
         self._server = server
@@ -141,7 +141,7 @@ class Measuring:
             server=server,
             others=max(0.0, others) / (used.wall * len(self._processors.measured)),
         )
-        self.figures.samples[step, contender.name].append(sample)
+        self.results.samples[step, contender.name].append(sample)
         say(
             f"{self._label:9} {step:28} {contender.name:12} {sample.wall:7.2f} s  {sample.cpu:7.2f} s CPU "
             f"{sample.memory >> 20:5} MiB {sample.requests:6} requests {sample.stored / 2**20:8.1f} MiB  "
@@ -153,10 +153,10 @@ class Measuring:
 
         A program that syncs before it ends has nothing left to wait for; one that does not leaves it to the kernel.
         """
-        restored = self.figures.samples[Step.RESTORE, contender.name][-1]
+        restored = self.results.samples[Step.RESTORE, contender.name][-1]
         used = run(["sync", "--file-system", target], {}, self._processors)
         sample = replace(restored, wall=restored.wall + used.wall, cpu=restored.cpu + used.cpu)
-        self.figures.samples[Step.ON_DISK, contender.name].append(sample)
+        self.results.samples[Step.ON_DISK, contender.name].append(sample)
         say(f"{self._label:9} {Step.ON_DISK:28} {contender.name:12} {sample.wall:7.2f} s")
 
     def limit(self, limit: Limit, warm: str, *arguments: str) -> None:
@@ -164,7 +164,7 @@ class Measuring:
         settle([warm], self._processors, self._ballast)
         command = own_module("tests.bench.limit", *arguments)
         seconds = float(run(command, {**self._server.environment, **OWN_PATH}, self._processors).output)
-        self.figures.limits[limit].append(seconds)
+        self.results.limits[limit].append(seconds)
         say(f"{self._label:9} limit: {limit:35} {seconds:6.2f} s")
 
 
@@ -174,7 +174,7 @@ class Bench:
     def __init__(
         self, volume: Volume, names: Sequence[str], server: BenchServer, scratch: str, processors: Processors
     ) -> None:
-        ballast = Ballast(scratch) if processors.patience else None
+        ballast = Ballast(scratch) if processors.wait_seconds else None
         self._measuring = Measuring(os.path.basename(volume.path), server, processors, ballast)
         self._volume = volume
         self._names = names
@@ -183,9 +183,9 @@ class Bench:
         self._processors = processors
 
     @property
-    def figures(self) -> Figures:
-        """What was measured until now."""
-        return self._measuring.figures
+    def results(self) -> Results:
+        """Return the measurements so far."""
+        return self._measuring.results
 
     def round(self, number: int) -> None:
         """Measure everything once. The programs take turns at being the first. Raises BenchError."""
@@ -239,22 +239,22 @@ class Bench:
         return next(contender for contender in contenders if isinstance(contender, Cinderblock))
 
     def _measure_just_written(self, ours: Cinderblock) -> None:
-        """Raises BenchError if the step was not what its name says."""
+        """Measure a step directly after a write. Raises BenchError if the step did something else."""
         path = self._volume.path
         self._measuring.measure(Step.JUST_WRITTEN, ours, [path], partial(ours.backup_within_window, path))
-        self.figures.rereads[Step.JUST_WRITTEN].append(ours.reread)
+        self.results.rereads[Step.JUST_WRITTEN].append(ours.reread)
         if not ours.reread:
             raise BenchError("no file was read again, although all were written within the dirty window")
 
     def _expect_no_rereads(self, ours: Cinderblock) -> None:
-        """Raises BenchError if a file was read again that nobody has written."""
-        self.figures.rereads[Step.UNCHANGED].append(ours.reread)
+        """Raises BenchError if a file was read again although nothing has written to it."""
+        self.results.rereads[Step.UNCHANGED].append(ours.reread)
         if ours.reread:
             raise BenchError(f"{ours.reread} files were read again that nobody had written for {SETTLED:.0f} s")
 
     def _transfer(self, limit: Limit, what: str, raw: str) -> None:
         """Send or fetch as many bytes as this program stored for the last full backup."""
-        stored = self.figures.samples[Step.FULL, CINDERBLOCK][-1].stored
+        stored = self.results.samples[Step.FULL, CINDERBLOCK][-1].stored
         container = self._server.container(raw)
         warm = self._server.objects(container)
         self._measuring.limit(limit, warm, what, self._server.url, container, str(stored))
@@ -264,7 +264,7 @@ class Bench:
 
     @contextmanager
     def _tidy(self, place: str, names: Sequence[str]) -> Iterator[None]:
-        """New file systems as targets, and at the end nothing of the round, here and on the server."""
+        """Create new file systems as targets. At the end, remove everything of the round, here and on the server."""
         with ExitStack() as stack:
             stack.callback(self._server.forget)
             for name in names:
@@ -274,9 +274,9 @@ class Bench:
 
 
 def settle(paths: Sequence[str], processors: Processors, ballast: Ballast | None) -> None:
-    """Nothing waits to be written, all of ``paths`` is in the page cache, and the machine is calm."""
+    """Wait until all data is written, all ``paths`` are in the page cache, and the machine is idle."""
     os.sync()
-    await_calm(processors.measured, processors.patience)
+    await_calm(processors.measured, processors.wait_seconds)
     if ballast is not None:
         ballast.fill()
     buffer = memoryview(bytearray(1 << 20))
@@ -288,7 +288,7 @@ def settle(paths: Sequence[str], processors: Processors, ballast: Ballast | None
 
 
 def check_equal(path: str, restored: str, uncompared: Sequence[str] = ()) -> None:
-    """Raises BenchError if what was restored is not what was backed up; ``uncompared`` as `Contender` has it."""
+    """Raises BenchError if the restored content differs from the source. ``uncompared`` is as in `Contender`."""
     if os.path.isdir(path):
         aside("tests.support.mover.compare", path, restored, *uncompared)
     else:

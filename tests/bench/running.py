@@ -1,4 +1,4 @@
-"""Runs a program and says what it took."""
+"""Run a program and measure its resources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from tests.bench.neighbours import busy_seconds
+from tests.bench.other_load import busy_seconds
 from tests.bench.processes import Together
 
 _OWN_MEMORY: Final = 64 << 20
@@ -25,48 +25,47 @@ OWN_PATH: Final = {"PYTHONPATH": f"{_ROOT / 'operator'}{os.pathsep}{_ROOT}"}
 
 
 class BenchError(Exception):
-    """Something is not as it must be; there is no figure to show."""
+    """The conditions of a measurement do not hold, so there is no result."""
 
 
 @dataclass(frozen=True)
 class Processors:
-    """Who runs where.
+    """The processors for the measured program and for everything else.
 
     Attributes:
         measured: processors of what is measured.
         rest: processors of this process and of the S3 server.
-        patience: seconds to wait at most for others to leave the measured processors alone.
+        wait_seconds: seconds to wait at most for others to leave the measured processors alone.
     """
 
     measured: tuple[int, ...]
     rest: tuple[int, ...]
-    patience: int
+    wait_seconds: int
 
     @classmethod
-    def divide(cls, count: int, patience: int) -> Processors:
-        """The last ``count`` processors are for what is measured; the rest, if any, for everything else."""
+    def divide(cls, count: int, wait_seconds: int) -> Processors:
+        """Reserve the last ``count`` processors for the measured program. The rest, if any, are for everything else."""
         present = sorted(os.sched_getaffinity(0))
         measured = tuple(present[-count:])
-        return cls(measured, tuple(present[:-count]) or measured, patience)
+        return cls(measured, tuple(present[:-count]) or measured, wait_seconds)
 
     @property
     def are_shared(self) -> bool:
-        """Whether what is measured has to share its processors with the S3 server."""
+        """Return whether the measured program shares its processors with the S3 server."""
         return self.measured == self.rest
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one run of a program took.
+    """The resources that one run of a program used.
 
     Attributes:
         wall: seconds.
         cpu: seconds of user and system time.
-        memory: bytes of the largest resident set (``ru_maxrss`` of the child), of all its processes together if it has
-            started some.
-        others: seconds that somebody else used the measured processors meanwhile, the kernel's work for the program
-            (network, writing back) among it.
-        output: what it printed.
+        memory: bytes of the largest resident set (``ru_maxrss`` of the child), or of all its processes together.
+        others: seconds that others used the measured processors meanwhile, including the kernel's work for the program
+            (network, writeback).
+        output: the standard output.
     """
 
     wall: float
@@ -122,7 +121,7 @@ def aside(module: str, *arguments: str, environment: Mapping[str, str] | None = 
 
 
 def own_module(module: str, *arguments: str) -> list[str]:
-    """The command line of one of our own modules, which needs OWN_PATH in its environment."""
+    """Return the command line of one of our own modules. It needs OWN_PATH in its environment."""
     return [sys.executable, "-m", module, *arguments]
 
 

@@ -8,14 +8,14 @@ from typing import Final
 
 from tests.bench.contenders import CINDERBLOCK, Cinderblock
 from tests.bench.filesystem import fresh
-from tests.bench.rounds import Figures, Measuring, Step, check_equal
+from tests.bench.rounds import Measuring, Results, Step, check_equal
 from tests.bench.running import Processors, aside
 from tests.bench.server import BenchServer
 
 STEPS: Final = (Step.FULL, Step.UNCHANGED, Step.RESTORE, Step.IN_PLACE)
 
 
-def measure_scattered(size: int, server: BenchServer, scratch: str, processors: Processors) -> Figures:
+def measure_scattered(size: int, server: BenchServer, scratch: str, processors: Processors) -> Results:
     """Back up, again, restore, and restore in place. No peer: one that reads holes would read a TiB of zeros."""
     path, target = os.path.join(scratch, "scattered"), os.path.join(scratch, "target-scattered")
     aside("tests.bench.volumes", "scattered", path, str(size), "1")
@@ -31,4 +31,4 @@ def measure_scattered(size: int, server: BenchServer, scratch: str, processors: 
         )
     server.forget()
     os.unlink(path)
-    return measuring.figures
+    return measuring.results

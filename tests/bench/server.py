@@ -1,4 +1,4 @@
-"""The S3 server of a run, and what it is asked: its access log is counted, for every program in the same way."""
+"""The S3 server of a run. Its access log counts the requests of every program in the same way."""
 
 from __future__ import annotations
 
@@ -38,20 +38,23 @@ class BenchServer:
         return f"bench-{place}"
 
     def new_container(self, place: str) -> str:
-        """A container for who does not make one: the server's containers are directories."""
+        """Create a container for programs that do not create one. The server's containers are directories."""
         (self._objects / self.container(place)).mkdir()
         return self.container(place)
 
     def objects(self, container: str) -> str:
-        """Directory of a container's objects, which is not there before the container."""
+        """Return the directory of a container's objects. It does not exist before the container."""
         return str(self._objects / container)
 
     def cpu_seconds(self) -> float:
-        """Seconds of processor time that the server has used until now."""
+        """Return the seconds of processor time that the server has used so far."""
         return processes.cpu_seconds(self._process)
 
     def requests(self) -> int:
-        """Requests until now. A line may come a moment after its answer, so this waits for the log to be quiet."""
+        """Return the number of requests so far.
+
+        Wait until the log stops growing, since a line may follow its response a moment later.
+        """
         size = -1
         while size != (size := self._log.stat().st_size if self._log.exists() else 0):
             time.sleep(_QUIET_SECONDS)
@@ -61,7 +64,7 @@ class BenchServer:
             return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
     def stored(self, container: str) -> int:
-        """Bytes of a container's objects."""
+        """Return the size of a container's objects, in bytes."""
         return sum(
             os.path.getsize(os.path.join(directory, name))
             for directory, _, names in os.walk(self.objects(container))

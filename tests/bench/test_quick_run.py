@@ -1,4 +1,4 @@
-"""The measuring itself, with volumes so small that the figures mean nothing."""
+"""The bench itself, with volumes so small that the results mean nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK_FILES = 500
 """Files of the tree in a quick run."""
 
 
-def test_a_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None:
+def test_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None:
     rows = _rows(tmp_path, "--peers")
 
     for step in Step:
@@ -38,7 +38,7 @@ def test_a_quick_run_measures_every_step_of_every_volume(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("peer", [RESTIC, KOPIA])
-def test_a_peer_does_every_step_too_and_is_compared(peer: str, tmp_path: Path) -> None:
+def test_peer_runs_every_step_and_is_compared(peer: str, tmp_path: Path) -> None:
     if not toolchain.is_built(peer):
         pytest.skip(f"{peer} takes minutes to build, and this test is for seconds: make bench builds it")
 
@@ -51,7 +51,7 @@ def test_a_peer_does_every_step_too_and_is_compared(peer: str, tmp_path: Path) -
 
 
 def _rows(folder: Path, *arguments: str) -> list[str]:
-    """Rows of the tables on the page of a quick run."""
+    """Return the rows of the tables on the page of a quick run."""
     written = folder / "bench.md"
     command = [sys.executable, "-m", "tests.bench", "--quick", *arguments, "--write", str(written)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])

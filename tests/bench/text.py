@@ -1,4 +1,4 @@
-"""Bytes that look like what people keep: text that compresses as source code does, and noise that does not."""
+"""Bytes that resemble user data: text that compresses like source code, and noise that does not compress."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _ENDS: Final = (b" ", b" ", b" ", b" ", b"(", b")", b".", b", ", b" = ", b";\n  
 
 
 class Text:
-    """Text without end, the same for the same seed.
+    """An endless text. The same seed gives the same text.
 
-    A corpus of words in Zipf's distribution is written once. Every piece is cut out of it at some place, and its
-    letters are exchanged among each other: pieces compress as the corpus does (zstd level 1: to about 0.37), and no
-    two of them have anything in common that a program could store once.
+    A corpus of words in Zipf's distribution is written once. Every piece is cut from it at a random place, with its
+    letters permuted. Pieces compress like the corpus (zstd level 1: to about 0.37), but have nothing in common that a
+    program could deduplicate.
     """
 
     def __init__(self, seed: int) -> None:
@@ -29,7 +29,7 @@ class Text:
         self._corpus = b"".join([part for pair in zip(chosen, ends, strict=True) for part in pair])
 
     def piece(self, length: int) -> bytes:
-        """The next ``length`` bytes of text."""
+        """Return the next ``length`` bytes of text."""
         parts = []
         while length > 0:
             count = min(length, 1 << 20)
@@ -39,7 +39,7 @@ class Text:
         return b"".join(parts)
 
     def noise(self, length: int) -> bytes:
-        """The next ``length`` bytes that nothing compresses."""
+        """Return the next ``length`` incompressible bytes."""
         return b"".join([self._random.randbytes(min(1 << 20, length - done)) for done in range(0, length, 1 << 20)])
 
     def _word(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The tree: many files, sized as the files of source trees are; and how it changes."""
+"""The test tree: many files, with sizes like those of source trees. Also changes it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from tests.bench.text import Text
 MEAN_BYTES: Final = 13_710
 """1.7 GB in 124,000 files."""
 _SIGMA: Final = 1.6
-"""Of the logarithm of sizes. With the mean above the median is 3.8 KB, the 90th percentile 30 KB, and one file in 300
-has more than 300 KB: about what a source tree with its documentation, pictures and test data has."""
+"""Standard deviation of the logarithm of sizes.
+
+With the mean above, the median is 3.8 KB and the 90th percentile 30 KB, and one file in 300 has more than 300 KB. That
+resembles a source tree with documentation, pictures and test data."""
 _LARGEST: Final = 8 << 20
 _FILES_IN_DIRECTORY: Final = 14
 _DIRECTORIES_IN_DIRECTORY: Final = 9
@@ -22,7 +24,7 @@ _NOISE: Final = 0.25
 
 
 def make_tree(root: str, files: int, seed: int) -> None:
-    """A tree with about ``files * MEAN_BYTES`` bytes."""
+    """Create a tree with about ``files * MEAN_BYTES`` bytes."""
     dice, text = random.Random(seed), Text(seed)
     directories = [root]
     for _ in range(max(1, files // _FILES_IN_DIRECTORY)):
@@ -60,7 +62,7 @@ def _write(path: str, dice: random.Random, text: Text) -> None:
 
 
 def _mu() -> float:
-    """What gives sizes the mean MEAN_BYTES."""
+    """Return the parameter that gives sizes the mean MEAN_BYTES."""
     return math.log(MEAN_BYTES) - _SIGMA**2 / 2
 
 

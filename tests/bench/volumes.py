@@ -1,4 +1,4 @@
-"""Makes and changes volumes. Run as a child process, so that its memory is not taken for that of what is measured.
+"""Create and change volumes. Run as a child process, so that its memory does not count for the measured program.
 
 python -m tests.bench.volumes image|tree|scattered PATH SIZE SEED
 python -m tests.bench.volumes change PATH SHARE SEED

@@ -1,4 +1,4 @@
-"""A real single-node Kubernetes on this machine: `python -m tests.cluster up`, from the root of the repository."""
+"""Run a real single-node Kubernetes on this machine: `python -m tests.cluster up`, from the root of the repository."""
 
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-"""The few calls to an API server that bringing one up needs, without any client library."""
+"""The few API calls that starting a cluster needs, without a client library."""
 
 import json
 import ssl
@@ -25,7 +25,7 @@ _PLURALS = {
 
 
 class Api:
-    """One API server and a token for it."""
+    """An API server, and a token for it."""
 
     def __init__(self, server: str, authority: Path, token: str) -> None:
         self._server = server

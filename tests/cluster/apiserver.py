@@ -45,7 +45,7 @@ class ApiServer:
 def running(with_snapshots: bool = False, restarts: bool = False) -> Iterator[ApiServer]:
     """Run an API server, empty at first, until the block ends; optionally it knows the kinds of CSI snapshots.
 
-    With `restarts` it is started again when it dies; what it knows is in etcd, which goes on.
+    With `restarts`, it is restarted when it dies. Its state is in etcd, which keeps running.
 
     It uses free ports and a temporary directory, and verifies tokens, RBAC and admission like any other.
     Raises ClusterError if it does not start.

@@ -1,4 +1,4 @@
-"""Where things that take long to make are kept between clusters, and how two makers stay out of each other's way."""
+"""A cache for files that take long to create, shared safely between concurrent clusters."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""The control group that every pod's processes are in, on either version of control groups."""
+"""The control group of all pod processes, in either version of control groups."""
 
 import contextlib
 import os
@@ -39,14 +39,14 @@ def remove(name: str) -> None:
 
 
 def _hierarchies() -> list[Path]:
-    """The one of version 2, or all those of version 1, with the one of version 2 that may be beside them."""
+    """Return the hierarchy of version 2, or all of version 1 and the one of version 2 that may exist next to them."""
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
     return [path for path in sorted(_ROOT.iterdir()) if path.is_dir() and not path.is_symlink()]
 
 
 def _groups(name: str) -> Iterator[Path]:
-    """The group and all below, deepest first."""
+    """Return the group and all below it, deepest first."""
     for hierarchy in _hierarchies():
         for folder, _, _ in os.walk(hierarchy / name, topdown=False):
             yield Path(folder)

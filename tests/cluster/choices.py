@@ -1,4 +1,4 @@
-"""Picks what nobody on this machine uses: ports, networks, names."""
+"""Choose ports, networks and names that are unused on this machine."""
 
 import ipaddress
 import json

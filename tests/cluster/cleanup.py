@@ -1,11 +1,11 @@
-"""Takes a cluster off the machine, from whatever state it is in: every step is fine with finding nothing."""
+"""Remove a cluster from the machine, whatever its state. Every step accepts that there is nothing to remove."""
 
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.cluster import cgroups, network, processes, surroundings, waiting
+from tests.cluster import cgroups, host_state, network, processes, waiting
 from tests.cluster.csi.cleanup import release
 from tests.cluster.csi.commands import CommandFailedError
 from tests.cluster.daemons import Daemons
@@ -23,13 +23,13 @@ def remove(settings: Settings, proxy: Path) -> None:
     sockets = _shim_sockets(settings)
     _end_processes(settings, found)
     _release(settings)
-    # Without a kube-proxy of ours, its chains are somebody else's.
+    # If the cluster has no kube-proxy, its chains belong to somebody else.
     network.stop(settings, proxy if "kube-proxy" in found else None)
     cgroups.remove(settings.name)
-    surroundings.restore_sysctls(settings.sysctls)
+    host_state.restore_sysctls(settings.sysctls)
     for path in [*sockets, *_log_links(settings)]:
         path.unlink(missing_ok=True)
-    surroundings.remove_folders(settings.absent_folders)
+    host_state.remove_folders(settings.absent_folders)
     # Last, and the description of the cluster very last: a removal that was cut short can be repeated.
     for path in sorted(settings.directory.iterdir(), key=lambda path: path.name == "cluster.json"):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -76,5 +76,5 @@ def _shim_sockets(settings: Settings) -> list[Path]:
 
 def _log_links(settings: Settings) -> list[Path]:
     """Return the links that the kubelet made to logs of our pods."""
-    links = [path for path in surroundings.LOG_LINKS.glob("*.log") if path.is_symlink()]
+    links = [path for path in host_state.LOG_LINKS.glob("*.log") if path.is_symlink()]
     return [link for link in links if link.readlink().is_relative_to(settings.directory)]

@@ -1,4 +1,4 @@
-"""Brings a cluster up, takes it down and says how it is: the order of things, and what is waited for."""
+"""Start and stop a cluster, and report its state: the order of the parts, and the conditions to wait for."""
 
 import contextlib
 import functools
@@ -88,7 +88,7 @@ def _create() -> Settings:
 
 
 class _Bringing:
-    """One way up, from a machine on which any part may run already."""
+    """One start of a cluster, on a machine that may already run any of its parts."""
 
     def __init__(self, settings: Settings, began: float) -> None:
         self._settings = settings
@@ -97,7 +97,7 @@ class _Bringing:
         self._components = Components(settings)
 
     def all(self) -> None:
-        """Bring every part up, in the order in which they need each other."""
+        """Start every part, in order of dependency."""
         self._settings.complete.unlink(missing_ok=True)
         self._prepare()
         self._control_plane()

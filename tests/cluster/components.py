@@ -1,4 +1,4 @@
-"""All programs of a whole cluster, with the settings, keys and kubeconfigs that they share."""
+"""All programs of a cluster, with the settings, keys and kubeconfigs that they share."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,23 +31,23 @@ TOOLS = (
 
 @dataclass(frozen=True)
 class Components:
-    """Describes the programs of one cluster, writing their files as it goes."""
+    """Describe the programs of one cluster, and write their files."""
 
     settings: Settings
 
     @cached_property
     def binaries(self) -> dict[str, Path]:
-        """Paths of the built programs."""
+        """Return the paths of the built programs."""
         return toolchain.ensure(TOOLS)
 
     @cached_property
     def authority(self) -> pki.Authority:
-        """Who signs this cluster's certificates."""
+        """Return the authority that signs this cluster's certificates."""
         return pki.Authority(self._pki)
 
     @cached_property
     def api(self) -> Api:
-        """The API server, as the administrator."""
+        """Return a client of the API server with the administrator's token."""
         return Api(self.settings.server, self.authority.certificate, self._tokens[pki.ADMINISTRATOR])
 
     def control_plane(self) -> list[Program]:

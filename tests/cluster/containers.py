@@ -1,4 +1,4 @@
-"""containerd with a configuration, root, state and socket of its own, beside any other on this machine."""
+"""containerd with its own configuration, root, state and socket, separate from any other on this machine."""
 
 import shutil
 import subprocess
@@ -81,7 +81,7 @@ def image_names(settings: Settings) -> set[str]:
 def load(settings: Settings, archive: Path) -> str:
     """Import the images of an OCI archive and return what containerd said. Raises ClusterError."""
     if not archive.is_file():
-        raise ClusterError(f"{archive} is no file; an OCI archive is needed")
+        raise ClusterError(f"{archive} is not a file; give an OCI archive")
     return _checked(settings, "images", "import", str(archive))
 
 
@@ -110,7 +110,10 @@ def _found(name: str) -> str:
 
 
 def _snapshotter(directory: Path) -> str:
-    """Overlays cannot be stacked on an overlay, which is what a container's own file system mostly is."""
+    """Choose a snapshotter.
+
+    An overlay cannot be stacked on an overlay, which a container's own file system usually is.
+    """
     kind = subprocess.run(
         ["stat", "--file-system", "--format=%T", directory], capture_output=True, text=True, check=True
     ).stdout.strip()

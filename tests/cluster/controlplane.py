@@ -37,7 +37,7 @@ def etcd(binary: Path, data: Path, client_port: int, peer_port: int) -> Program:
 
 @dataclass(frozen=True)
 class ApiServer:
-    """Where an API server listens and what it offers."""
+    """The address of an API server, and the APIs that it serves."""
 
     binary: Path
     directory: Path

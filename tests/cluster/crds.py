@@ -1,4 +1,4 @@
-"""The definitions of other projects' objects that the cluster serves, from the modules that pin their versions."""
+"""The CustomResourceDefinitions of other projects that the cluster serves, from the modules that pin their versions."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Programs that go on after the command that started them, and how a later command finds them again.
+"""Programs that outlive the command that started them, and can be found by a later command.
 
 Each writes who it is to `<directory>/run/<name>.json` before it becomes the program, and until then it holds the
 cluster's lock with its parent. So the next holder of the lock knows every process, however the last holder ended.
@@ -20,7 +20,7 @@ _DESCRIPTORS = 4096
 
 
 class Daemons:
-    """The processes of one cluster, with what it adds to their environment."""
+    """The processes of one cluster, and the environment variables that it adds to theirs."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self._environment = environment

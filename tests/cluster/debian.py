@@ -1,4 +1,4 @@
-"""Programs that come from the distribution: there already, installed now, or named in one message."""
+"""Programs of the distribution: already installed, installed now, or listed in one error message."""
 
 import contextlib
 import glob
@@ -30,7 +30,7 @@ _PROGRAMS = {
 _FOR_TESTS = {"mkfs.xfs": "xfsprogs", "promtool": "prometheus"}
 """No cluster needs these."""
 _FILES = {"containernetworking-plugins": ("/usr/lib/cni/bridge", "/opt/cni/bin/bridge")}
-"""What no PATH leads to: a package is there if one of its patterns finds a file."""
+"""Files outside PATH: a package is installed if one of its patterns matches a file."""
 _FILES_FOR_TESTS = {"postgresql": ("/usr/lib/postgresql/*/bin/initdb",)}
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -65,7 +65,7 @@ def _missing(programs: Mapping[str, str], files: Mapping[str, Sequence[str]]) ->
 
 @contextlib.contextmanager
 def _no_services() -> Iterator[None]:
-    """Keep apt from starting services of what it installs: the cluster runs its own, beside nobody's."""
+    """Keep apt from starting the services of installed packages: the cluster runs its own."""
     if _POLICY.exists():
         yield
         return

@@ -1,5 +1,5 @@
-"""The one error that the cluster's own code raises on purpose."""
+"""The error that the cluster's code raises on purpose."""
 
 
 class ClusterError(Exception):
-    """Something that the caller can read and act on: what is wrong, where, and what to do about it."""
+    """A problem that the caller can fix. The message says what is wrong, where, and what to do."""

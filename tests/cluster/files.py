@@ -1,4 +1,4 @@
-"""Writes small files whole or not at all, and not again if nothing changed: kube-proxy ends when its own is touched."""
+"""Write small files atomically, and only if their content changes: kube-proxy exits if its file is written."""
 
 import os
 from pathlib import Path
@@ -9,11 +9,11 @@ def write(path: Path, text: str, mode: int = 0o644) -> Path:
     if path.exists() and path.read_text() == text:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = partial(path)
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+    temporary = partial(path)
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
-    beside.rename(path)
+    temporary.rename(path)
     return path
 
 

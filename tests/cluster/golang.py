@@ -1,4 +1,4 @@
-"""The go command: found on this machine, or brought by whatever older Go there is.
+"""The go command: found on this machine, or downloaded with any older Go.
 
 Go's toolchains are published as a module like any other, so even a Go that is too old to build our tools can download
 the one that does, from wherever this machine gets its modules. That module carries no file modes, hence the copy.
@@ -26,7 +26,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def environment() -> dict[str, str]:
-    """Environment for go: static binaries, nothing but what the pins say, and no surprise from outer settings."""
+    """Return the environment for go: static binaries, only pinned modules, and no influence of outer settings."""
     outer = {name: value for name, value in os.environ.items() if name != "GOROOT"}
     return {**outer, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
@@ -62,7 +62,7 @@ def go() -> Path:
 
 
 def _needed() -> str:
-    """Newest Go version that any of the pins asks for."""
+    """Return the newest Go version that any of the pins requires."""
     lines = [re.search(r"^go (\S+)", path.read_text(), re.MULTILINE) for path in TOOLS.glob("*/go.mod")]
     return max((line[1] for line in lines if line), key=_numbers)
 
@@ -114,7 +114,7 @@ def _json(command: list[str], folder: Path, settings: Mapping[str, str] | None =
         command, cwd=folder, env={**environment(), **(settings or {})}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise ClusterError(f"`{' '.join(command)}` failed in {folder} (modules come from `go env GOPROXY`):\n{said}")
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
+        raise ClusterError(f"`{' '.join(command)}` failed in {folder} (modules come from `go env GOPROXY`):\n{output}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -1,4 +1,4 @@
-"""Tells whether a cluster works, by asking it rather than by looking at processes alone."""
+"""Check whether a cluster works by sending requests to it, not only by the state of its processes."""
 
 import urllib.request
 
@@ -7,19 +7,19 @@ from tests.cluster.settings import NODE, Settings
 
 
 class Health:
-    """Questions to one running cluster."""
+    """Health checks of one running cluster."""
 
     def __init__(self, settings: Settings, components: Components) -> None:
         self._settings = settings
         self._api = components.api
 
     def is_api_ready(self) -> bool:
-        """Whether the API server says so."""
+        """Return whether the API server reports that it is ready."""
         return self._api.is_ready()
 
     def is_node_ready(self) -> bool:
-        """Whether the node is ready and takes pods."""
-        # What the API server knows may be from before the kubelet's end.
+        """Return whether the node is ready and accepts pods."""
+        # The API server's state may be older than the kubelet's end.
         if not self._is_healthy("kubelet-health"):
             return False
         node = self._api.get(f"/api/v1/nodes/{NODE}")
@@ -29,7 +29,7 @@ class Health:
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
     def is_proxy_healthy(self) -> bool:
-        """Whether kube-proxy has written its rules, and keeps writing them."""
+        """Return whether kube-proxy has written its rules, and keeps writing them."""
         return self._is_healthy("proxy-health")
 
     def _is_healthy(self, port: str) -> bool:
@@ -41,17 +41,17 @@ class Health:
             return False
 
     def is_registered(self, driver: str) -> bool:
-        """Whether the node offers this CSI driver."""
+        """Return whether the node offers this CSI driver."""
         node = self._api.get(f"/apis/storage.k8s.io/v1/csinodes/{NODE}")
         drivers = (node or {}).get("spec", {}).get("drivers") or []
         return any(entry["name"] == driver for entry in drivers)
 
     def has_default_account(self) -> bool:
-        """Whether pods can be created in the default namespace."""
+        """Return whether pods can be created in the default namespace."""
         return self._api.get("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
     def versions(self) -> str:
-        """What the node says that it runs."""
+        """Return the versions that the node reports."""
         information = (self._api.get(f"/api/v1/nodes/{NODE}") or {}).get("status", {}).get("nodeInfo", {})
         keys = ("kubeletVersion", "containerRuntimeVersion", "kernelVersion", "osImage")
         return ", ".join(str(information[key]) for key in keys if key in information)

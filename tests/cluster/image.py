@@ -1,4 +1,4 @@
-"""Builds our image from the Dockerfile without Docker and without a registry: `python -m tests.cluster.image`.
+"""Build our image from the Dockerfile without Docker and without a registry: `python -m tests.cluster.image`.
 
 A base image comes from this machine's own package manager by mmdebstrap, the image itself from buildah in a chroot.
 Everything stays in one directory of the user's cache:
@@ -83,7 +83,7 @@ def _build_archive(cache: Path, archive: Path) -> None:
 
 
 class _Buildah:
-    """The buildah program with a storage of our own."""
+    """The buildah program with its own storage."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
@@ -102,13 +102,13 @@ class _Buildah:
         return _run(["buildah", *self._storage, *arguments], self.cache / "build.log")
 
     def has(self, image: str) -> bool:
-        """Whether the storage holds an image of this name."""
+        """Return whether the storage contains an image with this name."""
         inspect = ["buildah", *self._storage, "inspect", "--type=image", image]
         return subprocess.run(inspect, capture_output=True, check=False).returncode == 0
 
 
 def _ensure_bases(buildah: _Buildah) -> tuple[str, str]:
-    """Names of the base image and of the base with pip, made side by side if they are not there."""
+    """Return the names of the base image and of the base with pip. Build missing ones in parallel."""
     bases = {_base_name(packages): packages for packages in (_BASE_PACKAGES, _BUILD_PACKAGES)}
     missing = {name: packages for name, packages in bases.items() if not buildah.has(name)}
     with tempfile.TemporaryDirectory(prefix="cinderblock-base-", dir=buildah.cache) as scratch:
@@ -161,13 +161,16 @@ def _bootstrap(packages: Sequence[str], tar: Path, log: Path) -> None:
 
 
 def _apt_access() -> list[str]:
-    """How apt reaches its sources here: proxies, certificates, clock checks."""
+    """Return how apt reaches its sources on this machine: proxies, certificates, clock checks."""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, check=True, text=True).stdout
     return [line for line in dump.splitlines() if re.match(r'Acquire::(https?|Retries|Check-)\S* "[^"]', line)]
 
 
 def _apt_sources() -> list[Path]:
-    """The distribution's own source lists; other vendors' packages are not needed. None: mmdebstrap's default."""
+    """Return the distribution's own source lists, without other vendors' packages.
+
+    None stands for mmdebstrap's default.
+    """
     names = ("sources.list", "sources.list.d/debian.sources", "sources.list.d/ubuntu.sources")
     active = re.compile(rf"^(deb |Suites:).*\b{_codename()}\b", re.MULTILINE)
     paths = [Path("/etc/apt", name) for name in names]
@@ -184,7 +187,7 @@ def _base_name(packages: Sequence[str]) -> str:
 
 
 def _image_key() -> str:
-    """Hash of everything that a build reads, names included."""
+    """Return a hash of everything that a build reads, including names."""
     digest = hashlib.sha256("\0".join((IMAGE_NAME, _base_name(_BASE_PACKAGES), _base_name(_BUILD_PACKAGES))).encode())
     for path in _ingredient_files():
         content = path.read_bytes()
@@ -200,7 +203,7 @@ def _ingredient_files() -> Iterator[Path]:
 
 
 def package_client_secrets(scratch: Path, environment: Mapping[str, str]) -> list[str]:
-    """Options that hand the build this machine's access to package indexes; none if nothing is configured."""
+    """Return options that give the build this machine's access to package indexes, or none without a configuration."""
     settings = _index_settings(environment)
     options = []
     bundle = _certificates(environment)
@@ -217,7 +220,7 @@ def package_client_secrets(scratch: Path, environment: Mapping[str, str]) -> lis
 
 
 def _index_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables for pip and uv that name indexes; where only pip is configured, uv is given the same."""
+    """Return variables of pip and uv that name indexes. If only pip is configured, uv gets the same."""
     pip = _pip_configuration(environment)
     same = {"UV_DEFAULT_INDEX": "index-url", "UV_INDEX": "extra-index-url", "UV_INSECURE_HOST": "trusted-host"}
     found = {f"PIP_{option.replace('-', '_').upper()}": pip.get(option, "") for option in same.values()}
@@ -238,7 +241,7 @@ def _certificates(environment: Mapping[str, str]) -> str | None:
 
 
 def _pip_configuration(environment: Mapping[str, str]) -> dict[str, str]:
-    """pip's global options in its own order of precedence (pip: Configuration, "Location")."""
+    """Return pip's global options in its own order of precedence (pip: Configuration, "Location")."""
     home = Path.home()
     config_home = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
     files = [SYSTEM_PIP_CONFIGURATION, home / ".pip/pip.conf", config_home / "pip/pip.conf"]
@@ -253,7 +256,10 @@ def _pip_configuration(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _write_archive(layout: Path, archive: Path) -> None:
-    """Pack the layout's newest image, and drop blobs of older ones. Written beside and renamed: whole or absent."""
+    """Pack the layout's newest image, and drop blobs of older ones.
+
+    The archive is renamed into place, so it is whole or absent.
+    """
     index = json.loads((layout / "index.json").read_text())
     [image] = [entry for entry in index["manifests"] if entry.get("annotations", {}).get(_REF_NAME) == IMAGE_NAME]
     # containerd takes an image's full name from this annotation (containerd: images.AnnotationImageName).
@@ -277,7 +283,7 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 
 def _blobs_of(blobs: Path, image: Mapping[str, str]) -> list[str]:
-    """Names of the blobs that an image consists of: manifest, configuration, layers."""
+    """Return the names of the blobs of an image: manifest, configuration, layers."""
     manifest_name = image["digest"].removeprefix("sha256:")
     manifest = json.loads((blobs / manifest_name).read_text())
     parts = [manifest["config"], *manifest["layers"]]
@@ -297,7 +303,7 @@ def _without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _forget_old(cache: Path, buildah: _Buildah) -> None:
-    """Bound the cache: keep a few archives, and a limited number of cached steps."""
+    """Limit the cache to a few archives and a number of cached steps."""
     archives = sorted(cache.glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
     for archive in archives[_ARCHIVES_KEPT:]:
         archive.unlink()

@@ -1,4 +1,4 @@
-"""The small images of the cluster, each one static program of ours, kept as archives beside the program."""
+"""The small images of the cluster. Each contains one static program, and is kept as an archive next to it."""
 
 from pathlib import Path
 

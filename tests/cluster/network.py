@@ -1,4 +1,4 @@
-"""The pods' network: a bridge of this machine, which is there before the first pod, and what lets it out."""
+"""The pods' network: a bridge on this machine that exists before the first pod, and the rules for traffic beyond it."""
 
 import contextlib
 import ipaddress
@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.cluster import files, surroundings
+from tests.cluster import files, host_state
 from tests.cluster.errors import ClusterError
 from tests.cluster.settings import Settings
 
@@ -17,7 +17,7 @@ _FORGOTTEN_CHAIN = "KUBE-FIREWALL"
 
 
 def start(settings: Settings) -> None:
-    """Make the bridge, its rules and the pods' network configuration. What is there already stays."""
+    """Create the bridge, its rules and the pods' network configuration, unless they exist."""
     _enable_forwarding()
     if not is_up(settings):
         _run("ip", "link", "add", settings.name, "type", "bridge")
@@ -37,7 +37,7 @@ def is_up(settings: Settings) -> bool:
 
 
 def stop(settings: Settings, proxy: Path | None) -> None:
-    """Remove all that `start`, the pods and the given kube-proxy left. What is gone already is fine."""
+    """Remove everything that `start`, the pods and the given kube-proxy left, if it still exists."""
     if proxy:
         # Its exit code says whether every table could be looked into, not whether ours is clean.
         _succeeds(str(proxy), "--cleanup")
@@ -49,13 +49,13 @@ def stop(settings: Settings, proxy: Path | None) -> None:
     for link in [*_ports(settings.name), settings.name]:
         # A pod's link may be vanishing by itself at this moment, with the pod's namespace.
         _succeeds("ip", "link", "delete", link)
-    for left in surroundings.CNI_RESULTS.glob(f"{settings.name}-*"):
+    for left in host_state.CNI_RESULTS.glob(f"{settings.name}-*"):
         left.unlink()
 
 
 @contextlib.contextmanager
 def cut_off(settings: Settings, chain: str, port: int) -> Iterator[None]:
-    """Nothing that a pod sends to a TCP port arrives meanwhile, and nobody says so.
+    """Drop everything that pods send to a TCP port, without any notice to the sender.
 
     Args:
         settings: of the running cluster.
@@ -79,8 +79,8 @@ def _enable_forwarding() -> None:
     bridged = "net/bridge/bridge-nf-call-iptables"
     if not Path("/proc/sys", bridged).exists() and not _succeeds("modprobe", "br_netfilter"):
         raise ClusterError("the kernel's br_netfilter is missing: without it Services do not work between pods")
-    surroundings.set_sysctl(bridged, "1")
-    surroundings.set_sysctl("net/ipv4/ip_forward", "1")
+    host_state.set_sysctl(bridged, "1")
+    host_state.set_sysctl("net/ipv4/ip_forward", "1")
 
 
 def _rules(settings: Settings) -> list[tuple[str, str, list[str]]]:
@@ -104,7 +104,10 @@ def _mark(settings: Settings) -> list[str]:
 
 
 def _our_rules(settings: Settings, table: str) -> Iterator[list[str]]:
-    """The rules that bear our mark, each as what is to be added to it, also those that somebody who was killed left."""
+    """Return all rules with our mark, in the form in which they are added.
+
+    This includes rules left by killed processes.
+    """
     done = subprocess.run(["iptables", "-w", "-t", table, "-S"], capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         words = shlex.split(line)

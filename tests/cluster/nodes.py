@@ -106,7 +106,7 @@ def dns(settings: Settings, binary: Path, kubeconfig: Path) -> Program:
 
 
 def _forwarding(resolver: Path) -> list[str]:
-    """Other names go to this machine's name servers; CoreDNS does not start if told to forward to none."""
+    """Forward other names to this machine's name servers. CoreDNS does not start without a target."""
     known = resolver.exists() and re.search(r"^nameserver\s", resolver.read_text(), re.MULTILINE)
     return [f"forward . {resolver}"] if known else []
 

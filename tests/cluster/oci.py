@@ -1,4 +1,4 @@
-"""Makes an image of one static program, as the OCI archive that containerd imports: no builder, no base image."""
+"""Create an image of one static program as an OCI archive for containerd, without a builder or a base image."""
 
 import hashlib
 import io
@@ -14,10 +14,11 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def write_image(archive: Path, name: str, program: Path, installed: str, directories: Sequence[str] = ()) -> None:
-    """Write an image with the program as entry point, readable for every user, and a /tmp that all can write to.
+    """Write an image with the program as entry point, readable for every user, and with a /tmp that all users can write
+    to.
 
-    `name` is the full name that containerd will know it by, `installed` the program's absolute path in the image.
-    The archive is written beside and renamed: whole or absent.
+    `name` is the full name of the image in containerd, and `installed` is the program's absolute path in the image. The
+    archive is renamed into place, so it is complete or absent.
     """
     layer = _layer(program, installed, directories)
     configuration = _json(

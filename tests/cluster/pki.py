@@ -1,4 +1,4 @@
-"""Keys, certificates and tokens: one authority of the cluster's own, so that every connection can be verified."""
+"""Keys, certificates and tokens. Each cluster has its own authority, so that every connection can be verified."""
 
 import csv
 import secrets
@@ -25,11 +25,11 @@ _USERS = {
     "scheduler": ("system:kube-scheduler", ""),
     "proxy": ("system:kube-proxy", ""),
 }
-"""Who -> user name and group. Kubernetes binds the right roles to these names by itself."""
+"""User name and group of each client. Kubernetes binds the right roles to these names by default."""
 
 
 class Authority:
-    """A directory of key pairs, each made when first asked for."""
+    """A directory of key pairs, which are created on first use."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""Processes by number and start time: a number alone may belong to somebody else by now."""
+"""Processes identified by number and start time, since the kernel reuses numbers."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """One process of this machine, alive or not."""
+    """A process of this machine, alive or not."""
 
     pid: int
     started: int
@@ -18,7 +18,7 @@ class Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs; one that ended and was not collected yet does not."""
+        """Return whether the process still runs. A process that has ended but was not reaped does not."""
         fields = _stat(self.pid)
         return bool(fields) and fields[0] not in "ZX" and int(fields[19]) == self.started
 
@@ -56,12 +56,12 @@ def with_argument(text: str) -> Iterator[Process]:
             yield process
 
 
-def end(processes: Iterable[Process], patience: float) -> None:
+def end(processes: Iterable[Process], timeout: float) -> None:
     """Ask the processes to end, kill those that have not after a while, and return when none is alive."""
     processes = list(processes)
     for process in processes:
         process.signal(signal.SIGTERM)
-    _await_end(processes, patience)
+    _await_end(processes, timeout)
     kill(processes)
 
 
@@ -80,7 +80,10 @@ def _await_end(processes: list[Process], seconds: float) -> None:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the third on; the second may hold anything, blanks and brackets too."""
+    """Return the fields of /proc/<pid>/stat from the third on.
+
+    The second may contain anything, including blanks and brackets.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

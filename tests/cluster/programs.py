@@ -1,4 +1,4 @@
-"""What a component of the cluster is, before anything runs: a name and a command line."""
+"""A component of the cluster before it runs: a name and a command line."""
 
 import sys
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 @dataclass(frozen=True)
 class Program:
-    """One program to run, and how."""
+    """A program to run, and its options."""
 
     name: str
     command: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Runs a command with the cluster, and leaves the machine as it was before, however the command or we end."""
+"""Run a command with the cluster, and restore the machine afterwards, however the command or this process ends."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from tests.cluster.errors import ClusterError
 
 KEEP_VARIABLE = "CINDERBLOCK_KEEP_CLUSTER"
 _INTERRUPTED_SECONDS = 60
-"""For a command that has heard the same Ctrl-C as we: tests remove what they made."""
+"""Time for a command that has received the same Ctrl-C: tests then remove their objects."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -52,7 +52,7 @@ def _call(words: Sequence[str], environment: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """While inside, a signal that would end us at once unwinds the stack instead."""
+    """Unwind the stack on a signal that would otherwise end the process at once."""
 
     def unwind(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Programs that end with the block that started them, and with the process that started them, however that ends."""
+"""Programs that end with the block and the process that started them, however these end."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from tests.cluster.programs import Program
 
 
 class Scope:
-    """Runs programs on one directory, which goes when the last of them has ended."""
+    """Run programs on one directory, which is removed when the last of them has ended."""
 
     def __init__(self, stack: contextlib.ExitStack, directory: Path) -> None:
         self._stack = stack

@@ -1,4 +1,4 @@
-"""What one cluster is made of, decided at its first start and kept until it is taken down."""
+"""The settings of one cluster, chosen at its first start and kept until it is removed."""
 
 import dataclasses
 import ipaddress
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import choices, files, surroundings
+from tests.cluster import choices, files, host_state
 from tests.cluster.errors import ClusterError
 
 NODE = "node1"
@@ -30,11 +30,11 @@ _FILE = "cluster.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices that must stay the same for the life of a cluster."""
+    """Settings that must not change during the life of a cluster."""
 
     directory: Path
     name: str
-    """Of the bridge, of the control group, of the CNI network and in the comments of packet filter rules."""
+    """Name of the bridge, the control group and the CNI network. Comments of packet filter rules contain it too."""
     pods: str
     services: str
     ports: Mapping[str, int]
@@ -45,27 +45,27 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """The bridge's address: the node's, and this machine's as pods see it."""
+        """Return the bridge's address: the node's own, and the address of this machine for pods."""
         return str(next(ipaddress.IPv4Network(self.pods).hosts()))
 
     @property
     def service_address(self) -> str:
-        """Address of the API server's own Service."""
+        """Return the address of the API server's own Service."""
         return str(next(ipaddress.IPv4Network(self.services).hosts()))
 
     @property
     def server(self) -> str:
-        """URL of the API server, for this machine and for pods."""
+        """Return the URL of the API server, for this machine and for pods."""
         return f"https://{self.address}:{self.ports['apiserver']}"
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig."""
+        """Return the administrator's kubeconfig."""
         return self.directory / "kubeconfig"
 
     @property
     def audit_log(self) -> Path:
-        """What the accounts of the chart asked the API server, one JSON object per line, without bodies."""
+        """Return the log of requests from the chart's accounts: one JSON object per line, without bodies."""
         return self.directory / "audit" / "requests.log"
 
     def environment(self) -> dict[str, str]:
@@ -78,17 +78,17 @@ class Settings:
 
     @property
     def complete(self) -> Path:
-        """A file that is there when everything has been started once."""
+        """Return a file that exists after everything has been started once."""
         return self.directory / "complete"
 
     @property
     def kubelet_directory(self) -> Path:
-        """Root directory of the kubelet, as CSI drivers need to know it."""
+        """Return the root directory of the kubelet, which CSI drivers need to know."""
         return self.directory / "kubelet"
 
     @property
     def containerd_socket(self) -> Path:
-        """Where containerd is called."""
+        """Return the socket of containerd."""
         return self.directory / "containerd.sock"
 
 
@@ -129,15 +129,15 @@ def create() -> Settings:
         pods=str(pods),
         services=str(services),
         ports=_ports(),
-        sysctls=surroundings.sysctls(),
-        absent_folders=surroundings.absent_folders(),
+        sysctls=host_state.sysctls(),
+        absent_folders=host_state.absent_folders(),
     )
     _write(settings)
     return settings
 
 
 def _is_unused(path: Path) -> bool:
-    """Whether the directory is empty, or was left by a `create` that was killed."""
+    """Return whether the directory is empty, or was left by a `create` that was killed."""
     return all(entry == files.partial(path / _FILE) for entry in path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The table that `status` prints, and whether everything in it is as it should be."""
+"""Print the table of `status`, and decide whether everything is as it should be."""
 
 import functools
 from collections.abc import Callable

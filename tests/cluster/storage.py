@@ -1,4 +1,4 @@
-"""The CSI drivers of the cluster: what runs for each of them and which objects announce it."""
+"""The CSI drivers of the cluster: their processes, and the objects that announce them."""
 
 import base64
 import os
@@ -20,7 +20,7 @@ _DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
 # Defaults: the first try again after 1 s, the last one after 5 minutes.
 _RETRIES = ("--retry-interval-start=250ms", "--retry-interval-max=5s")
 _CLIENT_LIMITS = ("--kube-api-qps=200", "--kube-api-burst=400")
-# A snapshot that is deleted while it is being made may wait for the next look at everything: by default 15 minutes.
+# A snapshot that is deleted during its creation may wait for the next resync, by default 15 minutes.
 _RESYNC = "--resync-period=10s"
 
 
@@ -58,17 +58,17 @@ class Driver:
 
     @property
     def name(self) -> str:
-        """The driver's full name."""
+        """Return the driver's full name."""
         return f"{self.short}.csi.cinderblock.test"
 
     @property
     def has_snapshots(self) -> bool:
-        """Whether it makes any."""
+        """Return whether the driver supports snapshots."""
         return bool(self.snapshot_classes)
 
     @property
     def program(self) -> str:
-        """What its process is called."""
+        """Return the name of the driver's process."""
         return f"{PROGRAM_PREFIX}{self.short}"
 
     def socket(self, settings: Settings) -> Path:
@@ -98,7 +98,7 @@ DRIVERS = (
 
 @dataclass(frozen=True)
 class Sidecars:
-    """The Kubernetes side of CSI, all of it as processes of this machine."""
+    """The sidecars of CSI, all of them as processes of this machine."""
 
     settings: Settings
     binaries: dict[str, Path]
@@ -219,5 +219,5 @@ def _storage_class(driver: Driver, offer: VolumeClass, is_default: bool) -> Mani
 
 
 def _parameters(offer: VolumeClass | SnapshotClass) -> Manifest:
-    """Leave out what is empty: applied once more, the API server would call it a change of what may not change."""
+    """Omit empty values: the API server treats them as a change of an immutable field when they are applied again."""
     return {"parameters": offer.parameters} if offer.parameters else {}

@@ -52,12 +52,12 @@ def _options() -> argparse.Namespace:
 
 
 class Stopping:
-    """Whether this process has been told to end, by a signal or by the end of its input."""
+    """Whether this process must end, because of a signal or the end of its input."""
 
     def __init__(self, until_eof: bool) -> None:
         self.asked = False
         self.grace = GRACE_SECONDS
-        """How long the program may take to end by itself. Whoever closes the pipe or dies wants nothing from it."""
+        """Seconds that the program may take to exit on its own. After the pipe is closed, nobody needs its results."""
         self._wakeup, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer)

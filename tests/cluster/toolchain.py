@@ -1,8 +1,7 @@
-"""The programs of the cluster, built from pinned Go modules into a cache: `tool("etcd")` is the path of one.
+"""The programs of the cluster, built from pinned Go modules into a cache. `tool("etcd")` is the path of one.
 
-Every folder below `tools/` is a Go module whose go.mod and go.sum are the pins. A program is built when it is first
-asked for, and only it: who needs an API server does not wait for a kubelet, and only who measures for what this project
-is measured beside.
+Every folder below `tools/` is a Go module whose go.mod and go.sum are the pins. Each program is built alone, on first
+use. A test that needs an API server does not wait for a kubelet, and only the bench builds the peers.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Module:
-    """One folder of pins and what is built from it."""
+    """A folder of pins, and the programs built from it."""
 
     name: str
     packages: Mapping[str, str]
@@ -34,7 +33,7 @@ class Module:
 
     @property
     def folder(self) -> Path:
-        """Where the pins are."""
+        """Return the folder of the pins."""
         return golang.TOOLS / self.name
 
     def bin(self) -> Path:
@@ -78,7 +77,7 @@ MODULES = (
     Module("versitygw", _commands("github.com/versity/versitygw", "versitygw")),
     Module("helm", _commands("helm.sh/helm/v4", "helm")),
     Module("pause", {"pause": "cinderblock.test/tools/pause"}),
-    # What this project is measured beside: built for `make bench` alone.
+    # The peers of the bench, which only `make bench` builds.
     Module("restic", _commands("github.com/restic/restic", "restic")),
     Module("kopia", {"kopia": "github.com/kopia/kopia"}),
 )
@@ -103,7 +102,7 @@ def tool(name: str) -> Path:
 
 
 def is_built(name: str) -> bool:
-    """Whether a program is there without building it."""
+    """Return whether a program is available without building it."""
     return any((module.bin() / name).exists() for module in MODULES if name in module.packages)
 
 
@@ -159,7 +158,7 @@ def _compile(module: Module, names: list[str], output: Path, position: str) -> N
 
 
 def _while_running(build: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Yield at every moment at which something should be said about a build that goes on."""
+    """Yield whenever a progress message about a running build is due."""
     while True:
         try:
             build.wait(timeout=_REPORT_SECONDS)
@@ -179,7 +178,7 @@ def _default_name(package: str) -> str:
 
 
 def _forget_old(module: Module, current: Path) -> None:
-    """Drop builds that other pins made long ago. What still runs from there goes on running."""
+    """Drop old builds of other pins. Running programs are not affected."""
     builds = sorted(current.parent.glob(f"{module.name}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in [path for path in builds if path.is_dir() and path != current][_KEPT - 1 :]:
         for path in (*old.glob("bin/*"), *old.glob("bin"), old):

@@ -1,4 +1,4 @@
-"""Kubernetes' own controllers of claims and volumes, on an API server without nodes."""
+"""Kubernetes' own controllers for claims and volumes, on an API server without nodes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ _CONTROLLERS = (
 def controlled(kubeconfig: Path, *, resync: str) -> Iterator[None]:
     """Bind claims, release volumes and collect garbage until the block ends.
 
-    `resync` is how often the binder looks at everything again, as in `10m`; Kubernetes' default is 15 s. What it does
-    before that, it does because it has heard of it.
+    `resync` is the interval at which the binder checks all objects, such as `10m`; Kubernetes' default is 15 s. Until
+    then, it reacts only to events.
     """
     binary = toolchain.ensure(["kube-controller-manager"])["kube-controller-manager"]
     with scope("volumes-") as programs:

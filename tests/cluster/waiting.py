@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with an error that says what did not."""
+"""Wait for a condition. The error says which condition was not met."""
 
 import time
 from collections.abc import Callable

@@ -47,7 +47,7 @@ def program(server: S3Server) -> Program:
     return start
 
 
-def test_a_directory_goes_to_s3_and_comes_back(program: Program, tmp_path: Path) -> None:
+def test_directory_is_backed_up_to_s3_and_restored(program: Program, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     for number in range(20):
@@ -64,7 +64,7 @@ def test_a_directory_goes_to_s3_and_comes_back(program: Program, tmp_path: Path)
     assert json.loads(program("list", "--from", STORE, "--json").stdout) == []
 
 
-def test_folders_among_the_objects_hold_up_no_deletion(program: Program, server: S3Server, tmp_path: Path) -> None:
+def test_folders_among_the_objects_block_no_deletion(program: Program, server: S3Server, tmp_path: Path) -> None:
     """Consoles and sync tools create empty objects whose key ends with a slash."""
     (tmp_path / "file").write_bytes(os.urandom(100_000))
     store = "s3://folders"
@@ -88,7 +88,7 @@ def test_wrong_credentials_end_at_once_in_one_line(program: Program) -> None:
     assert "wrong-secret" not in outcome.stderr
 
 
-def test_a_reader_that_leaves_is_no_failure_to_speak_of(program: Program, server: S3Server) -> None:
+def test_closed_output_pipe_is_not_reported_as_an_error(program: Program, server: S3Server) -> None:
     code = f"""
 import os, sys
 reader, writer = os.pipe()

@@ -19,25 +19,25 @@ def keys(store: ObjectStore, prefix: str = "") -> list[str]:
     return [item.key for item in store.list(prefix)]
 
 
-def test_a_check_may_be_repeated(store: ObjectStore) -> None:
+def test_check_may_be_repeated(store: ObjectStore) -> None:
     store.check()
     store.check()
     assert keys(store) == []
 
 
 @pytest.mark.parametrize("body", [b"", b"x", bytearray(b"some bytes"), memoryview(b"padded bytes")[2:7]])
-def test_an_object_is_read_back(store: ObjectStore, body: Buffer) -> None:
+def test_object_is_read_back(store: ObjectStore, body: Buffer) -> None:
     store.put("a/key", body)
     assert store.get("a/key") == bytes(body)
     assert list(store.list("a/")) == [ObjectInfo("a/key", len(body))]
 
 
-def test_a_memoryview_of_wider_items_counts_in_bytes(store: ObjectStore) -> None:
+def test_memoryview_of_wider_items_counts_in_bytes(store: ObjectStore) -> None:
     store.put("wide", memoryview(b"12345678").cast("I"))
     assert store.get("wide") == b"12345678"
 
 
-def test_a_read_returns_bytes_independent_of_the_buffer(store: ObjectStore) -> None:
+def test_read_returns_bytes_independent_of_the_buffer(store: ObjectStore) -> None:
     buffer = bytearray(b"first")
     store.put("key", buffer)
     buffer[:] = b"other"
@@ -46,7 +46,7 @@ def test_a_read_returns_bytes_independent_of_the_buffer(store: ObjectStore) -> N
     assert content == b"first"
 
 
-def test_a_put_replaces_the_object(store: ObjectStore) -> None:
+def test_put_replaces_the_object(store: ObjectStore) -> None:
     store.put("key", b"a longer one")
     store.put("key", b"short")
     assert store.get("key") == b"short"
@@ -84,7 +84,7 @@ def test_large_bodies_are_read_back_completely(store: ObjectStore, size: int) ->
         (-99, 2, b"01"),
     ],
 )
-def test_a_part_can_be_read(store: ObjectStore, start: int, length: int | None, expected: bytes) -> None:
+def test_part_can_be_read(store: ObjectStore, start: int, length: int | None, expected: bytes) -> None:
     store.put("key", b"0123456789")
     assert store.get("key", start, length) == expected
 
@@ -96,14 +96,14 @@ def test_parts_of_an_empty_object_are_empty(store: ObjectStore, start: int, leng
 
 
 @pytest.mark.parametrize(("start", "length"), [(0, None), (0, 0), (5, 10), (-5, None)])
-def test_a_missing_object_is_not_found(store: ObjectStore, start: int, length: int | None) -> None:
+def test_missing_object_is_not_found(store: ObjectStore, start: int, length: int | None) -> None:
     store.put("key", b"x")
     with pytest.raises(NotFound, match="Cannot read ke in ") as caught:
         store.get("ke", start, length)
     assert caught.value.reason == "NotFound"
 
 
-def test_a_listing_is_in_order_of_bytes(store: ObjectStore) -> None:
+def test_listing_is_in_order_of_bytes(store: ObjectStore) -> None:
     # The order of a directory walk is another one: "a/" comes before "a-b" there.
     expected = ["A", "a!", "a-b", "a.b", "a/b-c/d", "a/b.c", "a/c/d", "a0", "ab", "b"]
     for key in reversed(expected):
@@ -111,7 +111,7 @@ def test_a_listing_is_in_order_of_bytes(store: ObjectStore) -> None:
     assert keys(store) == expected
 
 
-def test_a_listing_holds_only_keys_with_the_prefix(store: ObjectStore) -> None:
+def test_listing_holds_only_keys_with_the_prefix(store: ObjectStore) -> None:
     for key in ("p/1", "p/2/x", "pq", "q/p/1"):
         store.put(key, b"xyz")
     assert list(store.list("p/")) == [ObjectInfo("p/1", 3), ObjectInfo("p/2/x", 3)]
@@ -128,7 +128,7 @@ def test_listings_and_deletions_go_beyond_one_page(store: ObjectStore) -> None:
     assert keys(store, "packs/") == expected[:1]
 
 
-def test_a_deletion_may_be_repeated_and_name_absent_keys(store: ObjectStore) -> None:
+def test_deletion_may_be_repeated_and_name_absent_keys(store: ObjectStore) -> None:
     store.put("one", b"1")
     store.put("two", b"2")
     store.delete(["one", "never/there"])
@@ -154,7 +154,7 @@ def test_keys_are_taken_literally(store: ObjectStore, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "ä", "a\n", "a" * 1025])
-def test_an_impossible_key_is_rejected(store: ObjectStore, key: str) -> None:
+def test_impossible_key_is_rejected(store: ObjectStore, key: str) -> None:
     store.put("a", b"x")
     with pytest.raises(InvalidInput):
         store.put(key, b"x")
@@ -165,7 +165,7 @@ def test_an_impossible_key_is_rejected(store: ObjectStore, key: str) -> None:
     assert keys(store) == ["a"]
 
 
-def test_a_body_too_large_for_one_object_is_refused(store: ObjectStore, sparse: memoryview) -> None:
+def test_body_too_large_for_one_object_is_rejected(store: ObjectStore, sparse: memoryview) -> None:
     assert sparse.nbytes > BODY_LIMIT
     with pytest.raises(InvalidInput, match=str(sparse.nbytes)):
         store.put("huge", sparse)

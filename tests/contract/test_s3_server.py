@@ -68,20 +68,20 @@ def refused(server: S3Server, container: str, credentials: S3Credentials) -> Acc
     return errors[0]
 
 
-def test_a_wrong_access_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
+def test_wrong_access_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
     error = refused(server, container, S3Credentials("WRONGKEY", server.credentials.secret_key))
     assert "Check AWS_ACCESS_KEY_ID" in error.message
     assert f"container {container} at {server.url}" in error.message
     assert "WRONGKEY" not in error.message
 
 
-def test_a_wrong_secret_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
+def test_wrong_secret_key_is_named_as_such_and_not_shown(server: S3Server, container: str) -> None:
     error = refused(server, container, S3Credentials(server.credentials.access_key, "wrongsecret"))
     assert "Check AWS_SECRET_ACCESS_KEY" in error.message
     assert "wrongsecret" not in error.message
 
 
-def test_a_missing_container_is_named(server: S3Server) -> None:
+def test_missing_container_is_named(server: S3Server) -> None:
     with closing(S3Store(server.location("no-such-container"), server.credentials)) as store:
         for call in (store.check, lambda: store.put("key", bytes(100 * MIB)), lambda: store.get("key")):
             with pytest.raises(NotFound, match=f"container no-such-container at {server.url}: .*Create it"):
@@ -104,9 +104,7 @@ def test_credentials_of_the_environment_are_found(
     client_module._session.cache_clear()
 
 
-def test_no_credentials_at_all_are_an_error_that_says_so(
-    server: S3Server, container: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_credentials_are_reported(server: S3Server, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -119,7 +117,7 @@ def test_no_credentials_at_all_are_an_error_that_says_so(
     client_module._session.cache_clear()
 
 
-def test_an_endpoint_that_is_down_may_be_tried_again(server: S3Server) -> None:
+def test_unreachable_endpoint_is_a_temporary_error(server: S3Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     location = StoreLocation(endpoint_url=url, container="any")
@@ -130,7 +128,7 @@ def test_an_endpoint_that_is_down_may_be_tried_again(server: S3Server) -> None:
         store.check()
 
 
-def test_an_unknown_host_name_is_named(server: S3Server) -> None:
+def test_unknown_host_name_is_named(server: S3Server) -> None:
     location = StoreLocation(endpoint_url="http://s3.invalid:9000", container="any")
     with (
         closing(S3Store(location, server.credentials)) as store,
@@ -139,7 +137,7 @@ def test_an_unknown_host_name_is_named(server: S3Server) -> None:
         store.check()
 
 
-def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
+def test_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
     monkeypatch.setattr(client_module, "READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         location = StoreLocation(endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}", container="any")
@@ -150,7 +148,7 @@ def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monke
             store.check()
 
 
-def test_a_bit_that_flips_on_the_way_up_never_becomes_an_object(server: S3Server, container: str, line: Relay) -> None:
+def test_bit_flipped_during_an_upload_is_detected(server: S3Server, container: str, line: Relay) -> None:
     body = b"a" * 3 * MIB + b"\xfe" + b"b" * MIB
     with closing(over(line, server, container)) as store:
         line.flip_up = b"\xfe"
@@ -162,7 +160,7 @@ def test_a_bit_that_flips_on_the_way_up_never_becomes_an_object(server: S3Server
 
 
 @pytest.mark.parametrize("size", [4 * MIB, 130 * MIB], ids=["whole", "in parts"])
-def test_an_upload_over_a_line_that_breaks_leaves_nothing(
+def test_upload_over_a_broken_connection_leaves_nothing(
     server: S3Server, container: str, line: Relay, size: int
 ) -> None:
     with closing(over(line, server, container)) as store:
@@ -174,7 +172,7 @@ def test_an_upload_over_a_line_that_breaks_leaves_nothing(
         assert uploads.get("Uploads", []) == []
 
 
-def test_the_next_upload_removes_parts_that_a_dead_process_left(server: S3Server, container: str) -> None:
+def test_next_upload_removes_parts_that_a_dead_process_left(server: S3Server, container: str) -> None:
     with closing(S3Store(server.location(container), server.credentials)) as store:
         client: Any = store._client
         for key in ("key", "key-of-another"):
@@ -185,7 +183,7 @@ def test_the_next_upload_removes_parts_that_a_dead_process_left(server: S3Server
         assert [upload["Key"] for upload in left] == ["key-of-another"]
 
 
-def test_a_download_over_a_line_that_breaks_is_begun_again(server: S3Server, container: str, line: Relay) -> None:
+def test_download_over_a_broken_connection_is_restarted(server: S3Server, container: str, line: Relay) -> None:
     body = os.urandom(4 * MIB)
     with closing(S3Store(server.location(container), server.credentials)) as store:
         store.put("key", body)
@@ -196,7 +194,7 @@ def test_a_download_over_a_line_that_breaks_is_begun_again(server: S3Server, con
     assert line.break_down is None
 
 
-def test_a_slow_line_is_not_taken_for_a_dead_one(
+def test_slow_connection_is_not_treated_as_dead(
     server: S3Server, container: str, line: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "CONNECT_TIMEOUT", 1.0)
@@ -229,7 +227,7 @@ def test_connections_are_used_again(server: S3Server, container: str, line: Rela
     assert line.connections == 1
 
 
-def test_a_proxy_of_the_environment_is_used(
+def test_proxy_of_the_environment_is_used(
     server: S3Server, container: str, line: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NO_PROXY", "no_proxy"):
@@ -262,7 +260,7 @@ def tls_server(authority: Path) -> Iterator[S3Server]:
         yield running
 
 
-def test_a_server_with_our_own_authority_is_trusted(tls_server: S3Server, authority: Path) -> None:
+def test_server_with_our_own_authority_is_trusted(tls_server: S3Server, authority: Path) -> None:
     location = tls_server.location("tls-container", create_container=True)
     body = os.urandom(3 * MIB)
     with closing(S3Store(location, tls_server.credentials, str(authority / "ca.crt"))) as store:
@@ -274,7 +272,7 @@ def test_a_server_with_our_own_authority_is_trusted(tls_server: S3Server, author
         assert list(store.list("")) == []
 
 
-def test_a_server_of_an_unknown_authority_is_not_trusted(tls_server: S3Server) -> None:
+def test_server_of_an_unknown_authority_is_not_trusted(tls_server: S3Server) -> None:
     with (
         closing(S3Store(tls_server.location("any"), tls_server.credentials)) as store,
         pytest.raises(PermanentError, match=r"Cannot trust the certificate of https://127.0.0.1:[0-9]+\.") as caught,
@@ -283,7 +281,7 @@ def test_a_server_of_an_unknown_authority_is_not_trusted(tls_server: S3Server) -
     assert caught.value.reason == "CertificateNotTrusted"
 
 
-def test_a_server_under_another_name_is_not_trusted(tls_server: S3Server, authority: Path) -> None:
+def test_server_under_another_name_is_not_trusted(tls_server: S3Server, authority: Path) -> None:
     location = StoreLocation(endpoint_url=tls_server.url.replace("127.0.0.1", "localhost"), container="any")
     with (
         closing(S3Store(location, tls_server.credentials, str(authority / "ca.crt"))) as store,

@@ -1,8 +1,8 @@
-"""The main job, shown for real: `make demo`.
+"""Demonstrate the main use case on a real cluster: `make demo`.
 
-Installs the chart with its embedded S3 store, writes data to a volume of files and to a raw one, backs both up,
-restores them to new volumes and in place, compares every byte and attribute, deletes a backup and looks into the store.
-Ends with a summary, or with exit code 1 at the first thing that is not right.
+Install the chart with its embedded S3 store, and write data to a volume of files and to a raw one. Back both up,
+restore them to new volumes and in place, and compare every byte and attribute. Delete a backup, and check the store.
+End with a summary, or with exit code 1 at the first error.
 """
 
 from __future__ import annotations
@@ -12,16 +12,24 @@ import sys
 from functools import partial
 
 from tests.demo.story import Story
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, ROOT, Lab, LabError, alone, install, uninstall
+from tests.support.cluster.cluster import (
+    RELEASE_NAMESPACE,
+    ROOT,
+    KubeCluster,
+    KubeClusterError,
+    alone,
+    install,
+    uninstall,
+)
 from tests.support.cluster.workloads import (
-    Errand,
     Mount,
+    OneShotPod,
     claim,
     compare_trees,
     digests,
-    finish_errand,
+    finish_pod,
     put_tools,
-    run_errand,
+    run_pod,
 )
 from tests.support.store.objects_in_store import EmbeddedStore
 
@@ -35,7 +43,7 @@ def main() -> int:
     try:
         with alone():
             _play(story)
-    except LabError as error:
+    except KubeClusterError as error:
         print(f"\nNOT RIGHT: {error}", file=sys.stderr)
         return 1
     print(story.summary())
@@ -44,79 +52,77 @@ def main() -> int:
 
 def _play(story: Story) -> None:
     with story.step("A cluster to work on, and our image on it"):
-        lab = Lab.from_environment()
-        story.show(lab, "get", "nodes,storageclasses,volumesnapshotclasses")
+        kube = KubeCluster.from_environment()
+        story.show(kube, "get", "nodes,storageclasses,volumesnapshotclasses")
     with story.step("Helm installs the chart, with the embedded S3 store for namespace demo"):
-        install(lab, [NAMESPACE])
-        story.show(lab, "-n", RELEASE_NAMESPACE, "get", "pods")
+        install(kube, [NAMESPACE])
+        story.show(kube, "-n", RELEASE_NAMESPACE, "get", "pods")
     try:
-        _backup_and_restore(story, lab)
+        _backup_and_restore(story, kube)
     finally:
         with story.step("Clean up: the namespace and the release"):
-            _clean_up(lab)
+            _clean_up(kube)
 
 
-def _backup_and_restore(story: Story, lab: Lab) -> None:
+def _backup_and_restore(story: Story, kube: KubeCluster) -> None:
     with story.step("Two volumes with data: files of every kind, and a raw device"):
-        _write_data(story, lab)
+        _write_data(story, kube)
     with story.step("Back both up: kubectl apply"):
-        _apply(story, lab, "02-volumebackup.yaml", "06-volumebackup-block.yaml")
-        story.show(lab, "-n", NAMESPACE, "get", "volumebackups")
-        _ready(lab, "volumebackup/files-full", "volumebackup/disk-full")
-        story.show(lab, "-n", NAMESPACE, "get", "volumebackups")
+        _apply(story, kube, "02-volumebackup.yaml", "06-volumebackup-block.yaml")
+        story.show(kube, "-n", NAMESPACE, "get", "volumebackups")
+        _ready(kube, "volumebackup/files-full", "volumebackup/disk-full")
+        story.show(kube, "-n", NAMESPACE, "get", "volumebackups")
     with story.step("Change the original after its backup, then back it up incrementally"):
-        _keep_a_copy(lab)
+        _keep_a_copy(kube)
         command = ("python3", "/tools/trees.py", "edit", "/volume/tree", "--seed", "2", "--edits", "10")
-        run_errand(lab, NAMESPACE, Errand("damage", command, (Mount("files", "/volume"),)))
-        _apply(story, lab, "05-volumebackup-incremental.yaml")
-        _ready(lab, "volumebackup/files-monday")
-        story.show(lab, "-n", NAMESPACE, "get", "volumebackups", "-o", "wide")
+        run_pod(kube, NAMESPACE, OneShotPod("damage", command, (Mount("files", "/volume"),)))
+        _apply(story, kube, "05-volumebackup-incremental.yaml")
+        _ready(kube, "volumebackup/files-monday")
+        story.show(kube, "-n", NAMESPACE, "get", "volumebackups", "-o", "wide")
     with story.step("Restore both to new volumes, and the files in place over the changed original"):
         names = ("03-volumerestore-new.yaml", "04-volumerestore-in-place.yaml", "07-volumerestore-block.yaml")
-        _apply(story, lab, *names)
-        _ready(lab, *(f"volumerestore/{name}" for name in ("files-to-new", "files-in-place", "disk-to-new")))
-        story.show(lab, "-n", NAMESPACE, "get", "volumerestores,pvc")
+        _apply(story, kube, *names)
+        _ready(kube, *(f"volumerestore/{name}" for name in ("files-to-new", "files-in-place", "disk-to-new")))
+        story.show(kube, "-n", NAMESPACE, "get", "volumerestores,pvc")
     with story.step("Compare: content, owners, modes, times, links, attributes; every byte of the device"):
-        _compare(story, lab)
+        _compare(story, kube)
     with story.step("Delete a backup: its objects leave the store"):
-        _delete(story, lab)
+        _delete(story, kube)
     with story.step("Look at what is left behind"):
-        _nothing_left(story, lab)
+        _nothing_left(story, kube)
 
 
-def _write_data(story: Story, lab: Lab) -> None:
-    lab.wait_until(f"namespace {NAMESPACE}", lambda: lab.get("namespace", NAMESPACE), timeout=60)
-    put_tools(lab, NAMESPACE)
-    lab.apply(claim(lab, NAMESPACE, "files"), claim(lab, NAMESPACE, "disk", block=True, size=str(DISK_BYTES)))
+def _write_data(story: Story, kube: KubeCluster) -> None:
+    kube.wait_until(f"namespace {NAMESPACE}", lambda: kube.get("namespace", NAMESPACE), timeout=60)
+    put_tools(kube, NAMESPACE)
+    kube.apply(claim(kube, NAMESPACE, "files"), claim(kube, NAMESPACE, "disk", block=True, size=str(DISK_BYTES)))
     tree = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "300")
     disk = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")
-    lab.apply(
-        Errand("write-files", tree, (Mount("files", "/volume"),)).manifest(lab, NAMESPACE),
-        Errand("write-disk", disk, (Mount("disk", "/dev/volume", is_block=True),)).manifest(lab, NAMESPACE),
+    kube.apply(
+        OneShotPod("write-files", tree, (Mount("files", "/volume"),)).manifest(kube, NAMESPACE),
+        OneShotPod("write-disk", disk, (Mount("disk", "/dev/volume", is_block=True),)).manifest(kube, NAMESPACE),
     )
-    story.tell(
-        finish_errand(lab, NAMESPACE, "write-files") or "files, directories, links, devices, xattrs, sparse files"
-    )
-    story.tell(finish_errand(lab, NAMESPACE, "write-disk") or "random, zero and compressible blocks")
-    _ready(lab, "backupstore/default")
-    if lab.snapshot_class:
-        chosen = json.dumps({"spec": {"volumeSnapshotClassName": lab.snapshot_class}})
-        lab.kubectl("-n", NAMESPACE, "patch", "backupstore", "default", "--type=merge", "-p", chosen)
+    story.note(finish_pod(kube, NAMESPACE, "write-files") or "files, directories, links, devices, xattrs, sparse files")
+    story.note(finish_pod(kube, NAMESPACE, "write-disk") or "random, zero and compressible blocks")
+    _ready(kube, "backupstore/default")
+    if kube.snapshot_class:
+        chosen = json.dumps({"spec": {"volumeSnapshotClassName": kube.snapshot_class}})
+        kube.kubectl("-n", NAMESPACE, "patch", "backupstore", "default", "--type=merge", "-p", chosen)
 
 
-def _keep_a_copy(lab: Lab) -> None:
-    """The original as it was when it was backed up, kept by the CSI driver: what restored volumes are held against."""
+def _keep_a_copy(kube: KubeCluster) -> None:
+    """Keep a copy of the original as of its backup, made by the CSI driver, to compare restored volumes with."""
     snapshot: dict[str, object] = {"source": {"persistentVolumeClaimName": "files"}}
-    if lab.snapshot_class:
-        snapshot["volumeSnapshotClassName"] = lab.snapshot_class
-    original = claim(lab, NAMESPACE, "original")
+    if kube.snapshot_class:
+        snapshot["volumeSnapshotClassName"] = kube.snapshot_class
+    original = claim(kube, NAMESPACE, "original")
     original["spec"]["dataSource"] = {
         "apiGroup": "snapshot.storage.k8s.io",
         "kind": "VolumeSnapshot",
         "name": "original",
     }
     metadata = {"name": "original", "namespace": NAMESPACE}
-    lab.apply(
+    kube.apply(
         {
             "apiVersion": "snapshot.storage.k8s.io/v1",
             "kind": "VolumeSnapshot",
@@ -125,68 +131,68 @@ def _keep_a_copy(lab: Lab) -> None:
         },
         original,
     )
-    run_errand(lab, NAMESPACE, Errand("see-the-copy", ("ls", "/volume/tree"), (Mount("original", "/volume"),)))
-    lab.kubectl("-n", NAMESPACE, "delete", "volumesnapshot", "original", "--timeout=60s")
+    run_pod(kube, NAMESPACE, OneShotPod("see-the-copy", ("ls", "/volume/tree"), (Mount("original", "/volume"),)))
+    kube.kubectl("-n", NAMESPACE, "delete", "volumesnapshot", "original", "--timeout=60s")
 
 
-def _apply(story: Story, lab: Lab, *names: str) -> None:
+def _apply(story: Story, kube: KubeCluster, *names: str) -> None:
     for name in names:
         path = ROOT / "examples" / name
         print(f"          $ kubectl apply -f examples/{name}", flush=True)
-        story.tell(lab.kubectl("apply", "-f", str(path)))
+        story.note(kube.kubectl("apply", "-f", str(path)))
 
 
-def _ready(lab: Lab, *names: str) -> None:
+def _ready(kube: KubeCluster, *names: str) -> None:
     for name in names:
         try:
-            lab.kubectl("-n", NAMESPACE, "wait", "--for=create", name, "--timeout=60s")
-            lab.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", name, "--timeout=90s")
-        except LabError as error:
-            raise LabError(f"{error}\n{lab.diagnose(NAMESPACE)}") from None
+            kube.kubectl("-n", NAMESPACE, "wait", "--for=create", name, "--timeout=60s")
+            kube.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", name, "--timeout=90s")
+        except KubeClusterError as error:
+            raise KubeClusterError(f"{error}\n{kube.diagnose(NAMESPACE)}") from None
 
 
-def _compare(story: Story, lab: Lab) -> None:
+def _compare(story: Story, kube: KubeCluster) -> None:
     for restored in ("files-restored", "files"):
-        differences = compare_trees(lab, NAMESPACE, "original", restored)
+        differences = compare_trees(kube, NAMESPACE, "original", restored)
         if differences:
-            raise LabError(f"{restored} differs from the original:\n" + "\n".join(differences[:20]))
-        story.tell(f"{restored}: equal to the original, file by file and attribute by attribute")
-    original, restored = digests(lab, NAMESPACE, ("disk", "disk-restored"), DISK_BYTES)
+            raise KubeClusterError(f"{restored} differs from the original:\n" + "\n".join(differences[:20]))
+        story.note(f"{restored}: equal to the original, file by file and attribute by attribute")
+    original, restored = digests(kube, NAMESPACE, ("disk", "disk-restored"), DISK_BYTES)
     if original != restored:
-        raise LabError(f"the restored device differs: {original} and {restored}")
-    story.tell(f"disk-restored: equal to the original, SHA-256 {original.split()[0]}")
+        raise KubeClusterError(f"the restored device differs: {original} and {restored}")
+    story.note(f"disk-restored: equal to the original, SHA-256 {original.split()[0]}")
 
 
-def _delete(story: Story, lab: Lab) -> None:
-    store = EmbeddedStore.of(lab, NAMESPACE)
-    before = store.keys(lab)
-    story.tell(f"the store holds {len(before)} objects")
-    story.show(lab, "-n", NAMESPACE, "delete", "volumebackup", "disk-full", "--timeout=60s")
-    after = store.keys(lab)
-    story.tell(f"the store holds {len(after)} objects, and none of them belongs to the deleted backup")
+def _delete(story: Story, kube: KubeCluster) -> None:
+    store = EmbeddedStore.of(kube, NAMESPACE)
+    before = store.keys(kube)
+    story.note(f"the store holds {len(before)} objects")
+    story.show(kube, "-n", NAMESPACE, "delete", "volumebackup", "disk-full", "--timeout=60s")
+    after = store.keys(kube)
+    story.note(f"the store holds {len(after)} objects, and none of them belongs to the deleted backup")
     if not after < before:
-        raise LabError("the store did not let go of the backup's objects")
-    story.show(lab, "-n", NAMESPACE, "delete", "volumebackups", "--all", "--timeout=90s")
-    left = store.keys(lab)
+        raise KubeClusterError("the store still holds the backup's objects")
+    story.show(kube, "-n", NAMESPACE, "delete", "volumebackups", "--all", "--timeout=90s")
+    left = store.keys(kube)
     if left:
-        raise LabError(f"the store still holds {sorted(left)}")
-    story.tell("the store is empty")
+        raise KubeClusterError(f"the store still holds {sorted(left)}")
+    story.note("the store is empty")
 
 
-def _nothing_left(story: Story, lab: Lab) -> None:
+def _nothing_left(story: Story, kube: KubeCluster) -> None:
     for kind in ("jobs", "volumesnapshots", "pods"):
-        lab.wait_until(f"namespace without {kind}", partial(_none_of, lab, kind), timeout=60)
-    story.show(lab, "-n", NAMESPACE, "get", "jobs,pods,volumesnapshots,volumebackups,pvc")
+        kube.wait_until(f"namespace without {kind}", partial(_none_of, kube, kind), timeout=60)
+    story.show(kube, "-n", NAMESPACE, "get", "jobs,pods,volumesnapshots,volumebackups,pvc")
 
 
-def _none_of(lab: Lab, kind: str) -> bool:
-    return not lab.items(kind, NAMESPACE)
+def _none_of(kube: KubeCluster, kind: str) -> bool:
+    return not kube.items(kind, NAMESPACE)
 
 
-def _clean_up(lab: Lab) -> None:
-    lab.kubectl("delete", "volumerestores,volumebackups", "--all", "-n", NAMESPACE, "--timeout=90s", check=False)
-    uninstall(lab)
-    lab.kubectl("delete", "namespace", NAMESPACE, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+def _clean_up(kube: KubeCluster) -> None:
+    kube.kubectl("delete", "volumerestores,volumebackups", "--all", "-n", NAMESPACE, "--timeout=90s", check=False)
+    uninstall(kube)
+    kube.kubectl("delete", "namespace", NAMESPACE, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""All e2e tests on the cluster of KUBECONFIG: `make e2e`. Arguments are handed on to pytest.
+"""All end-to-end tests on the cluster of KUBECONFIG: `make e2e`. Arguments are passed to pytest.
 
 They wait most of the time, for pods and volumes, so they run side by side; after them, one by one, those marked
 ``disturbing``: what they do to the release would be felt by everybody.

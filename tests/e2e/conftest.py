@@ -1,8 +1,8 @@
-"""Everything here runs on a real cluster with the chart installed: `make e2e`, or KUBECONFIG of a cluster of your own.
+"""Fixtures for tests on a real cluster with the chart installed: `make e2e`, or KUBECONFIG of your own cluster.
 
-Nothing is faked. Each test has a namespace of its own, or shares one with the tests of its file that only read from it.
-When a test ends, nothing of what the operator made may be left, and no secret may have been seen: not in any version of
-our objects, in Events, in movers and their Jobs, or in what movers and the operator have logged.
+Nothing is faked. Each test has its own namespace, or shares one with tests of its file that only read from it. When a
+test ends, no child of the operator may be left. No secret may have been exposed in any version of our objects, in an
+Event, a mover or a Job, or in a log of movers or the operator.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pytest
 from tests.cluster import cluster
 from tests.support.cluster import leak_check
 from tests.support.cluster.audit import AuditLog
-from tests.support.cluster.cluster import Lab, alone, install
-from tests.support.cluster.leak_check import Graveyard
+from tests.support.cluster.cluster import KubeCluster, alone, install
+from tests.support.cluster.leak_check import DeletedNamespaces
 from tests.support.cluster.namespaces import HOME, Account, Tenant
-from tests.support.cluster.recorder import Witness
+from tests.support.cluster.recorder import Recorder
 from tests.support.cluster.runs import Run, remove_release
-from tests.support.cluster.secret_scan import Oracle
+from tests.support.cluster.secret_scan import SecretScanner
 
 TenantMaker = Callable[..., Tenant]
 
@@ -32,81 +32,88 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Lab:
-    """The cluster of KUBECONFIG."""
-    return Lab.from_environment()
+def kube() -> KubeCluster:
+    """Return the cluster of KUBECONFIG."""
+    return KubeCluster.from_environment()
 
 
 @pytest.fixture(scope="session")
-def audit(lab: Lab) -> AuditLog | None:
-    """What the chart's accounts ask the API server from the first test on; None: nobody writes that down."""
-    if not lab.is_own:
+def audit(kube: KubeCluster) -> AuditLog | None:
+    """Return the API requests of the chart's accounts from the first test on, or None without an audit log."""
+    if not kube.is_own:
         return None
     path, run = cluster.running().audit_log, Run.joined()
     return AuditLog(path, run.audit_start(path) if run else None)
 
 
 @pytest.fixture(scope="session")
-def release(lab: Lab, audit: AuditLog | None) -> Iterator[Account]:
-    """The chart, installed once, and its embedded store's account. Two runs on one cluster wait for each other."""
+def release(kube: KubeCluster, audit: AuditLog | None) -> Iterator[Account]:
+    """Install the chart once, and return the account of its embedded store.
+
+    Two runs on one cluster wait for each other.
+    """
     del audit  # The operator asks for some things only when it starts: the log must be open by then.
     run = Run.joined()
     if run is not None:
-        run.install(lab)
-        yield Account.of(lab)
+        run.install(kube)
+        yield Account.of(kube)
         return
     with alone():
-        install(lab, [HOME])
-        yield Account.of(lab)
-        remove_release(lab)
+        install(kube, [HOME])
+        yield Account.of(kube)
+        remove_release(kube)
 
 
 @pytest.fixture(scope="session")
-def witness(lab: Lab) -> Iterator[Witness]:
-    """Sees every mover."""
-    with Witness(lab) as watching:
+def recorder(kube: KubeCluster) -> Iterator[Recorder]:
+    """Record every mover."""
+    with Recorder(kube) as watching:
         yield watching
 
 
 @pytest.fixture(scope="session")
-def oracle(lab: Lab, witness: Witness) -> Oracle:
-    """Looks for secrets in all that is seen and said."""
-    return Oracle(lab, witness)
+def scanner(kube: KubeCluster, recorder: Recorder) -> SecretScanner:
+    """Search everything that the recorder sees for secrets."""
+    return SecretScanner(kube, recorder)
 
 
 @pytest.fixture(autouse=True)
-def _no_secret_is_shown(oracle: Oracle) -> Iterator[None]:
-    """In every test, whether or not it has anything to do with secrets."""
+def _no_secret_is_shown(scanner: SecretScanner) -> Iterator[None]:
+    """Check after every test that no secret was exposed."""
     yield
-    oracle.learn()
-    assert not oracle.snapshot_claim()
+    scanner.learn()
+    assert not scanner.leaks()
 
 
 @pytest.fixture(scope="session")
-def graveyard(lab: Lab, release: Account) -> Iterator[Graveyard]:
-    """Where tenants go; checked when all tests have run."""
-    buried = Graveyard(lab)
+def deleted_namespaces(kube: KubeCluster, release: Account) -> Iterator[DeletedNamespaces]:
+    """Collect the namespaces of ended tests, and check after all tests that nothing of them is left."""
+    buried = DeletedNamespaces(kube)
     yield buried
     buried.check()
 
 
 def _tenants(
-    request: pytest.FixtureRequest, lab: Lab, release: Account, oracle: Oracle, graveyard: Graveyard
+    request: pytest.FixtureRequest,
+    kube: KubeCluster,
+    release: Account,
+    scanner: SecretScanner,
+    deleted_namespaces: DeletedNamespaces,
 ) -> Iterator[TenantMaker]:
     made: list[Tenant] = []
 
     def make(**options: Any) -> Tenant:
-        made.append(Tenant.make(lab, oracle.witness, release, request.node.name.rpartition("/")[2], **options))
+        made.append(Tenant.make(kube, scanner.recorder, release, request.node.name.rpartition("/")[2], **options))
         return made[-1]
 
     yield make
-    oracle.learn()
+    scanner.learn()
     try:
         for tenant in made:
             leak_check.check(tenant)
     finally:
         for tenant in made:
-            graveyard.bury(tenant)
+            deleted_namespaces.delete(tenant)
 
 
 make_tenant = pytest.fixture(_tenants, name="make_tenant")
@@ -115,5 +122,5 @@ make_shared_tenant = pytest.fixture(_tenants, scope="module", name="make_shared_
 
 @pytest.fixture
 def tenant(make_tenant: TenantMaker) -> Tenant:
-    """A namespace with a default store."""
+    """Return a namespace with a default store."""
     return make_tenant()

@@ -1,4 +1,4 @@
-"""What is backed up comes back: every byte and every attribute, to a new volume or over an old one."""
+"""Restores return every byte and every attribute, to a new volume or over an existing one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from cinderblock.api.quantity import to_bytes
-from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.cluster import KubeCluster, Object
 from tests.support.cluster.namespaces import Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, digests, finish_errand, run_errand
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, compare_trees, digests, finish_pod, run_pod
 
 pytestmark = pytest.mark.e2e
 
@@ -18,31 +18,31 @@ LARGER = "2Gi"
 
 
 @pytest.fixture(scope="module")
-def originals(lab: Lab, make_shared_tenant: Callable[[], Tenant]) -> Tenant:
-    """A volume of files and a device of every class, each with a backup of the same name. No test changes them.
+def originals(kube: KubeCluster, make_shared_tenant: Callable[[], Tenant]) -> Tenant:
+    """Create a volume of files and a device of every class, each with a backup of the same name. No test changes them.
 
-    The restores to new volumes are all started here, because they can go on side by side; each test waits for its own.
+    All restores to new volumes start here, because they can run in parallel. Each test waits for its own.
     """
     tenant = make_shared_tenant()
-    classes = {"": lab.storage_class, **({"-wffc": "rawfile-wffc"} if lab.is_own else {})}
+    classes = {"": kube.storage_class, **({"-wffc": "rawfile-wffc"} if kube.is_own else {})}
     names = [f"{kind}{suffix}" for suffix in classes for kind in ("files", "disk")]
     for suffix, storage_class in classes.items():
-        lab.apply(
-            claim(lab, tenant.name, f"files{suffix}", size=str(FILES), storage_class=storage_class),
-            claim(lab, tenant.name, f"disk{suffix}", size=str(DISK), block=True, storage_class=storage_class),
+        kube.apply(
+            claim(kube, tenant.name, f"files{suffix}", size=str(FILES), storage_class=storage_class),
+            claim(kube, tenant.name, f"disk{suffix}", size=str(DISK), block=True, storage_class=storage_class),
         )
     for name in names:
-        lab.apply(_writer(name).manifest(lab, tenant.name))
+        kube.apply(_writer(name).manifest(kube, tenant.name))
     for name in names:
-        finish_errand(lab, tenant.name, f"write-{name}")
-    lab.apply(*(tenant.backup(name, name) for name in names))
+        finish_pod(kube, tenant.name, f"write-{name}")
+    kube.apply(*(tenant.backup(name, name) for name in names))
     tenant.ends(*(f"volumebackup/{name}" for name in names))
-    lab.apply(*_restores(tenant, names))
+    kube.apply(*_restores(tenant, names))
     return tenant
 
 
 def _restores(tenant: Tenant, backups: list[str]) -> list[Object]:
-    """Restores to new volumes."""
+    """Return restores to new volumes."""
     wanted = [
         tenant.restore("asked", "files", name="files-asked", labels={"app": "shop"}),
         tenant.restore("asked-disk", "disk", name="disk-asked"),
@@ -56,32 +56,32 @@ def _restores(tenant: Tenant, backups: list[str]) -> list[Object]:
     return wanted if "files-wffc" in backups else wanted[:-2]
 
 
-def _writer(name: str, seed: str = "1") -> Errand:
+def _writer(name: str, seed: str = "1") -> OneShotPod:
     if name.startswith("disk"):
         command = ("python3", "/tools/devices.py", "fill", "/dev/volume", seed)
-        return Errand(f"write-{name}", command, (Mount(name, "/dev/volume", is_block=True),))
+        return OneShotPod(f"write-{name}", command, (Mount(name, "/dev/volume", is_block=True),))
     make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", seed, "--files", "60")
-    return Errand(f"write-{name}", make, (Mount(name, "/volume"),))
+    return OneShotPod(f"write-{name}", make, (Mount(name, "/volume"),))
 
 
 def _same_files(tenant: Tenant, original: str, restored: str) -> None:
-    assert compare_trees(tenant.lab, tenant.name, original, restored) == []
+    assert compare_trees(tenant.kube, tenant.name, original, restored) == []
 
 
 def _same_bytes(tenant: Tenant, original: str, restored: str) -> None:
-    """As many bytes as the original has are equal, and what a larger device has more is zero."""
+    """Check that all bytes of the original are equal, and that the rest of a larger device is zero."""
     length = to_bytes(tenant.get("pvc", original)["status"]["capacity"]["storage"])
-    one, other = digests(tenant.lab, tenant.name, (original, restored), length)
+    one, other = digests(tenant.kube, tenant.name, (original, restored), length)
     assert one == other
     assert other.split()[1] == "0"
 
 
-def _own_cluster_only(lab: Lab) -> None:
-    if not lab.is_own:
+def _own_cluster_only(kube: KubeCluster) -> None:
+    if not kube.is_own:
         pytest.skip("needs the WaitForFirstConsumer class of our own cluster")
 
 
-def test_a_backup_says_in_cinders_words_what_it_is(originals: Tenant) -> None:
+def test_backup_status_has_cinders_fields(originals: Tenant) -> None:
     claimed = originals.get("pvc", "files")
     status = originals.get("volumebackup", "files")["status"]
     assert status["id"] == originals.get("volumebackup", "files")["metadata"]["uid"]
@@ -94,13 +94,13 @@ def test_a_backup_says_in_cinders_words_what_it_is(originals: Tenant) -> None:
     assert "failReason" not in status
 
 
-def test_a_device_costs_neither_its_zeros_nor_its_holes(originals: Tenant) -> None:
+def test_device_backup_stores_neither_zeros_nor_holes(originals: Tenant) -> None:
     status = originals.get("volumebackup", "disk")["status"]
     assert status["logicalBytes"] < DISK * 3 // 4
     assert status["storedBytes"] < status["logicalBytes"]
 
 
-def test_files_come_back_to_a_new_volume_of_the_asked_name(originals: Tenant) -> None:
+def test_files_are_restored_to_a_new_volume_with_the_requested_name(originals: Tenant) -> None:
     [restore] = originals.ends("volumerestore/asked")
     made = originals.get("pvc", "files-asked")
     assert made["metadata"]["labels"] == {"app": "shop"}
@@ -109,111 +109,111 @@ def test_files_come_back_to_a_new_volume_of_the_asked_name(originals: Tenant) ->
     _same_files(originals, "files", "files-asked")
 
 
-def test_a_device_comes_back_to_a_new_volume_of_the_asked_name(originals: Tenant) -> None:
+def test_device_is_restored_to_a_new_volume_with_the_requested_name(originals: Tenant) -> None:
     originals.ends("volumerestore/asked-disk")
     _same_bytes(originals, "disk", "disk-asked")
 
 
-def test_a_new_volume_that_nobody_named_is_called_after_the_backup(originals: Tenant) -> None:
+def test_unnamed_new_volume_is_named_after_the_backup(originals: Tenant) -> None:
     backup = originals.get("volumebackup", "disk")["metadata"]["uid"]
     [restore] = originals.ends("volumerestore/unnamed")
     assert restore["status"]["volumeName"] == f"restore-backup-{backup}"
     _same_bytes(originals, "disk", f"restore-backup-{backup}")
 
 
-def test_a_restored_volume_goes_with_its_claim_like_any_other(originals: Tenant) -> None:
+def test_restored_volume_is_deleted_with_its_claim(originals: Tenant) -> None:
     originals.ends("volumerestore/short-lived")
     volume = originals.get("pvc", "short-lived")["spec"]["volumeName"]
     made = originals.wait_until("volume with its own reclaim policy", lambda: _unmarked(originals, volume))
     assert made["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
     originals.kubectl("delete", "pvc", "short-lived", "--timeout=60s")
-    originals.wait_until("end of the volume", lambda: originals.lab.get("pv", volume) is None)
+    originals.wait_until("end of the volume", lambda: originals.kube.get("pv", volume) is None)
 
 
 def _unmarked(tenant: Tenant, volume: str) -> object:
-    found = tenant.lab.get("pv", volume) or {}
+    found = tenant.kube.get("pv", volume) or {}
     return found if "cinderblock.io/restore-uid" not in found["metadata"].get("labels", {}) else None
 
 
-def test_files_come_back_to_a_larger_volume(originals: Tenant) -> None:
+def test_files_are_restored_to_a_larger_volume(originals: Tenant) -> None:
     originals.ends("volumerestore/larger")
     assert originals.get("pvc", "files-larger")["status"]["capacity"]["storage"] == LARGER
     _same_files(originals, "files", "files-larger")
 
 
-def test_a_device_restored_to_a_larger_volume_ends_in_zeros(originals: Tenant) -> None:
+def test_device_restored_to_a_larger_volume_ends_in_zeros(originals: Tenant) -> None:
     originals.ends("volumerestore/larger-disk")
     _same_bytes(originals, "disk", "disk-larger")
 
 
-def test_files_come_back_over_others_which_are_gone_afterwards(originals: Tenant) -> None:
-    lab, name = originals.lab, originals.name
-    lab.apply(claim(lab, name, "files-other", size=str(FILES)))
-    run_errand(lab, name, _writer("files-other", seed="7"))
+def test_restore_of_files_in_place_removes_other_files(originals: Tenant) -> None:
+    kube, name = originals.kube, originals.name
+    kube.apply(claim(kube, name, "files-other", size=str(FILES)))
+    run_pod(kube, name, _writer("files-other", seed="7"))
     edit = ("python3", "/tools/trees.py", "edit", "/volume/tree", "--seed", "8", "--edits", "20")
-    run_errand(lab, name, Errand("edit-files", edit, (Mount("files-other", "/volume"),)))
+    run_pod(kube, name, OneShotPod("edit-files", edit, (Mount("files-other", "/volume"),)))
     extra = (
         "import os; os.makedirs('/volume/extra/deep'); open('/volume/extra/deep/file', 'w').write('not in the backup')"
     )
-    run_errand(lab, name, Errand("extra-files", ("python3", "-c", extra), (Mount("files-other", "/volume"),)))
-    assert compare_trees(lab, name, "files", "files-other") != []
-    lab.apply(originals.restore("over", "files", volumeId="files-other"))
+    run_pod(kube, name, OneShotPod("extra-files", ("python3", "-c", extra), (Mount("files-other", "/volume"),)))
+    assert compare_trees(kube, name, "files", "files-other") != []
+    kube.apply(originals.restore("over", "files", volumeId="files-other"))
     [restore] = originals.ends("volumerestore/over")
     assert restore["status"]["volumeName"] == "files-other"
     _same_files(originals, "files", "files-other")
 
 
-def test_a_device_comes_back_over_another_content(originals: Tenant) -> None:
-    lab, name = originals.lab, originals.name
-    lab.apply(claim(lab, name, "disk-other", size=str(DISK), block=True))
-    run_errand(lab, name, _writer("disk-other", seed="7"))
-    lab.apply(originals.restore("over-disk", "disk", volumeId="disk-other"))
+def test_device_is_restored_over_other_content(originals: Tenant) -> None:
+    kube, name = originals.kube, originals.name
+    kube.apply(claim(kube, name, "disk-other", size=str(DISK), block=True))
+    run_pod(kube, name, _writer("disk-other", seed="7"))
+    kube.apply(originals.restore("over-disk", "disk", volumeId="disk-other"))
     originals.ends("volumerestore/over-disk")
     _same_bytes(originals, "disk", "disk-other")
 
 
-def test_files_of_a_class_that_waits_for_a_consumer_come_back(originals: Tenant) -> None:
-    _own_cluster_only(originals.lab)
+def test_files_of_a_class_that_waits_for_a_consumer_are_restored(originals: Tenant) -> None:
+    _own_cluster_only(originals.kube)
     originals.ends("volumerestore/late")
     assert originals.get("pvc", "files-late")["spec"]["storageClassName"] == "rawfile-wffc"
     _same_files(originals, "files-wffc", "files-late")
 
 
-def test_a_device_of_a_class_that_waits_for_a_consumer_comes_back(originals: Tenant) -> None:
-    _own_cluster_only(originals.lab)
+def test_device_of_a_class_that_waits_for_a_consumer_is_restored(originals: Tenant) -> None:
+    _own_cluster_only(originals.kube)
     originals.ends("volumerestore/late-disk")
     _same_bytes(originals, "disk-wffc", "disk-late")
 
 
-def test_a_claim_is_filled_before_it_has_a_consumer(originals: Tenant) -> None:
-    lab, name = originals.lab, originals.name
-    _own_cluster_only(lab)
-    lab.apply(
-        claim(lab, name, "young", size=str(FILES), storage_class="rawfile-wffc"),
+def test_claim_is_filled_before_it_has_a_consumer(originals: Tenant) -> None:
+    kube, name = originals.kube, originals.name
+    _own_cluster_only(kube)
+    kube.apply(
+        claim(kube, name, "young", size=str(FILES), storage_class="rawfile-wffc"),
         originals.restore("into-young", "files", volumeId="young"),
     )
     originals.ends("volumerestore/into-young")
     _same_files(originals, "files", "young")
 
 
-def test_a_store_without_keys_serves_as_well(originals: Tenant) -> None:
+def test_store_without_keys_works_too(originals: Tenant) -> None:
     unsealed = originals.store("unsealed", prefix=f"{originals.name}/unsealed", encryptionSecretRef=None)
-    originals.lab.apply(unsealed, originals.backup("unsealed", "disk", storeName="unsealed"))
+    originals.kube.apply(unsealed, originals.backup("unsealed", "disk", storeName="unsealed"))
     originals.ends("volumebackup/unsealed")
-    originals.lab.apply(originals.restore("unsealed", "unsealed", name="disk-unsealed"))
+    originals.kube.apply(originals.restore("unsealed", "unsealed", name="disk-unsealed"))
     originals.ends("volumerestore/unsealed")
     _same_bytes(originals, "disk", "disk-unsealed")
 
 
-def test_a_volume_without_snapshots_that_nobody_uses_is_copied_directly(originals: Tenant) -> None:
-    lab, name = originals.lab, originals.name
-    if not lab.is_own:
+def test_unused_volume_without_snapshots_is_copied_directly(originals: Tenant) -> None:
+    kube, name = originals.kube, originals.name
+    if not kube.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
-    lab.apply(claim(lab, name, "plain", storage_class="plain"))
-    run_errand(lab, name, _writer("plain"))
-    lab.apply(originals.backup("plain", "plain"))
+    kube.apply(claim(kube, name, "plain", storage_class="plain"))
+    run_pod(kube, name, _writer("plain"))
+    kube.apply(originals.backup("plain", "plain"))
     originals.ends("volumebackup/plain")
-    lab.apply(originals.restore("plain", "plain", name="plain-restored"))
+    kube.apply(originals.restore("plain", "plain", name="plain-restored"))
     originals.ends("volumerestore/plain")
     assert originals.get("pvc", "plain-restored")["spec"]["storageClassName"] == "plain"
     _same_files(originals, "plain", "plain-restored")

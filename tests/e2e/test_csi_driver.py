@@ -30,7 +30,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One running driver and the directory that holds all of it."""
+    """A running driver, and the directory that contains all of its files."""
 
     directory: str
     options: Options
@@ -81,7 +81,7 @@ def test_csi_sanity_passes(flags: list[str], access_type: str) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_stopped_driver_leaves_no_socket() -> None:
+def test_stopped_driver_leaves_no_socket() -> None:
     with _driver() as sandbox:
         sockets = [sandbox.options.socket, sandbox.options.registration_socket]
         directories = [os.path.dirname(socket) for socket in sockets]
@@ -91,7 +91,7 @@ def test_a_stopped_driver_leaves_no_socket() -> None:
         assert [os.listdir(directory) for directory in directories] == [[], []]
 
 
-def test_a_second_driver_on_the_same_data_does_not_start() -> None:
+def test_second_driver_on_the_same_data_does_not_start() -> None:
     with _driver() as sandbox:
         arguments = [
             "--name=other.test",

@@ -1,4 +1,4 @@
-"""Deleting is possible in every phase, takes the data along, and leaves nothing."""
+"""A backup can be deleted in every phase, together with its data, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cinderblock.api.quantity import to_bytes
 from tests.cluster import cluster, storage
 from tests.cluster.csi.faults import Fault, plant
 from tests.support.cluster.namespaces import Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, digests, run_errand
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, digests, run_pod
 
 pytestmark = pytest.mark.e2e
 
@@ -21,33 +21,33 @@ CRAWL = 65536
 
 @pytest.fixture
 def owner(tenant: Tenant) -> Tenant:
-    """A tenant with a device full of data."""
-    tenant.lab.apply(claim(tenant.lab, tenant.name, "disk", block=True, size=str(DISK)))
+    """Return a tenant with a device full of data."""
+    tenant.kube.apply(claim(tenant.kube, tenant.name, "disk", block=True, size=str(DISK)))
     fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")
-    run_errand(tenant.lab, tenant.name, Errand("fill", fill, (Mount("disk", "/dev/volume", is_block=True),)))
+    run_pod(tenant.kube, tenant.name, OneShotPod("fill", fill, (Mount("disk", "/dev/volume", is_block=True),)))
     return tenant
 
 
 def _slow_backup(tenant: Tenant, name: str) -> str:
-    """A backup whose mover has begun and will run for minutes; returns its UID."""
+    """Start a backup whose mover will run for minutes, and return its UID once the mover works."""
     tenant.limit(uploadBytesPerSecond=CRAWL)
-    tenant.lab.apply(tenant.backup(name, "disk"))
+    tenant.kube.apply(tenant.backup(name, "disk"))
     tenant.says(f"volumebackup/{name}", "MoverRunning")
     uid: str = tenant.get("volumebackup", name)["metadata"]["uid"]
     return uid
 
 
 def _slow_restore(tenant: Tenant, name: str, backup: str) -> str:
-    """A restore whose mover has begun and will run for minutes; returns its UID."""
+    """Start a restore whose mover will run for minutes, and return its UID once the mover works."""
     tenant.limit(downloadBytesPerSecond=CRAWL)
-    tenant.lab.apply(tenant.restore(name, backup, name="restored"))
+    tenant.kube.apply(tenant.restore(name, backup, name="restored"))
     tenant.says(f"volumerestore/{name}", "MoverRunning")
     uid: str = tenant.get("volumerestore", name)["metadata"]["uid"]
     return uid
 
 
-def test_an_available_backup_takes_its_data_along(owner: Tenant) -> None:
-    owner.lab.apply(owner.backup("whole", "disk"))
+def test_deleting_an_available_backup_deletes_its_data(owner: Tenant) -> None:
+    owner.kube.apply(owner.backup("whole", "disk"))
     [backup] = owner.ends("volumebackup/whole")
     keys = owner.keys()
     assert backup["status"]["manifestKey"] in keys
@@ -56,41 +56,41 @@ def test_an_available_backup_takes_its_data_along(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_a_retained_backup_leaves_its_data_and_can_be_adopted(owner: Tenant) -> None:
-    owner.lab.apply(owner.backup("kept", "disk", deletionPolicy="Retain"))
+def test_retained_backup_leaves_its_data_and_can_be_adopted(owner: Tenant) -> None:
+    owner.kube.apply(owner.backup("kept", "disk", deletionPolicy="Retain"))
     [kept] = owner.ends("volumebackup/kept")
     before = owner.keys()
     owner.delete("volumebackup/kept")
     assert owner.keys() == before
     assert any(event["reason"] == "Retained" for event in owner.events("kept"))
 
-    owner.lab.apply(owner.adopt("found", kept["status"]["id"], deletionPolicy="Delete"))
+    owner.kube.apply(owner.adopt("found", kept["status"]["id"], deletionPolicy="Delete"))
     [found] = owner.ends("volumebackup/found")
-    told = ("id", "volumeId", "size", "objectCount", "storedBytes", "dataTimestamp", "manifestKey")
-    assert {field: found["status"][field] for field in told} == {field: kept["status"][field] for field in told}
-    owner.lab.apply(owner.restore("found-again", kept["status"]["id"], name="disk-found"))
+    fields = ("id", "volumeId", "size", "objectCount", "storedBytes", "dataTimestamp", "manifestKey")
+    assert {field: found["status"][field] for field in fields} == {field: kept["status"][field] for field in fields}
+    owner.kube.apply(owner.restore("found-again", kept["status"]["id"], name="disk-found"))
     owner.ends("volumerestore/found-again")
     length = to_bytes(owner.get("pvc", "disk")["status"]["capacity"]["storage"])
-    original, restored = digests(owner.lab, owner.name, ("disk", "disk-found"), length)
+    original, restored = digests(owner.kube, owner.name, ("disk", "disk-found"), length)
     assert original == restored
     owner.delete("volumebackup/found")
     assert owner.keys() == set()
 
 
-def test_right_after_it_was_made(owner: Tenant) -> None:
-    owner.lab.apply(*(owner.backup(f"hasty-{number}", "disk") for number in range(3)))
+def test_backup_can_be_deleted_right_after_its_creation(owner: Tenant) -> None:
+    owner.kube.apply(*(owner.backup(f"hasty-{number}", "disk") for number in range(3)))
     owner.delete(*(f"volumebackup/hasty-{number}" for number in range(3)))
     assert owner.keys() == set()
 
 
 def test_deletion_ends_once_a_pending_snapshot_can_be_removed(owner: Tenant) -> None:
-    if not owner.lab.is_own:
+    if not owner.kube.is_own:
         pytest.skip("needs the driver of our own cluster, which refuses snapshots on request")
     data = str(storage.DRIVERS[0].data(cluster.running()))
     volume = owner.get("pvc", "disk")["spec"]["volumeName"]
     path = plant(data, "CreateSnapshot", Fault(code="UNAVAILABLE", message="not now", match=volume), owner.name)
     try:
-        owner.lab.apply(owner.backup("waiting", "disk"))
+        owner.kube.apply(owner.backup("waiting", "disk"))
         assert "not now" in owner.wait_until("snapshot's error in the status", lambda: _snapshot_trouble(owner))
         owner.kubectl("delete", "volumebackup/waiting", "--wait=false")
         assert "VolumeSnapshot" in owner.says("volumebackup/waiting", "ChildrenRemain")
@@ -105,7 +105,7 @@ def _snapshot_trouble(tenant: Tenant) -> str:
     return message if "not now" in message else ""
 
 
-def test_while_its_mover_runs(owner: Tenant) -> None:
+def test_backup_can_be_deleted_while_its_mover_runs(owner: Tenant) -> None:
     uid = _slow_backup(owner, "slow")
     assert owner.children(uid)
     owner.delete("volumebackup/slow")
@@ -113,7 +113,7 @@ def test_while_its_mover_runs(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_after_it_failed_with_half_of_its_data_sent(owner: Tenant) -> None:
+def test_backup_that_failed_halfway_can_be_deleted(owner: Tenant) -> None:
     uid = _slow_backup(owner, "broken")
     owner.wait_until("progress", lambda: owner.get("volumebackup", "broken")["status"].get("progress"))
     [job] = [child for child in owner.children(uid) if child.startswith("job")]
@@ -124,8 +124,8 @@ def test_after_it_failed_with_half_of_its_data_sent(owner: Tenant) -> None:
     assert owner.keys() == set()
 
 
-def test_a_backup_that_is_being_restored_goes_when_the_restore_has_ended(owner: Tenant) -> None:
-    owner.lab.apply(owner.backup("read", "disk"))
+def test_backup_is_deleted_after_its_running_restore(owner: Tenant) -> None:
+    owner.kube.apply(owner.backup("read", "disk"))
     owner.ends("volumebackup/read")
     _slow_restore(owner, "reading", "read")
     owner.reaches("volumebackup/read", "restoring")
@@ -137,38 +137,38 @@ def test_a_backup_that_is_being_restored_goes_when_the_restore_has_ended(owner: 
     assert owner.keys() == set()
 
 
-def test_a_restore_that_is_deleted_while_it_runs_leaves_no_volume(owner: Tenant) -> None:
-    owner.lab.apply(owner.backup("read", "disk"))
+def test_restore_that_is_deleted_while_it_runs_leaves_no_volume(owner: Tenant) -> None:
+    owner.kube.apply(owner.backup("read", "disk"))
     owner.ends("volumebackup/read")
     hidden = f"cinderblock-{_slow_restore(owner, 'reading', 'read')}"
     assert hidden in owner.volumes().values()
-    assert owner.lab.get("pvc", "restored", owner.name) is None
+    assert owner.kube.get("pvc", "restored", owner.name) is None
     owner.delete("volumerestore/reading")
-    assert owner.lab.get("pvc", "restored", owner.name) is None
+    assert owner.kube.get("pvc", "restored", owner.name) is None
     owner.wait_until("end of the half-filled volume", lambda: list(owner.volumes().values()) == ["disk"])
     assert owner.reaches("volumebackup/read", "available")
 
 
-def test_a_restore_that_has_ended_leaves_its_volume(owner: Tenant) -> None:
-    owner.lab.apply(owner.backup("read", "disk"))
+def test_restore_that_has_ended_leaves_its_volume(owner: Tenant) -> None:
+    owner.kube.apply(owner.backup("read", "disk"))
     owner.ends("volumebackup/read")
-    owner.lab.apply(owner.restore("done", "read", name="restored"))
+    owner.kube.apply(owner.restore("done", "read", name="restored"))
     owner.ends("volumerestore/done")
     owner.delete("volumerestore/done", "volumebackup/read")
-    original, restored = digests(owner.lab, owner.name, ("disk", "restored"), DISK)
+    original, restored = digests(owner.kube, owner.name, ("disk", "restored"), DISK)
     assert restored == original
 
 
-def test_a_whole_namespace_goes_with_everything_in_it(owner: Tenant) -> None:
-    lab = owner.lab
-    lab.apply(owner.backup("full", "disk"))
+def test_namespace_is_deleted_with_everything_in_it(owner: Tenant) -> None:
+    kube = owner.kube
+    kube.apply(owner.backup("full", "disk"))
     owner.ends("volumebackup/full")
-    lab.apply(owner.backup("step", "disk", incremental=True))
+    kube.apply(owner.backup("step", "disk", incremental=True))
     owner.ends("volumebackup/step")
     _slow_restore(owner, "reading", "full")
-    lab.apply(owner.backup("wrong", "nowhere"))
+    kube.apply(owner.backup("wrong", "nowhere"))
     owner.reaches("volumebackup/wrong", "error")
     assert not owner.exposed_secrets()
     owner.is_gone = True
-    lab.kubectl("delete", "namespace", owner.name, "--timeout=60s")
-    owner.account.purge(lab, owner.name)
+    kube.kubectl("delete", "namespace", owner.name, "--timeout=60s")
+    owner.account.purge(kube, owner.name)

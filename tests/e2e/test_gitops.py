@@ -1,4 +1,4 @@
-"""What GitOps tools do with our objects: apply them again, compare them, wait for them, prune them."""
+"""GitOps tools can apply our objects again, compare them, wait for them and prune them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.cluster import KubeCluster, Object
 from tests.support.cluster.namespaces import CHILDREN, Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, run_pod
 
 pytestmark = pytest.mark.e2e
 
@@ -26,17 +26,17 @@ TRACKING_ID = {"argocd.argoproj.io/tracking-id": "shop:cinderblock.io/VolumeBack
 
 
 @pytest.fixture(scope="module")
-def shop(lab: Lab, make_shared_tenant: Callable[..., Tenant]) -> Tenant:
-    """A namespace with a volume that an application has written to."""
+def shop(kube: KubeCluster, make_shared_tenant: Callable[..., Tenant]) -> Tenant:
+    """Return a namespace with a volume that an application has written to."""
     tenant = make_shared_tenant()
-    lab.apply(claim(lab, tenant.name, "files"))
+    kube.apply(claim(kube, tenant.name, "files"))
     write = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "5")
-    run_errand(lab, tenant.name, Errand("write", write, (Mount("files", "/volume"),)))
+    run_pod(kube, tenant.name, OneShotPod("write", write, (Mount("files", "/volume"),)))
     return tenant
 
 
 def _tracked(item: Object) -> Object:
-    """As a GitOps tool marks what it applies."""
+    """Return the object with the tracking labels of a GitOps tool."""
     metadata = item["metadata"]
     return item | {"metadata": metadata | {"labels": TRACKING, "annotations": TRACKING_ID}}
 
@@ -61,19 +61,19 @@ def _what_matters(tenant: Tenant, *names: str) -> list[Any]:
     return [(item["metadata"]["uid"], item["metadata"]["generation"], item["status"]) for item in found]
 
 
-def test_applying_again_changes_nothing_and_no_mark_of_a_tool_is_copied(shop: Tenant) -> None:
+def test_applying_again_changes_nothing_and_copies_no_tracking_label(shop: Tenant) -> None:
     backup = _tracked(shop.backup("tracked", "files", name="Tracked", metadata={"team": "shop"}))
     restore = _tracked(shop.restore("tracked-back", "tracked", name="files-back"))
     store = _tracked(shop.store("default", is_default=True))
     store["metadata"]["annotations"] = store["metadata"]["annotations"] | {"cinderblock.io/is-default-store": "true"}
-    shop.lab.apply(store, backup)
+    shop.kube.apply(store, backup)
     marked = set()
     shop.wait_until(
         "backup",
         lambda: marked.update(_marks(shop)) or shop.get("vb", "tracked").get("status", {}).get("dataTimestamp"),
     )
     shop.ends("volumebackup/tracked")
-    shop.lab.apply(restore)
+    shop.kube.apply(restore)
     shop.wait_until(
         "restore", lambda: marked.update(_marks(shop)) or _phase(shop, "tracked-back") not in (None, "restoring")
     )
@@ -93,14 +93,14 @@ def _phase(tenant: Tenant, restore: str) -> str | None:
 
 
 def _marks(tenant: Tenant) -> set[str]:
-    """Labels and annotations of GitOps tools on anything that the operator has made."""
+    """Return labels and annotations of GitOps tools on anything that the operator has created."""
     labelled = "app.kubernetes.io/managed-by=cinderblock"
     found = json.loads(tenant.kubectl("get", CHILDREN, "-l", labelled, "-o", "json"))["items"]
     keys = {key for item in found for part in ("labels", "annotations") for key in item["metadata"].get(part, {})}
     return keys & {*TRACKING, *TRACKING_ID}
 
 
-def test_the_hook_of_argo_cd_makes_a_backup_for_each_sync(shop: Tenant) -> None:
+def test_hook_of_argo_cd_makes_a_backup_for_each_sync(shop: Tenant) -> None:
     [hook] = yaml.safe_load_all((EXAMPLES / "argocd-presync.yaml").read_text())
     hook["metadata"]["namespace"] = shop.name
     synced = [shop.kubectl("create", "-f", "-", "-o", "name", stdin=yaml.safe_dump(hook)).strip() for _ in range(2)]
@@ -123,14 +123,16 @@ def test_flux_waits_for_one_backup_of_each_version(shop: Tenant) -> None:
     assert _what_matters(shop, "volumebackup/before-1.4.0") == before
 
 
-def test_a_backup_that_fails_is_failed_for_flux(shop: Tenant) -> None:
-    shop.lab.apply(shop.backup("hopeless", "no-such-volume"))
+def test_backup_that_fails_is_failed_for_flux(shop: Tenant) -> None:
+    shop.kube.apply(shop.backup("hopeless", "no-such-volume"))
     shop.reaches("volumebackup/hopeless", "error")
     assert _kstatus(shop.get("vb", "hopeless")) == "Failed"
 
 
 def _kstatus(item: Object) -> str:
-    """What kstatus computes from the conditions of a custom resource (sigs.k8s.io/cli-utils pkg/kstatus)."""
+    """Return the status that kstatus computes from the conditions of a custom resource (sigs.k8s.io/cli-utils
+    pkg/kstatus).
+    """
     status = item.get("status", {})
     conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", [])}
     if "deletionTimestamp" in item["metadata"]:
@@ -145,7 +147,7 @@ def _kstatus(item: Object) -> str:
 def test_pruning_honours_the_deletion_policy(shop: Tenant) -> None:
     kept = _tracked(shop.backup("pruned-kept", "files", deletionPolicy="Retain"))
     gone = _tracked(shop.backup("pruned-gone", "files"))
-    shop.lab.apply(kept, gone)
+    shop.kube.apply(kept, gone)
     statuses = [item["status"] for item in shop.ends("volumebackup/pruned-kept", "volumebackup/pruned-gone")]
     shop.kubectl(
         "apply",

@@ -1,4 +1,4 @@
-"""The image that the Dockerfile makes, as it is in its archive."""
+"""The image that the Dockerfile builds, as stored in its archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Archive:
         self.configuration = self._blob(self._manifest["config"]["digest"])["config"]
 
     def files(self) -> set[str]:
-        """Names of all files in all layers."""
+        """Return the names of all files in all layers."""
         names: set[str] = set()
         for layer in self._manifest["layers"]:
             with tarfile.open(fileobj=io.BytesIO(gzip.decompress(self._read(layer["digest"])))) as tar:
@@ -50,16 +50,16 @@ class Archive:
 
 @pytest.fixture(scope="module")
 def archive() -> Iterator[Archive]:
-    """The image of the working tree."""
+    """Return the image of the working tree."""
     with tarfile.open(build()) as tar:
         yield Archive(tar)
 
 
-def test_containerd_will_know_the_image_by_its_name(archive: Archive) -> None:
+def test_archive_contains_the_image_name_for_containerd(archive: Archive) -> None:
     assert archive.names["io.containerd.image.name"] == IMAGE_NAME
 
 
-def test_the_program_runs_without_root_unless_told_otherwise(archive: Archive) -> None:
+def test_program_does_not_run_as_root_by_default(archive: Archive) -> None:
     assert archive.configuration["User"] == "65532:65532"
     assert archive.configuration["Entrypoint"] == ["cinderblock"]
 
@@ -69,14 +69,14 @@ def test_nothing_of_this_machine_is_in_the_environment(archive: Archive) -> None
     assert names == {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"}
 
 
-def test_labels_say_what_it_is(archive: Archive) -> None:
+def test_labels_describe_the_image(archive: Archive) -> None:
     labels = archive.configuration["Labels"]
     assert labels["org.opencontainers.image.title"] == "cinderblock"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.version"]
 
 
-def test_what_builds_it_is_not_in_it(archive: Archive) -> None:
+def test_build_tools_are_not_in_the_image(archive: Archive) -> None:
     files = archive.files()
     programs = {name.rpartition("/")[2] for name in files if "/bin/" in f"/{name}"}
     assert "cinderblock" in programs

@@ -1,4 +1,4 @@
-"""OpenStack's client, unmodified, backs up and restores on a real cluster, with a token of kubectl as its password."""
+"""OpenStack's unmodified client backs up and restores on a real cluster, with a Kubernetes token as its password."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from tests.openstack import clients
 from tests.openstack.clients import Outcome
-from tests.support.cluster.cluster import Lab
+from tests.support.cluster.cluster import KubeCluster
 from tests.support.cluster.namespaces import Account, Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, run_errand
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, compare_trees, run_pod
 from tests.support.gateway import clouds
 from tests.support.gateway.clouds import Cloud
 
@@ -20,32 +20,32 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def endpoint(lab: Lab, release: Account) -> Iterator[str]:
-    """URL of the chart's gateway."""
-    yield clouds.enable(lab)
-    clouds.disable(lab)
+def endpoint(kube: KubeCluster, release: Account) -> Iterator[str]:
+    """Return the URL of the chart's gateway."""
+    yield clouds.enable(kube)
+    clouds.disable(kube)
 
 
 class OpenStack:
-    """What a user types."""
+    """OpenStack's command-line client for one user."""
 
     def __init__(self, programs: clients.Clients, cloud: Cloud) -> None:
         self._programs = programs
         self._environment = clients.login(cloud.identity, cloud.project, cloud.user("member"))
 
     def run(self, line: str) -> Outcome:
-        """A command that must succeed."""
+        """Run a command that must succeed."""
         outcome = self._programs.run(f"openstack {line}", self._environment)
         assert outcome.code == 0, f"{line}: {outcome.err}"
         return outcome
 
-    def told(self, line: str) -> dict[str, Any]:
-        """What a command that shows something shows."""
+    def show(self, line: str) -> dict[str, Any]:
+        """Return the output of a command that shows an object."""
         found: dict[str, Any] = json.loads(self.run(f"{line} -f json").out)
         return found
 
     def status(self, what: str, name: str) -> str:
-        """Status of a volume or of a volume backup; gone if there is none."""
+        """Return the status of a volume or of a volume backup, or "gone" if it does not exist."""
         outcome = self._programs.run(f"openstack {what} show {name} -f json", self._environment)
         if outcome.code:
             assert "No " in outcome.err, outcome.err
@@ -53,27 +53,27 @@ class OpenStack:
         return str(json.loads(outcome.out)["status"])
 
 
-def test_a_volume_goes_round(lab: Lab, endpoint: str, tenant: Tenant) -> None:
-    lab.apply(claim(lab, tenant.name, "files", size="1Gi"))
+def test_openstack_client_backs_up_and_restores_a_volume(kube: KubeCluster, endpoint: str, tenant: Tenant) -> None:
+    kube.apply(claim(kube, tenant.name, "files", size="1Gi"))
     make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "20")
-    run_errand(lab, tenant.name, Errand("write", make, (Mount("files", "/volume"),)))
+    run_pod(kube, tenant.name, OneShotPod("write", make, (Mount("files", "/volume"),)))
     with clients.running() as programs:
-        user = OpenStack(programs, Cloud(lab, endpoint, tenant.name))
+        user = OpenStack(programs, Cloud(kube, endpoint, tenant.name))
 
-        made = user.told("volume backup create --name monday --property owner=me files")
+        made = user.show("volume backup create --name monday --property owner=me files")
         tenant.wait_until("backup", lambda: user.status("volume backup", "monday") == "available")
-        (backup,) = lab.items("volumebackups", tenant.name)
+        (backup,) = kube.items("volumebackups", tenant.name)
         assert (backup["metadata"]["uid"], backup["status"]["phase"]) == (made["id"], "available")
-        assert user.told("volume backup show monday")["metadata"] == {"owner": "me"}
+        assert user.show("volume backup show monday")["metadata"] == {"owner": "me"}
 
-        restored = user.told("volume backup restore monday copy")
+        restored = user.show("volume backup restore monday copy")
         tenant.wait_until("volume", lambda: user.status("volume", restored["volume_id"]) == "available")
-        assert compare_trees(lab, tenant.name, "files", "copy") == []
+        assert compare_trees(kube, tenant.name, "files", "copy") == []
         assert {volume["Name"] for volume in json.loads(user.run("volume list -f json").out)} == {"files", "copy"}
 
         user.run(f"volume delete {restored['volume_id']}")
         user.run("volume backup delete monday")
         tenant.wait_until("deletion", lambda: user.status("volume backup", "monday") == "gone")
         tenant.wait_until("deletion", lambda: user.status("volume", restored["volume_id"]) == "gone")
-    assert lab.items("volumebackups", tenant.name) == []
+    assert kube.items("volumebackups", tenant.name) == []
     assert tenant.keys() == set()

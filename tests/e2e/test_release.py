@@ -1,4 +1,4 @@
-"""The release itself: upgraded, removed and installed again. Last in order, because others need it meanwhile."""
+"""The release itself is upgraded, removed and reinstalled. Last in order, because other tests need it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, install, uninstall
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, install, uninstall
 from tests.support.cluster.namespaces import HOME, Account, Tenant
 from tests.support.cluster.workloads import claim
 
@@ -20,41 +20,41 @@ SECRETS = (
 
 
 @pytest.fixture
-def reinstalled(lab: Lab, release: Account) -> Iterator[None]:
-    """Whatever a test does to the release, the next one finds it installed."""
+def reinstalled(kube: KubeCluster, release: Account) -> Iterator[None]:
+    """Reinstall the release after the test, whatever the test did to it."""
     yield
-    install(lab, [HOME])
+    install(kube, [HOME])
 
 
-def _secrets(lab: Lab) -> list[object]:
-    return [(lab.get("secret", name, namespace) or {}).get("data") for namespace, name in SECRETS]
+def _secrets(kube: KubeCluster) -> list[object]:
+    return [(kube.get("secret", name, namespace) or {}).get("data") for namespace, name in SECRETS]
 
 
 @pytest.mark.usefixtures("reinstalled")
-def test_an_upgrade_keeps_credentials_and_keys(lab: Lab) -> None:
-    before = _secrets(lab)
+def test_upgrade_keeps_credentials_and_keys(kube: KubeCluster) -> None:
+    before = _secrets(kube)
     assert all(before)
-    install(lab, [HOME], "podLabels.upgraded=yes")
-    assert _secrets(lab) == before
+    install(kube, [HOME], "podLabels.upgraded=yes")
+    assert _secrets(kube) == before
 
 
 @pytest.mark.usefixtures("reinstalled")
-def test_without_the_release_nothing_hangs_and_with_it_again_everything_goes_on(tenant: Tenant) -> None:
-    lab = tenant.lab
-    lab.apply(claim(lab, tenant.name, "files", size="64Mi"))
+def test_deletions_work_without_the_release_and_a_reinstallation_continues(tenant: Tenant) -> None:
+    kube = tenant.kube
+    kube.apply(claim(kube, tenant.name, "files", size="64Mi"))
     tenant.wait_until("bound volume", tenant.volumes)
-    lab.apply(tenant.backup("kept", "files"))
+    kube.apply(tenant.backup("kept", "files"))
     [kept] = tenant.ends("volumebackup/kept")
-    lab.apply(tenant.backup("given-up", "files"))
+    kube.apply(tenant.backup("given-up", "files"))
     tenant.ends("volumebackup/given-up")
     keys = tenant.keys()
 
-    uninstall(lab)
+    uninstall(kube)
     tenant.kubectl("delete", "volumebackup", "given-up", "--timeout=30s")
     assert tenant.get("volumebackup", "kept")["status"]["phase"] == "available"
-    install(lab, [HOME])
+    install(kube, [HOME])
 
-    lab.apply(tenant.restore("back", "kept", name="restored"))
+    kube.apply(tenant.restore("back", "kept", name="restored"))
     tenant.ends("volumerestore/back")
     assert tenant.keys() == keys
     tenant.delete("volumebackup/kept")
@@ -63,14 +63,14 @@ def test_without_the_release_nothing_hangs_and_with_it_again_everything_goes_on(
 
 
 @pytest.mark.usefixtures("reinstalled")
-def test_without_the_release_a_namespace_with_backups_goes(tenant: Tenant) -> None:
-    lab = tenant.lab
-    lab.apply(claim(lab, tenant.name, "files", size="64Mi"))
+def test_namespace_with_backups_can_be_deleted_without_the_release(tenant: Tenant) -> None:
+    kube = tenant.kube
+    kube.apply(claim(kube, tenant.name, "files", size="64Mi"))
     tenant.wait_until("bound volume", tenant.volumes)
-    lab.apply(tenant.backup("full", "files"))
+    kube.apply(tenant.backup("full", "files"))
     tenant.ends("volumebackup/full")
-    uninstall(lab)
+    uninstall(kube)
     tenant.is_gone = True
-    lab.kubectl("delete", "namespace", tenant.name, "--timeout=60s")
-    install(lab, [HOME])
-    tenant.account.purge(lab, tenant.name)
+    kube.kubectl("delete", "namespace", tenant.name, "--timeout=60s")
+    install(kube, [HOME])
+    tenant.account.purge(kube, tenant.name)

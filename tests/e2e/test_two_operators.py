@@ -1,4 +1,4 @@
-"""Two operators: one acts, the other takes over when it dies, and what was under way ends as if nothing had been."""
+"""Two operators: one acts, and the other takes over when it dies and completes all running operations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import processes
-from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, Lab, install
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, KubeCluster, install
 from tests.support.cluster.namespaces import HOME, Account, Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, digests, run_errand
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, digests, run_pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
 
@@ -24,79 +24,79 @@ KILLED, STOPPED = 20, 3
 
 
 @pytest.fixture
-def pair(lab: Lab, release: Account) -> Iterator[None]:
-    """Two operators instead of one."""
-    install(lab, [HOME], "operator.replicas=2")
+def pair(kube: KubeCluster, release: Account) -> Iterator[None]:
+    """Run two operators instead of one."""
+    install(kube, [HOME], "operator.replicas=2")
     yield
-    install(lab, [HOME])
+    install(kube, [HOME])
 
 
-def _leader(lab: Lab) -> str:
-    """Identity of the process that leads: its pod's name, an underscore, and something that no other one has."""
-    lease = lab.get("lease", RELEASE, RELEASE_NAMESPACE)
+def _leader(kube: KubeCluster) -> str:
+    """Return the identity of the leading process: its pod's name, an underscore and a unique suffix."""
+    lease = kube.get("lease", RELEASE, RELEASE_NAMESPACE)
     assert lease is not None
     return str(lease["spec"].get("holderIdentity") or "")
 
 
-def _follow(lab: Lab, before: str, began: float) -> float:
+def _follow(kube: KubeCluster, before: str, began: float) -> float:
     """Wait until another process leads; returns the seconds that it took."""
-    lab.wait_until("another leader", lambda: _leader(lab) not in ("", before), timeout=60)
+    kube.wait_until("another leader", lambda: _leader(kube) not in ("", before), timeout=60)
     return time.monotonic() - began
 
 
-def _kill_leader(lab: Lab) -> float:
+def _kill_leader(kube: KubeCluster) -> float:
     """End the leader's process without a word; returns the seconds until another one leads."""
-    before = _leader(lab)
+    before = _leader(kube)
     pod = before.partition("_")[0]
     found = [process for process in processes.with_argument("operator") if _hostname(process.pid) == pod]
     assert found, f"no process of pod {pod} on this machine"
     began = time.monotonic()
     for process in found:
         process.signal(signal.SIGKILL)
-    return _follow(lab, before, began)
+    return _follow(kube, before, began)
 
 
 def _hostname(pid: int) -> str:
-    """What /etc/hostname says to a process; nothing if it is gone."""
+    """Return the content of /etc/hostname for a process, or nothing if the process is gone."""
     try:
         return Path(f"/proc/{pid}/root/etc/hostname").read_text().strip()
     except OSError:
         return ""
 
 
-def _stop_leader(lab: Lab) -> float:
+def _stop_leader(kube: KubeCluster) -> float:
     """Delete the leader's pod as a drain does; returns the seconds until another one leads."""
-    before, began = _leader(lab), time.monotonic()
+    before, began = _leader(kube), time.monotonic()
     pod = before.partition("_")[0]
-    lab.kubectl("-n", RELEASE_NAMESPACE, "delete", "pod", pod, "--wait=false")
-    return _follow(lab, before, began)
+    kube.kubectl("-n", RELEASE_NAMESPACE, "delete", "pod", pod, "--wait=false")
+    return _follow(kube, before, began)
 
 
 @pytest.mark.usefixtures("pair")
-def test_a_backup_and_a_restore_outlive_their_leaders_with_one_mover_each(
+def test_backup_and_restore_survive_their_leaders_with_one_mover_each(
     tenant: Tenant, record_property: Callable[[str, object], None]
 ) -> None:
-    lab, name = tenant.lab, tenant.name
-    if not lab.is_own:
+    kube, name = tenant.kube, tenant.name
+    if not kube.is_own:
         pytest.skip("a process can be killed only on the machine that it runs on")
-    lab.apply(claim(lab, name, "disk", block=True, size=str(DISK)))
+    kube.apply(claim(kube, name, "disk", block=True, size=str(DISK)))
     fill = ("python3", "/tools/devices.py", "fill", "/dev/volume", "1")
-    run_errand(lab, name, Errand("fill", fill, (Mount("disk", "/dev/volume", is_block=True),)))
+    run_pod(kube, name, OneShotPod("fill", fill, (Mount("disk", "/dev/volume", is_block=True),)))
     tenant.limit(uploadBytesPerSecond=WALK, downloadBytesPerSecond=WALK)
 
-    lab.apply(tenant.backup("full", "disk"))
+    kube.apply(tenant.backup("full", "disk"))
     tenant.says("volumebackup/full", "MoverRunning")
-    killed = _kill_leader(lab)
+    killed = _kill_leader(kube)
     [backup] = tenant.ends("volumebackup/full")
-    assert len(tenant.witness.jobs(backup["metadata"]["uid"])) == 1
+    assert len(tenant.recorder.jobs(backup["metadata"]["uid"])) == 1
 
-    lab.kubectl("-n", RELEASE_NAMESPACE, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s")
-    lab.apply(tenant.restore("again", "full", name="restored"))
+    kube.kubectl("-n", RELEASE_NAMESPACE, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s")
+    kube.apply(tenant.restore("again", "full", name="restored"))
     tenant.says("volumerestore/again", "MoverRunning")
-    stopped = _stop_leader(lab)
+    stopped = _stop_leader(kube)
     [restore] = tenant.ends("volumerestore/again")
-    assert len(tenant.witness.jobs(restore["metadata"]["uid"])) == 1
-    original, restored = digests(lab, name, ("disk", "restored"), DISK)
+    assert len(tenant.recorder.jobs(restore["metadata"]["uid"])) == 1
+    original, restored = digests(kube, name, ("disk", "restored"), DISK)
     assert restored == original
 
     record_property("seconds after a kill", round(killed, 1))

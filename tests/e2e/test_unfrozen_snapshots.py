@@ -1,4 +1,4 @@
-"""Volumes in use whose snapshots are only crash consistent, as those of disks are: no incremental loses a commit.
+"""Volumes in use with crash-consistent snapshots, like those of disks: no incremental backup loses a commit.
 
 The snapshot of the first backup has the new timestamps of files and their old pages, which the kernel had not written
 yet; databases make up for that from their logs. The next one has the pages, and no timestamp has changed.
@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.storage import UNFROZEN
 from tests.support.cluster.namespaces import Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, finish_errand
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, finish_pod
 from tests.support.mover.commits import LAYOUTS
 from tests.support.mover.unfrozen import until_seen
 
@@ -27,15 +27,15 @@ STORES: dict[str, dict[str, Any]] = {"default": {}, "shortest": {"dirtyWindow": 
 
 @pytest.fixture
 def busy(tenant: Tenant) -> Iterator[Tenant]:
-    """A tenant whose pod writes to the volumes `default` and `shortest` what it is asked to."""
-    lab = tenant.lab
-    if not lab.is_own:
+    """Return a tenant whose pod writes to the volumes `default` and `shortest` on command."""
+    kube = tenant.kube
+    if not kube.is_own:
         pytest.skip("needs the classes of our own cluster that do not freeze")
-    lab.apply(
+    kube.apply(
         tenant.store("shortest", volumeSnapshotClassName=UNFROZEN, **STORES["shortest"]),
-        claim(lab, tenant.name, "default", size=SIZE, storage_class=UNFROZEN),
-        claim(lab, tenant.name, "shortest", size=SIZE),
-        _writer().manifest(lab, tenant.name),
+        claim(kube, tenant.name, "default", size=SIZE, storage_class=UNFROZEN),
+        claim(kube, tenant.name, "shortest", size=SIZE),
+        _writer().manifest(kube, tenant.name),
     )
     tenant.wait_until("writer at work", lambda: "ready" in tenant.kubectl("logs", "writer", check=False))
     yield tenant
@@ -65,9 +65,11 @@ def test_incrementals_of_databases_in_use_hold_every_commit(busy: Tenant) -> Non
     until_seen(is_seen)
 
 
-def _writer() -> Errand:
+def _writer() -> OneShotPod:
     mounts = tuple(Mount(name, f"/{name}") for name in STORES)
-    return Errand("writer", ("python3", "-u", "/tools/commits.py", "serve", *(mount.path for mount in mounts)), mounts)
+    return OneShotPod(
+        "writer", ("python3", "-u", "/tools/commits.py", "serve", *(mount.path for mount in mounts)), mounts
+    )
 
 
 def _order(tenant: Tenant, verb: str, number: int) -> None:
@@ -80,7 +82,7 @@ def _back_up(tenant: Tenant, name: str, *, incremental: bool) -> None:
         tenant.backup(f"{store}-{name}", store, storeName=store, incremental=incremental, force=True)
         for store in STORES
     ]
-    tenant.lab.apply(*wanted)
+    tenant.kube.apply(*wanted)
     tenant.ends(*(f"volumebackup/{store}-{name}" for store in STORES))
 
 
@@ -92,19 +94,19 @@ def _reread(tenant: Tenant, name: str) -> int:
 def _restore(tenant: Tenant, *names: str) -> None:
     """Restore backups of all volumes at once, each to a volume of its own name."""
     wanted = [f"{store}-{name}" for store in STORES for name in names]
-    tenant.lab.apply(*(tenant.restore(name, name, name=f"copy-of-{name}") for name in wanted))
+    tenant.kube.apply(*(tenant.restore(name, name, name=f"copy-of-{name}") for name in wanted))
     tenant.ends(*(f"volumerestore/{name}" for name in wanted))
 
 
 def _judge(tenant: Tenant, verb: str, name: str, number: int) -> dict[str, str]:
     """Return what is lacking in, or missing from, what was restored, by the store."""
-    errands = {
-        store: Errand(
+    pods = {
+        store: OneShotPod(
             f"{verb}-{store}-{name}",
             ("python3", "/tools/commits.py", verb, "/copy", str(number)),
             (Mount(f"copy-of-{store}-{name}", "/copy"),),
         )
         for store in STORES
     }
-    tenant.lab.apply(*(errand.manifest(tenant.lab, tenant.name) for errand in errands.values()))
-    return {store: finish_errand(tenant.lab, tenant.name, errand.name).strip() for store, errand in errands.items()}
+    tenant.kube.apply(*(one_shot.manifest(tenant.kube, tenant.name) for one_shot in pods.values()))
+    return {store: finish_pod(tenant.kube, tenant.name, one_shot.name).strip() for store, one_shot in pods.items()}

@@ -1,4 +1,4 @@
-"""What is wrong ends in an error that says what and where, in seconds, with an Event, and leaves nothing behind."""
+"""Wrong input fails within seconds with an error and an Event that name the problem, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.cluster import KubeCluster, Object
 from tests.support.cluster.namespaces import Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim
+from tests.support.cluster.workloads import Mount, OneShotPod, claim
 
 pytestmark = pytest.mark.e2e
 
@@ -27,8 +27,8 @@ class Case:
     Attributes:
         reason: of the condition and of the Event.
         words: what failReason must say.
-        volume: what is asked to be backed up.
-        backup: what is asked to be restored; None: a backup is asked for.
+        volume: the volume to back up.
+        backup: the backup to restore; None: the request is a backup.
         spec: the rest of the request.
         own_cluster_only: whether it needs our own cluster's classes.
     """
@@ -89,15 +89,15 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def prepared(lab: Lab, make_shared_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
-    """Volumes in every state, stores with every fault, a backup that is whole and one that failed. No default store."""
+def prepared(kube: KubeCluster, make_shared_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
+    """Create volumes in every state, stores with every fault, a complete and a failed backup, and no default store."""
     tenant = make_shared_tenant(is_default=False)
     tenant.secrets.append(WRONG_SECRET)
-    lab.apply(*_volumes(tenant), *_stores(tenant))
+    kube.apply(*_volumes(tenant), *_stores(tenant))
     tenant.wait_until("bound volumes", lambda: len(tenant.volumes()) >= 4)
-    lab.apply(tenant.backup("whole", "files", storeName="good"), tenant.backup("failed", "nowhere", storeName="good"))
+    kube.apply(tenant.backup("whole", "files", storeName="good"), tenant.backup("failed", "nowhere", storeName="good"))
     tenant.kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=60s")
-    lab.apply(tenant.store("not-s3", endpointUrl=f"http://{tenant.get('pod', 'user')['status']['podIP']}:8000"))
+    kube.apply(tenant.store("not-s3", endpointUrl=f"http://{tenant.get('pod', 'user')['status']['podIP']}:8000"))
     tenant.ends("volumebackup/whole")
     tenant.reaches("volumebackup/failed", "error")
     yield tenant
@@ -105,19 +105,19 @@ def prepared(lab: Lab, make_shared_tenant: Callable[..., Tenant]) -> Iterator[Te
 
 
 def _volumes(tenant: Tenant) -> list[Object]:
-    lab, name = tenant.lab, tenant.name
+    kube, name = tenant.kube, tenant.name
     objects = [
-        claim(lab, name, "files", size="2Gi"),
-        claim(lab, name, "used", size="2Gi"),
-        claim(lab, name, "small", size="1Gi"),
-        claim(lab, name, "disk", size="2Gi", block=True),
-        claim(lab, name, "unbound", storage_class="rawfile-wffc" if lab.is_own else "e2e-no-such-class"),
-        Errand("user", SERVE, (Mount("used", "/volume"),)).manifest(lab, name),
+        claim(kube, name, "files", size="2Gi"),
+        claim(kube, name, "used", size="2Gi"),
+        claim(kube, name, "small", size="1Gi"),
+        claim(kube, name, "disk", size="2Gi", block=True),
+        claim(kube, name, "unbound", storage_class="rawfile-wffc" if kube.is_own else "e2e-no-such-class"),
+        OneShotPod("user", SERVE, (Mount("used", "/volume"),)).manifest(kube, name),
     ]
-    if lab.is_own:
+    if kube.is_own:
         objects += [
-            claim(lab, name, "used-plain", storage_class="plain", size="64Mi"),
-            Errand("user-plain", SERVE, (Mount("used-plain", "/volume"),)).manifest(lab, name),
+            claim(kube, name, "used-plain", storage_class="plain", size="64Mi"),
+            OneShotPod("user-plain", SERVE, (Mount("used-plain", "/volume"),)).manifest(kube, name),
         ]
     return objects
 
@@ -143,16 +143,16 @@ def _stores(tenant: Tenant) -> list[Object]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_told_and_leaves_nothing(prepared: Tenant, name: str) -> None:
+def test_wrong_request_is_reported_and_leaves_nothing(prepared: Tenant, name: str) -> None:
     case = CASES[name]
-    if case.own_cluster_only and not prepared.lab.is_own:
+    if case.own_cluster_only and not prepared.kube.is_own:
         pytest.skip("needs the class `plain` of our own cluster, whose driver makes no snapshots")
     operation, phase = f"volumebackup/{name}", "error"
     wrong = prepared.backup(name, case.volume, **case.spec)
     if case.backup is not None:
         operation, phase = f"volumerestore/{name}", "error_restoring"
         wrong = prepared.restore(name, case.backup, **case.spec)
-    prepared.lab.apply(wrong)
+    prepared.kube.apply(wrong)
 
     found = prepared.reaches(operation, phase, timeout=60)
 
@@ -169,13 +169,13 @@ def _warned(tenant: Tenant, name: str, reason: str) -> bool:
     return any(event["type"] == "Warning" and event["reason"] == reason for event in tenant.events(name))
 
 
-def test_a_backup_waits_for_a_silent_store_and_says_so(tenant: Tenant) -> None:
-    tenant.lab.apply(
-        claim(tenant.lab, tenant.name, "files", size="64Mi"),
+def test_backup_waits_for_a_silent_store_and_reports_it(tenant: Tenant) -> None:
+    tenant.kube.apply(
+        claim(tenant.kube, tenant.name, "files", size="64Mi"),
         tenant.store("unreachable", endpointUrl=NOBODY),
     )
     tenant.wait_until("bound volume", tenant.volumes)
-    tenant.lab.apply(tenant.backup("patient", "files", storeName="unreachable"))
+    tenant.kube.apply(tenant.backup("patient", "files", storeName="unreachable"))
     message = tenant.says("volumebackup/patient", "StoreUnreachable")
     assert NOBODY in message
     assert "until 20" in message
@@ -183,8 +183,8 @@ def test_a_backup_waits_for_a_silent_store_and_says_so(tenant: Tenant) -> None:
     tenant.delete("volumebackup/patient")
 
 
-def test_a_backup_waits_while_another_server_answers_and_says_so(prepared: Tenant) -> None:
-    prepared.lab.apply(prepared.backup("misled", "files", storeName="not-s3"))
+def test_backup_waits_while_another_server_answers_and_reports_it(prepared: Tenant) -> None:
+    prepared.kube.apply(prepared.backup("misled", "files", storeName="not-s3"))
     message = prepared.says("volumebackup/misled", "NotS3")
     assert "does not speak S3" in message
     assert "until 20" in message
@@ -192,14 +192,14 @@ def test_a_backup_waits_while_another_server_answers_and_says_so(prepared: Tenan
     prepared.delete("volumebackup/misled")
 
 
-def test_a_backup_waits_for_an_unbound_volume_and_says_so(prepared: Tenant) -> None:
-    prepared.lab.apply(prepared.backup("early", "unbound", storeName="good"))
+def test_backup_waits_for_an_unbound_volume_and_reports_it(prepared: Tenant) -> None:
+    prepared.kube.apply(prepared.backup("early", "unbound", storeName="good"))
     message = prepared.says("volumebackup/early", "VolumeNotBound")
     assert 'current status is "pending"' in message
     assert "until 20" in message
     prepared.delete("volumebackup/early")
 
 
-def test_a_store_says_itself_what_is_wrong_with_it(prepared: Tenant) -> None:
+def test_store_reports_its_own_error(prepared: Tenant) -> None:
     for store, reason in (("half", "SecretIncomplete"), ("wrong-credentials", "AccessDenied"), ("good", "Answers")):
         assert prepared.says(f"backupstore/{store}", reason)

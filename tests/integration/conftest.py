@@ -1,4 +1,4 @@
-"""A real API server with our kinds and those of CSI snapshots; nothing else: no controller, no kubelet.
+"""Fixtures for a real API server with our kinds and those of CSI snapshots, but no controllers and no kubelet.
 
 So Jobs never run and nobody sets the status of a VolumeSnapshot: the tests do. Deleted namespaces stay forever, which
 is why every test gets one of its own.

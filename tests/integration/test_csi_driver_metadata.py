@@ -57,7 +57,7 @@ def test_allocated_blocks_are_those_with_data(service: SnapshotMetadata) -> None
     assert _blocks(service.get_metadata_allocated(_allocated("after"))) == [[2, 3, 5, 30]]
 
 
-def test_the_delta_holds_rewritten_zeroed_and_new_blocks(service: SnapshotMetadata) -> None:
+def test_delta_holds_rewritten_zeroed_and_new_blocks(service: SnapshotMetadata) -> None:
     assert _blocks(service.get_metadata_delta(_delta("before", "after"))) == [[3, 4, 30]]
 
 
@@ -67,7 +67,7 @@ def test_no_change_is_one_message_without_blocks(service: SnapshotMetadata) -> N
     assert answers[0].volume_capacity_bytes == BLOCKS * BLOCK_SIZE
 
 
-def test_an_offset_starts_at_its_block_and_messages_are_limited(service: SnapshotMetadata) -> None:
+def test_offset_starts_at_its_block_and_messages_are_limited(service: SnapshotMetadata) -> None:
     request = _allocated("before", offset=3 * BLOCK_SIZE + 1, limit=2)
     assert _blocks(service.get_metadata_allocated(request)) == [[3, 4], [5]]
 

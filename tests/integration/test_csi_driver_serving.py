@@ -1,4 +1,4 @@
-"""The driver's calls over a real socket: what gRPC clients see of answers, refusals and planted faults."""
+"""The driver's calls over a real socket: answers, refusals and injected faults, as gRPC clients see them."""
 
 import os
 import tempfile
@@ -77,20 +77,20 @@ def status(call: Any, *arguments: Any) -> Any:
     return caught.value.code()
 
 
-def test_a_fault_refuses_as_often_as_it_says(options: Options, client: Client) -> None:
+def test_fault_refuses_the_given_number_of_calls(options: Options, client: Client) -> None:
     plant(options.data, "CreateVolume", Fault(code="RESOURCE_EXHAUSTED", times=2))
     assert status(client.create, "one") == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert status(client.create, "one") == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert client.create("one").volume.capacity_bytes == SIZE
 
 
-def test_a_late_fault_loses_the_answer_but_not_the_work(options: Options, client: Client) -> None:
+def test_late_fault_loses_the_answer_but_not_the_work(options: Options, client: Client) -> None:
     plant(options.data, "CreateVolume", Fault(code="UNAVAILABLE", late=True, times=1))
     assert status(client.create, "one") == grpc.StatusCode.UNAVAILABLE
     assert os.listdir(f"{options.data}/volumes").count("one.img") == 1
 
 
-def test_a_delayed_call_does_not_hold_up_others(options: Options, client: Client) -> None:
+def test_delayed_call_does_not_block_others(options: Options, client: Client) -> None:
     with futures.ThreadPoolExecutor() as pool:
         path = plant(options.data, "CreateVolume", Fault(delay=2, times=1, match="slow"))
         slow = pool.submit(client.create, "slow")
@@ -101,7 +101,7 @@ def test_a_delayed_call_does_not_hold_up_others(options: Options, client: Client
         assert slow.result().volume.volume_id == "slow"
 
 
-def test_a_delay_ends_when_the_driver_stops(tmp_path: Path) -> None:
+def test_delay_ends_when_the_driver_stops(tmp_path: Path) -> None:
     plant(str(tmp_path), "CreateVolume", Fault(delay=600))
     faults = Faults(str(tmp_path))
     faults.close()
@@ -113,10 +113,10 @@ def test_calls_that_are_not_offered_are_unimplemented(client: Client) -> None:
     assert status(client.expand, "one") == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_refusal_ends_a_stream(client: Client) -> None:
+def test_refusal_ends_a_stream(client: Client) -> None:
     assert status(client.allocated, "absent") == grpc.StatusCode.NOT_FOUND
 
 
-def test_a_name_cannot_leave_the_data_directory(client: Client) -> None:
+def test_name_cannot_leave_the_data_directory(client: Client) -> None:
     assert status(client.create, "../one") == grpc.StatusCode.INVALID_ARGUMENT
     assert status(client.delete, "../volumes/one") == grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""What the backup tests rely on in the CSI driver beyond csi-sanity: data, read-only access, growth, and refusals.
+"""Properties of the CSI driver that the backup tests need beyond csi-sanity: data, read-only access, growth, refusals.
 
 The services are called as plain objects, without gRPC, on real loop devices and real mounts.
 """
@@ -49,7 +49,7 @@ for number in range(1, 1 << 60):
 
 
 class Machine:
-    """A driver without its server, and a kubelet of a few lines."""
+    """A driver without its server, and a minimal kubelet."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -132,7 +132,7 @@ def refused(call: Any, *arguments: Any, **words: Any) -> str:
     return caught.value.code
 
 
-def test_a_snapshot_of_a_mounted_volume_holds_unsynced_data_and_grows(
+def test_snapshot_of_a_mounted_volume_holds_unsynced_data_and_grows(
     machine: Machine,
 ) -> None:
     machine.create("small", 32 * MIB)
@@ -146,7 +146,7 @@ def test_a_snapshot_of_a_mounted_volume_holds_unsynced_data_and_grows(
     assert status.f_blocks * status.f_frsize > 64 * MIB
 
 
-def test_a_copy_of_a_block_volume_holds_what_was_not_yet_synced(machine: Machine) -> None:
+def test_copy_of_a_block_volume_holds_what_was_not_yet_synced(machine: Machine) -> None:
     machine.create("raw", 8 * MIB)
     content = os.urandom(2 * MIB)
     expected = write(machine.publish("raw", block=True), content)
@@ -157,7 +157,7 @@ def test_a_copy_of_a_block_volume_holds_what_was_not_yet_synced(machine: Machine
 @pytest.mark.parametrize(
     ("of_volume", "of_snapshot"), [(UNFROZEN, {}), ({}, UNFROZEN)], ids=["StorageClass", "VolumeSnapshotClass"]
 )
-def test_an_unfrozen_snapshot_can_pair_new_timestamps_with_old_data(
+def test_unfrozen_snapshot_can_pair_new_timestamps_with_old_data(
     machine: Machine, of_volume: dict[str, str], of_snapshot: dict[str, str]
 ) -> None:
     machine.create("disk", 32 * MIB, **of_volume)
@@ -185,7 +185,7 @@ def test_an_unfrozen_snapshot_can_pair_new_timestamps_with_old_data(
     until_seen(is_seen)
 
 
-def test_an_unfrozen_copy_is_of_one_instant_while_somebody_writes(machine: Machine) -> None:
+def test_unfrozen_copy_is_of_one_instant_while_somebody_writes(machine: Machine) -> None:
     machine.create("raw", 64 * MIB, **UNFROZEN)
     device = machine.publish("raw", block=True)
     write(device, os.urandom(64 * MIB))
@@ -199,7 +199,7 @@ def test_an_unfrozen_copy_is_of_one_instant_while_somebody_writes(machine: Machi
             last = first
 
 
-def test_an_unfrozen_copy_has_holes_and_keeps_an_odd_end(tmp_path: Path) -> None:
+def test_unfrozen_copy_has_holes_and_keeps_an_odd_end(tmp_path: Path) -> None:
     original, copied = tmp_path / "original", tmp_path / "copied"
     content = bytes(3 * MIB) + os.urandom(MIB) + bytes(5000) + b"the end"
     original.write_bytes(content)
@@ -208,7 +208,7 @@ def test_an_unfrozen_copy_has_holes_and_keeps_an_odd_end(tmp_path: Path) -> None
     assert copied.stat().st_blocks * 512 < 2 * MIB
 
 
-def test_what_one_call_cannot_read_is_not_copied_unfrozen(tmp_path: Path) -> None:
+def test_image_too_large_for_one_read_is_not_copied_unfrozen(tmp_path: Path) -> None:
     huge = tmp_path / "huge"
     with huge.open("wb") as file:
         file.truncate(instants.LARGEST + 1)
@@ -216,7 +216,7 @@ def test_what_one_call_cannot_read_is_not_copied_unfrozen(tmp_path: Path) -> Non
     assert not (tmp_path / "copied").exists()
 
 
-def test_a_class_that_says_neither_true_nor_false_is_refused(machine: Machine) -> None:
+def test_class_that_says_neither_true_nor_false_is_refused(machine: Machine) -> None:
     assert refused(machine.create, "volume", 8 * MIB, freeze="no") == "INVALID_ARGUMENT"
     machine.create("volume", 8 * MIB)
     assert refused(machine.snapshot, "volume", "moment", freeze="") == "INVALID_ARGUMENT"
@@ -255,7 +255,7 @@ def test_readers_of_a_volume_from_a_snapshot_cannot_write(machine: Machine) -> N
             write(os.path.join(published, "other"), b"refused")
 
 
-def test_a_reader_of_a_block_volume_cannot_write_while_a_writer_can(machine: Machine) -> None:
+def test_reader_of_a_block_volume_cannot_write_while_a_writer_can(machine: Machine) -> None:
     machine.create("raw", 8 * MIB)
     writer = machine.publish("raw", "writer", block=True)
     write(writer, b"first")
@@ -268,7 +268,7 @@ def test_a_reader_of_a_block_volume_cannot_write_while_a_writer_can(machine: Mac
     assert len(loops.attached(machine.volumes.path("raw"))) == 1
 
 
-def test_a_published_volume_is_deleted_only_after_it_is_unstaged(machine: Machine) -> None:
+def test_published_volume_is_deleted_only_after_it_is_unstaged(machine: Machine) -> None:
     machine.create("used", 32 * MIB)
     target = machine.publish("used")
     assert refused(machine.delete, "used") == "FAILED_PRECONDITION"
@@ -280,7 +280,7 @@ def test_a_published_volume_is_deleted_only_after_it_is_unstaged(machine: Machin
     assert not loops.attached_below(machine.directory)
 
 
-def test_a_device_that_somebody_still_has_open_keeps_its_volume_staged(machine: Machine) -> None:
+def test_device_that_somebody_still_has_open_keeps_its_volume_staged(machine: Machine) -> None:
     machine.create("held", 8 * MIB)
     machine.publish("held", block=True)
     (loop,) = loops.attached(machine.volumes.path("held"))
@@ -292,7 +292,7 @@ def test_a_device_that_somebody_still_has_open_keeps_its_volume_staged(machine: 
     machine.publish("held", block=True)
 
 
-def test_a_file_system_that_was_frozen_by_somebody_else_stays_frozen(machine: Machine) -> None:
+def test_file_system_that_was_frozen_by_somebody_else_stays_frozen(machine: Machine) -> None:
     machine.create("quiet", 32 * MIB)
     descriptor = os.open(machine.publish("quiet"), os.O_RDONLY)
     try:
@@ -303,14 +303,14 @@ def test_a_file_system_that_was_frozen_by_somebody_else_stays_frozen(machine: Ma
         os.close(descriptor)
 
 
-def test_an_image_that_ends_within_a_sector_can_be_published(machine: Machine) -> None:
+def test_image_that_ends_within_a_sector_can_be_published(machine: Machine) -> None:
     odd = machine.volumes.make_blank("odd", 8 * MIB + 100)
     with open(machine.publish("odd", block=True), "rb") as device:
         assert device.seek(0, os.SEEK_END) == 8 * MIB
     assert odd.size == 8 * MIB + 100
 
 
-def test_a_volume_that_holds_something_else_is_not_formatted(machine: Machine) -> None:
+def test_volume_that_holds_something_else_is_not_formatted(machine: Machine) -> None:
     machine.create("swap", 8 * MIB)
     image = machine.volumes.path("swap")
     commands.run("mkswap", image)

@@ -67,7 +67,7 @@ def volume(request: pytest.FixtureRequest, directory: Path) -> Iterator[Unfrozen
         yield made
 
 
-def test_an_incremental_holds_every_transaction_that_was_committed_before_its_snapshot(
+def test_incremental_holds_every_transaction_that_was_committed_before_its_snapshot(
     volume: UnfrozenVolume, directory: Path, server: S3Server
 ) -> None:
     commands = CommandLine(server, f"unfrozen-{uuid.uuid4().hex[:12]}")

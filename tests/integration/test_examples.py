@@ -1,4 +1,4 @@
-"""A real API server takes the examples as they are: no field is unknown, no rule is broken."""
+"""A real API server accepts the examples unchanged: every field is known, and every rule is met."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-async def test_the_api_server_takes_the_example(client: KubeClient, namespace: str, path: Path) -> None:
+async def test_api_server_takes_the_example(client: KubeClient, namespace: str, path: Path) -> None:
     for item in _objects(path):
         if item["kind"] == NAMESPACE.kind:
             assert item["metadata"]["name"] == "demo"

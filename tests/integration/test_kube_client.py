@@ -24,7 +24,8 @@ from cinderblock.kube.kinds import (
     Kind,
 )
 from cinderblock.kube.transport import Request
-from tests.support.cluster.kubectl import as_user, kubectl
+from tests.support.cluster.kubectl import as_user
+from tests.support.cluster.rights import create_token
 
 pytestmark = pytest.mark.integration
 
@@ -318,8 +319,7 @@ async def test_message_about_a_secret_is_not_passed_on(client: KubeClient, names
 
 def write_token(path: Path, kubeconfig: Path, namespace: str, bound_to: str) -> Path:
     """Write a token of the namespace's ServiceAccount ``reader`` that ends with the Secret ``bound_to``."""
-    bound = ["--bound-object-kind=Secret", f"--bound-object-name={bound_to}"]
-    path.write_text(kubectl(kubeconfig, "create", "token", "reader", "-n", namespace, *bound).stdout)
+    path.write_text(create_token(kubeconfig, namespace, "reader", bound_to=bound_to))
     return path
 
 

@@ -1,7 +1,7 @@
 """OpenStack's clients, unmodified, print the same for the gateway as for the real Cinder.
 
-What they print against Cinder is recorded (``make cinder-answers``). They log in with a password, which is a Kubernetes
-token. Where something is meant to be different, tests.openstack.client_differences says it.
+Their output against Cinder is recorded (``make cinder-answers``). They log in with a Kubernetes token as their
+password. tests.openstack.client_differences lists the intended differences.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ async def test_clients_print_the_same_as_with_cinder(
 async def test_python_interfaces_work(
     environment: str, line: str, client: KubeClient, namespace: str, gateway: Gateway
 ) -> None:
-    world = [("volume", {"name": "database"}), ("snapshot", {"name": "evening", "volume": "database"})]
-    player = await Player.of(Scenario("python", world, []), client, namespace, gateway)
+    objects = [("volume", {"name": "database"}), ("snapshot", {"name": "evening", "volume": "database"})]
+    player = await Player.of(Scenario("python", objects, []), client, namespace, gateway)
     logged_in = clients.login(f"{gateway.url}/identity/v3", namespace, player.people["member"].token)
     with clients.running(environment) as programs:
         outcome = await asyncio.to_thread(programs.run, player.names.fill(line), logged_in)

@@ -90,7 +90,7 @@ class Scene:
 
     def leads(self, process: OperatorProcess) -> bool:
         """Return whether this operator holds the Lease."""
-        [started] = process.said("Operator started")
+        [started] = process.logged("Operator started")
         lease = self.get(LEASE, "cinderblock")
         return bool(lease["spec"].get("holderIdentity") == started["identity"])
 
@@ -214,7 +214,7 @@ def test_api_failures_cause_neither_a_restart_nor_a_hot_loop(
     began = time.monotonic()
     for name, process in operators.items():
         process.line.rule = FAILURES.get(name, process.line.rule)
-        # Open watches would go on: close them when the failure begins.
+        # Open watches would continue: close them when the failure begins.
         process.line.down()
         if name != "disconnected":
             process.line.up()

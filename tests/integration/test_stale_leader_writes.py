@@ -1,7 +1,7 @@
 """A leader is paused while its writes are in flight. They arrive after another leader has done all the work.
 
-When the first leader wakes up, its guard stops further writes. The writes in flight cannot do harm either: a name that
-comes from a UID is taken, or creates a child of a finished operation, which is then removed; a resourceVersion or UID
+When the first leader wakes up, its guard stops further writes. The writes in flight do no harm either. A name that
+comes from a UID is taken, or creates a child of a finished operation, which is then removed. A resourceVersion or UID
 no longer matches. Each operation ends as it would without the pause: with one mover, and nothing left over.
 """
 

@@ -81,7 +81,7 @@ def by_write_with_mtime_put_back(path: Path) -> None:
         (by_write_with_mtime_put_back, ChangeDetection.SIZE_MTIME_CTIME),
     ],
 )
-def test_an_incremental_finds_data_that_the_first_snapshot_lacked(
+def test_incremental_finds_data_that_the_first_snapshot_lacked(
     volume: UnfrozenVolume,
     server: S3Server,
     tmp_path: Path,
@@ -120,7 +120,7 @@ def test_an_incremental_finds_data_that_the_first_snapshot_lacked(
     until_seen(trial)
 
 
-def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: UnfrozenVolume, tmp_path: Path) -> None:
+def test_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: UnfrozenVolume, tmp_path: Path) -> None:
     """The window ends before the change, as in a chain that was made without the rule."""
     table, log = volume.live / "table", volume.live / "log"
 
@@ -157,7 +157,7 @@ def test_a_change_that_an_unfrozen_snapshot_hid_is_found_by_comparing(volume: Un
     until_seen(trial)
 
 
-def test_the_next_incremental_finds_writes_to_a_dirty_mapped_page(volume: UnfrozenVolume, tmp_path: Path) -> None:
+def test_next_incremental_finds_writes_to_a_dirty_mapped_page(volume: UnfrozenVolume, tmp_path: Path) -> None:
     """Back up the live tree. The window ends long after the writes, so only the sync moves their timestamps."""
     data = volume.live / "data.map"
     data.write_bytes(os.urandom(16384))

@@ -1,4 +1,4 @@
-"""Every recorded release is upgraded: what it left goes on, nothing is lost, and every backup restores.
+"""Upgrades from every recorded release: its operations continue, nothing is lost, and every backup restores.
 
 A further release is a further folder of tests/data/releases (`python -m tests.upgrade`); all tests run on each of them.
 There are no nodes: the operator is the process that the image runs, and the movers' program runs in this process with
@@ -58,7 +58,7 @@ def conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {condition["type"]: condition for condition in body["status"]["conditions"]}
 
 
-def test_what_users_have_applied_is_accepted_and_changes_nothing(upgrade: Upgrade) -> None:
+def test_applied_objects_are_accepted_and_change_nothing(upgrade: Upgrade) -> None:
     told = upgrade.kubectl("apply", "-f", "-", stdin=upgrade.release.manifests).splitlines()
     assert [line for line in told if not line.endswith(" unchanged")] == []
 
@@ -82,23 +82,23 @@ def test_every_phase_stays(upgrade: Upgrade, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("VolumeBackup", RUNNING), ("VolumeRestore", RESTORING)])
-def test_what_was_under_way_ends_well(upgrade: Upgrade, kind: str, name: str) -> None:
+def test_running_operations_complete(upgrade: Upgrade, kind: str, name: str) -> None:
     assert recorded(upgrade, kind)[name]["status"]["phase"] in ("creating", "restoring")
     upgrade.await_phase("available", kind, name)
 
 
-def test_the_volume_of_a_restore_that_was_under_way_gets_its_name(upgrade: Upgrade) -> None:
+def test_volume_of_a_running_restore_gets_its_name(upgrade: Upgrade) -> None:
     assert RESTORING not in recorded(upgrade, "PersistentVolumeClaim")
     upgrade.await_phase("available", "VolumeRestore", RESTORING)
     upgrade.await_phase("Bound", "PersistentVolumeClaim", RESTORING)
 
 
-def test_what_identifies_each_old_backup_is_recorded(upgrade: Upgrade) -> None:
+def test_pins_of_each_old_backup_are_recorded(upgrade: Upgrade) -> None:
     there = "--for=jsonpath={.status.pins.contentDigest}"
     upgrade.kubectl("wait", there, "--timeout=60s", "VolumeBackup", *whole_backups(upgrade))
 
 
-def test_a_backup_of_a_silent_store_stays_available_and_unpinned(upgrade: Upgrade) -> None:
+def test_backup_of_a_silent_store_stays_available_and_unpinned(upgrade: Upgrade) -> None:
     upgrade.kubectl("wait", "--for=condition=Pinned=False", "--timeout=60s", "VolumeBackup", AWAY)
     found = upgrade.get("VolumeBackup", AWAY)
     assert found["status"]["phase"] == "available"
@@ -106,7 +106,7 @@ def test_a_backup_of_a_silent_store_stays_available_and_unpinned(upgrade: Upgrad
     assert conditions(found)["Pinned"]["reason"] == "StoreUnreachable"
 
 
-def test_a_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> None:
+def test_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> None:
     upgrade.kubectl("wait", "--for=condition=UnsealedBackups", "--timeout=60s", "BackupStore", "grown")
     stores = {name: conditions(upgrade.get("BackupStore", name)) for name in recorded(upgrade, "BackupStore")}
     told = {name: found["UnsealedBackups"]["message"] for name, found in stores.items() if "UnsealedBackups" in found}
@@ -115,7 +115,7 @@ def test_a_store_names_the_backups_from_before_it_had_keys(upgrade: Upgrade) -> 
     assert listed & recorded(upgrade, "VolumeBackup").keys() == {"before-keys", "adopted-unsealed"}
 
 
-def test_what_is_refused_from_now_on_says_what_to_set(upgrade: Upgrade) -> None:
+def test_newly_rejected_requests_say_what_to_set(upgrade: Upgrade) -> None:
     upgrade.await_phase("error", "VolumeBackup", "late-unsealed")
     refused = upgrade.get("VolumeBackup", "late-unsealed")
     assert "spec.import.allowUnsealed" in conditions(refused)["Ready"]["message"]
@@ -134,7 +134,7 @@ def test_every_backup_restores_byte_for_byte_and_nothing_stored_is_touched(upgra
     assert upgrade.before.items() <= upgrade.bucket().items()
 
 
-def test_the_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(upgrade: Upgrade) -> None:
+def test_first_incremental_backup_of_a_tree_finds_changes_that_timestamps_hid(upgrade: Upgrade) -> None:
     source = volume_as_of(upgrade, "files-third", "files")
     hide_a_change(source / "noise")
     upgrade.back_up("files-fourth", "files")
@@ -146,7 +146,7 @@ def test_the_first_incremental_backup_of_a_tree_finds_what_stamps_have_hidden(up
     assert contents(upgrade.volumes / restored("files-fourth")) == contents(source)
 
 
-def test_the_first_incremental_backup_of_a_device_is_right(upgrade: Upgrade) -> None:
+def test_first_incremental_backup_of_a_device_is_right(upgrade: Upgrade) -> None:
     source = volume_as_of(upgrade, "disk-second", "disk")
     with source.open("r+b") as device:
         device.write(b"BOOT")
@@ -163,13 +163,13 @@ def test_deleting_an_imported_backup_removes_only_its_own_data(upgrade: Upgrade)
     assert upgrade.bucket() == {key: digest for key, digest in before.items() if owned not in key}
 
 
-def test_a_second_name_is_deleted_and_the_data_stay(upgrade: Upgrade) -> None:
+def test_deleting_a_second_import_keeps_the_data(upgrade: Upgrade) -> None:
     before = upgrade.bucket()
     upgrade.kubectl("delete", "VolumeBackup", "second-name", "--timeout=60s")
     assert upgrade.bucket() == before
 
 
-def test_a_waiting_deletion_continues_after_its_dependent_is_gone(upgrade: Upgrade) -> None:
+def test_waiting_deletion_continues_after_its_dependent_is_gone(upgrade: Upgrade) -> None:
     assert recorded(upgrade, "VolumeBackup")["notes-full"]["status"]["phase"] == "deleting"
     upgrade.restore("notes-second")
     upgrade.kubectl("delete", "VolumeBackup", "notes-second", "--timeout=60s")

@@ -1,4 +1,4 @@
-"""Every relative link in a page leads to a file and a heading that exist; pages and modules that are named exist."""
+"""Check that every relative link leads to an existing file and heading, and that named pages and modules exist."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Text that people read, taken out of the files that hold it."""
+"""Extract the text that people read from files."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import io
 import re
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -42,7 +44,7 @@ def plain(text: str) -> str:
 
 
 def _joined(lines: Iterable[tuple[int, str]], is_prose: bool = True) -> Iterator[Passage]:
-    """One passage from consecutive lines, or none if they hold nothing."""
+    """Yield one passage from consecutive lines, or none if they are empty."""
     found = list(lines)
     text = plain(" ".join(line.strip() for _, line in found)).strip()
     if text:
@@ -50,7 +52,7 @@ def _joined(lines: Iterable[tuple[int, str]], is_prose: bool = True) -> Iterator
 
 
 def of_markdown(text: str) -> Iterator[Passage]:
-    """Paragraphs, list items, headings and cells; no code, no quoted block."""
+    """Yield paragraphs, list items, headings and cells, but no code and no quoted blocks."""
     paragraph: list[tuple[int, str]] = []
     in_code = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -74,7 +76,7 @@ def of_markdown(text: str) -> Iterator[Passage]:
 
 
 def of_comments(text: str) -> Iterator[Passage]:
-    """Comments of YAML, of the Makefile and of Helm templates; each run of comment lines is one passage."""
+    """Yield comments of YAML, of the Makefile and of Helm templates. Each run of comment lines is one passage."""
     block: list[tuple[int, str]] = []
     in_template = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -102,7 +104,7 @@ def _is_yaml(text: str) -> bool:
 
 
 def of_descriptions(text: str) -> Iterator[Passage]:
-    """Values of ``description`` and ``summary`` in YAML, in any style, without Kubernetes' own below ``mover``."""
+    """Yield values of ``description`` and ``summary`` in YAML, in any style, except Kubernetes' own below ``mover``."""
     lines = text.splitlines()
     mover_indent: int | None = None
     for index, line in enumerate(lines):
@@ -124,13 +126,13 @@ def of_descriptions(text: str) -> Iterator[Passage]:
 
 
 def of_template(text: str) -> Iterator[Passage]:
-    """Comments and descriptions of a Helm template."""
+    """Yield comments and descriptions of a Helm template."""
     yield from of_comments(text)
     yield from of_descriptions(text)
 
 
 def of_notes(text: str) -> Iterator[Passage]:
-    """Paragraphs of NOTES.txt; indented commands are left out."""
+    """Yield paragraphs of NOTES.txt, without indented commands."""
     block: list[tuple[int, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
         bare = _TEMPLATE.sub(CODE, line).strip().removeprefix("!!")
@@ -143,18 +145,20 @@ def of_notes(text: str) -> Iterator[Passage]:
 
 
 def of_json(text: str) -> Iterator[Passage]:
-    """Values of ``description`` in JSON, each in one line."""
+    """Yield values of ``description`` in JSON, each in one line."""
     for number, line in enumerate(text.splitlines(), 1):
         for found in re.findall(r'"description": "((?:[^"\\]|\\.)*)"', line):
             yield from _joined([(number, found)])
 
 
 _MESSAGES: Final = frozenset({"Fail", "Wait", "RecordEvent", "ready", "stalled", "reconciling"})
+_DIRECTIVE: Final = re.compile(r"#!|#\s*(?:noqa|type:|fmt:|pragma)")
 _HELP: Final = frozenset({"help", "description", "epilog"})
 
 
 def of_python(text: str) -> Iterator[Passage]:
-    """Docstrings, messages of errors and conditions, and help of commands."""
+    """Yield docstrings, messages of errors and conditions, help of commands, and comments."""
+    yield from _comments(text)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             for paragraph in _paragraphs(node.value.value):
@@ -167,6 +171,20 @@ def of_python(text: str) -> Iterator[Passage]:
             yield from _texts(keyword.value for keyword in node.keywords if keyword.arg in _HELP)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_help(node):
             yield from _texts([node.value] if node.value else [])
+
+
+def _comments(text: str) -> Iterator[Passage]:
+    """Yield the comments of Python code, except directives for tools. Lines of comments below each other are one."""
+    block: list[tuple[int, str]] = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT or _DIRECTIVE.match(token.string):
+            continue
+        line, stands_alone = token.start[0], not token.line[: token.start[1]].strip()
+        if block and not (stands_alone and block[-1][0] == line - 1):
+            yield from _joined(block)
+            block = []
+        block.append((line, token.string.lstrip("# ")))
+    yield from _joined(block)
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -199,7 +217,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _texts(nodes: Iterable[ast.expr]) -> Iterator[Passage]:
-    """Strings among expressions that hold more than one word."""
+    """Yield the strings among expressions that contain more than one word."""
     for node in nodes:
         text = None
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -212,7 +230,7 @@ def _texts(nodes: Iterable[ast.expr]) -> Iterator[Passage]:
 
 
 class Room(NamedTuple):
-    """Files whose text is read in the same way.
+    """Files whose text is extracted in the same way.
 
     Attributes:
         name: for the report.
@@ -249,4 +267,5 @@ ROOMS: Final = (
         )
     ),
     Room("operator", ("operator/cinderblock/*.py",), of_python),
+    Room("tests", ("tests/**/*.py",), of_python, left_out=("tests/lint/words.py",)),
 )  # fmt: skip

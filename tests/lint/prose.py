@@ -1,4 +1,4 @@
-"""Text that people read is in plain English: no words of the old dialect, no sentence of more than 35 words."""
+"""Check that text is in plain English: no words of the old dialect, no sentence of more than 35 words."""
 
 from __future__ import annotations
 

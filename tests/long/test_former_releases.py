@@ -1,4 +1,4 @@
-"""Programs of former releases read what this one writes, and this one reads what they add to it.
+"""Former releases read what this program writes, and this program reads what they add to it.
 
 Their code comes from the history of this repository, and runs with the packages of this environment.
 """
@@ -32,12 +32,12 @@ CHANGES: dict[str, tuple[Callable[[Path], None], ...]] = {
     "tree": (sources.make_tree, sources.change_tree, sources.change_again),
     "device": (sources.make_device, sources.change_device),
 }
-"""What makes a volume, and what changes it before each incremental backup."""
+"""Commands that create a volume, and change it before each incremental backup."""
 
 
 @pytest.fixture(scope="module", params=sorted(RELEASES.iterdir()), ids=lambda path: path.name)
 def former(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code of a former release."""
+    """Return the code of a former release."""
     commit, directory = (request.param / "commit").read_text().strip(), tmp_path_factory.mktemp("former")
     try:
         unpack(commit, directory)
@@ -100,7 +100,7 @@ class Shelf:
 
 @pytest.fixture(params=["sealed", "unsealed"])
 def shelf(request: pytest.FixtureRequest, former: Path, server: S3Server, tmp_path: Path) -> Shelf:
-    """An empty prefix, with a key or without."""
+    """Return an empty prefix, with a key or without."""
     key = tmp_path / "2026.key"
     key.write_bytes(base64.b64encode(b"k" * 32))
     sealing = ["--encryption-key-file", str(key)] if request.param == "sealed" else []
@@ -108,13 +108,13 @@ def shelf(request: pytest.FixtureRequest, former: Path, server: S3Server, tmp_pa
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_former_release_restores_what_this_one_writes(shelf: Shelf, kind: str, tmp_path: Path) -> None:
+def test_former_release_restores_what_this_one_writes(shelf: Shelf, kind: str, tmp_path: Path) -> None:
     _back_up_all(shelf, tmp_path / "volume", kind)
     shelf.check(shelf.former, tmp_path)
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_former_release_goes_on_with_what_this_one_has_begun(shelf: Shelf, kind: str, tmp_path: Path) -> None:
+def test_former_release_continues_backups_that_this_one_began(shelf: Shelf, kind: str, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     make, *changes = CHANGES[kind]
     make(volume)

@@ -1,4 +1,4 @@
-"""How much memory a mover takes for a directory with very many files, over a real S3 server. It takes some minutes.
+"""Measure the memory of a mover for a directory with very many files, with a real S3 server. Takes some minutes.
 
 python -m tests.memory [FILES [NAME_BYTES]]
 
@@ -27,7 +27,7 @@ _CHANGED: Final = 1000
 
 
 def make_files(directory: str, files: int, name_bytes: int) -> None:
-    """One directory with ``files`` files of a few bytes, no two of them the same."""
+    """Create one directory with ``files`` distinct files of a few bytes."""
     os.mkdir(directory)
     for number in range(files):
         _write(directory, number, name_bytes, b"content of %d\n" % number)
@@ -40,7 +40,10 @@ def change_files(directory: str, files: int, name_bytes: int) -> None:
 
 
 def measure(files: int, name_bytes: int, scratch: str) -> bool:
-    """Full backup, unchanged and changed incremental, restore, and restore in place. Whether all keep to LIMIT."""
+    """Run a full backup, an unchanged and a changed incremental backup, a restore, and a restore in place.
+
+    Return whether all keep to LIMIT.
+    """
     processors = Processors.divide(2, 0)
     source, target = os.path.join(scratch, "source"), os.path.join(scratch, "target")
     aside("tests.memory", "make", source, str(files), str(name_bytes))

@@ -40,7 +40,7 @@ class Player:
             "admin": await gateway.person(namespace, MEMBER, admin=True),
         }
         names = Names({"project": namespace, "endpoint": gateway.url, LONG.strip("<>"): "x" * 256})
-        for kind, fields in scenario.world:
+        for kind, fields in scenario.objects:
             resolved = {key: names.values[value] if key in _REFERENCES else value for key, value in fields.items()}
             names.values[fields["name"]] = await backend.plant(kind, **resolved)
         return cls(people, backend, names)

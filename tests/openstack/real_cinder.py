@@ -1,8 +1,8 @@
 """The real Cinder API of the PyPI package ``cinder``, in this process, on SQLite. Runs in a virtualenv of its own.
 
 Everything from the HTTP request to the database row is Cinder's own code: router, policies, schemas, views, quotas,
-object layer. Only calls to other processes are replaced: messages to the scheduler, the volume service and the backup
-service are dropped, a new volume is available at once, and a record is exported as the backup manager does it
+object layer. Only calls to other processes are replaced. Messages to the scheduler, the volume service and the backup
+service are dropped. A new volume is available at once. A record is exported as the backup manager does it
 (``cinder.backup.manager.BackupManager.export_record``).
 
 The caller is in the headers of Keystone's middleware: ``X-User-Id``, ``X-Project-Id``, ``X-Roles``.

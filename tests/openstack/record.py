@@ -74,7 +74,7 @@ def _play_commands(cinder: Cinder, programs: clients.Clients, scenario: Scenario
 def _plant(cinder: Cinder, scenario: Scenario, endpoint: str) -> Names:
     cinder.new_project()
     names = Names({"project": cinder.project, "user": USER, "endpoint": endpoint, LONG.strip("<>"): "x" * 256})
-    for kind, fields in scenario.world:
+    for kind, fields in scenario.objects:
         resolved = {key: names.values[value] if key in REFERENCES else value for key, value in fields.items()}
         names.values[fields["name"]] = cinder.plant(kind, **resolved)
     return names

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from tests.openstack import environments
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, alone, install, uninstall
 from tests.support.cluster.namespaces import HOME
 from tests.support.gateway import clouds
 from tests.support.gateway.clouds import Cloud
@@ -55,15 +55,15 @@ lock_path = {directory}
 
 def main(arguments: list[str]) -> int:
     """Install the chart, run the named tests or all tests of backups, and clean up."""
-    lab = Lab.from_environment()
+    kube = KubeCluster.from_environment()
     with alone():
-        install(lab, [HOME])
+        install(kube, [HOME])
         try:
-            cloud = Cloud(lab, clouds.enable(lab), HOME)
+            cloud = Cloud(kube, clouds.enable(kube), HOME)
             return _run(cloud, arguments or list(MODULES))
         finally:
-            uninstall(lab)
-            lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+            uninstall(kube)
+            kube.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
 
 
 def _run(cloud: Cloud, tests: list[str]) -> int:
@@ -78,7 +78,7 @@ def _run(cloud: Cloud, tests: list[str]) -> int:
             [python, "-m", "testtools.run", *tests], env=os.environ | variables, cwd=directory, check=False
         )
         if done.returncode:
-            print(cloud.lab.diagnose(cloud.project))
+            print(cloud.kube.diagnose(cloud.project))
         return done.returncode
 
 

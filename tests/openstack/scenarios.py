@@ -104,11 +104,11 @@ class Scenario:
     """Objects, and requests about them.
 
     Attributes:
-        world: the initial objects, with kind and fields of each.
+        objects: the initial objects, with kind and fields of each.
     """
 
     name: str
-    world: list[tuple[str, dict[str, Any]]]
+    objects: list[tuple[str, dict[str, Any]]]
     steps: list[Request | Command | Change]
 
     @property
@@ -130,8 +130,8 @@ def every(kind: type[Request | Command]) -> list[Scenario]:
 
 def _read(path: Path) -> Scenario:
     described = yaml.safe_load(path.read_text("utf-8"))
-    world = [_planted(item) for item in described.get("world", ())]
-    return Scenario(path.stem, world, [_step(item) for item in described["steps"]])
+    objects = [_planted(item) for item in described.get("objects", ())]
+    return Scenario(path.stem, objects, [_step(item) for item in described["steps"]])
 
 
 def _planted(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:

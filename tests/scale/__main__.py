@@ -1,4 +1,4 @@
-"""How the operator does with very many objects: `make scale`. Prints a table.
+"""Measure the operator with very many objects: `make scale`.
 
 docs/measurements/scale.md has one that was measured.
 
@@ -42,11 +42,11 @@ from tests.support.cluster.operators import OperatorProcess, operator, wait_for
 from tests.support.simulation.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
 
 AT_ONCE = 48
-"""Requests of ours at a time."""
+"""Concurrent requests of this program."""
 POISONOUS = 20
 """Backups whose store accepts connections and never answers."""
 STEADY_SECONDS = 125
-"""Longer than the figures of very many objects are kept. A resync is measured by itself."""
+"""Longer than metrics of very many objects are cached. The resync is measured separately."""
 SCRAPE_SECONDS = 30
 """Between two readings of the metrics, as Prometheus does."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -54,10 +54,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Run:
-    """One run: how much there is of what, and what was measured.
+    """One run: the number of objects, and the measurements.
 
     Attributes:
-        figures: lines of the table: what, measured, aim.
+        results: lines of the table: what, measured, aim.
     """
 
     backups: int
@@ -66,11 +66,11 @@ class Run:
     server: ApiServer
     store: S3Server
     cluster: Cluster
-    figures: list[tuple[str, str, str]] = field(default_factory=list)
+    results: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def tell(self, what: str, measured: str, aim: str) -> None:
+    def report(self, what: str, measured: str, aim: str) -> None:
         """Add a line to the table, and show it at once."""
-        self.figures.append((what, measured, aim))
+        self.results.append((what, measured, aim))
         print(f"  {what}: {measured} (aim {aim})", flush=True)
 
     def do(self, work: Callable[[KubeClient], Awaitable[Any]]) -> Any:
@@ -84,7 +84,7 @@ class Run:
 
 
 async def many(works: Iterable[Awaitable[Any]]) -> list[Any]:
-    """Await them all, some at a time."""
+    """Await all of them, a limited number at a time."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(work: Awaitable[Any]) -> Any:
@@ -100,7 +100,7 @@ def namespace(number: int) -> str:
 
 
 async def prepare(run: Run, client: KubeClient) -> None:
-    """Namespaces with stores, and backups that were made long ago."""
+    """Create namespaces with stores, and backups that were completed long ago."""
     for resource in RESOURCES:
         await install(client, resource)
     await furnish(client)
@@ -154,17 +154,17 @@ async def _backup(run: Run, client: KubeClient, where: str, name: str, **spec: A
 
 
 def measure_start(run: Run, process: OperatorProcess, began: float) -> None:
-    """From the start of the process until a new object has been seen to."""
+    """Measure the time from the start of the process until it has reconciled a new object."""
     uid = run.do(lambda client: _backup(run, client, namespace(0), "first"))
     wait_for("first reconcile", lambda: ("accepted", uid) in run.cluster.done, 600)
-    run.tell("start to first reconcile of a new object", f"{run.cluster.done['accepted', uid] - began:.1f} s", "15 s")
+    run.report("start to first reconcile of a new object", f"{run.cluster.done['accepted', uid] - began:.1f} s", "15 s")
     wait_for("readiness", process.is_ready, 600)
-    run.tell("start to ready", f"{time.monotonic() - began:.1f} s", "-")
+    run.report("start to ready", f"{time.monotonic() - began:.1f} s", "-")
     wait_for("end of the first backup", lambda: ("available", uid) in run.cluster.done, 600)
 
 
 def measure_rest(run: Run, process: OperatorProcess) -> None:
-    """What it costs while nothing happens, but that Prometheus asks for figures."""
+    """Measure the cost of idling while Prometheus collects metrics."""
     before, now = -1.0, _cpu(process)
     while now - before > 0.5 * 10:
         time.sleep(10)
@@ -175,12 +175,12 @@ def measure_rest(run: Run, process: OperatorProcess) -> None:
             page.read()
         time.sleep(SCRAPE_SECONDS)
     share = (_cpu(process) - used) / (time.monotonic() - began)
-    run.tell("processor at rest", f"{100 * share:.1f} % of a core", "5 %")
-    run.tell("memory at rest", f"{_memory(process, 'VmRSS'):.0f} MiB", "300 MiB")
+    run.report("processor at rest", f"{100 * share:.1f} % of a core", "5 %")
+    run.report("memory at rest", f"{_memory(process, 'VmRSS'):.0f} MiB", "300 MiB")
 
 
 def measure_resync(run: Run) -> None:
-    """What it takes to find out which of all objects want to be looked at."""
+    """Measure the cost of finding the objects that need a reconcile."""
 
     async def judge(client: KubeClient) -> tuple[int, float]:
         used = time.process_time()
@@ -190,11 +190,11 @@ def measure_resync(run: Run) -> None:
 
     looked_at, used = run.do(judge)
     share = 100 * used / OperatorSettings("example/cinderblock:1").resync_seconds
-    run.tell("a resync", f"{used:.1f} s of processor ({share:.1f} % of a core), {looked_at} objects to look at", "-")
+    run.report("a resync", f"{used:.1f} s of processor ({share:.1f} % of a core), {looked_at} objects to look at", "-")
 
 
 def measure_burst(run: Run, process: OperatorProcess) -> None:
-    """Very many backups at once, some of which never get an answer from their store."""
+    """Measure very many concurrent backups, some of which never get an answer from their store."""
     places = [(namespace(number % run.namespaces), f"burst-{number:05}") for number in range(run.burst)]
     run.do(lambda client: many(client.create(kinds.PVC, a_claim(*place)) for place in places))
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -204,8 +204,8 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
         uids = run.do(lambda client: many(_backup(run, client, *place) for place in places))
         wait_for("end of all backups", lambda: all(("available", uid) in run.cluster.done for uid in uids), 1800)
         took, used = time.monotonic() - began, _cpu(process) - used
-    run.tell(f"{run.burst} backups at once", f"all available after {took:.0f} s", "-")
-    run.tell("processor for each", f"{1000 * used / run.burst:.0f} ms", "-")
+    run.report(f"{run.burst} backups at once", f"all available after {took:.0f} s", "-")
+    run.report("processor for each", f"{1000 * used / run.burst:.0f} ms", "-")
     for what, since, until, aim in (
         ("a new backup is acknowledged as creating", "created", "creating", "p99 5 s"),
         ("a new backup has its turn", "created", "accepted", "-"),
@@ -215,8 +215,8 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
         done = run.cluster.done
         steps = [done[until, uid] - done[since, uid] for uid in uids if (since, uid) in done and (until, uid) in done]
         cuts = statistics.quantiles(steps, n=100)
-        run.tell(f"{what}: median, p99", f"{statistics.median(steps):.2f} s, {cuts[98]:.2f} s", aim)
-    run.tell("most memory", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
+        run.report(f"{what}: median, p99", f"{statistics.median(steps):.2f} s, {cuts[98]:.2f} s", aim)
+    run.report("most memory", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
 
 
 async def _poison(run: Run, client: KubeClient, port: int) -> None:
@@ -229,13 +229,13 @@ async def _poison(run: Run, client: KubeClient, port: int) -> None:
 
 
 def _cpu(process: OperatorProcess) -> float:
-    """Seconds of processor time that the operator has used."""
+    """Return the seconds of processor time that the operator has used."""
     fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def _memory(process: OperatorProcess, which: str) -> float:
-    """MiB of memory, now (VmRSS) or at most so far (VmHWM)."""
+    """Return the memory of the operator in MiB, now (VmRSS) or at its peak (VmHWM)."""
     lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{which}:"))
 
@@ -270,8 +270,8 @@ def main() -> int:
         measure_resync(run)
         measure_burst(run, process)
     print("\n| What | Measured | Aim |\n|---|---|---|")
-    for figure in run.figures:
-        print(f"| {' | '.join(figure)} |")
+    for row in run.results:
+        print(f"| {' | '.join(row)} |")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -11,17 +10,9 @@ import pytest
 
 from tests.support.simulation.simulation import Simulation
 
+pytestmark = pytest.mark.usefixtures("backed_up")
+
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    """Return a simulation with a volume, a full backup of it, and nothing to do."""
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        simulation.backup("full", "data")
-        simulation.settle()
-        yield simulation
 
 
 def _calls(simulation: Simulation) -> Counter[tuple[str, str]]:
@@ -59,8 +50,8 @@ def test_waiting_operation_is_polled_without_writes(simulation: Simulation, reas
         simulation.step()
     requests, reconciled_at = _in_a_minute(simulation, "second")
     assert not [call for call in requests if _is_write(call)]
-    gaps = [later - earlier for earlier, later in pairwise(reconciled_at)]
-    assert min(gaps) >= timedelta(seconds=4.7)
+    intervals = [later - earlier for earlier, later in pairwise(reconciled_at)]
+    assert min(intervals) >= timedelta(seconds=4.7)
     assert requests.total() <= 12 * 16
     simulation.cluster.moves = moves  # type: ignore[method-assign]
     simulation.settle()

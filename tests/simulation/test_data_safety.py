@@ -35,7 +35,7 @@ def stranger(simulation: Simulation, kind: str, name: str) -> None:
     assert simulation.objects.create(kind, body) is not None
 
 
-# -- children's names that somebody else has taken
+# Children's names that are already taken
 
 
 @pytest.mark.parametrize("kind", ["VolumeSnapshot", "PersistentVolumeClaim", "Job"])
@@ -65,7 +65,7 @@ def test_foreign_object_with_a_child_name_survives_the_restore(stored: Simulatio
     assert stored.exists(kind, taken)
 
 
-# -- handing a volume over
+# The hand-over of a volume
 
 
 def test_finalizer_is_removed_without_a_resync(stored: Simulation) -> None:
@@ -154,7 +154,7 @@ def test_deleted_staging_claim_never_yields_a_half_restored_volume(stored: Simul
     assert len(summary(stored)["volumes"]) == 1 + (ended == "available")
 
 
-# -- a status that is lost
+# A lost status
 
 
 def test_lost_status_is_recovered_without_the_volume(stored: Simulation) -> None:
@@ -273,7 +273,7 @@ def test_copy_of_an_ended_restore_runs(stored: Simulation) -> None:
     assert (stored.phase("VolumeRestore", "copied"), stored.content("data")) == ("available", "first")
 
 
-# -- a store that refuses
+# A store that rejects requests
 
 
 def test_denied_removal_leads_to_error_deleting(stored: Simulation) -> None:
@@ -301,7 +301,7 @@ def test_foreign_manifest_stops_the_deletion(stored: Simulation) -> None:
     assert stored.reason("VolumeBackup", "full") == "ForeignManifest"
 
 
-def test_short_outage_after_a_long_wait_is_no_error(stored: Simulation) -> None:
+def test_short_outage_after_a_long_wait_is_not_an_error(stored: Simulation) -> None:
     stored.backup("child", "data", incremental=True)
     stored.settle()
     stored.delete("VolumeBackup", "full")
@@ -320,7 +320,7 @@ def test_short_outage_after_a_long_wait_is_no_error(stored: Simulation) -> None:
     assert stored.stored() == []
 
 
-# -- volumes and snapshots
+# Volumes and snapshots
 
 
 def test_queued_backup_survives_the_deletion_of_its_snapshot(

@@ -23,7 +23,7 @@ def run_for(simulation: Simulation, seconds: float) -> None:
         simulation.step()
 
 
-# -- the store
+# The store
 
 
 def test_deleted_store_stays_and_names_its_users(stored: Simulation) -> None:
@@ -77,7 +77,7 @@ def test_backups_outlive_a_store_removed_by_force(
     assert stored.stored() != []
 
 
-# -- Secrets, endpoint, bucket
+# Secrets, endpoint, bucket
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_short_outage_while_reading_the_manifest_back_is_survived(simulation: Si
     assert simulation.phase("VolumeBackup", "full") == "available"
 
 
-# -- the namespace
+# The namespace
 
 
 @pytest.mark.parametrize("store_answers", [True, False])
@@ -166,7 +166,7 @@ def test_namespace_can_be_deleted_with_its_contents(stored: Simulation, store_an
     assert (stored.stored() == []) == store_answers, "data stays if the store does not answer"
 
 
-# -- the operator
+# The operator
 
 
 def test_deletion_without_operator_is_completed_later(stored: Simulation) -> None:

@@ -45,7 +45,7 @@ class AnyOrder(RuleBasedStateMachine):
         if backups and restore:
             self.simulation.restore("early", "stored-0", **{"volumeId" if restore == "data" else "name": restore})
 
-    # -- people
+    # Users
 
     def _new_name(self, letter: str) -> str:
         self.count += 1
@@ -102,7 +102,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.count += 1
         self.simulation.write("data", f"version {self.count}")
 
-    # -- the cluster and the operator
+    # The cluster and the operator
 
     @rule(data=st.data(), times=st.integers(1, 6))
     def let_the_operator_work(self, data: st.DataObject, times: int) -> None:
@@ -133,7 +133,7 @@ class AnyOrder(RuleBasedStateMachine):
     def start_the_operator_anew(self) -> None:
         self.simulation.restart()
 
-    # -- faults
+    # Faults
 
     @rule(error=st.sampled_from([None, StoreUnreachable("no answer"), AccessDenied("the key is refused")]))
     def change_the_store(self, error: CinderblockError | None) -> None:
@@ -143,7 +143,7 @@ class AnyOrder(RuleBasedStateMachine):
     def plan_a_fault(self, at: int, done: bool, crash: bool) -> None:
         self.simulation.faults.plan(at, Crash("scripted") if crash else api_outage(), done=done)
 
-    # -- the end
+    # The end
 
     def teardown(self) -> None:
         simulation = self.simulation
@@ -200,7 +200,7 @@ class AnyOrder(RuleBasedStateMachine):
             part = key.split("/")[2].removesuffix(".manifest")
             assert left or self.simulation.objects.by_uid(part), f"{key}\n{self.simulation.story()}"
 
-    # -- picking
+    # Choice of objects
 
     def _operations(self) -> list[Object]:
         return [item for kind in OPERATIONS for item in self.simulation.objects.all(kind)]

@@ -75,7 +75,7 @@ ROOMS = {
 """The rooms whose errors the scenarios script."""
 
 
-# -- common parts of the scenarios
+# Common parts of the scenarios
 
 
 def a_backup(simulation: Simulation, **spec: Any) -> None:
@@ -184,7 +184,7 @@ def remove_by_force(simulation: Simulation, kind: str, name: str) -> None:
     simulation.objects.update(found, metadata=found["metadata"] | {"finalizers": []})
 
 
-# -- scenarios
+# Scenarios
 
 
 def accepts_and_ends(simulation: Simulation) -> None:

@@ -1,12 +1,11 @@
 """Objects that look like ours give no access to volumes or backups of another namespace.
 
-The attacker may create any claim, Job, pod or object of our kinds in one namespace, with any names, labels, owner
-references and annotations, but nothing outside it, and may not set the status of a claim or a volume.
+In one namespace, the attacker may create any claim, Job, pod or object of our kinds, with any names, labels, owner
+references and annotations. They may create nothing outside it, and may not set the status of a claim or a volume.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,16 +16,9 @@ from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import DRIVER, NAMESPACE
 from tests.support.simulation.simulation import Simulation
 
+pytestmark = pytest.mark.usefixtures("backed_up")
+
 SECRETS_OF_OTHERS = "secrets of somebody else"
-
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        simulation.backup("full", "data")
-        simulation.settle()
-        yield simulation
 
 
 def volume_of_others(simulation: Simulation, uid: str | None) -> Object:

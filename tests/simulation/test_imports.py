@@ -195,7 +195,7 @@ def test_backup_can_be_imported_under_a_second_id(simulation: Simulation) -> Non
     assert not [key for key in simulation.stored() if first in key]
 
 
-def test_alias_deletes_no_data_and_is_no_parent(simulation: Simulation) -> None:
+def test_alias_deletes_no_data_and_is_not_a_parent(simulation: Simulation) -> None:
     first = str(simulation.backup("full", "data")["metadata"]["uid"])
     simulation.settle()
     key = simulation.get("VolumeBackup", "full")["status"]["manifestKey"]

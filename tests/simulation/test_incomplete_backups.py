@@ -1,4 +1,4 @@
-"""A backup without its unreadable files is available, lists them, and is no last success."""
+"""A backup without its unreadable files is available and lists them, but does not count as the last success."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_restore_keeps_the_complete_condition(simulation: Simulation) -> None:
     assert complete(simulation) == before
 
 
-def test_incomplete_backup_is_no_last_success(simulation: Simulation) -> None:
+def test_incomplete_backup_does_not_count_as_a_success(simulation: Simulation) -> None:
     simulation.cluster.unreadable = None
     made(simulation, "good")
     good = simulation.metrics().value("volume_last_success_timestamp_seconds", **DATA)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.simulation.api import Object
 from tests.support.simulation.simulation import Simulation
 
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    """Return a simulation with a volume and a full backup of it."""
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        simulation.backup("full", "data")
-        simulation.settle()
-        yield simulation
+pytestmark = pytest.mark.usefixtures("backed_up")
 
 
 def _sent(simulation: Simulation) -> list[Object]:

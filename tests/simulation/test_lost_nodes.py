@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cinderblock.api import labels
 from tests.support.simulation.api import Object
 from tests.support.simulation.simulation import Simulation
 
+pytestmark = pytest.mark.usefixtures("backed_up")
+
 HELD = "example.org/held"
 """The finalizer that represents the missing confirmation of a lost kubelet."""
-
-
-@pytest.fixture
-def simulation() -> Iterator[Simulation]:
-    """Return a simulation with a volume and a full backup of it."""
-    with Simulation() as simulation:
-        simulation.claim("data", "first")
-        simulation.backup("full", "data")
-        simulation.settle()
-        yield simulation
 
 
 def lose_node(simulation: Simulation) -> Object:

@@ -137,7 +137,7 @@ def test_cluster_facts_need_the_cluster_uid() -> None:
     assert origin.cluster_facts(observed_backup(accepted())) is None
 
 
-# -- with the real observers
+# With the real gatherers
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_pod_with_another_volume_is_ignored(plain: Simulation) -> None:
     assert outcome(plain) == ("available", "Available")
 
 
-# -- restored over
+# Restores in place
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def uid(simulation: Simulation, name: str) -> str:
     return found
 
 
-# -- the middle of a chain
+# The middle of a chain
 
 
 def test_grandchild_keeps_packs_after_its_parent_is_deleted(chain: Simulation) -> None:
@@ -134,7 +134,7 @@ def test_missing_parent_causes_no_reconciliation_at_start(chain: Simulation) -> 
     assert {key.kind for key in chain.pending()} == {"BackupStore"}
 
 
-# -- many at once
+# Concurrent deletions
 
 
 def test_all_backups_of_a_volume_can_be_deleted_at_once(simulation: Simulation) -> None:
@@ -163,7 +163,7 @@ def test_requests_grow_linearly_with_deleted_backups() -> None:
     assert many <= 4 * 16, "two requests to read a manifest, and one to see whose it is before it goes"
 
 
-def test_vanished_manifest_is_no_error(chain: Simulation) -> None:
+def test_vanished_manifest_is_not_an_error(chain: Simulation) -> None:
     other = chain.get("VolumeBackup", "c")["status"]["manifestKey"]
 
     def vanish(operation: str, key: str) -> None:
@@ -177,7 +177,7 @@ def test_vanished_manifest_is_no_error(chain: Simulation) -> None:
     assert "NotFound" not in chain.reasons
 
 
-# -- what is not ours
+# Foreign objects
 
 
 def test_foreign_objects_stay_and_do_not_block_a_deletion(chain: Simulation) -> None:
@@ -204,7 +204,7 @@ def test_manifest_under_a_foreign_key_does_not_block_a_deletion(chain: Simulatio
     assert chain.phase("VolumeBackup", "b") == "gone"
 
 
-# -- what cannot be read
+# Unreadable manifests
 
 
 def test_overwritten_manifest_does_not_hide_needed_packs(chain: Simulation) -> None:
@@ -243,7 +243,7 @@ def test_damaged_manifest_stops_deletions_and_is_named(chain: Simulation) -> Non
     assert (chain.phase("VolumeBackup", "c"), chain.phase("VolumeBackup", "x")) == ("gone", "gone")
 
 
-def test_annotation_leaves_data_beside_a_damaged_manifest(chain: Simulation) -> None:
+def test_annotation_leaves_data_next_to_a_damaged_manifest(chain: Simulation) -> None:
     chain.break_manifest("c")
     chain.delete("VolumeBackup", "x")
     chain.settle()
@@ -273,7 +273,7 @@ def test_unreadable_sibling_counts_as_dependent(chain: Simulation) -> None:
     assert has_dependents(chain, "a")
 
 
-# -- what changes between the look and the removal
+# Changes between the search and the removal
 
 
 def test_manifest_added_before_the_removal_keeps_the_packs(simulation: Simulation) -> None:
@@ -300,7 +300,7 @@ def test_manifest_added_before_the_removal_keeps_the_packs(simulation: Simulatio
     assert ("DataLeft", 1) in simulation.events()
 
 
-# -- the pure rule
+# The pure rule
 
 
 def test_listed_packs_block_a_deletion_for_any_parent() -> None:

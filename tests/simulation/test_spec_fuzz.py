@@ -100,7 +100,7 @@ def test_valid_spec_gets_a_status(kind: str, data: st.DataObject) -> None:
         before = foreign_versions(simulation)
         simulation.backup("full", "data")
         spec = data.draw(specs(SCHEMAS[kind]))
-        # What a rule of the definition says and its schema cannot: a backup is made of a volume, or adopted.
+        # A CEL rule of the definition, which its schema cannot express: a backup has a volume or an import.
         assume(kind != "VolumeBackup" or ("volumeId" in spec) != ("import" in spec))
         simulation.make(kind, {"metadata": {"name": "hostile", "namespace": NAMESPACE}, "spec": spec})
         run_for_some_time(simulation)

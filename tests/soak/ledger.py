@@ -1,14 +1,14 @@
-"""A program that writes to a volume such that any later copy of it can be judged. Runs in pods: standard library only.
+"""Write to a volume in such a way that any later copy can be verified. Runs in pods: standard library only.
 
-Every step rewrites one page, makes it durable, and then appends a durable record of it to the ledger. So in whatever
-instant a volume is copied, its ledger says which version each page must have: a page that is older is a lost write, a
-page that belongs to no version is a torn one. Only the page of the step after the last record may be in between.
+Every step rewrites one page, makes it durable, and then appends a durable record of it to the ledger. At any
+instant, the ledger of a copy shows which version each page must have. An older page is a lost write, and a page of no
+version is a torn one. Only the page of the step after the last record may be in between.
 
-A database is another kind: it makes the record durable first, and its page only at the next checkpoint. In a copy,
-pages of steps before the checkpoint must be there; the others it writes again from the ledger, as databases do.
+A database makes the record durable first, and its page only at the next checkpoint. A copy must contain the pages of
+steps before the checkpoint. It rewrites the others from the ledger, as databases do.
 
-    ledger.py write PATH SEED [database]      go on without an end; prints the number of steps that are durable
-    ledger.py verify PATH SEED [database]     print the number of steps that the copy holds, or what is wrong with it
+    ledger.py write PATH SEED [database]      write until killed; prints the number of durable steps
+    ledger.py verify PATH SEED [database]     print the number of steps in the copy, or its errors
 
 PATH is a directory, or a block device.
 """
@@ -25,7 +25,7 @@ from collections.abc import Callable
 PAGES = 96
 PAGE = 64 << 10
 FILES = 64
-"""Of a directory's pages, so many are files of their own, replaced by renaming; the others are in one file."""
+"""Number of a directory's pages that are separate files, replaced by renaming. The others are in one file."""
 RECORD = struct.Struct(">QI20s")
 LEDGER_BYTES = 8 << 20
 DATABASE = "database"
@@ -41,24 +41,24 @@ PAUSE = 0.03
 
 
 def page_of(seed: str, step: int) -> int:
-    """Which page a step rewrites."""
+    """Return the page that a step rewrites."""
     return random.Random(f"{seed}/{step}").randrange(PAGES)
 
 
 def content_of(seed: str, step: int) -> bytes:
-    """What a step writes: half of it can be compressed, half cannot."""
+    """Return the content that a step writes. Half of it is compressible."""
     head = f"{seed}/{page_of(seed, step)}/{step}/".encode()
     return (head * (PAGE // 2 // len(head) + 1))[: PAGE // 2] + random.Random(head).randbytes(PAGE // 2)
 
 
 def record_of(seed: str, step: int) -> bytes:
-    """What the ledger says about a step."""
+    """Return the ledger's record of a step."""
     text = f"{seed}/{step}/{page_of(seed, step)}".encode()
     return RECORD.pack(step, page_of(seed, step), hashlib.sha1(text, usedforsecurity=False).digest())
 
 
 class Volume:
-    """What the ways of writing have in common: a step makes its page durable, and then its record."""
+    """The common part of all ways of writing: a step makes its page durable, and then its record."""
 
     def place(self, seed: str, step: int) -> int:
         """Return the page that a step rewrites."""
@@ -85,7 +85,7 @@ class Volume:
         raise NotImplementedError
 
     def page(self, number: int) -> bytes:
-        """Return a page as it is."""
+        """Return a page."""
         raise NotImplementedError
 
     def rewrite(self, number: int, content: bytes) -> None:
@@ -109,7 +109,7 @@ class Device(Volume):
         os.fsync(self._file)
 
     def page(self, number: int) -> bytes:
-        """A page as it is."""
+        """Return a page, unchanged."""
         return os.pread(self._file, PAGE, LEDGER_BYTES + number * PAGE)
 
     def rewrite(self, number: int, content: bytes) -> None:
@@ -139,7 +139,7 @@ class Tree(Volume):
         os.fsync(self._ledger)
 
     def page(self, number: int) -> bytes:
-        """A page as it is."""
+        """Return a page, unchanged."""
         if number >= FILES:
             return os.pread(self._shared, PAGE, (number - FILES) * PAGE)
         try:
@@ -165,7 +165,7 @@ class Tree(Volume):
 
 
 class Database(Volume):
-    """A directory like that of a database: each step makes the log durable, and the pages become durable later."""
+    """A directory like a database's: each step makes the log durable, and the pages become durable later."""
 
     def __init__(self, path: str, *, writes: bool) -> None:
         self._segments = f"{path}/segments"
@@ -229,14 +229,14 @@ class Database(Volume):
 
 
 def opened(path: str, kind: str = "", *, writes: bool) -> Volume:
-    """The volume at ``path``."""
+    """Return the volume at ``path``."""
     if kind == DATABASE:
         return Database(path, writes=writes)
     return (Device if stat.S_ISBLK(os.stat(path).st_mode) else Tree)(path, writes=writes)
 
 
 def steps_in(volume: Volume, seed: str) -> int:
-    """How many steps the ledger holds."""
+    """Return the number of steps in the ledger."""
     records, step = volume.records(), 0
     while records[step * RECORD.size : (step + 1) * RECORD.size] == record_of(seed, step):
         step += 1
@@ -255,8 +255,8 @@ def write(path: str, seed: str, goes_on: Callable[[int], bool] = lambda step: Tr
         time.sleep(PAUSE)
 
 
-def troubles(path: str, seed: str, kind: str = "") -> tuple[int, list[str]]:
-    """How many steps a copy holds, and which pages are not as those steps left them."""
+def find_errors(path: str, seed: str, kind: str = "") -> tuple[int, list[str]]:
+    """Return the number of steps in a copy, and the pages that do not match these steps."""
     volume = opened(path, kind, writes=False)
     steps = steps_in(volume, seed)
     due = volume.due(seed, steps)
@@ -278,7 +278,7 @@ def main() -> int:
     if command == "write":
         write(path, seed, kind="".join(kind))
         return 0
-    steps, wrong = troubles(path, seed, *kind)
+    steps, wrong = find_errors(path, seed, *kind)
     print("\n".join([str(steps), *wrong]))
     return 1 if wrong else 0
 

@@ -11,41 +11,41 @@ import sys
 import time
 from collections import defaultdict
 
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, alone, install, uninstall
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, alone, install, uninstall
 from tests.support.cluster.namespaces import HOME, Account, Tenant
-from tests.support.cluster.recorder import Witness
-from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.recorder import Recorder
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, run_pod
 from tests.times.moments import Moments
 
 ROUNDS = 5
-Figures = dict[str, dict[str, list[float]]]
+Results = dict[str, dict[str, list[float]]]
 
 
 def main() -> int:
     """Measure and print; returns the exit code."""
-    lab = Lab.from_environment()
+    kube = KubeCluster.from_environment()
     with alone():
-        install(lab, [HOME])
-        with Witness(lab) as witness:
-            tenant = Tenant.make(lab, witness, Account.of(lab), "times")
+        install(kube, [HOME])
+        with Recorder(kube) as recorder:
+            tenant = Tenant.make(kube, recorder, Account.of(kube), "times")
             try:
-                figures = _measure(tenant)
+                results = _measure(tenant)
             finally:
                 tenant.kubectl("delete", "volumerestores,volumebackups,pvc", "--all", "--timeout=120s")
-                lab.kubectl("delete", "namespace", tenant.name, "--timeout=120s")
-        uninstall(lab)
-        lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
-    for operation, moments in figures.items():
+                kube.kubectl("delete", "namespace", tenant.name, "--timeout=120s")
+        uninstall(kube)
+        kube.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+    for operation, moments in results.items():
         _print(operation, moments)
     return 0
 
 
-def _measure(tenant: Tenant) -> Figures:
-    lab = tenant.lab
-    lab.apply(claim(lab, tenant.name, "files"), claim(lab, tenant.name, "target"))
+def _measure(tenant: Tenant) -> Results:
+    kube = tenant.kube
+    kube.apply(claim(kube, tenant.name, "files"), claim(kube, tenant.name, "target"))
     make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "200")
-    run_errand(lab, tenant.name, Errand("make", make, (Mount("files", "/volume"),)))
-    figures: Figures = defaultdict(lambda: defaultdict(list))
+    run_pod(kube, tenant.name, OneShotPod("make", make, (Mount("files", "/volume"),)))
+    results: Results = defaultdict(lambda: defaultdict(list))
     for number in range(ROUNDS):
         full, child = f"full-{number}", f"child-{number}"
         for title, kind, item in (
@@ -56,11 +56,11 @@ def _measure(tenant: Tenant) -> Figures:
         ):
             with Moments(tenant.name) as moments:
                 began = time.time()
-                lab.apply(item)
+                kube.apply(item)
                 tenant.ends(f"{kind.lower()}/{item['metadata']['name']}")
                 for moment, at in moments.of(kind, item["metadata"]["name"]).items():
-                    figures[title][moment].append(at - began)
-    return figures
+                    results[title][moment].append(at - began)
+    return results
 
 
 def _print(operation: str, moments: dict[str, list[float]]) -> None:

@@ -57,7 +57,7 @@ class Moments:
                 self._seen.append((time.time(), json.loads(line)["object"]))
 
     def of(self, kind: str, name: str) -> dict[str, float]:
-        """The first instant (seconds since 1970) of everything that happened to an operation and its children."""
+        """Return the first instant (seconds since 1970) of each event of an operation and its children."""
         with self._lock:
             seen = list(self._seen)
         uid = next(
@@ -73,7 +73,7 @@ class Moments:
 
 
 def _moments(item: Object) -> list[str]:
-    """What the state of an object says has happened."""
+    """Return the events that the state of an object implies."""
     kind, status = item["kind"], item.get("status") or {}
     happened = []
     if kind in ("VolumeBackup", "VolumeRestore"):

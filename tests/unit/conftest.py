@@ -1,4 +1,4 @@
-"""What several tests of movers need: an end for movers that die, and small sections."""
+"""Fixtures for tests of movers: garbage collection after a mover died, and small sections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from cinderblock.format.manifest import writer as manifest_writer
 
 @pytest.fixture
 def burying() -> Iterator[None]:
-    """What a mover held when it died is in cycles with its exception: up to 180 MiB that no count of objects shows."""
+    """Collect garbage after a mover died: what it held is in cycles with its exception, up to 180 MiB that no count of
+    objects shows.
+    """
     yield
     gc.collect()
 

@@ -1,6 +1,6 @@
-"""What a volume holds, as plain data: recorded with a release, and compared with what is restored from it.
+"""The content of a volume as plain data: recorded with a release, and compared with restores of its backups.
 
-Only the standard library, and none of the code that it judges.
+This uses only the standard library, and none of the tested code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Contents = dict[str, dict[str, Any]]
-"""What is known of each path of a tree; of a device, the one path ``""``."""
+"""Properties of each path of a tree. A device has one path, ``""``."""
 
 
 def contents(volume: Path) -> Contents:

@@ -59,7 +59,7 @@ class RecordedCluster(controllers.Cluster):
     """A cluster whose movers are real, two of which nobody sees end.
 
     Attributes:
-        volumes: folder of what stands for volumes.
+        volumes: folder with the directories that stand for volumes.
         secrets: data of the Secrets that movers mount.
         messages: what the movers that nobody sees end have left as termination messages, by the name of their owner.
     """
@@ -98,13 +98,13 @@ class RecordedCluster(controllers.Cluster):
 
 @dataclass
 class Story:
-    """What users of the release do, and what it leaves behind.
+    """The actions of the release's users, and their results.
 
     Attributes:
         kubeconfig: the administrator's.
-        volumes: folder of what stands for volumes.
-        manifests: what users have applied and not deleted, by name.
-        expected: what each backup holds, by the name of its VolumeBackup.
+        volumes: folder with the directories that stand for volumes.
+        manifests: objects that users have applied and not deleted, by name.
+        expected: the content of each backup, by the name of its VolumeBackup.
     """
 
     kubeconfig: Path
@@ -113,7 +113,7 @@ class Story:
     manifests: dict[str, Object] = field(default_factory=dict)
     expected: dict[str, Contents] = field(default_factory=dict)
 
-    def tell(self) -> None:
+    def run(self) -> None:
         """Do everything that ends while the release runs."""
         files, notes, disk, ledger = (self.volumes / name for name in ("files", "notes", "disk", "ledger"))
         for folder in (files, notes, ledger):
@@ -182,7 +182,7 @@ class Story:
         return contents(self.volumes / volume), {"id": found}
 
     def adopt(self, name: str, holds: Contents, stored: Object, /, **spec: Any) -> None:
-        """Adopt a stored backup."""
+        """Import a stored backup."""
         self.want(a_backup(name, {"import": stored} | spec), "available")
         self.expected[name] = holds
 
@@ -212,14 +212,17 @@ class Story:
 
 
 def a_claim(name: str, mode: str) -> Object:
-    """A claim of a user."""
+    """Return a user's claim."""
     body = controllers.a_claim(NAMESPACE, name)
     body["spec"]["volumeMode"] = mode
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | body
 
 
 def a_store(name: str, spec: Object, *, default: bool = False) -> Object:
-    """A store on the S3 server. Drivers that copy files give them other ctimes and inodes, and so does this test."""
+    """Return a store on the S3 server.
+
+    Its rules suit drivers that copy files and change ctimes and inodes, as this test does.
+    """
     annotations = {"cinderblock.io/is-default-store": "true"} if default else {}
     usual = {
         "endpointUrl": ENDPOINT,
@@ -232,12 +235,12 @@ def a_store(name: str, spec: Object, *, default: bool = False) -> Object:
 
 
 def a_backup(name: str, spec: Object) -> Object:
-    """A VolumeBackup."""
+    """Return a VolumeBackup."""
     return _ours("VolumeBackup", name, spec, {})
 
 
 def a_restore(name: str, spec: Object) -> Object:
-    """A VolumeRestore."""
+    """Return a VolumeRestore."""
     return _ours("VolumeRestore", name, spec, {})
 
 
@@ -247,7 +250,7 @@ def _ours(kind: str, name: str, spec: Object, annotations: Object) -> Object:
 
 
 def a_secret(name: str, data: dict[str, str]) -> Object:
-    """A Secret of the namespace."""
+    """Return a Secret of the namespace."""
     metadata = {"name": name, "namespace": NAMESPACE}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}
@@ -272,7 +275,7 @@ def record(directory: Path) -> None:
         kubeconfig = kubeconfigs.write(scratch / "kubeconfig", line.url, server.authority, server.token)
         settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default"}
         process = stack.enter_context(operator(line, scratch, "operator", kubeconfig, **settings))
-        story.tell()
+        story.run()
         wait_for("end of the movers that nobody sees", lambda: len(cluster.messages) == 2)
         for kind, name in (("volumebackup", RUNNING), ("volumerestore", RESTORING)):
             wait_for(f"word of {name}", lambda k=kind, n=name: "MoverRunning" in json.dumps(story.get(k, n)))

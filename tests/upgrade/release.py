@@ -48,27 +48,27 @@ class Release:
 
     @property
     def definitions(self) -> Path:
-        """The folder with its CustomResourceDefinitions."""
+        """Return the folder with the release's CustomResourceDefinitions."""
         return self.directory / "crds"
 
     @property
     def objects(self) -> list[Object]:
-        """All that its users and its operator have left in the cluster."""
+        """Return all objects that the users and the operator of the release left in the cluster."""
         return self._documents("objects.yaml")
 
     @property
     def manifests(self) -> str:
-        """What its users have applied, as one file for kubectl."""
+        """Return the objects that users applied, as one file for kubectl."""
         return yaml.safe_dump_all(self._documents("manifests.yaml"))
 
     @property
     def contents(self) -> dict[str, Contents]:
-        """What each backup holds, by the name of its VolumeBackup."""
+        """Return the content of each backup, by the name of its VolumeBackup."""
         return read_contents(self.directory / "contents.json")
 
     @property
     def messages(self) -> dict[str, str]:
-        """The termination messages of the movers that have ended while nobody looked, by the name of their owner."""
+        """Return the termination messages of movers that ended while no operator ran, by the name of their owner."""
         found: dict[str, str] = json.loads((self.directory / "termination-messages.json").read_text())
         return found
 

@@ -94,7 +94,7 @@ class Upgrade:
             raise AssertionError(f"{error}\n{self.kubectl('get', kind, *names, '-o', 'yaml')}") from None
 
     def await_quiet(self) -> None:
-        """Wait until the operator has looked at every store, and has nothing left to do."""
+        """Wait until the operator has reconciled every store, and has nothing left to do."""
         wait_for("rest of the operator", self._is_quiet)
 
     def bucket(self) -> dict[str, str]:
@@ -196,7 +196,7 @@ def _install_definitions(server: ApiServer, folder: Path) -> None:
 
 
 def _serves_new_definitions(server: ApiServer) -> bool:
-    """Whether the API server describes our kinds with all fields that they have now: that follows a moment later."""
+    """Return whether the API server describes our kinds with all their present fields, which takes a moment."""
     described = json.loads(_kubectl(server, "get", "--raw", "/openapi/v3/apis/cinderblock.io/v1alpha1"))
     schemas = described["components"]["schemas"]
     for resource in RESOURCES:

@@ -100,12 +100,12 @@ def run_backup(
     opener = opener or partial(open_source, unreadable=task.unreadable)
     with relaxed_gc(), opener(task.volume_mode, task.path) as source:
         if task.parent_manifest is not None:
-            # A full backup keeps the CPU busy: a process that walks ahead would only take time from it.
+            # A full backup keeps the CPU busy: a process that reads the tree ahead would only slow it down.
             source.begin()
         parent = open_parent(task, store, keys)
         run = _BackupRun(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
-        losses, unreadable = source.losses(), unreadable_record(source.gaps)
+        losses, unreadable = source.losses(), unreadable_record(source.omissions)
     pins = run.commit(unreadable, losses)
     return make_report(task, read_back(task, store, keys, pins), warnings)
 

@@ -25,7 +25,7 @@ ZERO_GRAIN = 64 << 10
 thin chunk), large enough that the search costs 5 microseconds per MiB of data."""
 FINE_GRAIN = 4 << 10
 """The same for files of at most ZERO_GRAIN bytes, which are read without asking for their holes: one block of a file
-system. It would be too fine for larger content: a device with many small gaps would get as many small extents."""
+system. It would be too fine for larger content: a device with many small holes would get as many small extents."""
 READ_ATTEMPTS = 3
 """Attempts to read a file that changes while it is read."""
 
@@ -276,7 +276,7 @@ def _open_ahead(source: Source, entry: Entry) -> OpenedFile | None:
     try:
         return _open(source, entry)
     except SourceError as error:
-        if not source.gaps.may_omit(error):
+        if not source.omissions.may_omit(error):
             raise
         return None
 
@@ -288,7 +288,7 @@ def _read_or_leave_out(
     try:
         return _read_small_file(source, request, opened, view, filled)
     except SourceError as error:
-        source.gaps.omit(error, request.entry.path)
+        source.omissions.omit(error, request.entry.path)
         return FileResult(request.entry, is_unreadable=True)
 
 

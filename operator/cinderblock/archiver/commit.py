@@ -64,7 +64,7 @@ def commit_manifest(
     needed, existing = _needed_packs(task, packs, own_id), _existing_packs(task, store, own_id)
     if needed.items() - existing.items() or read_finished_header(task, store):
         raise TransientError(
-            f"Cannot commit backup {own_id}: another mover has worked for it at the same time. Try again.",
+            f"Cannot commit backup {own_id}: another mover worked on it at the same time. Try again.",
             reason=Reason.OVERTAKEN,
         )
     surplus = sorted(existing.keys() - needed.keys())
@@ -98,7 +98,7 @@ def read_finished_header(task: MoverTask, store: ObjectStore) -> ManifestHeader 
     except ObjectNotFound:
         return None
     except ForeignManifest as error:
-        raise Conflict(f"Cannot write {task.manifest}: it exists already. {error.message}") from error
+        raise Conflict(f"Cannot write {task.manifest}: it already exists. {error.message}") from error
 
 
 def _description(task: MoverTask, parent: ManifestReader | None) -> BackupMetadata:

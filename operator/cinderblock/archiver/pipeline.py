@@ -167,7 +167,7 @@ class BackupPipeline:
             self.vanished.add(unit.entry.path)
             return
         except SourceError as error:
-            self._source.gaps.omit(error, unit.entry.path)
+            self._source.omissions.omit(error, unit.entry.path)
             return
         self._open.append(content)
         hides_changes = unit.hides_changes and has_same_timestamps(entry, unit.entry)
@@ -226,7 +226,7 @@ class BackupPipeline:
 
     def _on_reused(self, run: SectionRun) -> None:
         """Add entries that are unchanged since the parent."""
-        if self.vanished or self._source.gaps.links_to(run.link_targets()):
+        if self.vanished or self._source.omissions.links_to(run.link_targets()):
             # A link may lead to a file that could not be read, so check each entry.
             for entry in run.entries():
                 self._emit(entry)
@@ -304,7 +304,7 @@ class BackupPipeline:
         """
         if file.is_unreadable:
             return
-        self._source.gaps.omit(error, file.entry.path)
+        self._source.omissions.omit(error, file.entry.path)
         file.is_unreadable = True
         if file.mark is not None:
             self._writer.roll_back(file.mark)
@@ -357,8 +357,8 @@ class BackupPipeline:
             raise SourceChanging(
                 f"Cannot read {format_path(entry.target)}: it vanished while it was read. Back up a snapshot."
             )
-        if entry.kind is EntryKind.HARDLINK and entry.target in self._source.gaps:
-            self._source.gaps.omit_link(entry.path)
+        if entry.kind is EntryKind.HARDLINK and entry.target in self._source.omissions:
+            self._source.omissions.omit_link(entry.path)
             return
         self._writer.add(entry)
 

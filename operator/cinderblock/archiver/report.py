@@ -49,6 +49,6 @@ def change_warnings(rereads: int, vanished: int) -> list[str]:
     return [f"{number} {sentence}" for number, sentence in counted if number]
 
 
-def unreadable_record(gaps: Omissions) -> UnreadableRecord | None:
+def unreadable_record(omissions: Omissions) -> UnreadableRecord | None:
     """Return what the manifest records of files that could not be read; None if there are none."""
-    return UnreadableRecord(files=gaps.files, examples=gaps.examples) if gaps else None
+    return UnreadableRecord(files=omissions.files, examples=omissions.examples) if omissions else None

@@ -60,7 +60,7 @@ class Source(Protocol):
         """
 
     @property
-    def gaps(self) -> Omissions:
+    def omissions(self) -> Omissions:
         """Objects that cannot be read and are left out, if that is allowed."""
 
     def finish(self) -> None:
@@ -78,7 +78,7 @@ class DeviceSource:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.gaps = Omissions()
+        self.omissions = Omissions()
         with BlockSource(path) as device:
             self._size = device.size
 
@@ -155,7 +155,7 @@ class TreeSource:
         return self._sync_warning is None
 
     @property
-    def gaps(self) -> Omissions:
+    def omissions(self) -> Omissions:
         """See Source."""
         return self._reader.omissions
 

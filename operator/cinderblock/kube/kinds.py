@@ -88,13 +88,9 @@ SELF_SUBJECT_ACCESS_REVIEW: Final = Kind(
 """Returns whether the caller may send a request. Every user may create it."""
 
 STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
-CSI_DRIVER: Final = Kind("storage.k8s.io", "v1", "csidrivers", "CSIDriver", namespaced=False)
 VOLUME_ATTACHMENT: Final = Kind("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", namespaced=False)
 
 VOLUME_SNAPSHOT: Final = Kind("snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot")
-VOLUME_SNAPSHOT_CONTENT: Final = Kind(
-    "snapshot.storage.k8s.io", "v1", "volumesnapshotcontents", "VolumeSnapshotContent", namespaced=False
-)
 VOLUME_SNAPSHOT_CLASS: Final = Kind(
     "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", "VolumeSnapshotClass", namespaced=False
 )

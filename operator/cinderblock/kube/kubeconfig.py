@@ -41,7 +41,7 @@ class Kubeconfig:
         files = _MergedFiles(self._paths)
         context = files.find("contexts", "context", self._context or files.current_context)
         cluster = files.find("clusters", "cluster", str(context.values.get("cluster", "")))
-        # The loader takes a user that is missing for no user, and goes on without credentials.
+        # The loader treats a missing user as no user, and continues without credentials.
         user_name = context.values.get("user")
         user = files.find("users", "user", str(user_name)) if user_name else _Entry({}, "", "")
         _check_user(user)
@@ -118,7 +118,7 @@ class _MergedFiles:
         except OSError as error:
             raise InvalidInput(f"Cannot read the kubeconfig {error.filename}: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError):
-            # Neither here nor below may an error of the package become part of ours: it quotes users with their tokens.
+            # Here and below, errors of the package must not be chained: they quote users with their tokens.
             raise InvalidInput(f"Cannot load the kubeconfig {self._paths}: it is not YAML") from None
         except (ConfigException, AttributeError, KeyError, TypeError):
             raise InvalidInput(f"Cannot load the kubeconfig {self._paths}: it is not a kubeconfig") from None

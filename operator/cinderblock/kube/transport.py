@@ -230,8 +230,8 @@ def api_client(config: RestConfig) -> ApiClient:
         # By default HTTPS_PROXY counts, which the chart sets for the S3 store; proxy-url of a kubeconfig is another.
         client_session_kwargs={"trust_env": False},
     )
-    # Kubernetes' own CAs often lack what RFC 5280 demands (a key identifier), so strict checking, which Python 3.13 has
-    # switched on, is off as it is in Go.
+    # Kubernetes' own CAs often lack the key identifier that RFC 5280 demands. So strict checking, which is the default
+    # since Python 3.13, is disabled, as in Go.
     configuration.disable_strict_ssl_verification = True
     try:
         configuration.ca_cert_data = config.ca.decode() if config.ca else None

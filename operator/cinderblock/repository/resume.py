@@ -85,7 +85,7 @@ class UnfinishedBackup:
             name = info.key.removeprefix(self._prefix)
             sealer = pack_sealer(data_key, *self._owner, name, info.key)
             if sealer.suite is not suite:
-                raise IntegrityError(f"Cannot reuse {info.key}: it is sealed in another way than this backup.")
+                raise IntegrityError(f"Cannot reuse {info.key}: it is sealed differently from this backup.")
             return sealer
 
         try:

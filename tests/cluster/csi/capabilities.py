@@ -1,4 +1,4 @@
-"""What a caller may ask of a volume, and how its access modes read."""
+"""The capabilities that a caller may request of a volume, and the meaning of its access modes."""
 
 from collections.abc import Iterable
 from typing import Any

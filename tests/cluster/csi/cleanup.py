@@ -1,4 +1,4 @@
-"""Takes back from the kernel what a driver left there on purpose, once no kubelet will come for it any more."""
+"""Remove what a driver has left in the kernel on purpose, once no kubelet will remove it."""
 
 import os
 

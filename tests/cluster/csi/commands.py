@@ -1,4 +1,4 @@
-"""Runs the system's storage tools and keeps what they said when they fail."""
+"""Run the system's storage tools, and keep their output if they fail."""
 
 import subprocess
 
@@ -11,6 +11,6 @@ def run(*command: str, accept: tuple[int, ...] = (0,)) -> str:
     """Run the command to its end and return its standard output without surrounding white space."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in accept:
-        said = done.stderr.strip() or done.stdout.strip()
-        raise CommandFailedError(f"{' '.join(command)}: exit code {done.returncode}: {said}")
+        output = done.stderr.strip() or done.stdout.strip()
+        raise CommandFailedError(f"{' '.join(command)}: exit code {done.returncode}: {output}")
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""What a copy of a volume in use is: of a frozen file system, or of one instant of the device below it.
+"""The consistency of a copy of a volume in use: a frozen file system, or one instant of the device below it.
 
 The parameter `freeze` of a StorageClass says it for the volumes of the class, that of a VolumeSnapshotClass for its
 snapshots: "false", and nothing freezes or flushes a file system. The default is "true".

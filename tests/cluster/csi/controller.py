@@ -1,4 +1,4 @@
-"""The Controller service as far as volumes go; `snapshots.py` has the rest of it."""
+"""The Controller service for volumes. `snapshots.py` contains the part for snapshots."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from tests.cluster.csi.refusals import RefusalError, require
 
 
 class Controller:
-    """Makes and deletes volumes. A volume's id is its name."""
+    """Create and delete volumes. A volume's id is its name."""
 
     def __init__(self, volumes: ImageStore, snapshots: ImageStore | None, offers: list[str]) -> None:
-        """Without `snapshots`, volumes can be made from nothing else either. `offers` are names of capabilities."""
+        """Without `snapshots`, volumes cannot be created from any source. `offers` are names of capabilities."""
         self._volumes = volumes
         self._snapshots = snapshots
         self._offers = offers

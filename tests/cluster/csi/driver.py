@@ -1,4 +1,4 @@
-"""Puts the services of one driver together."""
+"""Assemble the services of one driver."""
 
 import contextlib
 import fcntl
@@ -20,7 +20,7 @@ from tests.cluster.csi.snapshots import SnapshotListing, Snapshots
 
 @contextlib.contextmanager
 def running(options: Options) -> Iterator[None]:
-    """Serve while the context lasts. Volumes stay as they are at its end: they belong to the kubelet."""
+    """Serve until the context ends. Volumes stay attached then, since they belong to the kubelet."""
     with _sole_owner(options.data):
         faults = Faults(options.data)
         plugin = _plugin(options, faults)

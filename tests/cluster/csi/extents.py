@@ -1,4 +1,4 @@
-"""Where a sparse file holds data, in blocks of one size."""
+"""Find the data of a sparse file, in blocks of one size."""
 
 import errno
 import os

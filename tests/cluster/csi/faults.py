@@ -1,17 +1,17 @@
-"""Failures on request: a file in `<data>/faults/` makes the driver refuse or delay the calls of one name.
+"""Fault injection: a file in `<data>/faults/` makes the driver refuse or delay the calls of one name.
 
-The file is called like the call, `CreateSnapshot`, or `CreateSnapshot.<anything>` where several tests want their own.
-It holds one JSON object; every key may be left out:
+The file has the name of the call, such as `CreateSnapshot`, or `CreateSnapshot.<anything>` if several tests need their
+own. It contains one JSON object, in which every key is optional:
 
     {"code": "INTERNAL", "message": "disk on fire", "times": 3, "delay": 5, "late": true, "match": "pvc-1234"}
 
-- `code`, `message`: refuse with this gRPC status. Without `code` the call is only delayed.
-- `times`: how often; the driver counts the file down and removes it. Without it, until the file is removed.
-- `delay`: seconds to wait before anything else. Other calls go on meanwhile.
-- `late`: do the work first and refuse then, as if the answer was lost on its way.
+- `code`, `message`: refuse with this gRPC status. Without `code`, the call is only delayed.
+- `times`: number of calls; the driver decrements it in the file, and removes the file at the end. Default: no limit.
+- `delay`: seconds to wait first. Other calls continue meanwhile.
+- `late`: do the work before refusing, as if the answer had been lost.
 - `match`: only calls whose request contains this text, such as the name of one volume.
 
-`plant` writes such a file whole, as a test must: a half-written file is refused as INTERNAL.
+`plant` writes such a file atomically, as tests must: an incomplete file makes calls fail with INTERNAL.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ DIRECTORY = "faults"
 
 @dataclass(frozen=True)
 class Fault:
-    """What one file says; see above."""
+    """The content of one fault file, as described above."""
 
     code: str = ""
     message: str = "injected"
@@ -52,7 +52,7 @@ def plant(data: str, call: str, fault: Fault, label: str = "") -> str:
 
 
 class Faults:
-    """The faults planted for one driver."""
+    """The faults injected into one driver."""
 
     def __init__(self, data: str) -> None:
         self._directory = os.path.join(data, DIRECTORY)

@@ -1,7 +1,7 @@
-"""ext4 inside an image file, made and grown before a loop device is put over it.
+"""ext4 inside an image file, created and grown before a loop device is attached to it.
 
-On the file itself mkfs can discard everything and then knows that the inode tables are zero: nothing is written for
-them, neither now nor by the kernel in the background, which would look like changed blocks to a later snapshot.
+On the file itself, mkfs can discard everything, and then knows that the inode tables are zero. Nothing is written for
+them, now or later by the kernel in the background, which a later snapshot would see as changed blocks.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The Identity service: who the driver is and which optional services it has."""
+"""The Identity service: the driver's name and its optional services."""
 
 from typing import Any
 

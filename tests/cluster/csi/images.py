@@ -1,4 +1,4 @@
-"""Image files, one for each volume and each snapshot, with what CSI wants remembered in a small file beside each.
+"""Image files, one for each volume and snapshot, each with a small file for the properties that CSI needs.
 
 An image exists when its file has its name. Everything is written under another name first, so a call that died half
 way leaves nothing that the next call could mistake for a result.
@@ -25,7 +25,7 @@ class Image:
     path: str
     size: int
     source: str
-    """What it was made from; empty for a blank one."""
+    """Source of the image; empty for a blank one."""
     created: int
     """Nanoseconds since the epoch: all that was written before this moment is in the snapshot."""
     freezes: bool = True
@@ -33,7 +33,7 @@ class Image:
 
 
 class ImageStore:
-    """A directory of images. It does not lock: the server lets one call in at a time."""
+    """A directory of images. It does not lock: the server runs one call at a time."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -104,9 +104,9 @@ class ImageStore:
 
     def _commit(self, name: str, **record: object) -> Image:
         path = self.path(name)
-        beside = path + RECORD_SUFFIX
-        with open(beside + PARTIAL_SUFFIX, "w", encoding="utf-8") as file:
+        record_path = path + RECORD_SUFFIX
+        with open(record_path + PARTIAL_SUFFIX, "w", encoding="utf-8") as file:
             json.dump(record, file)
-        os.rename(beside + PARTIAL_SUFFIX, beside)
+        os.rename(record_path + PARTIAL_SUFFIX, record_path)
         os.rename(path + PARTIAL_SUFFIX, path)
         return self.get(name)

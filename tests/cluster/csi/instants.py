@@ -1,4 +1,4 @@
-"""Copies an image as it is at one instant, while others write to it: what the snapshot of a disk is.
+"""Copy an image as of one instant while others write to it, like the snapshot of a disk.
 
 Nothing above the image is frozen or flushed. The copy holds exactly the writes that had reached the device by then: the
 loop device puts them into the page cache of the image. Reading the image piece by piece would mix several instants.

@@ -1,7 +1,7 @@
-"""Loop devices: how an image file becomes a block device.
+"""Loop devices, which turn image files into block devices.
 
-The kernel knows more loop devices than /dev may have nodes for: where /dev is no devtmpfs, nobody makes /dev/loop8.
-A Block pod takes two of them, ours and one that the kubelet puts on top, so a free node is left behind as well.
+The kernel may have more loop devices than /dev has nodes: without devtmpfs, nobody creates /dev/loop8. A Block pod
+needs two of them, ours and one that the kubelet attaches on top, so a free node is created too.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ class Loop:
 
     @property
     def device(self) -> str:
-        """`major:minor`, as the mount table writes it."""
+        """Return `major:minor`, as in the mount table."""
         number = os.stat(self.path).st_rdev
         return f"{os.major(number)}:{os.minor(number)}"
 
@@ -52,7 +52,7 @@ def attached_below(directory: str) -> list[str]:
 
 
 def attach(image: str, read_only: bool = False) -> Loop:
-    """Put a new loop device over the image. What does not fill a sector of 512 bytes at its end is not visible."""
+    """Attach a new loop device to the image. An incomplete sector of 512 bytes at its end is not visible."""
     flags = ["--read-only"] if read_only else []
     for remaining in reversed(range(ATTEMPTS)):
         _make_free_node()

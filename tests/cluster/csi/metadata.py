@@ -1,7 +1,7 @@
 """The SnapshotMetadata service: which blocks of a snapshot hold data, and which differ from an earlier snapshot.
 
-Snapshots are whole image files, so allocated blocks are those that are no holes, and changed ones are found by reading
-both files. All blocks have the same size, the last one too: it may reach past the end of the volume.
+Snapshots are whole image files, so allocated blocks are those outside holes, and changed ones are found by reading both
+files. All blocks have the same size, including the last one, which may extend beyond the end of the volume.
 """
 
 import contextlib

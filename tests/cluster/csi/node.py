@@ -1,7 +1,7 @@
-"""The Node service: what the kubelet calls to bring a volume into a pod.
+"""The Node service, which the kubelet calls to mount a volume into a pod.
 
-A Filesystem volume is mounted once, at its staging path, and bound from there. A Block volume is the node of its loop
-device, bound over an empty file. All state is in the kernel: a restarted driver finds its volumes as they are.
+A Filesystem volume is mounted once, at its staging path, and bind-mounted from there. A Block volume is the node of its
+loop device, bind-mounted over an empty file. All state is in the kernel, so a restarted driver finds its volumes.
 """
 
 import os
@@ -15,15 +15,18 @@ from tests.cluster.csi.quiescing import flush
 from tests.cluster.csi.refusals import RefusalError, require
 
 LEAVES_WITHIN = 2.0
-"""Seconds that a detached device may linger before the caller hears of it: who lists the machine's devices, or looks
-what is on them, has each of them open for a moment, and tests run side by side."""
+"""Seconds that a detached device may linger before the call fails. A process that lists or probes the machine's devices
+opens each of them for a moment, and tests run in parallel."""
 
 
 class Node:
     """The driver on its one node."""
 
     def __init__(self, volumes: ImageStore, node_id: str, block_mode: int | None) -> None:
-        """`block_mode` is given to the node of a published device: a container's copy keeps the mode of the host's."""
+        """Set up the service.
+
+        `block_mode` is the mode of published device nodes: a container's copy keeps the mode of the host's.
+        """
         self._volumes = volumes
         self._node_id = node_id
         self._block_mode = block_mode

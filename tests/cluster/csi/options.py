@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Options:
-    """What one driver process was asked to be."""
+    """The options of one driver process."""
 
     name: str
     data: str
@@ -20,17 +20,17 @@ class Options:
 
     @property
     def socket(self) -> str:
-        """Where the kubelet and the sidecars call the driver."""
+        """Return the socket on which the kubelet and the sidecars call the driver."""
         return os.path.join(self.kubelet_dir, "plugins", self.name, "csi.sock")
 
     @property
     def registration_socket(self) -> str:
-        """Where the kubelet finds the driver."""
+        """Return the socket where the kubelet finds the driver."""
         return os.path.join(self.kubelet_dir, "plugins_registry", f"{self.name}-reg.sock")
 
     @property
     def offers(self) -> list[str]:
-        """The controller's capabilities by name."""
+        """Return the controller's capabilities by name."""
         offers = ["CREATE_DELETE_VOLUME"]
         if self.snapshots:
             offers += ["CREATE_DELETE_SNAPSHOT", "CLONE_VOLUME"]

@@ -1,4 +1,4 @@
-"""Holds a volume still while its image is copied, so that the copy is of one moment.
+"""Quiesce a volume while its image is copied, so that the copy is of one instant.
 
 That is so for file systems, which are frozen. A Block volume is only flushed: where blocks cannot be shared, the copy
 may hold some of what is written meanwhile.
@@ -24,7 +24,7 @@ def copy(original: str, target: str) -> None:
 
 @contextlib.contextmanager
 def _quiesced(image: str) -> Iterator[None]:
-    """Freeze the file systems on the image, flush everything above it, and thaw at the end, come what may."""
+    """Freeze the file systems on the image, flush all caches above it, and always thaw at the end."""
     with contextlib.ExitStack() as frozen:
         for loop in loops.attached(image):
             for target in _file_systems(loop):
@@ -34,7 +34,7 @@ def _quiesced(image: str) -> Iterator[None]:
 
 
 def thaw(image: str) -> None:
-    """Undo the freeze of a driver that was killed during a copy; nothing to undo is fine."""
+    """Undo a freeze that a driver left when it was killed during a copy, if there is one."""
     for loop in loops.attached(image):
         for target in _file_systems(loop):
             with _opened(target) as descriptor, contextlib.suppress(OSError):
@@ -42,7 +42,7 @@ def thaw(image: str) -> None:
 
 
 def flush(image: str) -> None:
-    """Bring what is written to the image's loop devices into the image."""
+    """Flush data from the image's loop devices into the image."""
     for path in [*(loop.path for loop in loops.attached(image)), image]:
         with _opened(path) as descriptor:
             os.fsync(descriptor)
@@ -66,7 +66,7 @@ def _frozen(target: str) -> Iterator[None]:
 
 
 def _freeze(descriptor: int) -> bool:
-    """Freeze the file system; False if somebody else did before, whose it is to thaw."""
+    """Freeze the file system. Return False if it is already frozen, in which case the other party must thaw it."""
     try:
         fcntl.ioctl(descriptor, FIFREEZE, 0)
     except OSError as error:

@@ -1,10 +1,10 @@
-"""How a call says no: one exception that carries the gRPC status, so that nothing below the server knows gRPC."""
+"""The exception with which a call fails. It carries the gRPC status, so that only the server depends on gRPC."""
 
 from typing import Any
 
 
 class RefusalError(Exception):
-    """Ends a call with the gRPC status named by `code` (`NOT_FOUND`, `ALREADY_EXISTS`, ...)."""
+    """End a call with the gRPC status named by `code` (`NOT_FOUND`, `ALREADY_EXISTS`, ...)."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

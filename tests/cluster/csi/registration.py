@@ -1,4 +1,4 @@
-"""The kubelet's plugin registration, served by the driver itself instead of by a sidecar.
+"""Register with the kubelet as a plugin, without a sidecar.
 
 The kubelet watches `plugins_registry/`: a socket that appears there is asked who it is, one that goes is forgotten.
 """
@@ -19,7 +19,7 @@ def service() -> Any:
 
 
 class Registration:
-    """Presents one driver to the kubelet."""
+    """Register one driver with the kubelet."""
 
     def __init__(self, name: str, socket: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""A gRPC server on a Unix socket whose calls are plain methods: request in, response out, RefusalError for no.
+"""A gRPC server on a Unix socket. Its calls are plain methods that take a request and return a response.
 
 The services are read from the descriptors, so a call that no servicer has answers UNIMPLEMENTED by itself. Calls that
 change something run one at a time: a driver for tests needs to be right more than it needs to be fast.

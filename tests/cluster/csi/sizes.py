@@ -1,4 +1,4 @@
-"""How large a volume becomes when a caller gives a range."""
+"""Choose the size of a volume when a caller gives a range."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The Controller service as far as snapshots go: full copies of the image. `consistency.py` tells what of."""
+"""The Controller service for snapshots, which are full copies of the image.
+
+`consistency.py` describes their consistency.
+"""
 
 from typing import Any
 
@@ -8,7 +11,7 @@ from tests.cluster.csi.refusals import RefusalError, require
 
 
 class Snapshots:
-    """Makes, deletes and lists snapshots. A snapshot's id is its name, its source the id of its volume."""
+    """Create, delete and list snapshots. A snapshot's id is its name, and its source is the id of its volume."""
 
     def __init__(self, volumes: ImageStore, snapshots: ImageStore) -> None:
         self._volumes = volumes
@@ -34,7 +37,7 @@ class Snapshots:
 
 
 class SnapshotListing:
-    """ListSnapshots, apart: without it the snapshot controller believes any handle, which tests want to see too."""
+    """The call ListSnapshots. Without it, the snapshot controller accepts any handle, which is also tested."""
 
     def __init__(self, snapshots: ImageStore) -> None:
         self._snapshots = snapshots

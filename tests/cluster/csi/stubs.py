@@ -70,7 +70,7 @@ def _generate(scratch: str, output: str) -> None:
 
 
 def _module_directories() -> dict[str, str]:
-    """Download the pinned modules if need be; return where each of them lies."""
+    """Download the pinned modules if necessary, and return their directories."""
     modules = [module for module, _ in SOURCES.values()]
     command = ["go", "mod", "download", "-json", *modules]
     text = subprocess.run(

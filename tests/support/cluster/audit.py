@@ -1,4 +1,4 @@
-"""What ServiceAccounts asked the API server, from its audit log, beside what their roles grant."""
+"""The API requests of ServiceAccounts, from the audit log, compared with the rights that their roles grant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Object = dict[str, Any]
 
 
 class Right(NamedTuple):
-    """One verb on one type, as a role names it; the namespace is empty in a ClusterRole that is bound everywhere."""
+    """One verb on one type, as in a role. The namespace is empty for a ClusterRole that is bound in all namespaces."""
 
     group: str
     resource: str
@@ -25,8 +25,8 @@ class Right(NamedTuple):
 
 
 @dataclass
-class Asked:
-    """What one account asked.
+class UsedRights:
+    """The requests of one account.
 
     Attributes:
         allowed: every right that it used, with the binding that allowed it.
@@ -38,7 +38,10 @@ class Asked:
 
 
 def granted(roles: Iterable[Object]) -> set[Right]:
-    """Every right that ClusterRoles, bound everywhere, and Roles grant. Wildcards are not understood."""
+    """Return every right of Roles, and of ClusterRoles that are bound in all namespaces.
+
+    Wildcards are not supported.
+    """
     return {
         Right(group, resource, verb, role["metadata"].get("namespace", "") if role["kind"] == "Role" else "")
         for role in roles
@@ -49,9 +52,9 @@ def granted(roles: Iterable[Object]) -> set[Right]:
     }
 
 
-def asked(lines: Iterable[str], account: str) -> Asked:
-    """What an account (``namespace:name``) asked about objects; what is not about objects is for everybody."""
-    found = Asked()
+def rights_used_by(lines: Iterable[str], account: str) -> UsedRights:
+    """Return the rights that an account (``namespace:name``) used for objects. Everyone may use the other endpoints."""
+    found = UsedRights()
     for event in _events(lines, f"system:serviceaccount:{account}"):
         right = _right(event["objectRef"], event["verb"])
         notes = event.get("annotations", {})
@@ -62,14 +65,14 @@ def asked(lines: Iterable[str], account: str) -> Asked:
     return found
 
 
-def unused(rights: set[Right], used: Asked) -> set[Right]:
-    """Rights that nobody made use of."""
+def unused(rights: set[Right], used: UsedRights) -> set[Right]:
+    """Return the rights that no request used."""
     everywhere = {right._replace(namespace="") for right in used.allowed}
     return {right for right in rights if right not in (used.allowed if right.namespace else everywhere)}
 
 
-def foreign(used: Asked, *roles: str) -> dict[Right, set[str]]:
-    """Rights that were used and came from a role other than these: the account would not do with its own."""
+def foreign(used: UsedRights, *roles: str) -> dict[Right, set[str]]:
+    """Return the used rights that come from other roles: the account could not work with its own roles alone."""
     return {
         right: reasons
         for right, reasons in used.allowed.items()
@@ -93,14 +96,14 @@ def _right(reference: Object, verb: str) -> Right:
 
 
 class AuditLog:
-    """The log from a place on; None: from now on."""
+    """The audit log from a position on, by default from its present end."""
 
     def __init__(self, path: Path, start: int | None = None) -> None:
         self._path = path
         self._start = (path.stat().st_size if path.exists() else 0) if start is None else start
 
     def lines(self) -> list[str]:
-        """What was written since; the last line may still be on its way."""
+        """Return the lines that were written since then. The last line may still be incomplete."""
         with self._path.open("rb") as file:
             if self._path.stat().st_size < self._start:
                 # The API server has begun a new file: what is in it is newer than what we remember.

@@ -1,4 +1,4 @@
-"""A certificate authority for tests. It gives no key identifiers, just as Kubernetes' own."""
+"""A certificate authority for tests. Like that of Kubernetes, it adds no key identifiers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Identity:
 
 
 class Authority:
-    """Signs certificates; ``certificate`` is its own."""
+    """Sign certificates; ``certificate`` is its own."""
 
     def __init__(self, name: str) -> None:
         self._name = _name(name)
@@ -31,7 +31,7 @@ class Authority:
         self.certificate = signed.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def sign(self, name: str) -> Identity:
-        """A certificate for the host, or the user, of that name."""
+        """Return a certificate for the host or the user with that name."""
         key = ec.generate_private_key(ec.SECP256R1())
         signed = _certificate(_name(name), self._name, key.public_key()).add_extension(
             x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False

@@ -58,5 +58,5 @@ def render(*settings: str, namespace: str = NAMESPACE) -> Objects:
 
 
 def of_kind(objects: Objects, kind: str) -> Objects:
-    """The objects of one kind."""
+    """Return the objects of one kind."""
     return [item for item in objects if item["kind"] == kind]

@@ -1,7 +1,7 @@
-"""A cluster to work on, as a person does: kubectl, helm, and our image, whichever cluster KUBECONFIG names.
+"""A real cluster for tests: kubectl, helm and our image, on the cluster of KUBECONFIG.
 
-On the test cluster of this repository the images are built and loaded; on any other, the environment says what to use
-(see "Testing on your own cluster" in the README).
+On the test cluster of this repository, the images are built and loaded. On any other, the environment names them (see
+"Test on your own cluster" in CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ RELEASE_NAMESPACE = "cinderblock-system"
 Object = dict[str, Any]
 
 
-class LabError(Exception):
-    """Something did not come about in time, or a command failed; the message says what was seen last."""
+class KubeClusterError(Exception):
+    """A condition was not met in time, or a command failed. The message contains the last output."""
 
 
 @dataclass(frozen=True)
-class Lab:
-    """A cluster and what to use on it.
+class KubeCluster:
+    """A cluster, and the images and classes to use on it.
 
     Attributes:
         is_own: whether it is this repository's test cluster, with its second CSI driver and its loop devices.
@@ -57,10 +57,15 @@ class Lab:
     snapshot_class: str | None
 
     @classmethod
-    def from_environment(cls) -> Lab:
-        """The cluster of KUBECONFIG; on our own one, with the images built from this tree and loaded."""
+    def from_environment(cls) -> KubeCluster:
+        """Return the cluster of KUBECONFIG.
+
+        For the repository's own cluster, build and load the images of this tree.
+        """
         if not os.environ.get("KUBECONFIG"):
-            raise LabError("KUBECONFIG is not set: run this through `make demo` or `make e2e`, which start a cluster")
+            raise KubeClusterError(
+                "KUBECONFIG is not set: run this through `make demo` or `make e2e`, which start a cluster"
+            )
         given = os.environ.get("CINDERBLOCK_IMAGE")
         if given:
             return cls(
@@ -74,7 +79,7 @@ class Lab:
         return cls(True, OWN_IMAGE, OWN_S3_IMAGE, "rawfile", None)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 180) -> str:
-        """Run kubectl; returns what it printed. Raises LabError with its words if it failed."""
+        """Run kubectl, and return its output. Raises KubeClusterError with its message if it failed."""
         return run([str(tool("kubectl")), *arguments], stdin=stdin, check=check, timeout=timeout)
 
     def apply(self, *objects: Object) -> None:
@@ -82,22 +87,24 @@ class Lab:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
     def refused(self, *objects: Object) -> str:
-        """Apply objects that the API server must refuse; returns its words."""
+        """Apply objects that the API server must reject, and return its message."""
         try:
             self.apply(*objects)
-        except LabError as error:
+        except KubeClusterError as error:
             return str(error)
-        raise LabError(f"{[item['metadata']['name'] for item in objects]} was accepted and should not have been")
+        raise KubeClusterError(
+            f"{[item['metadata']['name'] for item in objects]} was accepted and should not have been"
+        )
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
-        """One object, or None."""
+        """Return one object, or None."""
         place = ["-n", namespace] if namespace else []
         text = self.kubectl("get", kind, name, *place, "-o", "json", "--ignore-not-found")
         found: Object | None = json.loads(text) if text.strip() else None
         return found
 
     def items(self, kind: str, namespace: str | None = None) -> list[Object]:
-        """All objects of a kind, of a namespace or of all."""
+        """Return all objects of a kind, in a namespace or in all."""
         place = ["-n", namespace] if namespace else ["-A"]
         items: list[Object] = json.loads(self.kubectl("get", kind, *place, "-o", "json"))["items"]
         return items
@@ -105,17 +112,22 @@ class Lab:
     def wait_until(
         self, what: str, seen: Callable[[], Any], *, timeout: float = 90, details: Callable[[], str] | None = None
     ) -> Any:
-        """Look until ``seen`` gives something true, and return that. Raises LabError saying what was awaited."""
+        """Repeat ``seen`` until its result is true, and return that.
+
+        Raises KubeClusterError, naming the condition, after the timeout.
+        """
         deadline = time.monotonic() + timeout
         while not (value := seen()):
             if time.monotonic() > deadline:
-                told = f"\n{details()}" if details else ""
-                raise LabError(f"after {timeout:.0f} s there was still no: {what}{told}")
+                state = f"\n{details()}" if details else ""
+                raise KubeClusterError(f"after {timeout:.0f} s there was still no: {what}{state}")
             time.sleep(0.2)
         return value
 
     def diagnose(self, namespace: str) -> str:
-        """What a person would look at: our objects, children, Events and logs of a namespace."""
+        """Return the state of a namespace for a person who investigates a failure: our objects, children, Events and
+        logs.
+        """
         kinds = "backupstores,volumebackups,volumerestores,jobs,pods,pvc"
         return "\n".join(
             (
@@ -132,31 +144,36 @@ class Lab:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Nobody else on this machine installs or uninstalls the release on the same cluster while inside."""
+    """Prevent other processes on this machine from installing or uninstalling the release on the same cluster."""
     cluster_name = hashlib.sha256(os.environ.get("KUBECONFIG", "").encode()).hexdigest()[:12]
-    with open(Path(tempfile.gettempdir()) / f"cinderblock-lab-{cluster_name}.lock", "w") as lock:
+    with open(Path(tempfile.gettempdir()) / f"cinderblock-e2e-{cluster_name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def run(command: list[str], *, stdin: str | None = None, check: bool = True, timeout: float = 180) -> str:
-    """Run a command; returns its standard output. Raises LabError with its words if it failed and ``check`` is set."""
+    """Run a command, and return its standard output.
+
+    Raises KubeClusterError with its message if it failed and ``check`` is set.
+    """
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        raise LabError(f"{' '.join(command[:6])} ... had not ended after {timeout:.0f} s") from None
+        raise KubeClusterError(f"{' '.join(command[:6])} ... had not ended after {timeout:.0f} s") from None
     if check and done.returncode:
-        raise LabError(f"{' '.join(command[:8])}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        raise KubeClusterError(f"{' '.join(command[:8])}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
-def install(lab: Lab, namespaces: Iterable[str], *more: str, chart: Path = ROOT / "charts" / "cinderblock") -> str:
+def install(
+    kube: KubeCluster, namespaces: Iterable[str], *more: str, chart: Path = ROOT / "charts" / "cinderblock"
+) -> str:
     """Install or upgrade the chart with the embedded store for ``namespaces``; returns what helm printed.
 
     ``more`` are further values, ``chart`` is the chart of another release.
     """
-    repository, _, tag = lab.image.rpartition(":")
-    s3_repository, _, s3_tag = lab.s3_image.rpartition(":")
+    repository, _, tag = kube.image.rpartition(":")
+    s3_repository, _, s3_tag = kube.s3_image.rpartition(":")
     settings = [
         f"image.repository={repository}",
         f"image.tag={tag}",
@@ -165,7 +182,7 @@ def install(lab: Lab, namespaces: Iterable[str], *more: str, chart: Path = ROOT 
         f"embeddedStore.image.repository={s3_repository}",
         f"embeddedStore.image.tag={s3_tag}",
         f"embeddedStore.namespaces={{{','.join(namespaces)}}}",
-        f"embeddedStore.storage.storageClassName={lab.storage_class}",
+        f"embeddedStore.storage.storageClassName={kube.storage_class}",
         *more,
     ]
     options = [option for setting in settings for option in ("--set", setting)]
@@ -173,6 +190,6 @@ def install(lab: Lab, namespaces: Iterable[str], *more: str, chart: Path = ROOT 
     return run([str(tool("helm")), "upgrade", "--install", RELEASE, str(chart), *place, *options])
 
 
-def uninstall(lab: Lab) -> str:
-    """Uninstall the chart; returns what helm printed."""
+def uninstall(kube: KubeCluster) -> str:
+    """Uninstall the chart, and return the output of helm."""
     return run([str(tool("helm")), "uninstall", RELEASE, "--namespace", RELEASE_NAMESPACE, "--timeout", "120s"])

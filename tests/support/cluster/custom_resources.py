@@ -37,12 +37,12 @@ async def install(client: KubeClient, resource: CustomResource) -> dict[str, Any
 
 
 def conditions(found: dict[str, Any]) -> dict[str, str]:
-    """Status of each condition of an object, by type."""
+    """Return the status of each condition of an object, by type."""
     return {item["type"]: item["status"] for item in found.get("status", {}).get("conditions") or ()}
 
 
 def examples(folder: str) -> list[Case]:
-    """Every example of a folder of tests/data/crds: the kind, the sentence that it is called by, and the example."""
+    """Return every example of a folder of tests/data/crds: the kind, the name of the example, and the object."""
     return [
         (OUR_KINDS[path.stem], sentence, example)
         for path in sorted((EXAMPLES / folder).glob("*.yaml"))
@@ -57,7 +57,7 @@ def named(case: Case) -> str:
 
 
 async def _answers(client: KubeClient, resource: CustomResource) -> bool:
-    """Whether the endpoint is there: it comes a moment after the condition Established."""
+    """Return whether the endpoint exists. It follows the condition Established a moment later."""
     try:
         await client.list(OUR_KINDS[resource.plural])
     except NotFound:

@@ -1,4 +1,4 @@
-"""Between the operator and a real API server: passes everything on, counts it, and fails as told.
+"""A proxy between the operator and a real API server that forwards and counts requests, and injects faults.
 
 It speaks plain HTTP to the operator, so it can answer in the server's place: refuse, hang, throttle, forget who is who.
 """
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Seen:
-    """One request that came."""
+    """A recorded request."""
 
     at: float
     method: str
@@ -33,18 +33,18 @@ class Seen:
 
     @property
     def is_write(self) -> bool:
-        """Whether it changes something other than a Lease."""
+        """Return whether the request changes something other than a Lease."""
         return self.method != "GET" and "/leases" not in self.path
 
     @property
     def is_watch(self) -> bool:
-        """Whether it opens a watch."""
+        """Return whether the request opens a watch."""
         return "watch=true" in self.query
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a request instead of being passed on.
+    """The fault of a request that is not forwarded as usual.
 
     Attributes:
         status: answered in the server's place; 0: nothing is answered, and the connection stays open.
@@ -63,7 +63,7 @@ Rule = Callable[[Seen], Fault | None]
 
 
 class FaultyApi:
-    """The line to one API server.
+    """A proxy to one API server.
 
     Attributes:
         url: where the operator connects to.
@@ -92,7 +92,7 @@ class FaultyApi:
         self._session: aiohttp.ClientSession | None = None
 
     def count(self, wanted: Callable[[Seen], bool], since: float = 0.0) -> int:
-        """How many such requests have come since then (``time.monotonic``)."""
+        """Return how many such requests have arrived since then (``time.monotonic``)."""
         return sum(wanted(seen) for seen in list(self.seen) if seen.at >= since)
 
     def up(self) -> None:
@@ -150,10 +150,10 @@ class FaultyApi:
         await asyncio.sleep(0.1)
 
     async def _say(self, plural: str, event: dict[str, Any]) -> int:
-        told = [response for watched, response in self._watches if watched == plural]
-        for response in told:
+        responses = [response for watched, response in self._watches if watched == plural]
+        for response in responses:
             await response.write(json.dumps(event).encode() + b"\n")
-        return len(told)
+        return len(responses)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.transport is not None:
@@ -242,7 +242,7 @@ async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 @contextlib.contextmanager
 def faulty_api(server: str, context: ssl.SSLContext) -> Iterator[FaultyApi]:
-    """A line to the server, on a port of its own."""
+    """Run a proxy to the server, on its own port."""
     line = FaultyApi(server, context)
     thread = threading.Thread(target=line._loop.run_forever)
     thread.start()

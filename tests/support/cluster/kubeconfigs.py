@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 SECRET = "eyJ-very-secret"
-"""What no error, repr or file may show."""
+"""Credentials that no error, repr or file may show."""
 
 
 def write_kubeconfig(

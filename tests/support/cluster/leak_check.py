@@ -1,4 +1,4 @@
-"""What must be true when a test has ended: nothing of ours is left, neither in the cluster nor in the store."""
+"""Check after a test that it has left nothing in the cluster or in the store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.cluster import cluster, storage
-from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.cluster import KubeCluster, Object
 from tests.support.cluster.namespaces import Tenant
 from tests.support.store.objects_in_store import EmbeddedStore
 
@@ -17,7 +17,9 @@ ENDED = ("available", "error", "error_restoring")
 
 
 def check(tenant: Tenant) -> None:
-    """Ended operations have left nothing behind, no secret was shown, and deleting everything leaves nothing."""
+    """Check that ended operations have left nothing behind, that no secret was exposed, and that deletion removes
+    everything.
+    """
     if tenant.is_gone:
         return
     _ended_operations_are_clean(tenant)
@@ -32,8 +34,8 @@ def check(tenant: Tenant) -> None:
 def empty(tenant: Tenant) -> None:
     """Remove what a test has left in the store on purpose."""
     if tenant.kept:
-        store = EmbeddedStore.of(tenant.lab, tenant.name)
-        with store.opened(tenant.lab) as opened:
+        store = EmbeddedStore.of(tenant.kube, tenant.name)
+        with store.opened(tenant.kube) as opened:
             opened.delete(sorted(tenant.kept))
 
 
@@ -50,60 +52,60 @@ def _is_childless(tenant: Tenant, uid: str) -> bool:
 
 
 @dataclass
-class Graveyard:
-    """Namespaces that are being deleted, while other tests go on.
+class DeletedNamespaces:
+    """Namespaces that are being deleted while other tests run.
 
     Attributes:
         names: of the namespaces.
         is_excused: whether a PersistentVolume may stay, since something else than what is tested keeps it.
     """
 
-    lab: Lab
+    kube: KubeCluster
     names: list[str] = field(default_factory=list)
     is_excused: Callable[[Object], bool] = lambda _: False
 
-    def bury(self, tenant: Tenant) -> None:
-        """Delete a tenant's namespace; `check` looks later whether it went."""
+    def delete(self, tenant: Tenant) -> None:
+        """Delete a tenant's namespace. `check` verifies the end of the deletion later."""
         self.names.append(tenant.name)
-        self.lab.kubectl("delete", "namespace", tenant.name, "--wait=false", "--ignore-not-found")
+        self.kube.kubectl("delete", "namespace", tenant.name, "--wait=false", "--ignore-not-found")
 
     def check(self) -> None:
-        """All of them are gone, with every volume, snapshot and loop device."""
-        self.lab.wait_until("end of the tests' namespaces", lambda: not self._namespaces(), timeout=180)
-        self.lab.wait_until(
-            "end of the tests' volumes and snapshots", lambda: not self.remains(), timeout=60, details=self._tell
+        """Check that all of them are gone, with every volume, snapshot and loop device."""
+        self.kube.wait_until("end of the tests' namespaces", lambda: not self._namespaces(), timeout=180)
+        self.kube.wait_until(
+            "end of the tests' volumes and snapshots", lambda: not self.remains(), timeout=60, details=self._describe
         )
-        if self.lab.is_own:
-            self.lab.wait_until("end of loop devices", lambda: not self._orphans(), timeout=60, details=self._tell)
+        if self.kube.is_own:
+            self.kube.wait_until("end of loop devices", lambda: not self._orphans(), timeout=60, details=self._describe)
 
     def remains(self) -> list[str]:
-        """PersistentVolumes and VolumeSnapshotContents of the namespaces, mounted or not."""
-        volumes = [volume for volume in self.lab.items("persistentvolumes") if not self.is_excused(volume)]
-        contents = self.lab.items("volumesnapshotcontents")
+        """Return the names of PersistentVolumes and VolumeSnapshotContents of the namespaces."""
+        volumes = [volume for volume in self.kube.items("persistentvolumes") if not self.is_excused(volume)]
+        contents = self.kube.items("volumesnapshotcontents")
         owners = [(item, item["spec"].get("claimRef") or {}) for item in volumes]
         owners += [(item, item["spec"]["volumeSnapshotRef"]) for item in contents]
         return [item["metadata"]["name"] for item, owner in owners if owner.get("namespace") in self.names]
 
     def _namespaces(self) -> list[str]:
         return [
-            item["metadata"]["name"] for item in self.lab.items("namespaces") if item["metadata"]["name"] in self.names
+            item["metadata"]["name"] for item in self.kube.items("namespaces") if item["metadata"]["name"] in self.names
         ]
 
     def _orphans(self) -> list[str]:
-        """Loop devices of the test drivers whose volume is no more."""
-        known = [item["spec"].get("csi", {}).get("volumeHandle", "-") for item in self.lab.items("persistentvolumes")]
+        """Return loop devices of the test drivers whose volume no longer exists."""
+        known = [item["spec"].get("csi", {}).get("volumeHandle", "-") for item in self.kube.items("persistentvolumes")]
         return [file for file in loop_files() if not any(handle in file for handle in known)]
 
-    def _tell(self) -> str:
+    def _describe(self) -> str:
         remains = self.remains()
-        loops = self._orphans() if self.lab.is_own else "-"
-        objects = self.lab.kubectl("get", "persistentvolumes,volumesnapshotcontents", "-o", "yaml", check=False)
-        events = self.lab.kubectl("get", "events", "-A", "--field-selector=type=Warning", check=False)
+        loops = self._orphans() if self.kube.is_own else "-"
+        objects = self.kube.kubectl("get", "persistentvolumes,volumesnapshotcontents", "-o", "yaml", check=False)
+        events = self.kube.kubectl("get", "events", "-A", "--field-selector=type=Warning", check=False)
         return f"volumes and snapshots: {remains}; loop devices: {loops}\n{objects[-8000:]}\n{events[-4000:]}"
 
 
 def loop_files() -> list[str]:
-    """Files of our test drivers that loop devices are attached to."""
+    """Return the files of our test drivers to which loop devices are attached."""
     listed = subprocess.run(["losetup", "--list", "--json"], check=True, capture_output=True, text=True).stdout
     devices = json.loads(listed or '{"loopdevices": []}')["loopdevices"]
     folders = tuple(str(driver.data(cluster.running())) for driver in storage.DRIVERS)

@@ -1,4 +1,4 @@
-"""Pages of metrics, read as Prometheus reads them."""
+"""Pages of metrics, parsed as Prometheus does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class Samples:
-    """What a page says.
+    """The samples of a page.
 
     Attributes:
         values: by name and labels.
@@ -16,15 +16,15 @@ class Samples:
         self.values = values
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The one value with exactly these labels; None: there is none."""
+        """Return the value with exactly these labels, or None."""
         return self.values.get((f"cinderblock_{name}", frozenset(labels.items())))
 
     def names(self) -> set[str]:
-        """Names of all samples."""
+        """Return the names of all samples."""
         return {name for name, _ in self.values}
 
     def labels(self, name: str) -> set[str]:
-        """Names of the labels of a metric."""
+        """Return the names of a metric's labels."""
         return {key for found, labels in self.values if found == name for key, _ in labels}
 
 

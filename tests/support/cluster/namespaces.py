@@ -1,4 +1,4 @@
-"""A namespace of somebody who uses Cinderblock: volumes, backups, restores, and a store in the embedded server."""
+"""The namespace of a user of Cinderblock: volumes, backups, restores, and a store in the embedded server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from tests.support.cluster.cluster import Lab, LabError, Object
-from tests.support.cluster.recorder import OPERATOR, OWNER_LABEL, Witness
+from tests.support.cluster.cluster import KubeCluster, KubeClusterError, Object
+from tests.support.cluster.recorder import OPERATOR, OWNER_LABEL, Recorder
 from tests.support.cluster.secret_scan import forms
 from tests.support.cluster.workloads import put_tools
 from tests.support.store.objects_in_store import EmbeddedStore
@@ -25,7 +25,7 @@ CREDENTIALS, ENCRYPTION = "s3-credentials", "backup-encryption"
 
 @dataclass(frozen=True)
 class Account:
-    """What the chart made for HOME: where the embedded store is, and who may use it."""
+    """The account that the chart created for HOME, and the address of the embedded store."""
 
     endpoint_url: str
     container: str
@@ -33,10 +33,12 @@ class Account:
     secret_key: str = field(repr=False)
 
     @classmethod
-    def of(cls, lab: Lab) -> Account:
-        """Read it, once the setup Job of the chart has made it."""
-        store = lab.wait_until("BackupStore of the chart", lambda: lab.get("backupstore", "default", HOME), timeout=90)
-        secret = lab.get("secret", store["spec"]["credentialsSecretRef"]["name"], HOME) or {"data": {}}
+    def of(cls, kube: KubeCluster) -> Account:
+        """Return the account, once the setup Job of the chart has created it."""
+        store = kube.wait_until(
+            "BackupStore of the chart", lambda: kube.get("backupstore", "default", HOME), timeout=90
+        )
+        secret = kube.get("secret", store["spec"]["credentialsSecretRef"]["name"], HOME) or {"data": {}}
         data = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
         return cls(
             store["spec"]["endpointUrl"],
@@ -45,12 +47,12 @@ class Account:
             data["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def purge(self, lab: Lab, prefix: str) -> None:
-        """Remove what a tenant that is gone has left in the store."""
+    def purge(self, kube: KubeCluster, prefix: str) -> None:
+        """Remove the objects that a deleted tenant has left in the store."""
         secret = {"AWS_ACCESS_KEY_ID": self.access_key.encode(), "AWS_SECRET_ACCESS_KEY": self.secret_key.encode()}
         store = EmbeddedStore(self.container, prefix, secret)
-        left = sorted(store.keys(lab))
-        with store.opened(lab) as opened:
+        left = sorted(store.keys(kube))
+        with store.opened(kube) as opened:
             opened.delete(left)
 
 
@@ -65,8 +67,8 @@ class Tenant:
         is_gone: whether the test has deleted the namespace.
     """
 
-    lab: Lab
-    witness: Witness
+    kube: KubeCluster
+    recorder: Recorder
     account: Account
     name: str
     secrets: list[str] = field(default_factory=list, repr=False)
@@ -74,13 +76,13 @@ class Tenant:
     is_gone: bool = False
 
     @classmethod
-    def make(cls, lab: Lab, witness: Witness, account: Account, hint: str, **options: Any) -> Tenant:
-        """A new namespace with tools and a store. Options: labels of the namespace, is_default of the store."""
+    def make(cls, kube: KubeCluster, recorder: Recorder, account: Account, hint: str, **options: Any) -> Tenant:
+        """Create a namespace with tools and a store. Options: labels of the namespace, is_default of the store."""
         words = re.sub(r"[^a-z0-9]+", "-", hint.lower().removeprefix("test_"))[:36].strip("-")
-        tenant = cls(lab, witness, account, f"e2e-{words}-{secrets.token_hex(3)}")
+        tenant = cls(kube, recorder, account, f"e2e-{words}-{secrets.token_hex(3)}")
         key = base64.b64encode(secrets.token_bytes(32)).decode()
         tenant.secrets += [account.secret_key, key]
-        lab.apply(
+        kube.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Namespace",
@@ -90,11 +92,11 @@ class Tenant:
             tenant.secret(ENCRYPTION, **{"key-1": key}),
             tenant.store("default", is_default=options.get("is_default", True)),
         )
-        put_tools(lab, tenant.name)
+        put_tools(kube, tenant.name)
         return tenant
 
     def secret(self, name: str, **data: str) -> Object:
-        """A Secret."""
+        """Return a Secret."""
         metadata = {"name": name, "namespace": self.name}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
@@ -107,48 +109,48 @@ class Tenant:
             "prefix": self.name,
             "credentialsSecretRef": {"name": CREDENTIALS},
             "encryptionSecretRef": {"name": ENCRYPTION},
-            "volumeSnapshotClassName": self.lab.snapshot_class,
+            "volumeSnapshotClassName": self.kube.snapshot_class,
         }
         metadata = {"name": name, "namespace": self.name, "annotations": annotations}
         wanted = {field: value for field, value in (usual | spec).items() if value is not None}
         return self._ours("BackupStore", metadata, wanted)
 
     def backup(self, name: str, volume: str, /, **spec: Any) -> Object:
-        """A VolumeBackup of a claim."""
+        """Return a VolumeBackup of a claim."""
         return self._ours("VolumeBackup", {"name": name, "namespace": self.name}, {"volumeId": volume} | spec)
 
     def adopt(self, name: str, backup_id: str, /, **spec: Any) -> Object:
-        """A VolumeBackup that adopts a backup in the store."""
+        """Return a VolumeBackup that imports a backup in the store."""
         return self._ours("VolumeBackup", {"name": name, "namespace": self.name}, {"import": {"id": backup_id}} | spec)
 
     def restore(self, name: str, backup: str, /, **spec: Any) -> Object:
-        """A VolumeRestore of a VolumeBackup."""
+        """Return a VolumeRestore of a VolumeBackup."""
         return self._ours("VolumeRestore", {"name": name, "namespace": self.name}, {"backupId": backup} | spec)
 
     def _ours(self, kind: str, metadata: Object, spec: Object) -> Object:
         return {"apiVersion": "cinderblock.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
-        """Run kubectl in the namespace; options as of `Lab.kubectl`."""
-        return self.lab.kubectl("-n", self.name, *arguments, **options)
+        """Run kubectl in the namespace; options as of `KubeCluster.kubectl`."""
+        return self.kube.kubectl("-n", self.name, *arguments, **options)
 
     def limit(self, **limits: int) -> None:
         """Set limits of the default store."""
-        self.lab.apply(self.store("default", is_default=True, limits=limits))
+        self.kube.apply(self.store("default", is_default=True, limits=limits))
 
     def get(self, kind: str, name: str) -> Object:
-        """An object that is there."""
-        found = self.lab.get(kind, name, self.name)
+        """Return an object, which must exist."""
+        found = self.kube.get(kind, name, self.name)
         if found is None:
-            raise LabError(f"{kind} {name} is gone from {self.name}")
+            raise KubeClusterError(f"{kind} {name} is gone from {self.name}")
         return found
 
     def wait_until(self, what: str, seen: Callable[[], Any], *, timeout: float = 90) -> Any:
-        """Wait as `Lab.wait_until` does. A failure reports everything that a person would look at."""
-        return self.lab.wait_until(what, seen, timeout=timeout, details=lambda: self.lab.diagnose(self.name))
+        """Wait as `KubeCluster.wait_until` does. A failure reports everything that a person would check."""
+        return self.kube.wait_until(what, seen, timeout=timeout, details=lambda: self.kube.diagnose(self.name))
 
     def ends(self, *operations: str, timeout: float = 120) -> list[Object]:
-        """Wait until ``kind/name`` are available. Raises LabError as soon as one has failed."""
+        """Wait until ``kind/name`` are available. Raises KubeClusterError as soon as one has failed."""
         return [self.reaches(operation, "available", timeout=timeout) for operation in operations]
 
     def reaches(self, operation: str, *phases: str, timeout: float = 120) -> Object:
@@ -159,8 +161,8 @@ class Tenant:
             found = self.get(kind, name)
             phase = found.get("status", {}).get("phase")
             if phase in ERRORS and phase not in phases:
-                told = self.lab.diagnose(self.name)
-                raise LabError(f"{operation} is in {phase}: {found['status'].get('failReason')}\n{told}")
+                state = self.kube.diagnose(self.name)
+                raise KubeClusterError(f"{operation} is in {phase}: {found['status'].get('failReason')}\n{state}")
             return found if phase in phases else None
 
         found: Object = self.wait_until(f"{operation} in {' or '.join(phases)}", seen, timeout=timeout)
@@ -183,7 +185,7 @@ class Tenant:
             self.wait_until(f"end of {operation}", partial(self._is_gone, *operation.split("/")), timeout=timeout)
 
     def _is_gone(self, kind: str, name: str) -> bool:
-        return self.lab.get(kind, name, self.name) is None
+        return self.kube.get(kind, name, self.name) is None
 
     def delete(self, *operations: str, timeout: float = 60) -> None:
         """Delete ``kind/name`` and wait until they are no more."""
@@ -191,34 +193,34 @@ class Tenant:
         self.disappears(*operations, timeout=timeout)
 
     def children(self, owner_uid: str = "") -> list[str]:
-        """What is there of what the operator made, of one operation or of all: ``kind/name``."""
+        """Return the children of one operation or of all, as ``kind/name``."""
         labels = f"{OWNER_LABEL}={owner_uid}" if owner_uid else OWNER_LABEL
         found = self.kubectl("get", CHILDREN, "-l", labels, "-o", "name", "--ignore-not-found")
         return found.split()
 
     def events(self, name: str) -> list[Object]:
-        """The Events about an object of ours."""
-        found = self.lab.items("events", self.name)
+        """Return the Events about one of our objects."""
+        found = self.kube.items("events", self.name)
         return [event for event in found if event["involvedObject"]["name"] == name]
 
     def keys(self) -> set[str]:
-        """Keys of the tenant's objects in the store."""
-        return EmbeddedStore.of(self.lab, self.name).keys(self.lab)
+        """Return the keys of the tenant's objects in the store."""
+        return EmbeddedStore.of(self.kube, self.name).keys(self.kube)
 
     def volumes(self) -> dict[str, str]:
-        """The PersistentVolumes of the namespace's claims: claim by volume."""
-        found = self.lab.items("persistentvolumes")
+        """Return the PersistentVolumes of the namespace's claims: claim by volume."""
+        found = self.kube.items("persistentvolumes")
         claims = {item["metadata"]["name"]: item["spec"].get("claimRef") or {} for item in found}
         return {name: claim["name"] for name, claim in claims.items() if claim.get("namespace") == self.name}
 
     def exposed_secrets(self) -> list[str]:
-        """Where a secret of the tenant can be read that is not the Secret itself; empty: nowhere."""
+        """Return the places, other than Secrets, where a secret of the tenant can be read."""
         places = {
             "an object": self.kubectl(
                 "get", f"backupstores,volumebackups,volumerestores,events,{CHILDREN}", "-o", "yaml"
             ),
-            "a mover": self.witness.said(self.name),
-            "the operator's log": self.witness.said(OPERATOR),
+            "a mover": self.recorder.text_of(self.name),
+            "the operator's log": self.recorder.text_of(OPERATOR),
         }
         return [
             f"{place} shows a secret of {self.name}"

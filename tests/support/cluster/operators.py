@@ -38,23 +38,23 @@ class OperatorProcess:
     metrics_port: int
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged."""
+        """Return the log of the process."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def says(self, message: str, times: int = 1) -> list[dict[str, Any]]:
         """Wait until it has logged this message so often; returns these lines."""
         return wait_for(
             f"{times} x {message!r} in {self.log}",
-            lambda: self.said(message)[:times] if self.said(message, times) else [],
+            lambda: self.logged(message)[:times] if self.logged(message, times) else [],
         )
 
-    def said(self, message: str, times: int = 1) -> list[dict[str, Any]]:
-        """The lines with this message, if there are at least so many."""
+    def logged(self, message: str, times: int = 1) -> list[dict[str, Any]]:
+        """Return the lines with this message, if there are at least that many."""
         found = [line for line in self.lines() if line["message"].startswith(message)]
         return found if len(found) >= times else []
 
     def health(self, path: str) -> tuple[int, str]:
-        """What a probe gets: status and text; 0 if nothing answers."""
+        """Return the status and the text of a probe; 0 if nothing answers."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -65,7 +65,7 @@ class OperatorProcess:
             return 0, str(error)
 
     def is_ready(self) -> bool:
-        """Whether the readiness probe succeeds."""
+        """Return whether the readiness probe succeeds."""
         return self.health("/readyz")[0] == 200
 
     def send(self, number: signal.Signals) -> None:
@@ -112,6 +112,6 @@ def operator(
     try:
         yield OperatorProcess(line, process, log, port, metrics_port)
     finally:
-        # A paused process hears of SIGKILL as well.
+        # SIGKILL also ends a paused process.
         process.kill()
         process.wait()

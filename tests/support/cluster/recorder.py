@@ -1,4 +1,4 @@
-"""Writes down what is seen and said: by the time that a test asks, movers are gone and objects say something else."""
+"""Record movers, objects, Events and logs, which may be gone or changed when a test needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.cluster.toolchain import tool
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster
 
 SELECTOR = "app.kubernetes.io/managed-by=cinderblock"
 OPERATOR_SELECTOR = "app.kubernetes.io/name=cinderblock,app.kubernetes.io/component=operator"
@@ -27,17 +27,17 @@ SHOWN = (
     "/apis/cinderblock.io/v1alpha1/volumerestores",
     "/apis/events.k8s.io/v1/events",
 )
-"""What people look at: every version of it is seen here, also one that was overwritten at once."""
+"""Objects that people read. Every version is recorded, including one that is overwritten at once."""
 
 OPERATOR = "the operator"
-"""Under this name, which is no namespace's, the operator's log is kept."""
+"""The key of the operator's log. No namespace has this name."""
 
 
-class Witness:
-    """Watches movers, our objects and Events of all namespaces while inside, and follows the logs of our pods."""
+class Recorder:
+    """Watch movers, our objects and Events in all namespaces, and follow the logs of our pods."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, kube: KubeCluster) -> None:
+        self._kube = kube
         self._texts: dict[str, list[str]] = defaultdict(list)
         self._all: list[str] = []
         self._jobs: dict[str, set[str]] = defaultdict(set)
@@ -46,7 +46,7 @@ class Witness:
         self._processes: list[subprocess.Popen[str]] = []
         self._closed = False
 
-    def __enter__(self) -> Witness:
+    def __enter__(self) -> Recorder:
         for path in MOVERS:
             self._start(self._watch, path, SELECTOR, self._note)
         self._start(self._watch, f"/api/v1/namespaces/{RELEASE_NAMESPACE}/pods", OPERATOR_SELECTOR, self._note_operator)
@@ -64,8 +64,8 @@ class Witness:
             process.terminate()
             process.wait()
 
-    def said(self, namespace: str) -> str:
-        """Everything that was seen of the movers of a namespace: their Jobs, pods, reports and logs."""
+    def text_of(self, namespace: str) -> str:
+        """Return everything recorded about the movers of a namespace: Jobs, pods, reports and logs."""
         with self._lock:
             return "\n".join(self._texts[namespace])
 
@@ -74,12 +74,12 @@ class Witness:
         return self._all[since:]
 
     def jobs(self, owner_uid: str) -> set[str]:
-        """UIDs of the mover Jobs that were ever seen to belong to a VolumeBackup or VolumeRestore."""
+        """Return the UIDs of all mover Jobs that ever belonged to a VolumeBackup or VolumeRestore."""
         with self._lock:
             return set(self._jobs[owner_uid])
 
     def _watch(self, path: str, selector: str, note: Callable[[str], None]) -> None:
-        """Follow one kind; the API server ends a watch now and then, and knows no kinds of ours at first."""
+        """Watch one kind, again and again: the API server ends watches, and does not know our kinds at first."""
         query = f"{path}?watch=1&labelSelector={quote(selector, safe='')}"
         while not self._closed:
             for line in self._lines("get", "--raw", query):
@@ -88,7 +88,7 @@ class Witness:
             time.sleep(0.5)
 
     def _lines(self, *arguments: str) -> Iterator[str]:
-        """What kubectl prints, as it comes."""
+        """Yield the output lines of kubectl as they arrive."""
         with subprocess.Popen(
             [str(tool("kubectl")), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
-import yaml
+from kubernetes.client import (
+    AuthenticationV1TokenRequest,
+    CoreV1Api,
+    V1BoundObjectReference,
+    V1TokenRequestSpec,
+)
+from kubernetes.config import new_client_from_config
 
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
-from tests.cluster.toolchain import tool
 from tests.support.cluster.chart import Objects
+from tests.support.cluster.kubectl import as_user
 
 _RBAC = "rbac.authorization.k8s.io"
 _KINDS = {
@@ -37,13 +42,15 @@ async def connect_as(kubeconfig: Path, namespace: str, account: str, folder: Pat
     return await connect(kubeconfig=str(_kubeconfig_of(kubeconfig, namespace, account, folder)))
 
 
+def create_token(kubeconfig: Path, namespace: str, account: str, *, bound_to: str | None = None) -> str:
+    """Return a new token of a ServiceAccount. With ``bound_to``, it is valid only while that Secret exists."""
+    bound = V1BoundObjectReference(api_version="v1", kind="Secret", name=bound_to) if bound_to else None
+    body = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[], bound_object_ref=bound))
+    with new_client_from_config(str(kubeconfig)) as client:
+        created = CoreV1Api(client).create_namespaced_service_account_token(account, namespace, body)
+    return str(created.status.token)
+
+
 def _kubeconfig_of(kubeconfig: Path, namespace: str, account: str, folder: Path) -> Path:
-    options = [f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"]
-    command = [str(tool("kubectl")), *options, "create", "token", account]
-    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    config = yaml.safe_load(kubeconfig.read_text())
-    name = next(item["context"]["user"] for item in config["contexts"] if item["name"] == config["current-context"])
-    config["users"] = [{"name": name, "user": {"token": token}}]
-    path = folder / f"{account}.kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    return path
+    token = create_token(kubeconfig, namespace, account)
+    return as_user(kubeconfig, {"token": token}, folder / f"{account}.kubeconfig")

@@ -1,4 +1,4 @@
-"""A run of the e2e tests in several processes: what they share, and who begins and ends it."""
+"""A run of the end-to-end tests in several processes: shared state, start and end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, install, uninstall
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, install, uninstall
 from tests.support.cluster.namespaces import HOME
 
 DIRECTORY: Final = "CINDERBLOCK_E2E_RUN"
@@ -17,36 +17,38 @@ DIRECTORY: Final = "CINDERBLOCK_E2E_RUN"
 
 
 class Run:
-    """What the processes of one run agree on: the chart is installed once, and the audit log is read from one place."""
+    """The shared state of the processes of one run: the chart is installed once, and the audit log is read from one
+    position.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     @classmethod
     def joined(cls) -> Run | None:
-        """The run that this process belongs to; None: it is a run by itself."""
+        """Return the run that this process belongs to, or None if it runs on its own."""
         directory = os.environ.get(DIRECTORY)
         return cls(Path(directory)) if directory else None
 
     def audit_start(self, audit_log: Path) -> int:
-        """How long the audit log was when the first of the processes asked."""
+        """Return the size of the audit log when the first process called this, in bytes."""
         with self._locked():
             noted = self._directory / "audit-start"
             if not noted.exists():
                 noted.write_text(str(audit_log.stat().st_size if audit_log.exists() else 0))
             return int(noted.read_text())
 
-    def install(self, lab: Lab) -> None:
-        """Install the chart, unless another of the processes has done it; who comes meanwhile waits."""
+    def install(self, kube: KubeCluster) -> None:
+        """Install the chart, unless another process has. Processes that call this meanwhile wait."""
         with self._locked():
             if not self._installed.exists():
                 self._installed.touch()
-                install(lab, [HOME])
+                install(kube, [HOME])
 
     def end(self) -> None:
-        """Uninstall what was installed."""
+        """Uninstall the chart if this run installed it."""
         if self._installed.exists():
-            remove_release(Lab.from_environment())
+            remove_release(KubeCluster.from_environment())
 
     @property
     def _installed(self) -> Path:
@@ -59,7 +61,7 @@ class Run:
             yield
 
 
-def remove_release(lab: Lab) -> None:
-    """Uninstall the chart, and remove the namespaces that tests of it had."""
-    uninstall(lab)
-    lab.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+def remove_release(kube: KubeCluster) -> None:
+    """Uninstall the chart, and remove the namespaces of its tests."""
+    uninstall(kube)
+    kube.kubectl("delete", "namespace", HOME, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")

@@ -1,4 +1,4 @@
-"""No secret is ever shown: every Secret of the cluster is looked for in all that was seen and said."""
+"""Search everything that was recorded for every Secret of the cluster."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import json
 import re
 from urllib.parse import quote
 
-from tests.support.cluster.cluster import Lab
-from tests.support.cluster.recorder import OPERATOR, Witness
+from tests.support.cluster.cluster import KubeCluster
+from tests.support.cluster.recorder import OPERATOR, Recorder
 
 SHORTEST = 12
-"""Characters; shorter values may be words that stand elsewhere for another reason."""
+"""Characters. Shorter values may be words that occur elsewhere for another reason."""
 PUBLIC_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "ca.crt", "tls.crt"})
-"""Keys of Secrets whose values are no secrets."""
+"""Keys of Secrets whose values are public."""
 TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.")
-"""A signed token, such as those of ServiceAccounts; they are in no Secret that could be read here."""
+"""A signed token, such as those of ServiceAccounts, which are not in any Secret."""
 
 
 def forms(secret: str) -> tuple[str, ...]:
-    """How a secret may look where it does not belong."""
+    """Return the forms in which a secret may be exposed."""
     encoded = base64.b64encode(secret.encode()).decode()
     return tuple({secret, encoded, json.dumps(secret)[1:-1], quote(secret, safe="")})
 
 
-class Oracle:
-    """Knows all Secrets that were ever there, and looks for them in what a witness has seen.
+class SecretScanner:
+    """Know all Secrets that ever existed, and search everything that a recorder has seen for them.
 
     Attributes:
-        witness: whose.
+        recorder: the recorder.
     """
 
-    def __init__(self, lab: Lab, witness: Witness) -> None:
-        self._lab = lab
-        self.witness = witness
+    def __init__(self, kube: KubeCluster, recorder: Recorder) -> None:
+        self._kube = kube
+        self.recorder = recorder
         self._known: dict[str, str] = {}
         self._judged = 0
 
     def learn(self) -> None:
-        """Take note of the Secrets that are there now."""
-        for item in self._lab.items("secrets"):
+        """Record the Secrets that exist now."""
+        for item in self._kube.items("secrets"):
             if item["type"].startswith("helm.sh/"):
                 continue
             for key, value in (item.get("data") or {}).items():
@@ -57,14 +57,14 @@ class Oracle:
         if key not in PUBLIC_KEYS and len(text) >= SHORTEST:
             self._known[text] = where
 
-    def snapshot_claim(self) -> list[str]:
-        """Which Secrets were shown anywhere since this was asked last; empty: none was."""
-        new = self.witness.everything(self._judged)
+    def leaks(self) -> list[str]:
+        """Return the Secrets that were exposed since the last call."""
+        new = self.recorder.everything(self._judged)
         self._judged += len(new)
         seen = "\n".join(new)
         found = [where for secret, where in self._known.items() if any(form in seen for form in forms(secret))]
         return [*found, *(f"a token: {match.group()[:24]}..." for match in TOKEN.finditer(seen))]
 
-    def hears_the_operator(self) -> bool:
-        """Whether there is anything of the operator's log: an oracle that hears nothing finds nothing."""
-        return bool(self.witness.said(OPERATOR))
+    def has_operator_log(self) -> bool:
+        """Return whether the operator's log was recorded: without it, a scan proves nothing."""
+        return bool(self.recorder.text_of(OPERATOR))

@@ -1,7 +1,7 @@
-"""Specs of our kinds: whatever a CustomResourceDefinition lets through, and what it should not have let through.
+"""Specs of our kinds for fuzzing: everything that a CustomResourceDefinition accepts, and hostile strings.
 
-`specs` walks the structural schema of a kind. `hostile` puts into any of its strings what an attacker would try: paths
-that climb, names and UIDs of others, control characters, text that is too long.
+`specs` follows the structural schema of a kind. `hostile` replaces strings with those of an attacker: paths with `..`,
+names and UIDs of other objects, control characters, text that is too long.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ NASTY = (
 
 
 def schema_of(resource: CustomResource) -> Schema:
-    """The schema of a kind's spec."""
+    """Return the schema of a kind's spec."""
     [version] = definition(resource)["spec"]["versions"]
     spec: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     return spec
 
 
 def specs(schema: Schema) -> st.SearchStrategy[Any]:
-    """Values that the schema lets through."""
+    """Return values that the schema accepts."""
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     match schema.get("type"):
@@ -87,7 +87,7 @@ def _strings(schema: Schema) -> st.SearchStrategy[str]:
 
 @st.composite
 def hostile(draw: st.DrawFn, schema: Schema, tempting: tuple[str, ...]) -> Any:
-    """A spec some of whose strings are what an attacker would give; ``tempting``: names and ids of others."""
+    """Return a spec in which some strings are an attacker's. ``tempting`` contains names and ids of other objects."""
     return _poisoned(draw, draw(specs(schema)), st.sampled_from((*NASTY, *tempting)))
 
 

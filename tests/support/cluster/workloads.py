@@ -1,4 +1,4 @@
-"""Volumes, and pods that write to them and look at them. The pods run our image, because it has Python."""
+"""Volumes, and pods that write and read them. The pods run our image, because it contains Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.cluster.cluster import Lab, LabError
+from tests.support.cluster.cluster import KubeCluster, KubeClusterError
 
 TOOLS = "tools"
 """ConfigMap with the programs that run in pods, mounted at /tools."""
@@ -26,7 +26,7 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Errand:
+class OneShotPod:
     """A pod that runs one program and ends."""
 
     name: str
@@ -34,12 +34,15 @@ class Errand:
     mounts: tuple[Mount, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
 
-    def manifest(self, lab: Lab, namespace: str) -> Object:
-        """The pod: root with a container's ordinary capabilities, so that it can make every kind of file."""
+    def manifest(self, kube: KubeCluster, namespace: str) -> Object:
+        """Return the pod.
+
+        It runs as root with a container's default capabilities, so that it can create every kind of file.
+        """
         volumes: list[Object] = [{"name": TOOLS, "configMap": {"name": TOOLS}}]
         container: Object = {
             "name": "main",
-            "image": lab.image,
+            "image": kube.image,
             "imagePullPolicy": "IfNotPresent",
             "command": list(self.command),
             "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
@@ -62,14 +65,14 @@ class Errand:
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def claim(lab: Lab, namespace: str, name: str, **options: Any) -> Object:
-    """A PersistentVolumeClaim. Options: size, block, storage_class."""
+def claim(kube: KubeCluster, namespace: str, name: str, **options: Any) -> Object:
+    """Return a PersistentVolumeClaim. Options: size, block, storage_class."""
     spec: Object = {
         "accessModes": ["ReadWriteOnce"],
         "volumeMode": "Block" if options.get("block") else "Filesystem",
         "resources": {"requests": {"storage": options.get("size", "1Gi")}},
     }
-    storage_class = options.get("storage_class", lab.storage_class)
+    storage_class = options.get("storage_class", kube.storage_class)
     if storage_class:
         spec["storageClassName"] = storage_class
     return {
@@ -80,59 +83,61 @@ def claim(lab: Lab, namespace: str, name: str, **options: Any) -> Object:
     }
 
 
-def put_tools(lab: Lab, namespace: str) -> None:
-    """Make the ConfigMap with the programs, and wait until pods are admitted to the namespace."""
+def put_tools(kube: KubeCluster, namespace: str) -> None:
+    """Create the ConfigMap with the programs, and wait until the namespace admits pods."""
     here = Path(__file__).parents[1] / "mover"
     files = [f"--from-file={here / name}" for name in PROGRAMS]
-    text = lab.kubectl("create", "configmap", TOOLS, "-n", namespace, *files, "--dry-run=client", "-o", "yaml")
-    lab.kubectl("apply", "--server-side", "-f", "-", stdin=text)
-    lab.wait_until(
-        f"default ServiceAccount in {namespace}", lambda: lab.get("serviceaccount", "default", namespace), timeout=30
+    text = kube.kubectl("create", "configmap", TOOLS, "-n", namespace, *files, "--dry-run=client", "-o", "yaml")
+    kube.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+    kube.wait_until(
+        f"default ServiceAccount in {namespace}", lambda: kube.get("serviceaccount", "default", namespace), timeout=30
     )
 
 
-def run_errand(lab: Lab, namespace: str, errand: Errand, *, timeout: float = 90) -> str:
-    """Run a pod to its end and remove it; returns what it printed. Raises LabError if it failed."""
-    lab.apply(errand.manifest(lab, namespace))
-    return finish_errand(lab, namespace, errand.name, timeout=timeout)
+def run_pod(kube: KubeCluster, namespace: str, one_shot: OneShotPod, *, timeout: float = 90) -> str:
+    """Run a pod to completion, remove it, and return its output. Raises KubeClusterError if it failed."""
+    kube.apply(one_shot.manifest(kube, namespace))
+    return finish_pod(kube, namespace, one_shot.name, timeout=timeout)
 
 
-def finish_errand(lab: Lab, namespace: str, name: str, *, timeout: float = 90) -> str:
-    """Wait until a pod has ended and remove it; returns what it printed. Raises LabError if it failed."""
+def finish_pod(kube: KubeCluster, namespace: str, name: str, *, timeout: float = 90) -> str:
+    """Wait until a pod has completed, remove it, and return its output. Raises KubeClusterError if it failed."""
 
     def phase() -> str | None:
-        pod = lab.get("pod", name, namespace)
+        pod = kube.get("pod", name, namespace)
         found = pod["status"].get("phase", "") if pod else ""
         return found if found in ("Succeeded", "Failed") else None
 
-    ended = lab.wait_until(f"end of pod {name}", phase, timeout=timeout, details=lambda: lab.diagnose(namespace))
-    printed = lab.kubectl("logs", "-n", namespace, name)
-    lab.kubectl("delete", "pod", name, "-n", namespace, "--timeout=60s")
+    ended = kube.wait_until(f"end of pod {name}", phase, timeout=timeout, details=lambda: kube.diagnose(namespace))
+    printed = kube.kubectl("logs", "-n", namespace, name)
+    kube.kubectl("delete", "pod", name, "-n", namespace, "--timeout=60s")
     if ended == "Failed":
-        raise LabError(f"pod {name} failed:\n{printed}")
+        raise KubeClusterError(f"pod {name} failed:\n{printed}")
     return printed
 
 
-def compare_trees(lab: Lab, namespace: str, left: str, right: str) -> list[str]:
-    """Differences between the trees in two claims: content, owners, modes, times, attributes, links."""
+def compare_trees(kube: KubeCluster, namespace: str, left: str, right: str) -> list[str]:
+    """Return the differences between the trees in two claims: content, owners, modes, times, attributes, links."""
     program = (
         "import subprocess, sys; done = subprocess.run([sys.executable, '/tools/compare.py', '/left', '/right'],"
         " stdout=subprocess.PIPE, text=True); print(done.stdout, end=''); sys.exit(done.returncode not in (0, 1))"
     )
-    errand = Errand(
+    one_shot = OneShotPod(
         f"compare-{left}-{right}"[:60].rstrip("-."),
         ("python3", "-c", program),
         (Mount(left, "/left"), Mount(right, "/right")),
     )
-    return run_errand(lab, namespace, errand).splitlines()
+    return run_pod(kube, namespace, one_shot).splitlines()
 
 
-def digests(lab: Lab, namespace: str, claim_names: Iterable[str], length: int) -> list[str]:
-    """Of block volumes, SHA-256 of the first ``length`` bytes, and how many bytes after them are not zero."""
+def digests(kube: KubeCluster, namespace: str, claim_names: Iterable[str], length: int) -> list[str]:
+    """Return, for each block volume, the SHA-256 of its first ``length`` bytes and the count of later bytes that are
+    not zero.
+    """
     command = ("python3", "/tools/devices.py", "digest", "/dev/volume", str(length))
-    errands = [
-        Errand(f"digest-{name}"[:60].rstrip("-."), command, (Mount(name, "/dev/volume", is_block=True),))
+    pods = [
+        OneShotPod(f"digest-{name}"[:60].rstrip("-."), command, (Mount(name, "/dev/volume", is_block=True),))
         for name in claim_names
     ]
-    lab.apply(*(errand.manifest(lab, namespace) for errand in errands))
-    return [finish_errand(lab, namespace, errand.name).strip() for errand in errands]
+    kube.apply(*(one_shot.manifest(kube, namespace) for one_shot in pods))
+    return [finish_pod(kube, namespace, one_shot.name).strip() for one_shot in pods]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, Lab, Object, install
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, KubeCluster, Object, install
 from tests.support.cluster.namespaces import HOME
 
 GATEWAY = f"{RELEASE}-gateway"
@@ -18,17 +18,17 @@ _WRITE = [*_READ, "create", "update", "patch", "delete"]
 _SNAPSHOTS = {"reader": _READ, "member": _WRITE, "admin": _WRITE}
 
 
-def enable(lab: Lab) -> str:
+def enable(kube: KubeCluster) -> str:
     """Enable the gateway. Returns its URL for this machine."""
-    install(lab, [HOME], *SETTINGS)
-    service = lab.wait_until("gateway", lambda: lab.get("service", GATEWAY, RELEASE_NAMESPACE))
+    install(kube, [HOME], *SETTINGS)
+    service = kube.wait_until("gateway", lambda: kube.get("service", GATEWAY, RELEASE_NAMESPACE))
     spec = service["spec"]
     return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
 
-def disable(lab: Lab) -> None:
+def disable(kube: KubeCluster) -> None:
     """Disable the gateway."""
-    install(lab, [HOME])
+    install(kube, [HOME])
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Cloud:
         project: the namespace.
     """
 
-    lab: Lab
+    kube: KubeCluster
     endpoint: str
     project: str
 
     @property
     def identity(self) -> str:
-        """URL for logins."""
+        """Return the URL for logins."""
         return f"{self.endpoint}/identity/v3"
 
     def user(self, role: str) -> str:
         """Create a ServiceAccount with the rights of the role admin, member or reader. Returns its token."""
-        self.lab.apply(*self._account(role))
-        return self.lab.kubectl("-n", self.project, "create", "token", role).strip()
+        self.kube.apply(*self._account(role))
+        return self.kube.kubectl("-n", self.project, "create", "token", role).strip()
 
     def _account(self, role: str) -> list[Object]:
         access = "rbac.authorization.k8s.io"

@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return json.loads(self.text)
 
     @property

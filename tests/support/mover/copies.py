@@ -45,10 +45,10 @@ def copy_content(source: SourceContent, target: TargetContent, entry: Entry) -> 
     return written
 
 
-def copy_tree(source: str | bytes, target: str | bytes, fidelity: MetadataSupport | None = None) -> CopyResult:
+def copy_tree(source: str | bytes, target: str | bytes, support: MetadataSupport | None = None) -> CopyResult:
     """Make the tree at ``target`` equal to the one at ``source``."""
     written = 0
-    with TreeReader(source) as reader, TreeWriter(target, fidelity) as writer:
+    with TreeReader(source) as reader, TreeWriter(target, support) as writer:
         for entry in reader.walk():
             if entry.kind is EntryKind.FILE:
                 with reader.open_file(entry) as content:

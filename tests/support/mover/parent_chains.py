@@ -16,8 +16,8 @@ from tests.support.store.format_reader import FormatReader
 
 
 @dataclass
-class Line:
-    """A volume, its backups, and their content.
+class ParentChain:
+    """A volume, the chain of its backups, and their content.
 
     Attributes:
         backups: makes and reads backups.
@@ -64,9 +64,9 @@ class Line:
         return delete_backup(chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known))
 
 
-def a_line(count: int, keys: KeyRing | None = None) -> Line:
+def a_line(count: int, keys: KeyRing | None = None) -> ParentChain:
     """Return a chain of so many backups: b-000, and so on."""
-    line = Line(Backups(MemoryStore(), keys))
+    line = ParentChain(Backups(MemoryStore(), keys))
     for number in range(count):
         line.add(name(number), name(number - 1) if number else None)
     return line

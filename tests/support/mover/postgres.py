@@ -49,7 +49,7 @@ class PostgreSQL:
     """A server that can be started on a data directory.
 
     Attributes:
-        log: what servers have said.
+        log: what servers have logged.
     """
 
     def __init__(self, data: Path, sockets: Path) -> None:
@@ -120,8 +120,8 @@ class PostgreSQL:
             **_WHO,
         )
         if done.returncode:
-            said = self.log.read_text() if self.log.exists() else ""
-            raise PostgresError(f"{' '.join(command)}: {done.returncode}\n{done.stderr}\n{said[-4000:]}")
+            logged = self.log.read_text() if self.log.exists() else ""
+            raise PostgresError(f"{' '.join(command)}: {done.returncode}\n{done.stderr}\n{logged[-4000:]}")
         return done.stdout
 
 

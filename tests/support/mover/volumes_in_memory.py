@@ -126,7 +126,7 @@ class MemorySource:
     is_synced = True
 
     def __init__(self, unreadable: Unreadable = Unreadable.FAIL) -> None:
-        self.gaps = Omissions(unreadable)
+        self.omissions = Omissions(unreadable)
         self.files: dict[bytes, FileInMemory] = {}
         self.bytes_read = 0
         self.open_files = 0

@@ -192,7 +192,7 @@ class Cluster:
     def _note(self, what: str, body: Object) -> None:
         self.done.setdefault((what, _owner(body)), time.monotonic())
 
-    # -- moves
+    # Moves
 
     async def _snapshot(self, client: KubeClient, body: Object) -> None:
         if body.get("status", {}).get("readyToUse"):

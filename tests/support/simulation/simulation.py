@@ -316,7 +316,7 @@ class Simulation:
         for key in sorted(self.pending()):
             self._loop.run_until_complete(self._due.add(key))
 
-    # -- users
+    # Users
 
     def claim(self, name: str, content: str, storage_class: str = "fast", size: str = "1Gi") -> Object:
         """Create a bound claim whose volume holds ``content``."""
@@ -437,7 +437,7 @@ class Simulation:
         assert made is not None, f"{kind} {body['metadata']['name']} exists"
         return made
 
-    # -- observations
+    # Observations
 
     def get(self, kind: str, name: str) -> Object:
         """Return an existing object."""
@@ -489,7 +489,7 @@ class Simulation:
         content, _ = MetricsPage(self._metrics).render(figures)
         return samples(content.decode())
 
-    # -- progress
+    # Progress
 
     def _changed(self, change: Change) -> None:
         """Record a change for the watches, and its reasons."""
@@ -502,8 +502,8 @@ class Simulation:
 
     def deliver_changes(self) -> None:
         """Deliver the recorded changes to the operator."""
-        heard, self._undelivered[:] = self._undelivered[:], []
-        for change in heard:
+        delivered, self._undelivered[:] = self._undelivered[:], []
+        for change in delivered:
             self._loop.run_until_complete(self._deliver(change))
 
     async def _deliver(self, change: Change) -> None:
@@ -666,7 +666,7 @@ class Simulation:
             return
         self._due.now = min(self._due.at.values(), default=self.now + timedelta(minutes=10))
 
-    # -- forbidden behavior
+    # Forbidden behavior
 
     def check_write(self, how: str, item: Object) -> None:
         """Check a write of the operator to an existing object."""

@@ -15,7 +15,7 @@ from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.factory import open_store
 from tests.cluster.toolchain import tool
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, Lab, LabError
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, KubeClusterError
 
 SERVICE = "svc/cinderblock-store"
 PORT = 7070
@@ -36,31 +36,31 @@ class EmbeddedStore:
     secret: dict[str, bytes]
 
     @classmethod
-    def of(cls, lab: Lab, namespace: str, name: str = "default") -> EmbeddedStore:
+    def of(cls, kube: KubeCluster, namespace: str, name: str = "default") -> EmbeddedStore:
         """Read a BackupStore of a namespace and its Secret."""
-        store = lab.get("backupstore", name, namespace)
+        store = kube.get("backupstore", name, namespace)
         if store is None:
-            raise LabError(f"namespace {namespace} has no BackupStore {name}")
-        secret = lab.get("secret", store["spec"]["credentialsSecretRef"]["name"], namespace)
+            raise KubeClusterError(f"namespace {namespace} has no BackupStore {name}")
+        secret = kube.get("secret", store["spec"]["credentialsSecretRef"]["name"], namespace)
         data = {key: base64.b64decode(value) for key, value in (secret or {}).get("data", {}).items()}
         return cls(store["spec"]["container"], store["spec"].get("prefix", ""), data)
 
-    def keys(self, lab: Lab) -> set[str]:
+    def keys(self, kube: KubeCluster) -> set[str]:
         """Return the keys of all objects below the prefix."""
-        with self.opened(lab) as store:
+        with self.opened(kube) as store:
             return {found.key for found in store.list(f"{self.prefix}/" if self.prefix else "")}
 
     @contextmanager
-    def opened(self, lab: Lab) -> Iterator[ObjectStore]:
+    def opened(self, kube: KubeCluster) -> Iterator[ObjectStore]:
         """Open the bucket through a port that kubectl forwards."""
-        with forwarded(lab) as port:
+        with forwarded(kube) as port:
             location = StoreLocation(endpoint_url=f"http://127.0.0.1:{port}", container=self.container)
             with closing(open_store(location, credentials_from_secret(self.secret))) as store:
                 yield store
 
 
 @contextmanager
-def forwarded(lab: Lab) -> Iterator[int]:
+def forwarded(kube: KubeCluster) -> Iterator[int]:
     """Forward a local port to the embedded S3 server inside the block."""
     port = _free_port()
     command = [str(tool("kubectl")), "-n", RELEASE_NAMESPACE, "port-forward", SERVICE, f"{port}:{PORT}"]
@@ -79,7 +79,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise LabError("kubectl port-forward to the embedded store did not come up")
+    raise KubeClusterError("kubectl port-forward to the embedded store did not come up")
 
 
 def _free_port() -> int:

@@ -17,7 +17,7 @@ def test_text_is_parsed_as_a_duration(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "1.5h", "1s1m", "-1s", "1d"])
-def test_text_that_is_no_duration_is_refused(text: str) -> None:
+def test_text_that_is_not_a_duration_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         to_timedelta(text)
 

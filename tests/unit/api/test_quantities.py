@@ -27,7 +27,7 @@ def test_quantity_is_converted_to_bytes(quantity: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "-1Gi", "1 Gi", "1GiB", "ten", "1e", "0x10"])
-def test_text_that_is_no_quantity_is_refused(text: str) -> None:
+def test_text_that_is_not_a_quantity_is_rejected(text: str) -> None:
     with pytest.raises(InvalidInput, match="is not a size"):
         to_bytes(text)
 

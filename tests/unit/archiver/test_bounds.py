@@ -97,7 +97,7 @@ class EndlessDevice(MemorySource):
         return opened._replace(content=EndlessContent(self, FileInMemory(entry), is_stable=True))
 
 
-def test_a_backup_holds_no_more_than_it_says() -> None:
+def test_backup_holds_no_more_than_it_says() -> None:
     device, store = EndlessDevice(), ForgetfulStore()
     device.make_device(400 * MIB)
     tracemalloc.start()
@@ -144,7 +144,7 @@ class ManyEntries(MemorySource):
             )
 
 
-def test_the_memory_of_a_tree_grows_with_its_manifest_alone() -> None:
+def test_memory_of_a_tree_grows_with_its_manifest_alone() -> None:
     count = 60_000
     volume, backups = ManyEntries(count), Backups(keys=key_ring())
     backups.back_up(volume, "one")

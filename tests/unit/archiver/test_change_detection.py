@@ -78,7 +78,7 @@ def test_files_are_read_again_unless_the_compared_properties_are_equal(
 
 @pytest.mark.parametrize("detection", ChangeDetection)
 @pytest.mark.parametrize("field", ["size", "mtime_ns"])
-def test_a_new_size_or_mtime_is_read_under_every_change_detection(
+def test_new_size_or_mtime_is_read_under_every_change_detection(
     volume: MemorySource, detection: ChangeDetection, field: str
 ) -> None:
     backups = Backups()
@@ -97,7 +97,7 @@ def test_a_new_size_or_mtime_is_read_under_every_change_detection(
         (ANY_BOTH, False, False, False), (READ_ALL, True, True, True),
     ],
 )  # fmt: skip
-def test_a_change_is_missed_only_if_no_compared_property_shows_it(
+def test_change_is_missed_only_if_no_compared_property_shows_it(
     volume: MemorySource, detection: ChangeDetection, in_place: bool, replaced: bool, in_a_clone: bool
 ) -> None:
     for how, is_noticed in (("in place", in_place), ("replaced", replaced), ("clone", in_a_clone)):
@@ -114,7 +114,7 @@ def test_a_change_is_missed_only_if_no_compared_property_shows_it(
         assert (report.transferred_bytes == FILE_BYTES) is is_noticed, how
 
 
-def test_a_change_that_was_missed_comes_with_the_next_full_backup(volume: MemorySource, tmp_path: Path) -> None:
+def test_change_that_was_missed_comes_with_the_next_full_backup(volume: MemorySource, tmp_path: Path) -> None:
     backups = Backups()
     backups.back_up(volume, "one")
     volume.files[b"file0007"].segments = [(0, b"secretly another one")]
@@ -155,7 +155,7 @@ def test_timestamps_of_the_clone_decide_the_next_incremental(volume: MemorySourc
     ("both", STRICT, True), ("inodes", STRICT, True), ("nothing", STRICT, False), ("both", ANY_BOTH, False),
     ("both", READ_ALL, False),
 ])  # fmt: skip
-def test_a_hint_is_logged_if_all_files_are_read_in_vain(
+def test_hint_is_logged_if_all_files_are_read_without_a_change(
     volume: MemorySource, caplog: pytest.LogCaptureFixture, what: str, detection: ChangeDetection, is_told: bool
 ) -> None:
     backups = Backups()
@@ -166,7 +166,7 @@ def test_a_hint_is_logged_if_all_files_are_read_in_vain(
     assert ("200 files of the same size and mtime" in caplog.text) is is_told
 
 
-def test_a_backup_records_its_change_detection(volume: MemorySource) -> None:
+def test_backup_records_its_change_detection(volume: MemorySource) -> None:
     backups = Backups()
     backups.back_up(volume, "one", change_detection=ANY_BOTH)
     backups.back_up(volume, "two", "one", change_detection=ANY_BOTH)
@@ -175,7 +175,7 @@ def test_a_backup_records_its_change_detection(volume: MemorySource) -> None:
     assert detections == [None, ANY_BOTH, STRICT]
 
 
-def test_a_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySource) -> None:
+def test_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySource) -> None:
     """A file has the inode and ctime of the grandparent again, but the content of the parent."""
     backups = Backups()
     backups.back_up(volume, "one")
@@ -192,7 +192,7 @@ def test_a_stamp_of_an_older_ancestor_does_not_hide_a_change(volume: MemorySourc
 
 @pytest.mark.parametrize("detection", [ANY_CTIME, ANY_BOTH])
 @pytest.mark.parametrize(("seconds", "is_read"), [(-3601, False), (-3600, True), (0, True), (86400 * 365, True)])
-def test_a_recent_or_future_mtime_proves_nothing(
+def test_recent_or_future_mtime_proves_nothing(
     volume: MemorySource, detection: ChangeDetection, seconds: int, is_read: bool
 ) -> None:
     mtime = int((NOON + timedelta(seconds=seconds)).timestamp()) * 1_000_000_000
@@ -205,7 +205,7 @@ def test_a_recent_or_future_mtime_proves_nothing(
     assert volume.bytes_read == (FILE_BYTES if is_read else 0)
 
 
-def test_a_snapshot_may_be_older_than_its_request(volume: MemorySource) -> None:
+def test_snapshot_may_be_older_than_its_request(volume: MemorySource) -> None:
     """For a given snapshot, mtimes are compared with its creation, not with the request of the backup."""
     change(volume, b"file0007", mtime_ns=int((NOON - timedelta(hours=1)).timestamp()) * 1_000_000_000)
     backups = Backups()
@@ -237,7 +237,7 @@ def copied(backups: Backups, backup: str, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("detection", ChangeDetection)
-def test_a_copied_tree_is_backed_up_exactly_by_every_detection(
+def test_copied_tree_is_backed_up_exactly_by_every_detection(
     tree: Path, tmp_path: Path, detection: ChangeDetection
 ) -> None:
     backups = Backups(keys=key_ring())

@@ -30,9 +30,7 @@ def restore(backups: Backups, target: Path) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_changes_while_read_is_reread_and_reported(
-    volume: MemorySource, path: bytes, tmp_path: Path
-) -> None:
+def test_file_that_changes_while_read_is_reread_and_reported(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
     volume.files[path].unstable = 1
     backups = Backups()
     report = backups.back_up(volume, "one")
@@ -43,7 +41,7 @@ def test_a_file_that_changes_while_read_is_reread_and_reported(
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_never_settles_is_a_transient_failure(volume: MemorySource, path: bytes) -> None:
+def test_file_that_never_settles_is_a_transient_failure(volume: MemorySource, path: bytes) -> None:
     volume.files[path].unstable = 1000
     backups = Backups()
     with pytest.raises(SourceChanging, match=path.decode()) as caught:
@@ -53,7 +51,7 @@ def test_a_file_that_never_settles_is_a_transient_failure(volume: MemorySource, 
     assert list(backups.store.list("some/where/backups/")) == []
 
 
-def test_a_small_file_with_unsettled_timestamps_is_read_twice(volume: MemorySource, tmp_path: Path) -> None:
+def test_small_file_with_unsettled_timestamps_is_read_twice(volume: MemorySource, tmp_path: Path) -> None:
     volume.files[b"small"].is_settled = False
     backups = Backups()
     assert backups.back_up(volume, "one").warnings == []
@@ -61,7 +59,7 @@ def test_a_small_file_with_unsettled_timestamps_is_read_twice(volume: MemorySour
     assert restore(backups, tmp_path / "target")[b"small"] == b"small"
 
 
-def test_a_small_file_that_reads_differently_twice_is_not_accepted(volume: MemorySource) -> None:
+def test_small_file_that_reads_differently_twice_is_not_accepted(volume: MemorySource) -> None:
     file, reads = volume.files[b"small"], iter(range(100))
     file.is_settled = False
     file.entry = file.entry._replace(size=8)
@@ -71,7 +69,7 @@ def test_a_small_file_that_reads_differently_twice_is_not_accepted(volume: Memor
     assert volume.open_files == 0
 
 
-def test_a_large_file_with_unsettled_timestamps_is_a_transient_failure(volume: MemorySource) -> None:
+def test_large_file_with_unsettled_timestamps_is_a_transient_failure(volume: MemorySource) -> None:
     volume.files[b"large"].is_settled = False
     with pytest.raises(SourceChanging, match="large"):
         Backups().back_up(volume, "one")
@@ -79,7 +77,7 @@ def test_a_large_file_with_unsettled_timestamps_is_a_transient_failure(volume: M
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_vanished_file_is_left_out_and_reported(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
+def test_vanished_file_is_left_out_and_reported(volume: MemorySource, path: bytes, tmp_path: Path) -> None:
     volume.files[path].on_open = lambda _: volume.files.pop(path)
     backups = Backups()
     report = backups.back_up(volume, "one")
@@ -88,7 +86,7 @@ def test_a_vanished_file_is_left_out_and_reported(volume: MemorySource, path: by
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_vanishes_while_read_is_left_out_and_reported(
+def test_file_that_vanishes_while_read_is_left_out_and_reported(
     volume: MemorySource, path: bytes, tmp_path: Path
 ) -> None:
     volume.files[path].unstable = 1
@@ -100,7 +98,7 @@ def test_a_file_that_vanishes_while_read_is_left_out_and_reported(
     assert volume.open_files == 0
 
 
-def test_a_hard_link_to_a_vanished_file_fails_the_backup(volume: MemorySource) -> None:
+def test_hard_link_to_a_vanished_file_fails_the_backup(volume: MemorySource) -> None:
     volume.add(b"z-link", kind=EntryKind.HARDLINK, target=b"small")
     volume.files[b"small"].on_open = lambda _: volume.files.pop(b"small")
     with pytest.raises(SourceChanging, match="small"):
@@ -108,7 +106,7 @@ def test_a_hard_link_to_a_vanished_file_fails_the_backup(volume: MemorySource) -
 
 
 @pytest.mark.parametrize("path", [b"small", b"large"])
-def test_a_file_that_becomes_shorter_while_it_is_read_is_read_again(
+def test_file_that_becomes_shorter_while_it_is_read_is_read_again(
     volume: MemorySource, path: bytes, tmp_path: Path
 ) -> None:
     file = volume.files[path]
@@ -120,7 +118,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_read_again(
     assert len(file.segments[0][1]) == file.entry.size > 0
 
 
-def test_a_small_file_that_grew_is_kept_as_it_is_now(volume: MemorySource, tmp_path: Path) -> None:
+def test_small_file_that_grew_is_stored_with_its_new_size(volume: MemorySource, tmp_path: Path) -> None:
     grown = b"g" * (MIB - 10)
     volume.files[b"small"].on_open = lambda _: volume.add(b"small", (0, grown))
     volume.add(b"another", (0, b"a" * 1000))
@@ -132,7 +130,7 @@ def test_a_small_file_that_grew_is_kept_as_it_is_now(volume: MemorySource, tmp_p
     assert content[b"another"] == b"a" * 1000
 
 
-def test_a_small_file_that_grew_beyond_a_chunk_may_be_tried_again(volume: MemorySource) -> None:
+def test_small_file_that_grew_beyond_a_chunk_may_be_tried_again(volume: MemorySource) -> None:
     volume.files[b"small"].on_open = lambda _: volume.add(b"small", (0, b"g" * (MIB + 1)))
     with pytest.raises(SourceChanging, match="grows"):
         Backups().back_up(volume, "one")

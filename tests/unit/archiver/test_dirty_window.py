@@ -64,7 +64,7 @@ def facts(backups: Backups, backup: str) -> Comparison:
 def content(backups: Backups, backup: str, tmp_path: Path, path: bytes = DATABASE) -> bytes:
     target = tmp_path / f"of-{backup}"
     target.mkdir()
-    # Some of the stamps are later than the file system of the tests can hold.
+    # Some timestamps are later than the file system of the tests can store.
     backups.restore(backup, target, fidelity=Fidelity.BEST_EFFORT)
     return (target / path.decode()).read_bytes()
 
@@ -78,7 +78,7 @@ def content(backups: Backups, backup: str, tmp_path: Path, path: bytes = DATABAS
         ((INSTANT * 2, INSTANT * 2), True), ((0, INSTANT * 10), True), ((-SECOND, -SECOND), False),
     ],
 )  # fmt: skip
-def test_a_file_is_reused_only_if_both_timestamps_precede_the_window(
+def test_file_is_reused_only_if_both_timestamps_precede_the_window(
     volume: MemorySource, tmp_path: Path, detection: ChangeDetection, stamps: tuple[int, int], is_read: bool
 ) -> None:
     change(volume, DATABASE, ctime_ns=stamps[0], mtime_ns=stamps[1])
@@ -94,7 +94,7 @@ def test_a_file_is_reused_only_if_both_timestamps_precede_the_window(
 
 
 @pytest.mark.parametrize(("window", "is_read"), [(0, False), (60, False), (120, False), (121, True), (86400, True)])
-def test_a_window_has_two_minutes_at_least(volume: MemorySource, window: int, is_read: bool) -> None:
+def test_window_has_two_minutes_at_least(volume: MemorySource, window: int, is_read: bool) -> None:
     """The timestamp precedes the window of two minutes by one nanosecond."""
     change(volume, DATABASE, ctime_ns=INSTANT - 120 * SECOND - 1)
     backups = Backups()
@@ -105,9 +105,7 @@ def test_a_window_has_two_minutes_at_least(volume: MemorySource, window: int, is
     assert recorded.dirty_window_seconds == recorded.smallest_window_seconds == max(window, 120)
 
 
-def test_a_section_is_copied_only_if_all_its_rows_are_old(
-    volume: MemorySource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_section_is_copied_only_if_all_its_rows_are_old(volume: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[tuple[bytes, bytes]] = []
     copy = manifest_writer.ManifestWriter._copy
     monkeypatch.setattr(
@@ -151,7 +149,7 @@ def test_files_without_data_are_not_counted(volume: MemorySource) -> None:
     assert backups.back_up(volume, "two", "one").reread_files == 0
 
 
-def test_a_large_file_within_the_window_is_read_again(volume: MemorySource, tmp_path: Path) -> None:
+def test_large_file_within_the_window_is_read_again(volume: MemorySource, tmp_path: Path) -> None:
     volume.add(b"large", (0, OLD * MIB))
     change(volume, b"large", ctime_ns=EDGE)
     backups = Backups()
@@ -177,7 +175,7 @@ def test_late_data_is_found_by_every_later_backup_of_a_chain(volume: MemorySourc
 
 
 @pytest.mark.parametrize(("created", "data", "is_read"), [(0, 0, False), (-2, 0, True), (0, -2, True), (0, 5, False)])
-def test_the_earlier_one_of_request_and_snapshot_counts(
+def test_earlier_one_of_request_and_snapshot_counts(
     volume: MemorySource, created: int, data: int, is_read: bool
 ) -> None:
     change(volume, DATABASE, ctime_ns=EDGE - SECOND)
@@ -187,7 +185,7 @@ def test_the_earlier_one_of_request_and_snapshot_counts(
     assert backups.back_up(volume, "two", "one").reread_files == int(is_read)
 
 
-def test_a_snapshot_older_than_the_parents_needs_older_timestamps(volume: MemorySource, tmp_path: Path) -> None:
+def test_snapshot_older_than_the_parents_needs_older_timestamps(volume: MemorySource, tmp_path: Path) -> None:
     """The parent has data that was not on disk when this snapshot was taken."""
     change(volume, DATABASE, ctime_ns=EDGE - 600 * SECOND)
     backups = Backups()
@@ -200,9 +198,7 @@ def test_a_snapshot_older_than_the_parents_needs_older_timestamps(volume: Memory
 
 
 @pytest.mark.parametrize("detection", [ANY_CTIME, ANY_BOTH])
-def test_where_a_driver_has_copied_all_files_mtime_alone_judges(
-    volume: MemorySource, detection: ChangeDetection
-) -> None:
+def test_mtime_alone_decides_if_a_driver_copied_all_files(volume: MemorySource, detection: ChangeDetection) -> None:
     """All ctimes are those of the copy, which was made after the snapshot was requested."""
     for number, path in enumerate(volume.files):
         change(volume, path, ctime_ns=INSTANT + number)
@@ -218,7 +214,7 @@ def test_where_a_driver_has_copied_all_files_mtime_alone_judges(
 
 
 @pytest.mark.parametrize("detection", [ANY_CTIME, ANY_BOTH])
-def test_a_single_old_ctime_shows_that_ctimes_are_those_of_the_volume(
+def test_single_old_ctime_shows_that_ctimes_are_those_of_the_volume(
     volume: MemorySource, detection: ChangeDetection
 ) -> None:
     for path in volume.files:
@@ -229,7 +225,7 @@ def test_a_single_old_ctime_shows_that_ctimes_are_those_of_the_volume(
     assert backups.back_up(volume, "two", "one", change_detection=detection).reread_files == FILES - 1
 
 
-def test_the_oldest_ctime_includes_reused_rows(volume: MemorySource) -> None:
+def test_oldest_ctime_includes_reused_rows(volume: MemorySource) -> None:
     volume.add(b"zz-name", kind=EntryKind.HARDLINK, target=DATABASE)
     volume.files[b"zz-name"].entry = Entry(b"zz-name", EntryKind.HARDLINK, target=DATABASE)
     for path in (path for path in volume.files if path != b"zz-name"):
@@ -240,7 +236,7 @@ def test_the_oldest_ctime_includes_reused_rows(volume: MemorySource) -> None:
     assert [facts(backups, name).oldest_ctime_ns for name in ("one", "two")] == [77, 77]
 
 
-def test_a_device_records_nothing_about_timestamps() -> None:
+def test_device_records_nothing_about_timestamps() -> None:
     device = MemorySource()
     device.make_device(MIB, (0, b"boot"))
     backups = Backups()
@@ -250,7 +246,7 @@ def test_a_device_records_nothing_about_timestamps() -> None:
     assert (report.transferred_bytes, report.reread_files, report.missed_changes) == (0, 0, 0)
 
 
-def test_the_next_backup_of_an_unsynced_tree_reads_every_file(volume: MemorySource, tmp_path: Path) -> None:
+def test_next_backup_of_an_unsynced_tree_reads_every_file(volume: MemorySource, tmp_path: Path) -> None:
     backups = Backups()
     volume.is_synced = False
     backups.back_up(volume, "one")
@@ -260,9 +256,7 @@ def test_the_next_backup_of_an_unsynced_tree_reads_every_file(volume: MemorySour
     assert content(backups, "two", tmp_path) == NEW
 
 
-def test_a_failed_sync_is_reported_and_makes_the_instant_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_sync_is_reported_and_makes_the_instant_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -275,7 +269,7 @@ def test_a_failed_sync_is_reported_and_makes_the_instant_unknown(
 
 
 @pytest.mark.parametrize("parent", [None, "one"])
-def test_a_tree_is_synced_before_anybody_walks_through_it(
+def test_tree_is_synced_before_anybody_walks_through_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parent: str | None
 ) -> None:
     order: list[str] = []

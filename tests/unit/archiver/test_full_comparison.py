@@ -54,11 +54,11 @@ def in_turn(backups: Backups, volume: MemorySource, backup: str = "two", parent:
     return backups.back_up(volume, backup, parent, compare_every=1)
 
 
-def test_a_full_backup_has_read_everything(backups: Backups) -> None:
+def test_full_backup_has_read_everything(backups: Backups) -> None:
     assert facts(backups, "one") == Comparison(instant=NOON, dirty_window_seconds=3600, oldest_ctime_ns=1_000_000_001)
 
 
-def test_an_incremental_records_what_it_trusted(volume: MemorySource, backups: Backups) -> None:
+def test_incremental_records_what_it_trusted(volume: MemorySource, backups: Backups) -> None:
     backups.back_up(volume, "two", "one", dirty_window_seconds=300, change_detection=ANY_CTIME)
     assert facts(backups, "two") == Comparison(
         instant=NOON,
@@ -71,7 +71,7 @@ def test_an_incremental_records_what_it_trusted(volume: MemorySource, backups: B
 
 
 @pytest.mark.parametrize(("every", "compared"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4]), (3, [3]), (30, [])])
-def test_every_so_many_incrementals_all_files_are_compared(
+def test_every_nth_incremental_backup_compares_all_files(
     volume: MemorySource, backups: Backups, every: int, compared: list[int]
 ) -> None:
     parent, read = "one", []
@@ -86,7 +86,7 @@ def test_every_so_many_incrementals_all_files_are_compared(
     assert read == compared
 
 
-def test_the_thirtieth_incremental_compares_by_default(volume: MemorySource, backups: Backups) -> None:
+def test_thirtieth_incremental_compares_by_default(volume: MemorySource, backups: Backups) -> None:
     parent = "one"
     for number in range(1, 31):
         backups.back_up(volume, str(number), parent)
@@ -94,7 +94,7 @@ def test_the_thirtieth_incremental_compares_by_default(volume: MemorySource, bac
     assert [facts(backups, str(number)).compared for number in range(1, 31)] == [False] * 29 + [True]
 
 
-def test_a_full_backup_in_between_begins_to_count_again(volume: MemorySource, backups: Backups) -> None:
+def test_full_backup_in_between_begins_to_count_again(volume: MemorySource, backups: Backups) -> None:
     backups.back_up(volume, "two", "one", compare_every=2, change_detection=STRICT)
     backups.back_up(volume, "full")
     backups.back_up(volume, "three", "full", compare_every=2)
@@ -104,7 +104,7 @@ def test_a_full_backup_in_between_begins_to_count_again(volume: MemorySource, ba
 @pytest.mark.parametrize(("before", "now", "compares"), [
     (300, 300, False), (300, 301, True), (3600, 300, False), (120, 3600, True), (0, 120, False),
 ])  # fmt: skip
-def test_a_larger_window_than_before_has_all_files_compared(
+def test_larger_window_than_before_has_all_files_compared(
     volume: MemorySource, backups: Backups, before: int, now: int, compares: bool
 ) -> None:
     backups.back_up(volume, "two", "one", dirty_window_seconds=before)
@@ -112,9 +112,7 @@ def test_a_larger_window_than_before_has_all_files_compared(
     assert facts(backups, "three").compared is compares
 
 
-def test_a_small_window_is_remembered_over_larger_ones_until_all_was_read(
-    volume: MemorySource, backups: Backups
-) -> None:
+def test_small_window_is_remembered_over_larger_ones_until_all_was_read(volume: MemorySource, backups: Backups) -> None:
     chain = [("two", 300), ("three", 120), ("four", 120), ("five", 300), ("six", 300)]
     parent = "one"
     for backup, window in chain:
@@ -129,7 +127,7 @@ def test_a_small_window_is_remembered_over_larger_ones_until_all_was_read(
     (ANY_BOTH, ANY_INODE, True), (ANY_BOTH, ANY_CTIME, True), (ANY_INODE, ANY_CTIME, True),
     (ANY_CTIME, ANY_INODE, True), (ANY_CTIME, STRICT, True), (READ_ALL, STRICT, False), (ANY_BOTH, READ_ALL, True),
 ])  # fmt: skip
-def test_a_stronger_change_detection_than_before_has_all_files_compared(
+def test_stronger_change_detection_than_before_has_all_files_compared(
     volume: MemorySource, backups: Backups, before: ChangeDetection, now: ChangeDetection, compares: bool
 ) -> None:
     backups.back_up(volume, "two", "one", change_detection=before)
@@ -149,7 +147,7 @@ def test_without_an_instant_all_files_are_compared(volume: MemorySource, tmp_pat
     assert report.missed_changes == (1 if unknown == "two" else 0)
 
 
-def test_the_log_says_why_all_files_are_read(
+def test_log_says_why_all_files_are_read(
     volume: MemorySource, backups: Backups, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -176,7 +174,7 @@ def test_changes_hidden_by_timestamps_are_stored_and_counted(
     assert (again.missed_changes, again.message, again.transferred_bytes) == (0, "", 0)
 
 
-def test_a_repeated_report_is_the_same(volume: MemorySource, backups: Backups) -> None:
+def test_repeated_report_is_the_same(volume: MemorySource, backups: Backups) -> None:
     """The mover died between its manifest and its report."""
     write_back(volume, DATABASE)
     first = in_turn(backups, volume)
@@ -187,9 +185,7 @@ def test_a_repeated_report_is_the_same(volume: MemorySource, backups: Backups) -
 @pytest.mark.parametrize(
     "stamps", [{"ctime_ns": EDGE}, {"mtime_ns": EDGE}, {"ctime_ns": INSTANT + 5}, {"mtime_ns": INSTANT * 3}]
 )
-def test_a_change_within_the_window_was_not_missed(
-    volume: MemorySource, tmp_path: Path, stamps: dict[str, int]
-) -> None:
+def test_change_within_the_window_was_not_missed(volume: MemorySource, tmp_path: Path, stamps: dict[str, int]) -> None:
     """Every incremental backup finds this change."""
     change(volume, DATABASE, **stamps)
     backups = Backups()
@@ -200,7 +196,7 @@ def test_a_change_within_the_window_was_not_missed(
     assert content(backups, "two", tmp_path, DATABASE) == NEW
 
 
-def test_a_change_that_timestamps_show_is_not_missed(volume: MemorySource, backups: Backups) -> None:
+def test_change_that_timestamps_show_is_not_missed(volume: MemorySource, backups: Backups) -> None:
     write_back(volume, DATABASE)
     change(volume, DATABASE, ctime_ns=5)
     volume.files[b"other"].segments = [(0, b"other_ changes")]
@@ -209,7 +205,7 @@ def test_a_change_that_timestamps_show_is_not_missed(volume: MemorySource, backu
 
 
 @pytest.mark.parametrize("path", [DATABASE, LARGE])
-def test_a_change_between_walk_and_opening_is_no_missed_change(
+def test_change_between_walk_and_opening_does_not_count_as_missed(
     volume: MemorySource, backups: Backups, path: bytes
 ) -> None:
     data = volume.files[path].segments[0][1]
@@ -222,14 +218,14 @@ def test_a_change_between_walk_and_opening_is_no_missed_change(
     assert in_turn(backups, volume).missed_changes == 0
 
 
-def test_a_large_file_that_changes_while_read_is_no_missed_change(volume: MemorySource, backups: Backups) -> None:
+def test_large_file_that_changes_while_read_does_not_count_as_missed(volume: MemorySource, backups: Backups) -> None:
     write_back(volume, LARGE, LARGE_DATA[::-1])
     volume.files[LARGE].unstable = 2
     report = in_turn(backups, volume)
     assert (report.missed_changes, volume.files[LARGE].opened) == (0, 3)
 
 
-def test_a_change_missed_with_a_smaller_window_is_counted(volume: MemorySource, tmp_path: Path) -> None:
+def test_change_missed_with_a_smaller_window_is_counted(volume: MemorySource, tmp_path: Path) -> None:
     change(volume, DATABASE, ctime_ns=EDGE + 1, mtime_ns=EDGE + 1)
     backups = Backups()
     backups.back_up(volume, "one")
@@ -240,7 +236,7 @@ def test_a_change_missed_with_a_smaller_window_is_counted(volume: MemorySource, 
     assert content(backups, "three", tmp_path, DATABASE) == NEW
 
 
-def test_a_change_missed_with_a_weaker_detection_is_counted(
+def test_change_missed_with_a_weaker_detection_is_counted(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
     """The file was written within the window, and its mtime was set back."""
@@ -289,7 +285,7 @@ def test_holes_are_compared_as_the_zeros_that_they_read_as(
     assert content(backups, "two", tmp_path, b"sparse") == wanted
 
 
-def test_a_large_file_in_several_parts_is_compared_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_file_in_several_parts_is_compared_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("cinderblock.format.manifest.writer", "cinderblock.archiver.pipeline"):
         monkeypatch.setattr(f"{module}.EXTENTS_PER_PART", 3)
     volume, backups = MemorySource(), Backups()

@@ -70,7 +70,7 @@ def test_nothing_is_read_where_all_has_settled(volume: MemorySource, backups: Ba
     assert (volume.bytes_read, report.reread_files) == (0, 0)
 
 
-def test_a_file_stamped_just_before_the_snapshot_is_read_again(
+def test_file_with_a_timestamp_just_before_the_snapshot_is_read_again(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
     stamps = volume.files[b"zz-newest"].entry
@@ -80,7 +80,9 @@ def test_a_file_stamped_just_before_the_snapshot_is_read_again(
     assert content_of(backups, "two", tmp_path)["zz-newest"] == b"oldest"
 
 
-def test_a_file_stamped_after_the_request_is_read_again(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
+def test_file_with_a_timestamp_after_the_request_is_read_again(
+    volume: MemorySource, backups: Backups, tmp_path: Path
+) -> None:
     """Without a snapshot, the file was read, and then written again in the same tick."""
     after = int(NOON.timestamp()) * 1_000_000_000 + 5_000_000_000
     change(volume, b"small07", ctime_ns=after)
@@ -91,7 +93,7 @@ def test_a_file_stamped_after_the_request_is_read_again(volume: MemorySource, ba
     assert content_of(backups, "two", tmp_path)["small07"] == b"again" * 400
 
 
-def test_a_touched_file_is_read_and_not_sent(volume: MemorySource, backups: Backups) -> None:
+def test_touched_file_is_read_and_not_sent(volume: MemorySource, backups: Backups) -> None:
     for path in (b"small07", b"large"):
         change(volume, path, mtime_ns=5, ctime_ns=5)
     report = backups.back_up(volume, "two", "one")
@@ -116,7 +118,7 @@ def test_only_changed_files_are_sent(volume: MemorySource, backups: Backups, tmp
     assert content_of(backups, "two", tmp_path) == expected(volume)
 
 
-def test_a_file_that_moved_is_not_sent_again(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
+def test_file_that_moved_is_not_sent_again(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
     data = volume.files.pop(b"large").segments
     volume.add(b"a new name", *data, stamp=LATE)
     report = backups.back_up(volume, "two", "one")
@@ -133,7 +135,7 @@ def test_one_changed_chunk_of_a_large_file_is_sent(volume: MemorySource, backups
     assert content_of(backups, "two", tmp_path) == expected(volume)
 
 
-def test_a_backup_needs_nothing_of_an_ancestor_whose_data_is_all_replaced(
+def test_backup_needs_nothing_of_an_ancestor_whose_data_is_all_replaced(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
     for path in list(volume.files)[1:]:
@@ -144,7 +146,7 @@ def test_a_backup_needs_nothing_of_an_ancestor_whose_data_is_all_replaced(
     assert content_of(backups, "two", tmp_path) == expected(volume)
 
 
-def test_a_backup_needs_the_packs_of_its_parent_but_not_its_manifest(
+def test_backup_needs_the_packs_of_its_parent_but_not_its_manifest(
     volume: MemorySource, backups: Backups, tmp_path: Path
 ) -> None:
     backups.back_up(volume, "two", "one")
@@ -152,7 +154,7 @@ def test_a_backup_needs_the_packs_of_its_parent_but_not_its_manifest(
     assert content_of(backups, "two", tmp_path) == expected(volume)
 
 
-def test_a_backup_refers_to_the_ancestor_that_holds_the_data(volume: MemorySource, backups: Backups) -> None:
+def test_backup_refers_to_the_ancestor_that_holds_the_data(volume: MemorySource, backups: Backups) -> None:
     backups.back_up(volume, "two", "one")
     volume.add(b"small07", (0, b"changed"), stamp=LATE)
     backups.back_up(volume, "three", "two")
@@ -160,7 +162,7 @@ def test_a_backup_refers_to_the_ancestor_that_holds_the_data(volume: MemorySourc
     assert backups.open("three").header.parent_id == "two"
 
 
-def test_a_pack_of_the_parent_that_is_missing_stops_the_backup(volume: MemorySource, backups: Backups) -> None:
+def test_pack_of_the_parent_that_is_missing_stops_the_backup(volume: MemorySource, backups: Backups) -> None:
     pack = next(key for key in backups.pack_keys("one"))
     backups.store.delete([pack])
     with pytest.raises(IntegrityError, match=pack):
@@ -168,14 +170,14 @@ def test_a_pack_of_the_parent_that_is_missing_stops_the_backup(volume: MemorySou
     assert [info.key for info in backups.store.list("some/where/backups/")] == [backups.manifest_key("one")]
 
 
-def test_a_parent_of_the_other_volume_mode_is_refused(backups: Backups) -> None:
+def test_parent_of_the_other_volume_mode_is_refused(backups: Backups) -> None:
     device = MemorySource()
     device.make_device(MIB, (0, os.urandom(MIB)))
     with pytest.raises(InvalidInput, match="full backup"):
         backups.back_up(device, "two", "one", mode=VolumeMode.BLOCK)
 
 
-def test_a_lost_parent_manifest_requires_a_full_backup(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
+def test_lost_parent_manifest_requires_a_full_backup(volume: MemorySource, backups: Backups, tmp_path: Path) -> None:
     backups.store.delete([backups.manifest_key("one")])
     with pytest.raises(NotFound, match="Make a full backup") as caught:
         backups.back_up(volume, "two", "one")
@@ -185,7 +187,7 @@ def test_a_lost_parent_manifest_requires_a_full_backup(volume: MemorySource, bac
     assert content_of(backups, "three", tmp_path) == expected(volume)
 
 
-def test_a_lost_parent_key_requires_a_full_backup(volume: MemorySource, tmp_path: Path) -> None:
+def test_lost_parent_key_requires_a_full_backup(volume: MemorySource, tmp_path: Path) -> None:
     old = Backups(keys=key_ring("2024"))
     old.back_up(volume, "one")
     new = Backups(old.store, key_ring("2025"))
@@ -196,13 +198,13 @@ def test_a_lost_parent_key_requires_a_full_backup(volume: MemorySource, tmp_path
     assert content_of(new, "three", tmp_path) == expected(volume)
 
 
-def test_a_sealed_parent_is_not_continued_unsealed(volume: MemorySource, backups: Backups) -> None:
+def test_sealed_parent_is_not_continued_unsealed(volume: MemorySource, backups: Backups) -> None:
     unsealed = Backups(backups.store)
     with pytest.raises(KeyUnavailable):
         unsealed.back_up(volume, "two", "one")
 
 
-def test_an_unsealed_parent_is_continued_sealed(volume: MemorySource, tmp_path: Path) -> None:
+def test_unsealed_parent_is_continued_sealed(volume: MemorySource, tmp_path: Path) -> None:
     plain = Backups()
     plain.back_up(volume, "one")
     sealed = Backups(plain.store, key_ring())
@@ -212,7 +214,7 @@ def test_an_unsealed_parent_is_continued_sealed(volume: MemorySource, tmp_path: 
     assert content_of(sealed, "two", tmp_path) == expected(volume)
 
 
-def test_a_parent_sealed_with_an_older_key_is_continued(volume: MemorySource, tmp_path: Path) -> None:
+def test_parent_sealed_with_an_older_key_is_continued(volume: MemorySource, tmp_path: Path) -> None:
     old = Backups(keys=key_ring("2024"))
     old.back_up(volume, "one")
     both = Backups(old.store, key_ring("2024", "2025"))
@@ -223,7 +225,7 @@ def test_a_parent_sealed_with_an_older_key_is_continued(volume: MemorySource, tm
     assert content_of(new, "two", tmp_path) == expected(volume)
 
 
-def test_small_files_that_each_lie_in_another_old_chunk_come_back(tmp_path: Path) -> None:
+def test_small_files_that_each_lie_in_another_old_chunk_are_restored(tmp_path: Path) -> None:
     """A long chain of incremental backups needs a little of many chunks at once."""
     volume, made, parent = MemorySource(), Backups(keys=key_ring()), None
     for generation in range(14):

@@ -58,7 +58,7 @@ edits = st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.integers
 
 @settings(max_examples=30)
 @given(first=st.sets(st.sampled_from(NAMES)), changes=st.lists(edits, min_size=1, max_size=4), is_sealed=st.booleans())
-def test_a_chain_of_incrementals_equals_full_backups(
+def test_chain_of_incrementals_equals_full_backups(
     first: set[bytes], changes: list[dict[bytes, int | None]], is_sealed: bool
 ) -> None:
     backups, files, before = Backups(keys=key_ring() if is_sealed else None), dict.fromkeys(first, 0), None
@@ -101,7 +101,7 @@ def test_sections_in_which_nothing_has_changed_are_copied(monkeypatch: pytest.Mo
     assert read_by_page(backups.store, "two") == describe_all(volume_of(files | {NAMES[21]: 1}, 1))
 
 
-def test_an_unchanged_large_file_of_many_parts_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_large_file_of_many_parts_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_writer, "EXTENTS_PER_PART", 3)
     backups = Backups(keys=key_ring())
 

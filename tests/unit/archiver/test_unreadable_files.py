@@ -83,7 +83,7 @@ def missing_as_told(report: MoverReport) -> tuple[int, list[str]]:
 
 
 @needs_root
-def test_an_incremental_whose_walk_is_another_process_leaves_out_the_same(
+def test_incremental_whose_walk_is_another_process_leaves_out_the_same(
     damaged: Path, backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tree_reader, "is_worthwhile", lambda: True)
@@ -94,13 +94,13 @@ def test_an_incremental_whose_walk_is_another_process_leaves_out_the_same(
 
 
 @needs_root
-def test_by_default_the_backup_fails_and_says_how_to_go_on(damaged: Path, backups: Backups) -> None:
+def test_backup_fails_by_default_and_says_how_to_continue(damaged: Path, backups: Backups) -> None:
     with pytest.raises(SourceError, match=r"I/O error.*--skip-unreadable.*EIO: cannot"):
         backups.back_up(damaged, "full")
 
 
 @needs_root
-def test_an_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, backups: Backups) -> None:
+def test_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, backups: Backups) -> None:
     source = tmp_path / "source"
     for name in ("closed/file", "open/file", "secret"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def test_an_unreadable_directory_is_left_out_with_its_content(tmp_path: Path, ba
 
 
 @needs_root
-def test_a_root_that_cannot_be_listed_always_fails(tmp_path: Path) -> None:
+def test_root_that_cannot_be_listed_always_fails(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     source.chmod(0o711)
@@ -183,17 +183,17 @@ def test_attributes_beyond_the_limit_are_left_out_with_their_files(of_many_attri
     assert paths(backups, "full") == ["", "few"]
 
 
-# What the next backup does about gaps
+# The next backup reads omitted files again
 
 
-def test_the_next_backup_reads_a_file_that_became_readable(backups: Backups) -> None:
+def test_next_backup_reads_a_file_that_became_readable(backups: Backups) -> None:
     volume = MemorySource(SKIP)
     volume.add(b"fine", (0, b"fine"))
     broken = volume.add(b"broken", (0, b"content"), stamp=1)
     volume.add(b"younger", (0, b"younger"), stamp=1000)
     breaks(broken)
     assert missing(backups.back_up(volume, "full")) == (1, ["broken"])
-    volume.gaps = type(volume.gaps)(SKIP)
+    volume.omissions = type(volume.omissions)(SKIP)
     broken.on_read = None
     report = backups.back_up(volume, "next", "full")
     assert missing(report) == (0, [])
@@ -218,7 +218,7 @@ def test_hard_links_to_an_omitted_file_are_left_out_too(backups: Backups) -> Non
 
 
 @pytest.mark.parametrize("code", [errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEM])
-def test_a_volume_that_is_gone_is_no_gap(backups: Backups, code: int) -> None:
+def test_missing_volume_is_not_an_omission(backups: Backups, code: int) -> None:
     volume = MemorySource(SKIP)
     breaks(volume.add(b"file", (0, b"content")), code)
     with pytest.raises(SourceError, match=errno.errorcode[code]):
@@ -248,7 +248,7 @@ def large(volume: MemorySource, parts: int) -> FileInMemory:
 
 @pytest.mark.parametrize("parts", [3, 4096, 9000])
 @pytest.mark.parametrize("last", [False, True], ids=["in the middle", "at the end"])
-def test_a_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts: int, last: bool) -> None:
+def test_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts: int, last: bool) -> None:
     volume, reads = MemorySource(SKIP), 0
     volume.add(b"before", (0, b"before"))
     file = large(volume, parts)
@@ -269,7 +269,7 @@ def test_a_large_file_is_taken_out_of_the_manifest_again(backups: Backups, parts
     assert volume.open_files == 0
 
 
-def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_unreadable_files_fail_the_backup(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinderblock.volume.omissions.MAX_OMITTED_OBJECTS", 2)
     volume = MemorySource(SKIP)
     for name in (b"a", b"b", b"c"):
@@ -278,7 +278,7 @@ def test_too_many_gaps_are_a_volume_that_needs_a_look(backups: Backups, monkeypa
         backups.back_up(volume, "full")
 
 
-def test_a_walk_says_nothing_of_lost_found_that_it_cannot_read(tmp_path: Path) -> None:
+def test_walk_says_nothing_of_lost_found_that_it_cannot_read(tmp_path: Path) -> None:
     """The content of lost+found belongs to fsck. A directory after it is still read."""
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "zoo").mkdir()

@@ -37,7 +37,7 @@ def test_attributes_that_the_mover_cannot_see_are_an_uncounted_loss(source: Path
     assert report.warnings == []
 
 
-def test_a_process_that_sees_all_has_lost_nothing(source: Path) -> None:
+def test_process_that_sees_all_has_lost_nothing(source: Path) -> None:
     assert back_up(source, tuple(Capability)).losses == []
 
 
@@ -53,7 +53,7 @@ def test_sockets_are_counted_and_named(source: Path) -> None:
 
 
 @pytest.mark.parametrize("are_links", [False, True], ids=["devices", "links to one"])
-def test_the_upper_directory_of_an_overlay_is_warned_of(source: Path, are_links: bool) -> None:
+def test_upper_directory_of_an_overlay_is_warned_of(source: Path, are_links: bool) -> None:
     """Newer kernels make all whiteouts hard links to one inode (overlayfs)."""
     os.mknod(source / "inner" / "gone0", stat.S_IFCHR, os.makedev(0, 0))
     for name in ("gone1", "gone2", "gone3"):

@@ -1,4 +1,4 @@
-"""What is measured is what was used, and a page says what was measured."""
+"""The bench measures the resources that programs use, and its page shows them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.bench import page
 from tests.bench.contenders import CINDERBLOCK
 from tests.bench.peers import KOPIA, RESTIC
-from tests.bench.rounds import Figures, Limit, Sample, Step
+from tests.bench.rounds import Limit, Results, Sample, Step
 
 _MEASURE = """
 import sys
@@ -32,33 +32,33 @@ def test_memory_of_one_process_is_its_largest_resident_set() -> None:
     assert 100 << 20 <= _measured(_HOLD.format(bytes=100 << 20)) < 130 << 20
 
 
-def test_an_aim_compares_the_median_with_restic_and_the_limit() -> None:
-    figures = Figures()
+def test_aim_compares_the_median_with_restic_and_the_limit() -> None:
+    results = Results()
     for ours, theirs in ((1.0, 5.0), (1.0, 4.5), (2.0, 4.0)):
         for step in Step:
-            figures.samples[step, CINDERBLOCK].append(_sample(wall=ours))
-            figures.samples[step, RESTIC].append(_sample(wall=theirs))
+            results.samples[step, CINDERBLOCK].append(_sample(wall=ours))
+            results.samples[step, RESTIC].append(_sample(wall=theirs))
         for limit in Limit:
-            figures.limits[limit].append(0.5 if limit is Limit.PUT else 0.1)
+            results.limits[limit].append(0.5 if limit is Limit.PUT else 0.1)
 
-    [row] = [row for row in page.aims("image", figures).splitlines() if row.startswith("| full |")]
+    [row] = [row for row in page.aims("image", results).splitlines() if row.startswith("| full |")]
 
     assert row == "| full | 2.00 / 4.50 / 5.00 | 2.00 / 2.00 / 4.00 | 4, limit 1.5 | yes, **no** |"
 
 
-def test_a_ratio_is_made_of_everything_that_this_program_used_at_all() -> None:
-    figures = Figures()
+def test_ratio_covers_every_resource_that_this_program_used() -> None:
+    results = Results()
     for step in Step:
-        figures.samples[step, CINDERBLOCK].append(_sample(wall=2.0, memory=100, requests=10, stored=0))
-        figures.samples[step, KOPIA].append(_sample(wall=3.0, memory=250, requests=5, stored=7))
+        results.samples[step, CINDERBLOCK].append(_sample(wall=2.0, memory=100, requests=10, stored=0))
+        results.samples[step, KOPIA].append(_sample(wall=3.0, memory=250, requests=5, stored=7))
 
-    [row] = [row for row in page.ratios(figures, KOPIA).splitlines() if row.startswith("| restore |")]
+    [row] = [row for row in page.ratios(results, KOPIA).splitlines() if row.startswith("| restore |")]
 
     assert [cell.split(" / ")[0].strip() for cell in row.split("|")[2:-1]] == ["1.50", "1.00", "2.50", "0.50", ""]
 
 
 def _measured(program: str) -> int:
-    """Bytes of memory, found by a process that is itself as small as it must be to measure.
+    """Return the memory that a minimal process measures, in bytes.
 
     It is a child of a shell: what pytest starts itself counts the memory of pytest as its own.
     """

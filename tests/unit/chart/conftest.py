@@ -9,5 +9,5 @@ from tests.support.cluster.chart import EMBEDDED, EVERYTHING, Objects, render
 
 @pytest.fixture(scope="session", params=[(), EMBEDDED, EVERYTHING], ids=["plain", "embedded store", "everything"])
 def rendered(request: pytest.FixtureRequest) -> Objects:
-    """What the chart makes."""
+    """Return the rendered chart."""
     return render(*request.param)

@@ -1,4 +1,4 @@
-"""What must be the same in several files."""
+"""Files of the chart agree with each other and with the code."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def test_there_are_definitions_of_our_three_kinds() -> None:
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_the_chart_has_the_same_definitions_byte_for_byte(name: str) -> None:
+def test_chart_has_the_same_definitions_byte_for_byte(name: str) -> None:
     assert (CHART / "crds-files" / name).read_bytes() == (ROOT / "crds" / name).read_bytes()
 
 
-def test_the_chart_has_no_definitions_of_its_own() -> None:
+def test_chart_has_no_definitions_of_its_own() -> None:
     assert sorted(path.name for path in (CHART / "crds-files").iterdir()) == DEFINITIONS
 
 
@@ -45,7 +45,7 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
     assert set(_closed_paths(schema)) - set_by_helm == set(_value_paths(values, schema))
 
 
-def test_the_schema_leaves_no_object_open_except_those_of_kubernetes() -> None:
+def test_schema_leaves_no_object_open_except_those_of_kubernetes() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     open_objects = {path for path, part in _objects(schema) if "additionalProperties" not in part}
     assert open_objects == {"global", "affinity"}

@@ -10,7 +10,7 @@ from tests.support.cluster.chart import GATEWAY, of_kind, render
 pytestmark = pytest.mark.integration
 
 
-def test_it_is_not_there_unless_asked_for() -> None:
+def test_gateway_is_disabled_by_default() -> None:
     assert not [item for item in render() if "gateway" in item["metadata"]["name"]]
 
 

@@ -1,4 +1,4 @@
-"""What the chart makes of its values."""
+"""The objects that the chart renders from its values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_pod_fits_pod_security_restricted(rendered: Objects) -> None:
             assert context["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_every_container_asks_for_resources_and_limits_its_memory(rendered: Objects) -> None:
+def test_every_container_requests_resources_and_limits_its_memory(rendered: Objects) -> None:
     for pod in _pods(rendered):
         for container in pod["containers"]:
             assert set(container["resources"]["requests"]) == {"cpu", "memory"}
@@ -50,7 +50,7 @@ def test_no_role_has_a_wildcard_or_hands_on_rights(rendered: Objects) -> None:
         assert words.isdisjoint({"*", "escalate", "bind", "impersonate"})
 
 
-def test_nobody_may_list_secrets_or_run_code_in_pods(rendered: Objects) -> None:
+def test_no_role_may_list_secrets_or_run_code_in_pods(rendered: Objects) -> None:
     for role, rule in _rules(rendered):
         if "secrets" in rule["resources"]:
             assert set(rule["verbs"]) <= {"get", "create", "patch"}, role
@@ -66,7 +66,7 @@ def test_only_the_operator_reads_unnamed_secrets() -> None:
     assert readers == ["ClusterRole/cinderblock"]
 
 
-def test_the_operator_never_creates_or_deletes_our_objects() -> None:
+def test_operator_never_creates_or_deletes_our_objects() -> None:
     ours = [rule["verbs"] for role, rule in _rules(render()) if role == "ClusterRole/cinderblock"
             and rule["apiGroups"] == ["cinderblock.io"]]  # fmt: skip
     assert ours
@@ -96,7 +96,7 @@ def test_every_binding_names_a_role_that_is_made(rendered: Objects) -> None:
         assert (item["roleRef"]["kind"], namespace, item["roleRef"]["name"]) in roles
 
 
-def test_the_definitions_are_ours_and_stay_when_the_chart_goes() -> None:
+def test_definitions_are_ours_and_stay_when_the_chart_goes() -> None:
     found = {item["metadata"]["name"]: item for item in of_kind(render(), "CustomResourceDefinition")}
     for path in (CHART / "crds-files").glob("*.yaml"):
         wanted = yaml.safe_load(path.read_text())
@@ -106,7 +106,7 @@ def test_the_definitions_are_ours_and_stay_when_the_chart_goes() -> None:
     assert not found
 
 
-def test_the_operator_understands_the_environment_that_it_gets() -> None:
+def test_operator_understands_the_environment_that_it_gets() -> None:
     objects = render(
         "image.repository=registry.example.com/cinderblock", "image.tag=v2", "image.pullPolicy=Always",
         "mover.imagePullSecrets={a,b}", "mover.max=3", "workers=4", "resyncSeconds=90",
@@ -151,7 +151,7 @@ def test_several_operators_keep_apart_and_are_not_evicted_together() -> None:
     assert budget["spec"]["selector"] == spec["selector"]
 
 
-def test_an_affinity_of_the_user_takes_the_place_of_ours() -> None:
+def test_affinity_of_the_user_replaces_the_default() -> None:
     spec = _deployment(render("operator.replicas=2", "affinity.nodeAffinity.x=y"), "cinderblock")["spec"]
     assert spec["template"]["spec"]["affinity"] == {"nodeAffinity": {"x": "y"}}
 
@@ -164,13 +164,13 @@ def test_only_the_release_s_own_lease_may_be_touched(rendered: Objects) -> None:
         assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["cinderblock"]
 
 
-def test_a_digest_wins_over_a_tag() -> None:
+def test_digest_wins_over_a_tag() -> None:
     digest = "sha256:" + "a" * 64
     spec = _deployment(render(f"image.digest={digest}", "image.tag=v2"), "cinderblock")["spec"]["template"]["spec"]
     assert spec["containers"][0]["image"] == f"localhost/cinderblock@{digest}"
 
 
-def test_where_pods_run_is_the_same_for_all_of_them() -> None:
+def test_all_pods_have_the_same_scheduling_settings() -> None:
     objects = render(
         *EVERYTHING, "nodeSelector.disk=ssd", "tolerations[0].key=backup", "priorityClassName=high",
         "imagePullSecrets[0].name=registry", "affinity.nodeAffinity.x=y",
@@ -191,17 +191,17 @@ def test_where_pods_run_is_the_same_for_all_of_them() -> None:
         "resources.request.cpu=1",
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_refused(setting: str) -> None:
+def test_wrong_value_is_refused(setting: str) -> None:
     done = helm("template", "cinderblock", str(CHART), f"--set={setting}")
     assert done.returncode != 0
     assert "don't meet the specifications of the schema" in done.stderr
 
 
-def test_a_plain_rendering_holds_no_uninstall_hooks() -> None:
+def test_plain_rendering_holds_no_uninstall_hooks() -> None:
     assert not [item for item in render(*EMBEDDED) if "helm.sh/hook" in item["metadata"].get("annotations", {})]
 
 
-def test_what_uninstalling_needs_exists_only_meanwhile() -> None:
+def test_uninstall_objects_exist_only_during_the_uninstallation() -> None:
     hooks = [item for item in render(*EVERYTHING) if "helm.sh/hook" in item["metadata"].get("annotations", {})]
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Job"}
     assert {item["kind"] for item in hooks} == kinds
@@ -217,13 +217,13 @@ def test_two_renderings_are_equal_and_hold_no_secret() -> None:
     assert not of_kind(first, "Secret")
 
 
-def test_the_embedded_store_is_off_unless_asked_for() -> None:
+def test_embedded_store_is_disabled_by_default() -> None:
     objects = render()
     assert {item["kind"] for item in objects}.isdisjoint({"Job", "Namespace", "PersistentVolumeClaim"})
     assert [item["metadata"]["name"] for item in of_kind(objects, "Service")] == ["cinderblock-metrics"]
 
 
-def test_what_people_would_miss_stays_when_the_chart_goes() -> None:
+def test_user_data_stays_when_the_chart_is_uninstalled() -> None:
     objects = render(*EVERYTHING)
     precious = [*of_kind(objects, "PersistentVolumeClaim"), *of_kind(objects, "Namespace")]
     assert [item["metadata"]["name"] for item in precious] == ["cinderblock-store", "demo", "shop"]
@@ -231,11 +231,11 @@ def test_what_people_would_miss_stays_when_the_chart_goes() -> None:
         assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
-def test_namespaces_are_made_only_if_asked_for() -> None:
+def test_namespaces_are_created_only_on_request() -> None:
     assert not of_kind(render(*EMBEDDED), "Namespace")
 
 
-def test_the_s3_server_has_no_account_of_kubernetes_and_one_volume() -> None:
+def test_s3_server_has_no_account_of_kubernetes_and_one_volume() -> None:
     deployment = _deployment(render(*EMBEDDED), "cinderblock-store")
     pod = deployment["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
@@ -244,7 +244,7 @@ def test_the_s3_server_has_no_account_of_kubernetes_and_one_volume() -> None:
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_the_setup_job_is_renamed_when_its_work_changes() -> None:
+def test_setup_job_is_renamed_when_its_work_changes() -> None:
     def name(*settings: str) -> str:
         [job] = of_kind(render(*settings), "Job")
         return str(job["metadata"]["name"])
@@ -254,7 +254,7 @@ def test_the_setup_job_is_renamed_when_its_work_changes() -> None:
     assert len({name(*EMBEDDED), name(*more), name(*EMBEDDED, "image.tag=v2")}) == 3
 
 
-def test_the_setup_job_may_do_something_in_every_namespace_and_nowhere_else() -> None:
+def test_setup_job_may_do_something_in_every_namespace_and_nowhere_else() -> None:
     bound = {
         item["metadata"]["namespace"]
         for item in of_kind(render(*EMBEDDED), "RoleBinding")

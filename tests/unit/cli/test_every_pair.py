@@ -404,7 +404,7 @@ def test_import_takes_the_true_backup_of_a_key_or_none(populated: PopulatedStore
             simulation.step()
 
 
-# -- the command line, which has no status
+# The command line, which has no status
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What comes first when a replica starts to lead, and how work ends when it stops."""
+"""The start and the end of leadership: what a new leader does first, and how its work ends."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ async def test_lists_and_rejected_watches_do_not_count() -> None:
                 assert not liveness.is_open("things")
 
 
-async def test_watch_that_ends_at_once_is_reopened_with_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_that_ends_at_once_is_reopened_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, slept = Clock(), []
     liveness = WatchLiveness(clock)
 

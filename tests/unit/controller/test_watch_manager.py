@@ -33,7 +33,7 @@ async def test_stop_waits_for_a_thread_that_is_just_ending(thread: KopfThread) -
         await thread.stop()
 
 
-async def test_thread_ends_although_its_clean_up_fails(thread: KopfThread, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_thread_ends_even_if_its_clean_up_fails(thread: KopfThread, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing() -> None:
         pass
 

@@ -155,7 +155,7 @@ async def test_running_key_does_not_block_other_keys() -> None:
 
 
 @in_virtual_time
-async def test_key_added_again_at_once_lets_others_go_first() -> None:
+async def test_key_added_again_at_once_comes_after_others() -> None:
     queue = WorkQueue()
     for name in ("hot", "a", "b", "c"):
         await queue.add(key(name))

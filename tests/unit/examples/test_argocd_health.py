@@ -26,29 +26,29 @@ def health(status: dict[str, Any] | None) -> tuple[str, str]:
     return found["status"], found["message"]
 
 
-def test_every_kind_of_ours_has_a_script() -> None:
+def test_each_of_our_kinds_has_a_script() -> None:
     kinds = {key.rpartition("cinderblock.io_")[2] for key in SCRIPTS}
     assert kinds == {resource.kind for resource in RESOURCES}
 
 
 @pytest.mark.parametrize("status", [None, {}, {"observedGeneration": -1}, {"conditions": []}])
-def test_what_the_operator_has_not_seen_is_progressing(status: dict[str, Any] | None) -> None:
+def test_object_without_a_status_is_progressing(status: dict[str, Any] | None) -> None:
     assert health(status) == ("Progressing", "Waiting for the operator")
 
 
-def test_what_is_being_done_is_progressing() -> None:
+def test_running_operation_is_progressing() -> None:
     conditions = [condition("Ready", "False"), condition("Reconciling", "True")]
     assert health({"conditions": conditions}) == ("Progressing", "Ready is False")
 
 
-def test_what_is_ready_is_healthy() -> None:
+def test_ready_object_is_healthy() -> None:
     assert health({"conditions": [condition("Ready", "True")]}) == ("Healthy", "Ready is True")
 
 
-def test_what_was_ready_before_it_changed_is_progressing() -> None:
+def test_ready_object_that_changed_is_progressing() -> None:
     assert health({"conditions": [condition("Ready", "True", generation=0)]})[0] == "Progressing"
 
 
-def test_what_has_failed_is_degraded() -> None:
+def test_failed_object_is_degraded() -> None:
     conditions = [condition("Ready", "False"), condition("Stalled", "True")]
     assert health({"conditions": conditions}) == ("Degraded", "Stalled is True")

@@ -48,7 +48,7 @@ def test_digests_with_a_common_prefix_are_distinguished() -> None:
     assert known.find(b"same beginning of all".ljust(32, b".")) is None
 
 
-def test_the_first_of_two_equal_chunks_is_kept() -> None:
+def test_first_of_two_equal_chunks_is_kept() -> None:
     known, digest = ChunkIndex(), digest_of(b"")
     known.add(make_chunk(1, digest))
     known.add(make_chunk(2, digest))

@@ -33,7 +33,7 @@ def test_grid_blocks_cover_the_data_exactly(ranges: list[tuple[int, int]], chunk
     assert len({next(iter(number)) for number in numbers}) == len(found)
 
 
-def test_a_grid_block_may_hold_several_ranges() -> None:
+def test_grid_block_may_hold_several_ranges() -> None:
     assert list(split_on_grid([(0, 2), (5, 10)], 8)) == [[ByteRange(0, 2), ByteRange(5, 3)], [ByteRange(8, 7)]]
 
 
@@ -59,7 +59,7 @@ def borders(names: list[bytes], sizes: dict[bytes, int]) -> list[bytes]:
     return found
 
 
-def test_an_added_file_shifts_few_borders() -> None:
+def test_added_file_shifts_few_borders() -> None:
     rnd = random.Random(1)
     names = [b"directory/file-%05d" % number for number in range(4000)]
     sizes = {name: rnd.randrange(1, 20_000) for name in names} | {b"addition": 9_000}
@@ -68,7 +68,7 @@ def test_an_added_file_shifts_few_borders() -> None:
     assert len(set(before) - set(after)) <= 5
 
 
-def test_a_solid_chunk_never_ends_before_it_is_half_full() -> None:
+def test_solid_chunk_never_ends_before_it_is_half_full() -> None:
     assert not any(ends_solid_chunk(b"%d" % number, MIB // 2 - 1, MIB) for number in range(1000))
     share = sum(ends_solid_chunk(b"%d" % number, MIB // 2, MIB) for number in range(16_000)) / 16_000
     assert 1 / 20 < share < 1 / 13

@@ -42,7 +42,7 @@ def test_encoder_without_a_level_compresses_nothing() -> None:
     assert Encoder(None).encode(memoryview(bytes(1000))) is None
 
 
-def test_a_higher_level_compresses_better() -> None:
+def test_higher_level_compresses_better() -> None:
     data = b" ".join(b"%d" % (number * number) for number in range(20_000))
     small, large = Encoder(19).encode(memoryview(data)), Encoder(1).encode(memoryview(data))
     assert small is not None
@@ -50,12 +50,12 @@ def test_a_higher_level_compresses_better() -> None:
     assert len(small) < len(large)
 
 
-def test_an_unknown_encoding_is_rejected() -> None:
+def test_unknown_encoding_is_rejected() -> None:
     with pytest.raises(IntegrityError, match="label: unknown encoding 9"):
         decode(9, b"data", 4, "label")
 
 
-def test_a_wrong_size_is_rejected_before_decompression() -> None:
+def test_wrong_size_is_rejected_before_decompression() -> None:
     bomb = zstandard.ZstdCompressor().compress(bytes(64 << 20))
     assert len(bomb) < 16 * KIB
     with pytest.raises(IntegrityError, match="does not hold 1000 bytes"):
@@ -67,7 +67,7 @@ def test_a_wrong_size_is_rejected_before_decompression() -> None:
 @pytest.mark.parametrize(
     "spoil", [lambda data: data[:-3], lambda data: data + b"x", lambda data: b"", lambda data: b"?" * 50]
 )
-def test_a_damaged_frame_is_rejected(spoil: object) -> None:
+def test_damaged_frame_is_rejected(spoil: object) -> None:
     assert callable(spoil)
     frame = spoil(zstandard.ZstdCompressor().compress(b"word " * 1000))
     with pytest.raises(IntegrityError, match="label"):

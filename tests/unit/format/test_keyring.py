@@ -19,14 +19,14 @@ def encoded(key: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("around", [b"%s", b"%s\n", b"  %s\r\n"])
-def test_a_secret_gives_its_keys(around: bytes) -> None:
+def test_secret_gives_its_keys(around: bytes) -> None:
     ring = KeyRing.from_secret({"one": around % encoded(SECRET)}, None)
     assert ring.active == "one"
     data_key = DataKey.random()
     assert ring.unwrap(ring.wrap(data_key, OWNER), OWNER).reveal() == data_key.reveal()
 
 
-def test_the_greatest_key_id_is_active_by_default() -> None:
+def test_greatest_key_id_is_active_by_default() -> None:
     data = {key_id: encoded(SECRET) for key_id in ("2024", "2026", "2025")}
     assert KeyRing.from_secret(data, None).active == "2026"
     assert KeyRing.from_secret(data, "2024").active == "2024"
@@ -37,19 +37,19 @@ def test_the_greatest_key_id_is_active_by_default() -> None:
     "value",
     [b"", b"!" * 44, SECRET, encoded(SECRET[:31]), encoded(SECRET + b"x"), encoded(SECRET)[:-1], b"\xff" * 44],
 )
-def test_a_malformed_key_is_named_but_not_shown(value: bytes) -> None:
+def test_malformed_key_is_named_but_not_shown(value: bytes) -> None:
     with pytest.raises(InvalidInput, match="'bad'") as caught:
         KeyRing.from_secret({"good": encoded(SECRET), "bad": value}, None)
     shown = repr(caught.value) + str(caught.value.__cause__) + str(caught.value.__context__ or "")
     assert not value or value.decode("latin-1") not in shown
 
 
-def test_an_empty_secret_is_rejected() -> None:
+def test_empty_secret_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="empty"):
         KeyRing.from_secret({}, None)
 
 
-def test_a_missing_active_key_is_named() -> None:
+def test_missing_active_key_is_named() -> None:
     with pytest.raises(KeyUnavailable, match="'2030'"):
         KeyRing.from_secret({"2024": encoded(SECRET)}, "2030")
 
@@ -65,7 +65,7 @@ def test_each_wrapping_differs_and_opens_only_for_its_owner() -> None:
             ring.unwrap(first, owner)
 
 
-def test_a_changed_wrapping_does_not_open() -> None:
+def test_changed_wrapping_does_not_open() -> None:
     ring = KeyRing({"one": SECRET, "two": SECRET}, "one")
     wrapped = ring.wrap(DataKey.random(), OWNER)
     for spoiled in (
@@ -79,7 +79,7 @@ def test_a_changed_wrapping_does_not_open() -> None:
             ring.unwrap(spoiled, OWNER)
 
 
-def test_a_missing_key_is_named() -> None:
+def test_missing_key_is_named() -> None:
     wrapped = KeyRing({"old": SECRET}, "old").wrap(DataKey.random(), OWNER)
     with pytest.raises(KeyUnavailable, match="'old'"):
         KeyRing({"new": SECRET}, "new").unwrap(wrapped, OWNER)
@@ -95,7 +95,7 @@ def test_no_object_shows_its_key() -> None:
         assert header.salt.hex() not in shown
 
 
-def test_a_data_key_of_a_wrong_length_is_rejected_without_showing_it() -> None:
+def test_data_key_of_a_wrong_length_is_rejected_without_showing_it() -> None:
     with pytest.raises(IntegrityError) as caught:
         DataKey(b"short secret")
     assert "secret" not in caught.value.message

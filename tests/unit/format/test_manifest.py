@@ -126,7 +126,7 @@ def entry_lists(draw: st.DrawFn) -> list[Entry]:
 
 @settings(max_examples=60)
 @given(entries=entry_lists(), is_sealed=st.booleans())
-def test_entries_come_back(entries: list[Entry], is_sealed: bool) -> None:
+def test_entries_are_read_back(entries: list[Entry], is_sealed: bool) -> None:
     keys = KEYS if is_sealed else None
     reader = read(write(entries, keys), keys)
     packs = {reader.packs.name(pack): pack for pack in range(len(reader.packs))}
@@ -149,7 +149,7 @@ def many(count: int) -> Iterator[Entry]:
         yield Entry(b"%07d" % number, EntryKind.FILE, size=5000, extents=(run,))
 
 
-def test_a_large_manifest_has_many_sections_and_is_read_by_few_requests() -> None:
+def test_large_manifest_has_many_sections_and_is_read_by_few_requests() -> None:
     entries = list(many(60_000))
     body = write(entries)
     ranges = Ranges(body)
@@ -162,7 +162,7 @@ def test_a_large_manifest_has_many_sections_and_is_read_by_few_requests() -> Non
     assert len(body) / len(entries) < 60
 
 
-def test_an_entry_with_many_extents_comes_in_parts() -> None:
+def test_entry_with_many_extents_comes_in_parts() -> None:
     extents = tuple(extent(number * 1000, number) for number in range(3 * EXTENTS_PER_PART + 5))
     parts = list(read(write([Entry(b"", EntryKind.DEVICE, size=1 << 40, extents=extents)])).entries())
     assert [part.path for part in parts] == [b""] * 4
@@ -200,7 +200,7 @@ def test_header_identifies_the_backup_without_a_key() -> None:
     assert (plain.parent_id, plain.key_id) == (None, None)
 
 
-def test_a_sealed_summary_needs_the_key() -> None:
+def test_sealed_summary_needs_the_key() -> None:
     body = write([Entry(b"", EntryKind.DIRECTORY)])
     with pytest.raises(KeyUnavailable, match="no encryption Secret"):
         read_summary(Ranges(body), None, EXPECTED)
@@ -214,7 +214,7 @@ def test_data_keys_of_unused_ancestors_are_omitted() -> None:
     assert b"ffff" not in write([Entry(b"a", EntryKind.FILE)])
 
 
-def test_a_sealed_manifest_contains_no_readable_names() -> None:
+def test_sealed_manifest_contains_no_readable_names() -> None:
     entry = Entry(
         b"a-secret-name" * 20, EntryKind.SYMLINK, target=b"secret-target", xattrs=((b"user.x", b"secret-value"),)
     )
@@ -224,7 +224,7 @@ def test_a_sealed_manifest_contains_no_readable_names() -> None:
 
 
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["unsealed", "sealed"])
-def test_a_manifest_of_a_later_version_is_rejected(keys: KeyRing | None) -> None:
+def test_manifest_of_a_later_version_is_rejected(keys: KeyRing | None) -> None:
     body = write([Entry(b"", EntryKind.DIRECTORY)], keys)
     header = parse_header(body, "x")
     later = ManifestHeader(2, header.backup_id, header.volume_id, None, header.salt, header.wrapped).encode()
@@ -232,7 +232,7 @@ def test_a_manifest_of_a_later_version_is_rejected(keys: KeyRing | None) -> None
         read(later + body[HEADER_BYTES:], keys)
 
 
-def test_an_overlong_id_is_rejected() -> None:
+def test_overlong_id_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="too long"):
         new_header("v" * 513, "backup", None, None, None).encode()
     longest = new_header("v" * 512, "b" * 512, "p" * 512, DataKey.random(), KeyRing({"k" * 253: bytes(32)}, "k" * 253))
@@ -242,7 +242,7 @@ def test_an_overlong_id_is_rejected() -> None:
 
 @settings(max_examples=60)
 @given(entries=entry_lists(), cuts=st.sets(st.integers(1, 11)), made_anew=st.sets(st.integers(0, 11)))
-def test_a_section_made_of_parts_is_the_same(entries: list[Entry], cuts: set[int], made_anew: set[int]) -> None:
+def test_section_made_of_parts_is_the_same(entries: list[Entry], cuts: set[int], made_anew: set[int]) -> None:
     section = section_encoder.encode_section([section_encoder.make_part(entries)], int)
     table = section_decoder.SectionTable(section, "label")
     ends = sorted({0, len(entries), *(cut for cut in cuts if cut < len(entries))})
@@ -294,7 +294,7 @@ def malformed(change: dict[int, bytes]) -> bytes:
         {20: struct.pack("<I", 0), 21: struct.pack("<I", 5), 22: struct.pack("<I", 5), 23: b"short"},
     ],
 )
-def test_a_malformed_section_is_an_integrity_error(change: dict[int, bytes]) -> None:
+def test_malformed_section_is_an_integrity_error(change: dict[int, bytes]) -> None:
     assert len(all_entries(malformed({}), "label")) == 1
     with pytest.raises(IntegrityError, match="label"):
         all_entries(malformed(change), "label")
@@ -316,13 +316,13 @@ def test_any_bytes_parse_or_are_rejected_as_header(data: bytes) -> None:
             parse_header(body, "label")
 
 
-def test_a_chunk_beyond_its_pack_is_rejected() -> None:
+def test_chunk_beyond_its_pack_is_rejected() -> None:
     bad = extent(0)._replace(chunk=extent(0).chunk._replace(offset=100 * MIB))
     with pytest.raises(IntegrityError, match="impossible"):
         list(read(write([Entry(b"a", EntryKind.FILE, extents=(bad,))])).entries())
 
 
-def test_a_section_ends_at_about_a_mebibyte() -> None:
+def test_section_ends_at_about_a_mebibyte() -> None:
     reader = read(write(list(many(30_000))))
     sizes = [section.size for section in reader._footer.sections]
     assert all(size < 2 * manifest_writer.SECTION_BYTES for size in sizes)

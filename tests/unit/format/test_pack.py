@@ -59,7 +59,7 @@ def read(body: bytes, data_key: DataKey | None) -> list[Chunk]:
 @both
 @settings(max_examples=40)
 @given(chunks=st.lists(st.binary(min_size=1, max_size=400), max_size=40))
-def test_the_index_lists_the_added_chunks(data_key: DataKey | None, chunks: list[bytes]) -> None:
+def test_index_lists_the_added_chunks(data_key: DataKey | None, chunks: list[bytes]) -> None:
     body, made = build(data_key, chunks)
     assert read(body, data_key) == made
     for chunk, plaintext in zip(made, chunks, strict=True):
@@ -68,7 +68,7 @@ def test_the_index_lists_the_added_chunks(data_key: DataKey | None, chunks: list
 
 
 @both
-def test_an_index_longer_than_the_first_read_is_found(data_key: DataKey | None) -> None:
+def test_index_longer_than_the_first_read_is_found(data_key: DataKey | None) -> None:
     body, made = build(data_key, [b"%d" % number for number in range(3000)])
     assert read(body, data_key) == made
 
@@ -84,14 +84,14 @@ def test_every_changed_byte_of_index_and_trailer_is_detected(data_key: DataKey |
 
 
 @both
-def test_a_truncated_pack_is_detected(data_key: DataKey | None) -> None:
+def test_truncated_pack_is_detected(data_key: DataKey | None) -> None:
     body, _ = build(data_key, [b"first", b"second"])
     for length in range(len(body)):
         with pytest.raises(IntegrityError, match="the pack's key"):
             read(body[:length], data_key)
 
 
-def test_a_pack_of_a_later_version_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pack_of_a_later_version_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinderblock.format.pack.FORMAT_VERSION", 2)
     body, _ = build(None, [b"first"])
     monkeypatch.undo()
@@ -99,7 +99,7 @@ def test_a_pack_of_a_later_version_is_rejected(monkeypatch: pytest.MonkeyPatch) 
         read(body, None)
 
 
-def test_a_pack_is_full_by_size_or_by_number_of_chunks() -> None:
+def test_pack_is_full_by_size_or_by_number_of_chunks() -> None:
     buffer = bytearray(buffer_bytes(MIB))
     builder, block = PackBuilder(buffer, sealer(None)), b"x" * MIB
     while not builder.is_full:
@@ -112,7 +112,7 @@ def test_a_pack_is_full_by_size_or_by_number_of_chunks() -> None:
 
 
 @pytest.mark.parametrize("chunk_bytes", [MIB, 4 * MIB])
-def test_a_buffer_fits_the_largest_pack(chunk_bytes: int) -> None:
+def test_buffer_fits_the_largest_pack(chunk_bytes: int) -> None:
     builder = PackBuilder(bytearray(buffer_bytes(chunk_bytes)), sealer(KEY))
     for _ in range(CHUNKS_PER_PACK - 1):
         builder.add(0, bytes(32), 1, Encoding.RAW, b"x" * ((PACK_BYTES - 1) // (CHUNKS_PER_PACK - 1) - 16))
@@ -129,7 +129,7 @@ def test_pack_names_are_distinguished_from_other_names() -> None:
         assert parse_pack_name(name) is None
 
 
-def test_a_table_distinguishes_packs_by_number() -> None:
+def test_table_distinguishes_packs_by_number() -> None:
     table = PackTable()
     one, two = Origin("one", "a" * 32), Origin("two", "b" * 32)
     assert [table.add(one, 0, 10), table.add(two, 0, 20), table.add(one, 5, 30)] == [0, 1, 2]

@@ -47,7 +47,7 @@ def test_reported_pins_match_the_manifest(keys: KeyRing | None) -> None:
 
 @sealed_and_unsealed
 @pytest.mark.parametrize("name", ["volume_id", "backup_id"])
-def test_a_manifest_with_another_id_is_foreign(keys: KeyRing | None, name: str) -> None:
+def test_manifest_with_another_id_is_foreign(keys: KeyRing | None, name: str) -> None:
     backups = make_backup(keys)
     with pytest.raises(ForeignManifest, match=r"one.manifest is the manifest of backup one .* but should be .*other"):
         read(backups, **{name: "other"})
@@ -55,33 +55,33 @@ def test_a_manifest_with_another_id_is_foreign(keys: KeyRing | None, name: str) 
 
 @sealed_and_unsealed
 @pytest.mark.parametrize("other", [{"salt": "0" * 32}, {"content_digest": "0" * 64}], ids=str)
-def test_a_manifest_with_another_pin_is_replaced(keys: KeyRing | None, other: dict[str, str]) -> None:
+def test_manifest_with_another_pin_is_replaced(keys: KeyRing | None, other: dict[str, str]) -> None:
     backups = make_backup(keys)
     with pytest.raises(ManifestReplaced, match="0" * 32):
         read(backups, pins=pins(backups, **other))
 
 
 @sealed_and_unsealed
-def test_a_manifest_with_another_expected_digest_is_replaced(keys: KeyRing | None) -> None:
+def test_manifest_with_another_expected_digest_is_replaced(keys: KeyRing | None) -> None:
     with pytest.raises(ManifestReplaced, match="content digest"):
         read(make_backup(keys), content_digest="0" * 64)
 
 
-def test_an_unsealed_manifest_of_a_sealed_backup_has_a_broken_seal() -> None:
+def test_unsealed_manifest_of_a_sealed_backup_has_a_broken_seal() -> None:
     backups = make_backup(None)
     for expected in ({"sealed": True}, {"pins": pins(backups, suite=1)}):
         with pytest.raises(SealBroken, match="not encrypted"):
             read(backups, **expected)
 
 
-def test_a_sealed_manifest_of_an_unsealed_backup_is_replaced() -> None:
+def test_sealed_manifest_of_an_unsealed_backup_is_replaced() -> None:
     backups = make_backup(key_ring())
     with pytest.raises(ManifestReplaced):
         read(backups, sealed=False, pins=pins(backups, suite=0))
 
 
 @sealed_and_unsealed
-def test_a_header_is_checked_without_a_key(keys: KeyRing | None) -> None:
+def test_header_is_checked_without_a_key(keys: KeyRing | None) -> None:
     backups = make_backup(keys)
     key = backups.manifest_key("one")
     for other in ({"backup_id": "other"}, {"pins": pins(backups, salt="0" * 32)}):
@@ -99,7 +99,7 @@ def test_a_header_is_checked_without_a_key(keys: KeyRing | None) -> None:
         (datetime(2020, 1, 1, tzinfo=UTC), None, True),
     ],
 )
-def test_a_read_only_key_opens_nothing_newer_than_its_mark(
+def test_read_only_key_opens_nothing_newer_than_its_mark(
     mark: datetime, created_at: datetime | None, is_found: bool
 ) -> None:
     backups = make_backup(key_ring("2024"))

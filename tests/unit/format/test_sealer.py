@@ -21,7 +21,7 @@ def sealer(data_key: DataKey | None, *names: str) -> Sealer:
 
 @both
 @given(plaintext=st.binary(max_size=300), number=st.integers(0, 2**64 - 1), slot=st.sampled_from(FrameKind))
-def test_a_sealed_frame_opens(data_key: DataKey | None, plaintext: bytes, number: int, slot: FrameKind) -> None:
+def test_sealed_frame_opens(data_key: DataKey | None, plaintext: bytes, number: int, slot: FrameKind) -> None:
     one = sealer(data_key, "volume", "backup", "name")
     frame = one.seal(slot, number, plaintext)
     assert len(frame) == len(plaintext) + TAG_BYTES
@@ -29,7 +29,7 @@ def test_a_sealed_frame_opens(data_key: DataKey | None, plaintext: bytes, number
 
 
 @both
-def test_a_frame_does_not_open_in_another_place(data_key: DataKey | None) -> None:
+def test_frame_does_not_open_in_another_place(data_key: DataKey | None) -> None:
     here = sealer(data_key, "volume", "backup", "name")
     frame = here.seal(FrameKind.CONTENT, 5, b"plaintext")
     elsewhere = [

@@ -119,7 +119,7 @@ def test_stored_backups_of_the_first_version_exist() -> None:
         for backup in (GENERATIONS if case.name == "chain" else ("tree", "child", "device"))
     ],
 )
-def test_a_stored_backup_reads_as_it_was_made(case: Path, backup: str) -> None:
+def test_stored_backup_reads_as_it_was_made(case: Path, backup: str) -> None:
     store, expected = load(case)
     keys = None if case.name == "unsealed" else key_ring()
     assert read_by_program(store, backup, keys) == expected[backup]
@@ -129,7 +129,7 @@ def test_a_stored_backup_reads_as_it_was_made(case: Path, backup: str) -> None:
     backups.verify(backup)
 
 
-def test_a_stored_chain_covers_the_difficult_cases() -> None:
+def test_stored_chain_covers_the_difficult_cases() -> None:
     """Three origins, keys in the footer, a file in parts that lie in several sections, a header that was replaced."""
     store, _ = load(CHAIN)
     reader = Backups(store, key_ring()).open("third")
@@ -139,7 +139,7 @@ def test_a_stored_chain_covers_the_difficult_cases() -> None:
     assert Backups(store, key_ring("2025")).open("second").header.key_id == "2025"
 
 
-def test_a_stored_summary_is_parsed_word_for_word() -> None:
+def test_stored_summary_is_parsed_word_for_word() -> None:
     store, _ = load(CHAIN)
     for backup in GENERATIONS:
         words = DESCRIPTION | {"backupId": backup}
@@ -149,7 +149,7 @@ def test_a_stored_summary_is_parsed_word_for_word() -> None:
         assert Backups(store, key_ring()).open(backup).summary.description.to_wire() == words
 
 
-def test_a_stored_unfinished_backup_is_read_and_completed() -> None:
+def test_stored_unfinished_backup_is_read_and_completed() -> None:
     store, _ = load(CHAIN)
     backups, volume = Backups(store, key_ring()), make_generation(3)
     key, *packs = sorted(backups.pack_keys(UNFINISHED), reverse=True)
@@ -165,7 +165,7 @@ def test_a_stored_unfinished_backup_is_read_and_completed() -> None:
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_a_pack_index_matches_the_page(keys: KeyRing | None) -> None:
+def test_pack_index_matches_the_page(keys: KeyRing | None) -> None:
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "tree")
     (pack,) = backups.pack_keys("tree")
@@ -177,7 +177,7 @@ def test_a_pack_index_matches_the_page(keys: KeyRing | None) -> None:
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case != CHAIN], ids=lambda case: f"{case.parent.name}-{case.name}"
 )
-def test_a_stored_backup_can_be_continued(case: Path) -> None:
+def test_stored_backup_can_be_continued(case: Path) -> None:
     store, _ = load(case)
     backups = Backups(store, None if case.name == "unsealed" else key_ring())
     volume = make_child()
@@ -187,7 +187,7 @@ def test_a_stored_backup_can_be_continued(case: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_a_new_backup_reads_by_the_page(keys: KeyRing | None) -> None:
+def test_new_backup_reads_by_the_page(keys: KeyRing | None) -> None:
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "tree")
     backups.back_up(make_child(), "child", "tree")
@@ -197,7 +197,7 @@ def test_a_new_backup_reads_by_the_page(keys: KeyRing | None) -> None:
     assert read_by_page(backups.store, "device") == describe_all(make_device())
 
 
-def test_a_summary_counts_as_the_page_says() -> None:
+def test_summary_counts_as_the_page_says() -> None:
     backups = Backups(keys=key_ring())
     backups.back_up(make_tree(), "tree")
     backups.back_up(make_child(), "child", "tree")
@@ -278,14 +278,14 @@ def test_disaster_recovery_data_is_where_the_page_says() -> None:
     assert read.model_dump(include=set(FACTS)) == task.backup.model_dump(include=set(FACTS))
 
 
-def test_an_unknown_field_of_a_later_version_is_ignored() -> None:
+def test_unknown_field_of_a_later_version_is_ignored() -> None:
     later = {"consistency": "application", "claim": {"labels": {}, "namespaceLabels": {"a": "b"}}, "schedule": {"a": 1}}
     wire = Backups().task(MoverOperation.BACKUP, "b-1").backup.to_wire()
     assert BackupMetadata.model_validate(wire | later).consistency == "application"
 
 
 @pytest.mark.parametrize("model", [BackupMetadata, ClaimFacts, DriverFacts, ClusterFacts])
-def test_the_page_names_every_field(model: type[Model]) -> None:
+def test_page_names_every_field(model: type[Model]) -> None:
     page = (Path(__file__).parents[3] / "docs/reference/format.md").read_text()
     fields = {field.alias or name for name, field in model.model_fields.items()}
     assert {name for name in fields if f"`{name}`" not in page} == set()

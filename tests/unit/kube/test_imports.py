@@ -1,4 +1,4 @@
-"""What a process loads of the ``kubernetes`` package: nothing in a mover, and no typed API anywhere."""
+"""Processes load only parts of the ``kubernetes`` package: a mover loads nothing, and no process loads a typed API."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def test_image_keeps_the_bytecode_of_loaded_models() -> None:
 
 
 def test_dependencies_have_floors() -> None:
-    """Without a floor, a resolver walks back to releases of many years ago."""
+    """Without a floor, a resolver may choose releases of many years ago."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not [dependency for dependency in project["dependencies"] if ">=" not in dependency]

@@ -31,7 +31,7 @@ async def test_kubeconfig_gives_server_token_and_options(tmp_path: Path) -> None
     )
 
 
-async def test_relative_files_are_found_beside_the_kubeconfig(tmp_path: Path) -> None:
+async def test_relative_paths_start_at_the_kubeconfig(tmp_path: Path) -> None:
     (tmp_path / "pki").mkdir()
     for name in ("ca", "cert", "key", "token"):
         (tmp_path / "pki" / name).write_text(f"{name}\n")
@@ -41,7 +41,7 @@ async def test_relative_files_are_found_beside_the_kubeconfig(tmp_path: Path) ->
     assert config.token == "token"
 
 
-async def test_user_files_are_found_beside_the_users_file(tmp_path: Path) -> None:
+async def test_paths_of_a_user_start_at_the_file_of_the_user(tmp_path: Path) -> None:
     """The package resolves them from the folder of the cluster's file."""
     (tmp_path / "users").mkdir()
     (tmp_path / "users" / "cert").write_text("cert")
@@ -108,7 +108,7 @@ async def test_context_without_a_user_is_anonymous(tmp_path: Path) -> None:
         ({"client-certificate": "absent"}, "Cannot use the user 'main' .*/absent"),
     ],
 )
-async def test_user_who_would_be_somebody_else_is_rejected(tmp_path: Path, user: dict[str, Any], cause: str) -> None:
+async def test_impersonation_is_rejected(tmp_path: Path, user: dict[str, Any], cause: str) -> None:
     """The package ignores impersonation, and would act as the user behind it."""
     with pytest.raises(InvalidInput, match=cause) as caught:
         await load(write_kubeconfig(tmp_path / "config", user))
@@ -147,8 +147,8 @@ async def test_missing_kubeconfig_is_named(tmp_path: Path) -> None:
         await load(tmp_path / "absent")
 
 
-async def test_user_who_is_not_there_is_not_anonymous(tmp_path: Path) -> None:
-    """The package goes on without credentials."""
+async def test_missing_user_is_an_error_and_not_anonymous(tmp_path: Path) -> None:
+    """The package would continue without credentials."""
     path = write_kubeconfig(tmp_path / "config", {"token": SECRET}, context={"user": "absent"})
     with pytest.raises(InvalidInput, match="it has no user named 'absent'"):
         await load(path)
@@ -165,13 +165,13 @@ async def test_plugin_gives_the_token(tmp_path: Path) -> None:
 
 
 async def test_failed_plugin_is_an_error_and_not_anonymous(tmp_path: Path) -> None:
-    """The package logs the failure and goes on without credentials."""
+    """The package would log the failure and continue without credentials."""
     entry = write_plugin(tmp_path / "plugin.py", {"token": SECRET}, code=1)
     with pytest.raises(AccessDenied, match="ended with code 1"):
         await load(write_kubeconfig(tmp_path / "config", {"exec": entry}))
 
 
-async def test_plugin_does_not_run_beside_a_token(tmp_path: Path) -> None:
+async def test_plugin_does_not_run_if_there_is_a_token(tmp_path: Path) -> None:
     entry = {"command": "./no-such-plugin"}
     assert (await load(write_kubeconfig(tmp_path / "config", {"exec": entry, "token": "static"}))).token == "static"
 

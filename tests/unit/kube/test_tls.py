@@ -62,7 +62,7 @@ def write(path: Path, identity: Identity) -> Path:
 
 
 async def names_seen(config: RestConfig) -> list[str]:
-    """Return the names of ours that the server has seen."""
+    """Return the client names that the server has seen."""
     async with aclosing(Transport(Changing(config))) as transport:
         names = (await transport.round_trip(WHO)).json()["names"]
         assert isinstance(names, list)

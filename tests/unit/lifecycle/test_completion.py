@@ -143,7 +143,7 @@ def test_backup_without_status_gets_the_time_of_its_mover() -> None:
     assert (status.phase, *times(status)) == ("available", EARLIER, "40s")
 
 
-def test_running_pod_tells_no_time() -> None:
+def test_running_pod_has_no_end_time() -> None:
     ended = ended_mover()
     mover = ObservedMover(job=ended.job, pods=(*ended.pods, a_pod("Running")))
     assert times(backup_status(a_backup(), manifest=a_manifest(), mover=mover)) == (None, None)

@@ -245,7 +245,7 @@ def test_stop_message_mentions_the_node_of_a_stuck_pod(minutes: int, advises: bo
     metadata = {"name": "mover-x", "deletionTimestamp": NOW - timedelta(minutes=minutes)}
     lost = Pod.model_validate({"metadata": metadata, "status": {"phase": "Running"}})
     message = mover_state.stop_message("The restore is being stopped", ObservedMover(pods=(lost,)), NOW)
-    assert ("pod mover-x does not end. If its node is gone for good" in message) is advises
+    assert ("pod mover-x does not end. If its node is permanently gone" in message) is advises
 
 
 def test_pod_in_unknown_phase_is_at_work() -> None:

@@ -211,7 +211,7 @@ def test_unready_binding_is_left_alone(volume: PersistentVolume, claim: Persiste
     assert decide(observed_restore(restoring(), volume=volume, target=claim)).actions == ()
 
 
-def test_released_claim_has_no_annotations_of_ours() -> None:
+def test_released_claim_has_none_of_our_annotations() -> None:
     patch = rebind.release(pending(**{rebind.NUDGED_ANNOTATION: "true"}), restoring()).patch
     assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, rebind.NUDGED_ANNOTATION: None}
 

@@ -68,7 +68,7 @@ def test_plain_sentences_pass(text: str) -> None:
     assert found_in(text) == []
 
 
-def test_a_finding_names_file_line_word_and_replacement() -> None:
+def test_finding_names_file_line_word_and_replacement() -> None:
     [finding] = check("docs/page.md", Passage(7, "It begins anew."))
     assert str(finding) == "docs/page.md:7: 'anew': write: again, or a verb with re-: restart, reopen"
 
@@ -130,7 +130,7 @@ def test_notes_without_commands() -> None:
     assert [passage.text for passage in of_notes(text)] == ["Next, wait:", f"Mind {CODE}."]
 
 
-def test_docstrings_messages_and_help_of_python() -> None:
+def test_docstrings_messages_help_and_comments_of_python() -> None:
     source = '''
 """Module."""
 _DESCRIPTION = "Help of all."
@@ -139,10 +139,17 @@ def f():
     raise NotFound(f"There is no {x}: create it")
 check = Fail("Reason", "It failed.")
 parser.add_argument("--x", help="an option")
-print("never read here")
+print("never read here")  # noqa: T201
+x = 1  # One
+# more comment.
+
+# Another.
 '''
     assert sorted(passage.text for passage in of_python(source)) == sorted(
-        ["Module.", "Function.", "Help of all.", f"There is no {CODE}: create it", "It failed.", "an option"]
+        [
+            *("Module.", "Function.", "Help of all.", f"There is no {CODE}: create it", "It failed.", "an option"),
+            *("One more comment.", "Another."),
+        ]
     )
 
 
@@ -175,7 +182,7 @@ def test_every_room_of_the_package_is_in_the_list() -> None:
     assert {f"operator/{room}" for room in rooms} <= {room.name for room in ROOMS}
 
 
-def test_a_room_leaves_out_files(tmp_path: Path) -> None:
+def test_room_leaves_out_files(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("Anew.")
     (tmp_path / "b.md").write_text("Anew.")
     room = Room("pages", ("*.md",), of_markdown, left_out=("b.md",))

@@ -105,7 +105,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_backup_and_a_restore_end_with_success(tmp_path: Path, source: Path) -> None:
+def test_backup_and_a_restore_end_with_success(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path, {"2024": b"a" * 32, "2025": b"b" * 32})
     tasks = Backups(keys=key_ring())
     assert pod.run(tasks.task(MoverOperation.BACKUP, "one", path=source)) == 0
@@ -130,14 +130,14 @@ def test_requests_are_counted_and_reported(tmp_path: Path, source: Path) -> None
     assert (counted.counts.checks, counted.counts.puts) == (1, 2)
 
 
-def test_the_active_key_of_the_task_seals(tmp_path: Path, source: Path) -> None:
+def test_active_key_of_the_task_seals(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path, {"2024": b"a" * 32, "2025": b"b" * 32})
     task = Backups(keys=key_ring()).task(MoverOperation.BACKUP, "one", path=source)
     assert pod.run(task.model_copy(update={"active_key": "2024"})) == 0
     assert Backups(pod.store, key_ring("2024")).open("one").header.key_id == "2024"
 
 
-def test_the_store_is_opened_with_the_mounted_secrets(tmp_path: Path, source: Path) -> None:
+def test_store_is_opened_with_the_mounted_secrets(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     (pod.secrets / "ca").mkdir()
     (pod.secrets / "ca" / "ca.crt").write_text("certificate")
@@ -149,14 +149,14 @@ def test_the_store_is_opened_with_the_mounted_secrets(tmp_path: Path, source: Pa
     assert ca_file == str(pod.secrets / "ca" / "ca.crt")
 
 
-def test_a_sealed_backup_without_its_key_is_a_permanent_failure(tmp_path: Path, source: Path) -> None:
+def test_sealed_backup_without_its_key_is_a_permanent_failure(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     assert pod.run(Backups(keys=key_ring()).task(MoverOperation.BACKUP, "one", path=source)) == 3
     assert (pod.report.permanent, pod.report.reason) == (True, "KeyUnavailable")
     assert list(pod.store.list("")) == []
 
 
-def test_a_store_that_is_away_is_a_transient_failure(tmp_path: Path, source: Path) -> None:
+def test_store_that_is_away_is_a_transient_failure(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     faulty = FaultyStore(MemoryStore())
     faulty.on("put").raises(StoreUnreachable("https://s3 does not answer"))
@@ -167,14 +167,14 @@ def test_a_store_that_is_away_is_a_transient_failure(tmp_path: Path, source: Pat
     )
 
 
-def test_a_missing_backup_is_a_permanent_failure(tmp_path: Path, source: Path) -> None:
+def test_missing_backup_is_a_permanent_failure(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     assert pod.run(Backups().task(MoverOperation.RESTORE, "one", path=source)) == 3
     assert pod.report.reason == "NotFound"
     assert os.listdir(source) == ["file"]
 
 
-def test_an_unexpected_error_is_transient_and_shows_no_details(tmp_path: Path, source: Path) -> None:
+def test_unexpected_error_is_transient_and_shows_no_details(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
     faulty = FaultyStore(MemoryStore())
     faulty.on("put").raises(RuntimeError("details for the log alone"))
@@ -185,14 +185,14 @@ def test_an_unexpected_error_is_transient_and_shows_no_details(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("text", ["", "{}", "no json", '{"operation": "dance"}'])
-def test_a_malformed_task_is_a_permanent_failure_that_says_where(tmp_path: Path, text: str) -> None:
+def test_malformed_task_is_a_permanent_failure_that_says_where(tmp_path: Path, text: str) -> None:
     pod = Pod(tmp_path)
     assert pod.run(text) == 3
     assert pod.report.reason == "InvalidInput"
     assert TASK_VARIABLE in pod.report.message
 
 
-def test_a_process_without_a_task_says_who_starts_it(tmp_path: Path) -> None:
+def test_process_without_a_task_says_who_starts_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()
     assert main({}, termination_log=str(log), out=io.StringIO()) == 3
@@ -207,7 +207,7 @@ def test_without_a_termination_log_only_the_exit_code_remains(tmp_path: Path, so
 
 
 @pytest.mark.parametrize("character", ["x", "ü", "\x01", '"', "\U0001f4be", "\udcff"])
-def test_a_report_always_fits_and_is_json(character: str) -> None:
+def test_report_always_fits_and_is_json(character: str) -> None:
     report = MoverReport(
         succeeded=False,
         reason="TargetError",
@@ -224,7 +224,7 @@ def test_a_report_always_fits_and_is_json(character: str) -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "ü", "\x01", "\U0001f4be"])
-def test_a_report_of_many_losses_keeps_every_count(character: str) -> None:
+def test_report_of_many_losses_keeps_every_count(character: str) -> None:
     path = character * 255
     losses = [Loss(what=f"kind {number}", objects=number, examples=[path] * 3) for number in range(16)]
     report = MoverReport(succeeded=True, warnings=["w" * 255] * 8, losses=losses, unreadable_examples=[path] * 5)
@@ -235,14 +235,14 @@ def test_a_report_of_many_losses_keeps_every_count(character: str) -> None:
     assert parsed.unreadable_examples[0].startswith(character)
 
 
-def test_a_short_report_is_kept_as_it_is() -> None:
+def test_short_report_is_unchanged() -> None:
     report = MoverReport(succeeded=True, message="well", warnings=["2 sockets left out"], restored_bytes=5)
     report = report.model_copy(update={"losses": [Loss(what="owners", objects=3, examples=["a", "b", "c"])]})
     assert MoverReport.model_validate_json(encode_report(report)) == report
 
 
 @pytest.mark.parametrize("obstacle", ["directory", "file"])
-def test_an_unreadable_encryption_key_is_a_permanent_failure(tmp_path: Path, source: Path, obstacle: str) -> None:
+def test_unreadable_encryption_key_is_a_permanent_failure(tmp_path: Path, source: Path, obstacle: str) -> None:
     """The error is about the Secret's permissions, so a retry cannot help."""
     pod = Pod(tmp_path)
     encryption = pod.secrets / "encryption"
@@ -255,7 +255,7 @@ def test_an_unreadable_encryption_key_is_a_permanent_failure(tmp_path: Path, sou
     assert pod.report.message.startswith(f"Cannot read encryption key {encryption}")
 
 
-def test_the_kubelets_own_entries_are_no_keys(tmp_path: Path) -> None:
+def test_kubelets_own_entries_are_not_keys(tmp_path: Path) -> None:
     mount(tmp_path / "encryption", {"2024": b"a" * 32})
     ring = read_key_ring(str(tmp_path / "encryption"), None)
     assert ring is not None
@@ -305,7 +305,7 @@ def test_progress_is_one_json_line_a_second_at_most() -> None:
     assert lines[-1].bytes_total == lines[-1].bytes_done
 
 
-def test_a_failed_run_does_not_claim_to_be_complete() -> None:
+def test_failed_run_does_not_claim_to_be_complete() -> None:
     out = io.StringIO()
     printer = ProgressPrinter(out, clock=lambda: 1.0)
     printer(Progress(5, 10, 0))
@@ -318,7 +318,7 @@ LONGEST = {f"{number:03}".ljust(255, "k"): "\U0001f9f1" * 255 for number in rang
 ECHO = "import os; from cinderblock.api import mover; print(mover.task_from_env(os.environ))"
 
 
-def test_a_task_with_the_largest_metadata_reaches_the_process() -> None:
+def test_task_with_the_largest_metadata_reaches_the_process() -> None:
     task = Backups().task(MoverOperation.BACKUP, "one", path="/volume")
     task = task.model_copy(update={"backup": task.backup.model_copy(update={"metadata": LONGEST})})
     variables = task_to_env(task)

@@ -106,7 +106,7 @@ def calls_of(name: str, keys: KeyRing | None) -> list[Operation]:
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
 @pytest.mark.parametrize("name", VOLUMES)
-def test_a_backup_ends_the_same_whichever_object_the_mover_dies_at(name: str, keys: KeyRing | None, done: bool) -> None:
+def test_backup_ends_the_same_whichever_object_the_mover_dies_at(name: str, keys: KeyRing | None, done: bool) -> None:
     calls = calls_of(name, keys)
     assert calls.count("put") >= 2
     undisturbed = ended(name, keys)
@@ -117,7 +117,7 @@ def test_a_backup_ends_the_same_whichever_object_the_mover_dies_at(name: str, ke
 
 
 def ended(name: str, keys: KeyRing | None, death: tuple[Operation, int, bool] | None = None) -> tuple[object, ...]:
-    """What is in the store after a backup, perhaps by two movers of which the first died.
+    """Return the content of the store after a backup, possibly by two movers of which the first died.
 
     How the data is spread over packs may differ, and their names hold the attempt.
     """
@@ -143,7 +143,7 @@ def ended(name: str, keys: KeyRing | None, death: tuple[Operation, int, bool] | 
 
 
 @pytest.mark.parametrize("target", ["new", "existing"])
-def test_a_restore_that_dies_at_any_object_can_be_repeated(tmp_path: Path, target: str) -> None:
+def test_restore_that_dies_at_any_object_can_be_repeated(tmp_path: Path, target: str) -> None:
     store = Counting()
     backups = Backups(store, key_ring())
     backups.back_up(first(), "parent")

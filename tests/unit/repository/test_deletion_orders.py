@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from cinderblock.errors import Conflict
 from cinderblock.repository.reference_cache import VolumeReferences
 from tests.support.mover.backups import PREFIX, VOLUME
-from tests.support.mover.parent_chains import Line, a_line, name
+from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import Crash, FaultyStore, Operation
 
 MANY = 7
@@ -23,7 +23,7 @@ class Survivors(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line()
+        self.line = ParentChain()
         self.known = VolumeReferences()
         self.count = 0
 
@@ -92,7 +92,7 @@ class Survivors(RuleBasedStateMachine):
         assert left == [], f"{left} of {VOLUME} below {PREFIX}"
 
 
-def test_the_remaining_backups_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remaining_backups_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     # The same stories in every run, whatever else was imported: see tests/simulation/test_event_order.py.
     monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None)
     settings_of_run = settings(derandomize=True, max_examples=60, stateful_step_count=15, phases=[Phase.generate])
@@ -101,7 +101,7 @@ def test_the_remaining_backups_restore(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("operation", ["get", "list", "delete"])
-def test_a_removal_that_dies_at_any_request_is_repeated_and_loses_nothing(operation: Operation, done: bool) -> None:
+def test_removal_that_dies_at_any_request_is_repeated_and_loses_nothing(operation: Operation, done: bool) -> None:
     deaths = 0
     while True:
         line = a_line(4)

@@ -41,7 +41,7 @@ def test_small_ranges_one_after_the_other_are_few_requests() -> None:
     assert len(requests.made) == 4, "one to see where it goes, then 8 MiB at a time"
 
 
-def test_the_first_range_of_a_pack_is_read_alone() -> None:
+def test_first_range_of_a_pack_is_read_alone() -> None:
     ahead, requests = ReadAhead(), Requests()
     ahead.get("pack", 0, 1000, len(PACK), requests)
     assert requests.made == [(0, 1000)], "an in-place restore may want nothing else"
@@ -75,14 +75,14 @@ def test_every_requested_range_is_returned(wanted: list[tuple[str, int, int]]) -
         assert cached_bytes <= MAX_CACHED_RANGES * READ_AHEAD_BYTES
 
 
-def test_a_truncated_pack_fails_only_for_missing_bytes() -> None:
+def test_truncated_pack_fails_only_for_missing_bytes() -> None:
     ahead, requests = ReadAhead(), Requests(size=2 * MIB)
     assert ahead.get("pack", 0, MIB, len(PACK), requests) == PACK[:MIB]
     with pytest.raises(IntegrityError, match="pack: it is cut short"):
         ahead.get("pack", MIB, 3 * MIB, len(PACK), requests)
 
 
-def test_a_failed_request_is_not_remembered() -> None:
+def test_failed_request_is_not_remembered() -> None:
     ahead = ReadAhead()
 
     def fails(start: int, length: int) -> bytes:
@@ -106,7 +106,7 @@ def test_threads_with_adjacent_ranges_share_one_request() -> None:
     assert len(requests.made) <= 4
 
 
-def test_a_tree_of_small_files_is_restored_with_few_requests(tmp_path: Path) -> None:
+def test_tree_of_small_files_is_restored_with_few_requests(tmp_path: Path) -> None:
     volume, counted = MemorySource(), CountedStore(MemoryStore())
     for number in range(3000):
         volume.add(b"%04d" % number, (0, random.Random(number).randbytes(12_000)))

@@ -25,7 +25,7 @@ def learn_a_line(known: VolumeReferences, count: int) -> None:
         known.add(manifest(backup_id), ids[number - 1] if number else None, ids[:number], None)
 
 
-def test_a_set_of_ids_is_one_bit_for_each() -> None:
+def test_set_of_ids_is_one_bit_for_each() -> None:
     table = BackupIdTable()
     ids = [f"id-{number}" for number in range(2000)]
     bits = table.bits(ids[::2])
@@ -34,7 +34,7 @@ def test_a_set_of_ids_is_one_bit_for_each() -> None:
     assert sys.getsizeof(bits) < 200
 
 
-def test_a_line_of_a_year_of_hourly_backups_fits() -> None:
+def test_line_of_a_year_of_hourly_backups_fits() -> None:
     volumes = ReferenceCache()
     known = volumes.of("volume")
     learn_a_line(known, 2000)
@@ -46,7 +46,7 @@ def test_a_line_of_a_year_of_hourly_backups_fits() -> None:
     assert 8760 * 700 + 4.38**2 * sets < CACHE_BYTES
 
 
-def test_the_estimated_memory_is_the_used_memory() -> None:
+def test_estimated_memory_is_the_used_memory() -> None:
     known = VolumeReferences()
     learn_a_line(known, 1000)
     measured = _size(known._lists) + _size(known._ids._ids)
@@ -59,7 +59,7 @@ def _size(table: dict[str, object]) -> int:
     return sys.getsizeof(table) + values + sum(sys.getsizeof(key) for key in table)
 
 
-def test_the_least_recently_used_volumes_are_dropped() -> None:
+def test_least_recently_used_volumes_are_dropped() -> None:
     volumes = ReferenceCache(limit=30_000)
     kept = {}
     for number in range(10):
@@ -73,7 +73,7 @@ def test_the_least_recently_used_volumes_are_dropped() -> None:
     assert volumes.of(1) is not kept[1]
 
 
-def test_a_volume_above_the_limit_is_read_each_time() -> None:
+def test_volume_above_the_limit_is_read_each_time() -> None:
     line, volumes = a_line(4), ReferenceCache(limit=100)
     answers, gets = [], []
     for _ in range(2):

@@ -21,7 +21,7 @@ from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
 from tests.support.mover.backups import PREFIX, VOLUME, key_ring
-from tests.support.mover.parent_chains import Line, a_line, name
+from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import FaultyStore
 
 JUNK = (
@@ -45,12 +45,12 @@ JUNK = (
 """Objects of other programs: folders, files, and keys that Cinderblock never uses."""
 
 
-def plant(line: Line, key: str, content: bytes = b"") -> None:
+def plant(line: ParentChain, key: str, content: bytes = b"") -> None:
     """Store an object under any key that a server may list."""
     line.backups.store._objects[key] = content  # type: ignore[attr-defined]
 
 
-def damage(line: Line, backup_id: str, at: int = -1) -> None:
+def damage(line: ParentChain, backup_id: str, at: int = -1) -> None:
     """Flip a bit of a manifest."""
     content = bytearray(line.backups.store.get(line.key(backup_id)))
     content[at] ^= 1
@@ -77,8 +77,8 @@ def test_without_the_middle_of_a_line_its_ends_still_need_each_other() -> None:
     assert line.read_back(name(2)) == line.held[name(2)]
 
 
-def test_a_child_without_packs_of_its_parent_does_not_need_it() -> None:
-    line = Line()
+def test_child_without_packs_of_its_parent_does_not_need_it() -> None:
+    line = ParentChain()
     line.add("parent", None, path=b"file")
     line.add("child", "parent", path=b"file")
     assert line.backups.open("child").header.parent_id == "parent"
@@ -123,7 +123,7 @@ def test_foreign_objects_block_nothing_and_stay() -> None:
     assert line.remove(name(0)) == 0
 
 
-def test_a_manifest_that_goes_between_the_listing_and_the_reading_is_absent() -> None:
+def test_manifest_that_goes_between_the_listing_and_the_reading_is_absent() -> None:
     line = a_line(3)
     store = FaultyStore(line.backups.store)
     store.on("get", name(2)).raises(ObjectNotFound("gone"))
@@ -134,7 +134,7 @@ def test_a_manifest_that_goes_between_the_listing_and_the_reading_is_absent() ->
 
 
 @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), ContainerNotFound("no bucket")], ids=str)
-def test_a_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
+def test_silent_store_is_not_an_answer(error: Exception) -> None:
     line, known = a_line(3), VolumeReferences()
     store = FaultyStore(line.backups.store)
     store.on("get", name(2)).raises(error)
@@ -147,7 +147,7 @@ def test_a_store_that_does_not_tell_is_no_answer(error: Exception) -> None:
     assert counted.counts.gets <= 3, "what was read before the error is known"
 
 
-def test_an_unreadable_manifest_may_need_anything_and_names_a_remedy() -> None:
+def test_unreadable_manifest_may_need_anything_and_names_a_remedy() -> None:
     line = a_line(2)
     line.add("other", None, path=b"something else")
     damage(line, "other")
@@ -161,7 +161,7 @@ def test_an_unreadable_manifest_may_need_anything_and_names_a_remedy() -> None:
     assert list(line.backups.store.list("")) == before
 
 
-def test_of_a_newer_format_the_message_says_so() -> None:
+def test_manifest_of_a_newer_format_is_named_as_such() -> None:
     line = a_line(2)
     content = bytearray(line.backups.store.get(line.key(name(1))))
     content[44] = 9
@@ -172,7 +172,7 @@ def test_of_a_newer_format_the_message_says_so() -> None:
     assert "Use the version of Cinderblock that made it" in unknown.message
 
 
-def test_a_damaged_backup_is_deletable_unless_a_sound_one_needs_it() -> None:
+def test_damaged_backup_is_deletable_unless_a_sound_one_needs_it() -> None:
     line = a_line(3)
     damage(line, name(0), at=50)
     with pytest.raises(Conflict):
@@ -184,7 +184,7 @@ def test_a_damaged_backup_is_deletable_unless_a_sound_one_needs_it() -> None:
     assert list(line.backups.store.list("")) == []
 
 
-def test_a_manifest_under_a_foreign_key_needs_nothing_and_stays() -> None:
+def test_manifest_under_a_foreign_key_needs_nothing_and_stays() -> None:
     line = a_line(2)
     copied = line.backups.store.get(line.key(name(1)))
     line.backups.store.put(line.key("copy"), copied)
@@ -197,7 +197,7 @@ def test_a_manifest_under_a_foreign_key_needs_nothing_and_stays() -> None:
     assert line.backups.store.get(line.key("copy")) == copied
 
 
-def test_a_replaced_manifest_with_packs_blocks_the_deletion() -> None:
+def test_replaced_manifest_with_packs_blocks_the_deletion() -> None:
     line = a_line(3)
     line.backups.store.delete([line.key(name(1))])
     line.backups.store.put(line.key(name(2)), line.backups.store.get(line.key(name(0))))
@@ -224,7 +224,7 @@ def test_sealed_manifests_need_no_keys_in_a_complete_chain() -> None:
     assert line.needs(name(1)).by == (name(3),)
 
 
-def test_a_restored_key_is_used_for_a_cached_manifest() -> None:
+def test_restored_key_is_used_for_a_cached_manifest() -> None:
     line, known = a_line(3, key_ring("2024")), VolumeReferences()
     line.backups.store.delete([line.key(name(1))])
     line.backups.keys = key_ring("2025")
@@ -237,7 +237,7 @@ def test_a_restored_key_is_used_for_a_cached_manifest() -> None:
     assert look.needs(name(0)).by == (name(2),)
 
 
-def test_a_rewrapped_manifest_is_reread_if_its_key_was_missing() -> None:
+def test_rewrapped_manifest_is_reread_if_its_key_was_missing() -> None:
     line, known = a_line(3, key_ring("2024")), VolumeReferences()
     line.backups.store.delete([line.key(name(1))])
     line.backups.keys = key_ring("2025")
@@ -263,7 +263,7 @@ def test_wrapping_keys_again_changes_nothing_that_is_known() -> None:
     assert store.counts.gets == 0
 
 
-def test_a_manifest_of_another_size_is_read_again() -> None:
+def test_manifest_of_another_size_is_read_again() -> None:
     line, known = a_line(2), VolumeReferences()
     line.references(known=known).read_all()
     line.backups.store.delete([line.key(name(1))])
@@ -271,7 +271,7 @@ def test_a_manifest_of_another_size_is_read_again() -> None:
     assert not line.references(known=known).is_complete
 
 
-def test_a_line_that_leads_back_to_itself_is_damage_and_no_loop() -> None:
+def test_line_that_leads_back_to_itself_is_damage_and_no_loop() -> None:
     line = a_line(2, key_ring("2024"))
     for backup_id, parent in ((name(0), name(1)), (name(1), name(0))):
         content = line.backups.store.get(line.key(backup_id))

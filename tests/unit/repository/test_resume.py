@@ -73,7 +73,7 @@ def happens(operation: Operation, calls: int, *, is_sealed: bool) -> bool:
 
 @pytest.mark.parametrize(("operation", "calls", "done"), CALLS)
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_the_next_mover_completes_a_backup_after_a_crash(
+def test_next_mover_completes_a_backup_after_a_crash(
     tmp_path: Path, operation: Operation, calls: int, done: bool, keys: KeyRing | None
 ) -> None:
     volume, memory = make_volume(), MemoryStore()
@@ -94,7 +94,7 @@ def test_the_next_mover_completes_a_backup_after_a_crash(
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_a_resumed_run_sends_only_missing_packs(keys: KeyRing | None) -> None:
+def test_resumed_run_sends_only_missing_packs(keys: KeyRing | None) -> None:
     volume, memory = make_volume(), MemoryStore()
     faulty = FaultyStore(memory)
     faulty.on("list").crashes().after(1)
@@ -156,7 +156,7 @@ def test_leftovers_that_cannot_be_read_are_replaced(tmp_path: Path, what: str) -
     assert restored(backups, "one", tmp_path / "target") == expected(volume)
 
 
-def test_a_committed_backup_reports_success_without_work() -> None:
+def test_committed_backup_reports_success_without_work() -> None:
     volume, backups = make_volume(), Backups(keys=key_ring())
     report = backups.back_up(volume, "one")
     volume.files.clear()
@@ -166,7 +166,7 @@ def test_a_committed_backup_reports_success_without_work() -> None:
     assert (counted.counts.puts, counted.counts.deletes) == (0, 0)
 
 
-def test_a_manifest_of_another_backup_is_not_replaced() -> None:
+def test_manifest_of_another_backup_is_not_replaced() -> None:
     volume, backups = make_volume(), Backups()
     backups.back_up(volume, "one")
     body = backups.store.get(backups.manifest_key("one"))
@@ -176,7 +176,7 @@ def test_a_manifest_of_another_backup_is_not_replaced() -> None:
     assert backups.store.get(backups.manifest_key("two")) == body
 
 
-def test_a_second_mover_does_not_damage_the_backup(tmp_path: Path) -> None:
+def test_second_mover_does_not_damage_the_backup(tmp_path: Path) -> None:
     """The first mover seems dead but continues. It must not commit packs that its successor has deleted."""
     volume, memory = make_volume(), MemoryStore()
     slow = _Interrupted(memory, lambda: Backups(memory, key_ring()).back_up(make_volume(3), "one"))
@@ -203,7 +203,7 @@ class _Interrupted(FaultyStore):
         return super().list(prefix)
 
 
-def test_a_store_that_is_away_ends_the_run_without_a_manifest() -> None:
+def test_store_that_is_away_ends_the_run_without_a_manifest() -> None:
     volume, memory = make_volume(), MemoryStore()
     faulty = FaultyStore(memory)
     faulty.on("put", "/packs/").raises(StoreUnreachable("away")).after(2)
@@ -213,7 +213,7 @@ def test_a_store_that_is_away_ends_the_run_without_a_manifest() -> None:
     assert volume.open_files == 0
 
 
-def test_an_unreadable_volume_ends_the_run_with_everything_closed() -> None:
+def test_unreadable_volume_ends_the_run_with_everything_closed() -> None:
     volume, memory = make_volume(), MemoryStore()
 
     def fail(_: int) -> None:
@@ -226,7 +226,7 @@ def test_an_unreadable_volume_ends_the_run_with_everything_closed() -> None:
     assert not any(key.startswith(f"{PREFIX}/backups/") for key in keys_of(memory))
 
 
-def test_folders_beside_the_packs_do_no_harm_and_stay() -> None:
+def test_folders_next_to_the_packs_do_no_harm_and_stay() -> None:
     backups = Backups()
     key = pack_prefix(PREFIX, VOLUME, "b-1")
     planted = [key, f"{key}notes.txt"]

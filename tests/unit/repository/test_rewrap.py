@@ -34,7 +34,7 @@ def backups(volume: MemorySource) -> Backups:
     return made
 
 
-def test_the_backup_opens_with_the_new_key_alone(backups: Backups) -> None:
+def test_backup_opens_with_the_new_key_alone(backups: Backups) -> None:
     header = run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH)
     assert header.key_id == "2025"
     Backups(backups.store, NEW).verify("one")
@@ -42,7 +42,7 @@ def test_the_backup_opens_with_the_new_key_alone(backups: Backups) -> None:
         Backups(backups.store, OLD).verify("one")
 
 
-def test_a_child_is_not_concerned_by_its_parents_key(backups: Backups) -> None:
+def test_child_is_not_concerned_by_its_parents_key(backups: Backups) -> None:
     run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH)
     Backups(backups.store, OLD).verify("two")
     run_rewrap(backups.store, backups.manifest_key("two"), backups.expected("two"), BOTH)
@@ -58,7 +58,7 @@ def test_one_object_is_replaced_and_its_sealed_part_stays(backups: Backups) -> N
     assert after[HEADER_BYTES:] == before[HEADER_BYTES:]
 
 
-def test_a_key_rotation_does_not_disturb_a_running_reader(volume: MemorySource) -> None:
+def test_key_rotation_does_not_disturb_a_running_reader(volume: MemorySource) -> None:
     keys = {"2024": KEYS["2024"], "2025": KEYS["2025"], "a-much-longer-key-id": KEYS["2025"]}
     backups = Backups(keys=KeyRing(keys, "2024"))
     backups.back_up(volume, "one")
@@ -75,7 +75,7 @@ def test_wrapping_with_the_key_that_wraps_it_already_does_nothing(backups: Backu
     assert counted.counts.puts == 0
 
 
-def test_the_next_incremental_continues_after_the_rotation(backups: Backups, volume: MemorySource) -> None:
+def test_next_incremental_continues_after_the_rotation(backups: Backups, volume: MemorySource) -> None:
     for backup in ("one", "two"):
         run_rewrap(backups.store, backups.manifest_key(backup), backups.expected(backup), BOTH)
     new = Backups(backups.store, NEW)
@@ -88,7 +88,7 @@ def test_no_leftover_keeps_the_data_key_under_the_old_key(backups: Backups) -> N
     assert [key for key in backups.pack_keys("one") if key.endswith("data-key")] == []
 
 
-def test_a_missing_key_is_named(backups: Backups) -> None:
+def test_missing_key_is_named(backups: Backups) -> None:
     with pytest.raises(KeyUnavailable, match="2030"):
         run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH, "2030")
     with pytest.raises(KeyUnavailable, match="2024"):
@@ -96,14 +96,14 @@ def test_a_missing_key_is_named(backups: Backups) -> None:
     Backups(backups.store, OLD).verify("one")
 
 
-def test_an_unsealed_backup_has_no_key_to_wrap(volume: MemorySource) -> None:
+def test_unsealed_backup_has_no_key_to_wrap(volume: MemorySource) -> None:
     plain = Backups()
     plain.back_up(volume, "one")
     with pytest.raises(InvalidInput, match="not sealed"):
         run_rewrap(plain.store, plain.manifest_key("one"), plain.expected("one"), BOTH)
 
 
-def test_a_missing_backup_is_not_found() -> None:
+def test_missing_backup_is_not_found() -> None:
     backups = Backups()
     with pytest.raises(NotFound):
         run_rewrap(backups.store, backups.manifest_key("one"), backups.expected("one"), BOTH)

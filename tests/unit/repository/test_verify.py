@@ -32,7 +32,7 @@ def backups() -> Backups:
     return made
 
 
-def test_a_sound_backup_is_read_completely(backups: Backups) -> None:
+def test_sound_backup_is_read_completely(backups: Backups) -> None:
     seen: list[Progress] = []
     found = run_verify(
         backups.store,
@@ -50,13 +50,13 @@ def test_a_sound_backup_is_read_completely(backups: Backups) -> None:
     assert seen[-1].bytes_total == reader.summary.logical_bytes
 
 
-def test_a_missing_pack_of_an_ancestor_is_named(backups: Backups) -> None:
+def test_missing_pack_of_an_ancestor_is_named(backups: Backups) -> None:
     pack = backups.pack_keys("one")[-1]
     with backups.changed(pack, None), pytest.raises(IntegrityError, match=f"{pack} is missing"):
         backups.verify("two")
 
 
-def test_a_sample_reads_about_its_share(backups: Backups) -> None:
+def test_sample_reads_about_its_share(backups: Backups) -> None:
     verify = partial(
         run_verify, backups.store, PREFIX, backups.manifest_key("two"), backups.expected("two"), backups.keys
     )
@@ -75,7 +75,7 @@ def is_sound(verify: Callable[[], object]) -> bool:
     return True
 
 
-def test_a_sample_meets_a_bad_chunk_sooner_or_later(backups: Backups) -> None:
+def test_sample_meets_a_bad_chunk_sooner_or_later(backups: Backups) -> None:
     pack = backups.pack_keys("one")[0]
     body = backups.store.get(pack)
     verify = partial(
@@ -93,7 +93,7 @@ def test_a_sample_meets_a_bad_chunk_sooner_or_later(backups: Backups) -> None:
 
 
 @pytest.mark.parametrize("percent", [0, -1, 100.1])
-def test_an_impossible_sample_is_refused(backups: Backups, percent: float) -> None:
+def test_impossible_sample_is_refused(backups: Backups, percent: float) -> None:
     with pytest.raises(InvalidInput):
         run_verify(
             backups.store,

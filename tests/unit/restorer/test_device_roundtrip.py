@@ -32,7 +32,7 @@ def write_image(path: Path, size: int, *segments: tuple[int, bytes]) -> Path:
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
 @pytest.mark.parametrize("size", [1, 511, MIB - 1, MIB, MIB + 1, 5 * MIB + 12345])
-def test_a_device_of_any_size_comes_back(tmp_path: Path, size: int, keys: KeyRing | None) -> None:
+def test_device_of_any_size_is_restored(tmp_path: Path, size: int, keys: KeyRing | None) -> None:
     image = write_image(tmp_path / "image", size, (0, os.urandom(size)))
     backups = Backups(keys=keys)
     backups.back_up(image, "full", mode=BLOCK)
@@ -41,7 +41,7 @@ def test_a_device_of_any_size_comes_back(tmp_path: Path, size: int, keys: KeyRin
     assert target.read_bytes() == image.read_bytes()
 
 
-def test_a_device_of_zeros_stores_nothing_and_comes_back(tmp_path: Path) -> None:
+def test_device_of_zeros_stores_nothing_and_is_restored(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 3 * MIB, (MIB, bytes(MIB)))
     backups = Backups()
     report = backups.back_up(image, "full", mode=BLOCK)
@@ -51,7 +51,7 @@ def test_a_device_of_zeros_stores_nothing_and_comes_back(tmp_path: Path) -> None
     assert target.read_bytes() == bytes(3 * MIB)
 
 
-def test_a_device_that_grew_is_restored_at_both_sizes(tmp_path: Path) -> None:
+def test_device_that_grew_is_restored_at_both_sizes(tmp_path: Path) -> None:
     """Cinder: ``Volume size increased since the last backup. Do a full backup.`` (cinder/backup/chunkeddriver.py)
 
     Here every manifest maps the whole volume, so nothing depends on the parent's size.
@@ -71,7 +71,7 @@ def test_a_device_that_grew_is_restored_at_both_sizes(tmp_path: Path) -> None:
         assert target.read_bytes() == content
 
 
-def test_a_larger_target_becomes_zero_behind_the_end(tmp_path: Path) -> None:
+def test_larger_target_becomes_zero_behind_the_end(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 2 * MIB, (0, b"data" * 1000))
     backups = Backups()
     backups.back_up(image, "full", mode=BLOCK)
@@ -80,7 +80,7 @@ def test_a_larger_target_becomes_zero_behind_the_end(tmp_path: Path) -> None:
     assert target.read_bytes() == image.read_bytes() + bytes(2 * MIB)
 
 
-def test_a_smaller_target_is_refused_untouched(tmp_path: Path) -> None:
+def test_smaller_target_is_refused_untouched(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 2 * MIB, (0, b"data" * 1000))
     backups = Backups()
     backups.back_up(image, "full", mode=BLOCK)
@@ -90,7 +90,7 @@ def test_a_smaller_target_is_refused_untouched(tmp_path: Path) -> None:
     assert target.read_bytes().startswith(b"mine")
 
 
-def test_a_backup_of_a_tree_is_not_restored_to_a_device(tmp_path: Path) -> None:
+def test_backup_of_a_tree_is_not_restored_to_a_device(tmp_path: Path) -> None:
     backups = Backups()
     backups.back_up(MemorySource(), "full")
     target = write_image(tmp_path / "target", MIB, (0, b"mine"))
@@ -134,7 +134,7 @@ def test_only_what_changed_is_sent_by_an_incremental(tmp_path: Path) -> None:
     assert backups.open("two").summary.references == {"one": 2}
 
 
-def test_an_in_place_restore_writes_only_what_differs(tmp_path: Path) -> None:
+def test_in_place_restore_writes_only_what_differs(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image", 16 * MIB, (0, os.urandom(16 * MIB)))
     backups = Backups()
     backups.back_up(image, "full", mode=BLOCK)
@@ -197,7 +197,7 @@ def change(image: bytearray, kind: str, first: int, second: int) -> None:
     seed=st.integers(0, 1 << 30), size=st.integers(1, 3 * MIB), grain=st.sampled_from([16, 4096, 65536, 300000, MIB]),
     generations=st.lists(changes, min_size=1, max_size=3), keys=st.sampled_from([None, key_ring()]),
 )  # fmt: skip
-def test_a_chain_of_incrementals_of_a_device_is_exact_at_each_link(
+def test_chain_of_incrementals_of_a_device_is_exact_at_each_link(
     tmp_path: Path, *, seed: int, size: int, grain: int, generations: list[list[Change]], keys: KeyRing | None
 ) -> None:
     backups = Backups(keys=keys)

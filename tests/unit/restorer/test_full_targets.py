@@ -48,7 +48,7 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_a_full_volume_ends_the_restore_and_leaves_nothing_open(backups: Backups, small_volume: Path) -> None:
+def test_full_volume_ends_the_restore_and_leaves_nothing_open(backups: Backups, small_volume: Path) -> None:
     before = open_descriptors()
     with pytest.raises(TargetError, match="full: restore to a larger volume") as caught:
         backups.restore("one", small_volume)
@@ -60,18 +60,18 @@ def test_a_full_volume_ends_the_restore_and_leaves_nothing_open(backups: Backups
     assert open_descriptors() == before
 
 
-def test_a_read_only_volume_ends_the_restore(backups: Backups, small_volume: Path) -> None:
+def test_read_only_volume_ends_the_restore(backups: Backups, small_volume: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_volume], check=True)
     with pytest.raises(TargetError, match="read-only"):
         backups.restore("one", small_volume)
 
 
-def test_a_missing_target_ends_the_restore(backups: Backups, tmp_path: Path) -> None:
+def test_missing_target_ends_the_restore(backups: Backups, tmp_path: Path) -> None:
     with pytest.raises(TargetError):
         backups.restore("one", tmp_path / "nowhere")
 
 
-def test_a_restore_that_failed_is_completed_by_another(backups: Backups, small_volume: Path) -> None:
+def test_restore_that_failed_is_completed_by_another(backups: Backups, small_volume: Path) -> None:
     with pytest.raises(TargetError):
         backups.restore("one", small_volume)
     subprocess.run(["mount", "-o", "remount,size=40m", small_volume], check=True)

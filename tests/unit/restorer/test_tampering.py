@@ -79,7 +79,7 @@ def test_any_changed_byte_of_any_object_is_found(keys: KeyRing | None) -> None:
 
 @both
 @pytest.mark.parametrize("which", ["manifest", "pack"])
-def test_a_cut_object_is_found(keys: KeyRing | None, which: str) -> None:
+def test_cut_object_is_found(keys: KeyRing | None, which: str) -> None:
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "one")
     key = backups.manifest_key("one") if which == "manifest" else backups.pack_keys("one")[0]
@@ -117,7 +117,7 @@ def changed_packs(backups: Backups) -> Iterator[tuple[str, bytes | None]]:
 
 
 @both
-def test_a_restore_from_a_damaged_pack_writes_no_bad_byte(tmp_path: Path, keys: KeyRing | None) -> None:
+def test_restore_from_a_damaged_pack_writes_no_bad_byte(tmp_path: Path, keys: KeyRing | None) -> None:
     backups, device = Backups(keys=keys), make_device()
     backups.back_up(device, "one", mode=VolumeMode.BLOCK)
     backups.back_up(make_device(7), "other", mode=VolumeMode.BLOCK)
@@ -150,7 +150,7 @@ def test_nothing_is_written_before_the_first_chunk_is_verified(tmp_path: Path, k
 
 
 @both
-def test_a_manifest_of_another_backup_in_its_place_is_refused(tmp_path: Path, keys: KeyRing | None) -> None:
+def test_manifest_of_another_backup_in_its_place_is_refused(tmp_path: Path, keys: KeyRing | None) -> None:
     backups = Backups(keys=keys)
     backups.back_up(make_tree(), "one")
     backups.back_up(make_tree(5), "two")
@@ -160,7 +160,7 @@ def test_a_manifest_of_another_backup_in_its_place_is_refused(tmp_path: Path, ke
     assert os.listdir(tmp_path) == []
 
 
-def test_a_header_with_other_ids_does_not_open_a_sealed_manifest() -> None:
+def test_header_with_other_ids_does_not_open_a_sealed_manifest() -> None:
     """An attacker who computes a new checksum for a changed header still lacks the key."""
     backups = Backups(keys=key_ring())
     backups.back_up(make_tree(), "one")
@@ -175,7 +175,7 @@ def test_a_header_with_other_ids_does_not_open_a_sealed_manifest() -> None:
             backups.open("one")
 
 
-def test_a_wrong_key_under_the_right_id_names_the_id() -> None:
+def test_wrong_key_under_the_right_id_names_the_id() -> None:
     backups = Backups(keys=key_ring("2024"))
     backups.back_up(make_tree(), "one")
     wrong = Backups(backups.store, KeyRing({"2024": b"z" * 32}, "2024"))
@@ -210,13 +210,13 @@ def forged() -> Backups:
     return backups
 
 
-def test_an_unsealed_replacement_of_a_sealed_backup_is_not_restored(tmp_path: Path) -> None:
+def test_unsealed_replacement_of_a_sealed_backup_is_not_restored(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="is not encrypted, but the backup must be"):
         forged().restore("one", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-def test_an_unsealed_replacement_of_a_sealed_parent_is_rejected() -> None:
+def test_unsealed_replacement_of_a_sealed_parent_is_rejected() -> None:
     backups = forged()
     task = backups.task(MoverOperation.BACKUP, "two", parent="one")
     with pytest.raises(IntegrityError, match="is not encrypted"):
@@ -224,14 +224,14 @@ def test_an_unsealed_replacement_of_a_sealed_parent_is_rejected() -> None:
     assert backups.pack_keys("two") == []
 
 
-def test_an_unsealed_replacement_of_a_sealed_backup_fails_verification() -> None:
+def test_unsealed_replacement_of_a_sealed_backup_fails_verification() -> None:
     backups = forged()
     with pytest.raises(IntegrityError, match="is not encrypted"):
         run_verify(backups.store, PREFIX, backups.manifest_key("one"), backups.expected("one"), backups.keys)
 
 
 class ReplacingStore(CountedStore):
-    """A store in which an attacker replaces an object as soon as it is written."""
+    """A store in which an attacker replaces an object immediately after its upload."""
 
     def __init__(self, inner: ObjectStore, key: str, body: bytes) -> None:
         super().__init__(inner)
@@ -245,7 +245,7 @@ class ReplacingStore(CountedStore):
 
 
 @both
-def test_a_manifest_replaced_after_the_commit_fails_the_backup(keys: KeyRing | None) -> None:
+def test_manifest_replaced_after_the_commit_fails_the_backup(keys: KeyRing | None) -> None:
     forger = Backups(keys=keys)
     forger.back_up(make_tree(5), "one")
     key = forger.manifest_key("one")
@@ -253,7 +253,7 @@ def test_a_manifest_replaced_after_the_commit_fails_the_backup(keys: KeyRing | N
         Backups(ReplacingStore(MemoryStore(), key, forger.store.get(key)), keys).back_up(make_tree(), "one")
 
 
-def test_an_existing_unsealed_manifest_is_not_accepted_as_finished() -> None:
+def test_existing_unsealed_manifest_is_not_accepted_as_finished() -> None:
     backups = forged()
     with pytest.raises(SealBroken, match="is not encrypted"):
         backups.back_up(make_tree(), "one")

@@ -111,7 +111,7 @@ def assert_found(backups: Backups, key: str, name: str) -> None:
 
 
 @both
-def test_a_flipped_byte_of_any_region_is_found_and_named(keys: KeyRing | None) -> None:
+def test_flipped_byte_of_any_region_is_found_and_named(keys: KeyRing | None) -> None:
     backups = chain(keys)
     for key in needed(backups):
         body = backups.store.get(key)
@@ -123,7 +123,7 @@ def test_a_flipped_byte_of_any_region_is_found_and_named(keys: KeyRing | None) -
 
 
 @both
-def test_a_damaged_object_is_named_and_never_restored(keys: KeyRing | None, tmp_path: Path) -> None:
+def test_damaged_object_is_named_and_never_restored(keys: KeyRing | None, tmp_path: Path) -> None:
     backups = chain(keys)
     target = tmp_path / "target"
     target.mkdir()
@@ -145,7 +145,7 @@ def test_a_damaged_object_is_named_and_never_restored(keys: KeyRing | None, tmp_
 
 
 @both
-def test_a_manifest_of_another_volume_in_its_place_is_refused(keys: KeyRing | None, tmp_path: Path) -> None:
+def test_manifest_of_another_volume_in_its_place_is_refused(keys: KeyRing | None, tmp_path: Path) -> None:
     backups = chain(keys)
     elsewhere = backups.manifest_key("b2").replace(VOLUME, "another-volume")
     backups.store.put(elsewhere, backups.store.get(backups.manifest_key("b2")))
@@ -160,7 +160,7 @@ def test_a_manifest_of_another_volume_in_its_place_is_refused(keys: KeyRing | No
 
 
 @both
-def test_a_parent_replaced_by_another_backup_is_not_built_upon(keys: KeyRing | None) -> None:
+def test_parent_replaced_by_another_backup_is_not_built_upon(keys: KeyRing | None) -> None:
     backups = chain(keys)
     with (
         backups.changed(backups.manifest_key("b2"), backups.store.get(backups.manifest_key("b1"))),
@@ -188,7 +188,7 @@ def data_key(backups: Backups, backup: str) -> bytes:
     return backups.open(backup).data_keys()[backup].reveal()
 
 
-def test_a_damaged_data_key_only_costs_a_new_upload() -> None:
+def test_damaged_data_key_only_costs_a_new_upload() -> None:
     backups, key = interrupted(key_ring())
     body = backups.store.get(key)
     before = {info.key: backups.store.get(info.key) for info in backups.store.list("")}
@@ -207,7 +207,7 @@ def test_a_damaged_data_key_only_costs_a_new_upload() -> None:
         assert set(backups.pack_keys("new")) == backups.keys_in_use("new")
 
 
-def test_the_data_key_of_another_backup_in_its_place_is_not_used() -> None:
+def test_data_key_of_another_backup_in_its_place_is_not_used() -> None:
     backups, key = interrupted(key_ring())
     replay = backups.store.get(backups.manifest_key("other"))[:HEADER_BYTES]
     backups.store.put(key, replay)
@@ -216,7 +216,7 @@ def test_the_data_key_of_another_backup_in_its_place_is_not_used() -> None:
     assert data_key(backups, "new") != data_key(backups, "other")
 
 
-def test_a_data_key_wrapped_by_a_replaced_key_is_not_used() -> None:
+def test_data_key_wrapped_by_a_replaced_key_is_not_used() -> None:
     """An attacker with the old key could have made it."""
     backups, key = interrupted(key_ring("2024"))
     forged = parse_header(backups.store.get(key), key).data_key(key_ring("2024"))

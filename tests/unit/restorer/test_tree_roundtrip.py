@@ -41,7 +41,7 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])
-def test_every_kind_of_entry_comes_back(source: Path, target: Path, keys: KeyRing | None) -> None:
+def test_every_kind_of_entry_is_restored(source: Path, target: Path, keys: KeyRing | None) -> None:
     make_tree(str(source), seed=1, privileged=PRIVILEGED)
     backups = Backups(keys=keys)
     report = backups.back_up(source, "full")
@@ -95,7 +95,7 @@ def test_extended_attributes_are_restored_for_files_of_every_size(tmp_path: Path
         assert {name: os.getxattr(restored, name) for name in os.listxattr(restored)} == attributes
 
 
-def test_an_in_place_restore_gives_exactly_the_backup(source: Path, target: Path) -> None:
+def test_in_place_restore_gives_exactly_the_backup(source: Path, target: Path) -> None:
     make_tree(str(source), seed=3, privileged=PRIVILEGED)
     backups = Backups(keys=key_ring())
     backups.back_up(source, "full")
@@ -107,7 +107,7 @@ def test_an_in_place_restore_gives_exactly_the_backup(source: Path, target: Path
     assert compare_trees(str(source), str(target)) == []
 
 
-def test_an_in_place_restore_of_an_equal_tree_fetches_and_writes_nothing(source: Path, target: Path) -> None:
+def test_in_place_restore_of_an_equal_tree_fetches_and_writes_nothing(source: Path, target: Path) -> None:
     make_tree(str(source), seed=3, privileged=PRIVILEGED)
     (source / "large").write_bytes(os.urandom(3 * MIB + 5))
     backups = Backups()
@@ -131,7 +131,7 @@ def test_unsupported_metadata_is_reported_before_the_work(
         assert len(caplog.messages) > 3
 
 
-def test_an_empty_tree_comes_back(source: Path, target: Path) -> None:
+def test_empty_tree_is_restored(source: Path, target: Path) -> None:
     backups = Backups()
     report = backups.back_up(source, "full")
     assert report.object_count == 0
@@ -140,7 +140,7 @@ def test_an_empty_tree_comes_back(source: Path, target: Path) -> None:
     assert os.listdir(target) == []
 
 
-def test_a_restored_file_is_as_sparse_as_it_was(source: Path, target: Path) -> None:
+def test_restored_file_is_as_sparse_as_it_was(source: Path, target: Path) -> None:
     with open(source / "sparse", "wb") as file:
         for mib in range(0, 40, 2):
             file.seek(mib * MIB + 65536)
@@ -171,7 +171,7 @@ def test_data_that_became_a_hole_is_a_hole_after_an_incremental(source: Path, ta
     assert (target / "file").stat().st_blocks * 512 <= 3 * MIB + 4096
 
 
-def test_a_file_of_a_terabyte_with_little_data_takes_no_time(source: Path, target: Path) -> None:
+def test_file_of_a_terabyte_with_little_data_takes_no_time(source: Path, target: Path) -> None:
     with open(source / "huge", "wb") as file:
         file.write(b"beginning")
         file.seek(1 << 39)
@@ -183,7 +183,9 @@ def test_a_file_of_a_terabyte_with_little_data_takes_no_time(source: Path, targe
     assert compare_trees(str(source), str(target), holes=True) == []
 
 
-def test_many_files_come_back_with_few_descriptors(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_are_restored_with_few_descriptors(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(600):
         (source / f"{number:04}").write_bytes(b"%d" % number * 50)
     backups = Backups()

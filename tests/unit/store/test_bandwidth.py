@@ -48,11 +48,11 @@ def test_in_no_interval_is_more_sent_than_the_limit_allows(rate: int, sends: lis
     for number, start in enumerate(starts[:-1]):
         later = [count for moment, count in line.moved[number:] if moment >= start]
         end = line.moved[-1][0]
-        # What idle time may make good later is a twentieth of a second's worth.
+        # Idle time allows a later burst of at most a twentieth of a second's worth.
         assert sum(later[1:]) <= rate * (end - start + 0.05) * 1.000001 + 1
 
 
-def test_a_long_transfer_takes_the_time_that_the_limit_gives_it() -> None:
+def test_long_transfer_takes_the_time_that_the_limit_gives_it() -> None:
     line = Line()
     bucket = bucket_on(line, 1_000_000)
     for _ in range(640):
@@ -65,8 +65,8 @@ def test_slices_leave_evenly() -> None:
     bucket = bucket_on(line, 1_000_000)
     for _ in range(100):
         line.send(bucket, 16_384)
-    gaps = [after - before for (before, _), (after, _) in zip(line.moved[5:], line.moved[6:], strict=False)]
-    assert all(abs(gap - 0.016384) < 1e-6 for gap in gaps)
+    pauses = [after - before for (before, _), (after, _) in zip(line.moved[5:], line.moved[6:], strict=False)]
+    assert all(abs(pause - 0.016384) < 1e-6 for pause in pauses)
 
 
 def test_idle_time_is_not_saved_up() -> None:

@@ -25,7 +25,7 @@ def test_every_operation_has_its_own_count() -> None:
     )
 
 
-def test_a_call_that_fails_is_a_call_without_bytes() -> None:
+def test_call_that_fails_is_a_call_without_bytes() -> None:
     faulty = FaultyStore(MemoryStore())
     faulty.on("put").raises(StoreUnreachable("away"))
     store = CountedStore(faulty)
@@ -34,7 +34,7 @@ def test_a_call_that_fails_is_a_call_without_bytes() -> None:
     assert store.counts == Counts(puts=1)
 
 
-def test_an_abandoned_listing_counts_its_objects() -> None:
+def test_abandoned_listing_counts_its_objects() -> None:
     store = CountedStore(MemoryStore())
     for key in "abcd":
         store.put(key, b"")

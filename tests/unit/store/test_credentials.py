@@ -23,11 +23,11 @@ def mounted(directory: Path, data: dict[str, bytes]) -> str:
     return str(directory)
 
 
-def test_a_secret_gives_credentials() -> None:
+def test_secret_gives_credentials() -> None:
     assert credentials_from_secret(SECRET) == S3Credentials("AKIA123", "wJalr/x+y=")
 
 
-def test_a_mounted_secret_gives_the_same(tmp_path: Path) -> None:
+def test_mounted_secret_gives_the_same(tmp_path: Path) -> None:
     data = {**SECRET, "AWS_SESSION_TOKEN": b"token", "other": b"ignored"}
     assert read_credentials(mounted(tmp_path, data)) == S3Credentials("AKIA123", "wJalr/x+y=", "token")
 
@@ -39,7 +39,7 @@ def test_white_space_around_a_value_is_not_part_of_it() -> None:
 
 @pytest.mark.parametrize("name", SECRET)
 @pytest.mark.parametrize("value", [None, b"", b" \n"])
-def test_a_missing_credential_is_named(tmp_path: Path, name: str, value: bytes | None) -> None:
+def test_missing_credential_is_named(tmp_path: Path, name: str, value: bytes | None) -> None:
     data = {key: content for key, content in {**SECRET, name: value}.items() if content is not None}
     with pytest.raises(InvalidInput, match=name) as from_secret:
         credentials_from_secret(data)
@@ -49,19 +49,19 @@ def test_a_missing_credential_is_named(tmp_path: Path, name: str, value: bytes |
     assert from_secret.value.reason == from_files.value.reason == "SecretIncomplete"
 
 
-def test_a_missing_directory_has_no_credentials(tmp_path: Path) -> None:
+def test_missing_directory_has_no_credentials(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="AWS_ACCESS_KEY_ID"):
         read_credentials(str(tmp_path / "absent"))
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "AWS_ACCESS_KEY_ID").mkdir()
     with pytest.raises(AccessDenied, match="AWS_ACCESS_KEY_ID"):
         read_credentials(str(tmp_path))
 
 
 @pytest.mark.parametrize("value", [b"two\nlines", "sch\u00f6n".encode(), b"nul\0", b"two words"])
-def test_a_value_that_breaks_a_header_is_rejected_and_hidden(value: bytes) -> None:
+def test_value_that_breaks_a_header_is_rejected_and_hidden(value: bytes) -> None:
     with pytest.raises(InvalidInput, match="AWS_SECRET_ACCESS_KEY") as caught:
         credentials_from_secret({**SECRET, "AWS_SECRET_ACCESS_KEY": value})
     assert value.decode() not in str(caught.value)

@@ -27,7 +27,7 @@ def test_every_call_is_reported() -> None:
     assert reported.calls == [(request, "ok") for request in ("check", "put", "get", "list", "delete")]
 
 
-def test_an_error_is_reported_by_its_reason() -> None:
+def test_error_is_reported_by_its_reason() -> None:
     reported = Reported()
     reported.faulty.on("get").raises(StoreUnreachable("away"))
     with pytest.raises(StoreUnreachable):
@@ -35,7 +35,7 @@ def test_an_error_is_reported_by_its_reason() -> None:
     assert reported.calls == [("get", "StoreUnreachable")]
 
 
-def test_an_absent_object_is_success_and_an_absent_container_is_not() -> None:
+def test_absent_object_is_success_and_an_absent_container_is_not() -> None:
     reported = Reported()
     with pytest.raises(NotFound):
         reported.store.get("absent")
@@ -45,7 +45,7 @@ def test_an_absent_object_is_success_and_an_absent_container_is_not() -> None:
     assert reported.calls == [("get", "ok"), ("check", "ContainerNotFound")]
 
 
-def test_an_abandoned_listing_is_reported() -> None:
+def test_abandoned_listing_is_reported() -> None:
     reported = Reported()
     reported.store.put("a", b"1")
     reported.store.put("b", b"1")

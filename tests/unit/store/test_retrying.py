@@ -67,7 +67,7 @@ def away(retry_after: float | None = None) -> StoreUnreachable:
     return error
 
 
-def test_a_put_succeeds_when_the_server_comes_back() -> None:
+def test_put_succeeds_when_the_server_comes_back() -> None:
     bench = Bench()
     bench.faulty.on("put").raises(away()).times(3)
     bench.store.put("key", b"content")
@@ -75,7 +75,7 @@ def test_a_put_succeeds_when_the_server_comes_back() -> None:
     assert bench.time.sleeps == [0.5, 1.0, 2.0]
 
 
-def test_a_get_and_a_check_succeed_when_the_server_comes_back() -> None:
+def test_get_and_a_check_succeed_when_the_server_comes_back() -> None:
     bench = Bench()
     bench.inside.put("key", b"0123456789")
     bench.faulty.on("get").raises(away())
@@ -101,7 +101,7 @@ def test_time_is_bounded() -> None:
     assert max(bench.time.sleeps) == 30
 
 
-def test_a_check_fails_at_once_for_command_line_and_operator() -> None:
+def test_check_fails_at_once_for_command_line_and_operator() -> None:
     for policy in (CLI_RETRIES, OPERATOR_RETRIES):
         bench = Bench(policy)
         bench.faulty.on("check").raises(away()).times(inf)
@@ -111,7 +111,7 @@ def test_a_check_fails_at_once_for_command_line_and_operator() -> None:
         assert sum(bench.time.sleeps) <= 2
 
 
-def test_a_movers_check_survives_a_restart_but_no_longer_outage() -> None:
+def test_movers_check_survives_a_restart_but_no_longer_outage() -> None:
     bench = Bench(MOVER_RETRIES)
     bench.faulty.on("check").raises(away()).times(6)
     bench.store.check()
@@ -135,7 +135,7 @@ def test_permanent_errors_are_not_retried(error: CinderblockError) -> None:
     assert bench.time.sleeps == []
 
 
-def test_a_dying_process_is_left_alone() -> None:
+def test_dying_process_is_left_alone() -> None:
     bench = Bench()
     bench.faulty.on("put").crashes()
     with pytest.raises(Crash):
@@ -143,14 +143,14 @@ def test_a_dying_process_is_left_alone() -> None:
     assert bench.time.sleeps == []
 
 
-def test_the_server_gets_the_wait_that_it_asks_for() -> None:
+def test_retry_waits_as_long_as_the_server_requests() -> None:
     bench = Bench(share=0.0)
     bench.faulty.on("put").raises(away(retry_after=17))
     bench.store.put("key", b"x")
     assert bench.time.sleeps == [17]
 
 
-def test_a_wait_beyond_the_total_is_not_begun() -> None:
+def test_wait_beyond_the_total_is_not_begun() -> None:
     bench = Bench(OPERATOR_RETRIES)
     bench.faulty.on("put").raises(away(retry_after=3600))
     with pytest.raises(StoreUnreachable, match="tried once"):
@@ -169,7 +169,7 @@ def test_waits_grow_and_stay_below_their_bound(attempts: int, first: float, long
     assert all(before <= after for before, after in pairwise(bench.time.sleeps))
 
 
-def test_a_listing_that_breaks_off_goes_on_where_it_was() -> None:
+def test_interrupted_listing_continues_at_its_last_page() -> None:
     bench = Bench()
     expected = [ObjectInfo(f"p/{number:02}", number) for number in range(20)]
     for item in expected:
@@ -180,7 +180,7 @@ def test_a_listing_that_breaks_off_goes_on_where_it_was() -> None:
     assert list(bench.store.list("p/")) == expected
 
 
-def test_a_listing_that_gets_on_is_not_given_up() -> None:
+def test_listing_that_gets_on_is_not_given_up() -> None:
     bench = Bench(RetryPolicy(attempts=2))
     for number in range(10):
         bench.inside.put(f"p/{number}", b"")
@@ -189,7 +189,7 @@ def test_a_listing_that_gets_on_is_not_given_up() -> None:
     assert len(list(bench.store.list("p/"))) == 10
 
 
-def test_a_listing_that_does_not_get_on_is_given_up() -> None:
+def test_listing_that_does_not_get_on_is_given_up() -> None:
     bench = Bench(RetryPolicy(attempts=3))
     for number in range(10):
         bench.inside.put(f"p/{number}", b"")
@@ -212,7 +212,7 @@ def test_time_that_the_reader_of_a_listing_takes_does_not_count() -> None:
     assert seen == 3
 
 
-def test_a_deletion_that_breaks_off_is_finished() -> None:
+def test_deletion_that_breaks_off_is_finished() -> None:
     bench = Bench()
     names = [f"p/{number:04}" for number in range(2500)]
     for name in names:
@@ -222,7 +222,7 @@ def test_a_deletion_that_breaks_off_is_finished() -> None:
     assert list(bench.inside.list("")) == []
 
 
-def test_a_call_with_a_lost_response_is_repeated_without_harm() -> None:
+def test_call_with_a_lost_response_is_repeated_without_harm() -> None:
     bench = Bench()
     bench.faulty.on("put").raises(away(), done=True)
     bench.faulty.on("delete").raises(away(), done=True)

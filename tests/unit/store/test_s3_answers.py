@@ -100,7 +100,7 @@ def connections_for_three(call: Call, unavailable: bytes) -> int:
         ("307 Temporary Redirect", "TemporaryRedirect", StoreUnreachable, "TemporaryRedirect"),
     ],
 )
-def test_an_error_names_the_store_and_a_remedy(
+def test_error_names_the_store_and_a_remedy(
     call: Call, status: str, code: str, kind: type[CinderblockError], advice: str
 ) -> None:
     error = raised(call, s3_error(status, code))
@@ -109,12 +109,12 @@ def test_an_error_names_the_store_and_a_remedy(
     assert "container volumebackups at http://127.0.0.1:" in error.message
 
 
-def test_a_missing_object_and_a_missing_container_have_different_reasons() -> None:
+def test_missing_object_and_a_missing_container_have_different_reasons() -> None:
     assert raised(CALLS["get"], s3_error("404 Not Found", "NoSuchKey")).reason == "NotFound"
     assert raised(CALLS["get"], s3_error("404 Not Found", "NoSuchBucket")).reason == "ContainerNotFound"
 
 
-def test_a_full_store_and_any_other_refusal_have_reasons_of_their_own() -> None:
+def test_full_store_and_any_other_refusal_have_reasons_of_their_own() -> None:
     assert raised(CALLS["put"], s3_error("403 Forbidden", "QuotaExceeded")).reason == "StoreFull"
     assert raised(CALLS["put"], s3_error("501 Not Implemented", "NotImplemented")).reason == "StoreRefuses"
 
@@ -128,13 +128,13 @@ def test_no_text_of_the_server_brings_credentials_into_a_message(call: Call) -> 
         assert secret not in f"{error!r}"
 
 
-def test_a_long_text_of_the_server_is_cut() -> None:
+def test_long_text_of_the_server_is_cut() -> None:
     assert len(raised(CALLS["get"], s3_error("400 Bad Request", "InvalidRequest", "long " * 1000)).message) < 400
 
 
 @any_call
 @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "404 Not Found", "405 Method Not Allowed"])
-def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
+def test_web_page_is_not_a_rejection_by_s3(call: Call, status: str) -> None:
     error = raised(call, answer(status, HTML, Content_Type="text/html"))
     assert isinstance(error, StoreUnreachable)
     assert error.reason == "NotS3"
@@ -151,59 +151,59 @@ def test_a_web_page_is_no_refusal_of_s3(call: Call, status: str) -> None:
     ],
     ids=["not found", "welcome", "no server"],
 )
-def test_a_response_of_another_server_closes_the_connections(call: Call, somebody_else: bytes) -> None:
+def test_response_of_another_server_closes_the_connections(call: Call, somebody_else: bytes) -> None:
     assert connections_for_three(call, somebody_else) == 3
 
 
 @any_call
-def test_an_overloaded_server_keeps_its_connection(call: Call) -> None:
+def test_overloaded_server_keeps_its_connection(call: Call) -> None:
     slow_down = s3_error("503 Slow Down", "SlowDown", Connection="keep-alive")
     assert connections_for_three(call, slow_down) == 1
 
 
 @any_call
-def test_a_page_that_parses_is_no_success(call: Call) -> None:
+def test_web_page_that_parses_is_not_a_success(call: Call) -> None:
     error = raised(call, answer("200 OK", "<html><body/></html>", Content_Type="text/html"))
     assert error.reason == "NotS3"
 
 
 @any_call
-def test_a_page_that_does_not_parse_is_no_success(call: Call) -> None:
+def test_malformed_page_is_not_a_success(call: Call) -> None:
     assert isinstance(raised(call, answer("200 OK", HTML, Content_Type="text/html")), StoreUnreachable)
 
 
 @any_call
-def test_a_redirect_is_shown_and_not_followed(call: Call) -> None:
+def test_redirect_is_shown_and_not_followed(call: Call) -> None:
     error = raised(call, answer("301 Moved Permanently", HTML, Location="https://elsewhere.example/"))
     assert error.reason == "NotS3"
     assert "redirects to https://elsewhere.example/" in error.message
 
 
-def test_the_right_region_is_named_if_the_server_sends_it() -> None:
+def test_right_region_is_named_if_the_server_sends_it() -> None:
     refusal = s3_error("301 Moved Permanently", "PermanentRedirect", x_amz_bucket_region="eu-central-1")
     assert "the container is in region eu-central-1" in raised(CALLS["get"], refusal).message
 
 
 @any_call
 @pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x02\x02\x28garbage\r\n\r\n"])
-def test_a_response_that_is_not_http_is_not_s3(call: Call, reply: bytes) -> None:
+def test_response_that_is_not_http_is_not_s3(call: Call, reply: bytes) -> None:
     error = raised(call, reply)
     assert error.reason in {"NotS3", "StoreUnreachable"}
     assert "127.0.0.1" in error.message
 
 
 @any_call
-def test_a_connection_that_is_closed_may_be_tried_again(call: Call) -> None:
+def test_connection_that_is_closed_may_be_tried_again(call: Call) -> None:
     assert isinstance(raised(call, b""), StoreUnreachable)
 
 
 @any_call
-def test_a_load_balancer_without_servers_may_be_tried_again(call: Call) -> None:
+def test_load_balancer_without_servers_may_be_tried_again(call: Call) -> None:
     assert isinstance(raised(call, answer("502 Bad Gateway", HTML, Content_Type="text/html")), StoreUnreachable)
 
 
 @pytest.mark.parametrize("wait", [lambda: "70", lambda: formatdate(time() + 70, usegmt=True)])
-def test_the_wait_that_a_server_asks_for_is_kept(wait: Callable[[], str]) -> None:
+def test_wait_that_a_server_requests_is_kept(wait: Callable[[], str]) -> None:
     error = raised(CALLS["get"], s3_error("503 Slow Down", "SlowDown", Retry_After=wait()))
     assert isinstance(error, StoreUnreachable)
     assert error.retry_after is not None
@@ -218,17 +218,17 @@ def test_no_wait_is_made_up(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("call", [CALLS["get"], CALLS["get a part"]])
-def test_a_body_that_ends_early_may_be_tried_again(call: Call) -> None:
+def test_body_that_ends_early_may_be_tried_again(call: Call) -> None:
     short = answer("200 OK", b"only this", Content_Length="1000", ETag='"x"')
     assert isinstance(raised(call, short), StoreUnreachable)
 
 
-def test_a_limited_read_notices_an_early_end_too() -> None:
+def test_limited_read_notices_an_early_end_too() -> None:
     short = answer("200 OK", b"only this", Content_Length="1000", ETag='"x"')
     assert isinstance(raised(CALLS["get"], short, download_bytes_per_second=10**9), StoreUnreachable)
 
 
-def test_a_server_that_ignores_ranges_gives_the_right_part() -> None:
+def test_server_that_ignores_ranges_gives_the_right_part() -> None:
     whole = answer("200 OK", b"0123456789", ETag='"x"')
     with canned_server(whole) as server, closing(opened(server)) as store:
         assert store.get("key", 2, 3) == b"234"
@@ -251,13 +251,13 @@ def listing(*keys: str, token: str | None = None) -> bytes:
     return answer("200 OK", body)
 
 
-def test_a_listing_goes_on_to_its_last_page() -> None:
+def test_listing_continues_to_its_last_page() -> None:
     pages = (listing("a", "b", token="1"), listing(token="2"), listing("c"))
     with canned_server(*pages) as server, closing(opened(server)) as store:
         assert list(store.list("")) == [ObjectInfo(key, 1) for key in "abc"]
 
 
-def test_an_error_within_a_listing_follows_the_earlier_objects() -> None:
+def test_error_within_a_listing_follows_the_earlier_objects() -> None:
     pages = (listing("a", "b", token="1"), s3_error("500 Internal Server Error", "InternalError"))
     with canned_server(*pages) as server, closing(opened(server)) as store:
         items = store.list("")
@@ -276,7 +276,7 @@ def test_an_error_within_a_listing_follows_the_earlier_objects() -> None:
     ],
     ids=["no token", "the same token", "out of order", "the same page"],
 )
-def test_a_listing_that_makes_no_sense_is_an_error_and_no_end(pages: tuple[bytes, ...]) -> None:
+def test_listing_that_makes_no_sense_is_an_error_and_no_end(pages: tuple[bytes, ...]) -> None:
     assert raised(CALLS["list"], *pages).permanent
 
 
@@ -297,7 +297,7 @@ def deletion(*failures: tuple[str, str]) -> bytes:
         ([("a", "Whatever")], PermanentError),
     ],
 )
-def test_a_key_that_was_not_deleted_is_an_error(failures: list[tuple[str, str]], kind: type[CinderblockError]) -> None:
+def test_key_that_was_not_deleted_is_an_error(failures: list[tuple[str, str]], kind: type[CinderblockError]) -> None:
     assert type(raised(CALLS["delete"], deletion(*failures))) is kind
 
 
@@ -307,7 +307,7 @@ def test_deleting_an_absent_key_succeeds() -> None:
     assert len(server.requests) == 1
 
 
-def test_a_deletion_carries_the_header_that_older_servers_want() -> None:
+def test_deletion_sends_the_header_that_older_servers_require() -> None:
     with canned_server(deletion()) as server, closing(opened(server)) as store:
         store.delete(["key", "a&b"])
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
@@ -315,7 +315,7 @@ def test_a_deletion_carries_the_header_that_older_servers_want() -> None:
     assert b"<Key>a&amp;b</Key>" in body
 
 
-def test_an_upload_carries_its_sha256_and_no_newer_checksum() -> None:
+def test_upload_carries_its_sha256_and_no_newer_checksum() -> None:
     with canned_server(answer("200 OK", ETag='"x"')) as server, closing(opened(server)) as store:
         store.put("key", b"content")
     head = server.requests[0].partition(b"\r\n\r\n")[0].lower()
@@ -325,7 +325,7 @@ def test_an_upload_carries_its_sha256_and_no_newer_checksum() -> None:
 
 
 @pytest.mark.parametrize(("region", "constraint"), [("us-east-1", False), ("eu-west-3", True)])
-def test_a_container_is_created_in_the_requested_region(region: str, constraint: bool) -> None:
+def test_container_is_created_in_the_requested_region(region: str, constraint: bool) -> None:
     script = (s3_error("404 Not Found", "NoSuchBucket"), answer("200 OK"), listing())
     with canned_server(*script) as server, closing(opened(server, region=region, create_container=True)) as store:
         store.check()
@@ -333,7 +333,7 @@ def test_a_container_is_created_in_the_requested_region(region: str, constraint:
     assert (f"<LocationConstraint>{region}<".encode() in server.requests[1]) == constraint
 
 
-def test_a_container_created_meanwhile_in_our_account_is_accepted() -> None:
+def test_container_created_meanwhile_in_our_account_is_accepted() -> None:
     missing = s3_error("404 Not Found", "NoSuchBucket")
     ours = s3_error("409 Conflict", "BucketAlreadyOwnedByYou")
     with canned_server(missing, ours, listing()) as server, closing(opened(server, create_container=True)) as store:
@@ -341,19 +341,19 @@ def test_a_container_created_meanwhile_in_our_account_is_accepted() -> None:
     assert len(server.requests) == 3
 
 
-def test_a_container_of_another_account_is_a_conflict() -> None:
+def test_container_of_another_account_is_a_conflict() -> None:
     script = (s3_error("404 Not Found", "NoSuchBucket"), s3_error("409 Conflict", "BucketAlreadyExists"))
     assert type(raised(CALLS["check"], *script, create_container=True)) is Conflict
 
 
-def test_a_missing_container_is_only_created_on_request() -> None:
+def test_missing_container_is_only_created_on_request() -> None:
     with canned_server(s3_error("404 Not Found", "NoSuchBucket")) as server, closing(opened(server)) as store:
         with pytest.raises(NotFound, match="Create it"):
             store.check()
         assert len(server.requests) == 1
 
 
-def test_a_server_that_cannot_list_uploads_accepts_large_objects(
+def test_server_that_cannot_list_uploads_accepts_large_objects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store_module, "MULTIPART_THRESHOLD_BYTES", 96 * 1024)
@@ -366,7 +366,7 @@ def test_a_server_that_cannot_list_uploads_accepts_large_objects(
         assert len(server.requests) == 5
 
 
-def test_a_multipart_upload_without_an_id_is_no_s3() -> None:
+def test_multipart_upload_without_an_id_is_not_s3() -> None:
     error = raised(lambda store: store.put("key", bytes(97 << 20)), answer("200 OK", "<html/>"))
     assert error.reason == "NotS3"
     assert "UploadId" in error.message

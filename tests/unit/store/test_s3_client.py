@@ -38,14 +38,14 @@ def _no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     "url",
     ["ftp://example", "example:9000", "https://", "http://user:hunter2@example", "https://example/?a=b", "https:///x"],
 )
-def test_a_malformed_endpoint_is_rejected_and_not_shown(url: str) -> None:
+def test_malformed_endpoint_is_rejected_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidInput, match="http") as caught:
         open_store(StoreLocation(endpoint_url=url, container="backups"), CREDENTIALS)
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-def test_a_ca_file_must_hold_certificates(tmp_path: Path, content: bytes | None) -> None:
+def test_ca_file_must_hold_certificates(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "ca.crt"
     if content is not None:
         path.write_bytes(content)
@@ -53,7 +53,7 @@ def test_a_ca_file_must_hold_certificates(tmp_path: Path, content: bytes | None)
         open_store(StoreLocation(endpoint_url="https://example", container="backups"), CREDENTIALS, str(path))
 
 
-def test_a_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "absent")
     with pytest.raises(InvalidInput, match="absent"):
         open_store(StoreLocation(container="backups"), None)
@@ -79,13 +79,13 @@ def test_a_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch)
         ),
     ],
 )
-def test_the_container_is_in_the_path_or_in_the_host_name(location: StoreLocation, url: str) -> None:
+def test_container_is_in_the_path_or_in_the_host_name(location: StoreLocation, url: str) -> None:
     with closing(make_client(location, CREDENTIALS, None)) as client:
         signed = client.generate_presigned_url("get_object", Params={"Bucket": "backups", "Key": "key"})
     assert signed.split("?")[0] == url
 
 
-def test_the_region_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_region_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert ambient_region() is None
     (tmp_path / "config").write_text("[default]\nregion = eu-north-1\n")
     client_module._session.cache_clear()
@@ -94,7 +94,7 @@ def test_the_region_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch,
     assert ambient_region() == "ap-south-1"
 
 
-def test_a_signature_is_for_the_region_of_the_store() -> None:
+def test_signature_is_for_the_region_of_the_store() -> None:
     with canned_server(answer("200 OK", ETag='"x"')) as server:
         location = StoreLocation(endpoint_url=server.url, container="backups", region="mars-1")
         with closing(S3Store(location, CREDENTIALS)) as store:
@@ -102,7 +102,7 @@ def test_a_signature_is_for_the_region_of_the_store() -> None:
     assert b"/mars-1/s3/aws4_request" in server.requests[0]
 
 
-def test_an_opened_store_tries_again() -> None:
+def test_opened_store_tries_again() -> None:
     with canned_server(b"", answer("200 OK", b"content", ETag='"x"')) as server:
         location = StoreLocation(endpoint_url=server.url, container="backups")
         with closing(open_store(location, CREDENTIALS, policy=OPERATOR_RETRIES)) as store:
@@ -110,7 +110,7 @@ def test_an_opened_store_tries_again() -> None:
     assert len(server.requests) == 2
 
 
-def test_a_store_without_retries_asks_once() -> None:
+def test_store_without_retries_asks_once() -> None:
     with canned_server(answer("503 Slow Down")) as server:
         location = StoreLocation(endpoint_url=server.url, container="backups")
         with closing(S3Store(location, CREDENTIALS)) as store, pytest.raises(StoreUnreachable):

@@ -35,14 +35,14 @@ def sent(body: bytes, *answers: bytes, **more: object) -> list[dict[str, str]]:
     return [headers(request) for request in server.requests]
 
 
-def test_an_object_gets_its_storage_class_and_encryption() -> None:
+def test_object_gets_its_storage_class_and_encryption() -> None:
     (request,) = sent(b"x", STORED, storage_class="STANDARD_IA", server_side_encryption=KMS)
     assert request["x-amz-storage-class"] == "STANDARD_IA"
     assert request["x-amz-server-side-encryption"] == "aws:kms"
     assert request["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/backups"
 
 
-def test_a_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_object_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MULTIPART_THRESHOLD_BYTES", 96 * 1024)
     monkeypatch.setattr(multipart, "PART_BYTES", 64 * 1024)
     begun = answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
@@ -78,7 +78,7 @@ def test_impossible_options_are_rejected_before_any_request(more: dict[str, obje
         S3Store(location, CREDENTIALS)
 
 
-def test_the_environments_proxy_and_its_exceptions_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_proxy_and_its_exceptions_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with canned_server(STORED) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         location = StoreLocation(endpoint_url="http://s3.invalid", container="backups")

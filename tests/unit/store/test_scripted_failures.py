@@ -34,7 +34,7 @@ def test_only_the_calls_between_after_and_times_fail(inside: MemoryStore) -> Non
     assert outcomes == ["stored", "failed", "failed", "stored", "stored"]
 
 
-def test_a_crash_before_leaves_nothing_and_one_after_leaves_all(inside: MemoryStore) -> None:
+def test_crash_before_leaves_nothing_and_one_after_leaves_all(inside: MemoryStore) -> None:
     for done, kept in ((False, []), (True, ["manifest"])):
         store = FaultyStore(inside)
         store.on("put", "manifest").crashes(done=done)
@@ -43,7 +43,7 @@ def test_a_crash_before_leaves_nothing_and_one_after_leaves_all(inside: MemorySt
         assert [item.key for item in inside.list("manifest")] == kept
 
 
-def test_the_dead_stay_dead(inside: MemoryStore) -> None:
+def test_dead_stay_dead(inside: MemoryStore) -> None:
     store = FaultyStore(inside)
     store.on("get").crashes()
     with pytest.raises(Crash):
@@ -64,7 +64,7 @@ def test_reads_can_be_damaged(inside: MemoryStore) -> None:
     assert store.get("packs/0") == store.get("packs/1") == b"0123456789"
 
 
-def test_a_deletion_can_stop_partway(inside: MemoryStore) -> None:
+def test_deletion_can_stop_partway(inside: MemoryStore) -> None:
     store = FaultyStore(inside)
     store.on("delete").raises(StoreUnreachable("away"), partway=2)
     with pytest.raises(StoreUnreachable):
@@ -72,7 +72,7 @@ def test_a_deletion_can_stop_partway(inside: MemoryStore) -> None:
     assert [item.key for item in inside.list("")] == ["packs/2"]
 
 
-def test_a_listing_can_stop_partway(inside: MemoryStore) -> None:
+def test_listing_can_stop_partway(inside: MemoryStore) -> None:
     store = FaultyStore(inside)
     store.on("list").raises(StoreUnreachable("away"), partway=2)
     listing = store.list("")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.cluster.audit import Right, asked, foreign, granted, unused
+from tests.support.cluster.audit import Right, foreign, granted, rights_used_by, unused
 
 ACCOUNT = "system-namespace:operator"
 ROLES = [
@@ -46,35 +46,35 @@ EVERYTHING = [
 ]
 
 
-def test_what_is_used_and_granted_is_in_order() -> None:
-    used = asked(EVERYTHING, ACCOUNT)
+def test_granted_and_used_rights_match() -> None:
+    used = rights_used_by(EVERYTHING, ACCOUNT)
     assert not unused(granted(ROLES), used)
     assert not foreign(used, "operator")
     assert not used.refused
 
 
-def test_a_grant_that_nobody_uses_is_seen() -> None:
-    used = asked(EVERYTHING[1:], ACCOUNT)
+def test_unused_right_is_found() -> None:
+    used = rights_used_by(EVERYTHING[1:], ACCOUNT)
     assert unused(granted(ROLES), used) == {Right("", "pods", "get")}
 
 
-def test_a_call_uses_only_rights_of_its_namespace() -> None:
-    used = asked([*EVERYTHING[:3], line("get", "leases", "coordination.k8s.io")], ACCOUNT)
+def test_call_uses_only_rights_of_its_namespace() -> None:
+    used = rights_used_by([*EVERYTHING[:3], line("get", "leases", "coordination.k8s.io")], ACCOUNT)
     assert [str(right) for right in unused(granted(ROLES), used)] == [
         "get leases.coordination.k8s.io in system-namespace"
     ]
 
 
-def test_a_refusal_is_seen() -> None:
-    used = asked([*EVERYTHING, line("list", "secrets", decision="forbid")], ACCOUNT)
+def test_refused_request_is_found() -> None:
+    used = rights_used_by([*EVERYTHING, line("list", "secrets", decision="forbid")], ACCOUNT)
     assert used.refused == {Right("", "secrets", "list", "shop")}
 
 
-def test_a_right_from_elsewhere_is_seen() -> None:
-    used = asked([*EVERYTHING, line("list", "nodes", role="somebody-elses")], ACCOUNT)
+def test_right_from_another_role_is_found() -> None:
+    used = rights_used_by([*EVERYTHING, line("list", "nodes", role="somebody-elses")], ACCOUNT)
     assert list(foreign(used, "operator")) == [Right("", "nodes", "list", "shop")]
 
 
 def test_others_are_not_counted() -> None:
-    used = asked([line("get", "pods", user="system-namespace:other")], ACCOUNT)
+    used = rights_used_by([line("get", "pods", user="system-namespace:other")], ACCOUNT)
     assert not used.allowed

@@ -37,7 +37,7 @@ def blocks(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
-def test_a_device_has_its_size_and_is_one_range(loop_device: LoopDevice) -> None:
+def test_device_has_its_size_and_is_one_range(loop_device: LoopDevice) -> None:
     device, _ = loop_device(mib=12)
     with BlockSource(device) as source:
         assert source.size == 12 * MIB
@@ -45,7 +45,7 @@ def test_a_device_has_its_size_and_is_one_range(loop_device: LoopDevice) -> None
         assert not source.has_changed()
 
 
-def test_a_device_is_read_completely(loop_device: LoopDevice) -> None:
+def test_device_is_read_completely(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=20)
     data = os.urandom(20 * MIB)
     path.write_bytes(data)
@@ -57,14 +57,14 @@ def test_a_device_is_read_completely(loop_device: LoopDevice) -> None:
     assert read == data
 
 
-def test_an_image_is_read_without_its_holes(tmp_path: Path) -> None:
+def test_image_is_read_without_its_holes(tmp_path: Path) -> None:
     path = image(tmp_path / "image", 1 << 40, (5 * MIB, b"x" * 4096), ((1 << 40) - 4096, b"y" * 4096))
     with BlockSource(path) as source:
         assert source.size == 1 << 40
         assert list(source.data_ranges()) == [ByteRange(5 * MIB, 4096), ByteRange((1 << 40) - 4096, 4096)]
 
 
-def test_an_image_written_after_opening_has_changed(tmp_path: Path) -> None:
+def test_image_written_after_opening_has_changed(tmp_path: Path) -> None:
     path = image(tmp_path / "image", MIB)
     with BlockSource(path) as source:
         assert not source.has_changed()
@@ -73,19 +73,19 @@ def test_an_image_written_after_opening_has_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opener", [BlockSource, lambda path: BlockTarget(path, 0)])
-def test_a_directory_is_rejected_as_a_device(tmp_path: Path, opener: Callable[[str], object]) -> None:
+def test_directory_is_rejected_as_a_device(tmp_path: Path, opener: Callable[[str], object]) -> None:
     with pytest.raises((SourceError, TargetError), match="is not a block device: check the volume's mode"):
         opener(str(tmp_path))
 
 
-def test_a_missing_device_is_an_error(tmp_path: Path) -> None:
+def test_missing_device_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"ENOENT: cannot open .*nowhere"):
         BlockSource(str(tmp_path / "nowhere"))
     with pytest.raises(TargetError, match=r"ENOENT: cannot open .*nowhere"):
         BlockTarget(str(tmp_path / "nowhere"), 0)
 
 
-def test_a_target_that_is_too_small_is_rejected_before_writing(tmp_path: Path) -> None:
+def test_target_that_is_too_small_is_rejected_before_writing(tmp_path: Path) -> None:
     path = image(tmp_path / "image", MIB, (0, b"keep"))
     with pytest.raises(TargetError, match="the target has 1048576 bytes and the backup 1048577: restore to a larger"):
         BlockTarget(path, MIB + 1)
@@ -105,7 +105,7 @@ def fail_after_open(path: str) -> Callable[..., object]:
     return fail
 
 
-def test_a_source_that_fails_to_open_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_that_fails_to_open_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, before = image(tmp_path / "image", MIB), open_descriptors()
     monkeypatch.setattr("cinderblock.volume.block.source.size_in_bytes", fail_after_open(path))
     with pytest.raises(SourceError, match="ENXIO: cannot open"):
@@ -114,7 +114,7 @@ def test_a_source_that_fails_to_open_leaves_no_descriptor(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("step", ["size_in_bytes", "data_ranges"])
-def test_a_target_that_fails_to_open_leaves_no_descriptor(
+def test_target_that_fails_to_open_leaves_no_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     path, before = image(tmp_path / "image", MIB), open_descriptors()
@@ -124,14 +124,14 @@ def test_a_target_that_fails_to_open_leaves_no_descriptor(
     assert open_descriptors() == before
 
 
-def test_a_target_that_is_too_small_leaves_no_descriptor(tmp_path: Path) -> None:
+def test_target_that_is_too_small_leaves_no_descriptor(tmp_path: Path) -> None:
     path, before = image(tmp_path / "image", MIB), open_descriptors()
     with pytest.raises(TargetError, match="restore to a larger"):
         BlockTarget(path, MIB + 1)
     assert open_descriptors() == before
 
 
-def test_a_larger_target_keeps_its_remaining_bytes(tmp_path: Path) -> None:
+def test_larger_target_keeps_its_remaining_bytes(tmp_path: Path) -> None:
     path = image(tmp_path / "image", 2 * MIB, (0, b"x" * 2 * MIB))
     with BlockTarget(path, MIB) as target:
         assert (target.size, target.capacity) == (MIB, 2 * MIB)
@@ -140,7 +140,7 @@ def test_a_larger_target_keeps_its_remaining_bytes(tmp_path: Path) -> None:
     assert content(path) == bytes(MIB) + b"x" * MIB
 
 
-def test_a_mounted_device_is_rejected(loop_device: LoopDevice, mount: Callable[..., Path], target: Path) -> None:
+def test_mounted_device_is_rejected(loop_device: LoopDevice, mount: Callable[..., Path], target: Path) -> None:
     device, _ = loop_device()
     subprocess.run(["mkfs.ext4", "-q", device], check=True)
     mount(device, at=target)
@@ -148,13 +148,13 @@ def test_a_mounted_device_is_rejected(loop_device: LoopDevice, mount: Callable[.
         BlockTarget(device, MIB)
 
 
-def test_a_read_only_device_is_rejected_before_writing(loop_device: LoopDevice) -> None:
+def test_read_only_device_is_rejected_before_writing(loop_device: LoopDevice) -> None:
     device, _ = loop_device(options=("--read-only",))
     with pytest.raises(TargetError, match="read-only"):
         BlockTarget(device, MIB)
 
 
-def test_a_device_without_a_medium_is_not_an_empty_volume(loop_device: LoopDevice) -> None:
+def test_device_without_a_medium_is_not_an_empty_volume(loop_device: LoopDevice) -> None:
     """A detached device has 0 bytes, which must not become an empty backup."""
     device, path = loop_device()
     os.truncate(path, 0)
@@ -163,7 +163,7 @@ def test_a_device_without_a_medium_is_not_an_empty_volume(loop_device: LoopDevic
         BlockSource(device)
 
 
-def test_a_failing_device_is_named(loop_device: LoopDevice) -> None:
+def test_failing_device_is_named(loop_device: LoopDevice) -> None:
     device, path = loop_device()
     os.truncate(path, MIB)
     with BlockSource(device) as source, pytest.raises(SourceError, match=r"I/O error.*read at byte 2097152 of /dev/"):
@@ -178,7 +178,7 @@ def fill(target: BlockTarget, offset: int, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("at", "problem"), [(0, "the target volume is full"), (1, "I/O error")], ids=["direct", "cached"]
 )
-def test_a_thin_device_without_space_is_an_error(
+def test_thin_device_without_space_is_an_error(
     mount: Callable[..., Path], loop_device: LoopDevice, tmp_path: Path, at: int, problem: str
 ) -> None:
     """The image is in a file system of 1 MiB. A direct write fails at once, a cached write fails at the final sync."""
@@ -213,7 +213,7 @@ def test_cleared_data_is_zero_on_the_device(loop_device: LoopDevice, offset: int
 
 
 @pytest.mark.parametrize("missing", [{"punch_hole"}, {"punch_hole", "zero_out"}])
-def test_a_device_that_cannot_clear_is_written_with_zeros(
+def test_device_that_cannot_clear_is_written_with_zeros(
     loop_device: LoopDevice, monkeypatch: pytest.MonkeyPatch, missing: set[str]
 ) -> None:
     for name in missing:
@@ -228,7 +228,7 @@ def test_a_device_that_cannot_clear_is_written_with_zeros(
     assert content(path) == data
 
 
-def test_a_thin_device_stays_thin_when_zeros_are_cleared(
+def test_thin_device_stays_thin_when_zeros_are_cleared(
     loop_device: LoopDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("punch_hole", "zero_out"):
@@ -242,7 +242,7 @@ def test_a_thin_device_stays_thin_when_zeros_are_cleared(
     assert blocks(path) <= 64 << 10
 
 
-def test_a_device_frees_the_space_of_cleared_data(loop_device: LoopDevice) -> None:
+def test_device_frees_the_space_of_cleared_data(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=16)
     path.write_bytes(os.urandom(16 * MIB))
     with BlockTarget(device, 16 * MIB) as target:
@@ -252,14 +252,14 @@ def test_a_device_frees_the_space_of_cleared_data(loop_device: LoopDevice) -> No
     assert blocks(path) <= 64 << 10
 
 
-def test_a_new_image_is_known_to_be_blank(tmp_path: Path) -> None:
+def test_new_image_is_known_to_be_blank(tmp_path: Path) -> None:
     with BlockTarget(image(tmp_path / "new", MIB), MIB) as target:
         assert target.is_blank
     with BlockTarget(image(tmp_path / "old", MIB, (0, b"x")), MIB) as target:
         assert not target.is_blank
 
 
-def test_an_image_with_data_but_no_blocks_is_not_blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_with_data_but_no_blocks_is_not_blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FUSE file systems may not count blocks."""
     path = image(tmp_path / "image", 11, (0, b"held before"))
     without_blocks = os.stat_result((*tuple(os.stat(path))[:10], 0, 0, 0, 0, 0, 0, 4096, 0))
@@ -272,7 +272,7 @@ def test_an_image_with_data_but_no_blocks_is_not_blank(tmp_path: Path, monkeypat
     assert content(path) == bytes(11)
 
 
-def test_the_current_content_of_a_device_can_be_read(loop_device: LoopDevice) -> None:
+def test_current_content_of_a_device_can_be_read(loop_device: LoopDevice) -> None:
     device, path = loop_device(mib=1)
     path.write_bytes(b"x" * MIB)
     buffer = memoryview(bytearray(10))

@@ -74,7 +74,7 @@ def pair(source: Path, target: Path) -> tuple[Path, Path]:
     return source, target
 
 
-def test_the_same_seed_makes_the_same_tree(pair: tuple[Path, Path]) -> None:
+def test_same_seed_makes_the_same_tree(pair: tuple[Path, Path]) -> None:
     assert compare_trees(str(pair[0]), str(pair[1]), holes=True) == []
 
 
@@ -85,14 +85,14 @@ def test_another_seed_makes_another_tree(source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_single_change_is_found(pair: tuple[Path, Path], what: str) -> None:
+def test_single_change_is_found(pair: tuple[Path, Path], what: str) -> None:
     change, expected = CHANGES[what]
     change(pair[1])
     found = compare_trees(str(pair[0]), str(pair[1]), holes=True)
     assert any(expected in line for line in found), found
 
 
-def test_a_changed_owner_is_found_or_ignored(pair: tuple[Path, Path], as_root: None) -> None:
+def test_changed_owner_is_found_or_ignored(pair: tuple[Path, Path], as_root: None) -> None:
     os.chown(pair[1] / "names" / "plain", 7, 8)
     assert compare_trees(str(pair[0]), str(pair[1])) == ["'names/plain': owner 0:0 and 7:8"]
     assert compare_trees(str(pair[0]), str(pair[1]), owners=False) == []

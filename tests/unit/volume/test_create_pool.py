@@ -92,7 +92,7 @@ def test_existing_files_are_updated_and_missing_files_are_created(source: Path, 
     assert compare_trees(str(source), str(target)) == []
 
 
-def test_a_read_only_directory_gets_its_files_before_its_mode(source: Path, target: Path) -> None:
+def test_read_only_directory_gets_its_files_before_its_mode(source: Path, target: Path) -> None:
     for number in range(300):
         directory = source / f"d{number:03}"
         directory.mkdir()
@@ -119,7 +119,7 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", path], check=True)
 
 
-def test_a_full_volume_ends_the_restore_with_its_processes(
+def test_full_volume_ends_the_restore_with_its_processes(
     many_small_files: Backups, small_volume: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))
@@ -129,7 +129,7 @@ def test_a_full_volume_ends_the_restore_with_its_processes(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_killed_process_ends_the_restore_and_a_retry_completes_it(
+def test_killed_process_ends_the_restore_and_a_retry_completes_it(
     many_small_files: Backups, target: Path, monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[bytes]]
 ) -> None:
     order = create_pool.CreatePool.make
@@ -150,7 +150,7 @@ def test_a_killed_process_ends_the_restore_and_a_retry_completes_it(
     assert (target / "small1999").read_bytes() == random.Random(1999).randbytes(3000)
 
 
-def test_a_restore_continues_if_no_process_can_be_started(
+def test_restore_continues_if_no_process_can_be_started(
     many_small_files: Backups, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -187,7 +187,7 @@ def test_losses_in_other_processes_are_reported_with_examples(
 
 
 @pytest.mark.skipif(not PRIVILEGED, reason="needs root")
-def test_a_loss_in_another_process_ends_a_strict_restore(files_of_another: Backups, target: Path) -> None:
+def test_loss_in_another_process_ends_a_strict_restore(files_of_another: Backups, target: Path) -> None:
     def work() -> str:
         with pytest.raises(TargetError) as caught:
             files_of_another.restore("one", target)

@@ -68,7 +68,7 @@ def test_unaligned_or_short_data_goes_through_the_cache(
 
 @pytest.mark.parametrize("offset", [0, 1, 511, 4096, 4097])
 @pytest.mark.parametrize("length", [1, 4095, 65536, 65537, MIB, 3 * MIB + 77])
-def test_a_target_holds_all_data_at_any_offset(image: Path, offset: int, length: int) -> None:
+def test_target_holds_all_data_at_any_offset(image: Path, offset: int, length: int) -> None:
     data = os.urandom(length)
     with BlockTarget(image, SIZE) as target:
         target.write(offset, data)
@@ -76,7 +76,7 @@ def test_a_target_holds_all_data_at_any_offset(image: Path, offset: int, length:
     assert image.read_bytes() == bytes(offset) + data + bytes(SIZE - offset - length)
 
 
-def test_the_caller_may_reuse_its_memory_at_once(image: Path) -> None:
+def test_caller_may_reuse_its_memory_at_once(image: Path) -> None:
     buffer, expected = bytearray(MIB), []
     with BlockTarget(image, SIZE) as target:
         for number in range(SIZE // MIB):
@@ -108,7 +108,7 @@ def test_adjacent_writes_of_several_threads_do_not_interfere(image: Path) -> Non
     assert image.read_bytes() == data
 
 
-def test_a_file_system_without_direct_io_is_written_through_the_cache(
+def test_file_system_without_direct_io_is_written_through_the_cache(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
@@ -135,7 +135,7 @@ def test_rejected_direct_writes_go_through_the_cache(image: Path, monkeypatch: p
     assert_a_target_holds_what_was_written(image)
 
 
-def test_a_short_write_is_continued(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_write_is_continued(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: written(fd, data[:ALIGNMENT], offset))
     data = os.urandom(MIB)
@@ -145,7 +145,7 @@ def test_a_short_write_is_continued(image: Path, monkeypatch: pytest.MonkeyPatch
     assert image.read_bytes()[:MIB] == data
 
 
-def test_a_failed_write_is_reported_by_finish_with_its_offset(
+def test_failed_write_is_reported_by_finish_with_its_offset(
     writer: DirectFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "pwrite", fail_to_write)
@@ -177,7 +177,7 @@ def restore_file(target: Path, data: bytes, offset: int = 0) -> None:
         tree.finish()
 
 
-def test_a_large_file_bypasses_the_cache_and_gets_its_attributes(target: Path) -> None:
+def test_large_file_bypasses_the_cache_and_gets_its_attributes(target: Path) -> None:
     data = os.urandom(5 * MIB + 77)
     restore_file(target, data)
     status = os.stat(target / "large")
@@ -187,19 +187,19 @@ def test_a_large_file_bypasses_the_cache_and_gets_its_attributes(target: Path) -
 
 
 @pytest.mark.parametrize("present", [0, 1, MIB, 5 * MIB, 9 * MIB])
-def test_an_existing_large_file_gets_its_new_content(target: Path, present: int) -> None:
+def test_existing_large_file_gets_its_new_content(target: Path, present: int) -> None:
     data = os.urandom(5 * MIB + 77)
     (target / "large").write_bytes(data[:MIB] + bytes(present - MIB) if present > MIB else data[:present])
     restore_file(target, data, offset=MIB if present >= MIB else 0)
     assert (target / "large").read_bytes() == data
 
 
-def test_a_large_file_without_space_is_reported(ext4: Callable[..., Path]) -> None:
+def test_large_file_without_space_is_reported(ext4: Callable[..., Path]) -> None:
     with pytest.raises(TargetError, match=r"the target volume is full.*large"):
         restore_file(ext4(mib=4), os.urandom(16 * MIB))
 
 
-def test_an_abandoned_large_file_leaves_no_open_descriptor(target: Path) -> None:
+def test_abandoned_large_file_leaves_no_open_descriptor(target: Path) -> None:
     before = os.listdir("/proc/self/fd")
     with TreeWriter(str(target)) as tree:
         tree.put(Entry(b"", EntryKind.DIRECTORY, mode=0o755))

@@ -23,7 +23,7 @@ def read_back(text: str) -> bytes:
 @example(b"\\xff")
 @example(b"\xff")
 @example("\u0085\u200b\U000e0001".encode())
-def test_a_formatted_path_is_printable_and_reversible(path: bytes) -> None:
+def test_formatted_path_is_printable_and_reversible(path: bytes) -> None:
     assert format_path(path).isprintable()
     assert read_back(format_path(path)) == (path or b".")
 
@@ -41,7 +41,7 @@ def test_ordinary_names_are_printed_unchanged() -> None:
         errno.ENXIO, errno.ENODEV, errno.ENOTCONN,
     ],
 )  # fmt: skip
-def test_a_target_error_states_cause_remedy_and_path(code: int) -> None:
+def test_target_error_states_cause_remedy_and_path(code: int) -> None:
     message = target_error(OSError(code, ""), "write", b"dir/file").message
     reason, _, advice = message.partition(": ")
     assert reason
@@ -49,6 +49,6 @@ def test_a_target_error_states_cause_remedy_and_path(code: int) -> None:
     assert len(message) < 255
 
 
-def test_an_unknown_error_has_the_message_of_the_kernel() -> None:
+def test_unknown_error_has_the_message_of_the_kernel() -> None:
     message = source_error(OSError(errno.ENOLCK, ""), "read", b"file").message
     assert message == "No locks available (ENOLCK: cannot read file)"

@@ -63,7 +63,7 @@ KINDS = (
 
 @pytest.mark.parametrize("entry", KINDS, ids=lambda entry: entry.kind.name)
 @pytest.mark.parametrize(("answer", "verb"), [(IGNORED, "only pretends to set"), (errno.EPERM, "refuses")])
-def test_an_owner_that_cannot_be_set_ends_a_strict_restore(
+def test_owner_that_cannot_be_set_ends_a_strict_restore(
     target: Path, as_root: None, entry: Entry, answer: int, verb: str
 ) -> None:
     message = run_with_answers(lambda: error_of(target, entry), {Call.CHOWN: answer})
@@ -87,13 +87,13 @@ def test_best_effort_continues_and_names_three_files(target: Path, as_root: None
     assert {path.stat().st_mtime_ns for path in target.iterdir()} == {5}
 
 
-def test_a_setuid_program_loses_its_bits_if_its_owner_was_not_set(target: Path, as_root: None) -> None:
+def test_setuid_program_loses_its_bits_if_its_owner_was_not_set(target: Path, as_root: None) -> None:
     program = of_another(b"program", mode=0o6755)
     run_with_answers(lambda: restored(target, program), {Call.CHOWN: IGNORED})
     assert stat.S_IMODE((target / "program").stat().st_mode) == 0o755
 
 
-def test_a_correct_owner_is_neither_set_nor_checked(target: Path, as_root: None) -> None:
+def test_correct_owner_is_neither_set_nor_checked(target: Path, as_root: None) -> None:
     here = of_another(b"file", uid=0, gid=0)
     assert run_with_answers(lambda: restored(target, here, is_strict=True), {Call.CHOWN: errno.EIO}) == []
 
@@ -119,7 +119,7 @@ def test_unsupported_modes_are_counted(target: Path, as_root: None, answer: int)
     assert lost == [Loss(what="modes of files", objects=3, examples=named)]
 
 
-def test_a_dropped_setgid_bit_is_counted(target: Path, as_root: None) -> None:
+def test_dropped_setgid_bit_is_counted(target: Path, as_root: None) -> None:
     """Without CAP_FSETID, chmod(2) silently drops the bit if the process is not in the file's group."""
     os.chown(target, NOBODY, 7)
     target.chmod(0o2777)
@@ -178,7 +178,7 @@ def test_unsupported_hard_links_become_copies_of_the_inode(target: Path, as_root
     assert (os.readlink(target / "z"), linked.st_uid, linked.st_mtime_ns) == ("nowhere", 7, 6)
 
 
-def test_a_pipe_in_an_unprivileged_restore_needs_no_capability(target: Path, as_root: None) -> None:
+def test_pipe_in_an_unprivileged_restore_needs_no_capability(target: Path, as_root: None) -> None:
     os.chown(target, NOBODY, NOBODY)
 
     def work() -> list[str]:
@@ -215,7 +215,7 @@ def test_fractions_of_seconds_are_counted_and_end_nothing(ext4: Callable[..., Pa
     assert lost == (coarse if more == ("-I", "128") else [])
 
 
-def test_a_year_that_ext4_cannot_hold_ends_a_strict_restore(ext4: Callable[..., Path]) -> None:
+def test_year_that_ext4_cannot_hold_ends_a_strict_restore(ext4: Callable[..., Path]) -> None:
     volume = ext4(more=("-I", "128"))
     late = of_another(b"late", mtime_ns=IN_2106)
     message = error_of(volume, late)
@@ -230,7 +230,7 @@ def test_a_year_that_ext4_cannot_hold_ends_a_strict_restore(ext4: Callable[..., 
     assert (times.objects, times.examples) == (1, ["late"])
 
 
-def test_a_year_that_xfs_cannot_hold_ends_a_strict_restore(tmp_path: Path, mount: Callable[..., Path]) -> None:
+def test_year_that_xfs_cannot_hold_ends_a_strict_restore(tmp_path: Path, mount: Callable[..., Path]) -> None:
     image, volume = tmp_path / "xfs.img", tmp_path / "xfs"
     with image.open("xb") as file:
         file.truncate(320 * MIB)

@@ -40,12 +40,12 @@ def workplace(tmp_path: Path, as_root: None) -> Path:
     return place
 
 
-def test_a_process_with_all_capabilities_warns_of_nothing(tmp_path: Path) -> None:
+def test_process_with_all_capabilities_warns_of_nothing(tmp_path: Path) -> None:
     assert assess_source(str(tmp_path), ALL).warnings() == []
     assert assess_target(str(tmp_path), ALL).warnings() == []
 
 
-def test_a_process_without_capabilities_warns_of_every_loss(tmp_path: Path) -> None:
+def test_process_without_capabilities_warns_of_every_loss(tmp_path: Path) -> None:
     assert assess_source(str(tmp_path), NONE).warnings() == [
         "running as user 65534 without DAC_OVERRIDE: the backup fails at files that this user may not read"
     ]
@@ -64,7 +64,7 @@ def test_losses_that_depend_on_the_backup_cause_no_warning(tmp_path: Path) -> No
     assert not assessed.keeps(Feature.TRUSTED_ATTRIBUTES)
 
 
-def test_a_user_namespace_causes_a_warning(tmp_path: Path) -> None:
+def test_user_namespace_causes_a_warning(tmp_path: Path) -> None:
     assessed = assess_target(str(tmp_path), ProcessCapabilities(0, frozenset(Capability), is_confined=True))
     assert assessed.warnings() == [
         "running in a user namespace: owners outside its range are not restored",
@@ -72,7 +72,7 @@ def test_a_user_namespace_causes_a_warning(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_system_without_attributes_causes_a_warning(target: Path, mount: Callable[..., Path]) -> None:
+def test_file_system_without_attributes_causes_a_warning(target: Path, mount: Callable[..., Path]) -> None:
     mount("-t", "ramfs", "ramfs", at=target)
     assert assess_target(str(target), ALL).warnings() == [
         "the target's file system has no extended attributes: they are not restored",
@@ -80,7 +80,7 @@ def test_a_file_system_without_attributes_causes_a_warning(target: Path, mount: 
     ]
 
 
-def test_a_missing_directory_cannot_be_assessed(tmp_path: Path) -> None:
+def test_missing_directory_cannot_be_assessed(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nowhere"):
         assess_source(str(tmp_path / "nowhere"))
     with pytest.raises(TargetError, match="nowhere"):
@@ -93,7 +93,7 @@ def test_capabilities_are_read_from_the_kernel(workplace: Path) -> None:
     assert kept == ProcessCapabilities(0, frozenset(BASELINE), is_confined=False)
 
 
-def test_a_user_can_back_up_and_restore_a_tree_of_its_own(workplace: Path) -> None:
+def test_user_can_back_up_and_restore_a_tree_of_its_own(workplace: Path) -> None:
     def work() -> tuple[list[str], CopyResult, list[str]]:
         make_tree("source", privileged=False)
         os.mkdir("target")
@@ -109,7 +109,7 @@ def test_a_user_can_back_up_and_restore_a_tree_of_its_own(workplace: Path) -> No
     assert second == []
 
 
-def test_a_user_restores_what_it_can_and_counts_the_rest(workplace: Path) -> None:
+def test_user_restores_what_it_can_and_counts_the_rest(workplace: Path) -> None:
     def work() -> dict[str, int]:
         os.mkdir("target")
         with TreeWriter("target") as writer:
@@ -142,7 +142,7 @@ def test_a_user_restores_what_it_can_and_counts_the_rest(workplace: Path) -> Non
     assert os.listxattr(target / "setuid") == ["user.kept"]
 
 
-def test_a_user_can_restore_to_a_volume_whose_root_belongs_to_root(workplace: Path) -> None:
+def test_user_can_restore_to_a_volume_whose_root_belongs_to_root(workplace: Path) -> None:
     target = workplace / "target"
     target.mkdir()
     os.chown(target, 0, NOBODY)
@@ -170,7 +170,7 @@ def test_a_user_can_restore_to_a_volume_whose_root_belongs_to_root(workplace: Pa
     )
 
 
-def test_a_file_of_another_user_that_cannot_be_written_is_replaced(workplace: Path) -> None:
+def test_file_of_another_user_that_cannot_be_written_is_replaced(workplace: Path) -> None:
     target = workplace / "target"
     target.mkdir()
     os.chown(target, NOBODY, NOBODY)
@@ -211,7 +211,7 @@ def test_root_with_baseline_capabilities_can_restore_over_anything(tmp_path: Pat
     assert compare_trees(str(source), str(target), holes=True) == []
 
 
-def test_an_unexpected_loss_is_an_error(workplace: Path) -> None:
+def test_unexpected_loss_is_an_error(workplace: Path) -> None:
     def work() -> str:
         os.mkdir("target")
         with TreeWriter("target", MetadataSupport()) as writer:
@@ -247,7 +247,7 @@ def test_attributes_unsupported_by_the_file_system_are_counted(target: Path, mou
         ]
 
 
-def test_a_user_without_cap_fowner_can_read_files_of_others(workplace: Path) -> None:
+def test_user_without_cap_fowner_can_read_files_of_others(workplace: Path) -> None:
     """The kernel rejects O_NOATIME for files of other users; they must still be read."""
     (workplace / "source").mkdir(mode=0o755)
     (workplace / "source" / "of-root").write_bytes(b"readable")

@@ -21,11 +21,11 @@ def extents_of(cuts: list[int]) -> tuple[Extent, ...]:
 def test_extents_and_holes_together_cover_everything_once(cuts: list[int], tail: int) -> None:
     extents = extents_of(sorted(cuts))
     end = max(cuts, default=0) + tail
-    gaps = list(holes(extents, 0, end))
-    covered = sorted([(e.offset, e.length) for e in extents] + [tuple(gap) for gap in gaps])
+    found = list(holes(extents, 0, end))
+    covered = sorted([(e.offset, e.length) for e in extents] + [tuple(hole) for hole in found])
     positions = [p for offset, length in covered for p in range(offset, offset + length)]
     assert positions == list(range(end))
-    assert all(length > 0 for _, length in gaps)
+    assert all(length > 0 for _, length in found)
 
 
 @given(st.lists(st.integers(0, 200), unique=True, min_size=2, max_size=20), st.integers(0, 20))
@@ -37,7 +37,7 @@ def test_holes_of_an_entry_in_parts_are_those_of_the_whole(cuts: list[int], spli
     assert parts == list(holes(extents, 0, 300))
 
 
-def test_an_entry_without_extents_is_one_hole() -> None:
+def test_entry_without_extents_is_one_hole() -> None:
     assert list(holes((), 0, 10)) == [ByteRange(0, 10)]
     assert list(holes((), 0, 0)) == []
 
@@ -50,7 +50,7 @@ def test_zeros_are_distinguished_from_data(data: bytes) -> None:
 @pytest.mark.parametrize(
     "size", [1, ZERO_BLOCK_BYTES - 1, ZERO_BLOCK_BYTES, ZERO_BLOCK_BYTES + 1, 3 * ZERO_BLOCK_BYTES + 7]
 )
-def test_a_single_nonzero_byte_makes_a_block_data(size: int) -> None:
+def test_single_nonzero_byte_makes_a_block_data(size: int) -> None:
     data = bytearray(size)
     assert is_zero(memoryview(data))
     for position in {0, size // 2, size - 1}:

@@ -66,7 +66,7 @@ def test_holes_are_not_among_the_data(source: Path) -> None:
     assert all(length <= MIB for _offset, length in ranges)
 
 
-def test_a_sparse_file_of_a_tebibyte_has_little_data(source: Path) -> None:
+def test_sparse_file_of_a_tebibyte_has_little_data(source: Path) -> None:
     write_at(source / "file", 1 << 40, ((1 << 40) - 3, b"end"))
     [(offset, length)] = ranges_of(source, b"file")
     assert offset + length == 1 << 40
@@ -74,23 +74,23 @@ def test_a_sparse_file_of_a_tebibyte_has_little_data(source: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [SMALL_FILE_BYTES + 1, 10 * MIB])
-def test_a_file_that_is_only_a_hole_has_no_data(source: Path, size: int) -> None:
+def test_file_that_is_only_a_hole_has_no_data(source: Path, size: int) -> None:
     write_at(source / "file", size)
     assert ranges_of(source, b"file") == []
 
 
 @pytest.mark.parametrize("size", [1, SMALL_FILE_BYTES, SMALL_FILE_BYTES + 1, 5 * MIB + 1])
-def test_a_file_without_holes_is_one_range(source: Path, size: int) -> None:
+def test_file_without_holes_is_one_range(source: Path, size: int) -> None:
     write_at(source / "file", size, (0, b"x" * size))
     assert ranges_of(source, b"file") == [ByteRange(0, size)]
 
 
-def test_an_empty_file_has_no_data(source: Path) -> None:
+def test_empty_file_has_no_data(source: Path) -> None:
     (source / "file").touch()
     assert ranges_of(source, b"file") == []
 
 
-def test_a_file_system_that_does_not_know_holes_gives_one_range(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_that_does_not_know_holes_gives_one_range(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_at(source / "file", 10 * MIB, (0, b"x"))
 
     def fail(_fd: int, _position: int, _whence: int) -> int:
@@ -100,7 +100,7 @@ def test_a_file_system_that_does_not_know_holes_gives_one_range(source: Path, mo
     assert ranges_of(source, b"file") == [ByteRange(0, 10 * MIB)]
 
 
-def test_an_unmodified_file_has_not_changed(source: Path) -> None:
+def test_unmodified_file_has_not_changed(source: Path) -> None:
     (source / "file").write_bytes(b"content")
     with TreeReader(str(source)) as reader:
         entry = find(reader, b"file")
@@ -110,7 +110,7 @@ def test_an_unmodified_file_has_not_changed(source: Path) -> None:
             assert file.entry is entry
 
 
-def test_a_change_is_detected_although_size_and_mtime_are_restored(source: Path) -> None:
+def test_change_is_detected_although_size_and_mtime_are_restored(source: Path) -> None:
     path = source / "file"
     path.write_bytes(b"content")
     with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
@@ -132,7 +132,7 @@ def whole_seconds(ext4: Callable[..., Path]) -> Path:
     return path
 
 
-def test_a_change_is_detected_despite_coarse_timestamps(whole_seconds: Path) -> None:
+def test_change_is_detected_despite_coarse_timestamps(whole_seconds: Path) -> None:
     path = whole_seconds / "file"
     path.write_bytes(b"content")
     with TreeReader(str(whole_seconds)) as reader, reader.open_file(find(reader, b"file")) as file:
@@ -140,7 +140,7 @@ def test_a_change_is_detected_despite_coarse_timestamps(whole_seconds: Path) -> 
         assert file.has_changed()
 
 
-def test_a_file_under_constant_writes_is_never_settled(whole_seconds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_under_constant_writes_is_never_settled(whole_seconds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timestamps, "_MAX_TICK_WAITS", 1)
     path = whole_seconds / "file"
     path.write_bytes(b"content")
@@ -162,7 +162,7 @@ def test_a_file_under_constant_writes_is_never_settled(whole_seconds: Path, monk
         writer.join()
 
 
-def test_a_timestamp_in_the_future_is_not_waited_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timestamp_in_the_future_is_not_waited_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").write_bytes(b"content")
     monkeypatch.setattr(timestamps.time, "clock_gettime_ns", lambda _: 0)
     monkeypatch.setattr(timestamps.time, "sleep", lambda _: pytest.fail("nobody can wait for that"))
@@ -170,7 +170,7 @@ def test_a_timestamp_in_the_future_is_not_waited_for(source: Path, monkeypatch: 
         assert not file.has_changed()
 
 
-def test_a_file_that_shrinks_gives_fewer_bytes_and_has_changed(source: Path) -> None:
+def test_file_that_shrinks_gives_fewer_bytes_and_has_changed(source: Path) -> None:
     path = source / "file"
     path.write_bytes(b"x" * 1000)
     with TreeReader(str(source)) as reader, reader.open_file(find(reader, b"file")) as file:
@@ -179,7 +179,7 @@ def test_a_file_that_shrinks_gives_fewer_bytes_and_has_changed(source: Path) -> 
         assert file.has_changed()
 
 
-def test_a_file_changed_since_the_walk_has_a_new_entry(source: Path) -> None:
+def test_file_changed_since_the_walk_has_a_new_entry(source: Path) -> None:
     path = source / "file"
     path.write_bytes(b"old")
     with TreeReader(str(source)) as reader:
@@ -213,7 +213,7 @@ def _directory(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_removed, _symlink, _fifo, _directory])
-def test_a_file_replaced_by_another_kind_has_vanished(source: Path, change: object) -> None:
+def test_file_replaced_by_another_kind_has_vanished(source: Path, change: object) -> None:
     (source / "file").write_bytes(b"content")
     with TreeReader(str(source)) as reader:
         entry = find(reader, b"file")
@@ -224,7 +224,7 @@ def test_a_file_replaced_by_another_kind_has_vanished(source: Path, change: obje
         assert caught.value.reason == VANISHED
 
 
-def test_a_parent_that_became_a_symlink_is_not_followed(source: Path, tmp_path: Path) -> None:
+def test_parent_that_became_a_symlink_is_not_followed(source: Path, tmp_path: Path) -> None:
     (source / "directory").mkdir()
     (source / "directory" / "file").write_bytes(b"inside")
     with TreeReader(str(source)) as reader:
@@ -278,7 +278,7 @@ def test_several_threads_may_open_files_in_any_order(source: Path) -> None:
             assert all(pool.map(read, entries[::-1] * 3))
 
 
-def test_a_device_error_names_the_file(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_error_names_the_file(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").write_bytes(b"content")
 
     def fail(_fd: int, _buffers: object, _offset: int) -> int:
@@ -290,7 +290,7 @@ def test_a_device_error_names_the_file(source: Path, monkeypatch: pytest.MonkeyP
             file.read_into(0, memoryview(bytearray(7)))
 
 
-def test_an_abandoned_walk_leaves_no_open_descriptor(source: Path) -> None:
+def test_abandoned_walk_leaves_no_open_descriptor(source: Path) -> None:
     (source / "directory").mkdir()
     before = len(os.listdir("/proc/self/fd"))
     with TreeReader(str(source)) as reader:

@@ -51,13 +51,13 @@ def put_file(writer: TreeWriter, entry: Entry, content: bytes = b"") -> None:
         file.finish()
 
 
-def test_an_empty_directory_becomes_equal_to_a_tree_with_everything(tree: Path, target: Path) -> None:
+def test_empty_directory_becomes_equal_to_a_tree_with_everything(tree: Path, target: Path) -> None:
     result = copy_tree(str(tree), str(target))
     assert differences(tree, target) == []
     assert result.losses == []
 
 
-def test_a_restore_over_an_equal_tree_writes_nothing(tree: Path, target: Path) -> None:
+def test_restore_over_an_equal_tree_writes_nothing(tree: Path, target: Path) -> None:
     copy_tree(str(tree), str(target))
     before = inodes(target)
     assert copy_tree(str(tree), str(target)).written == 0
@@ -66,7 +66,7 @@ def test_a_restore_over_an_equal_tree_writes_nothing(tree: Path, target: Path) -
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_tree_that_was_edited_becomes_equal_again(tree: Path, target: Path, seed: int) -> None:
+def test_tree_that_was_edited_becomes_equal_again(tree: Path, target: Path, seed: int) -> None:
     copy_tree(str(tree), str(target))
     assert edit_tree(str(target), seed=seed, edits=60)
     assert differences(tree, target) != []
@@ -74,7 +74,7 @@ def test_a_tree_that_was_edited_becomes_equal_again(tree: Path, target: Path, se
     assert differences(tree, target) == []
 
 
-def test_a_tree_of_another_shape_becomes_equal(tree: Path, tmp_path: Path) -> None:
+def test_tree_of_another_shape_becomes_equal(tree: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     make_tree(str(other), seed=99, files=200, privileged=os.geteuid() == 0)
     edit_tree(str(other), seed=5, edits=100)
@@ -90,7 +90,7 @@ def test_everything_can_become_nothing(tree: Path, target: Path) -> None:
     assert list(target.iterdir()) == []
 
 
-def test_a_restore_to_a_volume_leaves_its_lost_found_alone(tree: Path, ext4: Callable[..., Path]) -> None:
+def test_restore_to_a_volume_leaves_its_lost_found_alone(tree: Path, ext4: Callable[..., Path]) -> None:
     volume = ext4(mib=64)
     (volume / "lost+found" / "#12").write_bytes(b"rescued")
     (volume / "extra").mkdir()
@@ -100,7 +100,7 @@ def test_a_restore_to_a_volume_leaves_its_lost_found_alone(tree: Path, ext4: Cal
 
 
 @pytest.mark.parametrize("present", [b"", b"short", b"exactly this", b"something much longer than it"])
-def test_an_existing_file_keeps_its_inode_and_gets_the_content(target: Path, present: bytes) -> None:
+def test_existing_file_keeps_its_inode_and_gets_the_content(target: Path, present: bytes) -> None:
     path = target / "file"
     path.write_bytes(present)
     inode = path.stat().st_ino
@@ -148,7 +148,7 @@ def test_zeros_are_written_if_holes_cannot_be_punched(target: Path, monkeypatch:
     assert any(content[2 * MIB + 100 :])
 
 
-def test_a_new_file_that_is_only_a_hole_takes_no_space(target: Path) -> None:
+def test_new_file_that_is_only_a_hole_takes_no_space(target: Path) -> None:
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         file = writer.put(Entry(b"file", EntryKind.FILE, mode=0o600, size=1 << 40))
@@ -161,7 +161,7 @@ def test_a_new_file_that_is_only_a_hole_takes_no_space(target: Path) -> None:
     assert (status.st_size, status.st_blocks) == (1 << 40, 0)
 
 
-def test_the_current_content_of_a_file_can_be_read(target: Path) -> None:
+def test_current_content_of_a_file_can_be_read(target: Path) -> None:
     (target / "file").write_bytes(b"0123456789")
     buffer = memoryview(bytearray(100))
     with TreeWriter(str(target)) as writer:
@@ -191,7 +191,7 @@ def test_files_may_be_finished_after_their_directory_was_left(target: Path) -> N
     assert times == {".": 5, "a": 7, "a/file": 9}
 
 
-def test_an_unfinished_file_is_an_error(target: Path) -> None:
+def test_unfinished_file_is_an_error(target: Path) -> None:
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
         file = writer.put(Entry(b"file", EntryKind.FILE, size=3))
@@ -201,7 +201,7 @@ def test_an_unfinished_file_is_an_error(target: Path) -> None:
             writer.finish()
 
 
-def test_a_symlink_in_place_of_a_directory_is_replaced(target: Path, tmp_path: Path) -> None:
+def test_symlink_in_place_of_a_directory_is_replaced(target: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "keep").write_bytes(b"keep")
@@ -216,7 +216,7 @@ def test_a_symlink_in_place_of_a_directory_is_replaced(target: Path, tmp_path: P
     assert (target / "dir" / "passwd").read_bytes() == b"evil"
 
 
-def test_a_symlink_in_place_of_a_file_is_replaced(target: Path, tmp_path: Path) -> None:
+def test_symlink_in_place_of_a_file_is_replaced(target: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"keep")
     outside.chmod(0o640)
@@ -229,7 +229,7 @@ def test_a_symlink_in_place_of_a_file_is_replaced(target: Path, tmp_path: Path) 
     assert not (target / "file").is_symlink()
 
 
-def test_the_longest_symlink_is_kept(source: Path, target: Path) -> None:
+def test_longest_symlink_is_kept(source: Path, target: Path) -> None:
     (source / "symlink").symlink_to("x" * 4095)
     copy_tree(str(source), str(target))
     assert os.readlink(target / "symlink") == "x" * 4095
@@ -249,7 +249,7 @@ def test_extra_symlinks_are_removed_without_their_targets(target: Path, tmp_path
     assert (outside / "keep").exists()
 
 
-def test_a_hard_link_never_follows_a_symlink(target: Path, tmp_path: Path) -> None:
+def test_hard_link_never_follows_a_symlink(target: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"outside")
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -272,7 +272,7 @@ def test_hard_linked_files_become_separate_files(target: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["size", "mtime_ns", "mode", "uid"])
-def test_an_inode_with_names_outside_the_target_is_not_changed(target: Path, tmp_path: Path, field: str) -> None:
+def test_inode_with_names_outside_the_target_is_not_changed(target: Path, tmp_path: Path, field: str) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"of others")
     os.link(outside, target / "file")
@@ -289,7 +289,7 @@ def test_an_inode_with_names_outside_the_target_is_not_changed(target: Path, tmp
     assert (target / "file").read_bytes() == b"x" * entry.size
 
 
-def test_a_running_program_is_replaced(target: Path) -> None:
+def test_running_program_is_replaced(target: Path) -> None:
     path = target / "program"
     shutil.copy("/bin/sleep", path)
     with subprocess.Popen([path, "60"]) as running, TreeWriter(str(target)) as writer:
@@ -312,7 +312,7 @@ def test_correct_links_are_kept(target: Path) -> None:
     assert (target / "a").stat().st_ino == (target / "b").stat().st_ino == inode
 
 
-def test_a_default_acl_of_the_target_is_not_inherited(target: Path) -> None:
+def test_default_acl_of_the_target_is_not_inherited(target: Path) -> None:
     os.setxattr(target, "system.posix_acl_default", DEFAULT_ACL)
     with TreeWriter(str(target)) as writer:
         writer.put(ROOT)
@@ -324,7 +324,7 @@ def test_a_default_acl_of_the_target_is_not_inherited(target: Path) -> None:
         assert os.listxattr(path) == []
 
 
-def test_the_umask_changes_no_mode(target: Path) -> None:
+def test_umask_changes_no_mode(target: Path) -> None:
     before = os.umask(0o077)
     try:
         with TreeWriter(str(target)) as writer:
@@ -338,7 +338,7 @@ def test_the_umask_changes_no_mode(target: Path) -> None:
     assert [stat.S_IMODE(path.stat().st_mode) for path in sorted(target.iterdir())] == [0o777, 0o666, 0o666]
 
 
-def test_a_deep_tree_is_written_and_removed_with_few_descriptors(target: Path) -> None:
+def test_deep_tree_is_written_and_removed_with_few_descriptors(target: Path) -> None:
     levels = 4 * MAX_OPEN_DIRECTORIES
     before = len(os.listdir("/proc/self/fd"))
     with TreeWriter(str(target)) as writer:
@@ -390,12 +390,12 @@ def test_impossible_hard_links_are_rejected(target: Path, link: bytes) -> None:
             writer.put(Entry(b"b", EntryKind.HARDLINK, target=link))
 
 
-def test_a_tree_must_begin_with_its_root(target: Path) -> None:
+def test_tree_must_begin_with_its_root(target: Path) -> None:
     with TreeWriter(str(target)) as writer, pytest.raises(IntegrityError, match="begins with a, not with its root"):
         writer.put(Entry(b"a", EntryKind.DIRECTORY))
 
 
-def test_a_mount_inside_the_target_is_not_emptied(target: Path, mount: Callable[..., Path]) -> None:
+def test_mount_inside_the_target_is_not_emptied(target: Path, mount: Callable[..., Path]) -> None:
     (target / "extra" / "mounted").mkdir(parents=True)
     mount("-t", "tmpfs", "tmpfs", at=target / "extra" / "mounted")
     (target / "extra" / "mounted" / "foreign").touch()
@@ -406,7 +406,7 @@ def test_a_mount_inside_the_target_is_not_emptied(target: Path, mount: Callable[
     assert (target / "extra" / "mounted" / "foreign").exists()
 
 
-def test_a_mount_for_an_empty_directory_is_left_unchanged(target: Path, mount: Callable[..., Path]) -> None:
+def test_mount_for_an_empty_directory_is_left_unchanged(target: Path, mount: Callable[..., Path]) -> None:
     (target / "mounted").mkdir()
     mount("-t", "tmpfs", "-o", "mode=711", "tmpfs", at=target / "mounted")
     (target / "mounted" / "foreign").touch()
@@ -429,7 +429,7 @@ def test_nothing_is_restored_into_a_mount(target: Path, mount: Callable[..., Pat
     assert list((target / "mounted").iterdir()) == []
 
 
-def test_a_full_volume_is_reported_with_the_file(ext4: Callable[..., Path]) -> None:
+def test_full_volume_is_reported_with_the_file(ext4: Callable[..., Path]) -> None:
     volume = ext4(mib=4)
     with TreeWriter(str(volume)) as writer:
         writer.put(ROOT)
@@ -443,7 +443,7 @@ def fill(writer: TreeWriter) -> None:
         writer.put(Entry(b"n%08d" % number, EntryKind.FIFO))
 
 
-def test_an_attribute_too_large_is_not_reported_as_full(ext4: Callable[..., Path]) -> None:
+def test_attribute_too_large_is_not_reported_as_full(ext4: Callable[..., Path]) -> None:
     volume = ext4(block=1024)
     entry = Entry(b"file", EntryKind.FILE, xattrs=((b"user.large", b"v" * 2000),))
     with TreeWriter(str(volume)) as writer:
@@ -454,7 +454,7 @@ def test_an_attribute_too_large_is_not_reported_as_full(ext4: Callable[..., Path
             file.finish()
 
 
-def test_a_volume_without_free_inodes_is_reported(ext4: Callable[..., Path]) -> None:
+def test_volume_without_free_inodes_is_reported(ext4: Callable[..., Path]) -> None:
     volume = ext4(mib=1)
     with TreeWriter(str(volume)) as writer:
         writer.put(ROOT)
@@ -462,7 +462,7 @@ def test_a_volume_without_free_inodes_is_reported(ext4: Callable[..., Path]) -> 
             fill(writer)
 
 
-def test_a_read_only_volume_is_reported(ext4: Callable[..., Path], mount: Callable[..., Path], tmp_path: Path) -> None:
+def test_read_only_volume_is_reported(ext4: Callable[..., Path], mount: Callable[..., Path], tmp_path: Path) -> None:
     volume = ext4()
     readonly = tmp_path / "readonly"
     readonly.mkdir()
@@ -471,7 +471,7 @@ def test_a_read_only_volume_is_reported(ext4: Callable[..., Path], mount: Callab
         writer.put(ROOT)
 
 
-def test_an_immutable_file_is_reported_as_such(target: Path, as_root: None) -> None:
+def test_immutable_file_is_reported_as_such(target: Path, as_root: None) -> None:
     path = target / "immutable"
     path.touch()
     fd = os.open(path, os.O_RDONLY)
@@ -487,7 +487,7 @@ def test_an_immutable_file_is_reported_as_such(target: Path, as_root: None) -> N
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EDQUOT, errno.ENOSPC])
-def test_an_error_of_the_final_sync_is_an_error(target: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_error_of_the_final_sync_is_an_error(target: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def fail(_fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -498,18 +498,18 @@ def test_an_error_of_the_final_sync_is_an_error(target: Path, monkeypatch: pytes
             writer.finish()
 
 
-def test_a_missing_target_is_an_error(tmp_path: Path) -> None:
+def test_missing_target_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="nowhere"):
         TreeWriter(str(tmp_path / "nowhere"))
 
 
-def test_a_target_that_is_not_a_directory_is_an_error(tmp_path: Path) -> None:
+def test_target_that_is_not_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TargetError, match=r"ENOTDIR: cannot restore to .*file"):
         TreeWriter(str(tmp_path / "file"))
 
 
-def test_a_restore_leaves_no_open_descriptor(tree: Path, target: Path) -> None:
+def test_restore_leaves_no_open_descriptor(tree: Path, target: Path) -> None:
     before = os.listdir("/proc/self/fd")
     copy_tree(str(tree), str(target))
     assert len(os.listdir("/proc/self/fd")) == len(before)

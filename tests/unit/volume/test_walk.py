@@ -45,7 +45,7 @@ def test_two_walks_of_a_tree_are_equal(source: Path) -> None:
     assert walk(source) == walk(source)
 
 
-def test_an_entry_has_all_metadata_of_a_file(source: Path, as_root: None) -> None:
+def test_entry_has_all_metadata_of_a_file(source: Path, as_root: None) -> None:
     path = source / "file"
     path.write_bytes(b"12345")
     os.chown(path, 1000, 2000)
@@ -90,7 +90,7 @@ def test_every_kind_of_entry_is_distinguished(source: Path, as_root: None) -> No
     assert (found[b"character"].rdev, found[b"block"].rdev) == (os.makedev(1, 3), os.makedev(7, 70000))
 
 
-def test_a_symlink_has_its_own_attributes(source: Path, as_root: None) -> None:
+def test_symlink_has_its_own_attributes(source: Path, as_root: None) -> None:
     (source / "file").touch()
     os.setxattr(source / "file", "user.of-the-file", b"")
     os.symlink("file", source / "symlink")
@@ -118,7 +118,7 @@ def test_further_names_of_an_inode_are_links_to_the_first(source: Path) -> None:
     assert (found[b"c"].kind, found[b"c"].target) == (EntryKind.HARDLINK, b"a/z")
 
 
-def test_a_file_with_names_outside_the_tree_is_an_ordinary_file(source: Path, tmp_path: Path) -> None:
+def test_file_with_names_outside_the_tree_is_an_ordinary_file(source: Path, tmp_path: Path) -> None:
     (source / "file").write_bytes(b"content")
     os.link(source / "file", tmp_path / "outside")
     assert walk(source)[b"file"].kind is EntryKind.FILE
@@ -154,7 +154,7 @@ def test_another_file_system_mounted_inside_is_not_entered(source: Path, mount: 
         assert reader.skipped.mounts == 1
 
 
-def test_a_bind_mount_of_the_same_file_system_is_not_entered(
+def test_bind_mount_of_the_same_file_system_is_not_entered(
     source: Path, target: Path, mount: Callable[..., Path]
 ) -> None:
     (source / "mounted").mkdir()
@@ -184,7 +184,7 @@ def test_paths_may_exceed_the_limit_of_the_kernel(source: Path) -> None:
     assert deepest.xattrs == ((b"user.deep", b"yes"),)
 
 
-def test_a_deep_tree_needs_few_descriptors(source: Path) -> None:
+def test_deep_tree_needs_few_descriptors(source: Path) -> None:
     levels = 5 * MAX_OPEN_DIRECTORIES
     fd = os.open(source, os.O_RDONLY)
     for _ in range(levels):
@@ -201,7 +201,7 @@ def test_a_deep_tree_needs_few_descriptors(source: Path) -> None:
     assert max(held) <= MAX_OPEN_DIRECTORIES + 4
 
 
-def test_a_large_directory_needs_memory_only_for_its_names(source: Path) -> None:
+def test_large_directory_needs_memory_only_for_its_names(source: Path) -> None:
     for number in range(20_000):
         os.close(os.open(source / f"a-name-of-20-{number:07}", os.O_CREAT | os.O_WRONLY))
     tracemalloc.start()
@@ -251,7 +251,7 @@ def test_objects_removed_during_the_walk_are_counted(source: Path, one_by_one: N
         assert reader.skipped.summaries() == ["files that were removed while the volume was read: 2"]
 
 
-def test_a_directory_removed_after_it_was_found_is_empty(source: Path, one_by_one: None) -> None:
+def test_directory_removed_after_it_was_found_is_empty(source: Path, one_by_one: None) -> None:
     (source / "directory").mkdir()
     with TreeReader(str(source)) as reader:
         entries = reader.walk()
@@ -261,7 +261,7 @@ def test_a_directory_removed_after_it_was_found_is_empty(source: Path, one_by_on
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.ENOTDIR, errno.ELOOP])
-def test_a_directory_that_cannot_be_reopened_is_an_error(
+def test_directory_that_cannot_be_reopened_is_an_error(
     source: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     (source / "directory").mkdir()
@@ -276,7 +276,7 @@ def test_a_directory_that_cannot_be_reopened_is_an_error(
             list(reader.walk())
 
 
-def test_a_deep_directory_moved_during_the_walk_is_detected(source: Path, one_by_one: None) -> None:
+def test_deep_directory_moved_during_the_walk_is_detected(source: Path, one_by_one: None) -> None:
     names = ["l"] * (MAX_OPEN_DIRECTORIES + 10)
     source.joinpath(*names).mkdir(parents=True)
     with TreeReader(str(source)) as reader:
@@ -289,12 +289,12 @@ def test_a_deep_directory_moved_during_the_walk_is_detected(source: Path, one_by
     assert caught.value.reason == "SourceChanging"
 
 
-def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
+def test_missing_root_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"does not exist: check the volume's mount .*ENOENT.*nowhere"):
         TreeReader(str(tmp_path / "nowhere"))
 
 
-def test_an_unreadable_directory_ends_the_walk_and_is_named(source: Path, as_root: None) -> None:
+def test_unreadable_directory_ends_the_walk_and_is_named(source: Path, as_root: None) -> None:
     (source / "open").mkdir()
     (source / "open" / "secret").mkdir(mode=0o700)
 
@@ -309,7 +309,7 @@ def test_an_unreadable_directory_ends_the_walk_and_is_named(source: Path, as_roo
     )
 
 
-def test_a_device_error_names_the_path(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_error_names_the_path(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "caf\udce9").touch()
 
     def fail(*_arguments: object, **_options: object) -> list[str]:

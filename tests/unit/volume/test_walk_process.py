@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Return the list of started processes, and check that all have ended. Walks start one even on one processor."""
+    """Return the list of started processes, and check that all have ended. A single processor suffices for one."""
     processes: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
@@ -74,7 +74,7 @@ def test_another_process_finds_the_same_entries(
     assert len(started) == 1
 
 
-def test_a_walk_process_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -> None:
+def test_walk_process_is_used_once(source: Path, started: list[subprocess.Popen[bytes]]) -> None:
     (source / "file").touch()
     with TreeReader(str(source)) as reader:
         reader.begin_walk()
@@ -92,7 +92,7 @@ def test_buffered_messages_come_in_order(source: Path, monkeypatch: pytest.Monke
     assert walk(source, by_another=True) == walk(source, by_another=False)
 
 
-def test_the_worker_buffers_a_bounded_amount(source: Path) -> None:
+def test_worker_buffers_a_bounded_amount(source: Path) -> None:
     reading, writing = os.pipe2(os.O_NONBLOCK)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     kept = bytearray(10_000)
@@ -110,7 +110,7 @@ def test_the_worker_buffers_a_bounded_amount(source: Path) -> None:
     os.close(writing)
 
 
-def test_an_unreadable_directory_gives_the_same_error(source: Path) -> None:
+def test_unreadable_directory_gives_the_same_error(source: Path) -> None:
     if not PRIVILEGED:
         pytest.skip("needs root to change the user")
     (source / "secret").mkdir(mode=0o700)
@@ -142,7 +142,7 @@ def test_directories_moved_meanwhile_end_the_walk(source: Path, monkeypatch: pyt
             list(entries)
 
 
-def test_a_killed_process_is_a_transient_error(
+def test_killed_process_is_a_transient_error(
     source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_the_pipe(source, monkeypatch)
@@ -156,7 +156,7 @@ def test_a_killed_process_is_a_transient_error(
             list(entries)
 
 
-def test_an_abandoned_walk_ends_its_process(
+def test_abandoned_walk_ends_its_process(
     source: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_the_pipe(source, monkeypatch)
@@ -168,7 +168,7 @@ def test_an_abandoned_walk_ends_its_process(
     assert len(started) == 2
 
 
-def test_the_walk_stays_in_this_process_if_none_can_start(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walk_stays_in_this_process_if_none_can_start(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").touch()
 
     def fail(*_: object, **__: object) -> None:
@@ -197,9 +197,7 @@ def test_messages_are_tagged(source: Path) -> None:
     ],
     ids=["permanent", "changing", "of the root"],
 )
-def test_an_error_is_a_tagged_message(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, content: tuple[str, ...]
-) -> None:
+def test_error_is_a_tagged_message(monkeypatch: pytest.MonkeyPatch, error: Exception, content: tuple[str, ...]) -> None:
     def fail(*_: object) -> None:
         raise error
 

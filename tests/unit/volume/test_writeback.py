@@ -65,7 +65,7 @@ def test_many_bytes_are_synced_early(disk: Disk, writing: BackgroundSync) -> Non
     assert disk.asked == 1
 
 
-def test_a_slow_disk_gets_one_sync_and_blocks_no_writer(disk: Disk, writing: BackgroundSync) -> None:
+def test_slow_disk_gets_one_sync_and_blocks_no_writer(disk: Disk, writing: BackgroundSync) -> None:
     disk.may_end.clear()
     writing.add_written(MIB)
     assert disk.begun.wait(10)
@@ -87,7 +87,7 @@ def test_bytes_written_during_a_sync_are_synced_next(disk: Disk, writing: Backgr
     assert disk.asked == 2
 
 
-def test_an_error_is_left_to_the_final_sync(tmp_path: Path) -> None:
+def test_error_is_left_to_the_final_sync(tmp_path: Path) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -95,7 +95,7 @@ def test_an_error_is_left_to_the_final_sync(tmp_path: Path) -> None:
         writing.add_written(MIB)
 
 
-def test_a_device_is_synced_during_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
+def test_device_is_synced_during_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
     monkeypatch.setattr(os, "fdatasync", disk.sync)
     image = tmp_path / "image"
     image.touch()
@@ -105,7 +105,7 @@ def test_a_device_is_synced_during_writing(tmp_path: Path, monkeypatch: pytest.M
         assert disk.begun.wait(10)
 
 
-def test_a_tree_is_synced_during_writing(target: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
+def test_tree_is_synced_during_writing(target: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
     monkeypatch.setattr(tree_writer, "sync_file_system", disk.sync)
     with TreeWriter(str(target)) as tree:
         tree.put(Entry(b"", EntryKind.DIRECTORY, mode=0o755))
@@ -113,7 +113,7 @@ def test_a_tree_is_synced_during_writing(target: Path, monkeypatch: pytest.Monke
         assert disk.begun.wait(10)
 
 
-def test_an_error_of_an_early_sync_fails_the_restore(
+def test_error_of_an_early_sync_fails_the_restore(
     mount: Callable[..., Path], loop_device: Callable[..., tuple[str, Path]], tmp_path: Path
 ) -> None:
     """A thin device without space, written through the cache, fails only in a sync, and the early sync comes first."""

@@ -133,11 +133,11 @@ BACKUP_STORE: Final = CustomResource(
         _AGE,
     ),
     rules=(
-        _fixed("container", "backups would be lost from sight; create another BackupStore"),
-        _fixed("prefix", "backups would be lost from sight; create another BackupStore"),
+        _fixed("container", "existing backups would no longer be found; create another BackupStore"),
+        _fixed("prefix", "existing backups would no longer be found; create another BackupStore"),
         {
             "rule": "!has(self.caSecretRef) || !has(self.endpointUrl) || self.endpointUrl.startsWith('https://')",
-            "message": "caSecretRef needs an endpointUrl that begins with https://: over plain HTTP nothing is checked",
+            "message": "caSecretRef needs an endpointUrl that begins with https://: plain HTTP checks nothing",
             "fieldPath": ".caSecretRef",
         },
         {

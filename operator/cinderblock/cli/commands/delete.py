@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise error.cause or error from None
         if not deleted:
             raise NotFound(
-                f"Cannot delete backup {backup.backup_id} of volume {backup.volume_id}: nothing is stored of it."
+                f"Cannot delete backup {backup.backup_id} of volume {backup.volume_id}: the store has no data of it."
             )
     if arguments.json:
         print_json({"backupId": backup.backup_id, "succeeded": True, "objectsDeleted": deleted})

@@ -216,6 +216,6 @@ async def _list_stores(kube: KubeClient, namespace: str, sleep: Sleep) -> Sequen
             continue
         return [BackupStore.model_validate(body) for body in bodies]
     raise NotFound(
-        f"Cannot list BackupStores: the API server does not serve them after {CRD_SECONDS} s. Check the"
+        f"Cannot list BackupStores: the API server still does not serve them after {CRD_SECONDS} s. Check the"
         " CustomResourceDefinitions."
     )

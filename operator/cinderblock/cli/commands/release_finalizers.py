@@ -163,7 +163,7 @@ async def _release(kube: KubeClient, kind: Kind, body: dict[str, Any]) -> None:
         else:
             return
     raise Conflict(
-        f"Cannot patch {kind.kind} {namespace}/{name}: it keeps changing. Stop what changes it, then try again."
+        f"Cannot patch {kind.kind} {namespace}/{name}: it keeps changing. Stop whatever changes it, then try again."
     )
 
 

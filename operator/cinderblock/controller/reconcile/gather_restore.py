@@ -79,7 +79,7 @@ async def _for_cleanup(context: Context, observed: ObservedRestore) -> ObservedR
     mover = await observe_own_mover(context, observed.restore)
     name = _promised_name(observed)
     if name is not None:
-        # What happens to the volume depends on whether it was promised to a claim.
+        # The fate of the volume depends on whether it was promised to a claim.
         observed = replace(
             observed, target=await context.get(PersistentVolumeClaim, kinds.PVC, name, observed.restore.namespace)
         )

@@ -79,8 +79,8 @@ def _is_wrong(error: CinderblockError) -> bool:
 def _unpinned_message(error: CinderblockError) -> str:
     """Return the message of condition Pinned. It omits the texts of a failing store, which differ each time."""
     if _is_wrong(error) or error.permanent:
-        return f"Cannot record what identifies the content, since an earlier release made the backup: {error.message}"
-    return "Cannot record what identifies the content, since an earlier release made the backup. The operator retries"
+        return f"Cannot record the pins of this backup, which an earlier release made: {error.message}"
+    return "Cannot record the pins of this backup, which an earlier release made. The operator retries"
 
 
 def _regained(observed: ObservedBackup, now: datetime, before: list[Condition]) -> list[Condition]:

@@ -111,7 +111,7 @@ def stop_message(message: str, mover: ObservedMover, now: datetime) -> str:
     if not stuck:
         return message
     return (
-        f"{message}, but pod {', '.join(stuck)} does not end. If its node is gone for good, taint the node with"
+        f"{message}, but pod {', '.join(stuck)} does not end. If its node is permanently gone, taint the node with"
         " node.kubernetes.io/out-of-service, or delete the pod with --force"
     )
 

@@ -91,7 +91,7 @@ def existing_target_fits(observed: ObservedRestore) -> Verdict:
         users = f" Used by pod {', '.join(observed.pods_using[:3])}." if observed.pods_using else ""
         return Fail(Reason.VOLUME_NOT_AVAILABLE, f"{TARGET_NOT_AVAILABLE}{users}")
     if target.status.phase == "Lost":
-        return Fail(Reason.VOLUME_LOST, f"{TARGET_NOT_AVAILABLE} Its PersistentVolume does not exist any more.")
+        return Fail(Reason.VOLUME_LOST, f"{TARGET_NOT_AVAILABLE} Its PersistentVolume no longer exists.")
     if target.spec.volume_mode is not description.volume_mode:
         modes = f"volumeMode is {target.spec.volume_mode}, the backup's is {description.volume_mode}"
         return Fail(Reason.VOLUME_MODE_MISMATCH, f"Invalid volume: {modes}.")

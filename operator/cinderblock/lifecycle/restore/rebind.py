@@ -128,7 +128,7 @@ def judge_orphan(
         cause = f"VolumeRestore {uid} and PersistentVolumeClaim {reference.namespace}/{reference.name} do not exist"
         note = f"{cause} any more. The volume was bound to that claim and is kept. Delete it if nobody needs its data."
         return keep_volume(volume), RecordEvent("Warning", Reason.VOLUME_KEPT, note)
-    note = f"VolumeRestore {uid} does not exist any more. The volume gets its reclaim policy back."
+    note = f"VolumeRestore {uid} no longer exists. The volume gets its reclaim policy back."
     return unmark(volume, claim), RecordEvent("Warning", Reason.VOLUME_ABANDONED, note)
 
 
@@ -194,7 +194,7 @@ def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> S
     """Reserve the released volume for the requested name, and create the claim."""
     reference = volume.spec.claim_ref
     name = checks.target_name(observed)
-    # A reference with a UID belongs to a claim that was bound and does not exist any more.
+    # A reference with a UID belongs to a claim that was bound and no longer exists.
     reservation = (observed.restore.namespace, name, "")
     is_reserved = reference is not None and (reference.namespace, reference.name, reference.uid) == reservation
     if not is_reserved and volume.status.phase != "Released":

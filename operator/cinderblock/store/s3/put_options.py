@@ -28,7 +28,7 @@ def put_options(location: StoreLocation) -> dict[str, Any]:
         if encryption.kms_key_id is not None:
             if encryption.algorithm is not ServerSideAlgorithm.KMS:
                 raise InvalidInput(
-                    "Cannot use a KMS key with another algorithm than aws:kms. Set the algorithm to aws:kms."
+                    "Cannot use a KMS key with an algorithm other than aws:kms. Set the algorithm to aws:kms."
                 )
             options["SSEKMSKeyId"] = encryption.kms_key_id
     return options

@@ -114,7 +114,7 @@ class S3Store:
         end = size if length is None or start < 0 else min(start + max(length, 1), size)
         if (first, last + 1, len(content)) != (requested, end, end - requested):
             raise StoreUnreachable(
-                f"Cannot read {key} in {self._address}: the server sent another range than the requested one."
+                f"Cannot read {key} in {self._address}: the server sent a range other than the requested one."
             )
         return slice_body(content, 0, length)
 
@@ -144,7 +144,7 @@ class S3Store:
             page = self._client.list_objects_v2(Bucket=self._container, Prefix=prefix, **extra)
             # Any well-formed XML, such as an XHTML page, would look like an empty listing.
             if "IsTruncated" not in page:
-                raise not_s3(self._address, "something else than a listing")
+                raise not_s3(self._address, "something other than a listing")
         return page
 
     def delete(self, keys: Iterable[str]) -> None:

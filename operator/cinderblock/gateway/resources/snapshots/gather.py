@@ -23,7 +23,7 @@ class Snapshot:
 
     Attributes:
         source: the VolumeSnapshot.
-        volume_id: id of the volume; empty if the volume does not exist any more.
+        volume_id: id of the volume; empty if the volume no longer exists.
         size: size of the volume in GiB.
     """
 

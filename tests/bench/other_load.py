@@ -1,4 +1,4 @@
-"""Who else uses the processors that are measured. They cannot be sent away, but waited for, and counted."""
+"""The load of other processes on the measured processors: the bench waits for it to end, and counts the rest."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _CALM: Final = 0.15
 
 
 def busy_seconds(processors: Iterable[int]) -> float:
-    """Seconds that processors have been busy until now, the kernel's work included (proc(5), /proc/stat)."""
+    """Return the seconds that the processors have been busy so far, including kernel work (proc(5), /proc/stat)."""
     names = {f"cpu{number}" for number in processors}
     with open("/proc/stat") as file:
         rows = [line.split() for line in file if line.split(" ", 1)[0] in names]
     return sum(int(row[column]) for row in rows for column in _BUSY_COLUMNS) / _TICKS
 
 
-def await_calm(processors: tuple[int, ...], patience: int) -> None:
-    """Wait for a second in which others hardly use the processors, for ``patience`` seconds at most.
+def await_calm(processors: tuple[int, ...], wait_seconds: int) -> None:
+    """Wait for a second in which others hardly use the processors, for ``wait_seconds`` seconds at most.
 
-    Then it is measured as it is, and the figures say how it was.
+    After that, the measurement runs anyway, and its results include the load.
     """
-    for _ in range(patience):
+    for _ in range(wait_seconds):
         before = busy_seconds(processors)
         time.sleep(1)
         if busy_seconds(processors) - before < _CALM * len(processors):

@@ -1,4 +1,4 @@
-"""What a cluster changes outside of its own directory: noted before the first start, put back at the end."""
+"""Settings of this machine that a cluster changes: saved before the first start, restored at the end."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ _ROOT = Path("/proc/sys")
 
 
 def sysctls() -> dict[str, str]:
-    """Return the kernel settings that a kubelet, a bridge or kube-proxy changes, as they are now."""
+    """Return the present values of the kernel settings that a kubelet, a bridge or kube-proxy changes."""
     return {name: (_ROOT / name).read_text().strip() for name in _SYSCTLS if (_ROOT / name).exists()}
 
 

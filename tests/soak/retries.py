@@ -1,4 +1,4 @@
-"""What a person does while the API server is down: ask again."""
+"""Retry while the API server is down, as a person would."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.support.cluster.cluster import LabError
+from tests.support.cluster.cluster import KubeClusterError
 
 T = TypeVar("T")
 
@@ -19,16 +19,16 @@ PASSING = (
     "http2", "too many requests", "shutting down", "apiserver not ready", "no matches for kind",
     "the server could not find the requested resource",
 )  # fmt: skip
-"""What is said while a killed part comes back: the API server for some seconds knows neither its roles nor its CRDs."""
+"""Errors while a killed part recovers: for some seconds, the API server knows neither its roles nor its CRDs."""
 
 
-def patiently(what: Callable[[], T]) -> T:
+def with_retries(what: Callable[[], T]) -> T:
     """Do it again while it fails for a reason that passes."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return what()
-        except LabError as error:
+        except KubeClusterError as error:
             if time.monotonic() > deadline or not any(word in str(error) for word in PASSING):
                 raise
             time.sleep(1)

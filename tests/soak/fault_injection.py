@@ -1,4 +1,4 @@
-"""Does harm to parts of the cluster at random moments, and mends what nobody else mends.
+"""Disrupt parts of the cluster at random moments, and repair what does not recover on its own.
 
 Parts are killed with SIGKILL; they are paused with SIGSTOP, so that they neither answer nor hang up; and what is sent
 to them is dropped.
@@ -24,7 +24,7 @@ from tests.support.cluster.cluster import Object
 from tests.support.store.objects_in_store import PORT
 
 SECONDS_BETWEEN = (4.0, 30.0)
-"""Of quiet between two harms: some operations meet several, some none."""
+"""Seconds between two faults. Some operations meet several faults, some none."""
 SECONDS_HELD = (2.0, 40.0)
 """For how long a part is paused or cut off. Longer than a connection waits for an answer (20 s to the API server), and
 shorter than Kubernetes waits for a node."""
@@ -35,15 +35,15 @@ MOVER_APPEARS_WITHIN = 10.0
 """Seconds to wait for a mover that can be killed; most live for some seconds only."""
 
 
-class Harm(NamedTuple):
-    """One way to do harm. ``do`` says whether there was anything to do it to."""
+class Disruption(NamedTuple):
+    """One kind of disruption. ``do`` returns whether there was anything to disrupt."""
 
     name: str
     do: Callable[[], bool]
 
 
-class Killer:
-    """Does one harm after the other: all kinds in random order, then all again in another.
+class FaultInjector:
+    """Inject one fault after the other: all kinds in random order, then all again in another order.
 
     Attributes:
         kinds: names of what may be done.
@@ -58,38 +58,38 @@ class Killer:
         self._random = random.Random(seed)
         self._log = log
         api = self._settings.ports["apiserver"]
-        self._harms = [
-            Harm("operator killed", lambda: self._kill_in_pods("operator")),
-            Harm("mover killed", self._kill_mover),
-            Harm("S3 server killed", lambda: self._kill_in_pods("versitygw")),
-            Harm("API server killed", lambda: self._kill_daemon("kube-apiserver")),
-            Harm("kubelet killed", self._kill_kubelet),
-            Harm("operator paused", lambda: self._pause(self._in_pods("operator"))),
-            Harm("mover paused", lambda: self._pause(self._movers())),
-            Harm("S3 server paused", lambda: self._pause(self._in_pods("versitygw"))),
-            Harm("API server paused", lambda: self._pause(self._daemons("kube-apiserver"))),
-            Harm("kubelet paused", lambda: self._pause(self._daemons("kubelet"))),
-            Harm("S3 server cut off", lambda: self._cut_off("FORWARD", PORT)),
-            Harm("API server cut off from pods", lambda: self._cut_off("INPUT", api)),
+        self._disruptions = [
+            Disruption("operator killed", lambda: self._kill_in_pods("operator")),
+            Disruption("mover killed", self._kill_mover),
+            Disruption("S3 server killed", lambda: self._kill_in_pods("versitygw")),
+            Disruption("API server killed", lambda: self._kill_daemon("kube-apiserver")),
+            Disruption("kubelet killed", self._kill_kubelet),
+            Disruption("operator paused", lambda: self._pause(self._in_pods("operator"))),
+            Disruption("mover paused", lambda: self._pause(self._movers())),
+            Disruption("S3 server paused", lambda: self._pause(self._in_pods("versitygw"))),
+            Disruption("API server paused", lambda: self._pause(self._daemons("kube-apiserver"))),
+            Disruption("kubelet paused", lambda: self._pause(self._daemons("kubelet"))),
+            Disruption("S3 server cut off", lambda: self._cut_off("FORWARD", PORT)),
+            Disruption("API server cut off from pods", lambda: self._cut_off("INPUT", api)),
         ]
         # Movers live for some seconds only, and are what most depends on.
-        self._harms += [harm for harm in self._harms if harm.name.startswith("mover")]
-        self.kinds = {harm.name for harm in self._harms}
+        self._disruptions += [disruption for disruption in self._disruptions if disruption.name.startswith("mover")]
+        self.kinds = {disruption.name for disruption in self._disruptions}
 
     def kill(self, enough: threading.Event) -> None:
-        """Go on until it is enough; then everything runs. Raises ClusterError if a part does not come back."""
-        left: list[Harm] = []
+        """Inject faults until told to stop, then restart everything. Raises ClusterError if a part does not recover."""
+        left: list[Disruption] = []
         while not enough.wait(self._random.uniform(*SECONDS_BETWEEN)):
             if not left:
-                left = self._random.sample(self._harms, len(self._harms))
-            harm = left.pop()
+                left = self._random.sample(self._disruptions, len(self._disruptions))
+            disruption = left.pop()
             began = datetime.now(UTC)
-            if harm.do():
-                self.done[harm.name] += 1
-                self._log(f"{harm.name}, {(datetime.now(UTC) - began).total_seconds():.0f} s")
+            if disruption.do():
+                self.done[disruption.name] += 1
+                self._log(f"{disruption.name}, {(datetime.now(UTC) - began).total_seconds():.0f} s")
 
     def was_forgotten(self, volume: Object) -> bool:
-        """Whether a PersistentVolume may stay staged forever, since the kubelet died just when it was released.
+        """Return whether a PersistentVolume may stay staged forever, because the kubelet died while it was released.
 
         A kubelet that dies between NodeUnpublishVolume and NodeUnstageVolume does not know of the volume any more when
         it is back, and the driver refuses to delete what is staged (kubernetes/kubernetes issues 85476 and 121937).
@@ -108,7 +108,7 @@ class Killer:
         return [found] if found is not None and found.is_alive else []
 
     def _movers(self) -> list[processes.Process]:
-        """The movers that run, as soon as there is one, or a little later."""
+        """Return the running movers, as soon as there is one or shortly after."""
         deadline = time.monotonic() + MOVER_APPEARS_WITHIN
         while not self._in_pods("mover") and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -159,7 +159,7 @@ def _signalled(found: list[processes.Process], number: signal.Signals) -> bool:
 
 
 def processes_in_pods(settings: Settings, argument: str) -> list[processes.Process]:
-    """Processes in the cluster's pods that have ``argument`` among the words of their command line."""
+    """Return processes in the cluster's pods that have ``argument`` in their command line."""
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What people and tools of Kubernetes expect: kubectl wait, columns, Pod Security."""
+"""Features that users of Kubernetes expect: kubectl wait, columns, Pod Security."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.cluster.namespaces import Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, compare_trees, run_errand
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, compare_trees, run_pod
 
 pytestmark = pytest.mark.e2e
 
@@ -19,13 +19,13 @@ def columns(header: str) -> list[str]:
 
 
 def test_kubectl_waits_for_ready_and_shows_cinders_list(tenant: Tenant) -> None:
-    lab = tenant.lab
-    lab.apply(claim(lab, tenant.name, "files", size="64Mi"))
+    kube = tenant.kube
+    kube.apply(claim(kube, tenant.name, "files", size="64Mi"))
     tenant.wait_until("bound volume", tenant.volumes)
     tenant.kubectl("wait", "backupstore/default", "--for=condition=Ready", "--timeout=60s")
-    lab.apply(tenant.backup("sunday", "files", name="Sunday"))
+    kube.apply(tenant.backup("sunday", "files", name="Sunday"))
     tenant.kubectl("wait", "volumebackup/sunday", "--for=condition=Ready", "--timeout=90s")
-    lab.apply(tenant.restore("back", "sunday", name="restored"))
+    kube.apply(tenant.restore("back", "sunday", name="restored"))
     tenant.kubectl("wait", "volumerestore/back", "--for=condition=Ready", "--timeout=90s")
     tenant.kubectl("wait", "volumebackup/sunday", "--for=jsonpath={.status.phase}=available", "--timeout=60s")
 
@@ -55,14 +55,14 @@ def test_kubectl_waits_for_ready_and_shows_cinders_list(tenant: Tenant) -> None:
     assert selected.split() == ["volumebackup.cinderblock.io/sunday"]
 
 
-def test_a_namespace_that_enforces_baseline_is_served(make_tenant: Callable[..., Tenant]) -> None:
+def test_movers_run_in_a_namespace_that_enforces_baseline(make_tenant: Callable[..., Tenant]) -> None:
     tenant = make_tenant(labels={"pod-security.kubernetes.io/enforce": "baseline"})
-    lab, name = tenant.lab, tenant.name
-    lab.apply(claim(lab, name, "files"))
+    kube, name = tenant.kube, tenant.name
+    kube.apply(claim(kube, name, "files"))
     make = ("python3", "/tools/trees.py", "make", "/volume/tree", "--seed", "1", "--files", "20")
-    run_errand(lab, name, Errand("make", make, (Mount("files", "/volume"),)))
-    lab.apply(tenant.backup("full", "files"))
+    run_pod(kube, name, OneShotPod("make", make, (Mount("files", "/volume"),)))
+    kube.apply(tenant.backup("full", "files"))
     tenant.ends("volumebackup/full")
-    lab.apply(tenant.restore("back", "full", name="restored"))
+    kube.apply(tenant.restore("back", "full", name="restored"))
     tenant.ends("volumerestore/back")
-    assert compare_trees(lab, name, "files", "restored") == []
+    assert compare_trees(kube, name, "files", "restored") == []

@@ -1,4 +1,6 @@
-"""The life of one volume: a pod writes to it all the time, while it is backed up, restored, and its backups deleted."""
+"""The workload of one volume: a pod writes to it all the time, while it is backed up, restored, and its backups
+deleted.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,15 @@ from typing import TypeVar
 
 from tests.cluster.storage import UNFROZEN
 from tests.soak.ledger import DATABASE
-from tests.soak.patience import patiently
-from tests.support.cluster.cluster import LabError, Object
+from tests.soak.retries import with_retries
+from tests.support.cluster.cluster import KubeClusterError, Object
 from tests.support.cluster.namespaces import ERRORS, Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim
+from tests.support.cluster.workloads import Mount, OneShotPod, claim
 
 SIZE = 128 << 20
 END_WITHIN = 900.0
 """Seconds in which every operation ends, one way or the other, whatever is killed meanwhile."""
-DEEDS = (
+ACTIONS = (
     "backup",
     "incremental backup",
     "cancelled backup",
@@ -31,7 +33,7 @@ DEEDS = (
     "deletion",
     "copy compared",
 )
-"""What is done, by the names under which it is counted."""
+"""The actions, by the names under which they are counted."""
 KEPT = 5
 """Backups of a volume; above it, some are deleted."""
 
@@ -40,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a volume is, and how its pod writes to it."""
+    """The kind of a volume, and the way in which its pod writes to it."""
 
     storage_class: str
     is_block: bool = False
@@ -59,7 +61,9 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Promise:
-    """What a restore of a backup must hold: no fewer steps than were durable before, no more than were taken after."""
+    """The steps that a restore of a backup must contain: at least those durable before it, at most those made until its
+    end.
+    """
 
     least: int
     most: int
@@ -67,7 +71,7 @@ class Promise:
 
 @dataclass
 class Volume:
-    """One volume and everything that happens to it, one thing after the other.
+    """One volume, and the sequence of its operations.
 
     Attributes:
         promises: of each backup that is available, what it holds; oldest first.
@@ -84,7 +88,7 @@ class Volume:
     count: int = 0
 
     def live(self, enough: threading.Event) -> None:
-        """Do one random thing after the other. Raises LabError or AssertionError at the first that is not right."""
+        """Perform random actions. Raises KubeClusterError or AssertionError at the first error."""
         self._begin()
         while not enough.is_set():
             self._choose()()
@@ -105,7 +109,7 @@ class Volume:
             return self._delete_some
         return self.random.choice(ways)
 
-    # -- the writer
+    # The writer
 
     @property
     def _seed(self) -> str:
@@ -116,15 +120,15 @@ class Volume:
         return "/dev/volume" if self.kind.is_block else "/volume"
 
     def _begin(self) -> None:
-        lab, namespace = self.tenant.lab, self.tenant.name
+        kube, namespace = self.tenant.kube, self.tenant.name
         kind = {"block": self.kind.is_block, "storage_class": self.kind.storage_class}
-        self._apply(claim(lab, namespace, self.name, size=str(SIZE), **kind))
+        self._apply(claim(kube, namespace, self.name, size=str(SIZE), **kind))
         self._start_writer()
 
     def _start_writer(self) -> None:
         command = ("python3", "-u", "/tools/ledger.py", "write", self._path, self._seed, *self.kind.words)
-        pod = Errand(f"write-{self.name}", command, (Mount(self.name, self._path, self.kind.is_block),))
-        manifest = pod.manifest(self.tenant.lab, self.tenant.name)
+        pod = OneShotPod(f"write-{self.name}", command, (Mount(self.name, self._path, self.kind.is_block),))
+        manifest = pod.manifest(self.tenant.kube, self.tenant.name)
         manifest["spec"]["restartPolicy"] = "Always"
         self._apply(manifest)
         self._wait("writer at work", lambda: self._steps() > 0, 180)
@@ -133,16 +137,16 @@ class Volume:
         self._kubectl("delete", "pod", f"write-{self.name}", "--ignore-not-found", "--timeout=120s")
 
     def _steps(self) -> int:
-        """How many steps are durable by now; 0 if the writer cannot say."""
-        said = self._kubectl("logs", f"write-{self.name}", "--tail=1", check=False).strip()
-        return int(said) if said.isdigit() else 0
+        """Return the number of durable steps, or 0 if the writer cannot report it."""
+        output = self._kubectl("logs", f"write-{self.name}", "--tail=1", check=False).strip()
+        return int(output) if output.isdigit() else 0
 
     def _durable(self) -> int:
-        """As `_steps`, but the writer must say it."""
+        """Return the number of durable steps. The writer must report it."""
         steps: int = self._wait("word of the writer", self._steps, 180)
         return steps
 
-    # -- what is done
+    # Actions
 
     def _next_name(self, what: str) -> str:
         self.count += 1
@@ -211,33 +215,33 @@ class Volume:
     def _judge(self, backup: str, target: str) -> None:
         """Hold what was restored against what the backup promised."""
         command = ("python3", "/tools/ledger.py", "verify", self._path, self._seed, *self.kind.words)
-        pod = Errand(self._next_name("judge"), command, (Mount(target, self._path, self.kind.is_block),))
-        self._apply(pod.manifest(self.tenant.lab, self.tenant.name))
+        pod = OneShotPod(self._next_name("judge"), command, (Mount(target, self._path, self.kind.is_block),))
+        self._apply(pod.manifest(self.tenant.kube, self.tenant.name))
         ended: str = self._wait(f"end of {pod.name}", lambda: self._ended(pod.name), 300)
-        said = self._kubectl("logs", pod.name)
+        output = self._kubectl("logs", pod.name)
         self._kubectl("delete", "pod", pod.name, "--timeout=120s")
-        promise, steps = self.promises[backup], int((said.split() or ["-1"])[0])
+        promise, steps = self.promises[backup], int((output.split() or ["-1"])[0])
         if ended != "Succeeded" or not promise.least <= steps <= promise.most:
-            raise AssertionError(f"{target} holds {said[:2000]}, and {backup} promised {promise}")
+            raise AssertionError(f"{target} holds {output[:2000]}, and {backup} promised {promise}")
         self._did("copy compared")
 
     def _any(self) -> str:
         return self.random.choice(list(self.promises))
 
-    # -- how it is done, while the API server comes and goes
+    # Calls that survive outages of the API server
 
     def _did(self, what: str) -> None:
         self.done[what] += 1
         self.log(f"{self.name}: {what}")
 
     def _kubectl(self, *arguments: str, check: bool = True) -> str:
-        return patiently(lambda: self.tenant.kubectl(*arguments, check=check, timeout=320))
+        return with_retries(lambda: self.tenant.kubectl(*arguments, check=check, timeout=320))
 
     def _apply(self, item: Object) -> None:
-        patiently(lambda: self.tenant.lab.apply(item))
+        with_retries(lambda: self.tenant.kube.apply(item))
 
     def _get(self, kind: str, name: str) -> Object | None:
-        return patiently(lambda: self.tenant.lab.get(kind, name, self.tenant.name))
+        return with_retries(lambda: self.tenant.kube.get(kind, name, self.tenant.name))
 
     def _is_gone(self, kind: str, name: str) -> bool:
         return self._get(kind, name) is None
@@ -252,18 +256,20 @@ class Volume:
 
         def phase() -> str:
             found = self._get(kind, name) or {}
-            said: str = found.get("status", {}).get("phase", "")
-            return said if said == "available" or said in ERRORS else ""
+            output: str = found.get("status", {}).get("phase", "")
+            return output if output == "available" or output in ERRORS else ""
 
         if self._wait(f"end of {name}", phase, END_WITHIN) != "available":
             found = self._get(kind, name) or {}
-            raise LabError(f"{name} ends in error: {found.get('status')}\n{self.tenant.lab.diagnose(self.tenant.name)}")
+            raise KubeClusterError(
+                f"{name} ends in error: {found.get('status')}\n{self.tenant.kube.diagnose(self.tenant.name)}"
+            )
 
     def _wait(self, what: str, seen: Callable[[], T], seconds: float) -> T:
         deadline = time.monotonic() + seconds
         while not (value := seen()):
             if time.monotonic() > deadline:
-                told = self.tenant.lab.diagnose(self.tenant.name)
-                raise LabError(f"{self.name}: after {seconds:.0f} s there was still no: {what}\n{told}")
+                state = self.tenant.kube.diagnose(self.tenant.name)
+                raise KubeClusterError(f"{self.name}: after {seconds:.0f} s there was still no: {what}\n{state}")
             time.sleep(1)
         return value
