@@ -37,7 +37,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
     **dict.fromkeys(
         (
             *(Reason.NOT_S3, Reason.RECALLING, Reason.SNAPSHOT_NOT_AVAILABLE, Reason.STORE_UNREACHABLE),
-            *(Reason.VOLUME_NOT_BOUND, Reason.VOLUME_STILL_ATTACHED),
+            *(Reason.VOLUME_NOT_BOUND, Reason.VOLUME_STILL_ATTACHED, Reason.THROTTLED, Reason.STORE_TOO_SLOW),
         ),
         OperationState.HELD_UP,
     ),
@@ -63,7 +63,8 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.KUBE_UNAVAILABLE, Reason.NAMESPACE_TERMINATING, Reason.NOT_FOUND, Reason.NOT_LEADING),
             *(Reason.POD_SECURITY_VIOLATION, Reason.QUOTA_EXCEEDED, Reason.UNAUTHORIZED),
             *(Reason.STORE_NOT_FOUND, Reason.STORE_BEING_DELETED, Reason.STORE_FULL, Reason.STORE_REFUSES),
-            *(Reason.CONTAINER_NOT_FOUND, Reason.NOT_TLS, Reason.CERTIFICATE_NOT_TRUSTED),
+            *(Reason.CONTAINER_NOT_FOUND, Reason.NOT_TLS, Reason.CERTIFICATE_NOT_TRUSTED, Reason.LOCKED),
+            *(Reason.ARCHIVED, Reason.TOO_LARGE, Reason.WRONG_REGION, Reason.CREDENTIALS_EXPIRED, Reason.CLOCK_SKEWED),
             *(Reason.SECRET_NOT_FOUND, Reason.SECRET_INCOMPLETE, Reason.KEY_UNAVAILABLE, Reason.READ_ONLY_KEY),
             # Failures of checks, movers and stored data.
             *(Reason.VOLUME_NOT_FOUND, Reason.VOLUME_LOST, Reason.VOLUME_NOT_AVAILABLE, Reason.VOLUME_IN_USE),

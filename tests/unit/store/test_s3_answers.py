@@ -19,6 +19,7 @@ from cinderblock.errors import (
     ContainerNotFound,
     InvalidInput,
     NotFound,
+    ObjectLocked,
     PermanentError,
     StoreUnreachable,
 )
@@ -117,6 +118,24 @@ def test_a_missing_object_and_a_missing_container_have_different_reasons() -> No
 def test_a_full_store_and_any_other_refusal_have_reasons_of_their_own() -> None:
     assert raised(CALLS["put"], s3_error("403 Forbidden", "QuotaExceeded")).reason == "StoreFull"
     assert raised(CALLS["put"], s3_error("501 Not Implemented", "NotImplemented")).reason == "StoreRefuses"
+
+
+@any_call
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        ("403 Forbidden", "AccessDenied", "Access Denied because object protected by object lock."),
+        ("400 Bad Request", "InvalidRequest", "Object is WORM protected and cannot be overwritten"),
+        ("403 Forbidden", "AccessDenied", "forbidden by object lock"),
+        ("403 Forbidden", "ObjectLocked", "no"),
+    ],
+    ids=["AWS", "MinIO", "Ceph", "code"],
+)
+def test_a_locked_object_is_no_missing_permission(call: Call, status: str, code: str, message: str) -> None:
+    error = raised(call, s3_error(status, code, message))
+    assert type(error) is ObjectLocked
+    assert error.reason == "Locked"
+    assert "Wait until its retention ends" in error.message
 
 
 @any_call

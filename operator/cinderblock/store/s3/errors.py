@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import re
 import socket
 import ssl
 import time
@@ -25,6 +26,7 @@ from cinderblock.errors import (
     Conflict,
     ContainerNotFound,
     InvalidInput,
+    ObjectLocked,
     ObjectNotFound,
     PermanentError,
     StoreUnreachable,
@@ -119,7 +121,23 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress) -> Cinderblo
         return error
     if code == str(status) or not code:
         return not_s3(address, f"status {detail}")
+    if _is_locked(code, str(error_fields.get("Message", ""))):
+        return ObjectLocked(
+            f"Cannot delete or replace an object in {address}: the store keeps it locked. Wait until its"
+            f" retention ends, or lift its legal hold ({detail})."
+        )
     return _from_code(code, status, detail, address)
+
+
+_LOCKED_TEXT: Final = re.compile(
+    r"(protected|forbidden|held|denied) by object.?lock|\bWORM\b|legal hold|object is locked", re.IGNORECASE
+)
+"""Words of AWS and versitygw, MinIO, and Ceph about an object that may not be deleted or replaced yet. AWS gives the
+code AccessDenied, MinIO InvalidRequest."""
+
+
+def _is_locked(code: str, message: str) -> bool:
+    return code == "ObjectLocked" or _LOCKED_TEXT.search(message) is not None
 
 
 def _from_code(code: str, status: int, detail: str, address: StoreAddress) -> CinderblockError:
