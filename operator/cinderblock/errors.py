@@ -38,6 +38,7 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 from cinderblock.reasons import AnyReason, Reason
@@ -144,9 +145,14 @@ class ClockSkewed(AccessDenied):
 
 
 class ObjectLocked(PermanentError):
-    """The store keeps an object from being deleted or replaced: a retention period or a legal hold."""
+    """The store keeps an object from being deleted or replaced: a retention period or a legal hold.
+
+    Attributes:
+        until: when the retention period ends, if the store tells; None for a legal hold.
+    """
 
     default_reason = Reason.LOCKED
+    until: datetime | None = None
 
 
 class ObjectArchived(PermanentError):

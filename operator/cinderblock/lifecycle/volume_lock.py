@@ -57,7 +57,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
                 Reason.HAS_DEPENDENT_BACKUPS,
             ),
             *(Reason.READING_REFERENCES, Reason.REFERENCES_UNKNOWN, Reason.DELETING_DATA, Reason.DELETED),
-            *(Reason.RETAINED, Reason.DATA_LEFT, Reason.VOLUME_ABANDONED, Reason.VOLUME_KEPT),
+            *(Reason.HIDDEN, Reason.RETAINED, Reason.DATA_LEFT, Reason.VOLUME_ABANDONED, Reason.VOLUME_KEPT),
             # Actions that the API server or the store rejected, in the middle of an operation or before it.
             *(Reason.ACCESS_DENIED, Reason.ALREADY_EXISTS, Reason.CONFLICT, Reason.INVALID_INPUT),
             *(Reason.KUBE_UNAVAILABLE, Reason.NAMESPACE_TERMINATING, Reason.NOT_FOUND, Reason.NOT_LEADING),
@@ -80,6 +80,9 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ANSWERS, Reason.IN_USE, Reason.NOT_ENCRYPTED, Reason.FILES_UNREADABLE, Reason.CHANGE_MISSED),
             *(Reason.NOT_ALL_KEPT, Reason.PATH_NOT_FOUND, Reason.NOT_IN_VERSION, Reason.NOT_ACCEPTABLE),
             *(Reason.REQUEST_TIMEOUT, Reason.REQUEST_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
+            *(Reason.UNVERSIONED, Reason.VERSIONS_KEPT, Reason.VERSIONS_EXPIRE, Reason.NO_OBJECT_LOCK),
+            *(Reason.OBJECT_LOCK_ENABLED, Reason.DEFAULT_RETENTION, Reason.BACKUPS_EXPIRE, Reason.BACKUPS_ARCHIVED),
+            *(Reason.NO_HARMFUL_RULE, Reason.NOT_SUPPORTED),
         ),
         OperationState.WORKING,
     ),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cinderblock.errors import InvalidInput
+from cinderblock.store.retention import Retention
 
 Body = bytes | bytearray | memoryview
 """The bytes of an object, in memory."""
@@ -69,6 +70,10 @@ class ObjectStore(Protocol):
 
         Some of the objects may be gone when an error is raised.
         """
+
+    @property
+    def retention(self) -> Retention:
+        """What the container keeps of deleted objects."""
 
     def close(self) -> None:
         """Close all connections. The caller that opened the store closes it."""

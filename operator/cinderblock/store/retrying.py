@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cinderblock.errors import StoreUnreachable
 from cinderblock.format.range_reader import Buffer
+from cinderblock.lifecycle.store.container_rules import LifecycleRule, ObjectLockRule, Versioning
 from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from cinderblock.store.retention import ObjectState, Retention, Versions
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +112,11 @@ class RetryingStore:
         while batch := [*islice(remaining, DELETE_BATCH_KEYS)]:
             self._repeat(partial(self._inner.delete, batch), self._policy)
 
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return RetryingRetention(self._inner.retention, partial(self._repeat, policy=self._policy))
+
     def close(self) -> None:
         """See ObjectStore."""
         self._inner.close()
@@ -121,6 +128,39 @@ class RetryingStore:
                 return call()
             except StoreUnreachable as error:
                 attempts.wait_after(error)
+
+
+class RetryingRetention:
+    """A retention around a retention that repeats the calls about objects.
+
+    Nothing depends on the rules of the container, so a call for one of them is not worth a wait.
+    """
+
+    def __init__(self, inner: Retention, repeat: Callable[[Callable[[], Any]], Any]) -> None:
+        self._inner = inner
+        self._repeat = repeat
+
+    def versioning(self) -> Versioning:
+        """See Retention."""
+        return self._inner.versioning()
+
+    def object_lock(self) -> ObjectLockRule | None:
+        """See Retention."""
+        return self._inner.object_lock()
+
+    def lifecycle(self) -> tuple[LifecycleRule, ...]:
+        """See Retention."""
+        return self._inner.lifecycle()
+
+    def versions(self, prefix: str, limit: int, /) -> Versions:
+        """See Retention."""
+        found: Versions = self._repeat(partial(self._inner.versions, prefix, limit))
+        return found
+
+    def inspect(self, key: str, /) -> ObjectState:
+        """See Retention."""
+        found: ObjectState = self._repeat(partial(self._inner.inspect, key))
+        return found
 
 
 class _Attempts:

@@ -45,10 +45,12 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
+from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.objects import list_manifests
 from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.retention import Retention, read_rules
 from tests.support.cluster.metrics import Samples, samples
 from tests.support.simulation.api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
 from tests.support.simulation.cluster import DRIVER, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
@@ -164,6 +166,11 @@ class OperatorStore:
             self._simulation.store_changes += 1
             self._simulation.faults.strike(done=True)
 
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return self._inner.retention
+
     def close(self) -> None:
         """See ObjectStore."""
 
@@ -191,6 +198,10 @@ class SingleStorePool:
     async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
         """Check the store."""
         self._store.check()
+
+    async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules:
+        """Return the rules of the container."""
+        return read_rules(self._store.retention)
 
     async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
         """Return the result of the call."""

@@ -176,7 +176,9 @@ async def _delete_stored_data(context: Context, target: Target, action: DeleteSt
     begin = context.references.begin(opened, keys, store, action.container, action.volume_id)
 
     def delete() -> int:
-        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, begin())
+        return delete_backup(
+            opened, store.spec.prefix, action.volume_id, action.backup_id, begin(), now=context.clock()
+        )
 
     try:
         count = await asyncio.to_thread(delete)

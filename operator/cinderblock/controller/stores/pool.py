@@ -7,28 +7,36 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.circuit_breaker import UNPROVEN_CONCURRENT_CALLS, Endpoint, StoreBreaker
 from cinderblock.controller.stores.secrets import Secret, SecretReader
-from cinderblock.errors import NotFound
+from cinderblock.errors import NotFound, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.children import location
+from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.factory import open_store
 from cinderblock.store.instrumented import InstrumentedStore, OnRequest
+from cinderblock.store.retention import read_rules
 from cinderblock.store.retrying import OPERATOR_RETRIES
 
 T = TypeVar("T")
 
 MAX_OPEN_STORES: Final = 64
 """Stores kept open. Opening one costs tens of milliseconds of CPU, keeping one open a few hundred kB."""
+
+RULES_CACHE_SECONDS: Final = 3600.0
+"""For how long the rules of a container count: people change them rarely. They cost three requests."""
+RULES_RETRY_SECONDS: Final = 300.0
+"""For how long it counts that a store did not answer when it was asked for its rules."""
 
 CHECK_CACHE_SECONDS: Final = 2.0
 """For how long a successful check counts. The first two reconciliations of a backup follow each other at once, and
@@ -62,6 +70,7 @@ class StorePool:
         self._endpoints: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
         self._unproven = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
+        self._rules: WeakKeyDictionary[ObjectStore, tuple[float, ContainerRules | None]] = WeakKeyDictionary()
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
@@ -118,6 +127,20 @@ class StorePool:
             await self.call(store, opened.check)
             self._checked[opened] = clock()
 
+    async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules | None:
+        """Return what a container does with deleted objects; None if the store does not answer now.
+
+        Nothing depends on the rules, so this is asked at most once an hour, is not repeated, and opens no breaker.
+        Raises as `open` does; StoreUnreachable if too many other calls wait for the store.
+        """
+        opened, clock = await self.open(store, container, secrets), asyncio.get_running_loop().time
+        if opened in self._rules and clock() < self._rules[opened][0]:
+            return self._rules[opened][1]
+        rules = await self.call(store, partial(_read_rules, opened))
+        seconds = RULES_RETRY_SECONDS if rules is None else RULES_CACHE_SECONDS
+        self._rules[opened] = clock() + seconds, rules
+        return rules
+
     async def keys(self, store: BackupStore, secrets: SecretReader) -> KeyRing | None:
         """Return the encryption keys of a store; None if it does not encrypt. Raises as `open` does."""
         if store.spec.encryption_secret_ref is None:
@@ -165,3 +188,10 @@ class StorePool:
             opened.close()
         if self._certificates is not None:
             self._certificates.cleanup()
+
+
+def _read_rules(opened: ObjectStore) -> ContainerRules | None:
+    try:
+        return read_rules(opened.retention)
+    except StoreUnreachable:
+        return None

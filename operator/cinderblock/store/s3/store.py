@@ -15,11 +15,13 @@ from cinderblock.errors import ContainerNotFound, ObjectNotFound, StoreUnreachab
 from cinderblock.store.bandwidth import throttle_for
 from cinderblock.store.base import DELETE_BATCH_KEYS, Body, ObjectInfo, check_body, check_key, slice_body
 from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.client import make_client
 from cinderblock.store.s3.errors import from_answer, not_s3, protocol_violation, translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
 from cinderblock.store.s3.put_options import put_options
+from cinderblock.store.s3.retention import S3Retention
 from cinderblock.store.s3.streaming import ThrottledBody, announce_large_only, receive, start_throttling
 
 if TYPE_CHECKING:
@@ -166,6 +168,11 @@ class S3Store:
         if failures:
             # A permanent error says more than a transient one.
             raise min(failures, key=lambda failure: not failure.permanent)
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return S3Retention(self._client, self._address)
 
     def _list_one(self) -> None:
         prefix = f"{self._location.prefix}/" if self._location.prefix else ""
