@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
@@ -113,11 +114,12 @@ class S3Retention:
                 if status in _SILENT_STATUSES:
                     return ObjectState(exists=True)
                 raise
+        until = found.get("ObjectLockRetainUntilDate")
         # Objects from before versioning was switched on have the version "null", but are hidden like all others.
         return ObjectState(
             exists=True,
             is_version=bool(found.get("VersionId")),
-            retained_until=found.get("ObjectLockRetainUntilDate"),
+            retained_until=until.astimezone(UTC) if until is not None else None,
             has_legal_hold=found.get("ObjectLockLegalHoldStatus") == "ON",
         )
 
