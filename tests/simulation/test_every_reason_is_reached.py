@@ -56,6 +56,7 @@ ROOMS = {
     Reason.STORE_FULL: "store",
     Reason.STORE_REFUSES: "store",
     Reason.STORE_UNREACHABLE: "store",
+    Reason.STORE_TOO_SLOW: "store",
     Reason.LOCKED: "store",
     Reason.SECRET_NOT_FOUND: "controller",
     Reason.FOREIGN_MANIFEST: "format",

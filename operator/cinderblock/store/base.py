@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cinderblock.errors import InvalidInput
+from cinderblock.errors import InvalidInput, TooLarge
 from cinderblock.store.retention import Retention
 
 Body = bytes | bytearray | memoryview
@@ -19,6 +19,9 @@ Body = bytes | bytearray | memoryview
 
 BODY_LIMIT: Final = 5 * 1024**3
 """Bytes of the largest object that every S3 server takes in one request (S3 API: PutObject)."""
+
+READ_LIMIT: Final = 256 * 1024**2
+"""Most bytes that one call reads if it does not say how many it wants."""
 
 DELETE_BATCH_KEYS: Final = 1000
 """Most keys in one request to delete (S3 API: DeleteObjects)."""
@@ -38,9 +41,9 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """One container of objects.
 
-    Raises, from every method: StoreUnreachable (try again), AccessDenied (credentials), ContainerNotFound,
-    PermanentError (the endpoint is not S3, or refuses for good), and InvalidInput (an impossible key). Each message
-    names the endpoint and the container.
+    Raises, from every method: StoreUnreachable (try again; StoreTooSlow if the call has used up its time), AccessDenied
+    (credentials), ContainerNotFound, PermanentError (the endpoint is not S3, or refuses for good), and InvalidInput (an
+    impossible key). Each message names the endpoint and the container.
     """
 
     def check(self) -> None:
@@ -56,10 +59,11 @@ class ObjectStore(Protocol):
         """
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read ``length`` bytes from ``start`` (None: to the end).
+        """Read ``length`` bytes from ``start`` (None: to the end, at most READ_LIMIT bytes).
 
         A negative ``start`` counts from the end; in a shorter object it means the beginning. The result is shorter if
-        the object ends earlier, and empty if it ends before ``start``. Raises ObjectNotFound.
+        the object ends earlier, and empty if it ends before ``start``. It is never longer, and a store that sends more
+        fills no memory. Raises ObjectNotFound; PermanentError if there is more than READ_LIMIT to the end.
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -107,4 +111,6 @@ def slice_body(whole: Body, start: int, length: int | None) -> bytes:
     """Return what ``get`` must return for an object whose content is ``whole``."""
     size = len(whole)
     first = min(start, size) if start >= 0 else max(size + start, 0)
+    if length is None and size - first > READ_LIMIT:
+        raise TooLarge(f"Cannot read {size - first} bytes at once: at most {READ_LIMIT} are read without a length.")
     return bytes(whole[first : size if length is None else first + length])

@@ -24,6 +24,7 @@ from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import InvalidInput
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.s3.checksums import UploadChecksums
+from cinderblock.store.s3.connection import bound
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -73,6 +74,7 @@ def make_client(
     client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
     client.meta.events.register("before-call.s3", _follow_no_redirect)
     UploadChecksums().register(client)
+    bound(client)
     return client
 
 

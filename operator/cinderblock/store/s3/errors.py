@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import urllib3.exceptions
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from cinderblock.errors import (
@@ -29,10 +30,13 @@ from cinderblock.errors import (
     ObjectLocked,
     ObjectNotFound,
     PermanentError,
+    StoreTooSlow,
     StoreUnreachable,
 )
 from cinderblock.reasons import Reason
+from cinderblock.store.deadline import Deadline
 from cinderblock.store.s3.address import StoreAddress
+from cinderblock.store.s3.connection import AnswerTooLong
 
 _NO_PERMISSION: Final = ("the credentials lack a permission", "Allow list, get, put and delete on the container")
 _UNKNOWN_ACCESS_KEY: Final = ("the server does not know the access key", "Check AWS_ACCESS_KEY_ID")
@@ -87,18 +91,36 @@ _TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @contextmanager
-def translate(address: StoreAddress) -> Iterator[None]:
-    """Translate whatever a client library raises inside."""
+def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
+    """Translate whatever a client library raises inside a call that has this deadline.
+
+    A socket that the deadline has shut down looks to the library like one that the server has closed.
+    """
     try:
+        if deadline.has_expired:
+            raise _too_slow(address, deadline)
         yield
+    except (boto.BotoCoreError, urllib3.exceptions.HTTPError, OSError, ValueError, ResponseParserError) as error:
+        raise (_too_slow(address, deadline) if deadline.has_expired else _from_client(error, address)) from error
     except boto.ClientError as error:
         raise from_answer(error.response, address) from error
-    except (boto.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _from_library(error, address) from error
+    except AnswerTooLong as error:
+        raise protocol_violation(address, str(error)) from error
     except KeyError as error:
         raise not_s3(address, f"a response without {error}") from error
-    except ValueError as error:  # botocore's ResponseParserError is one
-        raise not_s3(address, "a malformed response") from error
+
+
+def _too_slow(address: StoreAddress, deadline: Deadline) -> StoreTooSlow:
+    return StoreTooSlow(
+        f"Cannot use {address}: a request was not complete after {deadline.seconds:.0f} s. Check the network, and the"
+        " load of the server."
+    )
+
+
+def _from_client(error: Exception, address: StoreAddress) -> CinderblockError:
+    if isinstance(error, ValueError | ResponseParserError) and not isinstance(error, boto.BotoCoreError | OSError):
+        return not_s3(address, "a malformed response")
+    return _from_library(error, address)
 
 
 def from_answer(response: Mapping[str, Any], address: StoreAddress) -> CinderblockError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+from cinderblock.errors import CinderblockError
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -22,7 +26,11 @@ PART_BYTES: Final = 64 * 1024**2
 
 
 def multipart_put(
-    client: S3Client, target: Mapping[str, Any], body: memoryview, make_body: Callable[[memoryview], Any]
+    client: S3Client,
+    target: Mapping[str, Any],
+    body: memoryview,
+    make_body: Callable[[memoryview], Any],
+    sending: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     """Upload a large body, and leave no part behind if that fails.
 
@@ -34,21 +42,32 @@ def multipart_put(
         target: parameters of CreateMultipartUpload: Bucket, Key, storage class and encryption.
         body: the bytes to upload.
         make_body: turns the bytes of a part into a request body.
+        sending: limits the time of one request that sends so many bytes, and translates its errors.
 
-    Raises what botocore raises.
+    Raises what ``sending`` raises.
     """
     container, key = target["Bucket"], target["Key"]
-    _abort_earlier(client, container, key)
-    upload = client.create_multipart_upload(**target)["UploadId"]
+    with sending(0):
+        _abort_earlier(client, container, key)
+    with sending(0):
+        upload = client.create_multipart_upload(**target)["UploadId"]
     try:
         parts: list[CompletedPartTypeDef] = []
         for number, start in enumerate(range(0, body.nbytes, PART_BYTES), start=1):
-            part = make_body(body[start : start + PART_BYTES])
-            response = client.upload_part(Bucket=container, Key=key, UploadId=upload, PartNumber=number, Body=part)
-            parts.append({"PartNumber": number, "ETag": response["ETag"]})
-        client.complete_multipart_upload(Bucket=container, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+            part = body[start : start + PART_BYTES]
+            with sending(part.nbytes):
+                response = client.upload_part(
+                    Bucket=container, Key=key, UploadId=upload, PartNumber=number, Body=make_body(part)
+                )
+                parts.append({"PartNumber": number, "ETag": response["ETag"]})
+        # The server may have to copy all parts before it answers.
+        with sending(body.nbytes):
+            client.complete_multipart_upload(
+                Bucket=container, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+            )
     except BaseException:
-        _abort(client, container, key, upload)
+        with contextlib.suppress(CinderblockError), sending(0):
+            _abort(client, container, key, upload)
         raise
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,6 @@ from cinderblock.reasons import Reason
 from cinderblock.store.base import check_key
 from cinderblock.store.retention import ObjectState, Versions
 from cinderblock.store.s3.address import StoreAddress
-from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.lifecycle_rules import parse_rules
 
 if TYPE_CHECKING:
@@ -40,15 +39,19 @@ class S3Retention:
     Args:
         client: sends the requests.
         address: the container as messages show it.
+        call: limits the time of one request, and translates its errors.
     """
 
-    def __init__(self, client: S3Client, address: StoreAddress) -> None:
+    def __init__(
+        self, client: S3Client, address: StoreAddress, call: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._client = client
         self._address = address
+        self._call = call
 
     def versioning(self) -> Versioning:
         """See Retention."""
-        with self._translate():
+        with self._request():
             try:
                 response = self._client.get_bucket_versioning(Bucket=self._address.container)
             except ClientError as error:
@@ -59,7 +62,7 @@ class S3Retention:
 
     def object_lock(self) -> ObjectLockRule | None:
         """See Retention."""
-        with self._translate():
+        with self._request():
             try:
                 response = self._client.get_object_lock_configuration(Bucket=self._address.container)
             except ClientError as error:
@@ -75,7 +78,7 @@ class S3Retention:
 
     def lifecycle(self) -> tuple[LifecycleRule, ...]:
         """See Retention."""
-        with self._translate():
+        with self._request():
             try:
                 response = self._client.get_bucket_lifecycle_configuration(Bucket=self._address.container)
             except ClientError as error:
@@ -90,7 +93,7 @@ class S3Retention:
         markers: dict[str, Any] = {}
         more = True
         for _ in range(limit // _PAGE_ENTRIES + 1):
-            with self._translate():
+            with self._request():
                 page = self._client.list_object_versions(Bucket=self._address.container, Prefix=prefix, **markers)
                 more = page["IsTruncated"]
             keys += [item["Key"] for item in page.get("Versions", [])]
@@ -103,7 +106,7 @@ class S3Retention:
 
     def inspect(self, key: str, /) -> ObjectState:
         """See Retention."""
-        with self._translate():
+        with self._request():
             try:
                 found = self._client.head_object(Bucket=self._address.container, Key=check_key(key))
             except ClientError as error:
@@ -124,9 +127,9 @@ class S3Retention:
         )
 
     @contextmanager
-    def _translate(self) -> Iterator[None]:
-        """Translate errors; say which ones mean that the server does not know the call."""
-        with translate(self._address):
+    def _request(self) -> Iterator[None]:
+        """Prepare one request. Its errors say if the server does not know the call."""
+        with self._call():
             try:
                 yield
             except ClientError as error:

@@ -1,19 +1,15 @@
-"""Send and receive bodies in slices, without copies."""
+"""Send bodies in slices, without copies."""
 
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from cinderblock.store.bandwidth import Throttle, no_throttle
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
-    from botocore.response import StreamingBody
 
-SLICE_BYTES: Final = 64 * 1024
-"""Bytes that are received at once if the bandwidth is limited."""
 EXPECT_CONTINUE_BYTES: Final = 1024**2
 """Size from which a body is announced (Expect: 100-continue), so that the server can reject it before it is sent. A
 server that ignores the announcement costs one second, any other one a round trip."""
@@ -68,15 +64,3 @@ def start_throttling(request: AWSPreparedRequest, **_: Any) -> None:
     """Handle botocore's event before-send: the request has been signed."""
     if isinstance(request.body, ThrottledBody):
         request.body.start_throttling()
-
-
-def receive(body: StreamingBody, throttle: Throttle) -> bytes:
-    """Return a whole body. Raises what botocore raises; IncompleteReadError if the body ends early."""
-    with closing(body):
-        if throttle is no_throttle:
-            return body.read()
-        slices = []
-        while part := body.read(SLICE_BYTES):
-            throttle(len(part))
-            slices.append(part)
-        return b"".join(slices)
