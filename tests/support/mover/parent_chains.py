@@ -59,10 +59,18 @@ class Line:
         references.read_all()
         return references.needs(backup_id)
 
-    def remove(self, backup_id: str, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> int:
+    def remove(
+        self,
+        backup_id: str,
+        store: ObjectStore | None = None,
+        known: VolumeReferences | None = None,
+        now: datetime | None = None,
+    ) -> int:
         """Delete a backup, through ``store``."""
         chosen = store or self.backups.store
-        return delete_backup(chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known), now=datetime.now(UTC))
+        return delete_backup(
+            chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known), now=now or datetime.now(UTC)
+        )
 
 
 def a_line(count: int, keys: KeyRing | None = None) -> Line:

@@ -128,11 +128,14 @@ class OperatorStore:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._inner = simulation.cluster.store
         self.error: CinderblockError | None = None
         self.removal_error: CinderblockError | None = None
         self.asked: Counter[str] = Counter()
         self.before: Callable[[str, str], None] | None = None
+
+    @property
+    def _inner(self) -> ObjectStore:
+        return self._simulation.cluster.store
 
     def check(self) -> None:
         """See ObjectStore."""

@@ -59,7 +59,7 @@ def _versioned(rules: ContainerRules, roots: tuple[str, ...]) -> RuleCondition:
     if isinstance(rules.lifecycle, UnknownRule):
         cause = "whether lifecycle rules remove them is unknown"
     advice = f"Add a rule with NoncurrentVersionExpiration for {' and '.join(roots)}"
-    message = f"{effect} and cost money; {cause}. {advice}"
+    message = f"{effect}. Such versions cost money, and {cause}. {advice}"
     return RuleCondition(kind, "True", Reason.VERSIONS_KEPT, message)
 
 
