@@ -36,7 +36,7 @@ class ObjectState:
     Attributes:
         exists: whether it has a current object.
         is_version: whether that is one of several possible versions, so that a deletion only hides it.
-        is_hidden: whether a delete marker hides earlier versions.
+        is_hidden: whether a delete marker hides earlier versions. Not every server tells.
         retained_until: end of the retention period of the object, if it has one and the credentials may see it.
         has_legal_hold: the same for a legal hold.
     """

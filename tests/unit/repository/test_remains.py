@@ -31,8 +31,8 @@ def deleted(versioning: str) -> BucketStore:
     return store
 
 
-def found(store: BucketStore, *, had_manifest: bool = True) -> Remains:
-    return find_remains(store, PREFIX, VOLUME, "full", had_manifest=had_manifest)
+def found(store: BucketStore) -> Remains:
+    return find_remains(store, PREFIX, VOLUME, "full")
 
 
 def test_versions_of_manifest_and_packs_are_counted() -> None:
@@ -55,11 +55,20 @@ def test_many_versions_are_not_all_counted(monkeypatch: pytest.MonkeyPatch) -> N
     assert describe(Remains(is_hidden=True, versions=10_000, more=True)).startswith("10000 or more versions remain")
 
 
+HIDES = Remains(is_hidden=True, cause=CAUSE)
+
+
 @pytest.mark.parametrize(
-    ("versioning", "hidden"), [("", NOTHING), ("Enabled", Remains(is_hidden=True, cause=CAUSE))], ids=["off", "on"]
+    ("versioning", "denied", "hidden"),
+    [
+        ("", ("versions",), NOTHING),
+        ("Enabled", ("versions",), HIDES),
+        ("Suspended", ("versions",), HIDES),
+        ("Enabled", ("versions", "versioning"), HIDES),
+        ("", ("versions", "versioning"), Remains(is_hidden=None, cause=CAUSE)),
+    ],
 )
-@pytest.mark.parametrize("denied", [("versions",), ("versions", "versioning")], ids=["one", "both"])
-def test_without_permission_versions_are_not_counted(versioning: str, hidden: Remains, denied: tuple[str, ...]) -> None:
+def test_without_permission_versions_are_not_counted(versioning: str, denied: tuple[str, ...], hidden: Remains) -> None:
     """The container tells whether it keeps versions; if that is forbidden too, the key of the manifest does."""
     store = deleted(versioning)
     store.kept.errors = dict.fromkeys(denied, DENIED)
@@ -70,7 +79,7 @@ def test_nothing_is_claimed_that_nobody_knows() -> None:
     store = deleted("")
     store.kept.errors = dict.fromkeys(("versions", "versioning"), DENIED)
     unknown = Remains(is_hidden=None, cause=CAUSE)
-    assert found(store, had_manifest=False) == unknown
+    assert found(store) == unknown
     store.kept.errors["inspect"] = StoreUnreachable("no answer")
     assert found(store) == unknown
 

@@ -68,9 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise NotFound(
                 f"Cannot delete backup {backup.backup_id} of volume {backup.volume_id}: nothing is stored of it."
             )
-        found = find_remains(
-            store, location.prefix, backup.volume_id, backup.backup_id, had_manifest=arguments.volume_id is None
-        )
+        found = find_remains(store, location.prefix, backup.volume_id, backup.backup_id)
     _print(backup, deleted, found, as_json=arguments.json)
     return SUCCESS
 

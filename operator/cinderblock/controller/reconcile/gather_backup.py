@@ -372,9 +372,7 @@ async def _with_stored_data(
     presence = await context.stores.call(store, partial(catalog.presence, volume_id, backup.backup_id))
     observed = replace(observed, data_present=presence.has_data, manifest_present=presence.has_manifest)
     if not presence.has_data:
-        find = partial(
-            find_remains, opened, store.spec.prefix, volume_id, backup.backup_id, had_manifest=backup.is_complete
-        )
+        find = partial(find_remains, opened, store.spec.prefix, volume_id, backup.backup_id)
         return replace(observed, remains=await context.stores.call(store, find))
     # The siblings were read before. So a backup that has a manifest now and was not among them has no VolumeBackup.
     is_kept = backup.keeps_data and presence.has_manifest
