@@ -17,7 +17,7 @@ from cinderblock.store.base import ObjectStore
 from cinderblock.store.retention import ObjectState, Retention
 
 CONCURRENT_LOOKS: Final = 8
-"""Objects that are looked at at once. Each takes one small request, so latency is what counts."""
+"""Objects that are checked at once. Each takes one small request, so latency is what counts."""
 _BATCH_OBJECTS: Final = 64
 _LOOKS_AFTER_REFUSAL: Final = 64
 """Remaining objects in which the end of a lock is searched after the server has refused a deletion."""

@@ -37,7 +37,7 @@ def find_remains(store: ObjectStore, prefix: str, volume_id: str, backup_id: str
 def _uncounted(retention: Retention, manifest: str, cause: str) -> Remains:
     """Return whether versions remain, without their number: the container, or the key of the manifest, may tell.
 
-    AWS tells of a delete marker, and versitygw 1.8 does not. So a key without one proves nothing.
+    AWS reports a delete marker, and versitygw 1.8 does not. So a key without one proves nothing.
     """
     try:
         if retention.versioning() is Versioning.OFF:

@@ -77,7 +77,7 @@ class ObjectStore(Protocol):
 
     @property
     def retention(self) -> Retention:
-        """What the container keeps of deleted objects."""
+        """The calls about what the container keeps of deleted objects. No other call depends on them."""
 
     def close(self) -> None:
         """Close all connections. The caller that opened the store closes it."""

@@ -1,7 +1,7 @@
-"""What a container keeps of objects that are deleted, and for how long. No store needs these calls to work.
+"""Calls about the objects that a container keeps after their deletion. No store needs these calls to work.
 
-Servers other than AWS know some of them or none, and credentials rarely allow all of them. So callers must go on
-without an answer.
+Servers other than AWS know some of them or none, and credentials rarely allow all of them. So callers must
+continue without an answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VERSIONS_PERMISSION: Final = "s3:ListBucketVersions"
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """What a server tells about one key.
+    """The state of one key, as far as a server tells it.
 
     Attributes:
         exists: whether it has a current object.

@@ -128,8 +128,11 @@ def test_a_full_store_and_any_other_refusal_have_reasons_of_their_own() -> None:
         ("400 Bad Request", "InvalidRequest", "Object is WORM protected and cannot be overwritten"),
         ("403 Forbidden", "AccessDenied", "forbidden by object lock"),
         ("403 Forbidden", "ObjectLocked", "no"),
+        ("409 Conflict", "ObjectUnderRetention", "The object is under retention and can't be deleted or modified."),
+        ("403 Forbidden", "AccessDenied", "Object 'b/k' is subject to bucket's retention policy until 2027-01-02"),
+        ("403 Forbidden", "ObjectLockedByBucketPolicy", "no"),
     ],
-    ids=["AWS", "MinIO", "Ceph", "code"],
+    ids=["AWS", "MinIO", "Ceph", "code", "ECS", "Google", "R2"],
 )
 def test_a_locked_object_is_no_missing_permission(call: Call, status: str, code: str, message: str) -> None:
     error = raised(call, s3_error(status, code, message))

@@ -31,7 +31,7 @@ from cinderblock.reasons import Reason
 SLOW_RETRY_SECONDS = 60.0
 """Seconds between attempts once the phase is error_deleting."""
 LOCKED_RETRY_SECONDS = 3600.0
-"""Most seconds until locked data is looked at again: somebody may lift a legal hold, or a retention in GOVERNANCE."""
+"""Most seconds until locked data is checked again: somebody may lift a legal hold, or a retention in GOVERNANCE."""
 _LEAVE_DATA_ADVICE = (
     f"To leave the data in the store, annotate the VolumeBackup with {labels.RELEASED_ANNOTATION}=leave-data."
 )
@@ -137,7 +137,7 @@ def on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockEr
 
 
 def _wait_for_lock(observed: ObservedBackup, now: datetime, error: ObjectLocked) -> Decision:
-    """Wait until the store releases a locked object. A lock can also be extended or lifted, so look again earlier."""
+    """Wait until the store releases a locked object. A lock can also be extended or lifted, so check again earlier."""
     seconds = (error.until - now).total_seconds() if error.until is not None else LOCKED_RETRY_SECONDS
     message = f"{error.message} {_LEAVE_DATA_ADVICE}"
     delay = min(max(seconds, SLOW_RETRY_SECONDS), LOCKED_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""What a container keeps of a backup after its deletion, and how to say so."""
+"""The remains of a deleted backup in its container, and sentences about them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cinderblock.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What a container keeps of a backup whose objects are no longer listed.
+    """The remains of a backup whose objects are no longer listed.
 
     Attributes:
         is_hidden: whether versions remain that the deletion only hides; None: unknown.

@@ -1,4 +1,4 @@
-"""What a container does with objects that are deleted: versioning, Object Lock and lifecycle rules."""
+"""The rules of a container for deleted objects: versioning, Object Lock and lifecycle rules."""
 
 from __future__ import annotations
 

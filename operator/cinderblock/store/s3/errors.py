@@ -152,14 +152,25 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress) -> Cinderblo
 
 
 _LOCKED_TEXT: Final = re.compile(
-    r"(protected|forbidden|held|denied) by object.?lock|\bWORM\b|legal hold|object is locked", re.IGNORECASE
+    r"(protected|forbidden|held|denied) by object.?lock|\bWORM\b|legal hold|object is locked|retention policy",
+    re.IGNORECASE,
 )
-"""Words of AWS and versitygw, MinIO, and Ceph about an object that may not be deleted or replaced yet. AWS gives the
-code AccessDenied, MinIO InvalidRequest."""
+"""Words of AWS and versitygw, MinIO, Ceph, and Google about an object that may not be deleted or replaced yet. AWS
+gives the code AccessDenied, MinIO InvalidRequest."""
+_LOCKED_CODES: Final = frozenset(
+    {
+        "ObjectLocked",
+        "ObjectLockedByBucketPolicy",  # Cloudflare R2
+        "ObjectUnderActiveHold",  # Google Cloud Storage
+        "ObjectUnderRetention",  # Dell ECS
+        "RetentionPolicyNotMet",  # Google Cloud Storage
+    }
+)
+"""Codes about the same. These servers refuse even a deletion that names no version."""
 
 
 def _is_locked(code: str, message: str) -> bool:
-    return code == "ObjectLocked" or _LOCKED_TEXT.search(message) is not None
+    return code in _LOCKED_CODES or _LOCKED_TEXT.search(message) is not None
 
 
 def _from_code(code: str, status: int, detail: str, address: StoreAddress) -> CinderblockError:

@@ -13,7 +13,7 @@ _SHOWN_NAME: Final = 60
 
 
 def parse_rules(rules: Iterable[Mapping[str, Any]]) -> tuple[LifecycleRule, ...]:
-    """Return the rules that are switched on and may concern objects without tags, as all of ours are."""
+    """Return the rules that are switched on and may concern objects without tags. No object of Cinderblock has tags."""
     enabled = [rule for rule in rules if rule.get("Status") == "Enabled" and not _needs_tags(rule)]
     return tuple(_parse(rule) for rule in enabled)
 

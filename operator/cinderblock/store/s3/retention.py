@@ -1,4 +1,4 @@
-"""What a container of an S3 server keeps of deleted objects."""
+"""Ask an S3 server what a container keeps of deleted objects."""
 
 from __future__ import annotations
 
