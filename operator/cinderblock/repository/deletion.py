@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
@@ -23,7 +24,7 @@ from cinderblock.errors import (
 from cinderblock.format.manifest.reader import read_header
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectStore
 
 _NAMED_DEPENDENTS: Final = 10
 """Backups that the message of BackupNeeded names at most."""
@@ -58,9 +59,13 @@ def delete_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
     has_manifest = _has_own_manifest(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
     if has_manifest:
         store.delete([key])
-    packs = [found.key for found in list_pack_objects(store, prefix, volume_id, backup_id)]
-    store.delete(packs)
-    return has_manifest + len(packs)
+    # A volume of 64 TiB has 2.8 million packs, so their keys are never held together.
+    packs = list_pack_objects(store, prefix, volume_id, backup_id)
+    count = 0
+    while batch := [found.key for found in islice(packs, DELETE_BATCH_KEYS)]:
+        store.delete(batch)
+        count += len(batch)
+    return has_manifest + count
 
 
 def _has_own_manifest(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
