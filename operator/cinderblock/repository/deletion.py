@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
@@ -27,7 +28,7 @@ from cinderblock.format.manifest.reader import read_header
 from cinderblock.repository.object_locks import check_locks, find_lock
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectStore
 
 _NAMED_DEPENDENTS: Final = 10
 """Backups that the message of BackupNeeded names at most."""
@@ -67,13 +68,21 @@ def delete_backup(
     packs = partial(_pack_keys, store, prefix, volume_id, backup_id)
     if has_manifest:
         _delete_manifest(store, key, packs, now)
-    found = list(packs())
     try:
-        store.delete(found)
+        return has_manifest + _delete_packs(store, packs())
     except ObjectLocked as error:
         shown = find_lock(store, packs(), now) or error
-        raise _locked(shown, "The backup has no manifest any more, and cannot be restored.") from error
-    return has_manifest + len(found)
+        raise _locked(shown, "The backup has no manifest, and cannot be restored.") from error
+
+
+def _delete_packs(store: ObjectStore, keys: Iterator[str]) -> int:
+    """Delete packs while they are being listed, in batches. Return their number."""
+    count = 0
+    # A volume of 64 TiB has 2.8 million packs, so their keys are never held together.
+    while batch := list(islice(keys, DELETE_BATCH_KEYS)):
+        store.delete(batch)
+        count += len(batch)
+    return count
 
 
 def _delete_manifest(store: ObjectStore, key: str, packs: Callable[[], Iterator[str]], now: datetime) -> None:

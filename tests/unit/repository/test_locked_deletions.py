@@ -137,7 +137,7 @@ def test_pack_locked_after_the_manifest_has_gone_is_told_with_its_date() -> None
     locked.lock(locked.packs[0])
     error = locked.refused()
     assert error.until == locked.clock() + SOON
-    assert "has no manifest any more" in error.message
+    assert "has no manifest, and cannot be restored" in error.message
     locked.bucket.versions[locked.packs[0]][-1].until = None
     locked.delete()
     assert locked.stored() == []
