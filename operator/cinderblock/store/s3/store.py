@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,8 +19,9 @@ from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.call_time import call_seconds
 from cinderblock.store.s3.client import make_client
+from cinderblock.store.s3.deletion import Deletion
 from cinderblock.store.s3.download import UnexpectedRange, download, range_header
-from cinderblock.store.s3.errors import from_answer, not_s3, protocol_violation, translate
+from cinderblock.store.s3.errors import not_s3, protocol_violation, translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
 from cinderblock.store.s3.put_options import put_options
 from cinderblock.store.s3.retention import S3Retention
@@ -66,6 +67,7 @@ class S3Store:
         self._client.meta.events.register("before-call.s3", announce_large_only)
         self._client.meta.events.register("before-send.s3", start_throttling)
         self._address = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, credentials)
+        self._deletion = Deletion(self._client, self._address, self._call)
         self._put_options = put_options(location)
         self._upload = throttle_for(location.upload_bytes_per_second)
         self._download = throttle_for(location.download_bytes_per_second)
@@ -159,21 +161,7 @@ class S3Store:
         """See ObjectStore."""
         remaining = iter(keys)
         while batch := list(itertools.islice(remaining, DELETE_BATCH_KEYS)):
-            self._delete_batch([check_key(key) for key in batch])
-
-    def _delete_batch(self, keys: Sequence[str]) -> None:
-        with self._call():
-            response = self._client.delete_objects(
-                Bucket=self._container, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": False}
-            )
-            errors = response.get("Errors", [])
-            # With Quiet, nothing would distinguish a success from a web page.
-            if not errors and not response.get("Deleted"):
-                raise not_s3(self._address, "no list of deleted keys")
-        failures = [from_answer({"Error": item}, self._address) for item in errors if item.get("Code") != "NoSuchKey"]
-        if failures:
-            # A permanent error says more than a transient one.
-            raise min(failures, key=lambda failure: not failure.permanent)
+            self._deletion.delete([check_key(key) for key in batch])
 
     @property
     def retention(self) -> Retention:

@@ -32,7 +32,8 @@ class AwsStub:
         buckets: by name.
         keeps_versions: whether Object Lock switches on versioning. AWS does; versitygw without a directory for versions
             does not.
-        refused: status and code for the permissions that are refused, such as ``s3:GetBucketVersioning``.
+        refused: status and code for the permissions that are refused, such as ``s3:GetBucketVersioning``, and for the
+            operations, such as ``DeleteObjects``.
         requests: the requests so far.
     """
 
@@ -70,9 +71,9 @@ class AwsStub:
         """Return the location of a bucket."""
         return StoreLocation.model_validate({"endpoint_url": self.url, "container": container, **more})
 
-    def refuse(self, *permissions: str, status: int = 403, code: str = "AccessDenied") -> None:
-        """Refuse all requests that need one of these permissions."""
-        self.refused |= dict.fromkeys(permissions, (status, code))
+    def refuse(self, *names: str, status: int = 403, code: str = "AccessDenied") -> None:
+        """Refuse all requests that need one of these permissions, or are one of these operations."""
+        self.refused |= dict.fromkeys(names, (status, code))
 
     def handle(self, request: Request) -> Answer:
         """Answer one request. Requests are answered one after the other."""
@@ -87,8 +88,9 @@ class AwsStub:
                 return refusal(error)
 
     def _authorize(self, request: Request) -> None:
-        if request.permission in self.refused:
-            raise Refusal(*self.refused[request.permission], "User is not authorized")
+        for name in (request.permission, request.name):
+            if name in self.refused:
+                raise Refusal(*self.refused[name], "User is not authorized")
 
 
 @contextmanager
