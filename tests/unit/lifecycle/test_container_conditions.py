@@ -136,7 +136,7 @@ def test_expiring_rule_is_named_with_its_consequence() -> None:
         " need old objects and are destroyed with them. Exclude shop/backups/ and shop/packs/ from it"
     )
     assert shown(with_rules(cold))[2] == ("HarmfulLifecycle", "True", "BackupsArchived")
-    assert "moves objects below the whole container to GLACIER 30 days" in message(with_rules(cold), "HarmfulLifecycle")
+    assert "moves objects of the whole container to GLACIER 30 days" in message(with_rules(cold), "HarmfulLifecycle")
 
 
 def test_many_rules_make_no_long_message() -> None:
@@ -144,6 +144,14 @@ def test_many_rules_make_no_long_message() -> None:
     found = message(with_rules(*rules), "HarmfulLifecycle")
     assert "and 997 more rules do so" in found
     assert len(found) < 500
+
+
+def test_long_texts_of_a_server_make_no_long_message() -> None:
+    long = "x" * 1_000_000
+    harmful = with_rules(LifecycleRule("old", expires=long), LifecycleRule("older", f"backups/{long}", expires="soon"))
+    locked = replace(VERSIONED, object_lock=ObjectLockRule(long, long))
+    for rules in (harmful, locked):
+        assert all(len(found.message) < 2000 for found in conditions_of(rules, ""))
 
 
 def observed(rules: ContainerRules | None, status: BackupStoreStatus | None = None) -> ObservedStore:

@@ -19,6 +19,8 @@ from cinderblock.reasons import AnyReason, Reason
 
 NAMED_RULES: Final = 3
 """Lifecycle rules that a message names at most."""
+SHOWN_CHARACTERS: Final = 200
+"""Characters of a text of the server in a message at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,9 @@ def _object_lock(rule: ObjectLockRule | UnknownRule | None) -> RuleCondition:
     if not rule.mode:
         message = "The container has Object Lock without a default retention. A deletion waits for locked objects"
         return RuleCondition(kind, "True", Reason.OBJECT_LOCK_ENABLED, message)
-    message = (
-        f"Object Lock keeps each new object for {rule.period} (default retention, mode {rule.mode}). Until then, a"
-        " deletion waits, or only hides the data in a versioned container"
-    )
+    default = f"{_shown(rule.period)} (default retention, mode {_shown(rule.mode)})"
+    effect = "Until then, a deletion waits, or only hides the data in a versioned container"
+    message = f"Object Lock keeps each new object for {default}. {effect}"
     return RuleCondition(kind, "True", Reason.DEFAULT_RETENTION, message)
 
 
@@ -115,12 +116,20 @@ def _listed(verb: str, rules: Iterable[tuple[LifecycleRule, str]]) -> str:
     """Return a sentence about lifecycle rules and what each does to objects."""
     found = list(rules)
     named = [
-        f"lifecycle rule {rule.name} {verb} objects below {rule.prefix or 'the whole container'} {effect}"
-        for rule, effect in found[:NAMED_RULES]
+        f"lifecycle rule {rule.name} {verb} {_objects(rule)} {_shown(effect)}" for rule, effect in found[:NAMED_RULES]
     ]
     more = f", and {len(found) - NAMED_RULES} more rules do so" if len(found) > NAMED_RULES else ""
     text = ", ".join(named) + more
     return text[0].upper() + text[1:]
+
+
+def _objects(rule: LifecycleRule) -> str:
+    return f"objects below {_shown(rule.prefix)}" if rule.prefix else "objects of the whole container"
+
+
+def _shown(text: str) -> str:
+    """Return a text of the server, shortened: the API server refuses conditions with very long messages."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _unknown(kind: ConditionType, what: str, rule: UnknownRule) -> RuleCondition:
