@@ -72,6 +72,21 @@ def test_locked_backup_has_an_exit_code_and_stays(cli: Cli, tree: Path, monkeypa
     assert list(store.list("")) == []
 
 
+def test_locked_manifest_is_not_rewrapped(
+    cli: Cli, tree: Path, keys: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replacing a locked object is as impossible as deleting it."""
+    store = container(monkeypatch, has_lock=True)
+    old, young = (("--encryption-key-file", f"{name}={file}") for name, file in keys.items())
+    made = cli("backup", str(tree), "--to", STORE, "--json", *old)
+    (manifest,) = (versions for key, versions in store.bucket.versions.items() if key.startswith("backups/"))
+    manifest[0].mode, manifest[0].until = "COMPLIANCE", END
+    before = manifest[0].body
+    assert cli("rewrap", "--from", STORE, *old, *young).code == LOCKED
+    assert [version.body for version in manifest] == [before]
+    assert cli("verify", made.json["backupId"], "--from", STORE, *old).code == 0
+
+
 def test_help_explains_the_exit_code_of_locks(cli: Cli) -> None:
     assert f"\n  {LOCKED}    the store keeps an object locked" in cli("--help").out
     assert f"exit code {LOCKED}" in cli("delete", "--help").out

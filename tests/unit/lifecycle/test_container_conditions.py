@@ -105,7 +105,11 @@ def test_versions_that_nobody_removes_are_said_to_cost() -> None:
 def test_default_retention_says_that_deletions_wait() -> None:
     rules = replace(VERSIONED, object_lock=ObjectLockRule("COMPLIANCE", "30 days"))
     assert shown(rules)[1] == ("ObjectLock", "True", "DefaultRetention")
-    assert "for 30 days (default retention, mode COMPLIANCE)" in message(rules, "ObjectLock")
+    default = "Object Lock keeps each new object for 30 days (default retention, mode COMPLIANCE)"
+    hides = "Until then, a deletion only hides the data, and nobody can remove its versions"
+    assert message(rules, "ObjectLock") == f"{default}. {hides}"
+    assert message(replace(rules, versioning=Versioning.OFF), "ObjectLock").endswith("Until then, a deletion waits")
+    assert "if the container keeps versions" in message(replace(rules, versioning=DENIED), "ObjectLock")
     assert shown(replace(rules, object_lock=ObjectLockRule()))[1] == ("ObjectLock", "True", "ObjectLockEnabled")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,6 @@ from cinderblock.api.conditions import ConditionStatus, ConditionType
 from cinderblock.lifecycle.store.container_rules import (
     ContainerRules,
     LifecycleRule,
-    ObjectLockRule,
     UnknownRule,
     Versioning,
 )
@@ -21,6 +20,14 @@ NAMED_RULES: Final = 3
 """Lifecycle rules that a message names at most."""
 SHOWN_CHARACTERS: Final = 200
 """Characters of a text of the server in a message at most."""
+
+
+_LOCK_EFFECT: Final = "a deletion waits, or only hides the data if the container keeps versions"
+_LOCK_EFFECTS: Final[Mapping[Versioning | UnknownRule, str]] = {
+    Versioning.OFF: "a deletion waits",
+    Versioning.ENABLED: "a deletion only hides the data, and nobody can remove its versions",
+}
+"""The effect of a lock on a deletion, by versioning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ def conditions_of(rules: ContainerRules, prefix: str) -> tuple[RuleCondition, ..
         prefix: the prefix of the store.
     """
     roots = (layout.backup_prefix(prefix), layout.pack_root(prefix))
-    return _versioned(rules, roots), _object_lock(rules.object_lock), _harmful_lifecycle(rules.lifecycle, roots)
+    return _versioned(rules, roots), _object_lock(rules), _harmful_lifecycle(rules.lifecycle, roots)
 
 
 def _versioned(rules: ContainerRules, roots: tuple[str, ...]) -> RuleCondition:
@@ -76,18 +83,19 @@ def _version_days(lifecycle: tuple[LifecycleRule, ...] | UnknownRule, roots: tup
     return max(map(min, by_root)) if all(by_root) else None
 
 
-def _object_lock(rule: ObjectLockRule | UnknownRule | None) -> RuleCondition:
-    kind = ConditionType.OBJECT_LOCK
+def _object_lock(rules: ContainerRules) -> RuleCondition:
+    kind, rule = ConditionType.OBJECT_LOCK, rules.object_lock
     if isinstance(rule, UnknownRule):
         return _unknown(kind, "Cannot tell whether the container has Object Lock", rule)
     if rule is None:
         return RuleCondition(kind, "False", Reason.NO_OBJECT_LOCK, "The container has no Object Lock")
     if not rule.mode:
-        message = "The container has Object Lock without a default retention. A deletion waits for locked objects"
+        effect = _LOCK_EFFECTS.get(rules.versioning, _LOCK_EFFECT)
+        message = f"The container has Object Lock without a default retention. While an object is locked, {effect}"
         return RuleCondition(kind, "True", Reason.OBJECT_LOCK_ENABLED, message)
     default = f"{_shown(rule.period)} (default retention, mode {_shown(rule.mode)})"
-    effect = "Until then, a deletion waits, or only hides the data in a versioned container"
-    message = f"Object Lock keeps each new object for {default}. {effect}"
+    effect = _LOCK_EFFECTS.get(rules.versioning, _LOCK_EFFECT)
+    message = f"Object Lock keeps each new object for {default}. Until then, {effect}"
     return RuleCondition(kind, "True", Reason.DEFAULT_RETENTION, message)
 
 

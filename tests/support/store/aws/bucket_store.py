@@ -91,7 +91,10 @@ class BucketStore(MemoryStore):
 
     @override
     def put(self, key: str, body: Buffer) -> None:
-        self.bucket.put(check_key(key), bytes(check_body(key, body)))
+        try:
+            self.bucket.put(check_key(key), bytes(check_body(key, body)))
+        except Refusal as error:
+            raise ObjectLocked(f"Cannot replace an object: {error.message}") from error
 
     @override
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
