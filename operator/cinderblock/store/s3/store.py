@@ -16,10 +16,11 @@ from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectIn
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.s3.address import StoreAddress
+from cinderblock.store.s3.answers import from_answer, not_s3, protocol_violation
 from cinderblock.store.s3.call_time import call_seconds
 from cinderblock.store.s3.client import make_client
 from cinderblock.store.s3.download import UnexpectedRange, download, range_header
-from cinderblock.store.s3.errors import from_answer, not_s3, protocol_violation, translate
+from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
 from cinderblock.store.s3.put_options import put_options
 from cinderblock.store.s3.streaming import ThrottledBody, announce_large_only, start_throttling
@@ -168,7 +169,11 @@ class S3Store:
             # With Quiet, nothing would distinguish a success from a web page.
             if not errors and not response.get("Deleted"):
                 raise not_s3(self._address, "no list of deleted keys")
-        failures = [from_answer({"Error": item}, self._address) for item in errors if item.get("Code") != "NoSuchKey"]
+        failures = [
+            from_answer({"Error": item}, self._address, "DeleteObjects")
+            for item in errors
+            if item.get("Code") != "NoSuchKey"
+        ]
         if failures:
             # A permanent error says more than a transient one.
             raise min(failures, key=lambda failure: not failure.permanent)
