@@ -33,6 +33,7 @@ from cinderblock.controller.reconcile.reconciler import Reconciler
 from cinderblock.controller.reconcile.resync import list_pending
 from cinderblock.controller.request import ObjectKey, volume_key
 from cinderblock.controller.requeue import Result
+from cinderblock.controller.stores.circuit_breaker import CALL_SECONDS
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
@@ -206,7 +207,7 @@ class SingleStorePool:
         """Return the rules of the container."""
         return read_rules(self._store.retention)
 
-    async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
+    async def call(self, store: BackupStore, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Return the result of the call."""
         return call()
 

@@ -30,6 +30,7 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.store.container_rules import Versioning
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retention import Retention
+from tests.support.cluster.certificates import Authority
 from tests.support.cluster.kube_clients import client_of
 from tests.support.mover.backups import KEYS
 from tests.support.simulation.api import ObjectsInMemory, SimulatedApi
@@ -115,6 +116,37 @@ async def test_incomplete_secret_is_named_and_not_shown(objects: ObjectsInMemory
         await pool.open(a_store(), "volumebackups", SecretReader())
     assert "AWS_ACCESS_KEY_ID" in raised.value.message
     assert "the-secret" not in repr(raised.value)
+
+
+async def test_many_versions_of_certificates_leave_few_files(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores_pool, "MAX_OPEN_STORES", 3)
+    secret(objects, "s3", **CREDENTIALS)
+    found = secret(objects, "ca", **{"ca.crt": Authority("tests").certificate.decode()})
+    store = a_store(caSecretRef={"name": "ca"})
+    for version in range(8):
+        objects.update(found, data=found["data"] | {"other": base64.b64encode(str(version).encode()).decode()})
+        await pool.open(store, "volumebackups", SecretReader())
+    assert len(files_of(pool)) == 3
+
+
+async def test_malformed_certificates_leave_no_file(objects: ObjectsInMemory, pool: StorePool) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    secret(objects, "ca", **{"ca.crt": "no certificate"})
+    with pytest.raises(InvalidInput, match="CA file"):
+        await pool.open(a_store(caSecretRef={"name": "ca"}), "volumebackups", SecretReader())
+    assert files_of(pool) == []
+
+
+async def test_stores_of_a_namespace_share_their_slots(pool: StorePool) -> None:
+    first, second = pool._breaker(a_store("one")), pool._breaker(a_store("two"))
+    assert first._namespace is second._namespace
+
+
+def files_of(pool: StorePool) -> list[str]:
+    """Return the files of certificates."""
+    return os.listdir(pool._certificates.name) if pool._certificates else []
 
 
 async def test_ca_secret_without_certificates_is_named(objects: ObjectsInMemory, pool: StorePool) -> None:

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from cinderblock.errors import AccessDenied
 from cinderblock.store.deadline import with_current
 from cinderblock.store.s3.address import StoreAddress
-from cinderblock.store.s3.errors import from_answer, not_s3
+from cinderblock.store.s3.answers import from_answer, not_s3
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -79,11 +79,13 @@ class Deletion:
         if code in _UNKNOWN_CODES or status in _UNKNOWN_STATUSES:
             return True
         # The subclasses name another cause, such as expired credentials.
-        return code == "AccessDenied" and type(from_answer(error.response, self._address)) is AccessDenied
+        return (
+            code == "AccessDenied" and type(from_answer(error.response, self._address, "DeleteObjects")) is AccessDenied
+        )
 
     def _raise_failures(self, response: DeleteObjectsOutputTypeDef) -> None:
         errors = [item for item in response.get("Errors", []) if item.get("Code") != "NoSuchKey"]
-        failures = [from_answer({"Error": item}, self._address) for item in errors]
+        failures = [from_answer({"Error": item}, self._address, "DeleteObjects") for item in errors]
         if failures:
             # A permanent error says more than a transient one.
             raise min(failures, key=lambda failure: not failure.permanent)

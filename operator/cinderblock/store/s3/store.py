@@ -17,11 +17,12 @@ from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
+from cinderblock.store.s3.answers import not_s3, protocol_violation
 from cinderblock.store.s3.call_time import call_seconds
 from cinderblock.store.s3.client import make_client
 from cinderblock.store.s3.deletion import Deletion
 from cinderblock.store.s3.download import UnexpectedRange, download, range_header
-from cinderblock.store.s3.errors import not_s3, protocol_violation, translate
+from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
 from cinderblock.store.s3.put_options import put_options
 from cinderblock.store.s3.retention import S3Retention
