@@ -9,10 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from cinderblock.errors import AccessDenied, CinderblockError, ObjectLocked, StoreUnreachable
+from cinderblock.errors import AccessDenied, ObjectLocked
 from cinderblock.store.s3.store import S3Store
 from tests.support.store.aws.server import BARE, CREDENTIALS, AwsStub, aws_stub
-from tests.unit.store.canned import answer, canned_server, s3_error
 
 KEYS = [f"a b/{number:04}" for number in range(20)]
 
@@ -70,23 +69,3 @@ def test_locked_object_is_told_by_single_deletions_too(stub: AwsStub, store: S3S
 def test_known_request_is_not_replaced(stub: AwsStub, store: S3Store) -> None:
     store.delete(KEYS)
     assert sent(stub) == {"DeleteObjects": 1}
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "error"),
-    [
-        (s3_error("503 Slow Down", "SlowDown"), b"", StoreUnreachable),
-        (s3_error("403 Forbidden", "SignatureDoesNotMatch"), b"", AccessDenied),
-        (answer("501 Not Implemented"), answer("200 OK", "<html>", Content_Type="text/html"), StoreUnreachable),
-        (answer("405 Method Not Allowed"), answer("405 Method Not Allowed"), StoreUnreachable),
-    ],
-    ids=["busy", "wrong secret", "web page", "no S3"],
-)
-def test_other_answers_are_errors(first: bytes, second: bytes, error: type[CinderblockError]) -> None:
-    with (
-        canned_server(first, second or first) as server,
-        closing(S3Store(AwsStub(server.url).location("b"), CREDENTIALS)) as store,
-        pytest.raises(error),
-    ):
-        store.delete(["key"])
-    assert len(server.requests) == (2 if second else 1)
