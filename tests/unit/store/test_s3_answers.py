@@ -341,12 +341,13 @@ def test_a_deletion_carries_the_header_that_older_servers_want() -> None:
     assert b"<Key>a&amp;b</Key>" in body
 
 
-def test_an_upload_carries_its_sha256_and_no_newer_checksum() -> None:
+def test_an_upload_carries_its_sha256_twice_and_no_trailer() -> None:
     with canned_server(answer("200 OK", ETag='"x"')) as server, closing(opened(server)) as store:
         store.put("key", b"content")
     head = server.requests[0].partition(b"\r\n\r\n")[0].lower()
-    assert b"\r\nx-amz-content-sha256: " + hashlib.sha256(b"content").hexdigest().encode() in head
-    assert b"x-amz-checksum" not in head
+    digest = hashlib.sha256(b"content").digest()
+    assert b"\r\nx-amz-content-sha256: " + digest.hex().encode() in head
+    assert b"\r\nx-amz-checksum-sha256: " + base64.b64encode(digest).lower() in head
     assert b"aws-chunked" not in head
 
 

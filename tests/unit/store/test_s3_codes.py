@@ -117,6 +117,7 @@ def test_temporary_status_wins_over_an_unknown_code(status: int, code: str) -> N
         (429, StoreThrottled, "Throttled"),
         (431, TooLarge, "TooLarge"),
         (500, StoreUnreachable, "StoreUnreachable"),
+        (501, PermanentError, "StoreRefuses"),
         (502, StoreUnreachable, "StoreUnreachable"),
         (503, StoreUnreachable, "StoreUnreachable"),
         (504, StoreUnreachable, "StoreUnreachable"),

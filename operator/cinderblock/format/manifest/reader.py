@@ -36,7 +36,7 @@ from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, par
 from cinderblock.format.manifest.pin_checks import check_content, check_header, pins_of
 from cinderblock.format.manifest.section_decoder import EntryStats, SectionTable, decode_chunks, decode_stats
 from cinderblock.format.manifest.summary_reader import MAX_SUMMARY_BYTES, read_footer_facts
-from cinderblock.format.pack import PackTable
+from cinderblock.format.pack import MAX_CHUNKS, PackTable
 from cinderblock.format.range_reader import Buffer, RangeReader, read_exactly
 
 __all__ = [
@@ -292,6 +292,7 @@ class ManifestReader:
         """Check that a chunk lies within a known pack, and is no larger than the largest chunk of this backup."""
         is_possible = (
             chunk.pack < len(self.packs)
+            and chunk.number < MAX_CHUNKS
             and chunk.size <= self.summary.chunk_bytes
             and TAG_BYTES <= chunk.stored <= chunk.size + TAG_BYTES
             and chunk.offset + chunk.stored <= self.packs.size(chunk.pack)

@@ -272,6 +272,7 @@ _KIND_BY_STATUS: Final[Mapping[int, Kind]] = {
     429: Kind.OVERLOADED,
     431: Kind.TOO_LARGE,
     500: Kind.UNAVAILABLE,
+    501: Kind.UNSUPPORTED,
     502: Kind.UNAVAILABLE,
     503: Kind.UNAVAILABLE,
     504: Kind.UNAVAILABLE,

@@ -155,6 +155,20 @@ def bound(client: S3Client) -> None:
     client.meta.events.register_last("before-send.s3", send)
 
 
+def close_connections(client: S3Client) -> None:
+    """Close the idle connections of a client.
+
+    ``client.close`` leaves that to the garbage collector, and an exception that is being handled keeps the pool alive.
+    """
+    session: Any = client._endpoint.http_session  # type: ignore[attr-defined]  # noqa: SLF001
+    for manager in (session._manager, *session._proxy_managers.values()):  # noqa: SLF001
+        for key in manager.pools.keys():  # noqa: SIM118 - no dict: iterating over it is an error
+            pool = manager.pools.get(key)
+            if pool is not None:
+                pool.close()
+    client.close()
+
+
 def _read(response: AWSResponse) -> bytes:
     """Read an answer. Raises AnswerTooLong, and what urllib3 raises."""
     is_error = response.status_code >= 300

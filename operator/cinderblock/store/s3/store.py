@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
@@ -19,14 +21,16 @@ from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import not_s3, protocol_violation
 from cinderblock.store.s3.call_time import call_seconds
+from cinderblock.store.s3.checksum import Checksum, UploadChecksums, body_fields
 from cinderblock.store.s3.client import make_client
-from cinderblock.store.s3.deletion import Deletion
+from cinderblock.store.s3.connection import close_connections
+from cinderblock.store.s3.deletion import Deleter
 from cinderblock.store.s3.download import UnexpectedRange, download, range_header
 from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
 from cinderblock.store.s3.put_options import put_options
 from cinderblock.store.s3.retention import S3Retention
-from cinderblock.store.s3.streaming import ThrottledBody, announce_large_only, start_throttling
+from cinderblock.store.s3.streaming import Announcements, ThrottledBody, start_throttling
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
@@ -65,11 +69,13 @@ class S3Store:
         self._seconds_per_call = seconds_per_call
         self._container = location.container
         self._client = make_client(location, credentials, ca_file, read_timeout)
-        self._client.meta.events.register("before-call.s3", announce_large_only)
+        self._announcements = Announcements()
+        self._client.meta.events.register("before-call.s3", self._announcements.choose)
         self._client.meta.events.register("before-send.s3", start_throttling)
         self._address = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, credentials)
-        self._deletion = Deletion(self._client, self._address, self._call)
         self._put_options = put_options(location)
+        self._checksums = UploadChecksums()
+        self._deleter = Deleter(self._client, self._container, self._address, self._call)
         self._upload = throttle_for(location.upload_bytes_per_second)
         self._download = throttle_for(location.download_bytes_per_second)
 
@@ -90,12 +96,16 @@ class S3Store:
     def put(self, key: str, body: Body) -> None:
         """See ObjectStore. Large bodies are sent in parts."""
         view = check_body(check_key(key), body)
+        self._checksums.upload(partial(self._put, key, view))
+
+    def _put(self, key: str, view: memoryview, checksum: Checksum) -> None:
         target: Any = {"Bucket": self._container, "Key": key, **self._put_options}
         if view.nbytes > MULTIPART_THRESHOLD_BYTES:
-            multipart_put(self._client, target, view, self._throttled, self._sending)
+            multipart_put(self._client, target, view, self._throttled, checksum=checksum, sending=self._sending)
             return
+        body: Any = self._throttled(view)
         with self._sending(view.nbytes):
-            response = self._client.put_object(Body=self._throttled(view), **target)
+            response = self._client.put_object(Body=body, **body_fields(checksum, body), **target)
             if "ETag" not in response:
                 raise not_s3(self._address, "no ETag for an upload")
 
@@ -162,7 +172,7 @@ class S3Store:
         """See ObjectStore."""
         remaining = iter(keys)
         while batch := list(itertools.islice(remaining, DELETE_BATCH_KEYS)):
-            self._deletion.delete([check_key(key) for key in batch])
+            self._deleter.delete([check_key(key) for key in batch])
 
     @property
     def retention(self) -> Retention:
@@ -184,9 +194,20 @@ class S3Store:
                 if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
                     raise
 
-    def _sending(self, count: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def _sending(self, count: int) -> Iterator[None]:
         """Prepare one request that sends ``count`` bytes."""
-        return self._call(count, self._location.upload_bytes_per_second)
+        with self._call(count, self._location.upload_bytes_per_second):
+            try:
+                yield
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.EXPECTATION_FAILED:
+                    raise
+                # RFC 9110, section 10.1.1: the client should repeat the request without the expectation.
+                self._announcements.is_allowed = False
+                raise StoreUnreachable(
+                    f"Cannot use {self._address} now: it does not take announced bodies. They are sent unannounced."
+                ) from error
 
     @contextmanager
     def _call(self, count: int = 0, bytes_per_second: int | None = None) -> Iterator[None]:
@@ -205,11 +226,10 @@ class S3Store:
                 yield
         except StoreUnreachable as error:
             if error.is_of_another:
-                self._client.close()
+                close_connections(self._client)
             raise
 
-    def _throttled(self, body: memoryview) -> Any:
-        """Return a body that botocore accepts, although its type stubs do not."""
+    def _throttled(self, body: memoryview) -> ThrottledBody:
         return ThrottledBody(body, self._upload)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ server that ignores the announcement costs one second, any other one a round tri
 
 
 class ThrottledBody:
-    """A body as botocore and urllib3 expect it: a file that is read once for the signature and once to be sent.
+    """A body as botocore and urllib3 expect it: a file.
 
     urllib3 reads and sends 16 KiB at a time. If it sent a whole body at once, that would have to end within the connect
     time-out, which a slow network cannot do with 64 MiB, and no throttle could act. Measured with 64 MiB to a server on
@@ -24,10 +25,16 @@ class ThrottledBody:
     """
 
     def __init__(self, body: memoryview, throttle: Throttle) -> None:
+        self.sha256 = hashlib.sha256(body).digest()
         self._body = body
         self._throttle = throttle
         self._active_throttle: Throttle = no_throttle
         self._position = 0
+
+    @property
+    def content(self) -> memoryview:
+        """All bytes."""
+        return self._body
 
     def __len__(self) -> int:
         return self._body.nbytes
@@ -54,10 +61,21 @@ class ThrottledBody:
         self._active_throttle = self._throttle
 
 
-def announce_large_only(params: dict[str, Any], **_: Any) -> None:
-    """Handle botocore's event before-call: botocore has announced every body."""
-    if isinstance(params["body"], ThrottledBody) and len(params["body"]) < EXPECT_CONTINUE_BYTES:
-        del params["headers"]["Expect"]
+class Announcements:
+    """Which bodies are announced (Expect: 100-continue). botocore announces all of them.
+
+    Attributes:
+        is_allowed: False after the server or a proxy has answered 417 Expectation Failed.
+    """
+
+    def __init__(self) -> None:
+        self.is_allowed = True
+
+    def choose(self, params: dict[str, Any], **_: Any) -> None:
+        """Handle botocore's event before-call."""
+        body = params["body"]
+        if isinstance(body, ThrottledBody) and (not self.is_allowed or len(body) < EXPECT_CONTINUE_BYTES):
+            del params["headers"]["Expect"]
 
 
 def start_throttling(request: AWSPreparedRequest, **_: Any) -> None:
